@@ -1,0 +1,72 @@
+# nfs-provisioner: `make` lists what can be done. Each target sets up what it needs, on a fresh machine too.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.up-to-date
+# The first Python that is new enough; PYTHON=… on the command line overrides it.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+TESTS ?= tests/unit tests/contract tests/integration
+PYTEST_FLAGS ?=
+LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url
+
+.PHONY: help setup testbed demo test unit check format bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with everything pinned, and the project in it
+	@:
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer on PATH: install one, or say make PYTHON=/path/to/python3"; exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $$package, without which there are no virtual environments"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$package >/dev/null; \
+	  else echo "$(PYTHON) cannot make virtual environments; run: sudo apt-get install $$package"; exit 1; fi; fi
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing what requirements-dev.txt pins into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+testbed: $(STAMP) ## prepare the control plane (built once, about 6 minutes) and the NFS server for tests
+	@$(BIN)/python -m testbed build >/dev/null
+	@$(BIN)/python -m testbed ganesha || echo "the tests that need it will be skipped"
+
+demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 leaves it running
+	@$(BIN)/nfs-provisioner demo $(KEEP:%=--keep)
+
+test: testbed ## every test: unit, contract and integration
+	@$(BIN)/pytest $(TESTS) $(PYTEST_FLAGS)
+
+unit: $(STAMP) ## the tests that need no server
+	@$(BIN)/pytest tests/unit $(PYTEST_FLAGS)
+
+check: $(STAMP) ## lint, format, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## format, and mend what can be mended by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: testbed ## measure: claims a second, restarts, deletions
+	@$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+
+lock: $(STAMP) ## pin the newest dependencies, with hashes
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/$(LOCK) --output-file requirements.txt
+	@$(BIN)/$(LOCK) --extra dev --output-file requirements-dev.txt
+
+clean: ## remove what the other targets made here; the cached control plane stays
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m provisioner` is `nfs-provisioner`."""
+
+from provisioner.cli import main
+
+main()

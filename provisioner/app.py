@@ -1,0 +1,178 @@
+"""The composition root of `run`: puts the parts together, and reads like a table of contents."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from provisioner import __version__
+from provisioner.clock import SystemClock
+from provisioner.control.claims import Surroundings
+from provisioner.control.elector import Elector
+from provisioner.control.exports import ExportWatch
+from provisioner.control.recorder import EventRecorder
+from provisioner.control.reflector import reflect
+from provisioner.control.store import Store
+from provisioner.control.term import Term
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.quantities import parse_bytes
+from provisioner.kube.cluster import open_cluster
+from provisioner.nfs.export import LedgeredExport
+from provisioner.nfs.exports import ConfiguredExports
+from provisioner.nfs.mounted import MountedTree
+from provisioner.ports import Cluster, ClusterError, Kind
+from provisioner.settings import ExportSetting, Settings, identity
+from provisioner.telemetry import endpoint
+from provisioner.telemetry.metrics import Metrics, Sample
+
+log = structlog.get_logger(__name__)
+
+_KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")
+_DRAIN_S = 1.0
+
+
+async def run(settings: Settings) -> None:
+    """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
+    clock, metrics, me = SystemClock(), Metrics(), identity()
+    stopping = _stop_on_signals()
+    exports = _exports(settings, metrics)
+    log.info("starting", version=__version__, provisioner=settings.provisioner, identity=me, **_described(settings))
+    async with open_cluster(
+        settings.kubeconfig,
+        provisioner=settings.provisioner,
+        identity=me,
+        observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
+        on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
+        connections=2 * settings.workers + 16,
+    ) as cluster:
+        store = Store(settings.provisioner)
+        around = Surroundings(
+            provisioner=settings.provisioner,
+            cluster=cluster,
+            store=store,
+            exports=exports,
+            watch=(watch := ExportWatch(exports, clock, metrics)),
+            recorder=(recorder := EventRecorder(cluster, clock)),
+            metrics=metrics,
+            clock=clock,
+        )
+        term = Term(around, workers=settings.workers)
+        _sample(metrics, store, settings.provisioner, term.queue_depths)
+        async with endpoint.serve(
+            settings.listen_host,
+            settings.listen_port,
+            registry=metrics.registry,
+            readiness=partial(_unready, store, watch, cluster),
+        ):
+            background = [
+                *(
+                    reflect(
+                        kind,
+                        cluster=cluster,
+                        store=store,
+                        clock=clock,
+                        restarted=lambda what: metrics.watch_restarts.labels(what).inc(),
+                    )
+                    for kind in _KINDS
+                ),
+                watch.run(),
+                recorder.run(),
+            ]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(coroutine) for coroutine in background]
+                await _lead(settings, cluster, clock, me, term, stopping)
+                await asyncio.wait([asyncio.create_task(recorder.drain())], timeout=_DRAIN_S)
+                for task in tasks:
+                    task.cancel()
+    for export in exports:
+        await export.close()
+    log.info("stopped")
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _lead(
+    settings: Settings, cluster: Cluster, clock: SystemClock, me: str, term: Term, stopping: asyncio.Event
+) -> None:
+    if not settings.leader_election:
+        work = asyncio.ensure_future(term.lead(stopping))
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work}, timeout=9.0)
+        work.cancel()
+        await work
+        return
+    elector = Elector(
+        cluster,
+        clock,
+        namespace=settings.lease_namespace,
+        name=settings.lease_name,
+        identity=me,
+        times=settings.lease_times,
+    )
+    await elector.run(term.lead, stopping)
+
+
+def _exports(settings: Settings, metrics: Metrics) -> ConfiguredExports:
+    exports = {each.location: LedgeredExport(each.location, _tree(each, settings, metrics)) for each in settings.exports}
+    return ConfiguredExports(exports, settings.default_export)
+
+
+def _tree(setting: ExportSetting, settings: Settings, metrics: Metrics) -> MountedTree:
+    if setting.directory is None:
+        raise InvalidSettings(
+            f"--export {setting.location}: reaching a server without a mount is not supported yet;"
+            f" mount it and give --export {setting.location}=DIRECTORY"
+        )
+    where = str(setting.location)
+    return MountedTree(
+        setting.directory,
+        require_mount=settings.require_mount,
+        timeout_s=settings.nfs_timeout_s,
+        observe=lambda call, took_s: metrics.export_call_s.labels(where, call).observe(took_s),
+    )
+
+
+def _described(settings: Settings) -> dict[str, object]:
+    exports = [f"{each.location}={each.directory}" for each in settings.exports]
+    return {"exports": exports, "workers": settings.workers, "leader_election": settings.leader_election}
+
+
+async def _unready(store: Store, watch: ExportWatch, cluster: Cluster) -> Mapping[str, str]:
+    """What /readyz finds missing."""
+    missing = {f"cache of {kind}": "not listed yet" for kind in store.missing}
+    missing |= {f"export {location}": str(error) for location, error in watch.failing().items()}
+    try:
+        await cluster.ping()
+    except ClusterError as exc:
+        missing["API server"] = str(exc)
+    return missing
+
+
+def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Callable[[], Sample]) -> None:
+    """Have the gauges that count what is in memory read at each scrape."""
+
+    def volumes() -> Sample:
+        ours = (volume for volume in store.volumes.values() if volume.is_by(provisioner))
+        return dict(Counter((volume.spec.storage_class_name, volume.status.phase) for volume in ours))
+
+    def capacity() -> Sample:
+        total: Counter[tuple[str, ...]] = Counter()
+        for volume in store.volumes.values():
+            if volume.is_by(provisioner):
+                total[(volume.spec.storage_class_name,)] += parse_bytes(volume.capacity)
+        return dict(total)
+
+    metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
+    metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
+    metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)

@@ -1,0 +1,383 @@
+"""The claim controller: gathers a view of each claim, lets core.claims decide, and carries the decision out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from provisioner.control.exports import ExportWatch
+from provisioner.control.lanes import Lanes
+from provisioner.control.queue import WorkQueue
+from provisioner.control.recorder import EventRecorder
+from provisioner.control.store import Store
+from provisioner.control.workers import FAILED, REFUSED
+from provisioner.core import claims, expansion, names, quantities
+from provisioner.core.backoff import Backoff
+from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.locations import Path
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.records import Record
+from provisioner.ports import (
+    AlreadyExists,
+    AlreadyThere,
+    AnyItem,
+    ApiUnavailable,
+    Clock,
+    Cluster,
+    ClusterError,
+    Conflict,
+    Export,
+    ExportError,
+    Exports,
+    Kind,
+    NotFound,
+    PathTaken,
+    Rejected,
+)
+from provisioner.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_WAIT = Backoff(first_s=1.0, limit_s=60.0)
+"""For what a change that we watch ends: only in case that we missed it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What both controllers work with."""
+
+    provisioner: str
+    cluster: Cluster
+    store: Store
+    exports: Exports
+    watch: ExportWatch
+    recorder: EventRecorder
+    metrics: Metrics
+    clock: Clock
+
+
+class ClaimController:
+    """Reconciles claims, by uid, one at a time each."""
+
+    def __init__(self, around: Surroundings, queue: WorkQueue, lanes: Lanes) -> None:
+        self._around = around
+        self._store = around.store
+        self._queue = queue
+        self._lanes = lanes
+        self._seen_s: dict[str, float] = {}
+        """When a claim that is still without a volume was first worked on."""
+        self._on_a_path: set[str] = set()
+        """Claims whose directory somebody else has: the end of any volume may free it."""
+
+    # ------------------------------------------------------------------------------------------- what changed
+
+    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        """A listener of the store: puts the claims on the queue that a change can matter to."""
+        if kind == "claims":
+            claim = after or before
+            if isinstance(claim, Claim) and (after is None or _unfinished(claim)):
+                self._queue.add(claim.uid)
+        elif kind == "classes" and isinstance(after, StorageClass):
+            for claim in self._store.claims.values():
+                if claim.class_name == after.name and claim.status.phase == "Pending":
+                    self._queue.add(claim.uid)
+        elif kind == "volumes" and after is None:
+            self.path_freed()
+
+    def path_freed(self) -> None:
+        """A volume or its record is gone: claims that wait for a directory may find it free."""
+        blocked, self._on_a_path = self._on_a_path, set()
+        for uid in blocked:
+            self._queue.add(uid)
+
+    def export_ready(self, export: Export) -> None:
+        """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
+        for uid, claim in self._store.claims.items():
+            if claim.status.phase == "Pending":
+                self._queue.add(uid)
+        for name in export.pending:
+            pending_uid = names.claim_uid(name)
+            if pending_uid is not None:
+                self._queue.add(pending_uid)
+
+    # ------------------------------------------------------------------------------------------- what to do
+
+    async def reconcile(self, uid: str) -> Backoff | None:
+        """Bring one claim, there or gone, to where it should be."""
+        claim = self._store.claims.get(uid)
+        volume = self._store.volumes.get(names.volume_name(uid))
+        if claim is None:
+            self._seen_s.pop(uid, None)
+            return await self._finish(names.volume_name(uid))
+        bound_log = log.bind(claim=claim.key, volume=names.volume_name(uid))
+        match claims.decide(self._view(claim, volume)):
+            case Ignore():
+                self._seen_s.pop(uid, None)
+                again = await self._finish(names.volume_name(uid))
+                return await self._expand(claim) if claim.status.phase == "Bound" else again
+            case Wait(why):
+                bound_log.debug("claim_waits", why=why)
+                self._on_a_path.add(uid)
+                return _WAIT
+            case Refuse() as refusal:
+                self._on_a_path.add(uid)
+                return self._refuse(claim, refusal)
+            case Provision() as plan:
+                return await self._attempt(plan)
+
+    def _view(self, claim: Claim, volume: Volume | None) -> ClaimView:
+        own = names.volume_name(claim.uid)
+        return ClaimView(
+            provisioner=self._around.provisioner,
+            claim=claim,
+            storage_class=self._store.classes.get(claim.class_name),
+            volume=volume,
+            default_export=self._around.exports.default,
+            holder=lambda export, path: self._store.holder(export, path, other_than=own),
+            now=self._around.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+
+    def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
+        self._around.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
+        if refusal.type == "Warning":
+            self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+            if self._queue.failures(claim.uid) == 0:
+                log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=refusal.message)
+        return REFUSED
+
+    # ------------------------------------------------------------------------------------------- provisioning
+
+    async def _attempt(self, plan: Provision) -> Backoff | None:
+        """Carry out a plan; a failure becomes an event with one stable message and a retry."""
+        claim = plan.claim
+        self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
+        try:
+            export = self._around.exports.at(plan.export)
+            self._around.watch.check(export)
+            with self._lanes.place(plan.export, claim.uid):
+                return await self._provision(plan, export)
+        except ExportError as exc:
+            hint = f"; {exc.hint}" if exc.hint else ""
+            return self._failed(plan, f"export {plan.export}: {exc.cause.value}{hint}", exc, FAILED)
+        except PathTaken as exc:
+            self._on_a_path.add(claim.uid)
+            if self._queue.failures(claim.uid) == 0:
+                return FAILED  # mostly a volume whose record is about to go
+            return self._failed(plan, str(exc), exc, FAILED)
+        except AlreadyThere as exc:
+            return self._failed(plan, str(exc), exc, REFUSED)
+        except Rejected as exc:
+            return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
+        except ClusterError as exc:
+            log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
+            return FAILED
+
+    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
+        claim = plan.claim
+        if self._queue.failures(claim.uid) == 0:
+            log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
+        self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+        self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+        return again
+
+    async def _provision(self, plan: Provision, export: Export) -> Backoff | None:
+        """Record, directory, volume, settled record: in this order, each step repeatable."""
+        claim = plan.claim
+        refusal = self._space_conflict(plan, export)
+        if refusal is not None:
+            return self._refuse(claim, refusal)
+        text = f'provisioning a volume for claim "{claim.key}"'
+        self._around.recorder.claim(claim, "Normal", names.PROVISIONING, text)
+        adopt_from = await self._adoptable(plan, export)
+        try:
+            record = await export.provision(plan.volume, plan.record, plan.access, adopt_from=adopt_from)
+        except AlreadyThere:
+            # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
+            if plan.volume in export.records and await self._around.cluster.get_volume(plan.volume) is not None:
+                return await self._settle(plan.volume, export)
+            raise
+        if not self._still_wanted(claim.uid):
+            return await self._finish(plan.volume)
+        await self._create(plan, export, record)
+        if self._is_gone(claim.uid):
+            return await self._withdraw(plan, export)
+        await self._settle(plan.volume, export)
+        self._succeeded(plan, record)
+        return None
+
+    def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
+        space = self._around.watch.space(export)
+        if space is None or (plan.parameters.min_free is None and plan.parameters.overcommit is None):
+            return None
+        others = (volume for volume in self._store.on_export(plan.export) if volume.name != plan.volume)
+        return claims.space_conflict(
+            plan,
+            size_bytes=space.size_bytes,
+            free_bytes=space.free_bytes,
+            provisioned_bytes=sum(quantities.parse_bytes(volume.capacity) for volume in others),
+        )
+
+    async def _adoptable(self, plan: Provision, export: Export) -> str | None:
+        """The former volume whose directory may be handed out again: read live, for the cache may not know it yet."""
+        former = export.adoptable(plan.record) if plan.adopt else None
+        if former is None or former == plan.volume:
+            return None
+        return former if await self._around.cluster.get_volume(former) is None else None
+
+    async def _create(self, plan: Provision, export: Export, record: Record) -> None:
+        body = claims.volume_body(
+            plan, provisioner=self._around.provisioner, directory=record.path, export_id=export.id
+        )
+        try:
+            await self._around.cluster.create_volume(body)
+        except AlreadyExists as exc:
+            # An earlier attempt of which we never had the answer; anything else under our name is somebody's forgery.
+            found = await self._around.cluster.get_volume(plan.volume)
+            if found is None or not _is_for(found, plan, record.path):
+                raise Rejected(f"a volume {plan.volume} that is not this claim's exists already") from exc
+
+    def _still_wanted(self, uid: str) -> bool:
+        """Whether the claim, as the cache has it by now, would be provisioned again."""
+        claim = self._store.claims.get(uid)
+        return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
+
+    def _is_gone(self, uid: str) -> bool:
+        claim = self._store.claims.get(uid)
+        return claim is None or claim.metadata.deletion_timestamp is not None
+
+    async def _withdraw(self, plan: Provision, export: Export) -> Backoff | None:
+        """The claim went while its volume was made: nobody has used it, so nothing of it stays."""
+        cluster, meta = self._around.cluster, plan.claim.metadata
+        now = await cluster.get_claim(meta.namespace, meta.name)
+        volume = await cluster.get_volume(plan.volume)
+        gone = now is None or now.uid != meta.uid
+        if volume is None or not gone or volume.status.phase == "Bound":
+            return await self._settle(plan.volume, export)
+        if not await export.undo(plan.volume):
+            return await self._settle(plan.volume, export)  # it holds something: its reclaim rule decides
+        try:
+            await cluster.delete_volume(volume)
+            await cluster.set_finalizer(volume, names.FINALIZER, present=False)
+        except NotFound:
+            pass
+        log.info("volume_withdrawn", claim=plan.claim.key, volume=plan.volume)
+        return None
+
+    def _succeeded(self, plan: Provision, record: Record) -> None:
+        around, claim = self._around, plan.claim
+        labels = (claim.class_name, _source(claim))
+        began_s = self._seen_s.pop(claim.uid, around.clock.monotonic())
+        took_s = around.clock.monotonic() - began_s
+        around.metrics.provisioned.labels(*labels).inc()
+        around.metrics.provision_s.labels(*labels).observe(took_s)
+        around.recorder.claim(
+            claim, "Normal", names.PROVISIONING_SUCCEEDED, f"Successfully provisioned volume {plan.volume}"
+        )
+        log.info(
+            "volume_provisioned",
+            claim=claim.key,
+            volume=plan.volume,
+            export=str(plan.export),
+            directory=record.directory,
+            took_s=round(took_s, 4),
+        )
+
+    # ------------------------------------------------------------------------------------------- finishing
+
+    async def _settle(self, volume: str, export: Export) -> Backoff | None:
+        await export.settle(volume)
+        return None
+
+    async def _finish(self, volume: str) -> Backoff | None:
+        """End an earlier attempt for a claim that needs none any more: its volume exists, or it is gone."""
+        for export in self._around.exports:
+            if volume in export.pending:
+                try:
+                    return await self._finish_on(volume, export)
+                except (ExportError, ClusterError) as exc:
+                    log.warning("attempt_not_finished", volume=volume, error=str(exc))
+                    return FAILED
+        return None
+
+    async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
+        self._around.watch.check(export)
+        record = export.records[volume]
+        cluster = self._around.cluster
+        # Both are read live: the cache may lag behind what another replica, or we ourselves, have just made.
+        made = await cluster.get_volume(volume)
+        if made is not None and self._lies_on(made, export, record.path):
+            return await self._settle(volume, export)
+        claim = await cluster.get_claim(record.namespace, record.claim)
+        if claim is not None and claim.uid == record.claim_uid and _unfinished(claim):
+            return _WAIT  # still to be provisioned: the claim's own way will meet the record
+        if await export.undo(volume):
+            log.info("attempt_undone", volume=volume, directory=record.directory)
+            self.path_freed()
+            return None
+        log.warning("attempt_left", volume=volume, directory=record.directory, why="the directory is not empty")
+        if claim is not None:
+            message = f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.location}"
+            self._around.recorder.claim(claim, "Warning", names.PROVISIONING_CLEANUP_FAILED, message)
+        return None
+
+    def _lies_on(self, volume: Volume, export: Export, path: Path) -> bool:
+        nfs = volume.spec.nfs
+        return nfs is not None and export.location.relative(nfs.server, nfs.path) == path
+
+    # ------------------------------------------------------------------------------------------- expansion
+
+    async def _expand(self, claim: Claim) -> Backoff | None:
+        """Raise a bound volume's size, in the steps of core.expansion."""
+        volume = self._store.volumes.get(claim.spec.volume_name)
+        plan = expansion.decide(claim, volume, self._around.provisioner)
+        if plan is None or volume is None:
+            return None
+        cluster, recorder, meta = self._around.cluster, self._around.recorder, claim.metadata
+        try:
+            version = meta.resource_version
+            if plan.mark is not None:
+                marked = await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.mark, version))
+                version = marked.metadata.resource_version
+                recorder.claim(claim, "Normal", names.RESIZING, f"resizing volume {volume.name} to {plan.size}")
+            if plan.grow is not None:
+                await cluster.patch_volume(volume.name, _at(plan.grow, volume.metadata.resource_version))
+            await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.finish, version))
+        except (Conflict, NotFound):
+            return FAILED  # something changed under our hands; the watch brings what
+        except Rejected as exc:
+            recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
+            return REFUSED
+        except ApiUnavailable:
+            return FAILED
+        recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
+        log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
+        return None
+
+
+def _at(patch: dict[str, object], version: str) -> dict[str, object]:
+    """The patch, to be taken only while the object is still as it was read."""
+    return {**patch, "metadata": {"resourceVersion": version}}
+
+
+def _unfinished(claim: Claim) -> bool:
+    """Whether a claim can need anything of us: a volume, or a larger one."""
+    if claim.status.phase == "Pending":
+        return not claim.metadata.deletion_timestamp and not claim.spec.volume_name
+    return claim.status.phase == "Bound" and claim.requested != claim.status.capacity.get("storage")
+
+
+def _is_for(volume: Volume, plan: Provision, path: Path) -> bool:
+    reference, nfs = volume.spec.claim_ref, volume.spec.nfs
+    return (
+        reference is not None
+        and reference.uid == plan.claim.uid
+        and nfs is not None
+        and plan.export.relative(nfs.server, nfs.path) == path
+    )
+
+
+def _source(claim: Claim) -> str:
+    source = claim.spec.data_source_ref or claim.spec.data_source
+    return source.kind if source is not None else ""

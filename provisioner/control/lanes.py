@@ -1,0 +1,53 @@
+"""Lanes: a share of the workers for each export, so that one that hangs holds back nobody else's claims.
+
+An export may keep as many workers busy as are free at that moment (the dynamic threshold of Choudhury and Hahne, "Dynamic
+queue length thresholds for shared-memory packet switches", 1998): the first to hang gets half of them, the second a
+quarter, and there is always a worker left for the next one. A key beyond its export's share is parked, without a worker.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from provisioner.core.locations import Location
+
+
+class Parked(Exception):
+    """The key's export has its share of workers; the key comes up again by itself."""
+
+
+class Lanes:
+    """Counts the workers in each export's lane, and keeps the keys that wait for a place."""
+
+    def __init__(self, workers: int, resume: Callable[[str], None]) -> None:
+        self._free = workers
+        self._resume = resume
+        self._busy: Counter[Location] = Counter()
+        self._waiting: dict[Location, deque[str]] = {}
+
+    @contextmanager
+    def place(self, export: Location, key: str) -> Iterator[None]:
+        """A place in the export's lane for as long as the key works on it. Raises Parked when there is none."""
+        if self._busy[export] >= self._free:
+            self._waiting.setdefault(export, deque()).append(key)
+            raise Parked
+        self._free -= 1
+        self._busy[export] += 1
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._busy[export] -= 1
+            self._wake(export)
+
+    def _wake(self, export: Location) -> None:
+        """One place is free: the next key of the same lane goes on, or else of the first lane where one waits."""
+        lane = export if export in self._waiting else next(iter(self._waiting), None)
+        if lane is None:
+            return
+        waiting = self._waiting[lane]
+        self._resume(waiting.popleft())
+        if not waiting:
+            del self._waiting[lane]

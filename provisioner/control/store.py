@@ -1,0 +1,131 @@
+"""What the reflectors know of the cluster: our claims, NFS volumes and classes, with the indexes that the rules need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from provisioner.core.locations import Location, Path, normal_server
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.paths import PathIndex
+from provisioner.ports import AnyItem, Kind
+
+Listener = Callable[[Kind, AnyItem | None, AnyItem | None], None]
+"""Called after each change with the kind, what was there before and what is there now."""
+
+
+class Store:
+    """A cache that is read-only to all but the reflectors; a replica that waits keeps it warm.
+
+    Of claims only those that the cluster handed to us are kept, of volumes only those of NFS.
+    """
+
+    def __init__(self, provisioner: str) -> None:
+        self._provisioner = provisioner
+        self.claims: dict[str, Claim] = {}
+        """By uid: a claim that is made anew under its name is another one."""
+        self.volumes: dict[str, Volume] = {}
+        self.classes: dict[str, StorageClass] = {}
+        self._by_kind: dict[Kind, dict[str, AnyItem]] = {
+            "claims": cast(dict[str, AnyItem], self.claims),
+            "volumes": cast(dict[str, AnyItem], self.volumes),
+            "classes": cast(dict[str, AnyItem], self.classes),
+        }
+        self._paths: dict[str, PathIndex] = {}
+        self._synced: set[Kind] = set()
+        self._all_synced = asyncio.Event()
+        self._listeners: list[Listener] = []
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Call the listener for each item that is there, and after each change while the context is open."""
+        for kind, cache in self._by_kind.items():
+            for item in list(cache.values()):
+                listener(kind, None, item)
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    @property
+    def missing(self) -> list[Kind]:
+        """The kinds that have not been listed yet: until there are none, nothing may be decided."""
+        return [kind for kind in self._by_kind if kind not in self._synced]
+
+    async def wait_synced(self) -> None:
+        """Return once each kind has been listed."""
+        await self._all_synced.wait()
+
+    def replace(self, kind: Kind, items: Iterable[AnyItem]) -> None:
+        """A list came in: what is not in it is gone."""
+        listed = {self._key(kind, item): item for item in items}
+        for key in self._by_kind[kind].keys() - listed.keys():
+            self._put(kind, key, None)
+        for key, item in listed.items():
+            self._put(kind, key, item if self._wanted(item) else None)
+        self._synced.add(kind)
+        if not self.missing:
+            self._all_synced.set()
+
+    def apply(self, kind: Kind, item: AnyItem, *, deleted: bool) -> None:
+        """One change came in."""
+        self._put(kind, self._key(kind, item), item if not deleted and self._wanted(item) else None)
+
+    def holder(self, export: Location, path: Path, *, other_than: str = "") -> Volume | None:
+        """A volume that has a directory of an export, or one above or below it.
+
+        Volumes of the whole export, as admins make them to look around in it, do not count.
+        """
+        index = self._paths.get(export.server)
+        if index is None:
+            return None
+        root = export.components
+        name = index.touching((*root, *path), other_than=other_than, below=len(root))
+        return self.volumes[name] if name is not None else None
+
+    def on_export(self, export: Location) -> Iterator[Volume]:
+        """The volumes whose directories lie below an export's root."""
+        for volume in self.volumes.values():
+            nfs = volume.spec.nfs
+            if nfs is not None and export.relative(nfs.server, nfs.path):
+                yield volume
+
+    def _key(self, kind: Kind, item: AnyItem) -> str:
+        return item.metadata.uid if kind == "claims" else item.metadata.name
+
+    def _wanted(self, item: AnyItem) -> bool:
+        if isinstance(item, Claim):
+            return item.is_for(self._provisioner)
+        return not isinstance(item, Volume) or item.spec.nfs is not None
+
+    def _put(self, kind: Kind, key: str, item: AnyItem | None) -> None:
+        cache: dict[str, AnyItem] = self._by_kind[kind]
+        before = cache.get(key)
+        if item is None:
+            cache.pop(key, None)
+        else:
+            cache[key] = item
+        if before is None and item is None:
+            return
+        if kind == "volumes":
+            self._index(cast(Volume | None, before), cast(Volume | None, item))
+        for listener in self._listeners:
+            listener(kind, before, item)
+
+    def _index(self, before: Volume | None, after: Volume | None) -> None:
+        # A volume's source never changes, but a volume of one name may follow another one.
+        if before is not None and after is not None and before.spec.nfs == after.spec.nfs:
+            return
+        for volume, enter in ((before, False), (after, True)):
+            if volume is None or volume.spec.nfs is None:
+                continue
+            index = self._paths.setdefault(normal_server(volume.spec.nfs.server), PathIndex())
+            change = index.add if enter else index.remove
+            change(_components(volume.spec.nfs.path), volume.name)
+
+
+def _components(path: str) -> Path:
+    return tuple(part for part in path.split("/") if part)

@@ -1,0 +1,126 @@
+"""The sweep: finds what a crash left on an export and finishes it where that is provably safe; else it only reports.
+
+It never destroys: an empty directory of a claim that never got a volume goes through the claim controller (rmdir), a
+record goes when its volume and its directory are both gone, and the trash is what was put there to be purged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from provisioner.control.claims import Surroundings
+from provisioner.core import names
+from provisioner.ports import ClusterError, Export, ExportError
+
+log = structlog.get_logger(__name__)
+
+_EVERY_S = 60.0
+_PURGES = 4
+"""Directories that are purged side by side on one export."""
+
+
+class Sweep:
+    """Looks at each export every minute, when it becomes usable, and when something went into its trash."""
+
+    def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
+        self._around = around
+        self._revisit = revisit
+        self._freed = freed
+        self._trash_wakeup = {export.location: asyncio.Event() for export in around.exports}
+
+    def discarded(self, export: Export) -> None:
+        """Something went into the export's trash."""
+        self._trash_wakeup[export.location].set()
+
+    async def run(self) -> None:
+        """Sweep and purge all exports side by side, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for export in self._around.exports:
+                group.create_task(self._sweep(export))
+                group.create_task(self._purge(export))
+
+    # ------------------------------------------------------------------------------------------- records
+
+    async def _sweep(self, export: Export) -> None:
+        while True:
+            try:
+                self._around.watch.check(export)
+                await self._look_through(export)
+            except (ExportError, ClusterError) as exc:
+                log.debug("sweep_failed", export=str(export.location), error=str(exc))
+                await self._around.clock.sleep(2.0)
+                continue
+            await self._around.clock.sleep(_EVERY_S)
+
+    async def _look_through(self, export: Export) -> None:
+        orphans: list[str] = []
+        for volume in [name for name in export.records if name not in self._around.store.volumes]:
+            uid = names.claim_uid(volume)
+            if volume in export.pending:
+                if uid is not None:
+                    self._revisit(uid)
+            elif not await self._is_finished(export, volume):
+                orphans.append(volume)
+        where = str(export.location)
+        self._around.metrics.orphans.labels(where).set(len(orphans) + len(export.unreadable))
+        if orphans or export.unreadable:
+            unreadable = sorted(export.unreadable)
+            log.warning("orphans", export=where, volumes=sorted(orphans)[:20], count=len(orphans), unreadable=unreadable)
+
+    async def _is_finished(self, export: Export, volume: str) -> bool:
+        """Whether a record without a volume is as it should be: a retained directory, or a reclaim's last step."""
+        record = export.records.get(volume)
+        if record is None or await self._around.cluster.get_volume(volume) is not None:
+            return True
+        if await export.is_gone(volume):
+            await export.forget(volume)
+            self._freed()
+            return True
+        return record.on_delete == "retain"
+
+    # ------------------------------------------------------------------------------------------- trash
+
+    async def _purge(self, export: Export) -> None:
+        wakeup, where = self._trash_wakeup[export.location], str(export.location)
+        while True:
+            left = 0
+            try:
+                self._around.watch.check(export)
+                left = await self._empty(export, await export.trash())
+            except ExportError as exc:
+                log.debug("purge_failed", export=where, error=str(exc))
+            try:
+                async with asyncio.timeout(10.0 if left else _EVERY_S):
+                    await wakeup.wait()
+            except TimeoutError:
+                pass
+            wakeup.clear()
+
+    async def _empty(self, export: Export, trash: list[str]) -> int:
+        """Purge what is in the trash; returns how much of it could not be."""
+        where = str(export.location)
+        gauge = self._around.metrics.trash_entries.labels(where)
+        gauge.set(len(trash))
+        places = asyncio.Semaphore(_PURGES)
+        failed = 0
+
+        async def purge(name: str) -> None:
+            nonlocal failed
+            async with places:
+                try:
+                    entries = await export.purge(name)
+                except ExportError as exc:
+                    failed += 1
+                    log.warning("not_purged", export=where, trash=name, error=str(exc))
+                    return
+            gauge.dec()
+            self._around.metrics.purged.labels(where).inc(entries)
+            log.info("purged", export=where, trash=name, entries=entries)
+
+        async with asyncio.TaskGroup() as group:
+            for name in trash:
+                group.create_task(purge(name))
+        return failed

@@ -1,0 +1,83 @@
+"""One term of leadership: from the lease until it is lost or we are told to stop, everything that acts runs in here."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import structlog
+
+from provisioner.control.claims import ClaimController, Surroundings
+from provisioner.control.lanes import Lanes
+from provisioner.control.queue import WorkQueue
+from provisioner.control.sweep import Sweep
+from provisioner.control.volumes import VolumeController
+from provisioner.control.workers import work
+from provisioner.telemetry.metrics import Sample
+
+log = structlog.get_logger(__name__)
+
+_FINISH_S = 8.0
+"""What is in flight when we are told to stop may take this long; the process has 10 s in all."""
+
+
+class Term:
+    """The leader's work, made anew for each term: nothing of an older one, no key and no count, is carried over."""
+
+    def __init__(self, around: Surroundings, *, workers: int) -> None:
+        self._around = around
+        self._workers = workers
+        self._queues: dict[str, WorkQueue] = {}
+
+    def queue_depths(self) -> Sample:
+        """The keys that wait, by queue; nothing while another replica leads."""
+        return {(name,): float(len(queue)) for name, queue in self._queues.items()}
+
+    async def lead(self, stopping: asyncio.Event) -> None:
+        """Work until told to stop, then finish what is in flight; cancelled at once when the lease is lost."""
+        around = self._around
+        await around.store.wait_synced()
+        await around.watch.lead()
+        around.metrics.leader.set(1)
+        try:
+            await self._work(stopping)
+        finally:
+            around.metrics.leader.set(0)
+            around.watch.follow()
+            for queue in self._queues.values():
+                queue.close()
+            self._queues.clear()
+
+    async def _work(self, stopping: asyncio.Event) -> None:
+        around = self._around
+        claims = ClaimController(around, queue := self._queue("claims"), Lanes(self._workers, queue.add))
+        sweep = Sweep(around, revisit=queue.add, freed=claims.path_freed)
+        volumes = VolumeController(
+            around,
+            queue := self._queue("volumes"),
+            Lanes(self._workers, queue.add),
+            freed=claims.path_freed,
+            discarded=sweep.discarded,
+        )
+        with ExitStack() as stack:
+            for controller in (claims, volumes):
+                stack.enter_context(around.store.listening(controller.changed))
+                stack.enter_context(around.watch.listening(controller.export_ready))
+            async with asyncio.TaskGroup() as group:
+                background = group.create_task(sweep.run())
+                workers = [
+                    group.create_task(work(self._queues["claims"], claims.reconcile, workers=self._workers)),
+                    group.create_task(work(self._queues["volumes"], volumes.reconcile, workers=self._workers)),
+                ]
+                await stopping.wait()
+                for each in self._queues.values():
+                    each.shut_down()
+                _, unfinished = await asyncio.wait(workers, timeout=_FINISH_S)
+                for task in (background, *unfinished):
+                    task.cancel()
+        log.info("work_ended", given_up=len(unfinished))
+
+    def _queue(self, name: str) -> WorkQueue:
+        waited = self._around.metrics.queue_wait_s.labels(name).observe
+        queue = self._queues[name] = WorkQueue(self._around.clock, waited=waited)
+        return queue

@@ -1,0 +1,161 @@
+"""The volume controller: finalizers, and the reclaim of released volumes, as core.volumes decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from provisioner.control.claims import Surroundings
+from provisioner.control.lanes import Lanes
+from provisioner.control.queue import WorkQueue
+from provisioner.control.workers import FAILED, REFUSED
+from provisioner.core import names, volumes
+from provisioner.core.backoff import Backoff
+from provisioner.core.locations import Path
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.records import OnDelete
+from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim
+from provisioner.ports import AnyItem, ClusterError, Conflict, Export, ExportError, Kind, NotFound
+
+log = structlog.get_logger(__name__)
+
+
+class VolumeController:
+    """Reconciles volumes, by name, one at a time each. `freed` is told when a directory's record is gone."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        queue: WorkQueue,
+        lanes: Lanes,
+        *,
+        freed: Callable[[], None],
+        discarded: Callable[[Export], None],
+    ) -> None:
+        self._around = around
+        self._queue = queue
+        self._lanes = lanes
+        self._freed = freed
+        self._discarded = discarded
+
+    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        """A listener of the store: puts the volumes on the queue that a change can matter to."""
+        if kind == "volumes" and isinstance(after, Volume):
+            if not isinstance(volumes.decide(after, self._around.provisioner), Leave):
+                self._queue.add(after.name)
+        elif kind == "claims" and after is None and isinstance(before, Claim):
+            # The volume may have been released while its claim was still there: bound elsewhere.
+            self._queue.add(names.volume_name(before.uid))
+
+    def export_ready(self, export: Export) -> None:
+        """An export is usable, or usable again: what waits for its reclaim goes on."""
+        for volume in self._around.store.on_export(export.location):
+            if not isinstance(volumes.decide(volume, self._around.provisioner), Leave):
+                self._queue.add(volume.name)
+
+    async def reconcile(self, name: str) -> Backoff | None:
+        """Bring one volume to where it should be."""
+        volume = self._around.store.volumes.get(name)
+        if volume is None:
+            return None
+        try:
+            match volumes.decide(volume, self._around.provisioner):
+                case Leave():
+                    return None
+                case Finalizer(present):
+                    await self._set_finalizer(volume, present=present)
+                    return None
+                case Reclaim():
+                    return await self._reclaim(volume)
+        except (Conflict, NotFound):
+            return FAILED  # it changed under our hands; the watch brings what
+        except ClusterError as exc:
+            log.warning("volume_not_reconciled", volume=name, error=str(exc))
+            return FAILED
+
+    async def _set_finalizer(self, volume: Volume, *, present: bool) -> None:
+        located = self._located(volume)
+        if present and (located is None or volume.name not in located[0].records):
+            return  # a volume that says it is ours, and of which our ledger knows nothing
+        await self._around.cluster.set_finalizer(volume, names.FINALIZER, present=present)
+
+    def _located(self, volume: Volume) -> tuple[Export, Path] | None:
+        nfs = volume.spec.nfs
+        return None if nfs is None else self._around.exports.holding(nfs.server, nfs.path)
+
+    # ------------------------------------------------------------------------------------------- reclaiming
+
+    async def _reclaim(self, volume: Volume) -> Backoff | None:
+        located = self._located(volume)
+        if located is None:
+            return self._deny(volume, "it lies on no export that this provisioner serves; add it with --export")
+        export, path = located
+        began_s = self._around.clock.monotonic()
+        try:
+            self._around.watch.check(export)
+            with self._lanes.place(export.location, volume.name):
+                return await self._reclaim_on(volume.name, export, path, began_s)
+        except ExportError as exc:
+            hint = f"; {exc.hint}" if exc.hint else ""
+            self._deny(volume, f"export {export.location}: {exc.cause.value}{hint}", error=str(exc))
+            return FAILED
+
+    async def _reclaim_on(self, name: str, export: Export, path: Path, began_s: float) -> Backoff | None:
+        """All that decides is read live here, right before the first step that cannot be taken back."""
+        cluster = self._around.cluster
+        volume = await cluster.get_volume(name)
+        if volume is None:
+            return None
+        reference = volume.spec.claim_ref
+        evidence = Evidence(
+            volume=volume,
+            claim=await cluster.get_claim(reference.namespace, reference.name) if reference else None,
+            export=export.location,
+            export_id=export.id,
+            path=path,
+            record=export.records.get(name),
+        )
+        match volumes.authorize(evidence, self._around.provisioner):
+            case Leave(why):
+                log.info("volume_left", volume=name, why=why)
+                return REFUSED
+            case Deny(message):
+                return self._deny(volume, message)
+            case Reclaim(rule):
+                await self._carry_out(rule, volume, export, began_s)
+                return None
+
+    async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
+        """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
+        around, archive = self._around, None
+        if rule == "delete":
+            await export.discard(volume.name, around.clock.now())
+            self._discarded(export)
+        elif rule == "archive":
+            archive = await export.archive(volume.name, around.clock.now())
+        try:
+            await around.cluster.delete_volume(volume)
+            # Finalizer last: a crash before this leaves the volume visible.
+            await around.cluster.set_finalizer(volume, names.FINALIZER, present=False)
+        except NotFound:
+            pass
+        if rule != "retain":  # a retained directory keeps its record: it is not free, and may be adopted
+            await export.forget(volume.name)
+            self._freed()
+        self._succeeded(rule, volume, archive, began_s)
+
+    def _succeeded(self, rule: OnDelete, volume: Volume, archive: str | None, began_s: float) -> None:
+        took_s = self._around.clock.monotonic() - began_s
+        storage_class = volume.spec.storage_class_name
+        self._around.metrics.deleted.labels(storage_class).inc()
+        self._around.metrics.delete_s.labels(storage_class).observe(took_s)
+        said = {"archive": archive} if archive else {}
+        log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **said)
+
+    def _deny(self, volume: Volume, message: str, *, error: str = "") -> Backoff:
+        self._around.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
+        self._around.metrics.delete_failed.labels(volume.spec.storage_class_name).inc()
+        if self._queue.failures(volume.name) == 0:
+            log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=error or None)
+        return REFUSED

@@ -1,0 +1,255 @@
+"""What to do about a claim: leave it, wait, refuse it, or provision it (kubernetes-contract, "Provisioning").
+
+Each rule is a small function that returns a Decision or None for "not my case"; the first one to speak wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from provisioner.core import names, quantities
+from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.parameters import Access, ClassParameters, parse
+from provisioner.core.records import Record, encode
+
+ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimView:
+    """All that a decision about one claim is made of, gathered at one moment."""
+
+    provisioner: str
+    claim: Claim
+    storage_class: StorageClass | None
+    volume: Volume | None
+    """The volume that bears this claim's name, if there is one."""
+    default_export: Location | None
+    holder: Callable[[Location, Path], Volume | None]
+    """Which volume has a directory of an export, or one above or below it."""
+    now: str
+    """UTC, RFC 3339."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Nothing to do, and nobody to tell."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet: a change of something that we watch brings the claim back."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Not as it is: the event says what to change."""
+
+    message: str
+    reason: str = names.PROVISIONING_FAILED
+    type: Literal["Normal", "Warning"] = "Warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provision:
+    """Make this directory and this volume."""
+
+    volume: str
+    export: Location
+    record: Record
+    access: Access
+    adopt: bool
+    parameters: ClassParameters
+    claim: Claim
+    storage_class: StorageClass
+
+
+Decision = Ignore | Wait | Refuse | Provision
+
+
+def decide(view: ClaimView) -> Decision:
+    """What to do about a claim; pure, so that the same view always gives the same answer."""
+    return _not_ours(view) or _not_yet(view) or _unsupported(view) or _plan(view)
+
+
+def _not_ours(view: ClaimView) -> Decision | None:
+    claim, storage_class = view.claim, view.storage_class
+    if not claim.is_for(view.provisioner):
+        return Ignore("the claim is another provisioner's")
+    if claim.spec.volume_name or claim.status.phase != "Pending":
+        return Ignore("the claim has a volume")
+    if claim.metadata.deletion_timestamp:
+        return Ignore("the claim is being deleted")
+    if view.volume is not None:
+        return Ignore("the volume exists; binding it is the cluster's part")
+    if not claim.class_name:
+        return Ignore("the claim names no class")
+    if storage_class is not None and storage_class.provisioner != view.provisioner:
+        return Ignore("the claim's class is another provisioner's")
+    return None
+
+
+def _not_yet(view: ClaimView) -> Decision | None:
+    if view.storage_class is None:
+        return Wait("the claim's class does not exist")
+    annotations = view.claim.metadata.annotations
+    selected = any(annotations.get(key) for key in names.SELECTED_NODE_ANNOTATIONS)
+    if view.storage_class.volume_binding_mode == "WaitForFirstConsumer" and not selected:
+        return Wait("no node is selected for the claim")
+    return None
+
+
+def _unsupported(view: ClaimView) -> Decision | None:
+    spec = view.claim.spec
+    if spec.volume_mode != "Filesystem":
+        return Refuse(f"an NFS directory cannot serve volumeMode {spec.volume_mode}: use volumeMode: Filesystem")
+    if spec.selector is not None:
+        return Refuse("a claim with a label selector cannot be provisioned: remove spec.selector")
+    if spec.volume_attributes_class_name:
+        return Refuse("an NFS volume never matches a VolumeAttributesClass: remove spec.volumeAttributesClassName")
+    return _data_source(view)
+
+
+def _data_source(view: ClaimView) -> Decision | None:
+    source = view.claim.spec.data_source_ref or view.claim.spec.data_source
+    if source is None:
+        return None
+    if source.kind == "PersistentVolumeClaim" and not source.api_group:
+        return Refuse("clones (dataSource of kind PersistentVolumeClaim) are not supported yet: remove spec.dataSource")
+    if source.kind == "VolumeSnapshot":
+        return Refuse("snapshots (dataSource of kind VolumeSnapshot) are not supported: remove spec.dataSource")
+    return Refuse(
+        f"dataSource of kind {source.kind}: an external populator is assumed to fill the volume",
+        names.PROVISIONING,
+        "Normal",
+    )
+
+
+def _plan(view: ClaimView) -> Decision:
+    claim, storage_class = view.claim, view.storage_class
+    assert storage_class is not None  # _not_yet has looked
+    try:
+        if quantities.parse_bytes(claim.requested) <= 0:
+            return Refuse(f"the requested size {claim.requested!r} is not above zero")
+        parameters = parse(storage_class.parameters)
+        name = names.volume_name(claim.uid)
+        path = parameters.template.render(claim, name)
+        record = _record(view, storage_class, parameters, path)
+    except InvalidSettings as exc:
+        return Refuse(f"StorageClass {storage_class.name}: {exc}")
+    except (InvalidPath, InvalidRecord, InvalidQuantity) as exc:
+        return Refuse(str(exc))
+    export = parameters.export or view.default_export
+    if export is None:
+        return Refuse(
+            f"StorageClass {storage_class.name} names no export, and no default export is configured:"
+            " add the parameters server and share"
+        )
+    return _path_conflict(view, export, path) or Provision(
+        volume=name,
+        export=export,
+        record=record,
+        access=parameters.access,
+        adopt=parameters.adopt,
+        parameters=parameters,
+        claim=claim,
+        storage_class=storage_class,
+    )
+
+
+def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParameters, path: Path) -> Record:
+    claim = view.claim
+    record = Record(
+        directory="/".join(path),
+        namespace=claim.metadata.namespace,
+        claim=claim.metadata.name,
+        claim_uid=claim.uid,
+        class_name=storage_class.name,
+        on_delete=parameters.on_delete,
+        capacity=claim.requested,
+        created=view.now,
+    )
+    encode(record)  # raises where it would not fit on an export
+    return record
+
+
+def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | None:
+    holder = view.holder(export, path)
+    if holder is None:
+        return None
+    if _is_leaving(holder, view.provisioner):
+        # Mostly the same claim, deleted and made again under its name.
+        return Wait(f"volume {holder.name}, which has the directory, is being reclaimed")
+    return Refuse(taken_message("/".join(path), holder.name, holder.spec.nfs.path if holder.spec.nfs else ""))
+
+
+def _is_leaving(volume: Volume, provisioner: str) -> bool:
+    leaving = volume.status.phase == "Released" or volume.metadata.deletion_timestamp is not None
+    return leaving and volume.is_by(provisioner) and volume.spec.persistent_volume_reclaim_policy == "Delete"
+
+
+def taken_message(directory: str, holder: str, holder_path: str) -> str:
+    """The words for a directory that another volume has."""
+    return (
+        f"directory {directory!r} is taken: volume {holder} has {holder_path!r}, and no volume may have the directory"
+        " of another, or one above or below it; make the class's pathPattern unique, for instance with ${.PV.name}"
+    )
+
+
+def space_conflict(plan: Provision, *, size_bytes: int, free_bytes: int, provisioned_bytes: int) -> Refuse | None:
+    """Whether `minFree` or `overcommit` refuse the claim; `provisioned_bytes` sums the export's volumes so far."""
+    parameters, export = plan.parameters, plan.export
+    if parameters.min_free is not None and free_bytes < parameters.min_free.of(size_bytes):
+        return Refuse(f"export {export} has less free than the class's minFree keeps for the volumes that exist")
+    requested = quantities.parse_bytes(plan.record.capacity)
+    if parameters.overcommit is not None and provisioned_bytes + requested > parameters.overcommit * size_bytes:
+        return Refuse(f"export {export}: this claim would pass the class's overcommit of {parameters.overcommit:g}")
+    return None
+
+
+def volume_body(plan: Provision, *, provisioner: str, directory: Path, export_id: str) -> dict[str, object]:
+    """The PersistentVolume for a plan (kubernetes-contract, Provisioning 4).
+
+    Never `bound-by-controller`: with it the claim's deletion would undo the binding instead of releasing the volume.
+    """
+    claim, storage_class = plan.claim, plan.storage_class
+    deletes = storage_class.reclaim_policy == "Delete"
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {
+            "name": plan.volume,
+            "annotations": {
+                names.PROVISIONED_BY: provisioner,
+                names.ON_DELETE: plan.record.on_delete,
+                names.DIRECTORY: "/".join(directory),
+                names.EXPORT_ID: export_id,
+            },
+            "finalizers": [names.FINALIZER] if deletes else [],
+        },
+        "spec": {
+            "accessModes": list(claim.spec.access_modes),
+            "capacity": {"storage": claim.requested},
+            "claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": claim.metadata.namespace,
+                "name": claim.metadata.name,
+                "uid": claim.uid,
+                "resourceVersion": claim.metadata.resource_version,
+            },
+            "mountOptions": list(storage_class.mount_options),
+            "nfs": {"server": plan.export.server, "path": plan.export.below(directory)},
+            "persistentVolumeReclaimPolicy": storage_class.reclaim_policy,
+            "storageClassName": storage_class.name,
+            "volumeMode": "Filesystem",
+        },
+    }

@@ -1,0 +1,21 @@
+"""The root of the product's error tree; ports.py adds what the outside can do to us."""
+
+
+class ProvisionerError(Exception):
+    """Anything that goes wrong and that we have words for. The text is fit for an event or a log line."""
+
+
+class InvalidSettings(ProvisionerError):
+    """A flag, an environment variable or a class parameter cannot be used; the text says what to change."""
+
+
+class InvalidQuantity(ProvisionerError):
+    """A text is not a Kubernetes quantity."""
+
+
+class InvalidPath(ProvisionerError):
+    """A path breaks a rule of core.paths; the text names the path and the rule."""
+
+
+class InvalidRecord(ProvisionerError):
+    """A ledger record cannot be written or read; the text says why."""

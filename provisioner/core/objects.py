@@ -1,0 +1,169 @@
+"""The few fields of Kubernetes objects that we read: frozen values, decoded once at the edge."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from provisioner.core import names
+
+
+class Metadata(Struct, frozen=True, rename="camel", gc=False):
+    """`ObjectMeta`, as far as we read it."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    finalizers: tuple[str, ...] = ()
+
+
+class DataSource(Struct, frozen=True, rename="camel", gc=False):
+    """`dataSource` or `dataSourceRef`: what a claim wants its volume filled from."""
+
+    kind: str = ""
+    name: str = ""
+    api_group: str | None = None
+    namespace: str | None = None
+
+
+class Resources(Struct, frozen=True, rename="camel", gc=False):
+    """Sizes asked for, as Kubernetes quantities."""
+
+    requests: dict[str, str] = field(default_factory=dict)
+
+
+class Condition(Struct, frozen=True, rename="camel", gc=False):
+    """One condition of a claim's status."""
+
+    type: str = ""
+    status: str = ""
+
+
+class ClaimSpec(Struct, frozen=True, rename="camel", gc=False):
+    """`PersistentVolumeClaimSpec`, as far as we read it."""
+
+    access_modes: tuple[str, ...] = ()
+    storage_class_name: str | None = None
+    volume_name: str = ""
+    volume_mode: str = "Filesystem"
+    volume_attributes_class_name: str | None = None
+    selector: dict[str, object] | None = None
+    data_source: DataSource | None = None
+    data_source_ref: DataSource | None = None
+    resources: Resources = Resources()
+
+
+class ClaimStatus(Struct, frozen=True, rename="camel", gc=False):
+    """`PersistentVolumeClaimStatus`, as far as we read it."""
+
+    phase: str = "Pending"
+    capacity: dict[str, str] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
+    allocated_resources: dict[str, str] = field(default_factory=dict)
+    allocated_resource_statuses: dict[str, str] = field(default_factory=dict)
+
+
+class Claim(Struct, frozen=True, gc=False):
+    """A PersistentVolumeClaim."""
+
+    metadata: Metadata = Metadata()
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimStatus = ClaimStatus()
+
+    @property
+    def uid(self) -> str:
+        """The claim's uid: two claims of one name that follow each other differ in it."""
+        return self.metadata.uid
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, as people write it."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def class_name(self) -> str:
+        """The claim's class: the old annotation first, then the spec (kubernetes-contract, Provisioning 2)."""
+        return self.metadata.annotations.get(names.CLASS_ANNOTATION) or self.spec.storage_class_name or ""
+
+    @property
+    def requested(self) -> str:
+        """The size asked for, as written."""
+        return self.spec.resources.requests.get("storage", "")
+
+    def is_for(self, provisioner: str) -> bool:
+        """Whether the cluster handed this claim to the named provisioner: either annotation counts."""
+        annotations = self.metadata.annotations
+        return any(annotations.get(key) == provisioner for key in names.PROVISIONER_ANNOTATIONS)
+
+
+class NfsSource(Struct, frozen=True, rename="camel", gc=False):
+    """`NFSVolumeSource`: where a node mounts from."""
+
+    server: str = ""
+    path: str = ""
+
+
+class ClaimRef(Struct, frozen=True, rename="camel", gc=False):
+    """The claim that a volume belongs to."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class VolumeSpec(Struct, frozen=True, rename="camel", gc=False):
+    """`PersistentVolumeSpec`, as far as we read it."""
+
+    capacity: dict[str, str] = field(default_factory=dict)
+    nfs: NfsSource | None = None
+    claim_ref: ClaimRef | None = None
+    persistent_volume_reclaim_policy: str = "Retain"
+    storage_class_name: str = ""
+
+
+class VolumeStatus(Struct, frozen=True, rename="camel", gc=False):
+    """`PersistentVolumeStatus`, as far as we read it."""
+
+    phase: str = "Pending"
+
+
+class Volume(Struct, frozen=True, gc=False):
+    """A PersistentVolume."""
+
+    metadata: Metadata = Metadata()
+    spec: VolumeSpec = VolumeSpec()
+    status: VolumeStatus = VolumeStatus()
+
+    @property
+    def name(self) -> str:
+        """The volume's name."""
+        return self.metadata.name
+
+    @property
+    def capacity(self) -> str:
+        """The volume's size, as written."""
+        return self.spec.capacity.get("storage", "")
+
+    def is_by(self, provisioner: str) -> bool:
+        """Whether the volume says that the named provisioner made it. Anyone may write that: never trust it alone."""
+        return self.metadata.annotations.get(names.PROVISIONED_BY) == provisioner
+
+
+class StorageClass(Struct, frozen=True, rename="camel", gc=False):
+    """A StorageClass."""
+
+    metadata: Metadata = Metadata()
+    provisioner: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+    reclaim_policy: str = "Delete"
+    mount_options: tuple[str, ...] = ()
+    volume_binding_mode: str = "Immediate"
+
+    @property
+    def name(self) -> str:
+        """The class's name."""
+        return self.metadata.name

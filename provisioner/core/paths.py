@@ -1,0 +1,113 @@
+"""Path rules: which directories may be handed out, and which of them touch one another.
+
+Each rule answers a loss that a peer had: traversal with `..`, empty pieces that resolve to the directory of a namespace
+or to the export's root, two volumes in one directory, one volume inside another (peers, harms 1 to 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from provisioner.core.errors import InvalidPath
+from provisioner.core.locations import Path
+
+COMPONENT_LIMIT_BYTES = 255
+LEDGER = ".provisioner"
+"""The one name at an export's root that is ours alone."""
+
+
+def check(text: str) -> Path:
+    """The components of a rendered path, a strict descendant of the export by every rule. Raises InvalidPath."""
+    if not text:
+        raise InvalidPath("the directory is empty: it would be the export's root")
+    if text.startswith("/"):
+        raise InvalidPath(f"the directory {text!r} begins with /: it must be relative to the export")
+    path = tuple(text.split("/"))
+    for part in path:
+        _check_component(part, text)
+    if path[0].startswith(LEDGER):
+        raise InvalidPath(f"the directory {text!r} begins with {LEDGER}, which is the provisioner's own")
+    return path
+
+
+def _check_component(part: str, text: str) -> None:
+    if part == "":
+        raise InvalidPath(f"the directory {text!r} has an empty component: a piece of the pathPattern came out empty")
+    if part in (".", ".."):
+        raise InvalidPath(f"the directory {text!r} has the component {part!r}")
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in part):
+        raise InvalidPath(f"the directory {text!r} has a control character")
+    size = len(part.encode("utf-8", "surrogatepass"))
+    if size > COMPONENT_LIMIT_BYTES:
+        raise InvalidPath(f"the component {part!r} has {size} bytes; {COMPONENT_LIMIT_BYTES} are allowed")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in part):
+        raise InvalidPath(f"the directory {text!r} is not valid Unicode")
+
+
+def shorten(start: str, middle: str, end: str) -> str:
+    """The three as one name of at most 255 bytes: the middle gives way first, then the start; `end` stays whole."""
+    room = COMPONENT_LIMIT_BYTES - len(end.encode())
+    head = start.encode()[:room]
+    body = middle.encode()[: room - len(head)]
+    return (head + body).decode("utf-8", "ignore") + end
+
+
+def archive_name(directory: Path, stamp: str) -> str:
+    """`archived-<last component>-<UTC time>`, the component cut where the name would pass 255 bytes."""
+    return shorten("archived-", directory[-1], f"-{stamp}")
+
+
+def ancestors(path: Path) -> Iterator[Path]:
+    """The strict ancestors of a path, nearest to the root first, without the root."""
+    for depth in range(1, len(path)):
+        yield path[:depth]
+
+
+class PathIndex:
+    """Who has which path, and who has one above or below it, in time that does not grow with the number of paths."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Path, set[str]] = {}
+        self._below: dict[Path, int] = {}
+
+    def add(self, path: Path, owner: str) -> None:
+        """Enter a path; entering it twice for one owner is the same as once."""
+        owners = self._owners.setdefault(path, set())
+        if owner in owners:
+            return
+        owners.add(owner)
+        for above in ancestors(path):
+            self._below[above] = self._below.get(above, 0) + 1
+
+    def remove(self, path: Path, owner: str) -> None:
+        """Take a path out; one that is not in it is none."""
+        owners = self._owners.get(path)
+        if owners is None or owner not in owners:
+            return
+        owners.remove(owner)
+        if not owners:
+            del self._owners[path]
+        for above in ancestors(path):
+            self._below[above] -= 1
+            if not self._below[above]:
+                del self._below[above]
+
+    def touching(self, path: Path, *, other_than: str = "", below: int = 0) -> str | None:
+        """An owner other than the given one of this path, or of one above or below it; None where it is free.
+
+        Paths of no more than `below` components do not count.
+        """
+        for above in (*ancestors(path), path):
+            if len(above) <= below:
+                continue
+            for owner in sorted(self._owners.get(above, ())):
+                if owner != other_than:
+                    return owner
+        if path in self._below:
+            return self._first_below(path, other_than)
+        return None
+
+    def _first_below(self, path: Path, other_than: str) -> str | None:
+        # A walk over all paths, for the words of a refusal only: it runs when there is a conflict.
+        inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
+        return next((owner for owners in inside for owner in sorted(owners) if owner != other_than), None)

@@ -1,0 +1,33 @@
+"""Kubernetes quantities: `2Gi` is 2^31 bytes, `2G` is 2·10^9 (apimachinery, pkg/api/resource)."""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal
+
+from provisioner.core.errors import InvalidQuantity
+
+_PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([KMGTPE]i)|([numkMGTPE])|[eE]([+-]?\d{1,3}))?", re.ASCII)
+_BINARY = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
+_DECIMAL = {letter: Decimal(1000) ** power for power, letter in enumerate("num kMGTPE", start=-3) if letter != " "}
+
+
+def parse_bytes(text: str) -> int:
+    """The quantity in whole bytes, rounded up. Raises InvalidQuantity."""
+    match = _PATTERN.fullmatch(text)
+    if match is None or len(text) > 64:
+        raise InvalidQuantity(f"{text!r} is not a quantity such as 10Gi or 500M")
+    number, binary, decimal, exponent = match.groups()
+    value = Decimal(number)
+    if binary:
+        value *= _BINARY[binary]
+    elif decimal:
+        value *= _DECIMAL[decimal]
+    elif exponent:
+        value = value.scaleb(int(exponent))
+    return int(value.to_integral_value(ROUND_CEILING))
+
+
+def is_less(left: str, right: str) -> bool:
+    """Whether the left quantity is smaller, whatever the units. Raises InvalidQuantity."""
+    return parse_bytes(left) < parse_bytes(right)

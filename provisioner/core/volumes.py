@@ -1,0 +1,120 @@
+"""What to do about a volume: its finalizer, and whether its directory may go.
+
+Two looks: `decide` on what the cache says, cheap and often; `authorize` on what was read live, right before anything
+is destroyed. Anyone who may create volumes can write our annotation, so the ledger has the last word.
+Source: kubernetes-contract, "Finalizer and deletion"; design, "The export's ledger".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from provisioner.core import names
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.records import OnDelete, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing to do, and nobody to tell."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finalizer:
+    """Our finalizer is missing, or is there without need."""
+
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """The volume is to go, and its directory as the rule says."""
+
+    on_delete: OnDelete
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The volume asks to be reclaimed, and we do not: the event says why and what to do."""
+
+    message: str
+
+
+def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim:
+    """What a volume needs, by the cache. Reclaim here means no more than: worth a live look."""
+    if not volume.is_by(provisioner) or volume.spec.nfs is None:
+        return Leave("the volume is not ours")
+    ours = names.FINALIZER in volume.metadata.finalizers
+    policy, phase = volume.spec.persistent_volume_reclaim_policy, volume.status.phase
+    if policy != "Delete":
+        return Finalizer(present=False) if ours else Leave(f"its reclaim policy is {policy}")
+    if volume.metadata.deletion_timestamp and not ours:
+        return Leave("its directory has been dealt with")
+    if phase == "Released":
+        return Reclaim(_recorded_rule(volume) or "retain")
+    if phase == "Bound" and not ours:
+        return Finalizer(present=True)
+    return Leave(f"it is {phase}")
+
+
+def _recorded_rule(volume: Volume) -> OnDelete | None:
+    text = volume.metadata.annotations.get(names.ON_DELETE)
+    return next((rule for rule in get_args(OnDelete) if rule == text), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was read right before a reclaim: volume and claim from the API server, the record from the export."""
+
+    volume: Volume
+    claim: Claim | None
+    """The claim that has the name in the volume's claimRef now, if any."""
+    export: Location
+    export_id: str
+    path: Path
+    """The volume's directory below the export's root."""
+    record: Record | None
+
+
+def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
+    """Whether the volume's directory may go now, and how. Everything that does not agree is a refusal.
+
+    The rule is the one recorded on the volume at creation; where the ledger's copy is milder, the milder one holds: a
+    volume forged to point at a retained directory must not get more than its record gives.
+    """
+    volume = evidence.volume
+    again = decide(volume, provisioner)
+    if not isinstance(again, Reclaim):
+        return Leave("it has changed meanwhile")
+    reference = volume.spec.claim_ref
+    if reference is None:
+        return Deny("it has no claimRef: nothing says whose directory this is")
+    if evidence.claim is not None and evidence.claim.uid == reference.uid:
+        return Leave("its claim still exists")
+    if not evidence.path or any(part in (".", "..") for part in evidence.path):
+        return Deny(f"its path is not a directory below the export {evidence.export}; nothing is touched")
+    return _by_the_ledger(evidence, reference.uid)
+
+
+def _by_the_ledger(evidence: Evidence, claim_uid: str) -> Reclaim | Deny:
+    volume, record, export = evidence.volume, evidence.record, evidence.export
+    annotated = _recorded_rule(volume)
+    if annotated is None:
+        return Deny(f"its annotation {names.ON_DELETE} does not say delete, archive or retain; nothing is touched")
+    if volume.metadata.annotations.get(names.EXPORT_ID) != evidence.export_id:
+        return Deny(f"it was made on another export than the one that is now {export}; nothing is touched")
+    if record is None:
+        return Deny(f"the ledger of export {export} has no record of it; nothing is touched")
+    if record.claim_uid != claim_uid or record.path != evidence.path:
+        return Deny(f"the ledger of export {export} says otherwise of its claim or its directory; nothing is touched")
+    return Reclaim(_milder(annotated, record.on_delete))
+
+
+def _milder(left: OnDelete, right: OnDelete) -> OnDelete:
+    if "retain" in (left, right):
+        return "retain"
+    return "archive" if "archive" in (left, right) else "delete"

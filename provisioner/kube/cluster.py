@@ -1,0 +1,278 @@
+"""The `Cluster` port on a real API server: which path, verb and body each of its methods is.
+
+A watch is limited in time on both sides: the server ends it after 45 to 60 s, which costs one request a minute, and we
+give up when nothing has come for a little longer than that. A half-open connection is so noticed within about a minute;
+without it, a watch through a load balancer that forgot us hangs for ever.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from provisioner.core.leases import LeaseRecord
+from provisioner.core.objects import Claim, Volume
+from provisioner.kube import errors, events, leases, wire
+from provisioner.kube.connection import (
+    JSON,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    Call,
+    Connection,
+    Observe,
+    Verb,
+    open_connection,
+)
+from provisioner.ports import AlreadyExists, AnyItem, ApiUnavailable, Event, Kind, NotFound, Page, Rejected, WatchEvent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long calls may take, and how large a page of a list is."""
+
+    call_s: float = 15.0
+    watch_s: tuple[int, int] = (45, 60)
+    """A watch ends after a whole number of seconds in this range: not all watches of all replicas at once."""
+    watch_grace_s: float = 5.0
+    """How much longer than its own end a watch may be silent before its connection counts as broken."""
+    page_items: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    """Where the API server keeps a kind; `path` lists it in all namespaces."""
+
+    name: str
+    path: str
+    codec: wire.Codec[Any]
+
+
+_RESOURCES: dict[Kind, _Resource] = {
+    "claims": _Resource("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", wire.CLAIMS),
+    "volumes": _Resource("persistentvolumes", "/api/v1/persistentvolumes", wire.VOLUMES),
+    "classes": _Resource("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", wire.CLASSES),
+}
+
+
+class KubeCluster:
+    """Driver of the port `Cluster`; `open_cluster` makes it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        provisioner: str,
+        identity: str,
+        limits: Limits,
+        on_undecodable: wire.OnUndecodable,
+    ) -> None:
+        """On an open connection. `provisioner` and `identity` are how our events name their origin."""
+        self._connection = connection
+        self._provisioner = provisioner
+        self._identity = identity
+        self._limits = limits
+        self._on_undecodable = on_undecodable
+
+    async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
+        """See Cluster.list."""
+        resource = _RESOURCES[kind]
+        query = {"limit": str(self._limits.page_items)} | ({"continue": continue_token} if continue_token else {})
+        call = self._call("list", resource.name, resource.path, query=query)
+        return await self._ask(call, lambda body: resource.codec.page(body, self._on_undecodable))
+
+    async def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
+        """See Cluster.watch. Whoever stops reading early closes it (contextlib.aclosing), or its connection lingers."""
+        resource = _RESOURCES[kind]
+        ends_s = random.randint(*self._limits.watch_s)
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(ends_s),
+        }
+        call = self._call("watch", resource.name, resource.path, query=query)
+        asked = str(call)
+        splitter = wire.LineSplitter()
+        async with aclosing(self._connection.stream(call, silence_s=ends_s + self._limits.watch_grace_s)) as chunks:
+            async for chunk in chunks:
+                for line in splitter.feed(chunk):
+                    try:
+                        event = resource.codec.event(asked, line, self._on_undecodable)
+                    except wire.DECODE_ERRORS as exc:
+                        raise errors.undecodable(asked, exc) from exc
+                    if event is not None:
+                        yield event
+        if splitter.pending:
+            raise ApiUnavailable(f"{asked}: the watch ended within a line")
+
+    async def get_claim(self, namespace: str, name: str) -> Claim | None:
+        """See Cluster.get_claim."""
+        path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}"
+        try:
+            return await self._ask(self._call("get", "persistentvolumeclaims", path), wire.CLAIMS.item)
+        except NotFound:
+            return None
+
+    async def get_volume(self, name: str) -> Volume | None:
+        """See Cluster.get_volume."""
+        try:
+            return await self._ask(self._call("get", "persistentvolumes", _volume_path(name)), wire.VOLUMES.item)
+        except NotFound:
+            return None
+
+    async def create_volume(self, body: Mapping[str, object]) -> Volume:
+        """See Cluster.create_volume."""
+        path = _RESOURCES["volumes"].path
+        return await self._ask(self._call("create", "persistentvolumes", path, body=body), wire.VOLUMES.item)
+
+    async def patch_volume(self, name: str, patch: Mapping[str, object]) -> Volume:
+        """See Cluster.patch_volume."""
+        call = self._call("patch", "persistentvolumes", _volume_path(name), body=patch, content_type=MERGE_PATCH)
+        return await self._ask(call, wire.VOLUMES.item)
+
+    async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
+        """See Cluster.set_finalizer. Nobody may add one to a volume that is being deleted: that raises Rejected.
+
+        A strategic merge patch changes one entry of the list on the server and needs no version; the uid in it is a
+        precondition (Kubernetes, Update API Objects in Place Using kubectl patch; the garbage collector does the same).
+        """
+        entry = "finalizers" if present else "$deleteFromPrimitiveList/finalizers"
+        patch = {"metadata": {"uid": volume.metadata.uid, entry: [finalizer]}}
+        path = _volume_path(volume.name)
+        call = self._call("patch", "persistentvolumes", path, body=patch, content_type=STRATEGIC_PATCH)
+        await self._connection.request(call)
+
+    async def delete_volume(self, volume: Volume) -> None:
+        """See Cluster.delete_volume. The answer, the object or a Status, tells nothing that a watch does not."""
+        metadata = volume.metadata
+        preconditions = {"uid": metadata.uid, "resourceVersion": metadata.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        await self._connection.request(self._call("delete", "persistentvolumes", _volume_path(volume.name), body=body))
+
+    async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
+        """See Cluster.patch_claim_status."""
+        path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}/status"
+        call = self._call("patch", "persistentvolumeclaims/status", path, body=patch, content_type=MERGE_PATCH)
+        return await self._ask(call, wire.CLAIMS.item)
+
+    async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
+        """See Cluster.record_event. Events expire, after an hour by default: a repetition may have to create one."""
+        collection = f"/api/v1/namespaces/{_quote(events.namespace(event))}/events"
+        body = events.body(
+            event,
+            name=name,
+            count=count,
+            first_seen=first_seen,
+            seen=seen,
+            provisioner=self._provisioner,
+            identity=self._identity,
+        )
+        create = self._call("create", "events", collection, body=body)
+        repetition = events.repetition(count=count, seen=seen)
+        path = f"{collection}/{_quote(name)}"
+        repeat = self._call("patch", "events", path, body=repetition, content_type=MERGE_PATCH)
+        first, otherwise = (create, repeat) if count == 1 else (repeat, create)
+        try:
+            await self._connection.request(first)
+        except (AlreadyExists, NotFound):
+            await self._connection.request(otherwise)
+
+    async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
+        """See Cluster.get_lease."""
+        path = f"{_leases_path(namespace)}/{_quote(name)}"
+        try:
+            return await self._ask(self._call("get", "leases", path), leases.decode)
+        except NotFound:
+            return None
+
+    async def create_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
+        """See Cluster.create_lease."""
+        body = leases.body(namespace, name, lease)
+        return await self._ask(self._call("create", "leases", _leases_path(namespace), body=body), leases.decode)
+
+    async def replace_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
+        """See Cluster.replace_lease."""
+        body = leases.body(namespace, name, lease)
+        path = f"{_leases_path(namespace)}/{_quote(name)}"
+        return await self._ask(self._call("update", "leases", path, body=body), leases.decode)
+
+    async def ping(self) -> None:
+        """See Cluster.ping."""
+        await self._connection.request(self._call("get", "readyz", "/readyz"))
+
+    def _call(
+        self,
+        verb: Verb,
+        resource: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, object] | None = None,
+        content_type: str = JSON,
+    ) -> Call:
+        """A call within our time limit. Raises Rejected for a body that is not Unicode, which nothing can repair."""
+        try:
+            data = None if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError as exc:
+            raise Rejected(f"{verb} {path}: a text in it is not Unicode") from exc
+        text = urlencode(query) if query else ""
+        return Call(verb, resource, path, self._limits.call_s, query=text, body=data, content_type=content_type)
+
+    async def _ask(self, call: Call, decode: Callable[[bytes], T]) -> T:
+        body = await self._connection.request(call)
+        try:
+            return decode(body)
+        except wire.DECODE_ERRORS as exc:
+            raise errors.undecodable(str(call), exc) from exc
+
+
+def _volume_path(name: str) -> str:
+    return f"/api/v1/persistentvolumes/{_quote(name)}"
+
+
+def _leases_path(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{_quote(namespace)}/leases"
+
+
+def _quote(name: str) -> str:
+    """A name as one segment of a path. Raises Rejected for one that would make it the path of something else.
+
+    Without this, deleting a volume without a name would delete the whole collection.
+    """
+    if name in ("", ".", ".."):
+        raise Rejected(f"{name!r} is not the name of an object")
+    return quote(name, safe="")
+
+
+@asynccontextmanager
+async def open_cluster(
+    kubeconfig: str | None,
+    *,
+    provisioner: str,
+    identity: str,
+    observe: Observe = lambda verb, resource, code: None,
+    on_undecodable: wire.OnUndecodable = lambda kind, name, reason: None,
+    limits: Limits | None = None,
+    connections: int = 128,
+) -> AsyncIterator[KubeCluster]:
+    """The cluster of a kubeconfig, or the one that this pod runs in. Makes no call yet.
+
+    `connections` bounds the pool: three watches, each worker and the lease need one each. Raises InvalidSettings.
+    """
+    async with open_connection(kubeconfig, observe=observe, connections=connections) as connection:
+        yield KubeCluster(
+            connection,
+            provisioner=provisioner,
+            identity=identity,
+            limits=limits or Limits(),
+            on_undecodable=on_undecodable,
+        )

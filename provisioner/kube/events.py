@@ -1,0 +1,56 @@
+"""A Kubernetes event as the API object of core/v1, which `kubectl describe` and the peers' alerts read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from provisioner.ports import Event
+
+MESSAGE_LIMIT = 1024
+"""Characters; what `events.k8s.io/v1` allows for a note and client-go's recorder keeps to."""
+INSTANCE_LIMIT = 128
+"""Characters of reportingInstance (Kubernetes, pkg/apis/core/validation/events.go)."""
+
+
+def namespace(event: Event) -> str:
+    """Where the event lives: with what it is about, or in `default` for objects without a namespace."""
+    return event.about.namespace or "default"
+
+
+def body(
+    event: Event, *, name: str, count: int, first_seen: datetime, seen: datetime, provisioner: str, identity: str
+) -> dict[str, object]:
+    """The object to create."""
+    about = event.about
+    involved = {
+        "apiVersion": "v1",
+        "kind": about.kind,
+        "namespace": about.namespace,
+        "name": about.name,
+        "uid": about.uid,
+        "resourceVersion": about.resource_version,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace(event)},
+        "involvedObject": {key: value for key, value in involved.items() if value},
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:MESSAGE_LIMIT],
+        "source": {"component": provisioner},
+        "reportingComponent": provisioner,
+        "reportingInstance": identity[:INSTANCE_LIMIT],
+        "firstTimestamp": _time(first_seen),
+        **repetition(count=count, seen=seen),
+    }
+
+
+def repetition(*, count: int, seen: datetime) -> dict[str, object]:
+    """What changes when the same happens again."""
+    return {"count": count, "lastTimestamp": _time(seen)}
+
+
+def _time(at: datetime) -> str:
+    """`metav1.Time`: RFC 3339, UTC, whole seconds."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,86 @@
+"""The ledger in memory: which volume has which directory on one export, and whether its PersistentVolume was ever made.
+
+Pure bookkeeping over records; nfs.export does the calls. A path is entered before the first call that makes anything,
+so that two claims that are provisioned at once cannot both take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from provisioner.core.errors import InvalidRecord
+from provisioner.core.locations import Path
+from provisioner.core.paths import PathIndex
+from provisioner.core.records import Record, decode
+
+
+class Ledger:
+    """The records of one export by volume name, and an index of their paths."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+        self._pending: set[str] = set()
+        self._unreadable: set[str] = set()
+        self._paths = PathIndex()
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """All records, pending and settled."""
+        return self._records
+
+    @property
+    def pending(self) -> Set[str]:
+        """Those without a PersistentVolume as yet."""
+        return self._pending
+
+    @property
+    def unreadable(self) -> Set[str]:
+        """Names whose targets are no records that we know."""
+        return self._unreadable
+
+    def read(self, targets: Mapping[str, str], *, pending: bool) -> None:
+        """Enter what was read from the export; what cannot be read is kept apart, never touched."""
+        for volume, target in targets.items():
+            try:
+                self.enter(volume, decode(target), pending=pending)
+            except InvalidRecord:
+                self._unreadable.add(volume)
+
+    def enter(self, volume: str, record: Record, *, pending: bool) -> None:
+        """Enter a record in place of the one that the volume had; a settled one never becomes pending again."""
+        known = self._records.get(volume)
+        if known is not None:
+            self._paths.remove(known.path, volume)
+        self._records[volume] = record
+        self._paths.add(record.path, volume)
+        if not pending:
+            self._pending.discard(volume)
+        elif known is None:
+            self._pending.add(volume)
+
+    def settle(self, volume: str) -> None:
+        """The volume's PersistentVolume exists."""
+        self._pending.discard(volume)
+
+    def remove(self, volume: str) -> None:
+        """Take a record out; one that is not in it is none."""
+        record = self._records.pop(volume, None)
+        self._pending.discard(volume)
+        if record is not None:
+            self._paths.remove(record.path, volume)
+
+    def touching(self, path: Path, *, other_than: str = "") -> str | None:
+        """A volume whose directory is this path, or one above or below it."""
+        return self._paths.touching(path, other_than=other_than)
+
+    def unknown(self, volumes: Set[str]) -> Set[str]:
+        """Those of the names that are not in the ledger yet."""
+        return volumes - self._records.keys() - self._unreadable
+
+    def adoptable(self, record: Record) -> str | None:
+        """The volume with a settled record of exactly this directory, from the same namespace."""
+        holder = self.touching(record.path)
+        if holder is None or holder in self._pending:
+            return None
+        held = self._records[holder]
+        return holder if held.path == record.path and held.namespace == record.namespace else None

@@ -1,0 +1,480 @@
+"""The ports: what control asks of the outside, and how an export is reached. Drivers live in kube/ and nfs/.
+
+`Cluster` is the API server, `Exports` and `Export` are the NFS side with its ledger, `Clock` is time. `Tree` is the
+smaller port below `Export`: the directory tree of one export, by a mounted directory or by our own NFS client.
+Each driver of a port, fakes among them, passes that port's contract suite in tests/contract.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Literal, Protocol, TypeVar
+
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.leases import LeaseRecord
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.parameters import Access as Access
+from provisioner.core.records import Record
+
+# ---------------------------------------------------------------------------------------------------- the API server
+
+
+class ClusterError(ProvisionerError):
+    """A call to the API server failed; the text is short enough for a log line and carries no secret."""
+
+
+class NotFound(ClusterError):
+    """404."""
+
+
+class AlreadyExists(ClusterError):
+    """409 for a name that is taken."""
+
+
+class Conflict(ClusterError):
+    """409 for a resourceVersion or a precondition that no longer holds: read again."""
+
+
+class Rejected(ClusterError):
+    """400, 403, 422 and their like: the same call will be refused again until somebody changes something."""
+
+
+class Expired(ClusterError):
+    """410: the version to watch from, or the list to continue, is gone: list again."""
+
+
+class ApiUnavailable(ClusterError):
+    """No answer, a 5xx or a 429: **the outcome of a write is unknown**. `retry_after_s` is the server's own wish."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+Kind = Literal["claims", "volumes", "classes"]
+AnyItem = Claim | Volume | StorageClass
+Item = TypeVar("Item", bound=AnyItem)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """One page of a list. `continue_token` is empty on the last one, `version` is where a watch resumes."""
+
+    items: Sequence[Item]
+    version: str
+    continue_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent(Generic[Item]):
+    """One line of a watch. A bookmark has no item; `version` is where a watch resumes after it."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    version: str
+    item: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """What an event is about."""
+
+    kind: Literal["PersistentVolumeClaim", "PersistentVolume"]
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str = ""
+
+
+EventType = Literal["Normal", "Warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes event to record: on the first occurrence created, on a repetition counted up."""
+
+    about: ObjectRef
+    type: EventType
+    reason: str
+    message: str
+
+
+class Cluster(Protocol):
+    """The API server. Every call has a time limit, raises ClusterError only, and obeys 429 with Retry-After."""
+
+    async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
+        """One page of all objects of a kind. Raises Expired when the token is too old."""
+        ...
+
+    def watch(self, kind: Kind, version: str) -> AsyncIterator[WatchEvent[AnyItem]]:
+        """Changes after a version until the server ends the watch cleanly.
+
+        Raises Expired on 410, ApiUnavailable when the connection breaks or nothing comes for too long.
+        """
+        ...
+
+    async def get_claim(self, namespace: str, name: str) -> Claim | None:
+        """The claim as it is now, or None where there is none of that name."""
+        ...
+
+    async def get_volume(self, name: str) -> Volume | None:
+        """The volume as it is now, or None where there is none of that name."""
+        ...
+
+    async def create_volume(self, body: Mapping[str, object]) -> Volume:
+        """Create a PersistentVolume. Raises AlreadyExists."""
+        ...
+
+    async def patch_volume(self, name: str, patch: Mapping[str, object]) -> Volume:
+        """JSON merge patch (RFC 7386); with `metadata.resourceVersion` in it raises Conflict when that is old."""
+        ...
+
+    async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
+        """Put one finalizer on the volume, or take it off, whatever others do to the rest of the list meanwhile.
+
+        Raises NotFound when the volume is gone, Conflict when another one has its name.
+        """
+        ...
+
+    async def delete_volume(self, volume: Volume) -> None:
+        """Delete exactly the volume that was read: its uid and resourceVersion are preconditions (raises Conflict).
+
+        Raises NotFound when it is gone. The object stays until its finalizers are off.
+        """
+        ...
+
+    async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
+        """JSON merge patch of a claim's status subresource; raises Conflict as patch_volume does."""
+        ...
+
+    async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
+        """Create the event object `name` where `count` is 1, else set its count and the time it was last seen."""
+        ...
+
+    async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
+        """The lease as it is now, or None."""
+        ...
+
+    async def create_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
+        """Create the lease. Raises AlreadyExists."""
+        ...
+
+    async def replace_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
+        """Replace the lease that was read (`lease.version`). Raises Conflict when somebody else was faster."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise ClusterError unless the API server says that it is ready."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------- exports
+
+
+class Cause(enum.Enum):
+    """Why an export could not do as asked, in words for an event; the words do not change between two attempts."""
+
+    UNREACHABLE = "it does not answer"
+    BUSY = "an earlier call on the same directory has not returned"
+    MISSING = "its directory is not there"
+    NOT_MOUNTED = "nothing is mounted on its directory"
+    CHANGED = "another export is mounted in its place"
+    READ_ONLY = "it is read-only"
+    NO_SPACE = "no space is left on it"
+    NO_INODES = "no inodes are left on it"
+    QUOTA = "a quota is used up"
+    DENIED = "permission is denied"
+    STALE = "its file handle is stale"
+    SYMLINK = "a component of the path is a symbolic link or not a directory"
+    NAME_TOO_LONG = "the server does not take a name of this length"
+    NOT_CONFIGURED = "no export of that name is configured"
+    NOT_YET = "it asks us to try again later"
+    VERSION = "it does not speak the NFS version asked for"
+    KERBEROS = "it wants Kerberos"
+    OTHER = "the server answered with an error"
+
+
+class ExportError(ProvisionerError):
+    """An export could not do as asked. With UNREACHABLE the outcome of the call is unknown.
+
+    `cause` gives the words for people, `detail` (it may change between attempts) belongs in the log only.
+    """
+
+    def __init__(self, cause: Cause, detail: str = "", *, hint: str = "") -> None:
+        super().__init__(f"{cause.value}: {detail}" if detail else cause.value)
+        self.cause = cause
+        self.detail = detail
+        self.hint = hint
+        """What an admin can do about it; part of the event."""
+
+
+class PathExists(ExportError):
+    """There is something under the name that was to be made (EEXIST)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Cause.OTHER, f"{detail} exists already")
+
+
+class PathMissing(ExportError):
+    """There is nothing under that name (ENOENT)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Cause.OTHER, f"{detail} does not exist")
+
+
+class NotEmpty(ExportError):
+    """A directory that was to be removed holds something (ENOTEMPTY)."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(Cause.OTHER, f"{detail} is not empty")
+
+
+EntryType = Literal["directory", "symlink", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a directory; `file` stands for all that is neither directory nor symlink."""
+
+    name: str
+    type: EntryType
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What statfs says of the whole export, in bytes and in inodes (0 and 0 where the server does not count them)."""
+
+    size_bytes: int
+    free_bytes: int
+    inodes: int = 0
+    free_inodes: int = 0
+
+
+class Tree(Protocol):
+    """The directory tree of one export. No call follows a symbolic link, in any component, at any time.
+
+    Every call has a time limit and raises ExportError only; after Cause.UNREACHABLE the call may still take effect, and
+    until it has returned a further one that would change the same path raises Cause.BUSY.
+    """
+
+    async def root_id(self) -> str:
+        """What tells this root from another one in its place, cheaply; the text means nothing to others."""
+        ...
+
+    def pin(self, root_id: str) -> None:
+        """From now on every call but root_id() raises Cause.CHANGED unless the root is this one; "" lifts that."""
+        ...
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        """Make a directory that is not there yet, parents (mode 0755) as needed, then set mode and owner.
+
+        Raises PathExists when anything is under that name, Cause.SYMLINK when a parent is not a directory.
+        A failure after the directory was made leaves it: a retry meets PathExists.
+        """
+        ...
+
+    async def set_access(self, path: Path, access: Access) -> None:
+        """Set mode and owner of an existing directory. Raises PathMissing, Cause.SYMLINK."""
+        ...
+
+    async def rename(self, source: Path, target: Path) -> None:
+        """Rename a directory. Raises PathMissing for the source, PathExists when there is anything at the target,
+
+        Cause.SYMLINK when the source is not a directory. The target's parent must exist. Never replaces anything but,
+        in a race that cannot be closed over NFS, an empty directory.
+        """
+        ...
+
+    async def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory. Raises NotEmpty, PathMissing, Cause.SYMLINK when it is not a directory."""
+        ...
+
+    async def make_symlink(self, path: Path, target: str) -> None:
+        """Make a symlink whose parent exists. Raises PathExists, PathMissing (no parent)."""
+        ...
+
+    async def move_symlink(self, source: Path, target: Path) -> None:
+        """Rename a symlink; the target's parent exists. Raises PathMissing, PathExists for a target that is there."""
+        ...
+
+    async def read_symlink(self, path: Path) -> str:
+        """A symlink's target. Raises PathMissing, Cause.SYMLINK when it is something else."""
+        ...
+
+    async def remove_symlink(self, path: Path) -> None:
+        """Remove a symlink. Raises PathMissing, Cause.SYMLINK when it is something else."""
+        ...
+
+    async def list(self, path: Path) -> list[Entry]:
+        """The entries of a directory in no order. Raises PathMissing, Cause.SYMLINK."""
+        ...
+
+    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+        """The targets of many symlinks of one directory, in parallel; those that are gone by now are left out."""
+        ...
+
+    async def is_empty(self, path: Path) -> bool:
+        """Whether a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
+        ...
+
+    async def remove_tree(self, path: Path) -> int:
+        """Remove a directory with all that is in it and return how many entries went; a missing one is 0.
+
+        May take long and has no limit as a whole, each step has; memory does not grow with the directory. Directories
+        without write permission are opened up first.
+        """
+        ...
+
+    async def space(self) -> Space:
+        """What statfs says."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the driver holds, within a second, even when the server hangs."""
+        ...
+
+
+class PathTaken(ProvisionerError):
+    """A directory cannot be handed out because somebody else has it, or one above or below it; the text says who."""
+
+
+class AlreadyThere(ProvisionerError):
+    """The directory was there before, and the rule for existing directories does not let us hand it out."""
+
+
+class Export(Protocol):
+    """One export with its ledger (design, "The export's ledger"): what control drives.
+
+    Calls raise ExportError, PathTaken or AlreadyThere. Every one may be repeated after an unknown outcome or a crash.
+    """
+
+    @property
+    def location(self) -> Location:
+        """Where the export is, as volumes name it."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """The id in `.provisioner/export`; empty until open() succeeded."""
+        ...
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The ledger in memory, by volume name: all records since open(), with our own changes."""
+        ...
+
+    @property
+    def pending(self) -> Set[str]:
+        """The volumes in `records` of which the ledger says that their claim never got a PersistentVolume."""
+        ...
+
+    @property
+    def unreadable(self) -> Set[str]:
+        """The names in the ledger that are no records of ours, or of a newer version: reported, never touched."""
+        ...
+
+    async def open(self) -> None:
+        """Find or make the ledger, read all of it, check the export's id. May be called again: it reads anew."""
+        ...
+
+    async def probe(self) -> Space:
+        """Whether the export answers and is the one that it was, and what statfs says."""
+        ...
+
+    def adoptable(self, record: Record) -> str | None:
+        """The volume whose settled record names exactly this directory and the same namespace, if there is one."""
+        ...
+
+    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
+        """Record first, then the directory. Returns the record that holds: that of an earlier attempt stays.
+
+        `adopt_from` names the record whose directory may be handed out again; the caller has made sure that its volume
+        is gone. Raises PathTaken, AlreadyThere.
+        """
+        ...
+
+    async def settle(self, volume: str) -> None:
+        """Note that the PersistentVolume exists: from now on only a reclaim may end the record."""
+        ...
+
+    async def undo(self, volume: str) -> bool:
+        """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.
+
+        False when the directory holds something: nothing was touched. A settled record is left alone (True).
+        """
+        ...
+
+    async def is_gone(self, volume: str) -> bool:
+        """Whether the directory in a volume's record does not exist."""
+        ...
+
+    async def discard(self, volume: str, at: datetime) -> None:
+        """Move the volume's directory into the trash; done already is success. Needs a record."""
+        ...
+
+    async def archive(self, volume: str, at: datetime) -> str | None:
+        """Move the volume's directory to `archived-…`; its new name, or None when it was moved before."""
+        ...
+
+    async def forget(self, volume: str) -> None:
+        """Remove the volume's record; last step of a reclaim."""
+        ...
+
+    async def trash(self) -> list[str]:
+        """The names in the trash."""
+        ...
+
+    async def purge(self, name: str) -> int:
+        """Remove one directory in the trash for good; returns how many entries went."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the export."""
+        ...
+
+
+class Exports(Protocol):
+    """The exports that we serve."""
+
+    @property
+    def default(self) -> Location | None:
+        """The export of classes that name none."""
+        ...
+
+    def __iter__(self) -> Iterator[Export]:
+        """All exports, configured or met so far."""
+        ...
+
+    def at(self, location: Location) -> Export:
+        """The export at a location. Raises ExportError(NOT_CONFIGURED) with what to change."""
+        ...
+
+    def holding(self, server: str, path: str) -> tuple[Export, Path] | None:
+        """The export of ours that an absolute path on a server lies on, and its components below that export's root."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------- time
+
+
+class Clock(Protocol):
+    """Time and chance, so that a simulation can provide them."""
+
+    def now(self) -> datetime:
+        """The wall clock, UTC, aware. It may jump: for names and records only."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow: for every decision about durations."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def random(self) -> float:
+        """A number in [0, 1), for jitter."""
+        ...

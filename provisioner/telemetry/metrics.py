@@ -1,0 +1,93 @@
+"""The metrics: sig-storage-lib-external-provisioner's names, so that dashboards go on working, and our own beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from provisioner import __version__
+
+_DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
+_CALLS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of its own. Label values are chosen by admins, never by tenants."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+        claim, volume = "controller_persistentvolumeclaim_provision", "controller_persistentvolume_delete"
+        self.provisioned = self._counter(f"{claim}_total", "Volumes provisioned.", "class", "source")
+        self.provision_failed = self._counter(f"{claim}_failed_total", "Attempts that failed.", "class", "source")
+        self.provision_s = self._histogram(
+            f"{claim}_duration_seconds", "From claim seen to volume made.", _DURATIONS_S, "class", "source"
+        )
+        self.deleted = self._counter(f"{volume}_total", "Volumes reclaimed.", "class")
+        self.delete_failed = self._counter(f"{volume}_failed_total", "Attempts to reclaim that failed.", "class")
+        self.delete_s = self._histogram(f"{volume}_duration_seconds", "Time to reclaim.", _DURATIONS_S, "class")
+
+        self.leader = self._gauge("leader", "1 for the replica that acts.")
+        self.queue_wait_s = self._histogram(
+            "nfs_provisioner_queue_wait_seconds", "From ready to taken by a worker.", _CALLS_S, "queue"
+        )
+        self.export_call_s = self._histogram(
+            "nfs_provisioner_export_call_seconds", "One call on an export.", _CALLS_S, "export", "call"
+        )
+        self._export_up = self._gauge("export_up", "1 while the export answers as it should.", "export")
+        self._export_free = self._gauge("export_free_bytes", "Free space by statfs.", "export")
+        self._export_size = self._gauge("export_size_bytes", "Size by statfs.", "export")
+        self.trash_entries = self._gauge("trash_entries", "Directories in the trash.", "export")
+        self.orphans = self._gauge("orphans", "Records without a volume that nothing will end by itself.", "export")
+        self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
+        self.api_requests = self._counter(
+            "nfs_provisioner_api_requests_total", "Calls of the API server.", "verb", "resource", "code"
+        )
+        self.watch_restarts = self._counter("nfs_provisioner_watch_restarts_total", "Watches begun.", "resource")
+        Info("nfs_provisioner_build", "What runs here.", registry=self.registry).info({"version": __version__})
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        return Gauge(f"nfs_provisioner_{name}", help, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
+
+    def export_state(self, export: str, up: bool, size_bytes: int | None, free_bytes: int | None) -> None:
+        """What the last probe of an export found; sizes are None while it never answered."""
+        self._export_up.labels(export).set(up)
+        if size_bytes is not None and free_bytes is not None:
+            self._export_size.labels(export).set(size_bytes)
+            self._export_free.labels(export).set(free_bytes)
+
+    def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:
+        """A gauge whose values are read at each scrape, from what the process has in memory anyway."""
+        self.registry.register(_Sampled(f"nfs_provisioner_{name}", help, labels, read))
+
+
+Sample = dict[tuple[str, ...], float]
+"""Values by label values."""
+
+
+class _Sampled(Collector):
+    def __init__(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:
+        self._name, self._help, self._labels, self._read = name, help, labels, read
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(self._name, self._help, labels=self._labels)
+        for values, value in self._read().items():
+            family.add_metric(values, value)
+        yield family
+
+    def describe(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(self._name, self._help, labels=self._labels)

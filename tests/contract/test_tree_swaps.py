@@ -1,0 +1,121 @@
+"""The contract of the `Tree` port while a tenant swaps directories for symbolic links under our hands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import pathlib
+import threading
+from collections.abc import Awaitable, Iterator
+
+import pytest
+
+from provisioner.ports import Access, ExportError, Tree
+from tests.contract.sites import Seen, Site, look
+
+pytestmark = pytest.mark.timeout(60)
+
+SWAPS = 1000
+
+
+class Swapper(threading.Thread):
+    """A tenant: `parent` and `last` are a directory, then nothing, then a symlink to the outside, and so on."""
+
+    def __init__(self, root: pathlib.Path, outside: pathlib.Path) -> None:
+        super().__init__()
+        self.root = root
+        self.outside = outside
+        self.swaps = 0
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Swap until told to stop."""
+        while not self.stop.is_set():
+            for name in ("parent", "last"):
+                self.swap(self.root / name)
+
+    def swap(self, place: pathlib.Path) -> None:
+        """One swap; a call of ours may be in the way of each step."""
+        with contextlib.suppress(OSError):
+            place.mkdir()
+        with contextlib.suppress(OSError):
+            place.rename(self.root / f"away-{place.name}-{self.swaps}")
+        with contextlib.suppress(OSError):
+            place.symlink_to(self.outside)
+            self.swaps += 1
+        with contextlib.suppress(OSError):
+            place.unlink()
+
+
+@pytest.fixture
+def outside(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A directory beside the export with another tenant's data in it."""
+    place = tmp_path_factory.mktemp("outside")
+    victim = place / "victim"
+    victim.mkdir(mode=0o750)
+    (victim / "file").write_text("kept")
+    (place / "link").symlink_to("kept")
+    return place
+
+
+@pytest.fixture
+def swapper(shared_site: tuple[Site, pathlib.Path], outside: pathlib.Path) -> Iterator[Swapper]:
+    """A tenant who swaps in the site while the test runs."""
+    thread = Swapper(shared_site[1], outside)
+    thread.start()
+    yield thread
+    thread.stop.set()
+    thread.join()
+
+
+def attempts(tree: Tree, number: int) -> Iterator[Awaitable[object]]:
+    """Calls whose path goes through or ends at what is being swapped."""
+    made, moved = f"made-{number}", f"moved-{number}"
+    yield tree.make_directory(("parent", made), Access(mode=0o777))
+    yield tree.make_directory(("parent", made, "deep", "er"), Access(mode=0o777))
+    yield tree.rename(("parent", made), ("parent", moved))
+    yield tree.rename(("parent", "victim"), (f"stolen-{number}",))
+    yield tree.rename(("home",), ("parent", "home"))
+    yield tree.rename(("parent", "home"), ("home",))
+    yield tree.set_access(("parent", "victim"), Access(mode=0o777))
+    yield tree.set_access(("last",), Access(mode=0o777))
+    yield tree.make_symlink(("parent", f"link-{number}"), "target")
+    yield tree.remove_symlink(("parent", "link"))
+    yield tree.remove_tree(("parent", "victim"))
+    yield tree.remove_tree(("parent", moved))
+    yield tree.remove_tree(("last",))
+    yield tree.remove_directory(("parent", made))
+
+
+async def settle(call: Awaitable[object]) -> bool:
+    """Whether a call succeeded; an ExportError is as good."""
+    try:
+        await call
+    except ExportError:
+        return False
+    return True
+
+
+async def test_a_swap_leads_nowhere(
+    shared_site: tuple[Site, pathlib.Path], swapper: Swapper, outside: pathlib.Path
+) -> None:
+    """Whatever a tenant swaps for a symlink, and whenever, nothing outside the export is made, changed or removed."""
+    before = seen_below(outside)
+    tree = shared_site[0].tree
+    await tree.make_directory(("home",), Access(mode=0o755))
+    for number in itertools.count():
+        await asyncio.gather(*map(settle, attempts(tree, number)))
+        if swapper.swaps >= SWAPS:
+            break
+    assert seen_below(outside) == before
+
+
+def seen_below(place: pathlib.Path) -> dict[str, Seen | None]:
+    """All that is at and below a place, with modes, owners and contents."""
+    return {str(found): look(found) for found in (place, *place.rglob("*"))}
+
+
+def test_the_outside_can_be_seen(outside: pathlib.Path) -> None:
+    """What the test above compares has every entry of the outside in it."""
+    assert set(seen_below(outside)) == {str(outside / name) for name in ("", "victim", "victim/file", "link")}

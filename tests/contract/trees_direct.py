@@ -1,0 +1,158 @@
+"""The sites on which the direct driver meets the contract: NFS-Ganesha on loopback, in each version of NFS.
+
+One server serves a whole session; each test has a directory of its own there as its export. The tenant works over
+NFSv3, since Ganesha caches directories and does not see what is changed behind its back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+
+import pytest
+
+from provisioner.core.locations import Path, location
+from provisioner.nfs.direct.attempt import Attempt
+from provisioner.nfs.direct.client import Place
+from provisioner.nfs.direct.client3 import Client3
+from provisioner.nfs.direct.connection import Connection
+from provisioner.nfs.direct.dial import Endpoint
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.protocol import mount3, nfs3, xdr
+from provisioner.nfs.protocol.rpc import Identity, Procedure
+from provisioner.nfs.protocol.xdr import Cursor
+from provisioner.ports import PathMissing, Tree
+from testbed import ganesha
+from testbed.ganesha import Export, Ganesha
+from tests.contract.sites import Factory, Seen, Site
+
+ROOT = Identity()
+TIMEOUT_S = 30.0
+FOREVER = Attempt(deadline=float("inf"))
+UNCHECKED_CREATE, FILE_SYNC = 0, 2
+
+_SERVER = pytest.StashKey[tuple[Ganesha, pathlib.Path]]()
+
+
+class Tenant:
+    """Somebody else on the export, over NFSv3: writes, plants and looks."""
+
+    def __init__(self, server: Ganesha) -> None:
+        service = Endpoint("127.0.0.1", server.port, nfs3.PROGRAM, nfs3.VERSION)
+        mounts = Endpoint("127.0.0.1", server.mount_port, mount3.PROGRAM, mount3.VERSION)
+        self._connection = Connection(service, ROOT, timeout_s=TIMEOUT_S)
+        self._client = Client3(self._connection, Connection(mounts, ROOT, timeout_s=TIMEOUT_S))
+
+    async def open(self, export: Path) -> None:
+        """Find the export's root."""
+        self._root = (await self._client.root(FOREVER, export)).handle
+
+    async def write_file(self, path: Path, text: str) -> None:
+        """CREATE and WRITE (RFC 1813 sections 3.3.8 and 3.3.7)."""
+        parent = (await self._client.look_up(FOREVER, Place(self._root, path[:-1]))).handle
+        attributes = nfs3.sattr3(mode=0o644, uid=None, gid=None)
+        create = xdr.opaque(parent) + xdr.string(path[-1]) + xdr.uint(UNCHECKED_CREATE) + attributes
+        await self._call(8, create)
+        file = (await self._client.look_up(FOREVER, Place(self._root, path))).handle
+        content = text.encode()
+        place = xdr.hyper(0) + xdr.uint(len(content)) + xdr.uint(FILE_SYNC)
+        await self._call(7, xdr.opaque(file) + place + xdr.opaque(content))
+
+    async def plant_symlink(self, path: Path, target: str) -> None:
+        """SYMLINK."""
+        await self._client.make_symlink(FOREVER, Place(self._root, path), target)
+
+    async def look(self, path: Path) -> Seen | None:
+        """LOOKUP, and READLINK or READ (RFC 1813 section 3.3.6)."""
+        place = Place(self._root, path)
+        try:
+            found = await self._client.look_up(FOREVER, place)
+        except PathMissing:
+            return None
+        seen = found.attributes
+        if seen.type == "directory":
+            assert seen.uid is not None
+            assert seen.gid is not None
+            return Seen("directory", seen.mode, seen.uid, seen.gid)
+        if seen.type == "symlink":
+            return Seen("symlink", text=await self._client.read_symlink(FOREVER, place))
+        reply = await self._call(6, xdr.opaque(found.handle) + xdr.hyper(0) + xdr.uint(65536))
+        reply.fixed(4 + 84)  # attributes: file_attributes follow, fattr3
+        reply.fixed(8)  # count, eof
+        return Seen("file", text=reply.opaque(65536).decode())
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
+    async def _call(self, number: int, arguments: bytes) -> Cursor:
+        reply = await self._connection.call(FOREVER, Procedure(nfs3.PROGRAM, nfs3.VERSION, number, arguments, _same))
+        assert reply.uint() == 0
+        return reply
+
+
+class NfsSite:
+    """A site whose export is a directory of a Ganesha server."""
+
+    owners = True
+
+    def __init__(self, tree: Tree, tenant: Tenant, local: pathlib.Path) -> None:
+        self.tree = tree
+        self.local: pathlib.Path | None = local
+        self.write_file = tenant.write_file
+        self.plant_symlink = tenant.plant_symlink
+        self.look = tenant.look
+
+
+def _same(reply: Cursor) -> Cursor:
+    return reply
+
+
+def _server(request: pytest.FixtureRequest) -> tuple[Ganesha, pathlib.Path]:
+    """The session's server and the directory that it exports; skips the test where none can run."""
+    stash = request.config.stash
+    if _SERVER not in stash:
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="contract-", dir=os.environ.get("TMPDIR")))
+        reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(directory)
+        if reason:
+            directory.rmdir()
+            pytest.skip(f"this machine cannot run an NFS server: {reason}")
+        server = Ganesha([Export(directory, "/contract")], versions=(3, 4))
+        server.start()
+        request.config.add_cleanup(server.stop)
+        stash[_SERVER] = server, directory
+    return stash[_SERVER]
+
+
+def _direct(version: str) -> Factory:
+    @contextlib.asynccontextmanager
+    async def direct(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+        server, directory = _server(request)
+        name = secrets.token_hex(6)
+        (directory / name).mkdir()
+        where = location("127.0.0.1", f"/contract/{name}")
+        tree = DirectTree(
+            where,
+            Servers(ROOT, timeout_s=TIMEOUT_S),
+            version=version,
+            port=server.port,
+            mount_port=server.mount_port,
+        )
+        tenant = Tenant(server)
+        try:
+            await tenant.open(where.components)
+            yield NfsSite(tree, tenant, directory / name)
+        finally:
+            tenant.close()
+            await tree.close()
+
+    direct.__name__ = f"direct-{version}"
+    return direct
+
+
+FACTORIES: list[Factory] = list(map(_direct, ("3", "4.0", "4.1", "4.2")))

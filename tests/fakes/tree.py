@@ -1,0 +1,310 @@
+"""An export's directory tree in memory: the `Tree` port for tests, with faults on demand and tenants who write."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from provisioner.core.locations import Path
+from provisioner.ports import (
+    Access,
+    Cause,
+    Entry,
+    EntryType,
+    ExportError,
+    NotEmpty,
+    PathExists,
+    PathMissing,
+    Space,
+)
+
+NAME_LIMIT_BYTES = 255
+TARGET_LIMIT_BYTES = 1023
+
+Hook = Callable[[str, Path], Awaitable[None]]
+"""Told a call's name and its path (a rename's source). It may wait, or raise ExportError."""
+
+
+@dataclass(slots=True)
+class Directory:
+    """A directory; its entries are in the order in which they were made."""
+
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    entries: dict[str, Node] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Symlink:
+    """A symbolic link."""
+
+    target: str
+
+
+@dataclass(slots=True)
+class File:
+    """Anything else."""
+
+    content: bytes = b""
+
+
+Node = Directory | Symlink | File
+Kind = TypeVar("Kind", Directory, Symlink, File)
+Result = TypeVar("Result")
+
+
+async def no_fault(_call: str, _path: Path) -> None:
+    """The hook of an export that works."""
+
+
+class MemoryTree:
+    """A `Tree` in memory. Each call takes effect at once, between its two hooks.
+
+    An error out of `before` is a call without effect; an error out of `after` is one that took effect and whose caller
+    does not know. `root`, and the methods at the end, are for tenants and for the test's own eyes;
+    another `id` is another export in its place.
+    """
+
+    def __init__(
+        self,
+        *,
+        root_id: str = "memory",
+        space: Space | None = None,
+        before: Hook = no_fault,
+        after: Hook = no_fault,
+    ) -> None:
+        self.root = Directory()
+        self.id = root_id
+        self.pinned = ""
+        self.statfs = space or Space(size_bytes=1 << 40, free_bytes=1 << 39, inodes=1 << 20, free_inodes=1 << 19)
+        self.before = before
+        self.after = after
+
+    # ------------------------------------------------------------------------------------------------ the port
+
+    async def root_id(self) -> str:
+        """See `Tree`."""
+        return await self._call("root_id", (), lambda: self.id)
+
+    def pin(self, root_id: str) -> None:
+        """See `Tree`."""
+        self.pinned = root_id
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+        await self._call("make_directory", path, lambda: self._make_directory(path, access))
+
+    async def set_access(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+        await self._call("set_access", path, lambda: _set_access(self._directory(path), access))
+
+    async def rename(self, source: Path, target: Path) -> None:
+        """See `Tree`."""
+        await self._call("rename", source, lambda: self._rename(source, target))
+
+    async def remove_directory(self, path: Path) -> None:
+        """See `Tree`."""
+        await self._call("remove_directory", path, lambda: self._remove_directory(path))
+
+    async def make_symlink(self, path: Path, target: str) -> None:
+        """See `Tree`."""
+        await self._call("make_symlink", path, lambda: self._make_symlink(path, target))
+
+    async def move_symlink(self, source: Path, target: Path) -> None:
+        """See `Tree`."""
+        await self._call("move_symlink", source, lambda: self._move_symlink(source, target))
+
+    async def read_symlink(self, path: Path) -> str:
+        """See `Tree`."""
+        return await self._call("read_symlink", path, lambda: self._symlink(path).target)
+
+    async def remove_symlink(self, path: Path) -> None:
+        """See `Tree`."""
+        await self._call("remove_symlink", path, lambda: self._remove_symlink(path))
+
+    async def list(self, path: Path) -> list[Entry]:
+        """See `Tree`."""
+        return await self._call(
+            "list", path, lambda: [Entry(name, type_of(node)) for name, node in self._directory(path).entries.items()]
+        )
+
+    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+        """See `Tree`."""
+        return await self._call("read_symlinks", path, lambda: self._read_symlinks(path, names))
+
+    async def is_empty(self, path: Path) -> bool:
+        """See `Tree`."""
+        return await self._call("is_empty", path, lambda: not self._directory(path).entries)
+
+    async def remove_tree(self, path: Path) -> int:
+        """See `Tree`."""
+        return await self._call("remove_tree", path, lambda: self._remove_tree(path))
+
+    async def space(self) -> Space:
+        """See `Tree`."""
+        return await self._call("space", (), lambda: self.statfs)
+
+    async def close(self) -> None:
+        """See `Tree`."""
+
+    # ------------------------------------------------------------------------------------------------ the tenant
+
+    def look(self, path: Path) -> Node | None:
+        """What is at a path, or None."""
+        try:
+            return self._parent(path).entries.get(path[-1]) if path else self.root
+        except ExportError:
+            return None
+
+    def write_file(self, path: Path, content: bytes = b"") -> None:
+        """Write a file into a directory that is there."""
+        self._parent(path).entries[path[-1]] = File(content)
+
+    def plant_symlink(self, path: Path, target: str) -> None:
+        """Put a symlink in the place of whatever is there."""
+        self._parent(path).entries[path[-1]] = Symlink(target)
+
+    def swap(self, one: Path, other: Path) -> None:
+        """Exchange two entries, as renameat2(RENAME_EXCHANGE) does."""
+        here, there = self._parent(one).entries, self._parent(other).entries
+        here[one[-1]], there[other[-1]] = there[other[-1]], here[one[-1]]
+
+    # ------------------------------------------------------------------------------------------------ how
+
+    async def _call(self, name: str, path: Path, job: Callable[[], Result]) -> Result:
+        await self.before(name, path)
+        if self.pinned and self.pinned != self.id and name != "root_id":
+            raise ExportError(Cause.CHANGED, f"the root is {self.id} and was {self.pinned}")
+        result = job()
+        await self.after(name, path)
+        return result
+
+    def _parent(self, path: Path, *, make: bool = False) -> Directory:
+        """The directory that the path's last component is in."""
+        if not path:
+            raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+        for name in path:
+            _check(name)
+        current = self.root
+        for name in path[:-1]:
+            if make and name not in current.entries:
+                current.entries[name] = Directory()
+            below = current.entries.get(name)
+            if below is None:
+                raise PathMissing("/".join(path))
+            current = _expect(below, Directory, path)
+        return current
+
+    def _node(self, path: Path) -> Node:
+        """What is at a path. Raises PathMissing."""
+        if not path:
+            return self.root
+        node = self._parent(path).entries.get(path[-1])
+        if node is None:
+            raise PathMissing("/".join(path))
+        return node
+
+    def _directory(self, path: Path) -> Directory:
+        return _expect(self._node(path), Directory, path)
+
+    def _symlink(self, path: Path) -> Symlink:
+        return _expect(self._node(path), Symlink, path)
+
+    def _make_directory(self, path: Path, access: Access) -> None:
+        if not path:
+            raise PathExists("the export's root")
+        parent = self._parent(path, make=True)
+        if path[-1] in parent.entries:
+            raise PathExists("/".join(path))
+        parent.entries[path[-1]] = made = Directory()
+        _set_access(made, access)
+
+    def _rename(self, source: Path, target: Path) -> None:
+        here, there = self._parent(source), self._parent(target)
+        moved = self._directory(source)
+        if target[-1] in there.entries:
+            raise PathExists("/".join(target))
+        if target[: len(source)] == source:
+            raise ExportError(Cause.OTHER, f"{'/'.join(target)} lies below the directory to be renamed")
+        there.entries[target[-1]] = moved
+        del here.entries[source[-1]]
+
+    def _remove_directory(self, path: Path) -> None:
+        parent = self._parent(path)
+        if self._directory(path).entries:
+            raise NotEmpty("/".join(path))
+        del parent.entries[path[-1]]
+
+    def _make_symlink(self, path: Path, target: str) -> None:
+        parent = self._parent(path)
+        if not target:
+            raise PathMissing("/".join(path))  # symlink(2): ENOENT for an empty target.
+        if len(_encoded(target)) > TARGET_LIMIT_BYTES:
+            raise ExportError(Cause.NAME_TOO_LONG, "/".join(path))
+        if path[-1] in parent.entries:
+            raise PathExists("/".join(path))
+        parent.entries[path[-1]] = Symlink(target)
+
+    def _move_symlink(self, source: Path, target: Path) -> None:
+        here, there = self._parent(source), self._parent(target)
+        moved = self._symlink(source)
+        if target[-1] in there.entries:
+            raise PathExists("/".join(target))
+        there.entries[target[-1]] = moved
+        del here.entries[source[-1]]
+
+    def _remove_symlink(self, path: Path) -> None:
+        self._symlink(path)
+        del self._parent(path).entries[path[-1]]
+
+    def _read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+        entries = self._directory(path).entries
+        return {name: _expect(entries[name], Symlink, (*path, name)).target for name in names if name in entries}
+
+    def _remove_tree(self, path: Path) -> int:
+        try:
+            parent, removed = self._parent(path), self._directory(path)
+        except PathMissing:
+            return 0
+        del parent.entries[path[-1]]
+        return _count(removed)
+
+
+def type_of(node: Node) -> EntryType:
+    """What a listing calls it."""
+    match node:
+        case Directory():
+            return "directory"
+        case Symlink():
+            return "symlink"
+        case File():
+            return "file"
+
+
+def _expect(node: Node, kind: type[Kind], path: Path) -> Kind:
+    if not isinstance(node, kind):
+        raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is a {type_of(node)}")
+    return node
+
+
+def _set_access(directory: Directory, access: Access) -> None:
+    directory.mode = directory.mode if access.mode is None else access.mode
+    directory.uid = directory.uid if access.uid is None else access.uid
+    directory.gid = directory.gid if access.gid is None else access.gid
+
+
+def _count(node: Node) -> int:
+    return 1 + sum(map(_count, node.entries.values())) if isinstance(node, Directory) else 1
+
+
+def _check(name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+    if len(_encoded(name)) > NAME_LIMIT_BYTES:
+        raise ExportError(Cause.NAME_TOO_LONG, name)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,81 @@
+"""Real servers for the integration tests: one control plane a session, and a namespace, exports and daemons a test."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import binaries, ganesha
+from testbed.api import Api
+from testbed.cluster import ControlPlane, TokenUser
+from testbed.ganesha import Export, Ganesha
+from tests.integration.daemon import Daemons
+from tests.integration.storage import Storage
+
+
+@pytest.fixture(scope="session")
+def restricted_user() -> TokenUser:
+    """A user who may do nothing until a test gives it a role."""
+    return TokenUser.new("restricted", "testers")
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory, restricted_user: TokenUser) -> Iterator[ControlPlane]:
+    """Started once; with xdist, once in each worker."""
+    if binaries.present(("etcd", "kube-apiserver", "kube-controller-manager")) is None:
+        # Not built here: that takes longer than any test may.
+        pytest.fail("the control plane is not built yet: run `make test`, or `python -m testbed build` once")
+    with ControlPlane(tmp_path_factory.mktemp("control-plane"), users=[restricted_user]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_api(control_plane: ControlPlane) -> Api:
+    """The administrator's client."""
+    return control_plane.api
+
+
+@pytest.fixture
+def namespace(cluster_api: Api) -> Iterator[str]:
+    """A fresh namespace, whose deletion is asked for at the end and not waited for."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster_api.post("/api/v1/namespaces", {"metadata": {"name": name}})
+    yield name
+    cluster_api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def export_directory(tmp_path: Path) -> Path:
+    """An empty directory to export."""
+    directory = tmp_path / "export"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def nfs_server(export_directory: Path) -> Iterator[Ganesha]:
+    """An NFSv4 server that exports `export_directory` as /nfs; skipped where none can run."""
+    reason = ganesha.missing() or ganesha.vfs_problem(export_directory)
+    if reason:
+        pytest.skip(f"this machine cannot run an NFS server: {reason}")
+    with Ganesha([Export(export_directory, "/nfs")]) as server:
+        yield server
+
+
+@pytest.fixture
+def daemon(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
+    """Starts `nfs-provisioner run`: call it with flags."""
+    daemons = Daemons(control_plane, tmp_path)
+    yield daemons
+    daemons.kill()
+
+
+@pytest.fixture
+def storage(cluster_api: Api, namespace: str, daemon: Daemons) -> Iterator[Storage]:
+    """Classes and claims in the test's namespace."""
+    storage = Storage(cluster_api, namespace, daemon_logs=daemon.log_tails)
+    yield storage
+    storage.remove_classes()

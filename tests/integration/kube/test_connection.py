@@ -1,0 +1,284 @@
+"""Credentials, throttling, time limits and proxies, against a server that plays the API server's part."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from provisioner.core.errors import InvalidSettings
+from provisioner.kube.cluster import Limits, open_cluster
+from provisioner.ports import ApiUnavailable, Cluster, Rejected
+from tests.integration.kube.network import Handler, serve, status, volume, write_kubeconfig
+
+
+class Requests(list[web.BaseRequest]):
+    """All requests of a test."""
+
+    def keeping(self, handler: Handler) -> Handler:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            self.append(request)
+            return await handler(request)
+
+        return handle
+
+
+@pytest.fixture
+def requests() -> Requests:
+    return Requests()
+
+
+def throttled(code: int, times: int, retry_after: str | None) -> Handler:
+    """Refuses so many requests, then says that all is well."""
+    left = [times]
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if left[0]:
+            left[0] -= 1
+            response = status(code, "TooManyRequests")
+            if retry_after is not None:
+                response.headers["Retry-After"] = retry_after
+            return response
+        return web.json_response(volume("a", uid="u", resourceVersion="1"), status=201)
+
+    return handle
+
+
+async def test_throttling_is_obeyed_within_the_call(tmp_path: Path, requests: Requests) -> None:
+    """A 429 with Retry-After is waited for and the same request, body and all, is sent again."""
+    bodies = []
+    throttle = throttled(429, 1, "1")
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        bodies.append(await request.read())
+        return await throttle(request)
+
+    async with serve(requests.keeping(handle)) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            started_s = asyncio.get_running_loop().time()
+            made = await cluster.create_volume(volume("a"))
+            took_s = asyncio.get_running_loop().time() - started_s
+    assert made.name == "a"
+    assert len(requests) == 2
+    assert bodies[0] == bodies[1] != b""
+    assert took_s >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("code", "retry_after", "expected"),
+    [(429, "3600", 3600.0), (429, None, None), (503, "1", 1.0), (500, None, None), (504, "2", 2.0)],
+)
+async def test_what_must_not_be_waited_for_in_the_call_is_told(
+    tmp_path: Path, requests: Requests, code: int, retry_after: str | None, expected: float | None
+) -> None:
+    """A wait past the time limit, and any refusal but 429, raise ApiUnavailable at once with the server's own wish."""
+    async with serve(requests.keeping(throttled(code, 9, retry_after))) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            with pytest.raises(ApiUnavailable) as caught:
+                await cluster.create_volume(volume("a"))
+    assert caught.value.retry_after_s == expected
+    assert len(requests) == 1
+
+
+async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    """A call ends with ApiUnavailable when its time limit is over, and the text says so."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with serve(handle) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        limits = Limits(call_s=0.3)
+        async with open_cluster(path, provisioner="p", identity="i", limits=limits) as cluster:
+            for call in (cluster.ping(), anext(cluster.watch("claims", "1"))):
+                with pytest.raises(ApiUnavailable, match=r"no answer within 0\.3 s"):
+                    await call
+
+
+@pytest.mark.parametrize("body", ["<html>welcome</html>", "{}", '{"kind":"Status","status":"Success"}', ""])
+async def test_an_answer_that_is_not_the_api_servers_is_no_answer(tmp_path: Path, body: str) -> None:
+    """A 200 with something else in it, as a captive portal sends, never reads as an empty or missing object."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=body, content_type="application/json")
+
+    async with serve(handle) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            for call in (cluster.list("claims"), cluster.get_claim("n", "c"), cluster.get_volume("v")):
+                with pytest.raises(ApiUnavailable):
+                    await call
+            with pytest.raises(ApiUnavailable):
+                await cluster.get_lease("n", "l")
+
+
+async def test_a_404_of_a_proxy_is_not_an_absence(tmp_path: Path) -> None:
+    """Only the API server's own NotFound makes get_claim answer None: volumes are destroyed on that word."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=404, text="404 page not found")
+
+    async with serve(handle) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            with pytest.raises(Rejected):
+                await cluster.get_claim("n", "c")
+
+
+async def test_a_body_cut_short_is_no_answer(tmp_path: Path) -> None:
+    """A connection that breaks within the body raises ApiUnavailable."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"kind":')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with serve(handle) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            with pytest.raises(ApiUnavailable):
+                await cluster.get_volume("v")
+
+
+async def test_a_redirect_is_not_followed(tmp_path: Path, requests: Requests) -> None:
+    """Our token goes to the configured server alone."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
+    async with serve(requests.keeping(handle)) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            with pytest.raises(Rejected):
+                await cluster.get_volume("v")
+    assert len(requests) == 1
+
+
+# ------------------------------------------------------------------------------------------------ credentials
+
+
+def guarded(accepted: list[str]) -> Handler:
+    """Answers who has one of the accepted tokens."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in accepted:
+            return status(401, "Unauthorized")
+        return web.Response(text="ok")
+
+    return handle
+
+
+def token_file(path: Path) -> dict[str, Any]:
+    return {"tokenFile": str(path)}
+
+
+def exec_plugin(path: Path) -> dict[str, Any]:
+    """A credential plugin (client.authentication.k8s.io) that prints the token in a file, good for an hour."""
+    script = path.with_suffix(".sh")
+    script.write_text(
+        "#!/bin/sh\n"
+        'printf \'{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":'
+        '{"token":"%s","expirationTimestamp":"2126-01-01T00:00:00Z"}}\' "$(cat ' + str(path) + ')"\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
+
+
+@pytest.mark.parametrize("user", [token_file, exec_plugin])
+async def test_credentials_that_changed_are_loaded_anew(tmp_path: Path, requests: Requests, user: Any) -> None:
+    """When the server takes our token no more, many calls at once get the new one by a retry each."""
+    secret = tmp_path / "token"
+    secret.write_text("old\n")
+    accepted = ["old"]
+    async with serve(requests.keeping(guarded(accepted))) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url, user=user(secret))
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            await cluster.ping()
+            secret.write_text("new\n")
+            accepted[:] = ["new"]
+            await asyncio.gather(*(cluster.ping() for _ in range(8)))
+    assert len(requests) <= 1 + 2 * 8
+
+
+async def test_credentials_that_are_refused_are_rejected(tmp_path: Path, requests: Requests) -> None:
+    """A token that stays refused raises Rejected, after one request when there is no newer one."""
+    secret = tmp_path / "token"
+    secret.write_text("wrong")
+    async with serve(requests.keeping(guarded(["right"]))) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url, user=token_file(secret))
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            with pytest.raises(Rejected, match="401"):
+                await cluster.ping()
+    assert len(requests) == 1
+
+
+async def test_the_proxy_of_the_kubeconfig_carries_the_requests(tmp_path: Path, requests: Requests) -> None:
+    """With `proxy-url`, the server's name is the proxy's to resolve."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="ok")
+
+    async with serve(requests.keeping(handle)) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", "http://api.invalid/prefix/", cluster={"proxy-url": url})
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            await cluster.ping()
+    assert str(requests[0].url) == "http://api.invalid/prefix/readyz"
+    assert requests[0].headers["User-Agent"].startswith("nfs-provisioner/")
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+async def opened(kubeconfig: str | None) -> Cluster:
+    async with open_cluster(kubeconfig, provisioner="p", identity="i") as cluster:
+        return cluster
+
+
+async def test_outside_a_pod_we_ask_for_a_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a kubeconfig and outside a pod, the error says which flag is missing, on one line."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(InvalidSettings, match="--kubeconfig") as caught:
+        await opened(None)
+    assert "\n" not in str(caught.value)
+
+
+CONTEXT = "{current-context: x, contexts: [{name: x, context: {cluster: c, user: u}}], users: [{name: u, user: {}}]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "just words",
+        "a: [1",
+        "[]",
+        "clusters: 5",
+        "{current-context: x}",
+        CONTEXT + "}",
+        CONTEXT + ", clusters: []}",
+        CONTEXT + ", clusters: [{name: c, cluster: {}}]}",
+        CONTEXT + ", clusters: [{name: c, cluster: {server: 'host:6443'}}]}",
+        CONTEXT + ", clusters: [{name: c, cluster: {server: 'https://h', certificate-authority: /nowhere/ca.crt}}]}",
+        CONTEXT + ", clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: bm8=}}]}",
+    ],
+)
+async def test_a_kubeconfig_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
+    """A file that is missing, no YAML, no kubeconfig or without its certificates gives one line that names the file."""
+    path = tmp_path / "kubeconfig"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InvalidSettings) as caught:
+        await opened(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

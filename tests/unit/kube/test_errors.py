@@ -1,0 +1,112 @@
+"""How answers of the API server and failures of the network become errors of the port."""
+
+from __future__ import annotations
+
+import json
+import ssl
+
+import aiohttp
+import pytest
+
+from provisioner.kube import errors
+from provisioner.ports import AlreadyExists, ApiUnavailable, ClusterError, Conflict, Expired, NotFound, Rejected
+
+
+def status(reason: str, code: int, message: str = "", **details: object) -> bytes:
+    return json.dumps(
+        {"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": message, "details": details}
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "expected"),
+    [
+        (404, status("NotFound", 404, name="a", kind="persistentvolumes"), NotFound),
+        (404, b"404 page not found\n", Rejected),
+        (404, b"<html>no such site</html>", Rejected),
+        (404, status("NotFound", 404), Rejected),
+        (404, b'{"reason": "NotFound", "details": {"name": "a"}}', Rejected),
+        (409, status("AlreadyExists", 409, name="a"), AlreadyExists),
+        (409, status("Conflict", 409, name="a"), Conflict),
+        (409, b"", Conflict),
+        (410, status("Expired", 410), Expired),
+        (410, status("Gone", 410), Expired),
+        (400, status("BadRequest", 400), Rejected),
+        (401, status("Unauthorized", 401), Rejected),
+        (403, status("Forbidden", 403), Rejected),
+        (422, status("Invalid", 422), Rejected),
+        (422, status("Invalid", 422, name="a", causes=[{"field": "spec.capacity"}]), Rejected),
+        (422, status("Invalid", 422, name="a", causes=[{"field": "metadata.uid"}]), Conflict),
+        (301, b"", Rejected),
+        (408, b"", ApiUnavailable),
+        (429, status("TooManyRequests", 429), ApiUnavailable),
+        (500, status("InternalError", 500), ApiUnavailable),
+        (502, b"<html>Bad gateway</html>", ApiUnavailable),
+        (503, b"", ApiUnavailable),
+        (504, status("Timeout", 504), ApiUnavailable),
+        (599, b"\xff\xfe", ApiUnavailable),
+    ],
+)
+def test_each_refusal_has_one_error(code: int, body: bytes, expected: type[ClusterError]) -> None:
+    """Status and reason choose the error, and only a Status that names the object says that it is not there."""
+    error = errors.refused("get /x", code, body)
+    assert type(error) is expected
+    assert str(error).startswith(f"get /x: {code} ")
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "expected"),
+    [
+        ("7", b"", 7.0),
+        (None, status("Timeout", 504, retryAfterSeconds=3), 3.0),
+        ("2", status("Timeout", 504, retryAfterSeconds=3), 2.0),
+        (None, b"", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", b"", None),
+        ("-1", b"", None),
+        ("0", b"", None),
+    ],
+)
+def test_the_servers_wish_for_a_pause_is_kept(header: str | None, body: bytes, expected: float | None) -> None:
+    """Retry-After in seconds, or the Status's own field, reaches the caller."""
+    error = errors.refused("create /x", 503, body, retry_after=header)
+    assert isinstance(error, ApiUnavailable)
+    assert error.retry_after_s == expected
+
+
+def test_a_text_is_short_and_one_line() -> None:
+    """A whole page of HTML becomes at most 300 characters on one line."""
+    text = str(errors.refused("get /x", 502, b"<html>\n<p>\r\n" + b"long " * 10_000))
+    assert len(text) == errors.TEXT_LIMIT
+    assert "\n" not in text
+    assert "\r" not in text
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        "url='http://me:hunter2@proxy.example:3128'",
+        "header Authorization: Bearer hunter2",
+        "header Authorization: basic hunter2",
+    ],
+)
+def test_no_text_holds_credentials(leak: str) -> None:
+    """Whatever a library or a server writes into its error, passwords and tokens stay out of ours."""
+    for error in (errors.failed("get /x", OSError(leak)), errors.refused("get /x", 400, leak.encode())):
+        assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [TimeoutError(), aiohttp.ServerDisconnectedError(), ssl.SSLError("bad"), aiohttp.ClientPayloadError("cut short")],
+)
+def test_a_failure_without_words_of_its_own_still_says_something(exc: Exception) -> None:
+    """A call without an answer has an unknown outcome, and the text says what happened."""
+    text = str(errors.failed("get /x", exc))
+    assert text.removeprefix("get /x: ").strip()
+
+
+def test_a_watch_that_expired_is_told_from_one_that_failed() -> None:
+    """Only code 410 in an ERROR line asks for a new list; all else is worth another try from the same version."""
+    assert isinstance(errors.watch_failed("watch /x", status("Expired", 410, "too old")), Expired)
+    for body in (status("InternalError", 500, "etcd"), status("", 0), b'"?"', b"{}"):
+        assert isinstance(errors.watch_failed("watch /x", body), ApiUnavailable)
