@@ -38,7 +38,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 
 testbed: $(STAMP) ## prepare the control plane (built once, about 6 minutes) and the NFS server for tests
 	@$(BIN)/python -m testbed build >/dev/null
-	@$(BIN)/python -m testbed ganesha || echo "the tests that need it will be skipped"
+	@$(BIN)/python -m testbed install || echo "the tests that need what is missing will be skipped"
 
 demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 leaves it running
 	@$(BIN)/nfs-provisioner demo $(KEEP:%=--keep)

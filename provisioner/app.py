@@ -12,12 +12,12 @@ import structlog
 
 from provisioner import __version__
 from provisioner.clock import SystemClock
-from provisioner.control.claims import Surroundings
 from provisioner.control.elector import Elector
 from provisioner.control.exports import ExportWatch
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.reflector import reflect
 from provisioner.control.store import Store
+from provisioner.control.surroundings import Surroundings
 from provisioner.control.term import Term
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.quantities import parse_bytes
@@ -124,8 +124,8 @@ async def _lead(
 
 
 def _exports(settings: Settings, metrics: Metrics) -> ConfiguredExports:
-    exports = {each.location: LedgeredExport(each.location, _tree(each, settings, metrics)) for each in settings.exports}
-    return ConfiguredExports(exports, settings.default_export)
+    made = (LedgeredExport(each.location, _tree(each, settings, metrics)) for each in settings.exports)
+    return ConfiguredExports({export.location: export for export in made}, settings.default_export)
 
 
 def _tree(setting: ExportSetting, settings: Settings, metrics: Metrics) -> MountedTree:

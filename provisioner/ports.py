@@ -8,7 +8,7 @@ Each driver of a port, fakes among them, passes that port's contract suite in te
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
@@ -109,8 +109,8 @@ class Cluster(Protocol):
         """One page of all objects of a kind. Raises Expired when the token is too old."""
         ...
 
-    def watch(self, kind: Kind, version: str) -> AsyncIterator[WatchEvent[AnyItem]]:
-        """Changes after a version until the server ends the watch cleanly.
+    def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
+        """Changes after a version until the server ends the watch cleanly; close the generator to end it early.
 
         Raises Expired on 410, ApiUnavailable when the connection breaks or nothing comes for too long.
         """
@@ -147,7 +147,7 @@ class Cluster(Protocol):
         ...
 
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
-        """JSON merge patch of a claim's status subresource; raises Conflict as patch_volume does."""
+        """Strategic merge patch of a claim's status (lists merge by key); raises Conflict as patch_volume does."""
         ...
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:

@@ -19,6 +19,7 @@ LEGACY_MOUNT = "/persistentvolumes"
 """Where the charts of nfs-subdir-external-provisioner, and ours with `access: mounted`, mount the default export."""
 
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  a pod's endpoint is for its cluster
 _NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 
 
@@ -114,7 +115,7 @@ def listen(text: str) -> tuple[str, int]:
     host, separator, port = text.rpartition(":")
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise InvalidSettings(f"--listen {text!r} is not HOST:PORT such as 0.0.0.0:8080")
-    return host.strip("[]") or "0.0.0.0", int(port)
+    return host.strip("[]") or _ALL_ADDRESSES, int(port)
 
 
 def identity() -> str:

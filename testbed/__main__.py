@@ -11,7 +11,9 @@ from pathlib import Path
 
 from testbed.binaries import BinariesMissing, Progress, locate
 from testbed.cluster import ControlPlane
+from testbed.fuse import install_bindfs
 from testbed.ganesha import GaneshaMissing, install_ganesha
+from testbed.packages import NotInstalled
 from testbed.processes import ServerFailed
 
 QUIET_IN_LOGS_S = 30.0
@@ -25,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "build":
             print(locate(progress=_to_terminal()))
-        elif options.command == "ganesha":
+        elif options.command == "install":
+            install_bindfs(_to_terminal())
             install_ganesha(_to_terminal())
         else:
             _up(options.directory, scheduler=options.scheduler)
-    except (BinariesMissing, GaneshaMissing, ServerFailed) as exc:
+    except (BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed) as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -44,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--directory", type=Path, help="keep its data and logs here; by default they are wiped")
     up.add_argument("--scheduler", action="store_true", help="run kube-scheduler too")
     commands.add_parser("build", help="fetch or build the control plane's binaries; prints their directory")
-    commands.add_parser("ganesha", help="install the NFS server with apt-get unless it is there")
+    commands.add_parser("install", help="install NFS-Ganesha and bindfs with apt-get unless they are there")
     parser.set_defaults(command="up", directory=None, scheduler=False)
     return parser
 

@@ -13,14 +13,14 @@ import socket
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from testbed import packages
 from testbed.binaries import Progress, silent
-from testbed.processes import Server, ServerFailed, free_port, tail
+from testbed.processes import Server, ServerFailed, free_port
 
 NFS_PROGRAM, MOUNT_PROGRAM = 100_003, 100_005
 PACKAGES = ("nfs-ganesha", "nfs-ganesha-vfs", "nfs-ganesha-mem", "rpcbind")
@@ -230,41 +230,14 @@ def missing(*, versions: Sequence[Literal[3, 4]] = (4,)) -> str:
 
 def install_ganesha(progress: Progress = silent) -> None:
     """Install Ganesha with apt-get unless it is there. Raises GaneshaMissing when that takes somebody else."""
-    reason = missing()
-    if not reason:
+    if not missing():
         return
-    if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise GaneshaMissing(f"{reason} (as root, on Debian or Ubuntu)")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    with tempfile.NamedTemporaryFile(prefix="ganesha-install-", suffix=".log") as log, _services_stay_off():
-        for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *PACKAGES]):
-            progress(f"apt-get {' '.join(words)}")
-            done = subprocess.run(
-                ["apt-get", *words], stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=600
-            )
-            if done.returncode:
-                raise GaneshaMissing(f"apt-get {words[0]} failed:\n{tail(Path(log.name))}")
+    try:
+        packages.install(PACKAGES, progress)
+    except packages.NotInstalled as exc:
+        raise GaneshaMissing(f"{missing()}: {exc}") from exc
     if missing():
         raise GaneshaMissing(f"apt-get installed {', '.join(PACKAGES)}, and still: {missing()}")
-    progress("NFS-Ganesha is installed")
-
-
-@contextmanager
-def _services_stay_off() -> Iterator[None]:
-    """Keep packages from starting their services: whoever runs tests has not asked for an NFS server on this machine.
-
-    Debian's invoke-rc.d and deb-systemd-invoke ask /usr/sbin/policy-rc.d; 101 means that the action is forbidden.
-    """
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():
-        yield
-        return
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
-    try:
-        yield
-    finally:
-        policy.unlink()
 
 
 def null_call(port: int, *, program: int, version: int, timeout_s: float = 2.0) -> bool:

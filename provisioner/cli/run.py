@@ -80,8 +80,8 @@ def run(*, log_format: str | None, log_level: str, **given: Any) -> None:
     NFS_SERVER and NFS_PATH in the environment name the default export, for classes without `server` and `share`; it is
     the directory /persistentvolumes when that is a mount point. Without them, a single --export is the default.
 
-    SIGTERM stops in good order: what is in flight is finished within ten seconds, and the lease is released. Exit status
-    0 after that, 2 for unusable settings.
+    SIGTERM stops in good order: what is in flight is finished within ten seconds, and the lease is released. Exit
+    status 0 after that, 2 for unusable settings.
 
     Example: nfs-provisioner run --kubeconfig ~/.kube/config --export nas:/exports/k8s=/mnt/k8s
     """

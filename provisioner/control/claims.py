@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import structlog
 
-from provisioner.control.exports import ExportWatch
+from provisioner.control.expand import expand
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
-from provisioner.control.recorder import EventRecorder
-from provisioner.control.store import Store
+from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import claims, expansion, names, quantities
 from provisioner.core.backoff import Backoff
@@ -23,39 +20,20 @@ from provisioner.ports import (
     AlreadyExists,
     AlreadyThere,
     AnyItem,
-    ApiUnavailable,
-    Clock,
-    Cluster,
     ClusterError,
     Conflict,
     Export,
     ExportError,
-    Exports,
     Kind,
     NotFound,
     PathTaken,
     Rejected,
 )
-from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 _WAIT = Backoff(first_s=1.0, limit_s=60.0)
 """For what a change that we watch ends: only in case that we missed it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What both controllers work with."""
-
-    provisioner: str
-    cluster: Cluster
-    store: Store
-    exports: Exports
-    watch: ExportWatch
-    recorder: EventRecorder
-    metrics: Metrics
-    clock: Clock
 
 
 class ClaimController:
@@ -116,7 +94,7 @@ class ClaimController:
             case Ignore():
                 self._seen_s.pop(uid, None)
                 again = await self._finish(names.volume_name(uid))
-                return await self._expand(claim) if claim.status.phase == "Bound" else again
+                return await expand(claim, self._around) if claim.status.phase == "Bound" else again
             case Wait(why):
                 bound_log.debug("claim_waits", why=why)
                 self._on_a_path.add(uid)
@@ -248,18 +226,26 @@ class ClaimController:
         return claim is None or claim.metadata.deletion_timestamp is not None
 
     async def _withdraw(self, plan: Provision, export: Export) -> Backoff | None:
-        """The claim went while its volume was made: nobody has used it, so nothing of it stays."""
+        """The claim went while its volume was made: nobody has used it, so nothing of it stays.
+
+        Volume first: when the binder was faster, its resourceVersion has changed, and all is left to the volume's own
+        reclaim. The record is still pending, so that a crash in here leaves it for the next start.
+        """
         cluster, meta = self._around.cluster, plan.claim.metadata
         now = await cluster.get_claim(meta.namespace, meta.name)
         volume = await cluster.get_volume(plan.volume)
-        gone = now is None or now.uid != meta.uid
-        if volume is None or not gone or volume.status.phase == "Bound":
+        going = now is None or now.uid != meta.uid or now.metadata.deletion_timestamp is not None
+        if volume is None:
+            return await self._finish(plan.volume)
+        if not going or volume.status.phase == "Bound":
             return await self._settle(plan.volume, export)
-        if not await export.undo(plan.volume):
-            return await self._settle(plan.volume, export)  # it holds something: its reclaim rule decides
         try:
             await cluster.delete_volume(volume)
+            if not await export.undo(plan.volume):
+                return await self._settle(plan.volume, export)
             await cluster.set_finalizer(volume, names.FINALIZER, present=False)
+        except Conflict:
+            return await self._withdraw(plan, export)
         except NotFound:
             pass
         log.info("volume_withdrawn", claim=plan.claim.key, volume=plan.volume)
@@ -318,7 +304,9 @@ class ClaimController:
             return None
         log.warning("attempt_left", volume=volume, directory=record.directory, why="the directory is not empty")
         if claim is not None:
-            message = f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.location}"
+            message = (
+                f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.location}"
+            )
             self._around.recorder.claim(claim, "Warning", names.PROVISIONING_CLEANUP_FAILED, message)
         return None
 
@@ -326,46 +314,13 @@ class ClaimController:
         nfs = volume.spec.nfs
         return nfs is not None and export.location.relative(nfs.server, nfs.path) == path
 
-    # ------------------------------------------------------------------------------------------- expansion
-
-    async def _expand(self, claim: Claim) -> Backoff | None:
-        """Raise a bound volume's size, in the steps of core.expansion."""
-        volume = self._store.volumes.get(claim.spec.volume_name)
-        plan = expansion.decide(claim, volume, self._around.provisioner)
-        if plan is None or volume is None:
-            return None
-        cluster, recorder, meta = self._around.cluster, self._around.recorder, claim.metadata
-        try:
-            version = meta.resource_version
-            if plan.mark is not None:
-                marked = await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.mark, version))
-                version = marked.metadata.resource_version
-                recorder.claim(claim, "Normal", names.RESIZING, f"resizing volume {volume.name} to {plan.size}")
-            if plan.grow is not None:
-                await cluster.patch_volume(volume.name, _at(plan.grow, volume.metadata.resource_version))
-            await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.finish, version))
-        except (Conflict, NotFound):
-            return FAILED  # something changed under our hands; the watch brings what
-        except Rejected as exc:
-            recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
-            return REFUSED
-        except ApiUnavailable:
-            return FAILED
-        recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
-        log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
-        return None
-
-
-def _at(patch: dict[str, object], version: str) -> dict[str, object]:
-    """The patch, to be taken only while the object is still as it was read."""
-    return {**patch, "metadata": {"resourceVersion": version}}
-
 
 def _unfinished(claim: Claim) -> bool:
     """Whether a claim can need anything of us: a volume, or a larger one."""
     if claim.status.phase == "Pending":
         return not claim.metadata.deletion_timestamp and not claim.spec.volume_name
-    return claim.status.phase == "Bound" and claim.requested != claim.status.capacity.get("storage")
+    resized = claim.requested != claim.status.capacity.get("storage") or expansion.is_marked(claim)
+    return claim.status.phase == "Bound" and resized
 
 
 def _is_for(volume: Volume, plan: Provision, path: Path) -> bool:

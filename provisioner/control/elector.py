@@ -15,7 +15,7 @@ from provisioner.ports import AlreadyExists, Clock, Cluster, ClusterError, Confl
 log = structlog.get_logger(__name__)
 
 Lead = Callable[[asyncio.Event], Awaitable[None]]
-"""The leader's work. It ends by itself, in good order, after the event is set; it is cancelled when the lease is lost."""
+"""The leader's work: ends by itself, in good order, after the event is set; cancelled when the lease is lost."""
 
 
 class Elector:

@@ -1,8 +1,8 @@
 """Lanes: a share of the workers for each export, so that one that hangs holds back nobody else's claims.
 
-An export may keep as many workers busy as are free at that moment (the dynamic threshold of Choudhury and Hahne, "Dynamic
-queue length thresholds for shared-memory packet switches", 1998): the first to hang gets half of them, the second a
-quarter, and there is always a worker left for the next one. A key beyond its export's share is parked, without a worker.
+An export may keep as many workers busy as are free at that moment (the dynamic threshold of Choudhury and Hahne,
+"Dynamic queue length thresholds for shared-memory packet switches", 1998): the first to hang gets half of them, the
+second a quarter, and there is a worker left for the next one. A key beyond its export's share is parked without one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Lanes:
     @contextmanager
     def place(self, export: Location, key: str) -> Iterator[None]:
         """A place in the export's lane for as long as the key works on it. Raises Parked when there is none."""
-        if self._busy[export] >= self._free:
+        if not self._has_place(export):
             self._waiting.setdefault(export, deque()).append(key)
             raise Parked
         self._free -= 1
@@ -40,14 +40,18 @@ class Lanes:
         finally:
             self._free += 1
             self._busy[export] -= 1
-            self._wake(export)
 
-    def _wake(self, export: Location) -> None:
-        """One place is free: the next key of the same lane goes on, or else of the first lane where one waits."""
-        lane = export if export in self._waiting else next(iter(self._waiting), None)
-        if lane is None:
-            return
-        waiting = self._waiting[lane]
-        self._resume(waiting.popleft())
-        if not waiting:
-            del self._waiting[lane]
+    def wake(self) -> None:
+        """Resume one key of each lane that has a place.
+
+        Called after every key, whether it had taken a place or not: the next one is woken also where the last one that
+        was turned out to need no place.
+        """
+        for export in [export for export in self._waiting if self._has_place(export)]:
+            waiting = self._waiting[export]
+            self._resume(waiting.popleft())
+            if not waiting:
+                del self._waiting[export]
+
+    def _has_place(self, export: Location) -> bool:
+        return self._busy[export] < self._free

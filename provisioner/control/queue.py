@@ -1,4 +1,4 @@
-"""A work queue of keys: never one key twice at once, a failed key later, longer each time (client-go, util/workqueue)."""
+"""A work queue: never one key twice at once, a failed key again later, longer each time (client-go, workqueue)."""
 
 from __future__ import annotations
 

@@ -89,4 +89,3 @@ def _name(event: Event) -> str:
     said = "\0".join((event.about.uid, event.type, event.reason, event.message))
     digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{event.about.name[:200].rstrip('-.')}.{digest}"
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 
 import structlog
 
@@ -57,10 +58,11 @@ async def _watch(kind: Kind, cluster: Cluster, store: Store, clock: Clock, state
     began_s = clock.monotonic()
     progress = state
     try:
-        async for event in cluster.watch(kind, state.version):
-            if event.item is not None:
-                store.apply(kind, event.item, deleted=event.type == "DELETED")
-            progress = progress.received(event.version)
+        async with aclosing(cluster.watch(kind, state.version)) as events:
+            async for event in events:
+                if event.item is not None:
+                    store.apply(kind, event.item, deleted=event.type == "DELETED")
+                progress = progress.received(event.version)
     except Expired:
         raise
     except ClusterError as exc:

@@ -1,4 +1,4 @@
-"""What the reflectors know of the cluster: our claims, NFS volumes and classes, with the indexes that the rules need."""
+"""What the reflectors know of the cluster: our claims, NFS volumes, classes, and who has which directory."""
 
 from __future__ import annotations
 

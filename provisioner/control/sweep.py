@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from provisioner.control.claims import Surroundings
+from provisioner.control.surroundings import Surroundings
 from provisioner.core import names
 from provisioner.ports import ClusterError, Export, ExportError
 
@@ -67,8 +67,8 @@ class Sweep:
         where = str(export.location)
         self._around.metrics.orphans.labels(where).set(len(orphans) + len(export.unreadable))
         if orphans or export.unreadable:
-            unreadable = sorted(export.unreadable)
-            log.warning("orphans", export=where, volumes=sorted(orphans)[:20], count=len(orphans), unreadable=unreadable)
+            some, unreadable = sorted(orphans)[:20], sorted(export.unreadable)[:20]
+            log.warning("orphans", export=where, volumes=some, count=len(orphans), unreadable=unreadable)
 
     async def _is_finished(self, export: Export, volume: str) -> bool:
         """Whether a record without a volume is as it should be: a retained directory, or a reclaim's last step."""

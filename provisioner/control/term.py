@@ -7,9 +7,10 @@ from contextlib import ExitStack
 
 import structlog
 
-from provisioner.control.claims import ClaimController, Surroundings
+from provisioner.control.claims import ClaimController
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
+from provisioner.control.surroundings import Surroundings
 from provisioner.control.sweep import Sweep
 from provisioner.control.volumes import VolumeController
 from provisioner.control.workers import work
@@ -50,14 +51,12 @@ class Term:
 
     async def _work(self, stopping: asyncio.Event) -> None:
         around = self._around
-        claims = ClaimController(around, queue := self._queue("claims"), Lanes(self._workers, queue.add))
-        sweep = Sweep(around, revisit=queue.add, freed=claims.path_freed)
+        claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
+        claim_lanes, volume_lanes = (Lanes(self._workers, queue.add) for queue in (claim_queue, volume_queue))
+        claims = ClaimController(around, claim_queue, claim_lanes)
+        sweep = Sweep(around, revisit=claim_queue.add, freed=claims.path_freed)
         volumes = VolumeController(
-            around,
-            queue := self._queue("volumes"),
-            Lanes(self._workers, queue.add),
-            freed=claims.path_freed,
-            discarded=sweep.discarded,
+            around, volume_queue, volume_lanes, freed=claims.path_freed, discarded=sweep.discarded
         )
         with ExitStack() as stack:
             for controller in (claims, volumes):
@@ -66,12 +65,12 @@ class Term:
             async with asyncio.TaskGroup() as group:
                 background = group.create_task(sweep.run())
                 workers = [
-                    group.create_task(work(self._queues["claims"], claims.reconcile, workers=self._workers)),
-                    group.create_task(work(self._queues["volumes"], volumes.reconcile, workers=self._workers)),
+                    group.create_task(work(claim_queue, claim_lanes, claims.reconcile, workers=self._workers)),
+                    group.create_task(work(volume_queue, volume_lanes, volumes.reconcile, workers=self._workers)),
                 ]
                 await stopping.wait()
-                for each in self._queues.values():
-                    each.shut_down()
+                for queue in (claim_queue, volume_queue):
+                    queue.shut_down()
                 _, unfinished = await asyncio.wait(workers, timeout=_FINISH_S)
                 for task in (background, *unfinished):
                     task.cancel()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import structlog
 
-from provisioner.control.claims import Surroundings
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
+from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import names, volumes
 from provisioner.core.backoff import Backoff
@@ -118,7 +118,7 @@ class VolumeController:
         )
         match volumes.authorize(evidence, self._around.provisioner):
             case Leave(why):
-                log.info("volume_left", volume=name, why=why)
+                log.debug("volume_left", volume=name, why=why)
                 return REFUSED
             case Deny(message):
                 return self._deny(volume, message)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from provisioner.control.lanes import Parked
+from provisioner.control.lanes import Lanes, Parked
 from provisioner.control.queue import WorkQueue
 from provisioner.core.backoff import Backoff
 
@@ -23,14 +23,14 @@ Reconcile = Callable[[str], Awaitable[Backoff | None]]
 """Brings one key to where it should be; returns how to try again, or None when it is done."""
 
 
-async def work(queue: WorkQueue, reconcile: Reconcile, *, workers: int) -> None:
+async def work(queue: WorkQueue, lanes: Lanes, reconcile: Reconcile, *, workers: int) -> None:
     """Run so many workers until the queue is shut down and each has finished its key."""
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
-            group.create_task(_worker(queue, reconcile))
+            group.create_task(_worker(queue, lanes, reconcile))
 
 
-async def _worker(queue: WorkQueue, reconcile: Reconcile) -> None:
+async def _worker(queue: WorkQueue, lanes: Lanes, reconcile: Reconcile) -> None:
     while (key := await queue.get()) is not None:
         try:
             again = await reconcile(key)
@@ -46,3 +46,4 @@ async def _worker(queue: WorkQueue, reconcile: Reconcile) -> None:
             queue.retry(key, CRASHED)
         finally:
             queue.done(key)
+            lanes.wake()

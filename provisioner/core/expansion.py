@@ -17,7 +17,10 @@ _RESIZE_CONDITIONS = ("Resizing", "FileSystemResizePending", "ControllerResizeEr
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """The three writes of one expansion; one that is done already is None."""
+    """The three writes of one expansion; one that is done already is None.
+
+    Those of the claim's status are strategic merge patches: other controllers' conditions are not touched.
+    """
 
     size: str
     mark: dict[str, object] | None
@@ -36,41 +39,48 @@ def decide(claim: Claim, volume: Volume | None, provisioner: str) -> Expansion |
     if volume.spec.claim_ref is None or volume.spec.claim_ref.uid != claim.uid or claim.metadata.deletion_timestamp:
         return None
     try:
-        if not quantities.is_less(claim.status.capacity.get("storage", size), size):
-            return None
+        wanted = quantities.is_less(claim.status.capacity.get("storage", size), size)
         grown = not quantities.is_less(volume.capacity, size)
     except InvalidQuantity:
         return None
-    marked = claim.status.allocated_resources.get("storage") == size
+    if not wanted:
+        # The user may have lowered the request again in the middle: then only the mark is left to be cleared.
+        return Expansion(size, None, None, _finish(size)) if is_marked(claim) else None
+    marked = is_marked(claim) and claim.status.allocated_resources.get("storage") == size
     return Expansion(
         size=size,
-        mark=None if marked else _mark(claim, size),
+        mark=None if marked else _mark(size),
         grow=None if grown else {"spec": {"capacity": {"storage": size}}},
-        finish=_finish(claim, size),
+        finish=_finish(size),
     )
 
 
-def _mark(claim: Claim, size: str) -> dict[str, object]:
+def is_marked(claim: Claim) -> bool:
+    """Whether the claim says that an expansion is under way."""
+    return "storage" in claim.status.allocated_resource_statuses
+
+
+def failed(message: str) -> dict[str, object]:
+    """The status patch that tells of a refused expansion."""
+    return {"status": {"conditions": [{"type": "ControllerResizeError", "status": "True", "message": message}]}}
+
+
+def _mark(size: str) -> dict[str, object]:
     return {
         "status": {
-            "conditions": [*_other_conditions(claim), {"type": "Resizing", "status": "True"}],
+            "conditions": [{"type": "Resizing", "status": "True"}],
             "allocatedResources": {"storage": size},
             "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
         }
     }
 
 
-def _finish(claim: Claim, size: str) -> dict[str, object]:
+def _finish(size: str) -> dict[str, object]:
     return {
         "status": {
             "capacity": {"storage": size},
-            "conditions": _other_conditions(claim) or None,
+            "conditions": [{"$patch": "delete", "type": condition} for condition in _RESIZE_CONDITIONS],
             "allocatedResources": {"storage": size},
             "allocatedResourceStatuses": None,
         }
     }
-
-
-def _other_conditions(claim: Claim) -> list[dict[str, str]]:
-    kept = (condition for condition in claim.status.conditions if condition.type not in _RESIZE_CONDITIONS)
-    return [{"type": condition.type, "status": condition.status} for condition in kept]

@@ -161,7 +161,7 @@ class KubeCluster:
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
         """See Cluster.patch_claim_status."""
         path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}/status"
-        call = self._call("patch", "persistentvolumeclaims/status", path, body=patch, content_type=MERGE_PATCH)
+        call = self._call("patch", "persistentvolumeclaims/status", path, body=patch, content_type=STRATEGIC_PATCH)
         return await self._ask(call, wire.CLAIMS.item)
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:

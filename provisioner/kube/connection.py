@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -30,7 +30,7 @@ from provisioner.ports import ApiUnavailable
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
 Observe = Callable[[str, str, int], None]
-"""Told of each answer: verb and resource as RBAC writes them, and the HTTP status; 0 where none came, or not all of it."""
+"""Told of each answer: verb and resource as in RBAC, and the HTTP status; 0 where none came, or not all of it."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -271,7 +271,7 @@ def _session_options() -> dict[str, Any]:
 def _proxy(configuration: Configuration, *, in_pod: bool) -> str | None:
     """The proxy that the kubeconfig names, else the environment's; a pod always reaches its API server directly."""
     if configuration.proxy or in_pod:
-        return configuration.proxy
+        return cast("str | None", configuration.proxy)
     host = URL(configuration.host)
     return None if proxy_bypass(host.host or "") else getproxies().get(host.scheme)
 

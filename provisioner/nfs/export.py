@@ -1,8 +1,8 @@
 """An export with its ledger, trash and archives, over any Tree (design, "The export's ledger").
 
 The order of steps is the safety: the record comes first, then the directory, then the PersistentVolume, then the
-record is settled; on delete the rename comes first, then the PersistentVolume, then the record. Whatever crash comes in between
-leaves a record, and the next start finds it and goes on.
+record is settled; on delete the rename comes first, then the PersistentVolume, then the record. Whatever crash comes
+in between leaves a record, and the next start finds it and goes on.
 
     .provisioner/export              -> the export's id
     .provisioner/pending/<volume>    -> a record whose PersistentVolume has not been made yet
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from datetime import datetime
 
 from provisioner.core.errors import InvalidRecord
@@ -106,11 +107,9 @@ class LedgeredExport:
                 await self._tree.make_directory(path, _PRIVATE)
             except PathExists:
                 continue
-        try:
+        with suppress(PathExists):  # another replica was faster
             # The id last: an export that has one has a whole ledger.
             await self._tree.make_symlink(_ID, uuid.uuid4().hex)
-        except PathExists:
-            pass  # another replica was faster
         return await self._tree.read_symlink(_ID)
 
     async def _targets(self, directory: Path) -> dict[str, str]:
@@ -212,10 +211,8 @@ class LedgeredExport:
 
     async def _withdraw(self, volume: str) -> None:
         """Take back a record of which nothing was made."""
-        try:
+        with suppress(PathMissing):
             await self._tree.remove_symlink((*_PENDING, volume))
-        except PathMissing:
-            pass
         self._ledger.remove(volume)
 
     async def settle(self, volume: str) -> None:
@@ -263,10 +260,8 @@ class LedgeredExport:
     async def discard(self, volume: str, at: datetime) -> None:
         """Move the volume's directory into the trash; done already is success."""
         path = await self._recorded_path(volume)
-        try:
+        with suppress(PathMissing):
             await self._tree.rename(path, (*_TRASH, f"{volume}.{_stamp(at)}"))
-        except PathMissing:
-            pass
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""

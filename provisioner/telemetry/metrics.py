@@ -1,4 +1,4 @@
-"""The metrics: sig-storage-lib-external-provisioner's names, so that dashboards go on working, and our own beside them."""
+"""The metrics: the names of sig-storage-lib-external-provisioner, so that dashboards go on working, and our own."""
 
 from __future__ import annotations
 

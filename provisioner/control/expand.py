@@ -1,0 +1,59 @@
+"""Carries out the expansion of a bound volume, step by step, as core.expansion decides."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import structlog
+
+from provisioner.control.surroundings import Surroundings
+from provisioner.control.workers import FAILED, REFUSED
+from provisioner.core import expansion, names
+from provisioner.core.backoff import Backoff
+from provisioner.core.expansion import Expansion
+from provisioner.core.objects import Claim, Volume
+from provisioner.ports import ApiUnavailable, ClusterError, Conflict, NotFound, Rejected
+
+log = structlog.get_logger(__name__)
+
+
+async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
+    """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
+    volume = around.store.volumes.get(claim.spec.volume_name)
+    plan = expansion.decide(claim, volume, around.provisioner)
+    if plan is None or volume is None:
+        return None
+    recorder = around.recorder
+    try:
+        await _carry_out(plan, claim, volume, around)
+    except Rejected as exc:
+        recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
+        with suppress(ClusterError):
+            await around.cluster.patch_claim_status(
+                claim.metadata.namespace, claim.metadata.name, expansion.failed(str(exc))
+            )
+        return REFUSED
+    except (Conflict, NotFound, ApiUnavailable) as exc:
+        # Mostly something changed under our hands, and the watch brings what.
+        log.info("resize_interrupted", claim=claim.key, volume=volume.name, error=str(exc))
+        return FAILED
+    recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
+    log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
+    return None
+
+
+async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> None:
+    """Each write holds only for the object as it was read, so that a newer wish of the user's is never overwritten."""
+    cluster, meta = around.cluster, claim.metadata
+    version = meta.resource_version
+    if plan.mark is not None:
+        marked = await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.mark, version))
+        version = marked.metadata.resource_version
+        around.recorder.claim(claim, "Normal", names.RESIZING, f"resizing volume {volume.name} to {plan.size}")
+    if plan.grow is not None:
+        await cluster.patch_volume(volume.name, _at(plan.grow, volume.metadata.resource_version))
+    await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.finish, version))
+
+
+def _at(patch: dict[str, object], version: str) -> dict[str, object]:
+    return {**patch, "metadata": {"resourceVersion": version}}

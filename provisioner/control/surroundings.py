@@ -1,0 +1,25 @@
+"""What the controllers and the sweep work with, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.control.exports import ExportWatch
+from provisioner.control.recorder import EventRecorder
+from provisioner.control.store import Store
+from provisioner.ports import Clock, Cluster, Exports
+from provisioner.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The ports, the cache, and where the work is told of."""
+
+    provisioner: str
+    cluster: Cluster
+    store: Store
+    exports: Exports
+    watch: ExportWatch
+    recorder: EventRecorder
+    metrics: Metrics
+    clock: Clock

@@ -1,0 +1,56 @@
+"""What is on an export's disk, read behind the daemon's back, to be compared with what the API says."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.api import Object
+
+LEDGER = ".provisioner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The names at an export's root and in its ledger."""
+
+    directories: frozenset[str]
+    archives: frozenset[str]
+    records: frozenset[str]
+    pending: frozenset[str]
+    trash: frozenset[str]
+
+
+def disk(export: Path) -> Disk:
+    """What is on the export now."""
+    names = {entry.name for entry in os.scandir(export)} - {LEDGER}
+    archives = {name for name in names if name.startswith("archived-")}
+    return Disk(
+        directories=frozenset(names - archives),
+        archives=frozenset(archives),
+        records=_names(export / LEDGER / "volumes"),
+        pending=_names(export / LEDGER / "pending"),
+        trash=_names(export / LEDGER / "trash"),
+    )
+
+
+def _names(directory: Path) -> frozenset[str]:
+    return frozenset(os.listdir(directory)) if directory.is_dir() else frozenset()
+
+
+def disagreement(export: Path, volumes: list[Object]) -> str | None:
+    """How disk and API differ, or None when each volume has its directory and its record, and nothing else is there."""
+    seen = disk(export)
+    named = {volume["metadata"]["name"] for volume in volumes}
+    paths = {volume["spec"]["nfs"]["path"].rsplit("/", 1)[1] for volume in volumes}
+    problems = {
+        "directories without a volume": seen.directories - paths,
+        "volumes without a directory": paths - seen.directories,
+        "records without a volume": seen.records - named,
+        "volumes without a record": named - seen.records,
+        "pending records": seen.pending,
+        "trash": seen.trash,
+    }
+    found = {what: sorted(names)[:3] for what, names in problems.items() if names}
+    return repr(found) if found else None
