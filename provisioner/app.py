@@ -19,14 +19,18 @@ from provisioner.control.reflector import reflect
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.term import Term
-from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
 from provisioner.core.quantities import parse_bytes
 from provisioner.kube.cluster import open_cluster
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.exports import ConfiguredExports
+from provisioner.nfs.exports import ServedExports
 from provisioner.nfs.mounted import MountedTree
-from provisioner.ports import Cluster, ClusterError, Kind
-from provisioner.settings import ExportSetting, Settings, identity
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports import Cluster, ClusterError, Export, Kind
+from provisioner.settings import Settings, identity
 from provisioner.telemetry import endpoint
 from provisioner.telemetry.metrics import Metrics, Sample
 
@@ -123,35 +127,50 @@ async def _lead(
     await elector.run(term.lead, stopping)
 
 
-def _exports(settings: Settings, metrics: Metrics) -> ConfiguredExports:
-    made = (LedgeredExport(each.location, _tree(each, settings, metrics)) for each in settings.exports)
-    return ConfiguredExports({export.location: export for export in made}, settings.default_export)
+def _exports(settings: Settings, metrics: Metrics) -> ServedExports:
+    """The exports of the settings; one without a directory is spoken to directly, as are those that classes name."""
+    servers = Servers(Identity(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
 
+    def observe(name: str) -> Callable[[str, float], None]:
+        return lambda call, took_s: metrics.export_call_s.labels(name, call).observe(took_s)
 
-def _tree(setting: ExportSetting, settings: Settings, metrics: Metrics) -> MountedTree:
-    if setting.directory is None:
-        raise InvalidSettings(
-            f"--export {setting.location}: reaching a server without a mount is not supported yet;"
-            f" mount it and give --export {setting.location}=DIRECTORY"
+    def mounted(where: Location, directory: str) -> Export:
+        tree = MountedTree(
+            directory,
+            require_mount=settings.require_mount,
+            timeout_s=settings.nfs_timeout_s,
+            observe=observe(str(where)),
         )
-    where = str(setting.location)
-    return MountedTree(
-        setting.directory,
-        require_mount=settings.require_mount,
-        timeout_s=settings.nfs_timeout_s,
-        observe=lambda call, took_s: metrics.export_call_s.labels(where, call).observe(took_s),
-    )
+        return LedgeredExport(where, tree)
+
+    def direct(where: Location, options: MountOptions) -> Export:
+        name = str(where) if options.port is None else f"{where} port {options.port}"
+        tree = DirectTree(
+            where,
+            servers,
+            version=options.version,
+            port=options.port,
+            mount_port=options.mount_port,
+            observe=observe(name),
+        )
+        return LedgeredExport(where, tree, name=name)
+
+    given = {each.location: mounted(each.location, each.directory) for each in settings.exports if each.directory}
+    exports = ServedExports(given, settings.default_export, direct)
+    for each in settings.exports:
+        exports.at(each.location, MountOptions())
+    return exports
 
 
 def _described(settings: Settings) -> dict[str, object]:
-    exports = [f"{each.location}={each.directory}" for each in settings.exports]
+    exports = [f"{each.location}={each.directory or 'direct'}" for each in settings.exports]
     return {"exports": exports, "workers": settings.workers, "leader_election": settings.leader_election}
 
 
 async def _unready(store: Store, watch: ExportWatch, cluster: Cluster) -> Mapping[str, str]:
     """What /readyz finds missing."""
     missing = {f"cache of {kind}": "not listed yet" for kind in store.missing}
-    missing |= {f"export {location}": str(error) for location, error in watch.failing().items()}
+    missing |= {f"export {name}": str(error) for name, error in watch.failing().items()}
     try:
         await cluster.ping()
     except ClusterError as exc:

@@ -16,6 +16,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.locations import Location, Path
+from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access as Access
 from provisioner.core.records import Record
@@ -190,6 +191,7 @@ class Cause(enum.Enum):
     STALE = "its file handle is stale"
     SYMLINK = "a component of the path is a symbolic link or not a directory"
     NAME_TOO_LONG = "the server does not take a name of this length"
+    RECORD = "its ledger has no such record of the volume any more"
     NOT_CONFIGURED = "no export of that name is configured"
     NOT_YET = "it asks us to try again later"
     VERSION = "it does not speak the NFS version asked for"
@@ -209,6 +211,10 @@ class ExportError(ProvisionerError):
         self.detail = detail
         self.hint = hint
         """What an admin can do about it; part of the event."""
+
+    def told_of(self, export: str) -> str:
+        """The message for an event: it stays the same from attempt to attempt."""
+        return f"export {export}: {self.cause.value}" + (f"; {self.hint}" if self.hint else "")
 
 
 class PathExists(ExportError):
@@ -357,6 +363,11 @@ class Export(Protocol):
         ...
 
     @property
+    def name(self) -> str:
+        """What people call it: its location, and its port where that is a special one."""
+        ...
+
+    @property
     def id(self) -> str:
         """The id in `.provisioner/export`; empty until open() succeeded."""
         ...
@@ -437,7 +448,7 @@ class Export(Protocol):
 
 
 class Exports(Protocol):
-    """The exports that we serve."""
+    """The exports that we serve: those of the settings, and those that classes and volumes name as we meet them."""
 
     @property
     def default(self) -> Location | None:
@@ -448,12 +459,18 @@ class Exports(Protocol):
         """All exports, configured or met so far."""
         ...
 
-    def at(self, location: Location) -> Export:
-        """The export at a location. Raises ExportError(NOT_CONFIGURED) with what to change."""
+    def at(self, location: Location, options: MountOptions) -> Export:
+        """The export at a location; one that is not mounted for us is spoken to as the options say.
+
+        Raises ExportError with a hint where it cannot be reached so.
+        """
         ...
 
-    def holding(self, server: str, path: str) -> tuple[Export, Path] | None:
-        """The export of ours that an absolute path on a server lies on, and its components below that export's root."""
+    def of(self, volume: Volume) -> tuple[Export, Path] | None:
+        """The export that a volume lies on, and its directory's components below that export's root.
+
+        Nothing that the volume says is trusted by this: the ledger of that export has the last word.
+        """
         ...
 
 

@@ -9,12 +9,13 @@ from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import claims, expansion, names, quantities
+from provisioner.core import claims, expansion, mount_options, names, quantities
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
-from provisioner.core.errors import ProvisionerError
+from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.parameters import parse
 from provisioner.core.records import Record
 from provisioner.ports import (
     AlreadyExists,
@@ -57,12 +58,24 @@ class ClaimController:
             claim = after or before
             if isinstance(claim, Claim) and (after is None or _unfinished(claim)):
                 self._queue.add(claim.uid)
-        elif kind == "classes" and isinstance(after, StorageClass):
+        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._around.provisioner:
+            self._get_to_know(after)
             for claim in self._store.claims.values():
                 if claim.class_name == after.name and claim.status.phase == "Pending":
                     self._queue.add(claim.uid)
         elif kind == "volumes" and after is None:
             self.path_freed()
+
+    def _get_to_know(self, storage_class: StorageClass) -> None:
+        """Open the export that a class names before its first claim comes."""
+        try:
+            parameters = parse(storage_class.parameters)
+            where = parameters.export or self._around.exports.default
+            if where is not None:
+                options = mount_options.parse(storage_class.mount_options)
+                self._around.watch.add(self._around.exports.at(where, options))
+        except (InvalidSettings, ExportError) as exc:
+            log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
     def path_freed(self) -> None:
         """A volume or its record is gone: claims that wait for a directory may find it free."""
@@ -132,13 +145,12 @@ class ClaimController:
         claim = plan.claim
         self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
         try:
-            export = self._around.exports.at(plan.export)
-            self._around.watch.check(export)
-            with self._lanes.place(plan.export, claim.uid):
+            export = self._around.exports.at(plan.export, plan.mount_options)
+            with self._lanes.place(export.name, claim.uid):
+                await self._around.watch.usable(export)
                 return await self._provision(plan, export)
         except ExportError as exc:
-            hint = f"; {exc.hint}" if exc.hint else ""
-            return self._failed(plan, f"export {plan.export}: {exc.cause.value}{hint}", exc, FAILED)
+            return self._failed(plan, exc.told_of(str(plan.export)), exc, FAILED)
         except PathTaken as exc:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
@@ -163,6 +175,9 @@ class ClaimController:
     async def _provision(self, plan: Provision, export: Export) -> Backoff | None:
         """Record, directory, volume, settled record: in this order, each step repeatable."""
         claim = plan.claim
+        settled = plan.volume in export.records and plan.volume not in export.pending
+        if settled and await self._around.cluster.get_volume(plan.volume) is not None:
+            return None  # made a moment ago, and the cache does not know yet
         refusal = self._space_conflict(plan, export)
         if refusal is not None:
             return self._refuse(claim, refusal)
@@ -288,7 +303,7 @@ class ClaimController:
         return None
 
     async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
-        self._around.watch.check(export)
+        await self._around.watch.usable(export)
         record = export.records[volume]
         cluster = self._around.cluster
         # Both are read live: the cache may lag behind what another replica, or we ourselves, have just made.
@@ -304,9 +319,7 @@ class ClaimController:
             return None
         log.warning("attempt_left", volume=volume, directory=record.directory, why="the directory is not empty")
         if claim is not None:
-            message = (
-                f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.location}"
-            )
+            message = f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.name}"
             self._around.recorder.claim(claim, "Warning", names.PROVISIONING_CLEANUP_FAILED, message)
         return None
 

@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
     """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
     volume = around.store.volumes.get(claim.spec.volume_name)
-    plan = expansion.decide(claim, volume, around.provisioner)
+    now = around.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    plan = expansion.decide(claim, volume, around.provisioner, now)
     if plan is None or volume is None:
         return None
     recorder = around.recorder
@@ -30,7 +31,7 @@ async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
         recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
         with suppress(ClusterError):
             await around.cluster.patch_claim_status(
-                claim.metadata.namespace, claim.metadata.name, expansion.failed(str(exc))
+                claim.metadata.namespace, claim.metadata.name, expansion.failed(str(exc), now)
             )
         return REFUSED
     except (Conflict, NotFound, ApiUnavailable) as exc:

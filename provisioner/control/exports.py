@@ -6,19 +6,24 @@ A claim never has to wait to learn that its export hangs: it is told what the la
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
 
-from provisioner.core.locations import Location
 from provisioner.ports import Cause, Clock, Export, ExportError, Exports, Space
 from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 _PROBE_EVERY_S = 3.0
+"""While an export is in use, or fails."""
+_IDLE_PROBE_EVERY_S = 15.0
+_IDLE_AFTER_S = 60.0
+_FRESH_S = 10.0
+"""A probe that is older does not count any more when somebody wants to use the export."""
 _PROBE_LIMIT_S = 4.0
 """Below the time limit of a call: a hung export is known before the first claim that met it times out."""
 
@@ -30,28 +35,30 @@ class _State:
     error: ExportError | None = None
     opened: bool = False
     space: Space | None = None
+    looked_s: float = -math.inf
+    used_s: float = -math.inf
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it looked at now."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once a leader has opened it, or has met an error."""
+    """Set when it has been looked at since somebody wanted to know."""
 
 
 class ExportWatch:
     """Probes every export for as long as it runs; a leader also opens them, and asks before it uses one."""
 
     def __init__(self, exports: Exports, clock: Clock, metrics: Metrics) -> None:
-        self._exports = exports
         self._clock = clock
         self._metrics = metrics
-        self._states = {export.location: _State() for export in exports}
+        self._states: dict[Export, _State] = {export: _State() for export in exports}
         self._leading = False
         self._on_ready: list[Callable[[Export], None]] = []
+        self._group: asyncio.TaskGroup | None = None
 
     @contextmanager
     def listening(self, listener: Callable[[Export], None]) -> Iterator[None]:
         """Call the listener for each export that is usable, and each time that one becomes so, while this is open."""
-        for export in self._exports:
-            if self._usable(export):
+        for export, state in list(self._states.items()):
+            if state.opened and state.error is None:
                 listener(export)
         self._on_ready.append(listener)
         try:
@@ -59,77 +66,103 @@ class ExportWatch:
         finally:
             self._on_ready.remove(listener)
 
-    def _usable(self, export: Export) -> bool:
-        state = self._states[export.location]
-        return state.opened and state.error is None
+    def add(self, export: Export) -> None:
+        """Look after an export from now on; one that is known already is none."""
+        if export not in self._states:
+            self._states[export] = _State()
+            if self._group is not None:
+                self._group.create_task(self._keep(export))
 
     async def lead(self) -> None:
-        """We lead: read every ledger anew, for another replica has written them. Returns when each export is usable or
+        """We lead: read every ledger anew, for another replica has written them.
 
-        known not to be, and after a few seconds in any case.
+        Returns when each export is usable or known not to be, and after a few seconds in any case.
         """
         self._leading = True
         for state in self._states.values():
             state.opened = False
-            state.known.clear()
-            state.due.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_PROBE_LIMIT_S):
-                for state in self._states.values():
-                    await state.known.wait()
+                for state in list(self._states.values()):
+                    await self._look_now(state)
 
     def follow(self) -> None:
         """We lead no longer."""
         self._leading = False
 
-    def check(self, export: Export) -> None:
-        """Raise the ExportError that the last look at an export met, or nothing when it may be used."""
-        state = self._states[export.location]
+    async def usable(self, export: Export) -> None:
+        """Return when the export may be used; raise the ExportError that the last look at it met.
+
+        Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
+        """
+        self.add(export)
+        state = self._states[export]
+        state.used_s = self._clock.monotonic()
+        stale = state.used_s - state.looked_s > _FRESH_S
+        if stale or not (state.opened or state.error is not None):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_LIMIT_S + 1.0):
+                    await self._look_now(state)
         if state.error is not None:
             raise state.error
         if not state.opened:
             raise ExportError(Cause.UNREACHABLE, "it has not answered yet")
 
+    async def _look_now(self, state: _State) -> None:
+        state.known.clear()
+        state.due.set()
+        await state.known.wait()
+
     def space(self, export: Export) -> Space | None:
         """What the last probe found, at most a few seconds old."""
-        return self._states[export.location].space
+        return self._states[export].space
 
-    def failing(self) -> dict[Location, ExportError]:
-        """The exports that do not answer as they should, and why."""
-        return {where: state.error for where, state in self._states.items() if state.error is not None}
+    def failing(self) -> dict[str, ExportError]:
+        """The exports that do not answer as they should, by name, and why."""
+        return {export.name: state.error for export, state in self._states.items() if state.error is not None}
 
     async def run(self) -> None:
         """Probe all exports side by side, for ever."""
-        async with asyncio.TaskGroup() as group:
-            for export in self._exports:
-                group.create_task(self._keep(export))
+        async with asyncio.TaskGroup() as self._group:
+            for export in self._states:
+                self._group.create_task(self._keep(export))
+            await asyncio.Event().wait()
 
     async def _keep(self, export: Export) -> None:
-        state = self._states[export.location]
+        state = self._states[export]
         while True:
             state.due.clear()
-            usable = self._usable(export)
+            was_usable, leading = state.opened and state.error is None, self._leading
             try:
                 await self._look(export, state)
             except ExportError as exc:
                 self._failed(export, state, exc)
             else:
                 state.error = None
-                if state.opened and not usable:
-                    log.info("export_ready", export=str(export.location), records=len(export.records))
+                if state.opened and not was_usable:
+                    log.info("export_ready", export=export.name, records=len(export.records))
                     for listener in self._on_ready:
                         listener(export)
-            size, free = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
-            self._metrics.export_state(str(export.location), state.error is None, size, free)
-            if state.opened or state.error is not None:
+            state.looked_s = self._clock.monotonic()
+            if leading == self._leading:
                 state.known.set()
+            self._measure(export, state)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PROBE_EVERY_S):
+                async with asyncio.timeout(self._pause_s(state)):
                     await state.due.wait()
+
+    def _measure(self, export: Export, state: _State) -> None:
+        size_bytes, free_bytes = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
+        up = state.error is None
+        self._metrics.export_state(export.name, up=up, size_bytes=size_bytes, free_bytes=free_bytes)
+
+    def _pause_s(self, state: _State) -> float:
+        in_use = self._clock.monotonic() - state.used_s < _IDLE_AFTER_S
+        return _PROBE_EVERY_S if in_use or state.error is not None else _IDLE_PROBE_EVERY_S
 
     async def _look(self, export: Export, state: _State) -> None:
         if self._leading and not state.opened:
-            await export.open()
+            await export.open()  # may take long on a large ledger; each of its calls has a limit
             state.opened = True
         try:
             async with asyncio.timeout(_PROBE_LIMIT_S):
@@ -139,7 +172,7 @@ class ExportWatch:
 
     def _failed(self, export: Export, state: _State, error: ExportError) -> None:
         if state.error is None or state.error.cause is not error.cause:
-            log.warning("export_failing", export=str(export.location), error=str(error), hint=error.hint or None)
+            log.warning("export_failing", export=export.name, error=str(error), hint=error.hint or None)
         state.error = error
         if error.cause is Cause.CHANGED:
             state.opened = False  # the root is another one: only opening tells whether it is the same export

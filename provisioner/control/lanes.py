@@ -11,8 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from provisioner.core.locations import Location
-
 
 class Parked(Exception):
     """The key's export has its share of workers; the key comes up again by itself."""
@@ -24,11 +22,11 @@ class Lanes:
     def __init__(self, workers: int, resume: Callable[[str], None]) -> None:
         self._free = workers
         self._resume = resume
-        self._busy: Counter[Location] = Counter()
-        self._waiting: dict[Location, deque[str]] = {}
+        self._busy: Counter[str] = Counter()
+        self._waiting: dict[str, deque[str]] = {}
 
     @contextmanager
-    def place(self, export: Location, key: str) -> Iterator[None]:
+    def place(self, export: str, key: str) -> Iterator[None]:
         """A place in the export's lane for as long as the key works on it. Raises Parked when there is none."""
         if not self._has_place(export):
             self._waiting.setdefault(export, deque()).append(key)
@@ -53,5 +51,5 @@ class Lanes:
             if not waiting:
                 del self._waiting[export]
 
-    def _has_place(self, export: Location) -> bool:
+    def _has_place(self, export: str) -> bool:
         return self._busy[export] < self._free

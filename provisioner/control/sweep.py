@@ -23,34 +23,42 @@ _PURGES = 4
 
 
 class Sweep:
-    """Looks at each export every minute, when it becomes usable, and when something went into its trash."""
+    """Looks at each export every minute from when it is usable, and whenever something went into its trash."""
 
     def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
         self._around = around
         self._revisit = revisit
         self._freed = freed
-        self._trash_wakeup = {export.location: asyncio.Event() for export in around.exports}
+        self._discarded: dict[Export, asyncio.Event] = {}
+        self._ready: asyncio.Queue[Export] = asyncio.Queue()
 
     def discarded(self, export: Export) -> None:
         """Something went into the export's trash."""
-        self._trash_wakeup[export.location].set()
+        if export in self._discarded:  # else its first look at the trash is still to come
+            self._discarded[export].set()
+
+    def export_ready(self, export: Export) -> None:
+        """An export is usable, or usable again."""
+        self._ready.put_nowait(export)
 
     async def run(self) -> None:
-        """Sweep and purge all exports side by side, for ever."""
+        """Sweep and purge all exports side by side, each from when it is first usable, for ever."""
         async with asyncio.TaskGroup() as group:
-            for export in self._around.exports:
-                group.create_task(self._sweep(export))
-                group.create_task(self._purge(export))
+            while True:
+                export = await self._ready.get()
+                if export not in self._discarded:
+                    self._discarded[export] = asyncio.Event()
+                    group.create_task(self._sweep(export))
+                    group.create_task(self._purge(export))
 
     # ------------------------------------------------------------------------------------------- records
 
     async def _sweep(self, export: Export) -> None:
         while True:
             try:
-                self._around.watch.check(export)
                 await self._look_through(export)
             except (ExportError, ClusterError) as exc:
-                log.debug("sweep_failed", export=str(export.location), error=str(exc))
+                log.debug("sweep_failed", export=export.name, error=str(exc))
                 await self._around.clock.sleep(2.0)
                 continue
             await self._around.clock.sleep(_EVERY_S)
@@ -64,7 +72,7 @@ class Sweep:
                     self._revisit(uid)
             elif not await self._is_finished(export, volume):
                 orphans.append(volume)
-        where = str(export.location)
+        where = export.name
         self._around.metrics.orphans.labels(where).set(len(orphans) + len(export.unreadable))
         if orphans or export.unreadable:
             some, unreadable = sorted(orphans)[:20], sorted(export.unreadable)[:20]
@@ -84,11 +92,10 @@ class Sweep:
     # ------------------------------------------------------------------------------------------- trash
 
     async def _purge(self, export: Export) -> None:
-        wakeup, where = self._trash_wakeup[export.location], str(export.location)
+        wakeup, where = self._discarded[export], export.name
         while True:
             left = 0
             try:
-                self._around.watch.check(export)
                 left = await self._empty(export, await export.trash())
             except ExportError as exc:
                 log.debug("purge_failed", export=where, error=str(exc))
@@ -101,7 +108,7 @@ class Sweep:
 
     async def _empty(self, export: Export, trash: list[str]) -> int:
         """Purge what is in the trash; returns how much of it could not be."""
-        where = str(export.location)
+        where = export.name
         gauge = self._around.metrics.trash_entries.labels(where)
         gauge.set(len(trash))
         places = asyncio.Semaphore(_PURGES)

@@ -59,9 +59,10 @@ class Term:
             around, volume_queue, volume_lanes, freed=claims.path_freed, discarded=sweep.discarded
         )
         with ExitStack() as stack:
-            for controller in (claims, volumes):
-                stack.enter_context(around.store.listening(controller.changed))
-                stack.enter_context(around.watch.listening(controller.export_ready))
+            for ready in (sweep.export_ready, claims.export_ready, volumes.export_ready):
+                stack.enter_context(around.watch.listening(ready))
+            for changed in (claims.changed, volumes.changed):
+                stack.enter_context(around.store.listening(changed))
             async with asyncio.TaskGroup() as group:
                 background = group.create_task(sweep.run())
                 workers = [

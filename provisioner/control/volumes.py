@@ -41,7 +41,10 @@ class VolumeController:
 
     def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         """A listener of the store: puts the volumes on the queue that a change can matter to."""
-        if kind == "volumes" and isinstance(after, Volume):
+        if kind == "volumes" and isinstance(after, Volume) and after.is_by(self._around.provisioner):
+            located = self._around.exports.of(after) if before is None else None
+            if located is not None:
+                self._around.watch.add(located[0])
             if not isinstance(volumes.decide(after, self._around.provisioner), Leave):
                 self._queue.add(after.name)
         elif kind == "claims" and after is None and isinstance(before, Claim):
@@ -50,9 +53,10 @@ class VolumeController:
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: what waits for its reclaim goes on."""
-        for volume in self._around.store.on_export(export.location):
-            if not isinstance(volumes.decide(volume, self._around.provisioner), Leave):
-                self._queue.add(volume.name)
+        for name in export.records:
+            volume = self._around.store.volumes.get(name)
+            if volume is not None and not isinstance(volumes.decide(volume, self._around.provisioner), Leave):
+                self._queue.add(name)
 
     async def reconcile(self, name: str) -> Backoff | None:
         """Bring one volume to where it should be."""
@@ -75,30 +79,25 @@ class VolumeController:
             return FAILED
 
     async def _set_finalizer(self, volume: Volume, *, present: bool) -> None:
-        located = self._located(volume)
+        located = self._around.exports.of(volume)
         if present and (located is None or volume.name not in located[0].records):
             return  # a volume that says it is ours, and of which our ledger knows nothing
         await self._around.cluster.set_finalizer(volume, names.FINALIZER, present=present)
 
-    def _located(self, volume: Volume) -> tuple[Export, Path] | None:
-        nfs = volume.spec.nfs
-        return None if nfs is None else self._around.exports.holding(nfs.server, nfs.path)
-
     # ------------------------------------------------------------------------------------------- reclaiming
 
     async def _reclaim(self, volume: Volume) -> Backoff | None:
-        located = self._located(volume)
+        located = self._around.exports.of(volume)
         if located is None:
-            return self._deny(volume, "it lies on no export that this provisioner serves; add it with --export")
+            return self._deny(volume, "it lies on no export that this provisioner serves; nothing is touched")
         export, path = located
         began_s = self._around.clock.monotonic()
         try:
-            self._around.watch.check(export)
-            with self._lanes.place(export.location, volume.name):
+            with self._lanes.place(export.name, volume.name):
+                await self._around.watch.usable(export)
                 return await self._reclaim_on(volume.name, export, path, began_s)
         except ExportError as exc:
-            hint = f"; {exc.hint}" if exc.hint else ""
-            self._deny(volume, f"export {export.location}: {exc.cause.value}{hint}", error=str(exc))
+            self._deny(volume, exc.told_of(export.name), error=str(exc))
             return FAILED
 
     async def _reclaim_on(self, name: str, export: Export, path: Path, began_s: float) -> Backoff | None:
@@ -111,7 +110,7 @@ class VolumeController:
         evidence = Evidence(
             volume=volume,
             claim=await cluster.get_claim(reference.namespace, reference.name) if reference else None,
-            export=export.location,
+            export=export.name,
             export_id=export.id,
             path=path,
             record=export.records.get(name),

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from provisioner.core import names, quantities
+from provisioner.core import mount_options, names, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
+from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, parse
 from provisioner.core.records import Record, encode
@@ -64,6 +65,7 @@ class Provision:
 
     volume: str
     export: Location
+    mount_options: MountOptions
     record: Record
     access: Access
     adopt: bool
@@ -140,6 +142,7 @@ def _plan(view: ClaimView) -> Decision:
         if quantities.parse_bytes(claim.requested) <= 0:
             return Refuse(f"the requested size {claim.requested!r} is not above zero")
         parameters = parse(storage_class.parameters)
+        options = mount_options.parse(storage_class.mount_options)
         name = names.volume_name(claim.uid)
         path = parameters.template.render(claim, name)
         record = _record(view, storage_class, parameters, path)
@@ -156,6 +159,7 @@ def _plan(view: ClaimView) -> Decision:
     return _path_conflict(view, export, path) or Provision(
         volume=name,
         export=export,
+        mount_options=options,
         record=record,
         access=parameters.access,
         adopt=parameters.adopt,

@@ -28,8 +28,8 @@ class Expansion:
     finish: dict[str, object]
 
 
-def decide(claim: Claim, volume: Volume | None, provisioner: str) -> Expansion | None:
-    """The expansion that a claim asks for, or None.
+def decide(claim: Claim, volume: Volume | None, provisioner: str, now: str) -> Expansion | None:
+    """The expansion that a claim asks for, or None; `now` is UTC, RFC 3339.
 
     The class's allowVolumeExpansion is not looked at: the API server has, and the class may be gone by now.
     """
@@ -49,7 +49,7 @@ def decide(claim: Claim, volume: Volume | None, provisioner: str) -> Expansion |
     marked = is_marked(claim) and claim.status.allocated_resources.get("storage") == size
     return Expansion(
         size=size,
-        mark=None if marked else _mark(size),
+        mark=None if marked else _mark(size, now),
         grow=None if grown else {"spec": {"capacity": {"storage": size}}},
         finish=_finish(size),
     )
@@ -60,15 +60,16 @@ def is_marked(claim: Claim) -> bool:
     return "storage" in claim.status.allocated_resource_statuses
 
 
-def failed(message: str) -> dict[str, object]:
+def failed(message: str, now: str) -> dict[str, object]:
     """The status patch that tells of a refused expansion."""
-    return {"status": {"conditions": [{"type": "ControllerResizeError", "status": "True", "message": message}]}}
+    error = {"type": "ControllerResizeError", "status": "True", "message": message, "lastTransitionTime": now}
+    return {"status": {"conditions": [error]}}
 
 
-def _mark(size: str) -> dict[str, object]:
+def _mark(size: str, now: str) -> dict[str, object]:
     return {
         "status": {
-            "conditions": [{"type": "Resizing", "status": "True"}],
+            "conditions": [{"type": "Resizing", "status": "True", "lastTransitionTime": now}],
             "allocatedResources": {"storage": size},
             "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
         }

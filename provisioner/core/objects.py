@@ -121,6 +121,7 @@ class VolumeSpec(Struct, frozen=True, rename="camel", gc=False):
     capacity: dict[str, str] = field(default_factory=dict)
     nfs: NfsSource | None = None
     claim_ref: ClaimRef | None = None
+    mount_options: tuple[str, ...] = ()
     persistent_volume_reclaim_policy: str = "Retain"
     storage_class_name: str = ""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from provisioner.core import names
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.records import OnDelete, Record
 
@@ -73,7 +73,7 @@ class Evidence:
     volume: Volume
     claim: Claim | None
     """The claim that has the name in the volume's claimRef now, if any."""
-    export: Location
+    export: str
     export_id: str
     path: Path
     """The volume's directory below the export's root."""

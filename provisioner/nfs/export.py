@@ -47,8 +47,9 @@ _PRIVATE = Access(mode=0o700)
 class LedgeredExport:
     """The `Export` port over a `Tree`."""
 
-    def __init__(self, location: Location, tree: Tree) -> None:
+    def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
         self._location = location
+        self._name = name or str(location)
         self._tree = tree
         self._ledger = Ledger()
         self._id = ""
@@ -57,6 +58,11 @@ class LedgeredExport:
     def location(self) -> Location:
         """Where the export is, as volumes name it."""
         return self._location
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self._name
 
     @property
     def id(self) -> str:
@@ -168,7 +174,7 @@ class LedgeredExport:
         self._ledger.read({volume: target}, pending=True)
         held = self._ledger.records.get(volume)
         if held is None:
-            raise PathTaken(f"the ledger of export {self._location} has an unreadable record of volume {volume}")
+            raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
         return held
 
     def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
@@ -176,7 +182,7 @@ class LedgeredExport:
         if holder is not None and holder != adopt_from:
             held = self._ledger.records[holder]
             raise PathTaken(
-                f"directory {record.directory!r} is taken: by the ledger of export {self._location}, volume {holder}"
+                f"directory {record.directory!r} is taken: by the ledger of export {self._name}, volume {holder}"
                 f" has {held.directory!r}; make the class's pathPattern unique, for instance with ${{.PV.name}}"
             )
 
@@ -205,7 +211,7 @@ class LedgeredExport:
         if fresh:
             await self._withdraw(volume)
         raise AlreadyThere(
-            f"directory {held.directory!r} exists on export {self._location}, and no record lets this claim have it:"
+            f"directory {held.directory!r} exists on export {self._name}, and no record lets this claim have it:"
             " move it away, or choose another pathPattern"
         )
 
@@ -284,10 +290,11 @@ class LedgeredExport:
         directory = _PENDING if volume in self._ledger.pending else _VOLUMES
         try:
             agrees = decode(await self._tree.read_symlink((*directory, volume))) == known
-        except InvalidRecord:
+        except (InvalidRecord, PathMissing):
             agrees = False
         if not agrees:
-            raise ExportError(Cause.CHANGED, f"its record of volume {volume} is not what it was")
+            hint = f"nothing is touched; compare {'/'.join(directory)}/{volume} on the export with the volume"
+            raise ExportError(Cause.RECORD, f"the record of volume {volume} is not what it was", hint=hint)
         return known.path
 
     async def forget(self, volume: str) -> None:

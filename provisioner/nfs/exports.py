@@ -1,19 +1,32 @@
-"""The exports that we serve, by location."""
+"""The exports that we serve: those mounted for us by location, all others by location and port, as we meet them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from provisioner.core.locations import Location, Path
+from provisioner.core import mount_options, names
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location, Path, location
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.objects import NfsSource, Volume
 from provisioner.ports import Cause, Export, ExportError
 
+Reach = Callable[[Location, MountOptions], Export]
+"""Makes the export that is reached by our own client. Raises InvalidSettings."""
 
-class ConfiguredExports:
-    """The `Exports` port over a fixed set: those of `--export` and of NFS_SERVER and NFS_PATH."""
 
-    def __init__(self, exports: Mapping[Location, Export], default: Location | None) -> None:
-        self._exports = dict(exports)
+class ServedExports:
+    """The `Exports` port.
+
+    One export is one object, whichever class or volume names it, so that it has one ledger in memory. Two servers that
+    differ in nothing but their port are two.
+    """
+
+    def __init__(self, mounted: Mapping[Location, Export], default: Location | None, reach: Reach) -> None:
+        self._mounted = dict(mounted)
         self._default = default
+        self._reach = reach
+        self._direct: dict[tuple[Location, int | None], Export] = {}
 
     @property
     def default(self) -> Location | None:
@@ -21,22 +34,47 @@ class ConfiguredExports:
         return self._default
 
     def __iter__(self) -> Iterator[Export]:
-        """All exports."""
-        return iter(self._exports.values())
+        """All exports, configured or met so far."""
+        return iter([*self._mounted.values(), *self._direct.values()])
 
-    def at(self, location: Location) -> Export:
-        """The export at a location. Raises ExportError(NOT_CONFIGURED) with what to change."""
-        try:
-            return self._exports[location]
-        except KeyError:
-            hint = f"add --export {location}=DIRECTORY, where DIRECTORY is where it is mounted"
-            raise ExportError(Cause.NOT_CONFIGURED, str(location), hint=hint) from None
+    def at(self, location: Location, options: MountOptions) -> Export:
+        """The export at a location. Raises ExportError with a hint where it cannot be reached as the options say."""
+        mounted = self._mounted.get(location)
+        if mounted is not None:
+            return mounted
+        if options.kerberos:
+            hint = f"we do not speak Kerberos: have it mounted for us, and give --export {location}=DIRECTORY"
+            raise ExportError(Cause.KERBEROS, hint=hint)
+        key = (location, options.port)
+        if key not in self._direct:
+            try:
+                self._direct[key] = self._reach(location, options)
+            except InvalidSettings as exc:
+                raise ExportError(Cause.VERSION, hint=str(exc)) from exc
+        return self._direct[key]
 
-    def holding(self, server: str, path: str) -> tuple[Export, Path] | None:
-        """The export that an absolute path on a server lies on, the deepest one where they nest."""
+    def of(self, volume: Volume) -> tuple[Export, Path] | None:
+        """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off."""
+        source = volume.spec.nfs
+        if source is None:
+            return None
+        return self._of_mounted(source) or self._of_direct(volume, source)
+
+    def _of_mounted(self, source: NfsSource) -> tuple[Export, Path] | None:
         found: tuple[Export, Path] | None = None
-        for location, export in self._exports.items():
-            below = location.relative(server, path)
+        for where, export in self._mounted.items():
+            below = where.relative(source.server, source.path)
             if below is not None and (found is None or len(below) < len(found[1])):
-                found = export, below
+                found = export, below  # the deepest one where they nest
         return found
+
+    def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, Path] | None:
+        directory = volume.metadata.annotations.get(names.DIRECTORY, "")
+        root = source.path.removesuffix(f"/{directory}")
+        if not directory or root == source.path:
+            return None
+        try:
+            export = self.at(location(source.server, root or "/"), mount_options.parse(volume.spec.mount_options))
+        except (InvalidSettings, ExportError):
+            return None
+        return export, tuple(directory.split("/"))

@@ -63,7 +63,7 @@ class Metrics:
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
 
-    def export_state(self, export: str, up: bool, size_bytes: int | None, free_bytes: int | None) -> None:
+    def export_state(self, export: str, *, up: bool, size_bytes: int | None, free_bytes: int | None) -> None:
         """What the last probe of an export found; sizes are None while it never answered."""
         self._export_up.labels(export).set(up)
         if size_bytes is not None and free_bytes is not None:

@@ -1,0 +1,348 @@
+"""NFSv4.0, 4.1 and 4.2 (RFC 7530, 8881, 7862): an operation of a tree is one compound.
+
+A compound stops at the first operation that fails, and says which that was: the position tells what was missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+
+from provisioner.core.locations import Path
+from provisioner.nfs.direct import errors
+from provisioner.nfs.direct.attempt import Attempt
+from provisioner.nfs.direct.client import PARENT_MODE, Place, Removal
+from provisioner.nfs.direct.connection import Connection
+from provisioner.nfs.direct.errors import Lost
+from provisioner.nfs.direct.session import Compounds, Sessionless, Sessions
+from provisioner.nfs.protocol import nfs4
+from provisioner.nfs.protocol import nfs4_attributes as attributes4
+from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
+from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
+from provisioner.ports import Access, Cause, EntryType, ExportError, PathExists, PathMissing, Space
+
+# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, eight at most.
+_OVERHEAD_OPERATIONS = 3
+_OVERHEAD_OF_PATHS = 8
+_NAMES_A_CALL = 48
+_OPERATIONS_A_LINK = 3
+_LINK_BYTES = 4096 + 64
+_PAGE_OVERHEAD_BYTES = 1024
+
+Operations = tuple[Operation[object], ...]
+
+
+class Client4:
+    """See `Client`."""
+
+    def __init__(self, connection: Connection, minor: int) -> None:
+        self.version = f"4.{minor}"
+        self._connection = connection
+        self._compounds: Compounds = Sessions(connection, minor) if minor else Sessionless(connection)
+
+    @property
+    def names_a_call(self) -> int:
+        """See Client."""
+        return min(_NAMES_A_CALL, self._compounds.limits.operations - _OVERHEAD_OPERATIONS)
+
+    async def greet(self, attempt: Attempt) -> None:
+        """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
+        answer = await self._run(attempt, nfs4.putrootfh())
+        if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
+            raise errors.version_missing(self._server, self.version, nfs4.status_name(answer.status))
+
+    async def root(self, attempt: Attempt, path: Path) -> Found:
+        """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
+        getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
+        answer = await self._run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path), getfh, getattr_)
+        absolute = "/" + "/".join(path)
+        if answer.status != Status.NFS4_OK:
+            refusal = errors.refused4(answer.status, absolute, self._connection.identity)
+            reserved = self._connection.reserved_port
+            if isinstance(refusal, PathMissing):
+                raise errors.no_such_export(self._server, absolute, reserved_port=reserved)
+            if refusal.cause is Cause.DENIED:
+                detail = nfs4.status_name(answer.status)
+                raise errors.not_let_in(self._server, absolute, reserved_port=reserved, detail=detail)
+            raise refusal
+        return _found(answer[getfh], answer[getattr_], absolute)
+
+    async def look_up(self, attempt: Attempt, place: Place) -> Found:
+        """LOOKUPs, GETFH, GETATTR."""
+        place = await self._near(attempt, place)
+        getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
+        answer = await self._complete(attempt, place, *_down(place), getfh, getattr_)
+        return _found(answer[getfh], answer[getattr_], str(place))
+
+    async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """LOOKUPs of the parents, CREATE, SETATTR; where a parent is missing, CREATE of all from there on."""
+        place = await self._near(attempt, place, make=True)
+        there = len(place.path) - 1
+        for tries in itertools.count():
+            if there == len(place.path):
+                await self.set_access(attempt, place, access)
+                return
+            answer = await self._make(attempt, place, access, there)
+            if answer.status == Status.NFS4_OK:
+                return
+            refusal = self._refusal(answer.status, place)
+            there = _found_there(answer.completed - 1, refusal, there, len(place.path))
+            # Each try settles a parent, unless others make and remove them as fast as we look.
+            if refusal.cause is Cause.NOT_YET or tries > len(place.path):
+                await attempt.pause(refusal)
+
+    async def _make(self, attempt: Attempt, place: Place, access: Access, there: int) -> Answer:
+        """Go down the components that are there, and make the others."""
+        *parents, name = place.path[there:]
+        down = _down(Place(place.handle, place.path[:there]))
+        mode = PARENT_MODE if access.mode is None else access.mode
+        return await self._run(
+            attempt,
+            *down,
+            *(nfs4.create_directory(parent, _PARENT_ATTRIBUTES) for parent in parents),
+            nfs4.create_directory(name, attributes4.settable(mode=mode)),
+            *_setattr(access),
+        )
+
+    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """VERIFY that it is a directory, SETATTR."""
+        place = await self._near(attempt, place)
+        await self._complete(attempt, place, *_down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
+
+    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
+        """One compound to see that the source is of that kind and the target free, one for the RENAME itself."""
+        source, target = await self._near(attempt, source), await self._near(attempt, target)
+        await self._require_free(attempt, source, target, kind)
+        operations = (
+            *_down(source.parent),
+            nfs4.savefh(),
+            nfs4.lookup(source.name),
+            nfs4.verify(_OF_TYPE[kind]),
+            *_down(target.parent),
+            nfs4.rename(source.name, target.name),
+        )
+        answer = await self._run(attempt, *operations)
+        if answer.status in (Status.NFS4ERR_EXIST, Status.NFS4ERR_NOTEMPTY):
+            raise PathExists(str(target))
+        self._require(answer, source)
+
+    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+        """VERIFY that it is a directory, REMOVE: NFSv4 has one REMOVE for everything."""
+        await self._remove(attempt, place, "directory")
+
+    async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
+        """CREATE of a symlink."""
+        place = await self._near(attempt, place)
+        create = nfs4.create_symlink(place.name, target, attributes4.settable(mode=0o777))
+        answer = await self._run(attempt, *_down(place.parent), create)
+        if answer.status == Status.NFS4ERR_NOENT:
+            raise PathMissing(str(place.parent))
+        self._require(answer, place)
+
+    async def read_symlink(self, attempt: Attempt, place: Place) -> str:
+        """READLINK, which answers NFS4ERR_INVAL or WRONG_TYPE for anything else (RFC 8881 section 18.24.3)."""
+        place = await self._near(attempt, place)
+        readlink = nfs4.readlink()
+        answer = await self._run(attempt, *_down(place), readlink)
+        if answer.status != Status.NFS4_OK:
+            raise self._refusal(_of_readlink(answer.status), place)
+        return answer[readlink]
+
+    async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
+        """VERIFY that it is a symlink, REMOVE."""
+        await self._remove(attempt, place, "symlink")
+
+    async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
+        """LOOKUP, READLINK and back to the directory for each name; after one that is gone, a compound for the rest."""
+        directory = await self._near(attempt, directory)
+        limits = self._compounds.limits
+        room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_A_LINK
+        batch = max(1, min(room, limits.response_bytes // _LINK_BYTES))
+        targets: dict[str, str] = {}
+        rest = list(names)
+        while rest:
+            now = rest[:batch]
+            readlinks = [nfs4.readlink() for _ in now]
+            operations = [*_down(directory), nfs4.savefh()]
+            for name, readlink in zip(now, readlinks, strict=True):
+                operations += (nfs4.lookup(name), readlink, nfs4.restorefh())
+            answer = await self._run(attempt, *operations)
+            done, within = divmod(answer.completed - len(directory.path) - 2, _OPERATIONS_A_LINK)
+            if done < 0:
+                raise self._refusal(answer.status, directory)
+            targets.update({name: answer[link] for name, link in zip(now[:done], readlinks, strict=False)})
+            if answer.status == Status.NFS4ERR_NOENT and within == 0:
+                done += 1
+            elif answer.status != Status.NFS4_OK:
+                raise self._refusal(_of_readlink(answer.status), Place(directory.handle, (*directory.path, now[done])))
+            rest = rest[done:]
+        return targets
+
+    async def read_directory(
+        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+    ) -> DirectoryPage:
+        """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
+        place = await self._near(attempt, place)
+        size_bytes = min(size_bytes, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
+        readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
+        page = (await self._complete(attempt, place, *_down(place), readdir))[readdir]
+        if all(entry.handle and entry.attributes for entry in page.entries):
+            return page
+        entries: list[DirectoryEntry] = []
+        for entry in page.entries:
+            try:
+                found = await self.look_up(attempt, Place(place.handle, (*place.path, entry.name)))
+            except PathMissing:
+                continue
+            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes))
+        return DirectoryPage(tuple(entries), page.next)
+
+    async def remove_names(
+        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+    ) -> Removal:
+        """REMOVEs in one compound. NFSv4 does not ask which kind a name is; a directory that holds something stays."""
+        answer = await self._run(attempt, nfs4.putfh(directory), *map(nfs4.remove, names))
+        if answer.status == Status.NFS4_OK:
+            return Removal(len(names))
+        removed = max(0, answer.completed - 1)
+        return Removal(removed, self._refusal(answer.status, Place(directory, (names[removed],))))
+
+    async def space(self, attempt: Attempt, root: bytes) -> Space:
+        """GETATTR of what the filesystem has (RFC 8881 section 5.8.2)."""
+        getattr_ = nfs4.getattr(*attributes4.SPACE)
+        answer = await self._complete(attempt, Place(root), nfs4.putfh(root), getattr_)
+        return answer[getattr_].space
+
+    def close(self) -> None:
+        """See Client."""
+        self._connection.close()
+
+    @property
+    def _server(self) -> str:
+        return self._connection.endpoint.server
+
+    async def _remove(self, attempt: Attempt, place: Place, kind: EntryType) -> None:
+        place = await self._near(attempt, place)
+        await self._complete(
+            attempt,
+            place,
+            *_down(place.parent),
+            nfs4.savefh(),
+            nfs4.lookup(place.name),
+            nfs4.verify(_OF_TYPE[kind]),
+            nfs4.restorefh(),
+            nfs4.remove(place.name),
+        )
+
+    async def _near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
+        """The same place, near enough for one compound: a long path is walked, or made, in several."""
+        depth = (self._compounds.limits.operations - _OVERHEAD_OF_PATHS) // 2
+        while len(place.path) > depth:
+            upper = Place(place.handle, place.path[:depth])
+            try:
+                found = await self.look_up(attempt, upper)
+            except PathMissing:
+                if not make:
+                    raise
+                with contextlib.suppress(PathExists):
+                    await self.make_directory(attempt, upper, Access(mode=PARENT_MODE))
+                continue
+            place = Place(found.handle, place.path[depth:])
+        return place
+
+    async def _require_free(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
+        """Look at both ends of a RENAME: the compound must fail at the very last LOOKUP, that of the target."""
+        to_source = (*_down(source), nfs4.verify(_OF_TYPE[kind]))
+        answer = await self._run(attempt, *to_source, *_down(target))
+        if answer.status == Status.NFS4_OK:
+            raise PathExists(str(target))
+        if answer.completed < len(to_source):
+            raise self._refusal(answer.status, source)
+        last = len(to_source) + len(target.path)
+        if answer.status != Status.NFS4ERR_NOENT or answer.completed < last:
+            raise self._refusal(answer.status, target.parent)
+
+    async def _complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
+        """Run a compound of which all must go well."""
+        answer = await self._run(attempt, *operations)
+        self._require(answer, place)
+        return answer
+
+    def _require(self, answer: Answer, place: Place) -> None:
+        if answer.status != Status.NFS4_OK:
+            raise self._refusal(answer.status, place)
+
+    def _refusal(self, status: int, place: Place) -> ExportError:
+        return errors.refused4(status, str(place), self._connection.identity)
+
+    async def _run(self, attempt: Attempt, *operations: Operation[object]) -> Answer:
+        """Run a compound; again after a while when the server asks for it and nothing was changed, and again at once
+
+        when the connection ended under a compound that changes nothing.
+        """
+        changes = any(operation.changes for operation in operations)
+        lost = False
+        while True:
+            try:
+                answer = await self._compounds.run(attempt, operations)
+            except Lost:
+                if changes or lost:
+                    raise
+                lost = True
+                continue
+            if errors.CAUSES4.get(_known(answer.status)) is not Cause.NOT_YET or answer.changed:
+                return answer
+            await attempt.pause(self._refusal(answer.status, Place(b"")))
+
+
+_OF_TYPE: dict[EntryType, bytes] = {
+    "directory": attributes4.of_type(attributes4.NF4DIR),
+    "symlink": attributes4.of_type(attributes4.NF4LNK),
+}
+_PARENT_ATTRIBUTES = attributes4.settable(mode=PARENT_MODE)
+
+
+def _down(place: Place) -> Operations:
+    """PUTFH, and a LOOKUP for each component."""
+    return (nfs4.putfh(place.handle), *map(nfs4.lookup, place.path))
+
+
+def _found_there(failed: int, refusal: ExportError, there: int, length: int) -> int:
+    """How many components of a path are there, after an attempt to make it from component `there` on.
+
+    `failed` is the component whose LOOKUP or CREATE failed, `length` for the SETATTR after them. Raises the refusal
+    where another attempt would not help.
+    """
+    if isinstance(refusal, PathMissing) and 0 <= failed < there:
+        return failed
+    if isinstance(refusal, PathExists) and there <= failed < length - 1:
+        return failed + 1  # Somebody made this parent meanwhile.
+    if refusal.cause is Cause.NOT_YET:
+        return failed
+    raise refusal
+
+
+def _setattr(access: Access) -> Operations:
+    """SETATTR, or nothing where there is nothing to set. One SETATTR sets the owner before the mode."""
+    if access.mode is None and access.uid is None and access.gid is None:
+        return ()
+    return (nfs4.setattr(attributes4.settable(mode=access.mode, uid=access.uid, gid=access.gid)),)
+
+
+def _found(handle: bytes, fattr4: attributes4.Fattr4, what: str) -> Found:
+    if fattr4.attributes is None:
+        raise ExportError(Cause.OTHER, f"{what}: the server gives it no type")
+    return Found(handle, fattr4.attributes)
+
+
+def _of_readlink(status: int) -> int:
+    """NFSv4.0 has NFS4ERR_INVAL for what is no symlink, where 4.1 has NFS4ERR_WRONG_TYPE."""
+    return Status.NFS4ERR_WRONG_TYPE if status == Status.NFS4ERR_INVAL else status
+
+
+def _known(status: int) -> Status:
+    return Status(status) if status in _STATUSES else Status.NFS4ERR_SERVERFAULT
+
+
+_STATUSES = frozenset(Status)

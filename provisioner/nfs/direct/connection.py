@@ -1,0 +1,129 @@
+"""The connection to one program of a server for as long as we need it: made on demand, made again when it died."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+from provisioner.nfs.direct import errors
+from provisioner.nfs.direct.attempt import Attempt
+from provisioner.nfs.direct.dial import Endpoint, dial
+from provisioner.nfs.direct.errors import Lost
+from provisioner.nfs.direct.slots import Slots, SlotsClosed
+from provisioner.nfs.direct.wire import Wire
+from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Identity, Procedure
+from provisioner.ports import ExportError
+
+T = TypeVar("T")
+
+FIRST_BACK_OFF_S = 0.1
+LONGEST_BACK_OFF_S = 5.0
+
+
+class Connection:
+    """Calls to one program, many in flight on one TCP connection.
+
+    While it cannot be made, the next try waits a back-off of 0.1 to 5 s, and calls in between fail at once with what
+    was wrong: whoever has other servers to care for must not wait for this one.
+    """
+
+    def __init__(self, endpoint: Endpoint, identity: Identity, *, timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self.identity = identity
+        self._credential = identity.credential()
+        self._timeout_s = timeout_s
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire] | None = None
+        self._failure: ExportError | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+
+    @property
+    def reserved_port(self) -> bool:
+        """Whether the connection comes, or last came, from a source port below 1024."""
+        return self._wire is not None and self._wire.reserved
+
+    async def call(self, attempt: Attempt, procedure: Procedure[T]) -> T:
+        """One call, when not too many are in flight. Raises ExportError, and what the procedure's result raises."""
+        while True:
+            wire = await self.wire()
+            try:
+                slot = await wire.slots.take()
+            except SlotsClosed:
+                continue
+            return await self.exchange(wire, attempt, procedure, functools.partial(_give_back, wire.slots, slot))
+
+    async def exchange(
+        self,
+        wire: Wire,
+        attempt: Attempt,
+        procedure: Procedure[T],
+        on_settled: Callable[[T | None], None] | None = None,
+    ) -> T:
+        """One call on this very TCP connection. Raises Lost when it ends before the answer."""
+        pending = wire.send(procedure, self._credential, on_settled)
+        if procedure.changes:
+            attempt.note(pending)
+        try:
+            return await pending.answer
+        except CallRejected as exc:
+            raise errors.call_rejected(exc, self.endpoint.server, procedure.version) from exc
+        except CredentialRejected as exc:
+            raise errors.credential_rejected(exc, self.endpoint.server, reserved_port=wire.reserved) from exc
+
+    async def wire(self) -> Wire:
+        """The TCP connection, made anew where the last one has ended; all who need it wait for the same try."""
+        if self._wire is not None and not self._wire.closed:
+            return self._wire
+        if self._connecting is None:
+            self._look_back()
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._connected)
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if connecting.cancelled():
+                raise Lost(f"{self.endpoint.server}: the connection was closed") from None
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection; a later call makes a new one."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._wire is not None:
+            self._wire.close()
+
+    async def _connect(self) -> Wire:
+        return await dial(self.endpoint, self._timeout_s)
+
+    def _connected(self, task: asyncio.Task[Wire]) -> None:
+        self._connecting = None
+        if task.cancelled():
+            return
+        exc = task.exception()
+        if exc is None:
+            self._wire = task.result()
+        elif isinstance(exc, ExportError):
+            self._fail(exc)
+
+    def _look_back(self) -> None:
+        """Raise what was wrong last time while the back-off lasts."""
+        last, self._wire = self._wire, None
+        if last is not None and last.answered:
+            self._failure, self._failures = None, 0
+        elif last is not None:
+            self._fail(last.reason)
+        if self._failure is not None and asyncio.get_running_loop().time() < self._retry_at:
+            raise ExportError(self._failure.cause, self._failure.detail, hint=self._failure.hint)
+
+    def _fail(self, exc: ExportError) -> None:
+        back_off_s = min(FIRST_BACK_OFF_S * 2**self._failures, LONGEST_BACK_OFF_S)
+        self._failure, self._failures = exc, min(self._failures + 1, 16)
+        self._retry_at = asyncio.get_running_loop().time() + back_off_s
+
+
+def _give_back(slots: Slots, slot: int, _: object) -> None:
+    slots.give(slot)

@@ -1,0 +1,123 @@
+"""Making a TCP connection to a server: its name, the port, and a source port below 1024 where we may have one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import random
+import socket
+from dataclasses import dataclass
+
+from provisioner.nfs.direct import errors
+from provisioner.nfs.direct.errors import Lost
+from provisioner.nfs.direct.wire import Wire
+from provisioner.nfs.protocol import portmap, rpc
+from provisioner.ports import Cause, ExportError
+
+RESERVED_PORTS = range(512, 1024)
+RESERVED_TRIES = 32
+_ANY_PORT = 0
+
+# A dead machine is noticed within 15 s: recovery must not wait for TCP's own quarter of an hour.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 6),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A program on a server. Without a port the port mapper is asked, and `usual_port` taken where there is none."""
+
+    server: str
+    port: int | None
+    program: int
+    version: int
+    usual_port: int | None = None
+
+
+async def dial(endpoint: Endpoint, timeout_s: float) -> Wire:
+    """A connection to the program, its name looked up anew. Raises ExportError(UNREACHABLE) with what to do."""
+    port = endpoint.port or endpoint.usual_port or portmap.PORT
+    try:
+        async with asyncio.timeout(timeout_s):
+            if endpoint.port is None:
+                port = await _mapped_port(endpoint)
+            return await _connect(endpoint.server, port)
+    except TimeoutError as exc:
+        hint = errors.silent_hint(endpoint.server, port)
+        raise ExportError(Cause.UNREACHABLE, f"no connection within {timeout_s:g} s", hint=hint) from exc
+
+
+async def _mapped_port(endpoint: Endpoint) -> int:
+    """The program's port by the port mapper (RFC 1833)."""
+    try:
+        wire = await _connect(endpoint.server, portmap.PORT)
+        try:
+            port = await wire.send(portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL).answer
+        finally:
+            wire.close()
+    except (ExportError, rpc.CallRejected, rpc.CredentialRejected) as exc:
+        if endpoint.usual_port is not None:
+            return endpoint.usual_port
+        if isinstance(exc, ExportError) and not isinstance(exc, Lost):
+            raise
+        raise ExportError(Cause.UNREACHABLE, f"port mapper of {endpoint.server}: {exc}") from exc
+    if not port:
+        detail = f"program {endpoint.program} is not registered with the port mapper"
+        raise errors.version_missing(endpoint.server, str(endpoint.version), detail)
+    return port
+
+
+async def _connect(server: str, port: int) -> Wire:
+    """Try the server's addresses in turn, as getaddrinfo orders them (RFC 6724)."""
+    loop = asyncio.get_running_loop()
+    try:
+        addresses = await loop.getaddrinfo(server, port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise errors.dial_failed(exc, server, port) from exc
+    failure: OSError = OSError("it has no address")
+    for family, _, _, _, address in addresses:
+        try:
+            sock, reserved = await _connected(family, address)
+        except OSError as exc:
+            failure = exc
+            continue
+        _, wire = await loop.create_connection(functools.partial(Wire, server, port, reserved=reserved), sock=sock)
+        return wire
+    raise errors.dial_failed(failure, server, port) from failure
+
+
+async def _connected(family: int, address: tuple[object, ...]) -> tuple[socket.socket, bool]:
+    """A connected socket, and whether its source port is below 1024. Raises OSError."""
+    for source_port in random.sample(RESERVED_PORTS, RESERVED_TRIES):
+        try:
+            return await _connected_from(source_port, family, address), True
+        except OSError as exc:
+            if exc.errno in (errno.EACCES, errno.EPERM):
+                break
+            if exc.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                raise
+    return await _connected_from(_ANY_PORT, family, address), False
+
+
+async def _connected_from(source_port: int, family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    with contextlib.ExitStack() as stack:
+        stack.callback(sock.close)
+        sock.setblocking(False)
+        for level, option, value in _KEEPALIVE:
+            sock.setsockopt(level, option, value)
+        if source_port != _ANY_PORT:
+            # A port serves connections to several servers at once, and again right after one has ended (tcp(7)).
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("", source_port))
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        stack.pop_all()
+    return sock

@@ -1,0 +1,320 @@
+"""The `Tree` of an export that we speak to ourselves.
+
+An operation whose time is up, or whose connection was lost, has an unknown outcome. What it sent stays on the books of
+its connection (see `wire`): until the server has answered it or the connection has ended, another operation that would
+change the same path is refused with Cause.BUSY. No connection is dropped for one slow call: that would throw away the
+answers to all others, and the server would go on with what it has read all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from provisioner.core.locations import Location, Path
+from provisioner.nfs.direct import errors
+from provisioner.nfs.direct.attempt import Attempt, Sent
+from provisioner.nfs.direct.client import Client, Place
+from provisioner.nfs.direct.purge import Purge
+from provisioner.nfs.direct.servers import NFS_PORT, Address, Servers
+from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
+from provisioner.ports import Access, Cause, Entry, EntryType, ExportError, PathExists, PathMissing, Space
+
+T = TypeVar("T")
+Observe = Callable[[str, float], None]
+Operation = Callable[[Attempt, Client, Place], Awaitable[T]]
+
+PAGE_BYTES = 64 << 10
+SMALL_PAGE_BYTES = 4 << 10
+LINK_READERS = 16
+LINKS_A_BATCH = 32
+
+
+class DirectTree:
+    """A `Tree` over NFS; docstrings are the port's.
+
+    `version` is what `nfsvers=` says (None: the best that the server has), `port` and `mount_port` are `port=` and
+    `mountport=`. The connection is that of `servers`, shared with all trees of the same server. `observe` is told the
+    name and the seconds of each step, failed ones too. Raises InvalidSettings for an unknown version.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        servers: Servers,
+        *,
+        version: str | None = None,
+        port: int | None = None,
+        mount_port: int | None = None,
+        observe: Observe | None = None,
+    ) -> None:
+        self._location = location
+        self._servers = servers
+        self._address = Address(location.server, version, port, mount_port)
+        self._server = servers.acquire(self._address)
+        self._timeout_s = servers.timeout_s
+        self._observe = observe
+        self._root: tuple[Client, Found] | None = None
+        self._reaching = asyncio.Lock()
+        self._pinned = ""
+        self._unsettled: dict[Path, list[Sent]] = {}
+        self._closed = False
+
+    async def root_id(self) -> str:
+        """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
+
+        async def look_up(attempt: Attempt) -> str:
+            client = await self._server.client(attempt)
+            root = await client.root(attempt, self._location.components)
+            self._root = client, root
+            return _id(root)
+
+        return await self._limited("root_id", look_up)
+
+    def pin(self, root_id: str) -> None:
+        """See `Tree`. It costs no call: an operation goes by the root's file handle, and that is what is compared."""
+        self._pinned = root_id
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+        if not path:
+            raise PathExists("the export's root")
+
+        async def make(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.make_directory(attempt, place, access)
+
+        await self._run("make_directory", path, make, changes=(path,))
+
+    async def set_access(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+
+        async def set_access(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.set_access(attempt, place, access)
+
+        await self._run("set_access", path, set_access, changes=(path,))
+
+    async def rename(self, source: Path, target: Path) -> None:
+        """See `Tree`."""
+        await self._rename("rename", source, target, "directory")
+
+    async def remove_directory(self, path: Path) -> None:
+        """See `Tree`."""
+
+        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.remove_directory(attempt, place)
+
+        await self._run("remove_directory", _below_root(path), remove, changes=(path,))
+
+    async def make_symlink(self, path: Path, target: str) -> None:
+        """See `Tree`."""
+
+        async def make(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.make_symlink(attempt, place, _encodable(target))
+
+        await self._run("make_symlink", _below_root(path), make, changes=(path,))
+
+    async def move_symlink(self, source: Path, target: Path) -> None:
+        """See `Tree`."""
+        await self._rename("move_symlink", source, target, "symlink")
+
+    async def read_symlink(self, path: Path) -> str:
+        """See `Tree`."""
+
+        async def read(attempt: Attempt, client: Client, place: Place) -> str:
+            return await client.read_symlink(attempt, place)
+
+        return await self._run("read_symlink", _below_root(path), read)
+
+    async def remove_symlink(self, path: Path) -> None:
+        """See `Tree`."""
+
+        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.remove_symlink(attempt, place)
+
+        await self._run("remove_symlink", _below_root(path), remove, changes=(path,))
+
+    async def list(self, path: Path) -> list[Entry]:
+        """See `Tree`; each page has a time limit of its own."""
+        entries: dict[str, Entry] = {}
+        position: Position | None = Position()
+        while position is not None:
+            page = await self._page("list", path, position, PAGE_BYTES)
+            for entry in page.entries:
+                kind = entry.attributes.type if entry.attributes is not None else "file"
+                entries[entry.name] = Entry(entry.name, kind)
+            position = page.next
+        return list(entries.values())
+
+    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+        """See `Tree`; each batch of names has a time limit of its own."""
+        rest = iter(names)
+        batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_A_BATCH))), ())
+        targets: dict[str, str] = {}
+
+        async def read_batches() -> None:
+            for batch in batches:
+                read = functools.partial(_read_symlinks, batch)
+                targets.update(await self._run("read_symlinks", path, read))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(LINK_READERS):
+                    group.create_task(read_batches())
+        except ExceptionGroup as exc:
+            raise exc.exceptions[0] from exc
+        return targets
+
+    async def is_empty(self, path: Path) -> bool:
+        """See `Tree`."""
+        page = await self._page("is_empty", path, Position(), SMALL_PAGE_BYTES)
+        return not page.entries
+
+    async def remove_tree(self, path: Path) -> int:
+        """See `Tree`. What is refused stays, all else goes, and the first refusal is raised."""
+
+        async def look_up(attempt: Attempt, client: Client, place: Place) -> tuple[Client, Place, Found]:
+            return client, place, await client.look_up(attempt, place)
+
+        async def limited(step: Callable[[Attempt], Awaitable[T]]) -> T:
+            return await self._limited("remove_tree", step, changes=(path,))
+
+        try:
+            client, place, found = await self._run("remove_tree", _below_root(path), look_up, changes=(path,))
+        except PathMissing:
+            return 0
+        purge = Purge(client, limited)
+        with contextlib.suppress(PathMissing):
+            await purge.remove(place, found)
+        return purge.removed
+
+    async def space(self) -> Space:
+        """See `Tree`."""
+
+        async def space(attempt: Attempt, client: Client, place: Place) -> Space:
+            return await client.space(attempt, place.handle)
+
+        return await self._run("space", (), space)
+
+    async def close(self) -> None:
+        """See `Tree`; the connection stays while other trees of the server use it."""
+        if not self._closed:
+            self._closed = True
+            self._servers.release(self._address)
+
+    async def _rename(self, name: str, source: Path, target: Path, kind: EntryType) -> None:
+        _checked(_below_root(target))
+
+        async def rename(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.rename(attempt, place, Place(place.handle, target), kind)
+
+        await self._run(name, _below_root(source), rename, changes=(source, target))
+
+    async def _page(self, name: str, path: Path, position: Position, size_bytes: int) -> DirectoryPage:
+        async def read(attempt: Attempt, client: Client, place: Place) -> DirectoryPage:
+            return await client.read_directory(attempt, place, position, size_bytes)
+
+        return await self._run(name, path, read)
+
+    async def _run(self, name: str, path: Path, operation: Operation[T], *, changes: tuple[Path, ...] = ()) -> T:
+        """An operation at a path. The root is looked up once more when its handle is no longer valid."""
+        _checked(path)
+
+        async def step(attempt: Attempt) -> T:
+            client, root = await self._reach(attempt)
+            try:
+                return await operation(attempt, client, Place(root.handle, path))
+            except ExportError as exc:
+                if exc.cause is not Cause.STALE:
+                    raise
+            self._root = None
+            client, root = await self._reach(attempt)
+            return await operation(attempt, client, Place(root.handle, path))
+
+        return await self._limited(name, step, changes=changes)
+
+    async def _reach(self, attempt: Attempt) -> tuple[Client, Found]:
+        """The server's client, and the export's root as that client knows it. Raises Cause.CHANGED."""
+        client = await self._server.client(attempt)
+        reached = self._root
+        if reached is None or reached[0] is not client:
+            async with self._reaching:
+                reached = self._root
+                if reached is None or reached[0] is not client:
+                    reached = self._root = client, await client.root(attempt, self._location.components)
+        found = _id(reached[1]) if self._pinned else ""
+        if found != self._pinned:
+            raise ExportError(Cause.CHANGED, f"{self._location} is {found} and was {self._pinned}")
+        return reached
+
+    async def _limited(
+        self, name: str, step: Callable[[Attempt], Awaitable[T]], *, changes: tuple[Path, ...] = ()
+    ) -> T:
+        """A step with its time limit. Raises Cause.BUSY while an earlier change of these paths is under way."""
+        for path in changes:
+            if any(not change.settled for change in self._unsettled.get(path, ())):
+                raise ExportError(Cause.BUSY, "/".join(path))
+        started = asyncio.get_running_loop().time()
+        attempt = Attempt(started + self._timeout_s)
+        try:
+            async with asyncio.timeout_at(attempt.deadline):
+                return await step(attempt)
+        except TimeoutError as exc:
+            hint = errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
+            raise ExportError(Cause.UNREACHABLE, f"no answer within {self._timeout_s:g} s", hint=hint) from exc
+        except ExportError as exc:
+            if exc.cause is Cause.VERSION:
+                self._server.close()  # It has changed: the next operation looks for its best version again.
+            raise
+        finally:
+            self._remember(attempt, changes)
+            if self._observe is not None:
+                self._observe(name, asyncio.get_running_loop().time() - started)
+
+    def _remember(self, attempt: Attempt, changes: tuple[Path, ...]) -> None:
+        """Keep what was sent and has no answer, for BUSY."""
+        unsettled = attempt.unsettled
+        if not unsettled:
+            return
+        for path in [path for path, sent in self._unsettled.items() if all(change.settled for change in sent)]:
+            del self._unsettled[path]
+        self._unsettled.update(dict.fromkeys(changes, unsettled))
+
+
+def _id(root: Found) -> str:
+    major, minor = root.attributes.fsid
+    return f"{major:x}.{minor:x}.{hashlib.sha256(root.handle).hexdigest()[:32]}"
+
+
+def _below_root(path: Path) -> Path:
+    if not path:
+        raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+    return path
+
+
+def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of which each is one component: servers differ in what they make of others."""
+    for name in names:
+        if name in ("", ".", "..") or "/" in name:
+            raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+        _encodable(name)
+    return names
+
+
+def _encodable(text: str) -> str:
+    """A name or a symlink's target that can be said in bytes."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise ExportError(Cause.OTHER, f"{text!r} is no text: {exc}") from exc
+    if "\0" in text:
+        raise ExportError(Cause.OTHER, f"{text!r} has a null character")
+    return text
+
+
+async def _read_symlinks(names: tuple[str, ...], attempt: Attempt, client: Client, place: Place) -> dict[str, str]:
+    return await client.read_symlinks(attempt, place, names)

@@ -1,0 +1,240 @@
+"""NFS version 3 (RFC 1813): the directory procedures, each as a value to send.
+
+A result is the procedure's resok; nfsstat3 other than NFS3_OK raises Nfs3Error.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable
+from typing import TypeVar
+
+from provisioner.core.errors import ProvisionerError
+from provisioner.nfs.protocol import xdr
+from provisioner.nfs.protocol.rpc import Procedure
+from provisioner.nfs.protocol.values import (
+    NAME_LIMIT_BYTES,
+    SYMLINK_LIMIT_BYTES,
+    Attributes,
+    DirectoryEntry,
+    DirectoryPage,
+    Position,
+)
+from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+from provisioner.ports import EntryType, Space
+
+T = TypeVar("T")
+
+PROGRAM = 100003
+VERSION = 3
+HANDLE_LIMIT_BYTES = 64
+NF3DIR, NF3LNK, NF3SOCK, NF3FIFO = 2, 5, 6, 7
+_DONT_CHANGE_TIME = xdr.uint(0)
+
+# `fattr3` (section 2.6): type, mode, links, owner, group; size, used; device; filesystem, file; three times.
+_FATTR3 = struct.Struct(">5I 2Q 2I 2Q 6I")
+
+
+class Status(enum.IntEnum):
+    """`nfsstat3` (section 2.6)."""
+
+    NFS3ERR_PERM = 1
+    NFS3ERR_NOENT = 2
+    NFS3ERR_IO = 5
+    NFS3ERR_NXIO = 6
+    NFS3ERR_ACCES = 13
+    NFS3ERR_EXIST = 17
+    NFS3ERR_XDEV = 18
+    NFS3ERR_NODEV = 19
+    NFS3ERR_NOTDIR = 20
+    NFS3ERR_ISDIR = 21
+    NFS3ERR_INVAL = 22
+    NFS3ERR_FBIG = 27
+    NFS3ERR_NOSPC = 28
+    NFS3ERR_ROFS = 30
+    NFS3ERR_MLINK = 31
+    NFS3ERR_NAMETOOLONG = 63
+    NFS3ERR_NOTEMPTY = 66
+    NFS3ERR_DQUOT = 69
+    NFS3ERR_STALE = 70
+    NFS3ERR_REMOTE = 71
+    NFS3ERR_BADHANDLE = 10001
+    NFS3ERR_NOT_SYNC = 10002
+    NFS3ERR_BAD_COOKIE = 10003
+    NFS3ERR_NOTSUPP = 10004
+    NFS3ERR_TOOSMALL = 10005
+    NFS3ERR_SERVERFAULT = 10006
+    NFS3ERR_BADTYPE = 10007
+    NFS3ERR_JUKEBOX = 10008
+
+
+class Nfs3Error(ProvisionerError):
+    """A procedure was answered with an nfsstat3 other than NFS3_OK."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(Status(status).name if status in list(Status) else f"nfsstat3 {status}")
+        self.status = status
+
+
+def null() -> Procedure[None]:
+    """NULL (section 3.3.0): do nothing; tells whether the server has version 3."""
+    return Procedure(PROGRAM, VERSION, 0, b"", Cursor.finish)
+
+
+def getattr(handle: bytes) -> Procedure[Attributes]:
+    """GETATTR (section 3.3.1)."""
+    return _procedure(1, xdr.opaque(handle), _fattr3)
+
+
+def setattr(handle: bytes, *, mode: int | None, uid: int | None, gid: int | None) -> Procedure[None]:
+    """SETATTR (section 3.3.2), without a guard."""
+    arguments = xdr.opaque(handle) + sattr3(mode=mode, uid=uid, gid=gid) + xdr.uint(0)
+    return _procedure(2, arguments, _wcc_data, changes=True)
+
+
+def lookup(directory: bytes, name: str) -> Procedure[tuple[bytes, Attributes | None]]:
+    """LOOKUP (section 3.3.3): handle and, where the server adds them, attributes."""
+    return _procedure(3, _diropargs3(directory, name), _lookup3resok)
+
+
+def readlink(handle: bytes) -> Procedure[str]:
+    """READLINK (section 3.3.5)."""
+    return _procedure(5, xdr.opaque(handle), _readlink3resok)
+
+
+def mkdir(
+    directory: bytes, name: str, *, mode: int, uid: int | None, gid: int | None
+) -> Procedure[tuple[bytes | None, Attributes | None]]:
+    """MKDIR (section 3.3.9): handle and attributes of the new directory, where the server adds them."""
+    arguments = _diropargs3(directory, name) + sattr3(mode=mode, uid=uid, gid=gid)
+    return _procedure(9, arguments, _create3resok, changes=True)
+
+
+def symlink(directory: bytes, name: str, target: str) -> Procedure[tuple[bytes | None, Attributes | None]]:
+    """SYMLINK (section 3.3.10)."""
+    arguments = _diropargs3(directory, name) + sattr3(mode=0o777, uid=None, gid=None) + xdr.string(target)
+    return _procedure(10, arguments, _create3resok, changes=True)
+
+
+def remove(directory: bytes, name: str) -> Procedure[None]:
+    """REMOVE (section 3.3.12): anything but a directory."""
+    return _procedure(12, _diropargs3(directory, name), _wcc_data, changes=True)
+
+
+def rmdir(directory: bytes, name: str) -> Procedure[None]:
+    """RMDIR (section 3.3.13)."""
+    return _procedure(13, _diropargs3(directory, name), _wcc_data, changes=True)
+
+
+def rename(source: bytes, source_name: str, target: bytes, target_name: str) -> Procedure[None]:
+    """RENAME (section 3.3.14)."""
+    arguments = _diropargs3(source, source_name) + _diropargs3(target, target_name)
+    return _procedure(14, arguments, _rename3res, changes=True)
+
+
+def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Procedure[DirectoryPage]:
+    """READDIRPLUS (section 3.3.17): one page of at most `size_bytes`, with handles and attributes."""
+    arguments = (
+        xdr.opaque(directory)
+        + xdr.hyper(position.cookie)
+        + position.verifier
+        + xdr.uint(size_bytes)
+        + xdr.uint(size_bytes)
+    )
+    return _procedure(17, arguments, _readdirplus3resok)
+
+
+def fsstat(root: bytes) -> Procedure[Space]:
+    """FSSTAT (section 3.3.18): what is free is what this user may use."""
+    return _procedure(18, xdr.opaque(root), _fsstat3resok)
+
+
+def sattr3(*, mode: int | None, uid: int | None, gid: int | None) -> bytes:
+    """`sattr3` (section 2.6): the attributes to set; None leaves one as it is."""
+    numbers = (xdr.optional(None if value is None else xdr.uint(value)) for value in (mode, uid, gid))
+    size = xdr.optional(None)
+    return b"".join((*numbers, size, _DONT_CHANGE_TIME, _DONT_CHANGE_TIME))
+
+
+def _procedure(number: int, arguments: bytes, decode: Callable[[Cursor], T], *, changes: bool = False) -> Procedure[T]:
+    def result(reply: Cursor) -> T:
+        status = reply.uint()
+        if status:
+            raise Nfs3Error(status)
+        value = decode(reply)
+        reply.finish()
+        return value
+
+    return Procedure(PROGRAM, VERSION, number, arguments, result, changes)
+
+
+def _diropargs3(directory: bytes, name: str) -> bytes:
+    return xdr.opaque(directory) + xdr.string(name)
+
+
+def _handle(reply: Cursor) -> bytes:
+    return reply.opaque(HANDLE_LIMIT_BYTES)
+
+
+def _fattr3(reply: Cursor) -> Attributes:
+    kind, mode, _links, uid, gid, _size, _used, _major, _minor, fsid, *_ = reply.unpack(_FATTR3)
+    if not 1 <= kind <= NF3FIFO:
+        raise MalformedReply(f"ftype3 {kind}")
+    return Attributes(_type(kind), mode & 0o7777, (fsid, 0), uid, gid)
+
+
+def _type(kind: int) -> EntryType:
+    return "directory" if kind == NF3DIR else "symlink" if kind == NF3LNK else "file"
+
+
+def _wcc_data(reply: Cursor) -> None:
+    if reply.bool():
+        reply.fixed(8 + 8 + 8)  # size, mtime, ctime before
+    reply.optional(_fattr3)
+
+
+def _rename3res(reply: Cursor) -> None:
+    _wcc_data(reply)
+    _wcc_data(reply)
+
+
+def _lookup3resok(reply: Cursor) -> tuple[bytes, Attributes | None]:
+    handle, attributes = _handle(reply), reply.optional(_fattr3)
+    reply.optional(_fattr3)
+    return handle, attributes
+
+
+def _readlink3resok(reply: Cursor) -> str:
+    reply.optional(_fattr3)
+    return reply.string(SYMLINK_LIMIT_BYTES)
+
+
+def _create3resok(reply: Cursor) -> tuple[bytes | None, Attributes | None]:
+    handle, attributes = reply.optional(_handle), reply.optional(_fattr3)
+    _wcc_data(reply)
+    return handle, attributes
+
+
+def _readdirplus3resok(reply: Cursor) -> DirectoryPage:
+    reply.optional(_fattr3)
+    verifier = reply.fixed(8)
+    entries: list[DirectoryEntry] = []
+    cookie = 0
+    while reply.bool():
+        reply.hyper()  # fileid
+        name, cookie = reply.string(NAME_LIMIT_BYTES), reply.hyper()
+        attributes, handle = reply.optional(_fattr3), reply.optional(_handle)
+        if name not in (".", ".."):
+            entries.append(DirectoryEntry(name, handle, attributes))
+    end = reply.bool()
+    if not end and not cookie:
+        raise MalformedReply("a page of a directory without entries that is not the last")
+    return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier))
+
+
+def _fsstat3resok(reply: Cursor) -> Space:
+    reply.optional(_fattr3)
+    size, _free, available, files, _files_free, files_available = (reply.hyper() for _ in range(6))
+    reply.uint()  # invarsec
+    return Space(size, available, files, files_available)

@@ -1,0 +1,154 @@
+"""NFSv4.1 sessions (RFC 8881 section 2.10): the operations that make one, and SEQUENCE, which begins every compound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.nfs.protocol import xdr
+from provisioner.nfs.protocol.nfs4 import Operation
+from provisioner.nfs.protocol.rpc import AUTH_NONE
+from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+
+SESSION_ID_BYTES = 16
+VERIFIER_BYTES = 8
+OPAQUE_LIMIT_BYTES = 1024
+SP4_NONE = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientId:
+    """What EXCHANGE_ID gives: our number at the server, and the sequence id of the CREATE_SESSION that confirms it."""
+
+    id: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """`channel_attrs4` (section 18.36): how large and how many requests may be."""
+
+    request_bytes: int
+    response_bytes: int
+    cached_response_bytes: int
+    operations: int
+    requests: int
+
+    def encoded(self) -> bytes:
+        """The limits in XDR, without header padding and without RDMA."""
+        limits = (
+            self.request_bytes,
+            self.response_bytes,
+            self.cached_response_bytes,
+            self.operations,
+            self.requests,
+        )
+        return b"".join(map(xdr.uint, (0, *limits, 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedSession:
+    """What CREATE_SESSION gives: the session's id, and the limits that the server grants."""
+
+    id: bytes
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """What SEQUENCE gives: the slot that was used, and the highest one that the server wants us to use."""
+
+    slot: int
+    target_highest_slot: int
+
+
+def exchange_id(verifier: bytes, owner: bytes) -> Operation[ClientId]:
+    """EXCHANGE_ID (section 18.35), without state protection.
+
+    A new verifier under an owner that the server knows means that the client has restarted: once confirmed, the server
+    forgets the sessions of the incarnation before (section 18.35.4, case 5).
+    """
+    flags = xdr.uint(0)
+    arguments = verifier + xdr.opaque(owner) + flags + xdr.uint(SP4_NONE) + xdr.array(())
+    return Operation(42, arguments, _exchange_id4resok)
+
+
+def create_session(client: ClientId, fore: Channel, back: Channel) -> Operation[CreatedSession]:
+    """CREATE_SESSION (section 18.36). The back channel is made as small as can be: we hold nothing to be called for."""
+    flags, callback_program = xdr.uint(0), xdr.uint(0x4000_0000)
+    security = xdr.array((xdr.uint(AUTH_NONE),))
+    arguments = b"".join(
+        (
+            xdr.hyper(client.id),
+            xdr.uint(client.sequence),
+            flags,
+            fore.encoded(),
+            back.encoded(),
+            callback_program,
+            security,
+        )
+    )
+    return Operation(43, arguments, _create_session4resok)
+
+
+def reclaim_complete() -> Operation[None]:
+    """RECLAIM_COMPLETE (section 18.51): there is nothing that we want back after the server's restart."""
+    return Operation(58, xdr.uint(0), _void)
+
+
+def sequence(session: bytes, sequence_id: int, slot: int, highest_slot: int) -> Operation[Sequenced]:
+    """SEQUENCE (section 18.46): which slot this compound takes.
+
+    The reply is not asked to be cached: an unknown outcome goes up to those who know what the call was for.
+    """
+    numbers = xdr.uint(sequence_id) + xdr.uint(slot) + xdr.uint(highest_slot) + xdr.uint(0)
+    return Operation(53, session + numbers, _sequence4resok)
+
+
+def _void(_: Cursor) -> None:
+    return None
+
+
+def _exchange_id4resok(reply: Cursor) -> ClientId:
+    client = ClientId(reply.hyper(), reply.uint())
+    reply.uint()  # flags
+    if reply.uint() != SP4_NONE:
+        raise MalformedReply("state protection that was not asked for")
+    reply.hyper()  # server_owner: minor id, major id
+    reply.opaque(OPAQUE_LIMIT_BYTES)
+    reply.opaque(OPAQUE_LIMIT_BYTES)  # server scope
+    reply.array(_nfs_impl_id4)
+    return client
+
+
+def _nfs_impl_id4(reply: Cursor) -> None:
+    reply.opaque(OPAQUE_LIMIT_BYTES)  # domain
+    reply.opaque(OPAQUE_LIMIT_BYTES)  # name
+    reply.fixed(12)  # date
+
+
+def _create_session4resok(reply: Cursor) -> CreatedSession:
+    session = reply.fixed(SESSION_ID_BYTES)
+    reply.uint()  # sequence
+    reply.uint()  # flags
+    fore = _channel_attrs4(reply)
+    _channel_attrs4(reply)
+    if not fore.requests or fore.operations < 2:
+        raise MalformedReply(f"a session with {fore.requests} slots of {fore.operations} operations")
+    return CreatedSession(session, fore)
+
+
+def _channel_attrs4(reply: Cursor) -> Channel:
+    reply.uint()  # header padding
+    channel = Channel(*(reply.uint() for _ in range(5)))
+    reply.array(Cursor.uint)  # RDMA
+    return channel
+
+
+def _sequence4resok(reply: Cursor) -> Sequenced:
+    reply.fixed(SESSION_ID_BYTES)
+    reply.uint()  # sequence id
+    slot = reply.uint()
+    reply.uint()  # highest slot
+    sequenced = Sequenced(slot, reply.uint())
+    reply.uint()  # status flags
+    return sequenced

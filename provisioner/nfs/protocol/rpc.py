@@ -1,0 +1,180 @@
+"""ONC RPC version 2 (RFC 5531): calls, replies, AUTH_SYS, and records on a byte stream.
+
+A `Procedure` is one remote procedure with its arguments: what to send and how to read the result. The connection gives
+it a transaction id and a credential; `results` takes a reply apart up to where the procedure's own result begins.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from provisioner.core.errors import ProvisionerError
+from provisioner.nfs.protocol import xdr
+from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+
+T_co = TypeVar("T_co", covariant=True)
+
+RPC_VERSION = 2
+CALL, REPLY = 0, 1
+MSG_ACCEPTED, MSG_DENIED = 0, 1
+RPC_MISMATCH, AUTH_ERROR = 0, 1
+AUTH_NONE, AUTH_SYS = 0, 1
+AUTH_BODY_LIMIT_BYTES = 400
+GROUPS_LIMIT = 16
+LAST_FRAGMENT = 0x8000_0000
+
+
+class AcceptStatus(enum.IntEnum):
+    """`accept_stat` (section 9)."""
+
+    SUCCESS = 0
+    PROG_UNAVAIL = 1
+    PROG_MISMATCH = 2
+    PROC_UNAVAIL = 3
+    GARBAGE_ARGS = 4
+    SYSTEM_ERR = 5
+
+
+class AuthStatus(enum.IntEnum):
+    """`auth_stat` (section 9), as far as a server tells a client."""
+
+    AUTH_BADCRED = 1
+    AUTH_REJECTEDCRED = 2
+    AUTH_BADVERF = 3
+    AUTH_REJECTEDVERF = 4
+    AUTH_TOOWEAK = 5
+    AUTH_INVALIDRESP = 6
+    AUTH_FAILED = 7
+
+
+class CallRejected(ProvisionerError):
+    """The server answered without running the procedure: `accept_stat` other than SUCCESS."""
+
+    def __init__(self, status: int, *, lowest: int = 0, highest: int = 0) -> None:
+        super().__init__(AcceptStatus(status).name if status in list(AcceptStatus) else f"accept_stat {status}")
+        self.status = status
+        self.lowest, self.highest = lowest, highest
+        """With PROG_MISMATCH, the versions that the server has."""
+
+
+class CredentialRejected(ProvisionerError):
+    """The server does not take who we say we are: MSG_DENIED with an `auth_stat`."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(AuthStatus(status).name if status in list(AuthStatus) else f"auth_stat {status}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure(Generic[T_co]):
+    """One call: program, version and procedure number (section 8.1), arguments in XDR, and how to read its result."""
+
+    program: int
+    version: int
+    number: int
+    arguments: bytes
+    decode: Callable[[Cursor], T_co]
+    changes: bool = False
+    """Whether it may change something on the server: then an unknown outcome must not be tried again blindly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are to a server: AUTH_SYS (appendix A). A server sees the first 16 of the groups."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    machine: str = "nfs-provisioner"
+
+    def credential(self) -> bytes:
+        """`opaque_auth` with `authsys_parms`."""
+        groups = xdr.array(xdr.uint(group) for group in self.groups[:GROUPS_LIMIT])
+        body = xdr.uint(0) + xdr.string(self.machine) + xdr.uint(self.uid) + xdr.uint(self.gid) + groups
+        return xdr.uint(AUTH_SYS) + xdr.opaque(body)
+
+
+NO_CREDENTIAL = xdr.uint(AUTH_NONE) + xdr.opaque(b"")
+
+
+def call(xid: int, procedure: Procedure[object], credential: bytes) -> bytes:
+    """A call message (section 9) as one record, ready for the stream."""
+    header = (xid, CALL, RPC_VERSION, procedure.program, procedure.version, procedure.number)
+    return mark(b"".join((*map(xdr.uint, header), credential, NO_CREDENTIAL, procedure.arguments)))
+
+
+def xid_of(record: bytes) -> int:
+    """The transaction id that a message begins with. Raises MalformedReply."""
+    return Cursor(record).uint()
+
+
+def is_call(record: bytes) -> bool:
+    """Whether a message is the server's own call: NFSv4.1 callbacks may share the connection (RFC 8881, 2.10.3.1)."""
+    return record[4:8] == xdr.uint(CALL)
+
+
+def results(record: bytes) -> Cursor:
+    """A reply message (section 9) up to the procedure's own result.
+
+    Raises CallRejected, CredentialRejected, and MalformedReply for what is no reply.
+    """
+    reply = Cursor(record)
+    reply.uint()
+    if reply.uint() != REPLY:
+        raise MalformedReply("a message that is no reply")
+    outcome = reply.uint()
+    if outcome == MSG_DENIED:
+        if reply.uint() == AUTH_ERROR:
+            raise CredentialRejected(reply.uint())
+        raise MalformedReply("the server does not speak RPC version 2")
+    if outcome != MSG_ACCEPTED:
+        raise MalformedReply(f"reply_stat {outcome}")
+    reply.uint()
+    reply.opaque(AUTH_BODY_LIMIT_BYTES)
+    status = reply.uint()
+    if status == AcceptStatus.PROG_MISMATCH:
+        raise CallRejected(status, lowest=reply.uint(), highest=reply.uint())
+    if status != AcceptStatus.SUCCESS:
+        raise CallRejected(status)
+    return reply
+
+
+def mark(record: bytes) -> bytes:
+    """A record as a single fragment (section 11)."""
+    return xdr.uint(LAST_FRAGMENT | len(record)) + record
+
+
+class RecordReader:
+    """Cuts a byte stream into records (section 11); holds at most one record and what came with it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._buffer = bytearray()
+        self._record = bytearray()
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """The records that are complete with these bytes.
+
+        Raises MalformedReply for a record above the limit, and for an empty fragment that is not the last: a server
+        could send those for ever.
+        """
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= 4:
+            header = int.from_bytes(buffer[:4], "big")
+            size_bytes = header & ~LAST_FRAGMENT
+            last = bool(header & LAST_FRAGMENT)
+            if len(self._record) + size_bytes > self._limit_bytes:
+                raise MalformedReply(f"a reply of more than {self._limit_bytes} bytes")
+            if not last and not size_bytes:
+                raise MalformedReply("an empty fragment in the middle of a reply")
+            if len(buffer) < 4 + size_bytes:
+                return
+            self._record += buffer[4 : 4 + size_bytes]
+            del buffer[: 4 + size_bytes]
+            if last:
+                record, self._record = bytes(self._record), bytearray()
+                yield record

@@ -1,0 +1,60 @@
+"""What a server says of an object, a page of a directory and a filesystem, in NFSv3 and NFSv4 alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.ports import EntryType
+
+Fsid = tuple[int, int]
+"""Which filesystem of the server an object is on (RFC 8881 section 5.8.1.9); NFSv3 has the first number only."""
+
+NAME_LIMIT_BYTES = 4096
+"""What we read as a name; servers hold to 255."""
+
+SYMLINK_LIMIT_BYTES = 65536
+"""What we read as a symlink's target; Linux holds to 4,095."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Type, permission bits and filesystem of an object; owner and group where the version gives them as numbers."""
+
+    type: EntryType
+    mode: int
+    fsid: Fsid
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object with its file handle: what LOOKUP gives."""
+
+    handle: bytes
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """A name in a directory; handle and attributes where the server added them."""
+
+    name: str
+    handle: bytes | None = None
+    attributes: Attributes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading a directory goes on: the last entry's cookie and the server's verifier for it."""
+
+    cookie: int = 0
+    verifier: bytes = bytes(8)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryPage:
+    """One page of a directory, without `.` and `..`; `next` is None after the last."""
+
+    entries: tuple[DirectoryEntry, ...]
+    next: Position | None
