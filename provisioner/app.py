@@ -29,7 +29,7 @@ from provisioner.nfs.export import LedgeredExport
 from provisioner.nfs.exports import ServedExports
 from provisioner.nfs.mounted import MountedTree
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Cluster, ClusterError, Export, Kind
+from provisioner.ports import Clock, Cluster, ClusterError, Export, Kind
 from provisioner.settings import Settings, identity
 from provisioner.telemetry import endpoint
 from provisioner.telemetry.metrics import Metrics, Sample
@@ -89,7 +89,10 @@ async def run(settings: Settings) -> None:
             ]
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(coroutine) for coroutine in background]
-                await _lead(settings, cluster, clock, me, term, stopping)
+                if settings.leader_election:
+                    await _elector(settings, cluster, clock, me).run(term.lead, stopping)
+                else:
+                    await term.lead(stopping)
                 await asyncio.wait([asyncio.create_task(recorder.drain())], timeout=_DRAIN_S)
                 for task in tasks:
                     task.cancel()
@@ -105,18 +108,8 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-async def _lead(
-    settings: Settings, cluster: Cluster, clock: SystemClock, me: str, term: Term, stopping: asyncio.Event
-) -> None:
-    if not settings.leader_election:
-        work = asyncio.ensure_future(term.lead(stopping))
-        stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({work}, timeout=9.0)
-        work.cancel()
-        await work
-        return
-    elector = Elector(
+def _elector(settings: Settings, cluster: Cluster, clock: Clock, me: str) -> Elector:
+    return Elector(
         cluster,
         clock,
         namespace=settings.lease_namespace,
@@ -124,11 +117,10 @@ async def _lead(
         identity=me,
         times=settings.lease_times,
     )
-    await elector.run(term.lead, stopping)
 
 
 def _exports(settings: Settings, metrics: Metrics) -> ServedExports:
-    """The exports of the settings; one without a directory is spoken to directly, as are those that classes name."""
+    """Those of the settings that have a directory; all others are spoken to, as the classes that name them say how."""
     servers = Servers(Identity(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
 
     def observe(name: str) -> Callable[[str, float], None]:
@@ -156,10 +148,7 @@ def _exports(settings: Settings, metrics: Metrics) -> ServedExports:
         return LedgeredExport(where, tree, name=name)
 
     given = {each.location: mounted(each.location, each.directory) for each in settings.exports if each.directory}
-    exports = ServedExports(given, settings.default_export, direct)
-    for each in settings.exports:
-        exports.at(each.location, MountOptions())
-    return exports
+    return ServedExports(given, settings.default_export, direct)
 
 
 def _described(settings: Settings) -> dict[str, object]:

@@ -192,6 +192,7 @@ class Cause(enum.Enum):
     SYMLINK = "a component of the path is a symbolic link or not a directory"
     NAME_TOO_LONG = "the server does not take a name of this length"
     RECORD = "its ledger has no such record of the volume any more"
+    NO_LEDGER = "no provisioner has ever made a volume on it"
     NOT_CONFIGURED = "no export of that name is configured"
     NOT_YET = "it asks us to try again later"
     VERSION = "it does not speak the NFS version asked for"
@@ -387,8 +388,11 @@ class Export(Protocol):
         """The names in the ledger that are no records of ours, or of a newer version: reported, never touched."""
         ...
 
-    async def open(self) -> None:
-        """Find or make the ledger, read all of it, check the export's id. May be called again: it reads anew."""
+    async def open(self, *, create: bool = True) -> None:
+        """Find the ledger, read all of it, check the export's id. May be called again: it reads anew.
+
+        Only with `create` is a ledger made where there is none; else that raises Cause.NO_LEDGER.
+        """
         ...
 
     async def probe(self) -> Space:

@@ -73,7 +73,7 @@ class ClaimController:
             where = parameters.export or self._around.exports.default
             if where is not None:
                 options = mount_options.parse(storage_class.mount_options)
-                self._around.watch.add(self._around.exports.at(where, options))
+                self._around.watch.add(self._around.exports.at(where, options), named=True)
         except (InvalidSettings, ExportError) as exc:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
@@ -146,6 +146,7 @@ class ClaimController:
         self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
         try:
             export = self._around.exports.at(plan.export, plan.mount_options)
+            self._around.watch.add(export, named=True)
             with self._lanes.place(export.name, claim.uid):
                 await self._around.watch.usable(export)
                 return await self._provision(plan, export)

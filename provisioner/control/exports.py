@@ -32,6 +32,8 @@ _PROBE_LIMIT_S = 4.0
 class _State:
     """What we know of one export."""
 
+    named: bool
+    """Whether a setting or a class names it: a volume alone may be forged, and must not make us write anywhere."""
     error: ExportError | None = None
     opened: bool = False
     space: Space | None = None
@@ -49,7 +51,7 @@ class ExportWatch:
     def __init__(self, exports: Exports, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
-        self._states: dict[Export, _State] = {export: _State() for export in exports}
+        self._states: dict[Export, _State] = {export: _State(named=True) for export in exports}
         self._leading = False
         self._on_ready: list[Callable[[Export], None]] = []
         self._group: asyncio.TaskGroup | None = None
@@ -66,12 +68,15 @@ class ExportWatch:
         finally:
             self._on_ready.remove(listener)
 
-    def add(self, export: Export) -> None:
-        """Look after an export from now on; one that is known already is none."""
+    def add(self, export: Export, *, named: bool) -> None:
+        """Look after an export from now on. Only where a setting or a class names it may a ledger be made on it."""
         if export not in self._states:
-            self._states[export] = _State()
+            self._states[export] = _State(named=named)
             if self._group is not None:
                 self._group.create_task(self._keep(export))
+        elif named and not self._states[export].named:
+            self._states[export].named = True
+            self._states[export].due.set()
 
     async def lead(self) -> None:
         """We lead: read every ledger anew, for another replica has written them.
@@ -79,39 +84,41 @@ class ExportWatch:
         Returns when each export is usable or known not to be, and after a few seconds in any case.
         """
         self._leading = True
-        for state in self._states.values():
+        states = list(self._states.values())
+        for state in states:
             state.opened = False
+            self._demand(state)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PROBE_LIMIT_S):
-                for state in list(self._states.values()):
-                    await self._look_now(state)
+                for state in states:
+                    await state.known.wait()
 
     def follow(self) -> None:
         """We lead no longer."""
         self._leading = False
 
     async def usable(self, export: Export) -> None:
-        """Return when the export may be used; raise the ExportError that the last look at it met.
+        """Return when an export that was added may be used; raise the ExportError that the last look at it met.
 
         Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
         """
-        self.add(export)
         state = self._states[export]
         state.used_s = self._clock.monotonic()
         stale = state.used_s - state.looked_s > _FRESH_S
         if stale or not (state.opened or state.error is not None):
+            self._demand(state)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PROBE_LIMIT_S + 1.0):
-                    await self._look_now(state)
+                    await state.known.wait()
         if state.error is not None:
             raise state.error
         if not state.opened:
             raise ExportError(Cause.UNREACHABLE, "it has not answered yet")
 
-    async def _look_now(self, state: _State) -> None:
+    def _demand(self, state: _State) -> None:
+        """Have an export looked at now; `known` is set after that."""
         state.known.clear()
         state.due.set()
-        await state.known.wait()
 
     def space(self, export: Export) -> Space | None:
         """What the last probe found, at most a few seconds old."""
@@ -162,7 +169,7 @@ class ExportWatch:
 
     async def _look(self, export: Export, state: _State) -> None:
         if self._leading and not state.opened:
-            await export.open()  # may take long on a large ledger; each of its calls has a limit
+            await export.open(create=state.named)  # may take long on a large ledger; each of its calls has a limit
             state.opened = True
         try:
             async with asyncio.timeout(_PROBE_LIMIT_S):

@@ -44,7 +44,7 @@ class VolumeController:
         if kind == "volumes" and isinstance(after, Volume) and after.is_by(self._around.provisioner):
             located = self._around.exports.of(after) if before is None else None
             if located is not None:
-                self._around.watch.add(located[0])
+                self._around.watch.add(located[0], named=False)
             if not isinstance(volumes.decide(after, self._around.provisioner), Leave):
                 self._queue.add(after.name)
         elif kind == "claims" and after is None and isinstance(before, Claim):
@@ -91,6 +91,7 @@ class VolumeController:
         if located is None:
             return self._deny(volume, "it lies on no export that this provisioner serves; nothing is touched")
         export, path = located
+        self._around.watch.add(export, named=False)
         began_s = self._around.clock.monotonic()
         try:
             with self._lanes.place(export.name, volume.name):

@@ -86,12 +86,12 @@ class LedgeredExport:
 
     # ------------------------------------------------------------------------------------------- opening
 
-    async def open(self) -> None:
-        """Find or make the ledger, read all of it, check the export's id."""
+    async def open(self, *, create: bool = True) -> None:
+        """Find the ledger, or make it where that is wanted, read all of it, check the export's id."""
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
-        found = await self._read_id()
+        found = await self._read_id(create=create)
         if self._id and found != self._id:
             raise ExportError(Cause.CHANGED, f"its id was {self._id} and is {found}")
         self._id = found
@@ -101,13 +101,19 @@ class LedgeredExport:
         ledger.read(await self._targets(_VOLUMES), pending=False)
         self._ledger = ledger
 
-    async def _read_id(self) -> str:
+    async def _read_id(self, *, create: bool) -> str:
         try:
             return await self._tree.read_symlink(_ID)
         except PathMissing:
             pass
         if self._id:
             raise ExportError(Cause.CHANGED, "its ledger is gone")
+        if not create:
+            raise ExportError(Cause.NO_LEDGER)
+        await self._make_ledger()
+        return await self._tree.read_symlink(_ID)
+
+    async def _make_ledger(self) -> None:
         for path in ((LEDGER,), _PENDING, _VOLUMES, _TRASH, _ARCHIVES):
             try:
                 await self._tree.make_directory(path, _PRIVATE)
@@ -116,7 +122,6 @@ class LedgeredExport:
         with suppress(PathExists):  # another replica was faster
             # The id last: an export that has one has a whole ledger.
             await self._tree.make_symlink(_ID, uuid.uuid4().hex)
-        return await self._tree.read_symlink(_ID)
 
     async def _targets(self, directory: Path) -> dict[str, str]:
         entries = await self._tree.list(directory)

@@ -7,9 +7,9 @@ NFSv3, since Ganesha caches directories and does not see what is changed behind 
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import secrets
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 
@@ -117,13 +117,14 @@ def _server(request: pytest.FixtureRequest) -> tuple[Ganesha, pathlib.Path]:
     """The session's server and the directory that it exports; skips the test where none can run."""
     stash = request.config.stash
     if _SERVER not in stash:
-        directory = pathlib.Path(tempfile.mkdtemp(prefix="contract-", dir=os.environ.get("TMPDIR")))
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="contract-"))
         reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(directory)
         if reason:
             directory.rmdir()
             pytest.skip(f"this machine cannot run an NFS server: {reason}")
         server = Ganesha([Export(directory, "/contract")], versions=(3, 4))
         server.start()
+        request.config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
         request.config.add_cleanup(server.stop)
         stash[_SERVER] = server, directory
     return stash[_SERVER]

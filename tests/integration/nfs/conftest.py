@@ -1,0 +1,69 @@
+"""A Ganesha for each test, and trees on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.core.locations import location
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.protocol.rpc import Identity
+from testbed import ganesha
+from testbed.ganesha import Export, Ganesha
+
+VERSIONS = ("3", "4.0", "4.1", "4.2")
+TIMEOUT_S = 3.0
+
+MakeTree = Callable[..., DirectTree]
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    """Each version of NFS."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Ganesha]:
+    """A server in all versions, with exports of every kind; skipped where none can run."""
+    reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(tmp_path)
+    if reason:
+        pytest.skip(f"this machine cannot run an NFS server: {reason}")
+    directories = {name: tmp_path / name for name in ("plain", "squashed", "readonly")}
+    for directory in directories.values():
+        directory.mkdir()
+    exports = [
+        Export(directories["plain"], "/plain"),
+        Export(directories["squashed"], "/squashed", squash="Root_Squash"),
+        Export(directories["readonly"], "/readonly", access="RO"),
+    ]
+    with Ganesha(exports, versions=(3, 4)) as running:
+        yield running
+
+
+@pytest.fixture
+async def servers() -> Servers:
+    """One registry, that of a process that acts as root."""
+    return Servers(Identity(), timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture
+async def tree(server: Ganesha, servers: Servers) -> AsyncIterator[MakeTree]:
+    """Makes trees on the server: call it with an export's path and a version; they are closed at the end."""
+    made: list[DirectTree] = []
+
+    def make(path: str = "/plain", *, version: str | None = None, registry: Servers = servers) -> DirectTree:
+        made.append(
+            DirectTree(
+                location("127.0.0.1", path), registry, version=version, port=server.port, mount_port=server.mount_port
+            )
+        )
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()

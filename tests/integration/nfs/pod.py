@@ -1,0 +1,52 @@
+"""Run by test_unprivileged as uid 65534: Ganesha's MEM filesystem and a tree on it, in each version of NFSv4."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from provisioner.core.locations import location
+from provisioner.nfs.direct.dial import Endpoint, dial
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports import Access, Entry
+from testbed.ganesha import Export, Ganesha
+
+
+async def use(port: int, version: str) -> None:
+    """Every operation of a tree once; prints the version and whether the source port was a reserved one."""
+    tree = DirectTree(location("127.0.0.1", "/mem"), Servers(Identity(), timeout_s=10), version=version, port=port)
+    await tree.make_directory(("a", "b"), Access(mode=0o777, uid=65534, gid=65534))
+    await tree.set_access(("a", "b"), Access(mode=0o755))
+    await tree.rename(("a", "b"), ("c",))
+    await tree.make_symlink(("a", "record"), "text")
+    assert await tree.read_symlinks(("a",), ["record", "gone"]) == {"record": "text"}
+    await tree.move_symlink(("a", "record"), ("c", "record"))
+    assert await tree.read_symlink(("c", "record")) == "text"
+    assert await tree.list(("c",)) == [Entry("record", "symlink")]
+    await tree.remove_symlink(("c", "record"))
+    await tree.remove_directory(("c",))
+    assert await tree.remove_tree(("a",)) == 1
+    assert await tree.is_empty(())
+    await tree.space()
+    await tree.close()
+    wire = await dial(Endpoint("127.0.0.1", port, 100003, 4), timeout_s=10)
+    print(f"{version} reserved={wire.reserved}")
+    wire.close()
+
+
+def main(directory: Path) -> None:
+    """Serve and use."""
+    assert os.geteuid() == 65534
+
+    export = directory / "export"
+    export.mkdir()
+    with Ganesha([Export(export, "/mem", backend="MEM")], directory=directory / "ganesha") as server:
+        for version in ("4.0", "4.1", "4.2"):
+            asyncio.run(use(server.port, version))
+
+
+main(Path(sys.argv[1]))

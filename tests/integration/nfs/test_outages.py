@@ -1,0 +1,164 @@
+"""Servers that stop, die, come back and answer late."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from provisioner.core.locations import location
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports import Access, Cause, ExportError, PathExists, PathMissing
+from testbed.ganesha import Export, Ganesha
+from testbed.waiting import eventually
+from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree
+
+pytestmark = pytest.mark.timeout(90)
+
+RECOVERY_S = 15.0
+
+
+async def in_time(call: Callable[[], Awaitable[object]]) -> None:
+    """Repeat a call until it succeeds, for as long as recovery may take."""
+    deadline = time.monotonic() + RECOVERY_S
+    while True:
+        try:
+            await call()
+        except ExportError as exc:
+            if exc.cause not in (Cause.UNREACHABLE, Cause.BUSY, Cause.NOT_YET) or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+def pause(server: Ganesha) -> None:
+    """Freeze the server, and wait until the last of its threads stands still."""
+    server.pause()
+    threads = Path(f"/proc/{server.pid}/task")
+    eventually(lambda: all(_stands_still(thread) for thread in threads.iterdir()), "the server stands still")
+
+
+def _stands_still(thread: Path) -> bool:
+    """Whether a thread is stopped: the state in proc_pid_stat(5) follows the name, which stands in brackets."""
+    return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+async def test_a_stopped_server(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """A change that got no answer is UNREACHABLE, and keeps its path BUSY until it returned, having taken effect."""
+    one = tree(version=version)
+    await one.make_directory(("before",), Access())
+    pause(server)
+    with pytest.raises(ExportError) as caught:
+        await one.make_directory(("late",), Access())
+    assert caught.value.cause is Cause.UNREACHABLE
+    with pytest.raises(ExportError) as caught:
+        await one.remove_directory(("late",))
+    assert caught.value.cause is Cause.BUSY
+    server.resume()
+    await in_time(lambda: one.is_empty(("late",)))
+    await in_time(lambda: one.remove_directory(("late",)))
+
+
+async def test_closing_under_a_stopped_server(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """A tree lets go at once of a server that hangs, and calls under way end with UNREACHABLE."""
+    one = tree(version=version)
+    await one.root_id()
+    pause(server)
+    call = asyncio.create_task(one.make_directory(("late",), Access()))
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(1):
+        await one.close()
+        with pytest.raises(ExportError) as caught:
+            await call
+    assert caught.value.cause is Cause.UNREACHABLE
+    server.resume()
+
+
+async def test_a_cancelled_change_keeps_its_path_busy(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """Whoever is cancelled in a change leaves its path BUSY until the server has answered."""
+    one = tree(version=version)
+    await one.root_id()
+    pause(server)
+    call = asyncio.create_task(one.make_symlink(("late",), "target"))
+    await asyncio.sleep(0.1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(ExportError) as caught:
+        await one.remove_symlink(("late",))
+    assert caught.value.cause is Cause.BUSY
+    server.resume()
+    await in_time(lambda: one.remove_symlink(("late",)))
+
+
+async def test_a_server_that_comes_back(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """After a crash and a restart everything works again, file handles and sessions among it, in time."""
+    one = tree(version=version)
+    await one.make_directory(("kept",), Access())
+    server.kill()
+    with pytest.raises(ExportError) as caught:
+        await one.make_directory(("lost",), Access())
+    assert caught.value.cause is Cause.UNREACHABLE
+    server.start()
+    await in_time(lambda: one.list(()))
+    assert [entry.name for entry in await one.list(())] == ["kept"]
+
+
+async def test_a_restart_between_two_calls_goes_unnoticed(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """A call that changes nothing is repeated by itself on a connection that has died meanwhile."""
+    one = tree(version=version)
+    await one.make_directory(("kept",), Access())
+    server.restart()
+    assert [entry.name for entry in await one.list(())] == ["kept"]
+
+
+async def test_a_restart_in_the_middle_of_creations(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """Of 300 directories made through a crash all are there in the end, each once, by repeating what was unknown."""
+    one = tree(version=version)
+
+    async def make(number: int) -> None:
+        with contextlib.suppress(PathExists):
+            await one.make_directory((f"volume-{number}",), Access())
+
+    async def remove(number: int) -> None:
+        with contextlib.suppress(PathMissing):
+            await one.remove_directory((f"volume-{number}",))
+
+    for work, names in ((make, {f"volume-{number}" for number in range(300)}), (remove, set[str]())):
+        calls = [asyncio.create_task(in_time(functools.partial(work, number))) for number in range(300)]
+        await asyncio.sleep(0.05)
+        server.kill()
+        server.start()
+        await asyncio.gather(*calls)
+        assert {entry.name for entry in await one.list(())} == names
+
+
+async def test_another_server_is_not_affected(server: Ganesha, tree: MakeTree, version: str, tmp_path: Path) -> None:
+    """While one server is stopped and one is gone, calls to a third all succeed."""
+    directory = tmp_path / "healthy"
+    directory.mkdir()
+    stopped = tree(version=version)
+    await stopped.root_id()
+    pause(server)
+    with Ganesha([Export(directory, "/healthy")], versions=(3, 4)) as other:
+        healthy = DirectTree(
+            location("127.0.0.1", "/healthy"),
+            Servers(Identity(), timeout_s=TIMEOUT_S),
+            version=version,
+            port=other.port,
+            mount_port=other.mount_port,
+        )
+        hung = [asyncio.create_task(stopped.make_directory((str(number),), Access())) for number in range(64)]
+        await asyncio.gather(*(healthy.make_directory((str(number),), Access()) for number in range(64)))
+        outcomes = await asyncio.gather(*hung, return_exceptions=True)
+        assert {outcome.cause for outcome in outcomes if isinstance(outcome, ExportError)} == {Cause.UNREACHABLE}
+        await healthy.close()
+    server.resume()
