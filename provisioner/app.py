@@ -19,17 +19,10 @@ from provisioner.control.reflector import reflect
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.term import Term
-from provisioner.core.locations import Location
-from provisioner.core.mount_options import MountOptions
 from provisioner.core.quantities import parse_bytes
+from provisioner.exports import served
 from provisioner.kube.cluster import open_cluster
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.exports import ServedExports
-from provisioner.nfs.mounted import MountedTree
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Clock, Cluster, ClusterError, Export, Kind
+from provisioner.ports import Clock, Cluster, ClusterError, Kind
 from provisioner.settings import Settings, identity
 from provisioner.telemetry import endpoint
 from provisioner.telemetry.metrics import Metrics, Sample
@@ -44,7 +37,9 @@ async def run(settings: Settings) -> None:
     """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
     clock, metrics, me = SystemClock(), Metrics(), identity()
     stopping = _stop_on_signals()
-    exports = _exports(settings, metrics)
+    exports = served(
+        settings, observe=lambda export, call, took_s: metrics.export_call_s.labels(export, call).observe(took_s)
+    )
     log.info("starting", version=__version__, provisioner=settings.provisioner, identity=me, **_described(settings))
     async with open_cluster(
         settings.kubeconfig,
@@ -52,7 +47,7 @@ async def run(settings: Settings) -> None:
         identity=me,
         observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
         on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
-        connections=2 * settings.workers + 16,
+        connections=settings.workers + 32,
     ) as cluster:
         store = Store(settings.provisioner)
         around = Surroundings(
@@ -61,7 +56,7 @@ async def run(settings: Settings) -> None:
             store=store,
             exports=exports,
             watch=(watch := ExportWatch(exports, clock, metrics)),
-            recorder=(recorder := EventRecorder(cluster, clock)),
+            recorder=(recorder := EventRecorder(cluster, clock, busy=lambda: term.busy())),
             metrics=metrics,
             clock=clock,
         )
@@ -117,38 +112,6 @@ def _elector(settings: Settings, cluster: Cluster, clock: Clock, me: str) -> Ele
         identity=me,
         times=settings.lease_times,
     )
-
-
-def _exports(settings: Settings, metrics: Metrics) -> ServedExports:
-    """Those of the settings that have a directory; all others are spoken to, as the classes that name them say how."""
-    servers = Servers(Identity(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
-
-    def observe(name: str) -> Callable[[str, float], None]:
-        return lambda call, took_s: metrics.export_call_s.labels(name, call).observe(took_s)
-
-    def mounted(where: Location, directory: str) -> Export:
-        tree = MountedTree(
-            directory,
-            require_mount=settings.require_mount,
-            timeout_s=settings.nfs_timeout_s,
-            observe=observe(str(where)),
-        )
-        return LedgeredExport(where, tree)
-
-    def direct(where: Location, options: MountOptions) -> Export:
-        name = str(where) if options.port is None else f"{where} port {options.port}"
-        tree = DirectTree(
-            where,
-            servers,
-            version=options.version,
-            port=options.port,
-            mount_port=options.mount_port,
-            observe=observe(name),
-        )
-        return LedgeredExport(where, tree, name=name)
-
-    given = {each.location: mounted(each.location, each.directory) for each in settings.exports if each.directory}
-    return ServedExports(given, settings.default_export, direct)
 
 
 def _described(settings: Settings) -> dict[str, object]:

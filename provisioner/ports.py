@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
 
+from provisioner.core.checks import Permission
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.locations import Location, Path
@@ -165,6 +166,14 @@ class Cluster(Protocol):
 
     async def replace_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
         """Replace the lease that was read (`lease.version`). Raises Conflict when somebody else was faster."""
+        ...
+
+    async def may(self, permission: Permission) -> bool:
+        """Whether the API server would let us do that."""
+        ...
+
+    async def identity(self) -> str:
+        """What tells this cluster from others for as long as it lives: the uid of its namespace kube-system."""
         ...
 
     async def ping(self) -> None:

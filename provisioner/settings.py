@@ -20,6 +20,7 @@ LEGACY_MOUNT = "/persistentvolumes"
 
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  a pod's endpoint is for its cluster
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 
 
@@ -52,8 +53,9 @@ class Settings:
 
     @property
     def lease_name(self) -> str:
-        """The Lease's name: the provisioner's, its `/` a `-`."""
-        return self.provisioner.replace("/", "-").lower()
+        """The Lease's name: the provisioner's, its `/` a `-`, and whatever else a Lease's name cannot have too."""
+        name = self.provisioner.replace("/", "-").lower()
+        return name if re.fullmatch(_SUBDOMAIN, name) else re.sub(r"[^a-z0-9]+", "-", name)
 
 
 def provisioner_name(text: str) -> str:

@@ -7,7 +7,10 @@ import sys
 import click
 
 from provisioner import __version__
+from provisioner.cli.check import check
+from provisioner.cli.demo import demo
 from provisioner.cli.run import run
+from provisioner.cli.volumes import volumes
 from provisioner.core.errors import InvalidSettings
 
 
@@ -22,6 +25,9 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(check)
+cli.add_command(volumes)
+cli.add_command(demo)
 
 
 def main() -> None:

@@ -128,6 +128,7 @@ class ClaimController:
             default_export=self._around.exports.default,
             holder=lambda export, path: self._store.holder(export, path, other_than=own),
             now=self._around.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            cluster=self._around.cluster_id,
         )
 
     def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
@@ -295,7 +296,7 @@ class ClaimController:
     async def _finish(self, volume: str) -> Backoff | None:
         """End an earlier attempt for a claim that needs none any more: its volume exists, or it is gone."""
         for export in self._around.exports:
-            if volume in export.pending:
+            if volume in export.pending and export.records[volume].cluster == self._around.cluster_id:
                 try:
                     return await self._finish_on(volume, export)
                 except (ExportError, ClusterError) as exc:

@@ -1,8 +1,8 @@
 """Lanes: a share of the workers for each export, so that one that hangs holds back nobody else's claims.
 
-An export may keep as many workers busy as are free at that moment (the dynamic threshold of Choudhury and Hahne,
-"Dynamic queue length thresholds for shared-memory packet switches", 1998): the first to hang gets half of them, the
-second a quarter, and there is a worker left for the next one. A key beyond its export's share is parked without one.
+An export may keep twice as many workers busy as are free at that moment (the dynamic threshold of Choudhury and
+Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998): the first to hang gets two thirds of
+them, the second two thirds of the rest, and there is one left for the next. A key beyond its share is parked.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_SHARE = 2
 
 
 class Parked(Exception):
@@ -52,4 +54,4 @@ class Lanes:
                 del self._waiting[export]
 
     def _has_place(self, export: str) -> bool:
-        return self._busy[export] < self._free
+        return self._busy[export] < _SHARE * self._free

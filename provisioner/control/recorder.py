@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -19,17 +20,19 @@ _BACKLOG = 20_000
 """Events that wait to be written; beyond that the oldest are dropped, as client-go does."""
 _REMEMBERED = 10_000
 _SENDERS = 4
-"""Few, so that events give way to the volumes that they tell of."""
+_GIVE_WAY_S = 3.0
 
 
 class EventRecorder:
     """Takes events without waiting, and writes them in turn."""
 
-    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock, *, busy: Callable[[], bool] = lambda: False) -> None:
+        """`busy` says whether there is work that matters more just now."""
         self._cluster = cluster
         self._clock = clock
+        self._busy = busy
         self._seen: OrderedDict[str, tuple[Occurrence, datetime]] = OrderedDict()
-        self._backlog: deque[tuple[Event, str]] = deque(maxlen=_BACKLOG)
+        self._backlog: deque[tuple[Event, str, float]] = deque(maxlen=_BACKLOG)
         self._wakeup = asyncio.Event()
 
     def claim(self, claim: Claim, type: EventType, reason: str, message: str) -> None:
@@ -54,7 +57,8 @@ class EventRecorder:
         self._seen.move_to_end(name)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        self._backlog.append((event, name))
+        queue = self._backlog.append if event.type == "Normal" else self._backlog.appendleft
+        queue((event, name, self._clock.monotonic()))
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -73,7 +77,11 @@ class EventRecorder:
             while not self._backlog:
                 self._wakeup.clear()
                 await self._wakeup.wait()
-            event, name = self._backlog.popleft()
+            event, name, recorded_s = self._backlog[0]
+            if event.type == "Normal" and self._busy() and self._clock.monotonic() < recorded_s + _GIVE_WAY_S:
+                await self._clock.sleep(0.1)  # a burst of work has the API server first, for a while
+                continue
+            self._backlog.popleft()
             occurrence, first_seen = self._seen.get(name, (Occurrence(1, 0.0), self._clock.now()))
             try:
                 await self._cluster.record_event(

@@ -70,4 +70,4 @@ async def _watch(kind: Kind, cluster: Cluster, store: Store, clock: Clock, state
             raise
         log.info("watch_broken", kind=kind, error=str(exc))
         return progress.failed()
-    return progress.ended(clock.monotonic() - began_s)
+    return progress.ended(clock.monotonic() - began_s, brought=progress is not state)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from provisioner.control.slim import Slimmer
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.paths import PathIndex
@@ -34,6 +35,7 @@ class Store:
             "classes": cast(dict[str, AnyItem], self.classes),
         }
         self._paths: dict[str, PathIndex] = {}
+        self._slimmer = Slimmer()
         self._synced: set[Kind] = set()
         self._all_synced = asyncio.Event()
         self._listeners: list[Listener] = []
@@ -83,7 +85,7 @@ class Store:
         if index is None:
             return None
         root = export.components
-        name = index.touching((*root, *path), other_than=other_than, below=len(root))
+        name = index.touching((*root, *path), other_than=(other_than,), below=len(root))
         return self.volumes[name] if name is not None else None
 
     def on_export(self, export: Location) -> Iterator[Volume]:
@@ -104,6 +106,10 @@ class Store:
     def _put(self, kind: Kind, key: str, item: AnyItem | None) -> None:
         cache: dict[str, AnyItem] = self._by_kind[kind]
         before = cache.get(key)
+        if isinstance(item, Claim):
+            item = self._slimmer.claim(item)
+        elif isinstance(item, Volume):
+            item = self._slimmer.volume(item)
         if item is None:
             cache.pop(key, None)
         else:

@@ -23,3 +23,5 @@ class Surroundings:
     recorder: EventRecorder
     metrics: Metrics
     clock: Clock
+    cluster_id: str = ""
+    """What tells this cluster from others that share an export; known from the first term of leadership on."""

@@ -65,7 +65,7 @@ class Sweep:
 
     async def _look_through(self, export: Export) -> None:
         orphans: list[str] = []
-        for volume in [name for name in export.records if name not in self._around.store.volumes]:
+        for volume in self._without_volume(export):
             uid = names.claim_uid(volume)
             if volume in export.pending:
                 if uid is not None:
@@ -77,6 +77,11 @@ class Sweep:
         if orphans or export.unreadable:
             some, unreadable = sorted(orphans)[:20], sorted(export.unreadable)[:20]
             log.warning("orphans", export=where, volumes=some, count=len(orphans), unreadable=unreadable)
+
+    def _without_volume(self, export: Export) -> list[str]:
+        """Our cluster's records of which the cache knows no volume; those of other clusters are theirs to judge."""
+        ours, known = self._around.cluster_id, self._around.store.volumes
+        return [name for name, record in export.records.items() if record.cluster == ours and name not in known]
 
     async def _is_finished(self, export: Export, volume: str) -> bool:
         """Whether a record without a volume is as it should be: a retained directory, or a reclaim's last step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from dataclasses import replace
 
 import structlog
 
@@ -14,6 +15,7 @@ from provisioner.control.surroundings import Surroundings
 from provisioner.control.sweep import Sweep
 from provisioner.control.volumes import VolumeController
 from provisioner.control.workers import work
+from provisioner.ports import ClusterError
 from provisioner.telemetry.metrics import Sample
 
 log = structlog.get_logger(__name__)
@@ -30,20 +32,23 @@ class Term:
         self._workers = workers
         self._queues: dict[str, WorkQueue] = {}
 
+    def busy(self) -> bool:
+        """Whether more keys wait than there are workers."""
+        return sum(len(queue) for queue in self._queues.values()) > self._workers
+
     def queue_depths(self) -> Sample:
         """The keys that wait, by queue; nothing while another replica leads."""
         return {(name,): float(len(queue)) for name, queue in self._queues.items()}
 
     async def lead(self, stopping: asyncio.Event) -> None:
         """Work until told to stop, then finish what is in flight; cancelled at once when the lease is lost."""
-        around = self._around
-        await self._wait_synced(stopping)
-        if stopping.is_set():
+        around = await self._prepare(stopping)
+        if around is None:
             return
         await around.watch.lead()
         around.metrics.leader.set(1)
         try:
-            await self._work(stopping)
+            await self._work(around, stopping)
         finally:
             around.metrics.leader.set(0)
             around.watch.follow()
@@ -51,17 +56,26 @@ class Term:
                 queue.close()
             self._queues.clear()
 
-    async def _wait_synced(self, stopping: asyncio.Event) -> None:
-        """Nothing may be decided before the caches are whole; a stop need not wait for that."""
-        waits = [asyncio.create_task(what) for what in (self._around.store.wait_synced(), stopping.wait())]
+    async def _prepare(self, stopping: asyncio.Event) -> Surroundings | None:
+        """Nothing may be decided before the caches are whole and the cluster has a name; a stop waits for neither."""
+        known, stopped = asyncio.create_task(self._known()), asyncio.create_task(stopping.wait())
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({known, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return None if stopping.is_set() else known.result()
         finally:
-            for wait in waits:
-                wait.cancel()
+            known.cancel()
+            stopped.cancel()
 
-    async def _work(self, stopping: asyncio.Event) -> None:
-        around = self._around
+    async def _known(self) -> Surroundings:
+        await self._around.store.wait_synced()
+        while True:
+            try:
+                return replace(self._around, cluster_id=await self._around.cluster.identity())
+            except ClusterError as exc:
+                log.error("cluster_not_identified", error=str(exc), hint="grant get on the namespace kube-system")
+                await self._around.clock.sleep(2.0)
+
+    async def _work(self, around: Surroundings, stopping: asyncio.Event) -> None:
         claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
         claim_lanes, volume_lanes = (Lanes(self._workers, queue.add) for queue in (claim_queue, volume_queue))
         claims = ClaimController(around, claim_queue, claim_lanes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -45,7 +46,10 @@ class VolumeController:
             located = self._around.exports.of(after) if before is None else None
             if located is not None:
                 self._around.watch.add(located[0], named=False)
-            if not isinstance(volumes.decide(after, self._around.provisioner), Leave):
+            wanted = volumes.decide(after, self._around.provisioner)
+            # The echo of our own writes changes nothing; retries are the queue's.
+            known = isinstance(before, Volume) and volumes.decide(before, self._around.provisioner) == wanted
+            if not isinstance(wanted, Leave) and not known:
                 self._queue.add(after.name)
         elif kind == "claims" and after is None and isinstance(before, Claim):
             # The volume may have been released while its claim was still there: bound elsewhere.
@@ -96,35 +100,39 @@ class VolumeController:
         try:
             with self._lanes.place(export.name, volume.name):
                 await self._around.watch.usable(export)
-                return await self._reclaim_on(volume.name, export, path, began_s)
+                return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
             self._deny(volume, exc.told_of(export.name), error=str(exc))
             return FAILED
 
-    async def _reclaim_on(self, name: str, export: Export, path: Path, began_s: float) -> Backoff | None:
+    async def _reclaim_on(self, cached: Volume, export: Export, path: Path, began_s: float) -> Backoff | None:
         """All that decides is read live here, right before the first step that cannot be taken back."""
-        cluster = self._around.cluster
-        volume = await cluster.get_volume(name)
+        volume, claim = await asyncio.gather(self._around.cluster.get_volume(cached.name), self._claim_of(cached))
         if volume is None:
             return None
-        reference = volume.spec.claim_ref
+        if volume.spec.claim_ref != cached.spec.claim_ref:
+            return FAILED  # that was another claim: the watch brings which
         evidence = Evidence(
             volume=volume,
-            claim=await cluster.get_claim(reference.namespace, reference.name) if reference else None,
+            claim=claim,
             export=export.name,
             export_id=export.id,
             path=path,
-            record=export.records.get(name),
+            record=export.records.get(volume.name),
         )
         match volumes.authorize(evidence, self._around.provisioner):
             case Leave(why):
-                log.debug("volume_left", volume=name, why=why)
+                log.debug("volume_left", volume=volume.name, why=why)
                 return REFUSED
             case Deny(message):
                 return self._deny(volume, message)
             case Reclaim(rule):
                 await self._carry_out(rule, volume, export, began_s)
                 return None
+
+    async def _claim_of(self, volume: Volume) -> Claim | None:
+        reference = volume.spec.claim_ref
+        return None if reference is None else await self._around.cluster.get_claim(reference.namespace, reference.name)
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
         """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""

@@ -34,6 +34,8 @@ class ClaimView:
     """Which volume has a directory of an export, or one above or below it."""
     now: str
     """UTC, RFC 3339."""
+    cluster: str = ""
+    """What tells this cluster from others that share an export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParam
         on_delete=parameters.on_delete,
         capacity=claim.requested,
         created=view.now,
+        cluster=view.cluster,
     )
     encode(record)  # raises where it would not fit on an export
     return record

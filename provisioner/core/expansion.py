@@ -45,7 +45,8 @@ def decide(claim: Claim, volume: Volume | None, provisioner: str, now: str) -> E
         return None
     if not wanted:
         # The user may have lowered the request again in the middle: then only the mark is left to be cleared.
-        return Expansion(size, None, None, _finish(size)) if is_marked(claim) else None
+        capacity = claim.status.capacity.get("storage", size)
+        return Expansion(capacity, None, None, _finish(capacity)) if is_marked(claim) else None
     marked = is_marked(claim) and claim.status.allocated_resources.get("storage") == size
     return Expansion(
         size=size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,7 +31,12 @@ def parse(options: Iterable[str]) -> MountOptions:
     values: dict[str, str] = {}
     for option in (part.strip() for entry in options for part in entry.split(",")):
         name, _, value = option.partition("=")
-        values["nfsvers" if name in ("vers", "nfsvers") else name] = value
+        if name in ("vers", "nfsvers"):
+            values["nfsvers"] = value
+        elif re.fullmatch(r"v[234](\.[0-9])?", name):
+            values["nfsvers"] = name[1:]
+        else:
+            values[name] = value
     flavours = [flavour for flavour in values.get("sec", "").split(":") if flavour]
     unknown = [flavour for flavour in flavours if flavour not in _SECURITY]
     if unknown:

@@ -36,13 +36,6 @@ class Resources(Struct, frozen=True, rename="camel", gc=False):
     requests: dict[str, str] = field(default_factory=dict)
 
 
-class Condition(Struct, frozen=True, rename="camel", gc=False):
-    """One condition of a claim's status."""
-
-    type: str = ""
-    status: str = ""
-
-
 class ClaimSpec(Struct, frozen=True, rename="camel", gc=False):
     """`PersistentVolumeClaimSpec`, as far as we read it."""
 
@@ -62,7 +55,6 @@ class ClaimStatus(Struct, frozen=True, rename="camel", gc=False):
 
     phase: str = "Pending"
     capacity: dict[str, str] = field(default_factory=dict)
-    conditions: tuple[Condition, ...] = ()
     allocated_resources: dict[str, str] = field(default_factory=dict)
     allocated_resource_statuses: dict[str, str] = field(default_factory=dict)
 

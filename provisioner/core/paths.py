@@ -6,7 +6,7 @@ or to the export's root, two volumes in one directory, one volume inside another
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
 from provisioner.core.locations import Path
@@ -25,7 +25,7 @@ def check(text: str) -> Path:
     path = tuple(text.split("/"))
     for part in path:
         _check_component(part, text)
-    if path[0].startswith(LEDGER):
+    if path[0].casefold().startswith(LEDGER):  # some servers do not tell cases apart
         raise InvalidPath(f"the directory {text!r} begins with {LEDGER}, which is the provisioner's own")
     return path
 
@@ -92,8 +92,12 @@ class PathIndex:
             if not self._below[above]:
                 del self._below[above]
 
-    def touching(self, path: Path, *, other_than: str = "", below: int = 0) -> str | None:
-        """An owner other than the given one of this path, or of one above or below it; None where it is free.
+    def owners(self, path: Path) -> Set[str]:
+        """Who has exactly this path."""
+        return self._owners.get(path, set())
+
+    def touching(self, path: Path, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
+        """An owner of this path, or of one above or below it, who is none of the given; None where it is free.
 
         Paths of no more than `below` components do not count.
         """
@@ -101,13 +105,13 @@ class PathIndex:
             if len(above) <= below:
                 continue
             for owner in sorted(self._owners.get(above, ())):
-                if owner != other_than:
+                if owner not in other_than:
                     return owner
         if path in self._below:
             return self._first_below(path, other_than)
         return None
 
-    def _first_below(self, path: Path, other_than: str) -> str | None:
+    def _first_below(self, path: Path, other_than: Collection[str]) -> str | None:
         # A walk over all paths, for the words of a refusal only: it runs when there is a conflict.
         inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
-        return next((owner for owners in inside for owner in sorted(owners) if owner != other_than), None)
+        return next((owner for owners in inside for owner in sorted(owners) if owner not in other_than), None)

@@ -31,6 +31,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     capacity: str = field(name="size")
     created: str = field(name="at")
     """UTC, RFC 3339, whole seconds."""
+    cluster: str = field(name="by", default="")
+    """The cluster whose claim it is: of two that share an export, each leaves the other's records alone."""
     version: int = field(name="v", default=RECORD_VERSION)
 
     @property
@@ -58,7 +60,7 @@ def decode(target: str) -> Record:
     """The record in a symlink target. Raises InvalidRecord for anything that we did not write, or a newer version."""
     try:
         record = _decoder.decode(target.encode("utf-8", "surrogateescape"))
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeError) as exc:
         raise InvalidRecord(f"not a record of ours: {exc}") from exc
     if record.version != RECORD_VERSION:
         raise InvalidRecord(f"a record of version {record.version}; this program reads version {RECORD_VERSION}")

@@ -12,7 +12,7 @@ from provisioner.core.backoff import Backoff
 
 RETRY = Backoff(first_s=0.2, limit_s=10.0, jitter=0.5)
 _SHORT_S = 1.0
-"""A watch that ends sooner counts as a failure: it must not be asked for again at once."""
+"""A watch that ends sooner and brought nothing is a failure: it must not be asked for again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class WatchState:
         """An event or a bookmark came in."""
         return WatchState(version or self.version)
 
-    def ended(self, lasted_s: float) -> WatchState:
+    def ended(self, lasted_s: float, *, brought: bool = False) -> WatchState:
         """The server ended the watch without an error, as it does to slow watchers and after its time limit."""
-        return self if lasted_s >= _SHORT_S else replace(self, failures=self.failures + 1)
+        return self if brought or lasted_s >= _SHORT_S else replace(self, failures=self.failures + 1)
 
     def expired(self) -> WatchState:
         """410: the version is gone."""

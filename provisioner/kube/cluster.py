@@ -17,9 +17,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Volume
-from provisioner.kube import errors, events, leases, wire
+from provisioner.kube import errors, events, leases, reviews, wire
 from provisioner.kube.connection import (
     JSON,
     MERGE_PATCH,
@@ -204,6 +205,15 @@ class KubeCluster:
         body = leases.body(namespace, name, lease)
         path = f"{_leases_path(namespace)}/{_quote(name)}"
         return await self._ask(self._call("update", "leases", path, body=body), leases.decode)
+
+    async def may(self, permission: Permission) -> bool:
+        """See Cluster.may."""
+        call = self._call("create", reviews.RESOURCE, reviews.PATH, body=reviews.body(permission))
+        return await self._ask(call, reviews.decode)
+
+    async def identity(self) -> str:
+        """See Cluster.identity."""
+        return await self._ask(self._call("get", "namespaces", "/api/v1/namespaces/kube-system"), wire.uid)
 
     async def ping(self) -> None:
         """See Cluster.ping."""

@@ -17,15 +17,19 @@ from typing import Any, Literal, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from yaml import YAMLError
 from yarl import URL
 
 import provisioner
 from provisioner.core.errors import InvalidSettings
 from provisioner.kube import errors
+from provisioner.kube.library import (
+    ConfigException,
+    Configuration,
+    RESTClientObject,
+    load_incluster_config,
+    load_kube_config,
+)
 from provisioner.ports import ApiUnavailable
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]

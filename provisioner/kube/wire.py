@@ -15,7 +15,7 @@ from typing import Generic
 import msgspec
 from msgspec import Raw, Struct, field
 
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Metadata, StorageClass, Volume
 from provisioner.kube import errors
 from provisioner.ports import Item, Page, WatchEvent
 
@@ -187,6 +187,18 @@ CLASSES: Codec[StorageClass] = Codec(
     msgspec.json.Decoder(_List[StorageClass]),
     msgspec.json.Decoder(_Line[StorageClass]),
 )
+
+
+class _Owned(Struct):
+    metadata: Metadata
+
+
+_owned_decoder = msgspec.json.Decoder(_Owned)
+
+
+def uid(body: bytes) -> str:
+    """The uid of any object. Raises msgspec.DecodeError."""
+    return _owned_decoder.decode(body).metadata.uid
 
 
 class LineSplitter:

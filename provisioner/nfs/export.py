@@ -53,6 +53,8 @@ class LedgeredExport:
         self._tree = tree
         self._ledger = Ledger()
         self._id = ""
+        self._entering: set[str] = set()
+        """Volumes that are in the ledger in memory while their records are on their way to the export."""
 
     @property
     def location(self) -> Location:
@@ -96,9 +98,11 @@ class LedgeredExport:
             raise ExportError(Cause.CHANGED, f"its id was {self._id} and is {found}")
         self._id = found
         ledger = Ledger()
-        # Settled records last: where a crash left both, the settled one counts.
-        ledger.read(await self._targets(_PENDING), pending=True)
-        ledger.read(await self._targets(_VOLUMES), pending=False)
+        pending, settled = await self._targets(_PENDING), await self._targets(_VOLUMES)
+        for volume in pending.keys() & settled.keys():  # settled by one replica while another one tried anew
+            await self._remove((*_PENDING, volume))
+        ledger.read({volume: target for volume, target in pending.items() if volume not in settled}, pending=True)
+        ledger.read(settled, pending=False)
         self._ledger = ledger
 
     async def _read_id(self, *, create: bool) -> str:
@@ -118,7 +122,7 @@ class LedgeredExport:
             try:
                 await self._tree.make_directory(path, _PRIVATE)
             except PathExists:
-                continue
+                await self._tree.set_access(path, _PRIVATE)
         with suppress(PathExists):  # another replica was faster
             # The id last: an export that has one has a whole ledger.
             await self._tree.make_symlink(_ID, uuid.uuid4().hex)
@@ -141,78 +145,101 @@ class LedgeredExport:
 
     async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
         """Record first, then the directory. Raises PathTaken, AlreadyThere, ExportError."""
-        held = self._ledger.records.get(volume)
-        fresh = held is None
-        if held is None:
-            held, fresh = await self._enter(volume, record, adopt_from)
+        fresh = volume not in self._ledger.records and await self._enter(volume, record, adopt_from)
+        held = self._ledger.records[volume]
+        # A directory right below the root is nobody's but by its own name, which mkdir tells.
+        others_matter = len(held.path) > 1 or not fresh or adopt_from is not None
+        made = False
         try:
-            await self._tree.make_directory(held.path, access)
-        except PathExists:
-            await self._take_over(volume, held, access, fresh=fresh, adopt_from=adopt_from)
+            # Two clusters each write their record first and look then, so that at least one of two sees the other.
+            if others_matter:
+                await self._look_at_others(volume, held, adopt_from)
+            made = await self._make(volume, held, access, fresh=fresh, adopt_from=adopt_from)
+            if others_matter and made:
+                # Once more: the directory above may have become somebody's between the look and now.
+                await self._look_at_others(volume, held, adopt_from)
+        except PathTaken:
+            await self._retreat(volume, held, fresh=fresh, made=made)
+            raise
         return held
 
-    async def _enter(self, volume: str, record: Record, adopt_from: str | None) -> tuple[Record, bool]:
-        """Write the record, or find that of an earlier attempt; the flag says whether it is new."""
-        self._refuse_taken(volume, record, adopt_from)
+    async def _retreat(self, volume: str, held: Record, *, fresh: bool, made: bool) -> None:
+        """Take back what this attempt made, since somebody else was faster."""
+        try:
+            if made:
+                await self._tree.remove_directory(held.path)
+        except NotEmpty:
+            return  # the other's directory is in it as yet: the record stays, for undo()
+        except PathMissing:
+            pass
+        if fresh:
+            await self._withdraw(volume)
+
+    async def _enter(self, volume: str, record: Record, adopt_from: str | None) -> bool:
+        """Write the record, or learn that of an earlier attempt; whether it is new."""
+        await self._refuse_taken(volume, record, adopt_from)
         self._ledger.enter(volume, record, pending=True)
-        written = False
+        self._entering.add(volume)
         try:
             await self._tree.make_symlink((*_PENDING, volume), encode(record))
-            written = True
-            if len(record.path) > 1:
-                # Only below a directory that others can have made may another cluster's volume lie above ours. Both
-                # write first and look then, so that at least one of two sees the other.
-                await self._learn_others()
-                self._refuse_taken(volume, record, adopt_from)
         except PathExists:
-            return await self._earlier(volume), False
-        except PathTaken:
-            await self._withdraw(volume)
+            self._ledger.remove(volume)
+        except BaseException:
+            # The outcome may be unknown: the retry meets its own record, as after a crash.
+            self._ledger.remove(volume)
             raise
+        else:
+            return True
         finally:
-            if not written:
-                self._ledger.remove(volume)  # also after an unknown outcome: the retry meets its own record
-        return record, True
-
-    async def _earlier(self, volume: str) -> Record:
-        target = await self._tree.read_symlink((*_PENDING, volume))
-        self._ledger.read({volume: target}, pending=True)
-        held = self._ledger.records.get(volume)
-        if held is None:
+            self._entering.discard(volume)
+        self._ledger.read({volume: await self._tree.read_symlink((*_PENDING, volume))}, pending=True)
+        if volume not in self._ledger.records:
             raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
-        return held
+        return False
 
-    def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
-        holder = self._ledger.touching(record.path, other_than=volume)
-        if holder is not None and holder != adopt_from:
+    async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
+        """Raise PathTaken when by the ledger somebody else has the directory, or one above or below it."""
+        allowed = (volume, adopt_from or "")
+        while (holder := self._ledger.touching(record.path, other_than=allowed)) is not None:
             held = self._ledger.records[holder]
-            raise PathTaken(
-                f"directory {record.directory!r} is taken: by the ledger of export {self._name}, volume {holder}"
-                f" has {held.directory!r}; make the class's pathPattern unique, for instance with ${{.PV.name}}"
-            )
+            if await self._is_recorded(holder):
+                raise PathTaken(
+                    f"directory {record.directory!r} is taken: by the ledger of export {self._name}, volume {holder}"
+                    f" has {held.directory!r}; make the class's pathPattern unique, for instance with ${{.PV.name}}"
+                )
+            self._ledger.remove(holder)  # ended by another cluster, or another replica
 
-    async def _learn_others(self) -> None:
+    async def _is_recorded(self, volume: str) -> bool:
+        if volume in self._entering:
+            return True
+        for directory in (_VOLUMES, _PENDING):
+            with suppress(PathMissing):
+                await self._tree.read_symlink((*directory, volume))
+                return True
+        return False
+
+    async def _look_at_others(self, volume: str, record: Record, adopt_from: str | None) -> None:
+        """Learn what other clusters have recorded since, and raise PathTaken when that touches the directory."""
         for directory, pending in ((_PENDING, True), (_VOLUMES, False)):
             names = {entry.name for entry in await self._tree.list(directory) if entry.type == "symlink"}
             unknown = self._ledger.unknown(names)
             if unknown:
                 self._ledger.read(await self._tree.read_symlinks(directory, unknown), pending=pending)
+        await self._refuse_taken(volume, record, adopt_from)
 
-    async def _take_over(
-        self,
-        volume: str,
-        held: Record,
-        access: Access,
-        *,
-        fresh: bool,
-        adopt_from: str | None,
-    ) -> None:
-        """Decide on a directory that is there already: adopted, our own earlier attempt's, or somebody else's."""
+    async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
+        """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
+        try:
+            await self._tree.make_directory(held.path, access)
+        except PathExists:
+            pass
+        else:
+            return True
         if adopt_from is not None and self._ledger.records[adopt_from].path == held.path:
-            return  # mode and owner stay as the data's last user left them
+            return False  # mode and owner stay as the data's last user left them
         if not fresh and await self._tree.is_empty(held.path):
             await self._tree.set_access(held.path, access)
-            return
+            return False
         if fresh:
             await self._withdraw(volume)
         raise AlreadyThere(
@@ -221,52 +248,52 @@ class LedgeredExport:
         )
 
     async def _withdraw(self, volume: str) -> None:
-        """Take back a record of which nothing was made."""
-        with suppress(PathMissing):
-            await self._tree.remove_symlink((*_PENDING, volume))
+        """Take back a record, and nothing else."""
+        await self._remove((*_PENDING, volume))
         self._ledger.remove(volume)
 
     async def settle(self, volume: str) -> None:
         """Note that the PersistentVolume exists, and end the record whose directory was adopted."""
         if volume not in self._ledger.pending:
             return
+        former = self._ledger.former(volume)
+        if former is not None:
+            await self.forget(former)  # first: afterwards nothing would tell that the two belong together
         try:
             await self._tree.move_symlink((*_PENDING, volume), (*_VOLUMES, volume))
         except PathMissing:
             await self._tree.read_symlink((*_VOLUMES, volume))  # moved by an attempt whose outcome was unknown
         self._ledger.settle(volume)
-        former = self._former_holder(volume)
-        if former is not None:
-            await self.forget(former)
-
-    def _former_holder(self, volume: str) -> str | None:
-        path = self._ledger.records[volume].path
-        other = self._ledger.touching(path, other_than=volume)
-        return other if other is not None and self._ledger.records[other].path == path else None
 
     async def undo(self, volume: str) -> bool:
-        """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record."""
+        """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.
+
+        A directory that is somebody else's by now, or lies in somebody else's, stays.
+        """
         if volume not in self._ledger.pending:
             return True
-        if self._former_holder(volume) is None:  # else the directory is that of the record it was adopted from
-            try:
-                await self._tree.remove_directory(self._ledger.records[volume].path)
-            except NotEmpty:
-                return False
-            except PathMissing:
-                pass
+        record = self._ledger.records[volume]
+        try:
+            await self._look_at_others(volume, record, None)
+            await self._tree.remove_directory(record.path)
+        except NotEmpty:
+            return False
+        except (PathMissing, PathTaken):
+            pass  # never made, or somebody else's
         await self._withdraw(volume)
         return True
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
     async def is_gone(self, volume: str) -> bool:
-        """Whether the directory in a volume's record does not exist."""
+        """Whether the directory in a volume's record, or the record itself, does not exist."""
+        record = self._ledger.records.get(volume)
         try:
-            await self._tree.is_empty(self._ledger.records[volume].path)
+            if record is not None:
+                await self._tree.is_empty(record.path)
         except PathMissing:
             return True
-        return False
+        return record is None
 
     async def discard(self, volume: str, at: datetime) -> None:
         """Move the volume's directory into the trash; done already is success."""
@@ -304,12 +331,14 @@ class LedgeredExport:
 
     async def forget(self, volume: str) -> None:
         """Remove the volume's record; last step of a reclaim."""
-        for directory in (_PENDING, _VOLUMES) if volume in self._ledger.pending else (_VOLUMES,):
-            try:
-                await self._tree.remove_symlink((*directory, volume))
-            except PathMissing:
-                continue
+        if volume in self._ledger.pending:
+            await self._remove((*_PENDING, volume))
+        await self._remove((*_VOLUMES, volume))
         self._ledger.remove(volume)
+
+    async def _remove(self, symlink: Path) -> None:
+        with suppress(PathMissing):
+            await self._tree.remove_symlink(symlink)
 
     async def trash(self) -> list[str]:
         """The names in the trash."""

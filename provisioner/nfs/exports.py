@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from provisioner.core import mount_options, names
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, Path, location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource, Volume
+from provisioner.nfs.direct.tree import DirectTree
 from provisioner.ports import Cause, Export, ExportError
 
-Reach = Callable[[Location, MountOptions], Export]
-"""Makes the export that is reached by our own client. Raises InvalidSettings."""
+Reach = Callable[[Location, MountOptions], tuple[Export, DirectTree]]
+"""Makes the export that is reached by our own client, and the tree below it. Raises InvalidSettings."""
+
+_NFS_PORT = 2049
+
+
+@dataclass(slots=True)
+class _Direct:
+    """An export that we speak to, how, and whether a class said so: what only a volume says may be forged or old."""
+
+    export: Export
+    tree: DirectTree
+    options: MountOptions
+    by_class: bool
+
+    def hear(self, options: MountOptions, *, by_class: bool) -> None:
+        """Somebody else names the export with other options: they count while the known ones have never worked."""
+        better = by_class and (not self.by_class or not self.export.id)
+        if better and options != self.options:
+            self.tree.readdress(version=options.version, mount_port=options.mount_port)
+            self.options = options
+        self.by_class = self.by_class or by_class
 
 
 class ServedExports:
@@ -26,7 +48,7 @@ class ServedExports:
         self._mounted = dict(mounted)
         self._default = default
         self._reach = reach
-        self._direct: dict[tuple[Location, int | None], Export] = {}
+        self._direct: dict[tuple[Location, int], _Direct] = {}
 
     @property
     def default(self) -> Location | None:
@@ -35,23 +57,29 @@ class ServedExports:
 
     def __iter__(self) -> Iterator[Export]:
         """All exports, configured or met so far."""
-        return iter([*self._mounted.values(), *self._direct.values()])
+        return iter([*self._mounted.values(), *(known.export for known in self._direct.values())])
 
     def at(self, location: Location, options: MountOptions) -> Export:
-        """The export at a location. Raises ExportError with a hint where it cannot be reached as the options say."""
+        """The export that a class names. Raises ExportError with a hint where it cannot be reached so."""
+        return self._at(location, options, by_class=True)
+
+    def _at(self, location: Location, options: MountOptions, *, by_class: bool) -> Export:
         mounted = self._mounted.get(location)
         if mounted is not None:
             return mounted
         if options.kerberos:
             hint = f"we do not speak Kerberos: have it mounted for us, and give --export {location}=DIRECTORY"
             raise ExportError(Cause.KERBEROS, hint=hint)
-        key = (location, options.port)
-        if key not in self._direct:
+        key = (location, options.port or _NFS_PORT)
+        known = self._direct.get(key)
+        if known is None:
             try:
-                self._direct[key] = self._reach(location, options)
+                export, tree = self._reach(location, options)
             except InvalidSettings as exc:
                 raise ExportError(Cause.VERSION, hint=str(exc)) from exc
-        return self._direct[key]
+            known = self._direct[key] = _Direct(export, tree, options, by_class)
+        known.hear(options, by_class=by_class)
+        return known.export
 
     def of(self, volume: Volume) -> tuple[Export, Path] | None:
         """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off."""
@@ -74,7 +102,8 @@ class ServedExports:
         if not directory or root == source.path:
             return None
         try:
-            export = self.at(location(source.server, root or "/"), mount_options.parse(volume.spec.mount_options))
+            options = mount_options.parse(volume.spec.mount_options)
+            export = self._at(location(source.server, root or "/"), options, by_class=False)
         except (InvalidSettings, ExportError):
             return None
         return export, tuple(directory.split("/"))

@@ -6,10 +6,14 @@ so that two claims that are provisioned at once cannot both take it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
+from sys import intern
+
+from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
+from provisioner.core.names import volume_name
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import Record, decode
 
@@ -51,7 +55,7 @@ class Ledger:
         known = self._records.get(volume)
         if known is not None:
             self._paths.remove(known.path, volume)
-        self._records[volume] = record
+        self._records[volume] = _lean(record)
         self._paths.add(record.path, volume)
         if not pending:
             self._pending.discard(volume)
@@ -69,8 +73,8 @@ class Ledger:
         if record is not None:
             self._paths.remove(record.path, volume)
 
-    def touching(self, path: Path, *, other_than: str = "") -> str | None:
-        """A volume whose directory is this path, or one above or below it."""
+    def touching(self, path: Path, *, other_than: Collection[str] = ()) -> str | None:
+        """A volume whose directory is this path, or one above or below it, and that is none of the given."""
         return self._paths.touching(path, other_than=other_than)
 
     def unknown(self, volumes: Set[str]) -> Set[str]:
@@ -78,9 +82,27 @@ class Ledger:
         return volumes - self._records.keys() - self._unreadable
 
     def adoptable(self, record: Record) -> str | None:
-        """The volume with a settled record of exactly this directory, from the same namespace."""
-        holder = self.touching(record.path)
-        if holder is None or holder in self._pending:
-            return None
-        held = self._records[holder]
-        return holder if held.path == record.path and held.namespace == record.namespace else None
+        """The volume with a settled record of exactly this directory, from the same namespace and cluster."""
+        own = volume_name(record.claim_uid)
+        for holder in sorted(self._paths.owners(record.path)):
+            held = self._records[holder]
+            same = (held.namespace, held.cluster) == (record.namespace, record.cluster)
+            if same and holder != own and holder not in self._pending:
+                return holder
+        return None
+
+    def former(self, volume: str) -> str | None:
+        """The volume whose settled record a pending one is to follow: its directory was adopted."""
+        record = self._records.get(volume)
+        return self.adoptable(record) if record is not None and volume in self._pending else None
+
+
+def _lean(record: Record) -> Record:
+    """The record with what repeats from record to record kept once: there may be tens of thousands."""
+    return structs.replace(
+        record,
+        namespace=intern(record.namespace),
+        class_name=intern(record.class_name),
+        capacity=intern(record.capacity),
+        cluster=intern(record.cluster),
+    )

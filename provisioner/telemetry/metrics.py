@@ -14,7 +14,9 @@ from prometheus_client.registry import Collector
 from provisioner import __version__
 
 _DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
-_CALLS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_WAITS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
+_CALLS_S = (0.001, 0.01, 0.1, 1, 10)
+"""Few: there is a series for each call on each of perhaps hundreds of exports."""
 
 
 class Metrics:
@@ -37,7 +39,7 @@ class Metrics:
 
         self.leader = self._gauge("leader", "1 for the replica that acts.")
         self.queue_wait_s = self._histogram(
-            "nfs_provisioner_queue_wait_seconds", "From ready to taken by a worker.", _CALLS_S, "queue"
+            "nfs_provisioner_queue_wait_seconds", "From ready to taken by a worker.", _WAITS_S, "queue"
         )
         self.export_call_s = self._histogram(
             "nfs_provisioner_export_call_seconds", "One call on an export.", _CALLS_S, "export", "call"

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from provisioner.core.locations import Location, Path
@@ -64,6 +65,13 @@ class DirectTree:
         self._pinned = ""
         self._unsettled: dict[Path, list[Sent]] = {}
         self._closed = False
+
+    def readdress(self, *, version: str | None, mount_port: int | None) -> None:
+        """From now on speak to the same service in this version, and find its mount service there."""
+        address = replace(self._address, version=version, mount_port=mount_port)
+        server = self._servers.acquire(address)
+        self._servers.release(self._address)
+        self._address, self._server, self._root = address, server, None
 
     async def root_id(self) -> str:
         """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""

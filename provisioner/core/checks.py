@@ -1,0 +1,160 @@
+"""What `check` looks at, and how it tells what it found: permissions, classes, and the exports that they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from provisioner.core import mount_options
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.objects import StorageClass
+from provisioner.core.parameters import parse
+
+Kind = Literal["API server", "permission", "StorageClass", "export"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at. `advice` says what an admin must do, and is empty when all is well."""
+
+    kind: Kind
+    name: str
+    ok: bool
+    result: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permission:
+    """One verb on one resource, as RBAC has them; an empty namespace means all, an empty name any."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def target(self) -> str:
+        """What the verb is for, as a rule of a role writes it: `leases.coordination.k8s.io`."""
+        resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return f"{resource}.{self.group}" if self.group else resource
+
+
+def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
+    """All that the daemon asks of the API server; `lease` is the namespace and the name of its Lease, if it has one."""
+    volumes = [
+        Permission(verb=verb, resource="persistentvolumes")
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+    ]
+    claims = [Permission(verb=verb, resource="persistentvolumeclaims") for verb in ("get", "list", "watch")]
+    status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
+    classes = [Permission(verb=verb, resource="storageclasses", group="storage.k8s.io") for verb in ("list", "watch")]
+    # In all namespaces: an event is where its claim is, and that of a volume is in `default`.
+    events = [Permission(verb=verb, resource="events") for verb in ("create", "patch")]
+    # By its uid a ledger tells clusters apart; a request for a namespace counts as one within it.
+    cluster = Permission(verb="get", resource="namespaces", namespace="kube-system", name="kube-system")
+    return [*volumes, *claims, status, *classes, *events, cluster, *(_of_lease(*lease) if lease else ())]
+
+
+def _of_lease(namespace: str, name: str) -> list[Permission]:
+    # Without a name for create, which RBAC cannot restrict to one (Kubernetes, Using RBAC, "Referring to resources").
+    return [
+        Permission(
+            verb=verb,
+            resource="leases",
+            group="coordination.k8s.io",
+            namespace=namespace,
+            name="" if verb == "create" else name,
+        )
+        for verb in ("get", "create", "update")
+    ]
+
+
+def permitted(answers: Mapping[Permission, bool]) -> list[Finding]:
+    """A finding for each resource, from whether each permission is held."""
+    targets = dict.fromkeys((permission.target, permission.namespace) for permission in answers)
+    return [
+        _permitted(
+            *target, {each.verb: held for each, held in answers.items() if (each.target, each.namespace) == target}
+        )
+        for target in targets
+    ]
+
+
+def _permitted(target: str, namespace: str, verbs: Mapping[str, bool]) -> Finding:
+    missing = [verb for verb, held in verbs.items() if not held]
+    where = f" in namespace {namespace}" if namespace else ""
+    role = "a Role" if namespace else "a ClusterRole"
+    return Finding(
+        kind="permission",
+        name=target + where,
+        ok=not missing,
+        result=f"denied: {', '.join(missing)}" if missing else ", ".join(verbs),
+        advice=f"bind {role} that allows {', '.join(missing)} on {target}{where}" if missing else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An export as a class uses it."""
+
+    export: Location
+    options: MountOptions
+
+
+def judge(storage_class: StorageClass, default_export: Location | None) -> tuple[Finding, Use | None]:
+    """Whether a class can be used as it is, and the export that it comes to."""
+
+    def found(result: str, advice: str = "") -> Finding:
+        return Finding(kind="StorageClass", name=storage_class.name, ok=not advice, result=result, advice=advice)
+
+    try:
+        parameters = parse(storage_class.parameters)
+    except InvalidSettings as exc:
+        # Kubernetes lets nobody change the parameters of a class.
+        return found(str(exc), "delete the class and create it again, corrected; its volumes stay as they are"), None
+    try:
+        options = mount_options.parse(storage_class.mount_options)
+    except InvalidSettings as exc:
+        return found(str(exc), "correct the class's mountOptions"), None
+    export = parameters.export or default_export
+    if export is None:
+        advice = "create it again with the parameters server and share, or set NFS_SERVER and NFS_PATH for us"
+        return found("it names no export, and there is no default export", advice), None
+    rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
+    use = Use(export, options)
+    return found(f"on {way(use)}; {rule} when a claim is deleted"), use
+
+
+def no_class(provisioner: str) -> Finding:
+    """No class names us, so that no claim ever comes to us."""
+    return Finding(
+        kind="StorageClass",
+        name="(none)",
+        ok=False,
+        result=f"no class has the provisioner {provisioner}",
+        advice=f"create a StorageClass with provisioner: {provisioner}, or correct --provisioner-name",
+    )
+
+
+def uses(of_classes: Iterable[Use], configured: Iterable[Location], mounted: Set[Location]) -> list[Use]:
+    """Each export once for each way of speaking to it; those that only the settings name are among them.
+
+    Where an export is mounted for us, what classes say of the way to it does not matter.
+    """
+    found = dict.fromkeys(Use(use.export, MountOptions()) if use.export in mounted else use for use in of_classes)
+    named = {use.export for use in found}
+    return [*found, *(Use(where, MountOptions()) for where in configured if where not in named)]
+
+
+def way(use: Use) -> str:
+    """The export and what is special about the way to it, for people: `nas:/exports nfsvers=4.1 port=12049`."""
+    options = use.options
+    said = {"nfsvers": options.version, "port": options.port, "mountport": options.mount_port}
+    parts = [f"{name}={value}" for name, value in said.items() if value is not None]
+    return " ".join([str(use.export), *parts, *(["sec=krb5"] if options.kerberos else [])])

@@ -1,0 +1,78 @@
+"""A volume as `volumes` lists it: whose it is, where it is, and what becomes of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from provisioner.core import names
+from provisioner.core.locations import Location
+from provisioner.core.objects import Volume
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+class Listed(Struct, frozen=True):
+    """One volume, in the order in which a table shows it."""
+
+    volume: str
+    namespace: str
+    claim: str
+    storage_class: str
+    phase: str
+    capacity: str
+    export: str
+    """`SERVER:PATH`; the server alone where the volume does not say where its export ends."""
+    directory: str
+    """Relative to the export; the whole path on the server where that is not known."""
+    on_delete: str
+    """`delete`, `archive` or `retain`; empty where the volume does not say."""
+    created: str
+    """UTC, RFC 3339."""
+
+
+def listed(volume: Volume) -> Listed:
+    """The volume's fields as they are listed. Nothing that it says of itself is checked here."""
+    source, claim = volume.spec.nfs, volume.spec.claim_ref
+    directory = volume.metadata.annotations.get(names.DIRECTORY, "")
+    server, path = (source.server, source.path) if source else ("", "")
+    root = path.removesuffix(f"/{directory}")
+    if directory and root != path:
+        server, path = str(Location(server, root or "/")), directory
+    return Listed(
+        volume=volume.name,
+        namespace=claim.namespace if claim else "",
+        claim=claim.name if claim else "",
+        storage_class=volume.spec.storage_class_name,
+        phase="Terminating" if volume.metadata.deletion_timestamp else volume.status.phase,
+        capacity=volume.capacity,
+        export=server,
+        directory=path,
+        on_delete=_rule(volume),
+        created=volume.metadata.creation_timestamp,
+    )
+
+
+def _rule(volume: Volume) -> str:
+    if volume.spec.persistent_volume_reclaim_policy != "Delete":
+        return "retain"
+    return volume.metadata.annotations.get(names.ON_DELETE, "")
+
+
+def age(created: str, now: datetime) -> str:
+    """How long ago that was, in two units at most, as kubectl writes it; empty for a text that is no time."""
+    try:
+        seconds = max(0, int((now - datetime.fromisoformat(created)).total_seconds()))
+    except (ValueError, TypeError):
+        return ""
+    minutes, hours, days = seconds // _MINUTE_S, seconds // _HOUR_S, seconds // _DAY_S
+    if minutes < 10:
+        return f"{minutes}m{seconds % _MINUTE_S}s" if minutes else f"{seconds}s"
+    if hours < 3:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m"
+    if days < 2:
+        return f"{hours}h"
+    return f"{days}d{hours % 24}h" if days < 8 else f"{days}d"

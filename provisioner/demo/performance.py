@@ -1,0 +1,221 @@
+"""Puts the demonstration together: grounds, daemon, story, measures, and the end of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from provisioner.core.errors import InvalidSettings
+from provisioner.demo.interrupts import Interrupts
+from provisioner.demo.objects import Object, Objects, open_objects
+from provisioner.demo.observer import VOLUMES, StoryFailed
+from provisioner.demo.scenario import Scenario
+from provisioner.demo.screen import Screen, count, duration
+from provisioner.demo.servers import PATH, SERVER, Daemon, Grounds, grounds
+from provisioner.demo.story import Story, clear_away, left
+from provisioner.ports import ClusterError
+from testbed.binaries import BinariesMissing
+from testbed.processes import ServerFailed
+
+_INTERRUPTED = 130
+_CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+_NAMESPACES = "/api/v1/namespaces"
+
+Kept = Callable[[], None]
+"""Told that the story is over and that all stays up."""
+
+
+def perform(kubeconfig: str | None, interrupts: Interrupts, *, kept: Kept | None = None) -> int:
+    """Play the story on the cluster of `kubeconfig` or on one of our own; the exit status.
+
+    0 when every promise was kept, 1 with the reason otherwise, 130 after a signal. With `kept`, all stays up after a
+    story that came out well, until a signal. Nothing is left behind in any case.
+    """
+    screen, began_s = Screen(), time.monotonic()
+    failure = ""
+    screen.title("nfs-provisioner: a demonstration")
+    try:
+        with grounds(kubeconfig, interrupts, screen) as place:
+            failure = _on(place, interrupts, screen, began_s, kept)
+    except KeyboardInterrupt:
+        pass
+    except (BinariesMissing, ServerFailed, StoryFailed, ClusterError, InvalidSettings) as exc:
+        failure = str(exc)
+    if interrupts.received:
+        screen.say("\nInterrupted: what was started has ended, and its files are gone.")
+        return _INTERRUPTED
+    if failure:
+        screen.failed(f"the demonstration failed: {failure}")
+        return 1
+    return 0
+
+
+def _on(place: Grounds, interrupts: Interrupts, screen: Screen, began_s: float, kept: Kept | None) -> str:
+    """Play on these grounds; what went wrong, or nothing."""
+    try:
+        return asyncio.run(_play(place, interrupts, screen, began_s, kept))
+    except asyncio.CancelledError:
+        return ""
+
+
+async def _play(place: Grounds, interrupts: Interrupts, screen: Screen, began_s: float, kept: Kept | None) -> str:
+    scenario = Scenario(suffix=place.suffix, server=SERVER, path=PATH, mount_options=place.mount_options)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    async with AsyncExitStack() as ending:
+        with interrupts.calling(lambda: loop.call_soon_threadsafe(task.cancel)):
+            objects = await ending.enter_async_context(open_objects(place.kubeconfig))
+            await _make_objects(scenario, objects, place, ending, screen)
+            daemon = await _start_daemon(scenario, objects, place, ending, screen)
+            story = Story(objects, scenario, place, screen)
+            await story.play()
+            screen.title("What was measured")
+            screen.measures(await _measures(story, daemon, began_s))
+            failure = _verdict(story, screen)
+            if kept and not failure:
+                _tell_how_to_go_on(place, scenario, daemon, screen)
+                kept()
+                await asyncio.Event().wait()
+        # A signal of the last moment is heeded here, and not in the midst of the end.
+        await asyncio.sleep(0)
+    return failure
+
+
+def _verdict(story: Story, screen: Screen) -> str:
+    """What was not kept, or nothing."""
+    broken = [promise for promise in story.promises if not promise.kept]
+    if broken:
+        return f"{len(broken)} of {count(len(story.promises), 'promise')} not kept; see ✗ above"
+    screen.say("")
+    screen.done(f"all {len(story.promises)} promises kept")
+    return ""
+
+
+async def _make_objects(
+    scenario: Scenario, objects: Objects, place: Grounds, ending: AsyncExitStack, screen: Screen
+) -> None:
+    """Namespace and classes; at the end they are deleted, unless the cluster ends too."""
+    if not place.cluster_is_ours:
+        ending.push_async_callback(_remove_objects, scenario, objects, screen)
+    await objects.create(_NAMESPACES, {"metadata": {"name": scenario.namespace}})
+    for storage_class in scenario.classes():
+        await objects.create(_CLASSES, storage_class)
+
+
+async def _remove_objects(scenario: Scenario, objects: Objects, screen: Screen) -> None:
+    screen.say(f"\nClearing away what was made in the cluster: namespace {scenario.namespace}, classes and volumes.")
+    for storage_class in scenario.classes():
+        await objects.delete(f"{_CLASSES}/{_name(storage_class)}")
+    for volume in await left(objects, scenario):
+        await objects.delete(f"{VOLUMES}/{_name(volume)}")
+    await _delete_namespace(objects, scenario.namespace)
+
+
+async def _delete_namespace(objects: Objects, namespace: str) -> None:
+    """Delete it and wait for its end, for at most a minute: the cluster goes on by itself."""
+    await objects.delete(f"{_NAMESPACES}/{namespace}")
+    for _ in range(120):
+        if not await objects.exists(f"{_NAMESPACES}/{namespace}"):
+            return
+        await asyncio.sleep(0.5)
+
+
+def _name(thing: Object) -> str:
+    name: str = thing["metadata"]["name"]
+    return name
+
+
+async def _start_daemon(
+    scenario: Scenario, objects: Objects, place: Grounds, ending: AsyncExitStack, screen: Screen
+) -> Daemon:
+    """The daemon, ready. At its end the claims go first, for it is what reclaims their volumes."""
+    daemon = Daemon(place, provisioner=scenario.provisioner, lease_namespace=scenario.namespace, ready=_is_ready)
+    ending.callback(daemon.stop)
+    with screen.step(f"daemon: nfs-provisioner run --export={SERVER}:{PATH}={place.export_directory}") as progress:
+        progress("starting the daemon")
+        daemon.start()
+        await asyncio.to_thread(daemon.wait_ready)
+    if not place.cluster_is_ours:
+        ending.push_async_callback(clear_away, objects, scenario)
+    return daemon
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        _ask(port, "/readyz")
+    except OSError:
+        return False
+    return True
+
+
+def _ask(port: int, path: str) -> str:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}{path}", timeout=2.0) as answer:
+        body: bytes = answer.read()
+    return body.decode()
+
+
+async def _measures(story: Story, daemon: Daemon, began_s: float) -> list[tuple[str, str]]:
+    """What the watches saw, and what the daemon says of itself."""
+    sights = story.observer.sights.values()
+    text = await asyncio.to_thread(_ask, daemon.port, "/metrics")
+    total: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            total[sample.name] = total.get(sample.name, 0.0) + sample.value
+    provision, delete = "controller_persistentvolumeclaim_provision", "controller_persistentvolume_delete"
+    return [
+        ("claim made → volume made", _spread([s.to_volume_s for s in sights])),
+        ("claim made → claim Bound", _spread([s.to_bound_s for s in sights])),
+        ("claim deleted → volume gone", _spread([s.to_reclaimed_s for s in sights])),
+        ("the daemon's part of making one", _mean(total, f"{provision}_duration_seconds")),
+        ("the daemon's part of reclaiming one", _mean(total, f"{delete}_duration_seconds")),
+        ("the daemon's memory", f"{total['process_resident_memory_bytes'] / 2**20:.0f} MiB resident"),
+        (
+            "its calls of the API server",
+            f"{total['nfs_provisioner_api_requests_total']:.0f}, watches and events included",
+        ),
+        ("this demonstration", duration(time.monotonic() - began_s)),
+    ]
+
+
+def _spread(values_s: list[float | None]) -> str:
+    known_s = [value for value in values_s if value is not None]
+    median_s = statistics.median(known_s)
+    return f"{duration(median_s)} (median of {len(known_s)}), {duration(max(known_s))} at most"
+
+
+def _mean(total: dict[str, float], histogram: str) -> str:
+    times = total[f"{histogram}_count"]
+    return f"{total[f'{histogram}_sum'] / times * 1000:.1f} ms (mean of {times:.0f})"
+
+
+def _tell_how_to_go_on(place: Grounds, scenario: Scenario, daemon: Daemon, screen: Screen) -> None:
+    screen.title("It stays up")
+    screen.code(f"export KUBECONFIG={place.kubeconfig}")
+    screen.code(f"kubectl get pvc,pv -n {scenario.namespace}")
+    screen.code(f"ls -lR {place.export_directory}")
+    screen.code(f"curl http://127.0.0.1:{daemon.port}/metrics")
+    if place.nfs_port is not None:
+        screen.say(f"The export is {SERVER}:{PATH} at port {place.nfs_port}, NFSv4. The daemon logs to {daemon.log}.")
+    else:
+        screen.say(f"The daemon logs to {daemon.log}.")
+    screen.say("To end it:")
+    screen.code(f"{_program()} demo --stop")
+
+
+def _program() -> str:
+    """How the user in this directory calls this program."""
+    if shutil.which("nfs-provisioner"):
+        return "nfs-provisioner"
+    return os.path.relpath(Path(sys.executable).with_name("nfs-provisioner"))

@@ -1,0 +1,39 @@
+"""What we use of the `kubernetes` library: configuration and the session underneath its asynchronous client.
+
+`import kubernetes.aio` runs `kubernetes/__init__.py` first, which imports the whole synchronous client with requests,
+urllib3 and oauthlib: 8 MB and a tenth of a second in each replica, for nothing. So the parent package is stood in for
+while the asynchronous half is imported; whoever imports `kubernetes` after that gets it whole.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import ModuleType
+
+_LIBRARY = "kubernetes"
+
+
+@contextmanager
+def _without_its_init(name: str) -> Iterator[None]:
+    if name in sys.modules:
+        yield
+        return
+    spec = find_spec(name)
+    stand_in = ModuleType(name)
+    stand_in.__path__ = list(spec.submodule_search_locations or ()) if spec is not None else []
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _without_its_init(_LIBRARY):
+    from kubernetes.aio.client.configuration import Configuration
+    from kubernetes.aio.client.rest import RESTClientObject
+    from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+__all__ = ["ConfigException", "Configuration", "RESTClientObject", "load_incluster_config", "load_kube_config"]

@@ -1,0 +1,87 @@
+"""Time for tests: a clock that moves when it is told to, and an event loop whose timers need no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class ManualClock:
+    """A `Clock` that stands still but for advance() and sleep(); its chance is what it is given."""
+
+    def __init__(self, *, chance: float = 0.0) -> None:
+        self.chance = chance
+        self._passed_s = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._passed_s += seconds
+
+    def now(self) -> datetime:
+        """See `Clock`."""
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._passed_s)
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return self._passed_s
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock`."""
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+    def random(self) -> float:
+        """See `Clock`."""
+        return self.chance
+
+
+class LoopClock(ManualClock):
+    """A `Clock` that shows the running loop's time: with simulate(), time passes only while everybody waits."""
+
+    def now(self) -> datetime:
+        """See `Clock`."""
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock`."""
+        await asyncio.sleep(seconds)
+
+
+class _SkippingSelector(selectors.SelectSelector):
+    """Where a loop would sleep until its next timer, only its time goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready now; the time that was to be waited has passed."""
+        if timeout is None:
+            raise RuntimeError("everybody waits, and for no timer: this would never end")
+        self.passed_s += max(timeout, 0.0)
+        return super().select(0)
+
+
+class _SimulatedLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._skipping = _SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        """Seconds since the simulation began."""
+        return self._skipping.passed_s
+
+
+def simulate(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in simulated time: an hour of waiting takes as long as the work in it, each run the same."""
+    with asyncio.Runner(loop_factory=_SimulatedLoop) as runner:
+        return runner.run(coroutine)

@@ -1,0 +1,193 @@
+"""`nfs-provisioner demo` as a process of its own, in a temporary directory of its own that must be empty afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import binaries
+from testbed.api import Api
+from testbed.cluster import ControlPlane
+from testbed.waiting import eventually
+
+pytestmark = pytest.mark.timeout(300)
+NAMES = ("etcd", "kube-apiserver", "kube-controller-manager")
+
+
+class Demo:
+    """Starts demonstrations for one test, and knows what is left of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.temporary = directory / "temporary"
+        self.temporary.mkdir()
+        assets = binaries.present(NAMES)
+        if assets is None:
+            pytest.fail("the control plane is not built yet: run `make test`, or `python -m testbed build` once")
+        self._environment = os.environ | {
+            "TMPDIR": str(self.temporary),
+            "XDG_CACHE_HOME": str(directory / "cache"),
+            "KUBEBUILDER_ASSETS": str(assets),
+            "DEMO_KUBECONFIG": "",
+        }
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        """One that runs; its output is a pipe."""
+        command = [sys.executable, "-m", "provisioner", "demo", *flags]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._environment
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *flags: str) -> tuple[int, str]:
+        """The exit status and the output of one that runs to its end."""
+        process = self.start(*flags)
+        output, _ = process.communicate(timeout=200)
+        return process.returncode, output
+
+    def left(self) -> list[str]:
+        """Directories, and processes that name them or run in them, that are still there."""
+        directories = [str(path) for path in self.temporary.iterdir()]
+        return [*directories, *(f"process {pid}" for pid in self._processes())]
+
+    def _processes(self) -> Iterator[int]:
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                environment = path.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"TMPDIR={self.temporary}".encode() in environment:
+                yield int(path.parent.name)
+
+    def kill(self) -> None:
+        """End what is left, whatever it takes."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGKILL)
+        for process in self._started:
+            process.wait(10)
+            if process.stdout:
+                process.stdout.close()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path)
+    yield demo
+    demo.kill()
+
+
+def test_the_story_comes_out_as_promised_and_leaves_nothing(demo: Demo) -> None:
+    """The demonstration keeps its promises, says what was measured, and leaves no process and no directory."""
+    status, output = demo.run()
+    assert status == 0, output
+    assert "all 14 promises kept" in output or "all 13 promises kept" in output, output  # one more where there is NFS
+    assert "✗" not in output
+    assert re.search(r"claim made → volume made +\d+ ms \(median of 8\)", output), output
+    assert "ProvisioningFailed: the directory '../../intruder' has the component '..'" in output
+    assert not demo.left()
+
+
+MOMENTS = {
+    "control plane starts": "starting etcd",
+    "daemon starts": "starting the daemon",
+    "claims are made": "wordpress",
+    "claims are looked at": "✓ mariadb",
+    "claims are deleted": "in use",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment_leaves_nothing(demo: Demo, moment: str) -> None:
+    """Ctrl-C or SIGTERM ends the demonstration with status 130, no process and no directory left behind."""
+    process = demo.start()
+    assert process.stdout is not None
+    said = next((line for line in process.stdout if MOMENTS[moment] in line), None)
+    assert said is not None, f"it ended before {moment}"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # impatience changes nothing
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Interrupted" in output
+    assert not demo.left()
+
+
+def test_signals_in_quick_succession_leave_nothing(demo: Demo) -> None:
+    """Interrupted at a series of other moments, whatever it does then, the demonstration leaves nothing behind."""
+    for tenths in range(2, 42, 8):
+        process = demo.start()
+        timer = threading.Timer(tenths / 10, process.send_signal, [signal.SIGTERM])
+        timer.start()
+        output, _ = process.communicate(timeout=60)
+        timer.cancel()
+        # Before the program has begun to listen, a signal ends it in the system's way.
+        assert process.returncode in (130, -signal.SIGTERM), output
+        assert not demo.left(), output
+
+
+def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
+    """With --keep the command returns, the cluster answers by the KUBECONFIG that it prints, and --stop ends it."""
+    status, output = demo.run("--keep")
+    assert status == 0, output
+    found = re.search(r"export KUBECONFIG=(\S+)", output)
+    assert found is not None, output
+    kubeconfig = json.loads(Path(found[1]).read_text())
+    server = kubeconfig["clusters"][0]["cluster"]
+    token = kubeconfig["users"][0]["user"]["token"]
+    api = Api(server["server"], ca_file=Path(server["certificate-authority"]), token=token)
+    claims = "/api/v1/namespaces/shop/persistentvolumeclaims"
+    assert {claim["metadata"]["name"] for claim in api.list(claims)} >= {"mariadb", "wordpress", "data-web-2"}
+    spec = {
+        "storageClassName": "nfs-delete",
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    api.post(claims, {"metadata": {"name": "mine"}, "spec": spec})
+    eventually(lambda: api.get(f"{claims}/mine")["status"]["phase"] == "Bound", "a claim of mine is Bound")
+    status, output = demo.run("--keep")
+    assert (status, "runs in the background already" in output) == (1, True), output
+    status, output = demo.run("--stop")
+    assert status == 0, output
+    assert not demo.left()
+    assert demo.run("--stop")[0] == 1
+
+
+def test_a_cluster_that_was_given_is_left_as_it_was(demo: Demo, control_plane: ControlPlane) -> None:
+    """On somebody's cluster the demonstration keeps to names of its own, and removes all that it made."""
+    api = control_plane.api
+
+    def objects() -> set[str]:
+        paths = ("/api/v1/namespaces", "/api/v1/persistentvolumes", "/apis/storage.k8s.io/v1/storageclasses")
+        return {f"{path}/{each['metadata']['name']}" for path in paths for each in api.list(path)}
+
+    before = objects()
+    status, output = demo.run(f"--kubeconfig={control_plane.kubeconfig}")
+    assert status == 0, output
+    assert not demo.left()
+    new = {path for path in objects() - before if "/test-" not in path}
+    assert not new
+
+
+def test_a_demonstration_that_cannot_be_given_says_why(demo: Demo, tmp_path: Path) -> None:
+    """Without a usable cluster the status is 1, and the last line says what is wrong."""
+    status, output = demo.run(f"--kubeconfig={tmp_path / 'nowhere'}")
+    assert status == 1
+    assert "nowhere does not exist" in output.splitlines()[-1]
+    assert not demo.left()
+
+
+def test_the_daemon_loads_nothing_of_the_demonstration() -> None:
+    """The command line without `demo` imports neither it nor the testbed: each replica would pay for them."""
+    names = "('provisioner.demo', 'testbed')"
+    code = f"import sys, provisioner.cli, provisioner.app; print([m for m in {names} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,153 @@
+"""settings: what flags and environment come to."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from provisioner import settings as setting
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.leases import LeaseTimes
+from provisioner.core.locations import Location
+from provisioner.settings import ExportSetting
+
+NAS = Location("nas", "/exports")
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""DNS-1123 subdomain, which the name of a Lease must be (Kubernetes, "Object Names and IDs")."""
+
+
+@pytest.mark.parametrize(
+    "name", ["cluster.local/nfs-provisioner", "k8s-sigs.io/nfs-subdir-external-provisioner", "nfs"]
+)
+def test_provisioner_name(name: str) -> None:
+    """Names that classes use, nfs-subdir's among them, are taken as they are."""
+    assert setting.provisioner_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "kubernetes.io/nfs", "a b", "/nfs", "nfs/", "a/b/c", "-a/b", "a/b\n", "a/" + "b" * 300, "Example.com/nfs"],
+)
+def test_unusable_provisioner_name(name: str) -> None:
+    """A name that no class can use, or that the cluster counts as its own, is refused, and the words name the flag."""
+    with pytest.raises(InvalidSettings, match="--provisioner-name"):
+        setting.provisioner_name(name)
+
+
+@hypothesis_settings(deadline=None)
+@given(st.from_regex(r"[a-z0-9.-]{1,20}(/[A-Za-z0-9._-]{1,20})?", fullmatch=True))
+def test_every_accepted_name_has_a_lease(name: str) -> None:
+    """Every name that is accepted gives a Lease's name that the API server takes."""
+    try:
+        accepted = setting.provisioner_name(name)
+    except InvalidSettings:
+        return
+    lease_name = sample(provisioner=accepted).lease_name
+    assert SUBDOMAIN.fullmatch(lease_name), lease_name
+    assert len(lease_name) <= 253
+
+
+def sample(*, provisioner: str) -> setting.Settings:
+    return setting.Settings(
+        provisioner=provisioner,
+        exports=(),
+        default_export=None,
+        require_mount=False,
+        nfs_uid=0,
+        nfs_gid=0,
+        nfs_timeout_s=10.0,
+        kubeconfig=None,
+        leader_election=True,
+        lease_namespace="default",
+        lease_times=LeaseTimes(),
+        listen_host="0.0.0.0",
+        listen_port=8080,
+        workers=64,
+    )
+
+
+def test_lease_name() -> None:
+    """The Lease is named after the provisioner, as sig-storage-lib names it."""
+    assert sample(provisioner="example.com/nfs").lease_name == "example.com-nfs"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nas:/exports", ExportSetting(location=NAS)),
+        ("nas:/exports=/mnt/k8s", ExportSetting(location=NAS, directory="/mnt/k8s")),
+        ("[fd00::1]:/x=/mnt", ExportSetting(location=Location("fd00::1", "/x"), directory="/mnt")),
+    ],
+)
+def test_export(text: str, expected: ExportSetting) -> None:
+    """An export is where it is, and where it is mounted if it is."""
+    assert setting.export(text) == expected
+
+
+@pytest.mark.parametrize("text", ["nas", "nas:exports", "nas:/exports=mnt", "nas:/exports=", "=/mnt", ""])
+def test_unusable_export(text: str) -> None:
+    """An export that cannot be used is refused, and the words name the flag."""
+    with pytest.raises(InvalidSettings, match="--export"):
+        setting.export(text)
+
+
+def test_exports() -> None:
+    """The export of NFS_SERVER and NFS_PATH comes first, and naming it again says where it is mounted."""
+    other = ExportSetting(location=Location("other", "/x"))
+    mounted = ExportSetting(location=NAS, directory="/mnt")
+    assert setting.exports([other], "NAS", "/exports/") == (ExportSetting(location=NAS), other)
+    assert setting.exports([other, mounted], "nas", "/exports") == (mounted, other)
+    assert setting.exports([], None, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("given_", "server", "path", "words"),
+    [
+        ([], "nas", None, "belong together"),
+        ([], None, "/x", "belong together"),
+        ([], "nas", "x", "must begin with /"),
+        (
+            [ExportSetting(location=NAS, directory="/a"), ExportSetting(location=NAS, directory="/b")], None, None,
+            "--export nas:/exports is given twice",
+        ),
+    ],
+)  # fmt: skip
+def test_unusable_exports(given_: list[ExportSetting], server: str | None, path: str | None, words: str) -> None:
+    """Half an export, and one with two directories, are refused."""
+    with pytest.raises(InvalidSettings, match=words):
+        setting.exports(given_, server, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:8080", ("0.0.0.0", 8080)),
+        (":9", ("0.0.0.0", 9)),
+        ("[::]:80", ("::", 80)),
+        ("localhost:0", ("localhost", 0)),
+    ],
+)
+def test_listen(text: str, expected: tuple[str, int]) -> None:
+    """An address to listen on is HOST:PORT."""
+    assert setting.listen(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "8080", "a:", "a:b", "a:65536", "a:-1", "a:٣"])
+def test_unusable_listen(text: str) -> None:
+    """Anything else is refused, and the words name the flag."""
+    with pytest.raises(InvalidSettings, match="--listen"):
+        setting.listen(text)
+
+
+def test_lease_namespace() -> None:
+    """The Lease is where the settings say."""
+    assert setting.lease_namespace("storage") == "storage"
+
+
+def test_identity() -> None:
+    """No two processes have one identity, on one host either."""
+    assert setting.identity() != setting.identity()

@@ -1,0 +1,166 @@
+"""control.store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.control.store import Store
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import NfsSource, Volume
+from provisioner.ports import AnyItem, Kind
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+Change = tuple[Kind, AnyItem | None, AnyItem | None]
+
+
+def at(path: str, *, name: str = "v1", server: str = "nas") -> Volume:
+    return samples.volume(name=name, nfs=NfsSource(server, path))
+
+
+def holding(*volumes: Volume) -> Store:
+    store = Store(samples.US)
+    store.replace("volumes", volumes)
+    return store
+
+
+def test_what_is_kept() -> None:
+    """Our claims, volumes of NFS and all classes are kept; what is not ours to look at is not."""
+    store = Store(samples.US)
+    ours, other = samples.claim(), samples.claim(uid="x", provisioner="other/one")
+    store.replace("claims", [ours, other])
+    store.replace("volumes", [at("/exports/a"), samples.volume(name="disk", nfs=None)])
+    store.replace("classes", [samples.storage_class()])
+    assert store.claims == {samples.UID: ours}
+    assert set(store.volumes) == {"v1"}
+    assert set(store.classes) == {"nfs"}
+
+
+def test_a_claim_that_is_handed_back() -> None:
+    """A claim whose annotation goes away, as the scheduler may do, is ours no longer."""
+    store = Store(samples.US)
+    store.apply("claims", samples.claim(), deleted=False)
+    store.apply("claims", samples.claim(provisioner=""), deleted=False)
+    assert store.claims == {}
+
+
+def test_a_claim_made_anew() -> None:
+    """A claim that is made anew under its name is another one."""
+    store = Store(samples.US)
+    store.apply("claims", samples.claim(uid="old"), deleted=False)
+    store.apply("claims", samples.claim(uid="new"), deleted=False)
+    assert set(store.claims) == {"old", "new"}
+    store.apply("claims", samples.claim(uid="old"), deleted=True)
+    assert set(store.claims) == {"new"}
+
+
+def test_a_list_replaces() -> None:
+    """What a list does not contain is gone, and its directory is free."""
+    store = holding(at("/exports/a", name="v1"), at("/exports/b", name="v2"))
+    store.replace("volumes", [at("/exports/b", name="v2")])
+    assert set(store.volumes) == {"v2"}
+    assert store.holder(NAS, ("a",)) is None
+    assert store.holder(NAS, ("b",)) == at("/exports/b", name="v2")
+
+
+async def test_synced() -> None:
+    """The store is synced once each kind has been listed, not before."""
+    store = Store(samples.US)
+    waiting = asyncio.ensure_future(store.wait_synced())
+    for kind, missing in (("classes", 2), ("volumes", 1)):
+        store.replace("classes" if kind == "classes" else "volumes", [])
+        await asyncio.sleep(0)
+        assert len(store.missing) == missing
+        assert not waiting.done()
+    store.apply("claims", samples.claim(), deleted=False)
+    assert store.missing == ["claims"]
+    store.replace("claims", [])
+    await waiting
+    assert store.missing == []
+
+
+def test_listeners() -> None:
+    """A listener hears of what is there, then of each change with what was before, and of nothing after it left."""
+    store, heard = holding(at("/exports/a")), list[Change]()
+    first, second = at("/exports/a"), samples.volume(name="v1", phase="Bound", nfs=NfsSource("nas", "/exports/a"))
+    with store.listening(lambda kind, before, after: heard.append((kind, before, after))):
+        store.apply("volumes", second, deleted=False)
+        store.apply("volumes", second, deleted=True)
+        store.apply("volumes", second, deleted=True)
+    store.apply("volumes", first, deleted=False)
+    assert heard == [("volumes", None, first), ("volumes", first, second), ("volumes", second, None)]
+
+
+@pytest.mark.parametrize(
+    ("path", "held"),
+    [
+        (("a", "b"), True),
+        (("a",), True),
+        (("a", "b", "c"), True),
+        (("a", "c"), False),
+        (("ab",), False),
+    ],
+)
+def test_holder(path: Path, held: bool) -> None:
+    """A directory is held by the volume that has it, or one above or below it, however its path is spelled."""
+    store = holding(at("//exports/a/b/", server="NAS"))
+    assert (store.holder(NAS, path) is not None) == held
+    assert store.holder(NAS, path, other_than="v1") is None
+    assert store.holder(Location("other", "/exports"), path) is None
+
+
+@pytest.mark.parametrize("path", ["/", "/exports", "/exports/"])
+def test_volumes_of_the_whole_export(path: str) -> None:
+    """A volume of the whole export, or of more, as admins make to look around, holds no directory."""
+    assert holding(at(path)).holder(NAS, ("a",)) is None
+
+
+def test_exports_within_exports() -> None:
+    """A volume on an export that lies within another holds its directory on both."""
+    store = holding(at("/exports/team/a"))
+    assert store.holder(Location("nas", "/exports/team"), ("a",)) is not None
+    assert store.holder(NAS, ("team",)) is not None
+    assert store.holder(Location("nas", "/"), ("exports", "team", "a", "x")) is not None
+
+
+def test_a_volume_of_the_same_name_elsewhere() -> None:
+    """A volume that follows another one under its name holds its own directory, and not the other's."""
+    store = holding(at("/exports/a"))
+    store.apply("volumes", at("/exports/b"), deleted=False)
+    assert store.holder(NAS, ("a",)) is None
+    assert store.holder(NAS, ("b",)) is not None
+    store.apply("volumes", msgspec.structs.replace(at("/exports/b"), spec=samples.volume(nfs=None).spec), deleted=False)
+    assert store.holder(NAS, ("b",)) is None
+
+
+def test_on_export() -> None:
+    """The volumes on an export are those whose directories lie below its root."""
+    store = holding(at("/exports/a", name="v1"), at("/exports", name="v2"), at("/other/a", name="v3"))
+    assert [volume.name for volume in store.on_export(NAS)] == ["v1"]
+
+
+VOLUMES = st.builds(
+    lambda name, path: at("/exports/" + path, name=name),
+    st.sampled_from(["v1", "v2", "v3"]),
+    st.sampled_from(["a", "a/b", "b"]),
+)
+CHANGES = st.lists(st.one_of(st.tuples(VOLUMES, st.booleans()), st.lists(VOLUMES, max_size=3)), max_size=20)
+
+
+@given(CHANGES)
+def test_index_and_cache_agree(changes: list[tuple[Volume, bool] | list[Volume]]) -> None:
+    """After any lists and changes, a directory is held exactly while a volume that is there touches it."""
+    store = Store(samples.US)
+    for change in changes:
+        if isinstance(change, list):
+            store.replace("volumes", change)
+        else:
+            store.apply("volumes", change[0], deleted=change[1])
+    paths = {volume.spec.nfs.path for volume in store.volumes.values() if volume.spec.nfs is not None}
+    assert (store.holder(NAS, ("a", "b")) is None) == paths.isdisjoint({"/exports/a", "/exports/a/b"})
+    assert (store.holder(NAS, ("b",)) is None) == ("/exports/b" not in paths)

@@ -1,0 +1,139 @@
+"""Objects of one small cluster, as the tests of the rules need them: a claim, a class and a volume that agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provisioner.core import names
+from provisioner.core.objects import (
+    Claim,
+    ClaimRef,
+    ClaimSpec,
+    ClaimStatus,
+    Metadata,
+    NfsSource,
+    Resources,
+    StorageClass,
+    Volume,
+    VolumeSpec,
+    VolumeStatus,
+)
+from provisioner.core.records import OnDelete, Record
+
+US = "example.com/nfs"
+UID = "0b5f"
+VOLUME = "pvc-0b5f"
+DIRECTORY = "shop-data-pvc-0b5f"
+EXPORT_ID = "e1"
+SOURCE = NfsSource("nas", f"/exports/{DIRECTORY}")
+
+
+def claim(
+    *,
+    name: str = "data",
+    namespace: str = "shop",
+    uid: str = UID,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    deleted: bool = False,
+    spec: ClaimSpec | None = None,
+    status: ClaimStatus | None = None,
+    provisioner: str = US,
+) -> Claim:
+    """A claim for 1Gi of class `nfs` that the cluster handed to us."""
+    ours = {names.PROVISIONER_ANNOTATIONS[0]: provisioner} if provisioner else {}
+    return Claim(
+        metadata=Metadata(
+            name=name,
+            namespace=namespace,
+            uid=uid,
+            resource_version="7",
+            labels=dict(labels or {}),
+            annotations={**ours, **(annotations or {})},
+            deletion_timestamp="2026-01-01T00:00:00Z" if deleted else None,
+        ),
+        spec=spec or claim_spec(),
+        status=status or ClaimStatus(),
+    )
+
+
+def claim_spec(*, size: str = "1Gi", class_name: str | None = "nfs", volume_name: str = "") -> ClaimSpec:
+    """The spec of such a claim."""
+    return ClaimSpec(
+        access_modes=("ReadWriteMany",),
+        storage_class_name=class_name,
+        volume_name=volume_name,
+        resources=Resources({"storage": size} if size else {}),
+    )
+
+
+def storage_class(
+    parameters: Mapping[str, str] | None = None,
+    *,
+    provisioner: str = US,
+    reclaim_policy: str = "Delete",
+    binding: str = "Immediate",
+) -> StorageClass:
+    """The class `nfs`."""
+    return StorageClass(
+        metadata=Metadata(name="nfs"),
+        provisioner=provisioner,
+        parameters=dict(parameters or {}),
+        reclaim_policy=reclaim_policy,
+        mount_options=("nfsvers=4.1",),
+        volume_binding_mode=binding,
+    )
+
+
+def volume(
+    *,
+    name: str = VOLUME,
+    phase: str = "Released",
+    policy: str = "Delete",
+    annotations: Mapping[str, str] | None = None,
+    finalizers: tuple[str, ...] = (names.FINALIZER,),
+    deleted: bool = False,
+    claim_uid: str | None = UID,
+    nfs: NfsSource | None = SOURCE,
+    provisioner: str = US,
+    capacity: str = "1Gi",
+) -> Volume:
+    """The volume of that claim, of our making, released."""
+    ours = {names.PROVISIONED_BY: provisioner, names.ON_DELETE: "delete", names.EXPORT_ID: EXPORT_ID}
+    return Volume(
+        metadata=Metadata(
+            name=name,
+            uid=f"uid-of-{name}",
+            annotations={**ours, **(annotations or {})},
+            finalizers=finalizers,
+            deletion_timestamp="2026-01-01T00:00:00Z" if deleted else None,
+        ),
+        spec=VolumeSpec(
+            capacity={"storage": capacity} if capacity else {},
+            nfs=nfs,
+            claim_ref=None if claim_uid is None else ClaimRef("shop", "data", claim_uid),
+            persistent_volume_reclaim_policy=policy,
+            storage_class_name="nfs",
+        ),
+        status=VolumeStatus(phase),
+    )
+
+
+def record(
+    directory: str = DIRECTORY,
+    *,
+    namespace: str = "shop",
+    claim_uid: str = UID,
+    on_delete: OnDelete = "delete",
+) -> Record:
+    """The ledger's record of that volume."""
+    return Record(
+        directory=directory,
+        namespace=namespace,
+        claim="data",
+        claim_uid=claim_uid,
+        class_name="nfs",
+        on_delete=on_delete,
+        capacity="1Gi",
+        created="2026-01-01T00:00:00Z",
+    )

@@ -1,0 +1,81 @@
+"""core.checks: which permissions are asked for, how classes are judged, and which exports they come to."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from provisioner.core.checks import Permission, Use, judge, no_class, permissions, permitted, uses, way
+from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
+from tests.unit.core.samples import storage_class
+
+NAS = Location("nas", "/exports")
+
+
+def test_permissions_of_the_lease() -> None:
+    """A Lease's permissions are for its namespace and name, but for create; without election none is asked for."""
+    of_lease = {each.verb: each for each in permissions(lease=("storage", "ours")) if each.resource == "leases"}
+    assert set(of_lease) == {"get", "create", "update"}
+    assert {each.namespace for each in of_lease.values()} == {"storage"}
+    assert {verb: each.name for verb, each in of_lease.items()} == {"get": "ours", "create": "", "update": "ours"}
+    assert not [each for each in permissions(lease=None) if each.resource == "leases"]
+
+
+def test_a_finding_for_each_resource() -> None:
+    """Verbs are told by resource, as rules of a role name it, those that are missing with the role that gives them."""
+    status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
+    get = Permission(verb="get", resource="leases", group="coordination.k8s.io", namespace="storage")
+    update = Permission(verb="update", resource="leases", group="coordination.k8s.io", namespace="storage")
+    first, second = permitted({status: False, get: True, update: True})
+    assert (first.name, first.ok, first.result) == ("persistentvolumeclaims/status", False, "denied: patch")
+    assert first.advice == "bind a ClusterRole that allows patch on persistentvolumeclaims/status"
+    assert (second.name, second.ok) == ("leases.coordination.k8s.io in namespace storage", True)
+    assert (second.result, second.advice) == ("get, update", "")
+
+
+def test_a_good_class() -> None:
+    """A class is told with its export, its own or the default one, and the way there, and with what becomes of a deleted claim's data."""
+    finding, use = judge(storage_class(), NAS)
+    assert (finding.name, finding.ok, finding.advice) == ("nfs", True, "")
+    assert finding.result == "on nas:/exports nfsvers=4.1; archive when a claim is deleted"
+    assert use == Use(NAS, MountOptions(version="4.1"))
+    finding, use = judge(storage_class({"server": "b", "share": "/y"}, reclaim_policy="Retain"), NAS)
+    assert finding.result == "on b:/y nfsvers=4.1; retain when a claim is deleted"
+    assert use is not None
+    assert use.export == Location("b", "/y")
+
+
+def test_bad_classes() -> None:
+    """A class whose claims would be refused is told with what must be done, and comes to no export."""
+    options = replace(storage_class(), mount_options=("nfsvers=7",))
+    for bad, default, words in (
+        (storage_class({"onDelete": "burn"}), NAS, "create it again"),
+        (options, NAS, "mountOptions"),
+        (storage_class(), None, "server and share"),
+    ):
+        finding, use = judge(bad, default)
+        assert not finding.ok
+        assert words in finding.advice
+        assert use is None
+
+
+def test_no_class() -> None:
+    """Without a class of ours, the name that classes must give is told."""
+    assert not no_class("example.com/nfs").ok
+    assert "example.com/nfs" in no_class("example.com/nfs").advice
+
+
+def test_each_export_once_for_each_way() -> None:
+    """Classes that speak alike to one export come to one look, a mounted one to one however they speak."""
+    plain, old = Use(NAS, MountOptions()), Use(NAS, MountOptions(version="3"))
+    other = Location("b", "/y")
+    assert uses([plain, old, plain], [NAS], set()) == [plain, old]
+    assert uses([plain, old], [NAS], {NAS}) == [plain]
+    assert uses([old], [NAS, other], set()) == [old, Use(other, MountOptions())]
+
+
+def test_the_way_in_words() -> None:
+    """What is special about the way to an export is told as mount options write it."""
+    assert way(Use(NAS, MountOptions())) == "nas:/exports"
+    options = MountOptions(version="3", port=12049, mount_port=12050, kerberos=True)
+    assert way(Use(NAS, options)) == "nas:/exports nfsvers=3 port=12049 mountport=12050 sec=krb5"

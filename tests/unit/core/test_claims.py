@@ -1,0 +1,255 @@
+"""core.claims: every answer to a claim, rule by rule."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import pytest
+
+from provisioner.core import claims, names
+from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim, ClaimStatus, DataSource, NfsSource, StorageClass, Volume
+from provisioner.core.parameters import Access
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+
+
+def view(
+    claim: Claim | None = None,
+    storage_class: StorageClass | None = None,
+    *,
+    volume: Volume | None = None,
+    default_export: Location | None = NAS,
+    holder: Volume | None = None,
+    no_class: bool = False,
+) -> ClaimView:
+    """A moment at which the sample claim can be provisioned, but for what is said otherwise."""
+    return ClaimView(
+        provisioner=samples.US,
+        claim=claim or samples.claim(),
+        storage_class=None if no_class else storage_class or samples.storage_class(),
+        volume=volume,
+        default_export=default_export,
+        holder=lambda _export, _path: holder,
+        now="2026-01-01T00:00:00Z",
+    )
+
+
+def of_class(parameters: dict[str, str] | None = None, *, provisioner: str = samples.US) -> ClaimView:
+    """The same with a class of these parameters."""
+    return view(storage_class=samples.storage_class(parameters, provisioner=provisioner))
+
+
+def spec(**changes: object) -> Claim:
+    """The sample claim with a changed spec."""
+    return samples.claim(spec=msgspec.structs.replace(samples.claim_spec(), **changes))
+
+
+def provision(of: ClaimView) -> Provision:
+    plan = claims.decide(of)
+    assert isinstance(plan, Provision)
+    return plan
+
+
+def test_provisioned() -> None:
+    """A claim of ours that nothing stands against gets the directory of its class's pattern and a volume of its own."""
+    plan = provision(view())
+    assert (plan.volume, plan.export, plan.record.directory) == (samples.VOLUME, NAS, samples.DIRECTORY)
+    assert plan.access == Access(mode=0o777)
+    assert not plan.adopt
+    assert plan.record == samples.record(on_delete="archive")
+
+
+@pytest.mark.parametrize(
+    ("of", "why"),
+    [
+        pytest.param(view(samples.claim(provisioner="other/one")), "another provisioner's", id="another's claim"),
+        pytest.param(view(samples.claim(provisioner="")), "another provisioner's", id="handed to nobody"),
+        pytest.param(view(spec(volume_name="pv1")), "has a volume", id="has a volume"),
+        pytest.param(view(samples.claim(status=ClaimStatus(phase="Lost"))), "has a volume", id="not pending"),
+        pytest.param(view(samples.claim(deleted=True)), "being deleted", id="being deleted"),
+        pytest.param(view(volume=samples.volume()), "volume exists", id="its volume exists"),
+        pytest.param(view(spec(storage_class_name=None)), "no class", id="no class"),
+        pytest.param(
+            view(storage_class=samples.storage_class(provisioner="other/one")), "another", id="another's class"
+        ),
+    ],
+)
+def test_ignored(of: ClaimView, why: str) -> None:
+    """A claim that is not for us, or needs nothing, is left alone without a word."""
+    decision = claims.decide(of)
+    assert isinstance(decision, Ignore)
+    assert why in decision.why
+
+
+def test_ignored_before_all_else() -> None:
+    """A claim that is not ours is left alone even where it is full of faults."""
+    claim = samples.claim(
+        provisioner="other/one", spec=msgspec.structs.replace(samples.claim_spec(), volume_mode="Block")
+    )
+    assert isinstance(claims.decide(view(claim, samples.storage_class({"no": "such"}))), Ignore)
+
+
+def test_waits_for_its_class() -> None:
+    """A claim whose class is not there yet waits for it."""
+    assert isinstance(claims.decide(view(no_class=True)), Wait)
+
+
+def test_waits_for_a_node() -> None:
+    """With WaitForFirstConsumer nothing is made before a node is selected."""
+    assert isinstance(claims.decide(view(storage_class=samples.storage_class(binding="WaitForFirstConsumer"))), Wait)
+
+
+@pytest.mark.parametrize("key", names.SELECTED_NODE_ANNOTATIONS)
+def test_node_selected(key: str) -> None:
+    """Either annotation says that a node is selected."""
+    claim = samples.claim(annotations={key: "node-1"})
+    provision(view(claim, samples.storage_class(binding="WaitForFirstConsumer")))
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        (view(spec(volume_mode="Block")), "use volumeMode: Filesystem"),
+        (view(spec(selector={})), "remove spec.selector"),
+        (view(spec(volume_attributes_class_name="gold")), "remove spec.volumeAttributesClassName"),
+        (view(spec(data_source=DataSource("PersistentVolumeClaim", "a"))), "clones"),
+        (view(spec(data_source_ref=DataSource("PersistentVolumeClaim", "a", "", "b"))), "clones"),
+        (view(spec(data_source=DataSource("VolumeSnapshot", "a", "snapshot.storage.k8s.io"))), "snapshots"),
+        (view(samples.claim(spec=samples.claim_spec(size=""))), "not a quantity"),
+        (view(samples.claim(spec=samples.claim_spec(size="0"))), "not above zero"),
+        (view(samples.claim(spec=samples.claim_spec(size="-1Gi"))), "not above zero"),
+        (of_class({"colour": "red"}), "StorageClass nfs: parameter colour"),
+        (of_class({"pathPattern": "${.PVC.labels.team}"}), "'team'"),
+        (of_class({"pathPattern": "../x"}), "component '..'"),
+        (of_class({"pathPattern": "/".join(["x" * 250] * 4)}), "shorter pathPattern"),
+        (view(default_export=None), "add the parameters server and share"),
+        (view(holder=samples.volume(name="pv1", phase="Bound")), "is taken: volume pv1"),
+        (view(holder=samples.volume(name="pv1", phase="Bound", nfs=None)), "is taken: volume pv1"),
+    ],
+)
+def test_refused(of: ClaimView, words: str) -> None:
+    """A claim that cannot be served as it is gets one Warning that says what to change."""
+    decision = claims.decide(of)
+    assert isinstance(decision, Refuse)
+    assert (decision.reason, decision.type) == ("ProvisioningFailed", "Warning")
+    assert words in decision.message
+
+
+def test_populators() -> None:
+    """A data source of another kind is left to its populator, with a Normal event."""
+    decision = claims.decide(view(spec(data_source_ref=DataSource("Image", "a", "populators.io"))))
+    assert isinstance(decision, Refuse)
+    assert (decision.reason, decision.type) == ("Provisioning", "Normal")
+    assert "an external populator is assumed" in decision.message
+
+
+@pytest.mark.parametrize(
+    ("holder", "waits"),
+    [
+        (samples.volume(name="pv1"), True),
+        (samples.volume(name="pv1", phase="Bound", deleted=True), True),
+        (samples.volume(name="pv1", provisioner="other/one"), False),
+        (samples.volume(name="pv1", policy="Retain"), False),
+        (samples.volume(name="pv1", phase="Bound"), False),
+    ],
+)
+def test_taken_by_a_leaving_volume(holder: Volume, waits: bool) -> None:
+    """A directory of a volume that we are about to reclaim is waited for; any other one is refused."""
+    assert isinstance(claims.decide(view(holder=holder)), Wait if waits else Refuse)
+
+
+def test_holder_is_asked_for_the_right_path() -> None:
+    """Whether a directory is taken is asked of the export and the path that the claim would get."""
+    asked: list[tuple[Location, Path]] = []
+
+    def holder(export: Location, path: Path) -> Volume | None:
+        asked.append((export, path))
+        return None
+
+    storage_class = samples.storage_class({"server": "other", "share": "/x", "pathPattern": "a/${.PVC.name}"})
+    plan = provision(dataclasses.replace(view(storage_class=storage_class), holder=holder))
+    assert asked == [(Location("other", "/x"), ("a", "data"))]
+    assert plan.export == Location("other", "/x")
+
+
+def space(parameters: dict[str, str], *, free_bytes: int = 50, provisioned_bytes: int = 0) -> Refuse | None:
+    plan = provision(view(samples.claim(spec=samples.claim_spec(size="10")), samples.storage_class(parameters)))
+    return claims.space_conflict(plan, size_bytes=100, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "free_bytes", "provisioned_bytes", "words"),
+    [
+        ({}, 0, 10**6, None),
+        ({"minFree": "50"}, 50, 0, None),
+        ({"minFree": "51"}, 50, 0, "minFree"),
+        ({"minFree": "50%"}, 49, 0, "minFree"),
+        ({"overcommit": "1"}, 50, 90, None),
+        ({"overcommit": "1"}, 50, 91, "overcommit of 1"),
+        ({"overcommit": "1.5"}, 50, 140, None),
+        ({"overcommit": "1.5"}, 50, 141, "overcommit of 1.5"),
+    ],
+)
+def test_space(parameters: dict[str, str], free_bytes: int, provisioned_bytes: int, words: str | None) -> None:
+    """`minFree` and `overcommit` refuse exactly from their limits on; without them space refuses nobody."""
+    refusal = space(parameters, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes)
+    assert words in refusal.message if refusal is not None and words is not None else refusal is None and words is None
+
+
+def test_volume_body() -> None:
+    """The volume is what the PV controller binds to this claim and no other, and carries its rules with it."""
+    plan = provision(view(storage_class=samples.storage_class({"onDelete": "delete"})))
+    body = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id=samples.EXPORT_ID)
+    assert body == {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {
+            "name": samples.VOLUME,
+            "annotations": {
+                "pv.kubernetes.io/provisioned-by": samples.US,
+                "nfs-provisioner/on-delete": "delete",
+                "nfs-provisioner/directory": samples.DIRECTORY,
+                "nfs-provisioner/export-id": samples.EXPORT_ID,
+            },
+            "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"],
+        },
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "1Gi"},
+            "claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": "shop",
+                "name": "data",
+                "uid": samples.UID,
+                "resourceVersion": "7",
+            },
+            "mountOptions": ["nfsvers=4.1"],
+            "nfs": {"server": "nas", "path": f"/exports/{samples.DIRECTORY}"},
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": "nfs",
+            "volumeMode": "Filesystem",
+        },
+    }
+
+
+def test_retained_volume_has_no_finalizer() -> None:
+    """A volume of a class that retains gets no finalizer: nothing of ours is to hold it back."""
+    plan = provision(view(storage_class=samples.storage_class(reclaim_policy="Retain")))
+    body = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id="e")
+    metadata = msgspec.convert(body["metadata"], dict[str, object])
+    assert metadata["finalizers"] == []
+
+
+def test_volume_body_is_read_back() -> None:
+    """What we write is what our own rules later recognise as ours, on our export, in the recorded directory."""
+    plan = provision(view())
+    body = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id="e")
+    volume = msgspec.convert(body, Volume)
+    assert volume.is_by(samples.US)
+    assert volume.spec.nfs == NfsSource("nas", f"/exports/{samples.DIRECTORY}")
+    assert NAS.relative("nas", volume.spec.nfs.path) == plan.record.path

@@ -1,0 +1,199 @@
+"""core.expansion: the steps are applied to a small model of the API server, with crashes between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core import expansion
+from provisioner.core.objects import Claim, ClaimStatus, Volume
+from provisioner.core.quantities import parse_bytes
+from tests.unit.core import samples
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+def bound(*, size: str = "2Gi", has: str = "1Gi", **more: Any) -> Claim:
+    """A bound claim that asks for a size and has another one."""
+    return samples.claim(
+        spec=samples.claim_spec(size=size, volume_name=samples.VOLUME),
+        status=ClaimStatus(phase="Bound", capacity={"storage": has}),
+        **more,
+    )
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """A strategic merge patch, as far as a claim's status goes: conditions are merged by type, the rest is RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif key == "conditions":
+            named = {condition["type"]: condition for condition in result.get(key, [])}
+            for change in value:
+                if change.get("$patch") == "delete":
+                    named.pop(change["type"], None)
+                else:
+                    named[change["type"]] = {**named.get(change["type"], {}), **change}
+            result[key] = list(named.values())
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+class Server:
+    """One claim and its volume as the API server has them, in JSON."""
+
+    def __init__(self, claim: Claim, volume: Volume) -> None:
+        self.claim: Any = msgspec.to_builtins(claim)
+        self.volume: Any = msgspec.to_builtins(volume)
+
+    def step(self, writes: int) -> bool:
+        """Decide on what is there and carry out so many writes of it; False when there is nothing to do."""
+        claim, volume = msgspec.convert(self.claim, Claim), msgspec.convert(self.volume, Volume)
+        plan = expansion.decide(claim, volume, samples.US, NOW)
+        if plan is None:
+            return False
+        steps = [(self._claim, plan.mark), (self._volume, plan.grow), (self._claim, plan.finish)]
+        for apply, patch in [step for step in steps if step[1] is not None][:writes]:
+            apply(patch)
+        return True
+
+    def _claim(self, patch: Any) -> None:
+        self.claim = merged(self.claim, patch)
+
+    def _volume(self, patch: Any) -> None:
+        self.volume = merged(self.volume, patch)
+
+
+@given(
+    st.lists(st.integers(0, 2), max_size=4),
+    st.sampled_from(["1Gi", "1500Mi", "2Gi", "3Gi", "5G"]),
+    st.sampled_from(["1Gi", "2Gi", "3Gi"]),
+    st.sets(st.sampled_from(["Resizing", "ControllerResizeError", "FileSystemResizePending", "ModifyingVolume"])),
+)
+def test_every_crash_is_resumed(crashes: list[int], size: str, volume_size: str, conditions: set[str]) -> None:
+    """Wherever it is interrupted, an expansion reaches its goal, never shrinks the volume, and leaves no trace."""
+    server = Server(bound(size=size), samples.volume(capacity=volume_size, phase="Bound"))
+    server.claim["status"]["conditions"] = [{"type": kind, "status": "True"} for kind in sorted(conditions)]
+    for writes in crashes:
+        server.step(writes)
+    rounds = 0
+    while server.step(3):
+        rounds += 1
+    assert rounds <= 1
+    assert parse_bytes(server.claim["status"]["capacity"]["storage"]) >= parse_bytes(size)
+    grown = parse_bytes(server.volume["spec"]["capacity"]["storage"])
+    assert grown == max(parse_bytes(volume_size), parse_bytes(size) if size != "1Gi" else 0)
+    if size != "1Gi":
+        assert "allocatedResourceStatuses" not in server.claim["status"]
+        left = {condition["type"] for condition in server.claim["status"].get("conditions", [])}
+        assert left == conditions & {"ModifyingVolume"}
+
+
+def test_steps() -> None:
+    """The claim is marked, the volume grows, the claim is told: in external-resizer's words."""
+    plan = expansion.decide(bound(), samples.volume(phase="Bound"), samples.US, NOW)
+    assert plan is not None
+    assert plan.size == "2Gi"
+    assert plan.mark == {
+        "status": {
+            "conditions": [{"type": "Resizing", "status": "True", "lastTransitionTime": NOW}],
+            "allocatedResources": {"storage": "2Gi"},
+            "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
+        }
+    }
+    assert plan.grow == {"spec": {"capacity": {"storage": "2Gi"}}}
+    assert plan.finish["status"] == {
+        "capacity": {"storage": "2Gi"},
+        "conditions": [
+            {"$patch": "delete", "type": "Resizing"},
+            {"$patch": "delete", "type": "FileSystemResizePending"},
+            {"$patch": "delete", "type": "ControllerResizeError"},
+            {"$patch": "delete", "type": "NodeResizeError"},
+        ],
+        "allocatedResources": {"storage": "2Gi"},
+        "allocatedResourceStatuses": None,
+    }
+
+
+def test_steps_done_already() -> None:
+    """A step that was taken before a crash is not taken again."""
+    claim = bound()
+    status = msgspec.structs.replace(
+        claim.status,
+        allocated_resources={"storage": "2Gi"},
+        allocated_resource_statuses={"storage": "ControllerResizeInProgress"},
+    )
+    claim = msgspec.structs.replace(claim, status=status)
+    plan = expansion.decide(claim, samples.volume(phase="Bound", capacity="2Gi"), samples.US, NOW)
+    assert plan is not None
+    assert (plan.mark, plan.grow) == (None, None)
+
+
+@pytest.mark.parametrize(("size", "has"), [("2Gi", "2Gi"), ("1Gi", "3Gi")])
+def test_lowered_again(size: str, has: str) -> None:
+    """When the user lowers the request in the middle, the mark is cleared, and the capacity is not lowered with it."""
+    claim = bound(size=size, has=has)
+    status = msgspec.structs.replace(
+        claim.status,
+        allocated_resources={"storage": "5Gi"},
+        allocated_resource_statuses={"storage": "ControllerResizeInProgress"},
+    )
+    server = Server(msgspec.structs.replace(claim, status=status), samples.volume(capacity="5Gi", phase="Bound"))
+    assert server.step(3)
+    assert not server.step(3)
+    assert server.claim["status"]["capacity"] == {"storage": has}
+    assert "allocatedResourceStatuses" not in server.claim["status"]
+
+
+def test_failed() -> None:
+    """A refused expansion says so in one condition of the claim."""
+    assert expansion.failed("no", NOW) == {
+        "status": {
+            "conditions": [
+                {"type": "ControllerResizeError", "status": "True", "message": "no", "lastTransitionTime": NOW}
+            ]
+        }
+    }
+
+
+def test_conditions_of_others_stay_whole() -> None:
+    """A condition that is not about resizing keeps all that others wrote in it: reason, message and times."""
+    other = {
+        "type": "Unused",
+        "status": "True",
+        "message": "no pod uses it",
+        "lastTransitionTime": "2025-12-31T00:00:00Z",
+    }
+    server = Server(bound(), samples.volume(phase="Bound"))
+    server.claim["status"]["conditions"] = [other]
+    assert server.step(3)
+    assert server.claim["status"]["conditions"] == [other]
+
+
+@pytest.mark.parametrize(
+    ("claim", "volume"),
+    [
+        pytest.param(bound(), None, id="no volume"),
+        pytest.param(bound(), samples.volume(phase="Bound", provisioner="other/one"), id="another's volume"),
+        pytest.param(samples.claim(), samples.volume(), id="a claim that is not bound"),
+        pytest.param(bound(), samples.volume(claim_uid=None), id="a volume without a claim"),
+        pytest.param(bound(), samples.volume(claim_uid="other"), id="another claim's volume"),
+        pytest.param(bound(deleted=True), samples.volume(), id="a claim that is being deleted"),
+        pytest.param(bound(size="1Gi"), samples.volume(), id="no larger size"),
+        pytest.param(bound(size="512Mi"), samples.volume(), id="a smaller size"),
+        pytest.param(bound(size="1024Mi"), samples.volume(), id="the same size in other words"),
+        pytest.param(bound(size="lots"), samples.volume(), id="a size that is none"),
+        pytest.param(bound(), samples.volume(capacity=""), id="a volume without a size"),
+    ],
+)
+def test_nothing_to_do(claim: Claim, volume: Volume | None) -> None:
+    """Only a bound claim that wants more than it has, of a volume of ours that is its own, is expanded."""
+    assert expansion.decide(claim, volume, samples.US, NOW) is None

@@ -1,0 +1,169 @@
+"""core.leases: replicas with clocks of their own, a server, and calls that come late, twice or never."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provisioner.core import leases
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.leases import LeaseRecord, LeaseTimes, Observation
+
+STAMP = "2026-01-01T00:00:00.000000Z"
+
+
+class Server:
+    """One Lease with optimistic locking."""
+
+    def __init__(self) -> None:
+        self.lease: LeaseRecord | None = None
+        self._version = 0
+
+    def write(self, lease: LeaseRecord) -> LeaseRecord | None:
+        """The lease as it is now, or None for a conflict."""
+        if lease.version != (self.lease.version if self.lease else ""):
+            return None
+        self._version += 1
+        self.lease = replace(lease, version=str(self._version))
+        return self.lease
+
+
+@dataclass
+class Replica:
+    """One candidate, driven as control.elector drives it; `skew_s` is how far its clock is off."""
+
+    identity: str
+    times: LeaseTimes
+    skew_s: float
+    seen: Observation | None = None
+    sent: tuple[LeaseRecord, float] | None = None
+    """A write under way, and when, by our clock, it was asked for."""
+    leads_until_s: float | None = None
+
+    def look(self, server: Server, now_s: float) -> None:
+        if server.lease is not None:
+            self.seen = leases.observe(self.seen, server.lease, now_s + self.skew_s)
+
+    def ask(self, now_s: float) -> None:
+        if self.sent is None and leases.claimable(self.seen, self.identity, now_s + self.skew_s):
+            self.sent = leases.taken(self.seen, self.identity, self.times, STAMP), now_s + self.skew_s
+
+    def land(self, server: Server, now_s: float, *, answered: bool) -> None:
+        """The write reaches the server, now; its answer may be lost."""
+        if self.sent is None:
+            return
+        (lease, asked_s), self.sent = self.sent, None
+        written = server.write(lease)
+        if written is not None and answered:
+            self.seen = leases.observe(self.seen, written, now_s + self.skew_s)
+            self.leads_until_s = asked_s + self.times.renew_deadline_s
+
+    def release(self, server: Server) -> None:
+        if self.leads_until_s is not None and self.seen is not None and self.sent is None:
+            self.leads_until_s = None
+            server.write(leases.released(self.seen.lease, STAMP))
+
+    def leads(self, now_s: float) -> bool:
+        return self.leads_until_s is not None and now_s + self.skew_s < self.leads_until_s
+
+
+TIMES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)).map(
+    lambda steps: LeaseTimes(
+        retry_period_s=steps[0], renew_deadline_s=steps[0] + steps[1], duration_s=steps[0] + steps[1] + steps[2]
+    )
+)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["look", "ask", "land", "land", "lose", "release", "wait", "wait"]),
+        st.integers(0, 1),
+        st.integers(1, 16),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=500)
+@given(TIMES, TIMES, st.floats(-1e6, 1e6, width=32), STEPS)
+def test_never_two_leaders(
+    times: LeaseTimes, other_times: LeaseTimes, skew_s: float, steps: list[tuple[str, int, int]]
+) -> None:
+    """In any order of looks, writes, late and lost answers, with clocks any time apart, two never lead at once."""
+    server, now_s = Server(), 0.0
+    replicas = [Replica("a", times, 0.0), Replica("b", other_times, float(round(skew_s)))]
+    for step, who, quarters in steps:
+        replica = replicas[who]
+        match step:
+            case "look":
+                replica.look(server, now_s)
+            case "ask":
+                replica.ask(now_s)
+            case "land" | "lose":
+                replica.land(server, now_s, answered=step == "land")
+            case "release":
+                replica.release(server)
+            case "wait":
+                now_s += quarters / 4
+        assert sum(each.leads(now_s) for each in replicas) <= 1
+
+
+@given(TIMES, st.integers(-1000, 1000))
+def test_a_dead_leader_is_followed(times: LeaseTimes, skew_s: int) -> None:
+    """When a leader goes silent, another replica may take over once the lease has lasted, and no sooner."""
+    server = Server()
+    dead, next_ = Replica("a", times, 0.0), Replica("b", times, float(skew_s))
+    dead.ask(0.0)
+    dead.land(server, 0.0, answered=True)
+    next_.look(server, 1.0)
+    next_.ask(1.0 + times.duration_s - 0.25)
+    assert next_.sent is None
+    next_.ask(1.0 + times.duration_s)
+    next_.land(server, 1.0 + times.duration_s, answered=True)
+    assert next_.leads(1.0 + times.duration_s)
+    assert server.lease is not None
+    assert (server.lease.holder, server.lease.transitions) == ("b", 1)
+
+
+def test_renewals_hold_others_off() -> None:
+    """As long as the lease changes before their eyes, others wait, however old its texts say it is."""
+    seen = None
+    for second in range(100):
+        seen = leases.observe(seen, LeaseRecord(holder="a", version=str(second // 10)), float(second))
+        assert not leases.claimable(seen, "b", float(second))
+    assert seen is not None
+    assert leases.claimable(seen, "b", seen.since_s + 15.0)
+
+
+def test_a_released_lease_is_free() -> None:
+    """A leader that stops leaves the lease free at once, and the next one counts as a transition."""
+    left = leases.released(LeaseRecord(holder="a", version="3"), STAMP)
+    seen = leases.observe(None, left, 0.0)
+    assert leases.claimable(seen, "b", 0.0)
+    assert leases.taken(seen, "b", LeaseTimes(), STAMP).transitions == 1
+
+
+def test_a_renewal_is_no_transition() -> None:
+    """A renewal keeps when and how often the lease was acquired, and takes on times that have been changed."""
+    held = LeaseRecord(holder="a", acquired="then", renewed="then", transitions=4, version="3")
+    renewed = leases.taken(Observation(held, 0.0), "a", LeaseTimes(duration_s=30), STAMP)
+    assert renewed == replace(held, renewed=STAMP, duration_s=30)
+
+
+def test_the_first_lease() -> None:
+    """Where there is no lease one is made, without a version."""
+    assert leases.claimable(None, "a", 0.0)
+    assert leases.taken(None, "a", LeaseTimes(), STAMP) == LeaseRecord(
+        holder="a", duration_s=15.0, acquired=STAMP, renewed=STAMP
+    )
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "renew_deadline_s", "retry_period_s"),
+    [(10, 10, 2), (15, 2, 2), (15, 10, 0), (15, 10, -1), (9, 10, 2), (0.9, 0.5, 0.2), (float("nan"), 10, 2)],
+)
+def test_unusable_times(duration_s: float, renew_deadline_s: float, retry_period_s: float) -> None:
+    """Times with which two leaders could overlap, or none could stay, are refused with the flags to change."""
+    with pytest.raises(InvalidSettings, match="--lease-duration"):
+        LeaseTimes(duration_s=duration_s, renew_deadline_s=renew_deadline_s, retry_period_s=retry_period_s)

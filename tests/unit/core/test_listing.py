@@ -1,0 +1,77 @@
+"""core.listing: what a volume says of itself, as a list shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core import names
+from provisioner.core.listing import age, listed
+from provisioner.core.objects import NfsSource
+from tests.unit.core.samples import DIRECTORY, VOLUME, volume
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def test_a_volume_of_ours() -> None:
+    """A volume is listed with its claim, and with its path parted into export and directory."""
+    found = listed(volume(phase="Bound", annotations={names.DIRECTORY: DIRECTORY}))
+    assert (found.volume, found.namespace, found.claim, found.storage_class) == (VOLUME, "shop", "data", "nfs")
+    assert (found.phase, found.capacity) == ("Bound", "1Gi")
+    assert (found.export, found.directory) == ("nas:/exports", DIRECTORY)
+    assert found.on_delete == "delete"
+
+
+def test_a_volume_at_a_servers_root() -> None:
+    """An export that is a server's root is listed as that."""
+    found = listed(volume(annotations={names.DIRECTORY: "a/b"}, nfs=NfsSource("::1", "/a/b")))
+    assert (found.export, found.directory) == ("[::1]:/", "a/b")
+
+
+def test_a_volume_that_does_not_say_its_directory() -> None:
+    """Where a volume does not say where its export ends, or not truly, server and whole path are listed."""
+    for said in ({}, {names.DIRECTORY: "elsewhere"}):
+        found = listed(volume(annotations=said))
+        assert (found.export, found.directory) == ("nas", f"/exports/{DIRECTORY}")
+
+
+def test_a_forged_volume() -> None:
+    """A volume without claim and source is listed all the same."""
+    found = listed(volume(claim_uid=None, nfs=None, annotations={names.DIRECTORY: "x"}))
+    assert (found.namespace, found.claim, found.export, found.directory) == ("", "", "", "")
+
+
+def test_what_becomes_of_it() -> None:
+    """The reclaim policy comes before our rule, and a volume on its way out is told as that."""
+    assert listed(volume(policy="Retain")).on_delete == "retain"
+    assert listed(volume(annotations={names.ON_DELETE: "archive"})).on_delete == "archive"
+    assert listed(volume(deleted=True)).phase == "Terminating"
+
+
+@pytest.mark.parametrize(
+    ("ago", "text"),
+    [
+        (timedelta(seconds=-5), "0s"),
+        (timedelta(seconds=59), "59s"),
+        (timedelta(minutes=3, seconds=20), "3m20s"),
+        (timedelta(minutes=125), "125m"),
+        (timedelta(hours=5, minutes=12), "5h12m"),
+        (timedelta(hours=30), "30h"),
+        (timedelta(days=3, hours=4), "3d4h"),
+        (timedelta(days=400), "400d"),
+    ],
+    ids=str,
+)
+def test_age(ago: timedelta, text: str) -> None:
+    """An age has two units at most, the larger the older."""
+    assert age((NOW - ago).strftime("%Y-%m-%dT%H:%M:%SZ"), NOW) == text
+
+
+@given(st.text())
+def test_an_age_of_anything(created: str) -> None:
+    """A text that is no time, or one without a zone, has no age."""
+    assert isinstance(age(created, NOW), str)
+    assert age("yesterday", NOW) == age("2026-05-01T12:00:00", NOW) == ""

@@ -1,0 +1,86 @@
+"""core.locations."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location, Path, location, normal_server, parse
+
+NAMES = st.text(st.characters(exclude_characters="/", exclude_categories=("Cc", "Cs")), min_size=1).filter(
+    lambda name: name not in (".", "..")
+)
+PATHS = st.lists(NAMES, max_size=4).map(tuple)
+SERVERS = st.sampled_from(["nas", "10.0.0.1", "nas.example.com", "fd00::1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "server", "path"),
+    [
+        ("nas:/exports/k8s", "nas", "/exports/k8s"),
+        ("NAS.Example.com:/exports//k8s/", "nas.example.com", "/exports/k8s"),
+        ("nas:/", "nas", "/"),
+        ("[FD00::1]:/x", "fd00::1", "/x"),
+        ("fd00::1:/x", "fd00::1", "/x"),
+        ("nas:/a:/b", "nas", "/a:/b"),
+        (" nas :/a", "nas", "/a"),
+    ],
+)
+def test_parse(text: str, server: str, path: str) -> None:
+    """An export is read in all its spellings, and kept in one."""
+    assert parse(text) == Location(server, path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nas", "nas:exports", "/exports", ":/x", "[]:/x", "na s:/x", "a/b:/x", "n\x00s:/x",
+     "nas:/a/../b", "nas:/./a", "nas:/a\nb", "nas:/a\x7fb"],
+)  # fmt: skip
+def test_parse_refuses(text: str) -> None:
+    """What is no server with an absolute path of plain names is refused."""
+    with pytest.raises(InvalidSettings):
+        parse(text)
+
+
+def test_relative_path_is_refused() -> None:
+    """An export's path begins at the server's root."""
+    with pytest.raises(InvalidSettings, match="must begin with /"):
+        location("nas", "exports")
+
+
+@given(SERVERS, PATHS)
+def test_round_trip(server: str, path: Path) -> None:
+    """What an export is called in messages and volumes is read back as the same export."""
+    where = location(server, "/" + "/".join(path))
+    assert parse(str(where)) == where
+    assert where.components == path
+
+
+@given(SERVERS, PATHS, PATHS)
+def test_below_and_relative(server: str, root: Path, path: Path) -> None:
+    """A directory's absolute path leads back to its components below the export, whatever the server's spelling."""
+    where = location(server, "/" + "/".join(root))
+    assert where.relative(server.upper(), where.below(path)) == path
+    assert where.relative(f"[{server}]", where.below(path) + "//") == path
+
+
+@pytest.mark.parametrize(
+    ("server", "path"),
+    [("other", "/exports/a"), ("nas", "/elsewhere/a"), ("nas", "/exportsa"), ("nas", "/"), ("nas", "exports/a")],
+)
+def test_elsewhere(server: str, path: str) -> None:
+    """A path on another server, or beside the export, is not below it; a longer name of the same start is beside it."""
+    assert Location("nas", "/exports").relative(server, path) is None
+
+
+def test_dots_stay() -> None:
+    """Dots are not resolved away: whoever asks where a path lies has to see them."""
+    assert Location("nas", "/exports").relative("nas", "/exports/a/../../b") == ("a", "..", "..", "b")
+
+
+def test_normal_server() -> None:
+    """Servers are compared without case, blanks and brackets."""
+    assert normal_server(" [FD00::1] ") == "fd00::1"
+    assert normal_server("[half") == "[half"

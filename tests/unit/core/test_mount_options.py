@@ -1,0 +1,67 @@
+"""core.mount_options."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.mount_options import VERSIONS, MountOptions, parse
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], MountOptions()),
+        (["nfsvers=3"], MountOptions(version="3")),
+        (["vers=4.1"], MountOptions(version="4.1")),
+        (["nfsvers=4", "minorversion=2"], MountOptions(version="4.2")),
+        (["nfsvers=4"], MountOptions(version="4")),
+        (["nfsvers=3", "minorversion=2"], MountOptions(version="3")),
+        (["vers=3", "nfsvers=4.2"], MountOptions(version="4.2")),
+        (["hard,nfsvers=3 , port=2050", "mountport=2"], MountOptions(version="3", port=2050, mount_port=2)),
+        (["port=0"], MountOptions()),
+        (["sec=sys"], MountOptions()),
+        (["sec=krb5p"], MountOptions(kerberos=True)),
+        (["sec=krb5:krb5i"], MountOptions(kerberos=True)),
+        (["sec=krb5:sys"], MountOptions()),
+        (["sec="], MountOptions()),
+        (["ro", "", "nolock"], MountOptions()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_accepted(options: list[str], expected: MountOptions) -> None:
+    """What matters to us is read as nfs(5) has it, the last of several counts, and the rest is the kernel's affair."""
+    assert parse(options) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("nfsvers=2", "nfsvers"),
+        ("vers=5", "vers"),
+        ("nfsvers=", "nfsvers"),
+        ("nfsvers=4.3", "nfsvers"),
+        ("port=x", "port"),
+        ("port=", "port"),
+        ("port=65536", "port"),
+        ("mountport=-1", "mountport"),
+        ("sec=dh", "sec"),
+    ],
+)
+def test_refused(option: str, name: str) -> None:
+    """An option that we could not follow is refused with its name."""
+    with pytest.raises(InvalidSettings, match=f"{name}="):
+        parse([option])
+
+
+@given(st.lists(st.text(max_size=20)))
+def test_any_options(options: list[str]) -> None:
+    """Whatever a class says, it is understood or refused with words."""
+    try:
+        found = parse(options)
+    except InvalidSettings:
+        return
+    assert found.version in (None, *VERSIONS)
+    assert all(port is None or 0 < port <= 65535 for port in (found.port, found.mount_port))

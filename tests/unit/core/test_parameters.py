@@ -1,0 +1,132 @@
+"""core.parameters."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location
+from provisioner.core.parameters import ALIASES, KNOWN, Access, MinFree, parse
+from provisioner.core.templates import DEFAULT
+
+
+def test_defaults() -> None:
+    """A class without parameters archives, on the default export, in the default directory, open to all."""
+    parameters = parse({})
+    assert parameters.export is None
+    assert parameters.template == DEFAULT
+    assert parameters.on_delete == "archive"
+    assert parameters.access == Access(mode=0o777, uid=None, gid=None)
+    assert not parameters.adopt
+    assert parameters.min_free is None
+    assert parameters.overcommit is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "field", "value"),
+    [
+        ({"server": "NAS", "share": "/exports/"}, "export", Location("nas", "/exports")),
+        ({"onDelete": "delete"}, "on_delete", "delete"),
+        ({"onDelete": "retain"}, "on_delete", "retain"),
+        ({"archiveOnDelete": "true"}, "on_delete", "archive"),
+        ({"archiveOnDelete": "T"}, "on_delete", "archive"),
+        ({"archiveOnDelete": "false"}, "on_delete", "delete"),
+        ({"archiveOnDelete": "0"}, "on_delete", "delete"),
+        ({"mode": "0770"}, "access", Access(mode=0o770)),
+        ({"mode": "2775"}, "access", Access(mode=0o2775)),
+        ({"mode": "0o750"}, "access", Access(mode=0o750)),
+        ({"mountPermissions": "0755"}, "access", Access(mode=0o755)),
+        ({"mountPermissions": "0"}, "access", Access(mode=None)),
+        ({"uid": "1000", "gid": "0"}, "access", Access(uid=1000, gid=0)),
+        ({"uid": "4294967294"}, "access", Access(uid=2**32 - 2)),
+        ({"existing": "adopt"}, "adopt", True),
+        ({"onDelete": "retain"}, "adopt", True),
+        ({"onDelete": "retain", "existing": "refuse"}, "adopt", False),
+        ({"minFree": "10Gi"}, "min_free", MinFree(bytes=10 * 2**30)),
+        ({"minFree": "5%"}, "min_free", MinFree(fraction=0.05)),
+        ({"overcommit": "1.5"}, "overcommit", 1.5),
+    ],
+    ids=str,
+)
+def test_accepted(given_: dict[str, str], field: str, value: object) -> None:
+    """Each parameter and each alias means what the documentation says."""
+    assert getattr(parse(given_), field) == value
+
+
+@pytest.mark.parametrize("name", ["pathPattern", "subDir"])
+def test_pattern(name: str) -> None:
+    """The pattern goes by nfs-subdir's name and by csi-driver-nfs's."""
+    assert parse({name: "a/${.PVC.name}"}).template.text == "a/${.PVC.name}"
+
+
+@pytest.mark.parametrize(
+    ("given_", "problem"),
+    [
+        ({"pathpattern": "x"}, "parameter pathpattern is unknown"),
+        ({"onDelete": "keep"}, "parameter onDelete: 'keep' is not one of delete, archive, retain"),
+        ({"onDelete": ""}, "parameter onDelete"),
+        ({"archiveOnDelete": "maybe"}, "parameter archiveOnDelete: 'maybe' is not true or false"),
+        ({"subDir": "${x}"}, "parameter subDir"),
+        ({"pathPattern": ""}, "parameter pathPattern: it is empty"),
+        ({"mode": "0888"}, "parameter mode"),
+        ({"mode": "17777"}, "parameter mode"),
+        ({"mode": "rwx"}, "parameter mode"),
+        ({"mode": "-1"}, "parameter mode"),
+        ({"mountPermissions": "x"}, "parameter mountPermissions"),
+        ({"uid": "root"}, "parameter uid"),
+        ({"gid": "-1"}, "parameter gid"),
+        ({"gid": "4294967295"}, "parameter gid"),
+        ({"existing": "yes"}, "parameter existing: 'yes' is not one of refuse, adopt"),
+        ({"minFree": "lots"}, "parameter minFree"),
+        ({"minFree": "101%"}, "parameter minFree"),
+        ({"minFree": "-1Gi"}, "parameter minFree: '-1Gi' is negative"),
+        ({"minFree": "x%"}, "parameter minFree"),
+        ({"overcommit": "0"}, "parameter overcommit"),
+        ({"overcommit": "much"}, "parameter overcommit"),
+        ({"archiveRetention": "30d"}, "parameter archiveRetention"),
+        ({"server": "nas"}, "server and share belong together"),
+        ({"share": "/x"}, "server and share belong together"),
+        ({"server": "nas", "share": "x"}, "parameters server and share: .* must begin with /"),
+    ],
+    ids=str,
+)
+def test_refused(given_: dict[str, str], problem: str) -> None:
+    """A parameter that cannot be used refuses the claim, with its name as written and what is allowed."""
+    with pytest.raises(InvalidSettings, match=problem):
+        parse(given_)
+
+
+@pytest.mark.parametrize(("alias", "name"), sorted(ALIASES.items()))
+def test_both_names(alias: str, name: str) -> None:
+    """A parameter and its alias together are refused: nobody could say which one counts."""
+    value = {"pathPattern": "x", "onDelete": "delete", "mode": "0770"}[name]
+    with pytest.raises(InvalidSettings, match=f"parameters {name} and {alias} mean the same"):
+        parse({name: value, alias: value})
+
+
+def test_all_problems_at_once() -> None:
+    """All that is wrong with a class is said in one go."""
+    with pytest.raises(InvalidSettings) as caught:
+        parse({"server": "nas", "mode": "x", "colour": "red"})
+    assert all(word in str(caught.value) for word in ("share", "mode", "colour"))
+
+
+@pytest.mark.parametrize(
+    ("min_free", "size_bytes", "kept_bytes"),
+    [(MinFree(bytes=10), 100, 10), (MinFree(fraction=0.05), 1000, 50), (MinFree(), 1000, 0)],
+)
+def test_min_free(min_free: MinFree, size_bytes: int, kept_bytes: int) -> None:
+    """What must stay free is a number of bytes or a share of the export."""
+    assert min_free.of(size_bytes) == kept_bytes
+
+
+@given(st.dictionaries(st.sampled_from((*KNOWN, *ALIASES)), st.text(max_size=20)))
+def test_any_values(given_: dict[str, str]) -> None:
+    """Whatever an admin writes, a class is understood or refused with words, never anything else."""
+    with contextlib.suppress(InvalidSettings):
+        mode = parse(given_).access.mode
+        assert mode is None or 0 < mode <= 0o7777

@@ -1,0 +1,124 @@
+"""core.paths: the rules, and the index against a plain model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from provisioner.core.errors import InvalidPath
+from provisioner.core.locations import Path
+from provisioner.core.paths import PathIndex, ancestors, archive_name, check, shorten
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a", ("a",)),
+        ("shop/data", ("shop", "data")),
+        ("shop/.provisioner", ("shop", ".provisioner")),
+        ("...", ("...",)),
+        ("a b/ü", ("a b", "ü")),
+        ("x" * 255, ("x" * 255,)),
+        ("ü" * 127, ("ü" * 127,)),
+    ],
+)
+def test_accepted(text: str, path: Path) -> None:
+    """A path of plain names below the export is a directory that may be handed out."""
+    assert check(text) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "export's root"),
+        ("/", "begins with /"),
+        ("/a", "begins with /"),
+        ("..", "component '..'"),
+        ("a/../b", "component '..'"),
+        ("a/..", "component '..'"),
+        (".", "component '.'"),
+        ("a/./b", "component '.'"),
+        ("a/", "empty component"),
+        ("a//b", "empty component"),
+        ("a\0b", "control character"),
+        ("a\nb", "control character"),
+        ("a\x7f", "control character"),
+        ("a\x85", "control character"),
+        (".provisioner", "provisioner's own"),
+        (".provisioner/trash/x", "provisioner's own"),
+        (".provisioner2", "provisioner's own"),
+        ("x" * 256, "256 bytes"),
+        ("ü" * 128, "256 bytes"),
+        ("a/" + "x" * 256, "256 bytes"),
+        ("a\ud800", "not valid Unicode"),
+    ],
+)
+def test_refused(text: str, rule: str) -> None:
+    """A path that breaks a rule is refused, and the words name the rule."""
+    with pytest.raises(InvalidPath, match=rule):
+        check(text)
+
+
+@given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=80))
+def test_shorten(start: str, middle: str, end: str) -> None:
+    """A shortened name has at most 255 bytes and its end whole; a name that fits stays as it is."""
+    end = end.encode()[:200].decode(errors="ignore")
+    name = shorten(start, middle, end)
+    assert len(name.encode()) <= 255
+    assert name.endswith(end)
+    if len((start + middle + end).encode()) <= 255:
+        assert name == start + middle + end
+
+
+@given(st.text(st.characters(exclude_characters="/", exclude_categories=("Cc", "Cs")), min_size=1, max_size=255))
+def test_archive_name(last: str) -> None:
+    """An archive is named after its directory and its time, and its name is one that a directory can have."""
+    last = last.encode()[:255].decode(errors="ignore")
+    name = archive_name(("shop", last), "20260101T000000.000000Z")
+    assert check(name) == (name,)
+    assert name.startswith("archived-")
+    assert name.endswith("-20260101T000000.000000Z")
+
+
+def test_ancestors() -> None:
+    """A path's ancestors go from below the root to its parent."""
+    assert list(ancestors(("a", "b", "c"))) == [("a",), ("a", "b")]
+    assert list(ancestors(("a",))) == []
+
+
+PATHS = st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map(tuple)
+OWNERS = st.sampled_from(["v1", "v2", "v3"])
+CHANGES = st.lists(st.tuples(st.booleans(), PATHS, OWNERS), max_size=30)
+
+
+def touch(one: Path, other: Path) -> bool:
+    depth = min(len(one), len(other))
+    return one[:depth] == other[:depth]
+
+
+@given(CHANGES, PATHS, st.sampled_from(["", "v1", "v2"]), st.integers(0, 3))
+@example([(True, ("a",), "v1")], ("a", "b"), "v1", 0)
+@example([(True, ("a", "b"), "v1")], ("a",), "v1", 0)
+@example([(True, ("a",), "v1"), (True, ("a",), "v2")], ("a",), "v1", 0)
+def test_index_against_a_model(changes: list[tuple[bool, Path, str]], path: Path, other_than: str, below: int) -> None:
+    """After any changes the index tells of a conflict exactly where there is one, and names one who is part of it."""
+    index, model = PathIndex(), set[tuple[Path, str]]()
+    for enter, held, owner in changes:
+        (index.add if enter else index.remove)(held, owner)
+        (model.add if enter else model.discard)((held, owner))
+    below = min(below, len(path))
+    expected = {owner for held, owner in model if touch(held, path) and owner != other_than and len(held) > below}
+    found = index.touching(path, other_than=other_than, below=below)
+    assert found in expected if expected else found is None
+
+
+@given(CHANGES)
+def test_index_ends_empty(changes: list[tuple[bool, Path, str]]) -> None:
+    """When all paths are taken out, whatever came before, everything is free."""
+    index = PathIndex()
+    for enter, held, owner in changes:
+        (index.add if enter else index.remove)(held, owner)
+    for _, held, owner in changes:
+        index.remove(held, owner)
+    assert all(index.touching((name,)) is None for name in "ab")

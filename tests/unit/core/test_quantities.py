@@ -1,0 +1,74 @@
+"""core.quantities, against exact fractions."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from provisioner.core.errors import InvalidQuantity
+from provisioner.core.quantities import is_less, parse_bytes
+
+SUFFIXES = {
+    "": Fraction(1),
+    **{
+        letter: Fraction(1000) ** power
+        for letter, power in zip("numkMGTPE", (-3, -2, -1, 1, 2, 3, 4, 5, 6), strict=True)
+    },
+    **{f"{letter}i": Fraction(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
+}
+NUMBERS = st.builds(
+    lambda whole, part: f"{whole}{part}", st.integers(0, 10**12), st.from_regex(r"(\.[0-9]{1,5})?", fullmatch=True)
+)
+LARGEST = 2**63 - 1
+"""Kubernetes caps quantities there (apimachinery, resource.Quantity)."""
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("2Gi", 2**31), ("2G", 2 * 10**9), ("1Ki", 1024), ("1k", 1000), ("1E", 10**18), ("1e3", 1000), ("1E3", 1000),
+        ("12e-1", 2), ("1e+2", 100), ("100m", 1), ("1n", 1), ("0", 0), (".5Ki", 512), ("5.", 5), ("+3", 3),
+        ("-1Gi", -(2**30)), ("-1.5", -1),
+    ],
+)  # fmt: skip
+def test_accepted(text: str, size_bytes: int) -> None:
+    """Quantities count as in Kubernetes, and parts of a byte are rounded up."""
+    assert parse_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Gi", "1gi", "1K", "1 Gi", "1Gi ", "1GiB", "e3", "1e", "0x10", "٣", "1e9999", "9" * 65]
+)
+def test_refused(text: str) -> None:
+    """What is no quantity is refused."""
+    with pytest.raises(InvalidQuantity):
+        parse_bytes(text)
+
+
+@given(NUMBERS, st.sampled_from(sorted(SUFFIXES)))
+def test_model(number: str, suffix: str) -> None:
+    """Every quantity that Kubernetes can hold is exact."""
+    exact = Fraction(number) * SUFFIXES[suffix]
+    assume(exact <= LARGEST)
+    assert parse_bytes(number + suffix) == math.ceil(exact)
+
+
+@given(NUMBERS, NUMBERS, st.sampled_from(sorted(SUFFIXES)), st.sampled_from(sorted(SUFFIXES)))
+def test_order(left: str, right: str, left_suffix: str, right_suffix: str) -> None:
+    """Whatever the units, a smaller quantity never counts as the larger one."""
+    smaller, larger = Fraction(left) * SUFFIXES[left_suffix], Fraction(right) * SUFFIXES[right_suffix]
+    assume(smaller <= larger <= LARGEST)
+    assert not is_less(right + right_suffix, left + left_suffix)
+    assert is_less(left + left_suffix, right + right_suffix) == (math.ceil(smaller) < math.ceil(larger))
+
+
+@given(st.text())
+def test_any_text(text: str) -> None:
+    """Any text is a quantity or is refused."""
+    with contextlib.suppress(InvalidQuantity):
+        parse_bytes(text)

@@ -1,0 +1,104 @@
+"""core.records."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from provisioner.core.errors import InvalidRecord
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, decode, encode
+from tests.unit.core import samples
+
+TEXTS = st.text(max_size=120)
+RECORDS = st.builds(
+    Record,
+    directory=TEXTS,
+    namespace=TEXTS,
+    claim=TEXTS,
+    claim_uid=TEXTS,
+    class_name=TEXTS,
+    on_delete=st.sampled_from(["delete", "archive", "retain"]),
+    capacity=TEXTS,
+    created=TEXTS,
+)
+TARGETS = st.binary(max_size=200).map(lambda target: target.decode("utf-8", "surrogateescape"))
+"""What readlink(2) can give: any bytes."""
+
+
+@given(RECORDS)
+def test_round_trip(record: Record) -> None:
+    """A record is read back as it was written, and none is written that a server might cut."""
+    try:
+        target = encode(record)
+    except InvalidRecord:
+        return
+    assert len(target.encode()) <= RECORD_LIMIT_BYTES
+    assert "\0" not in target
+    assert decode(target) == record
+
+
+def test_limit() -> None:
+    """A record of exactly the limit is written, one byte more is refused with what to change."""
+    room = RECORD_LIMIT_BYTES - len(encode(samples.record("")))
+    assert len(encode(samples.record("x" * room))) == RECORD_LIMIT_BYTES
+    with pytest.raises(InvalidRecord, match="shorter pathPattern"):
+        encode(samples.record("x" * (room + 1)))
+
+
+def test_the_longest_usual_record_fits() -> None:
+    """The default pattern with the longest names that Kubernetes allows still gives a record that fits."""
+    record = Record(
+        directory="x" * 255,
+        namespace="n" * 63,
+        claim="c" * 253,
+        claim_uid="0" * 36,
+        class_name="s" * 253,
+        on_delete="archive",
+        capacity="999999999Ti",
+        created="2026-01-01T00:00:00Z",
+    )
+    assert decode(encode(record)) == record
+
+
+def test_path() -> None:
+    """A record's directory comes in components too."""
+    assert samples.record("shop/data").path == ("shop", "data")
+
+
+@given(TARGETS)
+@example("{}")
+@example("null")
+@example('{"dir":"a\udcff"}')
+@example('{"\udcff":1}')
+def test_any_target(target: str) -> None:
+    """Whatever somebody put there, it is a record of ours or it is refused as none."""
+    with contextlib.suppress(InvalidRecord):
+        assert isinstance(decode(target), Record)
+
+
+@given(st.integers(0, 300), st.binary(max_size=3))
+def test_damaged_record(position: int, damage: bytes) -> None:
+    """A record of ours that was damaged at any place is read whole or refused."""
+    whole = encode(samples.record()).encode()
+    position %= len(whole)
+    damaged = whole[:position] + damage + whole[position + 1 :]
+    with contextlib.suppress(InvalidRecord):
+        assert isinstance(decode(damaged.decode("utf-8", "surrogateescape")), Record)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2}, {"v": 0}, {"v": "1"}, {"del": "destroy"}, {"del": None}, {"dir": 5}, {"dir": None}, {"more": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_not_ours(change: dict[str, object]) -> None:
+    """Another version, another rule, a wrong type or a further field: not a record that this program may act on."""
+    fields = {**json.loads(encode(samples.record())), **change}
+    with pytest.raises(InvalidRecord):
+        decode(json.dumps(fields))

@@ -1,0 +1,153 @@
+"""core.volumes: which volume needs what, and when a directory may go."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from provisioner.core import names
+from provisioner.core.locations import Path
+from provisioner.core.objects import Claim, NfsSource, Volume
+from provisioner.core.records import OnDelete, Record
+from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim, authorize, decide
+from tests.unit.core import samples
+
+
+@pytest.mark.parametrize(
+    ("volume", "answer"),
+    [
+        pytest.param(samples.volume(), Reclaim("delete"), id="released"),
+        pytest.param(samples.volume(deleted=True), Reclaim("delete"), id="released and terminating"),
+        pytest.param(samples.volume(finalizers=()), Reclaim("delete"), id="released without our finalizer"),
+        pytest.param(samples.volume(annotations={names.ON_DELETE: "?"}), Reclaim("retain"), id="no known rule"),
+        pytest.param(samples.volume(phase="Bound", finalizers=()), Finalizer(present=True), id="bound"),
+        pytest.param(samples.volume(policy="Retain"), Finalizer(present=False), id="retained with finalizer"),
+    ],
+)
+def test_something_to_do(volume: Volume, answer: object) -> None:
+    """A volume of policy Delete gets our finalizer, and when released is looked at; a retained one is let go."""
+    assert decide(volume, samples.US) == answer
+
+
+@pytest.mark.parametrize(
+    ("volume", "why"),
+    [
+        pytest.param(samples.volume(provisioner="other/one"), "not ours", id="another's"),
+        pytest.param(samples.volume(nfs=None), "not ours", id="no NFS"),
+        pytest.param(samples.volume(policy="Retain", finalizers=()), "reclaim policy is Retain", id="retained"),
+        pytest.param(samples.volume(policy="Recycle", finalizers=()), "reclaim policy is Recycle", id="recycled"),
+        pytest.param(samples.volume(deleted=True, finalizers=("other",)), "dealt with", id="done"),
+        pytest.param(samples.volume(phase="Bound"), "Bound", id="bound"),
+        pytest.param(samples.volume(phase="Bound", deleted=True), "Bound", id="bound and terminating"),
+        pytest.param(samples.volume(phase="Available", finalizers=()), "Available", id="available"),
+        pytest.param(samples.volume(phase="Failed"), "Failed", id="failed"),
+    ],
+)
+def test_left(volume: Volume, why: str) -> None:
+    """Every other volume is left alone."""
+    answer = decide(volume, samples.US)
+    assert isinstance(answer, Leave)
+    assert why in answer.why
+
+
+def evidence(
+    *,
+    volume: Volume | None = None,
+    claim: Claim | None = None,
+    path: Path = (samples.DIRECTORY,),
+    record: Record | None = None,
+    export_id: str = samples.EXPORT_ID,
+) -> Evidence:
+    """All that must agree, and does, but for what is said otherwise."""
+    return Evidence(
+        volume=volume or samples.volume(),
+        claim=claim,
+        export="nas:/exports",
+        export_id=export_id,
+        path=path,
+        record=record or samples.record(),
+    )
+
+
+def test_authorized() -> None:
+    """A directory may go when volume, ledger, export and claim agree that it is this volume's and its claim is gone."""
+    assert authorize(evidence(), samples.US) == Reclaim("delete")
+
+
+def test_another_claim_of_the_name() -> None:
+    """A claim that was made anew under the old one's name does not keep the old one's volume."""
+    assert authorize(evidence(claim=samples.claim(uid="another")), samples.US) == Reclaim("delete")
+
+
+@pytest.mark.parametrize(
+    ("of", "why"),
+    [
+        pytest.param(evidence(volume=samples.volume(phase="Bound")), "changed meanwhile", id="bound again"),
+        pytest.param(evidence(volume=samples.volume(policy="Retain")), "changed meanwhile", id="retained now"),
+        pytest.param(evidence(volume=samples.volume(deleted=True, finalizers=())), "changed meanwhile", id="done"),
+        pytest.param(evidence(claim=samples.claim()), "claim still exists", id="claim exists"),
+        pytest.param(evidence(claim=samples.claim(deleted=True)), "claim still exists", id="claim is terminating"),
+    ],
+)
+def test_left_after_all(of: Evidence, why: str) -> None:
+    """What has changed since the cache looked, or still has its claim, is left."""
+    answer = authorize(of, samples.US)
+    assert isinstance(answer, Leave)
+    assert why in answer.why
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        pytest.param(evidence(volume=samples.volume(claim_uid=None)), "no claimRef", id="no claimRef"),
+        pytest.param(evidence(path=()), "not a directory below", id="the export's root"),
+        pytest.param(evidence(path=("..", "a")), "not a directory below", id="dots"),
+        pytest.param(evidence(path=(".",)), "not a directory below", id="dot"),
+        pytest.param(evidence(volume=samples.volume(annotations={names.ON_DELETE: ""})), "does not say", id="no rule"),
+        pytest.param(evidence(export_id="e2"), "another export", id="another export"),
+        pytest.param(dataclasses.replace(evidence(), record=None), "no record", id="no record"),
+        pytest.param(evidence(record=samples.record(claim_uid="another")), "says otherwise", id="another claim"),
+        pytest.param(evidence(record=samples.record("elsewhere")), "says otherwise", id="another directory's record"),
+        pytest.param(evidence(path=(samples.DIRECTORY, "sub")), "says otherwise", id="a path below the record's"),
+        pytest.param(evidence(path=("elsewhere",)), "says otherwise", id="an edited path"),
+    ],
+)
+def test_denied(of: Evidence, words: str) -> None:
+    """Where anything does not agree, nothing is touched, and the event says what."""
+    answer = authorize(of, samples.US)
+    assert isinstance(answer, Deny)
+    assert words in answer.message
+
+
+def test_forged_volume() -> None:
+    """A volume that somebody made by hand in another's directory destroys nothing: it has no record of its own."""
+    forged = samples.volume(name="pv1", claim_uid="nobody", nfs=NfsSource("nas", f"/exports/{samples.DIRECTORY}"))
+    assert isinstance(authorize(dataclasses.replace(evidence(volume=forged), record=None), samples.US), Deny)
+
+
+SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
+
+
+@pytest.mark.parametrize(("annotated", "recorded"), list(itertools.product(SEVERITY, SEVERITY)))
+def test_the_milder_rule_holds(annotated: OnDelete, recorded: OnDelete) -> None:
+    """Of the rule on the volume and the one in the ledger the milder one holds."""
+    of = evidence(
+        volume=samples.volume(annotations={names.ON_DELETE: annotated}), record=samples.record(on_delete=recorded)
+    )
+    assert authorize(of, samples.US) == Reclaim(min(annotated, recorded, key=SEVERITY.index))
+
+
+def test_reclaim_needs_everything() -> None:
+    """Of all combinations of agreeing and contradicting evidence, only full agreement lets a directory go."""
+    volumes = [samples.volume(), samples.volume(annotations={names.EXPORT_ID: "e2"}), samples.volume(claim_uid="x")]
+    claims = [None, samples.claim()]
+    paths: list[Path] = [(samples.DIRECTORY,), (), ("elsewhere",)]
+    fitting = [samples.record(), samples.record("elsewhere")]
+    records = [*fitting, None, samples.record(claim_uid="y")]
+    for volume, claim, path, record in itertools.product(volumes, claims, paths, records):
+        of = dataclasses.replace(evidence(volume=volume, claim=claim, path=path), record=record)
+        recorded = [each.path for each in fitting if each == record]
+        agrees = volume is volumes[0] and claim is None and recorded == [path]
+        assert isinstance(authorize(of, samples.US), Reclaim) == agrees

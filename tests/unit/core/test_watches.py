@@ -1,0 +1,75 @@
+"""core.watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core.watches import WatchState
+
+Step = Callable[[WatchState], WatchState]
+FAILURES: list[Step] = [WatchState.failed, WatchState.expired, lambda state: state.ended(0.1)]
+STEPS: list[Step] = [
+    *FAILURES,
+    lambda state: state.listed("5"),
+    lambda state: state.received("6"),
+    lambda state: state.received(""),
+    lambda state: state.ended(60.0),
+]
+
+
+def test_the_usual_way() -> None:
+    """A list, some events, a clean end: it goes on from the last event, at once."""
+    state = WatchState().listed("5").received("6").received("7").ended(300.0)
+    assert state == WatchState("7", 0)
+    assert state.delay_s(0.5) == 0.0
+
+
+def test_expired() -> None:
+    """After 410 it lists again, and not in a hot loop."""
+    state = WatchState("5").expired()
+    assert state.version == ""
+    assert state.delay_s(0.9) > 0
+
+
+def test_failure_keeps_the_version() -> None:
+    """A broken connection costs a wait and no list."""
+    state = WatchState("5").failed()
+    assert state.version == "5"
+    assert state.delay_s(0.9) > 0
+
+
+def test_an_event_ends_the_row() -> None:
+    """A watch that brings something is a working one: the next failure waits as the first one did."""
+    state = WatchState("5").failed().failed().failed().received("6").failed()
+    assert state == WatchState("6", 1)
+
+
+def test_a_watch_that_ends_at_once_waits() -> None:
+    """A server that ends each watch at once is not asked again at once."""
+    state = WatchState("5").ended(0.01)
+    assert state.version == "5"
+    assert state.delay_s(0.9) > 0
+    assert state.ended(0.01, brought=True) == state
+
+
+@given(st.lists(st.sampled_from(FAILURES), min_size=1, max_size=100), st.floats(0, 1, exclude_max=True))
+def test_failures_in_a_row_wait_longer(steps: list[Step], chance: float) -> None:
+    """Each failure in a row waits no less than the one before, none more than ten seconds."""
+    state, waited_s = WatchState("5"), 0.0
+    for step in steps:
+        state = step(state)
+        assert 0 < waited_s <= state.delay_s(chance) <= 10.0 or waited_s == 0.0
+        waited_s = state.delay_s(chance)
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=50))
+def test_versions_are_the_servers(steps: list[Step]) -> None:
+    """Whatever happens, a watch begins at a version that the server gave, or with a list."""
+    state = WatchState()
+    for step in steps:
+        state = step(state)
+        assert state.version in ("", "5", "6")
+        assert state.failures >= 0
