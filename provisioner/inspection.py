@@ -25,8 +25,8 @@ _EXPORTS_AT_ONCE = 32
 async def inspect(settings: Settings) -> list[Finding]:
     """Everything that must be right for the daemon to work, whether it is or not.
 
-    The only thing that is changed is a directory that is made on each export and taken away. Takes some twelve seconds
-    at the most, however many exports hang, up to 32. Raises InvalidSettings.
+    The only thing that is changed is a directory that is made on each export and taken away. Up to 32 exports that hang
+    cost four seconds together, an API server that hangs as much a call. Raises InvalidSettings.
     """
     settings = replace(settings, nfs_timeout_s=min(settings.nfs_timeout_s, _CALL_S))
     async with open_cluster(

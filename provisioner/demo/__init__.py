@@ -6,7 +6,6 @@ objects      a few calls of the API server, in JSON
 scenario     who claims what, and what was promised to them
 observer     what the API server says of it all, with the moments
 story        the scenario played, each promise looked at
-lookup       a directory asked for over NFS
 screen       all that is printed, for a terminal and for a log
 performance  puts the parts together
 background   `--keep` and `--stop`

@@ -41,7 +41,7 @@ class Grounds:
     @property
     def mount_options(self) -> tuple[str, ...]:
         """How a client mounts a volume."""
-        return ("nfsvers=4.0", f"port={self.nfs_port}") if self.nfs_port else ()
+        return ("nfsvers=4.1", f"port={self.nfs_port}") if self.nfs_port else ()
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _servable(directory: Path, ending: ExitStack) -> Path:
 
 
 class Daemon(Server):
-    """`nfs-provisioner run` as a process of its own, with the export reached by its directory."""
+    """`nfs-provisioner run` as a process of its own; it speaks to the NFS server, or gets the directory without one."""
 
     def __init__(
         self, grounds: Grounds, *, provisioner: str, lease_namespace: str, ready: Callable[[int], bool]
@@ -129,7 +129,7 @@ class Daemon(Server):
             *(sys.executable, "-m", "provisioner", "run"),
             f"--kubeconfig={grounds.kubeconfig}",
             f"--provisioner-name={provisioner}",
-            f"--export={SERVER}:{PATH}={grounds.export_directory}",
+            *([] if grounds.nfs_port else [f"--export={SERVER}:{PATH}={grounds.export_directory}"]),
             f"--listen=127.0.0.1:{self.port}",
             f"--lease-namespace={lease_namespace}",
             "--no-require-mount",

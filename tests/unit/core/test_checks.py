@@ -34,7 +34,7 @@ def test_a_finding_for_each_resource() -> None:
 
 
 def test_a_good_class() -> None:
-    """A class is told with its export, its own or the default one, and the way there, and with what becomes of a deleted claim's data."""
+    """A class is told with its export, its own or the default one, and with what becomes of a deleted claim's data."""
     finding, use = judge(storage_class(), NAS)
     assert (finding.name, finding.ok, finding.advice) == ("nfs", True, "")
     assert finding.result == "on nas:/exports nfsvers=4.1; archive when a claim is deleted"
