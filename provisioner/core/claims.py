@@ -150,7 +150,10 @@ def _plan(view: ClaimView) -> Decision:
         record = _record(view, storage_class, parameters, path)
     except InvalidSettings as exc:
         return Refuse(f"StorageClass {storage_class.name}: {exc}")
-    except (InvalidPath, InvalidRecord, InvalidQuantity) as exc:
+    except InvalidPath as exc:
+        advice = "change the claim's labels or annotations, or the class's pathPattern, which may have ${…:-fallbacks}"
+        return Refuse(f"{exc}; {advice}")
+    except (InvalidRecord, InvalidQuantity) as exc:
         return Refuse(str(exc))
     export = parameters.export or view.default_export
     if export is None:

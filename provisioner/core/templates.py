@@ -92,8 +92,7 @@ def _value(variable: Variable, claim: Claim, volume: str) -> str:
     if variable.fallback is None:
         # An empty value counts as missing: it once turned NAMESPACE/${…} into the namespace's own directory.
         raise InvalidPath(
-            f"the claim has no {variable.source.removesuffix('s')} {variable.key!r}, which the pathPattern needs:"
-            f" add it to the claim, or a fallback to the pattern, as in ${{…:-fallback}}"
+            f"the claim has no {variable.source.removesuffix('s')} {variable.key!r}, which the pathPattern needs"
         )
     return variable.fallback
 

@@ -141,7 +141,7 @@ async def _start_daemon(
     """The daemon, ready. At its end the claims go first, for it is what reclaims their volumes."""
     daemon = Daemon(place, provisioner=scenario.provisioner, lease_namespace=scenario.namespace, ready=_is_ready)
     ending.callback(daemon.stop)
-    with screen.step(f"daemon: nfs-provisioner run --export={SERVER}:{PATH}={place.export_directory}") as progress:
+    with screen.step(" ".join(("daemon: nfs-provisioner run", *place.export_flags))) as progress:
         progress("starting the daemon")
         daemon.start()
         await asyncio.to_thread(daemon.wait_ready)

@@ -39,6 +39,11 @@ class Grounds:
         return not self.suffix
 
     @property
+    def export_flags(self) -> tuple[str, ...]:
+        """What the daemon is told of the export: nothing where it can speak to the server."""
+        return () if self.nfs_port else (f"--export={SERVER}:{PATH}={self.export_directory}",)
+
+    @property
     def mount_options(self) -> tuple[str, ...]:
         """How a client mounts a volume."""
         return ("nfsvers=4.1", f"port={self.nfs_port}") if self.nfs_port else ()
@@ -129,7 +134,7 @@ class Daemon(Server):
             *(sys.executable, "-m", "provisioner", "run"),
             f"--kubeconfig={grounds.kubeconfig}",
             f"--provisioner-name={provisioner}",
-            *([] if grounds.nfs_port else [f"--export={SERVER}:{PATH}={grounds.export_directory}"]),
+            *grounds.export_flags,
             f"--listen=127.0.0.1:{self.port}",
             f"--lease-namespace={lease_namespace}",
             "--no-require-mount",

@@ -103,7 +103,7 @@ def test_history_compacted(
 
 @pytest.mark.timeout(120)
 def test_export_directory_missing(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """A directory that is not there is never made; the claim's event names the export, and it binds once there is one."""
+    """A directory that is not there is never made; the event names the export, and the claim binds when it appears."""
     missing = export_directory / "mnt"
     running = start(daemon, missing)
     storage.claim(storage.storage_class(running.provisioner_name))
