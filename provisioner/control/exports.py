@@ -125,8 +125,13 @@ class ExportWatch:
         return self._states[export].space
 
     def failing(self) -> dict[str, ExportError]:
-        """The exports that do not answer as they should, by name, and why."""
-        return {export.name: state.error for export, state in self._states.items() if state.error is not None}
+        """The exports that cannot be used, by name, and why; one that has not been looked at yet counts as well."""
+        early = ExportError(Cause.UNREACHABLE, "it has not answered yet")
+        return {
+            export.name: state.error or early
+            for export, state in self._states.items()
+            if state.error is not None or state.looked_s == -math.inf or (self._leading and not state.opened)
+        }
 
     async def run(self) -> None:
         """Probe all exports side by side, for ever."""

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.contract import sites, trees_direct
+from tests.contract import sites, trees_direct, trees_kernel
 
-FACTORIES: list[sites.Factory] = [sites.memory, sites.mounted, *trees_direct.FACTORIES]
+LOCAL: list[sites.Factory] = [sites.mounted, *trees_direct.FACTORIES]
+FACTORIES: list[sites.Factory] = [sites.memory, *LOCAL, *trees_kernel.FACTORIES]
 
 
 @pytest.fixture(params=FACTORIES, ids=lambda factory: factory.__name__)
@@ -20,9 +21,7 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[sites.Site]:
         yield made
 
 
-@pytest.fixture(
-    params=[factory for factory in FACTORIES if factory is not sites.memory], ids=lambda factory: factory.__name__
-)
+@pytest.fixture(params=LOCAL, ids=lambda factory: factory.__name__)
 async def shared_site(request: pytest.FixtureRequest) -> AsyncIterator[tuple[sites.Site, pathlib.Path]]:
     """A site whose export is also a directory of this machine, so that a tenant can work behind the tree's back."""
     factory: sites.Factory = request.param

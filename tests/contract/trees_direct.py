@@ -40,11 +40,11 @@ _SERVER = pytest.StashKey[tuple[Ganesha, pathlib.Path]]()
 
 
 class Tenant:
-    """Somebody else on the export, over NFSv3: writes, plants and looks."""
+    """Somebody else on an export of a server on 127.0.0.1, over NFSv3: writes, plants and looks."""
 
-    def __init__(self, server: Ganesha) -> None:
-        service = Endpoint("127.0.0.1", server.port, nfs3.PROGRAM, nfs3.VERSION)
-        mounts = Endpoint("127.0.0.1", server.mount_port, mount3.PROGRAM, mount3.VERSION)
+    def __init__(self, port: int, mount_port: int) -> None:
+        service = Endpoint("127.0.0.1", port, nfs3.PROGRAM, nfs3.VERSION)
+        mounts = Endpoint("127.0.0.1", mount_port, mount3.PROGRAM, mount3.VERSION)
         self._connection = Connection(service, ROOT, timeout_s=TIMEOUT_S)
         self._client = Client3(self._connection, Connection(mounts, ROOT, timeout_s=TIMEOUT_S))
 
@@ -97,13 +97,13 @@ class Tenant:
 
 
 class NfsSite:
-    """A site whose export is a directory of a Ganesha server."""
+    """A site whose export is a directory of an NFS server, on this machine or not."""
 
     owners = True
 
-    def __init__(self, tree: Tree, tenant: Tenant, local: pathlib.Path) -> None:
+    def __init__(self, tree: Tree, tenant: Tenant, local: pathlib.Path | None) -> None:
         self.tree = tree
-        self.local: pathlib.Path | None = local
+        self.local = local
         self.write_file = tenant.write_file
         self.plant_symlink = tenant.plant_symlink
         self.look = tenant.look
@@ -144,7 +144,7 @@ def _direct(version: str) -> Factory:
             port=server.port,
             mount_port=server.mount_port,
         )
-        tenant = Tenant(server)
+        tenant = Tenant(server.port, server.mount_port)
         try:
             await tenant.open(where.components)
             yield NfsSite(tree, tenant, directory / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from testbed import binaries, ganesha
 from testbed.api import Api
 from testbed.cluster import ControlPlane, TokenUser
 from testbed.ganesha import Export, Ganesha
-from tests.integration.daemon import Daemons
-from tests.integration.storage import Storage
+from tests.integration.daemon import Daemon, Daemons
+from tests.integration.exported import Exported
+from tests.integration.storage import ServedStorage, Storage
 
 
 @pytest.fixture(scope="session")
@@ -78,4 +80,39 @@ def storage(cluster_api: Api, namespace: str, daemon: Daemons) -> Iterator[Stora
     """Classes and claims in the test's namespace."""
     storage = Storage(cluster_api, namespace, daemon_logs=daemon.log_tails)
     yield storage
+    storage.remove_volumes()
+    storage.remove_classes()
+
+
+@dataclass(frozen=True)
+class Service:
+    """One daemon that serves the tests of a module, and its exports."""
+
+    daemon: Daemon
+    export: Exported
+    """The default export."""
+    second: Exported
+    """Another one, that is a server's root."""
+
+
+@pytest.fixture(scope="module")
+def service(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A daemon for the whole module: tests that stop or hang one start their own."""
+    home = tmp_path_factory.mktemp("service")
+    (home / "export").mkdir()
+    (home / "second").mkdir()
+    export, second = Exported.new(home / "export"), Exported.new(home / "second", "/")
+    daemons = Daemons(control_plane, home)
+    default = {"NFS_SERVER": export.server, "NFS_PATH": export.path}
+    started = daemons("--no-leader-election", export.flag, second.flag, environment=default)
+    yield Service(started, export, second)
+    daemons.kill()
+
+
+@pytest.fixture
+def served(cluster_api: Api, namespace: str, service: Service) -> Iterator[ServedStorage]:
+    """Classes and claims in the test's namespace, served by the module's daemon."""
+    storage = ServedStorage(cluster_api, namespace, daemon=service.daemon, export=service.export)
+    yield storage
+    storage.remove_volumes()
     storage.remove_classes()

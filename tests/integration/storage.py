@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from testbed.api import Api, ApiError, Object
+from testbed.processes import tail
 from testbed.waiting import eventually
+from tests.integration.daemon import Daemon
+from tests.integration.exported import Exported
 
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 VOLUMES = "/api/v1/persistentvolumes"
@@ -24,6 +28,7 @@ class Storage:
         self.claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
         self._daemon_logs = daemon_logs
         self._classes: list[str] = []
+        self._volumes: list[str] = []
 
     def storage_class(self, provisioner: str, parameters: Mapping[str, str] | None = None, **fields: Any) -> str:
         """Create a StorageClass, by default with Delete and Immediate, and return its name."""
@@ -55,6 +60,30 @@ class Storage:
 
         return self.eventually(volume, f"the claim {name} is Bound", timeout_s=timeout_s)
 
+    def get_claim(self, name: str = "data") -> Object:
+        """The claim as it is now."""
+        return self.api.get(f"{self.claims}/{name}")
+
+    def get_volume(self, name: str) -> Object:
+        """The PersistentVolume as it is now."""
+        return self.api.get(f"{VOLUMES}/{name}")
+
+    def has_volume(self, name: str) -> bool:
+        """Whether there is a PersistentVolume of that name."""
+        try:
+            self.get_volume(name)
+        except ApiError as exc:
+            if exc.status == 404:
+                return False
+            raise
+        return True
+
+    def make_volume(self, body: Object) -> Object:
+        """Create a PersistentVolume by hand, to be taken away by force at the end of the test."""
+        made = self.api.post(VOLUMES, body)
+        self._volumes.append(made["metadata"]["name"])
+        return made
+
     def delete_claim(self, name: str = "data") -> None:
         """Ask for the claim's deletion."""
         self.api.delete(f"{self.claims}/{name}")
@@ -78,6 +107,15 @@ class Storage:
         )
         return [event for event in found if reason in (None, event["reason"])]
 
+    def volume_event(self, volume: str, reason: str = "VolumeFailedDelete", *, timeout_s: float = 30.0) -> Object:
+        """Wait for a warning about a PersistentVolume, and return it."""
+
+        def found() -> list[Object]:
+            events = self.api.list("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={volume}")
+            return [event for event in events if event["reason"] == reason and event["type"] == "Warning"]
+
+        return self.eventually(found, f"an event {reason} about volume {volume}", timeout_s=timeout_s)[0]
+
     def event(self, reason: str, involved: str = "data", *, timeout_s: float = 30.0) -> Object:
         """Wait for an event of that reason about the object, and return it."""
         what = f"an event {reason} about {involved}"
@@ -96,7 +134,80 @@ class Storage:
         told = [f"{e['involvedObject']['name']}: {e['type']} {e['reason']}: {e['message']}" for e in events]
         return "\n".join(["--- events", *told, self._daemon_logs()])
 
+    def remove_volumes(self) -> None:
+        """Take away the volumes made by hand, whatever finalizers hold them."""
+        for name in self._volumes:
+            try:
+                self.api.patch(f"{VOLUMES}/{name}", {"metadata": {"finalizers": None}})
+            except ApiError as exc:
+                if exc.status != 404:
+                    raise
+            self.delete_if_there(f"{VOLUMES}/{name}")
+
     def remove_classes(self) -> None:
         """Delete the classes made here; the claims go with the namespace."""
         for name in self._classes:
-            self.api.delete(f"{CLASSES}/{name}")
+            self.delete_if_there(f"{CLASSES}/{name}")
+
+    def delete_if_there(self, path: str) -> None:
+        """Ask for an object's deletion; one that is gone already is none."""
+        try:
+            self.api.delete(path)
+        except ApiError as exc:
+            if exc.status != 404:
+                raise
+
+
+class ServedStorage(Storage):
+    """Storage whose classes are those of one daemon, with that daemon's default export to look into."""
+
+    def __init__(self, api: Api, namespace: str, *, daemon: Daemon, export: Exported) -> None:
+        super().__init__(api, namespace, daemon_logs=lambda: tail(daemon.log))
+        self.daemon = daemon
+        self.export = export
+        self.provisioner = daemon.provisioner_name
+
+    def own_class(self, parameters: Mapping[str, str] | None = None, **fields: Any) -> str:
+        """Create a StorageClass of the daemon's, by default with Delete and Immediate, and return its name."""
+        return self.storage_class(self.provisioner, parameters, **fields)
+
+    def volume(self, parameters: Mapping[str, str] | None = None, name: str = "data", **fields: Any) -> Object:
+        """A claim of a class of its own with these parameters, waited for until it is Bound; its volume."""
+        self.claim(self.own_class(parameters, **fields), name)
+        return self.bound(name)
+
+    def directory(self, volume: Object) -> Path:
+        """Where a volume's directory is on this machine."""
+        return self.export.directory(volume)
+
+    def released(self, volume: Object) -> None:
+        """Delete a volume's claim, and wait until the volume is gone."""
+        self.delete_claim(volume["spec"]["claimRef"]["name"])
+        self.volume_gone(volume["metadata"]["name"])
+
+    def refusal(self, name: str = "data") -> str:
+        """Wait for the warning that refuses a claim, and return its message, when the claim got nothing."""
+        event = self.event("ProvisioningFailed", name)
+        assert event["type"] == "Warning"
+        claim = self.get_claim(name)
+        assert claim["status"]["phase"] == "Pending"
+        assert not self.has_volume(f"pvc-{claim['metadata']['uid']}")
+        message: str = event["message"]
+        return message
+
+    def settled(self) -> None:
+        """Return when the daemon has worked on all that was asked of it before, by way of one more claim."""
+        name = f"later-{secrets.token_hex(3)}"
+        self.volume({"pathPattern": "${.PV.name}"}, name)
+
+    def made(self) -> list[str]:
+        """What there is at the export's root that bears the namespace's name."""
+        return sorted(name for name in self.export.names() if self.namespace in name)
+
+    def own_claims(self, class_name: str) -> list[Object]:
+        """The claims of a class that are still there."""
+        return [claim for claim in self.api.list(self.claims) if claim["spec"]["storageClassName"] == class_name]
+
+    def unbound(self, names: Iterable[str]) -> list[str]:
+        """Those of the claims that are not Bound."""
+        return [name for name in names if self.get_claim(name)["status"]["phase"] != "Bound"]

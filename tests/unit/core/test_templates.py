@@ -62,7 +62,7 @@ def test_unusable_pattern(pattern: str, problem: str) -> None:
 @pytest.mark.parametrize("pattern", ["${.PVC.labels.none}", "${.PVC.namespace}/${.PVC.annotations.empty}"])
 def test_missing_key(pattern: str) -> None:
     """A missing key without a fallback refuses the claim, an empty one too: it must not become the namespace's own."""
-    with pytest.raises(InvalidPath, match="add it to the claim, or a fallback"):
+    with pytest.raises(InvalidPath, match="which the pathPattern needs"):
         parse(pattern).render(CLAIM, samples.VOLUME)
 
 
