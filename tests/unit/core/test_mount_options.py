@@ -15,6 +15,7 @@ from provisioner.core.mount_options import VERSIONS, MountOptions, parse
     [
         ([], MountOptions()),
         (["nfsvers=3"], MountOptions(version="3")),
+        (["v4.2"], MountOptions(version="4.2")),
         (["vers=4.1"], MountOptions(version="4.1")),
         (["nfsvers=4", "minorversion=2"], MountOptions(version="4.2")),
         (["nfsvers=4"], MountOptions(version="4")),

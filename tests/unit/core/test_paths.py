@@ -109,7 +109,7 @@ def test_index_against_a_model(changes: list[tuple[bool, Path, str]], path: Path
         (model.add if enter else model.discard)((held, owner))
     below = min(below, len(path))
     expected = {owner for held, owner in model if touch(held, path) and owner != other_than and len(held) > below}
-    found = index.touching(path, other_than=other_than, below=below)
+    found = index.touching(path, other_than=(other_than,), below=below)
     assert found in expected if expected else found is None
 
 
@@ -122,3 +122,13 @@ def test_index_ends_empty(changes: list[tuple[bool, Path, str]]) -> None:
     for _, held, owner in changes:
         index.remove(held, owner)
     assert all(index.touching((name,)) is None for name in "ab")
+
+
+@given(CHANGES, PATHS)
+def test_owners(changes: list[tuple[bool, Path, str]], path: Path) -> None:
+    """Who has exactly a path is told whole, and those above and below it are not among them."""
+    index, model = PathIndex(), set[tuple[Path, str]]()
+    for enter, held, owner in changes:
+        (index.add if enter else index.remove)(held, owner)
+        (model.add if enter else model.discard)((held, owner))
+    assert index.owners(path) == {owner for held, owner in model if held == path}
