@@ -29,7 +29,11 @@ from provisioner.telemetry.metrics import Metrics, Sample
 
 log = structlog.get_logger(__name__)
 
-_KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")
+_RESOURCES: dict[Kind, str] = {
+    "claims": "persistentvolumeclaims",
+    "volumes": "persistentvolumes",
+    "classes": "storageclasses",
+}
 _DRAIN_S = 1.0
 
 
@@ -75,9 +79,9 @@ async def run(settings: Settings) -> None:
                         cluster=cluster,
                         store=store,
                         clock=clock,
-                        restarted=lambda what: metrics.watch_restarts.labels(what).inc(),
+                        restarted=lambda what: metrics.watch_restarts.labels(_RESOURCES[what]).inc(),
                     )
-                    for kind in _KINDS
+                    for kind in _RESOURCES
                 ),
                 watch.run(),
                 recorder.run(),

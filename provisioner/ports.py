@@ -447,6 +447,10 @@ class Export(Protocol):
         """Remove the volume's record; last step of a reclaim."""
         ...
 
+    async def archives(self) -> list[str]:
+        """The names of the archives at the export's root."""
+        ...
+
     async def trash(self) -> list[str]:
         """The names in the trash."""
         ...

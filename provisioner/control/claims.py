@@ -102,18 +102,18 @@ class ClaimController:
         if claim is None:
             self._seen_s.pop(uid, None)
             return await self._finish(names.volume_name(uid))
-        bound_log = log.bind(claim=claim.key, volume=names.volume_name(uid))
-        match claims.decide(self._view(claim, volume)):
+        decision = claims.decide(self._view(claim, volume))
+        if isinstance(decision, Wait | Refuse) and decision.on_a_path:
+            self._on_a_path.add(uid)
+        match decision:
             case Ignore():
                 self._seen_s.pop(uid, None)
                 again = await self._finish(names.volume_name(uid))
                 return await expand(claim, self._around) if claim.status.phase == "Bound" else again
             case Wait(why):
-                bound_log.debug("claim_waits", why=why)
-                self._on_a_path.add(uid)
+                log.debug("claim_waits", claim=claim.key, why=why)
                 return _WAIT
             case Refuse() as refusal:
-                self._on_a_path.add(uid)
                 return self._refuse(claim, refusal)
             case Provision() as plan:
                 return await self._attempt(plan)

@@ -20,7 +20,7 @@ async def reflect(
     cluster: Cluster,
     store: Store,
     clock: Clock,
-    restarted: Callable[[str], None],
+    restarted: Callable[[Kind], None],
 ) -> None:
     """List, watch, and begin again where core.watches says so, for ever. `restarted` counts the watches."""
     state = WatchState()

@@ -73,6 +73,7 @@ class Sweep:
             elif not await self._is_finished(export, volume):
                 orphans.append(volume)
         where = export.name
+        self._around.metrics.archives.labels(where).set(len(await export.archives()))
         self._around.metrics.orphans.labels(where).set(len(orphans) + len(export.unreadable))
         if orphans or export.unreadable:
             some, unreadable = sorted(orphans)[:20], sorted(export.unreadable)[:20]

@@ -50,6 +50,8 @@ class Wait:
     """Not yet: a change of something that we watch brings the claim back."""
 
     why: str
+    on_a_path: bool = False
+    """Whether it is for a directory that somebody else has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Refuse:
     message: str
     reason: str = names.PROVISIONING_FAILED
     type: Literal["Normal", "Warning"] = "Warning"
+    on_a_path: bool = False
+    """Whether it is for a directory that somebody else has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,8 +201,9 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
         return None
     if _is_leaving(holder, view.provisioner):
         # Mostly the same claim, deleted and made again under its name.
-        return Wait(f"volume {holder.name}, which has the directory, is being reclaimed")
-    return Refuse(taken_message("/".join(path), holder.name, holder.spec.nfs.path if holder.spec.nfs else ""))
+        return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
+    message = taken_message("/".join(path), holder.name, holder.spec.nfs.path if holder.spec.nfs else "")
+    return Refuse(message, on_a_path=True)
 
 
 def _is_leaving(volume: Volume, provisioner: str) -> bool:

@@ -12,6 +12,7 @@ from provisioner.core.errors import InvalidPath
 from provisioner.core.locations import Path
 
 COMPONENT_LIMIT_BYTES = 255
+ARCHIVE_PREFIX = "archived-"
 LEDGER = ".provisioner"
 """The one name at an export's root that is ours alone."""
 
@@ -54,7 +55,7 @@ def shorten(start: str, middle: str, end: str) -> str:
 
 def archive_name(directory: Path, stamp: str) -> str:
     """`archived-<last component>-<UTC time>`, the component cut where the name would pass 255 bytes."""
-    return shorten("archived-", directory[-1], f"-{stamp}")
+    return shorten(ARCHIVE_PREFIX, directory[-1], f"-{stamp}")
 
 
 def ancestors(path: Path) -> Iterator[Path]:

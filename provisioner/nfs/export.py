@@ -20,7 +20,7 @@ from datetime import datetime
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
-from provisioner.core.paths import LEDGER, archive_name
+from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, archive_name
 from provisioner.core.records import Record, decode, encode
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import (
@@ -339,6 +339,10 @@ class LedgeredExport:
     async def _remove(self, symlink: Path) -> None:
         with suppress(PathMissing):
             await self._tree.remove_symlink(symlink)
+
+    async def archives(self) -> list[str]:
+        """The names of the archives at the export's root."""
+        return [entry.name for entry in await self._tree.list(()) if entry.name.startswith(ARCHIVE_PREFIX)]
 
     async def trash(self) -> list[str]:
         """The names in the trash."""

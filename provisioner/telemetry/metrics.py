@@ -48,6 +48,7 @@ class Metrics:
         self._export_free = self._gauge("export_free_bytes", "Free space by statfs.", "export")
         self._export_size = self._gauge("export_size_bytes", "Size by statfs.", "export")
         self.trash_entries = self._gauge("trash_entries", "Directories in the trash.", "export")
+        self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
         self.orphans = self._gauge("orphans", "Records without a volume that nothing will end by itself.", "export")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
         self.api_requests = self._counter(
