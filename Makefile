@@ -9,7 +9,8 @@ STAMP := $(VENV)/.up-to-date
 # The first Python that is new enough; PYTHON=… on the command line overrides it.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-TESTS ?= tests/unit tests/contract tests/integration
+# What `make test` runs, when only a part is wanted.
+TESTS ?=
 PYTEST_FLAGS ?=
 # Tests mostly wait for servers: a second process halves the time on two processors.
 PARALLEL ?= 2
@@ -46,7 +47,8 @@ demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 le
 	@$(BIN)/nfs-provisioner demo $(KEEP:%=--keep)
 
 test: testbed ## every test: unit, contract and integration; PARALLEL=0 runs them in one process
-	@$(BIN)/pytest $(TESTS) -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
+	@$(if $(TESTS),,$(MAKE) unit)
+	@$(BIN)/pytest $(or $(TESTS),tests/contract tests/integration) -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
 
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
 	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)
