@@ -32,7 +32,9 @@ _PROBE_LIMIT_S = 4.0
 class _State:
     """What we know of one export."""
 
-    named: bool
+    configured: bool = False
+    """Whether it is one of the settings', without which this replica is not ready."""
+    named: bool = False
     """Whether a setting or a class names it: a volume alone may be forged, and must not make us write anywhere."""
     error: ExportError | None = None
     opened: bool = False
@@ -51,7 +53,7 @@ class ExportWatch:
     def __init__(self, exports: Exports, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
-        self._states: dict[Export, _State] = {export: _State(named=True) for export in exports}
+        self._states: dict[Export, _State] = {export: _State(configured=True, named=True) for export in exports}
         self._leading = False
         self._on_ready: list[Callable[[Export], None]] = []
         self._group: asyncio.TaskGroup | None = None
@@ -125,12 +127,15 @@ class ExportWatch:
         return self._states[export].space
 
     def failing(self) -> dict[str, ExportError]:
-        """The exports that cannot be used, by name, and why; one that has not been looked at yet counts as well."""
+        """The exports of the settings that cannot be used, by name, and why; not looked at yet counts as well.
+
+        One that only a class or a volume names does not count: a team's dead server must not make us unready for all.
+        """
         early = ExportError(Cause.UNREACHABLE, "it has not answered yet")
         return {
             export.name: state.error or early
             for export, state in self._states.items()
-            if state.error is not None or state.looked_s == -math.inf or (self._leading and not state.opened)
+            if state.configured and (state.error or state.looked_s == -math.inf or (self._leading and not state.opened))
         }
 
     async def run(self) -> None:

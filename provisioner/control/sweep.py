@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
+from provisioner.control.records import end_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.core import names
 from provisioner.ports import ClusterError, Export, ExportError
@@ -70,7 +71,9 @@ class Sweep:
             if volume in export.pending:
                 if uid is not None:
                     self._revisit(uid)
-            elif not await self._is_finished(export, volume):
+            elif await end_record(self._around, export, volume):
+                self._freed()
+            elif await self._is_orphan(export, volume):
                 orphans.append(volume)
         where = export.name
         self._around.metrics.archives.labels(where).set(len(await export.archives()))
@@ -84,16 +87,12 @@ class Sweep:
         ours, known = self._around.cluster_id, self._around.store.volumes
         return [name for name, record in export.records.items() if record.cluster == ours and name not in known]
 
-    async def _is_finished(self, export: Export, volume: str) -> bool:
-        """Whether a record without a volume is as it should be: a retained directory, or a reclaim's last step."""
+    async def _is_orphan(self, export: Export, volume: str) -> bool:
+        """Whether a directory has no volume, and that is not how its class wanted it."""
         record = export.records.get(volume)
-        if record is None or await self._around.cluster.get_volume(volume) is not None:
-            return True
-        if await export.is_gone(volume):
-            await export.forget(volume)
-            self._freed()
-            return True
-        return record.on_delete == "retain"
+        if record is None or record.on_delete == "retain":
+            return False
+        return await self._around.cluster.get_volume(volume) is None
 
     # ------------------------------------------------------------------------------------------- trash
 

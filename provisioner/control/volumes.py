@@ -9,6 +9,7 @@ import structlog
 
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
+from provisioner.control.records import end_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import names, volumes
@@ -59,15 +60,16 @@ class VolumeController:
         """An export is usable, or usable again: what waits for its reclaim goes on."""
         for name in export.records:
             volume = self._around.store.volumes.get(name)
-            if volume is not None and not isinstance(volumes.decide(volume, self._around.provisioner), Leave):
+            if volume is None or not isinstance(volumes.decide(volume, self._around.provisioner), Leave):
                 self._queue.add(name)
 
     async def reconcile(self, name: str) -> Backoff | None:
         """Bring one volume to where it should be."""
         volume = self._around.store.volumes.get(name)
-        if volume is None:
-            return None
         try:
+            if volume is None:
+                await self._end_record(name)
+                return None
             match volumes.decide(volume, self._around.provisioner):
                 case Leave():
                     return None
@@ -78,9 +80,15 @@ class VolumeController:
                     return await self._reclaim(volume)
         except (Conflict, NotFound):
             return FAILED  # it changed under our hands; the watch brings what
-        except ClusterError as exc:
+        except (ClusterError, ExportError) as exc:
             log.warning("volume_not_reconciled", volume=name, error=str(exc))
             return FAILED
+
+    async def _end_record(self, name: str) -> None:
+        """The volume is gone: its record ends too, where an outage came in between."""
+        for export in self._around.exports:
+            if name in export.records and await end_record(self._around, export, name):
+                self._freed()
 
     async def _set_finalizer(self, volume: Volume, *, present: bool) -> None:
         located = self._around.exports.of(volume)

@@ -184,20 +184,23 @@ async def test_a_volume_without_a_name_never_means_all_of_them(
 async def test_the_status_of_a_claim_is_patched(
     cluster: Cluster, cluster_api: Api, namespace: str, observed: Observed
 ) -> None:
-    """patch_claim_status writes the status subresource, and an old version raises Conflict."""
+    """patch_claim_status writes the status, one condition beside others, and an old version raises Conflict."""
     cluster_api.post(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", claim("data"))
     read = await cluster.get_claim(namespace, "data")
     assert read is not None
     assert read.key == f"{namespace}/data"
     assert read.requested == "1Gi"
-    condition = {"type": "Resizing", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    patched = await cluster.patch_claim_status(namespace, "data", {"status": {"conditions": [condition]}})
-    assert [c.type for c in patched.status.conditions] == ["Resizing"]
+    for kind in ("Resizing", "Other"):
+        patch = {"conditions": [{"type": kind, "status": "True"}], "allocatedResources": {"storage": "2Gi"}}
+        patched = await cluster.patch_claim_status(namespace, "data", {"status": patch})
+        assert patched.status.allocated_resources == {"storage": "2Gi"}
+    path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/data"
+    assert {c["type"] for c in cluster_api.get(path)["status"]["conditions"]} >= {"Resizing", "Other"}
     with pytest.raises(Conflict):
         await cluster.patch_claim_status(
             namespace, "data", {"metadata": {"resourceVersion": "1"}, "status": {"phase": "Pending"}}
         )
-    assert observed["patch", "persistentvolumeclaims/status", 200] == 1
+    assert observed["patch", "persistentvolumeclaims/status", 200] == 2
 
 
 # ------------------------------------------------------------------------------------------------ lists
