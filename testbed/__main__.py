@@ -15,6 +15,7 @@ from testbed.fuse import install_bindfs
 from testbed.ganesha import GaneshaMissing, install_ganesha
 from testbed.packages import NotInstalled
 from testbed.processes import ServerFailed
+from testbed.vm import VmMissing, install_vm
 
 QUIET_IN_LOGS_S = 30.0
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "install":
             install_bindfs(_to_terminal())
             install_ganesha(_to_terminal())
+            _install_vm()
         else:
             _up(options.directory, scheduler=options.scheduler)
     except (BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed) as exc:
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--directory", type=Path, help="keep its data and logs here; by default they are wiped")
     up.add_argument("--scheduler", action="store_true", help="run kube-scheduler too")
     commands.add_parser("build", help="fetch or build the control plane's binaries; prints their directory")
-    commands.add_parser("install", help="install NFS-Ganesha and bindfs with apt-get unless they are there")
+    commands.add_parser("install", help="install NFS-Ganesha, bindfs and a virtual machine unless they are there")
     parser.set_defaults(command="up", directory=None, scheduler=False)
     return parser
 
@@ -61,6 +63,14 @@ def _up(directory: Path | None, *, scheduler: bool) -> None:
                 time.sleep(3600)
         except KeyboardInterrupt:
             print("ending", file=sys.stderr)
+
+
+def _install_vm() -> None:
+    """The virtual machine is for tests that can be skipped: without it, say why and go on."""
+    try:
+        install_vm(_to_terminal())
+    except VmMissing as exc:
+        print(f"no virtual machine: {exc}", file=sys.stderr)
 
 
 def _to_terminal() -> Progress:

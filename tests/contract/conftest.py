@@ -10,10 +10,12 @@ import pytest
 from tests.contract import sites, trees_direct, trees_kernel
 
 LOCAL: list[sites.Factory] = [sites.mounted, *trees_direct.FACTORIES]
-FACTORIES: list[sites.Factory] = [sites.memory, *LOCAL, *trees_kernel.FACTORIES]
+
+# A virtual machine boots in the time of the first test that needs it.
+BOOTED = [pytest.param(factory, marks=pytest.mark.timeout(180)) for factory in trees_kernel.FACTORIES]
 
 
-@pytest.fixture(params=FACTORIES, ids=lambda factory: factory.__name__)
+@pytest.fixture(params=[sites.memory, *LOCAL, *BOOTED], ids=lambda factory: factory.__name__)
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[sites.Site]:
     """An empty export with a tree on it, one of each driver."""
     factory: sites.Factory = request.param

@@ -26,7 +26,7 @@ from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.protocol import mount3, nfs3, xdr
 from provisioner.nfs.protocol.rpc import Identity, Procedure
 from provisioner.nfs.protocol.xdr import Cursor
-from provisioner.ports import PathMissing, Tree
+from provisioner.ports import Access, PathMissing, Tree
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 from tests.contract.sites import Factory, Seen, Site
@@ -51,6 +51,10 @@ class Tenant:
     async def open(self, export: Path) -> None:
         """Find the export's root."""
         self._root = (await self._client.root(FOREVER, export)).handle
+
+    async def make_directory(self, path: Path) -> None:
+        """MKDIR."""
+        await self._client.make_directory(FOREVER, Place(self._root, path), Access(mode=0o755))
 
     async def write_file(self, path: Path, text: str) -> None:
         """CREATE and WRITE (RFC 1813 sections 3.3.8 and 3.3.7)."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from provisioner.core.locations import Location, Path
+from provisioner.core.paths import COMPONENT_LIMIT_BYTES
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt, Sent
 from provisioner.nfs.direct.client import Client, Place
@@ -309,7 +310,9 @@ def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name in ("", ".", "..") or "/" in name:
             raise ExportError(Cause.OTHER, f"{name!r} is not a name")
-        _encodable(name)
+        if len(_encodable(name).encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT_BYTES:
+            # Servers do not agree in what they say of one: Linux calls a v3 call with it garbage.
+            raise ExportError(Cause.NAME_TOO_LONG, name)
     return names
 
 

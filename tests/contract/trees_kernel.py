@@ -1,0 +1,70 @@
+"""The sites on which the direct driver meets the contract: the Linux kernel's server with an XFS, in each version.
+
+One virtual machine serves a whole session; each test has a directory of its own there as its export.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+
+from provisioner.core.locations import location
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from testbed import vm
+from testbed.vm import KernelServer
+from tests.contract.sites import Factory, Site
+from tests.contract.trees_direct import ROOT, TIMEOUT_S, NfsSite, Tenant
+
+EXPORT = "/srv"
+OPTIONS = "rw,async,no_root_squash,insecure"
+"""Nobody turns the power off here: without waiting for the disk at each change the suite takes half the time."""
+
+_SERVER = pytest.StashKey[KernelServer]()
+
+
+def _server(request: pytest.FixtureRequest) -> KernelServer:
+    """The session's server; skips the test where none can run."""
+    stash = request.config.stash
+    if _SERVER not in stash:
+        reason = vm.missing()
+        if reason:
+            pytest.skip(f"this machine cannot run the kernel's NFS server: {reason}")
+        server = KernelServer({EXPORT: OPTIONS})
+        request.config.add_cleanup(server.stop)
+        server.start()
+        stash[_SERVER] = server
+    return stash[_SERVER]
+
+
+def _kernel(version: str) -> Factory:
+    @contextlib.asynccontextmanager
+    async def kernel(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+        server = _server(request)
+        name = secrets.token_hex(6)
+        where = location("127.0.0.1", f"{EXPORT}/{name}")
+        tree = DirectTree(
+            where,
+            Servers(ROOT, timeout_s=TIMEOUT_S),
+            version=version,
+            port=server.port,
+            mount_port=server.mount_port,
+        )
+        tenant = Tenant(server.port, server.mount_port)
+        try:
+            await tenant.open(where.components[:-1])
+            await tenant.make_directory((name,))
+            await tenant.open(where.components)
+            yield NfsSite(tree, tenant, None)
+        finally:
+            tenant.close()
+            await tree.close()
+
+    kernel.__name__ = f"kernel-{version}"
+    return kernel
+
+
+FACTORIES: list[Factory] = list(map(_kernel, ("3", "4.0", "4.1", "4.2")))
