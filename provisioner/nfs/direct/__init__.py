@@ -2,5 +2,6 @@
 
 From the bottom: `dial` makes a TCP connection, `wire` is one while it lives, `connection` makes a new one when it died,
 `session` is what NFSv4.1 puts on it, `client3` and `client4` are the operations by file handle behind one interface
-(`client`), `purge` removes trees, `tree` is the port, and `servers` shares connections. `errors` has the words.
+(`client`), `purge` removes trees, `copying` has the server copy files, `tree` is the port, and `servers` shares
+connections. `errors` has the words.
 """

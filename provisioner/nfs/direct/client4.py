@@ -48,36 +48,36 @@ class Client4:
 
     async def greet(self, attempt: Attempt) -> None:
         """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
-        answer = await self._run(attempt, nfs4.putrootfh())
+        answer = await self.run(attempt, nfs4.putrootfh())
         if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
-            raise errors.version_missing(self._server, self.version, nfs4.status_name(answer.status))
+            raise errors.version_missing(self.server, self.version, nfs4.status_name(answer.status))
 
     async def root(self, attempt: Attempt, path: Path) -> Found:
         """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
-        answer = await self._run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path), getfh, getattr_)
+        answer = await self.run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path), getfh, getattr_)
         absolute = "/" + "/".join(path)
         if answer.status != Status.NFS4_OK:
             refusal = errors.refused4(answer.status, absolute, self._connection.identity)
             reserved = self._connection.reserved_port
             if isinstance(refusal, PathMissing):
-                raise errors.no_such_export(self._server, absolute, reserved_port=reserved)
+                raise errors.no_such_export(self.server, absolute, reserved_port=reserved)
             if refusal.cause is Cause.DENIED:
                 detail = nfs4.status_name(answer.status)
-                raise errors.not_let_in(self._server, absolute, reserved_port=reserved, detail=detail)
+                raise errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
             raise refusal
         return _found(answer[getfh], answer[getattr_], absolute)
 
     async def look_up(self, attempt: Attempt, place: Place) -> Found:
         """LOOKUPs, GETFH, GETATTR."""
-        place = await self._near(attempt, place)
+        place = await self.near(attempt, place)
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
-        answer = await self._complete(attempt, place, *_down(place), getfh, getattr_)
+        answer = await self.complete(attempt, place, *down(place), getfh, getattr_)
         return _found(answer[getfh], answer[getattr_], str(place))
 
     async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
         """LOOKUPs of the parents, CREATE, SETATTR; where a parent is missing, CREATE of all from there on."""
-        place = await self._near(attempt, place, make=True)
+        place = await self.near(attempt, place, make=True)
         there = len(place.path) - 1
         for tries in itertools.count():
             if there == len(place.path):
@@ -86,7 +86,7 @@ class Client4:
             answer = await self._make(attempt, place, access, there)
             if answer.status == Status.NFS4_OK:
                 return
-            refusal = self._refusal(answer.status, place)
+            refusal = self.refusal(answer.status, place)
             there = _found_there(answer.completed - 1, refusal, there, len(place.path))
             # Each try settles a parent, unless others make and remove them as fast as we look.
             if refusal.cause is Cause.NOT_YET or tries > len(place.path):
@@ -95,11 +95,11 @@ class Client4:
     async def _make(self, attempt: Attempt, place: Place, access: Access, there: int) -> Answer:
         """Go down the components that are there, and make the others."""
         *parents, name = place.path[there:]
-        down = _down(Place(place.handle, place.path[:there]))
+        upper = Place(place.handle, place.path[:there])
         mode = PARENT_MODE if access.mode is None else access.mode
-        return await self._run(
+        return await self.run(
             attempt,
-            *down,
+            *down(upper),
             *(nfs4.create_directory(parent, _PARENT_ATTRIBUTES) for parent in parents),
             nfs4.create_directory(name, attributes4.settable(mode=mode)),
             *_setattr(access),
@@ -107,22 +107,22 @@ class Client4:
 
     async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
         """VERIFY that it is a directory, SETATTR."""
-        place = await self._near(attempt, place)
-        await self._complete(attempt, place, *_down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
+        place = await self.near(attempt, place)
+        await self.complete(attempt, place, *down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
 
     async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
         """One compound to see that the source is of that kind and the target free, one for the RENAME itself."""
-        source, target = await self._near(attempt, source), await self._near(attempt, target)
+        source, target = await self.near(attempt, source), await self.near(attempt, target)
         await self._require_free(attempt, source, target, kind)
         operations = (
-            *_down(source.parent),
+            *down(source.parent),
             nfs4.savefh(),
             nfs4.lookup(source.name),
             nfs4.verify(_OF_TYPE[kind]),
-            *_down(target.parent),
+            *down(target.parent),
             nfs4.rename(source.name, target.name),
         )
-        answer = await self._run(attempt, *operations)
+        answer = await self.run(attempt, *operations)
         if answer.status in (Status.NFS4ERR_EXIST, Status.NFS4ERR_NOTEMPTY):
             raise PathExists(str(target))
         self._require(answer, source)
@@ -133,20 +133,20 @@ class Client4:
 
     async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
         """CREATE of a symlink."""
-        place = await self._near(attempt, place)
+        place = await self.near(attempt, place)
         create = nfs4.create_symlink(place.name, target, attributes4.settable(mode=0o777))
-        answer = await self._run(attempt, *_down(place.parent), create)
+        answer = await self.run(attempt, *down(place.parent), create)
         if answer.status == Status.NFS4ERR_NOENT:
             raise PathMissing(str(place.parent))
         self._require(answer, place)
 
     async def read_symlink(self, attempt: Attempt, place: Place) -> str:
         """READLINK, which answers NFS4ERR_INVAL or WRONG_TYPE for anything else (RFC 8881 section 18.24.3)."""
-        place = await self._near(attempt, place)
+        place = await self.near(attempt, place)
         readlink = nfs4.readlink()
-        answer = await self._run(attempt, *_down(place), readlink)
+        answer = await self.run(attempt, *down(place), readlink)
         if answer.status != Status.NFS4_OK:
-            raise self._refusal(_of_readlink(answer.status), place)
+            raise self.refusal(_of_readlink(answer.status), place)
         return answer[readlink]
 
     async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
@@ -155,7 +155,7 @@ class Client4:
 
     async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
         """LOOKUP, READLINK and back to the directory for each name; after one that is gone, a compound for the rest."""
-        directory = await self._near(attempt, directory)
+        directory = await self.near(attempt, directory)
         limits = self._compounds.limits
         room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_A_LINK
         batch = max(1, min(room, limits.response_bytes // _LINK_BYTES))
@@ -164,18 +164,18 @@ class Client4:
         while rest:
             now = rest[:batch]
             readlinks = [nfs4.readlink() for _ in now]
-            operations = [*_down(directory), nfs4.savefh()]
+            operations = [*down(directory), nfs4.savefh()]
             for name, readlink in zip(now, readlinks, strict=True):
                 operations += (nfs4.lookup(name), readlink, nfs4.restorefh())
-            answer = await self._run(attempt, *operations)
+            answer = await self.run(attempt, *operations)
             done, within = divmod(answer.completed - len(directory.path) - 2, _OPERATIONS_A_LINK)
             if done < 0:
-                raise self._refusal(answer.status, directory)
+                raise self.refusal(answer.status, directory)
             targets.update({name: answer[link] for name, link in zip(now[:done], readlinks, strict=False)})
             if answer.status == Status.NFS4ERR_NOENT and within == 0:
                 done += 1
             elif answer.status != Status.NFS4_OK:
-                raise self._refusal(_of_readlink(answer.status), Place(directory.handle, (*directory.path, now[done])))
+                raise self.refusal(_of_readlink(answer.status), Place(directory.handle, (*directory.path, now[done])))
             rest = rest[done:]
         return targets
 
@@ -183,10 +183,10 @@ class Client4:
         self, attempt: Attempt, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
-        place = await self._near(attempt, place)
+        place = await self.near(attempt, place)
         size_bytes = min(size_bytes, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
         readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
-        page = (await self._complete(attempt, place, *_down(place), readdir))[readdir]
+        page = (await self.complete(attempt, place, *down(place), readdir))[readdir]
         if all(entry.handle and entry.attributes for entry in page.entries):
             return page
         entries: list[DirectoryEntry] = []
@@ -202,16 +202,16 @@ class Client4:
         self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """REMOVEs in one compound. NFSv4 does not ask which kind a name is; a directory that holds something stays."""
-        answer = await self._run(attempt, nfs4.putfh(directory), *map(nfs4.remove, names))
+        answer = await self.run(attempt, nfs4.putfh(directory), *map(nfs4.remove, names))
         if answer.status == Status.NFS4_OK:
             return Removal(len(names))
         removed = max(0, answer.completed - 1)
-        return Removal(removed, self._refusal(answer.status, Place(directory, (names[removed],))))
+        return Removal(removed, self.refusal(answer.status, Place(directory, (names[removed],))))
 
     async def space(self, attempt: Attempt, root: bytes) -> Space:
         """GETATTR of what the filesystem has (RFC 8881 section 5.8.2)."""
         getattr_ = nfs4.getattr(*attributes4.SPACE)
-        answer = await self._complete(attempt, Place(root), nfs4.putfh(root), getattr_)
+        answer = await self.complete(attempt, Place(root), nfs4.putfh(root), getattr_)
         return answer[getattr_].space
 
     def close(self) -> None:
@@ -219,15 +219,16 @@ class Client4:
         self._connection.close()
 
     @property
-    def _server(self) -> str:
+    def server(self) -> str:
+        """The server's name, for messages."""
         return self._connection.endpoint.server
 
     async def _remove(self, attempt: Attempt, place: Place, kind: EntryType) -> None:
-        place = await self._near(attempt, place)
-        await self._complete(
+        place = await self.near(attempt, place)
+        await self.complete(
             attempt,
             place,
-            *_down(place.parent),
+            *down(place.parent),
             nfs4.savefh(),
             nfs4.lookup(place.name),
             nfs4.verify(_OF_TYPE[kind]),
@@ -235,7 +236,7 @@ class Client4:
             nfs4.remove(place.name),
         )
 
-    async def _near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
+    async def near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
         """The same place, near enough for one compound: a long path is walked, or made, in several."""
         depth = (self._compounds.limits.operations - _OVERHEAD_OF_PATHS) // 2
         while len(place.path) > depth:
@@ -253,30 +254,31 @@ class Client4:
 
     async def _require_free(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
         """Look at both ends of a RENAME: the compound must fail at the very last LOOKUP, that of the target."""
-        to_source = (*_down(source), nfs4.verify(_OF_TYPE[kind]))
-        answer = await self._run(attempt, *to_source, *_down(target))
+        to_source = (*down(source), nfs4.verify(_OF_TYPE[kind]))
+        answer = await self.run(attempt, *to_source, *down(target))
         if answer.status == Status.NFS4_OK:
             raise PathExists(str(target))
         if answer.completed < len(to_source):
-            raise self._refusal(answer.status, source)
+            raise self.refusal(answer.status, source)
         last = len(to_source) + len(target.path)
         if answer.status != Status.NFS4ERR_NOENT or answer.completed < last:
-            raise self._refusal(answer.status, target.parent)
+            raise self.refusal(answer.status, target.parent)
 
-    async def _complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
+    async def complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
         """Run a compound of which all must go well."""
-        answer = await self._run(attempt, *operations)
+        answer = await self.run(attempt, *operations)
         self._require(answer, place)
         return answer
 
     def _require(self, answer: Answer, place: Place) -> None:
         if answer.status != Status.NFS4_OK:
-            raise self._refusal(answer.status, place)
+            raise self.refusal(answer.status, place)
 
-    def _refusal(self, status: int, place: Place) -> ExportError:
+    def refusal(self, status: int, place: Place) -> ExportError:
+        """The port's error for an nfsstat4 about a place."""
         return errors.refused4(status, str(place), self._connection.identity)
 
-    async def _run(self, attempt: Attempt, *operations: Operation[object]) -> Answer:
+    async def run(self, attempt: Attempt, *operations: Operation[object]) -> Answer:
         """Run a compound; again after a while when the server asks for it and nothing was changed, and again at once
 
         when the connection ended under a compound that changes nothing.
@@ -293,7 +295,7 @@ class Client4:
                 continue
             if errors.CAUSES4.get(_known(answer.status)) is not Cause.NOT_YET or answer.changed:
                 return answer
-            await attempt.pause(self._refusal(answer.status, Place(b"")))
+            await attempt.pause(self.refusal(answer.status, Place(b"")))
 
 
 _OF_TYPE: dict[EntryType, bytes] = {
@@ -303,7 +305,7 @@ _OF_TYPE: dict[EntryType, bytes] = {
 _PARENT_ATTRIBUTES = attributes4.settable(mode=PARENT_MODE)
 
 
-def _down(place: Place) -> Operations:
+def down(place: Place) -> Operations:
     """PUTFH, and a LOOKUP for each component."""
     return (nfs4.putfh(place.handle), *map(nfs4.lookup, place.path))
 

@@ -130,6 +130,12 @@ def version_missing(server: str, version: str, detail: str) -> ExportError:
     return ExportError(Cause.VERSION, detail, hint=hint)
 
 
+def copies_nothing(server: str, what: str, detail: str) -> ExportError:
+    """The server does not copy files by itself."""
+    hint = f"{server} copies no files by itself: that takes NFS 4.2 with CLONE or COPY, which some servers can turn on"
+    return ExportError(Cause.OTHER, f"{what}: {detail}", hint=hint)
+
+
 def call_rejected(exc: CallRejected, server: str, version: int) -> ExportError:
     """The port's error for an accept_stat (RFC 5531 section 9)."""
     if exc.status in (AcceptStatus.PROG_UNAVAIL, AcceptStatus.PROG_MISMATCH):

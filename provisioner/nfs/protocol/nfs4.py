@@ -38,7 +38,7 @@ FIRST_COOKIE = 0
 
 
 class Status(enum.IntEnum):
-    """`nfsstat4` (RFC 8881 section 15.1), as far as our operations can be answered so."""
+    """`nfsstat4` (RFC 8881 section 15.1, RFC 7862 section 11.1), as far as our operations can be answered so."""
 
     NFS4_OK = 0
     NFS4ERR_PERM = 1
@@ -70,6 +70,7 @@ class Status(enum.IntEnum):
     NFS4ERR_LOCKED = 10012
     NFS4ERR_GRACE = 10013
     NFS4ERR_FHEXPIRED = 10014
+    NFS4ERR_SHARE_DENIED = 10015
     NFS4ERR_WRONGSEC = 10016
     NFS4ERR_CLID_INUSE = 10017
     NFS4ERR_RESOURCE = 10018
@@ -77,11 +78,13 @@ class Status(enum.IntEnum):
     NFS4ERR_NOFILEHANDLE = 10020
     NFS4ERR_MINOR_VERS_MISMATCH = 10021
     NFS4ERR_STALE_CLIENTID = 10022
+    NFS4ERR_BAD_STATEID = 10025
     NFS4ERR_NOT_SAME = 10027
     NFS4ERR_SYMLINK = 10029
     NFS4ERR_RESTOREFH = 10030
     NFS4ERR_ATTRNOTSUPP = 10032
     NFS4ERR_BADXDR = 10036
+    NFS4ERR_OPENMODE = 10038
     NFS4ERR_BADOWNER = 10039
     NFS4ERR_BADCHAR = 10040
     NFS4ERR_BADNAME = 10041
@@ -100,6 +103,8 @@ class Status(enum.IntEnum):
     NFS4ERR_BAD_HIGH_SLOT = 10077
     NFS4ERR_DEADSESSION = 10078
     NFS4ERR_WRONG_TYPE = 10083
+    NFS4ERR_OFFLOAD_DENIED = 10091
+    NFS4ERR_OFFLOAD_NO_REQS = 10094
 
 
 def status_name(status: int) -> str:

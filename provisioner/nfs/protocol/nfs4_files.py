@@ -1,0 +1,214 @@
+"""Regular files in NFSv4.2 (RFC 8881, 7862): making one, its attributes, and what fills it within the server.
+
+None of it keeps state at the server. A file is made by OPEN and closed in the same compound, by the current stateid
+(RFC 8881 section 16.2.3.1.2); CLONE and COPY go with the anonymous one, as READ and WRITE may (section 8.2.3).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from provisioner.nfs.protocol import nfs4_attributes as attributes4
+from provisioner.nfs.protocol import xdr
+from provisioner.nfs.protocol.nfs4 import Operation
+from provisioner.nfs.protocol.nfs4_attributes import MODE, OWNER, OWNER_GROUP, TYPE, VALUES_LIMIT_BYTES
+from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+
+# Attribute numbers (RFC 8881 sections 5.6 and 5.7).
+SIZE = 4
+TIME_ACCESS, TIME_ACCESS_SET = 47, 48
+TIME_MODIFY, TIME_MODIFY_SET = 53, 54
+FILE = (TYPE, SIZE, MODE, OWNER, OWNER_GROUP, TIME_ACCESS, TIME_MODIFY)
+
+NF4REG = 1
+SET_TO_CLIENT_TIME4 = 1
+OWNER_LIMIT_BYTES = 1024
+NANOSECONDS = 10**9
+
+# OPEN (section 18.16.1).
+OPEN4_SHARE_ACCESS_WRITE, OPEN4_SHARE_ACCESS_WANT_NO_DELEG = 2, 0x400
+OPEN4_SHARE_DENY_NONE = 0
+OPEN4_CREATE, GUARDED4, CLAIM_NULL = 1, 1, 0
+OPEN_DELEGATE_NONE, OPEN_DELEGATE_NONE_EXT = 0, 3
+WND4_CONTENTION, WND4_RESOURCE = 1, 2
+# Whoever makes a file closes it at once, so that all may be the same owner.
+OPEN_OWNER = b"nfs-provisioner"
+
+STATEID_BYTES, VERIFIER_BYTES = 16, 8
+ANONYMOUS = bytes(STATEID_BYTES)
+CURRENT = xdr.uint(1) + bytes(12)
+
+# `stable_how4` (section 18.32.1).
+UNSTABLE4, FILE_SYNC4 = 0, 2
+_TO_THE_END = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """`nfstime4` (section 3.3.1): seconds since 1970, negative ones before, and nanoseconds after them."""
+
+    seconds: int
+    nanoseconds: int = 0
+
+    def encoded(self) -> bytes:
+        """The time in XDR."""
+        return xdr.hyper(self.seconds % 2**64) + xdr.uint(self.nanoseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class FileAttributes:
+    """What a copy of a file takes over. Owner and group are what the server says, numbers or names, to be said back."""
+
+    regular: bool
+    size_bytes: int
+    mode: int
+    owner: str
+    group: str
+    accessed: Time
+    modified: Time
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What COPY did: fewer bytes than it was asked for, often. What is not `stable` takes a COMMIT with `verifier`."""
+
+    size_bytes: int
+    stable: bool
+    verifier: bytes
+
+
+def getattr() -> Operation[FileAttributes]:
+    """GETATTR (section 18.7) of what a copy of a file takes over."""
+    return Operation(9, attributes4.bitmap(*FILE), _file_attributes)
+
+
+def settable(
+    *,
+    size_bytes: int | None = None,
+    mode: int | None = None,
+    owner: str | None = None,
+    group: str | None = None,
+    accessed: Time | None = None,
+    modified: Time | None = None,
+) -> bytes:
+    """`fattr4` (section 3.3.8) with those that are not None."""
+    values = {
+        SIZE: None if size_bytes is None else xdr.hyper(size_bytes),
+        MODE: None if mode is None else xdr.uint(mode),
+        OWNER: None if owner is None else xdr.string(owner),
+        OWNER_GROUP: None if group is None else xdr.string(group),
+        TIME_ACCESS_SET: None if accessed is None else _settime4(accessed),
+        TIME_MODIFY_SET: None if modified is None else _settime4(modified),
+    }
+    present = {number: value for number, value in values.items() if value is not None}
+    return attributes4.bitmap(*present) + xdr.opaque(b"".join(present.values()))
+
+
+def create(name: str, attributes: bytes) -> Operation[None]:
+    """OPEN (section 18.16) of a file that must not be there yet, with GUARDED4. It becomes the current file handle.
+
+    Its open is the current stateid, for a `close` in the same compound.
+    """
+    access = OPEN4_SHARE_ACCESS_WRITE | OPEN4_SHARE_ACCESS_WANT_NO_DELEG
+    sequence_id, client = xdr.uint(0), xdr.hyper(0)  # The session says both (section 18.16.3).
+    share = xdr.uint(access) + xdr.uint(OPEN4_SHARE_DENY_NONE)
+    how = xdr.uint(OPEN4_CREATE) + xdr.uint(GUARDED4) + attributes
+    claim = xdr.uint(CLAIM_NULL) + xdr.string(name)
+    return Operation(18, sequence_id + share + client + xdr.opaque(OPEN_OWNER) + how + claim, _open4resok, changes=True)
+
+
+def close() -> Operation[None]:
+    """CLOSE (section 18.2) of what this compound has opened."""
+    return Operation(4, xdr.uint(0) + CURRENT, _stateid)
+
+
+def commit() -> Operation[bytes]:
+    """COMMIT (section 18.3) of the whole file: the verifier tells whether the server has restarted since a COPY."""
+    return Operation(5, xdr.hyper(0) + xdr.uint(_TO_THE_END), _verifier)
+
+
+def clone() -> Operation[None]:
+    """CLONE (RFC 7862 section 15.13) of the whole saved file into the current one."""
+    return Operation(71, ANONYMOUS * 2 + xdr.hyper(0) * 2 + xdr.hyper(_TO_THE_END), _void, changes=True)
+
+
+def copy(offset_bytes: int, size_bytes: int) -> Operation[Copied]:
+    """COPY (RFC 7862 section 15.2) from the saved file to the same place of the current one, before the reply comes.
+
+    Both are on this server, so that no source servers are named. `size_bytes` is not 0.
+    """
+    consecutive, synchronous = xdr.uint(1), xdr.uint(1)
+    where = xdr.hyper(offset_bytes) * 2 + xdr.hyper(size_bytes)
+    arguments = ANONYMOUS * 2 + where + consecutive + synchronous + xdr.array(())
+    return Operation(60, arguments, functools.partial(_copy4resok, size_bytes), changes=True)
+
+
+def _void(_: Cursor) -> None:
+    return None
+
+
+def _stateid(reply: Cursor) -> None:
+    reply.fixed(STATEID_BYTES)
+
+
+def _verifier(reply: Cursor) -> bytes:
+    return reply.fixed(VERIFIER_BYTES)
+
+
+def _settime4(time: Time) -> bytes:
+    return xdr.uint(SET_TO_CLIENT_TIME4) + time.encoded()
+
+
+def _time(values: Cursor) -> Time:
+    seconds, nanoseconds = values.hyper(), values.uint()
+    if nanoseconds >= NANOSECONDS:
+        raise MalformedReply(f"{nanoseconds} nanoseconds")
+    return Time(seconds - 2**64 if seconds >> 63 else seconds, nanoseconds)
+
+
+def _file_attributes(reply: Cursor) -> FileAttributes:
+    """`fattr4` (section 3.3.8) with neither more nor less than was asked for."""
+    words = reply.array(Cursor.uint)
+    present = {32 * index + bit for index, word in enumerate(words) for bit in range(32) if word >> bit & 1}
+    if present != set(FILE):
+        raise MalformedReply(f"attributes {sorted(present)} where {sorted(FILE)} were asked for")
+    values = Cursor(reply.opaque(VALUES_LIMIT_BYTES))
+    # Arguments are evaluated in the order in which they stand: that of the attributes' numbers.
+    found = FileAttributes(
+        regular=values.uint() == NF4REG,
+        size_bytes=values.hyper(),
+        mode=values.uint() & 0o7777,
+        owner=values.string(OWNER_LIMIT_BYTES),
+        group=values.string(OWNER_LIMIT_BYTES),
+        accessed=_time(values),
+        modified=_time(values),
+    )
+    values.finish()
+    return found
+
+
+def _open4resok(reply: Cursor) -> None:
+    _stateid(reply)
+    reply.bool()  # change_info4
+    reply.fixed(8 + 8)
+    reply.uint()  # result flags
+    reply.array(Cursor.uint)  # attributes that were set
+    delegation = reply.uint()
+    if delegation == OPEN_DELEGATE_NONE_EXT:
+        if reply.uint() in (WND4_CONTENTION, WND4_RESOURCE):
+            reply.bool()
+    elif delegation != OPEN_DELEGATE_NONE:
+        # Not possible either: it could not be recalled without a back channel (section 10.2).
+        raise MalformedReply("a delegation that was not asked for")
+
+
+def _copy4resok(asked_bytes: int, reply: Cursor) -> Copied:
+    if reply.array(_stateid):
+        raise MalformedReply("a copy that goes on after the reply, where one was asked for that does not")
+    size_bytes, stable_how, verifier = reply.hyper(), reply.uint(), _verifier(reply)
+    reply.bool()  # consecutive
+    reply.bool()  # synchronous
+    if size_bytes > asked_bytes or stable_how > FILE_SYNC4:
+        raise MalformedReply(f"{size_bytes} bytes copied with stable_how4 {stable_how}, of {asked_bytes}")
+    return Copied(size_bytes, stable_how != UNSTABLE4, verifier)

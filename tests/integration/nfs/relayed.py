@@ -1,0 +1,65 @@
+"""A relay before a server, on which the tests see what goes over the wire, change it, and cut it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
+
+Cut = Literal["before", "after"]
+LAST = 0x8000_0000
+
+
+class Relay:
+    """Passes on what comes for a port of 127.0.0.1, call by call.
+
+    `change` may rewrite a call, and `change_reply` a reply, given the call. A call of which `cut`
+    says so ends its connection: "before" the server sees it, or "after" the server has answered it, without the answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.port = 0
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.change: Callable[[bytes], bytes] = lambda call: call
+        self.change_reply: Callable[[bytes, bytes], bytes] = lambda call, reply: reply
+        self.cut: Callable[[bytes], Cut | None] = lambda call: None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, one call after the other."""
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                call = await _record(reader)
+                cut = self.cut(call)
+                if cut == "before":
+                    break
+                self.sent_bytes += len(call)
+                to_server.write(self.change(call))
+                reply = await _record(from_server)
+                self.received_bytes += len(reply)
+                if cut == "after":
+                    break
+                writer.write(self.change_reply(call, reply))
+        to_server.close()
+        writer.close()
+
+
+async def _record(reader: asyncio.StreamReader) -> bytes:
+    """A record of one fragment, with its mark (RFC 5531 section 11)."""
+    mark = await reader.readexactly(4)
+    return mark + await reader.readexactly(int.from_bytes(mark, "big") & ~LAST)
+
+
+@contextlib.asynccontextmanager
+async def relay_to(port: int) -> AsyncIterator[Relay]:
+    """A relay before that port."""
+    relay = Relay(port)
+    server = await asyncio.start_server(relay.serve, "127.0.0.1", 0, limit=1 << 20)
+    relay.port = server.sockets[0].getsockname()[1]
+    try:
+        yield relay
+    finally:
+        server.close()
