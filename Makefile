@@ -65,6 +65,7 @@ format: $(STAMP) ## format, and mend what can be mended by itself
 
 bench: testbed ## measure: claims a second, restarts, deletions
 	@$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+	@$(BIN)/python -m tests.bench.direct
 
 lock: $(STAMP) ## pin the newest dependencies, with hashes
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv
