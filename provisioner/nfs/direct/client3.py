@@ -1,7 +1,7 @@
 """NFSv3 (RFC 1813): each step down a path is a LOOKUP, and each operation of a tree a few calls.
 
 Handles of directories are not kept between operations: a directory may be renamed at any time, and an operation under
-its old handle would land where nobody wants it.
+its old handle would land where nobody wants it. Those of the ledger are: they are ours alone, and halve the calls.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from provisioner.core.locations import Path
+from provisioner.core.paths import LEDGER
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt
 from provisioner.nfs.direct.client import PARENT_MODE, Place, Removal
@@ -34,6 +35,8 @@ class Client3:
     def __init__(self, connection: Connection, mounts: Connection) -> None:
         self._connection = connection
         self._mounts = mounts
+        self._ledger: dict[tuple[bytes, Path], Found] = {}
+        """The ledger's directories by root handle and path, until a handle proves stale."""
 
     async def greet(self, attempt: Attempt) -> None:
         """NULL (section 3.3.0)."""
@@ -102,7 +105,8 @@ class Client3:
 
     async def read_symlink(self, attempt: Attempt, place: Place) -> str:
         """READLINK (section 3.3.5)."""
-        found = await self.look_up(attempt, place)
+        parent = await self._directory(attempt, place.parent)
+        found = await self.look_up(attempt, Place(parent.handle, (place.name,)))
         _require(found, "symlink", place)
         return await self._call(attempt, nfs3.readlink(found.handle), place)
 
@@ -165,8 +169,13 @@ class Client3:
         if not place.path:
             # A LOOKUP under the export's root tells soon enough when it is not there any more.
             return Found(place.handle, _ROOT)
+        known = self._ledger.get((place.handle, place.path))
+        if known is not None:
+            return known
         found = await self.look_up(attempt, place)
         _require(found, "directory", place)
+        if place.path[0] == LEDGER and len(place.path) <= _LEDGER_DEPTH:
+            self._ledger[place.handle, place.path] = found
         return found
 
     async def _parent_made(self, attempt: Attempt, place: Place) -> bytes:
@@ -221,12 +230,15 @@ class Client3:
                 lost = True
             except Nfs3Error as exc:
                 refusal = errors.refused3(exc.status, str(what), self._connection.identity)
+                if refusal.cause is Cause.STALE:
+                    self._ledger.clear()  # the tree tries once more
                 if refusal.cause is not Cause.NOT_YET:
                     raise refusal from exc
                 await attempt.pause(refusal)
 
 
 _ROOT = Attributes("directory", 0, (0, 0))
+_LEDGER_DEPTH = 2
 
 
 def _require(found: Found, kind: EntryType, place: Place) -> None:
