@@ -26,7 +26,7 @@ RECOVERY_S = 15.0
 
 
 async def in_time(call: Callable[[], Awaitable[object]], *, late: bool = False) -> None:
-    """Repeat a call until it succeeds, for as long as recovery may take; `late` when it needs what a late call makes."""
+    """Repeat a call until it succeeds, while recovery may take; `late` when it needs what a late call makes."""
     deadline = time.monotonic() + RECOVERY_S
     while True:
         try:
