@@ -16,6 +16,8 @@ from tests.integration.exported import Exported
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 VOLUMES = "/api/v1/persistentvolumes"
 
+_BINDER = "persistentvolume-controller"
+
 T = TypeVar("T")
 
 
@@ -101,11 +103,15 @@ class Storage:
         self.eventually(gone, f"the volume {name} is gone", timeout_s=timeout_s)
 
     def events(self, involved: str = "data", *, reason: str | None = None) -> list[Object]:
-        """The events about an object of the namespace, of one reason or of all."""
+        """The events about an object of the namespace, of one reason or of all.
+
+        What kube-controller-manager warns of is left out: it may not have seen a new class yet.
+        """
         found = self.api.list(
             f"/api/v1/namespaces/{self.namespace}/events", fieldSelector=f"involvedObject.name={involved}"
         )
-        return [event for event in found if reason in (None, event["reason"])]
+        told = [event for event in found if event["type"] == "Normal" or event["source"].get("component") != _BINDER]
+        return [event for event in told if reason in (None, event["reason"])]
 
     def volume_event(self, volume: str, reason: str = "VolumeFailedDelete", *, timeout_s: float = 30.0) -> Object:
         """Wait for a warning about a PersistentVolume, and return it."""
