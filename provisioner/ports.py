@@ -202,7 +202,6 @@ class Cause(enum.Enum):
     NAME_TOO_LONG = "the server does not take a name of this length"
     RECORD = "its ledger has no such record of the volume any more"
     NO_LEDGER = "no provisioner has ever made a volume on it"
-    NOT_CONFIGURED = "no export of that name is configured"
     NOT_YET = "it asks us to try again later"
     VERSION = "it does not speak the NFS version asked for"
     KERBEROS = "it wants Kerberos"

@@ -127,7 +127,7 @@ class ClaimController:
             volume=volume,
             default_export=self._around.exports.default,
             holder=lambda export, path: self._store.holder(export, path, other_than=own),
-            now=self._around.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            now=self._around.stamp(),
             cluster=self._around.cluster_id,
         )
 

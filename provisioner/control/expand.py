@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
     """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
     volume = around.store.volumes.get(claim.spec.volume_name)
-    now = around.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = around.stamp()
     plan = expansion.decide(claim, volume, around.provisioner, now)
     if plan is None or volume is None:
         return None

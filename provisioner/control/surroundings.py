@@ -25,3 +25,7 @@ class Surroundings:
     clock: Clock
     cluster_id: str = ""
     """What tells this cluster from others that share an export; known from the first term of leadership on."""
+
+    def stamp(self) -> str:
+        """The wall clock as records and conditions carry it: UTC, RFC 3339, whole seconds."""
+        return self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
