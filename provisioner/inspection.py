@@ -12,7 +12,7 @@ from provisioner.core.objects import StorageClass
 from provisioner.exports import served
 from provisioner.kube.cluster import Limits, open_cluster
 from provisioner.kube.pages import everything
-from provisioner.nfs.rehearsal import Rehearsal, advice, rehearse
+from provisioner.nfs.rehearsal import Rehearsal, rehearse
 from provisioner.ports import ApiUnavailable, Cause, Cluster, ClusterError, Export, ExportError, Tree
 from provisioner.settings import Settings, identity
 
@@ -94,7 +94,7 @@ async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) 
         try:
             done = await _rehearse(use, settings)
         except ExportError as exc:
-            return Finding(kind="export", name=name, ok=False, result=str(exc), advice=advice(exc))
+            return Finding(kind="export", name=name, ok=False, result=str(exc), advice=exc.advice)
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"

@@ -20,7 +20,8 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access as Access
-from provisioner.core.records import Record
+from provisioner.core.paths import LEDGER
+from provisioner.core.records import ArchiveRecord, Record
 
 # ---------------------------------------------------------------------------------------------------- the API server
 
@@ -208,6 +209,30 @@ class Cause(enum.Enum):
     OTHER = "the server answered with an error"
 
 
+_ADVICE = {
+    Cause.UNREACHABLE: "see that its server runs, and, where it is mounted, that the mount is not stuck",
+    Cause.BUSY: "see that its server answers: that call ends with the answer, or with the connection",
+    Cause.MISSING: "export or make that directory, or correct the path",
+    Cause.NOT_MOUNTED: "mount the export there",
+    Cause.CHANGED: "bring back the one that was there, or restart us to use the new one",
+    Cause.READ_ONLY: "let the server export it for writing (rw in exports(5)), and mount it so where it is mounted",
+    Cause.NO_SPACE: "free some space on it, or enlarge it",
+    Cause.NO_INODES: "remove files from it, or give its file system more inodes",
+    Cause.QUOTA: "raise the quota on the server",
+    Cause.DENIED: "give us write permission on its root and on .provisioner in it",
+    Cause.STALE: "see that the server still exports the same directory, and mount it again where it is mounted",
+    Cause.SYMLINK: f"let {LEDGER} at its root, and what lies on the way to the volume, be directories",
+    Cause.NAME_TOO_LONG: "choose a pathPattern with shorter names",
+    Cause.RECORD: "compare its ledger with the volume",
+    Cause.NO_LEDGER: "let a class or --export name it, if it is the right one",
+    Cause.NOT_YET: "wait a minute or two: servers say so after a restart, or while they are busy",
+    Cause.VERSION: "name a version that the server has with nfsvers= in the class's mountOptions",
+    Cause.KERBEROS: "let the server export it with sec=sys too, or have it mounted for us",
+    Cause.OTHER: "look into the log of its server",
+}
+"""What an admin can do, where the driver knows no better; part of an event as the cause itself."""
+
+
 class ExportError(ProvisionerError):
     """An export could not do as asked. With UNREACHABLE the outcome of the call is unknown.
 
@@ -219,11 +244,16 @@ class ExportError(ProvisionerError):
         self.cause = cause
         self.detail = detail
         self.hint = hint
-        """What an admin can do about it; part of the event."""
+        """What the driver knows that an admin can do about it; part of the event."""
+
+    @property
+    def advice(self) -> str:
+        """What an admin can do about it: the driver's own words, which know most, or else those for the cause."""
+        return self.hint or _ADVICE[self.cause]
 
     def told_of(self, export: str) -> str:
         """The message for an event: it stays the same from attempt to attempt."""
-        return f"export {export}: {self.cause.value}" + (f"; {self.hint}" if self.hint else "")
+        return f"export {export}: {self.cause.value}; {self.advice}"
 
 
 class PathExists(ExportError):
@@ -275,6 +305,11 @@ class Tree(Protocol):
     until it has returned a further one that would change the same path raises Cause.BUSY.
     """
 
+    @property
+    def silence(self) -> str:
+        """What an admin should look at while it does not answer; empty when that is all that is known."""
+        ...
+
     async def root_id(self) -> str:
         """What tells this root from another one in its place, cheaply; the text means nothing to others."""
         ...
@@ -311,8 +346,12 @@ class Tree(Protocol):
         """Make a symlink whose parent exists. Raises PathExists, PathMissing (no parent)."""
         ...
 
-    async def move_symlink(self, source: Path, target: Path) -> None:
-        """Rename a symlink; the target's parent exists. Raises PathMissing, PathExists for a target that is there."""
+    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
+        """Rename a symlink; the target's parent exists. Raises PathMissing, PathExists for a target that is there.
+
+        With `replace` a symlink at the target gives way in the same step: who looks sees one of the two, whole. A
+        directory there is Cause.SYMLINK.
+        """
         ...
 
     async def read_symlink(self, path: Path) -> str:
@@ -360,10 +399,14 @@ class AlreadyThere(ProvisionerError):
     """The directory was there before, and the rule for existing directories does not let us hand it out."""
 
 
+class ArchiveUnusable(ProvisionerError):
+    """An archive cannot be brought back for this claim; the text says why."""
+
+
 class Export(Protocol):
     """One export with its ledger (design, "The export's ledger"): what control drives.
 
-    Calls raise ExportError, PathTaken or AlreadyThere. Every one may be repeated after an unknown outcome or a crash.
+    Calls raise ExportError, and provision() what it says. Each may be repeated after an unknown outcome or a crash.
     """
 
     @property
@@ -392,8 +435,23 @@ class Export(Protocol):
         ...
 
     @property
+    def retained(self) -> Set[str]:
+        """The volumes in `records` whose PersistentVolume is gone, and whose directory was to stay."""
+        ...
+
+    @property
+    def archived(self) -> Mapping[str, ArchiveRecord]:
+        """The records of archives, by archive name: an archive that another provisioner left has none."""
+        ...
+
+    @property
     def unreadable(self) -> Set[str]:
         """The names in the ledger that are no records of ours, or of a newer version: reported, never touched."""
+        ...
+
+    @property
+    def silence(self) -> str:
+        """What an admin should look at while it does not answer; empty when that is all that is known."""
         ...
 
     async def open(self, *, create: bool = True) -> None:
@@ -415,7 +473,8 @@ class Export(Protocol):
         """Record first, then the directory. Returns the record that holds: that of an earlier attempt stays.
 
         `adopt_from` names the record whose directory may be handed out again; the caller has made sure that its volume
-        is gone. Raises PathTaken, AlreadyThere.
+        is gone. Where the record names an archive, the directory is that archive's, renamed. Raises PathTaken,
+        AlreadyThere, ArchiveUnusable.
         """
         ...
 
@@ -426,8 +485,17 @@ class Export(Protocol):
     async def undo(self, volume: str) -> bool:
         """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.
 
-        False when the directory holds something: nothing was touched. A settled record is left alone (True).
+        What came from an archive becomes that archive again. False when the directory holds something: nothing was
+        touched. A settled record is left alone (True).
         """
+        ...
+
+    async def take_over(self, volume: str, record: Record) -> None:
+        """Enter a volume that another provisioner made, directory and PersistentVolume. Raises PathTaken."""
+        ...
+
+    async def amend(self, volume: str, record: Record) -> None:
+        """Put a record of the same directory in the place of the volume's, in one step."""
         ...
 
     async def is_gone(self, volume: str) -> bool:
@@ -439,7 +507,11 @@ class Export(Protocol):
         ...
 
     async def archive(self, volume: str, at: datetime) -> str | None:
-        """Move the volume's directory to `archived-…`; its new name, or None when it was moved before."""
+        """Move the volume's directory to `archived-…`, with a record; its name there, None where there was nothing."""
+        ...
+
+    async def retain(self, volume: str) -> None:
+        """Note that the PersistentVolume is gone and that the directory was to stay."""
         ...
 
     async def forget(self, volume: str) -> None:
@@ -447,7 +519,26 @@ class Export(Protocol):
         ...
 
     async def archives(self) -> list[str]:
-        """The names of the archives at the export's root."""
+        """The names of the archives at the export's root, those without a record among them."""
+        ...
+
+    async def expire(self, archive: str, at: datetime) -> bool:
+        """Move an archive that has a record into the trash, then end its record.
+
+        False, and nothing is touched, while a claim waits for it or where the ledger, asked now, has another record.
+        """
+        ...
+
+    async def amend_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Put a record in the place of the archive's, in one step."""
+        ...
+
+    async def sign(self, cluster: str, at: datetime) -> None:
+        """Leave word that a provisioner of that cluster is at work on this export."""
+        ...
+
+    async def clusters(self) -> Mapping[str, str]:
+        """When a provisioner of which cluster was here last: UTC, RFC 3339."""
         ...
 
     async def trash(self) -> list[str]:

@@ -21,6 +21,7 @@ from provisioner.ports import (
     AlreadyExists,
     AlreadyThere,
     AnyItem,
+    ArchiveUnusable,
     ClusterError,
     Conflict,
     Export,
@@ -158,7 +159,7 @@ class ClaimController:
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
             return self._failed(plan, str(exc), exc, FAILED)
-        except AlreadyThere as exc:
+        except (AlreadyThere, ArchiveUnusable) as exc:
             return self._failed(plan, str(exc), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
@@ -217,7 +218,7 @@ class ClaimController:
 
     async def _adoptable(self, plan: Provision, export: Export) -> str | None:
         """The former volume whose directory may be handed out again: read live, for the cache may not know it yet."""
-        former = export.adoptable(plan.record) if plan.adopt else None
+        former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
         if former is None or former == plan.volume:
             return None
         return former if await self._around.cluster.get_volume(former) is None else None

@@ -107,6 +107,8 @@ class ExportWatch:
         Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
         """
         state = self._states[export]
+        if not self._in_use(state):
+            state.due.set()  # the pause of an idle export is too long for one in use
         state.used_s = self._clock.monotonic()
         stale = state.used_s - state.looked_s > _FRESH_S
         if stale or not (state.opened or state.error is not None):
@@ -117,7 +119,7 @@ class ExportWatch:
         if state.error is not None:
             raise state.error
         if not state.opened:
-            raise ExportError(Cause.UNREACHABLE, "it has not answered yet")
+            raise ExportError(Cause.UNREACHABLE, "it has not answered yet", hint=export.silence)
 
     @asynccontextmanager
     async def answering(self, export: Export) -> AsyncIterator[None]:
@@ -195,8 +197,10 @@ class ExportWatch:
         self._metrics.export_state(export.name, up=up, size_bytes=size_bytes, free_bytes=free_bytes)
 
     def _pause_s(self, state: _State) -> float:
-        in_use = self._clock.monotonic() - state.used_s < _IDLE_AFTER_S
-        return _PROBE_EVERY_S if in_use or state.error is not None else _IDLE_PROBE_EVERY_S
+        return _PROBE_EVERY_S if self._in_use(state) or state.error is not None else _IDLE_PROBE_EVERY_S
+
+    def _in_use(self, state: _State) -> bool:
+        return self._clock.monotonic() - state.used_s < _IDLE_AFTER_S
 
     async def _look(self, export: Export, state: _State) -> None:
         if self._leading and not state.opened:
@@ -206,11 +210,12 @@ class ExportWatch:
             async with asyncio.timeout(_PROBE_LIMIT_S):
                 state.space = await export.probe()
         except TimeoutError as exc:
-            raise ExportError(Cause.UNREACHABLE, f"no answer within {_PROBE_LIMIT_S:g} s") from exc
+            detail = f"no answer within {_PROBE_LIMIT_S:g} s"
+            raise ExportError(Cause.UNREACHABLE, detail, hint=export.silence) from exc
 
     def _failed(self, export: Export, state: _State, error: ExportError) -> None:
         if state.error is None or state.error.cause is not error.cause:
-            log.warning("export_failing", export=export.name, error=str(error), hint=error.hint or None)
+            log.warning("export_failing", export=export.name, error=str(error), hint=error.advice)
         state.error = error
         for limit in state.limits:
             limit.reschedule(asyncio.get_running_loop().time())

@@ -156,7 +156,9 @@ class VolumeController:
             await around.cluster.set_finalizer(volume, names.FINALIZER, present=False)
         except NotFound:
             pass
-        if rule != "retain":  # a retained directory keeps its record: it is not free, and may be adopted
+        if rule == "retain":  # its directory is not free, and may be adopted
+            await export.retain(volume.name)
+        else:
             await export.forget(volume.name)
             self._freed()
         self._succeeded(rule, volume, archive, began_s)

@@ -15,7 +15,8 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, parse
-from provisioner.core.records import Record, encode
+from provisioner.core.paths import is_archive_name
+from provisioner.core.records import Record, require_room, short_modes
 
 ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 
@@ -159,6 +160,8 @@ def _plan(view: ClaimView) -> Decision:
         return Refuse(f"{exc}; {advice}")
     except (InvalidRecord, InvalidQuantity) as exc:
         return Refuse(str(exc))
+    if record.archive and not is_archive_name(record.archive):
+        return Refuse(f"annotation {names.RESTORE}: {record.archive!r} is not the name of an archive (archived-…)")
     export = parameters.export or view.default_export
     if export is None:
         return Refuse(
@@ -190,8 +193,12 @@ def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParam
         capacity=claim.requested,
         created=view.now,
         cluster=view.cluster,
+        modes=short_modes(claim.spec.access_modes),
+        mount_options=",".join(storage_class.mount_options),
+        retention=parameters.retention,
+        archive=claim.metadata.annotations.get(names.RESTORE, ""),
     )
-    encode(record)  # raises where it would not fit on an export
+    require_room(names.volume_name(claim.uid), record)
     return record
 
 

@@ -19,6 +19,9 @@ ON_DELETE = PREFIX + "on-delete"
 DIRECTORY = PREFIX + "directory"
 EXPORT_ID = PREFIX + "export-id"
 
+# Our own key on a claim: the archive that it wants to have back.
+RESTORE = PREFIX + "restore"
+
 # Event reasons: those of sig-storage-lib-external-provisioner and of external-resizer, so that alerts go on working.
 PROVISIONING = "Provisioning"
 PROVISIONING_SUCCEEDED = "ProvisioningSucceeded"

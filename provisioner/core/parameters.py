@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from provisioner.core import quantities, templates
+from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidQuantity, InvalidSettings
 from provisioner.core.locations import Location, location
 from provisioner.core.records import OnDelete
@@ -58,6 +59,8 @@ class ClassParameters:
     on_delete: OnDelete
     access: Access
     adopt: bool
+    retention: str
+    """How long an archive is kept, as it was written; empty is for ever."""
     min_free: MinFree | None
     overcommit: float | None
 
@@ -88,10 +91,10 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
             gid=read("gid", None, _identifier),
         ),
         adopt=read("existing", on_delete == "retain", _existing),
+        retention=read("archiveRetention", "", _retention),
         min_free=read("minFree", None, _min_free),
         overcommit=read("overcommit", None, _overcommit),
     )
-    read("archiveRetention", None, _archive_retention)
     if problems:
         raise InvalidSettings("; ".join(problems))
     return parsed
@@ -181,5 +184,7 @@ def _overcommit(text: str) -> float | None:
     return float(text)
 
 
-def _archive_retention(text: str) -> None:
-    raise InvalidSettings(f"{text!r} is not yet supported: archives are kept for ever; remove the parameter")
+def _retention(text: str) -> str:
+    if parse_s(text) <= 0:
+        raise InvalidSettings(f"{text!r} would keep no archive at all: use onDelete delete for that")
+    return text.strip()

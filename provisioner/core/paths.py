@@ -28,6 +28,8 @@ def check(text: str) -> Path:
         _check_component(part, text)
     if path[0].casefold().startswith(LEDGER):  # some servers do not tell cases apart
         raise InvalidPath(f"the directory {text!r} begins with {LEDGER}, which is the provisioner's own")
+    if len(path) > 1 and path[0].casefold().startswith(ARCHIVE_PREFIX):
+        raise InvalidPath(f"the directory {text!r} begins with {ARCHIVE_PREFIX}: it might lie within an archive")
     return path
 
 
@@ -56,6 +58,11 @@ def shorten(start: str, middle: str, end: str) -> str:
 def archive_name(directory: Path, stamp: str) -> str:
     """`archived-<last component>-<UTC time>`, the component cut where the name would pass 255 bytes."""
     return shorten(ARCHIVE_PREFIX, directory[-1], f"-{stamp}")
+
+
+def is_archive_name(text: str) -> bool:
+    """Whether a text can be the name of an archive at the export's root."""
+    return text.startswith(ARCHIVE_PREFIX) and "/" not in text
 
 
 def ancestors(path: Path) -> Iterator[Path]:

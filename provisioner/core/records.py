@@ -1,4 +1,4 @@
-"""A ledger record: what we promised about one volume's directory, as the target of one symlink.
+"""Ledger records: what we promised about one volume's directory, or archived, as the target of one symlink.
 
 A symlink's target is written and read whole, in one call, in every NFS version. XFS and NFSv3 servers on Linux cap it
 at 1,024 bytes, so a record is compact JSON of short keys; a record that would pass the limit refuses the claim.
@@ -6,7 +6,8 @@ at 1,024 bytes, so a record is compact JSON of short keys; a record that would p
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -15,17 +16,24 @@ from provisioner.core.errors import InvalidRecord
 
 RECORD_LIMIT_BYTES = 1023
 RECORD_VERSION = 1
+"""Under the key `v`; a record of another version is reported and left alone."""
 
 OnDelete = Literal["delete", "archive", "retain"]
 
+_MODES = {"RWO": "ReadWriteOnce", "ROX": "ReadOnlyMany", "RWX": "ReadWriteMany", "RWOP": "ReadWriteOncePod"}
+_SHORT_MODES = {mode: short for short, mode in _MODES.items()}
 
-class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+
+class Record(
+    Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False, tag_field="v", tag=RECORD_VERSION
+):
     """What the ledger says of one volume. `directory` is relative to the export's root, components parted by `/`."""
 
     directory: str = field(name="dir")
     namespace: str = field(name="ns")
     claim: str = field(name="pvc")
     claim_uid: str = field(name="uid")
+    """Empty once the volume was recovered for a claim of this name, whose uid nobody knew then."""
     class_name: str = field(name="class")
     on_delete: OnDelete = field(name="del")
     capacity: str = field(name="size")
@@ -33,35 +41,81 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """UTC, RFC 3339, whole seconds."""
     cluster: str = field(name="by", default="")
     """The cluster whose claim it is: of two that share an export, each leaves the other's records alone."""
-    version: int = field(name="v", default=RECORD_VERSION)
+    modes: str = field(name="modes", default="")
+    """The access modes as kubectl shortens them, parted by commas, for a volume that has to be made anew."""
+    mount_options: str = field(name="mount", default="")
+    """Parted by commas; for the same."""
+    retention: str = field(name="keep", default="")
+    """How long an archive of it is kept, as its class says; empty is for ever."""
+    archive: str = field(name="from", default="")
+    """The archive that its data is to come from, or came from."""
+    peer: bool = field(name="peer", default=False)
+    """Whether another provisioner made the volume, and we took it over."""
 
     @property
     def path(self) -> tuple[str, ...]:
         """The directory's components below the export's root."""
         return tuple(self.directory.split("/"))
 
+    @property
+    def access_modes(self) -> list[str]:
+        """The access modes by their full names."""
+        return [_MODES[short] for short in self.modes.split(",") if short in _MODES]
+
+
+class ArchiveRecord(
+    Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False, tag_field="v", tag=RECORD_VERSION
+):
+    """What the ledger says of one archive: which volume it was, and since when it has been one."""
+
+    volume: str = field(name="pv")
+    archived: str = field(name="at")
+    """UTC, RFC 3339, whole seconds."""
+    was: Record
+
+
+def short_modes(modes: Iterable[str]) -> str:
+    """Access modes as a record carries them."""
+    return ",".join(_SHORT_MODES[mode] for mode in modes if mode in _SHORT_MODES)
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
+_archive_decoder = msgspec.json.Decoder(ArchiveRecord)
 
 
-def encode(record: Record) -> str:
+def encode(record: Record | ArchiveRecord) -> str:
     """The record as a symlink target. Raises InvalidRecord where it would not fit on every server."""
     target = _encoder.encode(record)
     if len(target) > RECORD_LIMIT_BYTES:
+        directory = record.directory if isinstance(record, Record) else record.was.directory
         raise InvalidRecord(
-            f"the record of directory {record.directory!r} takes {len(target)} bytes, an export holds"
+            f"the record of directory {directory!r} takes {len(target)} bytes, an export holds"
             f" {RECORD_LIMIT_BYTES}: choose a shorter pathPattern"
         )
     return target.decode()
 
 
+def require_room(volume: str, record: Record) -> None:
+    """Raise InvalidRecord unless the record fits on every server, and that of its archive as well."""
+    encode(ArchiveRecord(volume, record.created, record))
+
+
 def decode(target: str) -> Record:
     """The record in a symlink target. Raises InvalidRecord for anything that we did not write, or a newer version."""
+    return _decode(_decoder, target)
+
+
+def decode_archive(target: str) -> ArchiveRecord:
+    """The record of an archive. Raises InvalidRecord as decode() does."""
+    return _decode(_archive_decoder, target)
+
+
+_AnyRecord = TypeVar("_AnyRecord", Record, ArchiveRecord)
+
+
+def _decode(decoder: msgspec.json.Decoder[_AnyRecord], target: str) -> _AnyRecord:
     try:
-        record = _decoder.decode(target.encode("utf-8", "surrogateescape"))
+        return decoder.decode(target.encode("utf-8", "surrogateescape"))
     except (msgspec.DecodeError, UnicodeError) as exc:
-        raise InvalidRecord(f"not a record of ours: {exc}") from exc
-    if record.version != RECORD_VERSION:
-        raise InvalidRecord(f"a record of version {record.version}; this program reads version {RECORD_VERSION}")
-    return record
+        raise InvalidRecord(f"not a record of ours, or of version {RECORD_VERSION}: {exc}") from exc

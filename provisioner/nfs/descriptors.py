@@ -100,11 +100,12 @@ def make_symlink(root: int, step: Step, path: Path, target: str) -> None:
         os.symlink(target, path[-1], dir_fd=parent)
 
 
-def move_symlink(root: int, step: Step, source: Path, target: Path) -> None:
-    """Tree.move_symlink: a symlink, onto nothing; a link that appears there after we looked would be replaced."""
+def move_symlink(root: int, step: Step, source: Path, target: Path, *, replace: bool) -> None:
+    """Tree.move_symlink: onto nothing, unless it is to replace; a link that appears after we looked is replaced."""
     with opened_parent(root, source) as above_source, opened_parent(root, target) as above_target:
         _expect_symlink(source, above_source)
-        _expect_nothing(target, above_target)
+        if not replace:
+            _expect_nothing(target, above_target)
         step()
         os.rename(source[-1], target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 

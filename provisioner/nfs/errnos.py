@@ -32,6 +32,7 @@ _CAUSES = {
     errno.ESTALE: Cause.STALE,
     errno.ELOOP: Cause.SYMLINK,
     errno.ENOTDIR: Cause.SYMLINK,
+    errno.EISDIR: Cause.SYMLINK,
     errno.ENAMETOOLONG: Cause.NAME_TOO_LONG,
 }
 

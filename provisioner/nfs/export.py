@@ -2,17 +2,12 @@
 
 The order of steps is the safety: the record comes first, then the directory, then the PersistentVolume, then the
 record is settled; on delete the rename comes first, then the PersistentVolume, then the record. Whatever crash comes
-in between leaves a record, and the next start finds it and goes on.
-
-    .provisioner/export              -> the export's id
-    .provisioner/pending/<volume>    -> a record whose PersistentVolume has not been made yet
-    .provisioner/volumes/<volume>    -> a record whose PersistentVolume has been made
-    .provisioner/trash/<volume>.<time>  a directory on its way out
-    .provisioner/archives/              kept for the records of archives
+in between leaves a record, and the next start finds it and goes on. Where what is: nfs.layout.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Set
 from contextlib import suppress
@@ -20,12 +15,15 @@ from datetime import datetime
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
-from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, archive_name
-from provisioner.core.records import Record, decode, encode
+from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER
+from provisioner.core.records import ArchiveRecord, Record, decode, encode
+from provisioner.nfs import archives, layout
+from provisioner.nfs.layout import STATES, State
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import (
     Access,
     AlreadyThere,
+    ArchiveUnusable,
     Cause,
     ExportError,
     NotEmpty,
@@ -35,13 +33,6 @@ from provisioner.ports import (
     Space,
     Tree,
 )
-
-_ID: Path = (LEDGER, "export")
-_PENDING: Path = (LEDGER, "pending")
-_VOLUMES: Path = (LEDGER, "volumes")
-_TRASH: Path = (LEDGER, "trash")
-_ARCHIVES: Path = (LEDGER, "archives")
-_PRIVATE = Access(mode=0o700)
 
 
 class LedgeredExport:
@@ -82,9 +73,24 @@ class LedgeredExport:
         return self._ledger.pending
 
     @property
+    def retained(self) -> Set[str]:
+        """Volumes whose PersistentVolume is gone, and whose directory was to stay."""
+        return self._ledger.retained
+
+    @property
+    def archived(self) -> Mapping[str, ArchiveRecord]:
+        """The records of archives, by archive name."""
+        return self._ledger.archives
+
+    @property
     def unreadable(self) -> Set[str]:
         """Names in the ledger that are no records that we know."""
         return self._ledger.unreadable
+
+    @property
+    def silence(self) -> str:
+        """What an admin should look at while it does not answer: the tree knows."""
+        return self._tree.silence
 
     # ------------------------------------------------------------------------------------------- opening
 
@@ -97,43 +103,61 @@ class LedgeredExport:
         if self._id and found != self._id:
             raise ExportError(Cause.CHANGED, f"its id was {self._id} and is {found}")
         self._id = found
+        if create:
+            await self._make_directories()
         ledger = Ledger()
-        pending, settled = await self._targets(_PENDING), await self._targets(_VOLUMES)
-        for volume in pending.keys() & settled.keys():  # settled by one replica while another one tried anew
-            await self._remove((*_PENDING, volume))
-        ledger.read({volume: target for volume, target in pending.items() if volume not in settled}, pending=True)
-        ledger.read(settled, pending=False)
+        for state, targets in (await self._all_targets()).items():
+            ledger.read(targets, state)
+        ledger.read_archives(await self._targets(layout.ARCHIVES))
         self._ledger = ledger
+
+    async def _all_targets(self) -> dict[State, dict[str, str]]:
+        """What is in the ledger, read anew. What one replica settled while another one tried anew is settled."""
+        targets = {state: await self._targets((LEDGER, state)) for state in STATES}
+        for volume in targets["pending"].keys() & (targets["volumes"].keys() | targets["retained"].keys()):
+            await self._remove(layout.of("pending", volume))
+            del targets["pending"][volume]
+        return targets
 
     async def _read_id(self, *, create: bool) -> str:
         try:
-            return await self._tree.read_symlink(_ID)
+            return await self._tree.read_symlink(layout.ID)
         except PathMissing:
             pass
         if self._id:
             raise ExportError(Cause.CHANGED, "its ledger is gone")
         if not create:
             raise ExportError(Cause.NO_LEDGER)
-        await self._make_ledger()
-        return await self._tree.read_symlink(_ID)
-
-    async def _make_ledger(self) -> None:
-        for path in ((LEDGER,), _PENDING, _VOLUMES, _TRASH, _ARCHIVES):
-            try:
-                await self._tree.make_directory(path, _PRIVATE)
-            except PathExists:
-                await self._tree.set_access(path, _PRIVATE)
+        await self._make_private((LEDGER,))
+        await self._make_directories()
         with suppress(PathExists):  # another replica was faster
             # The id last: an export that has one has a whole ledger.
-            await self._tree.make_symlink(_ID, uuid.uuid4().hex)
+            await self._tree.make_symlink(layout.ID, uuid.uuid4().hex)
+        return await self._tree.read_symlink(layout.ID)
+
+    async def _make_directories(self) -> None:
+        """Those of the ledger's directories that are missing: it is young, or somebody has tidied up."""
+        there = {entry.name for entry in await self._tree.list((LEDGER,))}
+        for path in layout.directories()[1:]:
+            if path[-1] not in there:
+                await self._make_private(path)
+
+    async def _make_private(self, path: Path) -> None:
+        try:
+            await self._tree.make_directory(path, layout.PRIVATE)
+        except PathExists:
+            await self._tree.set_access(path, layout.PRIVATE)
 
     async def _targets(self, directory: Path) -> dict[str, str]:
-        entries = await self._tree.list(directory)
+        try:
+            entries = await self._tree.list(directory)
+        except PathMissing:
+            return {}  # looked at by a newer program than the one that made it
         return await self._tree.read_symlinks(directory, [entry.name for entry in entries if entry.type == "symlink"])
 
     async def probe(self) -> Space:
         """Whether the export answers and is the one that it was, and what statfs says."""
-        if self._id and await self._tree.read_symlink(_ID) != self._id:
+        if self._id and await self._tree.read_symlink(layout.ID) != self._id:
             raise ExportError(Cause.CHANGED, "its id is another one")
         return await self._tree.space()
 
@@ -144,8 +168,8 @@ class LedgeredExport:
         return self._ledger.adoptable(record)
 
     async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
-        """Record first, then the directory. Raises PathTaken, AlreadyThere, ExportError."""
-        fresh = volume not in self._ledger.records and await self._enter(volume, record, adopt_from)
+        """Record first, then the directory. Raises PathTaken, AlreadyThere, ArchiveUnusable, ExportError."""
+        fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
         # A directory right below the root is nobody's but by its own name, which mkdir tells.
         others_matter = len(held.path) > 1 or not fresh or adopt_from is not None
@@ -163,10 +187,23 @@ class LedgeredExport:
             raise
         return held
 
+    async def _begin(self, volume: str, record: Record, adopt_from: str | None) -> bool:
+        """See that there is a record for this attempt; whether it is new."""
+        fresh = volume not in self._ledger.records and await self._enter(volume, record, adopt_from)
+        held = self._ledger.records[volume]
+        if held.archive == record.archive or volume not in self._ledger.pending:
+            return fresh
+        # Since the earlier attempt the claim was told to get its data from an archive, or no longer to.
+        if not await self.undo(volume):
+            raise AlreadyThere(f"directory {held.directory!r} of an earlier attempt for this claim is not empty")
+        return await self._enter(volume, record, adopt_from)
+
     async def _retreat(self, volume: str, held: Record, *, fresh: bool, made: bool) -> None:
         """Take back what this attempt made, since somebody else was faster."""
         try:
-            if made:
+            if made and held.archive:
+                await archives.put_back(self._tree, held)
+            elif made:
                 await self._tree.remove_directory(held.path)
         except NotEmpty:
             return  # the other's directory is in it as yet: the record stays, for undo()
@@ -178,10 +215,10 @@ class LedgeredExport:
     async def _enter(self, volume: str, record: Record, adopt_from: str | None) -> bool:
         """Write the record, or learn that of an earlier attempt; whether it is new."""
         await self._refuse_taken(volume, record, adopt_from)
-        self._ledger.enter(volume, record, pending=True)
+        self._ledger.enter(volume, record, "pending")
         self._entering.add(volume)
         try:
-            await self._tree.make_symlink((*_PENDING, volume), encode(record))
+            await self._tree.make_symlink(layout.of("pending", volume), encode(record))
         except PathExists:
             self._ledger.remove(volume)
         except BaseException:
@@ -192,13 +229,15 @@ class LedgeredExport:
             return True
         finally:
             self._entering.discard(volume)
-        self._ledger.read({volume: await self._tree.read_symlink((*_PENDING, volume))}, pending=True)
+        self._ledger.read({volume: await self._tree.read_symlink(layout.of("pending", volume))}, "pending")
         if volume not in self._ledger.records:
             raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
         return False
 
     async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
         """Raise PathTaken when by the ledger somebody else has the directory, or one above or below it."""
+        if record.path[0] in self._ledger.archives:
+            raise PathTaken(f"directory {record.directory!r} is taken: {record.path[0]!r} is an archive")
         allowed = (volume, adopt_from or "")
         while (holder := self._ledger.touching(record.path, other_than=allowed)) is not None:
             held = self._ledger.records[holder]
@@ -212,23 +251,25 @@ class LedgeredExport:
     async def _is_recorded(self, volume: str) -> bool:
         if volume in self._entering:
             return True
-        for directory in (_VOLUMES, _PENDING):
+        for state in ("volumes", "pending", "retained"):  # the likeliest first
             with suppress(PathMissing):
-                await self._tree.read_symlink((*directory, volume))
+                await self._tree.read_symlink(layout.of(state, volume))
                 return True
         return False
 
     async def _look_at_others(self, volume: str, record: Record, adopt_from: str | None) -> None:
         """Learn what other clusters have recorded since, and raise PathTaken when that touches the directory."""
-        for directory, pending in ((_PENDING, True), (_VOLUMES, False)):
-            names = {entry.name for entry in await self._tree.list(directory) if entry.type == "symlink"}
-            unknown = self._ledger.unknown(names)
+        listings = await asyncio.gather(*(self._tree.list((LEDGER, state)) for state in STATES))
+        for state, listing in zip(STATES, listings, strict=True):
+            unknown = self._ledger.unknown({entry.name for entry in listing if entry.type == "symlink"})
             if unknown:
-                self._ledger.read(await self._tree.read_symlinks(directory, unknown), pending=pending)
+                self._ledger.read(await self._tree.read_symlinks((LEDGER, state), unknown), state)
         await self._refuse_taken(volume, record, adopt_from)
 
     async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
+        if held.archive:
+            return await self._bring_back(volume, held, fresh=fresh)
         try:
             await self._tree.make_directory(held.path, access)
         except PathExists:
@@ -247,41 +288,79 @@ class LedgeredExport:
             " move it away, or choose another pathPattern"
         )
 
+    async def _bring_back(self, volume: str, held: Record, *, fresh: bool) -> bool:
+        try:
+            return await archives.bring_back(self._tree, self._ledger, held, fresh=fresh)
+        except (ArchiveUnusable, AlreadyThere):
+            await self._withdraw(volume)  # nothing was moved
+            raise
+
     async def _withdraw(self, volume: str) -> None:
         """Take back a record, and nothing else."""
-        await self._remove((*_PENDING, volume))
+        await self._remove(layout.of("pending", volume))
         self._ledger.remove(volume)
 
     async def settle(self, volume: str) -> None:
-        """Note that the PersistentVolume exists, and end the record whose directory was adopted."""
+        """Note that the PersistentVolume exists, and end the record whose directory was adopted or brought back."""
         if volume not in self._ledger.pending:
             return
-        former = self._ledger.former(volume)
+        former, archive = self._ledger.former(volume), self._ledger.records[volume].archive
+        # First: afterwards nothing would tell that the two belong together.
         if former is not None:
-            await self.forget(former)  # first: afterwards nothing would tell that the two belong together
+            await self.forget(former)
+        if archive:
+            await archives.drop(self._tree, self._ledger, archive)
+        await self._move(volume, "volumes")
+
+    async def _move(self, volume: str, state: State) -> None:
+        """Let a volume's record be in another state; done already is success."""
+        now = self._ledger.state(volume)
+        if now == state:
+            return
         try:
-            await self._tree.move_symlink((*_PENDING, volume), (*_VOLUMES, volume))
+            await self._tree.move_symlink(layout.of(now, volume), layout.of(state, volume))
         except PathMissing:
-            await self._tree.read_symlink((*_VOLUMES, volume))  # moved by an attempt whose outcome was unknown
-        self._ledger.settle(volume)
+            await self._tree.read_symlink(layout.of(state, volume))  # moved by an attempt whose outcome was unknown
+        self._ledger.move(volume, state)
 
     async def undo(self, volume: str) -> bool:
         """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.
 
-        A directory that is somebody else's by now, or lies in somebody else's, stays.
+        What was brought back from an archive becomes that archive again. A directory that is somebody else's by now, or
+        lies in somebody else's, stays.
         """
         if volume not in self._ledger.pending:
             return True
         record = self._ledger.records[volume]
         try:
             await self._look_at_others(volume, record, None)
-            await self._tree.remove_directory(record.path)
+            if not (record.archive and await archives.put_back(self._tree, record)):
+                await self._tree.remove_directory(record.path)
         except NotEmpty:
             return False
         except (PathMissing, PathTaken):
             pass  # never made, or somebody else's
         await self._withdraw(volume)
         return True
+
+    async def take_over(self, volume: str, record: Record) -> None:
+        """Enter a volume that another provisioner made. Raises PathTaken."""
+        await self._look_at_others(volume, record, None)
+        with suppress(PathExists):
+            await self._tree.make_symlink(layout.of("volumes", volume), encode(record))
+        self._ledger.read({volume: await self._tree.read_symlink(layout.of("volumes", volume))}, "volumes")
+
+    async def amend(self, volume: str, record: Record) -> None:
+        """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
+        state = self._ledger.state(volume)
+        await self._replace(layout.of(state, volume), encode(record))
+        self._ledger.enter(volume, record, state)
+
+    async def _replace(self, symlink: Path, target: str) -> None:
+        draft = (*layout.DRAFTS, symlink[-1])
+        await self._remove(draft)
+        await self._tree.make_symlink(draft, target)
+        await self._tree.move_symlink(draft, symlink, replace=True)
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
@@ -299,41 +378,38 @@ class LedgeredExport:
         """Move the volume's directory into the trash; done already is success."""
         path = await self._recorded_path(volume)
         with suppress(PathMissing):
-            await self._tree.rename(path, (*_TRASH, f"{volume}.{_stamp(at)}"))
+            await self._tree.rename(path, (*layout.TRASH, f"{volume}.{layout.stamp(at)}"))
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""
-        path = await self._recorded_path(volume)
-        stamp = _stamp(at)
-        for attempt in range(100):
-            name = archive_name(path, stamp if attempt == 0 else f"{stamp}-{attempt}")
-            try:
-                await self._tree.rename(path, (name,))
-            except PathExists:
-                continue  # never over anything
-            except PathMissing:
-                return None
-            return name
-        raise ExportError(Cause.OTHER, f"a hundred archives of {path[-1]!r} bear the time {stamp}")
+        await self._recorded_path(volume)
+        return await archives.store(self._tree, self._ledger, volume, at)
+
+    async def retain(self, volume: str) -> None:
+        """Note that the PersistentVolume is gone and that the directory was to stay."""
+        await self._recorded_path(volume)
+        await self._move(volume, "retained")
 
     async def _recorded_path(self, volume: str) -> Path:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""
         known = self._ledger.records[volume]
-        directory = _PENDING if volume in self._ledger.pending else _VOLUMES
-        try:
-            agrees = decode(await self._tree.read_symlink((*directory, volume))) == known
-        except (InvalidRecord, PathMissing):
-            agrees = False
-        if not agrees:
-            hint = f"nothing is touched; compare {'/'.join(directory)}/{volume} on the export with the volume"
-            raise ExportError(Cause.RECORD, f"the record of volume {volume} is not what it was", hint=hint)
-        return known.path
+        for state in sorted(STATES, key=lambda state: state != self._ledger.state(volume)):
+            try:
+                live = decode(await self._tree.read_symlink(layout.of(state, volume)))
+            except (InvalidRecord, PathMissing):
+                continue
+            if live == known:
+                return known.path
+            self._ledger.enter(volume, live, state)  # for the next attempt, which will judge by this one
+        hint = f"nothing is touched; compare the record of {volume} in {LEDGER} on the export with the volume"
+        raise ExportError(Cause.RECORD, f"the record of volume {volume} is not what it was", hint=hint)
 
     async def forget(self, volume: str) -> None:
         """Remove the volume's record; last step of a reclaim."""
-        if volume in self._ledger.pending:
-            await self._remove((*_PENDING, volume))
-        await self._remove((*_VOLUMES, volume))
+        state = self._ledger.state(volume)
+        if state != "volumes":
+            await self._remove(layout.of(state, volume))
+        await self._remove(layout.of("volumes", volume))
         self._ledger.remove(volume)
 
     async def _remove(self, symlink: Path) -> None:
@@ -342,21 +418,37 @@ class LedgeredExport:
 
     async def archives(self) -> list[str]:
         """The names of the archives at the export's root."""
-        return [entry.name for entry in await self._tree.list(()) if entry.name.startswith(ARCHIVE_PREFIX)]
+        return [
+            entry.name
+            for entry in await self._tree.list(())
+            if entry.name.startswith(ARCHIVE_PREFIX) and self._ledger.touching((entry.name,)) is None
+        ]
+
+    async def expire(self, archive: str, at: datetime) -> bool:
+        """Move an archive into the trash and end its record; False when that must not be, or not yet."""
+        return await archives.expire(self._tree, self._ledger, archive, at)
+
+    async def amend_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Put a record in the place of the archive's."""
+        await self._replace((*layout.ARCHIVES, archive), encode(record))
+        self._ledger.enter_archive(archive, record)
+
+    async def sign(self, cluster: str, at: datetime) -> None:
+        """Leave word that a provisioner of that cluster is at work on this export."""
+        await self._replace((*layout.CLUSTERS, cluster), at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    async def clusters(self) -> Mapping[str, str]:
+        """When a provisioner of which cluster was here last: UTC, RFC 3339."""
+        return await self._targets(layout.CLUSTERS)
 
     async def trash(self) -> list[str]:
         """The names in the trash."""
-        return [entry.name for entry in await self._tree.list(_TRASH)]
+        return [entry.name for entry in await self._tree.list(layout.TRASH)]
 
     async def purge(self, name: str) -> int:
         """Remove one directory in the trash for good; returns how many entries went."""
-        return await self._tree.remove_tree((*_TRASH, name))
+        return await self._tree.remove_tree((*layout.TRASH, name))
 
     async def close(self) -> None:
         """Let go of the export."""
         await self._tree.close()
-
-
-def _stamp(at: datetime) -> str:
-    """A time within a file name: `20261123T161512.123456Z`, unique enough, and sorted as time is."""
-    return at.strftime("%Y%m%dT%H%M%S.%fZ")

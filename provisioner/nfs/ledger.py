@@ -1,4 +1,4 @@
-"""The ledger in memory: which volume has which directory on one export, and whether its PersistentVolume was ever made.
+"""The ledger in memory: which volume has which directory on one export, how far it is, and which archives there are.
 
 Pure bookkeeping over records; nfs.export does the calls. A path is entered before the first call that makes anything,
 so that two claims that are provisioned at once cannot both take it.
@@ -15,21 +15,25 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
 from provisioner.core.names import volume_name
 from provisioner.core.paths import PathIndex
-from provisioner.core.records import Record, decode
+from provisioner.core.records import ArchiveRecord, Record, decode, decode_archive
+from provisioner.nfs.layout import State
 
 
 class Ledger:
-    """The records of one export by volume name, and an index of their paths."""
+    """The records of one export by volume name, an index of their paths, and the records of its archives by name."""
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
         self._pending: set[str] = set()
+        self._retained: set[str] = set()
         self._unreadable: set[str] = set()
         self._paths = PathIndex()
+        self._archives: dict[str, ArchiveRecord] = {}
+        self._archive_of: dict[str, str] = {}
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """All records, pending and settled."""
+        """All records of volumes, however far they are."""
         return self._records
 
     @property
@@ -38,48 +42,70 @@ class Ledger:
         return self._pending
 
     @property
+    def retained(self) -> Set[str]:
+        """Those whose PersistentVolume is gone, and whose directory was to stay."""
+        return self._retained
+
+    @property
     def unreadable(self) -> Set[str]:
         """Names whose targets are no records that we know."""
         return self._unreadable
 
-    def read(self, targets: Mapping[str, str], *, pending: bool) -> None:
+    @property
+    def archives(self) -> Mapping[str, ArchiveRecord]:
+        """The records of archives."""
+        return self._archives
+
+    def state(self, volume: str) -> State:
+        """How far a volume that has a record is."""
+        return "pending" if volume in self._pending else "retained" if volume in self._retained else "volumes"
+
+    # ------------------------------------------------------------------------------------------- volumes
+
+    def read(self, targets: Mapping[str, str], state: State) -> None:
         """Enter what was read from the export; what cannot be read is kept apart, never touched."""
         for volume, target in targets.items():
             try:
-                self.enter(volume, decode(target), pending=pending)
+                self.enter(volume, decode(target), state)
             except InvalidRecord:
                 self._unreadable.add(volume)
 
-    def enter(self, volume: str, record: Record, *, pending: bool) -> None:
+    def enter(self, volume: str, record: Record, state: State) -> None:
         """Enter a record in place of the one that the volume had; a settled one never becomes pending again."""
         known = self._records.get(volume)
         if known is not None:
             self._paths.remove(known.path, volume)
         self._records[volume] = _lean(record)
         self._paths.add(record.path, volume)
-        if not pending:
-            self._pending.discard(volume)
+        if state != "pending":
+            self.move(volume, state)
         elif known is None:
             self._pending.add(volume)
 
-    def settle(self, volume: str) -> None:
-        """The volume's PersistentVolume exists."""
+    def move(self, volume: str, state: State) -> None:
+        """The volume has come further."""
         self._pending.discard(volume)
+        self._retained.discard(volume)
+        if state == "retained" and volume in self._records:
+            self._retained.add(volume)
 
     def remove(self, volume: str) -> None:
         """Take a record out; one that is not in it is none."""
         record = self._records.pop(volume, None)
         self._pending.discard(volume)
+        self._retained.discard(volume)
         if record is not None:
             self._paths.remove(record.path, volume)
-
-    def touching(self, path: Path, *, other_than: Collection[str] = ()) -> str | None:
-        """A volume whose directory is this path, or one above or below it, and that is none of the given."""
-        return self._paths.touching(path, other_than=other_than)
 
     def unknown(self, volumes: Set[str]) -> Set[str]:
         """Those of the names that are not in the ledger yet."""
         return volumes - self._records.keys() - self._unreadable
+
+    # ------------------------------------------------------------------------------------------- paths
+
+    def touching(self, path: Path, *, other_than: Collection[str] = ()) -> str | None:
+        """A volume whose directory is this path, or one above or below it, and that is none of the given."""
+        return self._paths.touching(path, other_than=other_than)
 
     def adoptable(self, record: Record) -> str | None:
         """The volume with a settled record of exactly this directory, from the same namespace and cluster."""
@@ -96,6 +122,31 @@ class Ledger:
         record = self._records.get(volume)
         return self.adoptable(record) if record is not None and volume in self._pending else None
 
+    # ------------------------------------------------------------------------------------------- archives
+
+    def read_archives(self, targets: Mapping[str, str]) -> None:
+        """Enter the records of archives that were read from the export; an unreadable one is reported as others are."""
+        for archive, target in targets.items():
+            try:
+                self.enter_archive(archive, decode_archive(target))
+            except InvalidRecord:
+                self._unreadable.add(archive)
+
+    def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Enter the record of an archive."""
+        self._archives[archive] = record
+        self._archive_of[record.volume] = archive
+
+    def remove_archive(self, archive: str) -> None:
+        """Take the record of an archive out."""
+        record = self._archives.pop(archive, None)
+        if record is not None and self._archive_of.get(record.volume) == archive:
+            del self._archive_of[record.volume]
+
+    def archive_of(self, volume: str) -> str | None:
+        """The archive that a volume became, or is becoming."""
+        return self._archive_of.get(volume)
+
 
 def _lean(record: Record) -> Record:
     """The record with what repeats from record to record kept once: there may be tens of thousands."""
@@ -105,4 +156,7 @@ def _lean(record: Record) -> Record:
         class_name=intern(record.class_name),
         capacity=intern(record.capacity),
         cluster=intern(record.cluster),
+        modes=intern(record.modes),
+        mount_options=intern(record.mount_options),
+        retention=intern(record.retention),
     )

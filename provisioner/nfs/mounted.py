@@ -52,6 +52,11 @@ class MountedTree:
         self._portion_s = timeout_s / 4
         self._pinned = ""
 
+    @property
+    def silence(self) -> str:
+        """See `Tree`: a mount that hangs does not say why."""
+        return ""
+
     async def root_id(self) -> str:
         """Device and inode: they change when another export is mounted in its place, and at each remount."""
         return await self._run(self._calls, "root_id", self._job((), descriptors.root_id, pinned=""), ())
@@ -88,10 +93,12 @@ class MountedTree:
             "make_symlink", (path,), lambda root, step: descriptors.make_symlink(root, step, path, target)
         )
 
-    async def move_symlink(self, source: Path, target: Path) -> None:
+    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
         """See `Tree`; Cause.SYMLINK when the source is something else."""
         await self._change(
-            "move_symlink", (source, target), lambda root, step: descriptors.move_symlink(root, step, source, target)
+            "move_symlink",
+            (source, target),
+            lambda root, step: descriptors.move_symlink(root, step, source, target, replace=replace),
         )
 
     async def read_symlink(self, path: Path) -> str:

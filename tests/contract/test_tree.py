@@ -377,6 +377,19 @@ async def test_moving_a_symlink_replaces_nothing(lured: Site, name: str) -> None
     await assert_untouched(lured)
 
 
+async def test_a_symlink_gives_way_to_another_in_one_step(lured: Site) -> None:
+    """Where it is wanted, a moved symlink takes the place of one that was there; a directory never gives way."""
+    await make(lured, ("pending",), ("volumes",))
+    await lured.tree.make_symlink(("pending", "record"), "new")
+    await lured.tree.make_symlink(("volumes", "record"), "old")
+    await lured.tree.move_symlink(("pending", "record"), ("volumes", "record"), replace=True)
+    assert await lured.tree.read_symlink(("volumes", "record")) == "new"
+    assert await lured.tree.is_empty(("pending",))
+    await refused(Cause.SYMLINK, lured.tree.move_symlink(("volumes", "record"), ("home",), replace=True))
+    assert await lured.tree.read_symlink(("volumes", "record")) == "new"
+    await assert_untouched(lured)
+
+
 async def test_moving_a_symlink_makes_no_parents(lured: Site) -> None:
     """A target whose parent is missing is PathMissing and the symlink stays."""
     with pytest.raises(PathMissing):

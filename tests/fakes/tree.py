@@ -84,6 +84,11 @@ class MemoryTree:
 
     # ------------------------------------------------------------------------------------------------ the port
 
+    @property
+    def silence(self) -> str:
+        """See `Tree`."""
+        return "see that the memory answers"
+
     async def root_id(self) -> str:
         """See `Tree`."""
         return await self._call("root_id", (), lambda: self.id)
@@ -112,9 +117,9 @@ class MemoryTree:
         """See `Tree`."""
         await self._call("make_symlink", path, lambda: self._make_symlink(path, target))
 
-    async def move_symlink(self, source: Path, target: Path) -> None:
+    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
         """See `Tree`."""
-        await self._call("move_symlink", source, lambda: self._move_symlink(source, target))
+        await self._call("move_symlink", source, lambda: self._move_symlink(source, target, replace=replace))
 
     async def read_symlink(self, path: Path) -> str:
         """See `Tree`."""
@@ -247,11 +252,13 @@ class MemoryTree:
             raise PathExists("/".join(path))
         parent.entries[path[-1]] = Symlink(target)
 
-    def _move_symlink(self, source: Path, target: Path) -> None:
+    def _move_symlink(self, source: Path, target: Path, *, replace: bool) -> None:
         here, there = self._parent(source), self._parent(target)
         moved = self._symlink(source)
         if target[-1] in there.entries:
-            raise PathExists("/".join(target))
+            if not replace:
+                raise PathExists("/".join(target))
+            self._symlink(target)
         there.entries[target[-1]] = moved
         del here.entries[source[-1]]
 

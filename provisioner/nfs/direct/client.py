@@ -78,8 +78,8 @@ class Client(Protocol):
         """Set mode and owner of a directory."""
         ...
 
-    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
-        """Rename a directory or a symlink, as `kind` says, to where nothing is."""
+    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
+        """Rename a directory or a symlink, as `kind` says, to where nothing is, or with `replace` over a symlink."""
         ...
 
     async def remove_directory(self, attempt: Attempt, place: Place) -> None:

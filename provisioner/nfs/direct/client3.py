@@ -81,12 +81,13 @@ class Client3:
         found = await self._directory(attempt, place)
         await self._setattr(attempt, found.handle, access, place)
 
-    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
+    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
         """LOOKUP of both names, RENAME (section 3.3.14)."""
         source_parent = await self._directory(attempt, source.parent)
         _require(await self.look_up(attempt, Place(source_parent.handle, (source.name,))), kind, source)
         target_parent = await self._directory(attempt, target.parent)
-        await self._require_free(attempt, Place(target_parent.handle, (target.name,)))
+        if not replace:
+            await self._require_free(attempt, Place(target_parent.handle, (target.name,)))
         rename = nfs3.rename(source_parent.handle, source.name, target_parent.handle, target.name)
         try:
             await self._call(attempt, rename, source)

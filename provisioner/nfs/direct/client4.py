@@ -110,10 +110,11 @@ class Client4:
         place = await self.near(attempt, place)
         await self.complete(attempt, place, *down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
 
-    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
+    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
         """One compound to see that the source is of that kind and the target free, one for the RENAME itself."""
         source, target = await self.near(attempt, source), await self.near(attempt, target)
-        await self._require_free(attempt, source, target, kind)
+        if not replace:
+            await self._require_free(attempt, source, target, kind)
         operations = (
             *down(source.parent),
             nfs4.savefh(),

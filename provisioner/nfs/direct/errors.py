@@ -1,6 +1,7 @@
 """What servers and networks answer, in the port's words: one table for each NFS version, and hints for admins.
 
-A hint never changes between two attempts at the same thing: it becomes part of an event.
+A hint never changes between two attempts at the same thing: it becomes part of an event. Where none is given, what the
+port advises for the cause is all that can be said.
 """
 
 from __future__ import annotations
@@ -52,11 +53,9 @@ CAUSES4 = {
     S4.NFS4ERR_MINOR_VERS_MISMATCH: Cause.VERSION,
 }
 
-_KERBEROS_HINT = "let the server export it with sec=sys too, or have it mounted for us"
 _GRACE_HINT = "it waits for its clients after a restart; nothing needs to be done"
 _HINTS4 = {
     S4.NFS4ERR_GRACE: _GRACE_HINT,
-    S4.NFS4ERR_WRONGSEC: _KERBEROS_HINT,
     S4.NFS4ERR_BADOWNER: "the server does not take numeric owners: let its idmapping do so, or give no uid and gid",
     S4.NFS4ERR_MOVED: "it has moved to another server: name that one in the class",
 }
@@ -121,7 +120,7 @@ def mount_refused(exc: MountRefused, server: str, path: str, *, reserved_port: b
 
 def kerberos_needed(server: str, path: str) -> ExportError:
     """The export takes no AUTH_SYS."""
-    return ExportError(Cause.KERBEROS, f"{server}:{path}", hint=_KERBEROS_HINT)
+    return ExportError(Cause.KERBEROS, f"{server}:{path}")
 
 
 def version_missing(server: str, version: str, detail: str) -> ExportError:
@@ -149,21 +148,25 @@ def credential_rejected(exc: CredentialRejected, server: str, *, reserved_port: 
     AUTH_TOOWEAK should mean that another flavor is needed; Ganesha also says so of a source port above 1023.
     """
     if exc.status == AuthStatus.AUTH_TOOWEAK and reserved_port:
-        return ExportError(Cause.KERBEROS, f"{server}: {exc}", hint=_KERBEROS_HINT)
+        return ExportError(Cause.KERBEROS, f"{server}: {exc}")
     return not_let_in(server, "the export", reserved_port=reserved_port, detail=str(exc))
 
 
 def dial_failed(exc: OSError, server: str, port: int) -> ExportError:
     """The port's error for a name that is not found and a connection that was not made."""
+    detail = f"{server} port {port}: {exc.strerror or exc}"
+    return ExportError(Cause.UNREACHABLE, detail, hint=network_hint(exc, server, port))
+
+
+def network_hint(exc: OSError, server: str, port: int) -> str:
+    """What to look at when the network does not let us at the server, now or any more."""
     if isinstance(exc, socket.gaierror):
-        hint = f"the name {server} is not found: correct it, or its DNS"
-    elif isinstance(exc, ConnectionRefusedError):
-        hint = f"{server} refuses connections on port {port}: start its NFS server, or correct the port"
-    elif exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
-        hint = f"there is no route to {server}: check its address and the network"
-    else:
-        hint = silent_hint(server, port)
-    return ExportError(Cause.UNREACHABLE, f"{server} port {port}: {exc.strerror or exc}", hint=hint)
+        return f"the name {server} is not found: correct it, or its DNS"
+    if isinstance(exc, ConnectionRefusedError):
+        return f"{server} refuses connections on port {port}: start its NFS server, or correct the port"
+    if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
+        return f"there is no route to {server}: check its address and the network"
+    return silent_hint(server, port)
 
 
 def silent_hint(server: str, port: int) -> str:

@@ -74,6 +74,11 @@ class DirectTree:
         self._servers.release(self._address)
         self._address, self._server, self._root = address, server, None
 
+    @property
+    def silence(self) -> str:
+        """See `Tree`."""
+        return errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
+
     async def root_id(self) -> str:
         """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
 
@@ -113,11 +118,7 @@ class DirectTree:
 
     async def remove_directory(self, path: Path) -> None:
         """See `Tree`."""
-
-        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
-            await client.remove_directory(attempt, place)
-
-        await self._run("remove_directory", _below_root(path), remove, changes=(path,))
+        await self._remove_directory("remove_directory", path)
 
     async def make_symlink(self, path: Path, target: str) -> None:
         """See `Tree`."""
@@ -127,9 +128,9 @@ class DirectTree:
 
         await self._run("make_symlink", _below_root(path), make, changes=(path,))
 
-    async def move_symlink(self, source: Path, target: Path) -> None:
+    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
         """See `Tree`."""
-        await self._rename("move_symlink", source, target, "symlink")
+        await self._rename("move_symlink", source, target, "symlink", replace=replace)
 
     async def read_symlink(self, path: Path) -> str:
         """See `Tree`."""
@@ -184,7 +185,19 @@ class DirectTree:
         return not page.entries
 
     async def remove_tree(self, path: Path) -> int:
-        """See `Tree`. What is refused stays, all else goes, and the first refusal is raised."""
+        """See `Tree`. What is refused stays, all else goes, and the first refusal is raised.
+
+        Tried first as if it were empty, as many a volume is: that is one call.
+        """
+        try:
+            await self._remove_directory("remove_tree", path)
+        except PathMissing:
+            return 0
+        except ExportError as exc:
+            if exc.cause is Cause.UNREACHABLE:
+                raise
+        else:
+            return 1
 
         async def look_up(attempt: Attempt, client: Client, place: Place) -> tuple[Client, Place, Found]:
             return client, place, await client.look_up(attempt, place)
@@ -193,7 +206,7 @@ class DirectTree:
             return await self._limited("remove_tree", step, changes=(path,))
 
         try:
-            client, place, found = await self._run("remove_tree", _below_root(path), look_up, changes=(path,))
+            client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
         purge = Purge(client, limited)
@@ -215,13 +228,19 @@ class DirectTree:
             self._closed = True
             self._servers.release(self._address)
 
-    async def _rename(self, name: str, source: Path, target: Path, kind: EntryType) -> None:
+    async def _rename(self, name: str, source: Path, target: Path, kind: EntryType, *, replace: bool = False) -> None:
         _checked(_below_root(target))
 
         async def rename(attempt: Attempt, client: Client, place: Place) -> None:
-            await client.rename(attempt, place, Place(place.handle, target), kind)
+            await client.rename(attempt, place, Place(place.handle, target), kind, replace=replace)
 
         await self._run(name, _below_root(source), rename, changes=(source, target))
+
+    async def _remove_directory(self, name: str, path: Path) -> None:
+        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.remove_directory(attempt, place)
+
+        await self._run(name, _below_root(path), remove, changes=(path,))
 
     async def _page(self, name: str, path: Path, position: Position, size_bytes: int) -> DirectoryPage:
         async def read(attempt: Attempt, client: Client, place: Place) -> DirectoryPage:
@@ -273,8 +292,8 @@ class DirectTree:
             async with asyncio.timeout_at(attempt.deadline):
                 return await step(attempt)
         except TimeoutError as exc:
-            hint = errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
-            raise ExportError(Cause.UNREACHABLE, f"no answer within {self._timeout_s:g} s", hint=hint) from exc
+            detail = f"no answer within {self._timeout_s:g} s"
+            raise ExportError(Cause.UNREACHABLE, detail, hint=self.silence) from exc
         except ExportError as exc:
             if exc.cause is Cause.VERSION:
                 self._server.close()  # It has changed: the next operation looks for its best version again.

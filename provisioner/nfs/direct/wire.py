@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from provisioner.core.errors import ProvisionerError
-from provisioner.nfs.direct.errors import Lost, hangs_up_hint, not_nfs_hint
+from provisioner.nfs.direct.errors import Lost, hangs_up_hint, network_hint, not_nfs_hint, silent_hint
 from provisioner.nfs.direct.slots import Slots
 from provisioner.nfs.protocol import rpc
 from provisioner.nfs.protocol.rpc import Procedure, RecordReader
@@ -127,7 +127,10 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        hint = "" if self.answered else hangs_up_hint(self.peer)
+        if isinstance(exc, OSError) and not isinstance(exc, ConnectionError):
+            hint = network_hint(exc, self.peer, self.port)
+        else:
+            hint = "" if self.answered else hangs_up_hint(self.peer)
         self._end(Lost(f"{self.peer}: {exc or 'the server closed the connection'}", hint=hint))
 
     def _write(self) -> None:
@@ -153,7 +156,8 @@ class Wire(asyncio.Protocol):
         if not self._pending and idle_s >= IDLE_S:
             self.close()
         elif self._pending and idle_s >= SILENCE_S:
-            self._end(Lost(f"{self.peer}: nothing came back for {SILENCE_S:.0f} s"))
+            hint = silent_hint(self.peer, self.port)
+            self._end(Lost(f"{self.peer}: nothing came back for {SILENCE_S:.0f} s", hint=hint))
         else:
             self._watch = self._loop.call_later(WATCH_S, self._look)
 

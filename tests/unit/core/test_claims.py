@@ -60,7 +60,8 @@ def test_provisioned() -> None:
     assert (plan.volume, plan.export, plan.record.directory) == (samples.VOLUME, NAS, samples.DIRECTORY)
     assert plan.access == Access(mode=0o777)
     assert not plan.adopt
-    assert plan.record == samples.record(on_delete="archive")
+    expected = samples.record(on_delete="archive")
+    assert plan.record == msgspec.structs.replace(expected, modes="RWX", mount_options="nfsvers=4.1")
 
 
 @pytest.mark.parametrize(

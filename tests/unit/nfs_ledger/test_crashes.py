@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
+from msgspec import structs
 
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, AlreadyThere, ExportError, PathTaken
@@ -160,7 +161,44 @@ async def test_archive_and_forget(fault: Fault, directory: str, settled: bool) -
         (archive,) = directories(tree) - {"stranger"} - parents(directory)
         assert archive.startswith(f"archived-{directory.split('/')[-1]}-")
         assert tree.look((archive, "data")) == File(b"data")
+        assert archive in ledger(tree, "archives")
         assert (ledger(tree, "volumes"), ledger(tree, "pending"), dict(export.records)) == ([], [], {})
+
+
+async def test_retain(fault: Fault) -> None:
+    """However retaining is interrupted, repeating it leaves the data in place, and one record that says so."""
+    for tree, export in await interrupted(fault, with_data("a", settled=True), lambda export: export.retain(V1)):
+        await export.retain(V1)
+        assert tree.look(("a", "data")) == File(b"data")
+        assert (ledger(tree, "volumes"), ledger(tree, "retained")) == ([], [V1])
+        assert set(export.retained) == {V1}
+        assert export.adoptable(record("a", "pvc-9")) == V1
+
+
+async def test_amend(fault: Fault) -> None:
+    """However a record is amended, at every moment there is one, the old or the new, and repeating it gives the new."""
+    larger = structs.replace(record("a", V1), capacity="2Gi")
+    for tree, export in await interrupted(fault, with_data("a", settled=True), lambda export: export.amend(V1, larger)):
+        assert (await opened(tree)).records[V1] in (record("a", V1), larger)
+        await export.amend(V1, larger)
+        assert export.records[V1] == (await opened(tree)).records[V1] == larger
+        assert ledger(tree, "drafts") == []
+
+
+async def test_take_over(fault: Fault) -> None:
+    """However taking over a volume is interrupted, repeating it gives one settled record, and touches nothing else."""
+
+    async def prepare() -> MemoryTree:
+        tree = await fresh()
+        await tree.make_directory(("a",), Access())
+        tree.write_file(("a", "data"), b"data")
+        return tree
+
+    for tree, export in await interrupted(fault, prepare, lambda export: export.take_over(V1, record("a", V1))):
+        await export.take_over(V1, record("a", V1))
+        assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([V1], [])
+        assert export.records == {V1: record("a", V1)}
+        assert tree.look(("a", "data")) == File(b"data")
 
 
 @pytest.mark.parametrize("former", ["pvc-1", "pvc-9"], ids=["sorted before", "sorted after"])

@@ -15,6 +15,7 @@ from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+LATER = datetime(2026, 1, 2, 3, 4, 6, 0, UTC)
 STAMP = "20260102T030405.000006Z"
 ACCESS = Access(mode=0o770, uid=1000, gid=2000)
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
@@ -350,7 +351,18 @@ async def test_archive() -> None:
     tree.write_file(("a", "b", "data"))
     assert await export.archive(V1, AT) == f"archived-b-{STAMP}"
     assert tree.look((f"archived-b-{STAMP}", "data")) == File()
+    assert ledger(tree, "archives") == list(export.archived) == [f"archived-b-{STAMP}"]
+    assert export.archived[f"archived-b-{STAMP}"].was == export.records[V1]
+    assert await export.archive(V1, LATER) == f"archived-b-{STAMP}"
+
+
+async def test_nothing_to_archive() -> None:
+    """A directory that is gone leaves no archive, and no record of one."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    await tree.remove_directory(("a", "b"))
     assert await export.archive(V1, AT) is None
+    assert ledger(tree, "archives") == list(export.archived) == []
 
 
 async def test_archives_never_collide() -> None:
@@ -365,22 +377,22 @@ async def test_archives_never_collide() -> None:
     await export.provision(V2, record("c/b", V2), ACCESS)
     for number in range(3, 100):
         tree.write_file((f"archived-b-{STAMP}-{number}",))
-    with pytest.raises(ExportError, match="a hundred archives"):
+    with pytest.raises(ExportError, match="100 archives"):
         await export.archive(V2, AT)
     assert isinstance(tree.look(("c", "b")), Directory)
 
 
 @pytest.mark.parametrize("target", [None, "junk", encode(record("elsewhere"))], ids=["gone", "junk", "another"])
-async def test_the_export_has_the_last_word(target: str | None) -> None:
+@pytest.mark.parametrize("reclaim", ["discard", "archive"])
+async def test_the_export_has_the_last_word(target: str | None, reclaim: str) -> None:
     """When the export's own record is not what we remember, nothing is moved."""
     tree = MemoryTree()
     export = await provisioned(tree)
     await tree.remove_symlink((".provisioner", "volumes", V1))
     if target is not None:
         tree.plant_symlink((".provisioner", "volumes", V1), target)
-    for reclaim in (export.discard, export.archive):
-        with pytest.raises(ExportError):
-            await reclaim(V1, AT)
+    with pytest.raises(ExportError):
+        await getattr(export, reclaim)(V1, AT)
     assert isinstance(tree.look(("a", "b")), Directory)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,17 +16,17 @@ from tests.unit.core import samples
 def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Record] | None = None) -> Ledger:
     made = Ledger()
     for volume, record in (pending or {}).items():
-        made.enter(volume, record, pending=True)
+        made.enter(volume, record, "pending")
     for volume, record in (settled or {}).items():
-        made.enter(volume, record, pending=False)
+        made.enter(volume, record, "volumes")
     return made
 
 
 def test_read() -> None:
     """Records are read with whether their volume was made; what is no record is kept apart."""
     made = Ledger()
-    made.read({"v1": encode(samples.record("a")), "v2": "junk"}, pending=True)
-    made.read({"v3": encode(samples.record("b"))}, pending=False)
+    made.read({"v1": encode(samples.record("a")), "v2": "junk"}, "pending")
+    made.read({"v3": encode(samples.record("b"))}, "volumes")
     assert made.records == {"v1": samples.record("a"), "v3": samples.record("b")}
     assert made.pending == {"v1"}
     assert made.unreadable == {"v2"}
@@ -34,15 +36,15 @@ def test_read() -> None:
 def test_settled_stays_settled() -> None:
     """A settled record never becomes pending again."""
     made = ledger(settled={"v1": samples.record("a")})
-    made.enter("v1", samples.record("a"), pending=True)
+    made.enter("v1", samples.record("a"), "pending")
     assert not made.pending
 
 
 def test_settle() -> None:
     """Once its volume exists a record is pending no longer, whichever way the ledger hears of it."""
     made = ledger(pending={"v1": samples.record("a"), "v2": samples.record("b")})
-    made.settle("v1")
-    made.enter("v2", samples.record("b"), pending=False)
+    made.move("v1", "volumes")
+    made.enter("v2", samples.record("b"), "volumes")
     assert not made.pending
     assert set(made.records) == {"v1", "v2"}
 
@@ -50,7 +52,7 @@ def test_settle() -> None:
 def test_a_record_moves() -> None:
     """A record that takes another's place frees the other's directory."""
     made = ledger(pending={"v1": samples.record("a")})
-    made.enter("v1", samples.record("b"), pending=True)
+    made.enter("v1", samples.record("b"), "pending")
     assert made.touching(("a",)) is None
     assert made.touching(("b",)) == "v1"
 
@@ -105,9 +107,10 @@ def test_adoptable_again(own: str) -> None:
     assert ledger(settled={"pvc-5": record}, pending={own: record}).adoptable(record) == "pvc-5"
 
 
+Change = Literal["pending", "volumes", "retained", "settle", "retain", "remove"]
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from(["pending", "settled", "settle", "remove"]),
+        st.sampled_from(get_args(Change)),
         st.sampled_from(["v1", "v2", "v3"]),
         st.sampled_from(["a", "a/b", "b"]),
     ),
@@ -116,18 +119,21 @@ CHANGES = st.lists(
 
 
 @given(CHANGES)
-def test_records_and_paths_agree(changes: list[tuple[str, str, str]]) -> None:
+def test_records_and_paths_agree(changes: list[tuple[Change, str, str]]) -> None:
     """After any changes a directory is held exactly while a record touches it, and only records are pending."""
     made = Ledger()
     for change, volume, directory in changes:
         match change:
-            case "pending" | "settled":
-                made.enter(volume, samples.record(directory), pending=change == "pending")
+            case "pending" | "volumes" | "retained":
+                made.enter(volume, samples.record(directory), change)
             case "settle":
-                made.settle(volume)
+                made.move(volume, "volumes")
+            case "retain":
+                made.move(volume, "retained")
             case "remove":
                 made.remove(volume)
     directories = {record.directory for record in made.records.values()}
-    assert made.pending <= made.records.keys()
+    assert made.pending | made.retained <= made.records.keys()
+    assert not made.pending & made.retained
     assert (made.touching(("a",)) is None) == directories.isdisjoint({"a", "a/b"})
     assert (made.touching(("b",)) is None) == ("b" not in directories)

@@ -1,0 +1,49 @@
+"""The ledger's place on an export (design, "The export's ledger"): what is where below `.provisioner`.
+
+    .provisioner/export              -> the export's id
+    .provisioner/pending/<volume>    -> a record whose PersistentVolume has not been made yet
+    .provisioner/volumes/<volume>    -> a record whose PersistentVolume has been made
+    .provisioner/retained/<volume>   -> a record whose PersistentVolume is gone, and whose directory was to stay
+    .provisioner/archives/<archive>  -> the record of the archive of that name at the export's root
+    .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
+    .provisioner/trash/<volume>.<time>  a directory on its way out
+    .provisioner/drafts/<name>       -> a record that is about to take the place of another one
+
+`->` is a symlink, whose target is the text.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, get_args
+
+from provisioner.core.locations import Path
+from provisioner.core.paths import LEDGER
+from provisioner.ports import Access
+
+State = Literal["pending", "volumes", "retained"]
+"""How far a volume is, which is the directory that its record is in."""
+STATES: tuple[State, ...] = get_args(State)
+
+ID: Path = (LEDGER, "export")
+ARCHIVES: Path = (LEDGER, "archives")
+CLUSTERS: Path = (LEDGER, "clusters")
+TRASH: Path = (LEDGER, "trash")
+DRAFTS: Path = (LEDGER, "drafts")
+
+PRIVATE = Access(mode=0o700)
+
+
+def of(state: State, volume: str) -> Path:
+    """Where a volume's record is."""
+    return (LEDGER, state, volume)
+
+
+def directories() -> list[Path]:
+    """All directories of a ledger, in the order in which they are made."""
+    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]
+
+
+def stamp(at: datetime) -> str:
+    """A time within a file name: `20261123T161512.123456Z`, unique enough, and sorted as time is."""
+    return at.strftime("%Y%m%dT%H%M%S.%fZ")

@@ -1,0 +1,89 @@
+"""What commands look at that read or change ledgers: the cluster, and all exports of its classes, opened side by side.
+
+No command makes a ledger: an export on which no provisioner has ever made a volume has nothing to tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from provisioner.core import mount_options
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.objects import StorageClass
+from provisioner.core.parameters import parse
+from provisioner.exports import served
+from provisioner.kube.cluster import open_cluster
+from provisioner.kube.pages import everything
+from provisioner.ports import Cause, Cluster, Export, ExportError, Exports
+from provisioner.settings import Settings, identity
+
+_OPENING_S = 60.0
+"""For one export: a ledger of ten thousand records takes seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """The cluster, our classes in it, the exports that have a ledger, and why others could not be looked at."""
+
+    cluster: Cluster
+    cluster_id: str
+    classes: Sequence[StorageClass]
+    exports: Sequence[Export]
+    unseen: Mapping[str, ExportError]
+    """By the export's name; one without a ledger is none of them."""
+    served: Exports
+
+
+@asynccontextmanager
+async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
+    """Open all exports that the settings or the cluster's classes name. Raises ClusterError, InvalidSettings."""
+    exports = served(settings)
+    async with open_cluster(settings.kubeconfig, provisioner=settings.provisioner, identity=identity()) as cluster:
+        classes = [
+            item
+            async for item in everything(cluster, "classes")
+            if isinstance(item, StorageClass) and item.provisioner == settings.provisioner
+        ]
+        refused = {}
+        for each in sorted(classes, key=lambda each: each.name):
+            try:
+                _name_export(each, exports)
+            except (InvalidSettings, ExportError) as exc:
+                refused[f"of StorageClass {each.name}"] = (
+                    exc if isinstance(exc, ExportError) else ExportError(Cause.OTHER, str(exc), hint=str(exc))
+                )
+        try:
+            known = list(exports)
+            opened = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
+            unseen = {export.name: error for export, error in opened.items() if error is not None}
+            yield Survey(
+                cluster=cluster,
+                cluster_id=await cluster.identity(),
+                classes=classes,
+                exports=[export for export, error in opened.items() if error is None],
+                unseen=refused | {name: error for name, error in unseen.items() if error.cause is not Cause.NO_LEDGER},
+                served=exports,
+            )
+        finally:
+            await asyncio.gather(*(export.close() for export in exports))
+
+
+def _name_export(storage_class: StorageClass, exports: Exports) -> None:
+    """Have a class's export among those that are served. Raises InvalidSettings, ExportError."""
+    where = parse(storage_class.parameters).export or exports.default
+    if where is not None:
+        exports.at(where, mount_options.parse(storage_class.mount_options))
+
+
+async def _open(export: Export) -> ExportError | None:
+    try:
+        async with asyncio.timeout(_OPENING_S):
+            await export.open(create=False)
+    except ExportError as exc:
+        return exc
+    except TimeoutError:
+        return ExportError(Cause.UNREACHABLE, f"not read within {_OPENING_S:g} s", hint=export.silence)
+    return None
