@@ -435,11 +435,6 @@ class Export(Protocol):
         ...
 
     @property
-    def retained(self) -> Set[str]:
-        """The volumes in `records` whose PersistentVolume is gone, and whose directory was to stay."""
-        ...
-
-    @property
     def archived(self) -> Mapping[str, ArchiveRecord]:
         """The records of archives, by archive name: an archive that another provisioner left has none."""
         ...
@@ -510,8 +505,8 @@ class Export(Protocol):
         """Move the volume's directory to `archived-…`, with a record; its name there, None where there was nothing."""
         ...
 
-    async def retain(self, volume: str) -> None:
-        """Note that the PersistentVolume is gone and that the directory was to stay."""
+    async def retain(self, volume: str, at: datetime) -> None:
+        """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
         ...
 
     async def forget(self, volume: str) -> None:

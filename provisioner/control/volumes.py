@@ -157,7 +157,7 @@ class VolumeController:
         except NotFound:
             pass
         if rule == "retain":  # its directory is not free, and may be adopted
-            await export.retain(volume.name)
+            await export.retain(volume.name, around.clock.now())
         else:
             await export.forget(volume.name)
             self._freed()

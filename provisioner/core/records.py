@@ -49,6 +49,8 @@ class Record(
     """How long an archive of it is kept, as its class says; empty is for ever."""
     archive: str = field(name="from", default="")
     """The archive that its data is to come from, or came from."""
+    retained: str = field(name="kept", default="")
+    """Since when the volume is gone and the directory stays, as its rule wants it; in the same form as `created`."""
     peer: bool = field(name="peer", default=False)
     """Whether another provisioner made the volume, and we took it over."""
 

@@ -57,7 +57,7 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
 async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:
     """Write the record of an archive under a name that nothing has."""
     was, stamp = ledger.records[volume], layout.stamp(at)
-    record = ArchiveRecord(volume, at.strftime("%Y-%m-%dT%H:%M:%SZ"), was)
+    record = ArchiveRecord(volume, layout.since(at), was)
     for attempt in range(_TRIES):
         name = archive_name(was.path, stamp if attempt == 0 else f"{stamp}-{attempt}")
         if not await _is_free(tree, name):

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Set
 from contextlib import suppress
 from datetime import datetime
 
+from msgspec import structs
+
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER
@@ -73,11 +75,6 @@ class LedgeredExport:
         return self._ledger.pending
 
     @property
-    def retained(self) -> Set[str]:
-        """Volumes whose PersistentVolume is gone, and whose directory was to stay."""
-        return self._ledger.retained
-
-    @property
     def archived(self) -> Mapping[str, ArchiveRecord]:
         """The records of archives, by archive name."""
         return self._ledger.archives
@@ -114,7 +111,7 @@ class LedgeredExport:
     async def _all_targets(self) -> dict[State, dict[str, str]]:
         """What is in the ledger, read anew. What one replica settled while another one tried anew is settled."""
         targets = {state: await self._targets((LEDGER, state)) for state in STATES}
-        for volume in targets["pending"].keys() & (targets["volumes"].keys() | targets["retained"].keys()):
+        for volume in targets["pending"].keys() & targets["volumes"].keys():
             await self._remove(layout.of("pending", volume))
             del targets["pending"][volume]
         return targets
@@ -251,7 +248,7 @@ class LedgeredExport:
     async def _is_recorded(self, volume: str) -> bool:
         if volume in self._entering:
             return True
-        for state in ("volumes", "pending", "retained"):  # the likeliest first
+        for state in STATES:
             with suppress(PathMissing):
                 await self._tree.read_symlink(layout.of(state, volume))
                 return True
@@ -310,18 +307,11 @@ class LedgeredExport:
             await self.forget(former)
         if archive:
             await archives.drop(self._tree, self._ledger, archive)
-        await self._move(volume, "volumes")
-
-    async def _move(self, volume: str, state: State) -> None:
-        """Let a volume's record be in another state; done already is success."""
-        now = self._ledger.state(volume)
-        if now == state:
-            return
         try:
-            await self._tree.move_symlink(layout.of(now, volume), layout.of(state, volume))
+            await self._tree.move_symlink(layout.of("pending", volume), layout.of("volumes", volume))
         except PathMissing:
-            await self._tree.read_symlink(layout.of(state, volume))  # moved by an attempt whose outcome was unknown
-        self._ledger.move(volume, state)
+            await self._tree.read_symlink(layout.of("volumes", volume))  # moved by an attempt whose outcome was unknown
+        self._ledger.settle(volume)
 
     async def undo(self, volume: str) -> bool:
         """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.
@@ -358,8 +348,11 @@ class LedgeredExport:
 
     async def _replace(self, symlink: Path, target: str) -> None:
         draft = (*layout.DRAFTS, symlink[-1])
-        await self._remove(draft)
-        await self._tree.make_symlink(draft, target)
+        try:
+            await self._tree.make_symlink(draft, target)
+        except PathExists:  # of an attempt that came no further
+            await self._remove(draft)
+            await self._tree.make_symlink(draft, target)
         await self._tree.move_symlink(draft, symlink, replace=True)
 
     # ------------------------------------------------------------------------------------------- reclaiming
@@ -385,10 +378,11 @@ class LedgeredExport:
         await self._recorded_path(volume)
         return await archives.store(self._tree, self._ledger, volume, at)
 
-    async def retain(self, volume: str) -> None:
-        """Note that the PersistentVolume is gone and that the directory was to stay."""
+    async def retain(self, volume: str, at: datetime) -> None:
+        """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
         await self._recorded_path(volume)
-        await self._move(volume, "retained")
+        record = self._ledger.records[volume]
+        await self.amend(volume, structs.replace(record, retained=record.retained or layout.since(at)))
 
     async def _recorded_path(self, volume: str) -> Path:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""
@@ -406,9 +400,8 @@ class LedgeredExport:
 
     async def forget(self, volume: str) -> None:
         """Remove the volume's record; last step of a reclaim."""
-        state = self._ledger.state(volume)
-        if state != "volumes":
-            await self._remove(layout.of(state, volume))
+        if volume in self._ledger.pending:
+            await self._remove(layout.of("pending", volume))
         await self._remove(layout.of("volumes", volume))
         self._ledger.remove(volume)
 
@@ -435,7 +428,7 @@ class LedgeredExport:
 
     async def sign(self, cluster: str, at: datetime) -> None:
         """Leave word that a provisioner of that cluster is at work on this export."""
-        await self._replace((*layout.CLUSTERS, cluster), at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        await self._replace((*layout.CLUSTERS, cluster), layout.since(at))
 
     async def clusters(self) -> Mapping[str, str]:
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""

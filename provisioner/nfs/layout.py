@@ -3,7 +3,6 @@
     .provisioner/export              -> the export's id
     .provisioner/pending/<volume>    -> a record whose PersistentVolume has not been made yet
     .provisioner/volumes/<volume>    -> a record whose PersistentVolume has been made
-    .provisioner/retained/<volume>   -> a record whose PersistentVolume is gone, and whose directory was to stay
     .provisioner/archives/<archive>  -> the record of the archive of that name at the export's root
     .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
     .provisioner/trash/<volume>.<time>  a directory on its way out
@@ -21,7 +20,7 @@ from provisioner.core.locations import Path
 from provisioner.core.paths import LEDGER
 from provisioner.ports import Access
 
-State = Literal["pending", "volumes", "retained"]
+State = Literal["pending", "volumes"]
 """How far a volume is, which is the directory that its record is in."""
 STATES: tuple[State, ...] = get_args(State)
 
@@ -42,6 +41,11 @@ def of(state: State, volume: str) -> Path:
 def directories() -> list[Path]:
     """All directories of a ledger, in the order in which they are made."""
     return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]
+
+
+def since(at: datetime) -> str:
+    """A time within a record: UTC, RFC 3339, whole seconds."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def stamp(at: datetime) -> str:

@@ -25,7 +25,6 @@ class Ledger:
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
         self._pending: set[str] = set()
-        self._retained: set[str] = set()
         self._unreadable: set[str] = set()
         self._paths = PathIndex()
         self._archives: dict[str, ArchiveRecord] = {}
@@ -42,11 +41,6 @@ class Ledger:
         return self._pending
 
     @property
-    def retained(self) -> Set[str]:
-        """Those whose PersistentVolume is gone, and whose directory was to stay."""
-        return self._retained
-
-    @property
     def unreadable(self) -> Set[str]:
         """Names whose targets are no records that we know."""
         return self._unreadable
@@ -58,7 +52,7 @@ class Ledger:
 
     def state(self, volume: str) -> State:
         """How far a volume that has a record is."""
-        return "pending" if volume in self._pending else "retained" if volume in self._retained else "volumes"
+        return "pending" if volume in self._pending else "volumes"
 
     # ------------------------------------------------------------------------------------------- volumes
 
@@ -77,23 +71,19 @@ class Ledger:
             self._paths.remove(known.path, volume)
         self._records[volume] = _lean(record)
         self._paths.add(record.path, volume)
-        if state != "pending":
-            self.move(volume, state)
+        if state == "volumes":
+            self.settle(volume)
         elif known is None:
             self._pending.add(volume)
 
-    def move(self, volume: str, state: State) -> None:
-        """The volume has come further."""
+    def settle(self, volume: str) -> None:
+        """The volume's PersistentVolume exists."""
         self._pending.discard(volume)
-        self._retained.discard(volume)
-        if state == "retained" and volume in self._records:
-            self._retained.add(volume)
 
     def remove(self, volume: str) -> None:
         """Take a record out; one that is not in it is none."""
         record = self._records.pop(volume, None)
         self._pending.discard(volume)
-        self._retained.discard(volume)
         if record is not None:
             self._paths.remove(record.path, volume)
 

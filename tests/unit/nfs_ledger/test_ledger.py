@@ -43,7 +43,7 @@ def test_settled_stays_settled() -> None:
 def test_settle() -> None:
     """Once its volume exists a record is pending no longer, whichever way the ledger hears of it."""
     made = ledger(pending={"v1": samples.record("a"), "v2": samples.record("b")})
-    made.move("v1", "volumes")
+    made.settle("v1")
     made.enter("v2", samples.record("b"), "volumes")
     assert not made.pending
     assert set(made.records) == {"v1", "v2"}
@@ -107,7 +107,7 @@ def test_adoptable_again(own: str) -> None:
     assert ledger(settled={"pvc-5": record}, pending={own: record}).adoptable(record) == "pvc-5"
 
 
-Change = Literal["pending", "volumes", "retained", "settle", "retain", "remove"]
+Change = Literal["pending", "volumes", "settle", "remove"]
 CHANGES = st.lists(
     st.tuples(
         st.sampled_from(get_args(Change)),
@@ -124,16 +124,13 @@ def test_records_and_paths_agree(changes: list[tuple[Change, str, str]]) -> None
     made = Ledger()
     for change, volume, directory in changes:
         match change:
-            case "pending" | "volumes" | "retained":
+            case "pending" | "volumes":
                 made.enter(volume, samples.record(directory), change)
             case "settle":
-                made.move(volume, "volumes")
-            case "retain":
-                made.move(volume, "retained")
+                made.settle(volume)
             case "remove":
                 made.remove(volume)
     directories = {record.directory for record in made.records.values()}
-    assert made.pending | made.retained <= made.records.keys()
-    assert not made.pending & made.retained
+    assert made.pending <= made.records.keys()
     assert (made.touching(("a",)) is None) == directories.isdisjoint({"a", "a/b"})
     assert (made.touching(("b",)) is None) == ("b" not in directories)
