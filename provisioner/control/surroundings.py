@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from provisioner.control.exports import ExportWatch
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.store import Store
+from provisioner.core import times
 from provisioner.ports import Clock, Cluster, Exports
 from provisioner.telemetry.metrics import Metrics
 
@@ -28,4 +29,4 @@ class Surroundings:
 
     def stamp(self) -> str:
         """The wall clock as records and conditions carry it: UTC, RFC 3339, whole seconds."""
-        return self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return times.text(self.clock.now())

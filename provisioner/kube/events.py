@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from provisioner.core import times
 from provisioner.ports import Event
 
 MESSAGE_LIMIT = 1024
@@ -53,4 +54,4 @@ def repetition(*, count: int, seen: datetime) -> dict[str, object]:
 
 def _time(at: datetime) -> str:
     """`metav1.Time`: RFC 3339, UTC, whole seconds."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return times.text(at.astimezone(UTC))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
+from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
 from provisioner.core.paths import archive_name
@@ -56,8 +57,8 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
 
 async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:
     """Write the record of an archive under a name that nothing has."""
-    was, stamp = ledger.records[volume], layout.stamp(at)
-    record = ArchiveRecord(volume, layout.since(at), was)
+    was, stamp = ledger.records[volume], times.file_stamp(at)
+    record = ArchiveRecord(volume, times.text(at), was)
     for attempt in range(_TRIES):
         name = archive_name(was.path, stamp if attempt == 0 else f"{stamp}-{attempt}")
         if not await _is_free(tree, name):
@@ -70,7 +71,7 @@ async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str
 
 
 def _no_name(path: Path, at: datetime) -> ExportError:
-    return ExportError(Cause.OTHER, f"{_TRIES} archives of {path[-1]!r} bear the time {layout.stamp(at)}")
+    return ExportError(Cause.OTHER, f"{_TRIES} archives of {path[-1]!r} bear the time {times.file_stamp(at)}")
 
 
 async def _is_free(tree: Tree, name: str) -> bool:
@@ -114,7 +115,7 @@ async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool
             ledger.enter_archive(archive, live)
         return False
     with suppress(PathMissing):
-        await tree.rename((archive,), (*layout.TRASH, f"{known.volume}.{layout.stamp(at)}"))
+        await tree.rename((archive,), (*layout.TRASH, f"{known.volume}.{times.file_stamp(at)}"))
     await drop(tree, ledger, archive)
     return True
 

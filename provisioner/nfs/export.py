@@ -15,6 +15,7 @@ from datetime import datetime
 
 from msgspec import structs
 
+from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER
@@ -371,7 +372,7 @@ class LedgeredExport:
         """Move the volume's directory into the trash; done already is success."""
         path = await self._recorded_path(volume)
         with suppress(PathMissing):
-            await self._tree.rename(path, (*layout.TRASH, f"{volume}.{layout.stamp(at)}"))
+            await self._tree.rename(path, (*layout.TRASH, f"{volume}.{times.file_stamp(at)}"))
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""
@@ -382,7 +383,7 @@ class LedgeredExport:
         """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
         await self._recorded_path(volume)
         record = self._ledger.records[volume]
-        await self.amend(volume, structs.replace(record, retained=record.retained or layout.since(at)))
+        await self.amend(volume, structs.replace(record, retained=record.retained or times.text(at)))
 
     async def _recorded_path(self, volume: str) -> Path:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""
@@ -428,7 +429,7 @@ class LedgeredExport:
 
     async def sign(self, cluster: str, at: datetime) -> None:
         """Leave word that a provisioner of that cluster is at work on this export."""
-        await self._replace((*layout.CLUSTERS, cluster), layout.since(at))
+        await self._replace((*layout.CLUSTERS, cluster), times.text(at))
 
     async def clusters(self) -> Mapping[str, str]:
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""

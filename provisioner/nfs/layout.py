@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal, get_args
 
 from provisioner.core.locations import Path
@@ -41,13 +40,3 @@ def of(state: State, volume: str) -> Path:
 def directories() -> list[Path]:
     """All directories of a ledger, in the order in which they are made."""
     return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]
-
-
-def since(at: datetime) -> str:
-    """A time within a record: UTC, RFC 3339, whole seconds."""
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def stamp(at: datetime) -> str:
-    """A time within a file name: `20261123T161512.123456Z`, unique enough, and sorted as time is."""
-    return at.strftime("%Y%m%dT%H%M%S.%fZ")

@@ -301,7 +301,7 @@ REFUSED = {
     "free": ({"minFree": "much"}, ["minFree"]),
     "free share": ({"minFree": "101%"}, ["minFree"]),
     "overcommit": ({"overcommit": "150%"}, ["overcommit"]),
-    "retention": ({"archiveRetention": "30d"}, ["archiveRetention", "not yet supported"]),
+    "retention": ({"archiveRetention": "a month"}, ["archiveRetention", "30d"]),
     "server alone": ({"server": "nas.test"}, ["server", "share"]),
     "share alone": ({"share": "/exports"}, ["server", "share"]),
     "relative share": ({"server": "nas.test", "share": "exports"}, ["share", "begin with /"]),

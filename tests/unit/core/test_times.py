@@ -1,0 +1,33 @@
+"""core.times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core import times
+
+MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1), timezones=st.just(UTC))
+
+
+@given(MOMENTS)
+def test_round_trip(at: datetime) -> None:
+    """A time is read back as it was written, to the second."""
+    assert times.parse(times.text(at)) == at.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    "written", ["", "yesterday", "2026-01-01", "2026-01-01T00:00:00+01:00", "2026-13-01T00:00:00Z"]
+)
+def test_no_time(written: str) -> None:
+    """What is not written as we write it is no time."""
+    assert times.parse(written) is None
+
+
+@given(MOMENTS, MOMENTS)
+def test_file_stamps_sort_as_time_does(one: datetime, other: datetime) -> None:
+    """Names that end in a time are in its order, and differ where it does."""
+    assert (one < other) == (times.file_stamp(one) < times.file_stamp(other))
