@@ -19,6 +19,7 @@ from provisioner.control.reflector import reflect
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.term import Term
+from provisioner.core import times
 from provisioner.core.quantities import parse_bytes
 from provisioner.exports import served
 from provisioner.kube.cluster import open_cluster
@@ -65,7 +66,7 @@ async def run(settings: Settings) -> None:
             clock=clock,
         )
         term = Term(around, workers=settings.workers)
-        _sample(metrics, store, settings.provisioner, term.queue_depths)
+        _sample(metrics, store, settings.provisioner, term.queue_depths, clock)
         async with endpoint.serve(
             settings.listen_host,
             settings.listen_port,
@@ -134,7 +135,7 @@ async def _unready(store: Store, watch: ExportWatch, cluster: Cluster) -> Mappin
     return missing
 
 
-def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Callable[[], Sample]) -> None:
+def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Callable[[], Sample], clock: Clock) -> None:
     """Have the gauges that count what is in memory read at each scrape."""
 
     def volumes() -> Sample:
@@ -148,6 +149,17 @@ def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Call
                 total[(volume.spec.storage_class_name,)] += parse_bytes(volume.capacity)
         return dict(total)
 
+    def waiting() -> Sample:
+        oldest: dict[tuple[str, ...], str] = {}
+        for claim in store.claims.values():
+            name, made = claim.class_name, claim.metadata.creation_timestamp
+            # Of classes that exist, for a tenant may write any name.
+            if claim.is_for(provisioner) and not claim.spec.volume_name and name in store.classes:
+                oldest[name,] = min(oldest.get((name,), made), made)
+        times_made = {label: times.parse(made) for label, made in oldest.items()}
+        return {label: (clock.now() - at).total_seconds() for label, at in times_made.items() if at is not None}
+
+    metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), waiting)
     metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
     metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
     metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)

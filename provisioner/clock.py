@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 class SystemClock:
     """Driver of the port `Clock`."""
 
+    def __init__(self) -> None:
+        self._began = datetime.now(UTC)
+        self._began_s = time.monotonic()
+
     def now(self) -> datetime:
         """The wall clock, UTC, aware."""
         return datetime.now(UTC)
+
+    def steady(self) -> datetime:
+        """The wall clock when this was made, and the seconds since."""
+        return self._began + timedelta(seconds=time.monotonic() - self._began_s)
 
     def monotonic(self) -> float:
         """Seconds that only grow."""

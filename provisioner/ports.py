@@ -8,7 +8,7 @@ Each driver of a port, fakes among them, passes that port's contract suite in te
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
@@ -20,7 +20,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access as Access
-from provisioner.core.paths import LEDGER
+from provisioner.core.paths import LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record
 
 # ---------------------------------------------------------------------------------------------------- the API server
@@ -181,6 +181,13 @@ class Cluster(Protocol):
         """Raise ClusterError unless the API server says that it is ready."""
         ...
 
+    def server_time(self) -> datetime | None:
+        """The API server's own clock by the latest answer that came promptly, and the seconds since; UTC, aware.
+
+        It may be behind by the second that the answer was cut to and the time that it took. None before the first.
+        """
+        ...
+
 
 # ---------------------------------------------------------------------------------------------------- exports
 
@@ -298,6 +305,15 @@ class Space:
     free_inodes: int = 0
 
 
+GoOn = Callable[[int], bool]
+"""Told how many entries went since it was told last, every few seconds at least; says whether to go on."""
+
+
+def to_the_end(_removed: int) -> bool:
+    """Go on."""
+    return True
+
+
 class Tree(Protocol):
     """The directory tree of one export. No call follows a symbolic link, in any component, at any time.
 
@@ -374,11 +390,12 @@ class Tree(Protocol):
         """Whether a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
         ...
 
-    async def remove_tree(self, path: Path) -> int:
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
         """Remove a directory with all that is in it and return how many entries went; a missing one is 0.
 
         May take long and has no limit as a whole, each step has; memory does not grow with the directory. Directories
-        without write permission are opened up first.
+        without write permission are opened up first. What is refused stays, all else goes, and the first refusal is
+        raised. Where `go_on` says no, it ends early, and a further call removes the rest.
         """
         ...
 
@@ -485,16 +502,35 @@ class Export(Protocol):
         """
         ...
 
-    async def take_over(self, volume: str, record: Record) -> None:
-        """Enter a volume that another provisioner made, directory and PersistentVolume. Raises PathTaken."""
+    async def take_over(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Enter volumes that another provisioner made; nothing but the ledger is touched.
+
+        Returns, by volume, why for those that were not entered: somebody else has the directory, or one above or below.
+        """
         ...
 
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record of the same directory in the place of the volume's, in one step."""
         ...
 
+    async def reread(self, volume: str) -> Record | None:
+        """The volume's record as the export itself has it now, and `records` from then on; None where it has none."""
+        ...
+
     async def is_gone(self, volume: str) -> bool:
         """Whether the directory in a volume's record does not exist."""
+        ...
+
+    async def is_left(self, volume: str) -> bool:
+        """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""
+        ...
+
+    async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
+        """Directories that hold something and are neither known, nor on the way to a known one; at most so many.
+
+        The ledger, archives, and what servers put into a root themselves are none. One call for each directory on the
+        way to a known one, and one for each stray.
+        """
         ...
 
     async def discard(self, volume: str, at: datetime) -> None:
@@ -524,6 +560,13 @@ class Export(Protocol):
         """
         ...
 
+    async def end_archive(self, archive: str) -> bool:
+        """End the record of an archive whose directory is gone.
+
+        False, and nothing is touched, while its volume has a record or a claim waits for it.
+        """
+        ...
+
     async def amend_archive(self, archive: str, record: ArchiveRecord) -> None:
         """Put a record in the place of the archive's, in one step."""
         ...
@@ -540,8 +583,8 @@ class Export(Protocol):
         """The names in the trash."""
         ...
 
-    async def purge(self, name: str) -> int:
-        """Remove one directory in the trash for good; returns how many entries went."""
+    async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
+        """Remove one directory in the trash for good, as Tree.remove_tree does; returns how many entries went."""
         ...
 
     async def close(self) -> None:
@@ -584,6 +627,10 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The wall clock, UTC, aware. It may jump: for names and records only."""
+        ...
+
+    def steady(self) -> datetime:
+        """The wall clock at the process's start, and the seconds since: it may be wrong, and never jumps."""
         ...
 
     def monotonic(self) -> float:

@@ -6,12 +6,13 @@ No command makes a ledger: an export on which no provisioner has ever made a vol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from provisioner.core import mount_options
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 from provisioner.core.parameters import parse
 from provisioner.exports import served
@@ -25,50 +26,70 @@ _OPENING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """The cluster, our classes in it, the exports that have a ledger, and why others could not be looked at."""
+class Ledgers:
+    """The exports that have a ledger, and why others could not be looked at."""
 
-    cluster: Cluster
-    cluster_id: str
-    classes: Sequence[StorageClass]
     exports: Sequence[Export]
     unseen: Mapping[str, ExportError]
     """By the export's name; one without a ledger is none of them."""
     served: Exports
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey(Ledgers):
+    """The ledgers, the cluster, and our classes in it."""
+
+    cluster: Cluster
+    cluster_id: str
+    classes: Sequence[StorageClass]
+
+
 @asynccontextmanager
 async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
     """Open all exports that the settings or the cluster's classes name. Raises ClusterError, InvalidSettings."""
-    exports = served(settings)
     async with open_cluster(settings.kubeconfig, provisioner=settings.provisioner, identity=identity()) as cluster:
         classes = [
             item
             async for item in everything(cluster, "classes")
             if isinstance(item, StorageClass) and item.provisioner == settings.provisioner
         ]
-        refused = {}
-        for each in sorted(classes, key=lambda each: each.name):
-            try:
-                _name_export(each, exports)
-            except (InvalidSettings, ExportError) as exc:
-                refused[f"of StorageClass {each.name}"] = (
-                    exc if isinstance(exc, ExportError) else ExportError(Cause.OTHER, str(exc), hint=str(exc))
-                )
-        try:
-            known = list(exports)
-            opened = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
-            unseen = {export.name: error for export, error in opened.items() if error is not None}
+        cluster_id = await cluster.identity()
+        async with opened(settings, classes) as ledgers:
             yield Survey(
                 cluster=cluster,
-                cluster_id=await cluster.identity(),
+                cluster_id=cluster_id,
                 classes=classes,
-                exports=[export for export, error in opened.items() if error is None],
-                unseen=refused | {name: error for name, error in unseen.items() if error.cause is not Cause.NO_LEDGER},
-                served=exports,
+                exports=ledgers.exports,
+                unseen=ledgers.unseen,
+                served=ledgers.served,
             )
-        finally:
-            await asyncio.gather(*(export.close() for export in exports))
+
+
+@asynccontextmanager
+async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
+    """Open all exports that the settings or these classes name, which takes no cluster. Raises InvalidSettings."""
+    exports = served(settings)
+    refused = {}
+    for each in sorted(classes, key=lambda each: each.name):
+        try:
+            _name_export(each, exports)
+        except (InvalidSettings, ExportError) as exc:
+            refused[f"of StorageClass {each.name}"] = (
+                exc if isinstance(exc, ExportError) else ExportError(Cause.OTHER, str(exc), hint=str(exc))
+            )
+    for location in {setting.location for setting in settings.exports} - {export.location for export in exports}:
+        exports.at(location, MountOptions())  # no class says how it is reached
+    known = list(exports)
+    try:
+        outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
+        unseen = {export.name: error for export, error in outcome.items() if error is not None}
+        yield Ledgers(
+            exports=[export for export, error in outcome.items() if error is None],
+            unseen=refused | {name: error for name, error in unseen.items() if error.cause is not Cause.NO_LEDGER},
+            served=exports,
+        )
+    finally:
+        await asyncio.gather(*(export.close() for export in exports))
 
 
 def _name_export(storage_class: StorageClass, exports: Exports) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from testbed import helm
 from testbed.binaries import BinariesMissing, Progress, locate
 from testbed.cluster import ControlPlane
 from testbed.fuse import install_bindfs
@@ -16,6 +17,7 @@ from testbed.ganesha import GaneshaMissing, install_ganesha
 from testbed.packages import NotInstalled
 from testbed.processes import ServerFailed
 from testbed.vm import VmMissing, install_vm
+from testbed.wrong_clock import install_libfaketime
 
 QUIET_IN_LOGS_S = 30.0
 
@@ -28,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "build":
             print(locate(progress=_to_terminal()))
+            locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=_to_terminal())
         elif options.command == "install":
             install_bindfs(_to_terminal())
+            install_libfaketime(_to_terminal())
             install_ganesha(_to_terminal())
             _install_vm()
         else:
@@ -48,8 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run a control plane until Ctrl-C (the default)")
     up.add_argument("--directory", type=Path, help="keep its data and logs here; by default they are wiped")
     up.add_argument("--scheduler", action="store_true", help="run kube-scheduler too")
-    commands.add_parser("build", help="fetch or build the control plane's binaries; prints their directory")
-    commands.add_parser("install", help="install NFS-Ganesha, bindfs and a virtual machine unless they are there")
+    commands.add_parser("build", help="build the control plane's binaries, whose directory it prints, and Helm")
+    commands.add_parser(
+        "install", help="install NFS-Ganesha, bindfs, libfaketime and a virtual machine unless they are there"
+    )
     parser.set_defaults(command="up", directory=None, scheduler=False)
     return parser
 

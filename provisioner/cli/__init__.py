@@ -7,8 +7,12 @@ import sys
 import click
 
 from provisioner import __version__
+from provisioner.cli.archives import archives
 from provisioner.cli.check import check
 from provisioner.cli.demo import demo
+from provisioner.cli.orphans import orphans
+from provisioner.cli.recover import recover
+from provisioner.cli.restore import restore
 from provisioner.cli.run import run
 from provisioner.cli.volumes import volumes
 from provisioner.core.errors import InvalidSettings
@@ -27,6 +31,10 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(check)
 cli.add_command(volumes)
+cli.add_command(orphans)
+cli.add_command(archives)
+cli.add_command(restore)
+cli.add_command(recover)
 cli.add_command(demo)
 
 

@@ -8,8 +8,9 @@ from provisioner.control.expand import expand
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.surroundings import Surroundings
+from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import claims, expansion, mount_options, names, quantities
+from provisioner.core import archives, claims, expansion, mount_options, names, quantities
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -41,11 +42,12 @@ _WAIT = Backoff(first_s=1.0, limit_s=60.0)
 class ClaimController:
     """Reconciles claims, by uid, one at a time each."""
 
-    def __init__(self, around: Surroundings, queue: WorkQueue, lanes: Lanes) -> None:
+    def __init__(self, around: Surroundings, queue: WorkQueue, lanes: Lanes, turns: Turns) -> None:
         self._around = around
         self._store = around.store
         self._queue = queue
         self._lanes = lanes
+        self._turns = turns
         self._seen_s: dict[str, float] = {}
         """When a claim that is still without a volume was first worked on."""
         self._on_a_path: set[str] = set()
@@ -98,6 +100,10 @@ class ClaimController:
 
     async def reconcile(self, uid: str) -> Backoff | None:
         """Bring one claim, there or gone, to where it should be."""
+        with self._turns.take(names.volume_name(uid)) as ours:
+            return await self._reconcile(uid) if ours else LATER
+
+    async def _reconcile(self, uid: str) -> Backoff | None:
         claim = self._store.claims.get(uid)
         volume = self._store.volumes.get(names.volume_name(uid))
         if claim is None:
@@ -110,7 +116,8 @@ class ClaimController:
             case Ignore():
                 self._seen_s.pop(uid, None)
                 again = await self._finish(names.volume_name(uid))
-                return await expand(claim, self._around) if claim.status.phase == "Bound" else again
+                expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
+                return again or expanded
             case Wait(why):
                 log.debug("claim_waits", claim=claim.key, why=why)
                 return _WAIT
@@ -159,7 +166,9 @@ class ClaimController:
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
             return self._failed(plan, str(exc), exc, FAILED)
-        except (AlreadyThere, ArchiveUnusable) as exc:
+        except ArchiveUnusable as exc:
+            return self._failed(plan, self._with_place(str(exc), plan), exc, REFUSED)
+        except AlreadyThere as exc:
             return self._failed(plan, str(exc), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
@@ -175,12 +184,23 @@ class ClaimController:
         self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
         return again
 
+    def _with_place(self, message: str, plan: Provision) -> str:
+        """The message, and where the archive is if the claim may have it there."""
+        archive = plan.record.archive
+        for export in self._around.exports:
+            record = export.archived.get(archive)
+            if export.location != plan.export and record and archives.not_for(archive, record, plan.record) is None:
+                return f"{message}; it is on export {export.name}: take a class of that one"
+        return message
+
     async def _provision(self, plan: Provision, export: Export) -> Backoff | None:
         """Record, directory, volume, settled record: in this order, each step repeatable."""
         claim = plan.claim
-        settled = plan.volume in export.records and plan.volume not in export.pending
-        if settled and await self._around.cluster.get_volume(plan.volume) is not None:
-            return None  # made a moment ago, and the cache does not know yet
+        known = export.records.get(plan.volume)
+        # Settled, or begun with other data: made a moment ago, perhaps, and the cache does not know yet.
+        doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
+        if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
+            return await self._finish(plan.volume)
         refusal = self._space_conflict(plan, export)
         if refusal is not None:
             return self._refuse(claim, refusal)
@@ -277,9 +297,9 @@ class ClaimController:
         took_s = around.clock.monotonic() - began_s
         around.metrics.provisioned.labels(*labels).inc()
         around.metrics.provision_s.labels(*labels).observe(took_s)
-        around.recorder.claim(
-            claim, "Normal", names.PROVISIONING_SUCCEEDED, f"Successfully provisioned volume {plan.volume}"
-        )
+        source = f" from archive {record.archive}" if record.archive else ""
+        text = f"Successfully provisioned volume {plan.volume}{source}"
+        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, text)
         log.info(
             "volume_provisioned",
             claim=claim.key,

@@ -1,18 +1,20 @@
-"""Carries out the expansion of a bound volume, step by step, as core.expansion decides."""
+"""Carries out the expansion of a bound volume, step by step, as core.expansion decides; the ledger is told as well."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
 import structlog
+from msgspec import structs
 
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import expansion, names
 from provisioner.core.backoff import Backoff
-from provisioner.core.expansion import Expansion
+from provisioner.core.errors import InvalidRecord
+from provisioner.core.expansion import Expansion, outgrown
 from provisioner.core.objects import Claim, Volume
-from provisioner.ports import ApiUnavailable, ClusterError, Conflict, NotFound, Rejected
+from provisioner.ports import ApiUnavailable, ClusterError, Conflict, Export, ExportError, NotFound, Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,7 @@ async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
         return FAILED
     recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
     log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
+    await _note_now(volume, plan.size, around)
     return None
 
 
@@ -58,3 +61,43 @@ async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, around: Surr
 
 def _at(patch: dict[str, object], version: str) -> dict[str, object]:
     return {**patch, "metadata": {"resourceVersion": version}}
+
+
+# --------------------------------------------------------------------------------------------------- the ledger's copy
+
+
+async def note_sizes(export: Export, around: Surroundings) -> None:
+    """Have the ledger of an export know how large its volumes are: `recover` makes them as large as it says.
+
+    The sweep does this, for expansions that met an export that was down, or a crash. Raises ExportError.
+    """
+    for name, record in list(export.records.items()):
+        volume = around.store.volumes.get(name)
+        if volume is not None and volume.is_by(around.provisioner) and outgrown(record.capacity, volume.capacity):
+            await _note(name, volume.capacity, export, around)
+
+
+async def _note_now(volume: Volume, size: str, around: Surroundings) -> None:
+    """Last, and no more than a try: the expansion is done, and must not wait for an export that is down."""
+    located = around.exports.of(volume)
+    if located is None:
+        return
+    export, _ = located
+    around.watch.add(export, named=False)
+    try:
+        await around.watch.usable(export)
+        async with around.watch.answering(export):
+            await _note(volume.name, size, export, around)
+    except ExportError as exc:
+        log.info("size_not_recorded", volume=volume.name, size=size, error=str(exc), hint="the sweep does it later")
+
+
+async def _note(volume: str, size: str, export: Export, around: Surroundings) -> None:
+    """By the record as it is now: what we remember may be older than a recovery, which must not be undone."""
+    live = await export.reread(volume)
+    if live is None or live.cluster != around.cluster_id or not outgrown(live.capacity, size):
+        return
+    try:
+        await export.amend(volume, structs.replace(live, capacity=size))
+    except InvalidRecord as exc:
+        log.warning("size_not_recorded", volume=volume, size=size, error=str(exc))

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from provisioner.core import names
-from provisioner.core.objects import Claim, Metadata, Volume
+from provisioner.core.objects import Claim, CsiSource, Metadata, Volume
 
-_VOLUME_KEYS = (names.PROVISIONED_BY, names.ON_DELETE, names.DIRECTORY, names.EXPORT_ID)
+_VOLUME_KEYS = (names.PROVISIONED_BY, *names.MARKS)
 _CLAIM_KEYS = (*names.PROVISIONER_ANNOTATIONS, names.CLASS_ANNOTATION)
 _DISTINCT = (names.DIRECTORY,)
 """Annotations whose values do not repeat."""
@@ -32,7 +32,7 @@ class Slimmer:
     def volume(self, volume: Volume) -> Volume:
         """A volume as the rules of core.volumes and the index of paths read it."""
         spec = volume.spec
-        reference, source = spec.claim_ref, spec.nfs
+        reference, source, driven = spec.claim_ref, spec.nfs, spec.csi
         replace = msgspec.structs.replace
         return replace(
             volume,
@@ -40,8 +40,10 @@ class Slimmer:
             spec=replace(
                 spec,
                 capacity=self._mapping(spec.capacity),
+                access_modes=self._one(spec.access_modes, spec.access_modes),
                 claim_ref=reference and replace(reference, namespace=sys.intern(reference.namespace)),
                 nfs=source and replace(source, server=sys.intern(source.server)),
+                csi=driven and replace(driven, volume_attributes=_where(driven)),
                 mount_options=self._one(spec.mount_options, spec.mount_options),
                 persistent_volume_reclaim_policy=sys.intern(spec.persistent_volume_reclaim_policy),
                 storage_class_name=sys.intern(spec.storage_class_name),
@@ -95,3 +97,8 @@ class Slimmer:
         """One part for all that are equal; nobody changes what is in the store."""
         kept: T = self._parts.setdefault((type(part), key), part)
         return kept
+
+
+def _where(driven: CsiSource) -> dict[str, str]:
+    """Of what a volume of csi-driver-nfs says of itself, that which tells its directory."""
+    return {key: value for key, value in driven.volume_attributes.items() if key.lower() in names.CSI_PLACE}

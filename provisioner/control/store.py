@@ -1,4 +1,4 @@
-"""What the reflectors know of the cluster: our claims, NFS volumes, classes, and who has which directory."""
+"""What the reflectors know of the cluster: our claims, volumes on NFS, classes, and who has which directory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from provisioner.control.slim import Slimmer
+from provisioner.core import names
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.paths import PathIndex
@@ -20,7 +21,7 @@ Listener = Callable[[Kind, AnyItem | None, AnyItem | None], None]
 class Store:
     """A cache that is read-only to all but the reflectors; a replica that waits keeps it warm.
 
-    Of claims only those that the cluster handed to us are kept, of volumes only those of NFS.
+    Of claims only those that the cluster handed to us are kept, of volumes only those of NFS and of csi-driver-nfs.
     """
 
     def __init__(self, provisioner: str) -> None:
@@ -91,8 +92,8 @@ class Store:
     def on_export(self, export: Location) -> Iterator[Volume]:
         """The volumes whose directories lie below an export's root."""
         for volume in self.volumes.values():
-            nfs = volume.spec.nfs
-            if nfs is not None and export.relative(nfs.server, nfs.path):
+            source = volume.source
+            if source is not None and export.relative(source.server, source.path):
                 yield volume
 
     def _key(self, kind: Kind, item: AnyItem) -> str:
@@ -100,8 +101,8 @@ class Store:
 
     def _wanted(self, item: AnyItem) -> bool:
         if isinstance(item, Claim):
-            return item.is_for(self._provisioner)
-        return not isinstance(item, Volume) or item.spec.nfs is not None
+            return item.is_for(self._provisioner) or _was_matched(item)
+        return not isinstance(item, Volume) or item.source is not None
 
     def _put(self, kind: Kind, key: str, item: AnyItem | None) -> None:
         cache: dict[str, AnyItem] = self._by_kind[kind]
@@ -123,14 +124,21 @@ class Store:
 
     def _index(self, before: Volume | None, after: Volume | None) -> None:
         # A volume's source never changes, but a volume of one name may follow another one.
-        if before is not None and after is not None and before.spec.nfs == after.spec.nfs:
+        if before is not None and after is not None and before.source == after.source:
             return
         for volume, enter in ((before, False), (after, True)):
-            if volume is None or volume.spec.nfs is None:
+            source = volume.source if volume is not None else None
+            if volume is None or source is None:
                 continue
-            index = self._paths.setdefault(normal_server(volume.spec.nfs.server), PathIndex())
+            index = self._paths.setdefault(normal_server(source.server), PathIndex())
             change = index.add if enter else index.remove
-            change(_components(volume.spec.nfs.path), volume.name)
+            change(_components(source.path), volume.name)
+
+
+def _was_matched(claim: Claim) -> bool:
+    """Whether no provisioner was asked: its volume was there, as one that was recovered is, and may be of ours."""
+    asked = any(key in claim.metadata.annotations for key in names.PROVISIONER_ANNOTATIONS)
+    return bool(claim.spec.volume_name) and not asked
 
 
 def _components(path: str) -> Path:

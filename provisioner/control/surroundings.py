@@ -8,6 +8,7 @@ from provisioner.control.exports import ExportWatch
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.store import Store
 from provisioner.core import times
+from provisioner.core.archives import Moment
 from provisioner.ports import Clock, Cluster, Exports
 from provisioner.telemetry.metrics import Metrics
 
@@ -30,3 +31,7 @@ class Surroundings:
     def stamp(self) -> str:
         """The wall clock as records and conditions carry it: UTC, RFC 3339, whole seconds."""
         return times.text(self.clock.now())
+
+    def moment(self) -> Moment:
+        """What all clocks say now, for what one alone is not trusted with."""
+        return Moment(wall=self.clock.now(), steady=self.clock.steady(), server=self.cluster.server_time())

@@ -13,6 +13,8 @@ from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.sweep import Sweep
+from provisioner.control.takeover import Takeover
+from provisioner.control.turns import Turns
 from provisioner.control.volumes import VolumeController
 from provisioner.control.workers import work
 from provisioner.ports import ClusterError
@@ -78,18 +80,26 @@ class Term:
     async def _work(self, around: Surroundings, stopping: asyncio.Event) -> None:
         claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
         claim_lanes, volume_lanes = (Lanes(self._workers, queue.add) for queue in (claim_queue, volume_queue))
-        claims = ClaimController(around, claim_queue, claim_lanes)
+        turns = Turns()
+        claims = ClaimController(around, claim_queue, claim_lanes, turns)
         sweep = Sweep(around, revisit=claim_queue.add, freed=claims.path_freed)
+        takeover = Takeover(around, entered=volume_queue.add)
         volumes = VolumeController(
-            around, volume_queue, volume_lanes, freed=claims.path_freed, discarded=sweep.discarded
+            around,
+            volume_queue,
+            volume_lanes,
+            turns,
+            freed=claims.path_freed,
+            discarded=sweep.discarded,
+            take_over=takeover.enter,
         )
         with ExitStack() as stack:
-            for ready in (sweep.export_ready, claims.export_ready, volumes.export_ready):
+            for ready in (sweep.export_ready, claims.export_ready, volumes.export_ready, takeover.export_ready):
                 stack.enter_context(around.watch.listening(ready))
-            for changed in (claims.changed, volumes.changed):
+            for changed in (claims.changed, volumes.changed, takeover.changed):
                 stack.enter_context(around.store.listening(changed))
             async with asyncio.TaskGroup() as group:
-                background = group.create_task(sweep.run())
+                background = [group.create_task(part.run()) for part in (sweep, takeover)]
                 workers = [
                     group.create_task(work(claim_queue, claim_lanes, claims.reconcile, workers=self._workers)),
                     group.create_task(work(volume_queue, volume_lanes, volumes.reconcile, workers=self._workers)),
@@ -98,7 +108,7 @@ class Term:
                 for queue in (claim_queue, volume_queue):
                     queue.shut_down()
                 _, unfinished = await asyncio.wait(workers, timeout=_FINISH_S)
-                for task in (background, *unfinished):
+                for task in (*background, *unfinished):
                     task.cancel()
         log.info("work_ended", given_up=len(unfinished))
 

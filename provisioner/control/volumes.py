@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -11,6 +11,7 @@ from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import end_record
 from provisioner.control.surroundings import Surroundings
+from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import names, volumes
 from provisioner.core.backoff import Backoff
@@ -22,6 +23,9 @@ from provisioner.ports import AnyItem, ClusterError, Conflict, Export, ExportErr
 
 log = structlog.get_logger(__name__)
 
+TakeOver = Callable[[Volume, Export, Path], Awaitable[str | None]]
+"""Makes sure that a peer's volume has a record, or says why it must not have one. Raises ExportError."""
+
 
 class VolumeController:
     """Reconciles volumes, by name, one at a time each. `freed` is told when a directory's record is gone."""
@@ -31,15 +35,19 @@ class VolumeController:
         around: Surroundings,
         queue: WorkQueue,
         lanes: Lanes,
+        turns: Turns,
         *,
         freed: Callable[[], None],
         discarded: Callable[[Export], None],
+        take_over: TakeOver,
     ) -> None:
         self._around = around
         self._queue = queue
         self._lanes = lanes
+        self._turns = turns
         self._freed = freed
         self._discarded = discarded
+        self._take_over = take_over
 
     def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         """A listener of the store: puts the volumes on the queue that a change can matter to."""
@@ -65,6 +73,10 @@ class VolumeController:
 
     async def reconcile(self, name: str) -> Backoff | None:
         """Bring one volume to where it should be."""
+        with self._turns.take(name) as ours:
+            return await self._reconcile(name) if ours else LATER
+
+    async def _reconcile(self, name: str) -> Backoff | None:
         volume = self._around.store.volumes.get(name)
         try:
             if volume is None:
@@ -76,6 +88,8 @@ class VolumeController:
                 case Finalizer(present):
                     await self._set_finalizer(volume, present=present)
                     return None
+                case Deny(message):
+                    return self._deny(volume, message)
                 case Reclaim():
                     return await self._reclaim(volume)
         except (Conflict, NotFound):
@@ -101,7 +115,7 @@ class VolumeController:
     async def _reclaim(self, volume: Volume) -> Backoff | None:
         located = self._around.exports.of(volume)
         if located is None:
-            return self._deny(volume, "it lies on no export that this provisioner serves; nothing is touched")
+            return self._deny(volume, "it lies on no export that --export or a class of ours names; nothing is touched")
         export, path = located
         self._around.watch.add(export, named=False)
         began_s = self._around.clock.monotonic()
@@ -118,17 +132,26 @@ class VolumeController:
         volume, claim = await asyncio.gather(self._around.cluster.get_volume(cached.name), self._claim_of(cached))
         if volume is None:
             return None
-        if volume.spec.claim_ref != cached.spec.claim_ref:
-            return FAILED  # that was another claim: the watch brings which
+        if (volume.spec.claim_ref, volume.spec.nfs) != (cached.spec.claim_ref, cached.spec.nfs):
+            return FAILED  # that was another claim or directory: the watch brings which
+        refusal = await self._take_over(volume, export, path)
+        if refusal is not None:
+            return self._deny(volume, refusal)
+        holder = self._around.store.holder(export.location, path, other_than=volume.name)
         evidence = Evidence(
             volume=volume,
             claim=claim,
             export=export.name,
             export_id=export.id,
             path=path,
-            record=export.records.get(volume.name),
+            record=(record := export.records.get(volume.name)),
+            cluster=self._around.cluster_id,
+            neighbour=holder.name if holder is not None else "",
         )
-        match volumes.authorize(evidence, self._around.provisioner):
+        verdict = volumes.authorize(evidence, self._around.provisioner)
+        if isinstance(verdict, Deny) and await export.reread(volume.name) != record:
+            return FAILED  # `recover` has changed it beside us: it is judged anew
+        match verdict:
             case Leave(why):
                 log.debug("volume_left", volume=volume.name, why=why)
                 return REFUSED
@@ -149,7 +172,7 @@ class VolumeController:
             await export.discard(volume.name, around.clock.now())
             self._discarded(export)
         elif rule == "archive":
-            archive = await export.archive(volume.name, around.clock.now())
+            archive = await export.archive(volume.name, around.moment().latest)
         try:
             await around.cluster.delete_volume(volume)
             # Finalizer last: a crash before this leaves the volume visible.

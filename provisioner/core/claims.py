@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from provisioner.core import mount_options, names, quantities
+from provisioner.core import manifests, mount_options, names, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
@@ -131,6 +131,11 @@ def _data_source(view: ClaimView) -> Decision | None:
     source = view.claim.spec.data_source_ref or view.claim.spec.data_source
     if source is None:
         return None
+    if view.claim.metadata.annotations.get(names.RESTORE):
+        return Refuse(
+            f"annotation {names.RESTORE} and spec.dataSource each say where the data is to come from: make the claim"
+            " anew with one of them"
+        )
     if source.kind == "PersistentVolumeClaim" and not source.api_group:
         return Refuse("clones (dataSource of kind PersistentVolumeClaim) are not supported yet: remove spec.dataSource")
     if source.kind == "VolumeSnapshot":
@@ -209,13 +214,16 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
     if _is_leaving(holder, view.provisioner):
         # Mostly the same claim, deleted and made again under its name.
         return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
-    message = taken_message("/".join(path), holder.name, holder.spec.nfs.path if holder.spec.nfs else "")
+    message = taken_message("/".join(path), holder.name, holder.source.path if holder.source else "")
     return Refuse(message, on_a_path=True)
 
 
 def _is_leaving(volume: Volume, provisioner: str) -> bool:
-    leaving = volume.status.phase == "Released" or volume.metadata.deletion_timestamp is not None
-    return leaving and volume.is_by(provisioner) and volume.spec.persistent_volume_reclaim_policy == "Delete"
+    # A Bound one that somebody deletes stays for as long as its claim: that may be years, and must not pass in silence.
+    phase, deleted = volume.status.phase, volume.metadata.deletion_timestamp is not None
+    leaving = phase == "Released" or (deleted and phase != "Bound")
+    ours = volume.is_by(provisioner) and volume.spec.nfs is not None
+    return leaving and ours and volume.spec.persistent_volume_reclaim_policy == "Delete"
 
 
 def taken_message(directory: str, holder: str, holder_path: str) -> str:
@@ -238,40 +246,24 @@ def space_conflict(plan: Provision, *, size_bytes: int, free_bytes: int, provisi
 
 
 def volume_body(plan: Provision, *, provisioner: str, directory: Path, export_id: str) -> dict[str, object]:
-    """The PersistentVolume for a plan (kubernetes-contract, Provisioning 4).
-
-    Never `bound-by-controller`: with it the claim's deletion would undo the binding instead of releasing the volume.
-    """
+    """The PersistentVolume for a plan."""
     claim, storage_class = plan.claim, plan.storage_class
-    deletes = storage_class.reclaim_policy == "Delete"
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {
-            "name": plan.volume,
-            "annotations": {
-                names.PROVISIONED_BY: provisioner,
-                names.ON_DELETE: plan.record.on_delete,
-                names.DIRECTORY: "/".join(directory),
-                names.EXPORT_ID: export_id,
-            },
-            "finalizers": [names.FINALIZER] if deletes else [],
+    return manifests.volume(
+        plan.volume,
+        provisioner=provisioner,
+        export=plan.export,
+        export_id=export_id,
+        directory=directory,
+        on_delete=plan.record.on_delete,
+        capacity=claim.requested,
+        access_modes=claim.spec.access_modes,
+        mount_options=storage_class.mount_options,
+        class_name=storage_class.name,
+        reclaim_policy=storage_class.reclaim_policy,
+        claim_ref={
+            "namespace": claim.metadata.namespace,
+            "name": claim.metadata.name,
+            "uid": claim.uid,
+            "resourceVersion": claim.metadata.resource_version,
         },
-        "spec": {
-            "accessModes": list(claim.spec.access_modes),
-            "capacity": {"storage": claim.requested},
-            "claimRef": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": claim.metadata.namespace,
-                "name": claim.metadata.name,
-                "uid": claim.uid,
-                "resourceVersion": claim.metadata.resource_version,
-            },
-            "mountOptions": list(storage_class.mount_options),
-            "nfs": {"server": plan.export.server, "path": plan.export.below(directory)},
-            "persistentVolumeReclaimPolicy": storage_class.reclaim_policy,
-            "storageClassName": storage_class.name,
-            "volumeMode": "Filesystem",
-        },
-    }
+    )

@@ -86,3 +86,11 @@ def _finish(size: str) -> dict[str, object]:
             "allocatedResourceStatuses": None,
         }
     }
+
+
+def outgrown(recorded: str, size: str) -> bool:
+    """Whether a volume has more than its record says; sizes that cannot be compared are left as they are."""
+    try:
+        return quantities.is_less(recorded, size)
+    except InvalidQuantity:
+        return False

@@ -18,9 +18,16 @@ PREFIX = "nfs-provisioner/"
 ON_DELETE = PREFIX + "on-delete"
 DIRECTORY = PREFIX + "directory"
 EXPORT_ID = PREFIX + "export-id"
+MARKS = (ON_DELETE, DIRECTORY, EXPORT_ID)
+"""Those that every volume of our making bears."""
 
 # Our own key on a claim: the archive that it wants to have back.
 RESTORE = PREFIX + "restore"
+
+# The driver of the peer whose volumes we leave alone.
+CSI_DRIVER_NFS = "nfs.csi.k8s.io"
+CSI_PLACE = ("server", "share", "subdir")
+"""The attributes of its volumes that say where they are; it does not tell the cases of their names apart."""
 
 # Event reasons: those of sig-storage-lib-external-provisioner and of external-resizer, so that alerts go on working.
 PROVISIONING = "Provisioning"

@@ -99,6 +99,25 @@ class NfsSource(Struct, frozen=True, rename="camel", gc=False):
     path: str = ""
 
 
+class CsiSource(Struct, frozen=True, rename="camel", gc=False):
+    """`CSIPersistentVolumeSource`: a volume of a CSI driver's."""
+
+    driver: str = ""
+    volume_attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def nfs(self) -> NfsSource | None:
+        """What a node mounts for a volume of csi-driver-nfs; None for another driver's, or where it does not say.
+
+        Source: csi-driver-nfs 4.x, pkg/nfs/nodeserver.go, NodePublishVolume.
+        """
+        said = {key.lower(): value for key, value in self.volume_attributes.items()}
+        server, share, directory = (said.get(key, "") for key in names.CSI_PLACE)
+        if self.driver != names.CSI_DRIVER_NFS or not server or not share:
+            return None
+        return NfsSource(server, f"{share.rstrip('/')}/{directory}")
+
+
 class ClaimRef(Struct, frozen=True, rename="camel", gc=False):
     """The claim that a volume belongs to."""
 
@@ -111,7 +130,9 @@ class VolumeSpec(Struct, frozen=True, rename="camel", gc=False):
     """`PersistentVolumeSpec`, as far as we read it."""
 
     capacity: dict[str, str] = field(default_factory=dict)
+    access_modes: tuple[str, ...] = ()
     nfs: NfsSource | None = None
+    csi: CsiSource | None = None
     claim_ref: ClaimRef | None = None
     mount_options: tuple[str, ...] = ()
     persistent_volume_reclaim_policy: str = "Retain"
@@ -140,6 +161,17 @@ class Volume(Struct, frozen=True, gc=False):
     def capacity(self) -> str:
         """The volume's size, as written."""
         return self.spec.capacity.get("storage", "")
+
+    @property
+    def source(self) -> NfsSource | None:
+        """Where its directory is, be it an NFS volume or one of csi-driver-nfs; None for all others."""
+        spec = self.spec
+        return spec.nfs if spec.nfs is not None or spec.csi is None else spec.csi.nfs
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it bears any of the keys that volumes of our making bear."""
+        return any(key in self.metadata.annotations for key in names.MARKS)
 
     def is_by(self, provisioner: str) -> bool:
         """Whether the volume says that the named provisioner made it. Anyone may write that: never trust it alone."""

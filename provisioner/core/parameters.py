@@ -79,7 +79,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
             problems.append(f"parameter {_as_written(name, parameters)}: {exc}")
             return default
 
-    reader = _archive_flag if "archiveOnDelete" in parameters else _on_delete
+    reader = _on_delete if "onDelete" in parameters else archive_flag
     on_delete: OnDelete = read("onDelete", "archive", reader)
     parsed = ClassParameters(
         export=_export(values, problems),
@@ -103,6 +103,8 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
 def _without_aliases(parameters: Mapping[str, str], problems: list[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for name in sorted(parameters):
+        if name == "archiveOnDelete" and "onDelete" in parameters:
+            continue  # nfs-subdir's chart always writes it, and there too onDelete wins
         canonical = ALIASES.get(name, name)
         if canonical not in KNOWN:
             problems.append(f"parameter {name} is unknown; known are {', '.join((*KNOWN, *ALIASES))}")
@@ -141,7 +143,8 @@ def _on_delete(text: str) -> OnDelete:
     raise InvalidSettings(f"{text!r} is not one of delete, archive, retain")
 
 
-def _archive_flag(text: str) -> OnDelete:
+def archive_flag(text: str) -> OnDelete:
+    """What a value of nfs-subdir's archiveOnDelete stands for. Raises InvalidSettings."""
     if text in _TRUE:
         return "archive"
     if text in _FALSE:

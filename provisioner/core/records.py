@@ -13,12 +13,15 @@ import msgspec
 from msgspec import Struct, field
 
 from provisioner.core.errors import InvalidRecord
+from provisioner.core.names import volume_name
 
 RECORD_LIMIT_BYTES = 1023
 RECORD_VERSION = 1
 """Under the key `v`; a record of another version is reported and left alone."""
 
 OnDelete = Literal["delete", "archive", "retain"]
+
+_UID = "00000000-0000-0000-0000-000000000000"
 
 _MODES = {"RWO": "ReadWriteOnce", "ROX": "ReadOnlyMany", "RWX": "ReadWriteMany", "RWOP": "ReadWriteOncePod"}
 _SHORT_MODES = {mode: short for short, mode in _MODES.items()}
@@ -74,6 +77,8 @@ class ArchiveRecord(
     archived: str = field(name="at")
     """UTC, RFC 3339, whole seconds."""
     was: Record
+    taker: str = field(name="to", default="")
+    """The volume for which its directory was, or was about to be, brought back; of use while that one is pending."""
 
 
 def short_modes(modes: Iterable[str]) -> str:
@@ -100,7 +105,7 @@ def encode(record: Record | ArchiveRecord) -> str:
 
 def require_room(volume: str, record: Record) -> None:
     """Raise InvalidRecord unless the record fits on every server, and that of its archive as well."""
-    encode(ArchiveRecord(volume, record.created, record))
+    encode(ArchiveRecord(volume, record.created, record, volume_name(_UID)))
 
 
 def decode(target: str) -> Record:

@@ -12,8 +12,9 @@ from typing import get_args
 
 from provisioner.core import names
 from provisioner.core.locations import Path
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import OnDelete, Record
+from provisioner.core.takeover import shared_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,34 @@ class Deny:
     message: str
 
 
-def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim:
-    """What a volume needs, by the cache. Reclaim here means no more than: worth a live look."""
-    if not volume.is_by(provisioner) or volume.spec.nfs is None:
-        return Leave("the volume is not ours")
-    ours = names.FINALIZER in volume.metadata.finalizers
+def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim | Deny:
+    """What a volume needs, by the cache. Reclaim here means no more than: worth a live look.
+
+    A peer's volume that we took over gets no finalizer: until it is reclaimed, the way back to the peer stays open.
+    """
     policy, phase = volume.spec.persistent_volume_reclaim_policy, volume.status.phase
+    if not volume.is_by(provisioner):
+        return Leave("the volume is not ours")
+    if volume.spec.csi is not None and phase == "Released" and policy == "Delete":
+        return Deny(_CSI)
+    if volume.spec.nfs is None:
+        return Leave("the volume is not one of NFS")
+    ours = names.FINALIZER in volume.metadata.finalizers
     if policy != "Delete":
         return Finalizer(present=False) if ours else Leave(f"its reclaim policy is {policy}")
     if volume.metadata.deletion_timestamp and not ours:
         return Leave("its directory has been dealt with")
     if phase == "Released":
         return Reclaim(_recorded_rule(volume) or "retain")
-    if phase == "Bound" and not ours:
+    if phase == "Bound" and not ours and volume.is_marked:
         return Finalizer(present=True)
     return Leave(f"it is {phase}")
+
+
+_CSI = (
+    f"volumes of driver {names.CSI_DRIVER_NFS} are left alone: have csi-driver-nfs delete it,"
+    " or delete the volume by hand, its finalizers too, and then its directory"
+)
 
 
 def _recorded_rule(volume: Volume) -> OnDelete | None:
@@ -78,6 +92,10 @@ class Evidence:
     path: Path
     """The volume's directory below the export's root."""
     record: Record | None
+    cluster: str = ""
+    """What tells this cluster from others that share the export."""
+    neighbour: str = ""
+    """Another volume, by the cache, that has this directory, or one above or below it."""
 
 
 def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
@@ -93,25 +111,58 @@ def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
     reference = volume.spec.claim_ref
     if reference is None:
         return Deny("it has no claimRef: nothing says whose directory this is")
-    if evidence.claim is not None and evidence.claim.uid == reference.uid:
+    if evidence.claim is not None and reference.uid in ("", evidence.claim.uid):
         return Leave("its claim still exists")
     if not evidence.path or any(part in (".", "..") for part in evidence.path):
         return Deny(f"its path is not a directory below the export {evidence.export}; nothing is touched")
-    return _by_the_ledger(evidence, reference.uid)
+    if volume.is_marked:
+        return _marked(evidence, reference)
+    return _taken_over(evidence, reference)
 
 
-def _by_the_ledger(evidence: Evidence, claim_uid: str) -> Reclaim | Deny:
-    volume, record, export = evidence.volume, evidence.record, evidence.export
+def _marked(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
+    volume, export = evidence.volume, evidence.export
     annotated = _recorded_rule(volume)
     if annotated is None:
         return Deny(f"its annotation {names.ON_DELETE} does not say delete, archive or retain; nothing is touched")
     if volume.metadata.annotations.get(names.EXPORT_ID) != evidence.export_id:
         return Deny(f"it was made on another export than the one that is now {export}; nothing is touched")
+    recorded = _by_the_ledger(evidence, reference)
+    if isinstance(recorded, Deny):
+        return recorded
+    return Reclaim(_milder(annotated, recorded.on_delete))
+
+
+def _taken_over(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
+    """A peer's volume says nothing of its rule: the record does."""
+    recorded = _by_the_ledger(evidence, reference)
+    if isinstance(recorded, Deny):
+        return recorded
+    if not recorded.peer:
+        return Deny(f"its annotations {', '.join(names.MARKS)} are gone: put them back; nothing is touched")
+    return Reclaim(recorded.on_delete)
+
+
+def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
+    """The record, when it agrees with what is to be reclaimed."""
+    record, export = evidence.record, evidence.export
     if record is None:
         return Deny(f"the ledger of export {export} has no record of it; nothing is touched")
-    if record.claim_uid != claim_uid or record.path != evidence.path:
+    if not _is_for(record, reference, evidence.cluster) or record.path != evidence.path:
         return Deny(f"the ledger of export {export} says otherwise of its claim or its directory; nothing is touched")
-    return Reclaim(_milder(annotated, record.on_delete))
+    if record.peer and evidence.neighbour:  # the peer may give one directory twice (peers, harm 3)
+        return Deny(shared_message(record.directory, evidence.neighbour))
+    return record
+
+
+def _is_for(record: Record, reference: ClaimRef, cluster: str) -> bool:
+    """Whether the record's claim is the volume's; one that was recovered for its name cannot know its new uid.
+
+    A name says nothing in another cluster than the one that it was recovered for.
+    """
+    if record.claim_uid:
+        return record.claim_uid == reference.uid
+    return record.cluster == cluster and (record.namespace, record.claim) == (reference.namespace, reference.name)
 
 
 def _milder(left: OnDelete, right: OnDelete) -> OnDelete:

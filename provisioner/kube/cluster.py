@@ -219,6 +219,10 @@ class KubeCluster:
         """See Cluster.ping."""
         await self._connection.request(self._call("get", "readyz", "/readyz"))
 
+    def server_time(self) -> datetime | None:
+        """See Cluster.server_time."""
+        return self._connection.server_time()
+
     def _call(
         self,
         verb: Verb,

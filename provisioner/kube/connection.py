@@ -13,6 +13,8 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,6 +23,7 @@ from yaml import YAMLError
 from yarl import URL
 
 import provisioner
+from provisioner.core.archives import PROMPT_S
 from provisioner.core.errors import InvalidSettings
 from provisioner.kube import errors
 from provisioner.kube.library import (
@@ -99,6 +102,19 @@ class Connection:
         self._options = options
         self._renewing = asyncio.Lock()
         self._renew_at_s = 0.0
+        self._dated: tuple[str, float] | None = None
+        """The latest `Date` of an answer that came promptly (RFC 9110, 6.6.1), and when that was."""
+
+    def server_time(self) -> datetime | None:
+        """See Cluster.server_time."""
+        if self._dated is None:
+            return None
+        text, at_s = self._dated
+        try:
+            date = parsedate_to_datetime(text).astimezone(UTC)
+        except ValueError:
+            return None
+        return date + timedelta(seconds=asyncio.get_running_loop().time() - at_s)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -159,7 +175,9 @@ class Connection:
         if authorization:
             headers["Authorization"] = authorization
         url = f"{self._base}{call.path}?{call.query}" if call.query else self._base + call.path
-        return await self._session.request(
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
+        response = await self._session.request(
             _METHODS[call.verb],
             URL(url, encoded=True),
             data=call.body,
@@ -168,6 +186,9 @@ class Connection:
             allow_redirects=False,
             **self._options,
         )
+        if "Date" in response.headers and loop.time() - asked_s <= PROMPT_S:
+            self._dated = response.headers["Date"], loop.time()
+        return response
 
     async def _authorization(self, call: Call) -> str:
         """The header of the library's credentials; in a pod this reads the token's file again, once a minute."""

@@ -6,45 +6,44 @@ its directory has. An archive without a record, as another provisioner leaves th
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
+from typing import Literal
 
 from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
 from provisioner.core.paths import archive_name
-from provisioner.core.records import ArchiveRecord, Record, decode_archive, encode
+from provisioner.core.records import ArchiveRecord, decode, decode_archive, encode
 from provisioner.nfs import layout
 from provisioner.nfs.ledger import Ledger
-from provisioner.ports import (
-    Access,
-    AlreadyThere,
-    ArchiveUnusable,
-    Cause,
-    ExportError,
-    PathExists,
-    PathMissing,
-    Tree,
-)
+from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
+
+Amend = Callable[[str, ArchiveRecord], Awaitable[None]]
+"""Puts a record in the place of an archive's, in one step."""
 
 _TRIES = 100
-_PARENT = Access(mode=0o755)
 
 
-async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | None:
+async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, *, amend: Amend) -> str | None:
     """Make an archive of a volume's directory; its name, or None when there is no such directory any more.
 
     Done already is success: the record of an earlier attempt says under which name.
     """
     was = ledger.records[volume]
     name = ledger.archive_of(volume)
+    if name is not None and await is_there(tree, was.path):
+        # That attempt may be long ago, and its time is no measure of how long this has been an archive.
+        await amend(name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
     for _ in range(_TRIES):
         if name is None:
             name = await _reserve(tree, ledger, volume, at)
         try:
             await tree.rename(was.path, (name,))
         except PathExists:
-            name = None  # never over anything
+            await drop(tree, ledger, name)  # never over anything, and no record of ours for what is not ours
+            name = None
         except PathMissing:
             if await is_there(tree, (name,)):
                 return name
@@ -61,11 +60,14 @@ async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str
     record = ArchiveRecord(volume, times.text(at), was)
     for attempt in range(_TRIES):
         name = archive_name(was.path, stamp if attempt == 0 else f"{stamp}-{attempt}")
-        if not await _is_free(tree, name):
+        if not await is_free(tree, (name,)):
             continue
-        with suppress(PathExists):
+        ledger.enter_archive(name, record)  # before: with an unknown outcome the next attempt writes it once more
+        try:
             await tree.make_symlink((*layout.ARCHIVES, name), encode(record))
-            ledger.enter_archive(name, record)
+        except PathExists:
+            ledger.remove_archive(name)
+        else:
             return name
     raise _no_name(was.path, at)
 
@@ -74,22 +76,26 @@ def _no_name(path: Path, at: datetime) -> ExportError:
     return ExportError(Cause.OTHER, f"{_TRIES} archives of {path[-1]!r} bear the time {times.file_stamp(at)}")
 
 
-async def _is_free(tree: Tree, name: str) -> bool:
-    try:
-        return not await is_there(tree, (name,))
-    except ExportError as exc:
-        if exc.cause is Cause.SYMLINK:  # a file, or a symlink
-            return False
-        raise
+async def is_free(tree: Tree, path: Path) -> bool:
+    """Whether there is nothing at all at a path."""
+    return await _kind(tree, path) is None
 
 
 async def is_there(tree: Tree, path: Path) -> bool:
-    """Whether a directory exists."""
+    """Whether there is a directory at a path."""
+    return await _kind(tree, path) == "directory"
+
+
+async def _kind(tree: Tree, path: Path) -> Literal["directory", "other"] | None:
     try:
         await tree.is_empty(path)
     except PathMissing:
-        return False
-    return True
+        return None
+    except ExportError as exc:
+        if exc.cause is Cause.SYMLINK:  # a file, or a symlink
+            return "other"
+        raise
+    return "directory"
 
 
 async def drop(tree: Tree, ledger: Ledger, archive: str) -> None:
@@ -102,65 +108,62 @@ async def drop(tree: Tree, ledger: Ledger, archive: str) -> None:
 async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool:
     """Move an archive into the trash, then end its record; whether that was done.
 
-    Not when a claim is waiting for it, nor when the export itself, asked now, says otherwise of it than we remember.
+    Not when anything still needs it, nor when the export itself, asked now, says otherwise of it than we remember.
     """
     known = ledger.archives[archive]
-    if any(ledger.records[volume].archive == archive for volume in ledger.pending):
-        return False
-    live = await _read(tree, archive)
+    live = await read(tree, archive)
     if live != known:
         if live is None:
             ledger.remove_archive(archive)
         else:
             ledger.enter_archive(archive, live)
         return False
+    if await _is_needed(tree, ledger, archive, live):
+        return False
     with suppress(PathMissing):
-        await tree.rename((archive,), (*layout.TRASH, f"{known.volume}.{times.file_stamp(at)}"))
+        await tree.rename((archive,), (*layout.TRASH, f"{live.volume}.{times.file_stamp(at)}"))
     await drop(tree, ledger, archive)
     return True
 
 
-async def _read(tree: Tree, archive: str) -> ArchiveRecord | None:
+async def end_lost(tree: Tree, ledger: Ledger, archive: str) -> bool:
+    """End the record of an archive whose directory is gone, unless anything still needs it; whether it has ended."""
+    live = await read(tree, archive)
+    if live is None:
+        ledger.remove_archive(archive)
+        return False
+    if await _is_needed(tree, ledger, archive, live) or not await is_free(tree, (archive,)):
+        return False
+    await drop(tree, ledger, archive)
+    return True
+
+
+async def _is_needed(tree: Tree, ledger: Ledger, archive: str, live: ArchiveRecord) -> bool:
+    """Whether the volume is still becoming this archive, or a claim is to have it, by what anybody has noted."""
+    if live.volume in ledger.records or any(ledger.records[each].archive == archive for each in ledger.pending):
+        return True
+    for state in layout.STATES:
+        with suppress(PathMissing):
+            await tree.read_symlink(layout.of(state, live.volume))
+            return True
+    return await is_taking(tree, live.taker, archive)
+
+
+async def is_taking(tree: Tree, volume: str, archive: str) -> bool:
+    """Whether a volume that was noted as an archive's taker is still being made."""
+    if not volume:
+        return False
+    try:
+        return decode(await tree.read_symlink(layout.of("pending", volume))).archive == archive
+    except PathMissing:
+        return False
+    except InvalidRecord:
+        return True  # a newer program's, which knows more
+
+
+async def read(tree: Tree, archive: str) -> ArchiveRecord | None:
+    """The record of an archive as the export has it now; None for one that has none that we know."""
     try:
         return decode_archive(await tree.read_symlink((*layout.ARCHIVES, archive)))
     except (PathMissing, InvalidRecord):
         return None
-
-
-async def bring_back(tree: Tree, ledger: Ledger, held: Record, *, fresh: bool) -> bool:
-    """Give an archive's directory to the claim whose record names it, by rename; False when that was done before.
-
-    Raises ArchiveUnusable, AlreadyThere. Mode and owner stay as the data's last user left them.
-    """
-    record = await _read(tree, held.archive)
-    if record is None:
-        ledger.remove_archive(held.archive)
-        raise ArchiveUnusable(f"the export has no archive {held.archive!r} with a record: see `archives`")
-    if (record.was.namespace, record.was.cluster) != (held.namespace, held.cluster):
-        raise ArchiveUnusable(
-            f"archive {held.archive!r} is not of this namespace: an archive goes back only to where it came from"
-        )
-    if len(held.path) > 1:
-        with suppress(PathExists):
-            await tree.make_directory(held.path[:-1], _PARENT)
-    try:
-        await tree.rename((held.archive,), held.path)
-    except PathMissing as exc:
-        # The record says that this claim was to have it: what is there now is what an earlier attempt moved.
-        if not fresh and await is_there(tree, held.path):
-            return False
-        raise ArchiveUnusable(f"the directory of archive {held.archive!r} is gone") from exc
-    except PathExists as exc:
-        raise AlreadyThere(
-            f"directory {held.directory!r} exists already, and archive {held.archive!r} never replaces anything"
-        ) from exc
-    return True
-
-
-async def put_back(tree: Tree, held: Record) -> bool:
-    """Make an archive again of what was brought back for a claim that is gone; False when its record is gone too."""
-    if await _read(tree, held.archive) is None:
-        return False
-    with suppress(PathMissing, PathExists):  # it was never brought back
-        await tree.rename(held.path, (held.archive,))
-    return True

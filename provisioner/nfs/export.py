@@ -18,23 +18,26 @@ from msgspec import structs
 from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
-from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER
+from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import archives, layout
+from provisioner.nfs import archives, layout, restore
 from provisioner.nfs.layout import STATES, State
 from provisioner.nfs.ledger import Ledger
+from provisioner.nfs.strays import strays
 from provisioner.ports import (
     Access,
     AlreadyThere,
     ArchiveUnusable,
     Cause,
     ExportError,
+    GoOn,
     NotEmpty,
     PathExists,
     PathMissing,
     PathTaken,
     Space,
     Tree,
+    to_the_end,
 )
 
 
@@ -49,6 +52,8 @@ class LedgeredExport:
         self._id = ""
         self._entering: set[str] = set()
         """Volumes that are in the ledger in memory while their records are on their way to the export."""
+        self._unsure: set[str] = set()
+        """Pending ones of which nobody knows whether their records came to the export."""
 
     @property
     def location(self) -> Location:
@@ -108,6 +113,7 @@ class LedgeredExport:
             ledger.read(targets, state)
         ledger.read_archives(await self._targets(layout.ARCHIVES))
         self._ledger = ledger
+        self._unsure.clear()
 
     async def _all_targets(self) -> dict[State, dict[str, str]]:
         """What is in the ledger, read anew. What one replica settled while another one tried anew is settled."""
@@ -187,7 +193,10 @@ class LedgeredExport:
 
     async def _begin(self, volume: str, record: Record, adopt_from: str | None) -> bool:
         """See that there is a record for this attempt; whether it is new."""
-        fresh = volume not in self._ledger.records and await self._enter(volume, record, adopt_from)
+        known = volume in self._ledger.records and volume not in self._unsure
+        # Read again: another replica, or the reclaim of the volume, may have ended it since.
+        known = known and await self.reread(volume) is not None
+        fresh = not known and await self._enter(volume, record, adopt_from)
         held = self._ledger.records[volume]
         if held.archive == record.archive or volume not in self._ledger.pending:
             return fresh
@@ -199,9 +208,9 @@ class LedgeredExport:
     async def _retreat(self, volume: str, held: Record, *, fresh: bool, made: bool) -> None:
         """Take back what this attempt made, since somebody else was faster."""
         try:
-            if made and held.archive:
-                await archives.put_back(self._tree, held)
-            elif made:
+            if made and held.archive and not await restore.put_back(self._tree, volume, held):
+                return
+            if made and not held.archive:
                 await self._tree.remove_directory(held.path)
         except NotEmpty:
             return  # the other's directory is in it as yet: the record stays, for undo()
@@ -218,12 +227,14 @@ class LedgeredExport:
         try:
             await self._tree.make_symlink(layout.of("pending", volume), encode(record))
         except PathExists:
+            self._unsure.discard(volume)
             self._ledger.remove(volume)
         except BaseException:
-            # The outcome may be unknown: the retry meets its own record, as after a crash.
-            self._ledger.remove(volume)
+            # The outcome may be unknown: the retry meets its own record, as after a crash, or undo() does.
+            self._unsure.add(volume)
             raise
         else:
+            self._unsure.discard(volume)
             return True
         finally:
             self._entering.discard(volume)
@@ -257,12 +268,15 @@ class LedgeredExport:
 
     async def _look_at_others(self, volume: str, record: Record, adopt_from: str | None) -> None:
         """Learn what other clusters have recorded since, and raise PathTaken when that touches the directory."""
+        await self._learn_of_others()
+        await self._refuse_taken(volume, record, adopt_from)
+
+    async def _learn_of_others(self) -> None:
         listings = await asyncio.gather(*(self._tree.list((LEDGER, state)) for state in STATES))
         for state, listing in zip(STATES, listings, strict=True):
             unknown = self._ledger.unknown({entry.name for entry in listing if entry.type == "symlink"})
             if unknown:
                 self._ledger.read(await self._tree.read_symlinks((LEDGER, state), unknown), state)
-        await self._refuse_taken(volume, record, adopt_from)
 
     async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
@@ -288,10 +302,25 @@ class LedgeredExport:
 
     async def _bring_back(self, volume: str, held: Record, *, fresh: bool) -> bool:
         try:
-            return await archives.bring_back(self._tree, self._ledger, held, fresh=fresh)
+            return await restore.bring_back(
+                self._tree, self._ledger, volume, held, fresh=fresh, amend=self.amend_archive
+            )
         except (ArchiveUnusable, AlreadyThere):
-            await self._withdraw(volume)  # nothing was moved
+            # Another leader may have settled it meanwhile: then it is a volume's, and nobody's to put back.
+            if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):
+                await self._withdraw(volume)
             raise
+
+    async def _has_come(self, volume: str) -> bool:
+        """Whether the export itself has a pending record for a volume; else what it has is learned anew."""
+        try:
+            await self._tree.read_symlink(layout.of("pending", volume))
+        except PathMissing:
+            self._unsure.discard(volume)
+            await self.reread(volume)
+            return False
+        self._unsure.discard(volume)
+        return True
 
     async def _withdraw(self, volume: str) -> None:
         """Take back a record, and nothing else."""
@@ -303,16 +332,19 @@ class LedgeredExport:
         if volume not in self._ledger.pending:
             return
         former, archive = self._ledger.former(volume), self._ledger.records[volume].archive
-        # First: afterwards nothing would tell that the two belong together.
         if former is not None:
+            # First: afterwards nothing would tell that the two belong together.
             await self.forget(former)
-        if archive:
-            await archives.drop(self._tree, self._ledger, archive)
         try:
             await self._tree.move_symlink(layout.of("pending", volume), layout.of("volumes", volume))
         except PathMissing:
-            await self._tree.read_symlink(layout.of("volumes", volume))  # moved by an attempt whose outcome was unknown
+            # Moved by an attempt whose outcome was unknown; or taken back by a leader who did not know of the volume.
+            with suppress(PathExists):
+                await self._tree.make_symlink(layout.of("volumes", volume), encode(self._ledger.records[volume]))
         self._ledger.settle(volume)
+        if archive:
+            # Last: a pending record whose archive has none would not tell whose directory that is.
+            await archives.drop(self._tree, self._ledger, archive)
 
     async def undo(self, volume: str) -> bool:
         """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.
@@ -322,11 +354,15 @@ class LedgeredExport:
         """
         if volume not in self._ledger.pending:
             return True
+        if not await self._has_come(volume):  # settled or taken back by another leader, or never written
+            return True
         record = self._ledger.records[volume]
         try:
             await self._look_at_others(volume, record, None)
-            if not (record.archive and await archives.put_back(self._tree, record)):
+            if not record.archive:
                 await self._tree.remove_directory(record.path)
+            elif not await restore.put_back(self._tree, volume, record):
+                return False
         except NotEmpty:
             return False
         except (PathMissing, PathTaken):
@@ -334,18 +370,65 @@ class LedgeredExport:
         await self._withdraw(volume)
         return True
 
-    async def take_over(self, volume: str, record: Record) -> None:
-        """Enter a volume that another provisioner made. Raises PathTaken."""
-        await self._look_at_others(volume, record, None)
-        with suppress(PathExists):
-            await self._tree.make_symlink(layout.of("volumes", volume), encode(record))
-        self._ledger.read({volume: await self._tree.read_symlink(layout.of("volumes", volume))}, "volumes")
+    async def take_over(self, records: Mapping[str, Record]) -> dict[str, str]:
+        """Enter volumes that another provisioner made, and return why for those whose directories are taken.
+
+        One look before and one after, however many they are: each lists the whole ledger.
+        """
+        taken: dict[str, str] = {}
+        fresh: list[str] = []
+        await self._learn_of_others()
+        for volume, record in records.items():
+            try:
+                if volume not in self._ledger.records:
+                    await self._take(volume, record)
+                    fresh.append(volume)
+            except PathTaken as exc:
+                taken[volume] = str(exc)
+        # As in provision(): of two clusters that write first and look then, at least one sees the other.
+        await self._learn_of_others()
+        for volume in fresh:
+            held = self._ledger.records.get(volume)
+            try:
+                if held is not None:  # else it has been reclaimed already
+                    await self._refuse_taken(volume, held, None)
+            except PathTaken as exc:
+                taken[volume] = str(exc)
+                await self.forget(volume)
+        return taken
+
+    async def _take(self, volume: str, record: Record) -> None:
+        await self._refuse_taken(volume, record, None)
+        self._ledger.enter(volume, record, "volumes")
+        self._entering.add(volume)
+        try:
+            with suppress(PathExists):
+                await self._tree.make_symlink(layout.of("volumes", volume), encode(record))
+            written = await self._tree.read_symlink(layout.of("volumes", volume))
+        finally:
+            # The outcome may be unknown: the retry meets its own record.
+            self._ledger.remove(volume)
+            self._entering.discard(volume)
+        self._ledger.read({volume: written}, "volumes")
+        if volume not in self._ledger.records:
+            raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
 
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
         state = self._ledger.state(volume)
         await self._replace(layout.of(state, volume), encode(record))
         self._ledger.enter(volume, record, state)
+
+    async def reread(self, volume: str) -> Record | None:
+        """The volume's record as the export itself has it now: another process may have changed it."""
+        for state in ("volumes", "pending"):  # the likeliest first
+            with suppress(PathMissing, InvalidRecord):
+                live = decode(await self._tree.read_symlink(layout.of(state, volume)))
+                self._ledger.enter(volume, live, state)
+                return live
+        if volume not in self._entering:
+            self._ledger.remove(volume)
+        return None
 
     async def _replace(self, symlink: Path, target: str) -> None:
         draft = (*layout.DRAFTS, symlink[-1])
@@ -368,6 +451,18 @@ class LedgeredExport:
             return True
         return record is None
 
+    async def is_left(self, volume: str) -> bool:
+        """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""
+        record = self._ledger.records.get(volume)
+        try:
+            return record is not None and not await self._tree.is_empty(record.path)
+        except PathMissing:
+            return False
+
+    async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
+        """Directories that hold something and are neither known, nor on the way to a known one; at most so many."""
+        return await strays(self._tree, known, limit=limit)
+
     async def discard(self, volume: str, at: datetime) -> None:
         """Move the volume's directory into the trash; done already is success."""
         path = await self._recorded_path(volume)
@@ -377,7 +472,7 @@ class LedgeredExport:
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""
         await self._recorded_path(volume)
-        return await archives.store(self._tree, self._ledger, volume, at)
+        return await archives.store(self._tree, self._ledger, volume, at, amend=self.amend_archive)
 
     async def retain(self, volume: str, at: datetime) -> None:
         """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
@@ -387,14 +482,14 @@ class LedgeredExport:
 
     async def _recorded_path(self, volume: str) -> Path:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""
-        known = self._ledger.records[volume]
+        known = self._ledger.records.get(volume)
         for state in sorted(STATES, key=lambda state: state != self._ledger.state(volume)):
             try:
                 live = decode(await self._tree.read_symlink(layout.of(state, volume)))
             except (InvalidRecord, PathMissing):
                 continue
             if live == known:
-                return known.path
+                return live.path
             self._ledger.enter(volume, live, state)  # for the next attempt, which will judge by this one
         hint = f"nothing is touched; compare the record of {volume} in {LEDGER} on the export with the volume"
         raise ExportError(Cause.RECORD, f"the record of volume {volume} is not what it was", hint=hint)
@@ -422,6 +517,10 @@ class LedgeredExport:
         """Move an archive into the trash and end its record; False when that must not be, or not yet."""
         return await archives.expire(self._tree, self._ledger, archive, at)
 
+    async def end_archive(self, archive: str) -> bool:
+        """End the record of an archive whose directory is gone; False where anything may still need it."""
+        return await archives.end_lost(self._tree, self._ledger, archive)
+
     async def amend_archive(self, archive: str, record: ArchiveRecord) -> None:
         """Put a record in the place of the archive's."""
         await self._replace((*layout.ARCHIVES, archive), encode(record))
@@ -439,9 +538,9 @@ class LedgeredExport:
         """The names in the trash."""
         return [entry.name for entry in await self._tree.list(layout.TRASH)]
 
-    async def purge(self, name: str) -> int:
+    async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
         """Remove one directory in the trash for good; returns how many entries went."""
-        return await self._tree.remove_tree((*layout.TRASH, name))
+        return await self._tree.remove_tree((*layout.TRASH, name), go_on=go_on)
 
     async def close(self) -> None:
         """Let go of the export."""

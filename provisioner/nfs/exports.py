@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from provisioner.core import mount_options, names
@@ -82,19 +82,24 @@ class ServedExports:
         return known.export
 
     def of(self, volume: Volume) -> tuple[Export, Path] | None:
-        """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off."""
+        """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off.
+
+        A peer's volume does not say what its directory is: then it is an export that a setting or a class names.
+        """
         source = volume.spec.nfs
         if source is None:
             return None
-        return self._of_mounted(source) or self._of_direct(volume, source)
+        if not volume.is_marked:
+            return _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
+        return _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
 
-    def _of_mounted(self, source: NfsSource) -> tuple[Export, Path] | None:
-        found: tuple[Export, Path] | None = None
-        for where, export in self._mounted.items():
-            below = where.relative(source.server, source.path)
-            if below is not None and (found is None or len(below) < len(found[1])):
-                found = export, below  # the deepest one where they nest
-        return found
+    def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
+        """The exports that classes name at the port to which a volume's nodes go."""
+        try:
+            port = mount_options.parse(volume.spec.mount_options).port or _NFS_PORT
+        except InvalidSettings:
+            return []
+        return [(where, known.export) for (where, at), known in self._direct.items() if known.by_class and at == port]
 
     def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, Path] | None:
         directory = volume.metadata.annotations.get(names.DIRECTORY, "")
@@ -107,3 +112,13 @@ class ServedExports:
         except (InvalidSettings, ExportError):
             return None
         return export, tuple(directory.split("/"))
+
+
+def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, Path] | None:
+    """Of exports that may nest the one that a directory is on, and its components below that one's root."""
+    found: tuple[Export, Path] | None = None
+    for where, export in exports:
+        below = where.relative(source.server, source.path)
+        if below is not None and (found is None or len(below) < len(found[1])):
+            found = export, below
+    return found

@@ -15,7 +15,7 @@ from provisioner.nfs.calls import Call, Calls
 from provisioner.nfs.descriptors import Step
 from provisioner.nfs.errnos import translated
 from provisioner.nfs.removal import remove_portion
-from provisioner.ports import Access, Cause, Entry, ExportError, Space
+from provisioner.ports import Access, Cause, Entry, ExportError, GoOn, Space, to_the_end
 
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
@@ -136,7 +136,7 @@ class MountedTree:
         """See `Tree`."""
         return await self._read("is_empty", path, lambda root, step: descriptors.is_empty(root, step, path))
 
-    async def remove_tree(self, path: Path) -> int:
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
         """See `Tree`; each portion has a time limit of its own.
 
         Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
@@ -150,7 +150,7 @@ class MountedTree:
                 pool=self._purges,
             )
             removed += portion.removed
-            if portion.done:
+            if not go_on(portion.removed) or portion.done:
                 return removed
 
     async def space(self) -> Space:

@@ -3,6 +3,7 @@
 A removal goes on in portions, each of which starts anew at the top: nothing stays open between them, and a crash, a
 remount or a changed tree needs no special care. A portion holds one descriptor a level; what lies deeper than
 `DEPTH_LIMIT` is hoisted to the top first, so that a tenant's chain of 100,000 directories costs us no more than others.
+Nothing is removed from another filesystem that is mounted inside.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def remove_portion(root: int, step: Step, path: Path, portion_s: float) -> Porti
     """
     try:
         with descriptors.opened_parent(root, path) as parent:
-            portion = _Removal(step, time.monotonic() + portion_s)
+            portion = _Removal(step, time.monotonic() + portion_s, os.fstat(parent).st_dev)
             try:
                 portion.remove(path[-1], parent)
             except _TimeUp:
@@ -65,9 +66,10 @@ def remove_portion(root: int, step: Step, path: Path, portion_s: float) -> Porti
 class _Removal:
     """One portion at work."""
 
-    def __init__(self, step: Step, deadline: float) -> None:
+    def __init__(self, step: Step, deadline: float, device: int) -> None:
         self._step = step
         self._deadline = deadline
+        self._device = device
         self._removed = 0
         self._failure: OSError | None = None
         self._top = -1
@@ -90,6 +92,8 @@ class _Removal:
         with descriptors.opened(name, parent) as directory:
             if depth == 0:
                 self._top = directory
+            if os.fstat(directory).st_dev != self._device:
+                raise OSError(errno.EBUSY, "another filesystem is mounted there")
             while True:
                 before = self._removed
                 self._empty(directory, depth)

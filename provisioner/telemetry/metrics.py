@@ -48,8 +48,12 @@ class Metrics:
         self._export_free = self._gauge("export_free_bytes", "Free space by statfs.", "export")
         self._export_size = self._gauge("export_size_bytes", "Size by statfs.", "export")
         self.trash_entries = self._gauge("trash_entries", "Directories in the trash.", "export")
+        self.trash_oldest_s = self._gauge(
+            "trash_oldest_seconds", "How long the oldest of them has been there, as of the last look.", "export"
+        )
+        self.trash_refused = self._gauge("trash_refused", "Those of them that could not be removed.", "export")
         self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
-        self.orphans = self._gauge("orphans", "Records without a volume that nothing will end by itself.", "export")
+        self.orphans = self._gauge("orphans", "What belongs to no volume, and nothing will end.", "export")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
         self.api_requests = self._counter(
             "nfs_provisioner_api_requests_total", "Calls of the API server.", "verb", "resource", "code"
@@ -72,6 +76,11 @@ class Metrics:
         if size_bytes is not None and free_bytes is not None:
             self._export_size.labels(export).set(size_bytes)
             self._export_free.labels(export).set(free_bytes)
+
+    def forget_sweep(self) -> None:
+        """What is on the exports is looked after no longer: another replica tells of it from now on."""
+        for gauge in (self.trash_entries, self.trash_oldest_s, self.trash_refused, self.archives, self.orphans):
+            gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:
         """A gauge whose values are read at each scrape, from what the process has in memory anyway."""

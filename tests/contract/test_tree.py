@@ -537,6 +537,24 @@ async def test_a_wide_tree(site: Site) -> None:
     assert await site.tree.remove_tree(("gone",)) == 1501
 
 
+async def test_a_removal_tells_how_it_gets_on(site: Site) -> None:
+    """Who asked for a removal is told of every entry once, and can end it early: a further call removes the rest."""
+    await make(site, *(("gone", str(number), "below") for number in range(100)))
+    told: list[int] = []
+
+    def not_long(removed: int) -> bool:
+        told.append(removed)
+        return sum(told) < 20
+
+    removed = [await site.tree.remove_tree(("gone",), go_on=not_long)]
+    while removed[-1]:
+        told.clear()
+        removed.append(await site.tree.remove_tree(("gone",), go_on=not_long))
+        assert sum(told) == removed[-1]
+    assert sum(removed) == 201
+    assert await site.look(("gone",)) is None
+
+
 async def test_a_deep_tree(site: Site) -> None:
     """A chain of 200 directories goes whole."""
     await make(site, ("gone", *(["deep"] * 200)))

@@ -26,6 +26,10 @@ class ManualClock:
         """See `Clock`."""
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._passed_s)
 
+    def steady(self) -> datetime:
+        """See `Clock`."""
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.monotonic())
+
     def monotonic(self) -> float:
         """See `Clock`."""
         return self._passed_s

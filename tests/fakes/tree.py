@@ -13,10 +13,12 @@ from provisioner.ports import (
     Entry,
     EntryType,
     ExportError,
+    GoOn,
     NotEmpty,
     PathExists,
     PathMissing,
     Space,
+    to_the_end,
 )
 
 NAME_LIMIT_BYTES = 255
@@ -143,9 +145,11 @@ class MemoryTree:
         """See `Tree`."""
         return await self._call("is_empty", path, lambda: not self._directory(path).entries)
 
-    async def remove_tree(self, path: Path) -> int:
-        """See `Tree`."""
-        return await self._call("remove_tree", path, lambda: self._remove_tree(path))
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+        """See `Tree`; all of it goes at once."""
+        removed = await self._call("remove_tree", path, lambda: self._remove_tree(path))
+        go_on(removed)
+        return removed
 
     async def space(self) -> Space:
         """See `Tree`."""

@@ -1,4 +1,4 @@
-"""Real servers for the integration tests: one control plane a session, and a namespace, exports and daemons a test."""
+"""Real servers for the integration tests: a namespace, exports and daemons a test, on the session's control plane."""
 
 from __future__ import annotations
 
@@ -9,29 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from testbed import binaries, ganesha
+from testbed import ganesha
 from testbed.api import Api
-from testbed.cluster import ControlPlane, TokenUser
+from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
 from tests.integration.daemon import Daemon, Daemons
 from tests.integration.exported import Exported
 from tests.integration.storage import ServedStorage, Storage
-
-
-@pytest.fixture(scope="session")
-def restricted_user() -> TokenUser:
-    """A user who may do nothing until a test gives it a role."""
-    return TokenUser.new("restricted", "testers")
-
-
-@pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory, restricted_user: TokenUser) -> Iterator[ControlPlane]:
-    """Started once; with xdist, once in each worker."""
-    if binaries.present(("etcd", "kube-apiserver", "kube-controller-manager")) is None:
-        # Not built here: that takes longer than any test may.
-        pytest.fail("the control plane is not built yet: run `make test`, or `python -m testbed build` once")
-    with ControlPlane(tmp_path_factory.mktemp("control-plane"), users=[restricted_user]) as cluster:
-        yield cluster
 
 
 @pytest.fixture

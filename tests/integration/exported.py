@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ class Exported:
         """Write a record as an earlier run of the daemon, or another cluster's daemon, left it."""
         directory = self.root / LEDGER / ("pending" if pending else "volumes")
         (directory / volume).symlink_to(json.dumps(record, separators=(",", ":")))
+
+    def sign(self, cluster: str, at: str = "") -> None:
+        """Leave word, as another cluster's provisioner does, that it was at work at a time, or now."""
+        link = self.root / LEDGER / "clusters" / cluster
+        link.unlink(missing_ok=True)
+        link.symlink_to(at or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def _records(self, kind: str) -> dict[str, RecordFields]:
         records = {}

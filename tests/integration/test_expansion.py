@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from testbed.api import ApiError, Object
-from tests.integration.storage import VOLUMES, ServedStorage
+from tests.integration.daemon import Daemons
+from tests.integration.exported import Exported
+from tests.integration.storage import VOLUMES, ServedStorage, Storage
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -139,6 +142,27 @@ def test_a_class_that_does_not_allow_it_is_the_clusters_to_refuse(served: Served
     with pytest.raises(ApiError, match="dynamically provisioned pvc can be resized"):
         request(served, "2Mi")
     assert served.get_volume(volume["metadata"]["name"])["spec"]["capacity"] == {"storage": "1Mi"}
+
+
+def test_the_record_grows_with_the_volume(served: ServedStorage) -> None:
+    """What a volume was enlarged to is in the ledger, from which it may have to be made again one day."""
+    volume = served.volume(allowVolumeExpansion=True)
+    request(served, "2Mi")
+    name = volume["metadata"]["name"]
+    served.eventually(lambda: served.export.records[name]["size"] == "2Mi", "the record says 2Mi")
+
+
+def test_a_record_that_was_left_behind_grows(storage: Storage, daemon: Daemons, export_directory: Path) -> None:
+    """A crash between the volume's growth and its record's, or an export that was down then, is made up for."""
+    export = Exported.new(export_directory)
+    running = daemon("--no-leader-election", export.flag)
+    storage.claim(storage.storage_class(running.provisioner_name, export.parameters, allowVolumeExpansion=True))
+    name = storage.bound()["metadata"]["name"]
+    running.kill()
+    storage.api.patch(f"{VOLUMES}/{name}", {"spec": {"capacity": {"storage": "2Mi"}}})
+    assert export.records[name]["size"] == "1Mi"
+    running.start()
+    storage.eventually(lambda: export.records[name]["size"] == "2Mi", "the record says 2Mi")
 
 
 def test_others_volumes_are_not_expanded(served: ServedStorage) -> None:

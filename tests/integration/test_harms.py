@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from testbed.cluster import ControlPlane
 from testbed.fuse import HangingMount
 from tests.integration.conftest import Service
 from tests.integration.daemon import Daemons
-from tests.integration.exported import Exported, RecordFields
+from tests.integration.exported import LEDGER, Exported, RecordFields
 from tests.integration.storage import VOLUMES, ServedStorage, Storage
+from tests.integration.test_reclaim_contract import forged
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -58,6 +60,18 @@ def test_1_a_claim_that_names_the_whole_path_stays_below_the_export(served: Serv
     served.claim(served.own_class({"pathPattern": "${.PVC.annotations.dir}"}), metadata=annotated(directory))
     served.refusal()
     assert [name for name in served.export.names() - before if not name.startswith("archived-")] == []
+
+
+@pytest.mark.parametrize("path", ["{export}", "{export}/..", "{export}/../{name}", "{export}/x/../{name}", "/"])
+def test_1_a_path_is_checked_again_at_the_delete(served: ServedStorage, path: str) -> None:
+    """A volume whose path was forged to lead to the export's root, above it or to another's data destroys nothing."""
+    victim = served.volume({"onDelete": "delete"})
+    kept = served.directory(victim) / "kept"
+    kept.write_text("kept")
+    forgery = forged(served, victim, path=path.format(export=served.export.path, name=served.directory(victim).name))
+    served.volume_event(forgery["metadata"]["name"])
+    served.settled()
+    assert kept.read_text() == "kept"
 
 
 # ------------------------------------------------------------------------------------------- 2 empty pieces
@@ -254,6 +268,40 @@ def test_6_archives_of_one_name_never_collide(served: ServedStorage) -> None:
     assert [(archive / "turn").read_text() for archive in archives] == ["0", "1", "2"]
 
 
+def test_6_each_archive_has_a_record_of_whose_it_was(served: ServedStorage) -> None:
+    """Archives of one name are told apart: each has a record that names its volume, its claim and its directory."""
+    parameters = {"pathPattern": "${.PVC.namespace}/recorded", "onDelete": "archive"}
+    known = set(served.export.archives("recorded"))
+    volumes = []
+    for turn in range(2):
+        volumes.append(served.volume(parameters, f"data-{turn}"))
+        served.released(volumes[turn])
+    archives = sorted(set(served.export.archives("recorded")) - known)
+    links = [served.export.root / ".provisioner/archives" / archive.name for archive in archives]
+    records = [json.loads(os.readlink(link)) for link in links]
+    assert [record["pv"] for record in records] == [volume["metadata"]["name"] for volume in volumes]
+    assert [record["was"]["pvc"] for record in records] == ["data-0", "data-1"]
+    assert {record["was"]["dir"] for record in records} == {f"{served.namespace}/recorded"}
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_6_an_archive_is_handed_to_no_new_claim(served: ServedStorage, below: str) -> None:
+    """A claim whose path is an archive's, or below it, is refused, also by a class that adopts what is there."""
+    parameters = {"pathPattern": "${.PVC.namespace}/kept", "onDelete": "archive"}
+    known = set(served.export.archives("kept"))
+    volume = served.volume(parameters, "first")
+    (served.directory(volume) / "precious").write_text("kept")
+    served.released(volume)
+    (archive,) = set(served.export.archives("kept")) - known
+    adopting = served.own_class({"pathPattern": "${.PVC.annotations.dir}", "existing": "adopt", "onDelete": "delete"})
+    served.claim(adopting, metadata=annotated(archive.name + below))
+    served.refusal()
+    served.delete_claim()
+    served.settled()
+    assert [entry.name for entry in archive.iterdir()] == ["precious"]
+    assert (archive / "precious").read_text() == "kept"
+
+
 # ------------------------------------------------------------------------------------------- 7 symlinks
 
 
@@ -351,7 +399,10 @@ def test_8_nothing_is_made_below_a_mount_that_is_missing(storage: Storage, daemo
     assert list(place.iterdir()) == []
 
 
-def test_8_another_export_in_its_place_is_noticed(storage: Storage, daemon: Daemons, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ledger", [False, True], ids=["without a ledger", "with its own"])
+def test_8_another_export_in_its_place_is_noticed(
+    storage: Storage, daemon: Daemons, tmp_path: Path, ledger: bool
+) -> None:
     """When another directory takes the export's place, nothing is made on it or reclaimed from it."""
     export = Exported.new(tmp_path / "export")
     export.root.mkdir()
@@ -362,6 +413,9 @@ def test_8_another_export_in_its_place_is_noticed(storage: Storage, daemon: Daem
     aside = tmp_path / "aside"
     export.root.rename(aside)
     export.root.mkdir()
+    if ledger:
+        (export.root / LEDGER / "volumes").mkdir(parents=True)
+        (export.root / LEDGER / "export").symlink_to("another's id")
     export.directory(volume).mkdir()
     (export.directory(volume) / "precious").write_text("kept")
     storage.delete_claim()
@@ -582,6 +636,34 @@ def test_12_the_sweep_only_reports(stopped: Stopped) -> None:
     assert (stopped.export.root / ".provisioner/volumes" / orphan).is_symlink()
 
 
+def test_12_an_empty_directory_that_was_a_volumes_stays(stopped: Stopped) -> None:
+    """Being empty is no reason to go: a directory whose volume somebody deleted by hand is reported with its record."""
+    orphan = "pvc-00000000-0000-4000-8000-000000000000"
+    stopped.export.plant(orphan, stopped.record(orphan.removeprefix("pvc-")))
+    stopped.directory().mkdir(parents=True)
+    stopped.start()
+    reported = stopped.storage.eventually(lambda: stopped.daemon.logged("orphans"), "the orphans are reported")
+    assert reported[0]["volumes"] == [orphan]
+    assert stopped.directory().is_dir()
+    assert orphan in stopped.export.records
+
+
+def test_12_a_volume_that_is_there_is_never_swept(stopped: Stopped) -> None:
+    """A crash before its record was settled makes no orphan of a volume: the next start settles it, data untouched."""
+    stopped.start()
+    stopped.claim()
+    volume = stopped.storage.bound()["metadata"]["name"]
+    stopped.storage.eventually(lambda: volume in stopped.export.records, "the record is settled")
+    (stopped.directory() / "precious").write_text("kept")
+    stopped.daemon.kill()
+    ledger = stopped.export.root / ".provisioner"
+    (ledger / "volumes" / volume).rename(ledger / "pending" / volume)
+    stopped.start()
+    stopped.storage.eventually(lambda: volume in stopped.export.records, "the record is settled again")
+    assert (stopped.directory() / "precious").read_text() == "kept"
+    assert stopped.daemon.logged("orphans") == []
+
+
 def test_12_records_of_another_cluster_are_left_alone(stopped: Stopped) -> None:
     """Of two clusters on one export, neither reports, undoes or forgets what the other one's records say."""
     names = [f"pvc-00000000-0000-4000-8000-00000000000{number}" for number in range(3)]
@@ -590,6 +672,7 @@ def test_12_records_of_another_cluster_are_left_alone(stopped: Stopped) -> None:
         stopped.export.plant(name, record, pending=number == 0)
     for number in (0, 1):  # of the last one the directory is gone
         stopped.directory(f"theirs-{number}").mkdir(parents=True)
+    stopped.export.sign("another cluster")
     stopped.start()
     stopped.claim("ours")
     stopped.storage.bound("ours")
@@ -612,3 +695,16 @@ def test_13_parents_are_never_pruned(served: ServedStorage, rule: str) -> None:
     assert beside.read_text() == "kept"
     assert served.directory(volume).parent.is_dir()
     assert list(served.directory(volume).parent.iterdir()) == []
+
+
+def test_13_an_attempt_that_is_undone_prunes_no_parent(stopped: Stopped) -> None:
+    """Of a given-up attempt the empty directory goes, and not the parents made for it, though they are empty."""
+    volume, record = stopped.claim()
+    directory = stopped.directory() / "a" / "b"
+    stopped.export.plant(volume, record | {"dir": f"{stopped.storage.namespace}/data/a/b"}, pending=True)
+    directory.mkdir(parents=True)
+    stopped.storage.delete_claim()
+    stopped.start()
+    stopped.records_end()
+    assert not directory.exists()
+    assert directory.parent.is_dir()

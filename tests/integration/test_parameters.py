@@ -285,7 +285,7 @@ REFUSED = {
     "unknown": ({"onDeleted": "delete"}, ["onDeleted", "onDelete"]),
     "case": ({"pathpattern": "x"}, ["pathpattern", "pathPattern"]),
     "pattern and alias": ({"pathPattern": "x", "subDir": "x"}, ["pathPattern", "subDir"]),
-    "rule and alias": ({"onDelete": "delete", "archiveOnDelete": "false"}, ["onDelete", "archiveOnDelete"]),
+    "rule beside the flag": ({"onDelete": "Delete", "archiveOnDelete": "false"}, ["onDelete"]),
     "mode and alias": ({"mode": "0777", "mountPermissions": "0777"}, ["mode", "mountPermissions"]),
     "rule": ({"onDelete": "Delete"}, ["onDelete", "delete, archive, retain"]),
     "archive flag": ({"archiveOnDelete": "no"}, ["archiveOnDelete", "true or false"]),

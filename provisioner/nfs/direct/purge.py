@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from provisioner.nfs.direct.attempt import Attempt
 from provisioner.nfs.direct.client import Client, Place, Removal
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Fsid, Position
-from provisioner.ports import Access, Cause, ExportError, NotEmpty, PathMissing
+from provisioner.ports import Access, Cause, ExportError, GoOn, NotEmpty, PathMissing
 
 T = TypeVar("T")
 
@@ -82,16 +82,22 @@ class _RemoveDirectories:
 class Purge:
     """One removal at work; `removed` counts the entries that went."""
 
-    def __init__(self, client: Client, limited: Limited) -> None:
+    def __init__(self, client: Client, limited: Limited, go_on: GoOn) -> None:
         self.removed = 0
         self._client = client
         self._limited = limited
+        self._go_on = go_on
+        self._ending = False
+        """Whether it ends early: what is on the stack is not begun any more."""
         self._stack: asyncio.LifoQueue[_Read | _RemoveFiles | _RemoveDirectories] = asyncio.LifoQueue()
         self._fsid: Fsid = (0, 0)
         self._refusal: ExportError | None = None
 
     async def remove(self, place: Place, found: Found) -> None:
-        """Remove the directory that was found there. Raises Cause.SYMLINK, and the first refusal if something stays."""
+        """Remove the directory that was found there, or as much of it as `go_on` wants.
+
+        Raises Cause.SYMLINK, and the first refusal if something stays.
+        """
         if found.attributes.type != "directory":
             raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}")
         self._fsid = found.attributes.fsid
@@ -109,6 +115,8 @@ class Purge:
         while True:
             self._stack.put_nowait(_Read(top))
             await self._stack.join()
+            if self._ending:
+                return
             if top.stays and self._refusal is not None:
                 raise self._refusal
             try:
@@ -118,13 +126,19 @@ class Purge:
                     raise
                 top.reread()
             else:
-                self.removed += 1
+                self._count(1)
                 return
+
+    def _count(self, removed: int) -> None:
+        self.removed += removed
+        self._ending = not self._go_on(removed) or self._ending
 
     async def _work(self) -> None:
         while True:
             job = await self._stack.get()
-            if isinstance(job, _Read):
+            if self._ending:
+                pass
+            elif isinstance(job, _Read):
                 await self._read(job.directory)
             elif isinstance(job, _RemoveFiles):
                 await self._remove_files(job.directory, job.names)
@@ -147,6 +161,7 @@ class Purge:
                 self._refuse(directory, exc)
         else:
             directory.position = page.next
+            self._count(0)  # a deep tree is read for long before anything of it goes
             self._plan(directory, page.entries)
         self._advance(directory)
 
@@ -203,7 +218,7 @@ class Purge:
         removal = await self._limited(
             lambda attempt: self._client.remove_names(attempt, directory.handle, names, directories=directories)
         )
-        self.removed += removal.removed
+        self._count(removal.removed)
         directory.shrank = directory.shrank or removal.removed > 0
         return removal
 

@@ -25,7 +25,18 @@ from provisioner.nfs.direct.client import Client, Place
 from provisioner.nfs.direct.purge import Purge
 from provisioner.nfs.direct.servers import NFS_PORT, Address, Servers
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
-from provisioner.ports import Access, Cause, Entry, EntryType, ExportError, PathExists, PathMissing, Space
+from provisioner.ports import (
+    Access,
+    Cause,
+    Entry,
+    EntryType,
+    ExportError,
+    GoOn,
+    PathExists,
+    PathMissing,
+    Space,
+    to_the_end,
+)
 
 T = TypeVar("T")
 Observe = Callable[[str, float], None]
@@ -184,11 +195,12 @@ class DirectTree:
         page = await self._page("is_empty", path, Position(), SMALL_PAGE_BYTES)
         return not page.entries
 
-    async def remove_tree(self, path: Path) -> int:
-        """See `Tree`. What is refused stays, all else goes, and the first refusal is raised.
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+        """See `Tree`.
 
         Tried first as if it were empty, as many a volume is: that is one call.
         """
+        _below_root(path)
         try:
             await self._remove_directory("remove_tree", path)
         except PathMissing:
@@ -197,6 +209,7 @@ class DirectTree:
             if exc.cause is Cause.UNREACHABLE:
                 raise
         else:
+            go_on(1)
             return 1
 
         async def look_up(attempt: Attempt, client: Client, place: Place) -> tuple[Client, Place, Found]:
@@ -209,7 +222,7 @@ class DirectTree:
             client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
-        purge = Purge(client, limited)
+        purge = Purge(client, limited, go_on)
         with contextlib.suppress(PathMissing):
             await purge.remove(place, found)
         return purge.removed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,45 @@ async def test_a_redirect_is_not_followed(tmp_path: Path, requests: Requests) ->
             with pytest.raises(Rejected):
                 await cluster.get_volume("v")
     assert len(requests) == 1
+
+
+# ------------------------------------------------------------------------------------------------ the server's time
+
+
+def dated(text: str, *, delay_s: float = 0.0) -> Handler:
+    """Answers that all is well, and what time it is."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(delay_s)
+        return web.Response(text="ok", headers={"Date": text})
+
+    return handle
+
+
+async def test_the_servers_time(tmp_path: Path) -> None:
+    """The server's clock is known from its first answer on, goes on by itself, and is no earlier than it said."""
+    async with serve(dated("Wed, 21 Oct 2015 07:28:00 GMT")) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            assert cluster.server_time() is None
+            await cluster.ping()
+            first = cluster.server_time()
+            await asyncio.sleep(0.05)
+            second = cluster.server_time()
+    assert first is not None
+    assert second is not None
+    assert first >= datetime(2015, 10, 21, 7, 28, tzinfo=UTC)
+    assert second - first >= timedelta(seconds=0.05)
+
+
+@pytest.mark.parametrize("handler", [dated("yesterday"), dated("Wed, 21 Oct 2015 07:28:00 GMT", delay_s=3.2)])
+async def test_a_time_that_cannot_be_relied_on(tmp_path: Path, handler: Handler) -> None:
+    """A date that is none, and one of an answer that was long on its way, do not count."""
+    async with serve(handler) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            await cluster.ping()
+            assert cluster.server_time() is None
 
 
 # ------------------------------------------------------------------------------------------------ credentials

@@ -12,66 +12,13 @@ import pytest
 from aiohttp import web
 
 from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.ports import ApiUnavailable, Cluster, Expired, WatchEvent
-from testbed.api import Api
+from provisioner.ports import ApiUnavailable, Cluster, WatchEvent
 from testbed.cluster import ControlPlane
-from tests.integration.kube.network import TcpProxy, serve, volume, write_kubeconfig
+from tests.integration.kube.network import TcpProxy, serve, write_kubeconfig
 
 
 async def until_end(watch: AsyncIterator[WatchEvent[Any]]) -> list[WatchEvent[Any]]:
     return [event async for event in watch]
-
-
-def changes(events: list[WatchEvent[Any]], prefix: str) -> list[tuple[str, str]]:
-    """Types and names of what happened to a test's own volumes, without what controllers change in between."""
-    seen = [(e.type, e.item.metadata.name) for e in events if e.item and e.item.metadata.name.startswith(prefix)]
-    return [change for i, change in enumerate(seen) if change not in seen[:i]]
-
-
-async def test_a_watch_tells_all_changes_and_ends_cleanly(cluster: Cluster, cluster_api: Api, prefix: str) -> None:
-    """Creation, change and removal are seen in order, a bookmark carries a version, the server's end is no error."""
-    version = (await cluster.list("volumes")).version
-    watch = asyncio.create_task(until_end(cluster.watch("volumes", version)))
-    await cluster.create_volume(volume(prefix, labels={"test": prefix}))
-    await cluster.patch_volume(prefix, {"metadata": {"annotations": {"a": "b"}}})
-    await asyncio.to_thread(cluster_api.delete, f"/api/v1/persistentvolumes/{prefix}")
-    events = await watch
-    assert changes(events, prefix) == [("ADDED", prefix), ("MODIFIED", prefix), ("DELETED", prefix)]
-    bookmarks = [event for event in events if event.type == "BOOKMARK"]
-    assert bookmarks
-    assert all(event.item is None and int(event.version) >= int(version) for event in bookmarks)
-    assert all(event.version for event in events)
-
-
-async def test_a_watch_resumes_where_the_last_one_ended(cluster: Cluster, prefix: str) -> None:
-    """What happened between two watches is told by the second, and nothing is told twice."""
-    version = (await cluster.list("volumes")).version
-    await cluster.create_volume(volume(prefix, labels={"test": prefix}))
-    first = await until_end(cluster.watch("volumes", version))
-    assert ("ADDED", prefix) in changes(first, prefix)
-    await cluster.create_volume(volume(prefix + "-2", labels={"test": prefix}))
-    second = await until_end(cluster.watch("volumes", first[-1].version))
-    assert ("ADDED", prefix + "-2") in changes(second, prefix)
-    assert ("ADDED", prefix) not in changes(second, prefix)
-
-
-@pytest.mark.parametrize("kind", ["claims", "classes"])
-async def test_the_other_kinds_are_watched_too(cluster: Cluster, kind: Any) -> None:
-    """A watch of claims or of classes begins at the version of a list and ends cleanly."""
-    version = (await cluster.list(kind)).version
-    assert all(event.version for event in await until_end(cluster.watch(kind, version)))
-
-
-async def test_a_watch_from_a_forgotten_version_is_expired(
-    cluster: Cluster, control_plane: ControlPlane, prefix: str
-) -> None:
-    """Once the server forgot the version to watch from, the watch raises Expired."""
-    version = (await cluster.list("volumes")).version
-    await cluster.create_volume(volume(prefix, labels={"test": prefix}))
-    # Not in a thread: the testbed binds its servers' lives to the thread that starts them.
-    control_plane.expire()
-    with pytest.raises(Expired):
-        await until_end(cluster.watch("volumes", version))
 
 
 async def test_a_watch_ends_when_the_server_is_killed(cluster: Cluster, control_plane: ControlPlane) -> None:

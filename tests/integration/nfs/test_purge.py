@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provisioner.nfs.direct.servers import Servers
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Cause, Entry, ExportError
+from provisioner.ports import Cause, Entry, ExportError, NotEmpty
 from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree
 
 pytestmark = pytest.mark.timeout(120)
@@ -70,3 +72,78 @@ async def test_what_is_not_ours_stays_and_the_rest_goes(tree: MakeTree, version:
     assert caught.value.cause is Cause.DENIED
     assert await one.list(("top",)) == [Entry("theirs", "directory")]
     assert len(await one.list(("top", "theirs"))) == 3
+
+
+async def test_what_tenants_leave(tree: MakeTree, version: str, tmp_path: Path) -> None:
+    """Shut and sticky directories of others, odd names and what clients keep of open files go like all else."""
+    top = tmp_path / "plain" / "top"
+    top.mkdir()
+    for name, mode in (("shut", 0o000), ("read-only", 0o555), ("sticky", 0o1777), ("searched", 0o311)):
+        fill(top / name, 3)
+        os.chown(top / name, 1000, 1000)
+        os.chmod(top / name, mode)
+    for odd in (b".nfs000000000000012300000001", b"new\nline", b"\xff\xfe", b" ", b"-rf", b"a\\b", b"n" * 255):
+        (top / os.fsdecode(odd)).touch()
+    os.mkfifo(top / "fifo")
+    assert await tree(version=version).remove_tree(("top",)) == 4 * 4 + 8 + 1
+    assert not top.exists()
+
+
+async def test_a_tenant_that_still_writes(tree: MakeTree, version: str, tmp_path: Path) -> None:
+    """A tree that somebody goes on writing into, by a directory that was open before, still goes, and ends him."""
+    top = tmp_path / "plain" / "top"
+    fill(top, 500)
+    (top / "below").mkdir()
+
+    async def write() -> int:
+        handle, written = os.open(top / "below", os.O_RDONLY), 0
+        try:
+            while True:
+                os.close(os.open(f"more-{written}", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+                written += 1
+                await asyncio.sleep(0.002)
+        except FileNotFoundError:
+            return written
+        finally:
+            os.close(handle)
+
+    tenant = asyncio.create_task(write())
+    await asyncio.sleep(0.05)
+    removed = 0
+    while top.exists():
+        try:
+            removed += await tree(version=version).remove_tree(("top",))
+        except NotEmpty:  # told by a server between two of his files: the purge comes back later
+            await asyncio.sleep(0.05)
+    assert await tenant > 0
+    assert removed > 0
+
+
+@pytest.fixture
+def immutable(tmp_path: Path, server: object) -> Iterator[Path]:
+    """A file that not even root may remove."""
+    top = tmp_path / "plain" / "top"
+    top.mkdir()
+    fill(top / "kept", 1)
+    (file,) = (top / "kept").iterdir()
+    if subprocess.run(["chattr", "+i", file], capture_output=True, check=False).returncode:
+        pytest.skip("this filesystem has no immutable files")
+    yield file
+    make_mutable(file)
+
+
+def make_mutable(file: Path) -> None:
+    """Let a file be removed again; one that is gone is none."""
+    subprocess.run(["chattr", "-i", file], capture_output=True, check=False)
+
+
+async def test_an_immutable_file(tree: MakeTree, version: str, tmp_path: Path, immutable: Path) -> None:
+    """What the server's administrator made immutable is told as denied, after all else has gone."""
+    fill(tmp_path / "plain" / "top" / "other", 10)
+    one = tree(version=version)
+    with pytest.raises(ExportError) as caught:
+        await one.remove_tree(("top",))
+    assert caught.value.cause is Cause.DENIED
+    assert await one.list(("top",)) == [Entry("kept", "directory")]
+    await asyncio.to_thread(make_mutable, immutable)
+    assert await one.remove_tree(("top",)) == 3

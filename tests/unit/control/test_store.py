@@ -41,6 +41,15 @@ def test_what_is_kept() -> None:
     assert set(store.classes) == {"nfs"}
 
 
+def test_a_claim_that_no_provisioner_was_asked_for() -> None:
+    """A claim that the cluster matched with a volume that was there, as a recovered one, is kept: it may grow."""
+    store = Store(samples.US)
+    matched = samples.claim(uid="a", provisioner="", spec=samples.claim_spec(volume_name="v1"))
+    others = samples.claim(uid="b", provisioner="other/one", spec=samples.claim_spec(volume_name="v2"))
+    store.replace("claims", [matched, others, samples.claim(uid="c", provisioner="")])
+    assert store.claims == {"a": matched}
+
+
 def test_a_claim_that_is_handed_back() -> None:
     """A claim whose annotation goes away, as the scheduler may do, is ours no longer."""
     store = Store(samples.US)
@@ -118,6 +127,18 @@ def test_holder(path: Path, held: bool) -> None:
 def test_volumes_of_the_whole_export(path: str) -> None:
     """A volume of the whole export, or of more, as admins make to look around, holds no directory."""
     assert holding(at(path)).holder(NAS, ("a",)) is None
+
+
+def test_volumes_of_csi_driver_nfs() -> None:
+    """A volume of csi-driver-nfs holds its directory too; of what it says of itself only that is kept."""
+    place = {"server": "nas", "share": "/exports", "subDir": "team/a"}
+    store = holding(samples.csi_volume({**place, "csi.storage.k8s.io/pv/name": "x"}))
+    assert store.holder(NAS, ("team",)) == samples.csi_volume(place)
+    assert [volume.name for volume in store.on_export(NAS)] == ["csi"]
+    store.apply("volumes", samples.csi_volume(place), deleted=True)
+    assert store.holder(NAS, ("team",)) is None
+    store.apply("volumes", samples.csi_volume({"server": "nas", "share": "/exports"}, driver="x"), deleted=False)
+    assert store.volumes == {}
 
 
 def test_exports_within_exports() -> None:

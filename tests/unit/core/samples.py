@@ -10,6 +10,7 @@ from provisioner.core.objects import (
     ClaimRef,
     ClaimSpec,
     ClaimStatus,
+    CsiSource,
     Metadata,
     NfsSource,
     Resources,
@@ -119,12 +120,46 @@ def volume(
     )
 
 
+def peers_volume(
+    *,
+    phase: str = "Released",
+    policy: str = "Delete",
+    claim_uid: str | None = UID,
+    nfs: NfsSource | None = SOURCE,
+    annotations: Mapping[str, str] | None = None,
+    mount_options: tuple[str, ...] = (),
+) -> Volume:
+    """The volume of that claim, as nfs-subdir-external-provisioner makes it under our name."""
+    return Volume(
+        metadata=Metadata(
+            name=VOLUME, uid=f"uid-of-{VOLUME}", annotations={names.PROVISIONED_BY: US, **(annotations or {})}
+        ),
+        spec=VolumeSpec(
+            capacity={"storage": "1Gi"},
+            access_modes=("ReadWriteMany",),
+            nfs=nfs,
+            claim_ref=None if claim_uid is None else ClaimRef("shop", "data", claim_uid),
+            mount_options=mount_options,
+            persistent_volume_reclaim_policy=policy,
+            storage_class_name="nfs",
+        ),
+        status=VolumeStatus(phase),
+    )
+
+
+def csi_volume(attributes: Mapping[str, str], *, driver: str = names.CSI_DRIVER_NFS, phase: str = "Released") -> Volume:
+    """A volume of a CSI driver's that bears our name."""
+    spec = VolumeSpec(csi=CsiSource(driver, dict(attributes)), persistent_volume_reclaim_policy="Delete")
+    return Volume(Metadata(name="csi", annotations={names.PROVISIONED_BY: US}), spec, VolumeStatus(phase))
+
+
 def record(
     directory: str = DIRECTORY,
     *,
     namespace: str = "shop",
     claim_uid: str = UID,
     on_delete: OnDelete = "delete",
+    peer: bool = False,
 ) -> Record:
     """The ledger's record of that volume."""
     return Record(
@@ -136,4 +171,5 @@ def record(
         on_delete=on_delete,
         capacity="1Gi",
         created="2026-01-01T00:00:00Z",
+        peer=peer,
     )

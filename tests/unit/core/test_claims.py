@@ -48,6 +48,12 @@ def spec(**changes: object) -> Claim:
     return samples.claim(spec=msgspec.structs.replace(samples.claim_spec(), **changes))
 
 
+def wanting(archive: str, **changes: object) -> Claim:
+    """The sample claim that wants an archive back, with a changed spec."""
+    changed = msgspec.structs.replace(samples.claim_spec(), **changes)
+    return samples.claim(annotations={names.RESTORE: archive}, spec=changed)
+
+
 def provision(of: ClaimView) -> Provision:
     plan = claims.decide(of)
     assert isinstance(plan, Provision)
@@ -120,6 +126,10 @@ def test_node_selected(key: str) -> None:
         (view(spec(data_source=DataSource("PersistentVolumeClaim", "a"))), "clones"),
         (view(spec(data_source_ref=DataSource("PersistentVolumeClaim", "a", "", "b"))), "clones"),
         (view(spec(data_source=DataSource("VolumeSnapshot", "a", "snapshot.storage.k8s.io"))), "snapshots"),
+        (view(wanting("archived-a", data_source=DataSource("Image", "a", "populators.io"))), "each say where the data"),
+        (view(wanting("data")), "'data' is not the name of an archive"),
+        (view(wanting("archived-a/../b")), "is not the name of an archive"),
+        (view(wanting("archived-" + "a" * 800)), "the record of directory"),
         (view(samples.claim(spec=samples.claim_spec(size=""))), "not a quantity"),
         (view(samples.claim(spec=samples.claim_spec(size="0"))), "not above zero"),
         (view(samples.claim(spec=samples.claim_spec(size="-1Gi"))), "not above zero"),
@@ -140,6 +150,13 @@ def test_refused(of: ClaimView, words: str) -> None:
     assert words in decision.message
 
 
+def test_restored() -> None:
+    """A claim that wants an archive back says so in its record; how long its own archive is kept, its class says."""
+    storage_class = samples.storage_class({"archiveRetention": "30d"})
+    record = provision(view(wanting("archived-a"), storage_class)).record
+    assert (record.archive, record.retention) == ("archived-a", "30d")
+
+
 def test_populators() -> None:
     """A data source of another kind is left to its populator, with a Normal event."""
     decision = claims.decide(view(spec(data_source_ref=DataSource("Image", "a", "populators.io"))))
@@ -152,10 +169,12 @@ def test_populators() -> None:
     ("holder", "waits"),
     [
         (samples.volume(name="pv1"), True),
-        (samples.volume(name="pv1", phase="Bound", deleted=True), True),
+        (samples.volume(name="pv1", phase="Available", deleted=True), True),
+        (samples.volume(name="pv1", phase="Bound", deleted=True), False),
         (samples.volume(name="pv1", provisioner="other/one"), False),
         (samples.volume(name="pv1", policy="Retain"), False),
         (samples.volume(name="pv1", phase="Bound"), False),
+        (samples.csi_volume({"server": "nas", "share": "/exports", "subdir": "a"}), False),
     ],
 )
 def test_taken_by_a_leaving_volume(holder: Volume, waits: bool) -> None:

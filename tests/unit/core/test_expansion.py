@@ -197,3 +197,18 @@ def test_conditions_of_others_stay_whole() -> None:
 def test_nothing_to_do(claim: Claim, volume: Volume | None) -> None:
     """Only a bound claim that wants more than it has, of a volume of ours that is its own, is expanded."""
     assert expansion.decide(claim, volume, samples.US, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "size", "told"),
+    [
+        ("1Gi", "2Gi", True),
+        ("1Gi", "1024Mi", False),
+        ("2Gi", "1Gi", False),
+        ("1Gi", "", False),
+        ("lots", "2Gi", False),
+    ],
+)
+def test_outgrown(recorded: str, size: str, told: bool) -> None:
+    """Only a size that is larger for certain is written into a record."""
+    assert expansion.outgrown(recorded, size) is told

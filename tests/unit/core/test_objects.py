@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provisioner.core import names
-from provisioner.core.objects import Claim, ClaimSpec, Volume
+from provisioner.core.objects import Claim, ClaimSpec, NfsSource, Volume
 from tests.unit.core import samples
 
 
@@ -42,6 +42,39 @@ def test_volume_is_ours() -> None:
     """A volume is by the provisioner that its annotation names."""
     assert samples.volume().is_by(samples.US)
     assert not Volume().is_by(samples.US)
+
+
+@pytest.mark.parametrize(
+    ("volume", "source"),
+    [
+        pytest.param(samples.volume(), samples.SOURCE, id="NFS"),
+        pytest.param(Volume(), None, id="neither"),
+        pytest.param(
+            samples.csi_volume({"server": "nas", "share": "/exports/", "subdir": "a/b"}),
+            NfsSource("nas", "/exports/a/b"),
+            id="csi-driver-nfs",
+        ),
+        pytest.param(
+            samples.csi_volume({"Server": "nas", "SHARE": "/", "subDir": "a"}), NfsSource("nas", "/a"), id="any case"
+        ),
+        pytest.param(
+            samples.csi_volume({"server": "nas", "share": "/exports"}), NfsSource("nas", "/exports/"), id="whole share"
+        ),
+        pytest.param(samples.csi_volume({"server": "nas"}), None, id="no share"),
+        pytest.param(samples.csi_volume({"share": "/exports"}), None, id="no server"),
+        pytest.param(samples.csi_volume({"server": "n", "share": "/e"}, driver="another"), None, id="another driver"),
+    ],
+)
+def test_source(volume: Volume, source: NfsSource | None) -> None:
+    """A volume's directory is where its NFS source, or its attributes for csi-driver-nfs, say."""
+    assert volume.source == source
+
+
+def test_marks() -> None:
+    """A volume of our making bears our keys, a peer's bears none, even under our name."""
+    assert samples.volume().is_marked
+    assert not samples.peers_volume().is_marked
+    assert all(samples.peers_volume(annotations={key: ""}).is_marked for key in names.MARKS)
 
 
 def test_names() -> None:

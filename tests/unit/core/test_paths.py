@@ -132,3 +132,4 @@ def test_owners(changes: list[tuple[bool, Path, str]], path: Path) -> None:
         (index.add if enter else index.remove)(held, owner)
         (model.add if enter else model.discard)((held, owner))
     assert index.owners(path) == {owner for held, owner in model if held == path}
+    assert index.leads_on(path) == any(held[: len(path)] == path and held != path for held, _ in model)

@@ -58,13 +58,18 @@ def test_model(number: str, suffix: str) -> None:
     assert parse_bytes(number + suffix) == math.ceil(exact)
 
 
-@given(NUMBERS, NUMBERS, st.sampled_from(sorted(SUFFIXES)), st.sampled_from(sorted(SUFFIXES)))
-def test_order(left: str, right: str, left_suffix: str, right_suffix: str) -> None:
+QUANTITIES = st.tuples(NUMBERS, st.sampled_from(sorted(SUFFIXES)))
+
+
+@given(QUANTITIES, QUANTITIES)
+def test_order(one: tuple[str, str], other: tuple[str, str]) -> None:
     """Whatever the units, a smaller quantity never counts as the larger one."""
-    smaller, larger = Fraction(left) * SUFFIXES[left_suffix], Fraction(right) * SUFFIXES[right_suffix]
-    assume(smaller <= larger <= LARGEST)
-    assert not is_less(right + right_suffix, left + left_suffix)
-    assert is_less(left + left_suffix, right + right_suffix) == (math.ceil(smaller) < math.ceil(larger))
+    (smaller, small), (larger, large) = sorted(
+        (Fraction(number) * SUFFIXES[suffix], number + suffix) for number, suffix in (one, other)
+    )
+    assume(larger <= LARGEST)
+    assert not is_less(large, small)
+    assert is_less(small, large) == (math.ceil(smaller) < math.ceil(larger))
 
 
 @given(st.text())

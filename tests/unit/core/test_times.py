@@ -31,3 +31,15 @@ def test_no_time(written: str) -> None:
 def test_file_stamps_sort_as_time_does(one: datetime, other: datetime) -> None:
     """Names that end in a time are in its order, and differ where it does."""
     assert (one < other) == (times.file_stamp(one) < times.file_stamp(other))
+
+
+@given(MOMENTS, st.text(max_size=20))
+def test_the_time_in_a_name(at: datetime, name: str) -> None:
+    """The time at a name's end is read back, whatever the name."""
+    assert times.stamped(f"{name}.{times.file_stamp(at)}") == at
+
+
+@pytest.mark.parametrize("name", ["", "pvc-1", "pvc-1.20260101T000000Z", "20260101T000000.000000"])
+def test_a_name_without_a_time(name: str) -> None:
+    """A name that ends in anything else has no time."""
+    assert times.stamped(name) is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
+from msgspec import structs
 
 from provisioner.core import names
 from provisioner.core.locations import Path
@@ -13,6 +15,8 @@ from provisioner.core.objects import Claim, NfsSource, Volume
 from provisioner.core.records import OnDelete, Record
 from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim, authorize, decide
 from tests.unit.core import samples
+
+SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,7 @@ from tests.unit.core import samples
         pytest.param(samples.volume(annotations={names.ON_DELETE: "?"}), Reclaim("retain"), id="no known rule"),
         pytest.param(samples.volume(phase="Bound", finalizers=()), Finalizer(present=True), id="bound"),
         pytest.param(samples.volume(policy="Retain"), Finalizer(present=False), id="retained with finalizer"),
+        pytest.param(samples.peers_volume(), Reclaim("retain"), id="a peer's, released"),
     ],
 )
 def test_something_to_do(volume: Volume, answer: object) -> None:
@@ -35,7 +40,10 @@ def test_something_to_do(volume: Volume, answer: object) -> None:
     ("volume", "why"),
     [
         pytest.param(samples.volume(provisioner="other/one"), "not ours", id="another's"),
-        pytest.param(samples.volume(nfs=None), "not ours", id="no NFS"),
+        pytest.param(samples.volume(nfs=None), "not one of NFS", id="no NFS"),
+        pytest.param(samples.csi_volume({}, phase="Bound"), "not one of NFS", id="csi-driver-nfs's"),
+        pytest.param(samples.peers_volume(phase="Bound"), "Bound", id="a peer's, bound"),
+        pytest.param(samples.peers_volume(policy="Retain"), "reclaim policy is Retain", id="a peer's, retained"),
         pytest.param(samples.volume(policy="Retain", finalizers=()), "reclaim policy is Retain", id="retained"),
         pytest.param(samples.volume(policy="Recycle", finalizers=()), "reclaim policy is Recycle", id="recycled"),
         pytest.param(samples.volume(deleted=True, finalizers=("other",)), "dealt with", id="done"),
@@ -50,6 +58,13 @@ def test_left(volume: Volume, why: str) -> None:
     answer = decide(volume, samples.US)
     assert isinstance(answer, Leave)
     assert why in answer.why
+
+
+def test_a_csi_volume_that_asks_for_us() -> None:
+    """A released volume of csi-driver-nfs under our name is left alone, and its event says so."""
+    answer = decide(samples.csi_volume({"server": "nas", "share": "/exports"}), samples.US)
+    assert isinstance(answer, Deny)
+    assert "csi-driver-nfs" in answer.message
 
 
 def evidence(
@@ -121,13 +136,73 @@ def test_denied(of: Evidence, words: str) -> None:
     assert words in answer.message
 
 
+def test_a_recovered_volume() -> None:
+    """A record that was recovered for a claim's name agrees with any claim of that name that has come since."""
+    recovered = evidence(record=samples.record(claim_uid=""), volume=samples.volume(claim_uid="new"))
+    assert authorize(recovered, samples.US) == Reclaim("delete")
+    elsewhere = samples.record(claim_uid="", namespace="another")
+    assert isinstance(authorize(dataclasses.replace(recovered, record=elsewhere), samples.US), Deny)
+
+
+def test_a_claim_that_a_volume_waits_for() -> None:
+    """A volume whose claimRef has no uid is kept while there is any claim of that name."""
+    waiting = evidence(volume=samples.volume(claim_uid=""), record=samples.record(claim_uid=""))
+    assert isinstance(authorize(dataclasses.replace(waiting, claim=samples.claim()), samples.US), Leave)
+    assert authorize(waiting, samples.US) == Reclaim("delete")
+
+
+def taken_over(**changes: Any) -> Evidence:
+    """A peer's volume that we took over, and all that must agree."""
+    record = samples.record(peer=True, on_delete=changes.pop("on_delete", "archive"))
+    return dataclasses.replace(evidence(volume=samples.peers_volume(), record=record, export_id="any"), **changes)
+
+
+@pytest.mark.parametrize("on_delete", SEVERITY)
+def test_a_peers_volume(on_delete: OnDelete) -> None:
+    """A peer's volume goes by the rule that was recorded when it was taken over."""
+    assert authorize(taken_over(on_delete=on_delete), samples.US) == Reclaim(on_delete)
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        pytest.param(taken_over(record=None), "no record", id="no record"),
+        pytest.param(taken_over(record=samples.record()), "put them back", id="a record of our own making"),
+        pytest.param(taken_over(path=("elsewhere",)), "says otherwise", id="an edited path"),
+        pytest.param(taken_over(path=()), "not a directory below", id="the export's root"),
+        pytest.param(taken_over(volume=samples.peers_volume(claim_uid="x")), "says otherwise", id="another claim"),
+        pytest.param(taken_over(neighbour="pv2"), "pv2", id="another volume in its directory"),
+        pytest.param(
+            taken_over(neighbour="pv2", volume=samples.volume(annotations={names.EXPORT_ID: "any"})),
+            "pv2",
+            id="another volume in the directory of one made anew",
+        ),
+    ],
+)
+def test_a_peers_volume_denied(of: Evidence, words: str) -> None:
+    """Where anything does not agree about a peer's volume, or another one needs its directory, nothing is touched."""
+    answer = authorize(of, samples.US)
+    assert isinstance(answer, Deny)
+    assert words in answer.message
+
+
+def test_a_peers_volume_whose_claim_exists() -> None:
+    """A peer's volume whose claim exists, by a live read, is left."""
+    assert isinstance(authorize(taken_over(claim=samples.claim()), samples.US), Leave)
+
+
+def test_a_recovered_volume_of_another_cluster() -> None:
+    """What was recovered for a claim's name may go in the cluster that it was recovered for, and in no other."""
+    recovered = structs.replace(samples.record(claim_uid=""), cluster="new")
+    of = dataclasses.replace(evidence(), record=recovered, cluster="new")
+    assert authorize(of, samples.US) == Reclaim("delete")
+    assert isinstance(authorize(dataclasses.replace(of, cluster="old"), samples.US), Deny)
+
+
 def test_forged_volume() -> None:
     """A volume that somebody made by hand in another's directory destroys nothing: it has no record of its own."""
     forged = samples.volume(name="pv1", claim_uid="nobody", nfs=NfsSource("nas", f"/exports/{samples.DIRECTORY}"))
     assert isinstance(authorize(dataclasses.replace(evidence(volume=forged), record=None), samples.US), Deny)
-
-
-SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
 
 
 @pytest.mark.parametrize(("annotated", "recorded"), list(itertools.product(SEVERITY, SEVERITY)))

@@ -196,8 +196,8 @@ async def test_take_over(fault: Fault) -> None:
         tree.write_file(("a", "data"), b"data")
         return tree
 
-    for tree, export in await interrupted(fault, prepare, lambda export: export.take_over(V1, record("a", V1))):
-        await export.take_over(V1, record("a", V1))
+    for tree, export in await interrupted(fault, prepare, lambda export: export.take_over({V1: record("a", V1)})):
+        assert await export.take_over({V1: record("a", V1)}) == {}
         assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([V1], [])
         assert export.records == {V1: record("a", V1)}
         assert tree.look(("a", "data")) == File(b"data")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
-from provisioner.core.locations import Location
+from provisioner.core.locations import Location, Path
 from provisioner.core.records import Record, encode
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, AlreadyThere, Cause, ExportError, PathMissing, PathTaken, Space
-from tests.fakes.tree import Directory, File, MemoryTree, Symlink
+from provisioner.ports import Access, AlreadyThere, Cause, ExportError, PathTaken, Space
+from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
@@ -421,15 +422,58 @@ async def test_forget_ends_all_records_of_the_volume() -> None:
 
 
 async def test_settling_what_is_gone() -> None:
-    """A record that is nowhere on the export is not reported as settled."""
+    """A record that another leader has taken back is written anew: its volume exists."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a"), ACCESS)
     await tree.remove_symlink((".provisioner", "pending", V1))
-    with pytest.raises(PathMissing):
-        await export.settle(V1)
+    await export.settle(V1)
+    assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([V1], [])
+    assert V1 not in export.pending
+
+
+async def test_a_record_that_may_not_have_come() -> None:
+    """After an unknown outcome undo() takes back what came to the export, and touches nothing where nothing came."""
+    for came in (False, True):
+        tree = MemoryTree()
+        export = await opened(tree)
+        if not came:
+            await tree.make_directory(("a",), Access())
+
+        async def lose(call: str, _path: Path) -> None:
+            if call == "make_symlink":
+                raise ExportError(Cause.UNREACHABLE)
+
+        tree.before, tree.after = (no_fault, lose) if came else (lose, no_fault)
+        with pytest.raises(ExportError):
+            await export.provision(V1, record("a"), ACCESS)
+        tree.before = tree.after = no_fault
+        assert await export.undo(V1)
+        assert (ledger(tree, "pending"), set(export.records)) == ([], set())
+        assert (tree.look(("a",)) is None) == came
 
 
 async def test_close() -> None:
     """Closing lets go of the tree."""
     await (await opened(MemoryTree())).close()
+
+
+# ------------------------------------------------------------------------------------------------------- others
+
+
+async def test_reread() -> None:
+    """What another process has made of a record is known once it is read again, and so is that it has ended."""
+    tree = MemoryTree()
+    ours = await provisioned(tree, "a")
+    other = await opened(tree)
+    changed = structs.replace(record("a"), claim_uid="", cluster="new")
+    await other.amend(V1, changed)
+    assert ours.records[V1] == record("a")
+    assert await ours.reread(V1) == changed
+    assert ours.records[V1] == changed
+    await other.forget(V1)
+    assert await ours.reread(V1) is None
+    assert V1 not in ours.records
+    await ours.provision(V2, record("b", V2), ACCESS)
+    assert await ours.reread(V2) == record("b", V2)
+    assert set(ours.pending) == {V2}

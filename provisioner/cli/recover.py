@@ -1,0 +1,200 @@
+"""`nfs-provisioner recover`: the volumes of a cluster that is lost, made anew from what the exports' ledgers say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from provisioner.cli import options
+from provisioner.core.recovery import Enter, Make, Step
+from provisioner.ports import ClusterError, ExportError
+from provisioner.settings import Settings
+
+if TYPE_CHECKING:
+    from provisioner.recovery import Prospect
+
+_COLUMNS = ("CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT")
+_PROGRESS_EVERY_S = 2.0
+
+
+@click.command()
+@click.option("--dry-run/--apply", "dry_run", default=True, show_default=True,
+              help="Only show what would be made, or make it.")  # fmt: skip
+@click.option("--cluster", metavar="ID", help="The lost cluster, where the exports have records of several.")
+@click.option("--volume", "volumes", multiple=True, metavar="NAME",
+              help="Only this volume; also one of this cluster that was deleted by hand. Repeatable.")  # fmt: skip
+@click.option("-o", "--output", type=click.Choice(["table", "yaml", "json"]), default="table", show_default=True,
+              help="A table for people, or the volumes as kubectl apply takes them.")  # fmt: skip
+@options.taking(
+    options.name(),
+    options.exports(),
+    options.cluster(),
+    options.election(),
+    options.daemon(hidden=True),
+)
+def recover(
+    *,
+    dry_run: bool,
+    cluster: str | None,
+    volumes: tuple[str, ...],
+    output: str,
+    log_format: str | None,
+    log_level: str,
+    **given: Any,
+) -> int:
+    """Make the volumes of a lost cluster anew, from the ledgers and directories on the exports alone.
+
+    Each volume gets its old name, is reserved for the claim that it had, and is kept (Retain) whatever becomes of that
+    claim: claims that are made again under their old names bind to their old data. Archives come along, to be restored.
+    Nothing is ever deleted, and no directory is touched. It may be repeated at any time, also after it was cut off.
+
+    Without --apply nothing is changed; that works without a cluster too, by --export alone. Takes the flags and the
+    environment of `run`: put `recover` in its place.
+
+    Exit status 0 when all is well, 1 when something failed or an export could not be looked at, 2 for unusable
+    settings.
+
+    Example: kubectl exec deploy/nfs-provisioner -- nfs-provisioner recover --apply
+    """
+    settings = options.settings(**given)
+    try:
+        prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run))
+    except (ClusterError, ExportError) as exc:
+        click.echo(f"nfs-provisioner: {exc}", err=True)
+        return 1
+    if output == "table":
+        _show(prospect, failed, dry_run=dry_run)
+    else:
+        _print(prospect, failed, output)
+    _tell(prospect, failed, dry_run=dry_run)
+    return 1 if failed or prospect.unseen or prospect.unknown else 0
+
+
+async def _recover(
+    settings: Settings, cluster: str | None, volumes: tuple[str, ...], *, dry_run: bool
+) -> tuple[Prospect, Mapping[str, str]]:
+    """What was found, and what failed of it. Raises ClusterError, ExportError, InvalidSettings."""
+    from provisioner.recovery import recovering
+
+    async with recovering(settings, offline=dry_run) as recovery:
+        prospect = await recovery.look(cluster, volumes)
+        _warn(prospect)
+        return prospect, {} if dry_run else await recovery.apply(prospect, _progress())
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Tells every few seconds how far it is."""
+    told_s = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_s
+        now_s = time.monotonic()
+        if now_s - told_s >= _PROGRESS_EVERY_S:
+            told_s = now_s
+            click.echo(f"{done} of {total} done", err=True)
+
+    return tell
+
+
+def _warn(prospect: Prospect) -> None:
+    """What must be known before anything is made."""
+    for export, why in sorted(prospect.unseen.items()):
+        click.echo(f"not looked at: export {export}: {why}", err=True)
+    for export, names in sorted(prospect.unreadable.items()):
+        click.echo(f"no records that this version knows, on export {export}: {', '.join(names)}", err=True)
+    if prospect.unknown:
+        click.echo(f"no export has a record of: {', '.join(prospect.unknown)}", err=True)
+    if prospect.offline:
+        click.echo(f"not compared with a cluster, which may have some of these already: {prospect.offline}", err=True)
+    lost = prospect.lost
+    if lost is not None:
+        click.echo(f"of cluster {lost}", err=True)
+    if lost is not None and prospect.alive:
+        warning = (
+            f"WARNING: a provisioner of cluster {lost.cluster} was at work here at {lost.signed}, minutes ago."
+            " Two clusters must never have the same directories: each would delete, archive and hand out what is the"
+            " other's. Go on only when that cluster is gone for good."
+        )
+        click.secho(warning, fg="red", bold=True, err=True)
+
+
+def _show(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> None:
+    from provisioner.cli import tables
+
+    rows: list[list[tables.Cell]] = [
+        [
+            step.remains.key,
+            step.remains.volume,
+            step.remains.place.name,
+            step.remains.record.directory,
+            step.remains.record.capacity,
+            step.remains.record.class_name or "-",
+            _what(step, failed, dry_run=dry_run),
+        ]
+        for step in prospect.steps
+    ]
+    if rows:
+        tables.show(_COLUMNS, rows)
+
+
+def _what(step: Step, failed: Mapping[str, str], *, dry_run: bool) -> tuple[str, str]:
+    """In words, and their colour."""
+    if step.remains.volume in failed:
+        return f"failed: {failed[step.remains.volume]}", "bold red"
+    if isinstance(step.action, Make):
+        return ("would be made", "") if dry_run else ("made", "green")
+    if isinstance(step.action, Enter):
+        return f"{'would be ' if dry_run else ''}entered as this cluster's: {step.action.why}", "yellow"
+    return f"skipped: {step.action.why}", "yellow"
+
+
+def _print(prospect: Prospect, failed: Mapping[str, str], output: str) -> None:
+    """The volumes as one List."""
+    bodies = [step.action.body for step in _made(prospect, failed) if isinstance(step.action, Make)]
+    manifests = {"apiVersion": "v1", "kind": "List", "items": bodies}
+    if output == "json":
+        click.echo(json.dumps(manifests, indent=2))
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(manifests, sort_keys=False), nl=False)
+
+
+def _made(prospect: Prospect, failed: Mapping[str, str]) -> list[Step]:
+    return [step for step in prospect.steps if isinstance(step.action, Make) and step.remains.volume not in failed]
+
+
+def _tell(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> None:
+    """How it ended, and what to do next."""
+    volumes = {step.remains.volume for step in prospect.steps}
+    for name in sorted(failed.keys() - volumes):
+        click.echo(f"archive {name} failed: {failed[name]}", err=True)
+    made = _made(prospect, failed)
+    archives = len(prospect.archives) - len(failed.keys() - volumes)
+    if not prospect.steps and not prospect.archives:
+        click.echo("nothing to recover", err=True)
+        return
+    would = "would be " if dry_run else ""
+    come = "would come" if dry_run else "came"
+    click.echo(f"{len(made)} volumes {would}made, {archives} archives {come} along", err=True)
+    if failed:
+        click.echo("run it again for what failed: what is done is not done twice", err=True)
+    if dry_run:
+        click.echo("nothing was changed; --apply makes them", err=True)
+    elif made:
+        click.echo(_next([step.remains.volume for step in made]), err=True)
+
+
+def _next(made: list[str]) -> str:
+    volume = made[0] if len(made) == 1 else "VOLUME"
+    patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
+    return f"""What is next:
+  1. apply the manifests of the claims again, under their old names: each binds to its old data
+  2. see that all are Bound, with `nfs-provisioner volumes`, and that the data is what it was
+  3. until now each volume is kept when its claim goes; where its class's rule is to hold again:
+     kubectl patch pv {volume} -p '{patch}'"""

@@ -1,0 +1,74 @@
+"""`nfs-provisioner restore`: an archive's data for a claim."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import click
+
+from provisioner.cli import options
+from provisioner.core.errors import InvalidSettings
+from provisioner.ports import ClusterError, ExportError
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+
+
+@click.command()
+@click.argument("archive")
+@click.option("--claim", required=True, metavar="NAMESPACE/NAME", help="Who gets it; made where there is none.")
+@click.option(
+    "--class", "class_name", metavar="NAME", help="The StorageClass of a claim that is made; else the old one."
+)
+@click.option("--timeout", "timeout_s", type=options.Duration(), default="60s", show_default=True,
+              help="How long to wait until the claim has it.")  # fmt: skip
+@options.taking(
+    options.name(),
+    options.exports(),
+    options.cluster(),
+    options.election(),
+    options.daemon(hidden=True),
+)
+def restore(
+    *,
+    archive: str,
+    claim: str,
+    class_name: str | None,
+    timeout_s: float,
+    log_format: str | None,
+    log_level: str,
+    **given: Any,
+) -> int:
+    """Give the data of ARCHIVE to a claim of the namespace that it came from, and wait until the claim has it.
+
+    A claim that does not exist is made, with the class, the size and the access modes of the archived one; a claim that
+    is there must still be without a volume. It takes the right to create and patch claims in that namespace, which the
+    provisioner itself does not have: run it with an admin's kubeconfig, and the other flags and the environment of
+    `run`. The archive is renamed, not copied.
+
+    Exit status 0 when the claim has it, 1 when not, 2 for unusable settings.
+
+    Example: nfs-provisioner restore archived-data-20261123T161512.123456Z --claim shop/data
+    """
+    settings = options.settings(**given)
+    namespace, name = _names(claim)
+    from provisioner.restoring import NotRestored, Order
+    from provisioner.restoring import restore as carry_out
+
+    order = Order(archive=archive, namespace=namespace, claim=name, class_name=class_name, timeout_s=timeout_s)
+    try:
+        asyncio.run(carry_out(settings, order, lambda text: click.echo(text, err=True)))
+    except (NotRestored, ClusterError, ExportError) as exc:
+        advice = f"; {exc.advice}" if isinstance(exc, ExportError) else ""
+        click.echo(f"nfs-provisioner: {exc}{advice}", err=True)
+        return 1
+    return 0
+
+
+def _names(claim: str) -> tuple[str, str]:
+    """Raises InvalidSettings."""
+    namespace, _, name = claim.partition("/")
+    if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
+        raise InvalidSettings(f"--claim {claim!r} is not of the form NAMESPACE/NAME")
+    return namespace, name

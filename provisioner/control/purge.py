@@ -1,0 +1,209 @@
+"""The purge: empties the trash of all exports, side by side, bounded, and fair between them.
+
+An export has a few removals at a time, all exports together have so many places, and a removal that has had its turn
+gives its place to one that waits: a huge tree never keeps another export's trash. Nothing needs to be remembered across
+a crash: what is still in the trash is what is still to be removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from provisioner.core import times
+from provisioner.core.backoff import Backoff
+from provisioner.ports import Cause, Clock, Export, ExportError
+from provisioner.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 16
+"""Removals on all exports together; each may hold some 100 KiB, and 32 calls in flight."""
+PER_EXPORT = 4
+TURN_S = 10.0
+"""How long a removal keeps its place while another one waits."""
+
+_EVERY_S = 60.0
+_PAUSE_S = 0.25
+"""Between two looks at one trash, however fast volumes go."""
+_AGAIN = Backoff(first_s=10.0, limit_s=900.0)
+"""For what cannot be removed: a file that is held open goes soon, one that is immutable stays for long."""
+
+_OF_THE_EXPORT = (
+    Cause.UNREACHABLE,
+    Cause.BUSY,
+    Cause.MISSING,
+    Cause.NOT_MOUNTED,
+    Cause.CHANGED,
+    Cause.READ_ONLY,
+    Cause.STALE,
+    Cause.NOT_YET,
+    Cause.VERSION,
+    Cause.KERBEROS,
+)
+"""What concerns the whole export: it is told of as such, and all of its trash waits."""
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """That something in the trash could not be removed."""
+
+    why: str
+    failures: int
+    due_s: float
+
+
+@dataclass(slots=True)
+class _Trash:
+    """What is known of one export's trash."""
+
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: deque[str] = field(default_factory=deque)
+    taken: set[str] = field(default_factory=set)
+    """What waits for a worker or has one."""
+    refused: dict[str, _Refusal] = field(default_factory=dict)
+    entries: dict[str, int] = field(default_factory=dict)
+    """How many went of what is not removed as a whole yet."""
+    workers: int = 0
+    interrupted: bool = False
+    """Whether all of it waits, because of the export, for the next look that nobody hurries."""
+
+
+class Purge:
+    """Empties the trash of the exports that it is told to keep empty."""
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._trash: dict[Export, _Trash] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._in_line = 0
+        """How many removals wait for a place."""
+
+    def look(self, export: Export) -> None:
+        """Something went into an export's trash, or the export is usable again."""
+        if export in self._trash:  # else its first look at the trash is still to come
+            self._trash[export].look.set()
+
+    async def keep(self, export: Export) -> None:
+        """Empty an export's trash, for ever."""
+        trash = self._trash[export] = _Trash()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                trash.look.clear()
+                trash.interrupted = False
+                under_way = frozenset(trash.taken)  # some of it may go while we look
+                try:
+                    self._take(export, trash, await export.trash(), under_way)
+                except ExportError as exc:
+                    log.debug("trash_not_seen", export=export.name, error=str(exc))
+                while trash.workers < min(PER_EXPORT, len(trash.taken)):
+                    trash.workers += 1
+                    group.create_task(self._work(export, trash))
+                await self._clock.sleep(_PAUSE_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._rest_s(trash)):
+                        await trash.look.wait()
+
+    def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
+        """Have what is in the trash removed, but for what was refused a short while ago."""
+        now_s, there = self._clock.monotonic(), set(names)
+        for gone in trash.refused.keys() - there:
+            del trash.refused[gone]
+        for name in sorted(there - trash.taken - under_way):
+            refusal = trash.refused.get(name)
+            if refusal is None or refusal.due_s <= now_s:
+                trash.taken.add(name)
+                trash.waiting.append(name)
+        self._measure(export, trash, names)
+
+    def _measure(self, export: Export, trash: _Trash, names: list[str]) -> None:
+        now = self._clock.now()
+        ages_s = ((now - at).total_seconds() for name in names if (at := times.stamped(name)) is not None)
+        self._metrics.trash_entries.labels(export.name).set(len(names))
+        self._metrics.trash_oldest_s.labels(export.name).set(max(ages_s, default=0.0))
+        self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
+
+    def _rest_s(self, trash: _Trash) -> float:
+        """Until the next look where nothing happens before."""
+        now_s = self._clock.monotonic()
+        due_s = min((each.due_s for each in trash.refused.values() if each.due_s > now_s), default=now_s + _EVERY_S)
+        return min(due_s - now_s, _EVERY_S)
+
+    # ------------------------------------------------------------------------------------------- removing
+
+    async def _work(self, export: Export, trash: _Trash) -> None:
+        """Remove what waits, one after the other, until there is nothing."""
+        while trash.waiting:
+            name = trash.waiting.popleft()
+            try:
+                whole = await self._remove(export, trash, name)
+            except ExportError as exc:
+                self._refused(export, trash, name, exc)
+            else:
+                if not whole:
+                    trash.waiting.append(name)
+                    continue
+                self._removed(export, trash, name)
+            trash.taken.discard(name)
+        trash.workers -= 1
+        if not trash.workers and not trash.interrupted:
+            trash.look.set()  # for what is left, when to try that again, and what is told of it
+
+    async def _remove(self, export: Export, trash: _Trash, name: str) -> bool:
+        """Go on with one removal for as long as nobody needs the place more; whether it has come to its end."""
+        purged = self._metrics.purged.labels(export.name)
+        async with self._place():
+            over_s = self._clock.monotonic() + TURN_S
+            gives_way = False
+
+            def go_on(removed: int) -> bool:
+                nonlocal gives_way
+                purged.inc(removed)
+                trash.entries[name] = trash.entries.get(name, 0) + removed
+                gives_way = self._in_line > 0 and self._clock.monotonic() >= over_s
+                return not gives_way
+
+            await export.purge(name, go_on=go_on)
+        return not gives_way
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places, in the order of asking."""
+        self._in_line += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._in_line -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _removed(self, export: Export, trash: _Trash, name: str) -> None:
+        entries = trash.entries.pop(name, 0)
+        trash.refused.pop(name, None)
+        self._metrics.trash_entries.labels(export.name).dec()
+        self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
+        log.info("purged", export=export.name, trash=name, entries=entries)
+
+    def _refused(self, export: Export, trash: _Trash, name: str, exc: ExportError) -> None:
+        """Try again later; where all of the export is concerned, with everything."""
+        if exc.cause in _OF_THE_EXPORT:
+            log.debug("purge_interrupted", export=export.name, error=str(exc))
+            trash.interrupted = True
+            trash.taken.difference_update(trash.waiting)
+            trash.waiting.clear()
+            return
+        before, why = trash.refused.get(name), str(exc)
+        failures = before.failures + 1 if before is not None else 1
+        due_s = self._clock.monotonic() + _AGAIN.delay_s(failures, self._clock.random())
+        trash.refused[name] = _Refusal(why, failures, due_s)
+        self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
+        if before is None or before.why != why:
+            log.warning("not_purged", export=export.name, trash=name, error=why, hint=exc.advice)

@@ -1,0 +1,54 @@
+"""The PersistentVolumes that we make, as the API server takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from provisioner.core import names
+from provisioner.core.locations import Location, Path
+from provisioner.core.records import OnDelete
+
+
+def volume(
+    name: str,
+    *,
+    provisioner: str,
+    export: Location,
+    export_id: str,
+    directory: Path,
+    on_delete: OnDelete,
+    capacity: str,
+    access_modes: Sequence[str],
+    mount_options: Sequence[str],
+    class_name: str,
+    reclaim_policy: str,
+    claim_ref: Mapping[str, object],
+) -> dict[str, object]:
+    """The PersistentVolume of a directory, for the claim that `claim_ref` says (kubernetes-contract, Provisioning 4).
+
+    Never `bound-by-controller`: with it the claim's deletion would undo the binding instead of releasing the volume.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {
+            "name": name,
+            "annotations": {
+                names.PROVISIONED_BY: provisioner,
+                names.ON_DELETE: on_delete,
+                names.DIRECTORY: "/".join(directory),
+                names.EXPORT_ID: export_id,
+            },
+            "finalizers": [names.FINALIZER] if reclaim_policy == "Delete" else [],
+        },
+        "spec": {
+            "accessModes": list(access_modes),
+            "capacity": {"storage": capacity},
+            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **claim_ref},
+            "mountOptions": list(mount_options),
+            "nfs": {"server": export.server, "path": export.below(directory)},
+            "persistentVolumeReclaimPolicy": reclaim_policy,
+            "storageClassName": class_name,
+            "volumeMode": "Filesystem",
+        },
+    }

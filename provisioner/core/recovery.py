@@ -1,0 +1,342 @@
+"""Which volumes of a lost cluster can be made anew from the ledgers of exports, and how: `recover`.
+
+The record comes first here too: it becomes one of this cluster's before the PersistentVolume is made, and names no
+claim's uid from then on. A record of this cluster without a uid and without a volume is so a recovery that was cut off,
+and the next one goes on with it. Each rule says why a volume is not made, or nothing; the first one to speak wins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from msgspec import structs
+
+from provisioner.core import manifests
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location, Path, normal_server
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.orphans import is_silent
+from provisioner.core.paths import PathIndex
+from provisioner.core.records import ArchiveRecord, Record
+
+Contents = Literal["gone", "empty", "data"]
+"""What there is of a directory."""
+
+_ALL_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
+"""For a record that does not say: NFS can do all of these."""
+_RETAINED = "its claim was deleted {}, and its directory was to stay; name it with --volume {} to have it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """An export, as far as a volume on it depends on it."""
+
+    name: str
+    """What people call it."""
+    location: Location
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What an export still has of one volume."""
+
+    place: Place
+    volume: str
+    record: Record
+    pending: bool
+    contents: Contents
+    trouble: str = ""
+    """Why its directory cannot be looked at."""
+
+    @property
+    def key(self) -> str:
+        """Its claim as `namespace/name`."""
+        return f"{self.record.namespace}/{self.record.claim}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRemains:
+    """What an export still has of one archive."""
+
+    place: Place
+    archive: str
+    record: ArchiveRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """The cluster that volumes are made in, as it is now; without its id nothing could be asked of it."""
+
+    provisioner: str
+    cluster: str = ""
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    """By name."""
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    """By `namespace/name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Let the ledger have this record, then make this volume."""
+
+    record: Record
+    body: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Let the ledger have this record; no volume is to be made."""
+
+    record: Record
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Leave it as it is."""
+
+    why: str
+
+
+Action = Make | Enter | Skip
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to be done about one volume."""
+
+    remains: Remains
+    action: Action
+
+
+# ---------------------------------------------------------------------------------------------------- which cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """A cluster, not this one, of which there are records."""
+
+    cluster: str
+    volumes: int
+    archives: int
+    signed: str
+    """When a provisioner of it was last on one of the exports: UTC, RFC 3339; empty where that is not known."""
+
+    def __str__(self) -> str:
+        """In words for people."""
+        signed = f"last seen {self.signed}" if self.signed else "never seen"
+        return f"{self.cluster or '(without an id)'}: {self.volumes} volumes, {self.archives} archives, {signed}"
+
+    def is_alive(self, now: datetime) -> bool:
+        """Whether its provisioner was at work a few minutes ago; a clock that is ahead of ours counts as now."""
+        return not is_silent(self.signed, now)
+
+
+def lost_clusters(
+    found: Iterable[Remains], archives: Iterable[ArchiveRemains], signs: Iterable[Mapping[str, str]], *, this: str
+) -> list[Lost]:
+    """The clusters of these records, but for this one."""
+    signed: dict[str, str] = {}
+    for each in signs:
+        for cluster, at in each.items():
+            signed[cluster] = max(at, signed.get(cluster, ""))
+    volumes = Counter(each.record.cluster for each in found)
+    archived = Counter(each.record.was.cluster for each in archives)
+    return [
+        Lost(
+            cluster=cluster,
+            volumes=volumes[cluster],
+            archives=archived[cluster],
+            signed=signed.get(cluster, ""),
+        )
+        for cluster in sorted({*volumes, *archived} - {this})
+    ]
+
+
+def choose(lost: Sequence[Lost], wanted: str | None, *, this: str) -> Lost | None:
+    """The cluster whose volumes are recovered; None where there is no other. Raises InvalidSettings."""
+    told = "; ".join(map(str, lost))
+    if wanted is not None:
+        chosen = next((each for each in lost if each.cluster == wanted), None)
+        if wanted and wanted == this:
+            raise InvalidSettings(f"--cluster {wanted} is the cluster itself: name single volumes of it with --volume")
+        if chosen is None:
+            raise InvalidSettings(f"--cluster {wanted}: no export has a record of it; there are {told or 'none'}")
+        return chosen
+    if len(lost) > 1:
+        raise InvalidSettings(f"the exports have records of several other clusters, choose one with --cluster: {told}")
+    return lost[0] if lost else None
+
+
+# ---------------------------------------------------------------------------------------------------- which volumes
+
+
+def meant(
+    found: Iterable[Remains], present: Present, *, lost: str | None, named: Collection[str] = ()
+) -> list[Remains]:
+    """The records of a lost cluster, and those of this one whose recovery was cut off.
+
+    With `named` these volumes only, and then any of this cluster's too: volumes that were deleted by hand.
+    """
+
+    def is_meant(each: Remains) -> bool:
+        if named and each.volume not in named:
+            return False
+        if not present.cluster or each.record.cluster != present.cluster:
+            return each.record.cluster == lost
+        cut_off = not each.record.claim_uid and not each.record.retained and each.volume not in present.volumes
+        return bool(named) or (cut_off and not each.pending)
+
+    return [each for each in found if is_meant(each)]
+
+
+def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[Step]:
+    """What to do about each, in the order of their claims; `by_name` tells that each was named on purpose."""
+    taken = _Taken.by(present.volumes.values())
+    steps = []
+    # The newest first: of two volumes for one claim it is the one that the claim had last.
+    for each in sorted(found, key=lambda each: (each.record.created, each.volume), reverse=True):
+        action = _decide(each, present, taken, by_name=by_name)
+        if isinstance(action, Make):
+            taken.add(each)
+        if action is not None:
+            steps.append(Step(each, action))
+    return sorted(steps, key=lambda step: (step.remains.key, step.remains.volume))
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What cannot be given to a volume any more: directories and claims."""
+
+    paths: dict[str, PathIndex] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
+    """The volume that is for a claim, by `namespace/name`."""
+    made: set[str] = field(default_factory=set)
+
+    @classmethod
+    def by(cls, volumes: Iterable[Volume]) -> _Taken:
+        taken = cls()
+        for volume in volumes:
+            if volume.source is not None:
+                taken._index(volume.source.server).add(_components(volume.source.path), volume.name)
+            reference = volume.spec.claim_ref
+            if reference is not None and volume.status.phase not in ("Released", "Failed"):
+                taken.claims[f"{reference.namespace}/{reference.name}"] = volume.name
+        return taken
+
+    def add(self, each: Remains) -> None:
+        location = each.place.location
+        self._index(location.server).add((*location.components, *each.record.path), each.volume)
+        self.claims[each.key] = each.volume
+        self.made.add(each.volume)
+
+    def holder(self, each: Remains) -> str | None:
+        """Who has the directory, or one above or below it; volumes of the whole export do not count."""
+        root = each.place.location.components
+        index = self._index(each.place.location.server)
+        return index.touching((*root, *each.record.path), other_than=(each.volume,), below=len(root))
+
+    def _index(self, server: str) -> PathIndex:
+        return self.paths.setdefault(normal_server(server), PathIndex())
+
+
+def _components(path: str) -> Path:
+    return tuple(part for part in path.split("/") if part)
+
+
+def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) -> Action | None:
+    """What to do; None where there is nothing to tell of either."""
+    record = each.record
+    if record.retained and not by_name:
+        return Enter(structs.replace(record, cluster=present.cluster), _RETAINED.format(record.retained, each.volume))
+    if each.pending and each.contents != "data":
+        return Skip("it never had a volume, and there is no data") if by_name else None
+    existing = present.volumes.get(each.volume)
+    if existing is not None:
+        return _existing(each, existing, present)
+    claim = present.claims.get(each.key)
+    reasons = (
+        each.trouble,
+        "its directory is gone" if each.contents == "gone" else "",
+        _left(each, by_name=by_name),
+        _directory_taken(each, taken),
+        _claim_has(each, claim),
+        _claim_taken(each, taken),
+    )
+    reason = next(filter(None, reasons), "")
+    return Skip(reason) if reason else _make(each, present, claim)
+
+
+def _existing(each: Remains, existing: Volume, present: Present) -> Action:
+    source, reference = existing.spec.nfs, existing.spec.claim_ref
+    same_place = source is not None and each.place.location.relative(source.server, source.path) == each.record.path
+    if not same_place or reference is None or f"{reference.namespace}/{reference.name}" != each.key:
+        return Skip("another volume of that name is there, of another directory or claim")
+    if each.record.cluster == present.cluster:
+        return Skip("the volume is there")
+    ours = structs.replace(each.record, cluster=present.cluster, claim_uid=reference.uid)
+    return Enter(ours, "the volume is there; the ledger does not have it as this cluster's yet")
+
+
+def _left(each: Remains, *, by_name: bool) -> str:
+    if not each.pending or by_name:
+        return ""
+    return f"left: it never had a volume, but its directory holds data; name it with --volume {each.volume} to have it"
+
+
+def _directory_taken(each: Remains, taken: _Taken) -> str:
+    holder = taken.holder(each)
+    return f"volume {holder} has its directory, or one above or below it" if holder else ""
+
+
+def _claim_has(each: Remains, claim: Claim | None) -> str:
+    if claim is None or claim.spec.volume_name in ("", each.volume):
+        return ""
+    return f"its claim has volume {claim.spec.volume_name} by now: delete that claim, unless it holds what is wanted"
+
+
+def _claim_taken(each: Remains, taken: _Taken) -> str:
+    other = taken.claims.get(each.key)
+    if other in taken.made:
+        return f"volume {other} is of the same claim, and newer; name this one with --volume to have it instead"
+    return f"volume {other} is there for its claim" if other else ""
+
+
+def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
+    record, place = each.record, each.place
+    # The very claim is still there when only its volume was deleted by hand: nothing but its uid binds it again.
+    uid = record.claim_uid if claim is not None and claim.uid == record.claim_uid else ""
+    ours = structs.replace(record, cluster=present.cluster, claim_uid=uid, retained="")
+    body = manifests.volume(
+        each.volume,
+        provisioner=present.provisioner,
+        export=place.location,
+        export_id=place.id,
+        directory=record.path,
+        on_delete=record.on_delete,
+        capacity=record.capacity,
+        access_modes=record.access_modes or _ALL_MODES,
+        mount_options=[option for option in record.mount_options.split(",") if option],
+        class_name=record.class_name,
+        reclaim_policy="Retain",
+        claim_ref={"namespace": record.namespace, "name": record.claim} | ({"uid": uid} if uid else {}),
+    )
+    return Make(ours, body)
+
+
+def plan_archives(archives: Iterable[ArchiveRemains], present: Present, *, lost: str | None) -> list[ArchiveRemains]:
+    """The archives of a lost cluster, each with the record by which it can be restored in this one."""
+    return [
+        ArchiveRemains(
+            place=each.place,
+            archive=each.archive,
+            record=structs.replace(each.record, was=structs.replace(each.record.was, cluster=present.cluster)),
+        )
+        for each in archives
+        if each.record.was.cluster == lost and lost != present.cluster
+    ]

@@ -1,0 +1,118 @@
+"""Takeover: what the ledger is told of a volume that nfs-subdir-external-provisioner made under our name.
+
+The PersistentVolume and the directory stay as they are, so that the way back to the peer stays open. What is recorded
+is the rule for the volume's deletion, which the peer reads from the class when the claim is gone (peers, harm 5).
+Source: nfs-subdir-external-provisioner 4.0.2, cmd/nfs-subdir-external-provisioner/provisioner.go, Delete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provisioner.core import names, paths
+from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
+from provisioner.core.locations import Path
+from provisioner.core.objects import StorageClass, Volume
+from provisioner.core.parameters import archive_flag
+from provisioner.core.records import OnDelete, Record, require_room, short_modes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Find:
+    """A peer's volume of which the ledger knows nothing, and what a record of it is made of."""
+
+    volume: Volume
+    path: Path
+    """Its directory below the export's root."""
+    storage_class: StorageClass | None
+    """The class of the name in the volume, if there is one now."""
+    holder: Volume | None
+    """Another volume that has this directory, or one above or below it."""
+    provisioner: str
+    cluster: str
+    now: str
+    """UTC, RFC 3339."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """The record to write; `note` is what the log should say of its rule."""
+
+    record: Record
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """No record is written, so that nothing of the volume is ever touched: why, and what to do."""
+
+    message: str
+
+
+def is_peers(volume: Volume, provisioner: str) -> bool:
+    """Whether a volume under our name is of a peer's making: it says where it lies, and bears no key of ours."""
+    return volume.is_by(provisioner) and volume.spec.nfs is not None and not volume.is_marked
+
+
+def decide(find: Find) -> Enter | Refuse:
+    """What the ledger is to say of a peer's volume."""
+    volume, reference, directory = find.volume, find.volume.spec.claim_ref, "/".join(find.path)
+    if reference is None:
+        return Refuse("it has no claimRef: nothing says whose directory this is; nothing is touched")
+    if volume.status.phase != "Bound" and volume.name != names.volume_name(reference.uid):
+        # One made by hand, of a claim that never was, is released at once: it must not get a directory destroyed.
+        return Refuse(
+            "no claim is bound to it, and its name is not pvc- and its claim's uid, as a provisioner's is;"
+            " nothing is touched: have a claim bind it, or delete it by hand, its finalizers too"
+        )
+    on_delete, note = rule(find.storage_class, find.provisioner)
+    record = Record(
+        directory=directory,
+        namespace=reference.namespace,
+        claim=reference.name,
+        claim_uid=reference.uid,
+        class_name=volume.spec.storage_class_name,
+        on_delete=on_delete,
+        capacity=volume.capacity,
+        created=find.now,
+        cluster=find.cluster,
+        modes=short_modes(volume.spec.access_modes),
+        mount_options=",".join(volume.spec.mount_options),
+        peer=True,
+    )
+    try:
+        paths.check(directory)
+        require_room(volume.name, record)
+    except (InvalidPath, InvalidRecord) as exc:
+        return Refuse(f"{exc}; nothing is touched")
+    if find.holder is not None:
+        return Refuse(shared_message(directory, find.holder.name))
+    return Enter(record, note)
+
+
+def shared_message(directory: str, holder: str) -> str:
+    """The words for a directory that two volumes have: to destroy it for one would destroy it for both."""
+    return (
+        f"its directory {directory!r}, or one above or below it, is also volume {holder}'s; nothing is touched:"
+        " keep one of the two volumes, and delete the other by hand, its finalizers too"
+    )
+
+
+def rule(storage_class: StorageClass | None, provisioner: str) -> tuple[OnDelete, str]:
+    """What the peer would do with a directory of that class, and what to say of it; in doubt it is archived."""
+    if storage_class is None:
+        return "archive", "its class is gone"
+    if storage_class.provisioner != provisioner:
+        return "archive", "its class is another provisioner's now"
+    return _by_parameters(storage_class.parameters)
+
+
+def _by_parameters(parameters: Mapping[str, str]) -> tuple[OnDelete, str]:
+    match parameters.get("onDelete"):
+        case "delete" | "retain" | "archive" as word:
+            return word, ""
+    try:
+        return archive_flag(parameters.get("archiveOnDelete", "true")), ""
+    except InvalidSettings as exc:
+        return "archive", f"its class's parameter archiveOnDelete: {exc}"

@@ -1,0 +1,93 @@
+"""Restoring: an archive's directory becomes that of a claim, and the archive again when the claim goes.
+
+The archive's record first says for which volume, while there is nothing yet at that volume's place. So whoever goes on
+after a crash knows that what is there then is the archive's directory, and nobody else's.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from msgspec import structs
+
+from provisioner.core.archives import not_for
+from provisioner.core.records import ArchiveRecord, Record
+from provisioner.nfs.archives import Amend, is_free, is_taking, is_there, read
+from provisioner.nfs.ledger import Ledger
+from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, PathExists, PathMissing, Tree
+
+_PARENT = Access(mode=0o755)
+
+
+async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, fresh: bool, amend: Amend) -> bool:
+    """Give an archive's directory to the claim whose record names it, by rename; False when that was done before.
+
+    Mode and owner stay as the data's last user left them. Raises ArchiveUnusable, AlreadyThere.
+    """
+    record = await read(tree, held.archive)
+    if record is None:
+        ledger.remove_archive(held.archive)
+        raise ArchiveUnusable(await _why_none(tree, ledger, held))
+    refusal = not_for(held.archive, record, held)
+    if refusal is not None:
+        raise ArchiveUnusable(refusal)
+    if len(held.path) > 1:
+        with suppress(PathExists):
+            await tree.make_directory(held.path[:-1], _PARENT)
+    begun = not fresh and record.taker == volume
+    if not begun:
+        await _take(tree, volume, held, record, amend)
+    try:
+        await tree.rename((held.archive,), held.path)
+    except PathMissing as exc:
+        if begun and await is_there(tree, held.path):
+            return False
+        raise ArchiveUnusable(f"the directory of archive {held.archive!r} is gone from the export") from exc
+    except PathExists as exc:
+        raise _in_the_way(held) from exc
+    return True
+
+
+async def _take(tree: Tree, volume: str, held: Record, record: ArchiveRecord, amend: Amend) -> None:
+    """Note in an archive's record for whom it is. Raises ArchiveUnusable, AlreadyThere."""
+    if record.taker != volume and await is_taking(tree, record.taker, held.archive):
+        raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim: its volume is {record.taker}")
+    if not await is_free(tree, held.path):
+        raise _in_the_way(held)
+    await amend(held.archive, structs.replace(record, taker=volume))
+
+
+def _in_the_way(held: Record) -> AlreadyThere:
+    return AlreadyThere(
+        f"directory {held.directory!r} exists already, and archive {held.archive!r} never replaces anything: move it"
+        " away, or choose another name for the claim"
+    )
+
+
+async def _why_none(tree: Tree, ledger: Ledger, held: Record) -> str:
+    """Words for an archive that has no record."""
+    for volume, record in ledger.records.items():
+        if (record.archive, record.namespace) == (held.archive, held.namespace) and volume not in ledger.pending:
+            return f"archive {held.archive!r} has been given back to claim {record.namespace}/{record.claim}"
+    if await is_free(tree, (held.archive,)):
+        return f"there is no archive {held.archive!r} on the class's export; `nfs-provisioner archives` lists them"
+    return f"archive {held.archive!r} has no record, so nothing says whose data it is: an admin can copy it by hand"
+
+
+async def put_back(tree: Tree, volume: str, held: Record) -> bool:
+    """Make an archive again of what was brought back for a claim that is to have no volume; nothing moved is success.
+
+    False, and nothing is touched, where what is at the claim's place may be the archive, and may not.
+    """
+    if not await is_there(tree, held.path):
+        return True
+    record = await read(tree, held.archive)
+    if record is None or record.taker != volume:
+        return not await is_free(tree, (held.archive,))  # as long as the archive is in its own place
+    try:
+        await tree.rename(held.path, (held.archive,))
+    except PathMissing:
+        pass
+    except PathExists:
+        return False
+    return True

@@ -1,0 +1,215 @@
+"""The composition root of `recover`: what the ledgers have of other clusters' volumes, and the making of them anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from provisioner.core import recovery
+from provisioner.core.errors import InvalidRecord, InvalidSettings
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.recovery import ArchiveRemains, Lost, Make, Place, Present, Remains, Skip, Step
+from provisioner.kube.pages import everything
+from provisioner.ports import AlreadyExists, ApiUnavailable, Cluster, ClusterError, Export, ExportError
+from provisioner.settings import Settings
+from provisioner.survey import Ledgers, opened, surveyed
+
+_AT_ONCE = 16
+"""Volumes that are looked at, or made, side by side."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+Told = Callable[[int, int], None]
+"""Told of progress: how many of how many are done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What can be recovered, and what stands in the way; nothing has been changed yet."""
+
+    lost: Lost | None
+    alive: bool
+    """Whether the lost cluster's provisioner was at work a few minutes ago."""
+    steps: Sequence[Step]
+    archives: Sequence[ArchiveRemains]
+    unseen: Mapping[str, str]
+    """Exports that could not be looked at, and why."""
+    unreadable: Mapping[str, Collection[str]]
+    """Entries of ledgers that are no records that we know, by export."""
+    unknown: Collection[str]
+    """Volumes that were named, and of which there is no record."""
+    offline: str
+    """Why nothing could be compared with the cluster; empty where it was."""
+
+
+class Recovery:
+    """One look at the ledgers and the cluster, and what can be made of it. `recovering` makes it."""
+
+    def __init__(
+        self,
+        exports: Iterable[Export],
+        cluster: Cluster | None,
+        present: Present,
+        *,
+        unseen: Mapping[str, str],
+        offline: str,
+    ) -> None:
+        # An export that is reached by two names has one ledger: the first name counts.
+        known = {export.id: export for export in reversed(list(exports))}
+        self._exports = {
+            Place(name=export.name, location=export.location, id=export.id): export for export in known.values()
+        }
+        self._cluster = cluster
+        self._present = present
+        self._unseen = unseen
+        self._offline = offline
+
+    async def look(self, wanted: str | None, named: Collection[str]) -> Prospect:
+        """What there is to recover. Raises InvalidSettings where it is not clear of which cluster, ExportError."""
+        records, archives = self._records(), self._archives()
+        if named:
+            records, archives = [each for each in records if each.volume in named], []
+        signs = await asyncio.gather(*(export.clusters() for export in self._exports.values()))
+        present = self._present
+        others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
+        lost = recovery.choose(others, wanted, this=present.cluster)
+        cluster = None if lost is None else lost.cluster
+        meant = recovery.meant(records, present, lost=cluster, named=named)
+        return Prospect(
+            lost=lost,
+            alive=lost is not None and lost.is_alive(datetime.now(UTC)),
+            steps=recovery.plan(await _side_by_side(self._examine, meant), present, by_name=bool(named)),
+            archives=recovery.plan_archives(archives, present, lost=cluster),
+            unseen=self._unseen,
+            unreadable={
+                place.name: sorted(each.unreadable) for place, each in self._exports.items() if each.unreadable
+            },
+            unknown=sorted(set(named) - {each.volume for each in records}),
+            offline=self._offline,
+        )
+
+    def _records(self) -> list[Remains]:
+        return [
+            Remains(place=place, volume=volume, record=record, pending=volume in export.pending, contents="data")
+            for place, export in self._exports.items()
+            for volume, record in export.records.items()
+        ]
+
+    def _archives(self) -> list[ArchiveRemains]:
+        return [
+            ArchiveRemains(place=place, archive=archive, record=record)
+            for place, export in self._exports.items()
+            for archive, record in export.archived.items()
+        ]
+
+    async def _examine(self, each: Remains) -> Remains:
+        """With what there is of its directory."""
+        export, contents, trouble = self._exports[each.place], each.contents, ""
+        try:
+            if await export.is_gone(each.volume):
+                contents = "gone"
+            elif each.pending:
+                contents = "data" if await export.is_left(each.volume) else "empty"
+        except ExportError as exc:
+            trouble = f"its directory cannot be looked at: {exc}"
+        return replace(each, contents=contents, trouble=trouble)
+
+    # ------------------------------------------------------------------------------------------- making
+
+    async def apply(self, prospect: Prospect, told: Told) -> Mapping[str, str]:
+        """Carry out what was found. Returns by volume, or archive, why for what failed; all of it may be repeated."""
+        jobs: list[tuple[str, Step | ArchiveRemains]] = [
+            *((step.remains.volume, step) for step in prospect.steps if not isinstance(step.action, Skip)),
+            *((each.archive, each) for each in prospect.archives),
+        ]
+        done = 0
+
+        async def carry_out(job: tuple[str, Step | ArchiveRemains]) -> tuple[str, str]:
+            nonlocal done
+            name, what = job
+            why = await self._carry_out(what)
+            done += 1
+            told(done, len(jobs))
+            return name, why
+
+        return {name: why for name, why in await _side_by_side(carry_out, jobs) if why}
+
+    async def _carry_out(self, what: Step | ArchiveRemains) -> str:
+        """Why it could not be done; empty when it was."""
+        try:
+            if isinstance(what, ArchiveRemains):
+                await self._exports[what.place].amend_archive(what.archive, what.record)
+                return ""
+            return await self._make(what)
+        except (ExportError, ClusterError, InvalidRecord) as exc:
+            return str(exc)
+
+    async def _make(self, step: Step) -> str:
+        """The record first: a crash before the volume leaves one that the next recovery knows as begun."""
+        assert self._cluster is not None
+        assert not isinstance(step.action, Skip)
+        export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record
+        live = await export.reread(volume)
+        if live not in (step.remains.record, record):
+            return "its record has changed meanwhile: is the cluster that had it still at work?"
+        if live != record:
+            await export.amend(volume, record)
+        if isinstance(step.action, Make):
+            try:
+                await self._cluster.create_volume(step.action.body)
+            except AlreadyExists:
+                return "a volume of that name has appeared meanwhile: run this again to see whether it is the one"
+        await export.settle(volume)
+        return ""
+
+
+@asynccontextmanager
+async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Recovery]:
+    """Open all exports, and compare with the cluster; with `offline` without it, where there is no way to it.
+
+    Raises ClusterError, InvalidSettings.
+    """
+    async with AsyncExitStack() as stack:
+        cluster, why = None, ""
+        try:
+            survey = await stack.enter_async_context(surveyed(settings))
+            present, cluster = await present_in(survey.cluster, settings.provisioner), survey.cluster
+            ledgers: Ledgers = survey
+        except (ApiUnavailable, InvalidSettings) as exc:
+            if not offline or (isinstance(exc, InvalidSettings) and settings.kubeconfig is not None):
+                raise
+            ledgers, present, why = (
+                await stack.enter_async_context(opened(settings)),
+                Present(provisioner=settings.provisioner),
+                str(exc),
+            )
+        unseen = {name: f"{error}; {error.advice}" for name, error in ledgers.unseen.items()}
+        yield Recovery(ledgers.exports, cluster, present, unseen=unseen, offline=why)
+
+
+async def present_in(cluster: Cluster, provisioner: str) -> Present:
+    """The cluster as it is now. Raises ClusterError."""
+    volumes = [item async for item in everything(cluster, "volumes") if isinstance(item, Volume)]
+    claims = [item async for item in everything(cluster, "claims") if isinstance(item, Claim)]
+    return Present(
+        provisioner=provisioner,
+        cluster=await cluster.identity(),
+        volumes={volume.name: volume for volume in volumes},
+        claims={claim.key: claim for claim in claims},
+    )
+
+
+async def _side_by_side(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
+    """All results, in order; a few at a time."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def placed(job: Job) -> Result:
+        async with places:
+            return await work(job)
+
+    return await asyncio.gather(*map(placed, jobs))

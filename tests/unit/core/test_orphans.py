@@ -1,0 +1,236 @@
+"""core.orphans: what is one, what is none, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from provisioner.core import times
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import CsiSource, NfsSource, Volume, VolumeSpec
+from provisioner.core.orphans import SILENT_AFTER, Evidence, Orphan, doubtful, find, known
+from provisioner.core.paths import PathIndex
+from provisioner.core.records import Record
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+US, THEM = "our-cluster", "their-cluster"
+
+
+def record(directory: str = samples.DIRECTORY, *, cluster: str = US, **changes: Any) -> Record:
+    """A record of a cluster's volume."""
+    return structs.replace(samples.record(directory), cluster=cluster, **changes)
+
+
+def evidence(records: Mapping[str, Record] | None = None, **changes: Any) -> Evidence:
+    """What there is on an export where nothing is wrong but for what `changes` say."""
+    held = PathIndex()
+    for path, name in changes.pop("held", {}).items():
+        held.add(path, name)
+    seen: dict[str, Any] = {
+        "pending": set(),
+        "unreadable": set(),
+        "signs": {},
+        "volumes": set(),
+        "left": set(),
+        "strays": (),
+    }
+    return Evidence(
+        export="nas:/exports", cluster=US, records=records or {}, now=NOW, holder=held.touching, **seen | changes
+    )
+
+
+def one(found: list[Orphan]) -> Orphan:
+    """The only one."""
+    (orphan,) = found
+    return orphan
+
+
+# ------------------------------------------------------------------------------------------------------- doubts
+
+
+@pytest.mark.parametrize(
+    ("held", "pending", "volumes", "waiting", "expected"),
+    [
+        (record(), False, set(), set(), True),
+        (record(), False, {"v"}, set(), False),
+        (record(), False, set(), {samples.UID}, True),
+        (record(), True, set(), {samples.UID}, False),
+        (record(), True, set(), set(), True),
+        (record(retained="2026-01-01T00:00:00Z"), False, set(), set(), False),
+        (record(cluster=THEM), False, set(), set(), False),
+    ],
+)
+def test_what_is_worth_a_live_look(
+    held: Record, pending: bool, volumes: set[str], waiting: set[str], expected: bool
+) -> None:
+    """Our cluster's record is in doubt when no volume, and for an attempt no waiting claim either, stands behind it."""
+    found = doubtful({"v": held}, {"v"} if pending else set(), cluster=US, volumes=volumes, waiting=waiting)
+    assert found == (["v"] if expected else [])
+
+
+# ------------------------------------------------------------------------------------------------------- kinds
+
+
+def test_nothing() -> None:
+    """Where each record has its volume, nothing is an orphan."""
+    assert find(evidence({"v": record()}, volumes={"v"}, signs={US: "long ago"})) == []
+
+
+def test_a_volume_that_was_deleted_by_hand() -> None:
+    """A directory whose volume is gone is told of with all that its record says."""
+    orphan = one(find(evidence({"v": record("shop/data")}, left={"v"})))
+    assert orphan == Orphan(
+        kind="volume-gone",
+        export="nas:/exports",
+        directory="shop/data",
+        volume="v",
+        claim="shop/data",
+        since="2026-01-01T00:00:00Z",
+        why=orphan.why,
+        advice=orphan.advice,
+    )
+    assert "PersistentVolume is gone" in orphan.why
+    assert "recover --volume" in orphan.advice
+
+
+def test_an_attempt_that_somebody_wrote_to() -> None:
+    """A directory with data in it, whose claim went before it had a volume, is told of as that."""
+    orphan = one(find(evidence({"v": record()}, pending={"v"}, left={"v"})))
+    assert orphan.kind == "attempt-left"
+    assert "removed with its record" in orphan.advice
+
+
+def test_an_unreadable_entry() -> None:
+    """An entry of the ledger that nobody can read is told of by its name."""
+    orphan = one(find(evidence(unreadable={"odd"})))
+    assert (orphan.kind, orphan.volume, orphan.directory, orphan.claim) == ("unreadable", "odd", "", "")
+
+
+@pytest.mark.parametrize(
+    ("signs", "gone", "words"),
+    [
+        ({}, True, f"no provisioner of cluster {THEM} has been at work on this export"),
+        ({THEM: times.text(NOW - SILENT_AFTER - timedelta(seconds=1))}, True, "since 2026-01-01T11:49:59Z"),
+        ({THEM: "yesterday"}, True, "since yesterday"),
+        ({THEM: times.text(NOW - SILENT_AFTER)}, False, ""),
+        ({THEM: times.text(NOW + timedelta(days=1))}, False, ""),
+    ],
+)
+def test_a_cluster_that_is_gone(signs: Mapping[str, str], gone: bool, words: str) -> None:
+    """What is of a cluster whose provisioner was not here for long, or never, is told of, and of a live one nothing."""
+    found = find(evidence({"v": record(cluster=THEM)}, signs=signs))
+    assert [orphan.kind for orphan in found] == (["cluster-gone"] if gone else [])
+    assert not gone or words in found[0].why
+
+
+def test_a_record_without_a_cluster() -> None:
+    """A record that names no cluster is nobody's."""
+    assert "does not name" in one(find(evidence({"v": record(cluster="")}))).why
+
+
+@pytest.mark.parametrize("cluster", [US, THEM])
+def test_what_was_to_stay(cluster: str) -> None:
+    """A directory that its rule retained is no orphan, whosever it was."""
+    held = record(cluster=cluster, retained="2026-01-01T00:00:00Z")
+    assert find(evidence({"v": held}, left={"v"})) == []
+
+
+def test_an_unknown_directory() -> None:
+    """A directory that neither ledger nor API knows is told of."""
+    orphan = one(find(evidence({"v": record("shop/data")}, volumes={"v"}, strays=[("shop", "old")])))
+    assert (orphan.kind, orphan.directory, orphan.volume) == ("unknown", "shop/old", "")
+
+
+@pytest.mark.parametrize("path", [("shop", "old"), ("shop",), ("shop", "old", "below")])
+def test_a_directory_that_somebody_got_meanwhile(path: Path) -> None:
+    """What a volume or a record has by now, or one above or below it, is unknown no longer."""
+    assert find(evidence(strays=[("shop", "old")], held={path: "v"})) == []
+    assert find(evidence({"v": record("/".join(path))}, volumes={"v"}, strays=[("shop", "old")])) == []
+
+
+@pytest.mark.parametrize("cluster", [US, THEM])
+def test_a_directory_that_another_volume_has(cluster: str) -> None:
+    """What an admin made another volume for is in use, whatever has become of the record's own."""
+    held = record("shop/data", cluster=cluster)
+    assert find(evidence({"v": held}, left={"v"}, held={("shop", "data"): "by-hand"})) == []
+
+
+def test_order() -> None:
+    """Orphans come by kind, then by directory, so that two looks at the same things say the same."""
+    records = {name: record(directory) for name, directory in (("v1", "b"), ("v2", "a"), ("v3", "c"))}
+    found = find(evidence(records, pending={"v3"}, left=set(records), unreadable={"u"}, strays=[("x",)]))
+    assert [(each.kind, each.directory) for each in found] == [
+        ("attempt-left", "c"), ("unknown", "x"), ("unreadable", ""), ("volume-gone", "a"), ("volume-gone", "b"),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------- knowing
+
+
+def volume(server: str, path: str) -> Volume:
+    """A volume of somebody's."""
+    return samples.volume(nfs=NfsSource(server, path))
+
+
+def test_known() -> None:
+    """Records, volumes of any making, and exports within the export are known; what is elsewhere does not matter."""
+    driven = Volume(
+        spec=VolumeSpec(
+            csi=CsiSource("nfs.csi.k8s.io", {"server": "nas", "share": "/exports", "subDir": "csi/one"})
+        )
+    )  # fmt: skip
+    volumes = [volume("nas", "/exports/by/hand"), volume("other", "/exports/x"), volume("nas", "/exports"), driven]
+    index = known(NAS, [record("a/b")], [*volumes, Volume()], [NAS, Location("nas", "/exports/inner")])
+    there = [("a", "b"), ("by", "hand"), ("csi", "one"), ("inner",)]
+    assert all(index.owners(path) for path in there)
+    assert all(index.leads_on(path) for path in (("a",), ("by",), ("csi",)))
+    assert not index.owners(("x",))
+    assert not index.leads_on(("inner",))
+
+
+# ------------------------------------------------------------------------------------------------------- the rule
+
+PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple)
+RECORDS = st.dictionaries(
+    st.sampled_from([f"v{number}" for number in range(6)]),
+    st.builds(
+        record,
+        PATHS.map("/".join),
+        cluster=st.sampled_from([US, THEM, ""]),
+        retained=st.sampled_from(["", "2026-01-01T00:00:00Z"]),
+    ),
+)
+
+
+@given(
+    records=RECORDS,
+    live=st.dictionaries(PATHS, st.sampled_from(["x", "y"])),
+    names=st.sets(st.sampled_from([f"v{number}" for number in range(6)])),
+    strays=st.lists(PATHS),
+    signs=st.dictionaries(st.sampled_from([US, THEM, ""]), st.sampled_from(["", times.text(NOW)])),
+    pending=st.sets(st.sampled_from([f"v{number}" for number in range(6)])),
+)
+def test_a_live_volume_is_never_an_orphan(
+    records: Mapping[str, Record],
+    live: Mapping[Path, str],
+    names: set[str],
+    strays: list[Path],
+    signs: Mapping[str, str],
+    pending: set[str],
+) -> None:
+    """No orphan is the directory of a volume of the cluster, or lies above or below one, whatever else is wrong."""
+    index = PathIndex()
+    for path, name in live.items():
+        index.add(path, name)
+    seen = evidence(records, left=set(records), held=live, volumes=names, strays=strays, signs=signs, pending=pending)
+    for orphan in find(seen):
+        assert index.touching(tuple(orphan.directory.split("/"))) is None
+        assert orphan.volume not in names

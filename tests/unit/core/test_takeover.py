@@ -1,0 +1,132 @@
+"""core.takeover: what the ledger is told of a peer's volume."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from provisioner.core import names
+from provisioner.core.objects import NfsSource, Volume
+from provisioner.core.records import OnDelete, Record
+from provisioner.core.takeover import Enter, Find, Refuse, decide, is_peers, rule
+from tests.unit.core import samples
+
+
+def find(**changes: Any) -> Find:
+    """A peer's volume with nothing against it, but for what is said otherwise."""
+    found = Find(
+        volume=samples.peers_volume(mount_options=("nfsvers=4.1", "hard")),
+        path=(samples.DIRECTORY,),
+        storage_class=samples.storage_class({"archiveOnDelete": "false"}),
+        holder=None,
+        provisioner=samples.US,
+        cluster="c1",
+        now="2026-01-01T00:00:00Z",
+    )
+    return dataclasses.replace(found, **changes)
+
+
+def test_a_record() -> None:
+    """The record says all that the volume does, so that the volume could be made anew from it."""
+    assert decide(find()) == Enter(
+        Record(
+            directory=samples.DIRECTORY,
+            namespace="shop",
+            claim="data",
+            claim_uid=samples.UID,
+            class_name="nfs",
+            on_delete="delete",
+            capacity="1Gi",
+            created="2026-01-01T00:00:00Z",
+            cluster="c1",
+            modes="RWX",
+            mount_options="nfsvers=4.1,hard",
+            peer=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("volume", [samples.peers_volume(), samples.peers_volume(phase="Bound", claim_uid="x")])
+def test_what_makes_it_credible(volume: Volume) -> None:
+    """A volume is entered when a claim is bound to it, or when it bears its claim's uid in its name."""
+    assert isinstance(decide(find(volume=volume)), Enter)
+
+
+@pytest.mark.parametrize(
+    ("volume", "answer"),
+    [
+        pytest.param(samples.peers_volume(), True, id="a peer's"),
+        pytest.param(samples.peers_volume(phase="Bound", policy="Retain"), True, id="retained"),
+        pytest.param(samples.volume(), False, id="our own"),
+        pytest.param(samples.peers_volume(annotations={names.EXPORT_ID: "e1"}), False, id="half our own"),
+        pytest.param(samples.peers_volume(annotations={names.PROVISIONED_BY: "another"}), False, id="another name"),
+        pytest.param(samples.peers_volume(nfs=None), False, id="no NFS"),
+        pytest.param(samples.csi_volume({"server": "nas", "share": "/exports"}), False, id="csi-driver-nfs's"),
+    ],
+)
+def test_whose_it_is(volume: Volume, answer: bool) -> None:
+    """A peer's volume is an NFS volume under our name without any key of ours."""
+    assert is_peers(volume, samples.US) == answer
+
+
+@pytest.mark.parametrize(
+    ("parameters", "on_delete"),
+    [
+        ({}, "archive"),
+        ({"archiveOnDelete": "true"}, "archive"),
+        ({"archiveOnDelete": "1"}, "archive"),
+        ({"archiveOnDelete": "False"}, "delete"),
+        ({"onDelete": "delete"}, "delete"),
+        ({"onDelete": "retain"}, "retain"),
+        ({"onDelete": "archive"}, "archive"),
+        ({"onDelete": "delete", "archiveOnDelete": "true"}, "delete"),
+        ({"onDelete": "retain", "archiveOnDelete": "false"}, "retain"),
+        ({"onDelete": "archive", "archiveOnDelete": "false"}, "archive"),
+        ({"onDelete": "Retain", "archiveOnDelete": "false"}, "delete"),
+        ({"onDelete": ""}, "archive"),
+    ],
+    ids=str,
+)
+def test_rule(parameters: dict[str, str], on_delete: OnDelete) -> None:
+    """The rule is what the peer makes of the class's parameters; our own word `archive` counts as well."""
+    assert rule(samples.storage_class(parameters), samples.US) == (on_delete, "")
+
+
+def test_rule_in_doubt() -> None:
+    """Where the class is gone, is another's or cannot be read, the directory will be archived, and the log says why."""
+    assert rule(None, samples.US) == ("archive", "its class is gone")
+    another = samples.storage_class({"onDelete": "delete"}, provisioner="another")
+    assert rule(another, samples.US) == ("archive", "its class is another provisioner's now")
+    on_delete, note = rule(samples.storage_class({"archiveOnDelete": "no"}), samples.US)
+    assert on_delete == "archive"
+    assert "archiveOnDelete" in note
+    entered = decide(find(storage_class=None))
+    assert isinstance(entered, Enter)
+    assert (entered.record.on_delete, entered.note) == ("archive", "its class is gone")
+
+
+LONG = "/".join(["d" * 200] * 6)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        pytest.param(find(volume=samples.peers_volume(claim_uid=None)), "no claimRef", id="no claimRef"),
+        pytest.param(find(volume=samples.peers_volume(claim_uid="x")), "no claim is bound", id="never bound"),
+        pytest.param(find(path=()), "the export's root", id="the export's root"),
+        pytest.param(find(path=("..", "a")), "'..'", id="outside"),
+        pytest.param(find(path=("a", "..", "b")), "'..'", id="another's"),
+        pytest.param(find(path=(".provisioner", "trash")), "the provisioner's own", id="the ledger"),
+        pytest.param(find(path=("archived-a", "b")), "within an archive", id="within an archive"),
+        pytest.param(find(path=tuple(LONG.split("/"))), "bytes", id="too long"),
+        pytest.param(find(holder=samples.volume(name="pv2", nfs=NfsSource())), "pv2", id="another volume's directory"),
+    ],
+)
+def test_refused(found: Find, words: str) -> None:
+    """A volume that may not be what it says gets no record, so that nothing of it is ever touched."""
+    answer = decide(found)
+    assert isinstance(answer, Refuse)
+    assert words in answer.message
+    assert "nothing is touched" in answer.message

@@ -1,0 +1,83 @@
+"""nfs.exports: which export a volume lies on."""
+
+from __future__ import annotations
+
+import pytest
+
+from provisioner.core import mount_options
+from provisioner.core.locations import Location, Path
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.objects import NfsSource
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.export import LedgeredExport
+from provisioner.nfs.exports import ServedExports
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports import Export
+from tests.fakes.tree import MemoryTree
+from tests.unit.core import samples
+
+MOUNTED, INNER = Location("nas", "/exports"), Location("nas", "/exports/team")
+DIRECT, DEEPER = Location("nas2", "/"), Location("nas2", "/srv/k8s")
+
+
+def exports() -> ServedExports:
+    """Two mounted exports, one in the other; nothing else has been named yet."""
+    servers = Servers(Identity(uid=0, gid=0), timeout_s=1.0)
+
+    def reach(where: Location, options: MountOptions) -> tuple[Export, DirectTree]:
+        name = f"{where} port {options.port}"
+        tree = DirectTree(where, servers, version=None, port=options.port, mount_port=None, observe=lambda *_: None)
+        return LedgeredExport(where, MemoryTree(), name=name), tree
+
+    mounted = {where: LedgeredExport(where, MemoryTree()) for where in (MOUNTED, INNER)}
+    return ServedExports(mounted, None, reach)
+
+
+def located(served: ServedExports, server: str, path: str, *options: str) -> tuple[str, Path] | None:
+    """The name of the export that a peer's volume lies on, and its path below."""
+    found = served.of(samples.peers_volume(nfs=NfsSource(server, path), mount_options=options))
+    return None if found is None else (found[0].name, found[1])
+
+
+def test_a_peers_volume_on_a_mounted_export() -> None:
+    """A peer's volume lies on the deepest of the exports that are mounted for us, if on any."""
+    served = exports()
+    assert located(served, "NAS", "/exports//ns/data/") == ("nas:/exports", ("ns", "data"))
+    assert located(served, "nas", "/exports/team/data") == ("nas:/exports/team", ("data",))
+    assert located(served, "nas", "/exports") == ("nas:/exports", ())
+    assert located(served, "nas", "/elsewhere/data") is None
+    assert located(served, "nas2", "/exports/data") is None
+
+
+def test_a_peers_volume_on_a_direct_export() -> None:
+    """A peer's volume lies on the deepest export that a class names at its port, a server's root among them."""
+    served = exports()
+    served.at(DIRECT, MountOptions())
+    served.at(DEEPER, MountOptions(port=2050))
+    served.at(DEEPER, MountOptions(port=2051))
+    assert located(served, "nas2", "/srv/k8s/data") == ("nas2:/ port None", ("srv", "k8s", "data"))
+    assert located(served, "nas2", "/srv/k8s/data", "port=2049") == ("nas2:/ port None", ("srv", "k8s", "data"))
+    assert located(served, "nas2", "/srv/k8s/data", "hard,port=2051") == ("nas2:/srv/k8s port 2051", ("data",))
+    assert located(served, "nas2", "/srv/k8s/data", "port=2052") is None
+    assert located(served, "nas2", "/srv/k8s/data", "port=many") is None
+
+
+def test_an_export_that_only_a_volume_names() -> None:
+    """An export that only a volume of our own making named so far, which may be forged, is none for a peer's."""
+    served = exports()
+    ours = samples.volume(nfs=NfsSource("nas3", "/srv/data"), annotations={"nfs-provisioner/directory": "data"})
+    assert served.of(ours) is not None
+    assert located(served, "nas3", "/srv/data") is None
+    served.at(Location("nas3", "/srv"), mount_options.parse([]))
+    assert located(served, "nas3", "/srv/data") == ("nas3:/srv port None", ("data",))
+
+
+@pytest.mark.parametrize("path", ["/exports/team/data", "/exports/ns/data"])
+def test_between_mounted_and_direct(path: str) -> None:
+    """Of a mounted export and one that a class names, a peer's volume lies on the deeper one."""
+    served = exports()
+    served.at(Location("nas", "/exports/ns"), MountOptions())
+    assert located(served, "nas", path) == (
+        ("nas:/exports/team", ("data",)) if "team" in path else ("nas:/exports/ns port None", ("data",))
+    )
