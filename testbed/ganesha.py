@@ -105,6 +105,7 @@ class Ganesha:
         for server in (self._server, self._rpcbind):
             if server is not None:
                 server.stop(grace_s=5.0)
+        self._server = None  # its command names the process of an rpcbind that is gone
         if self._wiped:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -190,7 +191,7 @@ class Ganesha:
 
     def _write_configuration(self) -> None:
         recovery = self.directory / "recovery"
-        recovery.mkdir(exist_ok=True)
+        recovery.mkdir(parents=True, exist_ok=True)
         versions = ", ".join(str(version) for version in self.versions)
         blocks = [
             f"NFS_CORE_PARAM {{ Bind_addr = 127.0.0.1; NFS_Port = {self.port}; MNT_Port = {self.mount_port};",
