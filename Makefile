@@ -17,10 +17,10 @@ PARALLEL ?= 2
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test unit check format bench lock clean
+.PHONY: help setup testbed demo test unit e2e image manifests check format bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything pinned, and the project in it
 	@:
@@ -39,7 +39,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-testbed: $(STAMP) ## prepare the control plane (built once, about 6 minutes) and the NFS server for tests
+testbed: $(STAMP) ## prepare the control plane and Helm (built once, about 8 minutes) and the NFS server for tests
 	@$(BIN)/python -m testbed build >/dev/null
 	@$(BIN)/python -m testbed install || echo "the tests that need what is missing will be skipped"
 
@@ -52,6 +52,16 @@ test: testbed ## every test: unit, contract and integration; PARALLEL=0 runs the
 
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
 	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)
+
+image: $(STAMP) ## build the image, and that of an NFS server for tests; takes docker
+	@docker/build.sh $(BIN)/python
+	@docker build --quiet --tag nfs-server:dev docker/nfs-server
+
+e2e: image ## the tests of the built image
+	@$(BIN)/pytest tests/e2e $(PYTEST_FLAGS)
+
+manifests: testbed ## write deploy/base from the chart
+	@$(BIN)/python -m testbed.helm_manifests
 
 check: $(STAMP) ## lint, format, types and the direction of imports
 	@$(BIN)/ruff check .

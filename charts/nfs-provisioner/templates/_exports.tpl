@@ -1,0 +1,37 @@
+{{- /* Where the exports are, and which of them the kubelet mounts. */ -}}
+
+{{- /* The exports that are mounted, as a JSON list: volume, server, path, mountOptions, directory, claim's suffix. */ -}}
+{{- define "nfs-provisioner.mounts" -}}
+{{- $mounts := list -}}
+{{- if and .Values.nfs.server (eq .Values.access "mounted") -}}
+{{- $mounts = append $mounts (dict "volume" .Values.nfs.volumeName "server" .Values.nfs.server "path" .Values.nfs.path "mountOptions" .Values.nfs.mountOptions "directory" "/persistentvolumes" "suffix" "") -}}
+{{- end -}}
+{{- range $number, $export := .Values.exports -}}
+{{- if eq ($export.access | default $.Values.access) "mounted" -}}
+{{- $mounts = append $mounts (dict "volume" (printf "export-%d" $number) "server" $export.server "path" $export.path "mountOptions" $export.mountOptions "directory" (printf "/exports/%d" $number) "suffix" (printf "-%d" $number)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $mounts -}}
+{{- end -}}
+
+{{- /* The further exports as the daemon reads them: SERVER:PATH[=DIRECTORY], spaces between. */ -}}
+{{- define "nfs-provisioner.exports" -}}
+{{- $words := list -}}
+{{- range $number, $export := .Values.exports -}}
+{{- $server := ternary (printf "[%s]" $export.server) $export.server (contains ":" $export.server) -}}
+{{- $word := printf "%s:%s" $server $export.path -}}
+{{- if eq ($export.access | default $.Values.access) "mounted" -}}
+{{- $word = printf "%s=/exports/%d" $word $number -}}
+{{- end -}}
+{{- $words = append $words $word -}}
+{{- end -}}
+{{- join " " $words -}}
+{{- end -}}
+
+{{- /* Refuses a class that would come to no export. */ -}}
+{{- define "nfs-provisioner.checkExports" -}}
+{{- $named := or .Values.nfs.server (eq (len .Values.exports) 1) -}}
+{{- if and .Values.storageClass.create (not $named) (not (get .Values.storageClass.parameters "server")) -}}
+{{- fail "set nfs.server and nfs.path, the export of the StorageClass; or set storageClass.create=false" -}}
+{{- end -}}
+{{- end -}}

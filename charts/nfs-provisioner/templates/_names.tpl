@@ -1,0 +1,85 @@
+{{- /* What things are called. A release of the nfs-subdir chart that is upgraded to this one keeps its names. */ -}}
+
+{{- define "nfs-provisioner.name" -}}
+{{- $peer := "nfs-subdir-external-provisioner" -}}
+{{- .Values.nameOverride | default (ternary $peer .Chart.Name (contains $peer .Release.Name)) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.fullname" -}}
+{{- $name := include "nfs-provisioner.name" . -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.provisionerName" -}}
+{{- .Values.storageClass.provisionerName | default (printf "cluster.local/%s" (include "nfs-provisioner.fullname" .)) -}}
+{{- end -}}
+
+{{- /* As Settings.lease_name of the daemon has it. */ -}}
+{{- define "nfs-provisioner.leaseName" -}}
+{{- $name := include "nfs-provisioner.provisionerName" . | replace "/" "-" | lower -}}
+{{- $label := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
+{{- if regexMatch (printf "^%s(\\.%s)*$" $label $label) $name -}}
+{{- $name -}}
+{{- else -}}
+{{- regexReplaceAll "[^a-z0-9]+" $name "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "nfs-provisioner.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{- /* The nfs-subdir chart's own, as a Deployment's selector can never change. */ -}}
+{{- define "nfs-provisioner.selectorLabels" -}}
+app: {{ include "nfs-provisioner.name" . }}
+release: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "nfs-provisioner.podLabels" -}}
+{{ include "nfs-provisioner.selectorLabels" . }}
+app.kubernetes.io/name: {{ include "nfs-provisioner.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "nfs-provisioner.labels" -}}
+{{ include "nfs-provisioner.podLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- /* Values carried over whole from the nfs-subdir chart name its image: ours is meant. A copy of it elsewhere is a mistake. */ -}}
+{{- define "nfs-provisioner.isPeerImage" -}}
+{{- if regexMatch "^(registry\\.k8s\\.io|k8s\\.gcr\\.io|gcr\\.io/k8s-staging-sig-storage)/(sig-storage/)?nfs-subdir-external-provisioner$" .Values.image.repository -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.image" -}}
+{{- $repository := .Values.image.repository -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- if include "nfs-provisioner.isPeerImage" . -}}
+{{- $repository = "ghcr.io/nfs-provisioner/nfs-provisioner" -}}
+{{- $tag = .Chart.AppVersion -}}
+{{- else if regexMatch "(^|/)(nfs-subdir-external-provisioner|nfs-client-provisioner)$" $repository -}}
+{{- fail (printf "image.repository %s is that of nfs-subdir-external-provisioner: unset image.repository and image.tag, or name a copy of nfs-provisioner's" $repository) -}}
+{{- end -}}
+{{- with .Values.image.digest -}}
+{{ $repository }}@{{ . }}
+{{- else -}}
+{{ $repository }}:{{ $tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.replicas" -}}
+{{- $elects := .Values.leaderElection.enabled -}}
+{{- $replicas := kindIs "invalid" .Values.replicaCount | ternary (ternary 2 1 $elects) .Values.replicaCount | int -}}
+{{- if and (gt $replicas 1) (not $elects) -}}
+{{- fail "leaderElection.enabled=false lets every replica act: set replicaCount to 1, or enable it" -}}
+{{- end -}}
+{{- $replicas -}}
+{{- end -}}

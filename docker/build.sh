@@ -1,0 +1,25 @@
+#!/bin/sh
+# Makes the image: our wheel, the pinned packages as wheels for the image's Python, and then `docker build`.
+# Only apt needs a network in there, so that it builds behind a proxy with certificates of its own too.
+# Usage: docker/build.sh PYTHON [IMAGE]; PYTHON has pip and the setuptools that requirements-dev.txt pins.
+set -eu
+python=$1
+image=${2:-nfs-provisioner:dev}
+# trixie's; requirements.txt holds for all of them.
+series=3.13
+machine=$(uname -m)
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+rm -rf dist/image
+mkdir -p dist/image/packages
+# From a copy: setuptools would leave its build directory here, and take from it what is gone by now.
+cp -r provisioner testbed pyproject.toml README.md LICENSE "$work"
+"$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist/image "$work"
+"$python" -m pip download --quiet --dest dist/image/packages --require-hashes -r requirements.txt --only-binary :all: \
+  --implementation cp --python-version $series --abi "cp$(echo $series | tr -d .)" --abi abi3 --abi none \
+  --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine"
+docker image inspect debian:trixie-slim >/dev/null 2>&1 || docker pull --quiet debian:trixie-slim || docker/base-image.sh
+docker build --quiet --tag "$image" \
+  --build-arg "VERSION=$("$python" -c 'import provisioner; print(provisioner.__version__)')" \
+  --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" .

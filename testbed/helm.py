@@ -1,0 +1,64 @@
+"""Helm, built as the control plane is: from helmbuild/go.mod, once, into our cache."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from testbed import binaries
+from testbed.binaries import Progress, Source, silent
+
+
+def _stamp(source: Source) -> dict[str, str]:
+    """As Helm's own Makefile does: the Kubernetes that charts are rendered for is that of its client."""
+    minor = source.pinned(r"k8s\.io/client-go v0\.(\d+)")
+    packages = [f"helm.sh/helm/v3/pkg/{name}" for name in ("chartutil", "lint/rules")]
+    kubernetes = {
+        f"{package}.k8sVersion{part}": value
+        for package in packages
+        for part, value in (("Major", "1"), ("Minor", minor))
+    }
+    return {"helm.sh/helm/v3/internal/version.version": f"v{source.version}"} | kubernetes
+
+
+SOURCE = Source(
+    name="helm",
+    module=Path(__file__).parent / "helmbuild",
+    packages={"helm": "helm.sh/helm/v3/cmd/helm"},
+    release="helm.sh/helm/v3",
+    stamp=_stamp,
+    takes="about 2 minutes",
+)
+
+
+class HelmFailed(Exception):
+    """Helm ended with an error; the text is what it said."""
+
+
+class Helm:
+    """Helm with a home of its own: it reads and writes nothing of the user's."""
+
+    def __init__(self, home: Path, *, kubeconfig: Path | None = None, progress: Progress = silent) -> None:
+        """The first use ever builds it, and may raise BinariesMissing."""
+        self._binary = binaries.locate(tuple(SOURCE.packages), SOURCE, progress=progress) / "helm"
+        # HOME too: what the API server serves is remembered in there.
+        places = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        places["HOME"] = str(home)
+        # A file that is not there: without a cluster of its own it must not find the user's.
+        self._environment = places | {"KUBECONFIG": str(kubeconfig or home / "no-kubeconfig")}
+
+    def run(self, *words: str | Path, input: str | None = None, timeout_s: float = 120.0) -> str:
+        """What a command says on stdout. Raises HelmFailed with what it says on stderr."""
+        command = [self._binary, *words]
+        done = subprocess.run(
+            command, input=input, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if done.returncode:
+            raise HelmFailed(done.stderr.strip() or done.stdout.strip())
+        return done.stdout
+
+
+def missing() -> str:
+    """Why Helm is not here yet, or "" when it is."""
+    present = binaries.present(tuple(SOURCE.packages), SOURCE) is not None
+    return "" if present else "Helm is not built yet: run `make test`, or `python -m testbed build` once"

@@ -1,0 +1,173 @@
+"""The chart before a real API server: every object is valid, word for word, and Pod Security lets the pods in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.api import Api, ApiError, Object
+from testbed.cluster import ControlPlane
+from testbed.helm import Helm
+from testbed.waiting import eventually
+from tests.integration.chart.rendering import CHART, VALUE_SETS, Release, Renderer, collection
+
+pytestmark = pytest.mark.timeout(120)
+
+STRICT = "?dryRun=All&fieldValidation=Strict"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+STRING: Object = {"type": "string"}
+STRINGS: Object = {"type": "object", "additionalProperties": STRING}
+RELABELING: Object = {
+    "type": "object",
+    "properties": {
+        "sourceLabels": {"type": "array", "items": STRING},
+        "targetLabel": STRING,
+        "regex": STRING,
+        "replacement": STRING,
+        "action": STRING,
+    },
+}
+MONITORED: dict[str, Object] = {
+    "ServiceMonitor": {
+        "selector": {"type": "object", "properties": {"matchLabels": STRINGS}},
+        "endpoints": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    **dict.fromkeys(("port", "path", "interval", "scrapeTimeout"), STRING),
+                    "relabelings": {"type": "array", "items": RELABELING},
+                    "metricRelabelings": {"type": "array", "items": RELABELING},
+                },
+            },
+        },
+    },
+    "PrometheusRule": {
+        "groups": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": STRING,
+                    "rules": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                **dict.fromkeys(("alert", "expr", "for"), STRING),
+                                **dict.fromkeys(("labels", "annotations"), STRINGS),
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+"""What Prometheus Operator's API reference says of the fields that we use: strict validation refuses any other."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def monitoring(control_plane: ControlPlane) -> Iterator[None]:
+    """The resources of Prometheus Operator, for as long as this module's tests run."""
+    api = control_plane.api
+    for kind, spec in MONITORED.items():
+        api.post(CRDS, _definition(kind, spec))
+    paths = [f"/apis/monitoring.coreos.com/v1/{kind.lower()}s" for kind in MONITORED]
+    eventually(lambda: [api.get(path) for path in paths], "both are served", timeout_s=30)
+    yield
+    for kind in MONITORED:
+        api.delete(f"{CRDS}/{kind.lower()}s.monitoring.coreos.com")
+
+
+def _definition(kind: str, spec: Object) -> Object:
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}
+    return {
+        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+@pytest.fixture
+def guarded(cluster_api: Api, namespace: str) -> Callable[[str], str]:
+    """Makes the test's namespace enforce a Pod Security Standard, and gives its name."""
+
+    def enforce(level: str) -> str:
+        label = {"pod-security.kubernetes.io/enforce": level}
+        cluster_api.patch(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": label}})
+        return namespace
+
+    return enforce
+
+
+@pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
+def test_every_object_is_valid(cluster_api: Api, namespace: str, render: Renderer, path: Path) -> None:
+    """The API server takes every object of every value set, hooks among them, and knows each of its fields."""
+    elsewhere = {"grafanaDashboard__namespace": namespace} if path.stem == "observed" else {}
+    release = render(path, namespace=namespace, **elsewhere)
+    assert len(release.objects) >= 5
+    for body in release.objects:
+        answer = cluster_api.post(collection(cluster_api, body) + STRICT, body)
+        assert answer["kind"] == body["kind"]
+
+
+def pods(release: Release) -> list[Object]:
+    """The Deployment's pod, and those of `helm test`."""
+    metadata = {"name": "daemon"}
+    return [{"metadata": metadata, "spec": release.pod["spec"]}, *release.all("Pod")]
+
+
+def admitted(api: Api, namespace: str, pod: Object) -> None:
+    """Raise ApiError unless a pod like this could be made there."""
+    metadata = {"name": pod["metadata"]["name"]}
+    spec = {key: value for key, value in pod["spec"].items() if key != "priorityClassName"}
+    api.post(f"/api/v1/namespaces/{namespace}/pods{STRICT}", {"metadata": metadata, "spec": spec})
+
+
+@pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
+def test_pod_security(cluster_api: Api, guarded: Callable[[str], str], render: Renderer, path: Path) -> None:
+    """Pods meet the restricted Pod Security Standard, and with a mounted export the baseline one."""
+    namespace = guarded("baseline" if path.stem.startswith("mounted") else "restricted")
+    for pod in pods(render(path, namespace=namespace)):
+        admitted(cluster_api, namespace, pod)
+
+
+@pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
+def test_what_an_admin_is_told(cluster_helm: Helm, namespace: str, path: Path) -> None:
+    """After an install the notes say the provisioner's name, how to check it and what to try, for any values."""
+    words = ("install", "storage", CHART, f"--namespace={namespace}", f"--values={path}", "--dry-run=server")
+    _, _, notes = cluster_helm.run(*words).partition("\nNOTES:\n")
+    assert "whose provisioner is" in notes
+    assert "nfs-provisioner check" in notes
+    assert "storageClassName: nfs" in notes or "storageClassName: second-nfs" in notes
+    assert ("runs as root" in notes) == path.stem.startswith("mounted")
+    assert ("runs instead" in notes) == (path.stem == "peer-defaults")
+    assert ("podSecurityPolicy.enabled has no effect" in notes) == (path.stem == "peer-ci")
+
+
+def test_pod_security_is_enforced_here(cluster_api: Api, guarded: Callable[[str], str], render: Renderer) -> None:
+    """The namespace of these tests does refuse a pod that is less than restricted."""
+    namespace = guarded("restricted")
+    pod, *_ = pods(render(CHART / "ci" / "mounted.yaml", namespace=namespace))
+    with pytest.raises(ApiError, match="restricted"):
+        admitted(cluster_api, namespace, pod)
+
+
+def test_an_unknown_field_is_noticed_here(cluster_api: Api, namespace: str, render: Renderer) -> None:
+    """The validation of these tests does refuse a field that there is not."""
+    release = render(CHART / "ci" / "observed.yaml", namespace=namespace)
+    for kind, room in (("Deployment", "spec"), ("ServiceMonitor", "spec"), ("StorageClass", "parameters")):
+        body = json.loads(json.dumps(release.one(kind)))
+        body[room]["nonsense"] = {"x": 1}
+        with pytest.raises(ApiError, match=r"nonsense|unmarshal"):
+            cluster_api.post(collection(cluster_api, body) + STRICT, body)

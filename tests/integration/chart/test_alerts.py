@@ -1,0 +1,112 @@
+"""The alerts, by Prometheus's own rule tester: each fires when it should, and not otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from testbed import prometheus
+from tests.integration.chart.rendering import CHART, Renderer
+
+pytestmark = pytest.mark.timeout(120)
+
+OF = 'job="nfs-provisioner",namespace="nfs"'
+EXPORT = f'export="nas:/x",{OF}'
+HOURS = 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series, a sample a minute, and when an alert fires for them and when not."""
+
+    alert: str
+    series: dict[str, str]
+    fires_at: str = ""
+    quiet_at: str = ""
+
+
+def steady(value: float) -> str:
+    return f"{value}x{HOURS * 60}"
+
+
+UP, SIZE, FREE = (f"nfs_provisioner_export_{name}{{{EXPORT}}}" for name in ("up", "size_bytes", "free_bytes"))
+TRASH, REFUSED = (f"nfs_provisioner_trash_{name}{{{EXPORT}}}" for name in ("entries", "refused"))
+LEADER = f'nfs_provisioner_leader{{pod="a",{OF}}}'
+OTHER = f'nfs_provisioner_leader{{pod="b",{OF}}}'
+PENDING = f'nfs_provisioner_claim_pending_seconds{{class="nfs",{OF}}}'
+ORPHANS = f"nfs_provisioner_orphans{{{EXPORT}}}"
+
+CASES = {
+    "an export that is down": Case("ExportDown", {UP: steady(0)}, fires_at="6m", quiet_at="4m"),
+    "an export that is up": Case("ExportDown", {UP: steady(1)}, quiet_at="5h"),
+    "an export that was down for a moment": Case("ExportDown", {UP: "1 0 0 1x60"}, quiet_at="30m"),
+    "a claim that waits": Case("ClaimsPending", {PENDING: "0+60x360"}, fires_at="20m", quiet_at="14m"),
+    "no claim that waits": Case("ClaimsPending", {PENDING: "0+60x5 _x100"}, quiet_at="60m"),
+    "an orphan": Case("Orphans", {ORPHANS: steady(1)}, fires_at="61m", quiet_at="50m"),
+    "no orphan": Case("Orphans", {ORPHANS: steady(0)}, quiet_at="5h"),
+    "two replicas and no leader": Case("NoLeader", {LEADER: steady(0), OTHER: steady(0)}, fires_at="6m", quiet_at="4m"),
+    "nothing that runs": Case("NoLeader", {'up{job="other"}': steady(1)}, fires_at="6m"),
+    "a leader": Case("NoLeader", {LEADER: steady(0), OTHER: steady(1)}, quiet_at="5h"),
+    "a change of leader": Case("NoLeader", {LEADER: "1x10 0x60", OTHER: "0x12 1x60"}, quiet_at="30m"),
+    "trash that grows": Case("TrashGrowing", {TRASH: "1+3x360"}, fires_at="3h", quiet_at="30m"),
+    "trash that is purged": Case("TrashGrowing", {TRASH: "1000-2x360"}, quiet_at="5h"),
+    "trash that comes and goes": Case("TrashGrowing", {TRASH: " ".join(["0 5 3"] * 100)}, quiet_at="4h"),
+    "trash that cannot be removed": Case("TrashRefused", {REFUSED: steady(2)}, fires_at="31m", quiet_at="20m"),
+    "trash that can": Case("TrashRefused", {REFUSED: steady(0)}, quiet_at="5h"),
+    "a full export": Case("ExportNearlyFull", {SIZE: steady(1000), FREE: steady(60)}, fires_at="16m", quiet_at="10m"),
+    "an export with room": Case("ExportNearlyFull", {SIZE: steady(1000), FREE: steady(80)}, quiet_at="5h"),
+}
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    """Prometheus's tool; skipped where there is none."""
+    reason = prometheus.missing()
+    if reason:
+        pytest.skip(f"this machine cannot test alerts: {reason}")
+    return "promtool"
+
+
+@pytest.fixture
+def rules(render: Renderer, tmp_path: Path) -> Path:
+    """The rendered rules as a file of Prometheus's."""
+    release = render(CHART / "ci" / "observed.yaml")
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump(release.one("PrometheusRule")["spec"]))
+    return path
+
+
+def test_the_rules_are_well_formed(promtool: str, rules: Path) -> None:
+    """Prometheus reads them all."""
+    done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 rules found" in done.stdout
+
+
+def test_each_alert_has_both_cases(rules: Path) -> None:
+    """None is untested, neither in firing nor in keeping quiet."""
+    alerts = {rule["alert"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]}
+    assert {f"NfsProvisioner{case.alert}" for case in CASES.values() if case.fires_at} == alerts
+    assert {f"NfsProvisioner{case.alert}" for case in CASES.values() if case.quiet_at and not case.fires_at} == alerts
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_an_alert(promtool: str, rules: Path, case: Case) -> None:
+    """It fires for what it is for, after its time, and for nothing else."""
+    name = f"NfsProvisioner{case.alert}"
+    (rule,) = [each for each in yaml.safe_load(rules.read_text())["groups"][0]["rules"] if each["alert"] == name]
+    series = [{"series": key, "values": values} for key, values in case.series.items()]
+    firing = f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)'
+    expected = [(at, count) for at, count in ((case.fires_at, 1), (case.quiet_at, 0)) if at]
+    tests = [
+        {"expr": firing, "eval_time": at, "exp_samples": [{"labels": "{}", "value": count}]} for at, count in expected
+    ]
+    file = rules.with_name("tests.yaml")
+    body = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    file.write_text(yaml.safe_dump({"rule_files": [rules.name], "evaluation_interval": "1m", "tests": [body]}))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{rule['expr']}\n{done.stdout}{done.stderr}"

@@ -1,0 +1,83 @@
+"""The plain manifests: what the chart renders, valid, and fit to be built upon with kustomize."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from testbed.api import Api, ApiError
+from testbed.helm import Helm
+from testbed.helm_manifests import BASE, NAME, rendered
+from tests.integration.chart.rendering import Release, collection, rules
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def kubectl() -> str:
+    """For kustomize; skipped where there is none."""
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("this machine cannot run kustomize: kubectl is missing")
+    return found
+
+
+@pytest.fixture
+def base_namespace(cluster_api: Api) -> Iterator[str]:
+    """The namespace of the base; the one that is left over from a test before is as good."""
+    try:
+        cluster_api.post("/api/v1/namespaces", {"metadata": {"name": NAME}})
+    except ApiError as exc:
+        if exc.status != 409:
+            raise
+    yield NAME
+    cluster_api.delete(f"/api/v1/namespaces/{NAME}")
+
+
+def built(kubectl: str, directory: str) -> Release:
+    """What kustomize makes of a directory of deploy/."""
+    done = subprocess.run(
+        [kubectl, "kustomize", BASE.parent / directory], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Release(list(yaml.safe_load_all(done.stdout)))
+
+
+def test_they_are_up_to_date(helm: Helm) -> None:
+    """deploy/base is what the chart renders now; `make manifests` makes it so."""
+    assert {path.name: path.read_text() for path in BASE.iterdir()} == rendered(helm)
+
+
+def test_the_api_server_takes_them(cluster_api: Api, base_namespace: str) -> None:
+    """Each object is valid, word for word, in the namespace that comes with them."""
+    bodies = [
+        body
+        for path in sorted(BASE.iterdir())
+        if path.name not in ("kustomization.yaml", "namespace.yaml")
+        for body in yaml.safe_load_all(path.read_text())
+    ]
+    assert len(bodies) >= 8
+    for body in bodies:
+        assert body["metadata"].get("namespace", base_namespace) == base_namespace
+        cluster_api.post(collection(cluster_api, body) + "?dryRun=All&fieldValidation=Strict", body)
+
+
+def test_nothing_of_helm_s_is_in_them() -> None:
+    """No label says that Helm manages them, and no hook is among them."""
+    for path in BASE.iterdir():
+        assert "helm.sh/" not in path.read_text()
+        assert "managed-by" not in path.read_text()
+
+
+def test_kustomize_builds_them(kubectl: str) -> None:
+    """The base builds with its rights whole, and the example puts a site's own export in."""
+    base, example = built(kubectl, "base"), built(kubectl, "example")
+    assert len(list(rules(base))) > 10
+    assert {each["kind"] for each in base.objects} == {each["kind"] for each in example.objects}
+    assert example.environment()["NFS_SERVER"] == "nas.my-site.example"
+    assert example.environment()["NFS_PATH"] == "/volume1/k8s"
+    assert base.environment() | example.environment() == example.environment()

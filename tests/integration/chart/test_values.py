@@ -1,0 +1,433 @@
+"""What values come to: the nfs-subdir chart's and our own, the misspelt and the unsafe ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from provisioner import __version__
+from provisioner.cli import options
+from provisioner.core.checks import permissions
+from provisioner.core.leases import LeaseTimes
+from provisioner.core.parameters import ALIASES, KNOWN, parse
+from provisioner.nfs.direct.dial import RESERVED_PORTS
+from provisioner.settings import Settings
+from provisioner.telemetry.metrics import Metrics
+from testbed.helm import Helm, HelmFailed
+from tests.integration.chart.rendering import CHART, VALUE_SETS, Renderer, rules
+
+pytestmark = pytest.mark.timeout(120)
+
+PEER = "nfs-subdir-external-provisioner"
+SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
+           "nfs_provisioner_claim_pending_seconds"}  # fmt: skip
+"""Gauges that app.py adds to those of Metrics."""
+
+
+def value_set(name: str) -> Path:
+    return CHART / "ci" / f"{name}.yaml"
+
+
+@pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
+def test_lint(helm: Helm, path: Path) -> None:
+    """`helm lint` finds nothing to warn of in any value set."""
+    said = helm.run("lint", CHART, f"--values={path}")
+    assert "[WARNING]" not in said
+    assert "[ERROR]" not in said
+
+
+def test_a_dozen_value_sets() -> None:
+    """There are at least a dozen of them, and four are the peer's."""
+    assert len(VALUE_SETS) >= 12
+    assert len([path for path in VALUE_SETS if path.stem.startswith("peer-")]) >= 4
+
+
+def test_the_version_is_the_product_s() -> None:
+    """The chart installs the version that it came with."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "told"),
+    [
+        ({"replicaCounts": 1}, "replicaCounts"),
+        ({"nfs__mountOption": ["hard"]}, "mountOption"),
+        ({"storageClass__pathPatern": "x"}, "pathPatern"),
+        ({"storageClass__parameters": {"mod": "0770"}}, "mod"),
+        ({"storageClass__parameters": {"uid": 1000}}, "uid"),
+        ({"storageClass__onDelete": "Delete"}, "onDelete"),
+        ({"storageClasses": [{"nam": "x"}]}, "nam"),
+        ({"exports": [{"server": "nas2", "path": "exports"}]}, "path"),
+        ({"access": "kubelet"}, "access"),
+        ({"serviceMonitor__enable": True}, "enable"),
+        ({"networkPolicy__nfsPorts": ["nfs"]}, "nfsPorts"),
+        ({"prometheusRule__exportFreePercent": 101}, "exportFreePercent"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_misspelt_value_is_refused(render: Renderer, misspelt: dict[str, Any], told: str) -> None:
+    """A key that there is not, and a value that cannot be used, are refused by their names."""
+    with pytest.raises(HelmFailed, match=told):
+        render(nfs__server="nas", **misspelt)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, "set nfs.server and nfs.path"),
+        ({"exports": [{"server": "a", "path": "/"}, {"server": "b", "path": "/"}]}, "set nfs.server and nfs.path"),
+        ({"nfs__server": "nas", "replicaCount": 2, "leaderElection__enabled": False}, "set replicaCount to 1"),
+        ({"nfs__server": "nas", "image__repository": f"registry.example/{PEER}"}, "unset image.repository"),
+    ],
+    ids=["no export", "no default export", "two leaders", "the peer's image"],
+)
+def test_unsafe_values_are_refused(render: Renderer, values: dict[str, Any], told: str) -> None:
+    """Values that would install something that cannot work, or that is not safe, are refused with what to do."""
+    with pytest.raises(HelmFailed, match=told):
+        render(**values)
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    """No part of our own values lets a misspelt key pass."""
+    open_on_purpose = {
+        "global", "podSecurityContext", "securityContext", "resources", "affinity", "items", "strings",
+    }  # fmt: skip
+
+    def look(node: Any, name: str) -> None:
+        if not isinstance(node, dict):
+            return
+        if "object" in node.get("type", []) and name not in open_on_purpose:
+            assert node.get("additionalProperties") is False, name
+        for key, part in node.items():
+            for inner, child in part.items() if key in ("properties", "definitions") else [(key, part)]:
+                look(child, inner)
+
+    look(json.loads((CHART / "values.schema.json").read_text()), "")
+
+
+# ------------------------------------------------------------------------------------------------ one truth
+
+
+def test_the_classes_parameters_are_the_daemon_s() -> None:
+    """The schema knows the parameters of a StorageClass that the daemon knows, and no others."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(schema["definitions"]["parameters"]["properties"]) == {*KNOWN, *ALIASES}
+
+
+@pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
+def test_every_class_can_be_used(render: Renderer, path: Path) -> None:
+    """The daemon takes the parameters of every class that is rendered."""
+    for each in render(path).all("StorageClass"):
+        parse(each.get("parameters", {}))
+
+
+@pytest.mark.parametrize("elects", [True, False], ids=["lease", "no lease"])
+def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) -> None:
+    """The roles allow each verb that core.checks names, by the same resources and names, and nothing else."""
+    release = render(nfs__server="nas", leaderElection__enabled=elects, storageClass__provisionerName="nas.example/x")
+    wanted = {
+        (
+            "Role" if each.resource == "leases" else "ClusterRole",
+            each.group,
+            f"{each.resource}/{each.subresource}" if each.subresource else each.resource,
+            each.verb,
+            each.name,
+        )
+        for each in permissions(lease=("nfs", "nas.example-x") if elects else None)
+    }
+    assert set(rules(release)) == wanted
+    assert len(list(rules(release))) == len(wanted)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nas.example/nfs", "plain", "K8S-sigs.io/Nfs_Subdir".lower(), "a.b/C_d.E", "x/nfs--subdir", "a..b/c", "a-/b"],
+)
+def test_the_lease_s_name_is_the_daemon_s(render: Renderer, name: str) -> None:
+    """The Role names the Lease that the daemon will ask for."""
+    release = render(nfs__server="nas", storageClass__provisionerName=name)
+    settings = Settings(
+        provisioner=name,
+        exports=(),
+        default_export=None,
+        require_mount=False,
+        nfs_uid=0,
+        nfs_gid=0,
+        nfs_timeout_s=10.0,
+        kubeconfig=None,
+        leader_election=True,
+        lease_namespace="nfs",
+        lease_times=LeaseTimes(duration_s=15.0, renew_deadline_s=10.0, retry_period_s=2.0),
+        listen_host="0.0.0.0",
+        listen_port=8080,
+        workers=1,
+    )
+    assert {found for *_, verb, found in rules(release) if verb == "update"} == {settings.lease_name}
+
+
+def test_the_sysctl_is_where_our_low_ports_begin(render: Renderer) -> None:
+    """The pod may bind the ports that our NFS client binds, and lowSourcePorts=false leaves the node's setting."""
+    sysctl = {"name": "net.ipv4.ip_unprivileged_port_start", "value": str(RESERVED_PORTS.start)}
+    assert render(nfs__server="nas").pod["spec"]["securityContext"]["sysctls"] == [sysctl]
+    assert "sysctls" not in render(nfs__server="nas", lowSourcePorts=False).pod["spec"]["securityContext"]
+
+
+def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
+    """No variable is set in vain: each is that of a flag of `run`."""
+
+    @click.command()
+    @options.taking(options.name(), options.exports(), options.cluster(), options.election(), options.daemon())
+    def command(**_: Any) -> None:
+        """As `run`."""
+
+    read = {parameter.envvar for parameter in command.params}
+    for path in VALUE_SETS:
+        assert set(render(path).environment()) <= read
+
+
+def test_metrics_have_the_daemon_s_names() -> None:
+    """Every metric in the dashboard and in the alerts is one that the daemon exports."""
+    exported = SAMPLED | {name for family in Metrics().registry.collect() for name in _names(family.name, family.type)}
+    for file in ("dashboards/nfs-provisioner.json", "templates/prometheusrule.yaml"):
+        used = set(re.findall(r"\b(?:nfs_provisioner|controller|process)_[a-z_]+(?=\{)", (CHART / file).read_text()))
+        assert len(used) >= 5
+        assert used <= exported
+
+
+def _names(family: str, kind: str) -> list[str]:
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
+    return [family + suffix for suffix in suffixes.get(kind, [""])]
+
+
+def test_every_alert_has_its_runbook(render: Renderer) -> None:
+    """Each alert links to a heading of our documentation that is there, and says for how long and how bad."""
+    group = render(value_set("observed")).one("PrometheusRule")["spec"]["groups"][0]
+    text = (CHART / "README.md").read_text()
+    headings = {heading.lower() for heading in re.findall(r"^#+ (\S+)$", text, re.MULTILINE)}
+    assert len(group["rules"]) >= 6
+    for rule in group["rules"]:
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("charts/nfs-provisioner/README.md")
+        assert anchor == rule["alert"].lower()
+        assert anchor in headings
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert rule["for"]
+
+
+# ------------------------------------------------------------------------------------------------ the peer's values
+
+
+def test_the_peer_s_values_whole(render: Renderer) -> None:
+    """A complete copy of the nfs-subdir chart's values works: what it sets is set here, but for its own image."""
+    release = render(value_set("peer-defaults"), name=PEER)
+    deployment, container = release.one("Deployment"), release.container
+    assert deployment["metadata"]["name"] == PEER
+    assert deployment["spec"]["selector"]["matchLabels"] == {"app": PEER, "release": PEER}
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]["type"]) == (1, "Recreate")
+    assert container["image"] == f"ghcr.io/nfs-provisioner/nfs-provisioner:{__version__}"
+    environment = release.environment()
+    assert environment["PROVISIONER_NAME"] == f"cluster.local/{PEER}"
+    assert (environment["NFS_SERVER"], environment["NFS_PATH"]) == ("nas.example", "/nfs-storage")
+    storage_class = release.storage_class()
+    assert storage_class["provisioner"] == f"cluster.local/{PEER}"
+    assert storage_class["parameters"] == {"archiveOnDelete": "true"}
+    assert storage_class["allowVolumeExpansion"] is True
+    assert (storage_class["reclaimPolicy"], storage_class["volumeBindingMode"]) == ("Delete", "Immediate")
+    assert not release.all("PodDisruptionBudget")
+    assert not release.all("PersistentVolume")
+
+
+def test_each_of_the_peer_s_keys(render: Renderer) -> None:
+    """Each key of the nfs-subdir chart is obeyed when it says something else than its default."""
+    release = render(value_set("peer-everything"), name="storage")
+    deployment, pod, container = release.one("Deployment"), release.pod, release.container
+    spec = pod["spec"]
+    owner = {"example.com/owner": "storage"}
+    assert deployment["metadata"]["name"] == "storage-nfs"
+    assert deployment["spec"]["selector"]["matchLabels"] == {"app": PEER, "release": "storage"}
+    assert deployment["metadata"]["labels"].items() >= owner.items()
+    assert pod["metadata"]["labels"].items() >= owner.items()
+    assert pod["metadata"]["annotations"] == {"example.com/team": "storage"}
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]["type"]) == (3, "RollingUpdate")
+    assert container["image"] == "registry.example/nfs-provisioner:1.2"
+    assert container["imagePullPolicy"] == "Always"
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["priorityClassName"] == "system-cluster-critical"
+    assert spec["securityContext"]["runAsUser"] == 1000
+    assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["resources"]["limits"] == {"cpu": "100m", "memory": "128Mi"}
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert spec["tolerations"][0]["operator"] == "Exists"
+    assert "podAntiAffinity" in spec["affinity"]
+    account = release.one("ServiceAccount")["metadata"]
+    assert spec["serviceAccountName"] == account["name"] == "storage"
+    assert account["annotations"] == {"example.com/role": "nfs"}
+    assert release.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 2
+    storage_class = release.storage_class("nfs")
+    assert storage_class["provisioner"] == release.environment()["PROVISIONER_NAME"] == "nas.example/nfs"
+    assert storage_class["metadata"]["annotations"] == {
+        "storageclass.kubernetes.io/is-default-class": "true",
+        "example.com/tier": "bulk",
+    }
+    assert storage_class["parameters"] == {
+        "archiveOnDelete": "false",
+        "onDelete": "retain",
+        "pathPattern": "${.PVC.namespace}/${.PVC.annotations.nfs.io/storage-path}",
+    }
+    assert storage_class["allowVolumeExpansion"] is False
+    assert (storage_class["reclaimPolicy"], storage_class["volumeBindingMode"]) == ("Retain", "WaitForFirstConsumer")
+    assert storage_class["mountOptions"] == ["nfsvers=3", "nolock"]
+
+
+def test_a_mounted_export_as_the_peer_mounts_it(render: Renderer) -> None:
+    """With `access: mounted` the volume, its place and its name are those of the nfs-subdir chart."""
+    values = {"nfs__server": "nas", "nfs__path": "/x", "nfs__volumeName": "root", "access": "mounted"}
+    release = render(**values)
+    assert release.container["volumeMounts"] == [{"name": "root", "mountPath": "/persistentvolumes"}]
+    assert release.pod["spec"]["volumes"] == [{"name": "root", "nfs": {"server": "nas", "path": "/x"}}]
+    assert release.environment()["REQUIRE_MOUNT"] == "true"
+    built = render(**values, buildMode=True)
+    assert built.pod["spec"]["volumes"] == [{"name": "root", "emptyDir": {}}]
+    options = render(**values, nfs__mountOptions=["hard"], nfs__reclaimPolicy="Delete", name="storage")
+    full = "storage-nfs-provisioner"
+    assert options.pod["spec"]["volumes"] == [{"name": "root", "persistentVolumeClaim": {"claimName": f"pvc-{full}"}}]
+    volume = options.one("PersistentVolume")
+    (claim,) = [each for each in options.all("PersistentVolumeClaim") if each["metadata"]["name"] == f"pvc-{full}"]
+    assert volume["metadata"]["name"] == f"pv-{full}"
+    assert volume["spec"]["mountOptions"] == ["hard"]
+    assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+    assert claim["spec"]["selector"]["matchLabels"].items() <= volume["metadata"]["labels"].items()
+
+
+def test_a_direct_export_mounts_nothing(render: Renderer) -> None:
+    """By default the pod has no volume, and no object of the release is a mount."""
+    release = render(nfs__server="nas", nfs__mountOptions=["nfsvers=4.1"])
+    assert "volumes" not in release.pod["spec"]
+    assert "volumeMounts" not in release.container
+    assert not release.all("PersistentVolume")
+    assert "REQUIRE_MOUNT" not in release.environment()
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "full"),
+    [
+        (PEER, None, PEER),
+        ("nfs", PEER, f"nfs-{PEER}"),
+        ("nfs-provisioner", None, "nfs-provisioner"),
+        ("nfs", None, "nfs-nfs-provisioner"),
+    ],
+)
+def test_names(render: Renderer, name: str, override: str | None, full: str) -> None:
+    """A release of the nfs-subdir chart keeps the provisioner's name by its own name, or by nameOverride."""
+    release = render(nfs__server="nas", name=name, nameOverride=override)
+    assert release.one("Deployment")["metadata"]["name"] == full
+    assert release.storage_class()["provisioner"] == f"cluster.local/{full}"
+
+
+@pytest.mark.parametrize("where", ["podSecurityContext", "securityContext"])
+def test_root_on_request(render: Renderer, where: str) -> None:
+    """Values that ask for root, as the nfs-subdir image ran, get a pod that the kubelet starts."""
+    root: dict[str, Any] = {where: {"runAsUser": 0}}
+    other: dict[str, Any] = {where: {"runAsUser": 7}}
+    assert render(nfs__server="nas", **root).pod["spec"]["securityContext"]["runAsNonRoot"] is False
+    assert render(nfs__server="nas", **other).pod["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
+# ------------------------------------------------------------------------------------------------ our own values
+
+
+def test_two_replicas_that_elect_a_leader(render: Renderer) -> None:
+    """By default two replicas run on different nodes where possible, and one may go at a time."""
+    release = render(nfs__server="nas")
+    assert release.one("Deployment")["spec"]["replicas"] == 2
+    (spread,) = release.pod["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["labelSelector"]["matchLabels"].items() <= release.pod["metadata"]["labels"].items()
+    budget = release.one("PodDisruptionBudget")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    alone = render(nfs__server="nas", leaderElection__enabled=False).one("Deployment")["spec"]
+    assert (alone["replicas"], alone["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_several_exports_and_classes(render: Renderer) -> None:
+    """One release serves several servers; a class on another one does not inherit the default export's options."""
+    release = render(value_set("several"))
+    environment = release.environment()
+    assert environment["NFS_EXPORTS"] == "nas2.example:/exports/fast"
+    assert (environment["NFS_UID"], environment["NFS_TIMEOUT"]) == ("1000", "1m30s")
+    assert release.storage_class()["mountOptions"] == ["nfsvers=4.2"]
+    assert release.storage_class()["parameters"] == {"archiveOnDelete": "true", "mode": "0770", "minFree": "5%"}
+    assert "port=2050" in release.storage_class("nfs-fast")["mountOptions"]
+    assert release.storage_class("nfs-fast")["parameters"]["onDelete"] == "delete"
+    assert release.storage_class("nfs-keep")["mountOptions"] == ["nfsvers=4.2"]
+    (only,) = render(value_set("csi-driver-nfs")).all("StorageClass")
+    assert only["metadata"]["name"] == "nfs-csi"
+
+
+def test_exports_that_are_mounted(render: Renderer) -> None:
+    """Further exports are mounted one by one, and the daemon is told where; one may stay direct."""
+    release = render(value_set("mounted-options"))
+    assert release.environment()["NFS_EXPORTS"].split() == [
+        "nas2.example:/exports/secret=/exports/0",
+        "nas2.example:/exports/plain=/exports/1",
+        "nas3.example:/exports/direct",
+    ]
+    mounts = {each["name"]: each["mountPath"] for each in release.container["volumeMounts"]}
+    assert mounts == {"nfs-provisioner-root": "/persistentvolumes", "export-0": "/exports/0", "export-1": "/exports/1"}
+    assert [each["spec"]["mountOptions"] for each in release.all("PersistentVolume")] == [
+        ["nfsvers=4.1", "hard"],
+        ["sec=krb5p"],
+    ]
+
+
+def test_a_network_policy_lets_through_what_is_needed(render: Renderer) -> None:
+    """DNS, the API server and NFS are let out, on the ports that mountOptions name too; metrics are let in."""
+    policy = render(value_set("several"), networkPolicy__enabled=True).one("NetworkPolicy")["spec"]
+    ports = {each["port"] for rule in policy["egress"] for each in rule["ports"]}
+    assert ports == {53, 443, 6443, 2049, 111, 20048, 2050, 20049}
+    assert policy["ingress"] == [{"ports": [{"port": "http"}]}]
+    enclosed = render(value_set("enclosed")).one("NetworkPolicy")["spec"]
+    assert enclosed["egress"][-1] == {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"protocol": "TCP"}]}
+    assert "namespaceSelector" in enclosed["ingress"][0]["from"][0]
+
+
+def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
+    """The ConfigMap holds JSON with panels, where Grafana's sidecar looks, and every query has the two variables."""
+    config = render(value_set("observed")).one("ConfigMap")
+    assert config["metadata"]["namespace"] == "monitoring"
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    dashboard = json.loads(config["data"]["nfs-provisioner.json"])
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(queries) > 20
+    assert all('job=~"$job",namespace=~"$namespace"' in query for query in queries)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_an_image_by_digest(render: Renderer) -> None:
+    """A digest wins over the tag."""
+    assert (
+        render(value_set("enclosed")).container["image"].startswith("registry.example/storage/nfs-provisioner@sha256:")
+    )
+
+
+def test_helm_tests_run_as_the_daemon_does(render: Renderer) -> None:
+    """`helm test` checks with the daemon's account, settings and rights, and writes into a volume of the class."""
+    release = render(nfs__server="nas")
+    checking, writing = release.all("Pod")
+    assert checking["spec"]["serviceAccountName"] == release.pod["spec"]["serviceAccountName"]
+    assert checking["spec"]["containers"][0]["args"] == ["check"]
+    assert checking["spec"]["containers"][0]["env"] == release.container["env"]
+    assert checking["spec"]["securityContext"] == release.pod["spec"]["securityContext"]
+    claim = release.one("PersistentVolumeClaim")
+    assert claim["spec"]["storageClassName"] == "nfs-client"
+    assert writing["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
