@@ -46,9 +46,9 @@ testbed: $(STAMP) ## prepare the control plane and Helm (built once, about 8 min
 demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 leaves it running
 	@$(BIN)/nfs-provisioner demo $(KEEP:%=--keep)
 
-test: testbed ## every test: unit, contract and integration; PARALLEL=0 runs them in one process
+test: testbed ## every test: unit, simulation, contract and integration; PARALLEL=0 runs them in one process
 	@$(if $(TESTS),,$(MAKE) unit)
-	@$(BIN)/pytest $(or $(TESTS),tests/contract tests/integration) -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
+	@$(BIN)/pytest $(or $(TESTS),tests/simulation tests/contract tests/integration) -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
 
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
 	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)

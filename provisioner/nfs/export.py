@@ -175,8 +175,9 @@ class LedgeredExport:
         """Record first, then the directory. Raises PathTaken, AlreadyThere, ArchiveUnusable, ExportError."""
         fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
-        # A directory right below the root is nobody's but by its own name, which mkdir tells.
-        others_matter = len(held.path) > 1 or not fresh or adopt_from is not None
+        # Right below the root and with the volume's own name in it, nobody else can want it. Any other name may be that
+        # of a volume that another cluster is reclaiming: its directory is gone already, and its rename may come again.
+        others_matter = len(held.path) > 1 or volume not in held.directory or not fresh or adopt_from is not None
         made = False
         try:
             # Two clusters each write their record first and look then, so that at least one of two sees the other.

@@ -111,6 +111,7 @@ def test_a_clock_that_jumps(
     # The proof that it looks, and by the right time: what is due goes, and these do not.
     due = archive(storage, export_directory, soon, "due")
     storage.eventually(lambda: due not in names(export_directory), "what is due has gone", timeout_s=90)
+    storage.eventually(lambda: due not in records(export_directory), "its record has ended")
     assert names(export_directory) == {before, during, after} == set(records(export_directory))
     now = datetime.now(UTC)
     for name in (before, during, after):

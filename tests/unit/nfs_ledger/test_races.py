@@ -129,3 +129,22 @@ async def test_two_reclaims() -> None:
         await at
         assert len(ledger(tree, "trash")) == 1
         assert tree.look(("a",)) is None
+
+
+@pytest.mark.parametrize("directory", ["a", "a/b"])
+async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) -> None:
+    """Between another cluster's rename of a directory and the end of its record nobody gets one of that name.
+
+    Else its rename, tried again, would take the new volume's directory.
+    """
+    tree = MemoryTree()
+    ours, theirs = await opened(tree), await opened(tree)
+    await theirs.provision(V1, record(directory, V1), ACCESS)
+    await theirs.settle(V1)
+    await theirs.discard(V1, NOW)
+    with pytest.raises(PathTaken):
+        await ours.provision(V2, record(directory, V2), ACCESS)
+    await theirs.discard(V1, NOW)
+    await theirs.forget(V1)
+    await ours.provision(V2, record(directory, V2), ACCESS)
+    assert isinstance(tree.look(tuple(directory.split("/"))), Directory)

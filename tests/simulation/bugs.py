@@ -1,0 +1,259 @@
+"""Deliberate bugs, each a small change of one part: the simulation must find every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, cast
+
+from provisioner.control.store import Store
+from provisioner.core import names
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.paths import LEDGER
+from provisioner.core.records import Record
+from provisioner.nfs.export import LedgeredExport
+from provisioner.ports import Access, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from tests.simulation.process import PROVISIONER, Parts
+
+_TRASH: Path = (LEDGER, "trash")
+
+
+class _Through:
+    """A port as it is, but for what a subclass does otherwise."""
+
+    def __init__(self, port: Any, store: Store | None = None) -> None:
+        self._port = port
+        self._store = store or Store(PROVISIONER)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+
+class _Parts(Parts):
+    """Parts of which one is another kind."""
+
+    def __init__(
+        self,
+        *,
+        export: type[LedgeredExport] = LedgeredExport,
+        tree: type[_Through] | None = None,
+        cluster: type[_Through] | None = None,
+        store: type[Store] = Store,
+    ) -> None:
+        self._export, self._tree, self._cluster, self._store = export, tree, cluster, store
+
+    def export(self, location: Location, tree: Tree) -> Export:
+        """See `Parts`."""
+        return self._export(location, tree if self._tree is None else cast(Tree, self._tree(tree)))
+
+    def cluster(self, cluster: Cluster, store: Store) -> Cluster:
+        """See `Parts`."""
+        return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, store))
+
+    def store(self) -> Store:
+        """See `Parts`."""
+        return self._store(PROVISIONER)
+
+
+# ------------------------------------------------------------------------------------------------ reclaiming
+
+
+class _VolumeBeforeRename(LedgeredExport):
+    async def discard(self, volume: str, at: datetime) -> None:
+        self._late = {**getattr(self, "_late", {}), volume: at}
+
+    async def forget(self, volume: str) -> None:
+        late: dict[str, datetime] = getattr(self, "_late", {})
+        if volume in late:
+            await super().discard(volume, late.pop(volume))
+        await super().forget(volume)
+
+
+class _RecordBeforeRename(LedgeredExport):
+    async def discard(self, volume: str, at: datetime) -> None:
+        record = self.records[volume]
+        await self.forget(volume)
+        with suppress(PathMissing):
+            await self._tree.rename(record.path, (*_TRASH, volume))
+
+
+class _LedgerFromMemory(LedgeredExport):
+    """Believes what it remembers of the ledger, whatever another leader has done to it since."""
+
+    async def _recorded_path(self, volume: str) -> Path:
+        return self.records[volume].path
+
+    async def reread(self, volume: str) -> Record | None:
+        return self.records.get(volume)
+
+    async def _has_come(self, volume: str) -> bool:
+        return True
+
+
+class _ArchiveOverAnother(LedgeredExport):
+    async def archive(self, volume: str, at: datetime) -> str | None:
+        path = self.records[volume].path
+        target = (f"archived-{path[-1]}",)
+        with suppress(PathMissing):
+            try:
+                await self._tree.rename(path, target)
+            except PathExists:
+                await self._tree.remove_tree(target)
+                await self._tree.rename(path, target)
+        return target[0]
+
+
+class _DeleteArchived(LedgeredExport):
+    """Takes every rule for delete."""
+
+    async def archive(self, volume: str, at: datetime) -> str | None:
+        await self.discard(volume, at)
+        return None
+
+
+class _RecordOfWhatIsLeftEnds(LedgeredExport):
+    """The sweep believes that every directory without a volume is gone."""
+
+    async def is_gone(self, volume: str) -> bool:
+        return True
+
+
+class _FinalizerTooEarly(_Through):
+    async def get_volume(self, name: str) -> Volume | None:
+        volume: Volume | None = await self._port.get_volume(name)
+        if volume is not None and volume.status.phase == "Released":
+            await self._port.set_finalizer(volume, names.FINALIZER, present=False)
+        return volume
+
+
+class _FinalizerNever(_Through):
+    """Volumes are made without a finalizer, and none is put on."""
+
+    async def create_volume(self, body: Mapping[str, Any]) -> Volume:
+        metadata = {**body["metadata"], "finalizers": []}
+        made: Volume = await self._port.create_volume({**body, "metadata": metadata})
+        return made
+
+    async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
+        if not present:
+            await self._port.set_finalizer(volume, finalizer, present=False)
+
+
+class _ClaimNotReadAgain(_Through):
+    """Every claim that is asked for counts as gone."""
+
+    async def get_claim(self, namespace: str, name: str) -> Claim | None:
+        return None
+
+
+class _VolumeFromCache(_Through):
+    async def get_volume(self, name: str) -> Volume | None:
+        return self._store.volumes.get(name)
+
+
+# ------------------------------------------------------------------------------------------------ provisioning
+
+
+class _PathExistsIsSuccess(_Through):
+    """A retry after an unknown outcome takes whatever is there for its own."""
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        with suppress(PathExists):
+            await self._port.make_directory(path, access)
+
+
+class _RecordAfterDirectory(_Through):
+    def __init__(self, port: Any, store: Store | None = None) -> None:
+        super().__init__(port, store)
+        self._late: list[tuple[Path, str]] = []
+
+    async def make_symlink(self, path: Path, target: str) -> None:
+        if path[:2] == (LEDGER, "pending"):
+            self._late.append((path, target))
+        else:
+            await self._port.make_symlink(path, target)
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        await self._port.make_directory(path, access)
+        if path[0] != LEDGER:
+            late, self._late = self._late, []
+            for symlink, target in late:
+                await self._port.make_symlink(symlink, target)
+
+
+class _NoOverlapCheck(LedgeredExport):
+    async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
+        return None
+
+
+class _NobodyHolds(Store):
+    def holder(self, export: Location, path: Path, *, other_than: str = "") -> Volume | None:
+        return None
+
+
+class _AdoptAnything(LedgeredExport):
+    """Whatever record names the directory, it is handed out again."""
+
+    def adoptable(self, record: Record) -> str | None:
+        return next((volume for volume, held in self.records.items() if held.path == record.path), None)
+
+
+class _NeverSettled(LedgeredExport):
+    async def settle(self, volume: str) -> None:
+        return None
+
+
+class _UndoWhatIsFull(LedgeredExport):
+    async def undo(self, volume: str) -> bool:
+        if volume in self.pending:
+            await self._tree.remove_tree(self.records[volume].path)
+            await self.forget(volume)
+        return True
+
+
+class _UndoTheRecordOnly(LedgeredExport):
+    async def undo(self, volume: str) -> bool:
+        if volume in self.pending:
+            await self.forget(volume)
+        return True
+
+
+class _UndoNever(LedgeredExport):
+    async def undo(self, volume: str) -> bool:
+        return True
+
+
+class _PurgeTooMuch(LedgeredExport):
+    """What cannot be settled in the trash is done at the root."""
+
+    async def purge(self, name: str, **how: Any) -> int:
+        for entry in await self._tree.list(()):
+            if entry.name.startswith("archived-"):
+                with suppress(NotEmpty, ExportError):
+                    await self._tree.remove_tree((entry.name,))
+        return await super().purge(name, **how)
+
+
+BUGS: dict[str, Parts] = {
+    "the volume goes before its directory": _Parts(export=_VolumeBeforeRename),
+    "the record goes before the directory": _Parts(export=_RecordBeforeRename),
+    "the ledger is not read again": _Parts(export=_LedgerFromMemory),
+    "an archive takes the place of another one": _Parts(export=_ArchiveOverAnother),
+    "archive means delete": _Parts(export=_DeleteArchived),
+    "a record ends while its directory is there": _Parts(export=_RecordOfWhatIsLeftEnds),
+    "the finalizer goes first": _Parts(cluster=_FinalizerTooEarly),
+    "there is no finalizer": _Parts(cluster=_FinalizerNever),
+    "the claim is not read again": _Parts(cluster=_ClaimNotReadAgain),
+    "the volume is read from the cache": _Parts(cluster=_VolumeFromCache),
+    "a directory that exists is taken for one's own": _Parts(tree=_PathExistsIsSuccess),
+    "the record comes after the directory": _Parts(tree=_RecordAfterDirectory),
+    "overlaps are not looked for": _Parts(export=_NoOverlapCheck, store=_NobodyHolds),
+    "anything is adopted": _Parts(export=_AdoptAnything, store=_NobodyHolds),
+    "a record is never settled": _Parts(export=_NeverSettled),
+    "undo removes what is full": _Parts(export=_UndoWhatIsFull),
+    "undo ends the record only": _Parts(export=_UndoTheRecordOnly),
+    "nothing is ever undone": _Parts(export=_UndoNever),
+    "the purge goes beyond the trash": _Parts(export=_PurgeTooMuch),
+}

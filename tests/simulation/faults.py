@@ -1,0 +1,113 @@
+"""What goes wrong between a process and the outside, and when: each port call has a number, counted over all processes.
+
+A crash ends the process before or after the call took effect; an error is a call without effect whose caller knows as
+much or, where the error leaves it open, does not; a lost answer is a call that took effect and is reported as failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from provisioner.core.errors import ProvisionerError
+from provisioner.ports import ApiUnavailable, Cause, ExportError, Rejected
+
+Port = Literal["cluster", "tree"]
+
+
+class Fault(enum.Enum):
+    """What goes wrong at one call."""
+
+    CRASH_BEFORE = "crash before"
+    CRASH_AFTER = "crash after"
+    ERROR = "error"
+    REFUSAL = "refusal"
+    LOST_ANSWER = "lost answer"
+
+    @property
+    def before(self) -> bool:
+        """Whether the call has no effect."""
+        return self not in (Fault.CRASH_AFTER, Fault.LOST_ANSWER)
+
+    @property
+    def crash(self) -> bool:
+        """Whether the process dies of it."""
+        return self in (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
+
+    def error(self, port: Port, call: str) -> ProvisionerError:
+        """What the caller is told."""
+        if self is Fault.REFUSAL:
+            return Rejected(f"{call}: no") if port == "cluster" else ExportError(Cause.DENIED, call)
+        return ApiUnavailable(f"{call}: no answer") if port == "cluster" else ExportError(Cause.UNREACHABLE, call)
+
+
+class Plan(Protocol):
+    """Which calls go wrong, and how long each takes."""
+
+    def fault(self, number: int) -> Fault | None:
+        """What goes wrong at a call."""
+        ...
+
+    async def pause(self) -> None:
+        """What a call takes on its way there, and again on its way back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """All is well."""
+
+    def fault(self, number: int) -> Fault | None:
+        """See `Plan`."""
+        return None
+
+    async def pause(self) -> None:
+        """See `Plan`."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """One fault, at one call."""
+
+    number: int
+    kind: Fault
+
+    def fault(self, number: int) -> Fault | None:
+        """See `Plan`."""
+        return self.kind if number == self.number else None
+
+    async def pause(self) -> None:
+        """See `Plan`."""
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} at call {self.number}"
+
+
+_WEIGHTS = {Fault.CRASH_BEFORE: 1, Fault.CRASH_AFTER: 1, Fault.ERROR: 3, Fault.REFUSAL: 1, Fault.LOST_ANSWER: 3}
+
+
+class Chance:
+    """Faults and delays as a die says, until it is told to stop the faults."""
+
+    def __init__(self, chance: random.Random, *, rate: float, slow: bool = True) -> None:
+        self._chance = chance
+        self.rate = rate
+        self._slow = chance.choice((0.0, 0.02, 0.1)) if slow else 0.0
+        """How often a call takes seconds."""
+
+    def fault(self, number: int) -> Fault | None:
+        """See `Plan`."""
+        if not self.rate or self._chance.random() >= self.rate:
+            return None
+        return self._chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+
+    async def pause(self) -> None:
+        """See `Plan`."""
+        drawn = self._chance.random()
+        if drawn < self._slow:
+            await asyncio.sleep(self._chance.uniform(0.1, 3.0))
+        elif drawn < 0.5:
+            await asyncio.sleep(self._chance.uniform(0.0, 0.02))

@@ -1,0 +1,349 @@
+"""The invariants: what must hold after every single call, and what must be left when all has come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from provisioner.core import names
+from provisioner.core.durations import parse_s
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.parameters import parse
+from provisioner.core.paths import LEDGER
+from provisioner.core.records import OnDelete, decode
+from provisioner.ports import AnyItem, Kind
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
+from tests.simulation.process import PROVISIONER
+
+ARCHIVED = "archived-"
+TRASH = (LEDGER, "trash")
+
+
+@dataclass(slots=True, eq=False)
+class Home:
+    """The directory of one volume, by its identity: a rename takes it elsewhere, and it is still the same."""
+
+    volume: str
+    namespace: str
+    claim_uid: str
+    cluster: MemoryCluster
+    location: Location
+    path: Path
+    directory: Directory
+    rule: OnDelete
+    keep_s: float = math.inf
+    """How long its archive is kept."""
+    archived_s: float | None = None
+    """When it became an archive."""
+    kept: dict[str, Node] = field(default_factory=dict)
+    """What its tenants have put into it."""
+    used: bool = False
+    """Whether its claim was bound while nobody was deleting it."""
+    claim_gone: bool = False
+    followed: bool = False
+    """Whether a later volume has taken the directory over, lawfully."""
+
+    def __str__(self) -> str:
+        return f"volume {self.volume} ({self.rule}, {'/'.join(self.path)} on {self.location})"
+
+
+class Judge:
+    """Watches clusters and trees, and keeps what it finds wrong in `violations`."""
+
+    def __init__(self, trees: dict[Location, MemoryTree], *, is_parent: Callable[[Path], bool]) -> None:
+        """`is_parent` tells the directories on the way to volumes, which may stay when they hold nothing else."""
+        self._is_parent = is_parent
+        self.violations: list[str] = []
+        self.homes: list[Home] = []
+        self.reported: set[str] = set()
+        """Volumes that were told of as orphans."""
+        self.forced: set[str] = set()
+        """Volumes that somebody removed by force, finalizers and all."""
+        self.rivalry = False
+        """Whether two of us have wanted one directory at the same moment: then an empty one may stay, of which no
+        record tells, since neither may remove what may be the other's."""
+        self._trees = trees
+        self._clusters: list[MemoryCluster] = []
+        self._claims: dict[str, Claim] = {}
+        self._strangers: list[tuple[Location, Path, Directory, dict[str, Node]]] = []
+        self._places: dict[Location, dict[int, Path]] = {location: {} for location in trees}
+
+    def watch(self, cluster: MemoryCluster) -> None:
+        """Look at a cluster from now on."""
+        self._clusters.append(cluster)
+        cluster.listeners.append(lambda kind, before, after: self._changed(cluster, kind, before, after))
+
+    def stranger(self, location: Location, path: Path) -> None:
+        """From now on nobody may touch this directory nor what is in it."""
+        directory = self._trees[location].look(path)
+        assert isinstance(directory, Directory)
+        self._strangers.append((location, path, directory, dict(directory.entries)))
+
+    def blame(self, what: str) -> None:
+        """Something is wrong."""
+        self.violations.append(what)
+
+    def home_of(self, claim: Claim) -> Home | None:
+        """The directory of a claim."""
+        return next((home for home in self.homes if home.claim_uid == claim.uid), None)
+
+    def put(self, home: Home, name: str, node: Node) -> None:
+        """A tenant puts something into the directory of a volume."""
+        home.directory.entries[name] = node
+        home.kept[name] = node
+
+    # ------------------------------------------------------------------------------------------- what changed
+
+    def _changed(self, cluster: MemoryCluster, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        if kind == "claims":
+            claim = after or before
+            assert isinstance(claim, Claim)
+            if after is None:
+                del self._claims[claim.uid]
+            else:
+                self._claims[claim.uid] = claim
+            for home in self.homes:
+                if home.claim_uid == claim.uid:
+                    home.claim_gone = after is None
+                    home.used |= claim.status.phase == "Bound" and not claim.metadata.deletion_timestamp
+        elif before is None and isinstance(after, Volume) and after.is_by(PROVISIONER):
+            self._made(cluster, after)
+
+    def _made(self, cluster: MemoryCluster, volume: Volume) -> None:
+        """A volume was made: its directory is a home from now on."""
+        located, reference = self._locate(volume), volume.spec.claim_ref
+        if located is None or reference is None:
+            return
+        location, path = located
+        directory = self._trees[location].look(path)
+        storage_class = cluster.storage_class(volume.spec.storage_class_name)
+        if not isinstance(directory, Directory) or storage_class is None:
+            if reference.uid in self._claims:
+                self.blame(f"volume {volume.name} was made without a directory: {'/'.join(path)}")
+            return
+        keeps = volume.spec.persistent_volume_reclaim_policy != "Delete"
+        parameters = parse(storage_class.parameters)
+        rule: OnDelete = "retain" if keeps else parameters.on_delete
+        home = Home(volume.name, reference.namespace, reference.uid, cluster, location, path, directory, rule)
+        home.claim_gone = reference.uid not in self._claims
+        home.keep_s = parse_s(parameters.retention) if parameters.retention else math.inf
+        if any(directory is strange for _, _, strange, _ in self._strangers):
+            self.blame(f"somebody else's directory was handed out: {home}")
+        for other in self.homes:
+            if other.directory is directory and other.volume != home.volume:
+                self._follow(home, other)
+            elif self._is_live(other) and self._is_live(home) and _touch(home, other):
+                self.blame(f"two live claims share a directory: {home} and {other}")
+        self.homes.append(home)
+        self.check()
+
+    def _follow(self, home: Home, other: Home) -> None:
+        """A directory is handed out again, as `existing: adopt` and a restored archive may have it."""
+        volume = other.cluster.volume(other.volume)
+        reclaimed = volume is None or names.FINALIZER not in volume.metadata.finalizers
+        if not other.claim_gone:
+            self.blame(f"the directory of a live claim was handed out again: {other} to {home}")
+        elif (other.cluster, other.namespace) != (home.cluster, home.namespace):
+            self.blame(f"a directory was handed out to another namespace: {other} to {home}")
+        elif not reclaimed or (volume is not None and not volume.metadata.deletion_timestamp):
+            self.blame(f"the directory of a volume that is there was handed out again: {other} to {home}")
+        other.followed = True
+        home.kept |= other.kept
+
+    def _locate(self, volume: Volume) -> tuple[Location, Path] | None:
+        nfs = volume.spec.nfs
+        for location in self._trees:
+            path = location.relative(nfs.server, nfs.path) if nfs is not None else None
+            if path:
+                return location, path
+        return None
+
+    # ------------------------------------------------------------------------------------------- after each call
+
+    def looked(self) -> None:
+        """A tree may have changed: look where everything is."""
+        for location, tree in self._trees.items():
+            self._places[location] = {id(directory): path for path, directory in _walk((), tree.root)}
+        self.check()
+
+    def check(self) -> None:
+        """What must hold at any time."""
+        for home in self.homes:
+            if home.followed:
+                continue
+            where = self._places[home.location].get(id(home.directory), home.path if not home.kept else None)
+            if self._is_live(home):
+                where = self._places[home.location].get(id(home.directory)) or self._now(home)
+                if where != home.path:
+                    self.blame(f"the directory of a live claim went to {_text(where)}: {home}")
+                elif not _whole(home):
+                    self.blame(f"bytes of a live claim are lost: {home}")
+            elif home.kept and not (home.rule == "delete" and home.claim_gone):
+                self._check_kept(home)
+        for location, path, directory, entries in self._strangers:
+            if self._trees[location].look(path) is not directory or directory.entries != entries:
+                self.blame(f"{'/'.join(path)} on {location} was none of our business")
+
+    def _now(self, home: Home) -> Path | None:
+        """Where a directory is that the last look has not seen yet."""
+        return home.path if self._trees[home.location].look(home.path) is home.directory else None
+
+    def _check_kept(self, home: Home) -> None:
+        """The data of a volume that was archived or retained, or whose claim is not gone yet."""
+        where = self._places[home.location].get(id(home.directory)) or self._now(home)
+        archived = where is not None and len(where) == 1 and where[0].startswith(ARCHIVED)
+        now_s = asyncio.get_running_loop().time()
+        if archived and home.archived_s is None:
+            home.archived_s = now_s
+        lawful = where == home.path or (archived and home.rule == "archive" and home.claim_gone)
+        if home.archived_s is not None and now_s >= home.archived_s + home.keep_s:
+            return  # its time is over: whether it is there does not matter any more
+        if not lawful and not self._is_brought_back(home, where):
+            self.blame(f"data that was to be kept went to {_text(where)}: {home}")
+        elif not _whole(home):
+            self.blame(f"bytes that were to be kept are lost: {home}")
+
+    def _is_brought_back(self, home: Home, where: Path | None) -> bool:
+        """Whether an archive lies where a record of the same namespace says that it is given to a claim."""
+        for state in ("pending", "volumes"):
+            for node in _entries(self._trees[home.location], (LEDGER, state)).values():
+                record = decode(node.target)
+                if record.archive and (record.path, record.namespace) == (where, home.namespace):
+                    return True
+        return False
+
+    def _is_live(self, home: Home) -> bool:
+        """Whether a claim has the directory: it is there, and has been bound or will be."""
+        claim = self._claims.get(home.claim_uid)
+        if claim is None:
+            return False
+        return home.used or bool(home.kept) or not claim.metadata.deletion_timestamp
+
+    # ------------------------------------------------------------------------------------------- at rest
+
+    def unrest(self) -> list[str]:
+        """What should not be so once everything has come to rest."""
+        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees()]
+
+    def _of_claims(self) -> Iterator[str]:
+        for cluster in self._clusters:
+            for claim in cluster.claims():
+                if claim.metadata.deletion_timestamp:
+                    yield f"claim {claim.key} is still being deleted"
+                elif claim.status.phase == "Pending" and not _is_refused(cluster, claim):
+                    yield f"claim {claim.key} ({claim.uid}) is pending, and no event says why"
+
+    def _of_volumes(self) -> Iterator[str]:
+        for cluster in self._clusters:
+            for volume in cluster.volumes():
+                located = self._locate(volume)
+                if located is None or not volume.is_by(PROVISIONER):
+                    continue
+                location, path = located
+                if not isinstance(self._trees[location].look(path), Directory):
+                    yield f"volume {volume.name} has no directory {'/'.join(path)}"
+                deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
+                if volume.metadata.deletion_timestamp and not self._has_claim(volume):
+                    yield f"volume {volume.name} is still being deleted"
+                elif volume.status.phase == "Released" and deletes and not self._has_claim(volume):
+                    yield f"volume {volume.name} is not reclaimed"
+                elif deletes and volume.status.phase == "Bound" and names.FINALIZER not in volume.metadata.finalizers:
+                    yield f"volume {volume.name} has no finalizer of ours"
+
+    def _has_claim(self, volume: Volume) -> bool:
+        """Whether the claim that a volume was made for is there, though it may have been bound elsewhere."""
+        return volume.spec.claim_ref is not None and volume.spec.claim_ref.uid in self._claims
+
+    def _of_homes(self) -> Iterator[str]:
+        for home in self.homes:
+            volume = home.cluster.volume(home.volume)
+            where = self._places[home.location].get(id(home.directory))
+            if home.followed or not home.claim_gone or volume is not None or home.volume in self.forced:
+                continue
+            if home.rule == "delete" and where is not None:
+                yield f"the directory is still there, at {_text(where)}: {home}"
+            if home.rule == "archive" and where == home.path:
+                yield f"the directory was not archived: {home}"
+
+    def _of_trees(self) -> Iterator[str]:
+        for location, tree in self._trees.items():
+            for path, _ in _walk((), tree.root):
+                if path[: len(TRASH)] == TRASH and len(path) > len(TRASH):
+                    yield f"the trash of {location} is not empty: {path[-1]}"
+            yield from self._of_records(location, tree)
+            known = self._known(location, tree)
+            for path, directory in _walk((), tree.root):
+                ours = not path or path[0] == LEDGER or path[0].startswith(ARCHIVED)
+                excused = ours or (_is_bare(directory) and (self.rivalry or self._is_parent(path)))
+                if not excused and _is_unknown(path, known):
+                    yield f"directory {'/'.join(path)} of {location} belongs to nobody"
+
+    def _of_records(self, location: Location, tree: MemoryTree) -> Iterator[str]:
+        volumes = {volume.name for cluster in self._clusters for volume in cluster.volumes()}
+        for name in _entries(tree, (LEDGER, "pending")):
+            if name not in self.reported and names.claim_uid(name) not in self._claims:
+                yield f"{location} has a pending record of {name}, and its claim is gone"
+            elif name in volumes:
+                yield f"{location} has a pending record of {name}, which exists"
+        for name in _entries(tree, (LEDGER, "volumes")):
+            home = next((home for home in self.homes if home.volume == name), None)
+            excused = name in self.reported or home is None or home.rule == "retain"
+            if name not in volumes and not excused:
+                yield f"{location} has a record of volume {name}, which is gone"
+
+    def _known(self, location: Location, tree: MemoryTree) -> list[Path]:
+        """The directories that have a volume, a record, or an owner who is none of us."""
+        known = [path for where, path, _, _ in self._strangers if where == location]
+        for state in ("pending", "volumes"):
+            known += [decode(node.target).path for node in _entries(tree, (LEDGER, state)).values()]
+        for cluster in self._clusters:
+            located = (self._locate(volume) for volume in cluster.volumes())
+            known += [path for where, path in filter(None, located) if where == location]
+        return known
+
+
+def _walk(path: Path, directory: Directory) -> Iterator[tuple[Path, Directory]]:
+    yield path, directory
+    for name, node in directory.entries.items():
+        if isinstance(node, Directory):
+            yield from _walk((*path, name), node)
+
+
+def _entries(tree: MemoryTree, path: Path) -> dict[str, Symlink]:
+    directory = tree.look(path)
+    entries = directory.entries if isinstance(directory, Directory) else {}
+    return {name: node for name, node in entries.items() if isinstance(node, Symlink)}
+
+
+def _whole(home: Home) -> bool:
+    return all(home.directory.entries.get(name) is node for name, node in home.kept.items())
+
+
+def _is_bare(directory: Directory) -> bool:
+    """Whether there is nothing but directories in it."""
+    return all(isinstance(node, Directory) and _is_bare(node) for node in directory.entries.values())
+
+
+def _touch(one: Home, other: Home) -> bool:
+    depth = min(len(one.path), len(other.path))
+    return one.location == other.location and one.path[:depth] == other.path[:depth]
+
+
+def _is_unknown(path: Path, known: list[Path]) -> bool:
+    """Whether a path is none of the known ones, and lies neither above nor below one."""
+    return not any(path[: len(each)] == each or each[: len(path)] == path for each in known)
+
+
+def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
+    told = (told.event for told in cluster.events.values() if told.event.about.uid == claim.uid)
+    return any(
+        event.type == "Warning" and ("directory" in event.message or "archive" in event.message) for event in told
+    )
+
+
+def _text(where: Path | None) -> str:
+    return "nowhere" if where is None else "/".join(where)

@@ -1,0 +1,158 @@
+"""One process of the provisioner, put together as app.run does it, over fakes of its ports; it can die at any call."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, copy_context
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+from provisioner.control.exports import ExportWatch
+from provisioner.control.recorder import EventRecorder
+from provisioner.control.reflector import reflect
+from provisioner.control.store import Store
+from provisioner.control.surroundings import Surroundings
+from provisioner.control.term import Term
+from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.export import LedgeredExport
+from provisioner.nfs.exports import ServedExports
+from provisioner.ports import Cause, Cluster, Export, ExportError, Kind, Tree
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes.clock import LoopClock
+
+PROVISIONER = "example.com/nfs"
+KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")
+WORKERS = 3
+
+running: ContextVar[Process | None] = ContextVar("running", default=None)
+"""The process whose code this is; None for everybody else."""
+
+
+class Died(BaseException):
+    """The process is dead: whatever it still tries reaches nobody."""
+
+
+class Parts:
+    """What a process is made of; a deliberate bug substitutes one of them."""
+
+    def cluster(self, cluster: Cluster, store: Store) -> Cluster:
+        """The API server as control sees it."""
+        return cluster
+
+    def store(self) -> Store:
+        """The cache."""
+        return Store(PROVISIONER)
+
+    def export(self, location: Location, tree: Tree) -> Export:
+        """An export with its ledger."""
+        return LedgeredExport(location, tree)
+
+
+class Clock(LoopClock):
+    """Simulated time with chance of its own, and a wall clock that may be wrong."""
+
+    def __init__(self, chance: random.Random, error_s: Callable[[], float]) -> None:
+        super().__init__()
+        self._chance = chance
+        self._error_s = error_s
+        self._first_error_s = error_s()
+
+    def now(self) -> datetime:
+        """See `Clock`."""
+        return super().now() + timedelta(seconds=self._error_s())
+
+    def steady(self) -> datetime:
+        """See `Clock`."""
+        return super().steady() + timedelta(seconds=self._first_error_s)
+
+    def random(self) -> float:
+        """See `Clock`."""
+        return self._chance.random()
+
+
+class Process:
+    """One process. `ended` is called with what ended it, or None where it was told to."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        cluster: Cluster,
+        trees: Mapping[Location, Tree],
+        clock: Clock,
+        metrics: Metrics,
+        parts: Parts,
+        ended: Callable[[Process, BaseException | None], None],
+    ) -> None:
+        self.name = name
+        self.dead = False
+        self.stopping = asyncio.Event()
+        self._clock = clock
+        self._metrics = metrics
+        self._store = parts.store()
+        self._cluster = parts.cluster(cluster, self._store)
+        exports = {location: parts.export(location, tree) for location, tree in trees.items()}
+        self._exports = ServedExports(exports, next(iter(exports)), _nowhere)
+        self._ended = ended
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        context = copy_context()
+        context.run(running.set, self)
+        self._task = asyncio.get_running_loop().create_task(self._main(), name=self.name, context=context)
+
+    def die(self) -> None:
+        """End at once, as by kill -9: nothing that is done from now on reaches anybody."""
+        self.dead = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _main(self) -> None:
+        end: BaseException | None = None
+        try:
+            await self._run()
+        except BaseException as exc:  # noqa: BLE001  # a process ends with whatever it does not catch, the simulation does not
+            end = exc
+        self._ended(self, end)
+
+    async def _run(self) -> None:
+        cluster, store, clock, metrics = self._cluster, self._store, self._clock, self._metrics
+        watch, recorder = ExportWatch(self._exports, clock, metrics), EventRecorder(cluster, clock)
+        around = Surroundings(
+            provisioner=PROVISIONER,
+            cluster=cluster,
+            store=store,
+            exports=self._exports,
+            watch=watch,
+            recorder=recorder,
+            metrics=metrics,
+            clock=clock,
+        )
+        async with asyncio.TaskGroup() as group:
+            background = [
+                *(reflect(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS),
+                watch.run(),
+                recorder.run(),
+            ]
+            tasks = [group.create_task(each) for each in background]
+            await Term(around, workers=WORKERS).lead(self.stopping)
+            for task in tasks:
+                task.cancel()
+
+
+def _ignore(_kind: Kind) -> None:
+    """Nobody counts the watches."""
+
+
+def _nowhere(location: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+    raise ExportError(Cause.UNREACHABLE, f"{location} is no part of this simulation")
+
+
+def unreachable() -> NoReturn:
+    """For a process that is dead."""
+    raise Died

@@ -1,0 +1,232 @@
+"""What people do in a simulation: the life of one volume, the lives of two, and whatever a die says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from provisioner.core import names
+from provisioner.core.records import OnDelete
+from tests.simulation.world import DEEP, NAMED, OTHER_NAS, Script, Site, World
+
+Meddle = Callable[[World], None]
+"""What a tenant does at the very moment at which something goes wrong."""
+
+KEY, OTHER = "shop/data", "shop/more"
+
+
+def leave(_world: World) -> None:
+    """Nothing."""
+
+
+def delete(world: World) -> None:
+    """Delete the claim, for good."""
+    world.delete_claim(KEY)
+
+
+def remove(world: World) -> None:
+    """An admin deletes all volumes by hand."""
+    for volume in world.site.cluster.volumes():
+        world.note(f"admin deletes volume {volume.name}")
+        world.site.cluster.delete("volumes", volume.name)
+
+
+def recreate(world: World) -> None:
+    """Delete the claim, and create it anew under its name as soon as it is gone."""
+    site = world.site
+    before = site.cluster.claim(KEY)
+    world.delete_claim(KEY)
+
+    async def again() -> None:
+        if await world.until(lambda: site.cluster.claim(KEY) is None) and before is not None:
+            world.claim(KEY, before.class_name)
+
+    world.later(again())
+
+
+def lifecycle(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED, **parameters: str) -> Script:
+    """A claim is bound, written to, deleted, and made anew under the same name, which gives the same directory."""
+
+    async def script(world: World) -> None:
+        world.add_class("nfs", onDelete=rule, pathPattern=pattern, **parameters)
+        world.plant(("stranger",))
+        world.met = lambda fault: meddle(world)
+        for name in ("one", "two"):
+            if world.site.cluster.claim(KEY) is None:
+                world.claim(KEY, "nfs")
+            if not await _used(world, KEY, name):
+                world.judge.blame(f"claim {KEY} was not bound")
+            world.delete_claim(KEY)
+            await world.until(lambda: world.site.cluster.claim(KEY) is None)
+        await world.rest()
+
+    return script
+
+
+def two_volumes(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED) -> Script:
+    """Two claims side by side; one is deleted while the other one stays in use."""
+
+    async def script(world: World) -> None:
+        world.add_class("nfs", onDelete=rule, pathPattern=pattern)
+        world.plant(("stranger",))
+        world.met = lambda fault: meddle(world)
+        world.claim(KEY, "nfs")
+        world.claim(OTHER, "nfs")
+        await asyncio.gather(_used(world, KEY, "one"), _used(world, OTHER, "two"))
+        world.delete_claim(KEY)
+        await world.until(lambda: world.site.cluster.claim(KEY) is None)
+        await world.rest()
+
+    return script
+
+
+async def unrecorded(world: World) -> None:
+    """Somebody takes a volume's record off the export, behind the leader's back: from then on nothing may be touched.
+
+    That is an admin who wants to keep a directory, or another leader who has ended the record and given the path away.
+    """
+    world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
+    world.claim(KEY, "nfs")
+    await _used(world, KEY, "one")
+    await world.until(lambda: all(world.unrecord(home.volume) for home in world.judge.homes))
+    for home in world.judge.homes:
+        home.rule = "retain"
+    world.delete_claim(KEY)
+    await asyncio.sleep(120.0)
+
+
+async def _used(world: World, key: str, name: str) -> bool:
+    """Wait until a claim is bound, unless it goes first, and write into its directory; False when neither comes."""
+
+    def is_over() -> bool:
+        claim = world.site.cluster.claim(key)
+        return claim is None or claim.status.phase == "Bound" or claim.metadata.deletion_timestamp is not None
+
+    came = await world.until(is_over)
+    claim = world.site.cluster.claim(key)
+    if claim is not None:
+        world.write(claim, name)
+    return came
+
+
+# ------------------------------------------------------------------------------------------------ whatever a die says
+
+KEYS = ("shop/data", "shop/more", "lab/data", "lab/stranger")
+_CLASSES: dict[str, dict[str, str]] = {
+    "delete-named": {"onDelete": "delete", "pathPattern": NAMED},
+    "archive-named": {"onDelete": "archive", "pathPattern": NAMED},
+    "archive-briefly": {"onDelete": "archive", "pathPattern": NAMED, "archiveRetention": "20s"},
+    "retain-named": {"onDelete": "retain", "pathPattern": NAMED},
+    "delete-unique": {"onDelete": "delete"},
+    "archive-deep": {"onDelete": "archive", "pathPattern": f"{DEEP}/{NAMED}/${{.PV.name}}"},
+    "delete-whole": {"onDelete": "delete", "pathPattern": "${.PVC.namespace}"},
+    "kept-by-policy": {"onDelete": "delete", "pathPattern": NAMED},
+    "elsewhere": {"onDelete": "delete", "pathPattern": NAMED, "server": OTHER_NAS.server, "share": OTHER_NAS.path},
+}
+
+
+class Crowd:
+    """Tenants, admins and mishaps, as a die says; `leaders` is how many processes may lead at the same time."""
+
+    def __init__(self, world: World, *, leaders: int = 1) -> None:
+        self._world = world
+        self._chance = world.chance
+        self._leaders = leaders
+        self._files = 0
+        self._classes = self._chance.sample(list(_CLASSES), self._chance.randint(1, 3))
+
+    async def act(self) -> None:
+        """Do as the die says for a while, then mend everything and wait for rest."""
+        world, chance = self._world, self._chance
+        for name in self._classes:
+            world.add_class(name, policy="Retain" if name == "kept-by-policy" else "Delete", **_CLASSES[name])
+        for path in (("stranger",), ("lab", "stranger")):
+            world.plant(path)
+        deeds = {
+            self._claim: 5, self._delete: 4, self._write: 3,
+            self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1,
+        }  # fmt: skip
+        await asyncio.sleep(chance.uniform(0.0, 3.0))
+        for deed in chance.choices(list(deeds), list(deeds.values()), k=chance.randint(10, 50)):
+            deed(chance.choice(world.sites))
+            await asyncio.sleep(chance.choice((0.0, 0.05, 0.5, 3.0)) * chance.random())
+        world.mend()
+        await world.rest()
+
+    def _claim(self, site: Site) -> None:
+        key = self._chance.choices(KEYS, (6, 3, 3, 1))[0]
+        if site.cluster.claim(key) is None:
+            self._world.claim(key, self._chance.choice(self._classes), site=site, annotations=self._wish())
+
+    def _wish(self) -> dict[str, str]:
+        """Now and then a tenant wants an archive back, whosever it is; not while two lead (see histories.Crowded)."""
+        there = [
+            name for tree in self._world.trees.values() for name in tree.root.entries if name.startswith("archived-")
+        ]
+        wanted = bool(there) and self._leaders == 1 and self._chance.random() < 0.4
+        return {names.RESTORE: self._chance.choice(there)} if wanted else {}
+
+    def _delete(self, site: Site) -> None:
+        claims = [claim for claim in site.cluster.claims() if not claim.metadata.deletion_timestamp]
+        if not claims:
+            return
+        claim = self._chance.choice(claims)
+        if claim.status.phase == "Bound" and self._chance.random() < 0.2:
+            site.controllers.in_use.add(claim.key)  # by a pod, for a while
+            asyncio.get_running_loop().call_later(self._chance.uniform(0.0, 9.0), site.controllers.release, claim.key)
+        self._world.delete_claim(claim.key, site=site)
+        if self._chance.random() < 0.5:
+            self._claim(site)
+
+    def _write(self, site: Site) -> None:
+        claims = [claim for claim in site.cluster.claims() if claim.status.phase == "Bound"]
+        if claims:
+            self._files += 1
+            self._world.write(self._chance.choice(claims), f"file-{self._files}")
+
+    def _remove(self, site: Site) -> None:
+        """An admin deletes a volume by hand."""
+        volumes = site.cluster.volumes()
+        if volumes and self._chance.random() < 0.5:
+            name = self._chance.choice(volumes).name
+            self._world.note(f"admin deletes volume {name}")
+            site.cluster.delete("volumes", name)
+
+    def _offer(self, site: Site) -> None:
+        """An admin makes a volume of some other kind for a claim that waits."""
+        claim = site.cluster.claim(self._chance.choice(KEYS))
+        if claim is None or claim.status.phase != "Pending" or self._chance.random() < 0.5:
+            return
+        self._files += 1
+        reference = {"namespace": claim.metadata.namespace, "name": claim.metadata.name}
+        spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "claimRef": reference}
+        self._world.note(f"admin offers a volume to {claim.key}")
+        site.cluster.create("volumes", {"metadata": {"name": f"offer-{self._files}"}, "spec": spec})
+
+    def _mishap(self, site: Site) -> None:
+        living = [process for process in site.processes if not process.dead]
+        if living and self._chance.random() < 0.3:
+            self._world.note("a process is killed")
+            self._chance.choice(living).die()
+        elif self._chance.random() < 0.3:
+            site.cluster.expire()
+        elif self._chance.random() < 0.5:
+            self._world.note("somebody sets the clocks")
+            self._world.clock_error_s = self._chance.choice((-86400.0, -60.0, 0.0, 60.0, 86400.0))
+
+    def _lead(self, site: Site) -> None:
+        """One more process believes that it leads; or one that did learns that it does not."""
+        living = [process for process in site.processes if not process.dead]
+        if len(living) < self._leaders:
+            self._world.start(site)
+        elif len(living) > 1:
+            self._chance.choice(living).die()
+
+
+def crowd(leaders: int = 1) -> Script:
+    """Whatever a die says."""
+
+    async def script(world: World) -> None:
+        await Crowd(world, leaders=leaders).act()
+
+    return script

@@ -1,0 +1,38 @@
+"""The test of the test: each deliberate bug is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+
+from tests.simulation.bugs import BUGS
+from tests.simulation.histories import KINDS, Faulted, unrecorded
+from tests.simulation.process import Parts
+from tests.simulation.world import World
+
+SEEDS = 150
+"""Those of test_random, in which nothing is found without a bug."""
+
+
+def smooth(parts: Parts) -> Iterator[World]:
+    """Small histories in which nothing goes wrong."""
+    for lives in (1, 2):
+        for rule in ("delete", "archive", "retain"):
+            yield Faulted(lives, rule).play(None, parts)
+    yield unrecorded(parts)
+
+
+def crowds(parts: Parts) -> Iterator[World]:
+    """Random histories of each kind, in turn."""
+    for seed in range(SEEDS):
+        for kind in KINDS:
+            yield kind.play(seed, parts)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_it_is_found(bug: str) -> None:
+    """A provisioner with this bug breaks an invariant in some history."""
+    histories = chain(smooth(BUGS[bug]), crowds(BUGS[bug]))
+    assert any(world.judge.violations for world in histories)

@@ -1,0 +1,377 @@
+"""A simulated world: clusters, exports, processes of the provisioner, and the tenants whose data is at stake."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import Callable, Coroutine, MutableMapping
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import structlog
+
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import Claim
+from provisioner.core.paths import LEDGER
+from provisioner.ports import ApiUnavailable, Expired, NotFound
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.controllers import Controllers
+from tests.fakes.tree import Directory, File, MemoryTree, Symlink
+from tests.simulation import loop
+from tests.simulation.faults import Fault, Nothing, Plan, Port
+from tests.simulation.judge import Judge
+from tests.simulation.process import PROVISIONER, Clock, Died, Parts, Process, running
+
+NAS = Location("nas", "/exports")
+OTHER_NAS = Location("other", "/")
+UNIQUE = "${.PVC.namespace}-${.PVC.name}-${.PV.name}"
+NAMED = "${.PVC.namespace}/${.PVC.name}"
+NAMESPACES = ("shop", "lab")
+DEEP = "deep"
+"""A directory below which volumes lie three deep."""
+_CHANGING = frozenset(
+    ("make_directory", "rename", "remove_directory", "remove_tree", "make_symlink", "move_symlink", "remove_symlink")
+)
+
+_due: ContextVar[Fault | None] = ContextVar("_due", default=None)
+"""What goes wrong at the call that this task is in."""
+
+
+class Site:
+    """One cluster, with its controllers, and the processes of the provisioner in it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.cluster = MemoryCluster(
+            identity=name, watch_s=50.0, before=world.cluster_before, after=world.cluster_after
+        )
+        self.cluster.namespaces |= set(NAMESPACES)
+        self.controllers = Controllers(self.cluster, pause=lambda: world.plan.pause())
+        self.processes: list[Process] = []
+        self.started = 0
+        self.overlapped = False
+        """Whether two processes have ever led at the same time."""
+
+
+class World:
+    """Everything there is. One seed, one plan and one script are one history, call for call."""
+
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        plan: Plan | None = None,
+        parts: Parts | None = None,
+        locations: tuple[Location, ...] = (NAS,),
+        clusters: int = 1,
+    ) -> None:
+        self.chance = chance
+        self.plan: Plan = plan or Nothing()
+        self.parts = parts or Parts()
+        self.calls = 0
+        self.beside: list[asyncio.Task[None]] = []
+        self.rests_from = 0
+        """How long the trace was when people had done what they wanted."""
+        self.rested_from = 0
+        """How many calls there were when everything had come to rest."""
+        self.calls_made: list[tuple[int, str]] = []
+        self.trace: list[str] = []
+        self.met: Callable[[Fault], None] = lambda fault: None
+        """Told when a fault is met, before anybody else knows."""
+        self.trees = {
+            location: MemoryTree(root_id=str(location), before=self.tree_before, after=self.tree_after)
+            for location in locations
+        }
+        self.judge = Judge(self.trees, is_parent=_is_parent)
+        self.sites = [Site(self, name) for name in ("red", "blue")[:clusters]]
+        for site in self.sites:
+            self.judge.watch(site.cluster)
+        self.judge.rivalry = clusters > 1
+        self.metrics = Metrics()
+        self._context = copy_context()
+        self.clock_error_s = 0.0
+        """By how much the wall clocks are wrong."""
+
+    @property
+    def site(self) -> Site:
+        """The first cluster."""
+        return self.sites[0]
+
+    # ------------------------------------------------------------------------------------------- processes
+
+    def start(self, site: Site | None = None) -> Process:
+        """Start one more process of the provisioner, with an empty memory."""
+        site = site or self.site
+        site.started += 1
+        process = Process(
+            f"{site.name}/{site.started}",
+            cluster=site.cluster,
+            trees=self.trees,
+            clock=Clock(self.chance, lambda: self.clock_error_s),
+            metrics=self.metrics,
+            parts=self.parts,
+            ended=self._ended,
+        )
+        site.overlapped |= any(not other.dead for other in site.processes)
+        self.judge.rivalry |= site.overlapped
+        site.processes.append(process)
+        process.start()
+        return process
+
+    def _ended(self, process: Process, end: BaseException | None) -> None:
+        for site in self.sites:
+            if process in site.processes:
+                site.processes.remove(process)
+        if not process.dead and not process.stopping.is_set():
+            self.judge.blame(f"process {process.name} ended by itself: {end!r}")
+
+    async def keep(self, site: Site) -> None:
+        """Have one process at least, for ever: another one a second after the last has died."""
+        while True:
+            if all(process.dead for process in site.processes):
+                self.start(site)
+            await asyncio.sleep(1.0)
+
+    # ------------------------------------------------------------------------------------------- port calls
+
+    async def tree_before(self, call: str, path: Path) -> None:
+        """A call on an export begins."""
+        await self._before("tree", call, "/".join(path))
+
+    async def tree_after(self, call: str, path: Path) -> None:
+        """A call on an export has taken effect."""
+        if call in _CHANGING:
+            self.judge.looked()
+        await self._after("tree", call)
+
+    async def cluster_before(self, call: str, about: str) -> None:
+        """A call on an API server begins."""
+        await self._before("cluster", call, about)
+
+    async def cluster_after(self, call: str, about: str) -> None:
+        """A call on an API server has taken effect."""
+        self.judge.check()
+        await self._after("cluster", call)
+
+    async def _before(self, port: Port, call: str, about: str) -> None:
+        process = running.get()
+        if process is None:
+            return
+        if process.dead:
+            raise Died
+        self.calls += 1
+        self.calls_made.append((self.calls, call))
+        fault = self.plan.fault(self.calls)
+        said = f" {fault.value}" if fault else ""
+        now_s = asyncio.get_running_loop().time()
+        self.trace.append(f"{now_s:.3f} {self.calls} {process.name} {call} {about}{said}")
+        await self.plan.pause()
+        if process.dead:
+            raise Died
+        _due.set(fault if fault and not fault.before else None)
+        if fault and fault.before:
+            self._meet(process, fault, port, call)
+
+    async def _after(self, port: Port, call: str) -> None:
+        process, fault = running.get(), _due.get()
+        if process is None:
+            return
+        if fault is not None:
+            self._meet(process, fault, port, call)
+        await self.plan.pause()
+        if process.dead:
+            raise Died
+
+    def _meet(self, process: Process, fault: Fault, port: Port, call: str) -> None:
+        self.met(fault)
+        if fault.crash:
+            process.die()
+            raise Died
+        raise fault.error(port, call)
+
+    # ------------------------------------------------------------------------------------------- people
+
+    def add_class(self, name: str, *, policy: str = "Delete", **parameters: str) -> None:
+        """An admin makes a class, in each cluster."""
+        for site in self.sites:
+            body = {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": parameters}
+            site.cluster.create("classes", {**body, "reclaimPolicy": policy})
+
+    def claim(self, key: str, class_name: str, *, site: Site | None = None, annotations: Any = None) -> None:
+        """A tenant creates a claim."""
+        namespace, name = key.split("/")
+        spec = {
+            "storageClassName": class_name,
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "volumeMode": "Filesystem",
+        }
+        metadata = {"name": name, "namespace": namespace, "annotations": dict(annotations or {})}
+        self.note(f"tenant creates claim {key} of class {class_name}")
+        (site or self.site).cluster.create("claims", {"metadata": metadata, "spec": spec})
+
+    def delete_claim(self, key: str, *, site: Site | None = None) -> None:
+        """A tenant deletes a claim; one that is gone is gone."""
+        self.note(f"tenant deletes claim {key}")
+        with suppress(NotFound):
+            (site or self.site).cluster.delete("claims", key)
+
+    def write(self, claim: Claim, name: str) -> bool:
+        """A tenant of a bound claim writes a file, and a symlink beside it; whether it could."""
+        home = self.judge.home_of(claim)
+        if home is None or home.followed or claim.status.phase != "Bound":
+            return False
+        self.note(f"tenant writes {name} for {claim.key}")
+        self.judge.put(home, name, File(f"{claim.uid} {name}".encode()))
+        self.judge.put(home, f"{name}.link", Symlink("../../stranger"))
+        return True
+
+    def plant(self, path: Path, location: Location = NAS) -> None:
+        """Somebody who is none of us has data on an export."""
+        parent: Directory = self.trees[location].root
+        for name in path:
+            below = parent.entries.setdefault(name, Directory())
+            assert isinstance(below, Directory)
+            parent = below
+        parent.entries["precious"] = File(b"data")
+        self.judge.stranger(location, path)
+
+    def unrecord(self, volume: str, location: Location = NAS) -> bool:
+        """Somebody takes a settled record off an export; whether there was one."""
+        records = self.trees[location].look((LEDGER, "volumes"))
+        assert isinstance(records, Directory)
+        return records.entries.pop(volume, None) is not None
+
+    def note(self, what: str) -> None:
+        """Write into the trace what somebody did."""
+        self.trace.append(f"{asyncio.get_running_loop().time():.3f} {what}")
+
+    def later(self, what: Coroutine[Any, Any, None]) -> None:
+        """Somebody does something beside the script, outside of the process in whose call this may be."""
+        self.beside.append(asyncio.get_running_loop().create_task(what, context=self._context.copy()))
+
+    def mend(self) -> None:
+        """From now on nothing goes wrong any more, and one process leads in each cluster.
+
+        What a second leader did behind the first one's back is for the next start to find.
+        """
+        self.note("all is mended")
+        self.plan = Nothing()
+        disturb_watches(self, rate=0.0)
+        for site in self.sites:
+            if site.overlapped:
+                for process in site.processes:
+                    process.die()
+
+    # ------------------------------------------------------------------------------------------- waiting
+
+    async def until(self, condition: Callable[[], bool], *, limit_s: float = 600.0) -> bool:
+        """Wait until something is so; whether it came to that in time."""
+        clock = asyncio.get_running_loop()
+        end_s = clock.time() + limit_s
+        while not condition():
+            if clock.time() > end_s:
+                return False
+            await asyncio.sleep(0.25)
+        return True
+
+    async def rest(self, *, limit_s: float = 1800.0) -> None:
+        """Wait until all has come to rest, and stays so; else that is a violation."""
+        clock = asyncio.get_running_loop()
+        end_s = clock.time() + limit_s
+        self.rests_from = len(self.trace)
+        step_s = 1.0
+        while (wrong := self.judge.unrest()) and clock.time() < end_s and not self.judge.violations:
+            await asyncio.sleep(step_s)
+            step_s = min(step_s * 1.5, 30.0)
+        self.rested_from = self.calls
+        if not wrong:
+            await asyncio.sleep(70.0)
+            wrong = self.judge.unrest()
+        for what in wrong:
+            self.judge.blame(f"at rest: {what}")
+
+
+def _is_parent(path: Path) -> bool:
+    """Whether a directory is on the way to volumes by the patterns of our classes, and may stay when it is empty."""
+    return path in {(namespace,) for namespace in NAMESPACES} or (path[0] == DEEP and len(path) < 4)
+
+
+Script = Callable[[World], Coroutine[Any, Any, None]]
+
+
+async def _played(world: World, script: Script) -> None:
+    """Run a script with the controllers beside it, to its end or to the first violation."""
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(site.controllers.run()) for site in world.sites]
+    tasks += [asyncio.create_task(world.keep(site)) for site in world.sites]
+    tasks.append(asyncio.create_task(script(world)))
+    try:
+        while not any(task.done() for task in tasks) and not world.judge.violations:
+            await asyncio.wait({tasks[-1]}, timeout=1.0)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for site in world.sites:
+            for process in site.processes:
+                process.die()
+        tasks += world.beside
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def play(make: Callable[[random.Random], World], script: Script, seed: int) -> World:
+    """Play a script in a new world, with one seed for all chance in it; returns the world as it is at the end."""
+    chance = random.Random(seed)
+    worlds: list[World] = []
+
+    async def main() -> None:
+        world = make(chance)
+        worlds.append(world)
+        structlog.configure(processors=[_listener(world)], cache_logger_on_first_use=False)
+        try:
+            await _played(world, script)
+        finally:
+            structlog.reset_defaults()
+
+    loop.run(main(), chance)
+    return worlds[0]
+
+
+def _listener(world: World) -> Callable[[Any, str, MutableMapping[str, Any]], str]:
+    """Reads the log: what is reported, and what must never be logged."""
+
+    def listen(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+        process = running.get()
+        if process is not None and not process.dead:
+            if event["event"] == "orphans":
+                world.judge.reported |= set(event["volumes"]) | set(event["unreadable"])
+            elif event["event"] == "attempt_left":
+                world.judge.reported.add(event["volume"])
+            elif event["event"] == "reconcile_crashed":
+                world.judge.blame(f"a fault in the work on {event['key']}: {sys.exc_info()[1]!r}")
+        raise structlog.DropEvent
+
+    return listen
+
+
+def disturb_watches(world: World, *, rate: float) -> None:
+    """From now on watches are late, break, expire and tell things twice, as a die says; 0 ends that."""
+    chance = world.chance
+
+    async def deliver(_call: str, kind: str) -> None:
+        drawn = chance.random()
+        if drawn < rate / 4:
+            raise ApiUnavailable(f"watch {kind}: broken off")
+        if drawn < rate / 2:
+            raise Expired(f"watch {kind}: gone")
+        if drawn < 2 * rate:
+            await asyncio.sleep(chance.uniform(0.0, 5.0))
+
+    for site in world.sites:
+        site.cluster.delivering = deliver
+        site.cluster.again = lambda: chance.randrange(4) if chance.random() < rate else 0
