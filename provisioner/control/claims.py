@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import structlog
 
+from provisioner.control.attempts import PENDING, Attempts
 from provisioner.control.expand import expand
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import archives, claims, expansion, mount_options, names, quantities
+from provisioner.core import archives, claims, mount_options, names, quantities
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -24,19 +25,14 @@ from provisioner.ports import (
     AnyItem,
     ArchiveUnusable,
     ClusterError,
-    Conflict,
     Export,
     ExportError,
     Kind,
-    NotFound,
     PathTaken,
     Rejected,
 )
 
 log = structlog.get_logger(__name__)
-
-_WAIT = Backoff(first_s=1.0, limit_s=60.0)
-"""For what a change that we watch ends: only in case that we missed it."""
 
 
 class ClaimController:
@@ -48,6 +44,7 @@ class ClaimController:
         self._queue = queue
         self._lanes = lanes
         self._turns = turns
+        self._attempts = Attempts(around, freed=self.path_freed)
         self._seen_s: dict[str, float] = {}
         """When a claim that is still without a volume was first worked on."""
         self._on_a_path: set[str] = set()
@@ -59,7 +56,7 @@ class ClaimController:
         """A listener of the store: puts the claims on the queue that a change can matter to."""
         if kind == "claims":
             claim = after or before
-            if isinstance(claim, Claim) and (after is None or _unfinished(claim)):
+            if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
                 self._queue.add(claim.uid)
         elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._around.provisioner:
             self._get_to_know(after)
@@ -108,19 +105,19 @@ class ClaimController:
         volume = self._store.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
-            return await self._finish(names.volume_name(uid))
+            return await self._attempts.finish(names.volume_name(uid))
         decision = claims.decide(self._view(claim, volume))
         if isinstance(decision, Wait | Refuse) and decision.on_a_path:
             self._on_a_path.add(uid)
         match decision:
             case Ignore():
                 self._seen_s.pop(uid, None)
-                again = await self._finish(names.volume_name(uid))
+                again = await self._attempts.finish(names.volume_name(uid))
                 expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why):
                 log.debug("claim_waits", claim=claim.key, why=why)
-                return _WAIT
+                return PENDING
             case Refuse() as refusal:
                 return self._refuse(claim, refusal)
             case Provision() as plan:
@@ -200,7 +197,7 @@ class ClaimController:
         # Settled, or begun with other data: made a moment ago, perhaps, and the cache does not know yet.
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
         if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
-            return await self._finish(plan.volume)
+            return await self._attempts.finish(plan.volume)
         refusal = self._space_conflict(plan, export)
         if refusal is not None:
             return self._refuse(claim, refusal)
@@ -213,14 +210,15 @@ class ClaimController:
         except AlreadyThere:
             # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
             if plan.volume in export.records and await self._around.cluster.get_volume(plan.volume) is not None:
-                return await self._settle(plan.volume, export)
+                await export.settle(plan.volume)
+                return None
             raise
         if not self._still_wanted(claim.uid):
-            return await self._finish(plan.volume)
+            return await self._attempts.finish(plan.volume)
         await self._create(plan, export, record)
         if self._is_gone(claim.uid):
-            return await self._withdraw(plan, export)
-        await self._settle(plan.volume, export)
+            return await self._attempts.withdraw(plan, export)
+        await export.settle(plan.volume)
         self._succeeded(plan, record)
         return None
 
@@ -264,32 +262,6 @@ class ClaimController:
         claim = self._store.claims.get(uid)
         return claim is None or claim.metadata.deletion_timestamp is not None
 
-    async def _withdraw(self, plan: Provision, export: Export) -> Backoff | None:
-        """The claim went while its volume was made: nobody has used it, so nothing of it stays.
-
-        Volume first: when the binder was faster, its resourceVersion has changed, and all is left to the volume's own
-        reclaim. The record is still pending, so that a crash in here leaves it for the next start.
-        """
-        cluster, meta = self._around.cluster, plan.claim.metadata
-        now = await cluster.get_claim(meta.namespace, meta.name)
-        volume = await cluster.get_volume(plan.volume)
-        going = now is None or now.uid != meta.uid or now.metadata.deletion_timestamp is not None
-        if volume is None:
-            return await self._finish(plan.volume)
-        if not going or volume.status.phase == "Bound":
-            return await self._settle(plan.volume, export)
-        try:
-            await cluster.delete_volume(volume)
-            if not await export.undo(plan.volume):
-                return await self._settle(plan.volume, export)
-            await cluster.set_finalizer(volume, names.FINALIZER, present=False)
-        except Conflict:
-            return await self._withdraw(plan, export)
-        except NotFound:
-            pass
-        log.info("volume_withdrawn", claim=plan.claim.key, volume=plan.volume)
-        return None
-
     def _succeeded(self, plan: Provision, record: Record) -> None:
         around, claim = self._around, plan.claim
         labels = (claim.class_name, _source(claim))
@@ -308,56 +280,6 @@ class ClaimController:
             directory=record.directory,
             took_s=round(took_s, 4),
         )
-
-    # ------------------------------------------------------------------------------------------- finishing
-
-    async def _settle(self, volume: str, export: Export) -> Backoff | None:
-        await export.settle(volume)
-        return None
-
-    async def _finish(self, volume: str) -> Backoff | None:
-        """End an earlier attempt for a claim that needs none any more: its volume exists, or it is gone."""
-        for export in self._around.exports:
-            if volume in export.pending and export.records[volume].cluster == self._around.cluster_id:
-                try:
-                    return await self._finish_on(volume, export)
-                except (ExportError, ClusterError) as exc:
-                    log.warning("attempt_not_finished", volume=volume, error=str(exc))
-                    return FAILED
-        return None
-
-    async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
-        await self._around.watch.usable(export)
-        record = export.records[volume]
-        cluster = self._around.cluster
-        # Both are read live: the cache may lag behind what another replica, or we ourselves, have just made.
-        made = await cluster.get_volume(volume)
-        if made is not None and self._lies_on(made, export, record.path):
-            return await self._settle(volume, export)
-        claim = await cluster.get_claim(record.namespace, record.claim)
-        if claim is not None and claim.uid == record.claim_uid and _unfinished(claim):
-            return _WAIT  # still to be provisioned: the claim's own way will meet the record
-        if await export.undo(volume):
-            log.info("attempt_undone", volume=volume, directory=record.directory)
-            self.path_freed()
-            return None
-        log.warning("attempt_left", volume=volume, directory=record.directory, why="the directory is not empty")
-        if claim is not None:
-            message = f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.name}"
-            self._around.recorder.claim(claim, "Warning", names.PROVISIONING_CLEANUP_FAILED, message)
-        return None
-
-    def _lies_on(self, volume: Volume, export: Export, path: Path) -> bool:
-        nfs = volume.spec.nfs
-        return nfs is not None and export.location.relative(nfs.server, nfs.path) == path
-
-
-def _unfinished(claim: Claim) -> bool:
-    """Whether a claim can need anything of us: a volume, or a larger one."""
-    if claim.status.phase == "Pending":
-        return not claim.metadata.deletion_timestamp and not claim.spec.volume_name
-    resized = claim.requested != claim.status.capacity.get("storage") or expansion.is_marked(claim)
-    return claim.status.phase == "Bound" and resized
 
 
 def _is_for(volume: Volume, plan: Provision, path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from provisioner.core import manifests, mount_options, names, quantities
+from provisioner.core import expansion, manifests, mount_options, names, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
@@ -267,3 +267,11 @@ def volume_body(plan: Provision, *, provisioner: str, directory: Path, export_id
             "resourceVersion": claim.metadata.resource_version,
         },
     )
+
+
+def is_unfinished(claim: Claim) -> bool:
+    """Whether a claim can need anything of us: a volume, or a larger one."""
+    if claim.status.phase == "Pending":
+        return not claim.metadata.deletion_timestamp and not claim.spec.volume_name
+    resized = claim.requested != claim.status.capacity.get("storage") or expansion.is_marked(claim)
+    return claim.status.phase == "Bound" and resized

@@ -6,7 +6,6 @@ its directory has. An archive without a record, as another provisioner leaves th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Literal
@@ -16,17 +15,14 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
 from provisioner.core.paths import archive_name
 from provisioner.core.records import ArchiveRecord, decode, decode_archive, encode
-from provisioner.nfs import layout
+from provisioner.nfs import layout, symlinks
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
-
-Amend = Callable[[str, ArchiveRecord], Awaitable[None]]
-"""Puts a record in the place of an archive's, in one step."""
 
 _TRIES = 100
 
 
-async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, *, amend: Amend) -> str | None:
+async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | None:
     """Make an archive of a volume's directory; its name, or None when there is no such directory any more.
 
     Done already is success: the record of an earlier attempt says under which name.
@@ -35,7 +31,7 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, *, amend:
     name = ledger.archive_of(volume)
     if name is not None and await is_there(tree, was.path):
         # That attempt may be long ago, and its time is no measure of how long this has been an archive.
-        await amend(name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
+        await amend(tree, ledger, name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
     for _ in range(_TRIES):
         if name is None:
             name = await _reserve(tree, ledger, volume, at)
@@ -98,10 +94,15 @@ async def _kind(tree: Tree, path: Path) -> Literal["directory", "other"] | None:
     return "directory"
 
 
+async def amend(tree: Tree, ledger: Ledger, archive: str, record: ArchiveRecord) -> None:
+    """Put a record in the place of an archive's, in one step."""
+    await symlinks.replace(tree, (*layout.ARCHIVES, archive), encode(record))
+    ledger.enter_archive(archive, record)
+
+
 async def drop(tree: Tree, ledger: Ledger, archive: str) -> None:
     """Remove the record of an archive; done already is success."""
-    with suppress(PathMissing):
-        await tree.remove_symlink((*layout.ARCHIVES, archive))
+    await symlinks.remove(tree, (*layout.ARCHIVES, archive))
     ledger.remove_archive(archive)
 
 

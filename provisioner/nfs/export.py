@@ -8,7 +8,6 @@ in between leaves a record, and the next start finds it and goes on. Where what 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from datetime import datetime
@@ -20,8 +19,8 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import archives, layout, restore
-from provisioner.nfs.layout import STATES, State
+from provisioner.nfs import archives, layout, opening, restore, symlinks
+from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.nfs.strays import strays
 from provisioner.ports import (
@@ -102,62 +101,9 @@ class LedgeredExport:
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
-        found = await self._read_id(create=create)
-        if self._id and found != self._id:
-            raise ExportError(Cause.CHANGED, f"its id was {self._id} and is {found}")
-        self._id = found
-        if create:
-            await self._make_directories()
-        ledger = Ledger()
-        for state, targets in (await self._all_targets()).items():
-            ledger.read(targets, state)
-        ledger.read_archives(await self._targets(layout.ARCHIVES))
-        self._ledger = ledger
+        self._id = await opening.find(self._tree, known=self._id, create=create)
+        self._ledger = await opening.read(self._tree, mend=create)
         self._unsure.clear()
-
-    async def _all_targets(self) -> dict[State, dict[str, str]]:
-        """What is in the ledger, read anew. What one replica settled while another one tried anew is settled."""
-        targets = {state: await self._targets((LEDGER, state)) for state in STATES}
-        for volume in targets["pending"].keys() & targets["volumes"].keys():
-            await self._remove(layout.of("pending", volume))
-            del targets["pending"][volume]
-        return targets
-
-    async def _read_id(self, *, create: bool) -> str:
-        try:
-            return await self._tree.read_symlink(layout.ID)
-        except PathMissing:
-            pass
-        if self._id:
-            raise ExportError(Cause.CHANGED, "its ledger is gone")
-        if not create:
-            raise ExportError(Cause.NO_LEDGER)
-        await self._make_private((LEDGER,))
-        await self._make_directories()
-        with suppress(PathExists):  # another replica was faster
-            # The id last: an export that has one has a whole ledger.
-            await self._tree.make_symlink(layout.ID, uuid.uuid4().hex)
-        return await self._tree.read_symlink(layout.ID)
-
-    async def _make_directories(self) -> None:
-        """Those of the ledger's directories that are missing: it is young, or somebody has tidied up."""
-        there = {entry.name for entry in await self._tree.list((LEDGER,))}
-        for path in layout.directories()[1:]:
-            if path[-1] not in there:
-                await self._make_private(path)
-
-    async def _make_private(self, path: Path) -> None:
-        try:
-            await self._tree.make_directory(path, layout.PRIVATE)
-        except PathExists:
-            await self._tree.set_access(path, layout.PRIVATE)
-
-    async def _targets(self, directory: Path) -> dict[str, str]:
-        try:
-            entries = await self._tree.list(directory)
-        except PathMissing:
-            return {}  # looked at by a newer program than the one that made it
-        return await self._tree.read_symlinks(directory, [entry.name for entry in entries if entry.type == "symlink"])
 
     async def probe(self) -> Space:
         """Whether the export answers and is the one that it was, and what statfs says."""
@@ -303,9 +249,7 @@ class LedgeredExport:
 
     async def _bring_back(self, volume: str, held: Record, *, fresh: bool) -> bool:
         try:
-            return await restore.bring_back(
-                self._tree, self._ledger, volume, held, fresh=fresh, amend=self.amend_archive
-            )
+            return await restore.bring_back(self._tree, self._ledger, volume, held, fresh=fresh)
         except (ArchiveUnusable, AlreadyThere):
             # Another leader may have settled it meanwhile: then it is a volume's, and nobody's to put back.
             if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):
@@ -325,7 +269,7 @@ class LedgeredExport:
 
     async def _withdraw(self, volume: str) -> None:
         """Take back a record, and nothing else."""
-        await self._remove(layout.of("pending", volume))
+        await symlinks.remove(self._tree, layout.of("pending", volume))
         self._ledger.remove(volume)
 
     async def settle(self, volume: str) -> None:
@@ -417,7 +361,7 @@ class LedgeredExport:
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
         state = self._ledger.state(volume)
-        await self._replace(layout.of(state, volume), encode(record))
+        await symlinks.replace(self._tree, layout.of(state, volume), encode(record))
         self._ledger.enter(volume, record, state)
 
     async def reread(self, volume: str) -> Record | None:
@@ -430,15 +374,6 @@ class LedgeredExport:
         if volume not in self._entering:
             self._ledger.remove(volume)
         return None
-
-    async def _replace(self, symlink: Path, target: str) -> None:
-        draft = (*layout.DRAFTS, symlink[-1])
-        try:
-            await self._tree.make_symlink(draft, target)
-        except PathExists:  # of an attempt that came no further
-            await self._remove(draft)
-            await self._tree.make_symlink(draft, target)
-        await self._tree.move_symlink(draft, symlink, replace=True)
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
@@ -473,7 +408,7 @@ class LedgeredExport:
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""
         await self._recorded_path(volume)
-        return await archives.store(self._tree, self._ledger, volume, at, amend=self.amend_archive)
+        return await archives.store(self._tree, self._ledger, volume, at)
 
     async def retain(self, volume: str, at: datetime) -> None:
         """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
@@ -498,13 +433,9 @@ class LedgeredExport:
     async def forget(self, volume: str) -> None:
         """Remove the volume's record; last step of a reclaim."""
         if volume in self._ledger.pending:
-            await self._remove(layout.of("pending", volume))
-        await self._remove(layout.of("volumes", volume))
+            await symlinks.remove(self._tree, layout.of("pending", volume))
+        await symlinks.remove(self._tree, layout.of("volumes", volume))
         self._ledger.remove(volume)
-
-    async def _remove(self, symlink: Path) -> None:
-        with suppress(PathMissing):
-            await self._tree.remove_symlink(symlink)
 
     async def archives(self) -> list[str]:
         """The names of the archives at the export's root."""
@@ -524,16 +455,15 @@ class LedgeredExport:
 
     async def amend_archive(self, archive: str, record: ArchiveRecord) -> None:
         """Put a record in the place of the archive's."""
-        await self._replace((*layout.ARCHIVES, archive), encode(record))
-        self._ledger.enter_archive(archive, record)
+        await archives.amend(self._tree, self._ledger, archive, record)
 
     async def sign(self, cluster: str, at: datetime) -> None:
         """Leave word that a provisioner of that cluster is at work on this export."""
-        await self._replace((*layout.CLUSTERS, cluster), times.text(at))
+        await symlinks.replace(self._tree, (*layout.CLUSTERS, cluster), times.text(at))
 
     async def clusters(self) -> Mapping[str, str]:
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""
-        return await self._targets(layout.CLUSTERS)
+        return await symlinks.read_all(self._tree, layout.CLUSTERS)
 
     async def trash(self) -> list[str]:
         """The names in the trash."""

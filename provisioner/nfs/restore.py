@@ -12,14 +12,14 @@ from msgspec import structs
 
 from provisioner.core.archives import not_for
 from provisioner.core.records import ArchiveRecord, Record
-from provisioner.nfs.archives import Amend, is_free, is_taking, is_there, read
+from provisioner.nfs.archives import amend, is_free, is_taking, is_there, read
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, PathExists, PathMissing, Tree
 
 _PARENT = Access(mode=0o755)
 
 
-async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, fresh: bool, amend: Amend) -> bool:
+async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, fresh: bool) -> bool:
     """Give an archive's directory to the claim whose record names it, by rename; False when that was done before.
 
     Mode and owner stay as the data's last user left them. Raises ArchiveUnusable, AlreadyThere.
@@ -36,7 +36,7 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
             await tree.make_directory(held.path[:-1], _PARENT)
     begun = not fresh and record.taker == volume
     if not begun:
-        await _take(tree, volume, held, record, amend)
+        await _take(tree, ledger, volume, held, record)
     try:
         await tree.rename((held.archive,), held.path)
     except PathMissing as exc:
@@ -48,13 +48,13 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
     return True
 
 
-async def _take(tree: Tree, volume: str, held: Record, record: ArchiveRecord, amend: Amend) -> None:
+async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord) -> None:
     """Note in an archive's record for whom it is. Raises ArchiveUnusable, AlreadyThere."""
     if record.taker != volume and await is_taking(tree, record.taker, held.archive):
         raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim: its volume is {record.taker}")
     if not await is_free(tree, held.path):
         raise _in_the_way(held)
-    await amend(held.archive, structs.replace(record, taker=volume))
+    await amend(tree, ledger, held.archive, structs.replace(record, taker=volume))
 
 
 def _in_the_way(held: Record) -> AlreadyThere:

@@ -48,6 +48,11 @@ def spec(**changes: object) -> Claim:
     return samples.claim(spec=msgspec.structs.replace(samples.claim_spec(), **changes))
 
 
+def bound(capacity: str) -> Claim:
+    """The sample claim with a volume of this size."""
+    return samples.claim(status=ClaimStatus(phase="Bound", capacity={"storage": capacity}))
+
+
 def wanting(archive: str, **changes: object) -> Claim:
     """The sample claim that wants an archive back, with a changed spec."""
     changed = msgspec.structs.replace(samples.claim_spec(), **changes)
@@ -273,3 +278,19 @@ def test_volume_body_is_read_back() -> None:
     assert volume.is_by(samples.US)
     assert volume.spec.nfs == NfsSource("nas", f"/exports/{samples.DIRECTORY}")
     assert NAS.relative("nas", volume.spec.nfs.path) == plan.record.path
+
+
+@pytest.mark.parametrize(
+    ("claim", "unfinished"),
+    [
+        pytest.param(samples.claim(), True, id="pending"),
+        pytest.param(samples.claim(deleted=True), False, id="pending, going"),
+        pytest.param(spec(volume_name="pv1"), False, id="pending, for a certain volume"),
+        pytest.param(bound("1Gi"), False, id="bound"),
+        pytest.param(bound("512Mi"), True, id="bound, to be larger"),
+        pytest.param(samples.claim(status=ClaimStatus(phase="Lost")), False, id="lost"),
+    ],
+)
+def test_unfinished(claim: Claim, unfinished: bool) -> None:
+    """A claim needs us as long as it waits for a volume, or for a larger one, and no longer."""
+    assert claims.is_unfinished(claim) is unfinished

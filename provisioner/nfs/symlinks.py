@@ -1,0 +1,35 @@
+"""Symlinks that hold text, which a ledger is made of: all of a directory, one replaced in one step, one gone."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from provisioner.core.locations import Path
+from provisioner.nfs import layout
+from provisioner.ports import PathExists, PathMissing, Tree
+
+
+async def read_all(tree: Tree, directory: Path) -> dict[str, str]:
+    """The targets of all symlinks in a directory, by name; a directory that is not there has none."""
+    try:
+        entries = await tree.list(directory)
+    except PathMissing:
+        return {}  # looked at by a newer program than the one that made it
+    return await tree.read_symlinks(directory, [entry.name for entry in entries if entry.type == "symlink"])
+
+
+async def replace(tree: Tree, symlink: Path, target: str) -> None:
+    """Give a symlink another target, or make it: whoever reads sees the one or the other, whole."""
+    draft = (*layout.DRAFTS, symlink[-1])
+    try:
+        await tree.make_symlink(draft, target)
+    except PathExists:  # of an attempt that came no further
+        await remove(tree, draft)
+        await tree.make_symlink(draft, target)
+    await tree.move_symlink(draft, symlink, replace=True)
+
+
+async def remove(tree: Tree, symlink: Path) -> None:
+    """Remove a symlink; done already is success."""
+    with suppress(PathMissing):
+        await tree.remove_symlink(symlink)
