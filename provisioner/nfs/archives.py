@@ -143,11 +143,16 @@ async def _is_needed(tree: Tree, ledger: Ledger, archive: str, live: ArchiveReco
     """Whether the volume is still becoming this archive, or a claim is to have it, by what anybody has noted."""
     if live.volume in ledger.records or any(ledger.records[each].archive == archive for each in ledger.pending):
         return True
+    return await is_recorded(tree, live.volume) or await is_taking(tree, live.taker, archive)
+
+
+async def is_recorded(tree: Tree, volume: str) -> bool:
+    """Whether a volume has a record: one that is becoming an archive has, until it is one for good."""
     for state in layout.STATES:
         with suppress(PathMissing):
-            await tree.read_symlink(layout.of(state, live.volume))
+            await tree.read_symlink(layout.of(state, volume))
             return True
-    return await is_taking(tree, live.taker, archive)
+    return False
 
 
 async def is_taking(tree: Tree, volume: str, archive: str) -> bool:

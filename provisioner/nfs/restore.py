@@ -12,7 +12,7 @@ from msgspec import structs
 
 from provisioner.core.archives import not_for
 from provisioner.core.records import ArchiveRecord, Record
-from provisioner.nfs.archives import amend, is_free, is_taking, is_there, read
+from provisioner.nfs.archives import amend, is_free, is_recorded, is_taking, is_there, read
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, PathExists, PathMissing, Tree
 
@@ -50,6 +50,8 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
 
 async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord) -> None:
     """Note in an archive's record for whom it is. Raises ArchiveUnusable, AlreadyThere."""
+    if await is_recorded(tree, record.volume):
+        raise ArchiveUnusable(f"archive {held.archive!r} is not whole yet: volume {record.volume} is being reclaimed")
     if record.taker != volume and await is_taking(tree, record.taker, held.archive):
         raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim: its volume is {record.taker}")
     if not await is_free(tree, held.path):

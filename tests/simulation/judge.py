@@ -71,6 +71,7 @@ class Judge:
         self._claims: dict[str, Claim] = {}
         self._strangers: list[tuple[Location, Path, Directory, dict[str, Node]]] = []
         self._places: dict[Location, dict[int, Path]] = {location: {} for location in trees}
+        self._displaced: tuple[Location, Path, str] | None = None
 
     def watch(self, cluster: MemoryCluster) -> None:
         """Look at a cluster from now on."""
@@ -82,6 +83,31 @@ class Judge:
         directory = self._trees[location].look(path)
         assert isinstance(directory, Directory)
         self._strangers.append((location, path, directory, dict(directory.entries)))
+
+    def displace(self, location: Location, path: Path, aside: str) -> None:
+        """A tenant has moved a directory to the root under the name `aside`: to the judge it is where it was."""
+        self._displaced = (location, path, aside)
+        self.looked()
+
+    def replaced(self) -> None:
+        """What was displaced is back."""
+        self._displaced = None
+        self.looked()
+
+    def at(self, location: Location, path: Path) -> Node | None:
+        """What is at a path, or would be if nobody had displaced it."""
+        if self._displaced is not None:
+            where, prefix, aside = self._displaced
+            if where == location and path[: len(prefix)] == prefix:
+                path = (aside, *path[len(prefix) :])
+        return self._trees[location].look(path)
+
+    def _as_placed(self, location: Location, path: Path) -> Path:
+        if self._displaced is not None:
+            where, prefix, aside = self._displaced
+            if where == location and path[:1] == (aside,):
+                return (*prefix, *path[1:])
+        return path
 
     def blame(self, what: str) -> None:
         """Something is wrong."""
@@ -119,7 +145,7 @@ class Judge:
         if located is None or reference is None:
             return
         location, path = located
-        directory = self._trees[location].look(path)
+        directory = self.at(location, path)
         storage_class = cluster.storage_class(volume.spec.storage_class_name)
         if not isinstance(directory, Directory) or storage_class is None:
             if reference.uid in self._claims:
@@ -167,7 +193,9 @@ class Judge:
     def looked(self) -> None:
         """A tree may have changed: look where everything is."""
         for location, tree in self._trees.items():
-            self._places[location] = {id(directory): path for path, directory in _walk((), tree.root)}
+            self._places[location] = {
+                id(directory): self._as_placed(location, path) for path, directory in _walk((), tree.root)
+            }
         self.check()
 
     def check(self) -> None:
@@ -185,12 +213,12 @@ class Judge:
             elif home.kept and not (home.rule == "delete" and home.claim_gone):
                 self._check_kept(home)
         for location, path, directory, entries in self._strangers:
-            if self._trees[location].look(path) is not directory or directory.entries != entries:
+            if self.at(location, path) is not directory or directory.entries != entries:
                 self.blame(f"{'/'.join(path)} on {location} was none of our business")
 
     def _now(self, home: Home) -> Path | None:
         """Where a directory is that the last look has not seen yet."""
-        return home.path if self._trees[home.location].look(home.path) is home.directory else None
+        return home.path if self.at(home.location, home.path) is home.directory else None
 
     def _check_kept(self, home: Home) -> None:
         """The data of a volume that was archived or retained, or whose claim is not gone yet."""

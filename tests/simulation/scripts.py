@@ -144,7 +144,7 @@ class Crowd:
             world.plant(path)
         deeds = {
             self._claim: 5, self._delete: 4, self._write: 3,
-            self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1,
+            self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1, self._swap: 2,
         }  # fmt: skip
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         for deed in chance.choices(list(deeds), list(deeds.values()), k=chance.randint(10, 50)):
@@ -183,6 +183,14 @@ class Crowd:
         if claims:
             self._files += 1
             self._world.write(self._chance.choice(claims), f"file-{self._files}")
+
+    def _swap(self, _site: Site) -> None:
+        """A tenant swaps a directory, or one above it, for a symlink, for a moment."""
+        homes = self._world.judge.homes
+        if homes:
+            home = self._chance.choice(homes)
+            self._world.swap(home.location, home.path[: self._chance.randint(1, len(home.path))])
+            asyncio.get_running_loop().call_later(self._chance.uniform(0.0, 2.0), self._world.swap_back)
 
     def _remove(self, site: Site) -> None:
         """An admin deletes a volume by hand."""

@@ -32,6 +32,8 @@ NAMED = "${.PVC.namespace}/${.PVC.name}"
 NAMESPACES = ("shop", "lab")
 DEEP = "deep"
 """A directory below which volumes lie three deep."""
+_ASIDE = "aside"
+"""Where a tenant keeps a directory that a symlink stands for."""
 _CHANGING = frozenset(
     ("make_directory", "rename", "remove_directory", "remove_tree", "make_symlink", "move_symlink", "remove_symlink")
 )
@@ -92,6 +94,7 @@ class World:
         self.judge.rivalry = clusters > 1
         self.metrics = Metrics()
         self._context = copy_context()
+        self._swapped: tuple[Location, Path, Symlink] | None = None
         self.clock_error_s = 0.0
         """By how much the wall clocks are wrong."""
 
@@ -239,6 +242,33 @@ class World:
         parent.entries["precious"] = File(b"data")
         self.judge.stranger(location, path)
 
+    def swap(self, location: Location, path: Path) -> None:
+        """A tenant puts a symlink to somebody else's data in the place of a directory, until swap_back()."""
+        tree = self.trees[location]
+        parent, directory = tree.look(path[:-1]), tree.look(path)
+        if self._swapped is not None or not isinstance(parent, Directory) or not isinstance(directory, Directory):
+            return
+        self.note(f"tenant swaps {'/'.join(path)} for a symlink")
+        link = Symlink("../" * (len(path) - 1) + "stranger")
+        tree.root.entries[_ASIDE], parent.entries[path[-1]] = directory, link
+        self._swapped = (location, path, link)
+        self.judge.displace(location, path, _ASIDE)
+
+    def swap_back(self) -> None:
+        """The tenant puts the directory back."""
+        if self._swapped is None:
+            return
+        location, path, link = self._swapped
+        tree = self.trees[location]
+        parent = tree.look(path[:-1])
+        if not isinstance(parent, Directory) or parent.entries.get(path[-1]) is not link:
+            self.judge.blame(f"a tenant's symlink at {'/'.join(path)} is gone")
+            return
+        self.note(f"tenant puts {'/'.join(path)} back")
+        parent.entries[path[-1]] = tree.root.entries.pop(_ASIDE)
+        self._swapped = None
+        self.judge.replaced()
+
     def unrecord(self, volume: str, location: Location = NAS) -> bool:
         """Somebody takes a settled record off an export; whether there was one."""
         records = self.trees[location].look((LEDGER, "volumes"))
@@ -259,6 +289,7 @@ class World:
         What a second leader did behind the first one's back is for the next start to find.
         """
         self.note("all is mended")
+        self.swap_back()
         self.plan = Nothing()
         disturb_watches(self, rate=0.0)
         for site in self.sites:
