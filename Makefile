@@ -48,7 +48,7 @@ demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 le
 
 test: testbed ## every test: unit, simulation, contract and integration; PARALLEL=0 runs them in one process
 	@$(if $(TESTS),,$(MAKE) unit)
-	@$(BIN)/pytest $(or $(TESTS),tests/simulation tests/contract tests/integration) -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
+	@$(BIN)/pytest $(or $(TESTS),tests/contract tests/integration tests/simulation) -n $(PARALLEL) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
 	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)

@@ -542,7 +542,7 @@ class Export(Protocol):
         ...
 
     async def retain(self, volume: str, at: datetime) -> None:
-        """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
+        """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough."""
         ...
 
     async def forget(self, volume: str) -> None:

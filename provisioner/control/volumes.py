@@ -173,15 +173,16 @@ class VolumeController:
             self._discarded(export)
         elif rule == "archive":
             archive = await export.archive(volume.name, around.moment().latest)
+        else:
+            # Before the volume goes: from then on the directory may be adopted, and this record ended, at any moment.
+            await export.retain(volume.name, around.clock.now())
         try:
             await around.cluster.delete_volume(volume)
             # Finalizer last: a crash before this leaves the volume visible.
             await around.cluster.set_finalizer(volume, names.FINALIZER, present=False)
         except NotFound:
             pass
-        if rule == "retain":  # its directory is not free, and may be adopted
-            await export.retain(volume.name, around.clock.now())
-        else:
+        if rule != "retain":
             await export.forget(volume.name)
             self._freed()
         self._succeeded(rule, volume, archive, began_s)

@@ -411,10 +411,11 @@ class LedgeredExport:
         return await archives.store(self._tree, self._ledger, volume, at)
 
     async def retain(self, volume: str, at: datetime) -> None:
-        """Note in the record that the PersistentVolume is gone and that the directory was to stay."""
+        """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough."""
         await self._recorded_path(volume)
         record = self._ledger.records[volume]
-        await self.amend(volume, structs.replace(record, retained=record.retained or times.text(at)))
+        if not record.retained:
+            await self.amend(volume, structs.replace(record, retained=times.text(at)))
 
     async def _recorded_path(self, volume: str) -> Path:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""

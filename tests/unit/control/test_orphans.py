@@ -157,20 +157,6 @@ def test_what_has_nothing_behind_it_ends() -> None:
     assert told(scenario) == []
 
 
-def test_what_a_rule_keeps_is_noted() -> None:
-    """A directory that its rule keeps is no orphan once its claim is gone too: the record says since when."""
-
-    async def scenario(site: Site) -> None:
-        await site.start()
-        volume = await site.record(1, rule="retain")
-        await asyncio.sleep(2 * MINUTE_S)
-        assert site.export.records[volume].retained
-        assert (await site.export.reread(volume)) == site.export.records[volume]
-        await site.stop()
-
-    assert told(scenario) == []
-
-
 def test_a_cache_that_lags_makes_no_orphan() -> None:
     """A volume that exists and that the cache does not know yet is none."""
 

@@ -148,3 +148,21 @@ async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) ->
     await theirs.forget(V1)
     await ours.provision(V2, record(directory, V2), ACCESS)
     assert isinstance(tree.look(tuple(directory.split("/"))), Directory)
+
+
+async def test_retaining_writes_once() -> None:
+    """A record that says already that its directory stays is not written again: another volume may be adopting it."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a", V1), ACCESS)
+    await export.settle(V1)
+    await export.retain(V1, NOW)
+    changes: list[str] = []
+
+    async def noted(call: str, _path: Path) -> None:
+        if not call.startswith(("read", "list", "is_")):
+            changes.append(call)
+
+    tree.before = noted
+    await export.retain(V1, NOW)
+    assert changes == []
