@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import time
@@ -101,7 +102,10 @@ class Api:
         content_type: str = "application/json",
     ) -> Object:
         with self._open(method, path, query=query, body=body, content_type=content_type) as answer:
-            decoded: Object = json.loads(answer.read())
+            try:
+                decoded: Object = json.loads(answer.read())
+            except http.client.HTTPException as exc:
+                raise ConnectionError(f"the answer to {method} {path} ended in the middle") from exc
             return decoded
 
     def _open(
