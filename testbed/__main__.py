@@ -33,11 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(locate(progress=_to_terminal()))
             locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=_to_terminal())
         elif options.command == "install":
+            # What most tests need comes first: one that cannot be installed ends this.
             install_bindfs(_to_terminal())
-            install_libfaketime(_to_terminal())
-            install_promtool(_to_terminal())
             install_ganesha(_to_terminal())
             _install_vm()
+            install_libfaketime(_to_terminal())
+            install_promtool(_to_terminal())
         else:
             _up(options.directory, scheduler=options.scheduler)
     except (BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed) as exc:
