@@ -35,7 +35,7 @@ def waits_with(storage: Storage, *words: str, name: str = "data") -> str:
         messages = [event["message"] for event in storage.events(name, reason="ProvisioningFailed")]
         return next((text for text in messages if all(word in text for word in words)), None)
 
-    return storage.eventually(told, f"an event that says {words}", timeout_s=20)
+    return storage.eventually(told, f"an event that says {words}", timeout_s=60)
 
 
 def volume_made(storage: Storage, name: str, *, timeout_s: float) -> None:
