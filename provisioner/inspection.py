@@ -11,7 +11,7 @@ from provisioner.core.checks import Finding, Use
 from provisioner.core.objects import StorageClass
 from provisioner.exports import served
 from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.kube.pages import everything
+from provisioner.kube.pages import classes_of
 from provisioner.nfs.rehearsal import Rehearsal, rehearse
 from provisioner.ports import ApiUnavailable, Cause, Cluster, ClusterError, Export, ExportError, Tree
 from provisioner.settings import Settings, identity
@@ -58,16 +58,12 @@ async def _ask_cluster(cluster: Cluster, settings: Settings) -> tuple[list[Findi
         *await _ask_permissions(cluster, settings),
     ]
     try:
-        classes = [
-            item
-            async for item in everything(cluster, "classes")
-            if isinstance(item, StorageClass) and item.provisioner == settings.provisioner
-        ]
+        classes = await classes_of(cluster, settings.provisioner)
     except ClusterError as exc:
         return [*findings, replace(_api_finding(exc), kind="StorageClass", name="(unknown)")], ()
     if not classes:
         findings.append(checks.no_class(settings.provisioner))
-    return findings, sorted(classes, key=lambda each: each.name)
+    return findings, classes
 
 
 async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding]:

@@ -194,8 +194,7 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
 
 async def present_in(cluster: Cluster, provisioner: str) -> Present:
     """The cluster as it is now. Raises ClusterError."""
-    volumes = [item async for item in everything(cluster, "volumes") if isinstance(item, Volume)]
-    claims = [item async for item in everything(cluster, "claims") if isinstance(item, Claim)]
+    volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
     return Present(
         provisioner=provisioner,
         cluster=await cluster.identity(),

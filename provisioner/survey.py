@@ -17,7 +17,7 @@ from provisioner.core.objects import StorageClass
 from provisioner.core.parameters import parse
 from provisioner.exports import served
 from provisioner.kube.cluster import open_cluster
-from provisioner.kube.pages import everything
+from provisioner.kube.pages import classes_of
 from provisioner.ports import Cause, Cluster, Export, ExportError, Exports
 from provisioner.settings import Settings, identity
 
@@ -48,11 +48,7 @@ class Survey(Ledgers):
 async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
     """Open all exports that the settings or the cluster's classes name. Raises ClusterError, InvalidSettings."""
     async with open_cluster(settings.kubeconfig, provisioner=settings.provisioner, identity=identity()) as cluster:
-        classes = [
-            item
-            async for item in everything(cluster, "classes")
-            if isinstance(item, StorageClass) and item.provisioner == settings.provisioner
-        ]
+        classes = await classes_of(cluster, settings.provisioner)
         cluster_id = await cluster.identity()
         async with opened(settings, classes) as ledgers:
             yield Survey(
@@ -70,7 +66,7 @@ async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> As
     """Open all exports that the settings or these classes name, which takes no cluster. Raises InvalidSettings."""
     exports = served(settings)
     refused = {}
-    for each in sorted(classes, key=lambda each: each.name):
+    for each in classes:
         try:
             _name_export(each, exports)
         except (InvalidSettings, ExportError) as exc:

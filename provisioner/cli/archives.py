@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
-import msgspec
 
-from provisioner.cli import options
+from provisioner.cli import listings, options
 from provisioner.core.archives import Listed, in_order, listed
 from provisioner.core.listing import age
 from provisioner.ports import ClusterError, ExportError
@@ -21,14 +19,7 @@ _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "
 
 
 @click.command()
-@options.taking(
-    options.output(),
-    options.name(),
-    options.exports(),
-    options.cluster(),
-    options.election(),
-    options.daemon(hidden=True),
-)
+@options.taking(options.output(), options.as_run())
 @click.option("-n", "--namespace", metavar="NAME", help="Only archives of claims in this namespace.")
 def archives(
     *, output: str, namespace: str | None, log_format: str | None, log_level: str, **given: Any
@@ -50,15 +41,8 @@ def archives(
         click.echo(f"nfs-provisioner: {exc}", err=True)
         return 1
     chosen = in_order(each for each in found if namespace in (None, each.namespace))
-    if output == "json":
-        click.echo(json.dumps(msgspec.to_builtins(chosen), indent=2))
-    elif chosen:
-        _show(chosen)
-    else:
-        click.echo(f"no archives{f' of namespace {namespace}' if namespace else ''}", err=True)
-    for export, error in sorted(unseen.items()):
-        click.echo(f"not looked at: export {export}: {error}; {error.advice}", err=True)
-    return 1 if unseen else 0
+    none = f"no archives{f' of namespace {namespace}' if namespace else ''}"
+    return listings.tell(chosen, unseen, output=output, show=_show, none=none)
 
 
 async def _look(settings: Settings) -> tuple[list[Listed], Mapping[str, ExportError]]:

@@ -15,14 +15,7 @@ from provisioner.core.checks import Finding
 
 
 @click.command()
-@options.taking(
-    options.output(),
-    options.name(),
-    options.exports(),
-    options.cluster(),
-    options.election(),
-    options.daemon(hidden=True),
-)
+@options.taking(options.output(), options.as_run())
 def check(*, output: str, log_format: str | None, log_level: str, **given: Any) -> int:
     """Look at all that the daemon needs, and say what to do about each failure.
 

@@ -109,6 +109,11 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
     ]  # fmt: skip
 
 
+def as_run() -> list[Option[Any]]:
+    """The flags of `run`, for a command that can be put in its place; settings() reads them."""
+    return [*name(), *exports(), *cluster(), *election(), *daemon(hidden=True)]
+
+
 def output() -> list[Option[Any]]:
     """For people or for programs."""
     return [

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
-import msgspec
 
-from provisioner.cli import options
+from provisioner.cli import listings, options
 from provisioner.core.listing import age
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import Evidence, Orphan, doubtful, find, known
@@ -23,14 +21,7 @@ _STRAYS_LIMIT = 10_000
 
 
 @click.command()
-@options.taking(
-    options.output(),
-    options.name(),
-    options.exports(),
-    options.cluster(),
-    options.election(),
-    options.daemon(hidden=True),
-)
+@options.taking(options.output(), options.as_run())
 def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any) -> int:
     """List what lies on the exports and belongs to no volume, and what to do about it. Nothing is touched.
 
@@ -48,15 +39,7 @@ def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any
     except ClusterError as exc:
         click.echo(f"nfs-provisioner: {exc}", err=True)
         return 1
-    if output == "json":
-        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
-    elif found:
-        _show(found)
-    else:
-        click.echo("no orphans", err=True)
-    for export, error in sorted(unseen.items()):
-        click.echo(f"not looked at: export {export}: {error}; {error.advice}", err=True)
-    return 1 if unseen else 0
+    return listings.tell(found, unseen, output=output, show=_show, none="no orphans")
 
 
 async def _look(settings: Settings) -> tuple[list[Orphan], Mapping[str, ExportError]]:
@@ -67,8 +50,7 @@ async def _look(settings: Settings) -> tuple[list[Orphan], Mapping[str, ExportEr
     found: list[Orphan] = []
     async with surveyed(settings) as survey:
         # After the ledgers were read: a volume that is made or goes meanwhile is in neither, or in both.
-        volumes = [item async for item in everything(survey.cluster, "volumes") if isinstance(item, Volume)]
-        claims = [item async for item in everything(survey.cluster, "claims") if isinstance(item, Claim)]
+        volumes, claims = await everything(survey.cluster, Volume), await everything(survey.cluster, Claim)
         unseen = dict(survey.unseen)
         for export in survey.exports:
             try:

@@ -30,13 +30,7 @@ _PROGRESS_EVERY_S = 2.0
               help="Only this volume; also one of this cluster that was deleted by hand. Repeatable.")  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "yaml", "json"]), default="table", show_default=True,
               help="A table for people, or the volumes as kubectl apply takes them.")  # fmt: skip
-@options.taking(
-    options.name(),
-    options.exports(),
-    options.cluster(),
-    options.election(),
-    options.daemon(hidden=True),
-)
+@options.taking(options.as_run())
 def recover(
     *,
     dry_run: bool,

@@ -23,13 +23,7 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 )
 @click.option("--timeout", "timeout_s", type=options.Duration(), default="60s", show_default=True,
               help="How long to wait until the claim has it.")  # fmt: skip
-@options.taking(
-    options.name(),
-    options.exports(),
-    options.cluster(),
-    options.election(),
-    options.daemon(hidden=True),
-)
+@options.taking(options.as_run())
 def restore(
     *,
     archive: str,

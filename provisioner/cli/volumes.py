@@ -56,11 +56,7 @@ async def _list(kubeconfig: str | None, provisioner: str) -> list[Listed]:
     from provisioner.kube.pages import everything
 
     async with open_cluster(kubeconfig, provisioner=provisioner, identity=setting.identity()) as cluster:
-        return [
-            listed(item)
-            async for item in everything(cluster, "volumes")
-            if isinstance(item, Volume) and item.is_by(provisioner)
-        ]
+        return [listed(volume) for volume in await everything(cluster, Volume) if volume.is_by(provisioner)]
 
 
 def _show(chosen: Sequence[Listed]) -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import TypeVar
 
-from provisioner.ports import AnyItem, Cluster, Kind
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.ports import Cluster, Kind
+
+Item = TypeVar("Item", Claim, Volume, StorageClass)
+
+_KINDS: dict[type, Kind] = {Claim: "claims", Volume: "volumes", StorageClass: "classes"}
 
 
-async def everything(cluster: Cluster, kind: Kind) -> AsyncIterator[AnyItem]:
-    """All objects of a kind. Raises ClusterError, Expired when reading them takes longer than the server waits."""
+async def everything(cluster: Cluster, of: type[Item]) -> list[Item]:
+    """All objects of a type. Raises ClusterError, Expired when reading them takes longer than the server waits."""
+    found: list[Item] = []
     token = ""
     while True:
-        page = await cluster.list(kind, continue_token=token)
-        for item in page.items:
-            yield item
+        page = await cluster.list(_KINDS[of], continue_token=token)
+        found += [item for item in page.items if isinstance(item, of)]
         token = page.continue_token
         if not token:
-            return
+            return found
+
+
+async def classes_of(cluster: Cluster, provisioner: str) -> list[StorageClass]:
+    """The StorageClasses that name a provisioner, by name. Raises ClusterError."""
+    found = [each for each in await everything(cluster, StorageClass) if each.provisioner == provisioner]
+    return sorted(found, key=lambda each: each.name)
