@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -77,20 +76,6 @@ class Api:
                 return True
         except (OSError, ApiError):
             return False
-
-    def wait_gone(self, path: str, *, timeout_s: float = 30.0) -> None:
-        """Return once the object at `path` is not there. Raises TimeoutError when it still is."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                self.get(path)
-            except ApiError as exc:
-                if exc.status == 404:
-                    return
-                raise
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{path} is still there after {timeout_s:.0f} s")
-            time.sleep(0.1)
 
     def _call(
         self,

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from testbed import binaries
 from testbed.api import Api
+from testbed.lifecycle import Startable
 from testbed.processes import Server, free_port
 
 CONTROLLERS = (
@@ -51,7 +52,7 @@ class TokenUser:
         return f'{self.token},{self.name},{self.name},"{",".join(self.groups)}"\n'
 
 
-class ControlPlane:
+class ControlPlane(Startable):
     """The servers, started on entry and ended on exit, or by `start` and `stop`.
 
     `api` is the administrator's client, `kubeconfig` the file for everybody else's. `etcd`, `api_server`,
@@ -95,17 +96,6 @@ class ControlPlane:
             "--pvclaimbinder-sync-period=1s",
         )
         self.scheduler = self._controller("kube-scheduler") if scheduler else None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start what does not run, and return when all of it is ready. Raises ServerFailed with the log's tail."""

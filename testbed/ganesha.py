@@ -16,11 +16,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from testbed import packages
 from testbed.binaries import Progress, silent
-from testbed.processes import Server, ServerFailed, free_port
+from testbed.lifecycle import NfsServer
+from testbed.processes import Server, ServerFailed
 
 NFS_PROGRAM, MOUNT_PROGRAM = 100_003, 100_005
 PACKAGES = ("nfs-ganesha", "nfs-ganesha-vfs", "nfs-ganesha-mem", "rpcbind")
@@ -49,7 +50,7 @@ class Export:
     """Whether clients must come from a port below 1024, as with `secure` in exports(5)."""
 
 
-class Ganesha:
+class Ganesha(NfsServer):
     """The server, ready on entry and ended on exit, or by `start` and `stop`.
 
     `port` (NFS) and `mount_port` (MOUNT, of v3) are on 127.0.0.1 and stay the same for life. What clients did to a VFS
@@ -60,27 +61,14 @@ class Ganesha:
         self, exports: Sequence[Export], *, versions: Sequence[Literal[3, 4]] = (4,), directory: Path | None = None
     ) -> None:
         """A `directory` that is given holds configuration, log and recovery records afterwards; else they are wiped."""
+        super().__init__("Ganesha")
         self._wiped = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ganesha-"))
         self.directory.mkdir(parents=True, exist_ok=True)
         self.exports = tuple(exports)
         self.versions = tuple(versions)
-        self.port = free_port()
-        self.mount_port = free_port()
         self.log = self.directory / "ganesha.log"
         self._rpcbind = self._new_rpcbind() if 3 in versions else None
-        self._server: Server | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start and return when every version answers.
@@ -109,23 +97,6 @@ class Ganesha:
         if self._wiped:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    @property
-    def pid(self) -> int | None:
-        """The process id, or None while it does not run."""
-        return None if self._server is None else self._server.pid
-
-    def kill(self) -> None:
-        """End it as a crash would; `start` brings it back on the same ports."""
-        self._running().kill()
-
-    def pause(self) -> None:
-        """Freeze it: connections are accepted, and nothing is answered until `resume`."""
-        self._running().pause()
-
-    def resume(self) -> None:
-        """Let it go on; it carries out what it was asked while paused, as a slow server would."""
-        self._running().resume()
-
     def restart(self) -> None:
         """Stop it in an orderly way and start it again."""
         self._running().restart()
@@ -135,11 +106,6 @@ class Ganesha:
         if 3 in self.versions and not null_call(self.mount_port, program=MOUNT_PROGRAM, version=3):
             return False
         return all(null_call(self.port, program=NFS_PROGRAM, version=version) for version in self.versions)
-
-    def _running(self) -> Server:
-        if self._server is None:
-            raise ServerFailed("Ganesha was never started")
-        return self._server
 
     def _refuse_unservable_exports(self) -> None:
         for export in self.exports:

@@ -17,12 +17,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from testbed import packages, vm_image
 from testbed.binaries import Progress, silent
 from testbed.ganesha import MOUNT_PROGRAM, NFS_PROGRAM, null_call
-from testbed.processes import Server, ServerFailed, free_port, tail
+from testbed.lifecycle import NfsServer
+from testbed.processes import Server, ServerFailed, tail
 
 PACKAGES = ("qemu-system-x86",)
 QEMU = "qemu-system-x86_64"
@@ -83,7 +83,7 @@ class Ran:
     status: int
 
 
-class KernelServer:
+class KernelServer(NfsServer):
     """The kernel's NFS server with an XFS of 2 GiB at /srv, ready on entry and ended on exit, or by `start` and `stop`.
 
     `port` (NFS) and `mount_port` (MOUNT, of v3) are on 127.0.0.1 and stay the same for life, and so does what is on the
@@ -95,25 +95,12 @@ class KernelServer:
 
         A `directory` that is given holds the disk and the console's log afterwards; else they are wiped.
         """
+        super().__init__("the kernel's NFS server")
         self._wiped = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="kernel-server-"))
         self.directory.mkdir(parents=True, exist_ok=True)
         self.exports = dict(exports)
-        self.port = free_port()
-        self.mount_port = free_port()
         self.log = self.directory / "console.log"
-        self._server: Server | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Boot and return when every version answers. Raises VmMissing, and ServerFailed when it does not come up."""
@@ -129,23 +116,6 @@ class KernelServer:
         if self._wiped:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    @property
-    def pid(self) -> int | None:
-        """The process id of the machine, or None while it does not run."""
-        return None if self._server is None else self._server.pid
-
-    def kill(self) -> None:
-        """Turn the power off; `start` boots it again with the same ports and disk."""
-        self._running().kill()
-
-    def pause(self) -> None:
-        """Freeze it: connections are accepted, and nothing is answered until `resume`."""
-        self._running().pause()
-
-    def resume(self) -> None:
-        """Let it go on; it carries out what it was asked while paused, as a slow server would."""
-        self._running().resume()
-
     def restart(self) -> None:
         """Turn the power off and on, and wait until it serves again."""
         self._running().restart(READY_S)
@@ -155,11 +125,6 @@ class KernelServer:
         return null_call(self.mount_port, program=MOUNT_PROGRAM, version=3) and all(
             null_call(self.port, program=NFS_PROGRAM, version=version) for version in (3, 4)
         )
-
-    def _running(self) -> Server:
-        if self._server is None:
-            raise ServerFailed("the kernel's NFS server was never started")
-        return self._server
 
     def _new_server(self) -> Server:
         disk = self.directory / "disk.img"

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from provisioner.core.locations import Path, location
+from provisioner.core.locations import Location, Path, location
 from provisioner.nfs.direct.attempt import Attempt
 from provisioner.nfs.direct.client import Place
 from provisioner.nfs.direct.client3 import Client3
@@ -29,6 +29,7 @@ from provisioner.nfs.protocol.xdr import Cursor
 from provisioner.ports import Access, PathMissing, Tree
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
+from testbed.lifecycle import NfsServer
 from tests.contract.sites import Factory, Seen, Site
 
 ROOT = Identity()
@@ -134,6 +135,30 @@ def _server(request: pytest.FixtureRequest) -> tuple[Ganesha, pathlib.Path]:
     return stash[_SERVER]
 
 
+@contextlib.asynccontextmanager
+async def reached(
+    server: NfsServer, where: Location, version: str, *, local: pathlib.Path | None
+) -> AsyncIterator[NfsSite]:
+    """A directory of a server by our client; one without a `local` way to it is made first, over NFS."""
+    tree = DirectTree(
+        where,
+        Servers(ROOT, timeout_s=TIMEOUT_S),
+        version=version,
+        port=server.port,
+        mount_port=server.mount_port,
+    )
+    tenant = Tenant(server.port, server.mount_port)
+    try:
+        if local is None:
+            await tenant.open(where.components[:-1])
+            await tenant.make_directory(where.components[-1:])
+        await tenant.open(where.components)
+        yield NfsSite(tree, tenant, local)
+    finally:
+        tenant.close()
+        await tree.close()
+
+
 def _direct(version: str) -> Factory:
     @contextlib.asynccontextmanager
     async def direct(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
@@ -141,20 +166,8 @@ def _direct(version: str) -> Factory:
         name = secrets.token_hex(6)
         (directory / name).mkdir()
         where = location("127.0.0.1", f"/contract/{name}")
-        tree = DirectTree(
-            where,
-            Servers(ROOT, timeout_s=TIMEOUT_S),
-            version=version,
-            port=server.port,
-            mount_port=server.mount_port,
-        )
-        tenant = Tenant(server.port, server.mount_port)
-        try:
-            await tenant.open(where.components)
-            yield NfsSite(tree, tenant, directory / name)
-        finally:
-            tenant.close()
-            await tree.close()
+        async with reached(server, where, version, local=directory / name) as site:
+            yield site
 
     direct.__name__ = f"direct-{version}"
     return direct

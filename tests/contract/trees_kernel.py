@@ -12,12 +12,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
 from testbed import vm
 from testbed.vm import KernelServer
 from tests.contract.sites import Factory, Site
-from tests.contract.trees_direct import ROOT, TIMEOUT_S, NfsSite, Tenant
+from tests.contract.trees_direct import reached
 
 EXPORT = "/srv"
 OPTIONS = "rw,async,no_root_squash,insecure"
@@ -44,24 +42,9 @@ def _kernel(version: str) -> Factory:
     @contextlib.asynccontextmanager
     async def kernel(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
         server = _server(request)
-        name = secrets.token_hex(6)
-        where = location("127.0.0.1", f"{EXPORT}/{name}")
-        tree = DirectTree(
-            where,
-            Servers(ROOT, timeout_s=TIMEOUT_S),
-            version=version,
-            port=server.port,
-            mount_port=server.mount_port,
-        )
-        tenant = Tenant(server.port, server.mount_port)
-        try:
-            await tenant.open(where.components[:-1])
-            await tenant.make_directory((name,))
-            await tenant.open(where.components)
-            yield NfsSite(tree, tenant, None)
-        finally:
-            tenant.close()
-            await tree.close()
+        where = location("127.0.0.1", f"{EXPORT}/{secrets.token_hex(6)}")
+        async with reached(server, where, version, local=None) as site:
+            yield site
 
     kernel.__name__ = f"kernel-{version}"
     return kernel
