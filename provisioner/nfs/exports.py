@@ -21,20 +21,28 @@ _NFS_PORT = 2049
 
 @dataclass(slots=True)
 class _Direct:
-    """An export that we speak to, how, and whether a class said so: what only a volume says may be forged or old."""
+    """An export that we speak to, in which ways, and whether classes said so: what only a volume says may be forged."""
 
     export: Export
     tree: DirectTree
-    options: MountOptions
+    ways: list[MountOptions]
     by_class: bool
 
-    def hear(self, options: MountOptions, *, by_class: bool) -> None:
-        """Somebody else names the export with other options: they count while the known ones have never worked."""
-        better = by_class and (not self.by_class or not self.export.id)
-        if better and options != self.options:
-            self.tree.readdress(version=options.version, mount_port=options.mount_port)
-            self.options = options
-        self.by_class = self.by_class or by_class
+    def hear(self, options: MountOptions) -> None:
+        """A class names the export with these options: they end a volume's, and count until some have worked.
+
+        Another class that still asks for what the server does not have must not take the way from one that is right.
+        """
+        if not self.by_class:
+            ways = [options]
+        elif not self.export.id and options not in self.ways:
+            ways = [options, *self.ways]
+        else:
+            return
+        self.by_class = True
+        if ways != self.ways:
+            self.ways = ways
+            self.tree.reach_by(ways)
 
 
 class ServedExports:
@@ -77,8 +85,9 @@ class ServedExports:
                 export, tree = self._reach(location, options)
             except InvalidSettings as exc:
                 raise ExportError(Cause.VERSION, hint=str(exc)) from exc
-            known = self._direct[key] = _Direct(export, tree, options, by_class)
-        known.hear(options, by_class=by_class)
+            known = self._direct[key] = _Direct(export, tree, [options], by_class)
+        if by_class:
+            known.hear(options)
         return known.export
 
     def of(self, volume: Volume) -> tuple[Export, Path] | None:

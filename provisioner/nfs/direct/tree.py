@@ -13,11 +13,12 @@ import contextlib
 import functools
 import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from provisioner.core.locations import Location, Path
+from provisioner.core.mount_options import MountOptions
 from provisioner.core.paths import COMPONENT_LIMIT_BYTES
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt, Sent
@@ -69,6 +70,7 @@ class DirectTree:
         self._location = location
         self._servers = servers
         self._address = Address(location.server, version, port, mount_port)
+        self._ways = [self._address]
         self._server = servers.acquire(self._address)
         self._timeout_s = servers.timeout_s
         self._observe = observe
@@ -78,9 +80,15 @@ class DirectTree:
         self._unsettled: dict[Path, list[Sent]] = {}
         self._closed = False
 
-    def readdress(self, *, version: str | None, mount_port: int | None) -> None:
-        """From now on speak to the same service in this version, and find its mount service there."""
-        address = replace(self._address, version=version, mount_port=mount_port)
+    def reach_by(self, ways: Sequence[MountOptions]) -> None:
+        """From now on speak to the same service in the first of these ways, and until one has worked in each in turn.
+
+        Ways differ in version and in where the mount service is. The classes that name an export may disagree in them.
+        """
+        self._ways = [replace(self._address, version=way.version, mount_port=way.mount_port) for way in ways]
+        self._move_to(self._ways[0])
+
+    def _move_to(self, address: Address) -> None:
         server = self._servers.acquire(address)
         self._servers.release(self._address)
         self._address, self._server, self._root = address, server, None
@@ -99,7 +107,14 @@ class DirectTree:
             self._root = client, root
             return _id(root)
 
-        return await self._limited("root_id", look_up)
+        tried = self._address
+        try:
+            return await self._limited("root_id", look_up)
+        except (ExportError, asyncio.CancelledError):  # who waits for a silent server may give up before we do
+            if tried is self._address and not (self._pinned or self._closed):
+                self._ways = [*self._ways[1:], tried]
+                self._move_to(self._ways[0])
+            raise
 
     def pin(self, root_id: str) -> None:
         """See `Tree`. It costs no call: an operation goes by the root's file handle, and that is what is compared."""

@@ -1,0 +1,75 @@
+"""Classes that name one export and disagree on the way to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from provisioner.core.locations import Location, location
+from provisioner.core.mount_options import MountOptions
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.export import LedgeredExport
+from provisioner.nfs.exports import ServedExports
+from provisioner.ports import Cause, Export, ExportError
+from testbed import ganesha
+from testbed.ganesha import Export as Exported
+from testbed.ganesha import Ganesha
+
+pytestmark = pytest.mark.timeout(60)
+
+WHERE = location("127.0.0.1", "/ways")
+
+
+@pytest.fixture
+def modern(tmp_path: Path) -> Iterator[Ganesha]:
+    """A server that has NFS 4 and not 3; skipped where none can run."""
+    reason = ganesha.missing(versions=(4,)) or ganesha.vfs_problem(tmp_path)
+    if reason:
+        pytest.skip(f"this machine cannot run an NFS server: {reason}")
+    exported = tmp_path / "ways"
+    exported.mkdir()
+    with Ganesha([Exported(exported, "/ways")], versions=(4,)) as running:
+        yield running
+
+
+@pytest.fixture
+def served(servers: Servers) -> ServedExports:
+    """All exports, none mounted."""
+
+    def reach(where: Location, options: MountOptions) -> tuple[Export, DirectTree]:
+        tree = DirectTree(where, servers, version=options.version, port=options.port, mount_port=options.mount_port)
+        return LedgeredExport(where, tree), tree
+
+    return ServedExports({}, None, reach)
+
+
+@pytest.mark.parametrize("order", [("3", "4.1"), ("4.1", "3"), ("3", "4.1", "3"), ("3", "4.1", "3", "4.1", "3")])
+async def test_one_class_is_right(served: ServedExports, modern: Ganesha, order: tuple[str, ...]) -> None:
+    """An export opens by the class that is right, however often and in which order wrong ones name it as well."""
+    for version in order:
+        export = served.at(WHERE, MountOptions(version=version, port=modern.port))
+    for _ in range(2):
+        served.at(WHERE, MountOptions(version="3", port=modern.port))
+        with suppress(ExportError):
+            await export.open(create=True)
+    assert export.id
+    assert await export.probe()
+
+
+async def test_no_class_is_right(served: ServedExports, modern: Ganesha) -> None:
+    """Where every class is wrong, the export says so again at each attempt, and a class that is right ends it."""
+    for mount_port in (20048, 20049):
+        export = served.at(WHERE, MountOptions(version="3", port=modern.port, mount_port=mount_port))
+    for _ in range(3):
+        with pytest.raises(ExportError) as raised:
+            await export.open(create=True)
+        assert raised.value.cause is Cause.VERSION
+    served.at(WHERE, MountOptions(version="4.2", port=modern.port))
+    await export.open(create=True)
+    assert export.id
+    served.at(WHERE, MountOptions(version="3", port=modern.port))
+    assert await export.probe()
