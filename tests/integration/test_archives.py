@@ -55,6 +55,7 @@ def test_retention(daemon: Daemons, storage: Storage, export_directory: Path) ->
     storage.eventually(lambda: name not in names(export_directory), "the archive has gone", timeout_s=60)
     assert (datetime.now(UTC) - since).total_seconds() >= 3
     storage.eventually(lambda: not list((export_directory / ".provisioner/trash").iterdir()), "the trash is purged")
+    storage.eventually(lambda: name not in records(export_directory), "its record has ended")
     assert names(export_directory) == kept == set(records(export_directory))
     (said,) = started.logged("archive_expired")
     assert said["claim"] == f"{storage.namespace}/data"

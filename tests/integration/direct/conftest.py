@@ -39,6 +39,10 @@ class DirectStorage(Storage):
         """Wait until nothing is left in an export's trash."""
         self.eventually(lambda: not disk(export.root).trash, "the trash is purged", timeout_s=30)
 
+    def unrecorded(self, export: DirectExport, name: str) -> None:
+        """Wait until a volume's record has ended, which is after the volume itself has gone."""
+        self.eventually(lambda: name not in disk(export.root).records, f"the record of {name} has ended")
+
     def failure(self, name: str, *words: str, timeout_s: float = 10.0) -> str:
         """Wait for a claim's ProvisioningFailed event that has these words, and return its message."""
 
