@@ -1,0 +1,221 @@
+"""The documentation names what the product has, all of it, and nothing else. (`mkdocs --strict` follows its links.)"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from provisioner.cli import cli
+from provisioner.core import names
+from provisioner.core.checks import permissions
+from provisioner.core.parameters import ALIASES, KNOWN, parse
+from provisioner.ports import Cause
+from provisioner.telemetry.metrics import Metrics
+from tests.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
+
+CHART = ROOT / "charts" / "nfs-provisioner"
+SUFFIXES = {"counter": "_total", "info": "_info"}
+
+
+def options(command: click.Command) -> set[str]:
+    """The flags of a command, in each of their spellings; `-h` and what is hidden apart."""
+    shown = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    return {flag for each in shown for flag in (*each.opts, *each.secondary_opts)}
+
+
+# ------------------------------------------------------------------------------------------- commands
+
+
+def test_every_flag_is_explained() -> None:
+    """The reference has each flag and each environment variable of each command, and no others."""
+    page = section("reference/commands.md")
+    known = {flag for command in cli.commands.values() for flag in options(command)} | {"--version", "--help"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) == {flag for flag in known if flag.startswith("--")}
+    for command in cli.commands.values():
+        for each in command.params:
+            variables = [each.envvar] if isinstance(each.envvar, str) else []
+            assert all(f"`{variable}`" in page for variable in variables), each.name
+
+
+def test_every_default_is_the_flag_s() -> None:
+    """What the reference says of a flag's default is what it is."""
+    rows = {
+        cells[1].strip("` ").split(" ")[0].split("`")[0]: cells[3].strip(" `")
+        for cells in (row.split("|") for row in section("reference/commands.md", "## run").splitlines())
+        if len(cells) > 4
+    }
+    flags = [each for each in cli.commands["run"].params if isinstance(each, click.Option) and not each.is_flag]
+    scalars = [each for each in flags if isinstance(each.default, str | int)]
+    assert len(scalars) > 8
+    for each in scalars:
+        flag = each.opts[0]
+        row = next(name for name in rows if name == flag or flag.removesuffix("gid") == name.removesuffix("uid"))
+        assert rows[row] == str(each.default), flag
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Each call of ours that a page prints in a block of its own, and where."""
+    for page in PAGES:
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            match = re.match(
+                r"^ {4,}.*\bnfs-provisioner ((?:run|check|volumes|archives|restore|orphans|recover)\b.*)", line
+            )
+            if match and "|" not in line:
+                printed = match.group(1).split("#")[0].replace("[", " ").replace("]", " ")
+                yield f"{page.relative_to(DOCS)}:{number}", shlex.split(printed.split(">")[0])
+
+
+@pytest.mark.parametrize(("words"), [words for _, words in commands()], ids=[where for where, _ in commands()])
+def test_every_command_that_is_printed_is_one(words: list[str]) -> None:
+    """It names a command of ours, and flags that this command has."""
+    command, *rest = words
+    used = {word.split("=")[0] for word in rest if word.startswith("-")}
+    assert used <= options(cli.commands[command])
+
+
+# ------------------------------------------------------------------------------------------- classes
+
+
+def test_every_parameter_is_explained() -> None:
+    """Each parameter and each alias is in the table of the reference."""
+    assert {*KNOWN, *ALIASES} <= set(re.findall(r"`(\w+)`", section("reference/parameters.md").split("\n## ")[0]))
+
+
+def examples() -> list[Block]:
+    """The parameters of classes that the reference gives as examples."""
+    return [each for each in blocks("yaml") if each.page == "reference/parameters.md" and "kind:" not in each.text]
+
+
+def test_every_parameter_has_an_example() -> None:
+    """Each has one, in a block of its own or with those that belong to it."""
+    assert {name for each in examples() for name in yaml.safe_load(each.text)} - {"mountOptions"} == set(KNOWN)
+
+
+@pytest.mark.parametrize("example", examples(), ids=str)
+def test_an_example_can_be_used(example: Block) -> None:
+    """The daemon takes the parameters of every example."""
+    parse({name: text for name, text in yaml.safe_load(example.text).items() if name != "mountOptions"})
+
+
+def test_every_key_on_an_object_is_explained() -> None:
+    """Each annotation and the finalizer that we set or read by a name of our own is in the reference."""
+    page = section("reference/objects.md", "## Annotations and finalizers")
+    assert all(f"`{key}`" in page for key in (*names.MARKS, names.RESTORE, names.PROVISIONED_BY))
+    assert names.FINALIZER in page
+
+
+# ------------------------------------------------------------------------------------------- what it says
+
+
+def test_every_event_is_explained() -> None:
+    """The reference has each reason of an event that we write, and no other."""
+    reasons = {
+        names.PROVISIONING, names.PROVISIONING_SUCCEEDED, names.PROVISIONING_FAILED, names.PROVISIONING_CLEANUP_FAILED,
+        names.VOLUME_FAILED_DELETE, names.RESIZING, names.VOLUME_RESIZE_SUCCESSFUL, names.VOLUME_RESIZE_FAILED,
+    }  # fmt: skip
+    assert tabled(section("reference/objects.md", "## Events")) == reasons
+
+
+def test_every_log_line_is_explained() -> None:
+    """The reference has each event that is logged from level info up, and no other."""
+    logged = {
+        call.args[0].value
+        for path in (ROOT / "provisioner").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("info", "warning", "error", "exception")
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "log"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert tabled(section("reference/objects.md", "## Log")) == logged
+
+
+def test_every_trouble_with_an_export_is_explained() -> None:
+    """Each cause that an event can give for an export's failure has a row with what to do."""
+    page = section("troubleshooting.md", "## What is wrong with an export")
+    assert tabled(page) == {cause.value for cause in Cause}
+
+
+def test_every_metric_is_explained() -> None:
+    """The reference has each metric of ours, and no other; so has every query that a page prints."""
+    exported = {each.name + SUFFIXES.get(each.type, "") for each in Metrics().registry.collect()}
+    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "app.py").read_text())
+    ours = {name for name in exported if name.startswith(("nfs_provisioner_", "controller_"))}
+    ours |= {f"nfs_provisioner_{name}" for name in sampled}
+    assert tabled(section("reference/metrics.md")) == ours
+    used = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for page in PAGES
+        for name in re.findall(r"\b(?:nfs_provisioner|controller)_[a-z_]+[a-z]\b", page.read_text())
+    }
+    assert used == ours
+
+
+def test_every_alert_has_a_runbook() -> None:
+    """Each says what it means, where to look and what to do, and is in the list at the top."""
+    template = (CHART / "templates" / "prometheusrule.yaml").read_text()
+    alerts = re.findall(r"- alert: (\w+)", template)
+    assert len(alerts) >= 7
+    for alert in alerts:
+        runbook = section("operations/alerts.md", f"## {alert}")
+        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Look", "Do"]
+        assert f"| [{alert}](#{alert.lower()}) |" in section("operations/alerts.md")
+
+
+# ------------------------------------------------------------------------------------------- the chart
+
+
+def test_every_value_is_explained() -> None:
+    """Each key of the chart's values.yaml has its row, or is part of one that has."""
+    explained = tabled(section("reference/values.md"))
+
+    def leaves(node: Any, path: str) -> Iterator[str]:
+        if path in explained or not isinstance(node, dict) or not node:
+            yield path
+        else:
+            for key, child in node.items():
+                yield from leaves(child, f"{path}.{key}" if path else key)
+
+    assert set(leaves(yaml.safe_load((CHART / "values.yaml").read_text()), "")) <= explained
+
+
+def test_every_right_is_explained() -> None:
+    """The table of rights has each resource with just the verbs that the daemon asks for."""
+    wanted: dict[str, set[str]] = {}
+    for each in permissions(lease=("nfs", "nfs")):
+        wanted.setdefault(each.target, set()).add(each.verb)
+    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("understand/security.md"), re.MULTILINE)
+    assert {resource: set(verbs.split(", ")) for resource, verbs in rows} == wanted
+
+
+# ------------------------------------------------------------------------------------------- links from outside
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "charts/nfs-provisioner/README.md"])
+def test_links_lead_somewhere(path: str) -> None:
+    """Each link to a file of ours leads to one, and to a heading that is there."""
+    page = ROOT / path
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name) if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text()), target
+
+
+def test_what_the_chart_links_to_is_there() -> None:
+    """The pages that values, schema and notes of the chart name exist."""
+    texts = [path.read_text() for path in CHART.rglob("*") if path.is_file() and path.suffix != ".md"]
+    named = {name for text in texts for name in re.findall(r"\bdocs/[\w/-]+\.md", text)}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
