@@ -5,11 +5,18 @@ FROM debian:trixie-slim AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3-pip python3-venv \
  && python3 -m venv --without-pip /opt/nfs-provisioner
-COPY requirements.txt dist/image /wheels/
+COPY requirements.txt /wheels/
+COPY dist/image/packages /wheels/packages
 RUN pip --python /opt/nfs-provisioner/bin/python install --no-index --find-links /wheels/packages --no-compile \
-      --require-hashes -r /wheels/requirements.txt \
- && pip --python /opt/nfs-provisioner/bin/python install --no-index --no-deps --no-compile /wheels/*.whl
-# Bytecode of what is imported and of nothing else: the root is read-only, and the Kubernetes client has 1,400 modules.
+      --require-hashes -r /wheels/requirements.txt
+# Of the Kubernetes client we use configuration and session (provisioner/kube/library.py): neither its synchronous half
+# nor the classes of every resource, which are 70 MB of source and are looked up by name when somebody asks for one.
+RUN cd /opt/nfs-provisioner/lib/python3*/site-packages/kubernetes \
+ && rm -r client aio/client/api \
+ && find aio/client/models -type f ! -name __init__.py -delete
+COPY dist/image/*.whl /wheels/
+RUN pip --python /opt/nfs-provisioner/bin/python install --no-index --no-deps --no-compile /wheels/*.whl
+# Bytecode of what is imported and of nothing else, for the root is read-only.
 RUN cd / && /opt/nfs-provisioner/bin/python -c "import provisioner.app, provisioner.inspection, provisioner.survey" \
  && for command in run check volumes; do /opt/nfs-provisioner/bin/nfs-provisioner $command --help >/dev/null; done
 

@@ -17,7 +17,7 @@ PARALLEL ?= 2
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test unit e2e image manifests check format bench lock clean
+.PHONY: help setup testbed demo test unit e2e image manifests pictures check docs format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -53,21 +53,29 @@ test: testbed ## every test: unit, simulation, contract and integration; PARALLE
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
 	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)
 
-image: $(STAMP) ## build the image, and that of an NFS server for tests; takes docker
-	@docker/build.sh $(BIN)/python
-	@docker build --quiet --tag nfs-server:dev docker/nfs-server
+image: $(STAMP) ## build the image, and that of an NFS server for tests; root gets a docker of its own where none runs
+	@$(BIN)/python -m testbed.docker bash -ec 'docker/build.sh $(BIN)/python; \
+	  echo "building nfs-server:dev"; docker build --quiet --tag nfs-server:dev docker/nfs-server'
 
-e2e: image ## the tests of the built image
-	@$(BIN)/pytest tests/e2e $(PYTEST_FLAGS)
+e2e: testbed ## the image and the chart as they are deployed; skipped, with the reason, where there can be no docker
+	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
+	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e $(PYTEST_FLAGS)'
 
 manifests: testbed ## write deploy/base from the chart
 	@$(BIN)/python -m testbed.helm_manifests
 
-check: $(STAMP) ## lint, format, types and the direction of imports
+pictures: testbed ## write docs/pictures from what really runs, a quarter of an hour; takes root
+	@$(BIN)/python -m pictures
+
+check: $(STAMP) ## lint, format, types, the direction of imports, and the documentation
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(MAKE) docs
+
+docs: $(STAMP) ## build the documentation into build/site; a link that leads nowhere fails it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(STAMP) ## format, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ if docker image inspect $image >/dev/null 2>&1; then
   echo "$image is here already"
   exit
 fi
+echo "making $image of the packages of $mirror: about a minute"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 debootstrap --variant=minbase trixie "$work/root" "$mirror" >"$work/log" 2>&1 || {

@@ -11,15 +11,24 @@ machine=$(uname -m)
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+echo "building the wheels of $image"
 rm -rf dist/image
 mkdir -p dist/image/packages
 # From a copy: setuptools would leave its build directory here, and take from it what is gone by now.
 cp -r provisioner testbed pyproject.toml README.md LICENSE "$work"
+# The same code makes the same wheel, whenever it is built: Docker then finds that nothing has changed.
+SOURCE_DATE_EPOCH=$(date --date=2000-01-01T00:00Z +%s)
+export SOURCE_DATE_EPOCH
 "$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist/image "$work"
 "$python" -m pip download --quiet --dest dist/image/packages --require-hashes -r requirements.txt --only-binary :all: \
   --implementation cp --python-version $series --abi "cp$(echo $series | tr -d .)" --abi abi3 --abi none \
   --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine"
-docker image inspect debian:trixie-slim >/dev/null 2>&1 || docker pull --quiet debian:trixie-slim || docker/base-image.sh
+base=debian:trixie-slim
+if ! docker image inspect $base >/dev/null 2>&1; then
+  echo "pulling $base"
+  timeout 120 docker pull --quiet $base || docker/base-image.sh
+fi
+echo "building $image"
 docker build --quiet --tag "$image" \
   --build-arg "VERSION=$("$python" -c 'import provisioner; print(provisioner.__version__)')" \
   --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" .

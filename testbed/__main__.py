@@ -16,7 +16,7 @@ from testbed.fuse import install_bindfs
 from testbed.ganesha import GaneshaMissing, install_ganesha
 from testbed.packages import NotInstalled
 from testbed.processes import ServerFailed
-from testbed.prometheus import install_promtool
+from testbed.prometheus import install_prometheus
 from testbed.vm import VmMissing, install_vm
 from testbed.wrong_clock import install_libfaketime
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             install_ganesha(_to_terminal())
             _install_vm()
             install_libfaketime(_to_terminal())
-            install_promtool(_to_terminal())
+            install_prometheus(_to_terminal())
         else:
             _up(options.directory, scheduler=options.scheduler)
     except (BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed) as exc:
@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--scheduler", action="store_true", help="run kube-scheduler too")
     commands.add_parser("build", help="build the control plane's binaries, whose directory it prints, and Helm")
     commands.add_parser(
-        "install", help="install NFS-Ganesha, bindfs, libfaketime, promtool and a virtual machine unless they are there"
+        "install",
+        help="install NFS-Ganesha, bindfs, libfaketime, Prometheus and a virtual machine unless they are there",
     )
     parser.set_defaults(command="up", directory=None, scheduler=False)
     return parser

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testbed.processes import tail
@@ -28,6 +28,9 @@ PACKAGES = {
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
 }
 """Each binary and the Go package that it is built from."""
+
+NODE_PACKAGES = {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kubelet", "kube-proxy", "kubectl")}
+"""What a real node runs, and the way into its pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,9 @@ CONTROL_PLANE = Source(
     named_by="KUBEBUILDER_ASSETS",
 )
 
+NODE = replace(CONTROL_PLANE, name="node", packages=NODE_PACKAGES, takes="some minutes", named_by=None)
+"""Of the same module and release, and built only by those who want real nodes."""
+
 Progress = Callable[[str], None]
 """Takes one line for people at a time; one that is equal to the last up to its colon carries on from it."""
 
@@ -120,7 +126,7 @@ def locate(
         return found
     directory = _cached(source)
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory / ".lock", progress):
+    with locked(directory / ".lock", progress):
         missing = [name for name in names if not os.access(directory / name, os.X_OK)]
         if missing:
             go = _go(source.pinned(r"\ngo ([\d.]+)"), progress)
@@ -138,7 +144,8 @@ def _cached(source: Source) -> Path:
 
 
 @contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
+def locked(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold a lock file, after waiting for the process that holds it."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

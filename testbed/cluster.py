@@ -1,6 +1,7 @@
 """A Kubernetes control plane on loopback: etcd, kube-apiserver, the storage controllers and, if wanted, the scheduler.
 
-There are no nodes: claims are bound and volumes released as in any cluster, and pods stay Pending.
+By itself it has no nodes: claims are bound and volumes released as in any cluster, and pods stay Pending. Nodes can
+join one that was told of them (RealNodes).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 import ssl
 import tempfile
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +53,44 @@ class TokenUser:
         return f'{self.token},{self.name},{self.name},"{",".join(self.groups)}"\n'
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealNodes:
+    """Nodes that are to join: then pods have service accounts, and a kubelet may do what the Node authorizer lets it.
+
+    Each kubelet listens on our loopback, on a port of its own, where the API server alone finds it by its node's name.
+    """
+
+    names: tuple[str, ...]
+    host: str
+    """Our loopback's address as the nodes and their pods see it."""
+
+    def api_server_flags(self) -> tuple[str, ...]:
+        """What the API server takes from them, and from the pods behind the service `kubernetes`."""
+        return (
+            f"--advertise-address={self.host}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged",
+            "--kubelet-preferred-address-types=Hostname",
+        )
+
+    def finding_them(self, hosts: Path) -> tuple[str | Path, ...]:
+        """The beginning of a command that knows their names: with an /etc/hosts of its own, written to `hosts`."""
+        hosts.write_text(f"127.0.0.1 localhost {' '.join(self.names)}\n")
+        return ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts)
+
+
+WITHOUT_NODES = (
+    "--advertise-address=127.0.0.1",
+    # No endpoints of the `kubernetes` service: it may not be on loopback, and nothing of ours uses it.
+    "--endpoint-reconciler-type=none",
+    "--authorization-mode=RBAC",
+    # It would hold back every pod of a namespace until a controller has made its service account.
+    "--disable-admission-plugins=ServiceAccount",
+)
+"""The API server's flags where no pod ever runs."""
+
+
 class ControlPlane(Startable):
     """The servers, started on entry and ended on exit, or by `start` and `stop`.
 
@@ -67,6 +106,8 @@ class ControlPlane(Startable):
         scheduler: bool = False,
         controllers: Sequence[str] = CONTROLLERS,
         api_server_flags: Sequence[str] = (),
+        controller_manager_flags: Sequence[str] = (),
+        nodes: RealNodes | None = None,
         progress: binaries.Progress = binaries.silent,
     ) -> None:
         """A `directory` that is given is kept, and its data found again; without one all is wiped at the end.
@@ -88,12 +129,14 @@ class ControlPlane(Startable):
         names = [name for name in binaries.PACKAGES if scheduler or name != "kube-scheduler"]
         self._binaries = binaries.locate(names, progress=progress)
         self.etcd = self._etcd()
-        self.api_server = self._api_server(api_server_flags)
+        self.api_server = self._api_server(api_server_flags, nodes)
         self.controller_manager = self._controller(
             "kube-controller-manager",
             f"--controllers={','.join(controllers)}",
             f"--service-account-private-key-file={self.directory / 'service-account.key'}",
+            f"--root-ca-file={self.ca_file}",
             "--pvclaimbinder-sync-period=1s",
+            *controller_manager_flags,
         )
         self.scheduler = self._controller("kube-scheduler") if scheduler else None
 
@@ -123,22 +166,14 @@ class ControlPlane(Startable):
     def kubeconfig_for(self, user: TokenUser) -> Path:
         """The path of a kubeconfig for `user`, readable by its owner alone."""
         path = self.directory / f"{user.name.replace(':', '-').replace('/', '-')}.kubeconfig"
-        cluster = {"server": self.url, "certificate-authority": str(self.ca_file)}
-        context = {"cluster": "testbed", "user": user.name}
-        _write_private(
-            path,
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "clusters": [{"name": "testbed", "cluster": cluster}],
-                    "users": [{"name": user.name, "user": {"token": user.token}}],
-                    "contexts": [{"name": "testbed", "context": context}],
-                    "current-context": "testbed",
-                }
-            ),
-        )
+        _write_private(path, _kubeconfig(user, {"server": self.url, "certificate-authority": str(self.ca_file)}))
         return path
+
+    def kubeconfig_elsewhere(self, user: TokenUser, host: str) -> str:
+        """A kubeconfig for `user` on a machine that knows our loopback as `host`; only after the API server's start."""
+        authority = base64.b64encode(self.ca_file.read_bytes()).decode()
+        server = f"https://{host}:{self._port}"
+        return _kubeconfig(user, {"server": server, "certificate-authority-data": authority})
 
     def compact(self) -> int:
         """Forget all history in etcd up to now, as its operator or the API server's own timer would; the revision.
@@ -188,27 +223,23 @@ class ControlPlane(Startable):
             ready=lambda: _answers(f"{self._etcd_url}/health"),
         )
 
-    def _api_server(self, flags: Sequence[str]) -> Server:
+    def _api_server(self, flags: Sequence[str], nodes: RealNodes | None) -> Server:
         key = self.directory / "service-account.key"
         return self._server(
             "kube-apiserver",
             f"--etcd-servers={self._etcd_url}",
             f"--secure-port={self._port}",
             "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            # No endpoints of the `kubernetes` service: it may not be on loopback, and nothing of ours uses it.
-            "--endpoint-reconciler-type=none",
             f"--cert-dir={self._certificates}",
             f"--token-auth-file={self.directory / 'tokens.csv'}",
-            "--authorization-mode=RBAC",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
             "--service-account-issuer=https://localhost",
             "--service-cluster-ip-range=10.0.0.0/24",
-            # It would hold back every pod of a namespace until a controller has made its service account.
-            "--disable-admission-plugins=ServiceAccount",
+            *(nodes.api_server_flags() if nodes else WITHOUT_NODES),
             *flags,
             ready=self.api.ready,
+            prefix=nodes.finding_them(self.directory / "hosts") if nodes else (),
         )
 
     def _controller(self, name: str, *flags: str) -> Server:
@@ -228,8 +259,9 @@ class ControlPlane(Startable):
             ready=lambda: _answers(f"https://127.0.0.1:{port}/healthz", certificate),
         )
 
-    def _server(self, name: str, *flags: str, ready: Callable[[], bool]) -> Server:
-        return Server(name, [self._binaries / name, *flags], log=self.directory / f"{name}.log", ready=ready)
+    def _server(self, name: str, *flags: str, ready: Callable[[], bool], prefix: Sequence[str | Path] = ()) -> Server:
+        command = [*prefix, self._binaries / name, *flags]
+        return Server(name, command, log=self.directory / f"{name}.log", ready=ready)
 
     def _ask_etcd(self, path: str, question: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(self._etcd_url + path, data=json.dumps(question).encode(), method="POST")
@@ -249,6 +281,20 @@ def _answers(url: str, certificate: Path | None = None) -> bool:
             return True
     except OSError:
         return False
+
+
+def _kubeconfig(user: TokenUser, cluster: Mapping[str, str]) -> str:
+    """A kubeconfig with one context: this user at this cluster."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "testbed", "cluster": cluster}],
+            "users": [{"name": user.name, "user": {"token": user.token}}],
+            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user.name}}],
+            "current-context": "testbed",
+        }
+    )
 
 
 def _write_private(path: Path, text: str) -> None:

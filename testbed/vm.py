@@ -183,13 +183,30 @@ def _machine(
         raise VmMissing(reason)
     initrd = directory / "initrd"
     initrd.write_bytes(image.initrd.read_bytes() + vm_image.archive(files))
+    return emulate(image.kernel, initrd, memory_mb=512, network=network, devices=devices)
+
+
+def emulate(
+    kernel: Path,
+    initrd: Path,
+    *,
+    memory_mb: int,
+    network: str = "",
+    devices: Sequence[str | Path] = (),
+    parameters: str = "",
+) -> list[str | Path]:
+    """The command that boots a kernel on two emulated processors, with its console on the standard output.
+
+    Its first network card is on QEMU's user network, of which `network` are further options; `parameters` are more of
+    the kernel's own.
+    """
     # nice: whoever waits for the machine's answers should not have to wait for the machine itself.
     return [
-        *("nice", "-n", "10", QEMU, "-accel", "tcg,thread=multi", "-m", "512", "-smp", "2"),
-        *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", *devices),
-        *("-kernel", image.kernel, "-initrd", initrd),
-        *("-append", "console=ttyS0 panic=-1 quiet mitigations=off random.trust_cpu=on"),
-        *("-netdev", f"user,id=net{network}", "-device", "virtio-net-pci,netdev=net,romfile="),
+        *("nice", "-n", "10", QEMU, "-accel", "tcg,thread=multi,tb-size=256", "-m", str(memory_mb), "-smp", "2"),
+        *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
+        *("-kernel", kernel, "-initrd", initrd),
+        *("-append", f"console=ttyS0 panic=-1 quiet mitigations=off random.trust_cpu=on {parameters}".rstrip()),
+        *("-netdev", f"user,id=net{network}", "-device", "virtio-net-pci,netdev=net,romfile=", *devices),
     ]
 
 

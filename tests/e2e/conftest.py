@@ -8,33 +8,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testcontainers.core.docker_client import DockerClient
 
-from testbed import binaries
+from testbed import binaries, docker
 from testbed.cluster import ControlPlane
 from testbed.waiting import eventually
-from tests.e2e import containers
-from tests.e2e.containers import NFS_SERVER, PROVISIONER, Container
+from tests.e2e.containers import NFS_SERVER, PROVISIONER, address, container, logs
+from tests.e2e.installed import installed as installed
+from tests.e2e.installed import story as story
+from tests.e2e.nodes.fixtures import node_cluster as node_cluster
 
 
-def _image(name: str, target: str) -> str:
-    reason = containers.missing()
+def _image(name: str) -> str:
+    reason = docker.unanswered()
     if reason:
         pytest.skip(f"this machine cannot run containers: {reason}")
-    if containers.docker("image", "inspect", name, check=False).returncode:
-        pytest.fail(f"there is no image {name}: run `{target}`")
+    if not DockerClient().client.images.list(name):
+        pytest.fail(f"there is no image {name}: run `make image`")
     return name
 
 
 @pytest.fixture(scope="session")
 def provisioner_image() -> str:
     """The provisioner's image."""
-    return _image(PROVISIONER, "docker/build.sh .venv/bin/python")
+    return _image(PROVISIONER)
 
 
 @pytest.fixture(scope="session")
 def nfs_server_image() -> str:
     """The NFS server's image."""
-    return _image(NFS_SERVER, f"docker build -t {NFS_SERVER} docker/nfs-server")
+    return _image(NFS_SERVER)
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +58,18 @@ def exported() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def nfs_server(nfs_server_image: str, exported: Path) -> Iterator[Container]:
-    """An NFS server in a container, which exports `exported` as /exports/k8s, and serves."""
-    flags = (
-        *("--cap-add=DAC_READ_SEARCH", "--security-opt=seccomp=unconfined"),
-        *("--env=EXPORTS=/exports/k8s", f"--volume={exported}:/exports/k8s"),
-    )
-    with Container(nfs_server_image, flags=flags) as server:
-        eventually(lambda: _listens(server.address), "the NFS server listens", explain=server.logs)
-        yield server
+def nfs_server(nfs_server_image: str, exported: Path) -> Iterator[str]:
+    """The address of an NFS server in a container, which exports `exported` as /exports/k8s, and serves."""
+    fields = {
+        "env": {"EXPORTS": "/exports/k8s"},
+        "volumes": [(str(exported), "/exports/k8s", "rw")],
+        "cap_add": ["DAC_READ_SEARCH"],
+        "security_opt": ["seccomp=unconfined"],
+    }
+    with container(nfs_server_image, **fields) as server:
+        host = address(server)
+        eventually(lambda: _listens(host), "the NFS server listens", explain=lambda: logs(server))
+        yield host
 
 
 def _listens(host: str) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import zlib
 from pathlib import Path
 
 import pytest
+from testcontainers.core.docker_client import DockerClient
 
 from provisioner import __version__
-from tests.e2e.containers import UNPRIVILEGED, docker, inspect
+from tests.e2e.containers import UNPRIVILEGED, run
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -32,6 +32,12 @@ root = pathlib.Path(provisioner.__file__).parent
 print(json.dumps({str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
                   for file in root.rglob("*.py")}))
 """
+TOOLS = """
+import importlib.util, json, shutil
+commands = "gcc cc c++ make ld as pip pip3 curl wget git".split()
+modules = "pip ensurepip setuptools".split()
+print(json.dumps([*filter(shutil.which, commands), *filter(importlib.util.find_spec, modules)]))
+"""
 PACKAGES = """
 import importlib.metadata, json
 print(json.dumps({each.name.lower().replace("_", "-"): each.version for each in importlib.metadata.distributions()}))
@@ -40,12 +46,14 @@ print(json.dumps({each.name.lower().replace("_", "-"): each.version for each in 
 
 def python(image: str, program: str) -> str:
     """What a program says that the image's own Python runs, as the chart would run it."""
-    return docker("run", "--rm", *UNPRIVILEGED, "--entrypoint=python3", image, "-c", program).stdout
+    ended = run(image, "-c", program, entrypoint="python3", **UNPRIVILEGED)
+    assert ended.status == 0, ended.stderr
+    return ended.stdout
 
 
 def test_what_the_image_says_of_itself(provisioner_image: str) -> None:
     """It is nobody's, starts the daemon, and says by its labels what it is and of which version."""
-    config = inspect(provisioner_image)["Config"]
+    config = DockerClient().client.images.get(provisioner_image).attrs["Config"]
     assert config["User"] == "65534:65534"
     assert (config["Entrypoint"], config["Cmd"]) == (["nfs-provisioner"], ["run"])
     labels = config["Labels"]
@@ -58,25 +66,15 @@ def test_what_the_image_says_of_itself(provisioner_image: str) -> None:
 def test_its_size(provisioner_image: str) -> None:
     """It has at most 60 MB to be pulled, compressed as registries keep it."""
     compressor, size = zlib.compressobj(6, wbits=31), 0
-    with subprocess.Popen(["docker", "save", provisioner_image], stdout=subprocess.PIPE) as saving:
-        assert saving.stdout is not None
-        while piece := saving.stdout.read(1 << 20):
-            size += len(compressor.compress(piece))
+    for piece in DockerClient().client.images.get(provisioner_image).save():
+        size += len(compressor.compress(piece))
     size += len(compressor.flush())
-    assert saving.returncode == 0
     assert 20_000_000 < size <= LIMIT_BYTES
 
 
 def test_nothing_to_build_or_to_install_with(provisioner_image: str) -> None:
-    """There is no compiler, no pip and no ensurepip in it."""
-    looked_for = "gcc cc c++ make ld pip pip3 curl wget"
-    said = docker("run", "--rm", "--entrypoint=sh", provisioner_image, "-c", f"command -v {looked_for}; true").stdout
-    assert said.split() == []
-    modules = python(
-        provisioner_image,
-        "import importlib.util\nprint([m for m in ('pip', 'ensurepip', 'setuptools') if importlib.util.find_spec(m)])",
-    )
-    assert modules.strip() == "[]"
+    """There is no compiler, no pip and no ensurepip in it, nor anything to download with."""
+    assert json.loads(python(provisioner_image, TOOLS)) == []
 
 
 def test_the_code_is_what_the_tests_ran(provisioner_image: str) -> None:
@@ -101,14 +99,14 @@ def test_everything_can_be_imported(provisioner_image: str) -> None:
 
 def test_help(provisioner_image: str) -> None:
     """Read-only, as nobody and without capabilities, it says what it can do."""
-    said = docker("run", "--rm", *UNPRIVILEGED, "--network=none", provisioner_image, "--help").stdout
-    assert "Usage: nfs-provisioner" in said
-    assert "check" in said
+    ended = run(provisioner_image, "--help", network_mode="none", **UNPRIVILEGED)
+    assert ended.status == 0, ended.stderr
+    assert "Usage: nfs-provisioner" in ended.stdout
+    assert "check" in ended.stdout
 
 
 def test_unusable_settings(provisioner_image: str) -> None:
     """Settings that cannot be used end with status 2 and one line, as everywhere."""
-    flags = (*UNPRIVILEGED, "--network=none", "--env=NFS_SERVER=nas")
-    done = docker("run", "--rm", *flags, provisioner_image, check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    ended = run(provisioner_image, network_mode="none", env={"NFS_SERVER": "nas"}, **UNPRIVILEGED)
+    assert ended.status == 2
+    assert ended.stderr.count("\n") == 1

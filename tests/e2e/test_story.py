@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from testcontainers.core.container import DockerContainer
 
 from testbed import helm as helm_binary
+from testbed import vm
+from testbed.api import Object
 from testbed.cluster import ControlPlane
 from testbed.helm import Helm
 from testbed.processes import free_port
-from tests.e2e.containers import UNPRIVILEGED, Container, docker
+from testbed.vm import KernelClient
+from tests.e2e.containers import UNPRIVILEGED, container, logs, run
 from tests.integration.chart.rendering import CHART, Release
 from tests.integration.storage import Storage
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(420)
 
 NAMESPACE = "nfs-provisioner"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+EXPORT = "/exports/k8s"
 PATIENCE_S = 60.0
+
+TENANT, STRANGER = 1234, 1235
+
+TENANCY = """
+set -e
+as() { uid=$1; shift; setpriv --reuid $uid --regid $uid --clear-groups "$@"; }
+echo "$VOLUMES" | while read path options; do
+  mount -t nfs -o $options $SERVER:$path /mnt
+  as $TENANT sh -ec 'umask 077; echo "written by $(id -u) in $0" > /mnt/data' $path
+  umount /mnt
+done
+echo "$VOLUMES" | while read path options; do
+  mount -t nfs -o $options $SERVER:$path /mnt
+  as $TENANT cat /mnt/data
+  if as $STRANGER cat /mnt/data 2> /dev/null; then echo "a stranger may read it"; exit 1; fi
+  umount /mnt
+done
+"""
+"""What a tenant does on each volume: write, leave, come back by another mount, and read."""
 
 
 @pytest.fixture(scope="module")
-def release(control_plane: ControlPlane, nfs_server: Container, tmp_path_factory: pytest.TempPathFactory) -> Release:
+def release(control_plane: ControlPlane, nfs_server: str, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """The chart, installed for that server."""
     if helm_binary.missing():
         pytest.fail(helm_binary.missing())
     home = tmp_path_factory.mktemp("release")
     helm = Helm(home, kubeconfig=control_plane.kubeconfig)
     values = {
-        "nfs": {"server": nfs_server.address, "path": "/exports/k8s"},
+        "nfs": {"server": nfs_server, "path": EXPORT, "mountOptions": ["nfsvers=4.1"]},
         "storageClass": {"onDelete": "delete"},
         "storageClasses": [
             {"name": "archiving", "onDelete": "archive"},
-            {"name": "old", "onDelete": "delete", "mountOptions": ["nfsvers=3"]},
+            {"name": "old", "onDelete": "delete", "mountOptions": ["nfsvers=3", "nolock", "proto=tcp"]},
         ],
         "listen": {"host": "127.0.0.1", "port": free_port()},
     }
@@ -50,77 +74,94 @@ def release(control_plane: ControlPlane, nfs_server: Container, tmp_path_factory
 
 
 @pytest.fixture(scope="module")
-def flags(release: Release, control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the kubelet would run the container with: variables, the account's token, no privilege."""
-    account = tmp_path_factory.mktemp("account")
+def account(release: Release, control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release's service account as the kubelet would give it to the pod."""
+    directory = tmp_path_factory.mktemp("account")
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{release.pod['spec']['serviceAccountName']}/token"
     token = control_plane.api.post(path, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
     files = {"token": token, "namespace": NAMESPACE, "ca.crt": control_plane.ca_file.read_text()}
     for name, text in files.items():
-        (account / name).write_text(text)
-        (account / name).chmod(0o644)
-    for place in (account, account.parent):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o644)
+    for place in (directory, directory.parent):
         place.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def as_rendered(release: Release, control_plane: ControlPlane, account: Path) -> dict[str, Any]:
+    """What the kubelet would run the container with: variables, the account's token, no privilege."""
     url = urlsplit(control_plane.url)
-    variables = release.environment(NAMESPACE) | {
-        "KUBERNETES_SERVICE_HOST": str(url.hostname),
-        "KUBERNETES_SERVICE_PORT": str(url.port),
+    cluster = {"KUBERNETES_SERVICE_HOST": str(url.hostname), "KUBERNETES_SERVICE_PORT": str(url.port)}
+    return UNPRIVILEGED | {
+        "env": release.environment(NAMESPACE) | cluster,
+        "volumes": [(str(account), ACCOUNT, "ro")],
+        # The host's network, for the API server is on its loopback.
+        "network_mode": "host",
     }
-    # The host's network, for the API server is on its loopback.
-    return [
-        *UNPRIVILEGED,
-        "--network=host",
-        f"--volume={account}:{ACCOUNT}:ro",
-        *(f"--env={name}={value}" for name, value in variables.items()),
-    ]
 
 
 @pytest.fixture
-def daemon(provisioner_image: str, release: Release, flags: list[str]) -> Iterator[Container]:
+def daemon(provisioner_image: str, release: Release, as_rendered: dict[str, Any]) -> Iterator[DockerContainer]:
     """The provisioner's container, with the arguments that the chart renders."""
-    with Container(provisioner_image, *release.container["args"], flags=flags) as container:
-        yield container
+    with container(provisioner_image, *release.container["args"], **as_rendered) as started:
+        yield started
 
 
 @pytest.fixture
-def storage(control_plane: ControlPlane, daemon: Container) -> Iterator[Storage]:
+def storage(control_plane: ControlPlane, daemon: DockerContainer) -> Iterator[Storage]:
     """Claims in a namespace of the test's own."""
     api, name = control_plane.api, f"test-{secrets.token_hex(4)}"
     api.post("/api/v1/namespaces", {"metadata": {"name": name}})
-    yield Storage(api, name, daemon_logs=daemon.logs)
+    yield Storage(api, name, daemon_logs=lambda: logs(daemon))
     api.delete(f"/api/v1/namespaces/{name}")
 
 
-def test_check(provisioner_image: str, release: Release, flags: list[str]) -> None:
+def test_check(provisioner_image: str, as_rendered: dict[str, Any]) -> None:
     """`check` in the container finds every permission, class and export as it must be."""
-    assert release.objects
-    done = docker("run", "--rm", *flags, provisioner_image, "check", "-o", "json", check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["ok"] is True
+    ended = run(provisioner_image, "check", "-o", "json", **as_rendered)
+    assert ended.status == 0, ended.stdout + ended.stderr
+    assert json.loads(ended.stdout)["ok"] is True
 
 
-def test_claims(storage: Storage, exported: Path, daemon: Container) -> None:
-    """Claims bind over NFS 4 and 3, tenants' files are kept, deleted and archived as their classes say."""
+def test_claims(storage: Storage, exported: Path, nfs_server: str, daemon: DockerContainer) -> None:
+    """Claims bind over NFS 4 and 3, what a tenant wrote comes back, and is kept, deleted or archived as classes say."""
+    reason = vm.missing()
+    if reason:
+        pytest.skip(f"this machine cannot run the kernel's NFS client: {reason}")
     classes = {"kept": "nfs-client", "gone": "nfs-client", "old": "old", "archived": "archiving"}
     for name, storage_class in classes.items():
         storage.claim(storage_class, name)
     volumes = {name: storage.bound(name, timeout_s=PATIENCE_S) for name in classes}
-    directories = {
-        name: exported / volume["spec"]["nfs"]["path"].removeprefix("/exports/k8s/") for name, volume in volumes.items()
-    }
-    for name, directory in directories.items():
-        file = directory / "data"
-        file.write_text(name)
-        os.chown(file, 1234, 1234)
-        file.chmod(0o600)
+    written = tenancy(nfs_server, volumes)
+    directories = {name: exported / PurePath(path(volume)).relative_to(EXPORT) for name, volume in volumes.items()}
     for name in ("gone", "old", "archived"):
         storage.delete_claim(name)
         storage.volume_gone(volumes[name]["metadata"]["name"], timeout_s=PATIENCE_S)
     assert [name for name, directory in directories.items() if directory.exists()] == ["kept"]
-    assert (directories["kept"] / "data").read_text() == "kept"
     (archive,) = exported.glob("archived-*")
-    assert (archive / "data").read_text() == "archived"
+    for name, directory in {"kept": directories["kept"], "archived": archive}.items():
+        assert (directory / "data").read_text() == written[name]
+        assert (directory / "data").stat().st_uid == TENANT
     storage.eventually(lambda: not list((exported / ".provisioner" / "trash").iterdir()), "the trash is purged")
     storage.delete_claim("kept")
     storage.volume_gone(volumes["kept"]["metadata"]["name"], timeout_s=PATIENCE_S)
-    assert daemon.stop() == 0
+    stopped = daemon.get_wrapped_container()
+    stopped.stop(timeout=20)
+    assert stopped.wait()["StatusCode"] == 0
+
+
+def path(volume: Object) -> str:
+    """Where a volume is on its server."""
+    found: str = volume["spec"]["nfs"]["path"]
+    return found
+
+
+def tenancy(server: str, volumes: dict[str, Object]) -> dict[str, str]:
+    """What a tenant wrote into the file `data` of each volume by Linux's client, and read again by another mount."""
+    mounts = [f"{path(volume)} {','.join(volume['spec']['mountOptions'])}" for volume in volumes.values()]
+    variables = {"SERVER": server, "VOLUMES": "\n".join(mounts), "TENANT": str(TENANT), "STRANGER": str(STRANGER)}
+    ran = KernelClient().run(TENANCY, variables, timeout_s=240.0)
+    written = {name: f"written by {TENANT} in {path(volume)}\n" for name, volume in volumes.items()}
+    assert (ran.status, ran.output) == (0, "".join(written.values()))
+    return written

@@ -1,0 +1,36 @@
+"""`python -m testbed.docker`, in which `make image` and `make e2e` run what they run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed import docker
+
+
+def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "testbed.docker", *words]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+
+
+def test_a_daemon_that_answers_is_used() -> None:
+    """Where a daemon answers no other is started, and the command's own status is what counts."""
+    reason = docker.unanswered()
+    if reason:
+        pytest.skip(f"this machine cannot run containers: {reason}")
+    done = ran("sh", "-c", "docker version && exit 3")
+    assert done.returncode == 3
+    assert done.stderr.strip() == "docker: the daemon that answers here is used"
+
+
+def test_where_there_can_be_none(tmp_path: Path) -> None:
+    """Where Docker can be neither found nor installed the last line says why, as a failure or as a skip."""
+    failed, skipped = ran("true", PATH=str(tmp_path)), ran("--or-skip", "true", PATH=str(tmp_path))
+    assert (failed.returncode, skipped.returncode) == (1, 0)
+    reason = failed.stderr.splitlines()[-1]
+    assert "takes root" in reason
+    assert skipped.stderr.splitlines()[-1] == f"skipped: {reason}"
