@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -149,17 +149,23 @@ def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Call
                 total[(volume.spec.storage_class_name,)] += parse_bytes(volume.capacity)
         return dict(total)
 
-    def waiting() -> Sample:
-        oldest: dict[tuple[str, ...], str] = {}
+    def pending() -> dict[str, list[str]]:
+        """When the claims without a volume were made, by class: one that exists, for a tenant may write any name."""
+        made: defaultdict[str, list[str]] = defaultdict(list)
         for claim in store.claims.values():
-            name, made = claim.class_name, claim.metadata.creation_timestamp
-            # Of classes that exist, for a tenant may write any name.
-            if claim.is_for(provisioner) and not claim.spec.volume_name and name in store.classes:
-                oldest[name,] = min(oldest.get((name,), made), made)
-        times_made = {label: times.parse(made) for label, made in oldest.items()}
-        return {label: (clock.now() - at).total_seconds() for label, at in times_made.items() if at is not None}
+            if claim.is_for(provisioner) and not claim.spec.volume_name and claim.class_name in store.classes:
+                made[claim.class_name].append(claim.metadata.creation_timestamp)
+        return made
 
-    metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), waiting)
+    def counts() -> Sample:
+        return {(name,): len(made) for name, made in pending().items()}
+
+    def waits() -> Sample:
+        oldest = {(name,): times.parse(min(made)) for name, made in pending().items()}
+        return {label: (clock.now() - at).total_seconds() for label, at in oldest.items() if at is not None}
+
+    metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
+    metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), waits)
     metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
     metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
     metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)

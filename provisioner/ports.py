@@ -254,6 +254,11 @@ class ExportError(ProvisionerError):
         """What the driver knows that an admin can do about it; part of the event."""
 
     @property
+    def reason(self) -> str:
+        """The cause's name, as `NoSpace`."""
+        return self.cause.name.title().replace("_", "")
+
+    @property
     def advice(self) -> str:
         """What an admin can do about it: the driver's own words, which know most, or else those for the cause."""
         return self.hint or _ADVICE[self.cause]

@@ -139,7 +139,7 @@ class ClaimController:
     def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
         self._around.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
         if refusal.type == "Warning":
-            self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+            self._count_failure(claim, "Refused")
             if self._queue.failures(claim.uid) == 0:
                 log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=refusal.message)
         return REFUSED
@@ -178,8 +178,12 @@ class ClaimController:
         if self._queue.failures(claim.uid) == 0:
             log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
         self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
-        self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+        self._count_failure(claim, exc.reason)
         return again
+
+    def _count_failure(self, claim: Claim, reason: str) -> None:
+        self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+        self._around.metrics.failures.labels("provision", reason).inc()
 
     def _with_place(self, message: str, plan: Provision) -> str:
         """The message, and where the archive is if the claim may have it there."""

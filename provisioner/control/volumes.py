@@ -124,7 +124,7 @@ class VolumeController:
                 await self._around.watch.usable(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
-            self._deny(volume, exc.told_of(export.name), error=str(exc))
+            self._deny(volume, exc.told_of(export.name), exc)
             return FAILED
 
     async def _reclaim_on(self, cached: Volume, export: Export, path: Path, began_s: float) -> Backoff | None:
@@ -195,9 +195,10 @@ class VolumeController:
         said = {"archive": archive} if archive else {}
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **said)
 
-    def _deny(self, volume: Volume, message: str, *, error: str = "") -> Backoff:
+    def _deny(self, volume: Volume, message: str, error: ExportError | None = None) -> Backoff:
         self._around.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
         self._around.metrics.delete_failed.labels(volume.spec.storage_class_name).inc()
+        self._around.metrics.failures.labels("delete", error.reason if error else "Refused").inc()
         if self._queue.failures(volume.name) == 0:
-            log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=error or None)
+            log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=str(error) if error else None)
         return REFUSED

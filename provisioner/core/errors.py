@@ -4,6 +4,11 @@
 class ProvisionerError(Exception):
     """Anything that goes wrong and that we have words for. The text is fit for an event or a log line."""
 
+    @property
+    def reason(self) -> str:
+        """One word for a metric: of few that there are, and none of a tenant's choosing."""
+        return type(self).__name__
+
 
 class InvalidSettings(ProvisionerError):
     """A flag, an environment variable or a class parameter cannot be used; the text says what to change."""

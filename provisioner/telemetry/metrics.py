@@ -37,6 +37,12 @@ class Metrics:
         self.delete_failed = self._counter(f"{volume}_failed_total", "Attempts to reclaim that failed.", "class")
         self.delete_s = self._histogram(f"{volume}_duration_seconds", "Time to reclaim.", _DURATIONS_S, "class")
 
+        self.failures = self._counter(
+            "nfs_provisioner_failures_total",
+            "Attempts that failed, of `provision` and `delete`, by why.",
+            "work",
+            "reason",
+        )
         self.leader = self._gauge("leader", "1 for the replica that acts.")
         self.queue_wait_s = self._histogram(
             "nfs_provisioner_queue_wait_seconds", "From ready to taken by a worker.", _WAITS_S, "queue"

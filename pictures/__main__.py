@@ -1,0 +1,68 @@
+"""`make pictures`: play the demonstration and live through some minutes of a cluster, and write what was to be seen."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from subprocess import CalledProcessError
+from tempfile import TemporaryDirectory
+
+from pictures import dashboard, drawing, life, terminal
+from testbed.binaries import BinariesMissing
+from testbed.ganesha import GaneshaMissing
+from testbed.processes import ServerFailed
+
+DIRECTORY = Path(__file__).parents[1] / "docs" / "pictures"
+_DEMO = (sys.executable, "-m", "provisioner", "demo")
+
+
+def main() -> int:
+    """Write the pictures; 1 when something broke."""
+    options = _parser().parse_args()
+    # As Ctrl-C: an orderly end, which takes the servers and the temporary directory along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.only != "dashboard":
+            _draw_demonstration(options.directory)
+        if options.only != "demo":
+            _draw_dashboard(options.directory, options.minutes)
+    except (BinariesMissing, CalledProcessError, GaneshaMissing, ServerFailed, terminal.ProgramFailed) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pictures", description=__doc__)
+    parser.add_argument("--only", choices=["demo", "dashboard"], help="write these pictures, and not all")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of life in the dashboard")
+    parser.add_argument("--directory", type=Path, default=DIRECTORY)
+    return parser
+
+
+def _draw_demonstration(directory: Path) -> None:
+    """Its first half, in which claims are made, and its second, in which some are deleted."""
+    start, made, deleted, measured = terminal.parts(terminal.shown(_DEMO, timeout_s=1200.0))
+    terminal.draw([*start, "", *made], "nfs-provisioner demo", directory / "demo-claims.svg")
+    terminal.draw([*deleted, "", *measured], "nfs-provisioner demo", directory / "demo-fates.svg")
+
+
+def _draw_dashboard(directory: Path, minutes: float) -> None:
+    """The dashboard with its last row folded, as it opens, and that row by itself."""
+    with TemporaryDirectory(prefix="pictures-") as home, life.cluster(Path(home)) as cluster:
+        span = life.live(cluster, minutes, partial(print, flush=True))
+        ask = partial(dashboard.lines, prometheus=cluster.prometheus, span=span)
+        panels = dashboard.panels()
+        drawing.draw("nfs-provisioner", panels, ask, span, directory / "dashboard.svg")
+        for row in (panel for panel in panels if panel.folded):
+            drawing.draw("nfs-provisioner", dashboard.unfolded(row), ask, span, directory / "dashboard-daemon.svg")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
