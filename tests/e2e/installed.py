@@ -1,0 +1,141 @@
+"""The chart's release on real nodes: two replicas with their own account, where only restricted pods may run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from testbed import helm
+from testbed.api import ApiError, Object
+from testbed.helm import Helm
+from testbed.waiting import eventually
+from tests.e2e.containers import PROVISIONER
+from tests.e2e.nodes.cluster import NodeCluster
+from tests.e2e.stories import PATIENCE_S, RESTRICTED, Story, is_ready
+from tests.integration.chart.rendering import CHART
+
+NAME = NAMESPACE = "nfs-provisioner"
+MYSQL_UID = 100
+"""Of Debian's MariaDB, in the images of both versions."""
+
+SHARED_GID = 5678
+"""Of those who may write on volumes of the class `shared`."""
+
+_WHERE = f"--namespace={NAMESPACE}"
+_HELM_S = 900.0
+_WAIT = f"--timeout={_HELM_S:.0f}s"
+
+
+class Installed:
+    """One release; `helm` is the cluster's administrator's."""
+
+    def __init__(self, cluster: NodeCluster, home: Path) -> None:
+        """Makes its namespace, and installs nothing yet; `home` is where Helm keeps what it keeps."""
+        self.cluster = cluster
+        self.helm = Helm(home, kubeconfig=cluster.kubeconfig)
+        self._values = home / "values.yaml"
+        repository, _, tag = PROVISIONER.rpartition(":")
+        port = f"port={cluster.nfs_port}"
+        values = {
+            "image": {"repository": repository, "tag": tag},
+            "nfs": {"server": cluster.nfs_server, "path": cluster.nfs_path, "mountOptions": ["nfsvers=4.1", port]},
+            "storageClass": {"onDelete": "delete"},
+            "storageClasses": [
+                {"name": "archived", "onDelete": "archive"},
+                {"name": "retained", "reclaimPolicy": "Retain"},
+                {"name": "databases", "onDelete": "delete", "parameters": {"uid": str(MYSQL_UID), "mode": "0700"}},
+                {"name": "shared", "onDelete": "delete", "parameters": {"gid": str(SHARED_GID), "mode": "2770"}},
+            ],
+        }
+        self._values.write_text(yaml.safe_dump(values))
+        cluster.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": RESTRICTED}})
+
+    @property
+    def provisioner(self) -> str:
+        """The name that classes know it by."""
+        return f"cluster.local/{NAME}"
+
+    def install(self) -> None:
+        """Install the chart, and wait until both replicas are ready."""
+        self.helm.run("install", NAME, CHART, _WHERE, f"--values={self._values}", timeout_s=_HELM_S)
+        self.ready()
+
+    def upgrade(self, *changes: str) -> None:
+        """Give the release further values, such as `log.level=debug`; the replicas follow in their own time."""
+        sets = [f"--set={each}" for each in changes]
+        self.helm.run("upgrade", NAME, CHART, _WHERE, "--reset-then-reuse-values", *sets, timeout_s=_HELM_S)
+
+    def test(self) -> str:
+        """Run the chart's own tests; what Helm says of them. Raises HelmFailed when one fails."""
+        return self.helm.run("test", NAME, _WHERE, _WAIT, timeout_s=_HELM_S + 30)
+
+    def uninstall(self) -> None:
+        """Take the release away, and wait until no pod of it is left."""
+        self.helm.run("uninstall", NAME, _WHERE, "--wait", _WAIT, timeout_s=_HELM_S + 30)
+        eventually(lambda: not self.pods(), "the replicas are gone", timeout_s=PATIENCE_S)
+
+    def pods(self) -> list[Object]:
+        """The replicas' pods, those among them that are to end."""
+        return self.cluster.api.list(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=f"release={NAME}")
+
+    def ready(self) -> list[Object]:
+        """Wait until the release has rolled out: two pods of its newest make are ready, and no other is left."""
+
+        def rolled_out() -> list[Object] | None:
+            deployment = self.cluster.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}")
+            status, pods = deployment["status"], self.pods()
+            seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+            done = seen and status.get("updatedReplicas") == status.get("readyReplicas") == len(pods) == 2
+            return pods if done and all(map(is_ready, pods)) else None
+
+        return eventually(rolled_out, "both replicas are ready", timeout_s=PATIENCE_S, explain=self.logs)
+
+    def leader(self) -> Object:
+        """Wait until one of the pods that are there holds the Lease, and return it."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/cluster.local-{NAME}"
+
+        def holder() -> Object | None:
+            identity = self.cluster.api.get(path)["spec"].get("holderIdentity") or ""
+            # A pod's host name is its own name, and the identity begins with that.
+            found = [each for each in self.pods() if each["metadata"]["name"] == identity.partition("_")[0]]
+            return found[0] if found else None
+
+        return eventually(holder, "a replica leads", timeout_s=PATIENCE_S, explain=self.logs)
+
+    def logs(self) -> str:
+        """The pods' states, and the last that each said, as far as their nodes answer."""
+        told = []
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            told.append(f"--- {name} on {pod['spec'].get('nodeName')}: {json.dumps(pod['status'].get('conditions'))}")
+            try:
+                told += self.cluster.logs(NAMESPACE, name).splitlines()[-20:]
+            except (ApiError, OSError, subprocess.SubprocessError) as exc:
+                told.append(f"no log to be had: {exc}")
+        return "\n".join(told)
+
+
+@pytest.fixture(scope="session")
+def installed(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The chart's release on the real nodes, both replicas ready."""
+    if helm.missing():
+        pytest.fail(helm.missing())
+    release = Installed(node_cluster, tmp_path_factory.mktemp("release"))
+    began = time.monotonic()
+    release.install()
+    node_cluster.report.note("helm install: from the command to both replicas ready", time.monotonic() - began)
+    return release
+
+
+@pytest.fixture
+def story(installed: Installed) -> Iterator[Story]:
+    """A namespace of the test's own on the real nodes, gone with all that is in it before the next one's."""
+    told = Story(installed.cluster, daemon_logs=installed.logs)
+    yield told
+    told.end()

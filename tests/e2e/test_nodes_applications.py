@@ -1,0 +1,170 @@
+"""Applications on claims, on real nodes: a database, ten web servers behind one volume, a StatefulSet."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+
+from testbed.api import Object
+from tests.e2e.containers import PROVISIONER
+from tests.e2e.installed import MYSQL_UID
+from tests.e2e.stories import IDLE, MARIADB_10_11, MARIADB_11_8, NGINX, Story, config_map, pod_spec, service, workload
+
+pytestmark = pytest.mark.timeout(3600)
+
+MARIADB = """
+test -d /var/lib/mysql/mysql || mariadb-install-db --auth-root-socket-user=mysql --skip-test-db
+exec mariadbd --innodb-buffer-pool-size=64M --innodb-log-file-size=16M
+"""
+TABLES = """
+CREATE DATABASE shop;
+CREATE TABLE shop.orders (id INT PRIMARY KEY, what VARCHAR(40)) ENGINE=InnoDB;
+INSERT INTO shop.orders SELECT seq, CONCAT('order ', seq) FROM seq_1_to_2000;
+CREATE TABLE shop.notes (id INT PRIMARY KEY, what TEXT) ENGINE=Aria;
+INSERT INTO shop.notes VALUES (1, 'written by 10.11');
+"""
+SEEN = """
+SELECT COUNT(*), MAX(what) FROM shop.orders;
+SELECT what FROM shop.notes;
+CHECKSUM TABLE shop.orders, shop.notes;
+"""
+
+SERVERS = 10
+NGINX_CONF = """
+daemon off;
+pid /tmp/nginx.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path /tmp/body;
+    proxy_temp_path /tmp/proxy;
+    fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi;
+    scgi_temp_path /tmp/scgi;
+    server {
+        listen 8080;
+        root /srv;
+        location / { dav_methods PUT; }
+    }
+}
+"""
+UPLOAD = """
+import sys, urllib.request
+place, text = sys.argv[1:]
+urllib.request.urlopen(urllib.request.Request(place, method="PUT", data=text.encode()), timeout=60)
+"""
+DOWNLOAD = """
+import json, sys, urllib.request
+print(json.dumps([urllib.request.urlopen(place, timeout=60).read().decode() for place in sys.argv[1:]]))
+"""
+
+
+def database(image: str) -> Object:
+    """MariaDB with its data on the claim `data`."""
+    return pod_spec(
+        *(image, "sh", "-ec", MARIADB),
+        uid=MYSQL_UID,
+        claims={"/var/lib/mysql": "data"},
+        scratch=["/run/mysqld", "/tmp"],
+        ready={"exec": {"command": ["mariadb-admin", "ping"]}},
+    )
+
+
+def sql(story: Story, statements: str) -> str:
+    """What MariaDB answers."""
+    return story.run("db", "mariadb", "--skip-column-names", input=statements.encode())
+
+
+def test_mariadb(story: Story) -> None:
+    """MariaDB 10.11 writes tables on a claim, its pod goes, and 11.8 upgrades and reads them on the same claim."""
+    story.claim("databases", size="1Gi", accessModes=["ReadWriteOnce"])
+    with story.timed("MariaDB 10.11 on a new claim: from its pod to ready"):
+        story.start("db", database(MARIADB_10_11))
+    assert sql(story, "SELECT VERSION()").startswith("10.11.")
+    sql(story, TABLES)
+    written = sql(story, SEEN)
+    assert written.splitlines()[:2] == ["2000\torder 999", "written by 10.11"]
+    with story.timed("MariaDB 10.11: its pod deleted"):
+        story.delete_pod("db")
+    with story.timed("MariaDB 11.8 on the same claim: from its pod to ready"):
+        story.start("db", database(MARIADB_11_8))
+    with story.timed("MariaDB 11.8: mariadb-upgrade"):
+        assert story.run("db", "mariadb-upgrade").rstrip().endswith("OK")
+    assert sql(story, "SELECT VERSION()").startswith("11.8.")
+    assert sql(story, SEEN) == written
+    sql(story, "INSERT INTO shop.notes VALUES (2, 'written by 11.8')")
+    assert sql(story, "SELECT COUNT(*) FROM shop.notes").strip() == "2"
+
+
+def web_servers() -> Object:
+    """Ten of nginx with their pages on the claim `pages`, on both nodes, which take uploads."""
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }
+    spec = pod_spec(
+        *(NGINX, "nginx", "-c", "/etc/web/nginx.conf"),
+        claims={"/srv": "pages"},
+        configs={"/etc/web": "web"},
+        scratch=["/tmp"],
+        ready={"tcpSocket": {"port": 8080}},
+        topologySpreadConstraints=[spread],
+    )
+    return workload("Deployment", "web", spec, replicas=SERVERS)
+
+
+def test_ten_web_servers(story: Story) -> None:
+    """A file uploaded through one of ten web servers on two nodes is served by all ten, and so is its successor."""
+    story.claim("nfs-client", "pages", size="1Gi")
+    story.apply(config_map("web", {"nginx.conf": NGINX_CONF}), service("web", 8080))
+    with story.timed(f"{SERVERS} web servers on one claim: from their Deployment to ready"):
+        story.apply(web_servers())
+        servers = story.ready("web", SERVERS)
+    assert len({each["spec"]["nodeName"] for each in servers}) == 2
+    story.start("visitor", pod_spec(PROVISIONER, *IDLE, uid=2000))
+    addresses = [each["status"]["podIP"] for each in servers]
+    places = [f"http://{each}:8080/page.txt" for each in (*addresses, story.cluster_ip("web"))]
+
+    def all_serve(text: str) -> bool:
+        answers = story.run("visitor", "python3", "-c", DOWNLOAD, *places)
+        return bool(json.loads(answers) == [text] * len(places))
+
+    for number, place in enumerate((places[0], places[SERVERS - 1]), start=1):
+        text = f"upload {number}"
+        with story.timed(f"{text} of a page through one server, and its download from all"):
+            story.run("visitor", "python3", "-c", UPLOAD, place, text)
+            story.eventually(partial(all_serve, text), f"all serve {text}", timeout_s=120)
+
+
+def test_stateful_set(story: Story) -> None:
+    """A StatefulSet of three with a claim each, scaled down to one and up again, has the same data in each of them."""
+    template = {
+        "metadata": {"name": "data"},
+        "spec": {
+            "storageClassName": "nfs-client",
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "100Mi"}},
+        },
+    }
+    spec = pod_spec(NGINX, *IDLE, claims={"/data": "data"})
+    fields = {"serviceName": "members", "replicas": 3, "volumeClaimTemplates": [template]}
+    with story.timed("StatefulSet of three: to ready, one after another"):
+        story.apply(service("members", 80), workload("StatefulSet", "members", spec, **fields))
+        members = [each["metadata"]["name"] for each in story.ready("members", 3)]
+    for name in members:
+        story.shell(name, "echo I am $(hostname) > /data/who")
+    claims = {name: story.get_claim(f"data-{name}")["spec"]["volumeName"] for name in members}
+    assert len(set(claims.values())) == 3
+    with story.timed("StatefulSet of three: scaled down to one"):
+        story.scale("statefulsets", "members", 1)
+        story.eventually(lambda: len(story.pods("members")) == 1, "one is left", timeout_s=300)
+    with story.timed("StatefulSet of one: scaled up to three"):
+        story.scale("statefulsets", "members", 3)
+        story.ready("members", 3)
+    assert [story.shell(name, "cat /data/who") for name in members] == [f"I am {name}" for name in members]
+    assert {name: story.get_claim(f"data-{name}")["spec"]["volumeName"] for name in members} == claims

@@ -1,0 +1,48 @@
+"""Whose the files are that pods write on claims, on real nodes: other uids, shared groups, strangers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.installed import SHARED_GID
+from tests.e2e.stories import IDLE, NGINX, Story, pod_spec
+from tests.integration.archiving import directory
+
+pytestmark = pytest.mark.timeout(3600)
+
+
+def test_files_of_another_uid(story: Story) -> None:
+    """What a pod writes as its own uid is its own, on the server too, comes back, and is no obstacle to its removal."""
+    story.claim("nfs-client")
+    volume = story.bound()
+    story.start("writer", pod_spec(NGINX, *IDLE, uid=1234, claims={"/data": "data"}))
+    story.shell("writer", "umask 077; mkdir -p /data/deep/er; echo mine > /data/deep/er/secret")
+    story.delete_pod("writer")
+    room = directory(story.cluster.export, volume)
+    seen = (room / "deep/er/secret").stat()
+    assert (seen.st_uid, seen.st_mode & 0o777) == (1234, 0o600)
+    story.start("reader", pod_spec(NGINX, *IDLE, uid=1234, claims={"/data": "data"}))
+    story.start("stranger", pod_spec(NGINX, *IDLE, uid=4321, claims={"/data": "data"}))
+    assert story.shell("reader", "cat /data/deep/er/secret") == "mine"
+    assert "Permission denied" in story.shell("stranger", "cat /data/deep/er/secret 2>&1 || true")
+    for name in ("reader", "stranger"):
+        story.delete_pod(name)
+    story.delete_claim()
+    story.volume_gone(volume["metadata"]["name"])
+    trash = story.cluster.export / ".provisioner" / "trash"
+    story.eventually(lambda: not room.exists() and not list(trash.iterdir()), "the trash is purged", timeout_s=120)
+
+
+def test_fs_group(story: Story) -> None:
+    """Pods of different uids share files by their group, which the class gives the directory; others are kept out."""
+    story.claim("shared")
+    claims = {"/data": "data"}
+    story.start("one", pod_spec(NGINX, *IDLE, claims=claims, uid=1111, fs_group=SHARED_GID))
+    story.start("two", pod_spec(NGINX, *IDLE, claims=claims, uid=2222, fs_group=SHARED_GID))
+    story.start("stranger", pod_spec(NGINX, *IDLE, uid=3333, claims=claims))
+    story.shell("one", "umask 007; echo for all of us > /data/ours")
+    story.shell("two", "umask 007; cat /data/ours; echo and more >> /data/ours")
+    assert story.shell("one", "cat /data/ours") == "for all of us\nand more"
+    assert "Permission denied" in story.shell("stranger", "cat /data/ours 2>&1 || true")
+    seen = (directory(story.cluster.export, story.bound()) / "ours").stat()
+    assert (seen.st_uid, seen.st_gid) == (1111, SHARED_GID)

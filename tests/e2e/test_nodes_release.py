@@ -1,0 +1,89 @@
+"""The release on real nodes: how its pods run, and that upgrades, removal and a new installation lose nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed.api import ApiError, Object
+from tests.e2e.installed import NAME, NAMESPACE, Installed
+from tests.e2e.stories import NGINX, Story, pod, pod_spec
+from tests.integration.archiving import directory
+
+pytestmark = pytest.mark.timeout(3600)
+
+TICKS = ("sh", "-c", "trap exit TERM; while :; do date +%s >> /data/ticks; sleep 1 & wait $!; done")
+
+
+def variables(pod: Object) -> dict[str, str]:
+    """The environment of a replica, as far as it is written down."""
+    return {each["name"]: each["value"] for each in pod["spec"]["containers"][0]["env"] if "value" in each}
+
+
+def ticks(story: Story) -> int:
+    """How often the pod `writer` has written by now."""
+    return len(story.shell("writer", "cat /data/ticks").split())
+
+
+def test_how_the_replicas_run(installed: Installed) -> None:
+    """Two run on two nodes, with the release's account, as nobody, where nothing but restricted pods may run."""
+    replicas = installed.ready()
+    assert len({each["spec"]["nodeName"] for each in replicas}) == 2
+    for each in replicas:
+        assert each["spec"]["serviceAccountName"] == NAME
+        assert each["spec"]["securityContext"]["runAsUser"] == 65534
+        said = installed.cluster.execute(NAMESPACE, each["metadata"]["name"], "cat", "/proc/1/status")
+        status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
+        assert status["Uid"].split() == ["65534"] * 4
+        assert int(status["CapBnd"], 16) == int(status["CapEff"], 16) == 0
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    loose = pod("loose", {"containers": [{"name": "main", "image": NGINX}]})
+    with pytest.raises(ApiError, match='violates PodSecurity "restricted'):
+        installed.cluster.api.post(f"/api/v1/namespaces/{NAMESPACE}/pods", loose)
+
+
+def test_helm_test(installed: Installed, story: Story) -> None:
+    """The chart's own tests pass: `check` finds all well, and a pod writes on a claim."""
+    with story.timed("helm test"):
+        said = installed.test()
+    assert said.count("Phase:          Succeeded") >= 2
+    assert "Failed" not in said
+
+
+def test_upgrade(installed: Installed, story: Story) -> None:
+    """`helm upgrade` gives both replicas the new values; a pod writes on, and a claim that comes meanwhile binds."""
+    story.claim("nfs-client")
+    story.start("writer", pod_spec(NGINX, *TICKS, claims={"/data": "data"}))
+    before = {each["metadata"]["uid"] for each in installed.ready()}
+    written = ticks(story)
+    with story.timed("helm upgrade: from the command to both new replicas ready"):
+        installed.upgrade("log.level=debug")
+        story.claim("nfs-client", "meanwhile")
+        after = installed.ready()
+    story.bound("meanwhile", timeout_s=300)
+    assert {each["metadata"]["uid"] for each in after}.isdisjoint(before)
+    assert {variables(each)["LOG_LEVEL"] for each in after} == {"debug"}
+    story.eventually(lambda: ticks(story) > written, "the pod writes on")
+
+
+def test_uninstall_and_install(installed: Installed, story: Story) -> None:
+    """`helm uninstall` leaves claims, volumes, data and pods alone; installed again, it looks after all of them."""
+    story.claim("nfs-client")
+    story.start("writer", pod_spec(NGINX, *TICKS, claims={"/data": "data"}))
+    volume = story.bound()
+    installed.uninstall()
+    story.claim("nfs-client", "early")
+    written = ticks(story)
+    story.eventually(lambda: ticks(story) > written, "the pod writes on")
+    story.delete_pod("writer")
+    story.start("writer", pod_spec(NGINX, *TICKS, claims={"/data": "data"}))
+    assert ticks(story) > written
+    assert story.get_claim("early")["status"]["phase"] == "Pending"
+    with story.timed("helm install: from the command to both replicas ready"):
+        installed.install()
+    story.bound("early", timeout_s=300)
+    assert story.get_volume(volume["metadata"]["name"])["status"]["phase"] == "Bound"
+    assert ticks(story) > written
+    story.delete_pod("writer")
+    story.delete_claim()
+    story.volume_gone(volume["metadata"]["name"], timeout_s=300)
+    assert not directory(story.cluster.export, volume).exists()
