@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import random
 import shutil
@@ -9,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,12 +23,17 @@ class ServerFailed(Exception):
     """A server ended, or was not ready in time; the text names it and ends with the tail of its log."""
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, the same after a restart as far as we can help it.
+_BLOCK = 400
+"""How many of them a process has to itself: more than it starts servers in the time that one of them is down."""
 
-    Raises OSError when a hundred tries found none.
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, and that no other process gets from here while this one lives.
+
+    So nobody takes it before its server has started, or while that is down. Raises OSError when there is none.
     """
-    for port in random.sample(TESTBED_PORTS, 100):
+    ports = _own_ports()
+    for port in itertools.islice(ports, _BLOCK):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -34,7 +41,28 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise OSError("no free port on 127.0.0.1 in a hundred tries")
+    raise OSError(f"no free port on 127.0.0.1 among {_BLOCK}")
+
+
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """The ports of this process, round and round, so that one comes again as late as it can.
+
+    A block is taken by a name in the kernel that ends with the process (unix(7), "abstract"), as nothing else does.
+    Where there are no such names, or no block is left, it is any one.
+    """
+    blocks = [TESTBED_PORTS[first : first + _BLOCK] for first in range(0, len(TESTBED_PORTS), _BLOCK)]
+    random.shuffle(blocks)
+    for block in blocks:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0testbed ports from {block[0]}")
+        except OSError:
+            name.close()
+            continue
+        name.detach()  # open until the process ends
+        return itertools.cycle(block)
+    return itertools.cycle(blocks[0])
 
 
 def tail(path: Path, *, lines: int = 20) -> str:

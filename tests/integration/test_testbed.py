@@ -156,3 +156,19 @@ def test_ganesha_says_which_directory_it_cannot_serve(tmp_path: Path) -> None:
     server = Ganesha([Export(tmp_path / "absent", "/nfs")])
     with pytest.raises(ServerFailed, match="there is no such directory"), server:
         pass
+
+
+def test_no_two_processes_get_the_same_port() -> None:
+    """While a process lives, nobody else gets a port that it was given, though it does not listen there yet."""
+    program = "from testbed.processes import free_port\nprint(*(free_port() for _ in range(50)), flush=True)\ninput()"
+    asked = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    given: list[str] = []
+    for process in asked:
+        assert process.stdout is not None
+        given += process.stdout.readline().split()
+    for process in asked:
+        process.communicate("\n", timeout=30)
+    assert len(set(given)) == len(given) == 300
