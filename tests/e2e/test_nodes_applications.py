@@ -20,6 +20,7 @@ exec mariadbd --innodb-buffer-pool-size=64M --innodb-log-file-size=16M
 """
 TABLES = """
 CREATE DATABASE shop;
+USE shop;
 CREATE TABLE shop.orders (id INT PRIMARY KEY, what VARCHAR(40)) ENGINE=InnoDB;
 INSERT INTO shop.orders SELECT seq, CONCAT('order ', seq) FROM seq_1_to_2000;
 CREATE TABLE shop.notes (id INT PRIMARY KEY, what TEXT) ENGINE=Aria;
