@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from pictures import dashboard, drawing, life, terminal
 from testbed.binaries import BinariesMissing
+from testbed.commands import exit_status
 from testbed.ganesha import GaneshaMissing
 from testbed.processes import ServerFailed
 
@@ -22,19 +22,16 @@ _DEMO = (sys.executable, "-m", "provisioner", "demo")
 def main() -> int:
     """Write the pictures; 1 when something broke."""
     options = _parser().parse_args()
-    # As Ctrl-C: an orderly end, which takes the servers and the temporary directory along.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failures = (BinariesMissing, CalledProcessError, GaneshaMissing, ServerFailed, terminal.ProgramFailed)
+    return exit_status(partial(_draw, options), *failures)
+
+
+def _draw(options: argparse.Namespace) -> int:
     options.directory.mkdir(parents=True, exist_ok=True)
-    try:
-        if options.only != "dashboard":
-            _draw_demonstration(options.directory)
-        if options.only != "demo":
-            _draw_dashboard(options.directory, options.minutes)
-    except (BinariesMissing, CalledProcessError, GaneshaMissing, ServerFailed, terminal.ProgramFailed) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    if options.only != "dashboard":
+        _draw_demonstration(options.directory)
+    if options.only != "demo":
+        _draw_dashboard(options.directory, options.minutes)
     return 0
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from testbed import helm
 from testbed.binaries import BinariesMissing, Progress, locate
 from testbed.cluster import ControlPlane
+from testbed.commands import exit_status
 from testbed.fuse import install_bindfs
 from testbed.ganesha import GaneshaMissing, install_ganesha
 from testbed.packages import NotInstalled
@@ -26,26 +27,22 @@ QUIET_IN_LOGS_S = 30.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status."""
     options = _parser().parse_args(arguments)
-    # As Ctrl-C: an orderly end, from inside the `with` that started the servers.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if options.command == "build":
-            print(locate(progress=_to_terminal()))
-            locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=_to_terminal())
-        elif options.command == "install":
-            # What most tests need comes first: one that cannot be installed ends this.
-            install_bindfs(_to_terminal())
-            install_ganesha(_to_terminal())
-            _install_vm()
-            install_libfaketime(_to_terminal())
-            install_prometheus(_to_terminal())
-        else:
-            _up(options.directory, scheduler=options.scheduler)
-    except (BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return exit_status(partial(_run, options), BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "build":
+        print(locate(progress=_to_terminal()))
+        locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=_to_terminal())
+    elif options.command == "install":
+        # What most tests need comes first: one that cannot be installed ends this.
+        install_bindfs(_to_terminal())
+        install_ganesha(_to_terminal())
+        _install_vm()
+        install_libfaketime(_to_terminal())
+        install_prometheus(_to_terminal())
+    else:
+        _up(options.directory, scheduler=options.scheduler)
     return 0
 
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from testbed import packages
 from testbed.binaries import Progress, cache, locked, silent
+from testbed.commands import exit_status
 from testbed.processes import Server, ServerFailed
 
 PACKAGES = ("docker.io", "debootstrap")
@@ -113,16 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--or-skip", action="store_true", help="where there can be no Docker, say why and succeed")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command to run")
     options = parser.parse_args(arguments)
-    # As Ctrl-C: an orderly end of the daemon.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return exit_status(partial(_run, options), DockerMissing)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         with daemon(lambda line: print(line, file=sys.stderr, flush=True)) as variables:
             return subprocess.run(options.command, env=os.environ | variables).returncode
     except DockerMissing as exc:
-        print(f"{'skipped: ' if options.or_skip else ''}{exc}", file=sys.stderr)
-        return 0 if options.or_skip else 1
-    except KeyboardInterrupt:
-        return 130
+        if not options.or_skip:
+            raise
+        print(f"skipped: {exc}", file=sys.stderr)
+        return 0
 
 
 if __name__ == "__main__":

@@ -67,6 +67,11 @@ class Exported:
         """The settled records by volume."""
         return self._records("volumes")
 
+    def lists(self, *volumes: Object) -> bool:
+        """Whether there is a ledger, with a settled record of each of these volumes."""
+        ledger = self.root / LEDGER / "volumes"
+        return ledger.is_dir() and {volume["metadata"]["name"] for volume in volumes} <= self.records.keys()
+
     @property
     def pending(self) -> dict[str, RecordFields]:
         """The records of volumes that were never made, as far as the ledger knows."""

@@ -115,8 +115,9 @@ def test_a_signal_at_any_moment_leaves_nothing(demo: Demo, moment: str) -> None:
     assert said is not None, f"it ended before {moment}"
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)  # impatience changes nothing
-    output = process.stdout.read()  # not communicate(), which loses what came together with that line
-    assert process.wait(60) == 130, output
+    status = process.wait(60)  # not communicate(), which loses what came together with that line
+    output = process.stdout.read()
+    assert status == 130, output
     assert "Interrupted" in output
     assert not demo.left()
 

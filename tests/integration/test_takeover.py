@@ -16,6 +16,7 @@ import pytest
 from testbed import ganesha
 from testbed.api import Object
 from testbed.ganesha import Export, Ganesha
+from tests.integration.chart import nfs_subdir
 from tests.integration.daemon import Daemon, Daemons
 from tests.integration.exported import LEDGER, Exported
 from tests.integration.storage import CLASSES, VOLUMES, Storage
@@ -108,16 +109,12 @@ class Peer:
     def volume(self, class_name: str, claim: str, directory: str = "", **spec: Any) -> Object:
         """Claim, directory, file and PersistentVolume as the peer leaves them, bound; `{pv}` is the volume's name."""
         made = self.storage.claim(class_name, claim)
-        name = f"pvc-{made['metadata']['uid']}"
-        below = directory.format(pv=name) or f"{self.storage.namespace}-{claim}-{name}"
+        name = nfs_subdir.volume_name(made)
+        below = directory.format(pv=name) or nfs_subdir.default_directory(made)
         place = self.site.root / below
-        place.mkdir(parents=True, exist_ok=True)
-        place.chmod(0o777)
+        nfs_subdir.make_directory(place)
         (place / f"data-of-{claim}").write_text(claim)
-        reference = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | {
-            key: made["metadata"][key] for key in ("namespace", "name", "uid", "resourceVersion")
-        }
-        self.make(name, below, reference, storageClassName=class_name, **spec)
+        self.make(name, below, nfs_subdir.reference_to(made), storageClassName=class_name, **spec)
         self.storage.bound(claim)
         return self.storage.get_volume(name)
 
@@ -126,13 +123,11 @@ class Peer:
         wanted = {
             "accessModes": ["ReadWriteMany"],
             "capacity": {"storage": "1Mi"},
-            "claimRef": reference,
             "mountOptions": self.site.mount_options,
             "nfs": {"server": self.site.server, "path": posixpath.normpath(posixpath.join(self.site.path, directory))},
             "persistentVolumeReclaimPolicy": "Delete",
         }
-        metadata = {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": self.name}}
-        return self.storage.make_volume({"metadata": metadata, "spec": wanted | spec})
+        return self.storage.make_volume(nfs_subdir.saved_volume(self.name, name, reference, **(wanted | spec)))
 
     def forge(self, directory: str, class_name: str, **nfs: str) -> str:
         """The name of a volume that says in all that it is the peer's, of a claim that never was."""
@@ -154,11 +149,8 @@ class Peer:
 
     def taken_over(self, *volumes: Object) -> None:
         """Wait until the ledger has these volumes."""
-        wanted = {volume["metadata"]["name"] for volume in volumes}
-        ledger = self.site.root / LEDGER / "volumes"
-        self.storage.eventually(
-            lambda: ledger.is_dir() and wanted <= set(self.site.exported.records), f"records of {wanted}"
-        )
+        names = [volume["metadata"]["name"] for volume in volumes]
+        self.storage.eventually(lambda: self.site.exported.lists(*volumes), f"records of {names}")
 
 
 @pytest.fixture

@@ -69,8 +69,7 @@ class DirectTree:
     ) -> None:
         self._location = location
         self._servers = servers
-        self._address = Address(location.server, version, port, mount_port)
-        self._ways = [self._address]
+        self._ways = [Address(location.server, version, port, mount_port)]
         self._server = servers.acquire(self._address)
         self._timeout_s = servers.timeout_s
         self._observe = observe
@@ -85,13 +84,16 @@ class DirectTree:
 
         Ways differ in version and in where the mount service is. The classes that name an export may disagree in them.
         """
-        self._ways = [replace(self._address, version=way.version, mount_port=way.mount_port) for way in ways]
-        self._move_to(self._ways[0])
+        self._take([replace(self._address, version=way.version, mount_port=way.mount_port) for way in ways])
 
-    def _move_to(self, address: Address) -> None:
-        server = self._servers.acquire(address)
+    def _take(self, ways: list[Address]) -> None:
+        server = self._servers.acquire(ways[0])
         self._servers.release(self._address)
-        self._address, self._server, self._root = address, server, None
+        self._ways, self._server, self._root = ways, server, None
+
+    @property
+    def _address(self) -> Address:
+        return self._ways[0]
 
     @property
     def silence(self) -> str:
@@ -112,8 +114,7 @@ class DirectTree:
             return await self._limited("root_id", look_up)
         except (ExportError, asyncio.CancelledError):  # who waits for a silent server may give up before we do
             if tried is self._address and not (self._pinned or self._closed):
-                self._ways = [*self._ways[1:], tried]
-                self._move_to(self._ways[0])
+                self._take([*self._ways[1:], tried])
             raise
 
     def pin(self, root_id: str) -> None:

@@ -105,6 +105,34 @@ def install(helm: Helm, release: str, namespace: str, values: Values, directory:
     helm.run("install", release, chart, f"--namespace={namespace}", "--values=-", input=yaml.safe_dump(values))
 
 
+def volume_name(claim: Object) -> str:
+    """What the volume of a claim is called."""
+    return f"pvc-{claim['metadata']['uid']}"
+
+
+def default_directory(claim: Object) -> str:
+    """The directory of a claim's volume where no pattern says otherwise."""
+    return f"{claim['metadata']['namespace']}-{claim['metadata']['name']}-{volume_name(claim)}"
+
+
+def make_directory(place: Path) -> None:
+    """Make a volume's directory, which all may write in; one that is there is taken."""
+    place.mkdir(parents=True, exist_ok=True)
+    place.chmod(0o777)
+
+
+def reference_to(claim: Object) -> Object:
+    """A volume's claimRef."""
+    kept = ("namespace", "name", "uid", "resourceVersion")
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | {key: claim["metadata"][key] for key in kept}
+
+
+def saved_volume(provisioner: str, name: str, reference: Object, **spec: Any) -> Object:
+    """A PersistentVolume with this spec as it is saved: with the annotation of the cluster's own, and no other."""
+    metadata = {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": provisioner}}
+    return {"metadata": metadata, "spec": {"claimRef": reference} | spec}
+
+
 @dataclass(frozen=True)
 class NfsSubdir:
     """Its container at work: it does what it is told to, and nothing by itself."""
@@ -119,28 +147,22 @@ class NfsSubdir:
     def provision(self, claim: Object) -> Object:
         """Make the volume of a claim, as saved."""
         found = self.api.get(f"{CLASSES}/{claim['spec']['storageClassName']}")
-        name = f"pvc-{claim['metadata']['uid']}"
-        below = f"{claim['metadata']['namespace']}-{claim['metadata']['name']}-{name}"
+        below = default_directory(claim)
         if "pathPattern" in found["parameters"]:
             below = _filled(found["parameters"]["pathPattern"], claim)
-        place = self.root / below
-        place.mkdir(parents=True, exist_ok=True)
-        place.chmod(0o777)
-        kept = ("namespace", "name", "uid", "resourceVersion")
-        reference = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | {
-            key: claim["metadata"][key] for key in kept
-        }
-        spec = {
-            "accessModes": claim["spec"]["accessModes"],
-            "capacity": {"storage": claim["spec"]["resources"]["requests"]["storage"]},
-            "claimRef": reference,
-            "mountOptions": found.get("mountOptions"),
-            "nfs": {"server": self.server, "path": posixpath.normpath(f"{self.path}/{below}")},
-            "persistentVolumeReclaimPolicy": found["reclaimPolicy"],
-            "storageClassName": found["metadata"]["name"],
-        }
-        metadata = {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": self.name}}
-        return self.api.post(VOLUMES, {"metadata": metadata, "spec": spec})
+        make_directory(self.root / below)
+        body = saved_volume(
+            self.name,
+            volume_name(claim),
+            reference_to(claim),
+            accessModes=claim["spec"]["accessModes"],
+            capacity={"storage": claim["spec"]["resources"]["requests"]["storage"]},
+            mountOptions=found.get("mountOptions"),
+            nfs={"server": self.server, "path": posixpath.normpath(f"{self.path}/{below}")},
+            persistentVolumeReclaimPolicy=found["reclaimPolicy"],
+            storageClassName=found["metadata"]["name"],
+        )
+        return self.api.post(VOLUMES, body)
 
     def reclaim(self, volume: Object) -> None:
         """Do away with a volume that is Released and has the policy Delete."""

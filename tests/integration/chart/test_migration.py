@@ -24,7 +24,7 @@ from tests.integration.chart.nfs_subdir import NfsSubdir, full_name
 from tests.integration.chart.pod import Pod
 from tests.integration.chart.rendering import Release
 from tests.integration.direct.test_forged import Listing, listing
-from tests.integration.exported import LEDGER, Exported
+from tests.integration.exported import Exported
 from tests.integration.storage import CLASSES, VOLUMES, Storage
 
 pytestmark = pytest.mark.timeout(240)
@@ -156,11 +156,8 @@ class Drill:
 
     def taken_over(self, *volumes: Object) -> None:
         """Wait until the ledger has these volumes."""
-        wanted = {volume["metadata"]["name"] for volume in volumes}
-        ledger = self.exported.root / LEDGER / "volumes"
-        self.storage.eventually(
-            lambda: ledger.is_dir() and wanted <= self.exported.records.keys(), f"records of {wanted}"
-        )
+        names = [volume["metadata"]["name"] for volume in volumes]
+        self.storage.eventually(lambda: self.exported.lists(*volumes), f"records of {names}")
 
     def release_claim(self, name: str, volume: Object) -> Object:
         """Delete a claim, and wait until its volume is Released, or gone; the volume as it was last seen."""

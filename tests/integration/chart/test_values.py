@@ -21,6 +21,7 @@ from provisioner.settings import Settings
 from provisioner.telemetry.metrics import Metrics
 from testbed.helm import Helm, HelmFailed
 from tests.integration.chart.rendering import CHART, VALUE_SETS, Renderer, rules
+from tests.pages import anchors, section
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -212,8 +213,7 @@ def _names(family: str, kind: str) -> list[str]:
 def test_every_alert_has_its_runbook(render: Renderer) -> None:
     """Each alert links to a heading of our documentation that is there, and says for how long and how bad."""
     group = render(value_set("observed")).one("PrometheusRule")["spec"]["groups"][0]
-    text = (CHART.parents[1] / "docs" / "operations" / "alerts.md").read_text()
-    headings = {heading.lower() for heading in re.findall(r"^#+ (\S+)$", text, re.MULTILINE)}
+    headings = anchors(section("operations/alerts.md"))
     assert len(group["rules"]) >= 6
     for rule in group["rules"]:
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
