@@ -93,7 +93,7 @@ def test_mariadb(story: Story) -> None:
     with story.timed("MariaDB 11.8 on the same claim: from its pod to ready"):
         story.start("db", database(MARIADB_11_8))
     with story.timed("MariaDB 11.8: mariadb-upgrade"):
-        assert story.run("db", "mariadb-upgrade").rstrip().endswith("OK")
+        assert story.run("db", "mariadb-upgrade", "--user=mysql").rstrip().endswith("OK")
     assert sql(story, "SELECT VERSION()").startswith("11.8.")
     assert sql(story, SEEN) == written
     sql(story, "INSERT INTO shop.notes VALUES (2, 'written by 11.8')")
