@@ -8,7 +8,7 @@ RUN apt-get update \
 COPY requirements.txt /wheels/
 COPY dist/image/packages /wheels/packages
 RUN pip --python /opt/nfs-provisioner/bin/python install --no-index --find-links /wheels/packages --no-compile \
-      --require-hashes -r /wheels/requirements.txt
+      --no-deps --require-hashes -r /wheels/requirements.txt
 # Of the Kubernetes client we use configuration and session (provisioner/kube/library.py): neither its synchronous half
 # nor the classes of every resource, which are 70 MB of source and are looked up by name when somebody asks for one.
 RUN cd /opt/nfs-provisioner/lib/python3*/site-packages/kubernetes \

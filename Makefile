@@ -14,8 +14,11 @@ TESTS ?=
 PYTEST_FLAGS ?=
 # Tests mostly wait for servers: a second process halves the time on two processors.
 PARALLEL ?= 2
+# pip takes exactly what the lock names: no dependency is resolved, and nothing is built from source with unpinned tools.
+INSTALL := install --quiet --disable-pip-version-check --no-deps
+LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url
+	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
 .PHONY: help setup testbed demo test unit e2e image manifests pictures check docs format bench lock clean
 
@@ -33,13 +36,15 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	    echo "installing $$package, without which there are no virtual environments"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$package >/dev/null; \
 	  else echo "$(PYTHON) cannot make virtual environments; run: sudo apt-get install $$package"; exit 1; fi; fi
-	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	@echo "installing what requirements-dev.txt pins into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import os, pip, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath("$(VENV)"))' 2>/dev/null \
+	  || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing the packages of requirements-dev.txt into $(VENV): about a minute"
+	@$(BIN)/python -m pip $(INSTALL) $(LOCKED) -r requirements-dev.txt
+	@PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip $(INSTALL) --no-build-isolation -e .
+	@problems=$$($(BIN)/python -m pip --disable-pip-version-check check) || { echo "$$problems"; exit 1; }
 	@touch $@
 
-testbed: $(STAMP) ## prepare the control plane and Helm (built once, about 8 minutes) and the NFS server for tests
+testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 30 minutes) and the NFS server for tests
 	@$(BIN)/python -m testbed build >/dev/null
 	@$(BIN)/python -m testbed install || echo "the tests that need what is missing will be skipped"
 

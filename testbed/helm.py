@@ -27,7 +27,7 @@ SOURCE = Source(
     packages={"helm": "helm.sh/helm/v3/cmd/helm"},
     release="helm.sh/helm/v3",
     stamp=_stamp,
-    takes="about 2 minutes",
+    takes="2 to 10 minutes",
 )
 
 

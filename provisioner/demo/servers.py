@@ -80,7 +80,7 @@ def _directory(ending: ExitStack, parent: Path | None) -> Path:
 def _control_plane(directory: Path, ending: ExitStack, interrupts: Interrupts, screen: Screen) -> Path:
     names = ("etcd", "kube-apiserver", "kube-controller-manager")
     if binaries.present(names) is None:
-        screen.say("The control plane's binaries are not in the cache. They are built once, in about six minutes.")
+        screen.say(f"The cache has no control plane yet. It is built once: {binaries.CONTROL_PLANE.takes}.")
         with screen.step("control plane built") as progress, interrupts.raising():
             binaries.locate(names, progress=progress)
     with screen.step(f"control plane: Kubernetes {binaries.kubernetes_version()} on this machine") as progress:
