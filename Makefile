@@ -38,7 +38,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	  else echo "$(PYTHON) cannot make virtual environments; run: sudo apt-get install $$package"; exit 1; fi; fi
 	@$(BIN)/python -c 'import os, pip, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath("$(VENV)"))' 2>/dev/null \
 	  || $(PYTHON) -m venv --clear $(VENV)
-	@echo "installing the packages of requirements-dev.txt into $(VENV): about a minute"
+	@echo "installing the packages of requirements-dev.txt into $(VENV): a minute, several on a busy machine"
 	@$(BIN)/python -m pip $(INSTALL) $(LOCKED) -r requirements-dev.txt
 	@PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip $(INSTALL) --no-build-isolation -e .
 	@problems=$$($(BIN)/python -m pip --disable-pip-version-check check) || { echo "$$problems"; exit 1; }
