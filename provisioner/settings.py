@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -20,8 +21,14 @@ LEGACY_MOUNT = "/persistentvolumes"
 
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  a pod's endpoint is for its cluster
-_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+# What StorageClass.provisioner must be, lower-cased: IsQualifiedName (Kubernetes, apimachinery, pkg/util/validation).
+_PREFIX_LIMIT, _NAME_LIMIT = 253, 63
+_QUALIFIED = re.compile(rf"(?:(?P<prefix>{_SUBDOMAIN})/)?(?P<name>[a-z0-9](?:[-a-z0-9_.]*[a-z0-9])?)")
+# The names whose Leases have no digest in their names, as they never had one.
+_PLAIN = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?(?:/[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_LEASE_NAME_LIMIT = 253
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +60,31 @@ class Settings:
 
     @property
     def lease_name(self) -> str:
-        """The Lease's name: the provisioner's, its `/` a `-`, and whatever else a Lease's name cannot have too."""
+        """The Lease's name, as DNS allows it: the provisioner's with a `-` for its `/`.
+
+        A name that the first releases refused, such as NFS or nfs_client, has a digest behind it, so that it does not
+        share the Lease of nfs or nfs-client.
+        """
         name = self.provisioner.replace("/", "-").lower()
-        return name if re.fullmatch(_SUBDOMAIN, name) else re.sub(r"[^a-z0-9]+", "-", name)
+        plain = name if re.fullmatch(_SUBDOMAIN, name) else re.sub(r"[^a-z0-9]+", "-", name)
+        if _PLAIN.fullmatch(self.provisioner) and len(self.provisioner) <= _LEASE_NAME_LIMIT:
+            return plain
+        digest = hashlib.sha256(self.provisioner.encode()).hexdigest()[:8]
+        return f"{plain[: _LEASE_NAME_LIMIT - len(digest) - 1].rstrip('-.')}-{digest}"
 
 
 def provisioner_name(text: str) -> str:
-    """The name under which classes know us. Raises InvalidSettings."""
+    """The name under which classes know us: any that the API server takes in a class. Raises InvalidSettings."""
     if text.startswith("kubernetes.io/"):
         raise InvalidSettings(
             f"--provisioner-name {text}: names that begin kubernetes.io/ are the cluster's own; choose another"
         )
-    if len(text) > 253 or not re.fullmatch(rf"{_NAME}(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?", text):
-        raise InvalidSettings(f"--provisioner-name {text!r} is not a name such as example.com/nfs")
+    parts = _QUALIFIED.fullmatch(text.lower())
+    if parts is None or len(parts["prefix"] or "") > _PREFIX_LIMIT or len(parts["name"]) > _NAME_LIMIT:
+        raise InvalidSettings(
+            f"--provisioner-name {text!r} is not a name that a StorageClass can have, such as example.com/nfs: at most"
+            f" {_NAME_LIMIT} letters, digits, -, _ and ., and before a / the name of a domain"
+        )
     return text
 
 

@@ -205,8 +205,7 @@ class ClaimController:
         refusal = self._space_conflict(plan, export)
         if refusal is not None:
             return self._refuse(claim, refusal)
-        text = f'provisioning a volume for claim "{claim.key}"'
-        self._around.recorder.claim(claim, "Normal", names.PROVISIONING, text)
+        self._around.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
         adopt_from = await self._adoptable(plan, export)
         try:
             async with self._around.watch.answering(export):

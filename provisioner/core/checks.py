@@ -128,7 +128,8 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
         return found("it names no export, and there is no default export", advice), None
     rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
     use = Use(export, options)
-    return found(f"on {way(use)}; {rule} when a claim is deleted"), use
+    ignored = f"; without effect: {', '.join(parameters.ignored)}" if parameters.ignored else ""
+    return found(f"on {way(use)}; {rule} when a claim is deleted{ignored}"), use
 
 
 def no_class(provisioner: str) -> Finding:

@@ -14,7 +14,7 @@ from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord,
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import Access, ClassParameters, parse
+from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
 from provisioner.core.records import Record, require_room, short_modes
 
@@ -161,8 +161,11 @@ def _plan(view: ClaimView) -> Decision:
     except InvalidSettings as exc:
         return Refuse(f"StorageClass {storage_class.name}: {exc}")
     except InvalidPath as exc:
-        advice = "change the claim's labels or annotations, or the class's pathPattern, which may have ${…:-fallbacks}"
-        return Refuse(f"{exc}; {advice}")
+        written = as_written("pathPattern", storage_class.parameters)
+        return Refuse(
+            f"{exc}: change the claim's labels or annotations, or the parameter {written} of StorageClass"
+            f" {storage_class.name}, where ${{…:-other}} stands in for what is missing"
+        )
     except (InvalidRecord, InvalidQuantity) as exc:
         return Refuse(str(exc))
     if record.archive and not is_archive_name(record.archive):
@@ -224,6 +227,13 @@ def _is_leaving(volume: Volume, provisioner: str) -> bool:
     leaving = phase == "Released" or (deleted and phase != "Bound")
     ours = volume.is_by(provisioner) and volume.spec.nfs is not None
     return leaving and ours and volume.spec.persistent_volume_reclaim_policy == "Delete"
+
+
+def provisioning_message(claim: Claim) -> str:
+    """The words for a claim whose volume is being made, and for what on it has no effect."""
+    unread = [key for key in names.ACCESS_OF_NFS_SUBDIR if key in claim.metadata.annotations]
+    note = f"; without effect: {', '.join(unread)}, as the class's mode, uid and gid count" if unread else ""
+    return f'provisioning a volume for claim "{claim.key}"{note}'
 
 
 def taken_message(directory: str, holder: str, holder_path: str) -> str:

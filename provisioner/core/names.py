@@ -24,6 +24,9 @@ MARKS = (ON_DELETE, DIRECTORY, EXPORT_ID)
 # Our own key on a claim: the archive that it wants to have back.
 RESTORE = PREFIX + "restore"
 
+# What nfs-subdir's master, which was never released, reads from a claim. Here the class's mode, uid and gid count.
+ACCESS_OF_NFS_SUBDIR = ("nfs.io/createMode", "nfs.io/createUID", "nfs.io/createGID")
+
 # The driver of the peer whose volumes we leave alone.
 CSI_DRIVER_NFS = "nfs.csi.k8s.io"
 CSI_PLACE = ("server", "share", "subdir")

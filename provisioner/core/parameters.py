@@ -1,9 +1,13 @@
-"""StorageClass parameters: what each may say, its aliases and defaults. An unknown one is refused, never ignored."""
+"""StorageClass parameters: what each may say, its aliases and defaults. An unknown one is refused, never ignored.
+
+Names and words count in any case, an empty value is an unset one, and white space around a value does not count: so
+both peers' classes work as people have written them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +23,29 @@ KNOWN = (
     "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "existing", "archiveRetention", "minFree",
     "overcommit",
 )  # fmt: skip
+
+_SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
+_IGNORED = re.compile(
+    r"csi\.storage\.k8s\.io/(fstype|(provisioner|controller-publish|controller-expand|node-stage|node-publish"
+    r"|node-expand)-secret-(name|namespace))",
+    re.IGNORECASE,
+)
+"""What csi-driver-nfs's sidecars read, and what has no meaning for a directory that the kubelet mounts itself."""
+
+_ADVICE = {
+    "mountoptions": "is a field of the StorageClass, beside parameters: move it there, as a list",
+    "reclaimpolicy": "is a field of the StorageClass, beside parameters: move it there",
+    "volumebindingmode": "is a field of the StorageClass, beside parameters: move it there",
+    "allowvolumeexpansion": "is a field of the StorageClass, beside parameters: move it there",
+    "rootsquash": "is unknown: the options of the export on its server say so; remove it here",
+    "permpattern": "is unknown: use mode",
+    "userpattern": "is unknown: use uid",
+    "grouppattern": "is unknown: use gid",
+    "path": "is unknown: use share for the export's path, and pathPattern for the directory below it",
+    "nfsserver": "is unknown: use server",
+    "nfspath": "is unknown: use share",
+}
+"""Names that people write for something that is here or elsewhere, in lower case."""
 
 # Go's strconv.ParseBool, as nfs-subdir reads archiveOnDelete.
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
@@ -63,88 +90,116 @@ class ClassParameters:
     """How long an archive is kept, as it was written; empty is for ever."""
     min_free: MinFree | None
     overcommit: float | None
+    ignored: tuple[str, ...]
+    """Parameters of CSI's sidecars, which have no effect here."""
 
 
 def parse(parameters: Mapping[str, str]) -> ClassParameters:
     """The parameters of a class. Raises InvalidSettings that names each one at fault and says what is allowed."""
-    problems: list[str] = []
-    values = _without_aliases(parameters, problems)
-
-    def read(name: str, default: T, reader: Callable[[str], T]) -> T:
-        if name not in values:
-            return default
-        try:
-            return reader(values[name])
-        except (InvalidSettings, InvalidQuantity) as exc:
-            problems.append(f"parameter {_as_written(name, parameters)}: {exc}")
-            return default
-
-    reader = _on_delete if "onDelete" in parameters else archive_flag
-    on_delete: OnDelete = read("onDelete", "archive", reader)
+    given = _Given(parameters)
+    on_delete = given.on_delete()
     parsed = ClassParameters(
-        export=_export(values, problems),
-        template=read("pathPattern", templates.DEFAULT, templates.parse),
+        export=given.export(),
+        template=given.read("pathPattern", templates.DEFAULT, templates.parse),
         on_delete=on_delete,
         access=Access(
-            mode=read("mode", _DEFAULT_MODE, _mode),
-            uid=read("uid", None, _identifier),
-            gid=read("gid", None, _identifier),
+            mode=given.read("mode", _DEFAULT_MODE, _mode),
+            uid=given.read("uid", None, _identifier),
+            gid=given.read("gid", None, _identifier),
         ),
-        adopt=read("existing", on_delete == "retain", _existing),
-        retention=read("archiveRetention", "", _retention),
-        min_free=read("minFree", None, _min_free),
-        overcommit=read("overcommit", None, _overcommit),
+        adopt=given.read("existing", on_delete == "retain", _existing),
+        retention=given.read("archiveRetention", "", _retention),
+        min_free=given.read("minFree", None, _min_free),
+        overcommit=given.read("overcommit", None, _overcommit),
+        ignored=tuple(name for name in sorted(parameters) if _IGNORED.fullmatch(name)),
     )
-    if problems:
-        raise InvalidSettings("; ".join(problems))
+    if given.problems:
+        raise InvalidSettings("; ".join(given.problems))
     return parsed
 
 
-def _without_aliases(parameters: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for name in sorted(parameters):
-        if name == "archiveOnDelete" and "onDelete" in parameters:
-            continue  # nfs-subdir's chart always writes it, and there too onDelete wins
-        canonical = ALIASES.get(name, name)
-        if canonical not in KNOWN:
-            problems.append(f"parameter {name} is unknown; known are {', '.join((*KNOWN, *ALIASES))}")
-        elif canonical in values:
-            problems.append(f"parameters {canonical} and {_alias_of(canonical)} mean the same: keep one of them")
-        else:
-            values[canonical] = parameters[name]
-    return values
+def as_written(name: str, parameters: Mapping[str, str]) -> str:
+    """The name under which a class gives a parameter, or the parameter's own where it gives none."""
+    return next((written for written, _ in _Given(parameters).all(name)), name)
 
 
-def _alias_of(name: str) -> str:
-    return next(alias for alias, canonical in ALIASES.items() if canonical == name)
+class _Given:
+    """What a class says, by the parameters' own names, and what is wrong with it."""
+
+    def __init__(self, parameters: Mapping[str, str]) -> None:
+        self.problems: list[str] = []
+        self._values: dict[str, list[tuple[str, str]]] = {}
+        for written in sorted(parameters):
+            name, value = _SPELLINGS.get(written.strip().lower()), parameters[written].strip()
+            if name is None:
+                self.problems += _unknown(written)
+            elif value:
+                self._values.setdefault(name, []).append((written, value))
+
+    def all(self, name: str) -> Iterator[tuple[str, str]]:
+        """Each name under which a parameter is given, and its value; an alias of another meaning apart."""
+        yield from self._values.get(name, ())
+        for alias, meant in ALIASES.items():
+            if meant == name != "onDelete":
+                yield from self._values.get(alias, ())
+
+    def read(self, name: str, default: T, reader: Callable[[str], T]) -> T:
+        """The value of a parameter, whichever way it is spelled; the default where there is none to be had."""
+        found: dict[str, T] = {}
+        for written, value in self.all(name):
+            try:
+                found[written] = reader(value)
+            except (InvalidSettings, InvalidQuantity) as exc:
+                self.problems.append(f"parameter {written}: {exc}")
+        if not found:
+            return default
+        (first, result), *others = found.items()
+        for other, value in others:
+            if value != result:
+                self.problems.append(
+                    f"parameters {first} and {other} mean the same and have different values: keep one of them"
+                )
+        return result
+
+    def on_delete(self) -> OnDelete:
+        """The rule: that of onDelete, as nfs-subdir's chart always writes archiveOnDelete beside it."""
+        if any(self.all("onDelete")):
+            return self.read("onDelete", "archive", _on_delete)
+        return self.read("archiveOnDelete", "archive", lambda text: archive_flag(text.lower()))
+
+    def export(self) -> Location | None:
+        """The export, if the class names one."""
+        server, share = self.read("server", "", str), self.read("share", "", str)
+        if not server and not share:
+            return None
+        if not server or not share:
+            self.problems.append(
+                "parameters server and share belong together: give both, or none for the default export"
+            )
+            return None
+        try:
+            return location(server, share)
+        except InvalidSettings as exc:
+            self.problems.append(f"parameters server and share: {exc}")
+            return None
 
 
-def _as_written(name: str, parameters: Mapping[str, str]) -> str:
-    return name if name in parameters else _alias_of(name)
-
-
-def _export(values: Mapping[str, str], problems: list[str]) -> Location | None:
-    if "server" not in values and "share" not in values:
-        return None
-    if "server" not in values or "share" not in values:
-        problems.append("parameters server and share belong together: give both, or none for the default export")
-        return None
-    try:
-        return location(values["server"], values["share"])
-    except InvalidSettings as exc:
-        problems.append(f"parameters server and share: {exc}")
-        return None
+def _unknown(name: str) -> list[str]:
+    if _IGNORED.fullmatch(name):
+        return []
+    advice = _ADVICE.get(name.strip().lower(), f"is unknown; known are {', '.join((*KNOWN, *ALIASES))}")
+    return [f"parameter {name} {advice}"]
 
 
 def _on_delete(text: str) -> OnDelete:
-    match text:
-        case "delete" | "archive" | "retain":
-            return text
+    match text.lower():
+        case "delete" | "archive" | "retain" as rule:
+            return rule
     raise InvalidSettings(f"{text!r} is not one of delete, archive, retain")
 
 
 def archive_flag(text: str) -> OnDelete:
-    """What a value of nfs-subdir's archiveOnDelete stands for. Raises InvalidSettings."""
+    """What a value of archiveOnDelete stands for to nfs-subdir, letter by letter. Raises InvalidSettings."""
     if text in _TRUE:
         return "archive"
     if text in _FALSE:
@@ -153,21 +208,23 @@ def archive_flag(text: str) -> OnDelete:
 
 
 def _mode(text: str) -> int | None:
-    if not re.fullmatch(r"(0o)?[0-7]{1,5}", text) or int(text, 8) > 0o7777:
+    if not re.fullmatch(r"(0[oO])?[0-7]+", text) or int(text, 8) > 0o7777:
         raise InvalidSettings(f"{text!r} is not an octal mode such as 0770 (0 leaves the server's)")
     return int(text, 8) or None
 
 
 def _identifier(text: str) -> int | None:
+    if text.lower() == "none":  # nfs-ganesha's provisioner writes its default so
+        return None
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > 2**32 - 2:
         raise InvalidSettings(f"{text!r} is not a numeric id such as 1000")
     return int(text)
 
 
 def _existing(text: str) -> bool:
-    if text not in ("refuse", "adopt"):
+    if text.lower() not in ("refuse", "adopt"):
         raise InvalidSettings(f"{text!r} is not one of refuse, adopt")
-    return text == "adopt"
+    return text.lower() == "adopt"
 
 
 def _min_free(text: str) -> MinFree | None:
@@ -190,4 +247,4 @@ def _overcommit(text: str) -> float | None:
 def _retention(text: str) -> str:
     if parse_s(text) <= 0:
         raise InvalidSettings(f"{text!r} would keep no archive at all: use onDelete delete for that")
-    return text.strip()
+    return text

@@ -13,8 +13,21 @@ from provisioner.core.locations import Path
 
 COMPONENT_LIMIT_BYTES = 255
 ARCHIVE_PREFIX = "archived-"
+_SHOWN_LIMIT = 120
+"""Characters of a path that a message repeats."""
+
 LEDGER = ".provisioner"
 """The one name at an export's root that is ours alone."""
+
+
+def components(text: str) -> list[str]:
+    """The names in a path as people write it: slashes and `.` that add nothing are left out, `..` is not."""
+    return [part for part in text.split("/") if part not in ("", ".")]
+
+
+def shown(text: str) -> str:
+    """A text for an event, in quotes; a tenant's may be longer than an event, and the advice must not be cut off."""
+    return repr(text if len(text) <= _SHOWN_LIMIT else text[: _SHOWN_LIMIT - 1] + "…")
 
 
 def check(text: str) -> Path:
@@ -22,29 +35,29 @@ def check(text: str) -> Path:
     if not text:
         raise InvalidPath("the directory is empty: it would be the export's root")
     if text.startswith("/"):
-        raise InvalidPath(f"the directory {text!r} begins with /: it must be relative to the export")
+        raise InvalidPath(f"the directory {shown(text)} begins with /: it must be relative to the export")
     path = tuple(text.split("/"))
     for part in path:
         _check_component(part, text)
     if path[0].casefold().startswith(LEDGER):  # some servers do not tell cases apart
-        raise InvalidPath(f"the directory {text!r} begins with {LEDGER}, which is the provisioner's own")
+        raise InvalidPath(f"the directory {shown(text)} begins with {LEDGER}, which is the provisioner's own")
     if len(path) > 1 and path[0].casefold().startswith(ARCHIVE_PREFIX):
-        raise InvalidPath(f"the directory {text!r} begins with {ARCHIVE_PREFIX}: it might lie within an archive")
+        raise InvalidPath(f"the directory {shown(text)} begins with {ARCHIVE_PREFIX}: it might lie within an archive")
     return path
 
 
 def _check_component(part: str, text: str) -> None:
     if part == "":
-        raise InvalidPath(f"the directory {text!r} has an empty component: a piece of the pathPattern came out empty")
+        raise InvalidPath(f"the directory {shown(text)} has an empty component")
     if part in (".", ".."):
-        raise InvalidPath(f"the directory {text!r} has the component {part!r}")
+        raise InvalidPath(f"the directory {shown(text)} has the component {part!r}")
     if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in part):
-        raise InvalidPath(f"the directory {text!r} has a control character")
+        raise InvalidPath(f"the directory {shown(text)} has a control character")
     size = len(part.encode("utf-8", "surrogatepass"))
     if size > COMPONENT_LIMIT_BYTES:
-        raise InvalidPath(f"the component {part!r} has {size} bytes; {COMPONENT_LIMIT_BYTES} are allowed")
+        raise InvalidPath(f"the component {shown(part)} has {size} bytes; {COMPONENT_LIMIT_BYTES} are allowed")
     if any(0xD800 <= ord(c) <= 0xDFFF for c in part):
-        raise InvalidPath(f"the directory {text!r} is not valid Unicode")
+        raise InvalidPath(f"the directory {shown(text)} is not valid Unicode")
 
 
 def shorten(start: str, middle: str, end: str) -> str:

@@ -33,8 +33,14 @@ PATTERNS = {
     "${.PVC.namespace}/${.PVC.annotations.empty:-a/b}": "NAMESPACE/a/b",
     "${pvc.metadata.namespace}/${pvc.metadata.name:-x}": "NAMESPACE/data",
     "fixed-${.PVC.namespace} with blanks-é": "fixed-NAMESPACE with blanks-é",
+    "/${.PVC.namespace}//./${.PVC.annotations.example.com/slashes}/": "NAMESPACE/app/data",
+    "${.PVC.namespace}/${.PVC.annotations.none:-${.PVC.name}}": "NAMESPACE/data",
+    "${pvc.metadata.namespace}/${.PVC.labels.none:-of-${.PVC.labels.no:-${pv.metadata.name}}}": "NAMESPACE/of-VOLUME",
 }
-METADATA = {"labels": {"app": "web"}, "annotations": {"example.com/dir": "some/where", "empty": ""}}
+METADATA = {
+    "labels": {"app": "web"},
+    "annotations": {"example.com/dir": "some/where", "example.com/slashes": "//app/./data/", "empty": ""},
+}
 
 
 @pytest.mark.parametrize("parameter", ["pathPattern", "subDir"])
@@ -69,6 +75,10 @@ def test_the_default_pattern_is_namespace_claim_and_volume(served: ServedStorage
         ({"archiveOnDelete": "false"}, "delete"),
         ({"archiveOnDelete": "0"}, "delete"),
         ({"archiveOnDelete": "true"}, "archive"),
+        ({"onDelete": "Retain", "archiveOnDelete": "false"}, "retain"),
+        ({"ondelete": "DELETE", "archiveOnDelete": "true"}, "delete"),
+        ({"onDelete": "", "archiveOnDelete": " False "}, "delete"),
+        ({"onDelete": "", "archiveOnDelete": "", "subDir": "", "mountPermissions": "", "uid": ""}, "archive"),
     ],
     ids=str,
 )
@@ -283,15 +293,17 @@ def test_an_export_without_room_is_refused(
 
 REFUSED = {
     "unknown": ({"onDeleted": "delete"}, ["onDeleted", "onDelete"]),
-    "case": ({"pathpattern": "x"}, ["pathpattern", "pathPattern"]),
-    "pattern and alias": ({"pathPattern": "x", "subDir": "x"}, ["pathPattern", "subDir"]),
-    "rule beside the flag": ({"onDelete": "Delete", "archiveOnDelete": "false"}, ["onDelete"]),
-    "mode and alias": ({"mode": "0777", "mountPermissions": "0777"}, ["mode", "mountPermissions"]),
-    "rule": ({"onDelete": "Delete"}, ["onDelete", "delete, archive, retain"]),
+    "mount options": ({"mountOptions": "nfsvers=4.1"}, ["mountOptions", "field of the StorageClass"]),
+    "two cases": ({"onDelete": "delete", "ondelete": "retain"}, ["onDelete", "ondelete"]),
+    "pattern and alias": ({"pathPattern": "x", "subDir": "y"}, ["pathPattern", "subDir"]),
+    "rule beside the flag": ({"onDelete": "keep", "archiveOnDelete": "false"}, ["onDelete"]),
+    "mode and alias": ({"mode": "0777", "mountPermissions": "0770"}, ["mode", "mountPermissions"]),
+    "rule": ({"onDelete": "keep"}, ["onDelete", "delete, archive, retain"]),
     "archive flag": ({"archiveOnDelete": "no"}, ["archiveOnDelete", "true or false"]),
     "variable": ({"pathPattern": "${.PVC.uid}"}, ["pathPattern", "${.PVC.uid}", "${.PVC.namespace}"]),
     "open variable": ({"subDir": "${.PVC.name"}, ["subDir", "not closed"]),
-    "empty pattern": ({"pathPattern": ""}, ["pathPattern", "empty"]),
+    "Go template": ({"pathPattern": "{{ .PVC.Name }}"}, ["pathPattern", "Go template", "${.PVC.name}"]),
+    "no braces": ({"subDir": "$pvc.metadata.name"}, ["subDir", "braces", "${pvc.metadata.name}"]),
     "odd mode": ({"mode": "0888"}, ["mode", "octal"]),
     "symbolic mode": ({"mountPermissions": "u=rwx"}, ["mountPermissions", "octal"]),
     "large mode": ({"mode": "17777"}, ["mode", "octal"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -20,18 +20,27 @@ SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 """DNS-1123 subdomain, which the name of a Lease must be (Kubernetes, "Object Names and IDs")."""
 
 
-@pytest.mark.parametrize(
-    "name", ["cluster.local/nfs-provisioner", "k8s-sigs.io/nfs-subdir-external-provisioner", "nfs"]
-)
+NAMES = [
+    "cluster.local/nfs-provisioner", "k8s-sigs.io/nfs-subdir-external-provisioner", "nfs", "NFS", "nfs_client",
+    "Example.com/nfs", "Example.COM/Nfs_Client.1", "n" * 63, ".".join(["d" * 63] * 3) + "/" + "n" * 63, "a.b", "a..b",
+    "1", "Kubernetes.io/nfs",
+]  # fmt: skip
+"""Names that the API server takes in a class."""
+
+NO_NAMES = [
+    "", "a b", "/nfs", "nfs/", "a/b/c", "-a/b", "a/b\n", "a/-b", "nfs-", "_nfs", "a/" + "b" * 64, "n" * 64,
+    "d" * 254 + "/nfs", "a..b/c", "a-/b", "a_b/c", "näs", "a:b",
+]  # fmt: skip
+"""Names that it refuses."""
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_provisioner_name(name: str) -> None:
-    """Names that classes use, nfs-subdir's among them, are taken as they are."""
+    """Every name that a class can have, nfs-subdir's among them, is taken as it is."""
     assert setting.provisioner_name(name) == name
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", "kubernetes.io/nfs", "a b", "/nfs", "nfs/", "a/b/c", "-a/b", "a/b\n", "a/" + "b" * 300, "Example.com/nfs"],
-)
+@pytest.mark.parametrize("name", ["kubernetes.io/nfs", *NO_NAMES])
 def test_unusable_provisioner_name(name: str) -> None:
     """A name that no class can use, or that the cluster counts as its own, is refused, and the words name the flag."""
     with pytest.raises(InvalidSettings, match="--provisioner-name"):
@@ -39,7 +48,9 @@ def test_unusable_provisioner_name(name: str) -> None:
 
 
 @hypothesis_settings(deadline=None)
-@given(st.from_regex(r"[a-z0-9.-]{1,20}(/[A-Za-z0-9._-]{1,20})?", fullmatch=True))
+@given(st.from_regex(r"([A-Za-z0-9.-]{1,20}/)?[A-Za-z0-9._-]{1,20}", fullmatch=True))
+@example("d" * 189 + ".example/" + "n" * 63)
+@example(".".join(["d" * 63] * 3) + "/" + "n" * 62 + "N")
 def test_every_accepted_name_has_a_lease(name: str) -> None:
     """Every name that is accepted gives a Lease's name that the API server takes."""
     try:
@@ -73,6 +84,30 @@ def sample(*, provisioner: str) -> setting.Settings:
 def test_lease_name() -> None:
     """The Lease is named after the provisioner, as sig-storage-lib names it."""
     assert sample(provisioner="example.com/nfs").lease_name == "example.com-nfs"
+
+
+@pytest.mark.parametrize(
+    ("name", "lease_name"),
+    [
+        ("nfs", "nfs"),
+        ("example.com/NFS", "example.com-nfs"),
+        ("k8s-sigs.io/nfs_subdir", "k8s-sigs-io-nfs-subdir"),
+        ("x/nfs--subdir", "x-nfs--subdir"),
+        ("a..b", "a-b"),
+    ],
+)
+def test_a_lease_keeps_its_name(name: str, lease_name: str) -> None:
+    """An update does not change a Lease's name: two releases that run side by side for a while share one."""
+    assert sample(provisioner=name).lease_name == lease_name
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("NFS", "nfs"), ("nfs_client", "nfs-client"), ("Example.com/nfs", "example.com/nfs"), ("NFS", "Nfs")],
+)
+def test_two_names_that_look_alike(one: str, other: str) -> None:
+    """Two provisioners in one namespace whose names differ in case or by a _ do not wait for each other."""
+    assert sample(provisioner=one).lease_name != sample(provisioner=other).lease_name
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ def test_a_good_class() -> None:
     assert finding.result == "on b:/y nfsvers=4.1; retain when a claim is deleted"
     assert use is not None
     assert use.export == Location("b", "/y")
+    finding, _ = judge(storage_class({"csi.storage.k8s.io/fstype": "nfs"}), NAS)
+    assert finding.ok
+    assert finding.result.endswith("; without effect: csi.storage.k8s.io/fstype")
 
 
 def test_bad_classes() -> None:

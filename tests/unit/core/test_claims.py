@@ -294,3 +294,28 @@ def test_volume_body_is_read_back() -> None:
 def test_unfinished(claim: Claim, unfinished: bool) -> None:
     """A claim needs us as long as it waits for a volume, or for a larger one, and no longer."""
     assert claims.is_unfinished(claim) is unfinished
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"pathPattern": "${.PVC.annotations.x}"}, "the parameter pathPattern of StorageClass nfs"),
+        ({"subdir": "../x"}, "the parameter subdir of StorageClass nfs"),
+        ({"pathPattern": "", "subDir": "/"}, "the parameter subDir of StorageClass nfs"),
+    ],
+    ids=str,
+)
+def test_a_path_that_is_refused_names_its_parameter(parameters: dict[str, str], named: str) -> None:
+    """The words name what is wrong with the path, the parameter as the class writes it, and what to change."""
+    decision = claims.decide(of_class(parameters))
+    assert isinstance(decision, Refuse)
+    assert named in decision.message
+    assert "change the claim's labels or annotations" in decision.message
+    assert "${…:-other}" in decision.message
+
+
+def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
+    """Annotations that nfs-subdir's master reads are not passed over in silence."""
+    assert claims.provisioning_message(samples.claim()) == 'provisioning a volume for claim "shop/data"'
+    claim = samples.claim(annotations={"nfs.io/createMode": "0700", "nfs.io/createUID": "7", "nfs.io/path": "x"})
+    assert "without effect: nfs.io/createMode, nfs.io/createUID, " in claims.provisioning_message(claim)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
-from provisioner.core.parameters import ALIASES, KNOWN, Access, MinFree, parse
+from provisioner.core.parameters import ALIASES, KNOWN, Access, MinFree, as_written, parse
 from provisioner.core.templates import DEFAULT
 
 
@@ -56,6 +56,36 @@ def test_defaults() -> None:
         ({"archiveRetention": " 1h30m "}, "retention", "1h30m"),
         ({"archiveRetention": "90"}, "retention", "90"),
         ({}, "retention", ""),
+        ({"onDelete": "Retain"}, "on_delete", "retain"),
+        ({"onDelete": "DELETE", "archiveOnDelete": "true"}, "on_delete", "delete"),
+        ({"ONDELETE": " archive "}, "on_delete", "archive"),
+        ({"archiveondelete": "fAlSe"}, "on_delete", "delete"),
+        ({"archiveOnDelete": " TRUE\n"}, "on_delete", "archive"),
+        ({"onDelete": "", "archiveOnDelete": "false"}, "on_delete", "delete"),
+        ({"onDelete": "", "ondelete": "retain"}, "on_delete", "retain"),
+        ({"existing": "Adopt"}, "adopt", True),
+        ({"existing": "", "onDelete": "Retain"}, "adopt", True),
+        ({"Mode": " 770 "}, "access", Access(mode=0o770)),
+        ({"mode": "000777"}, "access", Access(mode=0o777)),
+        ({"mode": "0O700"}, "access", Access(mode=0o700)),
+        ({"mountpermissions": "777"}, "access", Access(mode=0o777)),
+        ({"mountPermissions": "00"}, "access", Access(mode=None)),
+        ({"mode": "0", "mountPermissions": ""}, "access", Access(mode=None)),
+        ({"gid": "none", "UID": "7"}, "access", Access(uid=7)),
+        ({"uid": " ", "gid": "\t"}, "access", Access()),
+        ({"Server": "nas", "SHARE": " //exports//k8s/ "}, "export", Location("nas", "/exports/k8s")),
+        ({"server": "", "share": ""}, "export", None),
+        ({"minfree": " 5% "}, "min_free", MinFree(fraction=0.05)),
+        ({"minFree": ""}, "min_free", None),
+        ({"overCommit": "2 "}, "overcommit", 2.0),
+        ({"overcommit": ""}, "overcommit", None),
+        ({"archiveRetention": ""}, "retention", ""),
+        ({"csi.storage.k8s.io/fstype": "nfs"}, "ignored", ("csi.storage.k8s.io/fstype",)),
+        (
+            {"csi.storage.k8s.io/provisioner-secret-name": "x", "csi.storage.k8s.io/node-stage-secret-namespace": ""},
+            "ignored",
+            ("csi.storage.k8s.io/node-stage-secret-namespace", "csi.storage.k8s.io/provisioner-secret-name"),
+        ),
     ],
     ids=str,
 )
@@ -64,21 +94,41 @@ def test_accepted(given_: dict[str, str], field: str, value: object) -> None:
     assert getattr(parse(given_), field) == value
 
 
-@pytest.mark.parametrize("name", ["pathPattern", "subDir"])
+@pytest.mark.parametrize("name", ["pathPattern", "subDir", "pathpattern", "SUBDIR", " subDir "])
 def test_pattern(name: str) -> None:
-    """The pattern goes by nfs-subdir's name and by csi-driver-nfs's."""
-    assert parse({name: "a/${.PVC.name}"}).template.text == "a/${.PVC.name}"
+    """The pattern goes by nfs-subdir's name and by csi-driver-nfs's, in any case."""
+    assert parse({name: " a/${.PVC.name}\n"}).template.text == "a/${.PVC.name}"
+
+
+@pytest.mark.parametrize(
+    "given_", [{"pathPattern": ""}, {"subDir": " "}, {"subDir": "", "pathPattern": "\n", "subdir": ""}], ids=str
+)
+def test_an_empty_pattern_is_the_default(given_: dict[str, str]) -> None:
+    """A pattern that is empty, as the peers' charts write it, is no pattern."""
+    assert parse(given_).template == DEFAULT
+
+
+@given(st.sampled_from((*KNOWN, *ALIASES)).flatmap(lambda name: st.tuples(st.just(name), st.text(" \t\n", max_size=3))))
+def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
+    """A parameter without a value changes nothing, whichever it is."""
+    assert parse(dict([given_])) == parse({})
 
 
 @pytest.mark.parametrize(
     ("given_", "problem"),
     [
-        ({"pathpattern": "x"}, "parameter pathpattern is unknown"),
+        ({"pathpatern": "x"}, "parameter pathpatern is unknown; known are server, "),
+        ({"onDelet": ""}, "parameter onDelet is unknown"),
+        ({"mountOptions": "nfsvers=4.1"}, "parameter mountOptions is a field of the StorageClass"),
+        ({"reclaimPolicy": "Retain"}, "parameter reclaimPolicy is a field of the StorageClass"),
+        ({"rootSquash": "true"}, "parameter rootSquash .* export on its server"),
+        ({"nfsServer": "nas"}, "parameter nfsServer is unknown: use server"),
+        ({"csi.storage.k8s.io/pvc/name": "x"}, "parameter csi.storage.k8s.io/pvc/name is unknown"),
+        ({"pathPattern": "{{ .PVC.Name }}"}, r"parameter pathPattern: .* Go template.*write \$\{\.PVC\.name\}"),
+        ({"archiveOnDelete": "yes"}, "parameter archiveOnDelete: 'yes' is not true or false"),
         ({"onDelete": "keep"}, "parameter onDelete: 'keep' is not one of delete, archive, retain"),
-        ({"onDelete": ""}, "parameter onDelete"),
         ({"archiveOnDelete": "maybe"}, "parameter archiveOnDelete: 'maybe' is not true or false"),
         ({"subDir": "${x}"}, "parameter subDir"),
-        ({"pathPattern": ""}, "parameter pathPattern: it is empty"),
         ({"mode": "0888"}, "parameter mode"),
         ({"mode": "17777"}, "parameter mode"),
         ({"mode": "rwx"}, "parameter mode"),
@@ -108,12 +158,46 @@ def test_refused(given_: dict[str, str], problem: str) -> None:
         parse(given_)
 
 
-@pytest.mark.parametrize(("alias", "name"), sorted(ALIASES.items() - {("archiveOnDelete", "onDelete")}))
-def test_both_names(alias: str, name: str) -> None:
-    """A parameter and its alias together are refused, but for the pair of nfs-subdir's chart: which one counts?"""
-    value = {"pathPattern": "x", "mode": "0770"}[name]
-    with pytest.raises(InvalidSettings, match=f"parameters {name} and {alias} mean the same"):
-        parse({name: value, alias: value})
+@pytest.mark.parametrize(
+    ("given_", "names"),
+    [
+        ({"pathPattern": "x", "subDir": "y"}, "pathPattern and subDir"),
+        ({"mode": "0770", "mountPermissions": "0777"}, "mode and mountPermissions"),
+        ({"onDelete": "delete", "ondelete": "retain"}, "onDelete and ondelete"),
+        ({"archiveOnDelete": "true", "archiveondelete": "false"}, "archiveOnDelete and archiveondelete"),
+        ({"subDir": "x", "subdir": "y"}, "subDir and subdir"),
+        ({"server": "a", "Server": "b", "share": "/x"}, "Server and server"),
+        ({"uid": "1", "UID": "2"}, "UID and uid"),
+    ],
+    ids=str,
+)
+def test_two_spellings_that_differ(given_: dict[str, str], names: str) -> None:
+    """Two names of one parameter with different values are refused, and both are named: which one counts?"""
+    with pytest.raises(InvalidSettings, match=f"parameters {names} mean the same and have different values"):
+        parse(given_)
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"pathPattern": "x/${.PVC.name}", "subDir": "/x/${.PVC.name}/"},
+        {"mode": "0770", "mountPermissions": "770"},
+        {"onDelete": "Delete", "ondelete": "delete"},
+        {"onDelete": "retain", "archiveOnDelete": "false", "archiveondelete": "true"},
+        {"uid": "1", "UID": " 1"},
+    ],
+    ids=str,
+)
+def test_two_spellings_that_agree(given_: dict[str, str]) -> None:
+    """Two names of one parameter that come to the same are taken."""
+    first, *_ = given_.items()
+    assert parse(given_) == parse(dict([first]))
+
+
+def test_as_written() -> None:
+    """A message can name a parameter as the class does."""
+    assert as_written("pathPattern", {"subdir": "x"}) == "subdir"
+    assert as_written("pathPattern", {"mode": "0770"}) == "pathPattern"
 
 
 def test_all_problems_at_once() -> None:

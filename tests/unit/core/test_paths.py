@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidPath
 from provisioner.core.locations import Path
-from provisioner.core.paths import PathIndex, ancestors, archive_name, check, shorten
+from provisioner.core.paths import PathIndex, ancestors, archive_name, check, components, shorten, shown
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,37 @@ def test_refused(text: str, rule: str) -> None:
     """A path that breaks a rule is refused, and the words name the rule."""
     with pytest.raises(InvalidPath, match=rule):
         check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a/b", ["a", "b"]),
+        ("/a//b/", ["a", "b"]),
+        ("./a/././b/.", ["a", "b"]),
+        ("a/../b", ["a", "..", "b"]),
+        (".a/...", [".a", "..."]),
+        ("", []),
+        ("//./", []),
+    ],
+)
+def test_components(text: str, names: list[str]) -> None:
+    """Slashes and dots that add nothing are left out, and what leads elsewhere stays in for check() to refuse."""
+    assert components(text) == names
+
+
+@given(st.lists(st.sampled_from(["a", "ü", " ", "", ".", "..", "...", "a b"]), max_size=8).map("/".join))
+def test_components_mean_the_same(text: str) -> None:
+    """What is left out changes nothing: the operating system finds the same directory."""
+    assert posixpath.normpath("/" + "/".join(components(text))) == posixpath.normpath("/" + text.lstrip("/"))
+
+
+def test_a_long_path_leaves_room_for_the_advice() -> None:
+    """A message repeats the beginning of a path, as an event is cut after 1024 characters."""
+    with pytest.raises(InvalidPath) as caught:
+        check("x" * 100_000 + "/..")
+    assert len(str(caught.value)) < 400
+    assert shown("short") == "'short'"
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=80))
