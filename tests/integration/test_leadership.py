@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from testbed.api import ApiError
 from testbed.waiting import eventually
 from tests.integration.daemon import Daemon, Daemons
 from tests.integration.disk import disagreement
 from tests.integration.storage import VOLUMES, Storage
+from tests.provisioner_names import NAMES, NO_NAMES
 
 NAME = "test.example/elected"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
@@ -113,3 +115,40 @@ def test_the_lease_is_named_and_timed_as_told(daemon: Daemons, storage: Storage,
     assert lease["spec"]["leaseDurationSeconds"] == 4
     time.sleep(2)
     assert storage.api.get(path)["spec"]["renewTime"] != lease["spec"]["renewTime"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "lease_name"),
+    [
+        ("NFS", "nfs-faac003e"),
+        ("nfs_client", "nfs-client-a9f1bc8b"),
+        ("Example.com/nfs", "example.com-nfs-a9a1ece0"),
+    ],
+)
+def test_a_provisioner_may_have_any_name_of_a_class(
+    daemon: Daemons, storage: Storage, export_directory: Path, name: str, lease_name: str
+) -> None:
+    """A class's provisioner cannot be changed: any name that Kubernetes takes leads, provisions, reclaims and tells."""
+    replica(daemon, export_directory, name)
+    storage.claim(storage.storage_class(name, {"onDelete": "delete", "pathPattern": "${.PVC.namespace}/data"}))
+    volume = storage.bound()
+    assert volume["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"] == name
+    assert storage.api.get(f"{LEASES}/{lease_name}")["spec"]["holderIdentity"]
+    assert storage.event("ProvisioningSucceeded")["source"]["component"] == name
+    storage.delete_claim()
+    storage.volume_gone(volume["metadata"]["name"])
+    assert not (export_directory / storage.namespace / "data").exists()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "kubernetes.io/nfs"])
+def test_the_api_server_takes_the_names_that_we_take(storage: Storage, name: str) -> None:
+    """A class can have each of the names."""
+    storage.storage_class(name)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_the_api_server_refuses_the_names_that_we_refuse(storage: Storage, name: str) -> None:
+    """No class can have such a name, so that nothing is lost by refusing it."""
+    with pytest.raises(ApiError, match="provisioner"):
+        storage.storage_class(name)

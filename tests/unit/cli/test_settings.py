@@ -14,24 +14,11 @@ from provisioner.core.errors import InvalidSettings
 from provisioner.core.leases import LeaseTimes
 from provisioner.core.locations import Location
 from provisioner.settings import ExportSetting
+from tests.provisioner_names import NAMES, NO_NAMES
 
 NAS = Location("nas", "/exports")
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 """DNS-1123 subdomain, which the name of a Lease must be (Kubernetes, "Object Names and IDs")."""
-
-
-NAMES = [
-    "cluster.local/nfs-provisioner", "k8s-sigs.io/nfs-subdir-external-provisioner", "nfs", "NFS", "nfs_client",
-    "Example.com/nfs", "Example.COM/Nfs_Client.1", "n" * 63, ".".join(["d" * 63] * 3) + "/" + "n" * 63, "a.b", "a..b",
-    "1", "Kubernetes.io/nfs",
-]  # fmt: skip
-"""Names that the API server takes in a class."""
-
-NO_NAMES = [
-    "", "a b", "/nfs", "nfs/", "a/b/c", "-a/b", "a/b\n", "a/-b", "nfs-", "_nfs", "a/" + "b" * 64, "n" * 64,
-    "d" * 254 + "/nfs", "a..b/c", "a-/b", "a_b/c", "näs", "a:b",
-]  # fmt: skip
-"""Names that it refuses."""
 
 
 @pytest.mark.parametrize("name", NAMES)
