@@ -53,12 +53,14 @@
 {{- if .Values.lowSourcePorts -}}
 {{- $_ := set $context "sysctls" (list (dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "512")) -}}
 {{- end -}}
+{{- /* Root on request, as the nfs-subdir image ran. null leaves the choice to the cluster, as OpenShift wants it. */ -}}
 {{- range list .Values.podSecurityContext .Values.securityContext -}}
-{{- if and (hasKey . "runAsUser") (eq (int64 .runAsUser) 0) -}}
+{{- if and (hasKey . "runAsUser") (not (kindIs "invalid" .runAsUser)) (eq (toString .runAsUser) "0") -}}
 {{- $_ := set $context "runAsNonRoot" false -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml (mergeOverwrite $context .Values.podSecurityContext) -}}
+{{- include "nfs-provisioner.overlay" (dict "on" $context "by" .Values.podSecurityContext) -}}
+{{- toYaml $context -}}
 {{- end -}}
 
 {{- define "nfs-provisioner.securityContext" -}}
@@ -67,7 +69,8 @@
 {{- $_ := set $capabilities "add" (list "CHOWN" "DAC_OVERRIDE" "FOWNER") -}}
 {{- end -}}
 {{- $context := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" $capabilities -}}
-{{- toYaml (mergeOverwrite $context .Values.securityContext) -}}
+{{- include "nfs-provisioner.overlay" (dict "on" $context "by" .Values.securityContext) -}}
+{{- toYaml $context -}}
 {{- end -}}
 
 {{- define "nfs-provisioner.volumeMounts" -}}

@@ -27,11 +27,3 @@
 {{- end -}}
 {{- join " " $words -}}
 {{- end -}}
-
-{{- /* Refuses a class that would come to no export. */ -}}
-{{- define "nfs-provisioner.checkExports" -}}
-{{- $named := or .Values.nfs.server (eq (len .Values.exports) 1) -}}
-{{- if and .Values.storageClass.create (not $named) (not (get .Values.storageClass.parameters "server")) -}}
-{{- fail "set nfs.server and nfs.path, the export of the StorageClass; or set storageClass.create=false" -}}
-{{- end -}}
-{{- end -}}

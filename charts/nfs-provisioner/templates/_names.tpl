@@ -17,12 +17,17 @@
 
 {{- /* As Settings.lease_name of the daemon has it. */ -}}
 {{- define "nfs-provisioner.leaseName" -}}
-{{- $name := include "nfs-provisioner.provisionerName" . | replace "/" "-" | lower -}}
+{{- $provisioner := include "nfs-provisioner.provisionerName" . -}}
+{{- $name := $provisioner | replace "/" "-" | lower -}}
 {{- $label := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
-{{- if regexMatch (printf "^%s(\\.%s)*$" $label $label) $name -}}
+{{- if not (regexMatch (printf "^%s(\\.%s)*$" $label $label) $name) -}}
+{{- $name = regexReplaceAll "[^a-z0-9]+" $name "-" -}}
+{{- end -}}
+{{- $plain := regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$" $provisioner -}}
+{{- if and $plain (le (len $provisioner) 253) -}}
 {{- $name -}}
 {{- else -}}
-{{- regexReplaceAll "[^a-z0-9]+" $name "-" -}}
+{{- regexReplaceAll "[-.]+$" (trunc 244 $name) "" }}-{{ sha256sum $provisioner | trunc 8 -}}
 {{- end -}}
 {{- end -}}
 
@@ -68,6 +73,13 @@ true
 {{- else if regexMatch "(^|/)(nfs-subdir-external-provisioner|nfs-client-provisioner)$" $repository -}}
 {{- fail (printf "image.repository %s is that of nfs-subdir-external-provisioner: unset image.repository and image.tag, or name a copy of nfs-provisioner's" $repository) -}}
 {{- end -}}
+{{- with (.Values.global | default dict).imageRegistry -}}
+{{- $parts := splitList "/" $repository -}}
+{{- if and (gt (len $parts) 1) (regexMatch "([.:]|^localhost$)" (first $parts)) -}}
+{{- $parts = rest $parts -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (join "/" $parts) -}}
+{{- end -}}
 {{- with .Values.image.digest -}}
 {{ $repository }}@{{ . }}
 {{- else -}}
@@ -75,11 +87,18 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- define "nfs-provisioner.replicas" -}}
-{{- $elects := .Values.leaderElection.enabled -}}
-{{- $replicas := kindIs "invalid" .Values.replicaCount | ternary (ternary 2 1 $elects) .Values.replicaCount | int -}}
-{{- if and (gt $replicas 1) (not $elects) -}}
-{{- fail "leaderElection.enabled=false lets every replica act: set replicaCount to 1, or enable it" -}}
+{{- /* Those of the values and of an umbrella chart's global, each once, by name or as an object. */ -}}
+{{- define "nfs-provisioner.imagePullSecrets" -}}
+{{- $global := (.Values.global | default dict).imagePullSecrets | default list -}}
+{{- $names := list -}}
+{{- range concat .Values.imagePullSecrets (kindIs "slice" $global | ternary $global (list $global)) -}}
+{{- $names = append $names (kindIs "map" . | ternary . (dict "name" .)) -}}
 {{- end -}}
-{{- $replicas -}}
+{{- with $names | uniq -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.replicas" -}}
+{{- kindIs "invalid" .Values.replicaCount | ternary (ternary 2 1 .Values.leaderElection.enabled) .Values.replicaCount | int -}}
 {{- end -}}

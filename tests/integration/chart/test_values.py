@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from provisioner.nfs.direct.dial import RESERVED_PORTS
 from provisioner.settings import Settings
 from provisioner.telemetry.metrics import Metrics
 from testbed.helm import Helm, HelmFailed
-from tests.integration.chart.rendering import CHART, VALUE_SETS, Renderer, rules
+from tests.integration.chart.rendering import CHART, VALUE_SETS, Release, Renderer, rules
 from tests.pages import anchors, section
+from tests.provisioner_names import NAMES, NO_NAMES
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -66,7 +69,13 @@ def test_the_version_is_the_product_s() -> None:
         ({"storageClass__pathPatern": "x"}, "pathPatern"),
         ({"storageClass__parameters": {"mod": "0770"}}, "mod"),
         ({"storageClass__parameters": {"uid": 1000}}, "uid"),
-        ({"storageClass__onDelete": "Delete"}, "onDelete"),
+        ({"storageClass__onDelete": "Deleted"}, "onDelete"),
+        ({"storageClass__create": "yes"}, "create"),
+        ({"enabled": "no"}, "enabled"),
+        ({"replicaCount": "two"}, "replicaCount"),
+        ({"workers": "1.5"}, "workers"),
+        ({"nfs__mountOptions": {"nfsvers": "4.1"}}, "nfsvers"),
+        ({"global": {"imageRegistry": 5000}}, "imageRegistry"),
         ({"storageClasses": [{"nam": "x"}]}, "nam"),
         ({"exports": [{"server": "nas2", "path": "exports"}]}, "path"),
         ({"access": "kubelet"}, "access"),
@@ -82,26 +91,127 @@ def test_a_misspelt_value_is_refused(render: Renderer, misspelt: dict[str, Any],
         render(nfs__server="nas", **misspelt)
 
 
+NAS = {"nfs__server": "nas", "nfs__path": "/x"}
+TWO = [{"server": "a", "path": "/"}, {"server": "b", "path": "/"}]
+FAST = {"server": "nas2", "share": "/fast"}
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
         ({}, "set nfs.server and nfs.path"),
-        ({"exports": [{"server": "a", "path": "/"}, {"server": "b", "path": "/"}]}, "set nfs.server and nfs.path"),
-        ({"nfs__server": "nas", "replicaCount": 2, "leaderElection__enabled": False}, "set replicaCount to 1"),
-        ({"nfs__server": "nas", "image__repository": f"registry.example/{PEER}"}, "unset image.repository"),
+        ({"exports": TWO}, "set nfs.server and nfs.path"),
+        ({"exports": TWO, "storageClass__parameters": {"server": "a", "share": "/"}, "storageClasses": [{"name": "x"}]},
+         "StorageClass x names no export: set nfs.server and nfs.path"),
+        (NAS | {"storageClasses": [{"name": "x", "parameters": {"server": "nas2"}}]}, "x: .*share belong together"),
+        (NAS | {"access": "mounted", "storageClasses": [{"name": "x", "parameters": FAST}]},
+         "x is on nas2:/fast, which access=mounted does not mount: add it to exports"),
+        (NAS | {"storageClasses": [{"name": "nfs-client"}]}, "two StorageClasses are called nfs-client"),
+        (NAS | {"storageClasses": [{"name": "x"}, {"name": "x"}]}, "two StorageClasses are called x"),
+        (NAS | {"storageClass__defaultClass": True, "storageClasses": [{"name": "x", "defaultClass": "true"}]},
+         "nfs-client, x are all the default: set defaultClass for one of them"),
+        (NAS | {"storageClass__defaultClass": True, "storageClasses": [
+            {"name": "x", "annotations": {"storageclass.kubernetes.io/is-default-class": True}}]}, "all the default"),
+        (NAS | {"storageClass__name": "NFS_Client"}, 'a StorageClass cannot be called "NFS_Client"'),
+        (NAS | {"storageClass__pathPattern": "x", "storageClass__parameters": {"subDir": "z"}}, "pathPattern, and sub"),
+        (NAS | {"storageClass__onDelete": "delete", "storageClass__parameters": {"ondelete": "retain"}}, "onDelete"),
+        (NAS | {"labels": {"app": "x"}}, "labels.app: the chart sets this label itself"),
+        (NAS | {"labels": {"release": "x"}}, "labels.release: "),
+        (NAS | {"labels": {"app.kubernetes.io/managed-by": "x"}}, "labels.app.kubernetes.io/managed-by: "),
+        (NAS | {"nfs__reclaimPolicy": "Recycle"}, "Recycle would have Kubernetes remove all .*: set Retain"),
+        (NAS | {"nfs__reclaimPolicy": "Recycle", "access": "mounted", "nfs__mountOptions": "hard"}, "set Retain"),
+        (NAS | {"storageClass__provisionerName": "kubernetes.io/nfs"}, "provisionerName .* the cluster's own"),
+        (NAS | {"replicaCount": 0}, "replicaCount=0 runs no provisioner: set 1 or more"),
+        (NAS | {"replicaCount": "0"}, "replicaCount=0 runs no provisioner"),
+        (NAS | {"replicaCount": 2, "leaderElection__enabled": False}, "set replicaCount to 1"),
+        (NAS | {"replicaCount": "2", "leaderElection__enabled": "false"}, "set replicaCount to 1"),
+        (NAS | {"strategyType": "RollingUpdate", "leaderElection__enabled": False}, "unset strategyType"),
+        (NAS | {"leaderElection__leaseDuration": "10s"}, "leaseDuration must exceed renewDeadline"),
+        (NAS | {"leaderElection__retryPeriod": 15}, "leaseDuration must exceed renewDeadline"),
+        (NAS | {"leaderElection__leaseDuration": "1m", "leaderElection__renewDeadline": "1m500ms"}, "must exceed"),
+        (NAS | {"nfs__timeout": "0s"}, "nfs.timeout=0 leaves a call no time"),
+        (NAS | {"workers": "5000"}, "workers is 5000: it must be from 1 to 1024"),
+        (NAS | {"listen__port": "0"}, "listen.port is 0: it must be from 1 to 65535"),
+        (NAS | {"nfs__uid": "4294967295"}, "nfs.uid is 4294967295"),
+        (NAS | {"networkPolicy__nfsPorts": ["70000"]}, "networkPolicy.nfsPorts is 70000"),
+        (NAS | {"networkPolicy__apiServerPorts": []}, "apiServerPorts"),
+        (NAS | {"image__repository": f"registry.example/{PEER}"}, "unset image.repository"),
+        (NAS | {"image__repository": "registry.example/nfs:1.0"}, "set image.tag or image.digest instead"),
+        (NAS | {"image__repository": "nfs@sha256:00"}, "set image.tag or image.digest instead"),
+        (NAS | {"fullnameOverride": "My_NFS"}, 'cannot be called "My_NFS": set fullnameOverride'),
+        (NAS | {"name": "nfs.prod"}, "set fullnameOverride"),
+        (NAS | {"nfs__server": "nas:2049"}, "nfs.server .* has a port in it"),
+        (NAS | {"nfs__server": "[fd00::1]:2049"}, "nfs.server .* has a port in it"),
+        (NAS | {"exports": [{"server": "nas2:20490", "path": "/"}]}, "exports.0..server .* has a port in it"),
+        (NAS | {"nfs__path": "/exports/../etc"}, "nfs.path .* has a component that is not a name"),
+        (NAS | {"nfs__path": "exports"}, "nfs/path"),
+        (NAS | {"exports": [{"server": "nas2", "path": "/My Share"}]}, "exports.0..path .* has a space or a ="),
+        (NAS | {"exports": [{"server": "NAS", "path": "/x/"}]}, "exports.0.: nas:/x is given twice"),
     ],
-    ids=["no export", "no default export", "two leaders", "the peer's image"],
-)
-def test_unsafe_values_are_refused(render: Renderer, values: dict[str, Any], told: str) -> None:
-    """Values that would install something that cannot work, or that is not safe, are refused with what to do."""
+    ids=str,
+)  # fmt: skip
+def test_values_that_cannot_work_are_refused(render: Renderer, values: dict[str, Any], told: str) -> None:
+    """Values that would install something that cannot work, or that is not safe, are refused with what to change."""
     with pytest.raises(HelmFailed, match=told):
         render(**values)
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, "kubernetes.io/nfs"])
+def test_a_name_that_no_class_can_have_is_refused(render: Renderer, name: str) -> None:
+    """The chart refuses the provisioner's names that Kubernetes refuses; an empty one is the default."""
+    if name:
+        with pytest.raises(HelmFailed, match="provisionerName"):
+            render(**NAS, storageClass__provisionerName=name)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value that is not a map, with its path; empty maps too."""
+    if isinstance(node, dict) and node:
+        for key, child in node.items():
+            yield from leaves(child, f"{path}__{key}" if path else key)
+    else:
+        yield path, node
+
+
+def refused(render: Renderer, values: dict[str, Any]) -> str:
+    """What Helm says against values; empty where it renders them to something."""
+    try:
+        assert render(**values).objects
+    except HelmFailed as exc:
+        return str(exc)
+    return ""
+
+
+DEFAULTS = dict(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+
+
+@pytest.mark.parametrize("path", [path for path, value in DEFAULTS.items() if value not in (None, "", {}, [])])
+def test_null_in_place_of_a_default(render: Renderer, path: str) -> None:
+    """A key with nothing behind it is as good as one that is not there, or is refused by its name; nothing breaks."""
+    refusal = refused(render, NAS | {path: None})
+    if refusal:
+        assert "don't meet the specifications of the schema" in refusal
+        assert f"'{path.rpartition('__')[2]}'" in refusal
+
+
+@pytest.mark.parametrize("section_", sorted({path.split("__")[0] for path in DEFAULTS}))
+@pytest.mark.parametrize("value", [None, {}], ids=["null", "empty"])
+def test_null_in_place_of_a_section(render: Renderer, section_: str, value: object) -> None:
+    """The same of a whole section; an empty one is all defaults."""
+    values: dict[str, Any] = {"storageClass__parameters": {"server": "nas", "share": "/x"}} | {section_: value}
+    if section_ == "storageClass":
+        values.pop("storageClass__parameters")
+        values |= NAS
+    refusal = refused(render, values)
+    if refusal:
+        assert "don't meet the specifications of the schema" in refusal
+        assert section_ in refusal
 
 
 def test_every_object_of_the_schema_is_closed() -> None:
     """No part of our own values lets a misspelt key pass."""
     open_on_purpose = {
-        "global", "podSecurityContext", "securityContext", "resources", "affinity", "items", "strings",
+        "global", "podSecurityContext", "securityContext", "resources", "affinity", "items", "strings", "secrets",
     }  # fmt: skip
 
     def look(node: Any, name: str) -> None:
@@ -114,6 +224,257 @@ def test_every_object_of_the_schema_is_closed() -> None:
                 look(child, inner)
 
     look(json.loads((CHART / "values.schema.json").read_text()), "")
+
+
+# ------------------------------------------------------------------------------------------------ as people write them
+
+
+def every(kind: str, value: object) -> dict[str, Any]:
+    """Values in which each key of a kind of the schema, `boolean` or `integer`, has this value."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def is_of_kind(node: Any) -> bool:
+        if kind == "boolean":
+            return True in node.get("enum", []) and "strconv" not in node.get("description", "")
+        return {"string"} < set(node.get("type", [])) & {"string", "integer", "number"} and "ms" not in node["pattern"]
+
+    def fill(node: Any) -> Any:
+        if "$ref" in node:
+            node = schema["definitions"][node["$ref"].rpartition("/")[2]]
+        if is_of_kind(node):
+            return value
+        if "items" in node:
+            item = fill(node["items"])
+            needed = dict.fromkeys(node["items"].get("required", []), "x")
+            return [needed | item if isinstance(item, dict) else item] if item else None
+        found = {key: fill(child) for key, child in node.get("properties", {}).items()}
+        return {key: child for key, child in found.items() if child not in (None, {})} or None
+
+    return {key: child for key, child in fill(schema).items() if key not in ("enabled", "exports", "global")}
+
+
+def test_quoted_booleans(render: Renderer) -> None:
+    """A boolean in quotes means what it says, in any of Go's spellings: "false" is false everywhere."""
+    observed = value_set("observed")
+    for plain, spellings in ((True, ("true", "True", "1")), (False, ("false", "FALSE", "0"))):
+        values = every("boolean", plain) | {"storageClass": {"create": plain, "allowVolumeExpansion": plain}}
+        assert len(list(leaves(values))) > 12
+        expected = render(observed, **values)
+        for spelled in spellings:
+            quoted = every("boolean", spelled) | {"storageClass": {"create": spelled, "allowVolumeExpansion": spelled}}
+            assert render(observed, **quoted) == expected
+    assert render(**NAS).storage_class()["metadata"].get("annotations") is None
+    default = render(**NAS, storageClass__defaultClass="false").storage_class()["metadata"]
+    assert default.get("annotations") is None
+
+
+def test_quoted_integers(render: Renderer) -> None:
+    """An integer in quotes is that integer, wherever one may stand."""
+    values = every("integer", 7)
+    values["nfs"] |= {"server": "nas", "path": "/x"}
+    assert len(list(leaves(values))) > 25
+    quoted = json.loads(json.dumps(values).replace(" 7", ' "7"').replace("[7", '["7"'))
+    assert quoted["workers"] == "7"
+    for each in (values, quoted):
+        each["networkPolicy"]["enabled"] = each["prometheusRule"]["enabled"] = True
+    release = render(**quoted)
+    assert release == render(**values)
+    assert release.one("Deployment")["spec"]["replicas"] == 7
+    assert release.container["ports"][0]["containerPort"] == 7
+    assert release.container["livenessProbe"]["periodSeconds"] == 7
+
+
+def test_set_string(helm: Helm) -> None:
+    """What `--set-string` makes of booleans and integers is taken: it is how scripts and operators write values."""
+    words = (
+        "nfs.server=nas,nfs.path=/x,leaderElection.enabled=false,rbac.create=false,replicaCount=1,podAnnotations.n=1"
+    )
+    objects = list(yaml.safe_load_all(helm.run("template", "r", CHART, f"--set-string={words}")))
+    release = Release([each for each in objects if each])
+    assert release.environment()["ENABLE_LEADER_ELECTION"] == "false"
+    assert not release.all("ClusterRole")
+    assert release.pod["metadata"]["annotations"] == {"n": "1"}
+
+
+def test_enabled_of_an_umbrella_chart(render: Renderer, helm: Helm, tmp_path: Path) -> None:
+    """`enabled` is for a dependency's condition: true installs all, false nothing, in quotes too."""
+    assert render(**NAS, enabled=True) == render(**NAS, enabled="true") == render(**NAS, enabled=None) == render(**NAS)
+    assert render(**NAS, enabled=False).objects == render(**NAS, enabled="false").objects == []
+    umbrella = in_umbrella(tmp_path)
+    for enabled, kinds in ((True, True), ("true", True), (False, False), ("false", False)):
+        values = {"nfs-provisioner": {"enabled": enabled, "nfs": {"server": "nas", "path": "/x"}}}
+        said = helm.run("template", "r", umbrella, "--values=-", input=yaml.safe_dump(values))
+        assert ("kind:" in said) is kinds
+
+
+def in_umbrella(directory: Path) -> Path:
+    """A chart that has ours as a dependency, with a condition."""
+    (directory / "charts").mkdir()
+    shutil.copytree(CHART, directory / "charts" / "nfs-provisioner")
+    dependency = {
+        "name": "nfs-provisioner", "version": ">=0.0.0-0", "repository": "", "condition": "nfs-provisioner.enabled",
+    }  # fmt: skip
+    chart = {"apiVersion": "v2", "name": "platform", "version": "0.1.0", "dependencies": [dependency]}
+    (directory / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("repository", "registry", "image"),
+    [
+        ("ghcr.io/team/nfs-provisioner", "mirror.example:5000", "mirror.example:5000/team/nfs-provisioner"),
+        ("ghcr.io/a/b", "mirror.example/proxy/", "mirror.example/proxy/a/b"),
+        ("localhost/b", "mirror.example", "mirror.example/b"),
+        ("team/b", "mirror.example", "mirror.example/team/b"),
+        ("b", "mirror.example", "mirror.example/b"),
+        ("ghcr.io/a/b", "", "ghcr.io/a/b"),
+        (f"registry.k8s.io/sig-storage/{PEER}", "mirror.example", "mirror.example/nfs-provisioner/nfs-provisioner"),
+    ],
+)  # fmt: skip
+def test_global_image_registry(render: Renderer, repository: str, registry: str, image: str) -> None:
+    """An umbrella chart's `global.imageRegistry` takes the place of the registry in image.repository."""
+    release = render(**NAS, image__repository=repository, **{"global": {"imageRegistry": registry, "other": {"x": 1}}})
+    assert {pod["spec"]["containers"][0]["image"].rpartition(":")[0] for pod in [release.pod, *release.all("Pod")]} == {
+        image
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "of_global", "names"),
+    [
+        ([{"name": "a"}], None, ["a"]),
+        (["a"], [{"name": "b"}, "a"], ["a", "b"]),
+        ([], ["b", "b"], ["b"]),
+        ([], "b", ["b"]),
+        ([], [], None),
+    ],
+)
+def test_global_pull_secrets(render: Renderer, own: Any, of_global: Any, names: list[str] | None) -> None:
+    """`global.imagePullSecrets` are added to our own, as names or as objects, for every pod."""
+    release = render(**NAS, imagePullSecrets=own, **{"global": {"imagePullSecrets": of_global}})
+    for pod in [release.pod, *release.all("Pod")]:
+        found = pod["spec"].get("imagePullSecrets")
+        assert (found and [each["name"] for each in found]) == names
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ("nfsvers=4.1,hard", ["nfsvers=4.1", "hard"]),
+        (" nfsvers=4.1 , hard, ", ["nfsvers=4.1", "hard"]),
+        (["nfsvers=4.1", "hard"], ["nfsvers=4.1", "hard"]),
+        ({}, None),
+        ("", None),
+        ([], None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_mount_options_as_people_write_them(render: Renderer, given: Any, options: list[str] | None) -> None:
+    """A list, one text as in fstab, or nothing."""
+    release = render(
+        nfs={"server": "nas", "path": "/x", "mountOptions": given},
+        exports=[{"server": "b", "path": "/y", "access": "mounted", "mountOptions": given}],
+        storageClasses=[{"name": "b", "parameters": {"server": "b", "share": "/y"}, "mountOptions": given}],
+    )
+    assert release.storage_class().get("mountOptions") == options
+    assert release.storage_class("b").get("mountOptions") == options
+    assert [each["spec"]["mountOptions"] for each in release.all("PersistentVolume")] == ([options] if options else [])
+
+
+def test_labels_and_annotations_that_are_no_texts(render: Renderer) -> None:
+    """Numbers and booleans are texts on the objects; null leaves a key out."""
+    given = {"count": 12, "big": 1234567890, "part": 1.5, "flag": True, "text": "x", "none": None}
+    told = {"count": "12", "big": "1234567890", "part": "1.5", "flag": "true", "text": "x"}
+    release = render(
+        **NAS, podAnnotations=given, labels=given, nodeSelector=given, storageClass__annotations=given,
+        serviceAccount__annotations=given, service__annotations=given,
+        storageClasses=[{"name": "x", "annotations": given}],
+    )  # fmt: skip
+    assert release.pod["metadata"]["annotations"] == release.pod["spec"]["nodeSelector"] == told
+    for kind in ("ServiceAccount", "Service"):
+        assert release.one(kind)["metadata"]["annotations"] == told
+    for name in ("nfs-client", "x"):
+        assert release.storage_class(name)["metadata"]["annotations"] == told
+    assert all(told.items() <= each["metadata"]["labels"].items() for each in release.objects if each["kind"] != "Pod"
+               and "helm.sh/hook" not in each["metadata"].get("annotations", {}))  # fmt: skip
+
+
+def test_empty_maps_where_lists_are_meant(render: Renderer) -> None:
+    """`{}` is no more than nothing: charts and editors write it for an empty list."""
+    empty: dict[str, Any] = {"tolerations": {}, "exports": {}, "storageClasses": {}, "imagePullSecrets": {}}
+    assert render(**NAS, **empty) == render(**NAS)
+
+
+def test_a_path_with_a_space(render: Renderer) -> None:
+    """The default export's path may have spaces in it, directly and mounted."""
+    release = render(nfs__server="nas", nfs__path="/volume1/My Share", access="mounted")
+    assert release.environment()["NFS_PATH"] == "/volume1/My Share"
+    assert release.pod["spec"]["volumes"][0]["nfs"]["path"] == "/volume1/My Share"
+
+
+def test_parameters_in_any_case(render: Renderer) -> None:
+    """A class's parameters may be spelled as csi-driver-nfs takes them, and its words too."""
+    parameters = {"Server": "nas2", "SHARE": "/fast", "subdir": "x", "csi.storage.k8s.io/fstype": "nfs"}
+    release = render(
+        storageClass__create=False,
+        storageClasses=[{"name": "x", "onDelete": "Retain", "parameters": parameters, "archiveOnDelete": "false"}],
+    )
+    found = release.storage_class("x")["parameters"]
+    assert found == parameters | {"onDelete": "retain", "archiveOnDelete": "false"}
+    assert parse(found).on_delete == "retain"
+    own = render(**NAS, storageClass__parameters={"archiveOnDelete": "false"}).storage_class()["parameters"]
+    assert own == {"archiveOnDelete": "false"}
+
+
+NO_ID: dict[str, Any] = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in an umbrella chart"])
+def test_openshift(render: Renderer, helm: Helm, tmp_path: Path, inside: bool) -> None:
+    """Null leaves user and group to the cluster, in every pod, and no pod runs as root for that."""
+    if inside:
+        values: dict[str, Any] = {"nfs": {"server": "nas", "path": "/x"}, "podSecurityContext": NO_ID}
+        given = yaml.safe_dump({"nfs-provisioner": values})
+        said = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=given)
+        release = Release([each for each in yaml.safe_load_all(said) if each])
+    else:
+        release = render(**NAS, podSecurityContext=NO_ID)
+    pods = [release.pod, *release.all("Pod")]
+    assert len(pods) == 3
+    for pod in pods:
+        context = pod["spec"]["securityContext"]
+        assert not {*NO_ID} & {*context}
+        assert context["runAsNonRoot"] is True
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {*NO_ID} & {*pod["spec"]["containers"][0]["securityContext"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "pod", "container"),
+    [
+        ({"podSecurityContext": {"seccompProfile": None}}, {"seccompProfile": None, "runAsUser": 65534}, {}),
+        ({"podSecurityContext": {"runAsUser": "0"}}, {"runAsUser": 0, "runAsNonRoot": False}, {}),
+        ({"podSecurityContext": {"runAsUser": 0, "runAsNonRoot": "true"}}, {"runAsNonRoot": True}, {}),
+        ({"podSecurityContext": {"fsGroup": 1000650000}}, {"fsGroup": 1000650000, "runAsUser": 65534}, {}),
+        ({"podSecurityContext": None}, {"runAsUser": 65534, "runAsNonRoot": True}, {}),
+        ({"securityContext": {"runAsUser": None, "readOnlyRootFilesystem": "false"}}, {"runAsNonRoot": True},
+         {"runAsUser": None, "readOnlyRootFilesystem": False}),
+        ({"securityContext": {"capabilities": {"add": ["NET_BIND_SERVICE"]}}}, {},
+         {"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}),
+        ({"securityContext": {"capabilities": None}}, {}, {"capabilities": None}),
+        ({"access": "mounted"}, {"runAsUser": 0, "runAsNonRoot": False}, {}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_security_contexts(
+    render: Renderer, values: dict[str, Any], pod: dict[str, Any], container: dict[str, Any]
+) -> None:
+    """What values say is laid over the chart's own, and null takes a key away; only a 0 that is given is root."""
+    release = render(**NAS, **values)
+    of_pod, of_container = release.pod["spec"]["securityContext"], release.container["securityContext"]
+    assert {key: of_pod.get(key) for key in pod} == pod
+    assert {key: of_container.get(key) for key in container} == container
 
 
 # ------------------------------------------------------------------------------------------------ one truth
@@ -152,11 +513,12 @@ def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) 
 
 @pytest.mark.parametrize(
     "name",
-    ["nas.example/nfs", "plain", "K8S-sigs.io/Nfs_Subdir".lower(), "a.b/C_d.E", "x/nfs--subdir", "a..b/c", "a-/b"],
+    [*NAMES, "k8s-sigs.io/nfs_subdir", "a.b/C_d.E", "x/nfs--subdir", "d" * 189 + ".example/" + "n" * 63],
 )
 def test_the_lease_s_name_is_the_daemon_s(render: Renderer, name: str) -> None:
-    """The Role names the Lease that the daemon will ask for."""
+    """The Role names the Lease that the daemon will ask for, and the class the provisioner, whatever it looks like."""
     release = render(nfs__server="nas", storageClass__provisionerName=name)
+    assert release.storage_class()["provisioner"] == release.environment()["PROVISIONER_NAME"] == name
     settings = Settings(
         provisioner=name,
         exports=(),

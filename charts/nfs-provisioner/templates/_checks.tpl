@@ -1,0 +1,216 @@
+{{- /* Refuses values that render and cannot work, with what to change. */ -}}
+
+{{- define "nfs-provisioner.check" -}}
+{{- include "nfs-provisioner.checkNames" . -}}
+{{- include "nfs-provisioner.checkImage" . -}}
+{{- include "nfs-provisioner.checkReplicas" . -}}
+{{- include "nfs-provisioner.checkNumbers" . -}}
+{{- include "nfs-provisioner.checkExports" . -}}
+{{- include "nfs-provisioner.checkClasses" . -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkNames" -}}
+{{- $full := include "nfs-provisioner.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) -}}
+{{- fail (printf "the Service cannot be called %q: set fullnameOverride to lower-case letters, digits and -, a letter first" $full) -}}
+{{- end -}}
+{{- $name := include "nfs-provisioner.provisionerName" . -}}
+{{- if hasPrefix "kubernetes.io/" $name -}}
+{{- fail (printf "storageClass.provisionerName %q: names that begin kubernetes.io/ are the cluster's own; choose another" $name) -}}
+{{- end -}}
+{{- $label := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
+{{- $domain := printf "%s(\\.%s)*" $label $label -}}
+{{- $parts := splitList "/" (lower $name) -}}
+{{- $short := and (le (len (last $parts)) 63) (le (len (first $parts)) 253) -}}
+{{- if not (and $short (regexMatch (printf "^(%s/)?[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$" $domain) (lower $name))) -}}
+{{- fail (printf "storageClass.provisionerName %q is not a name that a StorageClass can have, such as example.com/nfs" $name) -}}
+{{- end -}}
+{{- $ours := list "app" "release" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
+{{- range $key, $_ := .Values.labels -}}
+{{- if has $key $ours -}}
+{{- fail (printf "labels.%s: the chart sets this label itself, and selects its pods by some of them; choose another key" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkImage" -}}
+{{- if regexMatch "(@|:[^/]*$)" .Values.image.repository -}}
+{{- fail (printf "image.repository %s has a tag or a digest in it: set image.tag or image.digest instead" .Values.image.repository) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkReplicas" -}}
+{{- $elects := .Values.leaderElection.enabled -}}
+{{- $replicas := include "nfs-provisioner.replicas" . | int -}}
+{{- if lt $replicas 1 -}}
+{{- fail "replicaCount=0 runs no provisioner: set 1 or more; to pause it, use kubectl scale deployment --replicas=0" -}}
+{{- end -}}
+{{- if and (gt $replicas 1) (not $elects) -}}
+{{- fail "leaderElection.enabled=false lets every replica act: set replicaCount to 1, or enable it" -}}
+{{- end -}}
+{{- if and (eq (.Values.strategyType | default "") "RollingUpdate") (not $elects) -}}
+{{- fail "strategyType=RollingUpdate without leader election lets the old and the new pod act side by side: unset strategyType, or set leaderElection.enabled=true" -}}
+{{- end -}}
+{{- $lease := include "nfs-provisioner.seconds" .Values.leaderElection.leaseDuration | float64 -}}
+{{- $renew := include "nfs-provisioner.seconds" .Values.leaderElection.renewDeadline | float64 -}}
+{{- $retry := include "nfs-provisioner.seconds" .Values.leaderElection.retryPeriod | float64 -}}
+{{- if not (and (gt $lease $renew) (gt $renew $retry) (gt $retry 0.0) (ge $lease 1.0)) -}}
+{{- fail "leaderElection: leaseDuration must exceed renewDeadline, and that retryPeriod, which is above 0; a lease is 1s or longer" -}}
+{{- end -}}
+{{- if le (include "nfs-provisioner.seconds" .Values.nfs.timeout | float64) 0.0 -}}
+{{- fail "nfs.timeout=0 leaves a call no time: set some, such as 10s" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Of a duration such as 1m30s, or of bare seconds. */ -}}
+{{- define "nfs-provisioner.seconds" -}}
+{{- $seconds := 0.0 -}}
+{{- range regexFindAll "[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)?" (toString .) -1 -}}
+{{- $unit := regexFind "[a-z]+$" . | default "s" -}}
+{{- $number := trimSuffix $unit . | float64 -}}
+{{- $seconds = addf $seconds (mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) $unit)) -}}
+{{- end -}}
+{{- $seconds -}}
+{{- end -}}
+
+{{- /* The schema holds numbers within their bounds; those in quotes are held here. */ -}}
+{{- define "nfs-provisioner.checkNumbers" -}}
+{{- include "nfs-provisioner.within" (dict "name" "workers" "value" .Values.workers "most" 1024) -}}
+{{- include "nfs-provisioner.within" (dict "name" "listen.port" "value" .Values.listen.port "most" 65535) -}}
+{{- include "nfs-provisioner.within" (dict "name" "nfs.uid" "value" .Values.nfs.uid "least" 0 "most" 4294967294) -}}
+{{- include "nfs-provisioner.within" (dict "name" "nfs.gid" "value" .Values.nfs.gid "least" 0 "most" 4294967294) -}}
+{{- range $key := list "apiServerPorts" "nfsPorts" -}}
+{{- range get $.Values.networkPolicy $key -}}
+{{- include "nfs-provisioner.within" (dict "name" (printf "networkPolicy.%s" $key) "value" . "most" 65535) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.within" -}}
+{{- $least := hasKey . "least" | ternary .least 1 -}}
+{{- if or (lt (int64 .value) (int64 $least)) (gt (int64 .value) (int64 .most)) -}}
+{{- fail (printf "%s is %v: it must be from %v to %v" .name .value $least .most) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkExports" -}}
+{{- if eq .Values.nfs.reclaimPolicy "Recycle" -}}
+{{- fail "nfs.reclaimPolicy=Recycle would have Kubernetes remove all that is on the export, every volume of it: set Retain" -}}
+{{- end -}}
+{{- $seen := list -}}
+{{- with .Values.nfs.server -}}
+{{- include "nfs-provisioner.checkServer" (dict "name" "nfs.server" "server" .) -}}
+{{- include "nfs-provisioner.checkPath" (dict "name" "nfs.path" "path" $.Values.nfs.path) -}}
+{{- $seen = append $seen (include "nfs-provisioner.place" (list . $.Values.nfs.path)) -}}
+{{- end -}}
+{{- range $number, $export := .Values.exports -}}
+{{- $name := printf "exports[%d]" $number -}}
+{{- include "nfs-provisioner.checkServer" (dict "name" (printf "%s.server" $name) "server" .server) -}}
+{{- include "nfs-provisioner.checkPath" (dict "name" (printf "%s.path" $name) "path" .path) -}}
+{{- if regexMatch "[\\s=]" .path -}}
+{{- fail (printf "%s.path %q has a space or a = in it, which NFS_EXPORTS cannot say: make it nfs.path, or leave it out here and name it in a class, by server and share" $name .path) -}}
+{{- end -}}
+{{- $place := include "nfs-provisioner.place" (list .server .path) -}}
+{{- if has $place $seen -}}
+{{- fail (printf "%s: %s is given twice; keep one of the two" $name $place) -}}
+{{- end -}}
+{{- $seen = append $seen $place -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkServer" -}}
+{{- if regexMatch "^([^:]*:[0-9]+|\\[.*\\]:[0-9]+)$" .server -}}
+{{- fail (printf "%s %q has a port in it: give the name or the address alone, and port=… in mountOptions" .name .server) -}}
+{{- else if regexMatch "^[^:]*:[^:]*$" .server -}}
+{{- fail (printf "%s %q is not the name or the address of a server" .name .server) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkPath" -}}
+{{- if regexMatch "(^|/)\\.\\.?(/|$)" .path -}}
+{{- fail (printf "%s %q has a component that is not a name: write the export's own path" .name .path) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* SERVER:PATH in one spelling, from a list of both. */ -}}
+{{- define "nfs-provisioner.place" -}}
+{{- $server := first . | lower | trimPrefix "[" | trimSuffix "]" -}}
+{{- $path := printf "/%s" (last . | trim | splitList "/" | compact | join "/") -}}
+{{- printf "%s:%s" $server $path -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkClasses" -}}
+{{- $classes := ternary (prepend .Values.storageClasses .Values.storageClass) .Values.storageClasses .Values.storageClass.create -}}
+{{- $names := list -}}
+{{- $defaults := list -}}
+{{- range $classes -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$" .name) -}}
+{{- fail (printf "a StorageClass cannot be called %q: use lower-case letters, digits, - and ." .name) -}}
+{{- end -}}
+{{- if has .name $names -}}
+{{- fail (printf "two StorageClasses are called %s: rename one of storageClass and storageClasses, or set storageClass.create=false" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- if include "nfs-provisioner.isDefault" . -}}
+{{- $defaults = append $defaults .name -}}
+{{- end -}}
+{{- include "nfs-provisioner.checkRule" . -}}
+{{- include "nfs-provisioner.checkExportOf" (dict "root" $ "class" .) -}}
+{{- end -}}
+{{- if gt (len $defaults) 1 -}}
+{{- fail (printf "the StorageClasses %s are all the default: set defaultClass for one of them" (join ", " $defaults)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.isDefault" -}}
+{{- $said := get (.annotations | default dict) "storageclass.kubernetes.io/is-default-class" -}}
+{{- $beta := get (.annotations | default dict) "storageclass.beta.kubernetes.io/is-default-class" -}}
+{{- if or (eq $said "true") (eq $beta "true") (and .defaultClass (ne $said "false")) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* A class says each thing once, as its own key or among its parameters. */ -}}
+{{- define "nfs-provisioner.checkRule" -}}
+{{- $class := . -}}
+{{- range $key, $spellings := dict "pathPattern" (list "pathPattern" "subDir") "onDelete" (list "onDelete") -}}
+{{- range $spelling := $spellings -}}
+{{- if and (get $class $key) (include "nfs-provisioner.parameter" (list $class $spelling)) -}}
+{{- fail (printf "StorageClass %s has %s, and %s among its parameters: keep one of them" $class.name $key $spelling) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The value of a parameter of a class, from a list of both; names count in any case. */ -}}
+{{- define "nfs-provisioner.parameter" -}}
+{{- $name := last . | lower -}}
+{{- range $key, $value := (first .).parameters -}}
+{{- if eq (lower $key) $name -}}
+{{- trim $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkExportOf" -}}
+{{- $values := .root.Values -}}
+{{- $class := .class -}}
+{{- $server := include "nfs-provisioner.parameter" (list $class "server") -}}
+{{- $share := include "nfs-provisioner.parameter" (list $class "share") -}}
+{{- if and (not $server) (not $share) -}}
+{{- if not (or $values.nfs.server (eq (len $values.exports) 1)) -}}
+{{- fail (printf "StorageClass %s names no export: set nfs.server and nfs.path, the export of classes that name none; or give it the parameters server and share%s" $class.name (eq $class.name $values.storageClass.name | ternary "; or set storageClass.create=false" "")) -}}
+{{- end -}}
+{{- else if not (and $server $share) -}}
+{{- fail (printf "StorageClass %s: the parameters server and share belong together: give both, or neither for the default export" $class.name) -}}
+{{- else if eq $values.access "mounted" -}}
+{{- $known := list (include "nfs-provisioner.place" (list ($values.nfs.server | default "") $values.nfs.path)) -}}
+{{- range $values.exports -}}
+{{- $known = append $known (include "nfs-provisioner.place" (list .server .path)) -}}
+{{- end -}}
+{{- $place := include "nfs-provisioner.place" (list $server $share) -}}
+{{- if not (has $place $known) -}}
+{{- fail (printf "StorageClass %s is on %s, which access=mounted does not mount: add it to exports, with access: direct if the provisioner is to speak to it itself" $class.name $place) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,136 @@
+{{- /* Values as people write them, made into what the templates read. */ -}}
+
+{{- /* Whether anything is to be rendered. Every template asks this first, and so finds the values as they are meant. */ -}}
+{{- define "nfs-provisioner.enabled" -}}
+{{- include "nfs-provisioner.read" . -}}
+{{- if .Values.enabled -}}
+{{- include "nfs-provisioner.check" . -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* Changes .Values in place; doing it again changes nothing. */ -}}
+{{- define "nfs-provisioner.read" -}}
+{{- $values := .Values -}}
+{{- if kindIs "invalid" .Values.enabled -}}
+{{- $_ := set .Values "enabled" true -}}
+{{- end -}}
+{{- range list "exports" "storageClasses" "imagePullSecrets" -}}
+{{- if not (kindIs "slice" (get $values .)) -}}
+{{- $_ := set $values . list -}}
+{{- end -}}
+{{- end -}}
+{{- range list "podSecurityContext" "securityContext" -}}
+{{- if not (get $values .) -}}
+{{- $_ := set $values . dict -}}
+{{- end -}}
+{{- end -}}
+{{- $classes := prepend .Values.storageClasses .Values.storageClass -}}
+
+{{- include "nfs-provisioner.booleans" (dict "in" .Values "keys" (list "enabled" "buildMode" "lowSourcePorts")) -}}
+{{- range list "leaderElection" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" -}}
+{{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
+{{- end -}}
+{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}
+{{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
+{{- end -}}
+{{- range $classes -}}
+{{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "defaultClass" "allowVolumeExpansion")) -}}
+{{- end -}}
+{{- range list .Values.podSecurityContext .Values.securityContext -}}
+{{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "runAsNonRoot" "readOnlyRootFilesystem" "allowPrivilegeEscalation" "privileged")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" . "keys" (list "runAsUser" "runAsGroup" "fsGroup")) -}}
+{{- end -}}
+
+{{- include "nfs-provisioner.integers" (dict "in" .Values "keys" (list "replicaCount" "workers")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.nfs "keys" (list "uid" "gid")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.listen "keys" (list "port")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.podDisruptionBudget "keys" (list "maxUnavailable")) -}}
+{{- range list .Values.livenessProbe .Values.readinessProbe .Values.startupProbe -}}
+{{- include "nfs-provisioner.integers" (dict "in" . "keys" (keys .)) -}}
+{{- end -}}
+{{- range $key := list "apiServerPorts" "nfsPorts" -}}
+{{- $ports := list -}}
+{{- range get $values.networkPolicy $key -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- $_ := set $values.networkPolicy $key $ports -}}
+{{- end -}}
+
+{{- range append .Values.exports .Values.nfs | concat .Values.storageClasses -}}
+{{- include "nfs-provisioner.mountOptions" . -}}
+{{- end -}}
+
+{{- range list "podAnnotations" "nodeSelector" "labels" -}}
+{{- include "nfs-provisioner.strings" (dict "in" $values "key" .) -}}
+{{- end -}}
+{{- range concat $classes (list .Values.serviceAccount .Values.service .Values.grafanaDashboard) -}}
+{{- include "nfs-provisioner.strings" (dict "in" . "key" "annotations") -}}
+{{- end -}}
+{{- range list .Values.serviceMonitor .Values.prometheusRule .Values.grafanaDashboard -}}
+{{- include "nfs-provisioner.strings" (dict "in" . "key" "labels") -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* "false" is false: --set-string, k3s's HelmChart and quotes in a values file make texts of booleans. */ -}}
+{{- define "nfs-provisioner.booleans" -}}
+{{- $in := .in -}}
+{{- range $key := .keys -}}
+{{- $value := get $in $key -}}
+{{- if and (kindIs "string" $value) (hasKey $in $key) -}}
+{{- $_ := set $in $key (has (lower $value) (list "true" "t" "1")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.integers" -}}
+{{- $in := .in -}}
+{{- range $key := .keys -}}
+{{- $value := get $in $key -}}
+{{- if and (kindIs "string" $value) (regexMatch "^[0-9]+$" $value) -}}
+{{- $_ := set $in $key (int64 $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Annotations and labels are texts: 12, 1.5 and true are written as such. */ -}}
+{{- define "nfs-provisioner.strings" -}}
+{{- $texts := dict -}}
+{{- range $key, $value := (get .in .key | default dict) -}}
+{{- if kindIs "float64" $value -}}
+{{- $_ := set $texts $key (ternary (toString (int64 $value)) (toString $value) (eq $value (floor $value))) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $texts $key (toString $value) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set .in .key $texts -}}
+{{- end -}}
+
+{{- /* One text with commas is a list, as in fstab(5); an empty map is nothing. */ -}}
+{{- define "nfs-provisioner.mountOptions" -}}
+{{- if kindIs "string" .mountOptions -}}
+{{- $options := list -}}
+{{- range splitList "," .mountOptions -}}
+{{- with trim . -}}
+{{- $options = append $options . -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set . "mountOptions" $options -}}
+{{- else if kindIs "map" .mountOptions -}}
+{{- $_ := unset . "mountOptions" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Lays one map over another, deep; null takes a key away. */ -}}
+{{- define "nfs-provisioner.overlay" -}}
+{{- $on := .on -}}
+{{- range $key, $value := .by -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $on $key -}}
+{{- else if and (kindIs "map" $value) (kindIs "map" (get $on $key)) -}}
+{{- include "nfs-provisioner.overlay" (dict "on" (get $on $key) "by" $value) -}}
+{{- else -}}
+{{- $_ := set $on $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
