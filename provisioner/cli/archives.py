@@ -32,7 +32,7 @@ def archives(
 
     Exit status 0 also when there is none, 1 when an export or the API server does not tell, 2 for unusable settings.
 
-    Example: kubectl exec deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
+    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
     """
     settings = options.settings(**given)
     try:

@@ -25,7 +25,7 @@ def check(*, output: str, log_format: str | None, log_level: str, **given: Any) 
 
     Exit status 0 when all is well, 1 when something is not, 2 for unusable settings.
 
-    Example: kubectl exec -it deploy/nfs-provisioner -- nfs-provisioner check
+    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner check
     """
     settings = options.settings(**given)
     from provisioner.inspection import inspect

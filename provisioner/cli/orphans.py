@@ -31,7 +31,7 @@ def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any
     Exit status 0 when it could look everywhere, also when there are orphans, 1 when an export or the API server does
     not tell, 2 for unusable settings.
 
-    Example: kubectl exec deploy/nfs-provisioner -- nfs-provisioner orphans
+    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner orphans
     """
     settings = options.settings(**given)
     try:

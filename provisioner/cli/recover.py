@@ -53,7 +53,7 @@ def recover(
     Exit status 0 when all is well, 1 when something failed or an export could not be looked at, 2 for unusable
     settings.
 
-    Example: kubectl exec deploy/nfs-provisioner -- nfs-provisioner recover --apply
+    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner recover --apply
     """
     settings = options.settings(**given)
     try:

@@ -23,7 +23,7 @@ from provisioner.settings import Settings
 from provisioner.telemetry.metrics import Metrics
 from testbed.helm import Helm, HelmFailed
 from tests.integration.chart.rendering import CHART, VALUE_SETS, Release, Renderer, rules
-from tests.pages import anchors, section
+from tests.pages import anchors, blocks, section
 from tests.provisioner_names import NAMES, NO_NAMES
 
 pytestmark = pytest.mark.timeout(120)
@@ -305,6 +305,15 @@ def test_enabled_of_an_umbrella_chart(render: Renderer, helm: Helm, tmp_path: Pa
         values = {"nfs-provisioner": {"enabled": enabled, "nfs": {"server": "nas", "path": "/x"}}}
         said = helm.run("template", "r", umbrella, "--values=-", input=yaml.safe_dump(values))
         assert ("kind:" in said) is kinds
+
+
+def test_the_umbrella_chart_of_the_documentation(helm: Helm, tmp_path: Path) -> None:
+    """The values that Install prints for an umbrella chart reach ours."""
+    (block,) = [each for each in blocks("yaml") if each.title == "values.yaml of the umbrella chart"]
+    said = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=block.text)
+    release = Release([each for each in yaml.safe_load_all(said) if each])
+    assert release.container["image"].startswith("mirror.example:5000/")
+    assert release.pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
 def in_umbrella(directory: Path) -> Path:
