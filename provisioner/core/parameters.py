@@ -154,8 +154,8 @@ class _Given:
         if not found:
             return default
         (first, result), *others = found.items()
-        for other, value in others:
-            if value != result:
+        for other, meaning in others:
+            if meaning != result:
                 self.problems.append(
                     f"parameters {first} and {other} mean the same and have different values: keep one of them"
                 )

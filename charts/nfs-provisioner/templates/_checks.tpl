@@ -14,12 +14,16 @@
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) -}}
 {{- fail (printf "the Service cannot be called %q: set fullnameOverride to lower-case letters, digits and -, a letter first" $full) -}}
 {{- end -}}
+{{- $label := include "nfs-provisioner.name" . -}}
+{{- if not (regexMatch "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$" $label) -}}
+{{- fail (printf "nameOverride %q cannot be a label: use letters, digits, -, _ and ." $label) -}}
+{{- end -}}
 {{- $name := include "nfs-provisioner.provisionerName" . -}}
 {{- if hasPrefix "kubernetes.io/" $name -}}
 {{- fail (printf "storageClass.provisionerName %q: names that begin kubernetes.io/ are the cluster's own; choose another" $name) -}}
 {{- end -}}
-{{- $label := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
-{{- $domain := printf "%s(\\.%s)*" $label $label -}}
+{{- $part := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
+{{- $domain := printf "%s(\\.%s)*" $part $part -}}
 {{- $parts := splitList "/" (lower $name) -}}
 {{- $short := and (le (len (last $parts)) 63) (le (len (first $parts)) 253) -}}
 {{- if not (and $short (regexMatch (printf "^(%s/)?[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$" $domain) (lower $name))) -}}
@@ -36,6 +40,9 @@
 {{- define "nfs-provisioner.checkImage" -}}
 {{- if regexMatch "(@|:[^/]*$)" .Values.image.repository -}}
 {{- fail (printf "image.repository %s has a tag or a digest in it: set image.tag or image.digest instead" .Values.image.repository) -}}
+{{- end -}}
+{{- if not (regexMatch "^([A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?$" (.Values.image.tag | default "")) -}}
+{{- fail (printf "image.tag %q cannot be a tag: use letters, digits, _, . and -" .Values.image.tag) -}}
 {{- end -}}
 {{- end -}}
 
@@ -75,6 +82,9 @@
 
 {{- /* The schema holds numbers within their bounds; those in quotes are held here. */ -}}
 {{- define "nfs-provisioner.checkNumbers" -}}
+{{- if regexMatch "^(localhost|127\\..*|::1)$" .Values.listen.host -}}
+{{- fail (printf "listen.host %s hides the endpoint from the kubelet's probes and from Prometheus: use 0.0.0.0 or ::" .Values.listen.host) -}}
+{{- end -}}
 {{- include "nfs-provisioner.within" (dict "name" "workers" "value" .Values.workers "most" 1024) -}}
 {{- include "nfs-provisioner.within" (dict "name" "listen.port" "value" .Values.listen.port "most" 65535) -}}
 {{- include "nfs-provisioner.within" (dict "name" "nfs.uid" "value" .Values.nfs.uid "least" 0 "most" 4294967294) -}}
@@ -197,20 +207,58 @@ true
 {{- $class := .class -}}
 {{- $server := include "nfs-provisioner.parameter" (list $class "server") -}}
 {{- $share := include "nfs-provisioner.parameter" (list $class "share") -}}
-{{- if and (not $server) (not $share) -}}
-{{- if not (or $values.nfs.server (eq (len $values.exports) 1)) -}}
+{{- if ne (empty $server) (empty $share) -}}
+{{- fail (printf "StorageClass %s: the parameters server and share belong together: give both, or neither for the default export" $class.name) -}}
+{{- end -}}
+{{- $place := include "nfs-provisioner.placeOf" . -}}
+{{- if not $place -}}
 {{- fail (printf "StorageClass %s names no export: set nfs.server and nfs.path, the export of classes that name none; or give it the parameters server and share%s" $class.name (eq $class.name $values.storageClass.name | ternary "; or set storageClass.create=false" "")) -}}
 {{- end -}}
-{{- else if not (and $server $share) -}}
-{{- fail (printf "StorageClass %s: the parameters server and share belong together: give both, or neither for the default export" $class.name) -}}
-{{- else if eq $values.access "mounted" -}}
-{{- $known := list (include "nfs-provisioner.place" (list ($values.nfs.server | default "") $values.nfs.path)) -}}
+{{- $mounted := list -}}
+{{- range include "nfs-provisioner.mounts" .root | fromJsonArray -}}
+{{- $mounted = append $mounted (include "nfs-provisioner.place" (list .server .path)) -}}
+{{- end -}}
+{{- $known := $mounted -}}
 {{- range $values.exports -}}
 {{- $known = append $known (include "nfs-provisioner.place" (list .server .path)) -}}
 {{- end -}}
-{{- $place := include "nfs-provisioner.place" (list $server $share) -}}
-{{- if not (has $place $known) -}}
+{{- if and (eq $values.access "mounted") (not (has $place $known)) -}}
 {{- fail (printf "StorageClass %s is on %s, which access=mounted does not mount: add it to exports, with access: direct if the provisioner is to speak to it itself" $class.name $place) -}}
 {{- end -}}
+{{- if and (include "nfs-provisioner.isKerberos" .) (not (has $place $mounted)) -}}
+{{- fail (printf "StorageClass %s has sec=krb5 in its mountOptions, which takes a mounted export: set access=mounted, for all or for %s in exports" $class.name $place) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The export of a class, in one spelling; empty where there is none. */ -}}
+{{- define "nfs-provisioner.placeOf" -}}
+{{- $values := .root.Values -}}
+{{- $server := include "nfs-provisioner.parameter" (list .class "server") -}}
+{{- if $server -}}
+{{- include "nfs-provisioner.place" (list $server (include "nfs-provisioner.parameter" (list .class "share"))) -}}
+{{- else if $values.nfs.server -}}
+{{- include "nfs-provisioner.place" (list $values.nfs.server $values.nfs.path) -}}
+{{- else if eq (len $values.exports) 1 -}}
+{{- $export := first $values.exports -}}
+{{- include "nfs-provisioner.place" (list $export.server $export.path) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether a class has no flavour of security but Kerberos, which the provisioner itself does not speak. */ -}}
+{{- define "nfs-provisioner.isKerberos" -}}
+{{- $flavours := list -}}
+{{- range include "nfs-provisioner.classOptions" . | fromJsonArray | join "," | splitList "," -}}
+{{- if hasPrefix "sec=" (trim .) -}}
+{{- $flavours = trim . | trimPrefix "sec=" | splitList ":" -}}
+{{- end -}}
+{{- end -}}
+{{- $others := list -}}
+{{- range $flavours -}}
+{{- if not (hasPrefix "krb5" .) -}}
+{{- $others = append $others . -}}
+{{- end -}}
+{{- end -}}
+{{- if and $flavours (not $others) -}}
+true
 {{- end -}}
 {{- end -}}

@@ -27,3 +27,12 @@
 {{- end -}}
 {{- join " " $words -}}
 {{- end -}}
+
+{{- /* The mountOptions of a class. The default export's are of no use to a class on another server. */ -}}
+{{- define "nfs-provisioner.classOptions" -}}
+{{- $options := .class.mountOptions -}}
+{{- if and (kindIs "invalid" $options) (not (include "nfs-provisioner.parameter" (list .class "server"))) -}}
+{{- $options = .root.Values.nfs.mountOptions -}}
+{{- end -}}
+{{- toJson ($options | default list) -}}
+{{- end -}}

@@ -145,6 +145,13 @@ FAST = {"server": "nas2", "share": "/fast"}
         (NAS | {"exports": [{"server": "nas2:20490", "path": "/"}]}, "exports.0..server .* has a port in it"),
         (NAS | {"nfs__path": "/exports/../etc"}, "nfs.path .* has a component that is not a name"),
         (NAS | {"nfs__path": "exports"}, "nfs/path"),
+        (NAS | {"nfs__mountOptions": "nfsvers=4.1,sec=krb5p"}, "nfs-client has sec=krb5 .*: set access=mounted"),
+        (NAS | {"exports": [{"server": "nas2", "path": "/fast", "access": "direct"}], "access": "mounted",
+                "storageClasses": [{"name": "x", "parameters": FAST, "mountOptions": ["sec=krb5:krb5i"]}]},
+         "x has sec=krb5 .* for nas2:/fast in exports"),
+        (NAS | {"image__tag": "1.0+build"}, 'image.tag "1.0.build" cannot be a tag'),
+        (NAS | {"nameOverride": "my nfs", "fullnameOverride": "nfs"}, 'nameOverride "my nfs" cannot be a label'),
+        (NAS | {"listen__host": "127.0.0.1"}, "listen.host 127.0.0.1 hides the endpoint"),
         (NAS | {"exports": [{"server": "nas2", "path": "/My Share"}]}, "exports.0..path .* has a space or a ="),
         (NAS | {"exports": [{"server": "NAS", "path": "/x/"}]}, "exports.0.: nas:/x is given twice"),
     ],
@@ -342,7 +349,8 @@ def in_umbrella(directory: Path) -> Path:
 )  # fmt: skip
 def test_global_image_registry(render: Renderer, repository: str, registry: str, image: str) -> None:
     """An umbrella chart's `global.imageRegistry` takes the place of the registry in image.repository."""
-    release = render(**NAS, image__repository=repository, **{"global": {"imageRegistry": registry, "other": {"x": 1}}})
+    values: dict[str, Any] = {"global": {"imageRegistry": registry, "other": {"x": 1}}}
+    release = render(**NAS, image__repository=repository, **values)
     assert {pod["spec"]["containers"][0]["image"].rpartition(":")[0] for pod in [release.pod, *release.all("Pod")]} == {
         image
     }
@@ -360,7 +368,8 @@ def test_global_image_registry(render: Renderer, repository: str, registry: str,
 )
 def test_global_pull_secrets(render: Renderer, own: Any, of_global: Any, names: list[str] | None) -> None:
     """`global.imagePullSecrets` are added to our own, as names or as objects, for every pod."""
-    release = render(**NAS, imagePullSecrets=own, **{"global": {"imagePullSecrets": of_global}})
+    values: dict[str, Any] = {"global": {"imagePullSecrets": of_global}}
+    release = render(**NAS, imagePullSecrets=own, **values)
     for pod in [release.pod, *release.all("Pod")]:
         found = pod["spec"].get("imagePullSecrets")
         assert (found and [each["name"] for each in found]) == names
@@ -413,6 +422,33 @@ def test_empty_maps_where_lists_are_meant(render: Renderer) -> None:
     """`{}` is no more than nothing: charts and editors write it for an empty list."""
     empty: dict[str, Any] = {"tolerations": {}, "exports": {}, "storageClasses": {}, "imagePullSecrets": {}}
     assert render(**NAS, **empty) == render(**NAS)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"access": "mounted", "nfs__mountOptions": ["sec=krb5p"]},
+        {"nfs__mountOptions": ["sec=krb5:sys"]},
+        {"exports": [{"server": "nas2", "path": "/fast/", "access": "mounted"}],
+         "storageClasses": [{"name": "x", "parameters": FAST, "mountOptions": "sec=krb5"}]},
+        {"access": "mounted", "exports": [{"server": "NAS2", "path": "/fast", "access": "direct"}],
+         "storageClasses": [{"name": "x", "parameters": FAST}]},
+        {"replicaCount": 1, "leaderElection__enabled": False, "strategyType": "Recreate"},
+        {"storageClass__defaultClass": True, "storageClasses": [{"name": "x", "defaultClass": False}]},
+        {"storageClass__defaultClass": True,
+         "storageClass__annotations": {"storageclass.kubernetes.io/is-default-class": "false"},
+         "storageClasses": [{"name": "x", "defaultClass": True}]},
+        {"labels": {"app.kubernetes.io/part-of": "storage", "team": "x"}},
+        {"nfs__server": "fd00::1"},
+        {"nfs__server": "[FD00::1]", "exports": [{"server": "fd00::1", "path": "/y"}]},
+        {"leaderElection__leaseDuration": "1m30s", "leaderElection__renewDeadline": 60},
+        {"nfs__reclaimPolicy": "Delete"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_that_work_are_taken(render: Renderer, values: dict[str, Any]) -> None:
+    """What comes near to what is refused, and works, is not refused."""
+    assert render(**NAS | values).objects
 
 
 def test_a_path_with_a_space(render: Renderer) -> None:

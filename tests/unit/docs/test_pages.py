@@ -81,7 +81,7 @@ def test_every_command_that_is_printed_is_one(words: list[str]) -> None:
 
 
 def test_every_exec_names_its_namespace() -> None:
-    """A `kubectl exec` into our Deployment works as it is printed, in the pages and in `--help`: it says where it is."""
+    """A `kubectl exec` into our Deployment works as it is printed, in the pages and in `--help`: it says where."""
     pages = [*PAGES, ROOT / "README.md", CHART / "README.md"]
     printed = "\n".join([*(page.read_text() for page in pages), *(each.help or "" for each in cli.commands.values())])
     calls = re.findall(r"kubectl exec\b[^\n]*?deploy/nfs-provisioner", printed)
