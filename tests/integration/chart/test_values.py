@@ -403,18 +403,18 @@ def test_mount_options_as_people_write_them(render: Renderer, given: Any, option
 def test_labels_and_annotations_that_are_no_texts(render: Renderer) -> None:
     """Numbers and booleans are texts on the objects; null leaves a key out."""
     given = {"count": 12, "big": 1234567890, "part": 1.5, "flag": True, "text": "x", "none": None}
-    told = {"count": "12", "big": "1234567890", "part": "1.5", "flag": "true", "text": "x"}
+    texts = {"count": "12", "big": "1234567890", "part": "1.5", "flag": "true", "text": "x"}
     release = render(
         **NAS, podAnnotations=given, labels=given, nodeSelector=given, storageClass__annotations=given,
         serviceAccount__annotations=given, service__annotations=given,
         storageClasses=[{"name": "x", "annotations": given}],
     )  # fmt: skip
-    assert release.pod["metadata"]["annotations"] == release.pod["spec"]["nodeSelector"] == told
+    assert release.pod["metadata"]["annotations"] == release.pod["spec"]["nodeSelector"] == texts
     for kind in ("ServiceAccount", "Service"):
-        assert release.one(kind)["metadata"]["annotations"] == told
+        assert release.one(kind)["metadata"]["annotations"] == texts
     for name in ("nfs-client", "x"):
-        assert release.storage_class(name)["metadata"]["annotations"] == told
-    assert all(told.items() <= each["metadata"]["labels"].items() for each in release.objects if each["kind"] != "Pod"
+        assert release.storage_class(name)["metadata"]["annotations"] == texts
+    assert all(texts.items() <= each["metadata"]["labels"].items() for each in release.objects if each["kind"] != "Pod"
                and "helm.sh/hook" not in each["metadata"].get("annotations", {}))  # fmt: skip
 
 
