@@ -17,6 +17,10 @@ VALUE_SETS = sorted((CHART / "ci").glob("*.yaml"))
 """Each is a way to install the chart, those of the nfs-subdir chart among them."""
 
 
+NAS = {"nfs__server": "nas", "nfs__path": "/x"}
+"""The least that the chart can be installed with, as a Renderer takes it."""
+
+
 @dataclass(frozen=True)
 class Release:
     """What a release consists of; hooks (those of `helm test`) are among the objects."""
@@ -96,3 +100,12 @@ def rules(release: Release) -> Iterator[tuple[str, str, str, str, str]]:
                         for verb in rule["verbs"]:
                             for name in rule.get("resourceNames", [""]):
                                 yield kind, group, resource, verb, name
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value that is not a map, with its path; empty maps too."""
+    if isinstance(node, dict) and node:
+        for key, child in node.items():
+            yield from leaves(child, f"{path}__{key}" if path else key)
+    else:
+        yield path, node

@@ -1,0 +1,206 @@
+"""Values that are misspelt or cannot work: Helm refuses them, with the key and with what to change."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from testbed.helm import HelmFailed
+from tests.integration.chart.rendering import CHART, NAS, Renderer, leaves
+from tests.provisioner_names import NO_NAMES
+
+pytestmark = pytest.mark.timeout(120)
+
+PEER = "nfs-subdir-external-provisioner"
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "told"),
+    [
+        ({"replicaCounts": 1}, "replicaCounts"),
+        ({"nfs__mountOption": ["hard"]}, "mountOption"),
+        ({"storageClass__pathPatern": "x"}, "pathPatern"),
+        ({"storageClass__parameters": {"mod": "0770"}}, "mod"),
+        ({"storageClass__parameters": {"uid": 1000}}, "uid"),
+        ({"storageClass__onDelete": "Deleted"}, "onDelete"),
+        ({"storageClass__create": "yes"}, "create"),
+        ({"enabled": "no"}, "enabled"),
+        ({"replicaCount": "two"}, "replicaCount"),
+        ({"workers": "1.5"}, "workers"),
+        ({"nfs__mountOptions": {"nfsvers": "4.1"}}, "nfsvers"),
+        ({"global": {"imageRegistry": 5000}}, "imageRegistry"),
+        ({"storageClasses": [{"nam": "x"}]}, "nam"),
+        ({"exports": [{"server": "nas2", "path": "exports"}]}, "path"),
+        ({"access": "kubelet"}, "access"),
+        ({"serviceMonitor__enable": True}, "enable"),
+        ({"networkPolicy__nfsPorts": ["nfs"]}, "nfsPorts"),
+        ({"prometheusRule__exportFreePercent": 101}, "exportFreePercent"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_misspelt_value_is_refused(render: Renderer, misspelt: dict[str, Any], told: str) -> None:
+    """A key that there is not, and a value that cannot be used, are refused by their names."""
+    with pytest.raises(HelmFailed, match=told):
+        render(nfs__server="nas", **misspelt)
+
+
+TWO = [{"server": "a", "path": "/"}, {"server": "b", "path": "/"}]
+FAST = {"server": "nas2", "share": "/fast"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, "set nfs.server and nfs.path"),
+        ({"exports": TWO}, "set nfs.server and nfs.path"),
+        ({"exports": TWO, "storageClass__parameters": {"server": "a", "share": "/"}, "storageClasses": [{"name": "x"}]},
+         "StorageClass x names no export: set nfs.server and nfs.path"),
+        (NAS | {"storageClasses": [{"name": "x", "parameters": {"server": "nas2"}}]}, "x: .*share belong together"),
+        (NAS | {"access": "mounted", "storageClasses": [{"name": "x", "parameters": FAST}]},
+         "x is on nas2:/fast, which access=mounted does not mount: add it to exports"),
+        (NAS | {"storageClasses": [{"name": "nfs-client"}]}, "two StorageClasses are called nfs-client"),
+        (NAS | {"storageClasses": [{"name": "x"}, {"name": "x"}]}, "two StorageClasses are called x"),
+        (NAS | {"storageClass__defaultClass": True, "storageClasses": [{"name": "x", "defaultClass": "true"}]},
+         "nfs-client, x are all the default: set defaultClass for one of them"),
+        (NAS | {"storageClass__defaultClass": True, "storageClasses": [
+            {"name": "x", "annotations": {"storageclass.kubernetes.io/is-default-class": True}}]}, "all the default"),
+        (NAS | {"storageClass__name": "NFS_Client"}, 'a StorageClass cannot be called "NFS_Client"'),
+        (NAS | {"storageClass__pathPattern": "x", "storageClass__parameters": {"subDir": "z"}}, "pathPattern, and sub"),
+        (NAS | {"storageClass__onDelete": "delete", "storageClass__parameters": {"ondelete": "retain"}}, "onDelete"),
+        (NAS | {"labels": {"app": "x"}}, "labels.app: the chart sets this label itself"),
+        (NAS | {"labels": {"release": "x"}}, "labels.release: "),
+        (NAS | {"labels": {"app.kubernetes.io/managed-by": "x"}}, "labels.app.kubernetes.io/managed-by: "),
+        (NAS | {"nfs__reclaimPolicy": "Recycle"}, "Recycle would have Kubernetes remove all .*: set Retain"),
+        (NAS | {"nfs__reclaimPolicy": "Recycle", "access": "mounted", "nfs__mountOptions": "hard"}, "set Retain"),
+        (NAS | {"storageClass__provisionerName": "kubernetes.io/nfs"}, "provisionerName .* the cluster's own"),
+        (NAS | {"replicaCount": 0}, "replicaCount=0 runs no provisioner: set 1 or more"),
+        (NAS | {"replicaCount": "0"}, "replicaCount=0 runs no provisioner"),
+        (NAS | {"replicaCount": 2, "leaderElection__enabled": False}, "set replicaCount to 1"),
+        (NAS | {"replicaCount": "2", "leaderElection__enabled": "false"}, "set replicaCount to 1"),
+        (NAS | {"strategyType": "RollingUpdate", "leaderElection__enabled": False}, "unset strategyType"),
+        (NAS | {"leaderElection__leaseDuration": "10s"}, "leaseDuration must exceed renewDeadline"),
+        (NAS | {"leaderElection__retryPeriod": 15}, "leaseDuration must exceed renewDeadline"),
+        (NAS | {"leaderElection__leaseDuration": "1m", "leaderElection__renewDeadline": "1m500ms"}, "must exceed"),
+        (NAS | {"nfs__timeout": "0s"}, "nfs.timeout=0 leaves a call no time"),
+        (NAS | {"workers": "5000"}, "workers is 5000: it must be from 1 to 1024"),
+        (NAS | {"listen__port": "0"}, "listen.port is 0: it must be from 1 to 65535"),
+        (NAS | {"nfs__uid": "4294967295"}, "nfs.uid is 4294967295"),
+        (NAS | {"networkPolicy__nfsPorts": ["70000"]}, "networkPolicy.nfsPorts is 70000"),
+        (NAS | {"networkPolicy__apiServerPorts": []}, "apiServerPorts"),
+        (NAS | {"image__repository": f"registry.example/{PEER}"}, "unset image.repository"),
+        (NAS | {"image__repository": "registry.example/nfs:1.0"}, "set image.tag or image.digest instead"),
+        (NAS | {"image__repository": "nfs@sha256:00"}, "set image.tag or image.digest instead"),
+        (NAS | {"fullnameOverride": "My_NFS"}, 'cannot be called "My_NFS": set fullnameOverride'),
+        (NAS | {"name": "nfs.prod"}, "set fullnameOverride"),
+        (NAS | {"nfs__server": "nas:2049"}, "nfs.server .* has a port in it"),
+        (NAS | {"nfs__server": "[fd00::1]:2049"}, "nfs.server .* has a port in it"),
+        (NAS | {"exports": [{"server": "nas2:20490", "path": "/"}]}, "exports.0..server .* has a port in it"),
+        (NAS | {"nfs__path": "/exports/../etc"}, "nfs.path .* has a component that is not a name"),
+        (NAS | {"nfs__path": "exports"}, "nfs/path"),
+        (NAS | {"nfs__mountOptions": "nfsvers=4.1,sec=krb5p"}, "nfs-client has sec=krb5 .*: set access=mounted"),
+        (NAS | {"exports": [{"server": "nas2", "path": "/fast", "access": "direct"}], "access": "mounted",
+                "storageClasses": [{"name": "x", "parameters": FAST, "mountOptions": ["sec=krb5:krb5i"]}]},
+         "x has sec=krb5 .* for nas2:/fast in exports"),
+        (NAS | {"image__tag": "1.0+build"}, 'image.tag "1.0.build" cannot be a tag'),
+        (NAS | {"nameOverride": "my nfs", "fullnameOverride": "nfs"}, 'nameOverride "my nfs" cannot be a label'),
+        (NAS | {"listen__host": "127.0.0.1"}, "listen.host 127.0.0.1 hides the endpoint"),
+        (NAS | {"exports": [{"server": "nas2", "path": "/My Share"}]}, "exports.0..path .* has a space or a ="),
+        (NAS | {"exports": [{"server": "NAS", "path": "/x/"}]}, "exports.0.: nas:/x is given twice"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_that_cannot_work_are_refused(render: Renderer, values: dict[str, Any], told: str) -> None:
+    """Values that would install something that cannot work, or that is not safe, are refused with what to change."""
+    with pytest.raises(HelmFailed, match=told):
+        render(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"access": "mounted", "nfs__mountOptions": ["sec=krb5p"]},
+        {"nfs__mountOptions": ["sec=krb5:sys"]},
+        {"exports": [{"server": "nas2", "path": "/fast/", "access": "mounted"}],
+         "storageClasses": [{"name": "x", "parameters": FAST, "mountOptions": "sec=krb5"}]},
+        {"access": "mounted", "exports": [{"server": "NAS2", "path": "/fast", "access": "direct"}],
+         "storageClasses": [{"name": "x", "parameters": FAST}]},
+        {"replicaCount": 1, "leaderElection__enabled": False, "strategyType": "Recreate"},
+        {"storageClass__defaultClass": True, "storageClasses": [{"name": "x", "defaultClass": False}]},
+        {"storageClass__defaultClass": True,
+         "storageClass__annotations": {"storageclass.kubernetes.io/is-default-class": "false"},
+         "storageClasses": [{"name": "x", "defaultClass": True}]},
+        {"labels": {"app.kubernetes.io/part-of": "storage", "team": "x"}},
+        {"nfs__server": "fd00::1"},
+        {"nfs__server": "[FD00::1]", "exports": [{"server": "fd00::1", "path": "/y"}]},
+        {"leaderElection__leaseDuration": "1m30s", "leaderElection__renewDeadline": 60},
+        {"nfs__reclaimPolicy": "Delete"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_that_work_are_taken(render: Renderer, values: dict[str, Any]) -> None:
+    """What comes near to what is refused, and works, is not refused."""
+    assert render(**NAS | values).objects
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, "kubernetes.io/nfs"])
+def test_a_name_that_no_class_can_have_is_refused(render: Renderer, name: str) -> None:
+    """The chart refuses the provisioner's names that Kubernetes refuses; an empty one is the default."""
+    if name:
+        with pytest.raises(HelmFailed, match="provisionerName"):
+            render(**NAS, storageClass__provisionerName=name)
+
+
+def refused(render: Renderer, values: dict[str, Any]) -> str:
+    """What Helm says against values; empty where it renders them to something."""
+    try:
+        assert render(**values).objects
+    except HelmFailed as exc:
+        return str(exc)
+    return ""
+
+
+DEFAULTS = dict(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+
+
+@pytest.mark.parametrize("path", [path for path, value in DEFAULTS.items() if value not in (None, "", {}, [])])
+def test_null_in_place_of_a_default(render: Renderer, path: str) -> None:
+    """A key with nothing behind it is as good as one that is not there, or is refused by its name; nothing breaks."""
+    refusal = refused(render, NAS | {path: None})
+    if refusal:
+        assert "don't meet the specifications of the schema" in refusal
+        assert f"'{path.rpartition('__')[2]}'" in refusal
+
+
+@pytest.mark.parametrize("section_", sorted({path.split("__")[0] for path in DEFAULTS}))
+@pytest.mark.parametrize("value", [None, {}], ids=["null", "empty"])
+def test_null_in_place_of_a_section(render: Renderer, section_: str, value: object) -> None:
+    """The same of a whole section; an empty one is all defaults."""
+    values: dict[str, Any] = {"storageClass__parameters": {"server": "nas", "share": "/x"}} | {section_: value}
+    if section_ == "storageClass":
+        values.pop("storageClass__parameters")
+        values |= NAS
+    refusal = refused(render, values)
+    if refusal:
+        assert "don't meet the specifications of the schema" in refusal
+        assert section_ in refusal
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    """No part of our own values lets a misspelt key pass."""
+    open_on_purpose = {
+        "global", "podSecurityContext", "securityContext", "resources", "affinity", "items", "strings", "secrets",
+    }  # fmt: skip
+
+    def look(node: Any, name: str) -> None:
+        if not isinstance(node, dict):
+            return
+        if "object" in node.get("type", []) and name not in open_on_purpose:
+            assert node.get("additionalProperties") is False, name
+        for key, part in node.items():
+            for inner, child in part.items() if key in ("properties", "definitions") else [(key, part)]:
+                look(child, inner)
+
+    look(json.loads((CHART / "values.schema.json").read_text()), "")
