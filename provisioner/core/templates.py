@@ -64,6 +64,12 @@ class Template:
     text: str = field(compare=False)
     segments: tuple[Segment, ...]
 
+    def keys(self, source: str) -> frozenset[str]:
+        """The keys of a claim's `labels` or `annotations` that the template reads, those of fallbacks among them."""
+        return frozenset(
+            variable.key for segment in self.segments for variable in _variables(segment) if variable.source == source
+        )
+
     def render(self, claim: Claim, volume: str) -> Path:
         """The directory for a claim. Raises InvalidPath for an empty variable or a result that breaks a path rule.
 
@@ -185,6 +191,14 @@ def _segments(pieces: Iterable[Piece]) -> Iterator[Segment]:
                 yield whole
             segment = []
         segment.append(last)
+
+
+def _variables(pieces: Iterable[Piece]) -> Iterator[Variable]:
+    """The variables among pieces, and those of their fallbacks."""
+    for piece in pieces:
+        if isinstance(piece, Variable):
+            yield piece
+            yield from _variables(piece.fallback or ())
 
 
 def _names(segment: Segment, claim: Claim, volume: str) -> list[str]:

@@ -111,6 +111,14 @@ def test_fallbacks_may_be_nested() -> None:
     assert parse(pattern).render(CLAIM, samples.VOLUME) == ("data",)
 
 
+def test_keys() -> None:
+    """What of a claim a pattern may read is known beforehand, in fallbacks of any depth too."""
+    template = parse("${.PVC.labels.a:-${.PVC.annotations.x/y:-z-${.PVC.labels.b}}}/${.PVC.name}/${.PVC.annotations.c}")
+    assert template.keys("labels") == {"a", "b"}
+    assert template.keys("annotations") == {"x/y", "c"}
+    assert parse(DEFAULT_PATTERN).keys("labels") == frozenset()
+
+
 @pytest.mark.parametrize("pattern", ["/", "./", "//.//", "."])
 def test_the_export_itself(pattern: str) -> None:
     """A pattern without a name in it is the export's root, and is refused."""
