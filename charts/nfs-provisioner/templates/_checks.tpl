@@ -165,6 +165,7 @@
 {{- $defaults = append $defaults .name -}}
 {{- end -}}
 {{- include "nfs-provisioner.checkRule" . -}}
+{{- include "nfs-provisioner.checkPattern" . -}}
 {{- include "nfs-provisioner.checkExportOf" (dict "root" $ "class" .) -}}
 {{- end -}}
 {{- if gt (len $defaults) 1 -}}
@@ -188,6 +189,17 @@ true
 {{- if and (get $class $key) (include "nfs-provisioner.parameter" (list $class $spelling)) -}}
 {{- fail (printf "StorageClass %s has %s, and %s among its parameters: keep one of them" $class.name $key $spelling) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkPattern" -}}
+{{- $class := . -}}
+{{- range list (get . "pathPattern" | default "") (include "nfs-provisioner.parameter" (list . "pathPattern")) (include "nfs-provisioner.parameter" (list . "subDir")) -}}
+{{- if contains "{{" . -}}
+{{- fail (printf "StorageClass %s: its pattern %q is a Go template: write variables as ${.PVC.namespace}, ${.PVC.name}, ${.PV.name}" $class.name .) -}}
+{{- else if regexMatch "(^|/)\\.\\.(/|$)" . -}}
+{{- fail (printf "StorageClass %s: its pattern %q leads out of the export: take the .. out" $class.name .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

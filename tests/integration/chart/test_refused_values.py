@@ -70,6 +70,8 @@ FAST = {"server": "nas2", "share": "/fast"}
         (NAS | {"storageClass__name": "NFS_Client"}, 'a StorageClass cannot be called "NFS_Client"'),
         (NAS | {"storageClass__pathPattern": "x", "storageClass__parameters": {"subDir": "z"}}, "pathPattern, and sub"),
         (NAS | {"storageClass__onDelete": "delete", "storageClass__parameters": {"ondelete": "retain"}}, "onDelete"),
+        (NAS | {"storageClass__pathPattern": "{{ .PVC.Name }}"}, "nfs-client: its pattern .* is a Go template: write"),
+        (NAS | {"storageClasses": [{"name": "x", "parameters": {"subdir": "a/../b"}}]}, "x: .* take the .. out"),
         (NAS | {"labels": {"app": "x"}}, "labels.app: the chart sets this label itself"),
         (NAS | {"labels": {"release": "x"}}, "labels.release: "),
         (NAS | {"labels": {"app.kubernetes.io/managed-by": "x"}}, "labels.app.kubernetes.io/managed-by: "),
