@@ -44,7 +44,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@problems=$$($(BIN)/python -m pip --disable-pip-version-check check) || { echo "$$problems"; exit 1; }
 	@touch $@
 
-testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 30 minutes) and the NFS server for tests
+testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 45 minutes) and the NFS server for tests
 	@$(BIN)/python -m testbed build >/dev/null
 	@$(BIN)/python -m testbed install || echo "the tests that need what is missing will be skipped"
 

@@ -74,7 +74,7 @@ CONTROL_PLANE = Source(
     packages=PACKAGES,
     release="k8s.io/kubernetes",
     stamp=_kubernetes_stamp,
-    takes="6 minutes on an idle machine, up to 20 on two busy cores",
+    takes="6 to 10 minutes on two idle cores, 20 to 35 on busy ones",
     named_by="KUBEBUILDER_ASSETS",
 )
 

@@ -19,7 +19,7 @@ import click
 def demo(*, keep: bool, stop: bool, tell: int | None, kubeconfig: str | None) -> int:
     """Play the story of its users on a real control plane on this machine, and check every promise.
 
-    Starts etcd, kube-apiserver and kube-controller-manager (built once, in 6 to 20 minutes), NFS-Ganesha where it is
+    Starts etcd, kube-apiserver and kube-controller-manager (built once, in 6 to 35 minutes), NFS-Ganesha where it is
     installed or can be, and the daemon. Makes claims, writes into their directories, deletes some, and shows what
     becomes of each. Exit status 0 when all came out as promised; nothing is left behind, also after Ctrl-C.
     """
