@@ -108,7 +108,10 @@ def exports(given: Iterable[ExportSetting], server: str | None, path: str | None
     if (server is None) != (path is None):
         raise InvalidSettings("NFS_SERVER and NFS_PATH belong together: set both, or neither")
     if server is not None and path is not None:
-        location = locations.location(server, path)
+        try:
+            location = locations.location(server, path)
+        except InvalidSettings as exc:
+            raise InvalidSettings(f"NFS_SERVER and NFS_PATH: {exc}") from exc
         found[location] = ExportSetting(
             location=location, directory=LEGACY_MOUNT if os.path.ismount(LEGACY_MOUNT) else None
         )

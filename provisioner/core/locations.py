@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 
 from provisioner.core.errors import InvalidSettings
+
+_NAME_LIMIT = 253
+_LABEL_LIMIT = 63
+_LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""What the resolver of a node (glibc) lets pass; RFC 1123 has no underscore, and names with one are in use."""
+_ZONE = re.compile(r"[A-Za-z0-9_.-]*")
 
 Path = tuple[str, ...]
 """Components of a path below an export's root, none of them empty, `.` or `..`; `()` is the root itself."""
@@ -49,11 +57,54 @@ def normal_server(server: str) -> str:
     return server[1:-1] if server.startswith("[") and server.endswith("]") else server
 
 
+def require_server(server: str) -> None:
+    """Raise InvalidSettings unless a normal server is an address, or a name that nodes and we can look up."""
+    if ":" in server:
+        _require_ipv6(server)
+        return
+    problem = _name_problem(server)
+    if problem:
+        raise InvalidSettings(
+            f"server {server!r} is not a host name or an IP address: {problem}; a host name has letters, digits, '-'"
+            f" and '_' in labels of at most {_LABEL_LIMIT} characters with single dots between, {_NAME_LIMIT} in all"
+        )
+
+
+def _require_ipv6(server: str) -> None:
+    """Raise InvalidSettings for what has a colon and is no IPv6 address. One may have a zone: fe80::1%eth0."""
+    name, _, port = server.rpartition(":")
+    name = name.removeprefix("[").removesuffix("]")
+    try:
+        if not _ZONE.fullmatch(ipaddress.IPv6Address(server).scope_id or ""):
+            raise InvalidSettings(f"server {server!r} has a zone that is not the name of a network interface")
+    except ValueError as exc:
+        if port.isascii() and port.isdigit() and (":" not in name or "]" in server):
+            raise InvalidSettings(
+                f"server {server!r} has a port: write server {name}, and port={port} in the class's mountOptions"
+            ) from exc
+        raise InvalidSettings(f"server {server!r} has a colon and is not an IPv6 address") from exc
+
+
+def _name_problem(server: str) -> str:
+    """Why a host name cannot be looked up; "" when it can."""
+    labels = server.removesuffix(".").split(".")
+    if not server:
+        return "it is empty"
+    if not server.isascii():
+        return "it has characters beyond ASCII (write an internationalised name as xn--…, as nodes look it up)"
+    if len(server.removesuffix(".")) > _NAME_LIMIT:
+        return f"it has {len(server)} characters"
+    if not all(labels):
+        return "it has an empty label"
+    if any(len(label) > _LABEL_LIMIT for label in labels):
+        return "one label is too long"
+    return "" if all(map(_LABEL.fullmatch, labels)) else "it has characters that are not allowed there"
+
+
 def location(server: str, path: str) -> Location:
     """The location for a server and an absolute path. Raises InvalidSettings with what is wrong with them."""
     server = normal_server(server)
-    if not server or any(c.isspace() or c == "/" or ord(c) < 32 for c in server):
-        raise InvalidSettings(f"{server!r} is not the name or address of a server")
+    require_server(server)
     if not path.startswith("/"):
         raise InvalidSettings(f"the path {path!r} of an export on {server} must begin with /")
     parts = [part for part in path.split("/") if part]

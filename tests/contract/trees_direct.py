@@ -21,6 +21,7 @@ from provisioner.nfs.direct.client import Place
 from provisioner.nfs.direct.client3 import Client3
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.dial import Endpoint
+from provisioner.nfs.direct.resolver import Resolver
 from provisioner.nfs.direct.servers import Servers
 from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.protocol import mount3, nfs3, xdr
@@ -46,8 +47,8 @@ class Tenant:
     def __init__(self, port: int, mount_port: int) -> None:
         service = Endpoint("127.0.0.1", port, nfs3.PROGRAM, nfs3.VERSION)
         mounts = Endpoint("127.0.0.1", mount_port, mount3.PROGRAM, mount3.VERSION)
-        self._connection = Connection(service, ROOT, timeout_s=TIMEOUT_S)
-        self._client = Client3(self._connection, Connection(mounts, ROOT, timeout_s=TIMEOUT_S))
+        self._connection = Connection(service, ROOT, Resolver(), timeout_s=TIMEOUT_S)
+        self._client = Client3(self._connection, Connection(mounts, ROOT, Resolver(), timeout_s=TIMEOUT_S))
 
     async def open(self, export: Path) -> None:
         """Find the export's root."""

@@ -22,12 +22,16 @@ class Sent(Protocol):
 
 
 class Attempt:
-    """A deadline (the event loop's time) and the changing calls that were sent before it."""
+    """A deadline (the event loop's time) and the changing calls that were sent before it.
 
-    __slots__ = ("_changes", "_pauses_s", "deadline")
+    `export` says whose calls they are, for a fair share of the server's slots.
+    """
 
-    def __init__(self, deadline: float) -> None:
+    __slots__ = ("_changes", "_pauses_s", "deadline", "export")
+
+    def __init__(self, deadline: float, export: str = "") -> None:
         self.deadline = deadline
+        self.export = export
         self._changes: list[Sent] = []
         self._pauses_s = _pauses_s()
 

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import errno
 import functools
+import os
 import random
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.errors import Lost
+from provisioner.nfs.direct.resolver import Address, Resolver
 from provisioner.nfs.direct.wire import Wire
 from provisioner.nfs.protocol import portmap, rpc
 from provisioner.ports import Cause, ExportError
@@ -19,6 +22,9 @@ from provisioner.ports import Cause, ExportError
 RESERVED_PORTS = range(512, 1024)
 RESERVED_TRIES = 32
 _ANY_PORT = 0
+
+ADDRESS_LIMIT_S = 2.0
+"""How long one address of several is tried: long enough for one lost packet."""
 
 # A dead machine is noticed within 15 s: recovery must not wait for TCP's own quarter of an hour.
 _KEEPALIVE = (
@@ -42,56 +48,83 @@ class Endpoint:
     usual_port: int | None = None
 
 
-async def dial(endpoint: Endpoint, timeout_s: float) -> Wire:
-    """A connection to the program, its name looked up anew. Raises ExportError(UNREACHABLE) with what to do."""
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """A server by its addresses, to be reached before the deadline; `limit_s` is the time limit of a call."""
+
+    name: str
+    addresses: Sequence[Address]
+    limit_s: float
+    deadline: float
+
+
+async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> Wire:
+    """A connection to the program, its name looked up again. Raises ExportError(UNREACHABLE) with what to do."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
     port = endpoint.port or endpoint.usual_port or portmap.PORT
+    addresses = await _look_up(resolver, endpoint.server, port, deadline)
+    host = _Host(endpoint.server, addresses, timeout_s, deadline)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(deadline):
             if endpoint.port is None:
-                port = await _mapped_port(endpoint)
-            return await _connect(endpoint.server, port)
+                port = await _mapped_port(endpoint, host)
+            return await _connect(host, port)
     except TimeoutError as exc:
         hint = errors.silent_hint(endpoint.server, port)
         raise ExportError(Cause.UNREACHABLE, f"no connection within {timeout_s:g} s", hint=hint) from exc
 
 
-async def _mapped_port(endpoint: Endpoint) -> int:
-    """The program's port by the port mapper (RFC 1833)."""
+async def _look_up(resolver: Resolver, server: str, port: int, deadline: float) -> Sequence[Address]:
     try:
-        wire = await _connect(endpoint.server, portmap.PORT)
-        try:
-            port = await wire.send(portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL).answer
-        finally:
-            wire.close()
-    except (ExportError, rpc.CallRejected, rpc.CredentialRejected) as exc:
+        async with asyncio.timeout_at(deadline):
+            return await resolver.addresses(server)
+    except TimeoutError as exc:
+        raise errors.name_hangs(server) from exc
+    except OSError as exc:
+        raise errors.dial_failed(exc, server, port) from exc
+
+
+async def _mapped_port(endpoint: Endpoint, host: _Host) -> int:
+    """The program's port by the port mapper (RFC 1833). Where the usual port can be tried, half of the time is left."""
+    left_s = host.deadline - asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(left_s if endpoint.usual_port is None else left_s / 2):
+            wire = await _connect(host, portmap.PORT)
+            try:
+                port = await wire.send(portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL).answer
+            finally:
+                wire.close()
+    except (ExportError, TimeoutError, rpc.CallRejected, rpc.CredentialRejected) as exc:
         if endpoint.usual_port is not None:
             return endpoint.usual_port
         if isinstance(exc, ExportError) and not isinstance(exc, Lost):
             raise
-        raise ExportError(Cause.UNREACHABLE, f"port mapper of {endpoint.server}: {exc}") from exc
+        hint = errors.silent_hint(endpoint.server, portmap.PORT)
+        raise ExportError(Cause.UNREACHABLE, f"port mapper of {endpoint.server}: {exc}", hint=hint) from exc
     if not port:
         detail = f"program {endpoint.program} is not registered with the port mapper"
         raise errors.version_missing(endpoint.server, str(endpoint.version), detail)
     return port
 
 
-async def _connect(server: str, port: int) -> Wire:
-    """Try the server's addresses in turn, as getaddrinfo orders them (RFC 6724)."""
+async def _connect(host: _Host, port: int) -> Wire:
+    """Try the server's addresses in turn. Each but the last may take its share of the time that is left."""
     loop = asyncio.get_running_loop()
-    try:
-        addresses = await loop.getaddrinfo(server, port, type=socket.SOCK_STREAM)
-    except OSError as exc:
-        raise errors.dial_failed(exc, server, port) from exc
-    failure: OSError = OSError("it has no address")
-    for family, _, _, _, address in addresses:
+    failure = OSError("it has no address")
+    for number, (family, address) in enumerate(host.addresses):
+        left = len(host.addresses) - number
+        share_s = min(ADDRESS_LIMIT_S, (host.deadline - loop.time()) / left) if left > 1 else None
         try:
-            sock, reserved = await _connected(family, address)
+            async with asyncio.timeout(share_s):
+                sock, reserved = await _connected(family, (address[0], port, *address[2:]))
+        except TimeoutError:
+            failure = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         except OSError as exc:
             failure = exc
-            continue
-        _, wire = await loop.create_connection(functools.partial(Wire, server, port, reserved=reserved), sock=sock)
-        return wire
-    raise errors.dial_failed(failure, server, port) from failure
+        else:
+            new_wire = functools.partial(Wire, host.name, port, reserved=reserved, limit_s=host.limit_s)
+            return (await loop.create_connection(new_wire, sock=sock))[1]
+    raise errors.dial_failed(failure, host.name, port) from failure
 
 
 async def _connected(family: int, address: tuple[object, ...]) -> tuple[socket.socket, bool]:

@@ -158,6 +158,12 @@ def dial_failed(exc: OSError, server: str, port: int) -> ExportError:
     return ExportError(Cause.UNREACHABLE, detail, hint=network_hint(exc, server, port))
 
 
+def name_hangs(server: str) -> ExportError:
+    """The look-up of a name has not returned in time."""
+    hint = f"the look-up of the name {server} does not return: check the name servers that this pod uses"
+    return ExportError(Cause.UNREACHABLE, f"no address of {server} in time", hint=hint)
+
+
 def network_hint(exc: OSError, server: str, port: int) -> str:
     """What to look at when the network does not let us at the server, now or any more."""
     if isinstance(exc, socket.gaierror):

@@ -12,6 +12,7 @@ from provisioner.nfs.direct.client3 import Client3
 from provisioner.nfs.direct.client4 import Client4
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.dial import Endpoint
+from provisioner.nfs.direct.resolver import Resolver
 from provisioner.nfs.protocol import mount3, nfs3, nfs4
 from provisioner.nfs.protocol.rpc import Identity
 from provisioner.ports import Cause, ExportError
@@ -42,12 +43,13 @@ class Address:
 class Server:
     """One NFS service, in the best version that it and the class allow."""
 
-    def __init__(self, address: Address, identity: Identity, *, timeout_s: float) -> None:
+    def __init__(self, address: Address, identity: Identity, resolver: Resolver, *, timeout_s: float) -> None:
         if address.version not in VERSIONS:
             known = ", ".join(version for version in VERSIONS if version)
             raise InvalidSettings(f"nfsvers={address.version} is no version of NFS that we speak: use one of {known}")
         self._address = address
         self._identity = identity
+        self._resolver = resolver
         self._timeout_s = timeout_s
         self._client: Client | None = None
         self._choosing = asyncio.Lock()
@@ -96,7 +98,7 @@ class Server:
         return Client3(self._connection(service), self._connection(mounts))
 
     def _connection(self, endpoint: Endpoint) -> Connection:
-        return Connection(endpoint, self._identity, timeout_s=self._timeout_s)
+        return Connection(endpoint, self._identity, self._resolver, timeout_s=self._timeout_s)
 
 
 class Servers:
@@ -105,13 +107,14 @@ class Servers:
     def __init__(self, identity: Identity, *, timeout_s: float) -> None:
         self.identity = identity
         self.timeout_s = timeout_s
+        self._resolver = Resolver()
         self._servers: dict[Address, Server] = {}
         self._users: dict[Address, int] = {}
 
     def acquire(self, address: Address) -> Server:
         """The server at an address, shared with everybody else who has acquired it. Raises InvalidSettings."""
         if address not in self._servers:
-            self._servers[address] = Server(address, self.identity, timeout_s=self.timeout_s)
+            self._servers[address] = Server(address, self.identity, self._resolver, timeout_s=self.timeout_s)
         self._users[address] = self._users.get(address, 0) + 1
         return self._servers[address]
 

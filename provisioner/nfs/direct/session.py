@@ -3,7 +3,12 @@
 We open no files and hold no locks, so a session is cheap to lose. Each one is made by a new incarnation of the client,
 under the same owner: once it is confirmed the server drops the session before it (RFC 8881 section 18.35.4, case 5),
 and with it whatever requests it has not begun. A session belongs to one TCP connection: the next connection makes a new
-one.
+one. A slot whose request has no answer is never used again, and no request is sent twice: it is bound to that slot
+(section 2.10.6.2).
+
+Two cases take a new owner, another client for the server: the connection before still drains, and its session must
+live until then; and the server answers NFS4ERR_DELAY, as Linux does while it cannot drop the session before because
+one of its requests is still carried out.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from provisioner.nfs.direct.slots import Slots, SlotsClosed
 from provisioner.nfs.direct.wire import Wire
 from provisioner.nfs.protocol import nfs4, nfs4_sessions
 from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
-from provisioner.nfs.protocol.nfs4_sessions import Channel
+from provisioner.nfs.protocol.nfs4_sessions import Channel, CreatedSession
 from provisioner.ports import Cause, ExportError
 
 SLOTS_WANTED = 128
@@ -113,7 +118,7 @@ class Sessions:
     def __init__(self, connection: Connection, minor: int) -> None:
         self._connection = connection
         self._minor = minor
-        self._owner = b"nfs-provisioner " + os.urandom(16).hex().encode()
+        self._owner = _new_owner()
         self._session: _Session | None = None
         self._making = asyncio.Lock()
 
@@ -127,7 +132,7 @@ class Sessions:
         while True:
             session = await self._current(attempt)
             try:
-                slot = await session.slots.take()
+                slot = await session.slots.take(attempt.export)
             except SlotsClosed:
                 continue
             answer = await self._send(attempt, session, slot, operations)
@@ -151,31 +156,48 @@ class Sessions:
         return await self._connection.exchange(session.wire, attempt, procedure, settle)
 
     async def _current(self, attempt: Attempt) -> _Session:
+        wire = await self._connection.wire()
         session = self._session
-        if session is not None and not session.gone and not session.wire.closed:
+        if session is not None and session.wire is wire and not session.gone:
             return session
         async with self._making:
+            wire = await self._connection.wire()
             session = self._session
-            if session is None or session.gone or session.wire.closed:
-                session = self._session = await self._make(attempt)
+            if session is None or session.wire is not wire or session.gone:
+                session = self._session = await self._make(attempt, wire)
             return session
 
-    async def _make(self, attempt: Attempt) -> _Session:
+    async def _make(self, attempt: Attempt, wire: Wire) -> _Session:
         """EXCHANGE_ID, CREATE_SESSION and RECLAIM_COMPLETE (RFC 8881 section 2.4)."""
-        wire = await self._connection.wire()
-        exchange_id = nfs4_sessions.exchange_id(os.urandom(nfs4_sessions.VERIFIER_BYTES), self._owner)
-        client = (await self._run_alone(attempt, wire, exchange_id))[exchange_id]
-        create_session = nfs4_sessions.create_session(client, _FORE, _BACK)
-        created = (await self._run_alone(attempt, wire, create_session))[create_session]
+        if self._session is not None and self._session.wire is not wire and not self._session.wire.closed:
+            self._owner = _new_owner()
+        try:
+            created = await self._create(attempt, wire, waits=False)
+        except ExportError as exc:
+            if exc.cause is not Cause.NOT_YET:
+                raise
+            self._owner = _new_owner()
+            created = await self._create(attempt, wire)
         granted = min(created.channel.requests, SLOTS_WANTED)
-        session = _Session(created.id, wire, created.channel, Slots(granted), [1] * granted)
-        slot = await session.slots.take()
+        wire.slots = self._connection.slots(granted)
+        session = _Session(created.id, wire, created.channel, wire.slots, [1] * granted)
+        destroy_session = nfs4.compound((nfs4_sessions.destroy_session(created.id),), self._minor)
+        wire.farewell = functools.partial(self._connection.post, wire, destroy_session)
+        slot = await session.slots.take(attempt.export)
         # Some servers refuse changes until they know that nothing will be reclaimed (RFC 8881 section 18.51.3).
         await self._send(attempt, session, slot, (nfs4_sessions.reclaim_complete(),))
         return session
 
-    async def _run_alone(self, attempt: Attempt, wire: Wire, operation: Operation[object]) -> Answer:
-        """A compound that has no session yet."""
+    async def _create(self, attempt: Attempt, wire: Wire, *, waits: bool = True) -> CreatedSession:
+        exchange_id = nfs4_sessions.exchange_id(os.urandom(nfs4_sessions.VERIFIER_BYTES), self._owner)
+        client = (await self._run_alone(attempt, wire, exchange_id))[exchange_id]
+        create_session = nfs4_sessions.create_session(client, _FORE, _BACK)
+        return (await self._run_alone(attempt, wire, create_session, waits=waits))[create_session]
+
+    async def _run_alone(
+        self, attempt: Attempt, wire: Wire, operation: Operation[object], *, waits: bool = True
+    ) -> Answer:
+        """A compound that has no session yet. Raises Cause.NOT_YET when the server asks to wait and `waits` is not."""
         while True:
             answer = await self._connection.exchange(wire, attempt, nfs4.compound((operation,), self._minor))
             if answer.status == Status.NFS4_OK:
@@ -183,10 +205,14 @@ class Sessions:
             if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
                 raise self._no_such_minor()
             reason = errors.refused4(answer.status, f"operation {operation.number}", self._connection.identity)
-            if reason.cause is not Cause.NOT_YET:
+            if reason.cause is not Cause.NOT_YET or not waits:
                 raise reason
             await attempt.pause(reason)
 
     def _no_such_minor(self) -> ExportError:
         server = self._connection.endpoint.server
         return errors.version_missing(server, f"4.{self._minor}", "NFS4ERR_MINOR_VERS_MISMATCH")
+
+
+def _new_owner() -> bytes:
+    return b"nfs-provisioner " + os.urandom(16).hex().encode()

@@ -1,52 +1,84 @@
-"""How many calls may be in flight: numbered slots, lowest first (RFC 8881 section 2.10.6.1)."""
+"""How many calls may be in flight: numbered slots, lowest first (RFC 8881 section 2.10.6.1), shared between exports.
+
+An export that hangs keeps its slots for as long as its calls are unanswered. Two rules leave slots to its neighbours:
+
+- No export takes a slot when it would then hold more than three times what is left free. One busy export among idle
+  ones gets three quarters of the slots, two get three sevenths each; there is always something left for one more.
+- A suspect is an export whose last call got no answer in time. It may hold SUSPECT_SLOTS, and all suspects together
+  half of the slots.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
+from collections import Counter
+from dataclasses import dataclass, field
+
+HELD_TO_FREE = 3
+SUSPECT_SLOTS = 8
 
 
 class SlotsClosed(Exception):
     """What the slots belonged to is gone."""
 
 
-class Slots:
-    """Slots 0 to count-1. Whoever waits longest is served first."""
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """The exports that share the slots of one server, on all of its connections."""
 
-    def __init__(self, count: int) -> None:
+    known: set[str] = field(default_factory=set)
+    suspects: set[str] = field(default_factory=set)
+    """Those whose last call got no answer in time. When one is taken out, `Slots.serve` is to be called."""
+
+
+class Slots:
+    """Slots 0 to count-1. Of the exports that wait, the one that holds fewest is served first."""
+
+    def __init__(self, count: int, sharing: Sharing | None = None) -> None:
+        self._sharing = Sharing() if sharing is None else sharing
         self._free = list(range(count))
         self._held_back: list[int] = []
         self._highest = count - 1
-        self._waiters: deque[asyncio.Future[int]] = deque()
+        self._holders: dict[int, str] = {}
+        self._held: Counter[str] = Counter()
+        self._waiting: dict[str, dict[asyncio.Future[int], None]] = {}
         self._closed = False
 
-    async def take(self) -> int:
-        """A slot of our own until it is given back. Raises SlotsClosed."""
+    @property
+    def count(self) -> int:
+        """How many calls may be in flight."""
+        return self._highest + 1
+
+    async def take(self, export: str = "") -> int:
+        """A slot for a call of this export until it is given back. Raises SlotsClosed."""
         if self._closed:
             raise SlotsClosed
-        if self._free:
-            return heapq.heappop(self._free)
+        self._sharing.known.add(export)
+        if export not in self._waiting and self._may_take(export):
+            return self._take(export)
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiting.setdefault(export, {})[waiter] = None
         try:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.give(waiter.result())
+            else:
+                self._leave(export, waiter)
             raise
 
     def give(self, slot: int) -> None:
         """Give a slot back."""
+        export = self._holders.pop(slot)
+        self._held[export] -= 1
+        if not self._held[export]:
+            del self._held[export]
         if slot > self._highest:
             self._held_back.append(slot)
-            return
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(slot)
-                return
-        heapq.heappush(self._free, slot)
+        else:
+            heapq.heappush(self._free, slot)
+            self.serve()
 
     def limit(self, highest: int) -> None:
         """Use no slot above this one from now on: the server's wish, which may go up and down."""
@@ -54,14 +86,49 @@ class Slots:
             return
         self._highest = highest
         slots = sorted(self._free + self._held_back)
-        self._free, self._held_back = [], []
-        for slot in slots:
-            self.give(slot)
+        self._free = [slot for slot in slots if slot <= highest]
+        self._held_back = [slot for slot in slots if slot > highest]
+        self.serve()
+
+    def serve(self) -> None:
+        """Give free slots to those that wait and may have one."""
+        while self._waiting and self._free:
+            ready = [export for export in self._waiting if self._may_take(export)]
+            if not ready:
+                return
+            export = min(ready, key=self._held.__getitem__)
+            waiter = next(iter(self._waiting[export]))
+            self._leave(export, waiter)
+            if not waiter.done():
+                waiter.set_result(self._take(export))
 
     def close(self) -> None:
         """Nobody gets a slot any more; whoever waits for one gets SlotsClosed."""
         self._closed = True
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(SlotsClosed())
+        waiting, self._waiting = self._waiting, {}
+        for waiters in waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(SlotsClosed())
+
+    def _take(self, export: str) -> int:
+        slot = heapq.heappop(self._free)
+        self._holders[slot] = export
+        self._held[export] += 1
+        return slot
+
+    def _may_take(self, export: str) -> bool:
+        free, held = len(self._free), self._held[export]
+        if not free or len(self._sharing.known) < 2:
+            return bool(free)
+        if export in self._sharing.suspects:
+            by_suspects = sum(self._held[suspect] for suspect in self._sharing.suspects)
+            return held < SUSPECT_SLOTS and by_suspects < max(1, self.count // 2)
+        return not held or held < HELD_TO_FREE * (free - 1)
+
+    def _leave(self, export: str, waiter: asyncio.Future[int]) -> None:
+        """Wait no longer."""
+        waiters = self._waiting.get(export, {})
+        waiters.pop(waiter, None)
+        if not waiters:
+            self._waiting.pop(export, None)

@@ -2,8 +2,8 @@
 
 An operation whose time is up, or whose connection was lost, has an unknown outcome. What it sent stays on the books of
 its connection (see `wire`): until the server has answered it or the connection has ended, another operation that would
-change the same path is refused with Cause.BUSY. No connection is dropped for one slow call: that would throw away the
-answers to all others, and the server would go on with what it has read all the same.
+change the same path is refused with Cause.BUSY. That takes about a minute at most: a connection on which a call stays
+unanswered gets a successor, and is closed once the other calls on it have their answers (see `connection`).
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ class DirectTree:
             if any(not change.settled for change in self._unsettled.get(path, ())):
                 raise ExportError(Cause.BUSY, "/".join(path))
         started = asyncio.get_running_loop().time()
-        attempt = Attempt(started + self._timeout_s)
+        attempt = Attempt(started + self._timeout_s, self._location.path)
         try:
             async with asyncio.timeout_at(attempt.deadline):
                 return await step(attempt)

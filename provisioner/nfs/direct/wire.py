@@ -3,9 +3,11 @@
 What becomes of a call whose caller gave up? RFC 8881 section 2.9.2 (and 7530 section 3.1.1) has a server answer every
 request on its connection or drop the connection, and forbids the client to repeat it there. So a call stays in our
 books until the answer comes or the connection ends, whoever still waits: only then is it settled. A connection is not
-dropped because one call takes too long: that would lose the answers to all others, and the server would run what it has
-read anyway, only that we would never learn of it. TCP tells when the other machine is gone; a server that stays silent
-altogether for `SILENCE_S` is given up.
+dropped because one call takes too long: that would lose the answers to all others. It is `stuck` when a call whose
+caller has gone is unanswered for three times the time limit of a call, or such calls hold all slots. Then its owner
+moves on to another connection and lets this one `drain`: it takes no more calls, and ends when every call has its
+answer, or after three times the time limit when nobody waits for one any more. TCP tells when the other machine is
+gone; a server that stays silent altogether for `SILENCE_S` is given up.
 """
 
 from __future__ import annotations
@@ -28,19 +30,32 @@ REPLY_LIMIT_BYTES = 1 << 20
 CALLS_IN_FLIGHT = 128
 IDLE_S = 60.0
 SILENCE_S = 60.0
-WATCH_S = 5.0
+WATCH_S = 2.0
+UNANSWERED_LIMITS = 3
+DRAIN_LIMITS = 3
+"""Both as multiples of the time limit of a call."""
 
 
 class Pending(Generic[T]):
-    """A call that was sent. `answer` is its result; `settled` stays False when the caller has gone before it came."""
+    """A call that was sent. `answer` is its result; `settled` stays False when the caller has gone before it came.
 
-    __slots__ = ("_on_settled", "_procedure", "answer", "settled")
+    `answered` says whether the server has sent a reply, `sent_s` when the call was sent by the event loop's time.
+    """
+
+    __slots__ = ("_on_settled", "_procedure", "answer", "answered", "sent_s", "settled")
 
     def __init__(self, procedure: Procedure[T], on_settled: Callable[[T | None], None] | None) -> None:
         self._procedure = procedure
         self._on_settled = on_settled
-        self.answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.settled = False
+        loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[T] = loop.create_future()
+        self.sent_s = loop.time()
+        self.settled = self.answered = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the caller has gone before the answer came."""
+        return not self.settled and self.answer.done()
 
     def receive(self, record: bytes) -> None:
         """The reply is here. Raises MalformedReply, with the call not yet settled, when it cannot be read."""
@@ -49,8 +64,10 @@ class Pending(Generic[T]):
         except MalformedReply:
             raise
         except ProvisionerError as exc:
+            self.answered = True
             self.fail(exc)
         else:
+            self.answered = True
             self._settle(result)
             if not self.answer.done():
                 self.answer.set_result(result)
@@ -68,14 +85,22 @@ class Pending(Generic[T]):
 
 
 class Wire(asyncio.Protocol):
-    """One TCP connection to `peer`; `reserved` says whether it came from a source port below 1024."""
+    """One TCP connection to `peer`; `reserved` says whether it came from a source port below 1024.
 
-    def __init__(self, peer: str, port: int, *, reserved: bool) -> None:
+    `limit_s` is the time limit of the calls on it, which those who make them keep.
+    """
+
+    def __init__(self, peer: str, port: int, *, reserved: bool, limit_s: float) -> None:
         self.peer = peer
         self.port = port
         self.reserved = reserved
+        self._limit_s = limit_s
+        self._watch_s = min(WATCH_S, limit_s / 2)
         self.slots = Slots(CALLS_IN_FLIGHT)
-        self.closed = False
+        """For the calls on it; with a session, those of the session."""
+        self.farewell: Callable[[], None] | None = None
+        """What to send last, before it ends drained."""
+        self.closed = self.draining = self.stuck = False
         self.reason = Lost("")
         """Why it ended, once it has."""
         self.answered = False
@@ -85,6 +110,7 @@ class Wire(asyncio.Protocol):
         self._unwritten: list[bytes] = []
         self._xid = random.getrandbits(32)
         self._active_at = self._loop.time()
+        self._drain_until = 0.0
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
 
@@ -106,6 +132,12 @@ class Wire(asyncio.Protocol):
         self._unwritten.append(rpc.call(self._xid, procedure, credential))
         return pending
 
+    def drain(self) -> None:
+        """Take no more calls, and end when those in flight have had their time."""
+        self.draining = True
+        self._drain_until = self._loop.time() + DRAIN_LIMITS * self._limit_s
+        self.slots.close()
+
     def close(self) -> None:
         """End the connection at once; what is in flight is lost."""
         self._end(Lost(f"{self.peer}: the connection was closed"))
@@ -114,7 +146,7 @@ class Wire(asyncio.Protocol):
         """See asyncio.Protocol."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._watch = self._loop.call_later(WATCH_S, self._look)
+        self._watch = self._loop.call_later(self._watch_s, self._look)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -151,15 +183,42 @@ class Wire(asyncio.Protocol):
         self.answered = True
 
     def _look(self) -> None:
-        """Close the connection when nobody has used it, or the server has said nothing, for too long."""
-        idle_s = self._loop.time() - self._active_at
-        if not self._pending and idle_s >= IDLE_S:
+        """Close the connection when it is drained, nobody has used it, or the server has said nothing, for too long."""
+        now = self._loop.time()
+        idle_s = now - self._active_at
+        if self.draining and self._is_drained(now):
+            self._take_leave()
+        elif not self._pending and idle_s >= IDLE_S:
             self.close()
         elif self._pending and idle_s >= SILENCE_S:
             hint = silent_hint(self.peer, self.port)
             self._end(Lost(f"{self.peer}: nothing came back for {SILENCE_S:.0f} s", hint=hint))
         else:
-            self._watch = self._loop.call_later(WATCH_S, self._look)
+            self.stuck = self._is_stuck(now)
+        if not self.closed:
+            self._watch = self._loop.call_later(self._watch_s, self._look)
+
+    def _is_stuck(self, now: float) -> bool:
+        abandoned = [call for call in self._pending.values() if call.abandoned]
+        if abandoned and len(abandoned) >= self.slots.count:
+            return True
+        # A server that says nothing at all is another matter: see SILENCE_S.
+        too_long_s = UNANSWERED_LIMITS * self._limit_s
+        heard = now - self._active_at < too_long_s
+        return heard and any(now - call.sent_s >= too_long_s for call in abandoned)
+
+    def _is_drained(self, now: float) -> bool:
+        return not self._pending or (
+            now >= self._drain_until and all(call.abandoned for call in self._pending.values())
+        )
+
+    def _take_leave(self) -> None:
+        """Say farewell where that has not been done, and close the connection the next time."""
+        if self.farewell is None:
+            self.close()
+        else:
+            farewell, self.farewell = self.farewell, None
+            farewell()
 
     def _end(self, reason: Lost) -> None:
         if self.closed:

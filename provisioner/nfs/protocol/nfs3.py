@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from provisioner.core.errors import ProvisionerError
-from provisioner.nfs.protocol import xdr
+from provisioner.nfs.protocol import rpc, xdr
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import (
     NAME_LIMIT_BYTES,
@@ -79,7 +79,7 @@ class Nfs3Error(ProvisionerError):
 
 def null() -> Procedure[None]:
     """NULL (section 3.3.0): do nothing; tells whether the server has version 3."""
-    return Procedure(PROGRAM, VERSION, 0, b"", Cursor.finish)
+    return rpc.null(PROGRAM, VERSION)
 
 
 def getattr(handle: bytes) -> Procedure[Attributes]:

@@ -90,6 +90,11 @@ def create_session(client: ClientId, fore: Channel, back: Channel) -> Operation[
     return Operation(43, arguments, _create_session4resok)
 
 
+def destroy_session(session: bytes) -> Operation[None]:
+    """DESTROY_SESSION (section 18.37): requests of the session that the server has not begun are not run any more."""
+    return Operation(44, session, _void)
+
+
 def reclaim_complete() -> Operation[None]:
     """RECLAIM_COMPLETE (section 18.51): there is nothing that we want back after the server's restart."""
     return Operation(58, xdr.uint(0), _void)

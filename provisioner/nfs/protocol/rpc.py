@@ -81,6 +81,11 @@ class Procedure(Generic[T_co]):
     """Whether it may change something on the server: then an unknown outcome must not be tried again blindly."""
 
 
+def null(program: int, version: int) -> Procedure[None]:
+    """Procedure 0 of a program, which does nothing (section 12.1)."""
+    return Procedure(program, version, 0, b"", Cursor.finish)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who we are to a server: AUTH_SYS (appendix A). A server sees the first 16 of the groups."""

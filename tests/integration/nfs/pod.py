@@ -9,6 +9,7 @@ from pathlib import Path
 
 from provisioner.core.locations import location
 from provisioner.nfs.direct.dial import Endpoint, dial
+from provisioner.nfs.direct.resolver import Resolver
 from provisioner.nfs.direct.servers import Servers
 from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
@@ -33,7 +34,7 @@ async def use(port: int, version: str) -> None:
     assert await tree.is_empty(())
     await tree.space()
     await tree.close()
-    wire = await dial(Endpoint("127.0.0.1", port, 100003, 4), timeout_s=10)
+    wire = await dial(Endpoint("127.0.0.1", port, 100003, 4), Resolver(), timeout_s=10)
     print(f"{version} reserved={wire.reserved}")
     wire.close()
 

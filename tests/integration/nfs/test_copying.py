@@ -16,6 +16,7 @@ from provisioner.nfs.direct.client import Place
 from provisioner.nfs.direct.client4 import Client4, down
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.dial import Endpoint
+from provisioner.nfs.direct.resolver import Resolver
 from provisioner.nfs.protocol import nfs4, nfs4_files, xdr
 from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.nfs4_files import ANONYMOUS, UNSTABLE4, FileAttributes, Time, settable
@@ -100,7 +101,7 @@ def _read4resok(reply: Cursor) -> tuple[bool, bytes]:
 async def _desk(port: int, export: str, identity: Identity = ROOT, version: int = 2) -> AsyncIterator[Desk]:
     """A client at the root of an export."""
     endpoint = Endpoint("127.0.0.1", port, nfs4.PROGRAM, nfs4.VERSION)
-    client = Client4(Connection(endpoint, identity, timeout_s=30.0), version)
+    client = Client4(Connection(endpoint, identity, Resolver(), timeout_s=30.0), version)
     try:
         yield Desk(client, (await client.root(FOREVER, (export,))).handle)
     finally:
