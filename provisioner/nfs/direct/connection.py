@@ -100,8 +100,6 @@ class Connection:
     async def wire(self) -> Wire:
         """The TCP connection for new calls, made when the last one has ended; all callers wait for the same try."""
         if self._wire is not None and not self._wire.closed:
-            if self._wire.stuck:
-                self._replace(self._wire)
             return self._wire
         if self._connecting is None:
             self._look_back()
@@ -127,13 +125,14 @@ class Connection:
     async def _connect(self) -> Wire:
         wire = await dial(self.endpoint, self._resolver, self._timeout_s)
         wire.slots = self.slots(CALLS_IN_FLIGHT)
+        wire.on_stuck = functools.partial(self._replace, wire)
         return wire
 
     def _replace(self, stuck: Wire) -> None:
-        """Begin to replace a TCP connection that is stuck, unless that is being done or tried too often."""
+        """Begin to replace a TCP connection that is stuck, unless that is being done, or was tried just now."""
         self._draining = [wire for wire in self._draining if not wire.closed]
-        waits = asyncio.get_running_loop().time() < self._replace_at
-        if self._replacing is None and not waits and len(self._draining) < DRAINING_LIMIT:
+        now = asyncio.get_running_loop().time()
+        if self._replacing is None and now >= self._replace_at and len(self._draining) < DRAINING_LIMIT:
             self._replacing = asyncio.create_task(self._move_from(stuck))
             self._replacing.add_done_callback(self._replaced)
 

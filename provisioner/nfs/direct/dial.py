@@ -23,6 +23,9 @@ RESERVED_PORTS = range(512, 1024)
 RESERVED_TRIES = 32
 _ANY_PORT = 0
 
+LOOKUP_LIMIT_S = 3.0
+"""How long a look-up without last known addresses is waited for. It goes on, and the next attempt meets it or what it
+found; but whoever probes the server, which takes 4 s at most, is to learn that it is the name."""
 ADDRESS_LIMIT_S = 2.0
 """How long one address of several is tried: long enough for one lost packet."""
 
@@ -62,7 +65,7 @@ async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> Wire
     """A connection to the program, its name looked up again. Raises ExportError(UNREACHABLE) with what to do."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     port = endpoint.port or endpoint.usual_port or portmap.PORT
-    addresses = await _look_up(resolver, endpoint.server, port, deadline)
+    addresses = await _look_up(resolver, endpoint.server, port, min(LOOKUP_LIMIT_S, timeout_s / 2))
     host = _Host(endpoint.server, addresses, timeout_s, deadline)
     try:
         async with asyncio.timeout_at(deadline):
@@ -74,9 +77,9 @@ async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> Wire
         raise ExportError(Cause.UNREACHABLE, f"no connection within {timeout_s:g} s", hint=hint) from exc
 
 
-async def _look_up(resolver: Resolver, server: str, port: int, deadline: float) -> Sequence[Address]:
+async def _look_up(resolver: Resolver, server: str, port: int, limit_s: float) -> Sequence[Address]:
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(limit_s):
             return await resolver.addresses(server)
     except TimeoutError as exc:
         raise errors.name_hangs(server) from exc
@@ -121,6 +124,8 @@ async def _connect(host: _Host, port: int) -> Wire:
             failure = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         except OSError as exc:
             failure = exc
+        except OverflowError as exc:
+            failure = OSError(str(exc))
         else:
             new_wire = functools.partial(Wire, host.name, port, reserved=reserved, limit_s=host.limit_s)
             return (await loop.create_connection(new_wire, sock=sock))[1]

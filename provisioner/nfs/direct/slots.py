@@ -2,10 +2,13 @@
 
 An export that hangs keeps its slots for as long as its calls are unanswered. Two rules leave slots to its neighbours:
 
-- No export takes a slot when it would then hold more than three times what is left free. One busy export among idle
-  ones gets three quarters of the slots, two get three sevenths each; there is always something left for one more.
+- No export takes a slot when it would then hold more than three times what is left free. A busy export gets three
+  quarters of the slots, and each one that hangs beside it three quarters of the rest.
 - A suspect is an export whose last call got no answer in time. It may hold SUSPECT_SLOTS, and all suspects together
   half of the slots.
+
+Should so many exports hang in the same moment that no slot is left, the next connection has slots again (see `wire`),
+and by then they are suspects.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What becomes of a call whose caller gave up? RFC 8881 section 2.9.2 (and 7530 section 3.1.1) has a server answer every
 request on its connection or drop the connection, and forbids the client to repeat it there. So a call stays in our
 books until the answer comes or the connection ends, whoever still waits: only then is it settled. A connection is not
-dropped because one call takes too long: that would lose the answers to all others. It is `stuck` when a call whose
+dropped because one call takes too long: that would lose the answers to all others. It is stuck when a call whose
 caller has gone is unanswered for three times the time limit of a call, or such calls hold all slots. Then its owner
 moves on to another connection and lets this one `drain`: it takes no more calls, and ends when every call has its
 answer, or after three times the time limit when nobody waits for one any more. TCP tells when the other machine is
@@ -100,7 +100,9 @@ class Wire(asyncio.Protocol):
         """For the calls on it; with a session, those of the session."""
         self.farewell: Callable[[], None] | None = None
         """What to send last, before it ends drained."""
-        self.closed = self.draining = self.stuck = False
+        self.on_stuck: Callable[[], None] | None = None
+        """Called again and again while it is stuck, until it drains."""
+        self.closed = self.draining = False
         self.reason = Lost("")
         """Why it ended, once it has."""
         self.answered = False
@@ -193,8 +195,8 @@ class Wire(asyncio.Protocol):
         elif self._pending and idle_s >= SILENCE_S:
             hint = silent_hint(self.peer, self.port)
             self._end(Lost(f"{self.peer}: nothing came back for {SILENCE_S:.0f} s", hint=hint))
-        else:
-            self.stuck = self._is_stuck(now)
+        elif self.on_stuck is not None and not self.draining and self._is_stuck(now):
+            self.on_stuck()
         if not self.closed:
             self._watch = self._loop.call_later(self._watch_s, self._look)
 
