@@ -72,17 +72,14 @@ def require_server(server: str) -> None:
 
 def _require_ipv6(server: str) -> None:
     """Raise InvalidSettings for what has a colon and is no IPv6 address. One may have a zone: fe80::1%eth0."""
-    name, _, port = server.rpartition(":")
-    name = name.removeprefix("[").removesuffix("]")
     try:
-        if not _ZONE.fullmatch(ipaddress.IPv6Address(server).scope_id or ""):
-            raise InvalidSettings(f"server {server!r} has a zone that is not the name of a network interface")
+        zone = ipaddress.IPv6Address(server).scope_id or ""
     except ValueError as exc:
-        if port.isascii() and port.isdigit() and (":" not in name or "]" in server):
-            raise InvalidSettings(
-                f"server {server!r} has a port: write server {name}, and port={port} in the class's mountOptions"
-            ) from exc
-        raise InvalidSettings(f"server {server!r} has a colon and is not an IPv6 address") from exc
+        raise InvalidSettings(
+            f"server {server!r} has a colon and is not an IPv6 address: a port belongs in the class's mountOptions (port=)"
+        ) from exc
+    if not _ZONE.fullmatch(zone):
+        raise InvalidSettings(f"server {server!r} has a zone that is not the name of a network interface")
 
 
 def _name_problem(server: str) -> str:

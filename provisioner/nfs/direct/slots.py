@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import Counter
 from dataclasses import dataclass, field
 
 HELD_TO_FREE = 3
@@ -44,7 +43,7 @@ class Slots:
         self._held_back: list[int] = []
         self._highest = count - 1
         self._holders: dict[int, str] = {}
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._waiting: dict[str, dict[asyncio.Future[int], None]] = {}
         self._closed = False
 
@@ -73,10 +72,7 @@ class Slots:
 
     def give(self, slot: int) -> None:
         """Give a slot back."""
-        export = self._holders.pop(slot)
-        self._held[export] -= 1
-        if not self._held[export]:
-            del self._held[export]
+        self._held[self._holders.pop(slot)] -= 1
         if slot > self._highest:
             self._held_back.append(slot)
         else:
@@ -99,7 +95,7 @@ class Slots:
             ready = [export for export in self._waiting if self._may_take(export)]
             if not ready:
                 return
-            export = min(ready, key=self._held.__getitem__)
+            export = min(ready, key=lambda export: self._held.get(export, 0))
             waiter = next(iter(self._waiting[export]))
             self._leave(export, waiter)
             if not waiter.done():
@@ -117,15 +113,15 @@ class Slots:
     def _take(self, export: str) -> int:
         slot = heapq.heappop(self._free)
         self._holders[slot] = export
-        self._held[export] += 1
+        self._held[export] = self._held.get(export, 0) + 1
         return slot
 
     def _may_take(self, export: str) -> bool:
-        free, held = len(self._free), self._held[export]
+        free, held = len(self._free), self._held.get(export, 0)
         if not free or len(self._sharing.known) < 2:
             return bool(free)
         if export in self._sharing.suspects:
-            by_suspects = sum(self._held[suspect] for suspect in self._sharing.suspects)
+            by_suspects = sum(self._held.get(suspect, 0) for suspect in self._sharing.suspects)
             return held < SUSPECT_SLOTS and by_suspects < max(1, self.count // 2)
         return not held or held < HELD_TO_FREE * (free - 1)
 

@@ -4,10 +4,11 @@ What becomes of a call whose caller gave up? RFC 8881 section 2.9.2 (and 7530 se
 request on its connection or drop the connection, and forbids the client to repeat it there. So a call stays in our
 books until the answer comes or the connection ends, whoever still waits: only then is it settled. A connection is not
 dropped because one call takes too long: that would lose the answers to all others. It is stuck when a call whose
-caller has gone is unanswered for three times the time limit of a call, or such calls hold all slots. Then its owner
-moves on to another connection and lets this one `drain`: it takes no more calls, and ends when every call has its
-answer, or after three times the time limit when nobody waits for one any more. TCP tells when the other machine is
-gone; a server that stays silent altogether for `SILENCE_S` is given up.
+caller has gone is unanswered for so long that patience ends, which is three times the time limit of a call and a minute
+at most, or when such calls hold all slots. Then its owner moves on to another connection and lets this one drain: it
+takes no more calls, and ends when every call has its answer, or when patience ends and nobody waits for one any more.
+TCP tells when the other machine is gone; a server that stays silent
+altogether for `SILENCE_S` is given up.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ CALLS_IN_FLIGHT = 128
 IDLE_S = 60.0
 SILENCE_S = 60.0
 WATCH_S = 2.0
-UNANSWERED_LIMITS = 3
-DRAIN_LIMITS = 3
-"""Both as multiples of the time limit of a call."""
+PATIENCE_LIMITS = 3
+LONGEST_PATIENCE_S = 60.0
 
 
 class Pending(Generic[T]):
@@ -94,7 +94,7 @@ class Wire(asyncio.Protocol):
         self.peer = peer
         self.port = port
         self.reserved = reserved
-        self._limit_s = limit_s
+        self._patience_s = min(PATIENCE_LIMITS * limit_s, LONGEST_PATIENCE_S)
         self._watch_s = min(WATCH_S, limit_s / 2)
         self.slots = Slots(CALLS_IN_FLIGHT)
         """For the calls on it; with a session, those of the session."""
@@ -137,7 +137,7 @@ class Wire(asyncio.Protocol):
     def drain(self) -> None:
         """Take no more calls, and end when those in flight have had their time."""
         self.draining = True
-        self._drain_until = self._loop.time() + DRAIN_LIMITS * self._limit_s
+        self._drain_until = self._loop.time() + self._patience_s
         self.slots.close()
 
     def close(self) -> None:
@@ -205,9 +205,8 @@ class Wire(asyncio.Protocol):
         if abandoned and len(abandoned) >= self.slots.count:
             return True
         # A server that says nothing at all is another matter: see SILENCE_S.
-        too_long_s = UNANSWERED_LIMITS * self._limit_s
-        heard = now - self._active_at < too_long_s
-        return heard and any(now - call.sent_s >= too_long_s for call in abandoned)
+        heard = now - self._active_at < self._patience_s
+        return heard and any(now - call.sent_s >= self._patience_s for call in abandoned)
 
     def _is_drained(self, now: float) -> bool:
         return not self._pending or (

@@ -44,6 +44,69 @@ def test_parse_refuses(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "server",
+    [
+        "nas",
+        "NAS.Example.com",
+        "nas.example.com.",
+        "nas_1.internal",
+        "10.0.0.1",
+        "fd00::1",
+        "[fd00::1]",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "xn--bcher-kva.example",
+        "x" * 63 + ".example.com",
+        ".".join(["x" * 49] * 5) + ".abc.",
+    ],
+)
+def test_servers(server: str) -> None:
+    """Names and addresses that nodes can look up are taken; what is kept differs in case and brackets at most."""
+    assert location(server, "/x").server == server.lower().strip("[]")
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("", "it is empty"),
+        ("nas..example.com", "an empty label"),
+        (".example.com", "an empty label"),
+        (".", "an empty label"),
+        ("x" * 64 + ".example.com", "one label is too long"),
+        (".".join(["x" * 50] * 5), "254 characters"),
+        ("b\u00fccher.example", "xn--"),
+        ("\ud800", "beyond ASCII"),
+        ("n\0s", "not allowed"),
+        ("na s", "not allowed"),
+        ("-nas", "not allowed"),
+        ("nas/exports", "not allowed"),
+        ("[nas", "not allowed"),
+        ("nas:exports", "not an IPv6 address"),
+        ("fd00::1::2", "not an IPv6 address"),
+        ("fe80::1%eth 0", "network interface"),
+        ("nas:2049", "mountOptions (port=)"),
+        ("[fd00::1]:2049", "mountOptions (port=)"),
+    ],
+)
+def test_servers_that_there_cannot_be(server: str, words: str) -> None:
+    """A server that no resolver takes is refused with the word server, what is wrong, and what to write."""
+    with pytest.raises(InvalidSettings, match=r"^server ") as caught:
+        location(server, "/x")
+    assert words in str(caught.value)
+
+
+@given(st.text())
+def test_any_server(server: str) -> None:
+    """Whatever is written as a server is taken or refused in words, and what is taken is plain ASCII."""
+    try:
+        where = location(server, "/x")
+    except InvalidSettings:
+        return
+    assert where.server.isascii()
+    assert parse(str(where)) == where
+
+
 def test_relative_path_is_refused() -> None:
     """An export's path begins at the server's root."""
     with pytest.raises(InvalidSettings, match="must begin with /"):
