@@ -76,7 +76,8 @@ def _require_ipv6(server: str) -> None:
         zone = ipaddress.IPv6Address(server).scope_id or ""
     except ValueError as exc:
         raise InvalidSettings(
-            f"server {server!r} has a colon and is not an IPv6 address: a port belongs in the class's mountOptions (port=)"
+            f"server {server!r} has a colon and is not an IPv6 address:"
+            " a port belongs in the class's mountOptions (port=)"
         ) from exc
     if not _ZONE.fullmatch(zone):
         raise InvalidSettings(f"server {server!r} has a zone that is not the name of a network interface")

@@ -110,3 +110,13 @@ def test_volumes_outlive_their_class(direct: DirectStorage, server: Ganesha) -> 
         assert not export.directory(volume).exists()
         direct.unrecorded(export, name_of(volume))
         direct.purged(export)
+
+
+def test_servers_that_there_cannot_be(direct: DirectStorage, server: Ganesha) -> None:
+    """Classes whose server is no possible name are refused in words, and the daemon goes on with all others."""
+    good = DirectExport(server, path_of(None))
+    for number, name in enumerate(("nas..example.com", f"{'x' * 64}.example.com", "b\u00fccher.example", "nas:")):
+        direct.claim(direct.class_on(good, parameters={"server": name}), f"refused-{number}")
+        assert "not a" in direct.failure(f"refused-{number}", "server", "IP")
+    direct.claim(direct.class_on(good), "served")
+    direct.bound("served")

@@ -36,7 +36,7 @@ def listing(root: Path) -> Listing:
     return found
 
 
-def forged(direct: DirectStorage, victim: Object, *, path: str, directory: str, port: int) -> str:
+def forged(direct: DirectStorage, victim: Object, *, path: str, directory: str, port: int, server: str = HOST) -> str:
     """A volume with all that the victim says of itself, but for its directory; its name."""
     name = f"forged-{secrets.token_hex(4)}"
     annotations = victim["metadata"]["annotations"] | {DIRECTORY: directory}
@@ -47,7 +47,7 @@ def forged(direct: DirectStorage, victim: Object, *, path: str, directory: str, 
         "storageClassName": victim["spec"]["storageClassName"],
         "mountOptions": [option for option in victim["spec"]["mountOptions"] if not option.startswith("port=")]
         + [f"port={port}"],
-        "nfs": {"server": HOST, "path": path},
+        "nfs": {"server": server, "path": path},
         "claimRef": {"namespace": direct.namespace, "name": "nobody", "uid": NOBODY},
     }
     metadata = {"name": name, "annotations": annotations, "finalizers": [FINALIZER]}
@@ -149,3 +149,16 @@ def test_a_forged_volume_spoils_no_export(direct: DirectStorage, serve: MakeServ
     direct.volume_event(forged(direct, victim, path="/spoilt/x", directory="x", port=server.port))
     direct.claim(direct.class_on(DirectExport(server, "/spoilt")))
     direct.bound(timeout_s=20)
+
+
+def test_a_forged_volume_on_a_server_that_there_cannot_be(direct: DirectStorage, serve: MakeServer) -> None:
+    """Volumes whose server no resolver takes, or is never found, hold up nothing and end nothing."""
+    server: Ganesha = serve("/named", versions=(4,))
+    class_name = direct.class_on(DirectExport(server, "/named"))
+    direct.claim(class_name, "victim")
+    victim = direct.bound("victim")
+    for name in ("nas..example.com", f"{'x' * 64}.example.com", "a\u00a0b", "nas.invalid"):
+        forged(direct, victim, path="/x/y", directory="y", port=server.port, server=name)
+    direct.claim(class_name)
+    direct.bound(timeout_s=20)
+    direct.delete_claim()
