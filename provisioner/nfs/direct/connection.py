@@ -38,13 +38,21 @@ class Connection:
     was wrong: whoever has other servers to care for must not wait for this one.
     """
 
-    def __init__(self, endpoint: Endpoint, identity: Identity, resolver: Resolver, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        identity: Identity,
+        resolver: Resolver,
+        *,
+        timeout_s: float,
+        sharing: Sharing | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.identity = identity
         self._credential = identity.credential()
         self._resolver = resolver
         self._timeout_s = timeout_s
-        self._sharing = Sharing()
+        self._sharing = Sharing() if sharing is None else sharing
         self._wire: Wire | None = None
         self._draining: list[Wire] = []
         self._connecting: asyncio.Task[Wire] | None = None

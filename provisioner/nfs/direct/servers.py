@@ -13,6 +13,7 @@ from provisioner.nfs.direct.client4 import Client4
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.dial import Endpoint
 from provisioner.nfs.direct.resolver import Resolver
+from provisioner.nfs.direct.slots import Sharing
 from provisioner.nfs.protocol import mount3, nfs3, nfs4
 from provisioner.nfs.protocol.rpc import Identity
 from provisioner.ports import Cause, ExportError
@@ -51,6 +52,7 @@ class Server:
         self._identity = identity
         self._resolver = resolver
         self._timeout_s = timeout_s
+        self.sharing = Sharing()
         self._client: Client | None = None
         self._choosing = asyncio.Lock()
 
@@ -98,7 +100,7 @@ class Server:
         return Client3(self._connection(service), self._connection(mounts))
 
     def _connection(self, endpoint: Endpoint) -> Connection:
-        return Connection(endpoint, self._identity, self._resolver, timeout_s=self._timeout_s)
+        return Connection(endpoint, self._identity, self._resolver, timeout_s=self._timeout_s, sharing=self.sharing)
 
 
 class Servers:
@@ -109,18 +111,18 @@ class Servers:
         self.timeout_s = timeout_s
         self._resolver = Resolver()
         self._servers: dict[Address, Server] = {}
-        self._users: dict[Address, int] = {}
 
     def acquire(self, address: Address) -> Server:
         """The server at an address, shared with everybody else who has acquired it. Raises InvalidSettings."""
         if address not in self._servers:
             self._servers[address] = Server(address, self.identity, self._resolver, timeout_s=self.timeout_s)
-        self._users[address] = self._users.get(address, 0) + 1
-        return self._servers[address]
+        server = self._servers[address]
+        server.sharing.exports += 1
+        return server
 
     def release(self, address: Address) -> None:
         """One user less; the last one closes the connection."""
-        self._users[address] -= 1
-        if not self._users[address]:
-            del self._users[address]
+        server = self._servers[address]
+        server.sharing.exports -= 1
+        if not server.sharing.exports:
             self._servers.pop(address).close()

@@ -1,6 +1,7 @@
 """How many calls may be in flight: numbered slots, lowest first (RFC 8881 section 2.10.6.1), shared between exports.
 
-An export that hangs keeps its slots for as long as its calls are unanswered. Two rules leave slots to its neighbours:
+An export that hangs keeps its slots for as long as its calls are unanswered. Two rules leave slots to its neighbours,
+where it has some:
 
 - No export takes a slot when it would then hold more than three times what is left free. A busy export gets three
   quarters of the slots, and each one that hangs beside it three quarters of the rest.
@@ -25,13 +26,15 @@ class SlotsClosed(Exception):
     """What the slots belonged to is gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sharing:
-    """The exports that share the slots of one server, on all of its connections."""
+    """Who shares the slots of one server, on all of its connections: how many exports, and which are suspect.
 
-    known: set[str] = field(default_factory=set)
+    When one is a suspect no longer, `Slots.serve` is to be called.
+    """
+
+    exports: int = 0
     suspects: set[str] = field(default_factory=set)
-    """Those whose last call got no answer in time. When one is taken out, `Slots.serve` is to be called."""
 
 
 class Slots:
@@ -56,7 +59,6 @@ class Slots:
         """A slot for a call of this export until it is given back. Raises SlotsClosed."""
         if self._closed:
             raise SlotsClosed
-        self._sharing.known.add(export)
         if export not in self._waiting and self._may_take(export):
             return self._take(export)
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -118,7 +120,7 @@ class Slots:
 
     def _may_take(self, export: str) -> bool:
         free, held = len(self._free), self._held.get(export, 0)
-        if not free or len(self._sharing.known) < 2:
+        if not free or self._sharing.exports < 2:
             return bool(free)
         if export in self._sharing.suspects:
             by_suspects = sum(self._held.get(suspect, 0) for suspect in self._sharing.suspects)

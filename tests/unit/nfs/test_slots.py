@@ -92,7 +92,7 @@ async def taken(slots: Slots, export: str, count: int) -> int:
 @pytest.mark.parametrize(("count", "alone"), [(1, 1), (2, 1), (4, 3), (16, 12), (128, 96)])
 async def test_a_busy_export_leaves_slots_to_the_others(count: int, alone: int) -> None:
     """One that takes all it can get leaves a quarter, at least one slot, to those that come after it."""
-    sharing = Sharing(known={"busy", "idle"})
+    sharing = Sharing(exports=2)
     assert await taken(Slots(count, sharing), "busy", 2 * count) == alone
 
 
@@ -103,8 +103,7 @@ async def test_an_export_without_neighbours_has_all_slots() -> None:
 
 async def test_each_of_several_busy_exports_gets_its_turn() -> None:
     """Several may take all that they can get, and there is something left for one more."""
-    slots = Slots(128)
-    await taken(slots, "first", 1)
+    slots = Slots(128, Sharing(exports=4))
     for number in range(3):
         assert await taken(slots, f"busy-{number}", 200) >= 1
     assert await taken(slots, "late", 1) == 1
@@ -112,9 +111,8 @@ async def test_each_of_several_busy_exports_gets_its_turn() -> None:
 
 async def test_suspects_have_few_slots_and_never_more_than_half() -> None:
     """An export that did not answer last time has a few slots, and all such together no more than half."""
-    sharing = Sharing(suspects={f"dead-{number}" for number in range(20)})
+    sharing = Sharing(exports=21, suspects={f"dead-{number}" for number in range(20)})
     slots = Slots(128, sharing)
-    await taken(slots, "healthy", 1)
     got = [await taken(slots, dead, 20) for dead in sorted(sharing.suspects)]
     assert max(got) == SUSPECT_SLOTS
     assert sum(got) == 64
@@ -122,7 +120,7 @@ async def test_suspects_have_few_slots_and_never_more_than_half() -> None:
 
 async def test_an_export_that_answers_is_served_as_before() -> None:
     """Calls that waited because their export was suspect go on when it is no longer."""
-    sharing = Sharing(known={"dead", "healthy"}, suspects={"dead"})
+    sharing = Sharing(exports=2, suspects={"dead"})
     slots = Slots(64, sharing)
     assert await taken(slots, "dead", SUSPECT_SLOTS) == SUSPECT_SLOTS
     waiting = asyncio.create_task(slots.take("dead"))
@@ -135,7 +133,7 @@ async def test_an_export_that_answers_is_served_as_before() -> None:
 
 async def test_the_export_that_holds_fewest_is_served_first() -> None:
     """A slot that comes free goes to whoever has least, not to who came first."""
-    slots = Slots(16)
+    slots = Slots(16, Sharing(exports=2))
     for export in ("many", "many", "few"):
         await slots.take(export)
     slots.limit(2)
