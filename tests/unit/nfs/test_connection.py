@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ LIMIT_S = 0.25
 LONG_S = 60.0
 """What a busy machine may take for anything that has to happen."""
 
-Call = Callable[[str], Awaitable[object]]
+Call = Callable[[str], Coroutine[Any, Any, object]]
 
 
 @pytest.fixture
