@@ -1,14 +1,14 @@
 """One TCP connection while it lives: calls go out, and answers are matched to them by transaction id (RFC 5531).
 
-What becomes of a call whose caller gave up? RFC 8881 section 2.9.2 (and 7530 section 3.1.1) has a server answer every
-request on its connection or drop the connection, and forbids the client to repeat it there. So a call stays in our
-books until the answer comes or the connection ends, whoever still waits: only then is it settled. A connection is not
-dropped because one call takes too long: that would lose the answers to all others. It is stuck when a call whose
-caller has gone is unanswered for so long that patience ends, which is three times the time limit of a call and a minute
-at most, or when such calls hold all slots. Then its owner moves on to another connection and lets this one drain: it
-takes no more calls, and ends when every call has its answer, or when patience ends and nobody waits for one any more.
-TCP tells when the other machine is gone; a server that stays silent
-altogether for `SILENCE_S` is given up.
+RFC 8881 section 2.9.2 (and 7530 section 3.1.1) has a server answer every request on its connection or drop the
+connection, and forbids the client to repeat it there. So a call whose caller gave up stays registered until the answer
+comes or the connection ends: only then is it settled. A connection is not dropped because one call takes too long,
+for that would lose the answers to all others. It goes through these states instead:
+
+- stuck: a call whose caller has gone has no answer for three times the time limit of a call (a minute at most), or
+  such calls hold all slots. The owner moves to another connection.
+- draining: no new calls. It ends when every call has its answer, or after that time when no caller waits any more.
+- closed. TCP notices that the other machine is gone. A server that sends nothing for `SILENCE_S` is given up.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Wire(asyncio.Protocol):
         self.answered = True
 
     def _look(self) -> None:
-        """Close the connection when it is drained, nobody has used it, or the server has said nothing, for too long."""
+        """Close the connection when it is drained, unused for too long, or the server has sent nothing for too long."""
         now = self._loop.time()
         idle_s = now - self._active_at
         if self.draining and self._is_drained(now):

@@ -97,7 +97,7 @@ async def test_a_busy_export_leaves_slots_to_the_others(count: int, alone: int) 
 
 
 async def test_an_export_without_neighbours_has_all_slots() -> None:
-    """Nothing is kept free for nobody."""
+    """No slot is kept free where there is no other export."""
     assert await taken(Slots(16), "alone", 20) == 16
 
 
