@@ -67,8 +67,8 @@ class Resolver:
     async def addresses(self, server: str) -> tuple[Address, ...]:
         """The addresses of a server, in the order in which to try them (RFC 6724). Raises OSError.
 
-        Those of the last successful look-up while a further one hangs or fails, and up to GONE_AFTER_S after the name
-        was last found where the answer is that it does not exist.
+        Those of the last successful look-up while a further one hangs or fails; where the answer is that the name does
+        not exist, for GONE_AFTER_S after that was first said.
         """
         if _is_literal(server):
             return _usable(_look_up(server, flags=socket.AI_NUMERICHOST))

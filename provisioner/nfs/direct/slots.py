@@ -30,7 +30,7 @@ class SlotsClosed(Exception):
 class Sharing:
     """Who shares the slots of one server, on all of its connections: how many exports, and which are suspect.
 
-    When one is a suspect no longer, `Slots.serve` is to be called.
+    When one is a suspect no longer, `Slots.serve` lets its calls go on.
     """
 
     exports: int = 0
@@ -63,6 +63,7 @@ class Slots:
             return self._take(export)
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(export, {})[waiter] = None
+        self.serve()  # An answer on another connection may have cleared an export of suspicion.
         try:
             return await waiter
         except asyncio.CancelledError:

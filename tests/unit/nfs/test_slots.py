@@ -131,6 +131,18 @@ async def test_an_export_that_answers_is_served_as_before() -> None:
     assert await waiting == SUSPECT_SLOTS
 
 
+async def test_an_export_that_answered_elsewhere_is_served_with_its_next_call() -> None:
+    """Calls that wait go on with the next one, where the answer that cleared their export came another way."""
+    sharing = Sharing(exports=2, suspects={"dead"})
+    slots = Slots(64, sharing)
+    await taken(slots, "dead", SUSPECT_SLOTS)
+    waiting = asyncio.create_task(slots.take("dead"))
+    await asyncio.sleep(0)
+    sharing.suspects.clear()
+    assert await slots.take("dead") == SUSPECT_SLOTS + 1
+    assert await waiting == SUSPECT_SLOTS
+
+
 async def test_the_export_that_holds_fewest_is_served_first() -> None:
     """A slot that comes free goes to whoever has least, not to who came first."""
     slots = Slots(16, Sharing(exports=2))
