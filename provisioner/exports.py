@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from provisioner.core.locations import Location
+from provisioner.core.locations import Location, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.nfs.direct.servers import Servers
 from provisioner.nfs.direct.tree import DirectTree
@@ -46,7 +46,7 @@ def served(
         return over(where, tree, str(where))
 
     def direct(where: Location, options: MountOptions) -> tuple[Export, DirectTree]:
-        name = str(where) if options.port is None else f"{where} port {options.port}"
+        name = label(where, options.port)
         tree = DirectTree(
             where,
             servers,

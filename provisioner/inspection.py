@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
-from provisioner.core import checks
-from provisioner.core.checks import Finding, Use
-from provisioner.core.objects import StorageClass
+from provisioner import __version__
+from provisioner.core import checks, health
+from provisioner.core.checks import Finding, Permission, Use
+from provisioner.core.leases import LeaseRecord
+from provisioner.core.locations import label
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.scope import count
 from provisioner.exports import served
-from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.kube.pages import classes_of
+from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
+from provisioner.kube.pages import everything
 from provisioner.nfs.rehearsal import Rehearsal, rehearse
 from provisioner.ports import ApiUnavailable, Cause, Cluster, ClusterError, Export, ExportError, Tree
 from provisioner.settings import Settings, identity
@@ -19,14 +25,43 @@ from provisioner.settings import Settings, identity
 _CALL_S = 4.0
 """The longest that one call may take: somebody waits for all of them."""
 _EXPORT_S = 8.0
+_LEASE_S = 8.0
+"""The longest that a Lease is watched which looks as if no daemon held it."""
+_LOOK_S = 0.5
+_READ_EVENTS = Permission(verb="list", resource="events")
+_UNEXPECTED = "see what the API server is, and that --kubeconfig names the right one"
 _EXPORTS_AT_ONCE = 32
 
 
-async def inspect(settings: Settings) -> list[Finding]:
-    """Everything that must be right for the daemon to work, whether it is or not.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found, and in a few words what was looked at."""
+
+    findings: Sequence[Finding]
+    scope: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the API server told; what it did not tell stays empty."""
+
+    classes: Sequence[StorageClass] = ()
+    volumes: Sequence[Volume] = ()
+    claims: Sequence[Claim] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
+    """The last warning about a claim or a volume, by uid."""
+    unsaid: str = "no warning event"
+    """What to say of all others."""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """The API server's time, where it told."""
+
+
+async def inspect(settings: Settings) -> Report:
+    """Everything that must be right for the daemon to work, and the daemon itself, whether it is or not.
 
     The only thing that is changed is a directory that is made on each export and taken away. Up to 32 exports that hang
-    cost four seconds together, an API server that hangs as much a call. Raises InvalidSettings.
+    cost four seconds together, an API server that hangs as much a call; a Lease that looks stale is watched for some
+    seconds more. Raises InvalidSettings.
     """
     settings = replace(settings, nfs_timeout_s=min(settings.nfs_timeout_s, _CALL_S))
     async with open_cluster(
@@ -35,35 +70,165 @@ async def inspect(settings: Settings) -> list[Finding]:
         identity=identity(),
         limits=Limits(call_s=_CALL_S),
     ) as cluster:
-        findings, classes = await _ask_cluster(cluster, settings)
-    judged = [checks.judge(each, settings.default_export) for each in classes]
+        findings, seen = await _ask_cluster(cluster, settings)
+    ours = [each for each in seen.classes if each.provisioner == settings.provisioner]
+    judged = [checks.judge(each, settings.default_export) for each in ours]
+    mounted = {each.location for each in settings.exports if each.directory}
     uses = checks.uses(
-        [use for _, use in judged if use is not None],
-        [each.location for each in settings.exports],
-        {each.location for each in settings.exports if each.directory},
+        [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
     )
     at_once = asyncio.Semaphore(_EXPORTS_AT_ONCE)
     exports = await asyncio.gather(*(_try_export(use, settings, at_once) for use in uses))
-    return [*findings, *(finding for finding, _ in judged), *exports]
+    return Report(
+        [
+            *findings,
+            *(finding for finding, _ in judged),
+            *health.defaults(seen.classes, settings.provisioner),
+            *exports,
+            *health.homeless(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
+            *_work(settings, seen, exports),
+        ],
+        _looked_at(settings, seen, exports=len(uses)),
+    )
 
 
-async def _ask_cluster(cluster: Cluster, settings: Settings) -> tuple[list[Finding], Sequence[StorageClass]]:
-    """What the API server lets us do, and our classes; none where it does not tell."""
+def _looked_at(settings: Settings, seen: _Seen, *, exports: int) -> str:
+    classes = sum(each.provisioner == settings.provisioner for each in seen.classes)
+    volumes = sum(each.is_by(settings.provisioner) for each in seen.volumes)
+    counted = (count(classes, "StorageClass"), count(exports, "export"), count(volumes, "volume"))
+    return f"provisioner {settings.provisioner}: looked at {', '.join(counted)}"
+
+
+async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[Finding], _Seen]:
+    """What the API server lets us do, what runs there, and what there is; as much of it as it tells."""
+    seen = _Seen()
     try:
         await cluster.ping()
     except ClusterError as exc:
-        return [_api_finding(exc)], ()
+        return [_api_finding(exc)], seen
     findings = [
         Finding(kind="API server", name="", ok=True, result="it answers and is ready"),
         *await _ask_permissions(cluster, settings),
     ]
     try:
-        classes = await classes_of(cluster, settings.provisioner)
+        seen.classes = await everything(cluster, StorageClass)
     except ClusterError as exc:
-        return [*findings, replace(_api_finding(exc), kind="StorageClass", name="(unknown)")], ()
-    if not classes:
-        findings.append(checks.no_class(settings.provisioner))
-    return findings, classes
+        findings.append(replace(_api_finding(exc), kind="StorageClass", name="(unknown)"))
+    else:
+        names = Counter(each.provisioner for each in seen.classes)
+        if settings.provisioner not in names:
+            findings.append(checks.no_class(settings.provisioner, names))
+    findings += await _ask_leader(cluster, settings, seen.classes)
+    try:
+        seen.volumes, seen.claims = await everything(cluster, Volume), await everything(cluster, Claim)
+    except ClusterError as exc:
+        findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
+    await _ask_why(cluster, settings, seen)
+    return findings, seen
+
+
+# ---------------------------------------------------------------------------------------------------- the daemon
+
+
+async def _ask_leader(cluster: KubeCluster, settings: Settings, classes: Sequence[StorageClass]) -> list[Finding]:
+    """Who leads, and in which version."""
+    namespace, name = settings.lease_namespace, settings.lease_name
+    if not settings.leader_election:
+        return [health.not_elected(namespace), health.versions(__version__, None)]
+    try:
+        lease, held = await _watch_lease(cluster, settings)
+    except ClusterError as exc:
+        return [replace(_api_finding(exc), kind="leader", name=f"{namespace}/{name}")]
+    found = health.leader(
+        lease,
+        held=held,
+        namespace=namespace,
+        name=name,
+        classes=[each for each in classes if each.provisioner == settings.provisioner],
+        now=_now(cluster),
+    )
+    return [found, health.versions(__version__, lease if held else None)]
+
+
+async def _watch_lease(cluster: Cluster, settings: Settings) -> tuple[LeaseRecord | None, bool]:
+    """The Lease, and whether a daemon holds it: it is fresh, or is renewed while it is watched.
+
+    Clocks may disagree, and right after a rollout the next leader is about to take it.
+    """
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + min(_LEASE_S, 3 * settings.lease_times.retry_period_s)
+    first = lease = await cluster.get_lease(settings.lease_namespace, settings.lease_name)
+    while True:
+        renewed = lease is not None and bool(lease.holder) and lease != first
+        if renewed or (lease is not None and health.is_fresh(lease, _now(cluster))):
+            return lease, True
+        if loop.time() >= ends_s:
+            return lease, False
+        await asyncio.sleep(_LOOK_S)
+        lease = await cluster.get_lease(settings.lease_namespace, settings.lease_name)
+
+
+def _now(cluster: Cluster) -> datetime:
+    """The API server's time, by which a Lease is judged; ours where it does not tell."""
+    return cluster.server_time() or datetime.now(UTC)
+
+
+# ---------------------------------------------------------------------------------------------------- its work
+
+
+async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> None:
+    """Learn what was said last of the claims that wait and the volumes that stay.
+
+    The daemon's own account may not read events. It asks before it tries, so that no audit has a refusal of it.
+    """
+    seen.now = _now(cluster)
+    claims = health.pending(seen.claims, settings.provisioner)[: health.LISTED]
+    volumes = health.unreclaimed(seen.volumes, settings.provisioner)[: health.LISTED]
+    about = {claim.uid: claim.metadata.namespace for claim in claims}
+    about |= {volume.metadata.uid: "default" for volume in volumes}
+    if not about:
+        return
+    try:
+        if await cluster.may(_READ_EVENTS):
+            said = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
+            seen.said = dict(zip(about, said, strict=True))
+        else:
+            seen.unsaid = "not allowed to list events, which say why"
+    except ClusterError as exc:
+        seen.unsaid = f"events cannot be read: {exc}"
+
+
+async def _last_warning(cluster: KubeCluster, namespace: str, uid: str) -> str:
+    """The last warning about an object, in words; empty where there is none. Raises ClusterError."""
+    told = [each for each in await cluster.told(namespace, uid) if each.type == "Warning"]
+    last = max(told, key=lambda each: each.at, default=None)
+    return f"{last.reason}: {last.message}" if last is not None else ""
+
+
+def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[Finding]:
+    """Claims that wait and volumes that stay, each with what was said of it last or what the rules say now."""
+    claims = health.pending(seen.claims, settings.provisioner)
+    volumes = health.unreclaimed(seen.volumes, settings.provisioner)
+    classes = {each.name: each for each in seen.classes}
+    failing = {each.name: f"{each.result}; {each.advice}" for each in exports if not each.ok}
+
+    def why(claim: Claim) -> str:
+        said = seen.said.get(claim.uid)
+        return said or health.reckoned(
+            claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
+        )
+
+    return [
+        *(health.waits(claim, why(claim) or seen.unsaid, seen.now) for claim in claims[: health.LISTED]),
+        *(
+            health.stays(volume, seen.said.get(volume.metadata.uid) or seen.unsaid)
+            for volume in volumes[: health.LISTED]
+        ),
+        *health.more(len(claims) - health.LISTED, len(volumes) - health.LISTED),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- permissions
 
 
 async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding]:
@@ -77,24 +242,28 @@ async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding
 
 
 def _api_finding(error: ClusterError) -> Finding:
-    advice = "give us a token, and a role, that the API server accepts"
+    advice = error.advice
     if isinstance(error, ApiUnavailable):
         advice = "see that it runs, that it can be reached from here, and that --kubeconfig names the right one"
-    return Finding(kind="API server", name="", ok=False, result=str(error), advice=advice)
+    return Finding(kind="API server", name="", ok=False, result=str(error), advice=advice or _UNEXPECTED)
+
+
+# ---------------------------------------------------------------------------------------------------- exports
 
 
 async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) -> Finding:
     """Reach one export in the way in which the daemon would if this were the only class."""
-    name = checks.way(use)
+    name, manner = label(use.export, use.options.port), checks.manner(use.options)
+    by = f"with {' '.join(manner)}: " if manner else ""
     async with at_once:
         try:
             done = await _rehearse(use, settings)
         except ExportError as exc:
-            return Finding(kind="export", name=name, ok=False, result=str(exc), advice=exc.advice)
+            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice)
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"
-    return Finding(kind="export", name=name, ok=True, result=f"reachable and writable, {room}{ledger}")
+    return Finding(kind="export", name=name, ok=True, result=f"{by}reachable and writable, {room}{ledger}")
 
 
 async def _rehearse(use: Use, settings: Settings) -> Rehearsal:

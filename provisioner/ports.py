@@ -29,6 +29,11 @@ from provisioner.core.records import ArchiveRecord, Record
 class ClusterError(ProvisionerError):
     """A call to the API server failed; the text is short enough for a log line and carries no secret."""
 
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+        """What an admin can do about it, where more is known than the text says."""
+
 
 class NotFound(ClusterError):
     """404."""
@@ -44,6 +49,10 @@ class Conflict(ClusterError):
 
 class Rejected(ClusterError):
     """400, 403, 422 and their like: the same call will be refused again until somebody changes something."""
+
+
+class Forbidden(Rejected):
+    """403: a right is missing."""
 
 
 class Expired(ClusterError):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from provisioner.control.evidence import is_left
 from provisioner.core import recovery
 from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.objects import Claim, Volume
+from provisioner.core.orphans import doubtful
 from provisioner.core.recovery import ArchiveRemains, Lost, Make, Place, Present, Remains, Skip, Step
+from provisioner.core.scope import Scope, Unseen
 from provisioner.kube.pages import everything
 from provisioner.ports import AlreadyExists, ApiUnavailable, Cluster, ClusterError, Export, ExportError
 from provisioner.settings import Settings
@@ -37,8 +40,12 @@ class Prospect:
     """Whether the lost cluster's provisioner was at work a few minutes ago."""
     steps: Sequence[Step]
     archives: Sequence[ArchiveRemains]
-    unseen: Mapping[str, str]
-    """Exports that could not be looked at, and why."""
+    scope: Scope
+    """Which exports were looked at, and which could not be."""
+    gone: Sequence[str]
+    """Volumes of this cluster whose PersistentVolumes are gone, and whose directories are there."""
+    there: Container[str]
+    """The claims of this cluster, by `namespace/name`."""
     unreadable: Mapping[str, Collection[str]]
     """Entries of ledgers that are no records that we know, by export."""
     unknown: Collection[str]
@@ -56,7 +63,7 @@ class Recovery:
         cluster: Cluster | None,
         present: Present,
         *,
-        unseen: Mapping[str, str],
+        scope: Scope,
         offline: str,
     ) -> None:
         # An export that is reached by two names has one ledger: the first name counts.
@@ -66,7 +73,7 @@ class Recovery:
         }
         self._cluster = cluster
         self._present = present
-        self._unseen = unseen
+        self._scope = scope
         self._offline = offline
 
     async def look(self, wanted: str | None, named: Collection[str]) -> Prospect:
@@ -85,13 +92,39 @@ class Recovery:
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),
             steps=recovery.plan(await _side_by_side(self._examine, meant), present, by_name=bool(named)),
             archives=recovery.plan_archives(archives, present, lost=cluster),
-            unseen=self._unseen,
+            scope=self._scope,
+            gone=[] if named else await self._gone(),
+            there=present.claims,
             unreadable={
                 place.name: sorted(each.unreadable) for place, each in self._exports.items() if each.unreadable
             },
             unknown=sorted(set(named) - {each.volume for each in records}),
             offline=self._offline,
         )
+
+    async def _gone(self) -> list[str]:
+        """The volumes of this cluster that were deleted by hand: they are recovered only when they are named."""
+        lost = [
+            (export, name)
+            for export in self._exports.values()
+            for name in doubtful(
+                export.records,
+                export.pending,
+                cluster=self._present.cluster,
+                volumes=self._present.volumes,
+                waiting=(),
+            )
+            # One without a claim's uid is a recovery that was cut off, which needs no name.
+            if self._present.cluster and name not in export.pending and export.records[name].claim_uid
+        ]
+        there = await _side_by_side(self._is_there, lost)
+        return sorted(name for (_, name), holds in zip(lost, there, strict=True) if holds)
+
+    async def _is_there(self, each: tuple[Export, str]) -> bool:
+        try:
+            return await is_left(*each)
+        except ExportError:
+            return False
 
     def _records(self) -> list[Remains]:
         return [
@@ -180,6 +213,7 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
             survey = await stack.enter_async_context(surveyed(settings))
             present, cluster = await present_in(survey.cluster, settings.provisioner), survey.cluster
             ledgers: Ledgers = survey
+            scope = ledgers.scope
         except (ApiUnavailable, InvalidSettings) as exc:
             if not offline or (isinstance(exc, InvalidSettings) and settings.kubeconfig is not None):
                 raise
@@ -188,8 +222,9 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
                 Present(provisioner=settings.provisioner),
                 str(exc),
             )
-        unseen = {name: f"{error}; {error.advice}" for name, error in ledgers.unseen.items()}
-        yield Recovery(ledgers.exports, cluster, present, unseen=unseen, offline=why)
+            missed = [Unseen("the cluster", why)] if isinstance(exc, ApiUnavailable) else []
+            scope = ledgers.scope.but(missed)
+        yield Recovery(ledgers.exports, cluster, present, scope=scope, offline=why)
 
 
 async def present_in(cluster: Cluster, provisioner: str) -> Present:

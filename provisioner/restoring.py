@@ -18,7 +18,9 @@ from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, StorageClass
 from provisioner.core.parameters import parse
 from provisioner.core.records import ArchiveRecord
-from provisioner.kube.claims import Claims, Told, open_claims
+from provisioner.core.scope import NOTHING
+from provisioner.kube.claims import Claims, open_claims
+from provisioner.kube.events import Told
 from provisioner.ports import AlreadyExists, ApiUnavailable, Conflict, Export, ExportError
 from provisioner.settings import Settings
 from provisioner.survey import Survey, surveyed
@@ -64,6 +66,8 @@ async def restore(settings: Settings, order: Order, tell: Tell) -> None:
     `tell` hears what happens meanwhile. Raises NotRestored, ClusterError, ExportError, InvalidSettings.
     """
     async with _rooms(settings) as (survey, claims):
+        for line in survey.scope.lines() if survey.scope.status != NOTHING else ():
+            tell(line)
         find = await _find(survey, order)
         claim, storage_class = await _ask_for(survey, claims, order, find)
         unscheduled = not any(claim.metadata.annotations.get(key) for key in names.SELECTED_NODE_ANNOTATIONS)
@@ -95,6 +99,8 @@ async def _find(survey: Survey, order: Order) -> _Find:
     finds = [
         _Find(export.archived[order.archive], export) for export in survey.exports if order.archive in export.archived
     ]
+    if not finds and survey.scope.status == NOTHING:
+        raise InvalidSettings("; ".join(survey.scope.lines()))
     if not finds:
         raise NotRestored(await _why_not_found(survey, order.archive))
     if len(finds) > 1:
@@ -117,7 +123,7 @@ async def _why_not_found(survey: Survey, archive: str) -> str:
                 f"archive {archive} on export {export.name} has no record, so nothing says whose data it is: make a"
                 " claim, and copy what is in it by hand"
             )
-    unseen = f" Not looked at: {', '.join(survey.unseen)}" if survey.unseen else ""
+    unseen = f" Not looked at: {', '.join(each.what for each in survey.scope.unseen)}" if survey.scope.unseen else ""
     return f"there is no archive {archive}; `nfs-provisioner archives` lists those that there are.{unseen}"
 
 

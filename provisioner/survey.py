@@ -6,18 +6,20 @@ No command makes a ledger: an export on which no provisioner has ever made a vol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from provisioner.core import mount_options
+from provisioner.core import mount_options, scope
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 from provisioner.core.parameters import parse
+from provisioner.core.scope import Scope, Seen, Unseen
 from provisioner.exports import served
 from provisioner.kube.cluster import open_cluster
-from provisioner.kube.pages import classes_of
+from provisioner.kube.pages import everything
 from provisioner.ports import Cause, Cluster, Export, ExportError, Exports
 from provisioner.settings import Settings, identity
 
@@ -27,11 +29,10 @@ _OPENING_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledgers:
-    """The exports that have a ledger, and why others could not be looked at."""
+    """The exports that have a ledger, and the whole of what was looked at."""
 
     exports: Sequence[Export]
-    unseen: Mapping[str, ExportError]
-    """By the export's name; one without a ledger is none of them."""
+    scope: Scope
     served: Exports
 
 
@@ -44,19 +45,25 @@ class Survey(Ledgers):
     classes: Sequence[StorageClass]
 
 
+def unseen(export: Export, error: ExportError) -> Unseen:
+    """An export that could not be looked at, with what to do about it."""
+    return Unseen(f"export {export.name}", f"{error}; {error.advice}")
+
+
 @asynccontextmanager
 async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
     """Open all exports that the settings or the cluster's classes name. Raises ClusterError, InvalidSettings."""
     async with open_cluster(settings.kubeconfig, provisioner=settings.provisioner, identity=identity()) as cluster:
-        classes = await classes_of(cluster, settings.provisioner)
+        classes = await everything(cluster, StorageClass)
         cluster_id = await cluster.identity()
-        async with opened(settings, classes) as ledgers:
+        ours = [each for each in classes if each.provisioner == settings.provisioner]
+        async with opened(settings, ours) as ledgers:
             yield Survey(
                 cluster=cluster,
                 cluster_id=cluster_id,
-                classes=classes,
+                classes=ours,
                 exports=ledgers.exports,
-                unseen=ledgers.unseen,
+                scope=replace(ledgers.scope, classes=Counter(each.provisioner for each in classes)),
                 served=ledgers.served,
             )
 
@@ -65,34 +72,53 @@ async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
 async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
     """Open all exports that the settings or these classes name, which takes no cluster. Raises InvalidSettings."""
     exports = served(settings)
-    refused = {}
-    for each in classes:
-        try:
-            _name_export(each, exports)
-        except (InvalidSettings, ExportError) as exc:
-            refused[f"of StorageClass {each.name}"] = (
-                exc if isinstance(exc, ExportError) else ExportError(Cause.OTHER, str(exc), hint=str(exc))
-            )
+    unusable = [problem for each in classes if (problem := _name_export(each, exports)) is not None]
     for location in {setting.location for setting in settings.exports} - {export.location for export in exports}:
         exports.at(location, MountOptions())  # no class says how it is reached
     known = list(exports)
     try:
         outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
-        unseen = {export.name: error for export, error in outcome.items() if error is not None}
         yield Ledgers(
             exports=[export for export, error in outcome.items() if error is None],
-            unseen=refused | {name: error for name, error in unseen.items() if error.cause is not Cause.NO_LEDGER},
+            scope=Scope(
+                provisioner=settings.provisioner,
+                exports=[found for export, error in outcome.items() if (found := _seen(export, error)) is not None],
+                unseen=[
+                    *unusable,
+                    *(unseen(export, error) for export, error in outcome.items() if error and not _is_bare(error)),
+                ],
+            ),
             served=exports,
         )
     finally:
         await asyncio.gather(*(export.close() for export in exports))
 
 
-def _name_export(storage_class: StorageClass, exports: Exports) -> None:
-    """Have a class's export among those that are served. Raises InvalidSettings, ExportError."""
-    where = parse(storage_class.parameters).export or exports.default
-    if where is not None:
+def _is_bare(error: ExportError) -> bool:
+    """Whether an export was looked at, and has no ledger."""
+    return error.cause is Cause.NO_LEDGER
+
+
+def _seen(export: Export, error: ExportError | None) -> Seen | None:
+    if error is None:
+        return scope.seen(export.name, export.records, export.archived)
+    return Seen(export=export.name, has_ledger=False) if _is_bare(error) else None
+
+
+def _name_export(storage_class: StorageClass, exports: Exports) -> Unseen | None:
+    """Have a class's export among those that are served; why that cannot be, if so."""
+    what = f"StorageClass {storage_class.name}"
+    try:
+        where = parse(storage_class.parameters).export or exports.default
+        if where is None:
+            advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
+            return Unseen(what, f"it names no export, and there is no default export; {advice}")
         exports.at(where, mount_options.parse(storage_class.mount_options))
+    except InvalidSettings as exc:
+        return Unseen(what, str(exc))
+    except ExportError as exc:
+        return Unseen(what, f"export {where}: {exc}; {exc.advice}")
+    return None
 
 
 async def _open(export: Export) -> ExportError | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import click
@@ -15,7 +17,7 @@ from provisioner.cli.recover import recover
 from provisioner.cli.restore import restore
 from provisioner.cli.run import run
 from provisioner.cli.volumes import volumes
-from provisioner.core.errors import InvalidSettings
+from provisioner.core.errors import InvalidSettings, ProvisionerError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,15 +41,34 @@ cli.add_command(demo)
 
 
 def main() -> None:
-    """Run a command; exit with 2 and one line that says what to change where settings are unusable."""
+    """Run a command, and exit with its status.
+
+    What it cannot do is one line that says what to change: status 2 for unusable settings, 1 for anything outside. A
+    reader that goes away (`| head`) ends it quietly: click sees to that where all output goes through click.echo.
+    """
     try:
         status = cli.main(prog_name="nfs-provisioner", standalone_mode=False)
-    except InvalidSettings as exc:
-        click.echo(f"nfs-provisioner: {exc}", err=True)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
         status = 2
     except click.ClickException as exc:
-        click.echo(f"nfs-provisioner: {exc.format_message()}", err=True)
-        status = 2
-    except click.Abort:
+        status = _failed(exc.format_message(), 2)
+    except InvalidSettings as exc:
+        status = _failed(str(exc), 2)
+    except ProvisionerError as exc:
+        advice = getattr(exc, "advice", "")
+        status = _failed(f"{exc}; {advice}" if advice else str(exc), 1)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What is left in the buffer has nowhere to go: without this it would end in a traceback at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = _failed(f"cannot write the output: {exc.strerror}", 1)
+    except (click.Abort, KeyboardInterrupt):
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _failed(why: str, status: int) -> int:
+    click.echo(f"nfs-provisioner: {why}", err=True)
+    return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,8 @@ import click
 from provisioner.cli import listings, options
 from provisioner.core.archives import Listed, in_order, listed
 from provisioner.core.listing import age
-from provisioner.ports import ClusterError, ExportError
+from provisioner.core.scope import Scope, Unseen
+from provisioner.ports import ExportError
 from provisioner.settings import Settings
 
 _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "EXPORT")
@@ -30,39 +31,35 @@ def archives(
     provisioner leaves them, is kept for ever, and no claim can have it back by itself. `restore` gives one to a claim.
     Takes the flags and the environment of `run`: put `archives` in its place.
 
-    Exit status 0 also when there is none, 1 when an export or the API server does not tell, 2 for unusable settings.
+    The standard error says which exports were looked at. Exit status 0 when all were, also when there is no archive; 1
+    when an export or the API server does not answer; 2 when there is no export to look at, and for unusable settings.
 
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
     """
-    settings = options.settings(**given)
-    try:
-        found, unseen = asyncio.run(_look(settings))
-    except ClusterError as exc:
-        click.echo(f"nfs-provisioner: {exc}", err=True)
-        return 1
+    found, scope = asyncio.run(_look(options.settings(**given)))
     chosen = in_order(each for each in found if namespace in (None, each.namespace))
-    none = f"no archives{f' of namespace {namespace}' if namespace else ''}"
-    return listings.tell(chosen, unseen, output=output, show=_show, none=none)
+    none = "no archives" if not namespace else f"no archives of namespace {namespace} ({len(found)} of others)"
+    return listings.tell(chosen, scope, output=output, show=_show, none=none)
 
 
-async def _look(settings: Settings) -> tuple[list[Listed], Mapping[str, ExportError]]:
-    """All archives, and the exports that do not tell. Raises ClusterError, InvalidSettings."""
-    from provisioner.survey import surveyed
+async def _look(settings: Settings) -> tuple[list[Listed], Scope]:
+    """All archives, and what was looked at. Raises ClusterError, InvalidSettings."""
+    from provisioner.survey import surveyed, unseen
 
     found: list[Listed] = []
+    missed: list[Unseen] = []
     async with surveyed(settings) as survey:
-        unseen = dict(survey.unseen)
         for export in survey.exports:
             try:
                 names = await export.archives()
             except ExportError as exc:
-                unseen[export.name] = exc
+                missed.append(unseen(export, exc))
                 continue
             found += [
                 listed(name, export.archived.get(name), export=export.name, cluster=survey.cluster_id)
                 for name in names
             ]  # fmt: skip
-        return found, unseen
+        return found, survey.scope.but(missed)
 
 
 def _show(chosen: Sequence[Listed]) -> None:

@@ -17,20 +17,24 @@ from provisioner.core.checks import Finding
 @click.command()
 @options.taking(options.output(), options.as_run())
 def check(*, output: str, log_format: str | None, log_level: str, **given: Any) -> int:
-    """Look at all that the daemon needs, and say what to do about each failure.
+    """Look at the daemon and at all that it needs, and say what to do about each failure.
 
-    Looks at the API server, our permissions, each StorageClass that names us, and each export: whether it can be
-    reached and written by the way that the daemon takes. On each export a directory is made and taken away again;
-    nothing else is changed. Takes the flags and the environment of `run`: put `check` in its place.
+    Looks at the API server, the permissions, the Lease of the running daemon, each StorageClass of the provisioner, and
+    each export: whether it can be reached and written by the way that the daemon takes. Warns of claims that are
+    Pending, volumes that are not reclaimed, and volumes on exports that nothing names. On each export a directory is
+    made and taken away again; nothing else is changed. Takes the flags and the environment of `run`: put `check` in its
+    place.
 
-    Exit status 0 when all is well, 1 when something is not, 2 for unusable settings.
+    Exit status 0 when all is well, warnings or not, 1 when something is not, 2 for unusable settings.
 
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner check
     """
     settings = options.settings(**given)
     from provisioner.inspection import inspect
 
-    findings = asyncio.run(inspect(settings))
+    report = asyncio.run(inspect(settings))
+    findings = report.findings
+    click.echo(report.scope, err=True)
     if output == "json":
         told = [dataclasses.asdict(finding) for finding in findings]
         click.echo(json.dumps({"ok": all(finding.ok for finding in findings), "findings": told}, indent=2))
@@ -44,7 +48,7 @@ def _show(findings: Sequence[Finding]) -> None:
 
     rows: list[list[tables.Cell]] = [
         [
-            ("✓", "green") if finding.ok else ("✗", "bold red"),
+            _mark(finding),
             f"{finding.kind} {finding.name}".rstrip(),
             finding.result,
             (finding.advice, "yellow"),
@@ -52,3 +56,9 @@ def _show(findings: Sequence[Finding]) -> None:
         for finding in findings
     ]
     tables.show(["", "WHAT", "RESULT", "WHAT TO DO"], rows)
+
+
+def _mark(finding: Finding) -> tuple[str, str]:
+    if not finding.ok:
+        return "✗", "bold red"
+    return ("!", "bold yellow") if finding.warning else ("✓", "green")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from provisioner.cli import listings, options
 from provisioner.core.listing import age
 from provisioner.core.objects import Claim, Volume
-from provisioner.core.orphans import Evidence, Orphan, doubtful, find, known
-from provisioner.ports import ClusterError, Export, ExportError, Exports
+from provisioner.core.orphans import Orphan, find
+from provisioner.core.orphans import known as paths_of_volumes
+from provisioner.core.scope import Scope, Unseen
+from provisioner.ports import ExportError
 from provisioner.settings import Settings
+
+if TYPE_CHECKING:
+    from provisioner.control.evidence import Known
+    from provisioner.survey import Survey
 
 _COLUMNS = ("KIND", "EXPORT", "DIRECTORY", "VOLUME", "CLAIM", "AGE", "WHY", "WHAT TO DO")
 _STRAYS_LIMIT = 10_000
@@ -28,65 +34,46 @@ def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any
     Compares the ledger and the directories of each export, those that our StorageClasses name too, with the volumes and
     claims that the API server has. Takes the flags and the environment of `run`: put `orphans` in its place.
 
-    Exit status 0 when it could look everywhere, also when there are orphans, 1 when an export or the API server does
-    not tell, 2 for unusable settings.
+    The standard error says which exports were looked at. Exit status 0 when all were, also when there are orphans; 1
+    when an export or the API server does not answer; 2 when there is no export to look at, and for unusable settings.
 
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner orphans
     """
-    settings = options.settings(**given)
-    try:
-        found, unseen = asyncio.run(_look(settings))
-    except ClusterError as exc:
-        click.echo(f"nfs-provisioner: {exc}", err=True)
-        return 1
-    return listings.tell(found, unseen, output=output, show=_show, none="no orphans")
+    found, scope = asyncio.run(_look(options.settings(**given)))
+    return listings.tell(found, scope, output=output, show=_show, none="no orphans")
 
 
-async def _look(settings: Settings) -> tuple[list[Orphan], Mapping[str, ExportError]]:
-    """All orphans, and the exports that do not tell. Raises ClusterError, InvalidSettings."""
-    from provisioner.kube.pages import everything
-    from provisioner.survey import surveyed
+async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
+    """All orphans, and what was looked at. Raises ClusterError, InvalidSettings."""
+    from provisioner.control.evidence import find_strays, gather
+    from provisioner.survey import surveyed, unseen
 
     found: list[Orphan] = []
+    missed: list[Unseen] = []
     async with surveyed(settings) as survey:
-        # After the ledgers were read: a volume that is made or goes meanwhile is in neither, or in both.
-        volumes, claims = await everything(survey.cluster, Volume), await everything(survey.cluster, Claim)
-        unseen = dict(survey.unseen)
+        known = await _known(survey)
         for export in survey.exports:
             try:
-                found += await _look_at(export, survey.cluster_id, volumes, claims, survey.served)
+                strays = await find_strays(export, known, survey.served, limit=_STRAYS_LIMIT)
+                found += find(await gather(export, known, now=datetime.now(UTC), strays=strays))
             except ExportError as exc:
-                unseen[export.name] = exc
-    return found, unseen
+                missed.append(unseen(export, exc))
+    return found, survey.scope.but(missed)
 
 
-async def _look_at(
-    export: Export, cluster: str, volumes: Sequence[Volume], claims: Sequence[Claim], exports: Exports
-) -> list[Orphan]:
-    names = {volume.name for volume in volumes}
-    waiting = {claim.uid for claim in claims if claim.status.phase == "Pending"}
-    doubts = doubtful(export.records, export.pending, cluster=cluster, volumes=names, waiting=waiting)
-    paths = known(export.location, (), volumes, ())
-    everybodys = known(export.location, export.records.values(), volumes, (other.location for other in exports))
-    return find(
-        Evidence(
-            export=export.name,
-            cluster=cluster,
-            records=export.records,
-            pending=export.pending,
-            unreadable=export.unreadable,
-            signs=await export.clusters(),
-            now=datetime.now(UTC),
-            volumes=names,
-            holder=paths.touching,
-            left={volume for volume in doubts if await _is_left(export, volume)},
-            strays=await export.strays(everybodys, limit=_STRAYS_LIMIT),
-        )
+async def _known(survey: Survey) -> Known:
+    """The cluster, read after the ledgers: a volume that is made or goes meanwhile is in neither, or in both."""
+    from provisioner.control.evidence import Known
+    from provisioner.kube.pages import everything
+
+    volumes, claims = await everything(survey.cluster, Volume), await everything(survey.cluster, Claim)
+    paths = {export.location: paths_of_volumes(export.location, (), volumes, ()) for export in survey.exports}
+    return Known(
+        cluster=survey.cluster_id,
+        volumes={volume.name: volume for volume in volumes},
+        waiting={claim.uid for claim in claims if claim.status.phase == "Pending"},
+        holder=lambda location, path: paths[location].touching(path),
     )
-
-
-async def _is_left(export: Export, volume: str) -> bool:
-    return await export.is_left(volume) if volume in export.pending else not await export.is_gone(volume)
 
 
 def _show(found: Sequence[Orphan]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from provisioner.cli import options
+from provisioner.cli import listings, options
 from provisioner.core.recovery import Enter, Make, Step
-from provisioner.ports import ClusterError, ExportError
+from provisioner.core.scope import count
 from provisioner.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT")
 _PROGRESS_EVERY_S = 2.0
+_NAMES = 10
+"""Volumes whose names a hint prints."""
 
 
 @click.command()
@@ -50,23 +52,20 @@ def recover(
     Without --apply nothing is changed; that works without a cluster too, by --export alone. Takes the flags and the
     environment of `run`: put `recover` in its place.
 
-    Exit status 0 when all is well, 1 when something failed or an export could not be looked at, 2 for unusable
-    settings.
+    The standard error says which exports were looked at, and what their ledgers have. Exit status 0 when all is well, 1
+    when something failed, or an export or the API server does not answer, 2 when there is no export to look at, and for
+    unusable settings.
 
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner recover --apply
     """
     settings = options.settings(**given)
-    try:
-        prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run))
-    except (ClusterError, ExportError) as exc:
-        click.echo(f"nfs-provisioner: {exc}", err=True)
-        return 1
+    prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run))
     if output == "table":
         _show(prospect, failed, dry_run=dry_run)
     else:
         _print(prospect, failed, output)
     _tell(prospect, failed, dry_run=dry_run)
-    return 1 if failed or prospect.unseen or prospect.unknown else 0
+    return 1 if failed or prospect.unknown else prospect.scope.status
 
 
 async def _recover(
@@ -97,14 +96,15 @@ def _progress() -> Callable[[int, int], None]:
 
 def _warn(prospect: Prospect) -> None:
     """What must be known before anything is made."""
-    for export, why in sorted(prospect.unseen.items()):
-        click.echo(f"not looked at: export {export}: {why}", err=True)
+    listings.looked_at(prospect.scope)
     for export, names in sorted(prospect.unreadable.items()):
         click.echo(f"no records that this version knows, on export {export}: {', '.join(names)}", err=True)
     if prospect.unknown:
         click.echo(f"no export has a record of: {', '.join(prospect.unknown)}", err=True)
     if prospect.offline:
-        click.echo(f"not compared with a cluster, which may have some of these already: {prospect.offline}", err=True)
+        known = any(each.why == prospect.offline for each in prospect.scope.unseen)
+        why = "" if known else f": {prospect.offline}"
+        click.echo(f"not compared with a cluster, which may have some of these already{why}", err=True)
     lost = prospect.lost
     if lost is not None:
         click.echo(f"of cluster {lost}", err=True)
@@ -170,25 +170,45 @@ def _tell(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> No
         click.echo(f"archive {name} failed: {failed[name]}", err=True)
     made = _made(prospect, failed)
     archives = len(prospect.archives) - len(failed.keys() - volumes)
+    if prospect.gone:
+        click.echo(_name(prospect.gone), err=True)
     if not prospect.steps and not prospect.archives:
-        click.echo("nothing to recover", err=True)
+        if prospect.scope.exports:
+            of = " of other clusters" if prospect.gone else ""
+            click.echo(f"nothing to recover{of} on {count(len(prospect.scope.exports), 'export')}", err=True)
         return
     would = "would be " if dry_run else ""
     come = "would come" if dry_run else "came"
-    click.echo(f"{len(made)} volumes {would}made, {archives} archives {come} along", err=True)
+    click.echo(f"{count(len(made), 'volume')} {would}made, {count(archives, 'archive')} {come} along", err=True)
     if failed:
         click.echo("run it again for what failed: what is done is not done twice", err=True)
     if dry_run:
         click.echo("nothing was changed; --apply makes them", err=True)
     elif made:
-        click.echo(_next([step.remains.volume for step in made]), err=True)
+        click.echo(_next(made, prospect.there), err=True)
 
 
-def _next(made: list[str]) -> str:
-    volume = made[0] if len(made) == 1 else "VOLUME"
+def _name(gone: Sequence[str]) -> str:
+    """Volumes of this cluster are recovered only by name: the command that does so."""
+    shown = " ".join(f"--volume {name}" for name in gone[:_NAMES])
+    rest = f"\nand {len(gone) - _NAMES} more: see `nfs-provisioner orphans`" if len(gone) > _NAMES else ""
+    lost = f"{count(len(gone), 'volume')} of this cluster without a PersistentVolume; to have the data again:"
+    return f"{lost}\n  nfs-provisioner recover {shown} --apply{rest}"
+
+
+def _next(made: Sequence[Step], there: Container[str]) -> str:
+    """The steps that remain, each as a command to copy; a claim that is there already needs no manifest."""
+    names = [step.remains.volume for step in made]
+    absent = [step for step in made if step.remains.key not in there]
+    again = ["apply the manifests of the claims again, under their old names: each binds to its old data"]
     patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
-    return f"""What is next:
-  1. apply the manifests of the claims again, under their old names: each binds to its old data
-  2. see that all are Bound, with `nfs-provisioner volumes`, and that the data is what it was
-  3. until now each volume is kept when its claim goes; where its class's rule is to hold again:
-     kubectl patch pv {volume} -p '{patch}'"""
+    command = f"kubectl patch pv {names[0]} -p '{patch}'"
+    if len(names) > 1:
+        rest = f"    # and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        command = f"for pv in {' '.join(names[:_NAMES])}; do kubectl patch pv $pv -p '{patch}'; done{rest}"
+    steps = [
+        *(again if absent else ()),
+        "see that all are Bound, with `nfs-provisioner volumes`, and that the data is what it was",
+        f"until now each volume is kept when its claim goes; where its class's rule is to hold again:\n     {command}",
+    ]
+    return "\n".join(["What is next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))])

@@ -10,7 +10,6 @@ import click
 
 from provisioner.cli import options
 from provisioner.core.errors import InvalidSettings
-from provisioner.ports import ClusterError, ExportError
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
@@ -41,22 +40,18 @@ def restore(
     provisioner itself does not have: run it with an admin's kubeconfig, and the other flags and the environment of
     `run`. The archive is renamed, not copied.
 
-    Exit status 0 when the claim has it, 1 when not, 2 for unusable settings.
+    The standard error says which exports were looked at. Exit status 0 when the claim has it, 1 when not, 2 when there
+    is no export to look at, and for unusable settings.
 
     Example: nfs-provisioner restore archived-data-20261123T161512.123456Z --claim shop/data
     """
     settings = options.settings(**given)
     namespace, name = _names(claim)
-    from provisioner.restoring import NotRestored, Order
+    from provisioner.restoring import Order
     from provisioner.restoring import restore as carry_out
 
     order = Order(archive=archive, namespace=namespace, claim=name, class_name=class_name, timeout_s=timeout_s)
-    try:
-        asyncio.run(carry_out(settings, order, lambda text: click.echo(text, err=True)))
-    except (NotRestored, ClusterError, ExportError) as exc:
-        advice = f"; {exc.advice}" if isinstance(exc, ExportError) else ""
-        click.echo(f"nfs-provisioner: {exc}{advice}", err=True)
-        return 1
+    asyncio.run(carry_out(settings, order, lambda text: click.echo(text, err=True)))
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+import click
+
 # Not in the modules of commands: `run` loads those, and its memory is not for this.
 from rich.console import Console
 from rich.table import Table
@@ -31,7 +33,7 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     with console.capture() as captured:
         console.print(table)
     # Each cell is padded to its column's width, the last one too.
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _text(cell: Cell) -> Text:

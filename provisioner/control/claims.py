@@ -15,7 +15,7 @@ from provisioner.core import archives, claims, mount_options, names, quantities
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
-from provisioner.core.locations import Path
+from provisioner.core.locations import Path, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.records import Record
@@ -150,14 +150,16 @@ class ClaimController:
         """Carry out a plan; a failure becomes an event with one stable message and a retry."""
         claim = plan.claim
         self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
+        where = label(plan.export, plan.mount_options.port)
         try:
             export = self._around.exports.at(plan.export, plan.mount_options)
+            where = export.name
             self._around.watch.add(export, named=True)
             with self._lanes.place(export.name, claim.uid):
                 await self._around.watch.usable(export)
                 return await self._provision(plan, export)
         except ExportError as exc:
-            return self._failed(plan, exc.told_of(str(plan.export)), exc, FAILED)
+            return self._failed(plan, exc.told_of(where), exc, FAILED)
         except PathTaken as exc:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
@@ -222,7 +224,7 @@ class ClaimController:
         if self._is_gone(claim.uid):
             return await self._attempts.withdraw(plan, export)
         await export.settle(plan.volume)
-        self._succeeded(plan, record)
+        self._succeeded(plan, export, record)
         return None
 
     def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
@@ -232,6 +234,7 @@ class ClaimController:
         others = (volume for volume in self._store.on_export(plan.export) if volume.name != plan.volume)
         return claims.space_conflict(
             plan,
+            export=export.name,
             size_bytes=space.size_bytes,
             free_bytes=space.free_bytes,
             provisioned_bytes=sum(quantities.parse_bytes(volume.capacity) for volume in others),
@@ -265,7 +268,7 @@ class ClaimController:
         claim = self._store.claims.get(uid)
         return claim is None or claim.metadata.deletion_timestamp is not None
 
-    def _succeeded(self, plan: Provision, record: Record) -> None:
+    def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:
         around, claim = self._around, plan.claim
         labels = (claim.class_name, _source(claim))
         began_s = self._seen_s.pop(claim.uid, around.clock.monotonic())
@@ -279,7 +282,7 @@ class ClaimController:
             "volume_provisioned",
             claim=claim.key,
             volume=plan.volume,
-            export=str(plan.export),
+            export=export.name,
             directory=record.directory,
             took_s=round(took_s, 4),
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from provisioner.control.evidence import Known, find_strays, gather, is_left
 from provisioner.control.records import end_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.core import names, orphans
 from provisioner.core.locations import Path
-from provisioner.core.orphans import Evidence, Orphan
+from provisioner.core.orphans import Orphan
 from provisioner.ports import Cause, Export, ExportError
 
 log = structlog.get_logger(__name__)
@@ -46,70 +47,39 @@ class Orphans:
         """Look through one export. Raises ExportError, ClusterError."""
         seen = self._seen.setdefault(export, _Seen())
         around = self._around
-        left = await self._finish(export)
-        signs = await self._signs(export)
+        known = Known(
+            cluster=around.cluster_id,
+            volumes=around.store.volumes,
+            waiting={uid for uid, claim in around.store.claims.items() if claim.status.phase == "Pending"},
+            holder=around.store.holder,
+        )
+        await self._sign(export)
         now_s = around.clock.monotonic()
         if now_s - seen.strays_s >= STRAYS_EVERY_S:
-            seen.strays = await self._strays(export)
+            seen.strays = await find_strays(export, known, around.exports, limit=STRAYS_LIMIT)
             seen.strays_s = now_s
-        found = orphans.find(
-            Evidence(
-                export=export.name,
-                cluster=around.cluster_id,
-                records=export.records,
-                pending=export.pending,
-                unreadable=export.unreadable,
-                signs=signs,
-                now=around.clock.now(),
-                volumes=around.store.volumes,
-                holder=lambda path: around.store.holder(export.location, path),
-                left=left,
-                strays=seen.strays,
-            )
-        )
-        self._tell(export, seen, found)
-
-    async def _finish(self, export: Export) -> set[str]:
-        """End the records that have nothing behind them; the volumes whose directories are in the way of that."""
-        waiting = {uid for uid, claim in self._around.store.claims.items() if claim.status.phase == "Pending"}
-        doubtful = orphans.doubtful(
-            export.records,
-            export.pending,
-            cluster=self._around.cluster_id,
-            volumes=self._around.store.volumes,
-            waiting=waiting,
-        )
-        return {volume for volume in doubtful if await self._is_left(export, volume)}
+        evidence = await gather(export, known, now=around.clock.now(), strays=seen.strays, left=self._is_left)
+        self._tell(export, seen, orphans.find(evidence))
 
     async def _is_left(self, export: Export, volume: str) -> bool:
-        try:
-            if volume in export.pending:
-                return await self._is_left_over(export, volume)
-            if await end_record(self._around, export, volume):
-                self._freed()
-                return False
-        except ExportError as exc:
-            if exc.cause not in (Cause.SYMLINK, Cause.DENIED, Cause.RECORD):
-                raise
-            return True  # there is something, and no directory of ours
-        record = export.records.get(volume)
-        return record is not None and not record.retained and await self._is_gone(volume)
-
-    async def _is_left_over(self, export: Export, volume: str) -> bool:
-        """Whether an attempt has left more than the claim's controller may take away."""
-        if await export.is_left(volume):
-            return await self._is_gone(volume)
-        uid = names.claim_uid(volume)
-        if uid is not None:
-            self._revisit(uid)
+        """Whether an orphan remains; a record that has nothing behind it ends here."""
+        if await is_left(export, volume):
+            record = export.records.get(volume)
+            return record is not None and not record.retained and await self._is_gone(volume)
+        if volume in export.pending:
+            uid = names.claim_uid(volume)
+            if uid is not None:
+                self._revisit(uid)
+        elif await end_record(self._around, export, volume):
+            self._freed()
         return False
 
     async def _is_gone(self, volume: str) -> bool:
         """Whether there is no such PersistentVolume: the cache may not know it yet."""
         return await self._around.cluster.get_volume(volume) is None
 
-    async def _signs(self, export: Export) -> Mapping[str, str]:
-        """When the other clusters' provisioners were here, where there are any; ours leaves word of itself."""
+    async def _sign(self, export: Export) -> None:
+        """Leave word for other clusters that this one's provisioner is at work."""
         around = self._around
         try:
             await export.sign(around.cluster_id, around.clock.now())
@@ -117,18 +87,6 @@ class Orphans:
             if exc.cause is Cause.UNREACHABLE:
                 raise
             log.debug("export_not_signed", export=export.name, error=str(exc))  # full, or read-only
-        others = any(record.cluster != around.cluster_id for record in export.records.values())
-        return await export.clusters() if others else {}
-
-    async def _strays(self, export: Export) -> list[Path]:
-        around = self._around
-        known = orphans.known(
-            export.location,
-            export.records.values(),
-            around.store.volumes.values(),
-            [other.location for other in around.exports],
-        )
-        return await export.strays(known, limit=STRAYS_LIMIT)
 
     def _tell(self, export: Export, seen: _Seen, found: Sequence[Orphan]) -> None:
         """Gauge each time; a log line when it is not as it was."""

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from provisioner.core import mount_options
+from provisioner.core import mount_options, scope
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import Location
+from provisioner.core.locations import Location, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 from provisioner.core.parameters import parse
 
-Kind = Literal["API server", "permission", "StorageClass", "export"]
+Kind = Literal["API server", "permission", "leader", "version", "StorageClass", "export", "claim", "volume"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. `advice` says what an admin must do, and is empty when all is well."""
+    """One thing that was looked at. `advice` says what an admin must do, and is empty when all is well.
+
+    A `warning` is no failure: what the daemon needs is there, and something should be looked at all the same.
+    """
 
     kind: Kind
     name: str
     ok: bool
     result: str
     advice: str = ""
+    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,18 @@ def _of_lease(namespace: str, name: str) -> list[Permission]:
         )
         for verb in ("get", "create", "update")
     ]
+
+
+def source(verb: str, resource: str) -> str:
+    """Where the right to a call comes from, for a caller who lacks it."""
+    for each in permissions(lease=("", "")):
+        name = f"{each.resource}/{each.subresource}" if each.subresource else each.resource
+        if (each.verb, name) == (verb, resource):
+            role = "Role and RoleBinding" if each.resource == "leases" else "ClusterRole and ClusterRoleBinding"
+            return (
+                f"the chart's {role} give the daemon's ServiceAccount this right; give it to the user of the kubeconfig"
+            )
+    return "the daemon's ServiceAccount does not have this right: use the kubeconfig of an admin who has it"
 
 
 def permitted(answers: Mapping[Permission, bool]) -> list[Finding]:
@@ -129,16 +145,29 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
     rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
     use = Use(export, options)
     ignored = f"; without effect: {', '.join(parameters.ignored)}" if parameters.ignored else ""
-    return found(f"on {way(use)}; {rule} when a claim is deleted{ignored}"), use
+    well = found(f"on {way(use)}; {rule} when a claim is deleted{ignored}")
+    return (_of_cluster_dns(well, export) if is_cluster_dns(export.server) else well), use
 
 
-def no_class(provisioner: str) -> Finding:
-    """No class names us, so that no claim ever comes to us."""
+def is_cluster_dns(server: str) -> bool:
+    """Whether a server's name is a Service's, which the cluster's DNS knows and that of most nodes does not."""
+    labels = server.rstrip(".").split(".")
+    return labels[2:3] == ["svc"] or labels[-2:] == ["cluster", "local"]
+
+
+def _of_cluster_dns(finding: Finding, export: Location) -> Finding:
+    result = f"{finding.result}; nodes mount {export.server}, and mostly cannot resolve the name of a Service"
+    advice = "create a class with the server's address, or with a name that the nodes' own DNS knows"
+    return replace(finding, result=result, advice=advice, warning=True)
+
+
+def no_class(provisioner: str, classes: Mapping[str, int]) -> Finding:
+    """No class has our name; `classes` are the names that classes do have, and how many each."""
     return Finding(
         kind="StorageClass",
         name="(none)",
         ok=False,
-        result=f"no class has the provisioner {provisioner}",
+        result=scope.no_class(provisioner, classes),
         advice=f"create a StorageClass with provisioner: {provisioner}, or correct --provisioner-name",
     )
 
@@ -154,8 +183,12 @@ def uses(of_classes: Iterable[Use], configured: Iterable[Location], mounted: Set
 
 
 def way(use: Use) -> str:
-    """The export and what is special about the way to it, for people: `nas:/exports nfsvers=4.1 port=12049`."""
-    options = use.options
-    said = {"nfsvers": options.version, "port": options.port, "mountport": options.mount_port}
+    """The export as it is spelled everywhere, and how else it is spoken to: `nas:/exports port 12049 nfsvers=4.1`."""
+    return " ".join([label(use.export, use.options.port), *manner(use.options)])
+
+
+def manner(options: MountOptions) -> list[str]:
+    """What is special about the way to an export, but for its port, as mount options write it."""
+    said = {"nfsvers": options.version, "mountport": options.mount_port}
     parts = [f"{name}={value}" for name, value in said.items() if value is not None]
-    return " ".join([str(use.export), *parts, *(["sec=krb5"] if options.kerberos else [])])
+    return [*parts, *(["sec=krb5"] if options.kerberos else [])]

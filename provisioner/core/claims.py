@@ -244,9 +244,11 @@ def taken_message(directory: str, holder: str, holder_path: str) -> str:
     )
 
 
-def space_conflict(plan: Provision, *, size_bytes: int, free_bytes: int, provisioned_bytes: int) -> Refuse | None:
+def space_conflict(
+    plan: Provision, *, export: str, size_bytes: int, free_bytes: int, provisioned_bytes: int
+) -> Refuse | None:
     """Whether `minFree` or `overcommit` refuse the claim; `provisioned_bytes` sums the export's volumes so far."""
-    parameters, export = plan.parameters, plan.export
+    parameters = plan.parameters
     if parameters.min_free is not None and free_bytes < parameters.min_free.of(size_bytes):
         return Refuse(f"export {export} has less free than the class's minFree keeps for the volumes that exist")
     requested = quantities.parse_bytes(plan.record.capacity)

@@ -23,6 +23,8 @@ class LeaseRecord:
     transitions: int = 0
     version: str = ""
     """The object's resourceVersion; empty for one that is to be created."""
+    program: str = ""
+    """The version of the program that wrote it last, which its driver notes; empty for one that does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

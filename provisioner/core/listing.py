@@ -6,8 +6,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from provisioner.core import names
-from provisioner.core.locations import Location
+from provisioner.core import mount_options, names
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location, label, location
 from provisioner.core.objects import Volume
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
@@ -23,7 +24,7 @@ class Listed(Struct, frozen=True):
     phase: str
     capacity: str
     export: str
-    """`SERVER:PATH`; the server alone where the volume does not say where its export ends."""
+    """As core.locations.label spells it; the server alone where the volume does not say where its export ends."""
     directory: str
     """Relative to the export; the whole path on the server where that is not known."""
     on_delete: str
@@ -39,7 +40,7 @@ def listed(volume: Volume) -> Listed:
     server, path = (source.server, source.path) if source else ("", "")
     root = path.removesuffix(f"/{directory}")
     if directory and root != path:
-        server, path = str(Location(server, root or "/")), directory
+        server, path = export_of(server, root or "/", volume), directory
     return Listed(
         volume=volume.name,
         namespace=claim.namespace if claim else "",
@@ -52,6 +53,14 @@ def listed(volume: Volume) -> Listed:
         on_delete=_rule(volume),
         created=volume.metadata.creation_timestamp,
     )
+
+
+def export_of(server: str, root: str, volume: Volume) -> str:
+    """The export of a volume as everything else spells it (core.locations.label)."""
+    try:
+        return label(location(server, root), mount_options.parse(volume.spec.mount_options).port)
+    except InvalidSettings:
+        return str(Location(server, root))
 
 
 def _rule(volume: Volume) -> str:

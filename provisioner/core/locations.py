@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from provisioner.core.errors import InvalidSettings
 
+NFS_PORT = 2049
 _NAME_LIMIT = 253
 _LABEL_LIMIT = 63
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -49,6 +50,14 @@ class Location:
         parts = tuple(part for part in path.split("/") if part)
         depth = len(self.components)
         return parts[depth:] if parts[:depth] == self.components else None
+
+
+def label(where: Location, port: int | None = None) -> str:
+    """The one spelling of an export in tables, JSON, metrics, logs and events.
+
+    `SERVER:PATH`, and ` port N` behind it where the server is spoken to at another port than NFS's own.
+    """
+    return str(where) if port in (None, NFS_PORT) else f"{where} port {port}"
 
 
 def normal_server(server: str) -> str:

@@ -27,6 +27,15 @@ RESTORE = PREFIX + "restore"
 # What nfs-subdir's master, which was never released, reads from a claim. Here the class's mode, uid and gid count.
 ACCESS_OF_NFS_SUBDIR = ("nfs.io/createMode", "nfs.io/createUID", "nfs.io/createGID")
 
+# Our own key on the Lease: the version of the daemon that holds it.
+VERSION = PREFIX + "version"
+
+# A class that claims without a class get (Kubernetes, Storage Classes, "Default StorageClass").
+DEFAULT_CLASS_ANNOTATIONS = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
+
 # The driver of the peer whose volumes we leave alone.
 CSI_DRIVER_NFS = "nfs.csi.k8s.io"
 CSI_PLACE = ("server", "share", "subdir")

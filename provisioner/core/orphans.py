@@ -26,12 +26,12 @@ SILENT_AFTER = timedelta(minutes=10)
 """A provisioner that leads signs every export each minute; a rollout, or a node that is lost, takes a few."""
 
 _WAYS: Mapping[Kind, str] = {
-    "volume-gone": "to have the data again, `recover --volume` makes its volume anew;"
+    "volume-gone": "to have the data again: nfs-provisioner recover --volume {volume} --apply;"
     " else remove the directory by hand: its record ends by itself then",
-    "attempt-left": "see whose data that is and move it elsewhere, or have it with `recover --volume`;"
-    " once the directory is empty, it is removed with its record",
-    "cluster-gone": "if that cluster is lost, `recover` gives its volumes to this one;"
-    " if it lives, see why its provisioner does not run",
+    "attempt-left": "see whose data that is and move it elsewhere, or have it as a volume:"
+    " nfs-provisioner recover --volume {volume} --apply; once the directory is empty, it is removed with its record",
+    "cluster-gone": "if that cluster is lost, this one can have its volumes: nfs-provisioner recover"
+    " --cluster {cluster}; if it lives, see why its provisioner does not run",
     "unreadable": "if a newer version of the provisioner was here, let that one run again;"
     " else remove the entry from the ledger by hand",
     "unknown": "if somebody else uses the server as well, leave it; else see whose data it is, and move it elsewhere",
@@ -149,7 +149,7 @@ def _of_records(evidence: Evidence) -> Iterator[Orphan]:
             claim=f"{record.namespace}/{record.claim}",
             since=record.created,
             why=why,
-            advice=_WAYS[kind],
+            advice=_WAYS[kind].format(volume=name, cluster=record.cluster or "''"),
         )
 
 

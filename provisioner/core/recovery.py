@@ -22,6 +22,7 @@ from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import is_silent
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.scope import count
 
 Contents = Literal["gone", "empty", "data"]
 """What there is of a directory."""
@@ -130,7 +131,8 @@ class Lost:
     def __str__(self) -> str:
         """In words for people."""
         signed = f"last seen {self.signed}" if self.signed else "never seen"
-        return f"{self.cluster or '(without an id)'}: {self.volumes} volumes, {self.archives} archives, {signed}"
+        found = f"{count(self.volumes, 'volume')}, {count(self.archives, 'archive')}"
+        return f"{self.cluster or '(without an id)'}: {found}, {signed}"
 
     def is_alive(self, now: datetime) -> bool:
         """Whether its provisioner was at work a few minutes ago; a clock that is ahead of ours counts as now."""

@@ -206,6 +206,12 @@ def _tell_how_to_go_on(place: Grounds, scenario: Scenario, daemon: Daemon, scree
     screen.code(f"kubectl get pvc,pv -n {scenario.namespace}")
     screen.code(f"ls -lR {place.export_directory}")
     screen.code(f"curl http://127.0.0.1:{daemon.port}/metrics")
+    screen.say("This program's own commands, for this demonstration:")
+    screen.code(f"export PROVISIONER_NAME={scenario.provisioner} POD_NAMESPACE={scenario.namespace}")
+    for flag in place.export_flags:
+        screen.code(f"export NFS_EXPORTS={flag.removeprefix('--export=')}")
+    for command in ("check", "volumes", "archives"):
+        screen.code(f"{_program()} {command}")
     if place.nfs_port is not None:
         screen.say(f"The export is {SERVER}:{PATH} at port {place.nfs_port}, NFSv4. The daemon logs to {daemon.log}.")
     else:

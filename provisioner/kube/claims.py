@@ -8,42 +8,15 @@ from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
-from msgspec import Struct
 
 from provisioner.core.objects import Claim
-from provisioner.kube import errors, wire
+from provisioner.kube import errors, events, wire
 from provisioner.kube.connection import JSON, MERGE_PATCH, Call, Connection, Verb, open_connection
 
 _CALL_S = 15.0
 _CLAIMS = "persistentvolumeclaims"
 
 T = TypeVar("T")
-
-
-class _Source(Struct, frozen=True):
-    component: str = ""
-
-
-class Told(Struct, frozen=True, rename="camel"):
-    """An event, as far as it is shown."""
-
-    type: str = ""
-    reason: str = ""
-    message: str = ""
-    source: _Source = _Source()
-
-    @property
-    def by(self) -> str:
-        """Who said it."""
-        return self.source.component
-
-
-class _Events(Struct):
-    kind: str
-    items: list[Told] = []
-
-
-_events_decoder = msgspec.json.Decoder(_Events)
 
 
 class Claims:
@@ -66,11 +39,11 @@ class Claims:
         call = _call("patch", _CLAIMS, path, body=patch, content_type=MERGE_PATCH)
         return await self._ask(call, wire.CLAIMS.item)
 
-    async def events(self, claim: Claim) -> Sequence[Told]:
+    async def events(self, claim: Claim) -> Sequence[events.Told]:
         """What is said of a claim."""
-        query = urlencode({"fieldSelector": f"involvedObject.uid={claim.uid}", "limit": "100"})
+        query = urlencode(events.query(claim.uid))
         call = _call("list", "events", _path(claim.metadata.namespace, "events"), query=query)
-        return (await self._ask(call, _events_decoder.decode)).items
+        return await self._ask(call, events.decode)
 
     async def _ask(self, call: Call, decode: Callable[[bytes], T]) -> T:
         body = await self._connection.request(call)

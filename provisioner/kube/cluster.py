@@ -8,7 +8,7 @@ without it, a watch through a load balancer that forgot us hangs for ever.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -186,6 +186,11 @@ class KubeCluster:
             await self._connection.request(first)
         except (AlreadyExists, NotFound):
             await self._connection.request(otherwise)
+
+    async def told(self, namespace: str, uid: str) -> Sequence[events.Told]:
+        """What was said of an object in a namespace; for commands: the daemon has no right to read events."""
+        path = f"/api/v1/namespaces/{_quote(namespace)}/events"
+        return await self._ask(self._call("list", "events", path, query=events.query(uid)), events.decode)
 
     async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
         """See Cluster.get_lease."""

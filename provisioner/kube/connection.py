@@ -23,6 +23,7 @@ from yaml import YAMLError
 from yarl import URL
 
 import provisioner
+from provisioner.core import checks
 from provisioner.core.archives import PROMPT_S
 from provisioner.core.errors import InvalidSettings
 from provisioner.kube import errors
@@ -160,7 +161,13 @@ class Connection:
                 may_renew = False
                 if await self._renew(call, authorization):
                     continue
-            error = errors.refused(str(call), response.status, body, retry_after=response.headers.get("Retry-After"))
+            error = errors.refused(
+                str(call),
+                response.status,
+                body,
+                retry_after=response.headers.get("Retry-After"),
+                source=checks.source(call.verb, call.resource),
+            )
             # Only a 429 says that nothing was done; the outcome of a write that met a 503 is unknown.
             if response.status != 429 or not isinstance(error, ApiUnavailable) or error.retry_after_s is None:
                 raise error
@@ -218,7 +225,9 @@ class Connection:
     def _no_answer(self, call: Call, exc: Exception) -> ApiUnavailable:
         self._observe(call.verb, call.resource, 0)
         if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
-            return errors.failed(str(call), TimeoutError(f"no answer within {call.timeout_s:g} s"))
+            return errors.failed(f"{call} on {self._base}", TimeoutError(f"no answer within {call.timeout_s:g} s"))
+        if isinstance(exc, aiohttp.ClientConnectionError) and not isinstance(exc, aiohttp.ServerTimeoutError):
+            return errors.unreachable(self._base, exc)
         return errors.failed(str(call), exc)
 
 
@@ -253,10 +262,7 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
         try:
             _load_in_pod(client_configuration=configuration)
         except (ConfigException, OSError) as exc:
-            reason = str(exc).rstrip(".")
-            raise InvalidSettings(
-                f"no way to the API server: not in a pod with a service account ({reason}); pass --kubeconfig PATH"
-            ) from exc
+            raise InvalidSettings(_not_in_a_pod(str(exc).rstrip("."))) from exc
         return
     if not _exists(kubeconfig):
         raise InvalidSettings(f"the kubeconfig {kubeconfig} does not exist; pass another one with --kubeconfig PATH")
@@ -272,6 +278,16 @@ async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
         ) from exc
     if not str(configuration.host).startswith(("http://", "https://")):
         raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")
+
+
+def _not_in_a_pod(reason: str) -> str:
+    """What to change where neither a kubeconfig nor a pod's ServiceAccount is there."""
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return "not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG"
+    return (
+        f"cannot use the ServiceAccount of this pod: {reason};"
+        " set automountServiceAccountToken: true, or pass --kubeconfig"
+    )
 
 
 def _exists(kubeconfig: str) -> bool:

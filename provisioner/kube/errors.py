@@ -8,17 +8,30 @@ destroyed.
 
 from __future__ import annotations
 
+import os
 import re
 from http import HTTPStatus
 
+import aiohttp
 import msgspec
 from msgspec import Struct
 
-from provisioner.ports import AlreadyExists, ApiUnavailable, ClusterError, Conflict, Expired, NotFound, Rejected
+from provisioner.ports import (
+    AlreadyExists,
+    ApiUnavailable,
+    ClusterError,
+    Conflict,
+    Expired,
+    Forbidden,
+    NotFound,
+    Rejected,
+)
 
 TEXT_LIMIT = 300
 """Characters of an error's text: an answer may be a whole page of HTML, and a log line must stay one."""
 
+_CREDENTIALS = "use a kubeconfig, or a ServiceAccount, whose credentials this API server accepts"
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 _SECRETS = re.compile(r"(?<=//)[^/@\s]+@|(?<=bearer )[^\s'\"]+|(?<=basic )[^\s'\"]+", re.IGNORECASE)
 
 
@@ -45,13 +58,20 @@ class Status(Struct):
 _decoder = msgspec.json.Decoder(Status)
 
 
-def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None) -> ClusterError:
-    """The error for an answer of 300 or more. `call` says in a few words what was asked."""
+def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None, source: str = "") -> ClusterError:
+    """The error for an answer of 300 or more. `call` says in a few words what was asked.
+
+    `source` says where the right to that call comes from, for a caller who lacks it.
+    """
     status = _status(body)
     said = _text(status.message or "") if status else _text(body.decode("utf-8", "replace"))
     text = _text(f"{call}: {code} {said or _phrase(code)}")
     reason = status.reason if status else None
     match code:
+        case 401:
+            return Rejected(text, advice=_CREDENTIALS)
+        case 403:
+            return Forbidden(text, advice=source)
         case 404 if reason == "NotFound" and status and status.details and status.details.name:
             return NotFound(text)
         case 409:
@@ -74,6 +94,29 @@ def watch_failed(call: str, body: bytes) -> ClusterError:
         return Expired(_text(f"{call}: {status.message or 'the version is gone'}"))
     said = status.message if status is not None and status.message else body.decode("utf-8", "replace")
     return ApiUnavailable(_text(f"{call}: {said}"))
+
+
+def unreachable(server: str, exc: Exception) -> ApiUnavailable:
+    """The error for a call that found no way to the API server at `server`, its URL."""
+    return ApiUnavailable(_text(f"cannot reach the API server {server}: {_why(exc)}"))
+
+
+def _why(exc: Exception) -> str:
+    """Why there is no connection, in the system's own few words."""
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return f"the name {exc.host} cannot be resolved"
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(exc.certificate_error, "verify_message", "") or exc.certificate_error
+        return f"its certificate is not accepted: {reason}"
+    if isinstance(exc, aiohttp.ClientSSLError):
+        return f"no TLS connection: {exc.os_error.strerror or exc.os_error}"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    # Of a host with several addresses the library gives all errors as one text, without a number of its own.
+    numbers = [exc.errno] if isinstance(exc, OSError) and exc.errno else _ERRNO.findall(str(exc))
+    reasons = dict.fromkeys(os.strerror(int(number)).lower() for number in numbers)
+    through = "the proxy: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
+    return through + (", ".join(reasons) or str(exc) or type(exc).__name__)
 
 
 def failed(call: str, exc: BaseException) -> ApiUnavailable:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct
 
 from provisioner.core import times
 from provisioner.ports import Event
@@ -11,6 +15,49 @@ MESSAGE_LIMIT = 1024
 """Characters; what `events.k8s.io/v1` allows for a note and client-go's recorder keeps to."""
 INSTANCE_LIMIT = 128
 """Characters of reportingInstance (Kubernetes, pkg/apis/core/validation/events.go)."""
+
+
+class _Source(Struct, frozen=True):
+    component: str = ""
+
+
+class Told(Struct, frozen=True, rename="camel"):
+    """An event that was written, as far as it is shown."""
+
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    source: _Source = _Source()
+    last_timestamp: str | None = None
+    event_time: str | None = None
+
+    @property
+    def by(self) -> str:
+        """Who said it."""
+        return self.source.component
+
+    @property
+    def at(self) -> str:
+        """When it was said last: RFC 3339, UTC; empty where it does not say."""
+        return self.last_timestamp or self.event_time or ""
+
+
+class _List(Struct):
+    kind: str
+    items: list[Told] = []
+
+
+_decoder = msgspec.json.Decoder(_List)
+
+
+def query(uid: str) -> dict[str, str]:
+    """The query for what was said of one object, a hundred events at most."""
+    return {"fieldSelector": f"involvedObject.uid={uid}", "limit": "100"}
+
+
+def decode(body: bytes) -> Sequence[Told]:
+    """The events in an answer. Raises msgspec.DecodeError."""
+    return _decoder.decode(body).items
 
 
 def namespace(event: Event) -> str:

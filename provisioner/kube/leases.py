@@ -7,11 +7,14 @@ import math
 import msgspec
 from msgspec import Struct
 
+import provisioner
+from provisioner.core import names
 from provisioner.core.leases import LeaseRecord
 
 
 class _Metadata(Struct, rename="camel"):
     resource_version: str = ""
+    annotations: dict[str, str] | None = None
 
 
 class _Spec(Struct, rename="camel"):
@@ -44,12 +47,19 @@ def decode(body: bytes) -> LeaseRecord:
         renewed=spec.renew_time or "",
         transitions=spec.lease_transitions or 0,
         version=lease.metadata.resource_version,
+        program=(lease.metadata.annotations or {}).get(names.VERSION, ""),
     )
 
 
 def body(namespace: str, name: str, lease: LeaseRecord) -> dict[str, object]:
     """The object to create or, with a version, to replace with."""
-    metadata = {"name": name, "namespace": namespace, "resourceVersion": lease.version}
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "resourceVersion": lease.version,
+        # Replaced with each renewal: a holder that does not know this key leaves none, rather than another one's.
+        "annotations": {names.VERSION: provisioner.__version__},
+    }
     spec = {
         "holderIdentity": lease.holder,
         # Whole seconds and never 0, which the API server refuses; rounded up, since others wait for it to pass.

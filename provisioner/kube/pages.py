@@ -22,9 +22,3 @@ async def everything(cluster: Cluster, of: type[Item]) -> list[Item]:
         token = page.continue_token
         if not token:
             return found
-
-
-async def classes_of(cluster: Cluster, provisioner: str) -> list[StorageClass]:
-    """The StorageClasses that name a provisioner, by name. Raises ClusterError."""
-    found = [each for each in await everything(cluster, StorageClass) if each.provisioner == provisioner]
-    return sorted(found, key=lambda each: each.name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from provisioner.core import mount_options, names
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import Location, Path, location
+from provisioner.core.locations import NFS_PORT, Location, Path, location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource, Volume
 from provisioner.nfs.direct.tree import DirectTree
@@ -15,8 +15,6 @@ from provisioner.ports import Cause, Export, ExportError
 
 Reach = Callable[[Location, MountOptions], tuple[Export, DirectTree]]
 """Makes the export that is reached by our own client, and the tree below it. Raises InvalidSettings."""
-
-_NFS_PORT = 2049
 
 
 @dataclass(slots=True)
@@ -78,7 +76,7 @@ class ServedExports:
         if options.kerberos:
             hint = f"we do not speak Kerberos: have it mounted for us, and give --export {location}=DIRECTORY"
             raise ExportError(Cause.KERBEROS, hint=hint)
-        key = (location, options.port or _NFS_PORT)
+        key = (location, options.port or NFS_PORT)
         known = self._direct.get(key)
         if known is None:
             try:
@@ -105,7 +103,7 @@ class ServedExports:
     def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
         """The exports that classes name at the port to which a volume's nodes go."""
         try:
-            port = mount_options.parse(volume.spec.mount_options).port or _NFS_PORT
+            port = mount_options.parse(volume.spec.mount_options).port or NFS_PORT
         except InvalidSettings:
             return []
         return [(where, known.export) for (where, at), known in self._direct.items() if known.by_class and at == port]

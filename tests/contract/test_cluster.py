@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from provisioner import __version__
 from provisioner.core import names
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Metadata, Volume
@@ -511,11 +512,15 @@ async def test_an_event_in_a_namespace_that_is_gone_is_an_error_of_the_port(at: 
 
 
 async def test_a_lease_goes_to_who_is_first(at: ClusterSite) -> None:
-    """A lease is created once and replaced only by who read its last version; what is written is read back."""
+    """A lease is created once and replaced only by who read its last version; what is written is read back.
+
+    Each write leaves the version of the program that wrote.
+    """
     when = "2026-01-01T00:00:00.000001Z"
     record = LeaseRecord(holder="a", duration_s=15.0, acquired=when, renewed=when)
     made = await at.cluster.create_lease(at.namespace, "lease", record)
     assert made.version
+    assert made.program == __version__
     assert (made.holder, made.duration_s, made.acquired, made.renewed) == ("a", 15.0, when, when)
     with pytest.raises(AlreadyExists):
         await at.cluster.create_lease(at.namespace, "lease", record)

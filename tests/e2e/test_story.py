@@ -20,6 +20,7 @@ from testbed.cluster import ControlPlane
 from testbed.helm import Helm
 from testbed.processes import free_port
 from testbed.vm import KernelClient
+from testbed.waiting import eventually
 from tests.e2e.containers import UNPRIVILEGED, container, logs, run
 from tests.integration.chart.rendering import CHART, Release
 from tests.integration.storage import Storage
@@ -117,8 +118,9 @@ def storage(control_plane: ControlPlane, daemon: DockerContainer) -> Iterator[St
     api.delete(f"/api/v1/namespaces/{name}")
 
 
-def test_check(provisioner_image: str, as_rendered: dict[str, Any]) -> None:
-    """`check` in the container finds every permission, class and export as it must be."""
+def test_check(provisioner_image: str, as_rendered: dict[str, Any], daemon: DockerContainer) -> None:
+    """`check` in the container finds every permission, class and export as it must be, and who leads."""
+    eventually(lambda: "leading" in logs(daemon), "the daemon leads", timeout_s=PATIENCE_S)
     ended = run(provisioner_image, "check", "-o", "json", **as_rendered)
     assert ended.status == 0, ended.stdout + ended.stderr
     assert json.loads(ended.stdout)["ok"] is True

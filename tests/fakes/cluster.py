@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from provisioner import __version__
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, StorageClass, Volume
@@ -406,7 +407,7 @@ class MemoryCluster:
     def _write_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
         self._version += 1
         duration_s = float(max(1, math.ceil(lease.duration_s)))
-        stored = replace(lease, version=str(self._version), duration_s=duration_s)
+        stored = replace(lease, version=str(self._version), duration_s=duration_s, program=__version__)
         self._leases[namespace, name] = stored
         return stored
 

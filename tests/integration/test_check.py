@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provisioner import __version__
 from provisioner.core.checks import permissions
+from provisioner.core.names import DEFAULT_CLASS_ANNOTATIONS
 from testbed import ganesha
 from testbed.api import Api
 from testbed.cluster import ControlPlane, TokenUser
@@ -40,9 +44,13 @@ class Checked:
         (found,) = [each for each in self.findings if each["kind"] == kind and each["name"].startswith(name)]
         return found
 
-    def export(self, name: str) -> Finding:
-        """The finding of the export of exactly this name."""
-        (found,) = [each for each in self.findings if each["kind"] == "export" and each["name"] == name]
+    def reached(self, name: str, manner: str) -> Finding:
+        """The one finding of an export whose name begins so, of those that are spoken to in that manner."""
+        (found,) = [
+            each
+            for each in self.findings
+            if each["kind"] == "export" and each["name"].startswith(name) and each["result"].startswith(manner)
+        ]
         return found
 
 
@@ -85,11 +93,13 @@ def classes(cluster_api: Api) -> Iterator[Storage]:
 
 
 def test_all_is_well(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
-    """Where nothing is wrong, the status is 0, no advice is given, and the export is as it was, without a ledger."""
+    """Where nothing is wrong, the status is 0, and the export is as it was, without a ledger."""
     class_name = classes.storage_class(name)
-    done = check(control_plane.kubeconfig, f"--provisioner-name={name}", f"--export=nas:/x={export_directory}")
+    flags = (f"--provisioner-name={name}", f"--export=nas:/x={export_directory}", "--no-leader-election")
+    done = check(control_plane.kubeconfig, *flags)
     assert done.status == 0
-    assert not any(finding["advice"] for finding in done.findings)
+    # Without leader election nothing tells whether the daemon runs, which is a warning.
+    assert [finding["kind"] for finding in done.findings if finding["advice"]] == ["leader"]
     assert done.of("StorageClass", class_name)["result"] == "on nas:/x; archive when a claim is deleted"
     export = done.of("export")
     assert export["name"] == "nas:/x"
@@ -103,12 +113,13 @@ def test_an_export_in_use(
 ) -> None:
     """Beside a running daemon, nothing in the ledger or in the volumes is changed."""
     export = f"--export=nas:/x={export_directory}"
-    running = daemon("--no-leader-election", export)
+    running = daemon(export)
     storage.claim(storage.storage_class(running.provisioner_name))
     storage.bound()
     before = contents(export_directory)
     done = check(control_plane.kubeconfig, f"--provisioner-name={running.provisioner_name}", export)
     assert done.status == 0
+    assert not any(finding["advice"] for finding in done.findings)
     assert "ledger" not in done.of("export")["result"]
     assert contents(export_directory) == before
 
@@ -116,8 +127,9 @@ def test_an_export_in_use(
 def test_the_table(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
     """Without a terminal each finding is one line, and a failure's line says what to do."""
     classes.storage_class(name)
-    flags = (f"--provisioner-name={name}", f"--export=nas:/x={export_directory}/missing")
+    flags = (f"--provisioner-name={name}", f"--export=nas:/x={export_directory}/missing", "--no-leader-election")
     done = run(control_plane.kubeconfig, *flags)
+    assert done.stderr == f"provisioner {name}: looked at 1 StorageClass, 1 export, 0 volumes\n"
     assert done.returncode == 1
     heading, *lines = done.stdout.splitlines()
     assert heading.endswith("  WHAT TO DO")
@@ -188,6 +200,16 @@ def test_the_permissions_are_those_that_the_daemon_needs(
     storage.api.patch(f"{storage.claims}/data", {"spec": {"resources": {"requests": {"storage": "2Mi"}}}})
     storage.eventually(lambda: storage.get_claim()["status"]["capacity"]["storage"] == "2Mi", "the claim has grown")
     storage.event("ProvisioningSucceeded")
+    storage.claim(storage.storage_class(running.provisioner_name, {"minFree": "100%"}), "refused")
+    storage.event("ProvisioningFailed", "refused")
+    waits = check(control_plane.kubeconfig_for(restricted_user), *flags, "--no-leader-election").of("claim")
+    assert "not allowed to list events" in waits["result"]
+    storage.claim(storage.storage_class(running.provisioner_name, {"onDelet": "x"}), "unusable")
+    storage.event("ProvisioningFailed", "unusable")
+    waits = check(control_plane.kubeconfig_for(restricted_user), *flags, "--no-leader-election").of(
+        "claim", f"{storage.namespace}/unusable"
+    )
+    assert "parameter onDelet is unknown" in waits["result"]
     storage.delete_claim()
     storage.volume_gone(volume["metadata"]["name"])
     assert "forbidden" not in running.log.read_text()
@@ -207,6 +229,8 @@ def test_no_api_server(tmp_path: Path, export_directory: Path) -> None:
     kubeconfig.write_text(json.dumps(config))
     done = check(kubeconfig, f"--export=nas:/x={export_directory}")
     assert done.status == 1
+    assert done.of("API server")["result"].startswith("cannot reach the API server http://127.0.0.1:")
+    assert done.of("API server")["result"].endswith(": connection refused")
     assert "--kubeconfig" in done.of("API server")["advice"]
     assert done.of("export")["ok"]
 
@@ -219,14 +243,112 @@ def test_unusable_settings(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
+# ------------------------------------------------------------------------------------------------ the daemon
+
+SHORT = ("--lease-duration=3s", "--renew-deadline=2s", "--retry-period=500ms")
+
+
+def test_the_running_daemon(
+    control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path
+) -> None:
+    """Who leads is told, and its version; a daemon that was killed is a failure that names the classes without one."""
+    export = f"--export=nas:/x={export_directory}"
+    running = daemon(export, *SHORT)
+    class_name = storage.storage_class(running.provisioner_name)
+    flags = (f"--provisioner-name={running.provisioner_name}", export, *SHORT)
+    done = check(control_plane.kubeconfig, *flags)
+    assert done.status == 0
+    leading = done.of("leader")
+    assert leading["name"] == f"default/{running.provisioner_name.replace('/', '-')}"
+    assert socket.gethostname() in leading["result"]
+    assert done.of("version")["result"] == f"command {__version__}, daemon {__version__}"
+    running.kill()
+    done = storage.eventually(
+        lambda: found if (found := check(control_plane.kubeconfig, *flags)).status else None, "the Lease is stale"
+    )
+    assert [each["kind"] for each in done.findings if not each["ok"]] == ["leader"]
+    assert f"no daemon serves StorageClass {class_name}" in done.of("leader")["result"]
+    assert "kubectl get pods -n default" in done.of("leader")["advice"]
+
+
+def test_a_lease_of_an_older_daemon(control_plane: ControlPlane, classes: Storage, name: str) -> None:
+    """The version of a daemon that does not leave it in its Lease is unknown, which is no failure."""
+    classes.storage_class(name, {"server": "nas.example", "share": "/x"})
+    renewed = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "old", "leaseDurationSeconds": 3600, "renewTime": renewed}
+    leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    control_plane.api.post(leases, {"metadata": {"name": name.replace("/", "-")}, "spec": spec})
+    done = check(control_plane.kubeconfig, f"--provisioner-name={name}")
+    assert done.of("leader")["ok"]
+    assert done.of("version")["result"] == f"command {__version__}, daemon unknown"
+    control_plane.api.delete(f"{leases}/{name.replace('/', '-')}")
+
+
+def test_what_waits(control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path) -> None:
+    """A claim that is refused and a volume that is not reclaimed are warnings, with what was said of each last."""
+    export = f"--export=nas:/x={export_directory}"
+    running = daemon(export, *SHORT)
+    storage.claim(storage.storage_class(running.provisioner_name, {"onDelete": "delete"}), "gone")
+    volume = storage.bound("gone")
+    storage.claim(storage.storage_class(running.provisioner_name, {"minFree": "100%"}), "refused")
+    storage.event("ProvisioningFailed", "refused")
+    name = volume["metadata"]["name"]
+    (export_directory / ".provisioner" / "volumes" / name).unlink()
+    storage.delete_claim("gone")
+    storage.volume_event(name)
+    flags = (f"--provisioner-name={running.provisioner_name}", export, *SHORT)
+    done = check(control_plane.kubeconfig, *flags)
+    assert done.status == 0
+    refused, stays = done.of("claim", f"{storage.namespace}/refused"), done.of("volume", name)
+    assert refused["warning"]
+    assert refused["ok"]
+    assert "ProvisioningFailed: export nas:/x" in refused["result"]
+    assert refused["advice"] == f"kubectl describe pvc -n {storage.namespace} refused"
+    assert stays["warning"]
+    assert "VolumeFailedDelete: " in stays["result"]
+
+
 # ------------------------------------------------------------------------------------------------ classes
 
 
-def test_no_class_names_us(control_plane: ControlPlane, name: str) -> None:
-    """Where no class has our name, that is told, for claims would wait for ever."""
+def test_two_default_classes(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
+    """Two default classes, and a server's name that only the cluster knows, are warnings."""
+    default = {"metadata": {"annotations": {DEFAULT_CLASS_ANNOTATIONS[0]: "true"}}}
+    first, second = (classes.storage_class(name, {"server": "nas", "share": "/x"}) for _ in range(2))
+    for each in (first, second):
+        classes.api.patch(f"{CLASSES}/{each}", default)
+    service = classes.storage_class(name, {"server": "nfs.storage.svc.cluster.local", "share": "/x"})
+    exports = [f"--export={server}:/x={export_directory}" for server in ("nas", "nfs.storage.svc.cluster.local")]
+    done = check(control_plane.kubeconfig, f"--provisioner-name={name}", "--no-leader-election", *exports)
+    assert done.status == 0
+    warned = done.of("StorageClass", "(default)")
+    assert all(each in warned["result"] for each in (first, second))
+    assert done.of("StorageClass", service)["warning"]
+
+
+def test_volumes_on_an_export_that_nothing_names(
+    control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path
+) -> None:
+    """Volumes on a server that no class and no flag names any more are listed."""
+    running = daemon(f"--export=nas.old:/x={export_directory}", *SHORT)
+    class_name = storage.storage_class(running.provisioner_name)
+    storage.claim(class_name)
+    volume = storage.bound()
+    flags = (f"--provisioner-name={running.provisioner_name}", f"--export=nas.new:/x={export_directory}", *SHORT)
+    done = check(control_plane.kubeconfig, *flags)
+    found = done.of("export", "nas.old:/x")
+    assert found["warning"]
+    assert volume["metadata"]["name"] in found["result"]
+
+
+def test_no_class_names_us(control_plane: ControlPlane, classes: Storage, name: str) -> None:
+    """Where no class has our name, that is told, and which names classes have; and so is that no daemon has it."""
+    classes.storage_class("test.example/other")
     done = check(control_plane.kubeconfig, f"--provisioner-name={name}")
     assert done.status == 1
     assert name in done.of("StorageClass")["result"]
+    assert "StorageClasses have" in done.of("StorageClass")["result"]
+    assert "there is no such Lease" in done.of("leader")["result"]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +452,7 @@ def troubles(control_plane: ControlPlane, site: Site) -> Checked:
 def test_all_troubles_at_once(troubles: Checked) -> None:
     """One look tells of every export, the good ones among the bad, and ends with status 1."""
     assert troubles.status == 1
-    assert all(finding["ok"] for finding in troubles.findings if finding["kind"] != "export")
+    assert all(finding["ok"] for finding in troubles.findings if finding["kind"] not in ("export", "leader"))
     exports = [finding for finding in troubles.findings if finding["kind"] == "export"]
     assert len(exports) == 11
     assert all(bool(finding["advice"]) is not finding["ok"] for finding in exports)
@@ -338,8 +460,9 @@ def test_all_troubles_at_once(troubles: Checked) -> None:
 
 def test_nothing_is_left_on_a_server(troubles: Checked, site: Site) -> None:
     """An export that we speak to ourselves is as it was as well."""
-    assert troubles.export(f"127.0.0.1:/plain port={site.server.port}")["ok"]
-    assert troubles.of("export", "127.0.0.1:/plain nfsvers=4.1")["ok"]
+    plain = f"127.0.0.1:/plain port {site.server.port}"
+    assert troubles.reached(plain, "reachable")["ok"]
+    assert troubles.reached(plain, "with nfsvers=4.1: reachable")["ok"]
     assert contents(site.plain) == []
 
 
@@ -351,22 +474,21 @@ def test_nothing_is_left_on_a_server(troubles: Checked, site: Site) -> None:
         ("127.0.0.1:/nowhere", "its directory is not there", "exports no /nowhere"),
         ("127.0.0.1:/refused", "does not answer", "refuses connections on port"),
         ("127.0.0.1:/hung", "does not answer", "firewall"),
-        ("127.0.0.1:/plain nfsvers=3", "does not speak the NFS version", "does not serve NFS version 3"),
+        ("127.0.0.1:/plain", "with nfsvers=3: it does not speak the NFS version", "does not serve NFS version 3"),
         ("no-such-server.invalid:/unnamed", "does not answer", "the name no-such-server.invalid is not found"),
     ],
     ids=["squashed", "read-only", "no such export", "refused", "hung", "version", "name"],
 )
 def test_an_export_in_trouble(troubles: Checked, export: str, result: str, advice: str) -> None:
     """Each trouble is told in words that say what an admin must do."""
-    found = troubles.of("export", export)
+    (found,) = [each for each in troubles.findings if each["name"].startswith(export) and result in each["result"]]
     assert not found["ok"]
-    assert result in found["result"]
     assert advice in found["advice"]
 
 
 def test_kerberos(troubles: Checked, site: Site) -> None:
     """A class that asks for Kerberos is told that its export must be mounted for us."""
-    found = troubles.of("export", f"127.0.0.1:/plain port={site.server.port} sec=krb5")
+    found = troubles.reached(f"127.0.0.1:/plain port {site.server.port}", "with sec=krb5: ")
     assert not found["ok"]
     assert "--export 127.0.0.1:/plain=DIRECTORY" in found["advice"]
 
@@ -383,7 +505,7 @@ def test_a_server_that_wants_a_low_port(control_plane: ControlPlane, troubles: C
     assert not found["ok"]
     assert "insecure in exports(5)" in found["advice"]
     assert "ip_unprivileged_port_start" in found["advice"]
-    assert done.export(f"127.0.0.1:/plain port={site.server.port}")["ok"]
+    assert done.reached(f"127.0.0.1:/plain port {site.server.port}", "reachable")["ok"]
 
 
 def test_a_directory_that_is_not_mounted(control_plane: ControlPlane, export_directory: Path) -> None:

@@ -55,6 +55,21 @@ class Demo:
         output, _ = process.communicate(timeout=200)
         return process.returncode, output
 
+    def printed(self, output: str, command: str) -> subprocess.CompletedProcess[str]:
+        """One of the commands that a kept demonstration prints, run by a shell with the variables that it prints."""
+        lines = [line.strip() for line in output.splitlines()]
+        script = [line for line in lines if line.startswith("export ") or line.endswith(f"nfs-provisioner {command}")]
+        assert script[-1].endswith(command), output
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["/bin/sh", "-e", "-c", "\n".join(script)],
+            env=self._environment | {"PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
     def left(self) -> list[str]:
         """Directories, and processes that name them or run in them, that are still there."""
         directories = [str(path) for path in self.temporary.iterdir()]
@@ -136,7 +151,7 @@ def test_signals_in_quick_succession_leave_nothing(demo: Demo) -> None:
 
 
 def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
-    """With --keep the command returns, the cluster answers by the KUBECONFIG that it prints, and --stop ends it."""
+    """With --keep the command returns, the lines that it prints can be used as they are, and --stop ends it."""
     status, output = demo.run("--keep")
     assert status == 0, output
     found = re.search(r"export KUBECONFIG=(\S+)", output)
@@ -154,6 +169,10 @@ def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
     }
     api.post(claims, {"metadata": {"name": "mine"}, "spec": spec})
     eventually(lambda: api.get(f"{claims}/mine")["status"]["phase"] == "Bound", "a claim of mine is Bound")
+    for command in ("check", "volumes", "archives"):
+        done = demo.printed(output, command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "demo.nfs-provisioner/nfs" in done.stderr
     status, output = demo.run("--keep")
     assert (status, "runs in the background already" in output) == (1, True), output
     status, output = demo.run("--stop")

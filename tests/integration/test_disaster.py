@@ -371,8 +371,9 @@ def test_without_an_api_server(mounted: Site, plane: ControlPlane, daemons: Daem
     (volume,) = cluster.bound(1).values()
     daemon.stop()
     plane.stop()
-    looked = cluster.recover("-o", "json")
+    looked = cluster.recover("-o", "json", status=1)
     assert "not compared with a cluster" in looked.stderr
+    assert "1 volume record" in looked.stderr
     cluster.recover("--apply", status=1)
     (manifest,) = json.loads(looked.stdout)["items"]
     assert manifest["metadata"]["name"] == volume["metadata"]["name"]
@@ -398,7 +399,12 @@ def test_a_volume_deleted_by_hand(mounted: Site, plane: ControlPlane, daemons: D
     plane.api.delete(f"{VOLUMES}/{name}")
     plane.api.patch(f"{VOLUMES}/{name}", {"metadata": {"finalizers": None}})
     cluster.wait(lambda: cluster.get_claim(("shop", "data"))["status"]["phase"] == "Lost", "the claim is Lost")
-    assert "nothing to recover" in cluster.recover("--apply").stderr
-    cluster.recover("--apply", f"--volume={name}")
+    looked = cluster.recover("--apply")
+    assert "nothing to recover of other clusters" in looked.stderr
+    assert f"nfs-provisioner recover --volume {name} --apply" in looked.stderr
+    made = cluster.recover("--apply", f"--volume={name}")
+    # Its claim is there, so that no manifest has to be applied again.
+    assert "apply the manifests" not in made.stderr
+    assert f"kubectl patch pv {name} -p" in made.stderr
     (again,) = cluster.bound(1).values()
     assert again["spec"]["nfs"] == volume["spec"]["nfs"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,7 +173,8 @@ def test_what_the_advice_comes_to(site: Site, control_plane: ControlPlane) -> No
     site.eventually(lambda: not site.export.records, "the record has ended")
     done = orphans(control_plane, site.provisioner, site.export.flag)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "no orphans" in done.stderr
+    assert "no orphans on 1 export" in done.stderr
+    assert f"looked at export {site.export.location}: 0 volume records" in done.stderr
 
 
 def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: Path) -> None:
@@ -216,6 +218,43 @@ def test_the_table(site: Site, control_plane: ControlPlane) -> None:
     assert line.startswith("unknown  ")
     assert "odd-" in line
     assert listed(control_plane, site.provisioner, site.export.flag)[0]["directory"] == "odd-\udcff"
+
+
+def test_an_odd_path_among_orphans(site: Site, control_plane: ControlPlane) -> None:
+    """An orphan whose directory somebody replaced by a symlink is listed, by the daemon and by the command alike."""
+    volumes = [site.with_data(name) for name in ("first", "second")]
+    site.daemon.stop()
+    for volume in volumes:
+        delete_by_force(site, volume)
+    first = site.directory(volumes[0])
+    shutil.rmtree(first)
+    first.symlink_to("/etc")
+    found = listed(control_plane, site.provisioner, site.export.flag)
+    assert [each["volume"] for each in found] == [volume["metadata"]["name"] for volume in volumes]
+    site.daemon.start()
+    site.daemon.wait_ready()
+    site.eventually(lambda: site.gauge().endswith(" 2.0"), "the daemon finds both too")
+
+
+def test_nothing_to_look_at(site: Site, control_plane: ControlPlane) -> None:
+    """With a wrong name and no export the command says that it looked nowhere, and why, with status 2."""
+    done = orphans(control_plane, "test.example/wrong")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nothing to look at: no StorageClass has the provisioner test.example/wrong" in done.stderr
+    assert f"{site.provisioner} (1 class)" in done.stderr
+    done = orphans(control_plane, "test.example/wrong", "-o", "json")
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+
+
+def test_a_class_that_cannot_be_used(site: Site, control_plane: ControlPlane) -> None:
+    """A class that comes to no export is one line that names it, once; the other exports are looked at."""
+    bad = site.own_class({"onDelet": "delete"})
+    done = orphans(control_plane, site.provisioner, site.export.flag)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if bad in line]
+    assert line.startswith(f"not looked at: StorageClass {bad}: parameter onDelet is unknown")
+    assert line.count("onDelet is unknown") == 1
+    assert f"looked at export {site.export.location}" in done.stderr
 
 
 def test_what_cannot_be_looked_at(site: Site, control_plane: ControlPlane, restricted_user: TokenUser) -> None:

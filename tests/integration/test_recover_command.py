@@ -67,10 +67,12 @@ def test_several_clusters(control_plane: ControlPlane, export: Exported) -> None
     sign(export, "second", timedelta(days=3))
     refused = recover(control_plane.kubeconfig, export.flag, "--apply")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "first: 1 volumes, 0 archives, never seen; second: 1 volumes, 0 archives, last seen 20" in refused.stderr
+    assert "first: 1 volume, 0 archives, never seen; second: 1 volume, 0 archives, last seen 20" in refused.stderr
     assert refused.stderr.count("\n") == 1
     chosen = recover(control_plane.kubeconfig, export.flag, "--cluster=second")
     assert chosen.returncode == 0
+    assert f"looked at export {export.location}: 2 volume records, 0 archive records, 2 clusters" in chosen.stderr
+    assert "1 volume would be made, 0 archives would come along" in chosen.stderr
     heading, line = chosen.stdout.splitlines()
     assert heading.split() == ["CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT"]
     assert line.split()[:4] == ["shop/claim-pvc-old-2", "pvc-old-2", export.location, "pvc-old-2"]
@@ -90,6 +92,21 @@ def test_a_cluster_that_may_be_alive(control_plane: ControlPlane, export: Export
     assert "would be made" in looked.stdout
 
 
+def test_what_is_next(control_plane: ControlPlane, export: Exported) -> None:
+    """After a recovery each remaining step is a command to copy, and those that are done are left out."""
+    for volume in ("pvc-old-1", "pvc-old-2"):
+        leave(export, volume, cluster="first")
+    done = recover(control_plane.kubeconfig, export.flag, "--apply")
+    assert done.returncode == 0
+    assert "2 volumes made, 0 archives came along" in done.stderr
+    assert "1. apply the manifests of the claims again" in done.stderr
+    assert "for pv in pvc-old-1 pvc-old-2; do kubectl patch pv $pv -p '{" in done.stderr
+    for volume in ("pvc-old-1", "pvc-old-2"):
+        control_plane.api.delete(f"/api/v1/persistentvolumes/{volume}")
+    again = recover(control_plane.kubeconfig, export.flag)
+    assert "would be made" in again.stdout
+
+
 def test_manifests(control_plane: ControlPlane, export: Exported) -> None:
     """YAML and JSON are the same List of volumes; what is for people goes elsewhere."""
     leave(export, "pvc-old-1", cluster="first")
@@ -106,6 +123,14 @@ def test_an_export_that_cannot_be_looked_at(control_plane: ControlPlane, export:
     assert looked.returncode == 1
     assert "not looked at: export nas.test:/gone: its directory is not there" in looked.stderr
     assert "would be made" in looked.stdout
+
+
+def test_no_export(control_plane: ControlPlane) -> None:
+    """Where nothing names an export, that is told with status 2, and not that there is nothing to recover."""
+    looked = recover(control_plane.kubeconfig)
+    assert (looked.returncode, looked.stdout) == (2, "")
+    assert f"nothing to look at: no StorageClass has the provisioner {US}" in looked.stderr
+    assert "nothing to recover" not in looked.stderr
 
 
 def test_a_volume_that_nobody_knows(control_plane: ControlPlane, export: Exported) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,11 +70,27 @@ def test_the_table(control_plane: ControlPlane, served: ServedStorage) -> None:
 
 
 def test_none(control_plane: ControlPlane, served: ServedStorage) -> None:
-    """Where there is no volume, the output is empty or an empty list, and people are told."""
+    """Where there is no volume, the output is empty or an empty list, and people are told why."""
     assert listed(control_plane, served) == []
-    done = volumes(control_plane.kubeconfig, "--provisioner-name=test.example/nobody")
+    name = f"--provisioner-name={served.provisioner}"
+    class_name = served.own_class()
+    empty = volumes(control_plane.kubeconfig, name, f"--class={class_name}")
+    assert empty.returncode == 0
+    served.claim(class_name)
+    served.bound()
+    done = volumes(control_plane.kubeconfig, name, "-n", "nothere", f"--class={class_name}")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "no volumes of test.example/nobody" in done.stderr
+    assert re.search(rf"no volumes of StorageClass {class_name} in namespace nothere \(\d+ in others\)\n", done.stderr)
+
+
+def test_a_name_that_nothing_has(control_plane: ControlPlane, served: ServedStorage) -> None:
+    """Where neither a volume nor a StorageClass has the name, there was nothing to look at, which is told so."""
+    served.own_class()
+    for flags, output in (((), ""), (("-o", "json"), "[]\n")):
+        done = volumes(control_plane.kubeconfig, "--provisioner-name=test.example/nobody", *flags)
+        assert (done.returncode, done.stdout) == (2, output)
+        assert "no volumes of test.example/nobody: no StorageClass has the provisioner" in done.stderr
+        assert f"{served.provisioner} (" in done.stderr
 
 
 def test_an_api_server_that_does_not_tell(control_plane: ControlPlane, restricted_user: TokenUser) -> None:

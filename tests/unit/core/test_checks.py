@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
-from provisioner.core.checks import Permission, Use, judge, no_class, permissions, permitted, uses, way
+from provisioner.core.checks import (
+    Permission,
+    Use,
+    is_cluster_dns,
+    judge,
+    no_class,
+    permissions,
+    permitted,
+    source,
+    uses,
+    way,
+)
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from tests.unit.core.samples import storage_class
@@ -63,9 +75,11 @@ def test_bad_classes() -> None:
 
 
 def test_no_class() -> None:
-    """Without a class of ours, the name that classes must give is told."""
-    assert not no_class("example.com/nfs").ok
-    assert "example.com/nfs" in no_class("example.com/nfs").advice
+    """Without a class of ours, the name that classes must give is told, and those that they do have."""
+    found = no_class("example.com/nfs", {"example.com/nsf": 1})
+    assert not found.ok
+    assert "StorageClasses have example.com/nsf (1 class)" in found.result
+    assert "example.com/nfs" in found.advice
 
 
 def test_each_export_once_for_each_way() -> None:
@@ -81,4 +95,33 @@ def test_the_way_in_words() -> None:
     """What is special about the way to an export is told as mount options write it."""
     assert way(Use(NAS, MountOptions())) == "nas:/exports"
     options = MountOptions(version="3", port=12049, mount_port=12050, kerberos=True)
-    assert way(Use(NAS, options)) == "nas:/exports nfsvers=3 port=12049 mountport=12050 sec=krb5"
+    assert way(Use(NAS, options)) == "nas:/exports port 12049 nfsvers=3 mountport=12050 sec=krb5"
+
+
+@pytest.mark.parametrize(
+    ("server", "is_one"),
+    [
+        ("nfs.storage.svc", True),
+        ("nfs.storage.svc.cluster.local", True),
+        ("nfs.storage.svc.example.org", True),
+        ("nfs-0.nfs.storage.cluster.local.", True),
+        ("svc.example.org", False),
+        ("nas.example", False),
+        ("10.0.0.1", False),
+        ("fd00::1", False),
+    ],
+)
+def test_names_of_services(server: str, is_one: bool) -> None:
+    """A server named as a Service is warned of, for nodes cannot resolve that; the class is usable all the same."""
+    assert is_cluster_dns(server) is is_one
+    finding, use = judge(storage_class({"server": server, "share": "/x"}), None)
+    assert (finding.ok, finding.warning, bool(finding.advice)) == (True, is_one, is_one)
+    assert use is not None
+
+
+def test_where_a_right_comes_from() -> None:
+    """A right that the daemon has is the chart's to give; any other one an admin's."""
+    assert "chart's ClusterRole" in source("list", "persistentvolumes")
+    assert "chart's ClusterRole" in source("patch", "persistentvolumeclaims/status")
+    assert "chart's Role" in source("update", "leases")
+    assert "admin" in source("create", "persistentvolumeclaims")

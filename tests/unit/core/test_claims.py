@@ -203,7 +203,9 @@ def test_holder_is_asked_for_the_right_path() -> None:
 
 def space(parameters: dict[str, str], *, free_bytes: int = 50, provisioned_bytes: int = 0) -> Refuse | None:
     plan = provision(view(samples.claim(spec=samples.claim_spec(size="10")), samples.storage_class(parameters)))
-    return claims.space_conflict(plan, size_bytes=100, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes)
+    return claims.space_conflict(
+        plan, export="nas:/exports", size_bytes=100, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes
+    )
 
 
 @pytest.mark.parametrize(

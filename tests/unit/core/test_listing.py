@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from provisioner.core import names
 from provisioner.core.listing import age, listed
@@ -29,6 +30,18 @@ def test_a_volume_at_a_servers_root() -> None:
     """An export that is a server's root is listed as that."""
     found = listed(volume(annotations={names.DIRECTORY: "a/b"}, nfs=NfsSource("::1", "/a/b")))
     assert (found.export, found.directory) == ("[::1]:/", "a/b")
+
+
+def test_a_volume_at_another_port() -> None:
+    """An export is spelled as everywhere else: by a plain name, and with its port where that is not NFS's own."""
+    made = volume(annotations={names.DIRECTORY: "a"}, nfs=NfsSource("NAS", "/exports/a"))
+    for options, export in (
+        (("nfsvers=4.1,port=2050",), "nas:/exports port 2050"),
+        (("port=2049",), "nas:/exports"),
+        (("port=many",), "NAS:/exports"),
+    ):
+        found = listed(structs.replace(made, spec=structs.replace(made.spec, mount_options=options)))
+        assert (found.export, found.directory) == (export, "a")
 
 
 def test_a_volume_that_does_not_say_its_directory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from typing import Any
 import click
 import pytest
 import yaml
+from msgspec import structs
 
 from provisioner.cli import cli
-from provisioner.core import names
+from provisioner.core import archives, checks, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
 from provisioner.ports import Cause
@@ -58,6 +60,23 @@ def test_every_default_is_the_flag_s() -> None:
         flag = each.opts[0]
         row = next(name for name in rows if name == flag or flag.removesuffix("gid") == name.removesuffix("uid"))
         assert rows[row] == str(each.default), flag
+
+
+@pytest.mark.parametrize(
+    ("command", "fields"),
+    [
+        ("volumes", {field.name for field in structs.fields(listing.Listed)}),
+        ("archives", {field.name for field in structs.fields(archives.Listed)}),
+        ("orphans", {field.name for field in structs.fields(orphans.Orphan)}),
+        ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),
+    ],
+    ids=["volumes", "archives", "orphans", "check"],
+)
+def test_every_field_is_explained(command: str, fields: set[str]) -> None:
+    """The reference has each field that a command's JSON has, and no other."""
+    table = section("reference/commands.md", "### JSON").split("\n## ")[0]
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| `{command}` |")]
+    assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == fields
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
@@ -116,7 +135,7 @@ def test_an_example_can_be_used(example: Block) -> None:
 def test_every_key_on_an_object_is_explained() -> None:
     """Each annotation and the finalizer that we set or read by a name of our own is in the reference."""
     page = section("reference/objects.md", "## Annotations and finalizers")
-    assert all(f"`{key}`" in page for key in (*names.MARKS, names.RESTORE, names.PROVISIONED_BY))
+    assert all(f"`{key}`" in page for key in (*names.MARKS, names.RESTORE, names.PROVISIONED_BY, names.VERSION))
     assert names.FINALIZER in page
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import ssl
 
 import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 
 from provisioner.kube import errors
-from provisioner.ports import AlreadyExists, ApiUnavailable, ClusterError, Conflict, Expired, NotFound, Rejected
+from provisioner.ports import (
+    AlreadyExists,
+    ApiUnavailable,
+    ClusterError,
+    Conflict,
+    Expired,
+    Forbidden,
+    NotFound,
+    Rejected,
+)
+
+KEY = ConnectionKey("api.example", 6443, True, True, None, None, None)
+
+UNTRUSTED = ssl.SSLCertVerificationError(1, "CERTIFICATE_VERIFY_FAILED")
+UNTRUSTED.verify_message = "expired"
 
 
 def status(reason: str, code: int, message: str = "", **details: object) -> bytes:
@@ -33,7 +49,7 @@ def status(reason: str, code: int, message: str = "", **details: object) -> byte
         (410, status("Gone", 410), Expired),
         (400, status("BadRequest", 400), Rejected),
         (401, status("Unauthorized", 401), Rejected),
-        (403, status("Forbidden", 403), Rejected),
+        (403, status("Forbidden", 403), Forbidden),
         (422, status("Invalid", 422), Rejected),
         (422, status("Invalid", 422, name="a", causes=[{"field": "spec.capacity"}]), Rejected),
         (422, status("Invalid", 422, name="a", causes=[{"field": "metadata.uid"}]), Conflict),
@@ -103,6 +119,37 @@ def test_a_failure_without_words_of_its_own_still_says_something(exc: Exception)
     """A call without an answer has an unknown outcome, and the text says what happened."""
     text = str(errors.failed("get /x", exc))
     assert text.removeprefix("get /x: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("exc", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused"),
+        (OSError("[Errno 111] Connect call failed, [Errno 113] x"), "connection refused, no route to host"),
+        (aiohttp.ServerDisconnectedError(), "it closed the connection without an answer"),
+        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "unknown")), "the name api.example cannot be resolved"),
+        (aiohttp.ClientConnectorCertificateError(KEY, UNTRUSTED), "its certificate is not accepted: expired"),
+        (aiohttp.ClientConnectorSSLError(KEY, OSError(0, "wrong version")), "no TLS connection: wrong version"),
+        (aiohttp.ClientProxyConnectionError(KEY, OSError(errno.ECONNREFUSED, "x")), "the proxy: connection refused"),
+        (aiohttp.ClientConnectionError("odd"), "odd"),
+    ],
+    ids=["refused", "several addresses", "closed", "name", "certificate", "TLS", "proxy", "else"],
+)  # fmt: skip
+def test_no_way_to_the_server(exc: Exception, words: str) -> None:
+    """A server that cannot be reached is told by its address and in few words, without the library's own."""
+    error = errors.unreachable("https://me:hunter2@api.example:6443", exc)
+    assert isinstance(error, ApiUnavailable)
+    assert str(error).startswith("cannot reach the API server https://…api.example:6443: ")
+    assert words in str(error)
+    assert "\n" not in str(error)
+
+
+def test_a_right_that_is_missing() -> None:
+    """A refusal for want of a right carries where that right comes from."""
+    error = errors.refused("list /x", 403, status("Forbidden", 403, "no"), source="the chart gives it")
+    assert isinstance(error, Forbidden)
+    assert error.advice == "the chart gives it"
+    assert "credentials" in getattr(errors.refused("list /x", 401, b""), "advice", "")
 
 
 def test_a_watch_that_expired_is_told_from_one_that_failed() -> None:

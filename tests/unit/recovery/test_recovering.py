@@ -11,6 +11,7 @@ from msgspec import structs
 
 from provisioner.core.records import Record
 from provisioner.core.recovery import Make
+from provisioner.core.scope import Scope
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, ApiUnavailable, Cause, ExportError
 from provisioner.recovery import Prospect, Recovery, present_in
@@ -55,7 +56,9 @@ async def looked(
     """A process that looks."""
     export = LedgeredExport(NAS, tree)
     await export.open(create=False)
-    recovery = Recovery([export], cluster, await present_in(cluster, samples.US), unseen={}, offline="")
+    recovery = Recovery(
+        [export], cluster, await present_in(cluster, samples.US), scope=Scope(provisioner=samples.US), offline=""
+    )
     return recovery, await recovery.look(wanted, named)
 
 
@@ -229,6 +232,8 @@ async def test_an_export_with_two_names() -> None:
     """An export that is reached by two addresses has one ledger, and its volumes are made once."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     exports = [await opened(tree), await opened(tree)]
-    recovery = Recovery(exports, cluster, await present_in(cluster, samples.US), unseen={}, offline="")
+    recovery = Recovery(
+        exports, cluster, await present_in(cluster, samples.US), scope=Scope(provisioner=samples.US), offline=""
+    )
     prospect = await recovery.look(None, ())
     assert sum(isinstance(step.action, Make) for step in prospect.steps) == len(MADE)
