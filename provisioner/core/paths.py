@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
 from provisioner.core.locations import Path
+from provisioner.core.reserved import is_servers, is_servers_at_root
 
 COMPONENT_LIMIT_BYTES = 255
 ARCHIVE_PREFIX = "archived-"
@@ -43,6 +44,11 @@ def check(text: str) -> Path:
         raise InvalidPath(f"the directory {shown(text)} begins with {LEDGER}, which is the provisioner's own")
     if len(path) > 1 and path[0].casefold().startswith(ARCHIVE_PREFIX):
         raise InvalidPath(f"the directory {shown(text)} begins with {ARCHIVE_PREFIX}: it might lie within an archive")
+    reserved = next((part for part in path if is_servers(part)), path[0] if is_servers_at_root(path[0]) else None)
+    if reserved is not None:
+        raise InvalidPath(
+            f"the directory {shown(text)} has the name {shown(reserved)}, which file servers keep for themselves"
+        )
     return path
 
 

@@ -7,17 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from provisioner.core.locations import Path
-from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
-from provisioner.ports import Cause, Entry, ExportError, PathMissing, Tree
+from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
+from provisioner.core.reserved import is_hidden_at_root, is_servers
+from provisioner.ports import Cause, ExportError, PathMissing, Tree
 
 T = TypeVar("T")
 
 _AT_ONCE = 16
-
-_SERVERS_OWN = frozenset(
-    ("lost+found", ".snapshot", ".snapshots", ".zfs", ".ckpt", "~snapshot", "#snapshot", "#recycle", "@eaDir")
-)
-"""What filesystems and filers (ext4, NetApp, ZFS, Isilon, Synology and their like) put into a root themselves."""
 
 
 async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
@@ -29,7 +25,7 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
     found: list[Path] = []
     on_the_way: Sequence[Path] = [()]
     while on_the_way:
-        listings = await _each(on_the_way, lambda path: _directories(tree, path))
+        listings = await _each(on_the_way, lambda path: _directories(tree, path, known))
         below = [path for listing in listings for path in listing if not known.owners(path)]
         on_the_way = [path for path in below if known.leads_on(path)]
         suspects = sorted(path for path in below if not known.leads_on(path))
@@ -42,21 +38,23 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
     return sorted(found)[:limit]
 
 
-async def _directories(tree: Tree, path: Path) -> list[Path]:
-    """Those in a directory that could be strays: no ledger, no archive, nothing of the server's own."""
+async def _directories(tree: Tree, path: Path, known: PathIndex) -> list[Path]:
+    """Those in a directory that lead to a known one or could be strays: no ledger, archive or server's own."""
     try:
         entries = await tree.list(path)
     except ExportError as exc:
         if not _tells_nothing(exc):
             raise
         return []
-    return [(*path, entry.name) for entry in entries if entry.type == "directory" and not _is_nobodys(entry, path)]
+    paths = [(*path, entry.name) for entry in entries if entry.type == "directory"]
+    return [each for each in paths if known.leads_on(each) or not _is_expected(each)]
 
 
-def _is_nobodys(entry: Entry, parent: Path) -> bool:
-    if entry.name in _SERVERS_OWN:
-        return True
-    return not parent and entry.name.startswith((LEDGER, ARCHIVE_PREFIX))
+def _is_expected(path: Path) -> bool:
+    name = path[-1]
+    if len(path) > 1:
+        return is_servers(name)
+    return is_hidden_at_root(name) or name.startswith(ARCHIVE_PREFIX)
 
 
 async def _holds_something(tree: Tree, path: Path) -> bool:

@@ -55,6 +55,19 @@ async def test_what_is_no_stray() -> None:
     assert await strays(tree, index("shop/data"), limit=10) == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["lost+found", ".snapshot", ".snapshots", ".zfs", "#snapshot", "#recycle", "@eaDir", "@tmp", "@Recycle",
+     ".@__thumb", "@Recently-Snapshot", ".recycle", ".Recycle.Bin", ".Trash-1000", ".TemporaryItems", ".AppleDouble",
+     ".etc", ".@upload_cache", "@sharebin", "~snapshot", ".ifsvar", "$RECYCLE.BIN", "System Volume Information",
+     "Network Trash Folder", "Temporary Items", "aquota.user.d", ".of-a-future-nas", "@docker"],
+)  # fmt: skip
+async def test_what_a_nas_keeps_at_the_root(name: str) -> None:
+    """What file servers and their other clients keep at an export's root is no stray, and a known volume stays one."""
+    tree = await tree_of(f"{name}/file", ".volumes/known/file", ".volumes/other/file")
+    assert await strays(tree, index(".volumes/known"), limit=10) == [(".volumes", "other")]
+
+
 async def test_an_archives_name_means_something_at_the_root_only() -> None:
     """Below the root a directory may have any name."""
     tree = await tree_of("shop/archived-x/file", "shop/.provisioner/file")
