@@ -110,6 +110,9 @@ def _name_problem(server: str) -> str:
 
 def location(server: str, path: str) -> Location:
     """The location for a server and an absolute path. Raises InvalidSettings with what is wrong with them."""
+    for advice in (_advice_on_server(server.strip()), _advice_on_path(path)):
+        if advice:
+            raise InvalidSettings(advice)
     server = normal_server(server)
     require_server(server)
     if not path.startswith("/"):
@@ -120,8 +123,56 @@ def location(server: str, path: str) -> Location:
     return Location(server, "/" + "/".join(parts))
 
 
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<server>\[[^]]*\]|[^/:]*)(:(?P<port>\d+))?(?P<path>/.*)?")
+_SMB = re.compile(r"(\\\\|//)(?P<server>[^\\/]+)[\\/]*(?P<path>.*)")
+_WITH_PORT = re.compile(r"(?P<server>\[[^]]*\]|[^:\[\]/\\]+):(?P<port>\d+)")
+_WITH_SERVER = re.compile(r"(?P<server>\[[^]]*\]|[^:/\\]+):(?P<path>/.*)")
+_WITH_PATH = re.compile(r"(?P<server>\[[^]]*\]|[^:/\\]+)(:\d+)?:?(?P<path>/.*)")
+
+
+def _advice_on_server(text: str) -> str:
+    """What to write instead of a server that has more in it than a name or an address; empty for all others."""
+    if found := _URL.fullmatch(text):
+        return f"the server {text!r} is a URL: write {_as_server(found)}" + _port_advice(found["port"])
+    if found := _SMB.fullmatch(text):
+        path = "/" + found["path"].replace("\\", "/").strip("/")
+        return (
+            f"the server {text!r} is a share of SMB: write the server {found['server']!r} and the path under which it"
+            f" exports that by NFS, such as {path!r}"
+        )
+    if found := _WITH_PORT.fullmatch(text):
+        return f"the server {text!r} has a port: write the server {found['server']!r}" + _port_advice(found["port"])
+    if found := _WITH_PATH.fullmatch(text):
+        return f"the server {text!r} has a path in it: write {_as_server(found)}"
+    if text.startswith("/"):
+        return f"the server {text!r} is a path: write the server's name or address, and this as the share"
+    return ""
+
+
+def _as_server(found: re.Match[str]) -> str:
+    return f"the server {found['server']!r} and the path {found['path'] or '/'!r}"
+
+
+def _port_advice(port: str | None) -> str:
+    return f", and port={port} into the class's mountOptions" if port else ""
+
+
+def _advice_on_path(text: str) -> str:
+    """What to write instead of a path that has its server in it; empty for all others."""
+    text = text.strip()
+    if found := _URL.fullmatch(text) or _WITH_SERVER.fullmatch(text):
+        return f"the path {text!r} has the server in it: write the path {found['path'] or '/'!r} alone"
+    if text.startswith("\\"):
+        return f"the path {text!r} is one of SMB: write the path under which the server exports it by NFS"
+    return ""
+
+
 def parse(text: str) -> Location:
     """`SERVER:PATH` as a location; an IPv6 address stands in brackets. Raises InvalidSettings."""
+    if found := _URL.fullmatch(text.strip()):
+        raise InvalidSettings(
+            f"{text!r} is a URL: write {found['server']}:{found['path'] or '/'}" + _port_advice(found["port"])
+        )
     server, separator, path = text.partition(":/")
     if not separator:
         raise InvalidSettings(f"{text!r} is not SERVER:PATH with an absolute path, such as nas.example:/exports/k8s")

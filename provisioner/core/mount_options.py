@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,13 @@ from dataclasses import dataclass
 from provisioner.core.errors import InvalidSettings
 
 VERSIONS = ("3", "4", "4.0", "4.1", "4.2")
-_SECURITY = ("sys", "krb5", "krb5i", "krb5p", "none")
+_SECURITY = ("sys", "krb5", "krb5i", "krb5p", "none", "null")
+_TCP = ("tcp", "tcp6")
+_TRANSPORTS = (*_TCP, "udp", "udp6", "rdma", "rdma6")
+_TLS = ("none", "tls", "mtls")
+# What people write for encryption beside nfs(5)'s xprtsec: mount helpers of cloud providers have such options.
+_ENCRYPTION = re.compile(r"(?!no).*(xprtsec|tls|ssl|encrypt|stunnel).*")
+_OFF = ("none", "no", "off", "false", "0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,33 +27,83 @@ class MountOptions:
     port: int | None = None
     mount_port: int | None = None
     kerberos: bool = False
-    """Whether every security flavour named is one of Kerberos's."""
+    """Whether the options ask for Kerberos and allow nothing else."""
+    encryption: str = ""
+    """The option that asks for encryption on the way (TLS), as it was written."""
+    transport: str = ""
+    """The option that asks for another way to the server than TCP, as it was written."""
 
 
 def parse(options: Iterable[str]) -> MountOptions:
     """The mount options of a class or a volume, each entry one option or several with commas between.
 
+    Names and values are read in any case, so that no spelling of an encryption is passed over. Of an option that is
+    given twice the last counts, as for the kernel; but what was asked for once in the way of security holds.
     Options that are the kernel client's own affair are passed over. Raises InvalidSettings that names the option.
     """
     values: dict[str, str] = {}
-    for option in (part.strip() for entry in options for part in entry.split(",")):
-        name, _, value = option.partition("=")
+    found = [_pair(part) for entry in options for part in entry.split(",") if part.strip()]
+    for name, value in found:
         if name in ("vers", "nfsvers"):
             values["nfsvers"] = value
         elif re.fullmatch(r"v[234](\.[0-9])?", name):
             values["nfsvers"] = name[1:]
         else:
             values[name] = value
-    flavours = [flavour for flavour in values.get("sec", "").split(":") if flavour]
-    unknown = [flavour for flavour in flavours if flavour not in _SECURITY]
-    if unknown:
-        raise InvalidSettings(f"mount option sec={values['sec']}: known are {', '.join(_SECURITY)}")
     return MountOptions(
         version=_version(values),
         port=_port("port", values),
         mount_port=_port("mountport", values),
-        kerberos=bool(flavours) and all(flavour.startswith("krb5") for flavour in flavours),
+        kerberos=any(list(itertools.starmap(_is_kerberos, found))),
+        encryption=_first(_encryption(name, value) for name, value in found),
+        transport=_first(_transport(name, value, values) for name, value in found),
     )
+
+
+def _pair(option: str) -> tuple[str, str]:
+    name, _, value = option.partition("=")
+    return name.strip().casefold(), value.strip().casefold()
+
+
+def _is_kerberos(name: str, value: str) -> bool:
+    """Whether an option allows no other security flavour than Kerberos's. Raises InvalidSettings."""
+    if name != "sec":
+        return "krb5" in name or (name.startswith("sec") and "krb5" in value)
+    flavours = [flavour.strip() for flavour in value.split(":") if flavour.strip()]
+    if not set(flavours) <= set(_SECURITY):
+        raise InvalidSettings(f"mount option sec={value}: known are {', '.join(_SECURITY)}")
+    return bool(flavours) and all(flavour.startswith("krb5") for flavour in flavours)
+
+
+def _encryption(name: str, value: str) -> str:
+    """The option when it asks for encryption, else nothing. Raises InvalidSettings."""
+    if name == "xprtsec":
+        return "" if _one_of(_TLS, name, value) == "none" else f"{name}={value}"
+    if _ENCRYPTION.fullmatch(name) and value not in _OFF:
+        return f"{name}={value}" if value else name
+    return ""
+
+
+def _transport(name: str, value: str, values: dict[str, str]) -> str:
+    """The option when it asks for a way to the server that is not TCP to its own address. Raises InvalidSettings."""
+    if name == "proto":
+        return "" if _one_of(_TRANSPORTS, name, value) in _TCP else f"{name}={value}"
+    if name in _TRANSPORTS and name not in _TCP:
+        return name
+    if name in ("mounthost", "mountaddr") and values.get("nfsvers") == "3":
+        return f"{name}={value}"
+    return ""
+
+
+def _first(texts: Iterable[str]) -> str:
+    """The first that is not empty; all are looked at, since each may be wrong."""
+    return next(filter(None, list(texts)), "")
+
+
+def _one_of(known: tuple[str, ...], name: str, value: str) -> str:
+    if value not in known:
+        raise InvalidSettings(f"mount option {name}={value}: known are {', '.join(known)}")
+    return value
 
 
 def _version(values: dict[str, str]) -> str | None:

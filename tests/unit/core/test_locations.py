@@ -113,6 +113,39 @@ def test_relative_path_is_refused() -> None:
         location("nas", "exports")
 
 
+@pytest.mark.parametrize(
+    ("server", "share", "words"),
+    [
+        ("nas:2049", "/x", ("has a port", "'nas'", "port=2049")),
+        ("127.0.0.1:12049", "/x", ("'127.0.0.1'", "port=12049")),
+        ("[fd00::1]:2049", "/x", ("'[fd00::1]'", "port=2049")),
+        ("nfs://nas/exports/k8s", "/x", ("is a URL", "'nas'", "'/exports/k8s'")),
+        ("NFS://nas:2050/x", "/x", ("'nas'", "'/x'", "port=2050")),
+        ("https://nas", "/x", ("is a URL", "'nas'")),
+        ("nas:/exports", "/x", ("has a path", "'nas'", "'/exports'")),
+        ("nas/exports", "/x", ("has a path", "'nas'", "'/exports'")),
+        ("[fd00::1]:/exports", "/x", ("'[fd00::1]'", "'/exports'")),
+        ("\\\\nas\\share\\k8s", "/x", ("SMB", "'nas'", "'/share/k8s'")),
+        ("//nas/share", "/x", ("SMB", "'nas'", "'/share'")),
+        ("/exports", "/x", ("is a path", "share")),
+        ("nas", "nas:/exports", ("has the server in it", "'/exports'")),
+        ("nas", "nfs://nas/exports", ("has the server in it", "'/exports'")),
+        ("nas", "\\share", ("SMB",)),
+    ],
+)
+def test_a_server_or_a_path_that_says_too_much(server: str, share: str, words: tuple[str, ...]) -> None:
+    """A port, a path, a URL or an SMB share in the wrong place is refused with what to write instead."""
+    with pytest.raises(InvalidSettings) as caught:
+        location(server, share)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_url_is_no_export() -> None:
+    """A URL given as SERVER:PATH is refused with what to write instead, and not taken for a server named nfs."""
+    with pytest.raises(InvalidSettings, match=r"write nas:/x, and port=2050"):
+        parse("nfs://nas:2050/x")
+
+
 @given(SERVERS, PATHS)
 def test_round_trip(server: str, path: Path) -> None:
     """What an export is called in messages and volumes is read back as the same export."""
