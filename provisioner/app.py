@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ _DRAIN_S = 1.0
 
 async def run(settings: Settings) -> None:
     """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
+    # Directories have the modes that classes ask for from the beginning: some servers refuse to change them later.
+    os.umask(0)
     clock, metrics, me = SystemClock(), Metrics(), identity()
     stopping = _stop_on_signals()
     exports = served(

@@ -263,7 +263,8 @@ async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) 
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"
-    return Finding(kind="export", name=name, ok=True, result=f"{by}reachable and writable, {room}{ledger}")
+    modes = f"; it does not set modes ({done.mode_refused})" if done.mode_refused else ""
+    return Finding(kind="export", name=name, ok=True, result=f"{by}reachable and writable, {room}{ledger}{modes}")
 
 
 async def _rehearse(use: Use, settings: Settings) -> Rehearsal:

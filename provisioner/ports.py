@@ -222,6 +222,9 @@ class Cause(enum.Enum):
     NOT_YET = "it asks us to try again later"
     VERSION = "it does not speak the NFS version asked for"
     KERBEROS = "it wants Kerberos"
+    TRANSPORT = "its mount options ask for a way to it that the provisioner does not speak"
+    NESTED = "another file system is mounted on the directory, or it is one itself"
+    UNSUPPORTED = "its file system lacks what the provisioner needs"
     OTHER = "the server answered with an error"
 
 
@@ -244,6 +247,12 @@ _ADVICE = {
     Cause.NOT_YET: "wait a minute or two: servers say so after a restart, or while they are busy",
     Cause.VERSION: "name a version that the server has with nfsvers= in the class's mountOptions",
     Cause.KERBEROS: "let the server export it with sec=sys too, or have it mounted for us",
+    Cause.TRANSPORT: "have it mounted for the provisioner (access: mounted in the chart), or take those options out",
+    Cause.NESTED: (
+        "move its data away and unmount it on the server, or keep the directory:"
+        " annotate the volume nfs-provisioner/on-delete=retain"
+    ),
+    Cause.UNSUPPORTED: "use an export on a file system that has directories, renames and symbolic links",
     Cause.OTHER: "look into the log of its server",
 }
 """What an admin can do, where the driver knows no better; part of an event as the cause itself."""
@@ -255,12 +264,14 @@ class ExportError(ProvisionerError):
     `cause` gives the words for people, `detail` (it may change between attempts) belongs in the log only.
     """
 
-    def __init__(self, cause: Cause, detail: str = "", *, hint: str = "") -> None:
+    def __init__(self, cause: Cause, detail: str = "", *, hint: str = "", answer: str = "") -> None:
         super().__init__(f"{cause.value}: {detail}" if detail else cause.value)
         self.cause = cause
         self.detail = detail
         self.hint = hint
         """What the driver knows that an admin can do about it; part of the event."""
+        self.answer = answer
+        """The server's own error and the call that met it, such as `mkdir: NFS4ERR_ACCESS, Permission denied`."""
 
     @property
     def reason(self) -> str:
@@ -274,7 +285,9 @@ class ExportError(ProvisionerError):
 
     def told_of(self, export: str) -> str:
         """The message for an event: it stays the same from attempt to attempt."""
-        return f"export {export}: {self.cause.value}; {self.advice}"
+        said = self.answer or self.detail if self.cause is Cause.OTHER else ""
+        why = f"{self.cause.value} ({said})" if said else self.cause.value
+        return f"export {export}: {why}; {self.advice}"
 
 
 class PathExists(ExportError):
@@ -292,10 +305,22 @@ class PathMissing(ExportError):
 
 
 class NotEmpty(ExportError):
-    """A directory that was to be removed holds something (ENOTEMPTY)."""
+    """A directory that was to be removed holds something (ENOTEMPTY), or something in it is in use (EBUSY)."""
 
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(Cause.OTHER, f"{detail} is not empty")
+    def __init__(self, detail: str = "", *, why: str = "is not empty") -> None:
+        hint = (
+            "look what is in it on the server: a file that a client holds open (.nfs…) goes when that closes it, and"
+            " a snapshot (.snapshot) when the server no longer shows it there"
+        )
+        super().__init__(Cause.OTHER, f"{detail} {why}", hint=hint)
+
+
+class ModeRefused(ExportError):
+    """The server refuses to set modes (chmod), as with NFSv4 ACLs. All else that was asked for has been done."""
+
+    def __init__(self, what: str, *, answer: str) -> None:
+        hint = 'the server refuses to change modes (chmod): let it do so, or leave the mode to it with mode: "0"'
+        super().__init__(Cause.DENIED, f"{what}: {answer}", hint=hint, answer=answer)
 
 
 EntryType = Literal["directory", "symlink", "file"]
@@ -349,15 +374,15 @@ class Tree(Protocol):
         ...
 
     async def make_directory(self, path: Path, access: Access) -> None:
-        """Make a directory that is not there yet, parents (mode 0755) as needed, then set mode and owner.
+        """Make a directory that is not there yet, parents (mode 0755) as needed, then set owner and mode.
 
-        Raises PathExists when anything is under that name, Cause.SYMLINK when a parent is not a directory.
-        A failure after the directory was made leaves it: a retry meets PathExists.
+        Raises PathExists when anything is under that name, Cause.SYMLINK when a parent is not a directory, and as the
+        last step ModeRefused. A failure after the directory was made leaves it: a retry meets PathExists.
         """
         ...
 
     async def set_access(self, path: Path, access: Access) -> None:
-        """Set mode and owner of an existing directory. Raises PathMissing, Cause.SYMLINK."""
+        """Set owner, then mode, of an existing directory. Raises PathMissing, Cause.SYMLINK, ModeRefused."""
         ...
 
     async def rename(self, source: Path, target: Path) -> None:
@@ -480,6 +505,15 @@ class Export(Protocol):
         """What an admin should look at while it does not answer; empty when that is all that is known."""
         ...
 
+    @property
+    def exposed(self) -> str:
+        """The server's answer where it refused to close the ledger to others when open() made it; else empty."""
+        ...
+
+    def mode_refused(self, volume: str) -> str:
+        """The server's answer where it did not set the mode of a pending volume's directory; else empty."""
+        ...
+
     async def open(self, *, create: bool = True) -> None:
         """Find the ledger, read all of it, check the export's id. May be called again: it reads anew.
 
@@ -547,16 +581,19 @@ class Export(Protocol):
         """
         ...
 
-    async def discard(self, volume: str, at: datetime) -> None:
-        """Move the volume's directory into the trash; done already is success. Needs a record."""
+    async def discard(self, volume: str, at: datetime) -> bool:
+        """Move the volume's directory into the trash, where an earlier attempt has not; False where there is none."""
         ...
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-…`, with a record; its name there, None where there was nothing."""
         ...
 
-    async def retain(self, volume: str, at: datetime) -> None:
-        """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough."""
+    async def retain(self, volume: str, at: datetime) -> bool:
+        """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough.
+
+        False where there is no directory: the record stays all the same.
+        """
         ...
 
     async def forget(self, volume: str) -> None:
@@ -630,6 +667,10 @@ class Exports(Protocol):
 
         Nothing that the volume says is trusted by this: the ledger of that export has the last word.
         """
+        ...
+
+    def obstacle(self, volume: Volume) -> str:
+        """What in a volume's mount options keeps the driver from its server, and what to change; empty for nothing."""
         ...
 
 

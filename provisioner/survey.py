@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from provisioner.core import mount_options, scope
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 from provisioner.core.parameters import parse
@@ -72,8 +73,11 @@ async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
 async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
     """Open all exports that the settings or these classes name, which takes no cluster. Raises InvalidSettings."""
     exports = served(settings)
-    unusable = [problem for each in classes if (problem := _name_export(each, exports)) is not None]
-    for location in {setting.location for setting in settings.exports} - {export.location for export in exports}:
+    no_way: set[Location] = set()
+    """Exports that a class names with options that we cannot follow: what asks for encryption is not read in clear."""
+    unusable = [problem for each in classes if (problem := _name_export(each, exports, no_way)) is not None]
+    reached = {export.location for export in exports}
+    for location in {setting.location for setting in settings.exports} - reached - no_way:
         exports.at(location, MountOptions())  # no class says how it is reached
     known = list(exports)
     try:
@@ -105,20 +109,26 @@ def _seen(export: Export, error: ExportError | None) -> Seen | None:
     return Seen(export=export.name, has_ledger=False) if _is_bare(error) else None
 
 
-def _name_export(storage_class: StorageClass, exports: Exports) -> Unseen | None:
-    """Have a class's export among those that are served; why that cannot be, if so."""
+def _name_export(storage_class: StorageClass, exports: Exports, no_way: set[Location]) -> Unseen | None:
+    """Have a class's export among those that are served; why that cannot be, if so. Then it is in `no_way`."""
     what = f"StorageClass {storage_class.name}"
     try:
         where = parse(storage_class.parameters).export or exports.default
-        if where is None:
-            advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
-            return Unseen(what, f"it names no export, and there is no default export; {advice}")
-        exports.at(where, mount_options.parse(storage_class.mount_options))
     except InvalidSettings as exc:
         return Unseen(what, str(exc))
+    if where is None:
+        advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
+        return Unseen(what, f"it names no export, and there is no default export; {advice}")
+    try:
+        exports.at(where, mount_options.parse(storage_class.mount_options))
+    except InvalidSettings as exc:
+        problem = str(exc)
     except ExportError as exc:
-        return Unseen(what, f"export {where}: {exc}; {exc.advice}")
-    return None
+        problem = f"export {where}: {exc}; {exc.advice}"
+    else:
+        return None
+    no_way.add(where)
+    return Unseen(what, problem)
 
 
 async def _open(export: Export) -> ExportError | None:

@@ -49,6 +49,8 @@ class ClaimController:
         """When a claim that is still without a volume was first worked on."""
         self._on_a_path: set[str] = set()
         """Claims whose directory somebody else has: the end of any volume may free it."""
+        self._modes_refused: set[str] = set()
+        """Exports of which the log says already that they do not set modes."""
 
     # ------------------------------------------------------------------------------------------- what changed
 
@@ -218,6 +220,7 @@ class ClaimController:
                 await export.settle(plan.volume)
                 return None
             raise
+        self._warn_of_mode(plan, record, export)
         if not self._still_wanted(claim.uid):
             return await self._attempts.finish(plan.volume)
         await self._create(plan, export, record)
@@ -226,6 +229,17 @@ class ClaimController:
         await export.settle(plan.volume)
         self._succeeded(plan, export, record)
         return None
+
+    def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
+        """Say that a directory has not the default mode, where the server does not set modes; in the log once."""
+        refusal = export.mode_refused(plan.volume)
+        if not refusal or plan.access.mode is None:
+            return
+        message = claims.mode_message(record.directory, plan.access.mode, refusal)
+        self._around.recorder.claim(plan.claim, "Warning", names.MODE_REFUSED, message)
+        if export.name not in self._modes_refused:
+            self._modes_refused.add(export.name)
+            log.warning("mode_refused", export=export.name, claim=plan.claim.key, volume=plan.volume, message=message)
 
     def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
         space = self._around.watch.space(export)

@@ -27,6 +27,10 @@ _FRESH_S = 10.0
 _PROBE_LIMIT_S = 4.0
 """Below the time limit of a call: a hung export is known before the first claim that met it times out."""
 
+_EXPOSED = (
+    "the server did not set the mode 0700 of .provisioner: see on the server that pods may neither read nor write it"
+)
+
 
 @dataclass(slots=True)
 class _State:
@@ -37,6 +41,8 @@ class _State:
     named: bool = False
     """Whether a setting or a class names it: a volume alone may be forged, and must not make us write anywhere."""
     error: ExportError | None = None
+    exposed: bool = False
+    """Whether the log says already that its ledger may be open to others."""
     opened: bool = False
     space: Space | None = None
     looked_s: float = -math.inf
@@ -81,6 +87,10 @@ class ExportWatch:
         elif named and not self._states[export].named:
             self._states[export].named = True
             self._states[export].due.set()
+
+    def is_named(self, export: Export) -> bool:
+        """Whether a setting or a class names an export that was added."""
+        return self._states[export].named
 
     async def lead(self) -> None:
         """We lead: read every ledger anew, for another replica has written them.
@@ -181,6 +191,9 @@ class ExportWatch:
                 state.error = None
                 if state.opened and not was_usable:
                     log.info("export_ready", export=export.name, records=len(export.records))
+                    if export.exposed and not state.exposed:
+                        state.exposed = True
+                        log.warning("ledger_not_private", export=export.name, error=export.exposed, hint=_EXPOSED)
                     for listener in self._on_ready:
                         listener(export)
             state.looked_s = self._clock.monotonic()

@@ -45,6 +45,7 @@ _OF_THE_EXPORT = (
     Cause.NOT_YET,
     Cause.VERSION,
     Cause.KERBEROS,
+    Cause.TRANSPORT,
 )
 """What concerns the whole export: it is told of as such, and all of its trash waits."""
 

@@ -191,4 +191,5 @@ def manner(options: MountOptions) -> list[str]:
     """What is special about the way to an export, but for its port, as mount options write it."""
     said = {"nfsvers": options.version, "mountport": options.mount_port}
     parts = [f"{name}={value}" for name, value in said.items() if value is not None]
-    return [*parts, *(["sec=krb5"] if options.kerberos else [])]
+    asked = ["sec=krb5" if options.kerberos else "", options.encryption, options.transport]
+    return [*parts, *filter(None, asked)]

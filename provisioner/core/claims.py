@@ -244,6 +244,15 @@ def taken_message(directory: str, holder: str, holder_path: str) -> str:
     )
 
 
+def mode_message(directory: str, mode: int, refusal: str) -> str:
+    """The words for a directory whose default mode the server refused to set."""
+    return (
+        f"the server refuses to set the mode {mode:04o} of directory {directory!r} ({refusal}): it keeps the mode that"
+        " the server gave it. If pods cannot write there, let the export's root pass on an ACL that lets them; the"
+        ' parameter mode: "0" in the class leaves modes to the server without this warning'
+    )
+
+
 def space_conflict(
     plan: Provision, *, export: str, size_bytes: int, free_bytes: int, provisioned_bytes: int
 ) -> Refuse | None:

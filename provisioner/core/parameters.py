@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from provisioner.core import quantities, templates
@@ -63,6 +63,8 @@ class Access:
     mode: int | None = _DEFAULT_MODE
     uid: int | None = None
     gid: int | None = None
+    mode_asked: bool = field(default=False, compare=False)
+    """Whether the class names the mode: then a server that refuses to set it is an error, and not just a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         on_delete=on_delete,
         access=Access(
             mode=given.read("mode", _DEFAULT_MODE, _mode),
+            mode_asked=any(given.all("mode")),
             uid=given.read("uid", None, _identifier),
             gid=given.read("gid", None, _identifier),
         ),

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from provisioner.core.locations import Path
+from provisioner.nfs import errnos, refusals
 from provisioner.ports import Access, Cause, Entry, EntryType, ExportError, PathExists, Space
 
 Step = Callable[[], None]
@@ -59,16 +60,15 @@ def make_directory(root: int, step: Step, path: Path, access: Access) -> None:
         raise PathExists("the export's root")
     with opened_parent(root, path, make_with=step) as parent:
         step()
-        # Closed to others until it has its owner, unless its mode is left to the server.
-        os.mkdir(path[-1], _PARENT_MODE if access.mode is None else 0o700, dir_fd=parent)
+        os.mkdir(path[-1], _first_mode(access), dir_fd=parent)
         with opened(path[-1], parent) as made:
-            _set_access(made, step, access)
+            _set_access(made, step, path, access)
 
 
 def set_access(root: int, step: Step, path: Path, access: Access) -> None:
     """Tree.set_access."""
     with _opened_directory(root, path) as directory:
-        _set_access(directory, step, access)
+        _set_access(directory, step, path, access)
 
 
 def rename(root: int, step: Step, source: Path, target: Path) -> None:
@@ -218,8 +218,9 @@ def _pass(name: str, parent: int, make_with: Step | None) -> int:
     # Where it exists by now, another call was faster: that one sees to the mode.
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, _PARENT_MODE, dir_fd=parent)
-        with opened(name, parent) as made:
-            os.fchmod(made, _PARENT_MODE)  # The umask may have taken from it.
+        with opened(name, parent) as made, contextlib.suppress(OSError):  # a server may refuse it
+            if stat.S_IMODE(os.fstat(made).st_mode) != _PARENT_MODE:
+                os.fchmod(made, _PARENT_MODE)  # The umask may have taken from it.
     return os.open(name, _PASS, dir_fd=parent)
 
 
@@ -234,13 +235,36 @@ def _opened_directory(root: int, path: Path) -> Iterator[int]:
             yield directory
 
 
-def _set_access(directory: int, step: Step, access: Access) -> None:
+def _first_mode(access: Access) -> int:
+    """The mode to make a directory with: as it is to be, for a server may refuse to change it; but closed to others
+
+    until it has its owner.
+    """
+    if access.mode is None:
+        return _PARENT_MODE
+    return access.mode if access.uid is None and access.gid is None else 0o700
+
+
+def _set_access(directory: int, step: Step, path: Path, access: Access) -> None:
     if access.uid is not None or access.gid is not None:
         step()
-        os.fchown(directory, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
+        with _refusals(path, "chown"):
+            os.fchown(directory, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
     if access.mode is not None:
         step()
-        os.fchmod(directory, access.mode)  # After fchown, which clears the set-id bits (chown(2)).
+        with _refusals(path, "chmod"):
+            os.fchmod(directory, access.mode)  # After fchown, which clears the set-id bits (chown(2)).
+
+
+@contextlib.contextmanager
+def _refusals(path: Path, call: refusals.Call) -> Iterator[None]:
+    """Name the call, where it is one of several on the way, when the kernel refuses it."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in errnos.UNREACHABLE:
+            raise
+        raise errnos.refused(exc, "/".join(path), call) from exc
 
 
 def _look(path: Path, parent: int) -> int:

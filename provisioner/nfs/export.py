@@ -19,7 +19,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import archives, layout, opening, restore, symlinks
+from provisioner.nfs import archives, layout, modes, opening, restore, symlinks
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.nfs.strays import strays
@@ -53,6 +53,9 @@ class LedgeredExport:
         """Volumes that are in the ledger in memory while their records are on their way to the export."""
         self._unsure: set[str] = set()
         """Pending ones of which nobody knows whether their records came to the export."""
+        self._ledger_refusal = ""
+        self._mode_refusals: dict[str, str] = {}
+        """The server's answers where it did not set the modes of directories, by volume, until that is settled."""
 
     @property
     def location(self) -> Location:
@@ -94,6 +97,15 @@ class LedgeredExport:
         """What an admin should look at while it does not answer: the tree knows."""
         return self._tree.silence
 
+    @property
+    def exposed(self) -> str:
+        """The server's answer where it refused to close the ledger to others when open() made it; else empty."""
+        return self._ledger_refusal
+
+    def mode_refused(self, volume: str) -> str:
+        """The server's answer where it did not set the mode of a pending volume's directory; else empty."""
+        return self._mode_refusals.get(volume, "")
+
     # ------------------------------------------------------------------------------------------- opening
 
     async def open(self, *, create: bool = True) -> None:
@@ -101,7 +113,8 @@ class LedgeredExport:
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
-        self._id = await opening.find(self._tree, known=self._id, create=create)
+        self._id, refusal = await opening.find(self._tree, known=self._id, create=create)
+        self._ledger_refusal = refusal or self._ledger_refusal
         self._ledger = await opening.read(self._tree, mend=create)
         self._unsure.clear()
 
@@ -230,7 +243,7 @@ class LedgeredExport:
         if held.archive:
             return await self._bring_back(volume, held, fresh=fresh)
         try:
-            await self._tree.make_directory(held.path, access)
+            self._note_mode(volume, await modes.make_directory(self._tree, held.path, access))
         except PathExists:
             pass
         else:
@@ -238,7 +251,7 @@ class LedgeredExport:
         if adopt_from is not None and self._ledger.records[adopt_from].path == held.path:
             return False  # mode and owner stay as the data's last user left them
         if not fresh and await self._tree.is_empty(held.path):
-            await self._tree.set_access(held.path, access)
+            self._note_mode(volume, await modes.set_access(self._tree, held.path, access))
             return False
         if fresh:
             await self._withdraw(volume)
@@ -246,6 +259,10 @@ class LedgeredExport:
             f"directory {held.directory!r} exists on export {self._name}, and no record lets this claim have it:"
             " move it away, or choose another pathPattern"
         )
+
+    def _note_mode(self, volume: str, refusal: str) -> None:
+        if refusal:
+            self._mode_refusals[volume] = refusal
 
     async def _bring_back(self, volume: str, held: Record, *, fresh: bool) -> bool:
         try:
@@ -269,11 +286,13 @@ class LedgeredExport:
 
     async def _withdraw(self, volume: str) -> None:
         """Take back a record, and nothing else."""
+        self._mode_refusals.pop(volume, None)
         await symlinks.remove(self._tree, layout.of("pending", volume))
         self._ledger.remove(volume)
 
     async def settle(self, volume: str) -> None:
         """Note that the PersistentVolume exists, and end the record whose directory was adopted or brought back."""
+        self._mode_refusals.pop(volume, None)
         if volume not in self._ledger.pending:
             return
         former, archive = self._ledger.former(volume), self._ledger.records[volume].archive
@@ -399,23 +418,30 @@ class LedgeredExport:
         """Directories that hold something and are neither known, nor on the way to a known one; at most so many."""
         return await strays(self._tree, known, limit=limit)
 
-    async def discard(self, volume: str, at: datetime) -> None:
-        """Move the volume's directory into the trash; done already is success."""
+    async def discard(self, volume: str, at: datetime) -> bool:
+        """Move the volume's directory into the trash, where an earlier attempt has not; False where there is none."""
         path = await self._recorded_path(volume)
-        with suppress(PathMissing):
+        try:
             await self._tree.rename(path, (*layout.TRASH, f"{volume}.{times.file_stamp(at)}"))
+        except PathMissing:
+            return any(name.startswith(f"{volume}.") for name in await self.trash())  # an earlier attempt's
+        return True
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""
         await self._recorded_path(volume)
         return await archives.store(self._tree, self._ledger, volume, at)
 
-    async def retain(self, volume: str, at: datetime) -> None:
-        """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough."""
-        await self._recorded_path(volume)
+    async def retain(self, volume: str, at: datetime) -> bool:
+        """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough.
+
+        False where there is no directory: the record stays, for what is mounted there may come back.
+        """
+        path = await self._recorded_path(volume)
         record = self._ledger.records[volume]
         if not record.retained:
             await self.amend(volume, structs.replace(record, retained=times.text(at)))
+        return await archives.is_there(self._tree, path)
 
     async def _recorded_path(self, volume: str) -> Path:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""

@@ -73,9 +73,9 @@ class ServedExports:
         mounted = self._mounted.get(location)
         if mounted is not None:
             return mounted
-        if options.kerberos:
-            hint = f"we do not speak Kerberos: have it mounted for us, and give --export {location}=DIRECTORY"
-            raise ExportError(Cause.KERBEROS, hint=hint)
+        refusal = _unspoken(location, options)
+        if refusal is not None:
+            raise refusal
         key = (location, options.port or NFS_PORT)
         known = self._direct.get(key)
         if known is None:
@@ -100,12 +100,26 @@ class ServedExports:
             return _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
         return _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
 
+    def obstacle(self, volume: Volume) -> str:
+        """See `Exports`."""
+        source = volume.spec.nfs
+        if source is None:
+            return ""
+        try:
+            refusal = _unspoken(location(source.server, source.path), mount_options.parse(volume.spec.mount_options))
+        except InvalidSettings as exc:
+            return str(exc)
+        return "" if refusal is None else f"{refusal.cause.value}; {refusal.advice}"
+
     def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
         """The exports that classes name at the port to which a volume's nodes go."""
         try:
-            port = mount_options.parse(volume.spec.mount_options).port or NFS_PORT
+            options = mount_options.parse(volume.spec.mount_options)
         except InvalidSettings:
             return []
+        if options.kerberos or options.encryption:
+            return []  # nothing of it is to pass in clear text
+        port = options.port or NFS_PORT
         return [(where, known.export) for (where, at), known in self._direct.items() if known.by_class and at == port]
 
     def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, Path] | None:
@@ -119,6 +133,20 @@ class ServedExports:
         except (InvalidSettings, ExportError):
             return None
         return export, tuple(directory.split("/"))
+
+
+def _unspoken(location: Location, options: MountOptions) -> ExportError | None:
+    """Why we cannot speak to an export as the options say: what asks for security is never sent in clear text."""
+    way = f"have it mounted for the provisioner (access: mounted in the chart, or --export {location}=DIRECTORY)"
+    if options.kerberos:
+        return ExportError(Cause.KERBEROS, hint=f"the provisioner's own NFS client does not speak Kerberos: {way}")
+    if options.encryption:
+        hint = f"mount option {options.encryption}: the provisioner's own NFS client does not encrypt: {way}"
+        return ExportError(Cause.TRANSPORT, hint=hint)
+    if options.transport:
+        hint = f"mount option {options.transport}: the provisioner's own NFS client speaks TCP to the server: {way}"
+        return ExportError(Cause.TRANSPORT, hint=f"{hint}, or take that option out")
+    return None
 
 
 def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, Path] | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from provisioner.core.locations import Path
-from provisioner.nfs import descriptors
+from provisioner.nfs import descriptors, refusals
 from provisioner.nfs.calls import Call, Calls
 from provisioner.nfs.descriptors import Step
 from provisioner.nfs.errnos import translated
@@ -25,6 +25,23 @@ Job = Callable[[Call[Result]], Result]
 _PURGE_THREADS = 2
 _LINKS_A_BATCH = 256
 _BATCHES_AT_ONCE = 8
+_CALLS: dict[str, refusals.Call] = {
+    "root_id": "open",
+    "make_directory": "mkdir",
+    "set_access": "open",  # descriptors tells chmod and chown apart
+    "rename": "rename",
+    "remove_directory": "rmdir",
+    "make_symlink": "symlink",
+    "move_symlink": "rename",
+    "read_symlink": "readlink",
+    "remove_symlink": "remove",
+    "list": "readdir",
+    "read_symlinks": "readlink",
+    "is_empty": "readdir",
+    "remove_tree": "remove",
+    "space": "statfs",
+}
+"""What each job asks of the kernel, for the words when that refuses."""
 
 
 class MountedTree:
@@ -59,7 +76,7 @@ class MountedTree:
 
     async def root_id(self) -> str:
         """Device and inode: they change when another export is mounted in its place, and at each remount."""
-        return await self._run(self._calls, "root_id", self._job((), descriptors.root_id, pinned=""), ())
+        return await self._run(self._calls, "root_id", self._job("root_id", (), descriptors.root_id, pinned=""), ())
 
     def pin(self, root_id: str) -> None:
         """See `Tree`."""
@@ -164,13 +181,14 @@ class MountedTree:
 
     async def _read(self, name: str, path: Path, work: Work[Result]) -> Result:
         """One job that changes nothing."""
-        return await self._run(self._calls, name, self._job(path, work, pinned=self._pinned), ())
+        return await self._run(self._calls, name, self._job(name, path, work, pinned=self._pinned), ())
 
     async def _change(
         self, name: str, paths: tuple[Path, ...], work: Work[Result], pool: Calls | None = None
     ) -> Result:
         """One job that changes these paths."""
-        return await self._run(pool or self._calls, name, self._job(paths[0], work, pinned=self._pinned), paths)
+        job = self._job(name, paths[0], work, pinned=self._pinned)
+        return await self._run(pool or self._calls, name, job, paths)
 
     async def _run(self, pool: Calls, name: str, job: Job[Result], changes: tuple[Path, ...]) -> Result:
         started = time.perf_counter()
@@ -180,7 +198,7 @@ class MountedTree:
             if self._observe is not None:
                 self._observe(name, time.perf_counter() - started)
 
-    def _job(self, path: Path, work: Work[Result], *, pinned: str) -> Job[Result]:
+    def _job(self, name: str, path: Path, work: Work[Result], *, pinned: str) -> Job[Result]:
         """The work with the root open; what the kernel refuses becomes an ExportError that names the path."""
 
         def job(call: Call[Result]) -> Result:
@@ -188,7 +206,7 @@ class MountedTree:
                 with descriptors.opened_root(self._directory, pinned, require_mount=self._require_mount) as root:
                     return work(root, call.step)
             except OSError as exc:
-                raise translated(exc, "/".join(path), self._directory) from exc
+                raise translated(exc, "/".join(path), self._directory, _CALLS[name]) from exc
             except ValueError as exc:
                 raise ExportError(Cause.OTHER, f"{path!r} has a name that no file can have: {exc}") from exc
 

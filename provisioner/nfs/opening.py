@@ -7,15 +7,16 @@ from contextlib import suppress
 
 from provisioner.core.locations import Path
 from provisioner.core.paths import LEDGER
-from provisioner.nfs import layout, symlinks
+from provisioner.nfs import layout, modes, symlinks
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
 
 
-async def find(tree: Tree, *, known: str, create: bool) -> str:
+async def find(tree: Tree, *, known: str, create: bool) -> tuple[str, str]:
     """The export's id. Where there is none, a ledger is made if that is wanted; raises Cause.NO_LEDGER if not.
 
+    The second text is the server's answer where it refused to close what was made of the ledger to others.
     `known` is the id that we have seen before: raises Cause.CHANGED where that has gone, or is another one.
     """
     found = await _read_id(tree)
@@ -23,16 +24,16 @@ async def find(tree: Tree, *, known: str, create: bool) -> str:
         raise ExportError(Cause.CHANGED, f"its id was {known} and is {found}" if found else "its ledger is gone")
     if not found and not create:
         raise ExportError(Cause.NO_LEDGER)
-    if not found:
-        await _make_private(tree, (LEDGER,))
+    refusals = [] if found else [await _make_private(tree, (LEDGER,))]
     if create:
-        await _make_directories(tree)
+        refusals += await _make_directories(tree)
+    refusal = next(filter(None, refusals), "")
     if found:
-        return found
+        return found, refusal
     with suppress(PathExists):  # another replica was faster
         # The id last: an export that has one has a whole ledger.
         await tree.make_symlink(layout.ID, uuid.uuid4().hex)
-    return await tree.read_symlink(layout.ID)
+    return await tree.read_symlink(layout.ID), refusal
 
 
 async def _read_id(tree: Tree) -> str:
@@ -41,19 +42,18 @@ async def _read_id(tree: Tree) -> str:
     return ""
 
 
-async def _make_directories(tree: Tree) -> None:
-    """Those of the ledger's directories that are missing: it is young, or somebody has tidied up."""
+async def _make_directories(tree: Tree) -> list[str]:
+    """Make those of the ledger's directories that are missing, in a new ledger or after a clean-up by hand."""
     there = {entry.name for entry in await tree.list((LEDGER,))}
-    for path in layout.directories()[1:]:
-        if path[-1] not in there:
-            await _make_private(tree, path)
+    return [await _make_private(tree, path) for path in layout.directories()[1:] if path[-1] not in there]
 
 
-async def _make_private(tree: Tree, path: Path) -> None:
+async def _make_private(tree: Tree, path: Path) -> str:
+    """Make a directory of the ledger; the server's answer where it refuses to close that to others."""
     try:
-        await tree.make_directory(path, layout.PRIVATE)
+        return await modes.make_directory(tree, path, layout.PRIVATE)
     except PathExists:
-        await tree.set_access(path, layout.PRIVATE)
+        return await modes.set_access(tree, path, layout.PRIVATE)
 
 
 async def read(tree: Tree, *, mend: bool) -> Ledger:

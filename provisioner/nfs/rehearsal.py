@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from provisioner.core.locations import Path
 from provisioner.core.paths import LEDGER
+from provisioner.nfs import modes
 from provisioner.ports import Access, Cause, ExportError, PathMissing, Space, Tree
 
 
@@ -18,6 +19,8 @@ class Rehearsal:
     space: Space
     ledger: bool
     """Whether there is a ledger already; otherwise the first start of the daemon makes it."""
+    mode_refused: str
+    """The server's answer where it does not set modes; empty where it does."""
 
 
 async def rehearse(tree: Tree) -> Rehearsal:
@@ -30,9 +33,9 @@ async def rehearse(tree: Tree) -> Rehearsal:
     name = f"check-{secrets.token_hex(6)}"
     path: Path = (LEDGER, name) if ledger else (f"{LEDGER}-{name}",)
     try:
-        await tree.make_directory(path, Access(mode=0o700))
+        mode_refused = await modes.make_directory(tree, path, Access(mode=0o700))
     except ExportError as exc:
-        # Refused, it is mostly not there; it is where only the mode could not be set, or where no answer came.
+        # Refused, it is mostly not there; it may be where no answer came.
         if await _take_away(tree, path) or exc.cause is not Cause.UNREACHABLE:
             raise
         raise _leaving(exc, path) from exc
@@ -43,7 +46,7 @@ async def rehearse(tree: Tree) -> Rehearsal:
         await tree.remove_directory(path)
     except ExportError as exc:
         raise _leaving(exc, path) from exc
-    return Rehearsal(space, ledger)
+    return Rehearsal(space, ledger, mode_refused)
 
 
 async def _has_ledger(tree: Tree) -> bool:
@@ -68,4 +71,4 @@ async def _take_away(tree: Tree, path: Path) -> bool:
 def _leaving(error: ExportError, path: Path) -> ExportError:
     """The error, with the directory that nobody could take away."""
     hint = f"{error.advice}; then remove the empty directory {'/'.join(path)} if it is there"
-    return ExportError(error.cause, error.detail, hint=hint)
+    return ExportError(error.cause, error.detail, hint=hint, answer=error.answer)

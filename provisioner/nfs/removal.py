@@ -13,11 +13,16 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provisioner.core.locations import Path
+from provisioner.core.reserved import is_servers
 from provisioner.nfs import descriptors
 from provisioner.nfs.descriptors import Step
+from provisioner.nfs.errnos import refused
+from provisioner.nfs.refusals import NESTED_INSIDE, inside
+from provisioner.ports import Cause, ExportError
 
 DEPTH_LIMIT = 32
 
@@ -71,8 +76,10 @@ class _Removal:
         self._deadline = deadline
         self._device = device
         self._removed = 0
-        self._failure: OSError | None = None
+        self._failure: ExportError | None = None
         self._top = -1
+        self._trail: list[str] = []
+        """The names from the top down to the directory at work."""
 
     def so_far(self, *, done: bool) -> Portion:
         """What was done; raises the failure when nothing was."""
@@ -81,19 +88,22 @@ class _Removal:
         return Portion(self._removed, done)
 
     def remove(self, name: str, parent: int) -> None:
-        """Remove the directory. Raises _TimeUp, or OSError when it stays."""
+        """Remove the directory. Raises _TimeUp, and OSError or ExportError when it stays: the first reason for it."""
         try:
-            self._remove_directory(name, parent, depth=0)
+            self._remove_directory(name, parent)
         except OSError as exc:
-            raise self._failure or exc from exc
+            if self._failure is None:
+                raise
+            raise self._failure from exc
 
-    def _remove_directory(self, name: str, parent: int, depth: int) -> None:
+    def _remove_directory(self, name: str, parent: int) -> None:
+        depth = len(self._trail)
         self._open_up(name, parent)
-        with descriptors.opened(name, parent) as directory:
+        with descriptors.opened(name, parent) as directory, self._below(name):
             if depth == 0:
                 self._top = directory
             if os.fstat(directory).st_dev != self._device:
-                raise OSError(errno.EBUSY, "another filesystem is mounted there")
+                raise ExportError(Cause.NESTED, "/".join(self._trail), hint=NESTED_INSIDE)
             while True:
                 before = self._removed
                 self._empty(directory, depth)
@@ -116,10 +126,15 @@ class _Removal:
                     self._remove_entry(entry, directory, depth)
                 except FileNotFoundError:
                     continue
-                except OSError as exc:
-                    if exc.errno not in _STAYS:
-                        raise
+                except ExportError as exc:
                     self._failure = self._failure or exc
+                    self._look_at_clock()
+                except OSError as exc:
+                    names = (*self._trail, entry.name)
+                    failure = inside(names, refused(exc, "/".join(names), "remove"))
+                    if exc.errno not in _STAYS and failure.cause is not Cause.DENIED:
+                        raise
+                    self._failure = self._failure or failure
                     self._look_at_clock()
 
     def _remove_entry(self, entry: os.DirEntry[str], directory: int, depth: int) -> None:
@@ -127,19 +142,40 @@ class _Removal:
         if not entry.is_dir(follow_symlinks=False):
             os.unlink(entry.name, dir_fd=directory)
             self._count()
+        elif is_servers(entry.name) and self._is_removed(entry.name, directory):
+            self._count()
         elif depth < DEPTH_LIMIT:
-            self._remove_directory(entry.name, directory, depth + 1)
+            self._remove_directory(entry.name, directory)
         else:
             self._open_up(entry.name, directory)  # It cannot be moved without write permission: `..` changes in it.
             os.rename(entry.name, f".deep-{entry.inode()}", src_dir_fd=directory, dst_dir_fd=self._top)
+
+    def _is_removed(self, name: str, parent: int) -> bool:
+        """Try to remove a directory as if it were empty: snapshots that a server shows must not be read through."""
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        return True
 
     def _open_up(self, name: str, parent: int) -> None:
         """Give ourselves all permissions on a directory where its mode withholds some, as far as it is ours."""
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
             self._step()
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):  # if it matters, what comes next is refused and names the entry
                 descriptors.open_up(name, parent)
+
+    @contextlib.contextmanager
+    def _below(self, name: str) -> Iterator[None]:
+        """Be at work in the directory of that name."""
+        self._trail.append(name)
+        try:
+            yield
+        finally:
+            self._trail.pop()
 
     def _count(self) -> None:
         self._removed += 1

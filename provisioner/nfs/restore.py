@@ -12,6 +12,7 @@ from msgspec import structs
 
 from provisioner.core.archives import not_for
 from provisioner.core.records import ArchiveRecord, Record
+from provisioner.nfs import modes
 from provisioner.nfs.archives import amend, is_free, is_recorded, is_taking, is_there, read
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, PathExists, PathMissing, Tree
@@ -33,7 +34,7 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
         raise ArchiveUnusable(refusal)
     if len(held.path) > 1:
         with suppress(PathExists):
-            await tree.make_directory(held.path[:-1], _PARENT)
+            await modes.make_directory(tree, held.path[:-1], _PARENT)
     begun = not fresh and record.taker == volume
     if not begun:
         await _take(tree, ledger, volume, held, record)

@@ -14,6 +14,7 @@ from provisioner.ports import (
     EntryType,
     ExportError,
     GoOn,
+    ModeRefused,
     NotEmpty,
     PathExists,
     PathMissing,
@@ -83,6 +84,8 @@ class MemoryTree:
         self.statfs = space or Space(size_bytes=1 << 40, free_bytes=1 << 39, inodes=1 << 20, free_inodes=1 << 19)
         self.before = before
         self.after = after
+        self.refuses_modes = ""
+        """The server's answer to every chmod; empty where it sets modes."""
 
     # ------------------------------------------------------------------------------------------------ the port
 
@@ -105,7 +108,7 @@ class MemoryTree:
 
     async def set_access(self, path: Path, access: Access) -> None:
         """See `Tree`."""
-        await self._call("set_access", path, lambda: _set_access(self._directory(path), access))
+        await self._call("set_access", path, lambda: self._set_access(path, access))
 
     async def rename(self, source: Path, target: Path) -> None:
         """See `Tree`."""
@@ -227,8 +230,16 @@ class MemoryTree:
         parent = self._parent(path, make=True)
         if path[-1] in parent.entries:
             raise PathExists("/".join(path))
-        parent.entries[path[-1]] = made = Directory()
-        _set_access(made, access)
+        parent.entries[path[-1]] = Directory()
+        self._set_access(path, access)
+
+    def _set_access(self, path: Path, access: Access) -> None:
+        directory = self._directory(path)
+        directory.uid = directory.uid if access.uid is None else access.uid
+        directory.gid = directory.gid if access.gid is None else access.gid
+        if access.mode is not None and self.refuses_modes:
+            raise ModeRefused("/".join(path), answer=self.refuses_modes)
+        directory.mode = directory.mode if access.mode is None else access.mode
 
     def _rename(self, source: Path, target: Path) -> None:
         here, there = self._parent(source), self._parent(target)
@@ -298,12 +309,6 @@ def _expect(node: Node, kind: type[Kind], path: Path) -> Kind:
     if not isinstance(node, kind):
         raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is a {type_of(node)}")
     return node
-
-
-def _set_access(directory: Directory, access: Access) -> None:
-    directory.mode = directory.mode if access.mode is None else access.mode
-    directory.uid = directory.uid if access.uid is None else access.uid
-    directory.gid = directory.gid if access.gid is None else access.gid
 
 
 def _count(node: Node) -> int:

@@ -61,8 +61,9 @@ class _Parts(Parts):
 
 
 class _VolumeBeforeRename(LedgeredExport):
-    async def discard(self, volume: str, at: datetime) -> None:
+    async def discard(self, volume: str, at: datetime) -> bool:
         self._late = {**getattr(self, "_late", {}), volume: at}
+        return True
 
     async def forget(self, volume: str) -> None:
         late: dict[str, datetime] = getattr(self, "_late", {})
@@ -72,11 +73,12 @@ class _VolumeBeforeRename(LedgeredExport):
 
 
 class _RecordBeforeRename(LedgeredExport):
-    async def discard(self, volume: str, at: datetime) -> None:
+    async def discard(self, volume: str, at: datetime) -> bool:
         record = self.records[volume]
         await self.forget(volume)
         with suppress(PathMissing):
             await self._tree.rename(record.path, (*_TRASH, volume))
+        return True
 
 
 class _LedgerFromMemory(LedgeredExport):

@@ -21,6 +21,7 @@ from provisioner.nfs.protocol import mount3, nfs3
 from provisioner.nfs.protocol.nfs3 import Nfs3Error
 from provisioner.nfs.protocol.rpc import AUTH_SYS, Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
+from provisioner.nfs.refusals import Call
 from provisioner.ports import Access, Cause, EntryType, ExportError, NotEmpty, PathExists, PathMissing, Space
 
 T = TypeVar("T")
@@ -49,11 +50,52 @@ class Client3:
         try:
             mounted = await self._mounts.call(attempt, mount3.mnt(absolute))
         except mount3.MountRefused as exc:
+            better = await self._looked_for(attempt, path)
             reserved = self._mounts.reserved_port
-            raise errors.mount_refused(exc, server, absolute, reserved_port=reserved) from exc
+            raise better or errors.mount_refused(exc, server, absolute, reserved_port=reserved) from exc
         if mounted.flavors and AUTH_SYS not in mounted.flavors:
             raise errors.kerberos_needed(server, absolute)
-        return Found(mounted.handle, await self._call(attempt, nfs3.getattr(mounted.handle), absolute))
+        found = Found(mounted.handle, await self._call(attempt, nfs3.getattr(mounted.handle), absolute))
+        if found.attributes.type != "directory":
+            raise await self._not_a_directory(attempt, found, path, len(path))
+        return found
+
+    async def _looked_for(self, attempt: Attempt, path: Path) -> ExportError | None:
+        """The words for a path that cannot be mounted, if it leads over a symlink or to nothing below an export.
+
+        Servers say of such a path what they say of one that this client may not mount.
+        """
+        for depth in range(len(path) - 1, -1, -1):
+            try:
+                mounted = await self._mounts.call(attempt, mount3.mnt("/" + "/".join(path[:depth])))
+            except mount3.MountRefused:
+                continue
+            except ExportError:
+                return None
+            return await self._walked(attempt, mounted.handle, path, depth)
+        return None
+
+    async def _walked(self, attempt: Attempt, handle: bytes, path: Path, depth: int) -> ExportError | None:
+        """The words for what is wrong below an export that is the first `depth` components of a path."""
+        for below in range(depth + 1, len(path) + 1):
+            try:
+                found = await self.look_up(attempt, Place(handle, (path[below - 1],)))
+            except PathMissing:
+                return errors.nothing_there(self._connection.endpoint.server, path, below)
+            except ExportError:
+                return None
+            if found.attributes.type != "directory":
+                return await self._not_a_directory(attempt, found, path, below)
+            handle = found.handle
+        return None
+
+    async def _not_a_directory(self, attempt: Attempt, found: Found, path: Path, depth: int) -> ExportError:
+        """The words for an export's path whose first `depth` components lead to a symlink or a file."""
+        server, link = self._connection.endpoint.server, "/" + "/".join(path[:depth])
+        if found.attributes.type != "symlink":
+            return errors.not_a_directory(server, link)
+        target = await self._call(attempt, nfs3.readlink(found.handle), link)
+        return errors.is_symlink(server, link, target, path[depth:])
 
     async def look_up(self, attempt: Attempt, place: Place) -> Found:
         """LOOKUP (section 3.3.3) of each component; GETATTR (3.3.1) where the last gave no attributes."""
@@ -67,8 +109,8 @@ class Client3:
     async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
         """MKDIR (section 3.3.9); SETATTR only where the answer does not show that mode and owner are right already."""
         parent = await self._parent_made(attempt, place.parent)
-        mode = PARENT_MODE if access.mode is None else access.mode
-        mkdir = nfs3.mkdir(parent, place.name, mode=mode, uid=access.uid, gid=access.gid)
+        # Without the owner, for a server that refuses that one would seem to refuse to make directories.
+        mkdir = nfs3.mkdir(parent, place.name, mode=PARENT_MODE if access.mode is None else access.mode)
         handle, attributes = await self._call(attempt, mkdir, place)
         if attributes is not None and _satisfies(attributes, access):
             return
@@ -193,7 +235,7 @@ class Client3:
         return handle
 
     async def _made(self, attempt: Attempt, step: Place) -> Found:
-        mkdir = nfs3.mkdir(step.handle, step.name, mode=PARENT_MODE, uid=None, gid=None)
+        mkdir = nfs3.mkdir(step.handle, step.name, mode=PARENT_MODE)
         try:
             handle, attributes = await self._call(attempt, mkdir, step)
         except PathExists:
@@ -211,12 +253,14 @@ class Client3:
         raise PathExists(str(target))
 
     async def _setattr(self, attempt: Attempt, handle: bytes, access: Access, place: Place) -> None:
-        if access.mode is None and access.uid is None and access.gid is None:
-            return
-        setattr_ = nfs3.setattr(handle, mode=access.mode, uid=access.uid, gid=access.gid)
-        await self._call(attempt, setattr_, place)
+        """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
+        if access.uid is not None or access.gid is not None:
+            owner = nfs3.setattr(handle, mode=None, uid=access.uid, gid=access.gid)
+            await self._call(attempt, owner, place, "chown")
+        if access.mode is not None:
+            await self._call(attempt, nfs3.setattr(handle, mode=access.mode, uid=None, gid=None), place, "chmod")
 
-    async def _call(self, attempt: Attempt, procedure: Procedure[T], what: Place | str) -> T:
+    async def _call(self, attempt: Attempt, procedure: Procedure[T], what: Place | str, call: Call | None = None) -> T:
         """One call; again after a while when the server says JUKEBOX, and again at once when the connection ended
 
         under a call that changes nothing.
@@ -230,7 +274,8 @@ class Client3:
                     raise
                 lost = True
             except Nfs3Error as exc:
-                refusal = errors.refused3(exc.status, str(what), self._connection.identity)
+                asked = call or nfs3.CALLS.get(procedure.number, "call")
+                refusal = errors.refused3(exc.status, str(what), self._connection.identity, asked)
                 if refusal.cause is Cause.STALE:
                     self._ledger.clear()  # the tree tries once more
                 if refusal.cause is not Cause.NOT_YET:

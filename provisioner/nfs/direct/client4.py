@@ -20,7 +20,7 @@ from provisioner.nfs.protocol import nfs4
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
-from provisioner.ports import Access, Cause, EntryType, ExportError, PathExists, PathMissing, Space
+from provisioner.ports import Access, Cause, EntryType, ExportError, ModeRefused, PathExists, PathMissing, Space
 
 # What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, eight at most.
 _OVERHEAD_OPERATIONS = 3
@@ -58,15 +58,29 @@ class Client4:
         answer = await self.run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path), getfh, getattr_)
         absolute = "/" + "/".join(path)
         if answer.status != Status.NFS4_OK:
-            refusal = errors.refused4(answer.status, absolute, self._connection.identity)
+            refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
             reserved = self._connection.reserved_port
+            if refusal.cause is Cause.SYMLINK:
+                raise await self._not_a_directory(attempt, path, answer.completed - 1)
             if isinstance(refusal, PathMissing):
                 raise errors.no_such_export(self.server, absolute, reserved_port=reserved)
             if refusal.cause is Cause.DENIED:
                 detail = nfs4.status_name(answer.status)
                 raise errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
             raise refusal
-        return _found(answer[getfh], answer[getattr_], absolute)
+        found = _found(answer[getfh], answer[getattr_], absolute)
+        if found.attributes.type != "directory":
+            raise await self._not_a_directory(attempt, path, len(path))
+        return found
+
+    async def _not_a_directory(self, attempt: Attempt, path: Path, depth: int) -> ExportError:
+        """The words for an export's path whose first `depth` components lead to a symlink or a file."""
+        link = "/" + "/".join(path[:depth])
+        readlink = nfs4.readlink()
+        answer = await self.run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path[:depth]), readlink)
+        if answer.status != Status.NFS4_OK:
+            return errors.not_a_directory(self.server, link)
+        return errors.is_symlink(self.server, link, answer[readlink], path[depth:])
 
     async def look_up(self, attempt: Attempt, place: Place) -> Found:
         """LOOKUPs, GETFH, GETATTR."""
@@ -79,36 +93,50 @@ class Client4:
         """LOOKUPs of the parents, CREATE, SETATTR; where a parent is missing, CREATE of all from there on."""
         place = await self.near(attempt, place, make=True)
         there = len(place.path) - 1
+        bare = False
         for tries in itertools.count():
             if there == len(place.path):
                 await self.set_access(attempt, place, access)
                 return
-            answer = await self._make(attempt, place, access, there)
+            answer = await self._make(attempt, place, access, there, bare=bare)
             if answer.status == Status.NFS4_OK:
                 return
-            refusal = self.refusal(answer.status, place)
+            if answer.status == Status.NFS4ERR_ATTRNOTSUPP and answer.refused == "mkdir" and not bare:
+                bare = True
+                continue
+            refusal = self.refusal(answer, place)
+            if isinstance(refusal, ModeRefused) and await self._has_mode(attempt, place, access):
+                return
             there = _found_there(answer.completed - 1, refusal, there, len(place.path))
             # Each try settles a parent, unless others make and remove them as fast as we look.
             if refusal.cause is Cause.NOT_YET or tries > len(place.path):
                 await attempt.pause(refusal)
 
-    async def _make(self, attempt: Attempt, place: Place, access: Access, there: int) -> Answer:
-        """Go down the components that are there, and make the others."""
+    async def _make(self, attempt: Attempt, place: Place, access: Access, there: int, *, bare: bool) -> Answer:
+        """Go down the components that are there, and make the others; `bare` ones where a server takes no mode."""
         *parents, name = place.path[there:]
         upper = Place(place.handle, place.path[:there])
         mode = PARENT_MODE if access.mode is None else access.mode
         return await self.run(
             attempt,
             *down(upper),
-            *(nfs4.create_directory(parent, _PARENT_ATTRIBUTES) for parent in parents),
-            nfs4.create_directory(name, attributes4.settable(mode=mode)),
+            *(nfs4.create_directory(parent, _NO_ATTRIBUTES if bare else _PARENT_ATTRIBUTES) for parent in parents),
+            nfs4.create_directory(name, _NO_ATTRIBUTES if bare else attributes4.settable(mode=mode)),
             *_setattr(access),
         )
 
     async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
         """VERIFY that it is a directory, SETATTR."""
         place = await self.near(attempt, place)
-        await self.complete(attempt, place, *down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
+        try:
+            await self.complete(attempt, place, *down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
+        except ModeRefused:
+            if not await self._has_mode(attempt, place, access):
+                raise
+
+    async def _has_mode(self, attempt: Attempt, place: Place, access: Access) -> bool:
+        """Whether a directory has its mode from CREATE already, so that a SETATTR that is refused does not matter."""
+        return (await self.look_up(attempt, place)).attributes.mode == access.mode
 
     async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
         """One compound to see that the source is of that kind and the target free, one for the RENAME itself."""
@@ -147,7 +175,7 @@ class Client4:
         readlink = nfs4.readlink()
         answer = await self.run(attempt, *down(place), readlink)
         if answer.status != Status.NFS4_OK:
-            raise self.refusal(_of_readlink(answer.status), place)
+            raise self._refusal_of_readlink(answer, place)
         return answer[readlink]
 
     async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
@@ -171,12 +199,12 @@ class Client4:
             answer = await self.run(attempt, *operations)
             done, within = divmod(answer.completed - len(directory.path) - 2, _OPERATIONS_A_LINK)
             if done < 0:
-                raise self.refusal(answer.status, directory)
+                raise self.refusal(answer, directory)
             targets.update({name: answer[link] for name, link in zip(now[:done], readlinks, strict=False)})
             if answer.status == Status.NFS4ERR_NOENT and within == 0:
                 done += 1
             elif answer.status != Status.NFS4_OK:
-                raise self.refusal(_of_readlink(answer.status), Place(directory.handle, (*directory.path, now[done])))
+                raise self._refusal_of_readlink(answer, Place(directory.handle, (*directory.path, now[done])))
             rest = rest[done:]
         return targets
 
@@ -207,7 +235,7 @@ class Client4:
         if answer.status == Status.NFS4_OK:
             return Removal(len(names))
         removed = max(0, answer.completed - 1)
-        return Removal(removed, self.refusal(answer.status, Place(directory, (names[removed],))))
+        return Removal(removed, self.refusal(answer, Place(directory, (names[removed],))))
 
     async def space(self, attempt: Attempt, root: bytes) -> Space:
         """GETATTR of what the filesystem has (RFC 8881 section 5.8.2)."""
@@ -260,10 +288,10 @@ class Client4:
         if answer.status == Status.NFS4_OK:
             raise PathExists(str(target))
         if answer.completed < len(to_source):
-            raise self.refusal(answer.status, source)
+            raise self.refusal(answer, source)
         last = len(to_source) + len(target.path)
         if answer.status != Status.NFS4ERR_NOENT or answer.completed < last:
-            raise self.refusal(answer.status, target.parent)
+            raise self.refusal(answer, target.parent)
 
     async def complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
         """Run a compound of which all must go well."""
@@ -273,11 +301,17 @@ class Client4:
 
     def _require(self, answer: Answer, place: Place) -> None:
         if answer.status != Status.NFS4_OK:
-            raise self.refusal(answer.status, place)
+            raise self.refusal(answer, place)
 
-    def refusal(self, status: int, place: Place) -> ExportError:
-        """The port's error for an nfsstat4 about a place."""
-        return errors.refused4(status, str(place), self._connection.identity)
+    def refusal(self, answer: Answer, place: Place) -> ExportError:
+        """The port's error for what stopped a compound about a place."""
+        return errors.refused4(answer.status, str(place), self._connection.identity, answer.refused)
+
+    def _refusal_of_readlink(self, answer: Answer, place: Place) -> ExportError:
+        """NFSv4.0 has NFS4ERR_INVAL for what is no symlink, where 4.1 has NFS4ERR_WRONG_TYPE."""
+        wrong_type = answer.status == Status.NFS4ERR_INVAL and answer.refused == "readlink"
+        status = Status.NFS4ERR_WRONG_TYPE if wrong_type else answer.status
+        return errors.refused4(status, str(place), self._connection.identity, answer.refused)
 
     async def run(self, attempt: Attempt, *operations: Operation[object]) -> Answer:
         """Run a compound; again after a while when the server asks for it and nothing was changed, and again at once
@@ -294,9 +328,12 @@ class Client4:
                     raise
                 lost = True
                 continue
-            if errors.CAUSES4.get(_known(answer.status)) is not Cause.NOT_YET or answer.changed:
+            if answer.status == Status.NFS4_OK or answer.changed:
                 return answer
-            await attempt.pause(self.refusal(answer.status, Place(b"")))
+            refusal = self.refusal(answer, Place(b""))
+            if refusal.cause is not Cause.NOT_YET:
+                return answer
+            await attempt.pause(refusal)
 
 
 _OF_TYPE: dict[EntryType, bytes] = {
@@ -304,6 +341,7 @@ _OF_TYPE: dict[EntryType, bytes] = {
     "symlink": attributes4.of_type(attributes4.NF4LNK),
 }
 _PARENT_ATTRIBUTES = attributes4.settable(mode=PARENT_MODE)
+_NO_ATTRIBUTES = attributes4.settable()
 
 
 def down(place: Place) -> Operations:
@@ -314,38 +352,29 @@ def down(place: Place) -> Operations:
 def _found_there(failed: int, refusal: ExportError, there: int, length: int) -> int:
     """How many components of a path are there, after an attempt to make it from component `there` on.
 
-    `failed` is the component whose LOOKUP or CREATE failed, `length` for the SETATTR after them. Raises the refusal
-    where another attempt would not help.
+    `failed` is the component whose LOOKUP or CREATE failed, `length` and above for the SETATTRs after them. Raises the
+    refusal where another attempt would not help.
     """
     if isinstance(refusal, PathMissing) and 0 <= failed < there:
         return failed
     if isinstance(refusal, PathExists) and there <= failed < length - 1:
         return failed + 1  # Somebody made this parent meanwhile.
     if refusal.cause is Cause.NOT_YET:
-        return failed
+        return min(failed, length)
     raise refusal
 
 
 def _setattr(access: Access) -> Operations:
-    """SETATTR, or nothing where there is nothing to set. One SETATTR sets the owner before the mode."""
-    if access.mode is None and access.uid is None and access.gid is None:
-        return ()
-    return (nfs4.setattr(attributes4.settable(mode=access.mode, uid=access.uid, gid=access.gid)),)
+    """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
+    owner, mode = attributes4.settable(uid=access.uid, gid=access.gid), attributes4.settable(mode=access.mode)
+    owned = access.uid is not None or access.gid is not None
+    return (
+        *([nfs4.setattr(owner, call="chown")] if owned else []),
+        *([nfs4.setattr(mode, call="chmod")] if access.mode is not None else []),
+    )
 
 
 def _found(handle: bytes, fattr4: attributes4.Fattr4, what: str) -> Found:
     if fattr4.attributes is None:
         raise ExportError(Cause.OTHER, f"{what}: the server gives it no type")
     return Found(handle, fattr4.attributes)
-
-
-def _of_readlink(status: int) -> int:
-    """NFSv4.0 has NFS4ERR_INVAL for what is no symlink, where 4.1 has NFS4ERR_WRONG_TYPE."""
-    return Status.NFS4ERR_WRONG_TYPE if status == Status.NFS4ERR_INVAL else status
-
-
-def _known(status: int) -> Status:
-    return Status(status) if status in _STATUSES else Status.NFS4ERR_SERVERFAULT
-
-
-_STATUSES = frozenset(Status)

@@ -87,7 +87,7 @@ async def _begin(client: Client4, attempt: Attempt, source: Place, target: Place
         return original, _File(target, answer[getfh], answer[getattr_])
     if answer.completed == len(to_parent) and answer.status in _TAKEN:
         return original, await _begin_again(client, attempt, original, target)
-    refusal = client.refusal(answer.status, target)
+    refusal = client.refusal(answer, target)
     raise PathMissing(str(target.parent)) if isinstance(refusal, PathMissing) else refusal
 
 
@@ -110,7 +110,7 @@ async def _share(client: Client4, attempt: Attempt, original: _File, made: _File
     if answer.completed == len(between) and answer.status in _NO_CLONE:
         return False
     if answer.status != Status.NFS4_OK:
-        raise client.refusal(answer.status, made.place)
+        raise client.refusal(answer, made.place)
     return True
 
 
@@ -136,7 +136,7 @@ async def _copy_bytes(client: Client4, attempt: Attempt, original: _File, made: 
         if answer.completed == len(between) and answer.status in _NO_COPY:
             raise errors.copies_nothing(client.server, str(made.place), nfs4.status_name(answer.status))
         if answer.status != Status.NFS4_OK:
-            raise client.refusal(answer.status, made.place)
+            raise client.refusal(answer, made.place)
         copied = answer[copy]
         if not copied.size_bytes:
             raise ExportError(Cause.OTHER, f"{original.place}: it ends after {offset} bytes and had {size_bytes}")

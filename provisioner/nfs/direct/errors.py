@@ -1,4 +1,4 @@
-"""What servers and networks answer, in the port's words: one table for each NFS version, and hints for admins.
+"""What servers and networks answer, in the port's words, and hints for admins; nfs.refusals has the table.
 
 A hint never changes between two attempts at the same thing: it becomes part of an event. Where none is given, what the
 port advises for the cause is all that can be said.
@@ -7,58 +7,18 @@ port advises for the cause is all that can be said.
 from __future__ import annotations
 
 import errno
+import posixpath
 import socket
+from collections.abc import Sequence
 
+from provisioner.core.locations import Path
 from provisioner.nfs.protocol import nfs3, nfs4
 from provisioner.nfs.protocol.mount3 import MountRefused, MountStatus
 from provisioner.nfs.protocol.rpc import AcceptStatus, AuthStatus, CallRejected, CredentialRejected, Identity
-from provisioner.ports import Cause, ExportError, NotEmpty, PathExists, PathMissing
+from provisioner.nfs.refusals import Call, refusal
+from provisioner.ports import Cause, ExportError
 
-S3 = nfs3.Status
-S4 = nfs4.Status
-
-CAUSES3 = {
-    S3.NFS3ERR_PERM: Cause.DENIED,
-    S3.NFS3ERR_ACCES: Cause.DENIED,
-    S3.NFS3ERR_NOTDIR: Cause.SYMLINK,
-    S3.NFS3ERR_ISDIR: Cause.SYMLINK,
-    S3.NFS3ERR_NOSPC: Cause.NO_SPACE,
-    S3.NFS3ERR_ROFS: Cause.READ_ONLY,
-    S3.NFS3ERR_NAMETOOLONG: Cause.NAME_TOO_LONG,
-    S3.NFS3ERR_DQUOT: Cause.QUOTA,
-    S3.NFS3ERR_STALE: Cause.STALE,
-    S3.NFS3ERR_BADHANDLE: Cause.STALE,
-    S3.NFS3ERR_JUKEBOX: Cause.NOT_YET,
-}
-
-CAUSES4 = {
-    S4.NFS4ERR_PERM: Cause.DENIED,
-    S4.NFS4ERR_ACCESS: Cause.DENIED,
-    S4.NFS4ERR_NOTDIR: Cause.SYMLINK,
-    S4.NFS4ERR_ISDIR: Cause.SYMLINK,
-    S4.NFS4ERR_SYMLINK: Cause.SYMLINK,
-    S4.NFS4ERR_NOT_SAME: Cause.SYMLINK,
-    S4.NFS4ERR_WRONG_TYPE: Cause.SYMLINK,
-    S4.NFS4ERR_NOSPC: Cause.NO_SPACE,
-    S4.NFS4ERR_ROFS: Cause.READ_ONLY,
-    S4.NFS4ERR_NAMETOOLONG: Cause.NAME_TOO_LONG,
-    S4.NFS4ERR_DQUOT: Cause.QUOTA,
-    S4.NFS4ERR_STALE: Cause.STALE,
-    S4.NFS4ERR_BADHANDLE: Cause.STALE,
-    S4.NFS4ERR_FHEXPIRED: Cause.STALE,
-    S4.NFS4ERR_DELAY: Cause.NOT_YET,
-    S4.NFS4ERR_GRACE: Cause.NOT_YET,
-    S4.NFS4ERR_FILE_OPEN: Cause.NOT_YET,
-    S4.NFS4ERR_WRONGSEC: Cause.KERBEROS,
-    S4.NFS4ERR_MINOR_VERS_MISMATCH: Cause.VERSION,
-}
-
-_GRACE_HINT = "it waits for its clients after a restart; nothing needs to be done"
-_HINTS4 = {
-    S4.NFS4ERR_GRACE: _GRACE_HINT,
-    S4.NFS4ERR_BADOWNER: "the server does not take numeric owners: let its idmapping do so, or give no uid and gid",
-    S4.NFS4ERR_MOVED: "it has moved to another server: name that one in the class",
-}
+_EXPORTS_NAMED = 8
 
 
 class Lost(ExportError):
@@ -68,33 +28,14 @@ class Lost(ExportError):
         super().__init__(Cause.UNREACHABLE, detail, hint=hint)
 
 
-def refused3(status: int, what: str, identity: Identity) -> ExportError:
+def refused3(status: int, what: str, identity: Identity, call: Call = "call") -> ExportError:
     """The port's error for an nfsstat3 about `what`."""
-    if status == S3.NFS3ERR_NOENT:
-        return PathMissing(what)
-    if status == S3.NFS3ERR_EXIST:
-        return PathExists(what)
-    if status == S3.NFS3ERR_NOTEMPTY:
-        return NotEmpty(what)
-    cause = CAUSES3.get(S3(status), Cause.OTHER) if status in list(S3) else Cause.OTHER
-    hint = _permission_hint(identity) if cause is Cause.DENIED else ""
-    return ExportError(cause, f"{what}: {nfs3.Nfs3Error(status)}", hint=hint)
+    return refusal(str(nfs3.Nfs3Error(status)), call, what, uid=identity.uid, gid=identity.gid)
 
 
-def refused4(status: int, what: str, identity: Identity) -> ExportError:
+def refused4(status: int, what: str, identity: Identity, call: Call = "call") -> ExportError:
     """The port's error for an nfsstat4 about `what`."""
-    if status == S4.NFS4ERR_NOENT:
-        return PathMissing(what)
-    if status == S4.NFS4ERR_EXIST:
-        return PathExists(what)
-    if status == S4.NFS4ERR_NOTEMPTY:
-        return NotEmpty(what)
-    known = S4(status) if status in list(S4) else None
-    cause = CAUSES4.get(known, Cause.OTHER) if known is not None else Cause.OTHER
-    hint = _HINTS4.get(known, "") if known is not None else ""
-    if cause is Cause.DENIED:
-        hint = _permission_hint(identity)
-    return ExportError(cause, f"{what}: {nfs4.status_name(status)}", hint=hint)
+    return refusal(nfs4.status_name(status), call, what, uid=identity.uid, gid=identity.gid)
 
 
 def no_such_export(server: str, path: str, *, reserved_port: bool) -> ExportError:
@@ -105,17 +46,59 @@ def no_such_export(server: str, path: str, *, reserved_port: bool) -> ExportErro
 
 def not_let_in(server: str, path: str, *, reserved_port: bool, detail: str) -> ExportError:
     """The server does not let this client at the export at all."""
-    hint = f"{server} denies this client access to {path}: add its address to the export's clients"
+    hint = f"{server} denies this client access to {path}: add its address to the export's clients, or correct the path"
     return ExportError(Cause.DENIED, f"{server}:{path}: {detail}", hint=hint + _port_hint(reserved_port))
 
 
 def mount_refused(exc: MountRefused, server: str, path: str, *, reserved_port: bool) -> ExportError:
     """The port's error for a mountstat3 (RFC 1813 section 5.1.5)."""
-    if exc.status in (MountStatus.NOENT, MountStatus.NOTDIR):
-        return no_such_export(server, path, reserved_port=reserved_port)
-    if exc.status in (MountStatus.PERM, MountStatus.ACCES):
-        return not_let_in(server, path, reserved_port=reserved_port, detail=str(exc))
-    return ExportError(Cause.OTHER, f"mount of {server}:{path}: {exc}")
+    match exc.status:
+        case MountStatus.NOENT:
+            return no_such_export(server, path, reserved_port=reserved_port)
+        case MountStatus.NOTDIR:
+            hint = (
+                f"{path} on {server} is not a directory: name one, and where it is a symbolic link the path it leads to"
+            )
+            return ExportError(Cause.MISSING, f"{server}:{path}: {exc}", hint=hint)
+        case MountStatus.PERM | MountStatus.ACCES:
+            return not_let_in(server, path, reserved_port=reserved_port, detail=str(exc))
+        case MountStatus.NAMETOOLONG | MountStatus.INVAL:
+            hint = f"{server} does not take {path} for the path of an export: correct it"
+            return ExportError(Cause.MISSING, f"{server}:{path}: {exc}", hint=hint)
+        case MountStatus.NOTSUPP:
+            hint = f"{server} does not serve {path} over NFS 3: let it do so, or write nfsvers=4.1 into mountOptions"
+            return ExportError(Cause.VERSION, f"{server}:{path}: {exc}", hint=hint)
+    return refusal(str(exc), "mount", f"{server}:{path}", uid=0, gid=0)
+
+
+def is_symlink(server: str, link: str, target: str, rest: Path) -> ExportError:
+    """The beginning `link` of an export's path is a symlink on the server, and `rest` comes after it.
+
+    It is not followed: an export has one path, by which volumes of all classes are compared.
+    """
+    real = posixpath.normpath(posixpath.join(posixpath.dirname(link), target, *rest))
+    hint = f"{link} on {server} is a symbolic link to {target!r}: write the share {real!r}"
+    return ExportError(Cause.SYMLINK, f"{server}:{link} -> {target}", hint=hint)
+
+
+def nothing_there(server: str, path: Path, depth: int) -> ExportError:
+    """Of a path below an export, its first `depth` components lead to nothing."""
+    missing = "/" + "/".join(path[:depth])
+    hint = f"there is no {missing} on {server}: make that directory, or correct the path"
+    return ExportError(Cause.MISSING, f"{server}:/{'/'.join(path)}", hint=hint)
+
+
+def not_a_directory(server: str, path: str) -> ExportError:
+    """The path of an export leads to a file."""
+    hint = f"{path} on {server} is not a directory: name one that is"
+    return ExportError(Cause.MISSING, f"{server}:{path} is not a directory", hint=hint)
+
+
+def only_a_pseudo_root(error: ExportError, path: str, exports: Sequence[str]) -> ExportError:
+    """The refusal to change anything in a directory that a server shows only to lead to its exports."""
+    named = ", ".join(exports[:_EXPORTS_NAMED]) + (", …" if len(exports) > _EXPORTS_NAMED else "")
+    hint = f"{path} only leads to the server's exports (NFSv4 pseudo-root): name one of them as the share: {named}"
+    return ExportError(error.cause, error.detail, hint=hint, answer=error.answer)
 
 
 def kerberos_needed(server: str, path: str) -> ExportError:
@@ -139,7 +122,7 @@ def call_rejected(exc: CallRejected, server: str, version: int) -> ExportError:
     """The port's error for an accept_stat (RFC 5531 section 9)."""
     if exc.status in (AcceptStatus.PROG_UNAVAIL, AcceptStatus.PROG_MISMATCH):
         return version_missing(server, str(version), f"{exc}: it has {exc.lowest} to {exc.highest}")
-    return ExportError(Cause.OTHER, f"{server}: {exc}")
+    return ExportError(Cause.OTHER, f"{server}: {exc}", answer=str(exc))
 
 
 def credential_rejected(exc: CredentialRejected, server: str, *, reserved_port: bool) -> ExportError:
@@ -198,9 +181,3 @@ def _port_hint(reserved_port: bool) -> str:
         "; or else let the export take source ports above 1023 (insecure in exports(5)), or let us use lower ones"
         " (sysctl net.ipv4.ip_unprivileged_port_start=512)"
     )
-
-
-def _permission_hint(identity: Identity) -> str:
-    if identity.uid == 0:
-        return "the server squashes root: export with no_root_squash, or set --nfs-uid and --nfs-gid to the owner's"
-    return f"uid {identity.uid} and gid {identity.gid} need write permission there"

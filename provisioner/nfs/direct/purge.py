@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 from provisioner.nfs.direct.attempt import Attempt
 from provisioner.nfs.direct.client import Client, Place, Removal
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Fsid, Position
+from provisioner.nfs.refusals import NESTED_INSIDE, inside
 from provisioner.ports import Access, Cause, ExportError, GoOn, NotEmpty, PathMissing
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ class Purge:
             if entry.attributes is None or entry.handle is None or entry.attributes.type != "directory":
                 files.append(entry.name)
             elif entry.attributes.fsid != self._fsid:
-                self._refuse(directory, ExportError(Cause.OTHER, f"another filesystem is mounted on {entry.name}"))
+                self._refuse(directory, ExportError(Cause.NESTED, entry.name, hint=NESTED_INSIDE))
             else:
                 directory.open_jobs += 1
                 self._stack.put_nowait(_Read(_Directory(entry.handle, entry.name, directory)))
@@ -243,7 +244,7 @@ class Purge:
             directory.shrank = True
             return
         directory.stays = True
-        self._refusal = self._refusal or refusal
+        self._refusal = self._refusal or _with_the_way(directory, refusal)
 
     def _advance(self, directory: _Directory) -> None:
         """Go on with a directory whose jobs have changed, and with those above it that this completes."""
@@ -271,3 +272,15 @@ class Purge:
         else:
             parent.emptied.append(directory)
         return parent
+
+
+def _with_the_way(directory: _Directory, refusal: ExportError) -> ExportError:
+    """The refusal with the way from the top to the directory that it was met in, so that an admin finds the entry."""
+    names: list[str] = []
+    current: _Directory | None = directory
+    while current is not None and current.parent is not None:
+        names.append(current.name)
+        current = current.parent
+    found = inside([*names, *refusal.detail.partition(":")[:1]], refusal)
+    where = f"in {'/'.join(reversed(names))}: " if names else ""
+    return ExportError(found.cause, where + found.detail, hint=found.hint, answer=found.answer)

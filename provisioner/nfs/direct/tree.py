@@ -47,6 +47,10 @@ PAGE_BYTES = 64 << 10
 SMALL_PAGE_BYTES = 4 << 10
 LINK_READERS = 16
 LINKS_A_BATCH = 32
+PSEUDO_DIRECTORIES = 16
+"""So many directories of a server's own are looked at for its exports."""
+_OF_A_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
+"""How servers refuse to rename a directory that is a file system of its own, beside XDEV and BUSY."""
 
 
 class DirectTree:
@@ -287,12 +291,49 @@ class DirectTree:
                 return await operation(attempt, client, Place(root.handle, path))
             except ExportError as exc:
                 if exc.cause is not Cause.STALE:
-                    raise
+                    raise await self._looked_into(attempt, client, root, exc, name, path) from exc
             self._root = None
             client, root = await self._reach(attempt)
             return await operation(attempt, client, Place(root.handle, path))
 
         return await self._limited(name, step, changes=changes)
+
+    async def _looked_into(
+        self, attempt: Attempt, client: Client, root: Found, error: ExportError, name: str, path: Path
+    ) -> ExportError:
+        """The error, in better words where another look at the server gives them."""
+        try:
+            if name == "rename" and type(error) is ExportError and error.cause in _OF_A_NESTED:
+                found = await client.look_up(attempt, Place(root.handle, path))
+                if found.attributes.fsid != root.attributes.fsid:
+                    return ExportError(Cause.NESTED, error.detail, answer=error.answer)
+            if error.cause is Cause.NO_SPACE:
+                seen = await client.space(attempt, root.handle)
+                return ExportError(Cause.NO_INODES, error.detail) if seen.inodes and not seen.free_inodes else error
+            if error.cause in (Cause.READ_ONLY, Cause.DENIED) and client.version != "3":
+                exports = await self._exports_below(attempt, client, root)
+                return errors.only_a_pseudo_root(error, self._location.path, exports) if exports else error
+        except ExportError:
+            pass  # the first one is what matters
+        return error
+
+    async def _exports_below(self, attempt: Attempt, client: Client, root: Found) -> Sequence[str]:
+        """The paths of the server's exports below a root that only leads to them; none for any other.
+
+        An NFSv4 server shows what leads to its exports as directories in a file system of its own (RFC 8881, 7.3).
+        """
+        exports: list[str] = []
+        on_the_way: list[tuple[Path, bytes]] = [((), root.handle)]
+        for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # it grows meanwhile
+            page = await client.read_directory(attempt, Place(handle), Position(), PAGE_BYTES)
+            for entry in page.entries:
+                if entry.handle is None or entry.attributes is None or entry.attributes.type != "directory":
+                    return ()
+                if entry.attributes.fsid == root.attributes.fsid:
+                    on_the_way.append(((*path, entry.name), entry.handle))
+                else:
+                    exports.append(self._location.below((*path, entry.name)))
+        return sorted(exports)
 
     async def _reach(self, attempt: Attempt) -> tuple[Client, Found]:
         """The server's client, and the export's root as that client knows it. Raises Cause.CHANGED."""

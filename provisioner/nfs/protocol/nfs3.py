@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from provisioner.core.errors import ProvisionerError
@@ -22,6 +22,7 @@ from provisioner.nfs.protocol.values import (
     Position,
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+from provisioner.nfs.refusals import Call
 from provisioner.ports import EntryType, Space
 
 T = TypeVar("T")
@@ -69,6 +70,13 @@ class Status(enum.IntEnum):
     NFS3ERR_JUKEBOX = 10008
 
 
+CALLS: Mapping[int, Call] = {
+    1: "getattr", 3: "lookup", 5: "readlink", 9: "mkdir", 10: "symlink", 12: "remove", 13: "rmdir", 14: "rename",
+    17: "readdir", 18: "statfs",
+}  # fmt: skip
+"""What the procedures ask for, by their numbers; what SETATTR (2) does depends on its arguments."""
+
+
 class Nfs3Error(ProvisionerError):
     """A procedure was answered with an nfsstat3 other than NFS3_OK."""
 
@@ -103,11 +111,9 @@ def readlink(handle: bytes) -> Procedure[str]:
     return _procedure(5, xdr.opaque(handle), _readlink3resok)
 
 
-def mkdir(
-    directory: bytes, name: str, *, mode: int, uid: int | None, gid: int | None
-) -> Procedure[tuple[bytes | None, Attributes | None]]:
+def mkdir(directory: bytes, name: str, *, mode: int) -> Procedure[tuple[bytes | None, Attributes | None]]:
     """MKDIR (section 3.3.9): handle and attributes of the new directory, where the server adds them."""
-    arguments = _diropargs3(directory, name) + sattr3(mode=mode, uid=uid, gid=gid)
+    arguments = _diropargs3(directory, name) + sattr3(mode=mode, uid=None, gid=None)
     return _procedure(9, arguments, _create3resok, changes=True)
 
 

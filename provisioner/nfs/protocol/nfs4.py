@@ -25,6 +25,7 @@ from provisioner.nfs.protocol.values import (
     Position,
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+from provisioner.nfs.refusals import Call
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -120,6 +121,8 @@ class Operation(Generic[T_co]):
     arguments: bytes
     decode: Callable[[Cursor], T_co]
     changes: bool = False
+    call: Call = "call"
+    """What it asks for, for the words when the server refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,11 @@ class Answer:
     def changed(self) -> bool:
         """Whether an operation that changes something went well."""
         return any(operation.changes for operation in self.operations[: self.completed])
+
+    @property
+    def refused(self) -> Call:
+        """What the operation that failed asked for."""
+        return self.operations[self.completed].call if self.completed < len(self.operations) else "call"
 
     def __getitem__(self, operation: Operation[T]) -> T:
         """The result of an operation that went well."""
@@ -209,7 +217,7 @@ def restorefh() -> Operation[None]:
 
 def lookup(name: str) -> Operation[None]:
     """LOOKUP (section 18.13): from a directory to what it has under a name, which may be a symlink and stays one."""
-    return Operation(15, xdr.string(name), _void)
+    return Operation(15, xdr.string(name), _void, call="lookup")
 
 
 # ---------------------------------------------------------------------------------------------------- attributes
@@ -217,12 +225,12 @@ def lookup(name: str) -> Operation[None]:
 
 def getattr(*numbers: int) -> Operation[Fattr4]:
     """GETATTR (section 18.7) of the attributes with these numbers."""
-    return Operation(9, attributes4.bitmap(*numbers), attributes4.fattr4)
+    return Operation(9, attributes4.bitmap(*numbers), attributes4.fattr4, call="getattr")
 
 
-def setattr(attributes: bytes) -> Operation[None]:
+def setattr(attributes: bytes, call: Call = "call") -> Operation[None]:
     """SETATTR (section 18.30) of an encoded `fattr4`, with the anonymous stateid (section 8.2.3)."""
-    return Operation(34, bytes(16) + attributes, _bitmap, changes=True)
+    return Operation(34, bytes(16) + attributes, _bitmap, changes=True, call=call)
 
 
 def verify(attributes: bytes) -> Operation[None]:
@@ -236,28 +244,29 @@ def verify(attributes: bytes) -> Operation[None]:
 def create_directory(name: str, attributes: bytes) -> Operation[None]:
     """CREATE (section 18.4) of a directory, which becomes the current file handle."""
     arguments = xdr.uint(attributes4.NF4DIR) + xdr.string(name) + attributes
-    return Operation(6, arguments, _create4resok, changes=True)
+    return Operation(6, arguments, _create4resok, changes=True, call="mkdir")
 
 
 def create_symlink(name: str, target: str, attributes: bytes) -> Operation[None]:
     """CREATE (section 18.4) of a symlink."""
     arguments = xdr.uint(attributes4.NF4LNK) + xdr.string(target) + xdr.string(name) + attributes
-    return Operation(6, arguments, _create4resok, changes=True)
+    return Operation(6, arguments, _create4resok, changes=True, call="symlink")
 
 
 def readlink() -> Operation[str]:
     """READLINK (section 18.24)."""
-    return Operation(27, b"", _readlink4resok)
+    return Operation(27, b"", _readlink4resok, call="readlink")
 
 
 def remove(name: str) -> Operation[None]:
     """REMOVE (section 18.25): a file, a symlink or an empty directory, whichever it is."""
-    return Operation(28, xdr.string(name), _change_info4, changes=True)
+    return Operation(28, xdr.string(name), _change_info4, changes=True, call="remove")
 
 
 def rename(source_name: str, target_name: str) -> Operation[None]:
     """RENAME (section 18.26), from the saved directory into the current one."""
-    return Operation(29, xdr.string(source_name) + xdr.string(target_name), _rename4resok, changes=True)
+    names = xdr.string(source_name) + xdr.string(target_name)
+    return Operation(29, names, _rename4resok, changes=True, call="rename")
 
 
 def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[DirectoryPage]:
@@ -269,7 +278,7 @@ def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[Dir
         + xdr.uint(size_bytes)
         + attributes4.bitmap(*numbers)
     )
-    return Operation(26, arguments, _readdir4resok)
+    return Operation(26, arguments, _readdir4resok, call="readdir")
 
 
 def _void(_: Cursor) -> None:

@@ -98,6 +98,7 @@ def volume(
     nfs: NfsSource | None = SOURCE,
     provisioner: str = US,
     capacity: str = "1Gi",
+    mount_options: tuple[str, ...] = (),
 ) -> Volume:
     """The volume of that claim, of our making, released."""
     ours = {names.PROVISIONED_BY: provisioner, names.ON_DELETE: "delete", names.EXPORT_ID: EXPORT_ID}
@@ -113,6 +114,7 @@ def volume(
             capacity={"storage": capacity} if capacity else {},
             nfs=nfs,
             claim_ref=None if claim_uid is None else ClaimRef("shop", "data", claim_uid),
+            mount_options=mount_options,
             persistent_volume_reclaim_policy=policy,
             storage_class_name="nfs",
         ),

@@ -94,8 +94,8 @@ def test_each_export_once_for_each_way() -> None:
 def test_the_way_in_words() -> None:
     """What is special about the way to an export is told as mount options write it."""
     assert way(Use(NAS, MountOptions())) == "nas:/exports"
-    options = MountOptions(version="3", port=12049, mount_port=12050, kerberos=True)
-    assert way(Use(NAS, options)) == "nas:/exports port 12049 nfsvers=3 mountport=12050 sec=krb5"
+    options = MountOptions(version="3", port=12049, mount_port=12050, kerberos=True, encryption="tls")
+    assert way(Use(NAS, options)) == "nas:/exports port 12049 nfsvers=3 mountport=12050 sec=krb5 tls"
 
 
 @pytest.mark.parametrize(

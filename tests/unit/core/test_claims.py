@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from provisioner.core import claims, names
-from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
+from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, ClaimStatus, DataSource, NfsSource, StorageClass, Volume
 from provisioner.core.parameters import Access
@@ -321,3 +321,9 @@ def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
     assert claims.provisioning_message(samples.claim()) == 'provisioning a volume for claim "shop/data"'
     claim = samples.claim(annotations={"nfs.io/createMode": "0700", "nfs.io/createUID": "7", "nfs.io/path": "x"})
     assert "without effect: nfs.io/createMode, nfs.io/createUID, " in claims.provisioning_message(claim)
+
+
+def test_a_mode_that_was_refused() -> None:
+    """The words for a default mode that the server refused have the mode, the directory, the answer and the way out."""
+    message = mode_message("a/b", 0o777, "chmod: EPERM")
+    assert all(word in message for word in ("0777", "'a/b'", "chmod: EPERM", 'mode: "0"'))

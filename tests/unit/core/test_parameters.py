@@ -222,3 +222,12 @@ def test_any_values(given_: dict[str, str]) -> None:
     with contextlib.suppress(InvalidSettings):
         mode = parse(given_).access.mode
         assert mode is None or 0 < mode <= 0o7777
+
+
+@pytest.mark.parametrize(
+    ("parameters", "asked"),
+    [({}, False), ({"mode": "0777"}, True), ({"mountPermissions": "0"}, True), ({"uid": "1000"}, False)],
+)
+def test_whether_a_mode_was_asked_for(parameters: dict[str, str], asked: bool) -> None:
+    """A mode that the class names is one that the server must set; the default is not."""
+    assert parse(parameters).access.mode_asked is asked

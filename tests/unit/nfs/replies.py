@@ -76,7 +76,7 @@ PROCEDURES3: tuple[Procedure[object], ...] = (
     nfs3.setattr(b"h", mode=0o755, uid=1, gid=None),
     nfs3.lookup(b"h", "name"),
     nfs3.readlink(b"h"),
-    nfs3.mkdir(b"h", "name", mode=0o777, uid=None, gid=None),
+    nfs3.mkdir(b"h", "name", mode=0o777),
     nfs3.symlink(b"h", "name", "target"),
     nfs3.remove(b"h", "name"),
     nfs3.rmdir(b"h", "name"),

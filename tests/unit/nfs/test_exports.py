@@ -13,7 +13,7 @@ from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.export import LedgeredExport
 from provisioner.nfs.exports import ServedExports
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Export
+from provisioner.ports import Cause, Export, ExportError
 from tests.fakes.tree import MemoryTree
 from tests.unit.core import samples
 
@@ -81,3 +81,40 @@ def test_between_mounted_and_direct(path: str) -> None:
     assert located(served, "nas", path) == (
         ("nas:/exports/team", ("data",)) if "team" in path else ("nas:/exports/ns port None", ("data",))
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "cause"),
+    [
+        ("sec=krb5p", Cause.KERBEROS),
+        ("SEC=KRB5", Cause.KERBEROS),
+        ("xprtsec=mtls", Cause.TRANSPORT),
+        ("XPRTSEC=TLS", Cause.TRANSPORT),
+        ("tls", Cause.TRANSPORT),
+        ("proto=rdma", Cause.TRANSPORT),
+        ("udp", Cause.TRANSPORT),
+    ],
+)
+def test_what_we_do_not_speak(option: str, cause: Cause) -> None:
+    """A class, a volume of ours and a peer's with such an option are refused with the option's name and the way out."""
+    options = mount_options.parse([option])
+    served = exports()
+    with pytest.raises(ExportError) as caught:
+        served.at(DIRECT, options)
+    assert caught.value.cause is cause
+    assert "--export nas2:/=DIRECTORY" in caught.value.advice
+    assert served.at(MOUNTED, options).name == "nas:/exports"
+    where = NfsSource("nas2", "/srv/data")
+    ours = samples.volume(nfs=where, annotations={"nfs-provisioner/directory": "data"}, mount_options=(option,))
+    assert served.of(ours) is None
+    assert caught.value.cause.value in served.obstacle(ours)
+    served.at(DIRECT, MountOptions())
+    if cause is Cause.KERBEROS or "tls" in option.lower():
+        assert located(served, "nas2", "/srv/data", option) is None
+
+
+def test_nothing_keeps_us_from_a_server() -> None:
+    """A volume with usual options meets no obstacle, and one with a wrong option has it named."""
+    served, where = exports(), NfsSource("nas2", "/srv/data")
+    assert served.obstacle(samples.peers_volume(nfs=where, mount_options=("hard",))) == ""
+    assert "port=x" in served.obstacle(samples.peers_volume(nfs=where, mount_options=("port=x",)))

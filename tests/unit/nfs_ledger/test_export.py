@@ -10,7 +10,7 @@ from msgspec import structs
 from provisioner.core.locations import Location, Path
 from provisioner.core.records import Record, encode
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, AlreadyThere, Cause, ExportError, PathTaken, Space
+from provisioner.ports import Access, AlreadyThere, Cause, ExportError, ModeRefused, PathTaken, Space
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.unit.core import samples
 
@@ -60,6 +60,73 @@ async def test_open_makes_the_ledger() -> None:
     assert tree.look((".provisioner", "export")) == Symlink(export.id)
     assert len(export.id) == 32
     assert export.location == NAS
+
+
+async def test_a_server_that_does_not_set_modes() -> None:
+    """Where a server refuses chmod a ledger is made all the same, and what it answered is known."""
+    tree = MemoryTree()
+    assert (await opened(tree)).exposed == ""
+    tree = MemoryTree()
+    tree.refuses_modes = "chmod: EPERM"
+    export = await opened(tree)
+    assert export.exposed == "chmod: EPERM"
+    await export.provision(V1, record("a/b"), Access())
+    assert export.mode_refused(V1) == "chmod: EPERM"
+    await export.settle(V1)
+    assert export.mode_refused(V1) == ""
+
+
+@pytest.mark.parametrize(
+    ("access", "refused"),
+    [
+        (Access(), False),
+        (Access(mode=None), False),
+        (Access(mode=None, mode_asked=True), False),
+        (Access(mode=0o770, mode_asked=True), True),
+    ],
+)
+async def test_a_mode_that_is_refused(access: Access, refused: bool) -> None:
+    """A mode that the class names and the server refuses is an error, again and again; a default one is let go."""
+    tree = MemoryTree()
+    tree.refuses_modes = "chmod: EPERM"
+    export = await opened(tree)
+    for _ in range(2):
+        if refused:
+            with pytest.raises(ModeRefused):
+                await export.provision(V1, record("a/b"), access)
+        else:
+            await export.provision(V1, record("a/b"), access)
+    assert (export.mode_refused(V1) != "") is (access.mode is not None and not refused)
+    assert await export.undo(V1)
+    assert export.mode_refused(V1) == ""
+
+
+async def test_an_archive_comes_back_from_a_server_that_does_not_set_modes() -> None:
+    """A restored directory's parents are made where chmod is refused too."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a/b")
+    archive = await export.archive(V1, AT)
+    assert archive is not None
+    await export.forget(V1)
+    tree.refuses_modes = "chmod: EPERM"
+    await export.provision(V2, structs.replace(record("new/b", V2), archive=archive), ACCESS)
+    assert tree.look(("new", "b")) is not None
+
+
+@pytest.mark.parametrize("rule", ["discard", "retain"])
+async def test_a_directory_that_is_not_there(rule: str) -> None:
+    """Whether there was a directory is said; one in the trash, of an earlier attempt, was there."""
+    for gone in (True, False):
+        tree = MemoryTree()
+        export = await provisioned(tree, "a/b")
+        if gone:
+            await tree.remove_directory(("a", "b"))
+        if rule == "retain":
+            assert await export.retain(V1, AT) is not gone
+            assert export.records[V1].retained
+        else:
+            assert await export.discard(V1, AT) is not gone
+            assert await export.discard(V1, LATER) is not gone
 
 
 async def test_open_without_making_a_ledger() -> None:

@@ -42,6 +42,14 @@ async def test_an_export_with_a_ledger() -> None:
     assert list(tree.root.entries) == [".provisioner"]
 
 
+async def test_a_server_that_does_not_set_modes() -> None:
+    """A server that refuses chmod can be used, its answer is reported, and nothing is left."""
+    tree = MemoryTree()
+    tree.refuses_modes = "chmod: EPERM"
+    assert (await rehearse(tree)).mode_refused == "chmod: EPERM"
+    assert tree.root.entries == {}
+
+
 @pytest.mark.parametrize("call", ["read_symlink", "space", "make_directory"])
 async def test_a_refusal(call: str) -> None:
     """Whatever is refused is raised as it is, and nothing is left."""

@@ -194,12 +194,46 @@ def busy(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 async def test_what_cannot_go_stays_and_is_told(tree: MountedTree, busy: pathlib.Path) -> None:
-    """What cannot be removed stays, all else goes, and then the removal fails as NotEmpty."""
+    """What cannot be removed stays, all else goes, and then the removal fails with the entry and why."""
     for name in ("another", "last"):
         await tree.make_directory(("gone", name, "deep"), PLAIN)
-    with pytest.raises(NotEmpty):
+    with pytest.raises(ExportError) as caught:
         await tree.remove_tree(("gone",))
+    assert (caught.value.cause, caught.value.detail) == (Cause.NESTED, "gone/busy")
     assert os.listdir(busy.parent) == ["busy"]
+
+
+async def test_a_name_that_servers_keep_is_no_other_in_a_plain_directory(
+    tree: MountedTree, tmp_path: pathlib.Path
+) -> None:
+    """A tenant's own directories of such names are removed with all that is in them."""
+    (tmp_path / "export").mkdir()
+    await tree.make_directory(("gone", ".snapshot", "deep"), PLAIN)
+    await tree.make_directory(("gone", "@eaDir"), PLAIN)
+    assert await tree.remove_tree(("gone",)) == 4
+
+
+@pytest.fixture
+def snapshot(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What a server shows as snapshots in a directory, which cannot be removed."""
+    place = tmp_path / "export" / "gone" / ".snapshot"
+    place.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True).returncode:
+        pytest.skip("this machine cannot mount a tmpfs: the tests do not run as root")
+    (place / "hourly").mkdir()
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+async def test_a_snapshot_is_not_read_through(tree: MountedTree, snapshot: pathlib.Path) -> None:
+    """Snapshots in a directory are refused as a whole, all else goes, and the entry is named."""
+    (snapshot.parent / "file").touch()
+    with pytest.raises(NotEmpty) as caught:
+        await tree.remove_tree(("gone",))
+    assert caught.value.detail == "gone/.snapshot is in use"
+    assert ".snapshot" in caught.value.advice
+    assert os.listdir(snapshot) == ["hourly"]
+    assert os.listdir(snapshot.parent) == [".snapshot"]
 
 
 # ---------------------------------------------------------------------------------------------------- errors
@@ -221,15 +255,21 @@ async def test_what_cannot_go_stays_and_is_told(tree: MountedTree, busy: pathlib
         (errno.EHOSTDOWN, Cause.UNREACHABLE),
         (errno.ENOTCONN, Cause.UNREACHABLE),
         (errno.ENOSPC, Cause.NO_SPACE),
-        (errno.EXDEV, Cause.OTHER),
+        (errno.EXDEV, Cause.NESTED),
+        (errno.EBUSY, Cause.NESTED),
+        (errno.EUCLEAN, Cause.OTHER),
+        (errno.EDOM, Cause.OTHER),
     ],
 )
 def test_an_errno_has_a_cause(tmp_path: pathlib.Path, number: int, cause: Cause) -> None:
     """Each refusal of the kernel is told in the port's words, with the path and the kernel's own text as detail."""
-    error = translated(OSError(number, os.strerror(number)), "a/b", str(tmp_path))
+    error = translated(OSError(number, os.strerror(number)), "a/b", str(tmp_path), "rename")
     assert error.cause is cause
-    assert error.detail == f"a/b: {os.strerror(number)}"
-    assert bool(error.hint) == (cause is Cause.DENIED)
+    assert error.detail.startswith("a/b: ")
+    assert os.strerror(number) in error.detail
+    assert error.advice
+    if cause is Cause.OTHER:
+        assert errno.errorcode[number] in error.told_of("nas:/x")
 
 
 @pytest.mark.parametrize(

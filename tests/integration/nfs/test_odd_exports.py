@@ -1,0 +1,218 @@
+"""Exports as people have them: where no modes are set, through a symlink, at a pseudo-root, with others inside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.core.locations import location
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.export import LedgeredExport
+from provisioner.nfs.mounted import MountedTree
+from provisioner.nfs.rehearsal import rehearse
+from provisioner.ports import Access, Cause, ExportError, ModeRefused, Tree
+from testbed import fuse
+from testbed.ganesha import Export, Ganesha
+from tests.integration.nfs.conftest import MakeTree
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def refusal(tree: DirectTree, *path: str) -> ExportError:
+    """What making a directory is refused with."""
+    with pytest.raises(ExportError) as caught:
+        await tree.make_directory(path or ("made",), Access())
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------- modes and owners
+
+
+@pytest.fixture
+def no_chmod(tmp_path: Path) -> Iterator[Path]:
+    """A file system that refuses chmod and chown, as one with NFSv4 ACLs may."""
+    if reason := fuse.missing() or ("" if os.geteuid() == 0 else "the tests do not run as root"):
+        pytest.skip(f"this machine cannot mount one: {reason}")
+    place, behind = tmp_path / "no-chmod", tmp_path / "behind"
+    place.mkdir()
+    behind.mkdir()
+    subprocess.run(["bindfs", "--chmod-deny", "--chown-deny", str(behind), str(place)], check=True)
+    yield place
+    subprocess.run(["fusermount3", "-u", "-z", str(place)], check=True)
+
+
+@pytest.fixture
+def old_umask() -> Iterator[None]:
+    """A umask that takes from the modes of new directories."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(params=["mounted", "3", "4.0", "4.1", "4.2"])
+async def without_chmod(request: pytest.FixtureRequest, no_chmod: Path, servers: Servers, old_umask: None) -> Tree:
+    """A tree that refuses chmod, mounted and in each version of NFS."""
+    if request.param == "mounted":
+        return MountedTree(str(no_chmod), require_mount=True, timeout_s=30.0)
+    server: Ganesha = request.getfixturevalue("server_without_chmod")
+    return DirectTree(
+        location("127.0.0.1", "/x"), servers, version=request.param, port=server.port, mount_port=server.mount_port
+    )
+
+
+@pytest.fixture
+def server_without_chmod(no_chmod: Path) -> Iterator[Ganesha]:
+    """A server of that file system."""
+    with Ganesha([Export(no_chmod, "/x")], versions=(3, 4)) as running:
+        yield running
+
+
+async def test_a_ledger_and_a_volume_where_chmod_is_refused(without_chmod: Tree) -> None:
+    """A ledger is made, a volume with the default mode is provisioned, and `check` finds the export usable."""
+    export = LedgeredExport(location("127.0.0.1", "/x"), without_chmod)
+    await export.open()
+    assert await rehearse(without_chmod)
+    await without_chmod.close()
+
+
+async def test_chmod_is_not_needed_without_a_mode(without_chmod: Tree, no_chmod: Path) -> None:
+    """Where the class leaves the mode to the server, nothing is refused, parents that are made among it."""
+    await without_chmod.make_directory(("a", "b", "c"), Access(mode=None))
+    assert (no_chmod / "a" / "b" / "c").is_dir()
+    await without_chmod.close()
+
+
+async def test_chown_is_told_as_that(without_chmod: Tree) -> None:
+    """An owner that was asked for and is refused is an error about owners, and not about modes or root."""
+    with pytest.raises(ExportError) as caught:
+        await without_chmod.make_directory(("made",), Access(uid=5, gid=6))
+    assert not isinstance(caught.value, ModeRefused)
+    assert caught.value.cause is Cause.DENIED
+    assert "chown" in caught.value.detail
+    assert "leave uid and gid out" in caught.value.advice
+    await without_chmod.close()
+
+
+async def test_chmod_is_told_as_that(without_chmod: Tree, no_chmod: Path) -> None:
+    """A mode that a directory does not have yet and that is refused is ModeRefused, with the call and the way out."""
+    (no_chmod / "made").mkdir(mode=0o700)
+    with pytest.raises(ModeRefused) as caught:
+        await without_chmod.set_access(("made",), Access(mode=0o770))
+    assert "chmod" in caught.value.answer
+    assert 'mode: "0"' in caught.value.advice
+    await without_chmod.close()
+
+
+# ------------------------------------------------------------------------------------------- shares
+
+
+async def test_a_share_through_a_symlink(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """A share that is a symlink is not followed; the target and the share to write are named."""
+    root = server.exports[0].directory
+    (root / "real" / "k8s").mkdir(parents=True)
+    (root / "link").symlink_to("real/k8s")
+    error = await refusal(tree("/plain/link", version=version))
+    assert error.cause is Cause.SYMLINK
+    assert "'real/k8s'" in error.advice
+    assert "'/plain/real/k8s'" in error.advice
+
+
+async def test_a_symlink_on_the_way_to_a_share(server: Ganesha, tree: MakeTree) -> None:
+    """A symlink in the middle of a share's path is named, and the share to write has what comes after it."""
+    root = server.exports[0].directory
+    (root / "real" / "k8s").mkdir(parents=True)
+    (root / "link").symlink_to("real")
+    error = await refusal(tree("/plain/link/k8s", version="4.1"))
+    assert error.cause is Cause.SYMLINK
+    assert "/plain/link on 127.0.0.1 is a symbolic link to 'real'" in error.advice
+    assert "'/plain/real/k8s'" in error.advice
+
+
+async def test_a_share_that_is_a_file(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """A share that is a file is named as that."""
+    (server.exports[0].directory / "file").touch()
+    error = await refusal(tree("/plain/file", version=version))
+    assert error.cause in (Cause.MISSING, Cause.DENIED)
+    assert "/plain/file" in error.advice
+
+
+async def test_a_pseudo_root(tree: MakeTree) -> None:
+    """The root of an NFSv4 server that only leads to its exports is named as that, with the exports."""
+    error = await refusal(tree("/", version="4.1"))
+    assert "name one of them as the share: /plain, /readonly, /squashed" in error.advice
+
+
+async def test_a_root_that_is_not_writable(tree: MakeTree, version: str) -> None:
+    """Where root is squashed, a directory below the export is offered as a way out."""
+    assert "name a directory below it" in (await refusal(tree("/squashed", version=version))).advice
+
+
+# ------------------------------------------------------------------------------------------- what is inside
+
+
+@pytest.fixture
+def worm(server: Ganesha) -> Iterator[Path]:
+    """A file that cannot be removed, in a directory of an export with other files."""
+    root = server.exports[0].directory
+    (root / "gone" / "deep").mkdir(parents=True)
+    for name in ("deep/worm", "other"):
+        (root / "gone" / name).touch()
+    path = root / "gone" / "deep" / "worm"
+    if not shutil.which("chattr") or subprocess.run(["chattr", "+i", str(path)], capture_output=True).returncode:
+        pytest.skip("this machine has no immutable files")
+    yield path
+    subprocess.run(["chattr", "-i", str(path)], check=True)
+
+
+async def test_a_file_that_cannot_be_removed(worm: Path, tree: MakeTree, version: str) -> None:
+    """The rest of a directory goes, and the file that stays is named with the way to it and what may hold it."""
+    with pytest.raises(ExportError) as caught:
+        await tree(version=version).remove_tree(("gone",))
+    assert caught.value.cause is Cause.DENIED
+    assert "deep" in caught.value.detail
+    assert "worm" in caught.value.detail
+    assert "immutable" in caught.value.advice
+    assert os.listdir(worm.parents[1]) == ["deep"]
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Iterator[Path]:
+    """A file system that is mounted on a directory below another one, with a file in it."""
+    place = tmp_path / "outer" / "gone" / "nested"
+    place.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode:
+        pytest.skip("this machine cannot mount a tmpfs: the tests do not run as root")
+    (place / "file").touch()
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def outer(nested: Path) -> Iterator[Ganesha]:
+    """A server of the directory around it, started when that is mounted: it has a mount table of its own."""
+    with Ganesha([Export(nested.parents[1], "/outer")], versions=(3, 4)) as running:
+        yield running
+
+
+async def test_a_directory_that_is_a_file_system_of_its_own(
+    outer: Ganesha, nested: Path, servers: Servers, version: str
+) -> None:
+    """It cannot be moved, however the server says so, and the advice says what to do; nor is it emptied."""
+    where = location("127.0.0.1", "/outer")
+    direct = DirectTree(where, servers, version=version, port=outer.port, mount_port=outer.mount_port)
+    with pytest.raises(ExportError) as caught:
+        await direct.rename(("gone", "nested"), ("elsewhere",))
+    assert caught.value.cause is Cause.NESTED
+    assert "unmount it" in caught.value.advice
+    with pytest.raises(ExportError) as caught:
+        await direct.remove_tree(("gone",))
+    assert caught.value.cause is Cause.NESTED
+    assert "nested" in caught.value.detail
+    assert (nested / "file").exists()
+    await direct.close()
