@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -115,7 +115,7 @@ class VolumeController:
     async def _reclaim(self, volume: Volume) -> Backoff | None:
         located = self._around.exports.of(volume)
         if located is None:
-            return self._deny(volume, "it lies on no export that --export or a class of ours names; nothing is touched")
+            return self._deny(volume, volumes.nowhere_message(self._around.exports.obstacle(volume)))
         export, path = located
         self._around.watch.add(export, named=False)
         began_s = self._around.clock.monotonic()
@@ -124,8 +124,19 @@ class VolumeController:
                 await self._around.watch.usable(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
-            self._deny(volume, exc.told_of(export.name), exc)
+            self._deny(volume, self._moved(volume, export) or exc.told_of(export.name), exc)
             return FAILED
+
+    def _moved(self, volume: Volume, export: Export) -> str:
+        """The words for a volume whose export is failing, is named by nothing else, and has its record on another."""
+        reference = volume.spec.claim_ref
+        if reference is None or self._around.watch.is_named(export):
+            return ""
+        for other in self._around.exports:
+            record = other.records.get(volume.name)
+            if other is not export and record is not None and record.claim_uid == reference.uid:
+                return volumes.moved_message(volume.name, export.name, other.name)
+        return ""
 
     async def _reclaim_on(self, cached: Volume, export: Export, path: Path, began_s: float) -> Backoff | None:
         """All that decides is read live here, right before the first step that cannot be taken back."""
@@ -167,15 +178,19 @@ class VolumeController:
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
         """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
-        around, archive = self._around, None
+        around, archive, directory = self._around, None, export.records[volume.name].directory
         if rule == "delete":
-            await export.discard(volume.name, around.clock.now())
+            found = await export.discard(volume.name, around.clock.now())
             self._discarded(export)
         elif rule == "archive":
             archive = await export.archive(volume.name, around.moment().latest)
+            found = archive is not None
         else:
             # Before the volume goes: from then on the directory may be adopted, and this record ended, at any moment.
-            await export.retain(volume.name, around.clock.now())
+            found = await export.retain(volume.name, around.clock.now())
+        if not found:
+            message = volumes.missing_message(rule, directory, export.name)
+            around.recorder.volume(volume, "Normal", names.DIRECTORY_MISSING, message)
         try:
             await around.cluster.delete_volume(volume)
             # Finalizer last: a crash before this leaves the volume visible.
@@ -185,14 +200,14 @@ class VolumeController:
         if rule != "retain":
             await export.forget(volume.name)
             self._freed()
-        self._succeeded(rule, volume, archive, began_s)
+        said = {"archive": archive} if archive else {} if found else {"missing": True}
+        self._succeeded(rule, volume, said, began_s)
 
-    def _succeeded(self, rule: OnDelete, volume: Volume, archive: str | None, began_s: float) -> None:
+    def _succeeded(self, rule: OnDelete, volume: Volume, said: Mapping[str, object], began_s: float) -> None:
         took_s = self._around.clock.monotonic() - began_s
         storage_class = volume.spec.storage_class_name
         self._around.metrics.deleted.labels(storage_class).inc()
         self._around.metrics.delete_s.labels(storage_class).observe(took_s)
-        said = {"archive": archive} if archive else {}
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **said)
 
     def _deny(self, volume: Volume, message: str, error: ExportError | None = None) -> Backoff:

@@ -165,6 +165,32 @@ def _is_for(record: Record, reference: ClaimRef, cluster: str) -> bool:
     return record.cluster == cluster and (record.namespace, record.claim) == (reference.namespace, reference.name)
 
 
+def nowhere_message(obstacle: str) -> str:
+    """The words for a volume that lies on no export that is served; `obstacle` is what its mount options say."""
+    if obstacle:
+        return f"its mountOptions keep the provisioner from its server: {obstacle}; nothing is touched"
+    return "it lies on no export that --export or a class of ours names; nothing is touched"
+
+
+def moved_message(volume: str, old: str, new: str) -> str:
+    """The words for a volume that names a server of which nothing else does, and that has its record elsewhere."""
+    return (
+        f"it names export {old}, which does not work and which no setting or class names any more; its record is on"
+        f" export {new}. If that is the same server under another name: delete this PersistentVolume with its"
+        f" finalizers and run `nfs-provisioner recover --volume {volume} --apply`, which makes it there; the docs say"
+        " what comes next (Operations, When something breaks, The server moves to another address)"
+    )
+
+
+def missing_message(rule: OnDelete, directory: str, export: str) -> str:
+    """The words for a volume that was reclaimed though its directory was not there."""
+    done = "its record is kept" if rule == "retain" else f"there was nothing to {rule}"
+    return (
+        f"directory {directory!r} was not there on export {export}: {done}. If it is a file system of its own that the"
+        " server has not mounted now, its data are still in that; else it was removed or moved by hand"
+    )
+
+
 def _milder(left: OnDelete, right: OnDelete) -> OnDelete:
     if "retain" in (left, right):
         return "retain"

@@ -113,12 +113,14 @@ class Storage:
         told = [event for event in found if event["type"] == "Normal" or event["source"].get("component") != _BINDER]
         return [event for event in told if reason in (None, event["reason"])]
 
-    def volume_event(self, volume: str, reason: str = "VolumeFailedDelete", *, timeout_s: float = 30.0) -> Object:
-        """Wait for a warning about a PersistentVolume, and return it."""
+    def volume_event(
+        self, volume: str, reason: str = "VolumeFailedDelete", *, type: str = "Warning", timeout_s: float = 30.0
+    ) -> Object:
+        """Wait for an event about a PersistentVolume, by default a warning, and return it."""
 
         def found() -> list[Object]:
             events = self.api.list("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={volume}")
-            return [event for event in events if event["reason"] == reason and event["type"] == "Warning"]
+            return [event for event in events if event["reason"] == reason and event["type"] == type]
 
         return self.eventually(found, f"an event {reason} about volume {volume}", timeout_s=timeout_s)[0]
 

@@ -13,7 +13,18 @@ from provisioner.core import names
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, NfsSource, Volume
 from provisioner.core.records import OnDelete, Record
-from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim, authorize, decide
+from provisioner.core.volumes import (
+    Deny,
+    Evidence,
+    Finalizer,
+    Leave,
+    Reclaim,
+    authorize,
+    decide,
+    missing_message,
+    moved_message,
+    nowhere_message,
+)
 from tests.unit.core import samples
 
 SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
@@ -226,3 +237,22 @@ def test_reclaim_needs_everything() -> None:
         recorded = [each.path for each in fitting if each == record]
         agrees = volume is volumes[0] and claim is None and recorded == [path]
         assert isinstance(authorize(of, samples.US), Reclaim) == agrees
+
+
+def test_a_directory_that_was_not_there() -> None:
+    """The words for a missing directory say what was done, and where its data may still be."""
+    assert "its record is kept" in missing_message("retain", "a/b", "nas:/x")
+    assert "nothing to delete" in missing_message("delete", "a/b", "nas:/x")
+    assert "nothing to archive" in missing_message("archive", "a/b", "nas:/x")
+
+
+def test_a_volume_on_no_export() -> None:
+    """The words for a volume without an export name what keeps the provisioner from its server, if that is known."""
+    assert "no export" in nowhere_message("")
+    assert "sec=krb5" in nowhere_message("mount option sec=krb5: …")
+
+
+def test_a_server_that_moved() -> None:
+    """The words for a volume of a server that nothing else names say where its record is, and the way."""
+    message = moved_message("pvc-1", "old:/x", "new:/x")
+    assert all(word in message for word in ("old:/x", "new:/x", "recover --volume pvc-1"))
