@@ -286,7 +286,7 @@ class ExportError(ProvisionerError):
     def told_of(self, export: str) -> str:
         """The message for an event: it stays the same from attempt to attempt."""
         said = self.answer or self.detail if self.cause is Cause.OTHER else ""
-        why = f"{self.cause.value} ({said})" if said else self.cause.value
+        why = f"{self.cause.value} ({said})" if said and said not in self.advice else self.cause.value
         return f"export {export}: {why}; {self.advice}"
 
 

@@ -24,6 +24,15 @@ def test_every_cause_has_advice(cause: Cause) -> None:
     assert ExportError(cause, hint="do this").advice == "do this"
 
 
+def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
+    """An error that has no cause of its own is in the event as the server said it, and not twice."""
+    error = ExportError(Cause.OTHER, "a/b: mkdir: NFS4ERR_IO", answer="mkdir: NFS4ERR_IO")
+    assert "(mkdir: NFS4ERR_IO)" in error.told_of("nas:/x")
+    assert "(a listing has no end)" in ExportError(Cause.OTHER, "a listing has no end").told_of("nas:/x")
+    told = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").told_of("nas:/x")
+    assert told.count("it has no end") == 1
+
+
 @pytest.mark.parametrize(
     ("status3", "status4", "number"),
     [
