@@ -133,19 +133,19 @@ _WITH_PATH = re.compile(r"(?P<server>\[[^]]*\]|[^:/\\]+)(:\d+)?:?(?P<path>/.*)")
 def _advice_on_server(text: str) -> str:
     """What to write instead of a server that has more in it than a name or an address; empty for all others."""
     if found := _URL.fullmatch(text):
-        return f"the server {text!r} is a URL: write {_as_server(found)}" + _port_advice(found["port"])
+        return f"server {text!r} is a URL: write {_as_server(found)}" + _port_advice(found["port"])
     if found := _SMB.fullmatch(text):
         path = "/" + found["path"].replace("\\", "/").strip("/")
         return (
-            f"the server {text!r} is a share of SMB: write the server {found['server']!r} and the path under which it"
+            f"server {text!r} is a share of SMB: write the server {found['server']!r} and the path under which it"
             f" exports that by NFS, such as {path!r}"
         )
     if found := _WITH_PORT.fullmatch(text):
-        return f"the server {text!r} has a port: write the server {found['server']!r}" + _port_advice(found["port"])
+        return f"server {text!r} has a port: write the server {found['server']!r}" + _port_advice(found["port"])
     if found := _WITH_PATH.fullmatch(text):
-        return f"the server {text!r} has a path in it: write {_as_server(found)}"
+        return f"server {text!r} has a path in it: write {_as_server(found)}"
     if text.startswith("/"):
-        return f"the server {text!r} is a path: write the server's name or address, and this as the share"
+        return f"server {text!r} is a path: write the server's name or address, and this as the share"
     return ""
 
 
