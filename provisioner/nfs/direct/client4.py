@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from provisioner.core.locations import Path
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt
-from provisioner.nfs.direct.client import PARENT_MODE, Place, Removal
+from provisioner.nfs.direct.client import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.errors import Lost
 from provisioner.nfs.direct.session import Compounds, Sessionless, Sessions
@@ -185,9 +185,16 @@ class Client4:
     ) -> DirectoryPage:
         """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
         place = await self.near(attempt, place)
-        size_bytes = min(size_bytes, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
-        readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
-        page = (await self.complete(attempt, place, *down(place), readdir))[readdir]
+        largest_bytes = min(LARGEST_PAGE_BYTES, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
+        size_bytes = min(size_bytes, largest_bytes)
+        while True:
+            readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
+            answer = await self.run(attempt, *down(place), readdir)
+            if answer.status != Status.NFS4ERR_TOOSMALL or size_bytes >= largest_bytes:
+                break
+            size_bytes = min(2 * size_bytes, largest_bytes)
+        self._require(answer, place)
+        page = answer[readdir]
         if all(entry.handle and entry.attributes for entry in page.entries):
             return page
         entries: list[DirectoryEntry] = []
@@ -196,8 +203,14 @@ class Client4:
                 found = await self.look_up(attempt, Place(place.handle, (*place.path, entry.name)))
             except PathMissing:
                 continue
-            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes))
-        return DirectoryPage(tuple(entries), page.next)
+            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
+        return DirectoryPage(tuple(entries), page.next, page.verifier)
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """RENAME."""
+        rename = nfs4.rename(name, new_name)
+        place = Place(source, (name,))
+        await self.complete(attempt, place, nfs4.putfh(source), nfs4.savefh(), nfs4.putfh(target), rename)
 
     async def remove_names(
         self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from provisioner.ports import EntryType
+from provisioner.ports import EntryType, Space
 
 Fsid = tuple[int, int]
 """Which filesystem of the server an object is on (RFC 8881 section 5.8.1.9); NFSv3 has the first number only."""
@@ -42,6 +42,8 @@ class DirectoryEntry:
     name: str
     handle: bytes | None = None
     attributes: Attributes | None = None
+    cookie: int = field(default=0, compare=False)
+    """Where the directory goes on behind this entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,24 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPage:
-    """One page of a directory, without `.` and `..`; `next` is None after the last."""
+    """One page of a directory, without `.` and `..`; `next` is None after the last.
+
+    A page without entries that is not the last goes on where it began, or behind `.` and `..`.
+    """
 
     entries: tuple[DirectoryEntry, ...]
     next: Position | None
+    verifier: bytes = field(default=bytes(8), compare=False)
+
+    def first(self, count: int) -> DirectoryPage:
+        """The page cut after so many of its entries, one at least."""
+        if count >= len(self.entries):
+            return self
+        return DirectoryPage(
+            self.entries[:count], Position(self.entries[count - 1].cookie, self.verifier), self.verifier
+        )
+
+
+def space(size_bytes: int, free_bytes: int, inodes: int, free_inodes: int) -> Space:
+    """What statfs says. Some servers give a negative number, which arrives as a huge one, once a reserve is in use."""
+    return Space(*(0 if number >> 63 else number for number in (size_bytes, free_bytes, inodes, free_inodes)))
