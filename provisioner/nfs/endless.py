@@ -29,6 +29,11 @@ def too_many(directory: str, limit: int) -> Endless:
     return Endless(what, "move away what does not belong there, or check the file system of the server")
 
 
+def vanishing(directory: str) -> Endless:
+    """A directory shows entries without end, and none of them is there when it is to be removed."""
+    return Endless(f"{directory} shows entries that are not there", "check the file system of the server")
+
+
 def named(path: tuple[str, ...]) -> str:
     """A directory of an export as messages name it."""
     return f"directory {'/'.join(path)}" if path else "the export's root"

@@ -5,7 +5,6 @@ A compound stops at the first operation that fails, and says which that was: the
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 
@@ -22,9 +21,12 @@ from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
 from provisioner.ports import Access, Cause, EntryType, ExportError, PathExists, PathMissing, Space
 
-# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, eight at most.
+# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, six at most. In
+# bytes it is the call's head and, at most, a record.
 _OVERHEAD_OPERATIONS = 3
-_OVERHEAD_OF_PATHS = 8
+_OVERHEAD_OF_PATHS = 6
+_OVERHEAD_BYTES = 2048
+_NAME_BYTES = 4 + 4 + 256
 _NAMES_A_CALL = 48
 _OPERATIONS_A_LINK = 3
 _LINK_BYTES = 4096 + 64
@@ -44,7 +46,9 @@ class Client4:
     @property
     def names_a_call(self) -> int:
         """See Client."""
-        return min(_NAMES_A_CALL, self._compounds.limits.operations - _OVERHEAD_OPERATIONS)
+        limits = self._compounds.limits
+        names = (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES
+        return min(_NAMES_A_CALL, limits.operations - _OVERHEAD_OPERATIONS, names)
 
     async def greet(self, attempt: Attempt) -> None:
         """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
@@ -55,18 +59,25 @@ class Client4:
     async def root(self, attempt: Attempt, path: Path) -> Found:
         """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
-        answer = await self.run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path), getfh, getattr_)
-        absolute = "/" + "/".join(path)
-        if answer.status != Status.NFS4_OK:
-            refusal = errors.refused4(answer.status, absolute, self._connection.identity)
-            reserved = self._connection.reserved_port
-            if isinstance(refusal, PathMissing):
-                raise errors.no_such_export(self.server, absolute, reserved_port=reserved)
-            if refusal.cause is Cause.DENIED:
-                detail = nfs4.status_name(answer.status)
-                raise errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
-            raise refusal
-        return _found(answer[getfh], answer[getattr_], absolute)
+        head: Operation[None] = nfs4.putrootfh()
+        absolute, rest, depth = "/" + "/".join(path), path, self._depth
+        while True:
+            answer = await self.run(attempt, head, *map(nfs4.lookup, rest[:depth]), getfh, getattr_)
+            if answer.status != Status.NFS4_OK:
+                raise self._no_root(answer.status, absolute)
+            if len(rest) <= depth:
+                return _found(answer[getfh], answer[getattr_], absolute)
+            head, rest = nfs4.putfh(answer[getfh]), rest[depth:]
+
+    def _no_root(self, status: int, absolute: str) -> ExportError:
+        refusal = errors.refused4(status, absolute, self._connection.identity)
+        reserved = self._connection.reserved_port
+        if isinstance(refusal, PathMissing):
+            return errors.no_such_export(self.server, absolute, reserved_port=reserved)
+        if refusal.cause is Cause.DENIED:
+            detail = nfs4.status_name(status)
+            return errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
+        return refusal
 
     async def look_up(self, attempt: Attempt, place: Place) -> Found:
         """LOOKUPs, GETFH, GETATTR."""
@@ -252,19 +263,28 @@ class Client4:
 
     async def near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
         """The same place, near enough for one compound: a long path is walked, or made, in several."""
-        depth = (self._compounds.limits.operations - _OVERHEAD_OF_PATHS) // 2
+        depth = self._depth
         while len(place.path) > depth:
             upper = Place(place.handle, place.path[:depth])
             try:
                 found = await self.look_up(attempt, upper)
-            except PathMissing:
+            except PathMissing as exc:
                 if not make:
                     raise
-                with contextlib.suppress(PathExists):
+                try:
                     await self.make_directory(attempt, upper, Access(mode=PARENT_MODE))
+                except PathExists:
+                    await attempt.pause(exc)  # others make and remove it, or the server cannot make up its mind
                 continue
             place = Place(found.handle, place.path[depth:])
         return place
+
+    @property
+    def _depth(self) -> int:
+        """How many components each of two paths in one compound may have."""
+        limits = self._compounds.limits
+        operations, size_bytes = limits.operations - _OVERHEAD_OF_PATHS, limits.request_bytes - _OVERHEAD_BYTES
+        return min(operations, size_bytes // _NAME_BYTES) // 2
 
     async def _require_free(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
         """Look at both ends of a RENAME: the compound must fail at the very last LOOKUP, that of the target."""

@@ -47,6 +47,8 @@ _DIRECTORY_BYTES = 200
 _BATCH_BYTES = 150
 _NAME_BYTES = 16
 """What we hold for a directory, for a batch of names and for each name, beside its text and its handle."""
+_MOST_BYTES = 1536
+"""What an entry takes at most: a name of 255 bytes may take four times that as text."""
 _OPEN = Access(mode=0o700)
 _GONE = (Cause.STALE, Cause.MISSING)
 
@@ -109,11 +111,7 @@ class _Directory:
 class _RemoveFiles:
     directory: _Directory
     names: Sequence[str]
-
-    @property
-    def held_bytes(self) -> int:
-        """What it takes in memory while it waits."""
-        return _BATCH_BYTES + sum(_NAME_BYTES + sys.getsizeof(name) for name in self.names)
+    held_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +221,8 @@ class Purge:
     def _kept(self, page: DirectoryPage) -> DirectoryPage:
         """As much of a page as there is room for by now, and one entry in any case."""
         left_bytes = self._backlog.share_bytes
+        if left_bytes >= _MOST_BYTES * len(page.entries):
+            return page
         for count, entry in enumerate(page.entries):
             left_bytes -= sys.getsizeof(entry.name) + _NAME_BYTES
             if entry.attributes is not None and entry.attributes.type == "directory":
@@ -259,10 +259,10 @@ class Purge:
         for children in _batches(deep, self.client.names_a_call):
             self._backlog.change(_RemoveDirectories(directory, children))
         for batch in _batches(names, self.client.names_a_call):
-            files = _RemoveFiles(directory, batch)
+            held_bytes = _BATCH_BYTES + _NAME_BYTES * len(batch) + sum(map(sys.getsizeof, batch))
             directory.open_jobs += 1
-            self._backlog.hold(files.held_bytes)
-            self._backlog.change(files)
+            self._backlog.hold(held_bytes)
+            self._backlog.change(_RemoveFiles(directory, batch, held_bytes))
 
     # ------------------------------------------------------------------------------------------- removing
 

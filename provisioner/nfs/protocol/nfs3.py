@@ -21,7 +21,6 @@ from provisioner.nfs.protocol.values import (
     DirectoryEntry,
     DirectoryPage,
     Position,
-    space,
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
 from provisioner.ports import EntryType, Space
@@ -249,4 +248,4 @@ def _fsstat3resok(reply: Cursor) -> Space:
     reply.optional(_fattr3)
     size, _free, available, files, _files_free, files_available = (reply.hyper() for _ in range(6))
     reply.uint()  # invarsec
-    return space(size, available, files, files_available)
+    return Space.counted(size, available, files, files_available)

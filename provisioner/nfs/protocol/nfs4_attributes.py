@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from provisioner.nfs.protocol import xdr
-from provisioner.nfs.protocol.values import Attributes, Fsid, space
+from provisioner.nfs.protocol.values import Attributes, Fsid
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
 from provisioner.ports import EntryType, Space
 
@@ -65,7 +65,8 @@ class Fattr4:
     @property
     def space(self) -> Space:
         """What statfs says, with zeros for what the server does not count."""
-        return space(self.space_total or 0, self.space_avail or 0, self.files_total or 0, self.files_avail or 0)
+        total, avail = self.space_total or 0, self.space_avail or 0
+        return Space.counted(total, avail, self.files_total or 0, self.files_avail or 0)
 
 
 def bitmap(*numbers: int) -> bytes:

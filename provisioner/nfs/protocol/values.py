@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provisioner.ports import EntryType, Space
+from provisioner.ports import EntryType
 
 Fsid = tuple[int, int]
 """Which filesystem of the server an object is on (RFC 8881 section 5.8.1.9); NFSv3 has the first number only."""
@@ -72,8 +72,3 @@ class DirectoryPage:
         return DirectoryPage(
             self.entries[:count], Position(self.entries[count - 1].cookie, self.verifier), self.verifier
         )
-
-
-def space(size_bytes: int, free_bytes: int, inodes: int, free_inodes: int) -> Space:
-    """What statfs says. Some servers give a negative number, which arrives as a huge one, once a reserve is in use."""
-    return Space(*(0 if number >> 63 else number for number in (size_bytes, free_bytes, inodes, free_inodes)))
