@@ -5,7 +5,9 @@ from __future__ import annotations
 from provisioner.ports import Cause, ExportError
 
 LISTING_LIMIT = 100_000
-"""Entries of a directory that we hold at a time: those of an export's root, of its ledger, of what volumes lie in."""
+"""Entries of directories that we hold at a time: of an export's root, of its ledger, of what volumes lie in."""
+TARGETS_LIMIT_BYTES = 32 << 20
+"""What the records of one directory of a ledger may take together: some 80,000 of them."""
 TRASH_LIMIT = 20_000
 """Names in the trash that we hold at a time; the others come once these have gone."""
 
@@ -27,6 +29,12 @@ def too_many(directory: str, limit: int) -> Endless:
     """A directory has more entries than we read, or never ends."""
     what = f"{directory} has more than {limit:,} entries, or has no end"
     return Endless(what, "move away what does not belong there, or check the file system of the server")
+
+
+def too_long(directory: str) -> Endless:
+    """The records of a ledger take more than we hold."""
+    what = f"{directory} holds symbolic links of more than {TARGETS_LIMIT_BYTES >> 20} MiB in all"
+    return Endless(what, "move away what does not belong there")
 
 
 def vanishing(directory: str) -> Endless:

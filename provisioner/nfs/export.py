@@ -224,7 +224,7 @@ class LedgeredExport:
         for state, listing in zip(STATES, listings, strict=True):
             unknown = self._ledger.unknown({entry.name for entry in listing if entry.type == "symlink"})
             if unknown:
-                self._ledger.read(await self._tree.read_symlinks((LEDGER, state), unknown), state)
+                self._ledger.read(await symlinks.read(self._tree, (LEDGER, state), sorted(unknown)), state)
 
     async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""

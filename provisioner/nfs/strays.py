@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from provisioner.core.locations import Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
+from provisioner.nfs import endless
 from provisioner.ports import Cause, Entry, ExportError, PathMissing, Tree
 
 T = TypeVar("T")
@@ -28,8 +29,18 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
     """
     found: list[Path] = []
     on_the_way: Sequence[Path] = [()]
+    seen = 0
+
+    async def directories(path: Path) -> list[Path]:
+        nonlocal seen
+        below = await _directories(tree, path)
+        seen += len(below)
+        if seen > endless.LISTING_LIMIT:
+            raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
+        return below
+
     while on_the_way:
-        listings = await _each(on_the_way, lambda path: _directories(tree, path))
+        listings = await _each(on_the_way, directories)
         below = [path for listing in listings for path in listing if not known.owners(path)]
         on_the_way = [path for path in below if known.leads_on(path)]
         suspects = sorted(path for path in below if not known.leads_on(path))

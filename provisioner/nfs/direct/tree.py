@@ -79,6 +79,8 @@ class DirectTree:
         self._reaching = asyncio.Lock()
         self._pinned = ""
         self._unsettled: dict[Path, list[Sent]] = {}
+        self._listed = 0
+        """Entries that lists under way hold."""
         self._closed = False
 
     def reach_by(self, ways: Sequence[MountOptions]) -> None:
@@ -180,12 +182,20 @@ class DirectTree:
     async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`; each page has a time limit of its own."""
         types: dict[str, EntryType] = {}
-        async with contextlib.aclosing(self._pages("list", path, PAGE_BYTES)) as pages:
-            async for page in pages:
-                for entry in page.entries:
-                    types[entry.name] = entry.attributes.type if entry.attributes is not None else "file"
-                if at_most is not None and len(types) >= at_most:
-                    break
+        read = 0
+        try:
+            async with contextlib.aclosing(self._pages("list", path, PAGE_BYTES)) as pages:
+                async for page in pages:
+                    read += len(page.entries)
+                    self._listed += len(page.entries)
+                    if self._listed > endless.LISTING_LIMIT:
+                        raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
+                    for entry in page.entries:
+                        types[entry.name] = entry.attributes.type if entry.attributes is not None else "file"
+                    if at_most is not None and len(types) >= at_most:
+                        break
+        finally:
+            self._listed -= read
         return [Entry(*found) for found in itertools.islice(types.items(), at_most)]
 
     async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from provisioner.nfs.protocol import rpc, xdr
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import (
     NAME_LIMIT_BYTES,
+    SYMLINK_KEPT,
     SYMLINK_LIMIT_BYTES,
     Attributes,
     DirectoryEntry,
@@ -217,7 +218,7 @@ def _lookup3resok(reply: Cursor) -> tuple[bytes, Attributes | None]:
 
 def _readlink3resok(reply: Cursor) -> str:
     reply.optional(_fattr3)
-    return reply.string(SYMLINK_LIMIT_BYTES)
+    return reply.string(SYMLINK_LIMIT_BYTES)[:SYMLINK_KEPT]
 
 
 def _create3resok(reply: Cursor) -> tuple[bytes | None, Attributes | None]:

@@ -20,6 +20,7 @@ from provisioner.nfs.protocol.nfs4_attributes import HANDLE_LIMIT_BYTES, Fattr4
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import (
     NAME_LIMIT_BYTES,
+    SYMLINK_KEPT,
     SYMLINK_LIMIT_BYTES,
     DirectoryEntry,
     DirectoryPage,
@@ -305,7 +306,7 @@ def _create4resok(reply: Cursor) -> None:
 
 
 def _readlink4resok(reply: Cursor) -> str:
-    return reply.string(SYMLINK_LIMIT_BYTES)
+    return reply.string(SYMLINK_LIMIT_BYTES)[:SYMLINK_KEPT]
 
 
 def _readdir4resok(position: Position, size_bytes: int, reply: Cursor) -> DirectoryPage:

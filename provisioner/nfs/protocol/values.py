@@ -14,6 +14,8 @@ NAME_LIMIT_BYTES = 4096
 
 SYMLINK_LIMIT_BYTES = 65536
 """What we read as a symlink's target; Linux holds to 4,095."""
+SYMLINK_KEPT = 1024
+"""How many characters of it we keep: a record has 1,023 at most, and what is longer is none."""
 
 
 @dataclass(frozen=True, slots=True)
