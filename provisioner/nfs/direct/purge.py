@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from provisioner.nfs import endless
 from provisioner.nfs.direct.attempt import Attempt
 from provisioner.nfs.direct.backlog import Backlog, Room
 from provisioner.nfs.direct.client import Client, Place, Removal
@@ -89,14 +90,13 @@ class _Directory:
         """What it takes in memory while it waits."""
         return _DIRECTORY_BYTES + sys.getsizeof(self.name) + sys.getsizeof(self.handle)
 
-    @property
-    def path(self) -> str:
-        """Where it is, for messages."""
+    def named(self) -> str:
+        """Its name for messages."""
         names, current = [self.name], self.parent
         while current is not None:
             names.append(current.name)
             current = current.parent
-        return f"directory {'/'.join(reversed(names))}"
+        return endless.named(tuple(reversed(names)))
 
     def may_reread(self, limit: int = REREADS_LIMIT) -> bool:
         """Begin again, where that is worth it: some servers skip entries of a directory that shrinks meanwhile."""
@@ -203,7 +203,7 @@ class Purge:
         reading = directory.reading = directory.reading or Reading(ENTRIES_LIMIT)
         try:
             page = self._kept(await self._page(directory, reading))
-            directory.at_end = not reading.advance(page, directory.path)
+            directory.at_end = not reading.advance(page, directory.named)
         except ExportError as exc:
             await self._not_read(directory, reading, exc)
         else:

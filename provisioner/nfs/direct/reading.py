@@ -7,6 +7,8 @@ factorization algorithm", 1980): every loop is found, and one number is held.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from provisioner.nfs import endless
 from provisioner.nfs.protocol.values import DirectoryPage, Position
 
@@ -26,19 +28,19 @@ class Reading:
         self._remembered = START.cookie
         self._stride = self._steps_left = 1
 
-    def advance(self, page: DirectoryPage, directory: str) -> bool:
+    def advance(self, page: DirectoryPage, named: Callable[[], str]) -> bool:
         """Go on behind a page; whether there is more.
 
         Raises Cause.OTHER for a position that was there before, and for more entries than the limit. A page without
-        any counts as one.
+        any counts as one. `named` gives the directory's name for the message.
         """
         self._entries += len(page.entries) or 1
         if self._entries > self._limit:
-            raise endless.too_many(directory, self._limit)
+            raise endless.too_many(named(), self._limit)
         if page.next is None:
             return False
         if page.next.cookie in (self.position.cookie, self._remembered):
-            raise endless.repeats(directory)
+            raise endless.repeats(named())
         self.position = page.next
         self._steps_left -= 1
         if not self._steps_left:

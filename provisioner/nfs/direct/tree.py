@@ -290,7 +290,7 @@ class DirectTree:
         reading, more = Reading(endless.LISTING_LIMIT), True
         while more:
             page = await self._page(name, path, reading.position, size_bytes)
-            more = reading.advance(page, endless.named(path))
+            more = reading.advance(page, functools.partial(endless.named, path))
             yield page
 
     async def _page(self, name: str, path: Path, position: Position, size_bytes: int) -> DirectoryPage:
