@@ -343,6 +343,11 @@ class Space:
     inodes: int = 0
     free_inodes: int = 0
 
+    @classmethod
+    def counted(cls, size_bytes: int, free_bytes: int, inodes: int, free_inodes: int) -> Space:
+        """By what a server counts. A negative number, as some have once a reserve is in use, arrives as a huge one."""
+        return cls(*(0 if number >> 63 else number for number in (size_bytes, free_bytes, inodes, free_inodes)))
+
 
 GoOn = Callable[[int], bool]
 """Told how many entries went since it was told last, every few seconds at least; says whether to go on."""
@@ -417,8 +422,11 @@ class Tree(Protocol):
         """Remove a symlink. Raises PathMissing, Cause.SYMLINK when it is something else."""
         ...
 
-    async def list(self, path: Path) -> list[Entry]:
-        """The entries of a directory in no order. Raises PathMissing, Cause.SYMLINK."""
+    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+        """The entries of a directory in no order, all or so many of them. Raises PathMissing, Cause.SYMLINK.
+
+        A directory without an end, or with more entries than we can hold, is Cause.OTHER with a hint.
+        """
         ...
 
     async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from provisioner.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 16
-"""Removals on all exports together; each may hold some 100 KiB, and 32 calls in flight."""
+"""Removals on all exports together; each has up to 32 calls in flight, and they share what may be held (8 MiB)."""
 PER_EXPORT = 4
 TURN_S = 10.0
 """How long a removal keeps its place while another one waits."""
@@ -116,6 +116,8 @@ class Purge:
         now_s, there = self._clock.monotonic(), set(names)
         for gone in trash.refused.keys() - there:
             del trash.refused[gone]
+        for gone in trash.entries.keys() - there - trash.taken:
+            del trash.entries[gone]
         for name in sorted(there - trash.taken - under_way):
             refusal = trash.refused.get(name)
             if refusal is None or refusal.due_s <= now_s:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from provisioner.core.locations import Path
-from provisioner.nfs import errnos, refusals
+from provisioner.nfs import endless, errnos, refusals
 from provisioner.ports import Access, Cause, Entry, EntryType, ExportError, PathExists, Space
 
 Step = Callable[[], None]
@@ -124,13 +125,15 @@ def remove_symlink(root: int, step: Step, path: Path) -> None:
         os.unlink(path[-1], dir_fd=parent)
 
 
-def list_directory(root: int, step: Step, path: Path) -> list[Entry]:
+def list_directory(root: int, step: Step, path: Path, at_most: int | None) -> list[Entry]:
     """Tree.list."""
     found = []
-    with _opened_directory(root, path) as directory, os.scandir(directory) as entries:
-        for entry in entries:
+    with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
+        for entry in itertools.islice(entries, at_most):
             step()
             found.append(Entry(entry.name, _entry_type(entry)))
+            if len(found) > endless.LISTING_LIMIT:
+                raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
     return found
 
 
@@ -148,14 +151,14 @@ def read_symlinks(root: int, step: Step, path: Path, names: Iterable[str]) -> di
 
 def is_empty(root: int, _step: Step, path: Path) -> bool:
     """Tree.is_empty."""
-    with _opened_directory(root, path) as directory, os.scandir(directory) as entries:
+    with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
         return next(entries, None) is None
 
 
 def space(root: int, _step: Step) -> Space:
     """Tree.space; free is what others than root may still use."""
     seen = os.fstatvfs(root)
-    return Space(
+    return Space.counted(
         size_bytes=seen.f_blocks * seen.f_frsize,
         free_bytes=seen.f_bavail * seen.f_frsize,
         inodes=seen.f_files,
@@ -192,6 +195,29 @@ def opened(name: str, parent: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def scanned(directory: int, name: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of an open directory, as they come.
+
+    The kernel's NFS client says ELOOP where the server repeats a position; no symbolic link has to do with it.
+    """
+
+    def one_by_one(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+        while True:
+            try:
+                entry = next(entries, None)
+            except OSError as exc:
+                if exc.errno == errno.ELOOP:
+                    raise endless.repeats(name) from exc
+                raise
+            if entry is None:
+                return
+            yield entry
+
+    with os.scandir(directory) as entries:
+        yield one_by_one(entries)
 
 
 def open_up(name: str, parent: int) -> None:

@@ -20,6 +20,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
 from provisioner.nfs import archives, layout, modes, opening, restore, symlinks
+from provisioner.nfs.endless import TRASH_LIMIT
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.nfs.strays import strays
@@ -236,7 +237,7 @@ class LedgeredExport:
         for state, listing in zip(STATES, listings, strict=True):
             unknown = self._ledger.unknown({entry.name for entry in listing if entry.type == "symlink"})
             if unknown:
-                self._ledger.read(await self._tree.read_symlinks((LEDGER, state), unknown), state)
+                self._ledger.read(await symlinks.read(self._tree, (LEDGER, state), sorted(unknown)), state)
 
     async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
@@ -493,8 +494,8 @@ class LedgeredExport:
         return await symlinks.read_all(self._tree, layout.CLUSTERS)
 
     async def trash(self) -> list[str]:
-        """The names in the trash."""
-        return [entry.name for entry in await self._tree.list(layout.TRASH)]
+        """The names in the trash, or as many of them as we hold: the others come when these have gone."""
+        return [entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)]
 
     async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
         """Remove one directory in the trash for good; returns how many entries went."""

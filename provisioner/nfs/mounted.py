@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from provisioner.core.locations import Path
-from provisioner.nfs import descriptors, refusals
+from provisioner.nfs import descriptors, endless, refusals
 from provisioner.nfs.calls import Call, Calls
 from provisioner.nfs.descriptors import Step
 from provisioner.nfs.errnos import translated
@@ -25,6 +25,8 @@ Job = Callable[[Call[Result]], Result]
 _PURGE_THREADS = 2
 _LINKS_A_BATCH = 256
 _BATCHES_AT_ONCE = 8
+_FRUITLESS_LIMIT = 20
+"""Portions of a removal in which nothing went, although there was always more to see."""
 _CALLS: dict[str, refusals.Call] = {
     "root_id": "open",
     "make_directory": "mkdir",
@@ -126,9 +128,10 @@ class MountedTree:
         """See `Tree`."""
         await self._change("remove_symlink", (path,), lambda root, step: descriptors.remove_symlink(root, step, path))
 
-    async def list(self, path: Path) -> list[Entry]:
+    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`."""
-        return await self._read("list", path, lambda root, step: descriptors.list_directory(root, step, path))
+        work = functools.partial(descriptors.list_directory, path=path, at_most=at_most)
+        return await self._read("list", path, work)
 
     async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has a time limit of its own."""
@@ -158,7 +161,7 @@ class MountedTree:
 
         Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
         """
-        removed = 0
+        removed = fruitless = 0
         while True:
             portion = await self._change(
                 "remove_tree",
@@ -169,6 +172,9 @@ class MountedTree:
             removed += portion.removed
             if not go_on(portion.removed) or portion.done:
                 return removed
+            fruitless = 0 if portion.removed else fruitless + 1
+            if fruitless > _FRUITLESS_LIMIT:
+                raise endless.vanishing(endless.named(path))
 
     async def space(self) -> Space:
         """See `Tree`."""

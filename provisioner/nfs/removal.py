@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from provisioner.core.locations import Path
 from provisioner.core.reserved import is_servers
-from provisioner.nfs import descriptors
+from provisioner.nfs import descriptors, endless
 from provisioner.nfs.descriptors import Step
 from provisioner.nfs.errnos import refused
 from provisioner.nfs.refusals import NESTED_INSIDE, inside
@@ -58,7 +58,7 @@ def remove_portion(root: int, step: Step, path: Path, portion_s: float) -> Porti
     """
     try:
         with descriptors.opened_parent(root, path) as parent:
-            portion = _Removal(step, time.monotonic() + portion_s, os.fstat(parent).st_dev)
+            portion = _Removal(step, time.monotonic() + portion_s, os.fstat(parent).st_dev, endless.named(path))
             try:
                 portion.remove(path[-1], parent)
             except _TimeUp:
@@ -71,10 +71,11 @@ def remove_portion(root: int, step: Step, path: Path, portion_s: float) -> Porti
 class _Removal:
     """One portion at work."""
 
-    def __init__(self, step: Step, deadline: float, device: int) -> None:
+    def __init__(self, step: Step, deadline: float, device: int, named: str) -> None:
         self._step = step
         self._deadline = deadline
         self._device = device
+        self._named = named
         self._removed = 0
         self._failure: ExportError | None = None
         self._top = -1
@@ -120,12 +121,12 @@ class _Removal:
 
     def _empty(self, directory: int, depth: int) -> None:
         """Remove what is in a directory, as far as it lets us."""
-        with os.scandir(directory) as entries:
+        with descriptors.scanned(directory, self._named) as entries:
             for entry in entries:
                 try:
                     self._remove_entry(entry, directory, depth)
                 except FileNotFoundError:
-                    continue
+                    self._look_at_clock()  # Others remove it too, or there is no end of what is not there.
                 except ExportError as exc:
                     self._failure = self._failure or exc
                     self._look_at_clock()

@@ -9,6 +9,7 @@ from typing import TypeVar
 from provisioner.core.locations import Path
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
 from provisioner.core.reserved import is_hidden_at_root, is_servers
+from provisioner.nfs import endless
 from provisioner.ports import Cause, ExportError, PathMissing, Tree
 
 T = TypeVar("T")
@@ -24,8 +25,18 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
     """
     found: list[Path] = []
     on_the_way: Sequence[Path] = [()]
+    seen = 0
+
+    async def directories(path: Path) -> list[Path]:
+        nonlocal seen
+        below = await _directories(tree, path, known)
+        seen += len(below)
+        if seen > endless.LISTING_LIMIT:
+            raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
+        return below
+
     while on_the_way:
-        listings = await _each(on_the_way, lambda path: _directories(tree, path, known))
+        listings = await _each(on_the_way, directories)
         below = [path for listing in listings for path in listing if not known.owners(path)]
         on_the_way = [path for path in below if known.leads_on(path)]
         suspects = sorted(path for path in below if not known.leads_on(path))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from provisioner.core.locations import Path
-from provisioner.nfs import layout
+from provisioner.nfs import endless, layout
 from provisioner.ports import PathExists, PathMissing, Tree
+
+_A_READING = 4096
+"""Symlinks that are read before it is looked at how much they hold."""
 
 
 async def read_all(tree: Tree, directory: Path) -> dict[str, str]:
@@ -15,7 +19,20 @@ async def read_all(tree: Tree, directory: Path) -> dict[str, str]:
         entries = await tree.list(directory)
     except PathMissing:
         return {}  # looked at by a newer program than the one that made it
-    return await tree.read_symlinks(directory, [entry.name for entry in entries if entry.type == "symlink"])
+    return await read(tree, directory, [entry.name for entry in entries if entry.type == "symlink"])
+
+
+async def read(tree: Tree, directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """The targets of symlinks in a directory, by name, but for those that are gone. Raises Cause.OTHER for too much."""
+    targets: dict[str, str] = {}
+    held_bytes = 0
+    for start in range(0, len(names), _A_READING):
+        some = await tree.read_symlinks(directory, names[start : start + _A_READING])
+        held_bytes += sum(map(len, some.values()))
+        if held_bytes > endless.TARGETS_LIMIT_BYTES:
+            raise endless.too_long(endless.named(directory))
+        targets.update(some)
+    return targets
 
 
 async def replace(tree: Tree, symlink: Path, target: str) -> None:

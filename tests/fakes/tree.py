@@ -134,10 +134,12 @@ class MemoryTree:
         """See `Tree`."""
         await self._call("remove_symlink", path, lambda: self._remove_symlink(path))
 
-    async def list(self, path: Path) -> list[Entry]:
+    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`."""
         return await self._call(
-            "list", path, lambda: [Entry(name, type_of(node)) for name, node in self._directory(path).entries.items()]
+            "list",
+            path,
+            lambda: [Entry(name, type_of(node)) for name, node in self._directory(path).entries.items()][:at_most],
         )
 
     async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import Access, EntryType, ExportError, Space
 
 PARENT_MODE = 0o755
+LARGEST_PAGE_BYTES = 64 << 10
+"""What a server is asked for at most that finds a page of a directory too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,14 @@ class Client(Protocol):
     async def read_directory(
         self, attempt: Attempt, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
-        """One page of a directory of about that size; each entry has a handle and attributes."""
+        """One page of a directory of about that size; each entry has a handle and attributes.
+
+        A server that finds that too small is asked for a larger one.
+        """
+        ...
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """RENAME from one directory into another, without a look at what it is."""
         ...
 
     async def remove_names(

@@ -14,7 +14,7 @@ from provisioner.core.locations import Path
 from provisioner.core.paths import LEDGER
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt
-from provisioner.nfs.direct.client import PARENT_MODE, Place, Removal
+from provisioner.nfs.direct.client import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.errors import Lost
 from provisioner.nfs.protocol import mount3, nfs3
@@ -173,7 +173,14 @@ class Client3:
     ) -> DirectoryPage:
         """READDIRPLUS (section 3.3.17); LOOKUP of what it gave without handle or attributes."""
         directory = place.handle if not place.path else (await self._directory(attempt, place)).handle
-        page = await self._call(attempt, nfs3.readdirplus(directory, position, size_bytes), place)
+        while True:
+            try:
+                page = await self._call(attempt, nfs3.readdirplus(directory, position, size_bytes), place)
+                break
+            except ExportError as exc:
+                if size_bytes >= LARGEST_PAGE_BYTES or not _is_too_small(exc):
+                    raise
+                size_bytes *= 2
         if all(entry.handle and entry.attributes for entry in page.entries):
             return page
         entries: list[DirectoryEntry] = []
@@ -182,8 +189,12 @@ class Client3:
                 found = await self.look_up(attempt, Place(directory, (entry.name,)))
             except PathMissing:
                 continue
-            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes))
-        return DirectoryPage(tuple(entries), page.next)
+            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
+        return DirectoryPage(tuple(entries), page.next, page.verifier)
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """RENAME (section 3.3.14)."""
+        await self._call(attempt, nfs3.rename(source, name, target, new_name), name)
 
     async def remove_names(
         self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
@@ -290,6 +301,10 @@ _LEDGER_DEPTH = 2
 def _require(found: Found, kind: EntryType, place: Place) -> None:
     if found.attributes.type != kind:
         raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}, no {kind}")
+
+
+def _is_too_small(exc: ExportError) -> bool:
+    return isinstance(exc.__cause__, Nfs3Error) and exc.__cause__.status == nfs3.Status.NFS3ERR_TOOSMALL
 
 
 def _satisfies(attributes: Attributes, access: Access) -> bool:

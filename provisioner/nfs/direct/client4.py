@@ -5,14 +5,13 @@ A compound stops at the first operation that fails, and says which that was: the
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 
 from provisioner.core.locations import Path
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt
-from provisioner.nfs.direct.client import PARENT_MODE, Place, Removal
+from provisioner.nfs.direct.client import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
 from provisioner.nfs.direct.connection import Connection
 from provisioner.nfs.direct.errors import Lost
 from provisioner.nfs.direct.session import Compounds, Sessionless, Sessions
@@ -22,9 +21,12 @@ from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
 from provisioner.ports import Access, Cause, EntryType, ExportError, ModeRefused, PathExists, PathMissing, Space
 
-# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, eight at most.
+# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, six at most. In
+# bytes it is the call's head and, at most, a record.
 _OVERHEAD_OPERATIONS = 3
-_OVERHEAD_OF_PATHS = 8
+_OVERHEAD_OF_PATHS = 6
+_OVERHEAD_BYTES = 2048
+_NAME_BYTES = 4 + 4 + 256
 _NAMES_A_CALL = 48
 _OPERATIONS_A_LINK = 3
 _LINK_BYTES = 4096 + 64
@@ -44,7 +46,9 @@ class Client4:
     @property
     def names_a_call(self) -> int:
         """See Client."""
-        return min(_NAMES_A_CALL, self._compounds.limits.operations - _OVERHEAD_OPERATIONS)
+        limits = self._compounds.limits
+        names = (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES
+        return min(_NAMES_A_CALL, limits.operations - _OVERHEAD_OPERATIONS, names)
 
     async def greet(self, attempt: Attempt) -> None:
         """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
@@ -55,23 +59,32 @@ class Client4:
     async def root(self, attempt: Attempt, path: Path) -> Found:
         """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
-        answer = await self.run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path), getfh, getattr_)
-        absolute = "/" + "/".join(path)
-        if answer.status != Status.NFS4_OK:
-            refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
-            reserved = self._connection.reserved_port
-            if refusal.cause is Cause.SYMLINK:
-                raise await self._not_a_directory(attempt, path, answer.completed - 1)
-            if isinstance(refusal, PathMissing):
-                raise errors.no_such_export(self.server, absolute, reserved_port=reserved)
-            if refusal.cause is Cause.DENIED:
-                detail = nfs4.status_name(answer.status)
-                raise errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
-            raise refusal
+        head: Operation[None] = nfs4.putrootfh()
+        absolute, rest, depth = "/" + "/".join(path), path, self._depth
+        while True:
+            answer = await self.run(attempt, head, *map(nfs4.lookup, rest[:depth]), getfh, getattr_)
+            if answer.status != Status.NFS4_OK:
+                raise await self._no_root(attempt, answer, path, len(path) - len(rest))
+            if len(rest) <= depth:
+                break
+            head, rest = nfs4.putfh(answer[getfh]), rest[depth:]
         found = _found(answer[getfh], answer[getattr_], absolute)
         if found.attributes.type != "directory":
             raise await self._not_a_directory(attempt, path, len(path))
         return found
+
+    async def _no_root(self, attempt: Attempt, answer: Answer, path: Path, walked: int) -> ExportError:
+        """The words for an export's path that cannot be gone down; `walked` components lie before the compound."""
+        absolute, reserved = "/" + "/".join(path), self._connection.reserved_port
+        refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
+        if refusal.cause is Cause.SYMLINK:
+            return await self._not_a_directory(attempt, path, walked + answer.completed - 1)
+        if isinstance(refusal, PathMissing):
+            return errors.no_such_export(self.server, absolute, reserved_port=reserved)
+        if refusal.cause is Cause.DENIED:
+            detail = nfs4.status_name(answer.status)
+            return errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
+        return refusal
 
     async def _not_a_directory(self, attempt: Attempt, path: Path, depth: int) -> ExportError:
         """The words for an export's path whose first `depth` components lead to a symlink or a file."""
@@ -213,9 +226,16 @@ class Client4:
     ) -> DirectoryPage:
         """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
         place = await self.near(attempt, place)
-        size_bytes = min(size_bytes, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
-        readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
-        page = (await self.complete(attempt, place, *down(place), readdir))[readdir]
+        largest_bytes = min(LARGEST_PAGE_BYTES, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
+        size_bytes = min(size_bytes, largest_bytes)
+        while True:
+            readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
+            answer = await self.run(attempt, *down(place), readdir)
+            if answer.status != Status.NFS4ERR_TOOSMALL or size_bytes >= largest_bytes:
+                break
+            size_bytes = min(2 * size_bytes, largest_bytes)
+        self._require(answer, place)
+        page = answer[readdir]
         if all(entry.handle and entry.attributes for entry in page.entries):
             return page
         entries: list[DirectoryEntry] = []
@@ -224,8 +244,14 @@ class Client4:
                 found = await self.look_up(attempt, Place(place.handle, (*place.path, entry.name)))
             except PathMissing:
                 continue
-            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes))
-        return DirectoryPage(tuple(entries), page.next)
+            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
+        return DirectoryPage(tuple(entries), page.next, page.verifier)
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """RENAME."""
+        rename = nfs4.rename(name, new_name)
+        place = Place(source, (name,))
+        await self.complete(attempt, place, nfs4.putfh(source), nfs4.savefh(), nfs4.putfh(target), rename)
 
     async def remove_names(
         self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
@@ -267,19 +293,28 @@ class Client4:
 
     async def near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
         """The same place, near enough for one compound: a long path is walked, or made, in several."""
-        depth = (self._compounds.limits.operations - _OVERHEAD_OF_PATHS) // 2
+        depth = self._depth
         while len(place.path) > depth:
             upper = Place(place.handle, place.path[:depth])
             try:
                 found = await self.look_up(attempt, upper)
-            except PathMissing:
+            except PathMissing as exc:
                 if not make:
                     raise
-                with contextlib.suppress(PathExists):
+                try:
                     await self.make_directory(attempt, upper, Access(mode=PARENT_MODE))
+                except PathExists:
+                    await attempt.pause(exc)  # others make and remove it, or the server cannot make up its mind
                 continue
             place = Place(found.handle, place.path[depth:])
         return place
+
+    @property
+    def _depth(self) -> int:
+        """How many components each of two paths in one compound may have."""
+        limits = self._compounds.limits
+        operations, size_bytes = limits.operations - _OVERHEAD_OF_PATHS, limits.request_bytes - _OVERHEAD_BYTES
+        return min(operations, size_bytes // _NAME_BYTES) // 2
 
     async def _require_free(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
         """Look at both ends of a RENAME: the compound must fail at the very last LOOKUP, that of the target."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from provisioner.core.locations import Path
 from provisioner.nfs.protocol import nfs3, nfs4
 from provisioner.nfs.protocol.mount3 import MountRefused, MountStatus
+from provisioner.nfs.protocol.nfs4_sessions import Channel
 from provisioner.nfs.protocol.rpc import AcceptStatus, AuthStatus, CallRejected, CredentialRejected, Identity
 from provisioner.nfs.refusals import Call, refusal
 from provisioner.ports import Cause, ExportError
@@ -110,6 +111,22 @@ def version_missing(server: str, version: str, detail: str) -> ExportError:
     """The server does not have the version, or the minor version, of NFS."""
     hint = f"{server} does not serve NFS version {version}: turn it on there, or choose another one with nfsvers="
     return ExportError(Cause.VERSION, detail, hint=hint)
+
+
+def session_too_small(server: str, version: str, granted: Channel, needed: Channel) -> ExportError:
+    """The server's limits for the sessions of NFS 4.1 and 4.2 leave no room for what we ask."""
+    short = ", ".join(
+        f"{has} {what} ({needs} are needed)"
+        for has, needs, what in (
+            (granted.requests, needed.requests, "slots"),
+            (granted.operations, needed.operations, "operations a request"),
+            (granted.request_bytes, needed.request_bytes, "bytes a request"),
+            (granted.response_bytes, needed.response_bytes, "bytes an answer"),
+        )
+        if has < needs
+    )
+    hint = f"{server} allows an NFS {version} session {short}: raise its limits, or choose nfsvers=4.0 or nfsvers=3"
+    return ExportError(Cause.VERSION, f"{server}: a session with {short}", hint=hint)
 
 
 def copies_nothing(server: str, what: str, detail: str) -> ExportError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.nfs.direct.attempt import Attempt
+from provisioner.nfs.direct.backlog import Room
 from provisioner.nfs.direct.client import Client
 from provisioner.nfs.direct.client3 import Client3
 from provisioner.nfs.direct.client4 import Client4
@@ -110,6 +111,8 @@ class Servers:
         self.identity = identity
         self.timeout_s = timeout_s
         self._resolver = Resolver()
+        self.removals = Room()
+        """The memory that all removals of trees share."""
         self._servers: dict[Address, Server] = {}
 
     def acquire(self, address: Address) -> Server:

@@ -36,6 +36,8 @@ REQUEST_BYTES = 64 << 10
 RESPONSE_BYTES = 128 << 10
 
 _FORE = Channel(REQUEST_BYTES, RESPONSE_BYTES, 4096, OPERATIONS_WANTED, SLOTS_WANTED)
+_NEEDED = Channel(4096, 4096, 0, 8, 1)
+"""What our largest compounds need: two names and a record, or one entry of a directory; a RENAME on two paths."""
 _BACK = Channel(4096, 4096, 0, 2, 1)
 
 # NFSv4.0 says nothing about how many operations a compound may have; older Linux servers stop at 16.
@@ -178,11 +180,13 @@ class Sessions:
                 raise
             self._owner = _new_owner()
             created = await self._create(attempt, wire)
-        granted = min(created.channel.requests, SLOTS_WANTED)
-        wire.slots = self._connection.slots(granted)
-        session = _Session(created.id, wire, created.channel, wire.slots, [1] * granted)
         destroy_session = nfs4.compound((nfs4_sessions.destroy_session(created.id),), self._minor)
         wire.farewell = functools.partial(self._connection.post, wire, destroy_session)
+        channel = created.channel.within(_FORE)
+        if _NEEDED.within(channel) != _NEEDED:
+            raise errors.session_too_small(self._connection.endpoint.server, f"4.{self._minor}", channel, _NEEDED)
+        wire.slots = self._connection.slots(channel.requests)
+        session = _Session(created.id, wire, channel, wire.slots, [1] * channel.requests)
         slot = await session.slots.take(attempt.export)
         # Some servers refuse changes until they know that nothing will be reclaimed (RFC 8881 section 18.51.3).
         await self._send(attempt, session, slot, (nfs4_sessions.reclaim_complete(),))

@@ -13,17 +13,19 @@ import contextlib
 import functools
 import hashlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.paths import COMPONENT_LIMIT_BYTES
+from provisioner.nfs import endless
 from provisioner.nfs.direct import errors
 from provisioner.nfs.direct.attempt import Attempt, Sent
 from provisioner.nfs.direct.client import Client, Place
 from provisioner.nfs.direct.purge import Purge
+from provisioner.nfs.direct.reading import Reading
 from provisioner.nfs.direct.servers import NFS_PORT, Address, Servers
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import (
@@ -81,6 +83,8 @@ class DirectTree:
         self._reaching = asyncio.Lock()
         self._pinned = ""
         self._unsettled: dict[Path, list[Sent]] = {}
+        self._listed = 0
+        """Entries that lists under way hold."""
         self._closed = False
 
     def reach_by(self, ways: Sequence[MountOptions]) -> None:
@@ -179,17 +183,24 @@ class DirectTree:
 
         await self._run("remove_symlink", _below_root(path), remove, changes=(path,))
 
-    async def list(self, path: Path) -> list[Entry]:
+    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`; each page has a time limit of its own."""
-        entries: dict[str, Entry] = {}
-        position: Position | None = Position()
-        while position is not None:
-            page = await self._page("list", path, position, PAGE_BYTES)
-            for entry in page.entries:
-                kind = entry.attributes.type if entry.attributes is not None else "file"
-                entries[entry.name] = Entry(entry.name, kind)
-            position = page.next
-        return list(entries.values())
+        types: dict[str, EntryType] = {}
+        read = 0
+        try:
+            async with contextlib.aclosing(self._pages("list", path, PAGE_BYTES)) as pages:
+                async for page in pages:
+                    read += len(page.entries)
+                    self._listed += len(page.entries)
+                    if self._listed > endless.LISTING_LIMIT:
+                        raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
+                    for entry in page.entries:
+                        types[entry.name] = entry.attributes.type if entry.attributes is not None else "file"
+                    if at_most is not None and len(types) >= at_most:
+                        break
+        finally:
+            self._listed -= read
+        return [Entry(*found) for found in itertools.islice(types.items(), at_most)]
 
     async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has a time limit of its own."""
@@ -212,8 +223,11 @@ class DirectTree:
 
     async def is_empty(self, path: Path) -> bool:
         """See `Tree`."""
-        page = await self._page("is_empty", path, Position(), SMALL_PAGE_BYTES)
-        return not page.entries
+        async with contextlib.aclosing(self._pages("is_empty", path, SMALL_PAGE_BYTES)) as pages:
+            async for page in pages:
+                if page.entries:
+                    return False
+        return True
 
     async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
         """See `Tree`.
@@ -242,7 +256,7 @@ class DirectTree:
             client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
-        purge = Purge(client, limited, go_on)
+        purge = Purge(client, limited, go_on, self._servers.removals)
         with contextlib.suppress(PathMissing):
             await purge.remove(place, found)
         return purge.removed
@@ -274,6 +288,14 @@ class DirectTree:
             await client.remove_directory(attempt, place)
 
         await self._run(name, _below_root(path), remove, changes=(path,))
+
+    async def _pages(self, name: str, path: Path, size_bytes: int) -> AsyncGenerator[DirectoryPage, None]:
+        """The pages of a directory one after the other. Raises Cause.OTHER where they have no end."""
+        reading, more = Reading(endless.LISTING_LIMIT), True
+        while more:
+            page = await self._page(name, path, reading.position, size_bytes)
+            more = reading.advance(page, functools.partial(endless.named, path))
+            yield page
 
     async def _page(self, name: str, path: Path, position: Position, size_bytes: int) -> DirectoryPage:
         async def read(attempt: Attempt, client: Client, place: Place) -> DirectoryPage:

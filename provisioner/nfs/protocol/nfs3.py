@@ -6,6 +6,7 @@ A result is the procedure's resok; nfsstat3 other than NFS3_OK raises Nfs3Error.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -15,6 +16,7 @@ from provisioner.nfs.protocol import rpc, xdr
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import (
     NAME_LIMIT_BYTES,
+    SYMLINK_KEPT,
     SYMLINK_LIMIT_BYTES,
     Attributes,
     DirectoryEntry,
@@ -140,7 +142,10 @@ def rename(source: bytes, source_name: str, target: bytes, target_name: str) -> 
 
 
 def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Procedure[DirectoryPage]:
-    """READDIRPLUS (section 3.3.17): one page of at most `size_bytes`, with handles and attributes."""
+    """READDIRPLUS (section 3.3.17): one page of at most `size_bytes`, with handles and attributes.
+
+    What a server sends beyond that is left for the next page.
+    """
     arguments = (
         xdr.opaque(directory)
         + xdr.hyper(position.cookie)
@@ -148,7 +153,7 @@ def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Proced
         + xdr.uint(size_bytes)
         + xdr.uint(size_bytes)
     )
-    return _procedure(17, arguments, _readdirplus3resok)
+    return _procedure(17, arguments, functools.partial(_readdirplus3resok, position, size_bytes))
 
 
 def fsstat(root: bytes) -> Procedure[Space]:
@@ -187,7 +192,13 @@ def _fattr3(reply: Cursor) -> Attributes:
     kind, mode, _links, uid, gid, _size, _used, _major, _minor, fsid, *_ = reply.unpack(_FATTR3)
     if not 1 <= kind <= NF3FIFO:
         raise MalformedReply(f"ftype3 {kind}")
-    return Attributes(_type(kind), mode & 0o7777, (fsid, 0), uid, gid)
+    return _attributes(_type(kind), mode & 0o7777, fsid, uid, gid)
+
+
+@functools.lru_cache(maxsize=64)
+def _attributes(kind: EntryType, mode: int, fsid: int, uid: int, gid: int) -> Attributes:
+    """The entries of a directory mostly have the same: they are held once."""
+    return Attributes(kind, mode, (fsid, 0), uid, gid)
 
 
 def _type(kind: int) -> EntryType:
@@ -213,7 +224,7 @@ def _lookup3resok(reply: Cursor) -> tuple[bytes, Attributes | None]:
 
 def _readlink3resok(reply: Cursor) -> str:
     reply.optional(_fattr3)
-    return reply.string(SYMLINK_LIMIT_BYTES)
+    return reply.string(SYMLINK_LIMIT_BYTES)[:SYMLINK_KEPT]
 
 
 def _create3resok(reply: Cursor) -> tuple[bytes | None, Attributes | None]:
@@ -222,25 +233,26 @@ def _create3resok(reply: Cursor) -> tuple[bytes | None, Attributes | None]:
     return handle, attributes
 
 
-def _readdirplus3resok(reply: Cursor) -> DirectoryPage:
+def _readdirplus3resok(position: Position, size_bytes: int, reply: Cursor) -> DirectoryPage:
     reply.optional(_fattr3)
     verifier = reply.fixed(8)
     entries: list[DirectoryEntry] = []
-    cookie = 0
+    cookie, begin = position.cookie, reply.left
     while reply.bool():
         reply.hyper()  # fileid
         name, cookie = reply.string(NAME_LIMIT_BYTES), reply.hyper()
         attributes, handle = reply.optional(_fattr3), reply.optional(_handle)
         if name not in (".", ".."):
-            entries.append(DirectoryEntry(name, handle, attributes))
+            entries.append(DirectoryEntry(name, handle, attributes, cookie))
+        if begin - reply.left >= size_bytes:
+            reply.skip()
+            return DirectoryPage(tuple(entries), Position(cookie, verifier), verifier)
     end = reply.bool()
-    if not end and not cookie:
-        raise MalformedReply("a page of a directory without entries that is not the last")
-    return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier))
+    return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier), verifier)
 
 
 def _fsstat3resok(reply: Cursor) -> Space:
     reply.optional(_fattr3)
     size, _free, available, files, _files_free, files_available = (reply.hyper() for _ in range(6))
     reply.uint()  # invarsec
-    return Space(size, available, files, files_available)
+    return Space.counted(size, available, files, files_available)

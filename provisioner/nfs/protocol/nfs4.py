@@ -9,6 +9,7 @@ nfs4_attributes.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
@@ -19,6 +20,7 @@ from provisioner.nfs.protocol.nfs4_attributes import HANDLE_LIMIT_BYTES, Fattr4
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import (
     NAME_LIMIT_BYTES,
+    SYMLINK_KEPT,
     SYMLINK_LIMIT_BYTES,
     DirectoryEntry,
     DirectoryPage,
@@ -35,7 +37,6 @@ VERSION = 4
 COMPOUND = 1
 OP_ILLEGAL = 10044
 TAG_LIMIT_BYTES = 1024
-FIRST_COOKIE = 0
 
 
 class Status(enum.IntEnum):
@@ -183,6 +184,8 @@ def _answer(reply: Cursor, operations: Sequence[Operation[object]]) -> Answer:
                 raise MalformedReply(f"status {status} for a compound whose last operation has {outcome}")
             return Answer(status, operations, tuple(results))
         results.append(operation.decode(reply))
+    if status and count == len(operations):
+        raise MalformedReply(f"status {status} for a compound of which all operations went well")
     reply.finish()
     return Answer(status, operations, tuple(results))
 
@@ -270,7 +273,10 @@ def rename(source_name: str, target_name: str) -> Operation[None]:
 
 
 def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[DirectoryPage]:
-    """READDIR (section 18.23): one page of at most `size_bytes`, with the attributes with these numbers."""
+    """READDIR (section 18.23): one page of at most `size_bytes`, with the attributes with these numbers.
+
+    What a server sends beyond that is left for the next page. It has to be the last operation of its compound.
+    """
     arguments = (
         xdr.hyper(position.cookie)
         + position.verifier
@@ -278,7 +284,7 @@ def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[Dir
         + xdr.uint(size_bytes)
         + attributes4.bitmap(*numbers)
     )
-    return Operation(26, arguments, _readdir4resok, call="readdir")
+    return Operation(26, arguments, functools.partial(_readdir4resok, position, size_bytes), call="readdir")
 
 
 def _void(_: Cursor) -> None:
@@ -290,7 +296,7 @@ def _handle(reply: Cursor) -> bytes:
 
 
 def _bitmap(reply: Cursor) -> None:
-    reply.array(Cursor.uint)
+    attributes4.numbers(reply)
 
 
 def _change_info4(reply: Cursor) -> None:
@@ -309,19 +315,20 @@ def _create4resok(reply: Cursor) -> None:
 
 
 def _readlink4resok(reply: Cursor) -> str:
-    return reply.string(SYMLINK_LIMIT_BYTES)
+    return reply.string(SYMLINK_LIMIT_BYTES)[:SYMLINK_KEPT]
 
 
-def _readdir4resok(reply: Cursor) -> DirectoryPage:
+def _readdir4resok(position: Position, size_bytes: int, reply: Cursor) -> DirectoryPage:
     verifier = reply.fixed(8)
     entries: list[DirectoryEntry] = []
-    cookie = FIRST_COOKIE
+    cookie, begin = position.cookie, reply.left
     while reply.bool():
         cookie = reply.hyper()
         name = reply.string(NAME_LIMIT_BYTES)
         found = attributes4.fattr4(reply)
-        entries.append(DirectoryEntry(name, found.handle, found.attributes))
+        entries.append(DirectoryEntry(name, found.handle, found.attributes, cookie))
+        if begin - reply.left >= size_bytes:
+            reply.skip()
+            return DirectoryPage(tuple(entries), Position(cookie, verifier), verifier)
     end = reply.bool()
-    if not end and not entries:
-        raise MalformedReply("a page of a directory without entries that is not the last")
-    return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier))
+    return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier), verifier)

@@ -15,6 +15,8 @@ from provisioner.ports import EntryType, Space
 T = TypeVar("T")
 
 HANDLE_LIMIT_BYTES = 128
+BITMAP_LIMIT_WORDS = 8
+"""What we read as a `bitmap4`: the attributes of all minor versions take three."""
 VALUES_LIMIT_BYTES = 65536
 
 # Attribute numbers (RFC 8881 sections 5.6 and 5.7).
@@ -58,12 +60,13 @@ class Fattr4:
         """What every version says of an object; None where the server left out the type or the filesystem."""
         if self.type is None or self.fsid is None:
             return None
-        return Attributes(self.type, (self.mode or 0) & 0o7777, self.fsid)
+        return _attributes(self.type, (self.mode or 0) & 0o7777, self.fsid)
 
     @property
     def space(self) -> Space:
         """What statfs says, with zeros for what the server does not count."""
-        return Space(self.space_total or 0, self.space_avail or 0, self.files_total or 0, self.files_avail or 0)
+        total, avail = self.space_total or 0, self.space_avail or 0
+        return Space.counted(total, avail, self.files_total or 0, self.files_avail or 0)
 
 
 def bitmap(*numbers: int) -> bytes:
@@ -96,7 +99,7 @@ def of_type(kind: int) -> bytes:
 
 def fattr4(reply: Cursor) -> Fattr4:
     """`fattr4` (section 3.3.8). Raises MalformedReply for attributes that we never ask for."""
-    present = _numbers(tuple(reply.array(Cursor.uint)))
+    present = numbers(reply)
     if not present <= _KNOWN:
         raise MalformedReply(f"attributes {sorted(present - _KNOWN)}, which were not asked for")
     values = Cursor(reply.opaque(VALUES_LIMIT_BYTES))
@@ -120,9 +123,20 @@ def fattr4(reply: Cursor) -> Fattr4:
     return found
 
 
+@functools.lru_cache(maxsize=64)
+def _attributes(kind: EntryType, mode: int, fsid: Fsid) -> Attributes:
+    """The entries of a directory mostly have the same: they are held once."""
+    return Attributes(kind, mode, fsid)
+
+
+def numbers(reply: Cursor) -> frozenset[int]:
+    """`bitmap4` (section 3.3.7): the bits that are set."""
+    return _numbers(tuple(reply.array(Cursor.uint, BITMAP_LIMIT_WORDS)))
+
+
 @functools.lru_cache(maxsize=16)
 def _numbers(words: tuple[int, ...]) -> frozenset[int]:
-    """The bits that are set in a `bitmap4`; a directory's entries mostly have the same one."""
+    """The entries of a directory mostly have the same bitmap: it is read once."""
     return frozenset(
         32 * index + bit for index, word in enumerate(words) if word for bit in range(32) if word >> bit & 1
     )

@@ -169,8 +169,7 @@ def _time(values: Cursor) -> Time:
 
 def _file_attributes(reply: Cursor) -> FileAttributes:
     """`fattr4` (section 3.3.8) with neither more nor less than was asked for."""
-    words = reply.array(Cursor.uint)
-    present = {32 * index + bit for index, word in enumerate(words) for bit in range(32) if word >> bit & 1}
+    present = attributes4.numbers(reply)
     if present != set(FILE):
         raise MalformedReply(f"attributes {sorted(present)} where {sorted(FILE)} were asked for")
     values = Cursor(reply.opaque(VALUES_LIMIT_BYTES))
@@ -193,7 +192,7 @@ def _open4resok(reply: Cursor) -> None:
     reply.bool()  # change_info4
     reply.fixed(8 + 8)
     reply.uint()  # result flags
-    reply.array(Cursor.uint)  # attributes that were set
+    attributes4.numbers(reply)  # attributes that were set
     delegation = reply.uint()
     if delegation == OPEN_DELEGATE_NONE_EXT:
         if reply.uint() in (WND4_CONTENTION, WND4_RESOURCE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from provisioner.nfs.protocol import xdr
 from provisioner.nfs.protocol.nfs4 import Operation
@@ -33,16 +33,13 @@ class Channel:
     operations: int
     requests: int
 
+    def within(self, other: Channel) -> Channel:
+        """The lower limits of the two."""
+        return Channel(*map(min, astuple(self), astuple(other)))
+
     def encoded(self) -> bytes:
         """The limits in XDR, without header padding and without RDMA."""
-        limits = (
-            self.request_bytes,
-            self.response_bytes,
-            self.cached_response_bytes,
-            self.operations,
-            self.requests,
-        )
-        return b"".join(map(xdr.uint, (0, *limits, 0)))
+        return b"".join(map(xdr.uint, (0, *astuple(self), 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +134,6 @@ def _create_session4resok(reply: Cursor) -> CreatedSession:
     reply.uint()  # flags
     fore = _channel_attrs4(reply)
     _channel_attrs4(reply)
-    if not fore.requests or fore.operations < 2:
-        raise MalformedReply(f"a session with {fore.requests} slots of {fore.operations} operations")
     return CreatedSession(session, fore)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provisioner.ports import EntryType
 
@@ -14,6 +14,8 @@ NAME_LIMIT_BYTES = 4096
 
 SYMLINK_LIMIT_BYTES = 65536
 """What we read as a symlink's target; Linux holds to 4,095."""
+SYMLINK_KEPT = 1024
+"""How many characters of it we keep: a record has 1,023 at most, and what is longer is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class DirectoryEntry:
     name: str
     handle: bytes | None = None
     attributes: Attributes | None = None
+    cookie: int = field(default=0, compare=False)
+    """Where the directory goes on behind this entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,19 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPage:
-    """One page of a directory, without `.` and `..`; `next` is None after the last."""
+    """One page of a directory, without `.` and `..`; `next` is None after the last.
+
+    A page without entries that is not the last goes on where it began, or behind `.` and `..`.
+    """
 
     entries: tuple[DirectoryEntry, ...]
     next: Position | None
+    verifier: bytes = field(default=bytes(8), compare=False)
+
+    def first(self, count: int) -> DirectoryPage:
+        """The page cut after so many of its entries, one at least."""
+        if count >= len(self.entries):
+            return self
+        return DirectoryPage(
+            self.entries[:count], Position(self.entries[count - 1].cookie, self.verifier), self.verifier
+        )

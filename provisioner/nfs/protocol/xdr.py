@@ -120,9 +120,11 @@ class Cursor:
         """String (section 4.11); bytes that are not UTF-8 become surrogate escapes."""
         return self.opaque(limit_bytes).decode("utf-8", "surrogateescape")
 
-    def array(self, item: Callable[[Cursor], T]) -> list[T]:
-        """Variable-length array (section 4.13) of items that take at least four bytes each."""
+    def array(self, item: Callable[[Cursor], T], limit: int | None = None) -> list[T]:
+        """Variable-length array (section 4.13) of at most `limit` items that take at least four bytes each."""
         count = self.uint()
+        if limit is not None and count > limit:
+            raise MalformedReply(f"an array of {count} items where at most {limit} are allowed")
         if count * 4 > self.left:
             raise MalformedReply(f"an array of {count} items in {self.left} bytes")
         return [item(self) for _ in range(count)]
@@ -130,6 +132,10 @@ class Cursor:
     def optional(self, item: Callable[[Cursor], T]) -> T | None:
         """Optional data (section 4.19)."""
         return item(self) if self.bool() else None
+
+    def skip(self) -> None:
+        """Leave the rest unread."""
+        self._offset = self._end
 
     def finish(self) -> None:
         """Nothing may be left: more means that the two sides do not speak the same language."""

@@ -32,12 +32,12 @@ def page3(page: DirectoryPage) -> bytes:
     """READDIRPLUS3resok, with `.` and `..` before the entries."""
     entries = b""
     cookie = 2
-    for name, handle, found in (
-        (".", None, None),
-        ("..", None, None),
-        *((entry.name, entry.handle, entry.attributes) for entry in page.entries),
+    for name, handle, found, own_cookie in (
+        (".", None, None, 0),
+        ("..", None, None, 0),
+        *((entry.name, entry.handle, entry.attributes, entry.cookie) for entry in page.entries),
     ):
-        cookie = page.next.cookie if page.next is not None else cookie + 1
+        cookie = own_cookie or (page.next.cookie if page.next is not None else cookie + 1)
         attributes = xdr.optional(None if found is None else fattr3(found))
         encoded_handle = xdr.optional(None if handle is None else xdr.opaque(handle))
         entries += words(1) + bytes(8) + xdr.string(name) + xdr.hyper(cookie) + attributes + encoded_handle
@@ -60,7 +60,7 @@ def page4(page: DirectoryPage) -> bytes:
     for entry in page.entries:
         assert entry.attributes is not None
         assert entry.handle is not None
-        cookie = page.next.cookie if page.next is not None else 3
+        cookie = entry.cookie or (page.next.cookie if page.next is not None else 3)
         entries += words(1) + xdr.hyper(cookie) + xdr.string(entry.name) + fattr4(entry.attributes, entry.handle)
     return verifier + entries + words(0, page.next is None)
 

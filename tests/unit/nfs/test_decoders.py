@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import ProvisionerError
-from provisioner.nfs.protocol import mount3, nfs3, nfs4, nfs4_sessions, portmap, rpc, xdr
+from provisioner.nfs.protocol import mount3, nfs3, nfs4, nfs4_files, nfs4_sessions, portmap, rpc, xdr
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+from provisioner.ports import Space
 from tests.unit.nfs import replies
 from tests.unit.nfs.replies import accepted, decoded, words
 
@@ -48,6 +50,11 @@ OPERATIONS: tuple[Operation[object], ...] = (
     nfs4_sessions.exchange_id(bytes(8), b"owner"),
     nfs4_sessions.create_session(nfs4_sessions.ClientId(1, 1), *([nfs4_sessions.Channel(1, 1, 1, 1, 1)] * 2)),
     nfs4_sessions.sequence(bytes(16), 1, 0, 0),
+    nfs4.getattr(*attributes4.SPACE),
+    nfs4_files.getattr(),
+    nfs4_files.create("name", nfs4_files.settable(mode=0o600)),
+    nfs4_files.commit(),
+    nfs4_files.copy(0, 100),
 )
 PROCEDURES: tuple[Procedure[object], ...] = (
     *replies.PROCEDURES3,
@@ -154,6 +161,67 @@ def test_any_numbers_are_read_or_refused(procedure: Procedure[object], numbers: 
     """A decoder gives a result or raises an error of ours for whatever numbers, lengths and counts among them."""
     with contextlib.suppress(ProvisionerError):
         procedure.decode(Cursor(words(*numbers)))
+
+
+@given(st.integers(1, 2**32 - 1), st.lists(st.integers(0, 3), max_size=5))
+def test_a_failed_compound_names_an_operation_of_its_own(status: int, statuses: list[int]) -> None:
+    """An answer whose status is an error says of which operation, for each row of statuses, or is malformed."""
+    operations = tuple(nfs4.lookup(str(number)) for number in range(5))
+    result = words(status, 0, len(statuses)) + b"".join(words(15, each) for each in statuses)
+    with contextlib.suppress(MalformedReply):
+        answer = nfs4.compound(operations, minor=0).decode(Cursor(result))
+        assert answer.completed < len(operations)
+
+
+@given(st.lists(entries4, min_size=2, max_size=8), st.integers(1, 2000))
+def test_a_page_ends_where_as_much_was_read_as_was_asked_for(entries: list[DirectoryEntry], size_bytes: int) -> None:
+    """What a server sends beyond the size asked for is left for a page that goes on behind the last entry taken."""
+    entries = [replace(entry, cookie=cookie) for cookie, entry in enumerate(entries, 3)]
+    reply = replies.page4(DirectoryPage(tuple(entries), None))
+    readdir = nfs4.readdir(Position(), size_bytes, *attributes4.ENTRY)
+    page = nfs4.compound((readdir,), minor=1).decode(Cursor(words(0, 0, 1, 26, 0) + reply))[readdir]
+    assert page.entries == tuple(entries[: len(page.entries)])
+    assert page.entries
+    if page.next is not None:
+        assert page.next.cookie == page.entries[-1].cookie
+        assert len(reply) > size_bytes
+    cut = page.first(1)
+    assert cut is page if len(page.entries) == 1 else cut.next == Position(entries[0].cookie, page.verifier)
+
+
+@given(st.binary(max_size=4000))
+def test_a_bitmap_never_grows_with_a_reply(data: bytes) -> None:
+    """However many words a bitmap claims, no more are read than all minor versions have attributes for."""
+    claimed = words(len(data) // 4) + data
+    with contextlib.suppress(MalformedReply):
+        assert len(attributes4.numbers(Cursor(claimed))) <= 32 * attributes4.BITMAP_LIMIT_WORDS
+    huge = words(200_000) + b"\xff" * 800_000
+    with pytest.raises(MalformedReply):
+        attributes4.numbers(Cursor(huge))
+
+
+@given(st.tuples(*[st.integers(0, 2**32 - 1)] * 5))
+def test_any_limits_of_a_session_are_read(limits: tuple[int, int, int, int, int]) -> None:
+    """CREATE_SESSION gives whatever limits a server grants, and the lower of those and ours are what holds."""
+    channel = nfs4_sessions.Channel(*limits)
+    create = nfs4_sessions.create_session(nfs4_sessions.ClientId(1, 1), channel, channel)
+    resok = bytes(16) + words(1, 0) + channel.encoded() * 2
+    answer = nfs4.compound((create,), minor=1).decode(Cursor(words(0, 0, 1, 43, 0) + resok))
+    assert answer[create].channel == channel
+    ours = nfs4_sessions.Channel(100, 200, 300, 400, 500)
+    assert channel.within(ours) == nfs4_sessions.Channel(*map(min, limits, (100, 200, 300, 400, 500)))
+
+
+@given(st.tuples(*[hypers] * 4))
+def test_any_space_is_counted(said: tuple[int, int, int, int]) -> None:
+    """FSSTAT gives no number that is negative on the server, and every other one as it is."""
+    size, available, files, files_available = said
+    numbers = (size, available, available, files, files_available, files_available)
+    reply = words(0, 0) + b"".join(map(xdr.hyper, numbers)) + words(0)
+    space = decoded(nfs3.fsstat(b"h"), reply)
+    assert isinstance(space, Space)
+    seen = (space.size_bytes, space.free_bytes, space.inodes, space.free_inodes)
+    assert seen == tuple(0 if number >= 2**63 else number for number in said)
 
 
 @given(st.lists(entries4, min_size=1, max_size=4), st.data())

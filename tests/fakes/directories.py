@@ -1,0 +1,150 @@
+"""A server's directories in memory, behind as much of the NFS client's interface as a removal uses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from provisioner.nfs.direct.attempt import Attempt
+from provisioner.nfs.direct.client import Place, Removal
+from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
+from provisioner.ports import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing
+
+ENTRY_BYTES = 108
+"""What READDIR of NFSv4 takes for an entry beside its name."""
+
+
+class Node:
+    """A directory, or with `files` None something else; entries by name, each with its cookie."""
+
+    __slots__ = ("denied", "entries", "number")
+
+    def __init__(self, number: int, *, directory: bool = True) -> None:
+        self.number = number
+        self.entries: dict[str, tuple[int, Node]] | None = {} if directory else None
+        self.denied = False
+        """Whether the server refuses to have it removed."""
+
+
+class Directories:
+    """A tree, and the calls of a `Client` on it."""
+
+    names_a_call = 48
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._cookies = count(1)
+        self._nodes: dict[int, Node] = {}
+        self.top = self.new()
+        self.place = Place(b"", ("top",))
+        self.moved = 0
+        self.in_flight = self.most_in_flight = 0
+
+    # ------------------------------------------------------------------------------------------- making
+
+    def new(self, *, directory: bool = True) -> Node:
+        """Something that lies nowhere as yet."""
+        node = Node(next(self._numbers), directory=directory)
+        if directory:
+            self._nodes[node.number] = node
+        return node
+
+    def put(self, parent: Node, name: str, node: Node | None = None) -> Node:
+        """Put a directory, or what is given, into a directory."""
+        assert parent.entries is not None
+        made = node or self.new()
+        parent.entries[name] = next(self._cookies), made
+        return made
+
+    @property
+    def found(self) -> Found:
+        """The top as LOOKUP gives it."""
+        return self._found(self.top)
+
+    # ------------------------------------------------------------------------------------------- calls
+
+    async def read_directory(
+        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+    ) -> DirectoryPage:
+        """See Client."""
+        await self._answer()
+        node = self._directory(place.handle)
+        assert node.entries is not None
+        entries: list[DirectoryEntry] = []
+        for name, (cookie, below) in node.entries.items():
+            if cookie <= position.cookie:
+                continue
+            size_bytes -= ENTRY_BYTES + len(name.encode())
+            if size_bytes < 0:
+                return DirectoryPage(tuple(entries), Position(entries[-1].cookie))
+            found = self._found(below)
+            entries.append(DirectoryEntry(name.encode().decode(), found.handle, found.attributes, cookie))
+        return DirectoryPage(tuple(entries), None)
+
+    async def remove_names(
+        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+    ) -> Removal:
+        """See Client."""
+        await self._answer()
+        node = self._directory(directory)
+        assert node.entries is not None
+        for removed, name in enumerate(names):
+            if name not in node.entries:
+                return Removal(removed, PathMissing(name))
+            below = node.entries[name][1]
+            if below.entries:
+                return Removal(removed, NotEmpty(name))
+            if below.denied:
+                return Removal(removed, ExportError(Cause.DENIED, name))
+            del node.entries[name]
+            self._nodes.pop(below.number, None)
+        return Removal(len(names))
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """See Client."""
+        await self._answer()
+        above, new_above = self._directory(source), self._directory(target)
+        assert above.entries is not None
+        assert new_above.entries is not None
+        if name not in above.entries:
+            raise PathMissing(name)
+        if new_name in new_above.entries:
+            raise PathExists(new_name)
+        self.put(new_above, new_name, above.entries.pop(name)[1])
+        self.moved += 1
+
+    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+        """See Client; of the top."""
+        await self._answer()
+        if self.top.entries:
+            raise NotEmpty(str(place))
+
+    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """See Client."""
+        await self._answer()
+
+    async def _answer(self) -> None:
+        """Let the other calls begin first."""
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+
+    def _directory(self, handle: bytes) -> Node:
+        number = int.from_bytes(handle[:8], "big")
+        if number not in self._nodes:
+            raise ExportError(Cause.STALE, str(number))
+        return self._nodes[number]
+
+    def _found(self, node: Node) -> Found:
+        kind = Attributes("file" if node.entries is None else "directory", 0o777, (1, 1))
+        return Found(node.number.to_bytes(8, "big") + bytes(20), kind)
+
+    def left(self) -> Iterator[str]:
+        """The names of all that is left below the top."""
+        waiting = [self.top]
+        while waiting:
+            for name, (_, below) in (waiting.pop().entries or {}).items():
+                yield name
+                waiting.append(below)

@@ -1,0 +1,219 @@
+"""Servers that speak NFS correctly and say odd things: directories without an end, odd limits, endless refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from provisioner.core.locations import location
+from provisioner.nfs import endless
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.protocol import xdr
+from provisioner.nfs.protocol.nfs4_sessions import Channel
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
+from provisioner.ports import Cause, ExportError, Space
+from tests.integration.nfs.hostile import Hostile, Pages
+from tests.integration.nfs.test_broken_servers import listening, replying
+
+pytestmark = pytest.mark.timeout(240)
+
+LINK = Attributes("symlink", 0o777, (1, 1), 0, 0)
+TIMEOUT_S = 30.0
+
+
+@asynccontextmanager
+async def tree_on(hostile: Hostile, version: str | None, *, timeout_s: float = TIMEOUT_S) -> AsyncIterator[DirectTree]:
+    """An export of the server."""
+    async with hostile.listening() as port:
+        servers = Servers(Identity(), timeout_s=timeout_s)
+        tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
+        yield tree
+        await tree.close()
+
+
+def entry(name: str) -> DirectoryEntry:
+    """A symlink of that name."""
+    return DirectoryEntry(name, b"handle", LINK)
+
+
+def looping(period: int, *, empty: bool = False) -> Pages:
+    """Pages whose positions come again after so many."""
+
+    def page(position: Position) -> DirectoryPage:
+        cookie = 5 + (position.cookie - 4) % period
+        return DirectoryPage(() if empty else (entry(f"name-{cookie}"),), Position(cookie))
+
+    return page
+
+
+def endless_names(position: Position) -> DirectoryPage:
+    """A page of names that were never there before."""
+    names = tuple(entry(f"pvc-{position.cookie + number:012}") for number in range(200))
+    return DirectoryPage(names, Position(position.cookie + 200))
+
+
+def endless_nothing(position: Position) -> DirectoryPage:
+    """Always the same name, and always somewhere else."""
+    return DirectoryPage((entry("same"),), Position(position.cookie + 1))
+
+
+@pytest.mark.parametrize("period", [1, 2, 5, 100])
+async def test_cookies_that_loop_are_told(version: str, period: int) -> None:
+    """A list ends with words for a position that comes again, however many pages later."""
+    hostile = Hostile(looping(period))
+    async with tree_on(hostile, version) as tree:
+        with pytest.raises(ExportError) as caught:
+            await tree.list(("some", "directory"))
+    assert "repeats a directory position (readdir loop) in directory some/directory" in caught.value.advice
+    assert hostile.calls < 12 * period + 20
+
+
+async def test_an_empty_page_that_is_not_the_last_is_no_progress(version: str) -> None:
+    """Page after page without an entry is a loop for a list, and for the question whether a directory is empty."""
+    async with tree_on(Hostile(lambda _: DirectoryPage((), Position(0))), version) as tree:
+        for call in (tree.list, tree.is_empty):
+            with pytest.raises(ExportError, match="readdir loop"):
+                await call(())
+
+
+@pytest.mark.parametrize("pages", [endless_names, endless_nothing])
+async def test_a_directory_without_end_is_told_in_bounded_memory(
+    pages: Pages, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of ever new names, or positions, ends with words after so many, and holds no more than those."""
+    monkeypatch.setattr(endless, "LISTING_LIMIT", 5000)
+    async with tree_on(Hostile(pages), version) as tree:
+        tracemalloc.start()
+        with pytest.raises(ExportError) as caught:
+            await tree.list(())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "the export's root has more than 5,000 entries, or has no end" in caught.value.advice
+        assert caught.value.cause is Cause.OTHER
+        assert peak < 4 << 20
+
+
+async def test_so_many_of_a_directory_without_end(version: str) -> None:
+    """A list of at most so many entries reads no further."""
+    hostile = Hostile(endless_names)
+    async with tree_on(hostile, version) as tree:
+        assert len(await tree.list((), at_most=300)) == 300
+    assert hostile.calls < 20
+
+
+async def test_a_page_larger_than_asked_for_is_read_in_parts(version: str) -> None:
+    """Of a page that passes the size asked for, as much as was asked for is read, and the rest comes later, whole."""
+    names = [f"{number:04}-{'x' * 200}" for number in range(1, 601)]
+    everything = tuple(DirectoryEntry(name, b"handle", LINK, cookie) for cookie, name in enumerate(names, 1))
+    hostile = Hostile(lambda position: DirectoryPage(everything[position.cookie :], None))
+    async with tree_on(hostile, version) as tree:
+        assert [each.name for each in await tree.list(())] == names
+
+
+@pytest.mark.parametrize(
+    ("channel", "words"),
+    [
+        (Channel(1 << 16, 512, 0, 64, 64), "512 bytes an answer (4096 are needed)"),
+        (Channel(1 << 16, 0, 0, 64, 64), "0 bytes an answer (4096 are needed)"),
+        (Channel(100, 1 << 16, 0, 64, 64), "100 bytes a request (4096 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 7, 64), "7 operations a request (8 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 0, 64), "0 operations a request (8 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 64, 0), "0 slots (1 are needed)"),
+    ],
+)
+async def test_a_session_that_is_too_small_is_refused_in_words(channel: Channel, words: str) -> None:
+    """What a server grants, what is needed, and which version goes without, are part of the refusal."""
+    async with tree_on(Hostile(channel=channel), "4.1") as tree:
+        with pytest.raises(ExportError) as caught:
+            await tree.root_id()
+    assert caught.value.cause is Cause.VERSION
+    assert words in caught.value.advice
+    assert "nfsvers=3" in caught.value.advice
+
+
+async def test_without_a_version_asked_for_a_session_too_small_means_an_older_one() -> None:
+    """Where the class names no version, NFS 4.0, which has no sessions, serves where those are too small."""
+    async with tree_on(Hostile(channel=Channel(512, 512, 0, 4, 1)), None) as tree:
+        assert await tree.list(()) == []
+
+
+@pytest.mark.parametrize("channel", [Channel(4096, 4096, 0, 8, 1), Channel(*[2**32 - 1] * 5)])
+async def test_the_smallest_session_and_the_largest_work(channel: Channel) -> None:
+    """Long paths, lists, links and removals work in the smallest session that is taken, and in one without limits."""
+    async with tree_on(Hostile(channel=channel), "4.1") as tree:
+        deep = tuple(f"{number}-{'n' * 200}" for number in range(12))
+        assert await tree.list(deep) == []
+        assert await tree.space() == Space(1 << 40, 1 << 40, 1000, 1000)
+        assert await tree.read_symlinks(deep, []) == {}
+        with pytest.raises(ExportError):
+            await tree.rename(deep, deep)
+
+
+@pytest.mark.parametrize(
+    ("said", "space"),
+    [
+        ((0, 0, 0, 0), Space(0, 0, 0, 0)),
+        ((1000, 2**64 - 5, 10, 2**64 - 1), Space(1000, 0, 10, 0)),
+        ((2**63 - 1, 2**63 - 1, 0, 0), Space(2**63 - 1, 2**63 - 1, 0, 0)),
+    ],
+)
+async def test_odd_numbers_of_bytes(said: tuple[int, int, int, int], space: Space, version: str) -> None:
+    """Zeros are zeros, and what is negative on the server is nothing left."""
+    async with tree_on(Hostile(space=said), version) as tree:
+        assert await tree.space() == space
+
+
+FOR_EVER: dict[str, dict[str, dict[int, int]]] = {
+    "delay": {"3": {17: 10008}, "4.0": {26: 10008}, "4.1": {26: 10008}, "4.2": {26: 10008}},
+    "too small": {"3": {17: 10005}, "4.0": {26: 10005}, "4.1": {26: 10005}, "4.2": {26: 10005}},
+    "moved": {"3": {17: 71}, "4.0": {26: 10019}, "4.1": {22: 10019}, "4.2": {22: 10019}},
+    "stale": {"3": {17: 70}, "4.0": {26: 70}, "4.1": {22: 70}, "4.2": {22: 70}},
+    "bad cookie": {"3": {17: 10003}, "4.0": {26: 10003}, "4.1": {26: 10003}, "4.2": {26: 10003}},
+    "bad session": {"4.1": {53: 10052}, "4.2": {53: 10052}},
+    "grace": {"4.1": {58: 10013, 26: 10013}, "4.0": {26: 10013}},
+}
+
+
+@pytest.mark.parametrize("what", FOR_EVER)
+async def test_a_refusal_that_never_ends_is_told_in_time(what: str, version: str) -> None:
+    """Whatever a server answers again and again, a call ends with an ExportError within its time limit."""
+    statuses = FOR_EVER[what].get(version)
+    if statuses is None:
+        pytest.skip(f"NFS {version} has no such answer")
+    async with tree_on(Hostile(statuses=statuses), version, timeout_s=2.0) as tree, asyncio.timeout(60):
+        with pytest.raises(ExportError) as caught:
+            await tree.list(())
+    assert caught.value.advice
+
+
+async def test_objects_without_attributes(version: str) -> None:
+    """A server that gives objects no type is told so, or asked in another way."""
+    async with tree_on(Hostile(bare=True), version) as tree:
+        if version == "3":
+            assert await tree.list(("some",)) == []
+        else:
+            with pytest.raises(ExportError, match="no type"):
+                await tree.list(("some",))
+
+
+async def test_answers_of_random_numbers_are_an_export_error(version: str) -> None:
+    """Whatever numbers an accepted reply holds, each call of a tree gives a result or an ExportError, nothing else."""
+    chance = random.Random(version)
+    small = [*range(70), 10008, 10005, 10021, 0x8000_0000, 0xFFFF_FFFF]
+    for _ in range(60):
+        numbers = b"".join(xdr.uint(chance.choice(small)) for _ in range(chance.randrange(40)))
+        async with listening(replying(numbers)) as port:
+            servers = Servers(Identity(), timeout_s=0.2)
+            tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
+            for call in (tree.space(), tree.list(("a",)), tree.rename(("a",), ("b",)), tree.remove_tree(("a",))):
+                with contextlib.suppress(ExportError):
+                    await call
+            await tree.close()
