@@ -223,6 +223,7 @@ class Cause(enum.Enum):
     VERSION = "it does not speak the NFS version asked for"
     KERBEROS = "it wants Kerberos"
     OTHER = "the server answered with an error"
+    UNEXPECTED = "the provisioner met an error that it does not expect"
 
 
 _ADVICE = {
@@ -245,6 +246,7 @@ _ADVICE = {
     Cause.VERSION: "name a version that the server has with nfsvers= in the class's mountOptions",
     Cause.KERBEROS: "let the server export it with sec=sys too, or have it mounted for us",
     Cause.OTHER: "look into the log of its server",
+    Cause.UNEXPECTED: "look for unexpected_error in the provisioner's log, and report it; the work is tried again",
 }
 """What an admin can do, where the driver knows no better; part of an event as the cause itself."""
 
@@ -630,6 +632,10 @@ class Exports(Protocol):
 
         Nothing that the volume says is trusted by this: the ledger of that export has the last word.
         """
+        ...
+
+    def forget(self, export: Export) -> None:
+        """Nothing names an export any more: from now on it is not one of ours. One of the settings stays."""
         ...
 
 

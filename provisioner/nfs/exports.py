@@ -100,6 +100,10 @@ class ServedExports:
             return _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
         return _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
 
+    def forget(self, export: Export) -> None:
+        """Nothing names an export any more; where something does again later, it is a new object."""
+        self._direct = {key: known for key, known in self._direct.items() if known.export is not export}
+
     def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
         """The exports that classes name at the port to which a volume's nodes go."""
         try:
