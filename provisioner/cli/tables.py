@@ -41,5 +41,5 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
 def _text(cell: Cell) -> Text:
     """The cell without markup, and without anything that a terminal would act on: others chose the text."""
     text, style = (cell, "") if isinstance(cell, str) else cell
-    safe = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in texts.shown(text))
+    safe = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in texts.encodable(text))
     return Text(safe, style=style)

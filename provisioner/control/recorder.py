@@ -13,7 +13,7 @@ import structlog
 from provisioner.control.supervision import Count, Shield
 from provisioner.core.events import Occurrence, clip, occurred
 from provisioner.core.objects import Claim, Volume
-from provisioner.core.texts import shown
+from provisioner.core.texts import encodable
 from provisioner.ports import Clock, Cluster, ClusterError, Event, EventType, ObjectRef
 
 log = structlog.get_logger(__name__)
@@ -109,5 +109,5 @@ class EventRecorder:
 def _name(event: Event) -> str:
     """One name for one thing said of one object: said again, also after a restart, the same Event is counted up."""
     said = "\0".join((event.about.uid, event.type, event.reason, event.message))
-    digest = hashlib.sha256(shown(said).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(encodable(said).encode()).hexdigest()[:16]
     return f"{event.about.name[:200].rstrip('-.')}.{digest}"

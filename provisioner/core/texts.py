@@ -17,13 +17,13 @@ _DEPTH = 20
 """How deep plain() looks into a value; nothing that is shown is nested so far."""
 
 
-def shown(text: str) -> str:
+def encodable(text: str) -> str:
     r"""The text as Unicode that every encoder takes: a byte that is no UTF-8 becomes `\xNN`."""
     return text if text.isascii() else _SURROGATE.sub(lambda found: _escaped(found.group()), text)
 
 
 def printable(text: str) -> str:
-    r"""As shown(), and without what a terminal acts on: a control character becomes `\xNN` or the like."""
+    r"""As encodable(), and without what a terminal acts on: a control character becomes `\xNN` or the like."""
     return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
@@ -40,7 +40,7 @@ def plain(value: object, *, depth: int = _DEPTH) -> object:
     if value is None or (isinstance(value, int) and abs(value) < _LARGE) or _is_finite(value):
         return value
     if isinstance(value, str):
-        return shown(value)
+        return encodable(value)
     if depth == 0:
         return "…"
     if isinstance(value, Mapping):
@@ -56,6 +56,6 @@ def _is_finite(value: object) -> bool:
 
 def _text(value: object) -> str:
     try:
-        return shown(str(value))
+        return encodable(str(value))
     except Exception:  # noqa: BLE001  # whatever a foreign __str__ raises, the rest is to be shown
         return f"<{type(value).__name__}>"

@@ -78,7 +78,7 @@ class _Console:
     def __call__(self, logger: object, method: str, fields: EventDict) -> str:
         try:
             safe = {key: texts.printable(value) if isinstance(value, str) else value for key, value in fields.items()}
-            return texts.shown(self._render(logger, method, safe))
+            return texts.encodable(self._render(logger, method, safe))
         except Exception:  # noqa: BLE001  # a value whose repr() raises
             return texts.printable(plain_json.dumps(texts.plain(fields)))
 

@@ -149,9 +149,8 @@ def test_normal_server() -> None:
     assert normal_server("[half") == "[half"
 
 
-@pytest.mark.parametrize("text", ["nas:/caf\udce9", "n\udce9s:/exports"])
-def test_what_is_not_unicode(text: str) -> None:
+def test_what_is_not_unicode() -> None:
     """An export whose name is not UTF-8 is refused in words that can be shown: no volume could ever name it."""
     with pytest.raises(InvalidSettings, match="not valid UTF-8") as caught:
-        parse(text)
+        parse("nas:/caf\udce9")
     str(caught.value).encode()
