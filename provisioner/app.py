@@ -15,6 +15,7 @@ from provisioner import __version__
 from provisioner.clock import SystemClock
 from provisioner.control.elector import Elector
 from provisioner.control.exports import ExportWatch
+from provisioner.control.forgetting import Forgetting
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.reflector import reflect
 from provisioner.control.store import Store
@@ -45,9 +46,7 @@ async def run(settings: Settings) -> None:
     os.umask(0)
     clock, metrics, me = SystemClock(), Metrics(), identity()
     stopping = _stop_on_signals()
-    exports = served(
-        settings, observe=lambda export, call, took_s: metrics.export_call_s.labels(export, call).observe(took_s)
-    )
+    exports = served(settings, observe=metrics.export_call)
     log.info("starting", version=__version__, provisioner=settings.provisioner, identity=me, **_described(settings))
     async with open_cluster(
         settings.kubeconfig,
@@ -57,17 +56,18 @@ async def run(settings: Settings) -> None:
         on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
         connections=settings.workers // 2 + 16,  # each takes 256 KiB for TLS, and the API server is no faster with more
     ) as cluster:
-        store = Store(settings.provisioner)
+        store = Store(settings.provisioner, count=metrics.unexpected)
         around = Surroundings(
             provisioner=settings.provisioner,
             cluster=cluster,
             store=store,
             exports=exports,
             watch=(watch := ExportWatch(exports, clock, metrics)),
-            recorder=(recorder := EventRecorder(cluster, clock, busy=lambda: term.busy())),
+            recorder=(recorder := EventRecorder(cluster, clock, busy=lambda: term.busy(), count=metrics.unexpected)),
             metrics=metrics,
             clock=clock,
         )
+        keep = around.supervisor.keep
         term = Term(around, workers=settings.workers)
         _sample(metrics, store, settings.provisioner, term.queue_depths, clock)
         async with endpoint.serve(
@@ -77,30 +77,27 @@ async def run(settings: Settings) -> None:
             readiness=partial(_unready, store, watch, cluster),
         ):
             background = [
-                *(
-                    reflect(
-                        kind,
-                        cluster=cluster,
-                        store=store,
-                        clock=clock,
-                        restarted=lambda what: metrics.watch_restarts.labels(_RESOURCES[what]).inc(),
-                    )
-                    for kind in _RESOURCES
-                ),
-                watch.run(),
-                recorder.run(),
+                *(keep("reflector", partial(_reflect, kind, around), kind=kind) for kind in _RESOURCES),
+                keep("exports", watch.run),
+                keep("exports", Forgetting(around).run),
+                keep("events", recorder.run),
             ]
+
+            async def lead(stopping: asyncio.Event) -> None:
+                await keep("leader", partial(term.lead, stopping), until=stopping)
+
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(coroutine) for coroutine in background]
                 if settings.leader_election:
-                    await _elector(settings, cluster, clock, me).run(term.lead, stopping)
+                    await _elector(settings, around, me).run(lead, stopping)
                 else:
-                    await term.lead(stopping)
+                    await lead(stopping)
                 await asyncio.wait([asyncio.create_task(recorder.drain())], timeout=_DRAIN_S)
                 for task in tasks:
                     task.cancel()
     for export in exports:
-        await export.close()
+        with around.supervisor.shield("exports", export=export.name):
+            await export.close()
     log.info("stopped")
 
 
@@ -111,14 +108,22 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _elector(settings: Settings, cluster: Cluster, clock: Clock, me: str) -> Elector:
+async def _reflect(kind: Kind, around: Surroundings) -> None:
+    def restarted(what: Kind) -> None:
+        around.metrics.watch_restarts.labels(_RESOURCES[what]).inc()
+
+    await reflect(kind, cluster=around.cluster, store=around.store, clock=around.clock, restarted=restarted)
+
+
+def _elector(settings: Settings, around: Surroundings, me: str) -> Elector:
     return Elector(
-        cluster,
-        clock,
+        around.cluster,
+        around.clock,
         namespace=settings.lease_namespace,
         name=settings.lease_name,
         identity=me,
         times=settings.lease_times,
+        count=around.metrics.unexpected,
     )
 
 

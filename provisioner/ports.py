@@ -226,6 +226,7 @@ class Cause(enum.Enum):
     NESTED = "another file system is mounted on the directory, or it is one itself"
     UNSUPPORTED = "its file system lacks what the provisioner needs"
     OTHER = "the server answered with an error"
+    UNEXPECTED = "the provisioner met an error that it does not expect"
 
 
 _ADVICE = {
@@ -254,6 +255,7 @@ _ADVICE = {
     ),
     Cause.UNSUPPORTED: "use an export on a file system that has directories, renames and symbolic links",
     Cause.OTHER: "look into the log of its server",
+    Cause.UNEXPECTED: "look for unexpected_error in the provisioner's log, and report it; the work is tried again",
 }
 """What an admin can do, where the driver knows no better; part of an event as the cause itself."""
 
@@ -679,6 +681,10 @@ class Exports(Protocol):
 
     def obstacle(self, volume: Volume) -> str:
         """What in a volume's mount options keeps the driver from its server, and what to change; empty for nothing."""
+        ...
+
+    def forget(self, export: Export) -> None:
+        """Nothing names an export any more: from now on it is not one of ours. One of the settings stays."""
         ...
 
 

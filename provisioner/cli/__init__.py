@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -46,6 +47,9 @@ def main() -> None:
     What it cannot do is one line that says what to change: status 2 for unusable settings, 1 for anything outside. A
     reader that goes away (`| head`) ends it quietly: click sees to that where all output goes through click.echo.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names on an export are any bytes, and locales differ
     try:
         status = cli.main(prog_name="nfs-provisioner", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as exc:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from provisioner.core import texts
+
 _ENDLESS = 1 << 16
 
 Cell = str | tuple[str, str]
@@ -39,4 +41,5 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
 def _text(cell: Cell) -> Text:
     """The cell without markup, and without anything that a terminal would act on: others chose the text."""
     text, style = (cell, "") if isinstance(cell, str) else cell
-    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text), style=style)
+    safe = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in texts.encodable(text))
+    return Text(safe, style=style)

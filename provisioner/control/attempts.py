@@ -11,9 +11,10 @@ from provisioner.control.workers import FAILED
 from provisioner.core import names
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import Provision, is_unfinished
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import Path
 from provisioner.core.objects import Volume
-from provisioner.ports import ClusterError, Conflict, Export, ExportError, NotFound
+from provisioner.ports import Conflict, Export, NotFound
 
 log = structlog.get_logger(__name__)
 
@@ -34,14 +35,16 @@ class Attempts:
             if volume in export.pending and export.records[volume].cluster == self._around.cluster_id:
                 try:
                     return await self._finish_on(volume, export)
-                except (ExportError, ClusterError) as exc:
+                except ProvisionerError as exc:
                     log.warning("attempt_not_finished", volume=volume, error=str(exc))
                     return FAILED
         return None
 
     async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
         await self._around.watch.usable(export)
-        record = export.records[volume]
+        record = export.records.get(volume)
+        if record is None:
+            return None  # it has ended meanwhile
         cluster = self._around.cluster
         # Both are read live: the cache may lag behind what another replica, or we ourselves, have just made.
         made = await cluster.get_volume(volume)

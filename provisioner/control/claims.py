@@ -107,8 +107,16 @@ class ClaimController:
         volume = self._store.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
+            self._on_a_path.discard(uid)
             return await self._attempts.finish(names.volume_name(uid))
-        decision = claims.decide(self._view(claim, volume))
+        try:
+            whole = await self._completed(claim)
+        except ClusterError as exc:
+            log.info("claim_not_read", claim=claim.key, error=str(exc))
+            return FAILED
+        if whole is None:
+            return PENDING  # it is gone, and the watch says so soon
+        decision = claims.decide(self._view(whole, volume))
         if isinstance(decision, Wait | Refuse) and decision.on_a_path:
             self._on_a_path.add(uid)
         match decision:
@@ -124,6 +132,14 @@ class ClaimController:
                 return self._refuse(claim, refusal)
             case Provision() as plan:
                 return await self._attempt(plan)
+
+    async def _completed(self, claim: Claim) -> Claim | None:
+        """The claim with what its class's pattern reads of it; None where it is gone. Raises ClusterError."""
+        template = claims.template_of(claim, self._store.classes.get(claim.class_name))
+        if template is None:
+            return claim
+        live = await self._around.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
+        return claims.completed(claim, live, template) if live is not None and live.uid == claim.uid else None
 
     def _view(self, claim: Claim, volume: Volume | None) -> ClaimView:
         own = names.volume_name(claim.uid)
@@ -169,13 +185,13 @@ class ClaimController:
             return self._failed(plan, str(exc), exc, FAILED)
         except ArchiveUnusable as exc:
             return self._failed(plan, self._with_place(str(exc), plan), exc, REFUSED)
-        except AlreadyThere as exc:
-            return self._failed(plan, str(exc), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
+        except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
+            return self._failed(plan, str(exc), exc, REFUSED)
 
     def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
         claim = plan.claim
@@ -221,7 +237,7 @@ class ClaimController:
                 return None
             raise
         self._warn_of_mode(plan, record, export)
-        if not self._still_wanted(claim.uid):
+        if not await self._still_wanted(claim.uid):
             return await self._attempts.finish(plan.volume)
         await self._create(plan, export, record)
         if self._is_gone(claim.uid):
@@ -273,9 +289,10 @@ class ClaimController:
             if found is None or not _is_for(found, plan, record.path):
                 raise Rejected(f"a volume {plan.volume} that is not this claim's exists already") from exc
 
-    def _still_wanted(self, uid: str) -> bool:
-        """Whether the claim, as the cache has it by now, would be provisioned again."""
-        claim = self._store.claims.get(uid)
+    async def _still_wanted(self, uid: str) -> bool:
+        """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""
+        cached = self._store.claims.get(uid)
+        claim = await self._completed(cached) if cached is not None else None
         return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
 
     def _is_gone(self, uid: str) -> bool:
@@ -313,5 +330,8 @@ def _is_for(volume: Volume, plan: Provision, path: Path) -> bool:
 
 
 def _source(claim: Claim) -> str:
+    """What the claim's data is to come from, as a metric's label: a tenant writes the kind, and may write anything."""
     source = claim.spec.data_source_ref or claim.spec.data_source
-    return source.kind if source is not None else ""
+    if source is None:
+        return ""
+    return source.kind if source.kind in ("PersistentVolumeClaim", "VolumeSnapshot") else "other"

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import structlog
 
+from provisioner.control.supervision import Count, Shield
 from provisioner.core import leases
 from provisioner.core.leases import LeaseRecord, LeaseTimes, Observation
 from provisioner.ports import AlreadyExists, Clock, Cluster, ClusterError, Conflict
@@ -30,9 +31,12 @@ class Elector:
         name: str,
         identity: str,
         times: LeaseTimes,
+        count: Count = lambda loop: None,
     ) -> None:
+        """`count` is called for unexpected errors; each is no more than a try that failed."""
         self._cluster = cluster
         self._clock = clock
+        self._count = count
         self._namespace, self._name = namespace, name
         self._identity = identity
         self._times = times
@@ -65,7 +69,7 @@ class Elector:
         try:
             await asyncio.wait({work, keeping}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                work.result()  # a fault in the work ends the process, which starts anew
+                work.result()
             else:
                 log.error("lease_lost", lease=self._name, identity=self._identity)
         finally:
@@ -94,6 +98,11 @@ class Elector:
 
     async def _try(self) -> bool:
         """Read the lease if we must, and write our name into it if we may."""
+        with Shield("lease", self._count, lease=self._name):
+            return await self._ask()
+        return False
+
+    async def _ask(self) -> bool:
         try:
             if self._seen is None or self._seen.lease.holder != self._identity:
                 await self._look()
@@ -121,7 +130,7 @@ class Elector:
     async def _release(self) -> None:
         if self._seen is None or self._seen.lease.holder != self._identity:
             return
-        with suppress(ClusterError, TimeoutError):
+        with Shield("lease", self._count), suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._write(leases.released(self._seen.lease, self._stamp()))
                 log.info("lease_released", lease=self._name)

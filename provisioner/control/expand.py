@@ -14,6 +14,7 @@ from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.expansion import Expansion, outgrown
 from provisioner.core.objects import Claim, Volume
+from provisioner.core.records import require_room
 from provisioner.ports import ApiUnavailable, ClusterError, Conflict, Export, ExportError, NotFound, Rejected
 
 log = structlog.get_logger(__name__)
@@ -97,7 +98,9 @@ async def _note(volume: str, size: str, export: Export, around: Surroundings) ->
     live = await export.reread(volume)
     if live is None or live.cluster != around.cluster_id or not outgrown(live.capacity, size):
         return
+    grown = structs.replace(live, capacity=size)
     try:
-        await export.amend(volume, structs.replace(live, capacity=size))
+        require_room(volume, grown)  # also for its archive, which else could not be made or brought back later
+        await export.amend(volume, grown)
     except InvalidRecord as exc:
         log.warning("size_not_recorded", volume=volume, size=size, error=str(exc))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Container, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
+from provisioner.control.supervision import AGAIN, Supervisor
+from provisioner.core.locations import Location
 from provisioner.ports import Cause, Clock, Export, ExportError, Exports, Space
 from provisioner.telemetry.metrics import Metrics
 
@@ -31,6 +34,8 @@ _EXPOSED = (
     "the server did not set the mode 0700 of .provisioner: see on the server that pods may neither read nor write it"
 )
 
+Listener = Callable[[Export], None]
+
 
 @dataclass(slots=True)
 class _State:
@@ -46,13 +51,18 @@ class _State:
     opened: bool = False
     space: Space | None = None
     looked_s: float = -math.inf
+    added_s: float = -math.inf
     used_s: float = -math.inf
+    crashes: int = 0
+    """How often in a row a look met an unexpected error."""
     limits: set[asyncio.Timeout] = field(default_factory=set)
     """Of those who wait for calls on it: run out when it is found not to answer."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it looked at now."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it has been looked at since somebody wanted to know."""
+    task: asyncio.Task[None] | None = None
+    """What looks at it again and again."""
 
 
 class ExportWatch:
@@ -61,32 +71,79 @@ class ExportWatch:
     def __init__(self, exports: Exports, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
+        self._supervisor = Supervisor(clock, metrics)
         self._states: dict[Export, _State] = {export: _State(configured=True, named=True) for export in exports}
+        for export in self._states:
+            metrics.admit_export(export.name)
         self._leading = False
-        self._on_ready: list[Callable[[Export], None]] = []
+        self._on_ready: list[Listener] = []
+        self._on_forgotten: list[Listener] = []
         self._group: asyncio.TaskGroup | None = None
 
     @contextmanager
-    def listening(self, listener: Callable[[Export], None]) -> Iterator[None]:
-        """Call the listener for each export that is usable, and each time that one becomes so, while this is open."""
+    def listening(self, ready: Listener, *, forgotten: Listener | None = None) -> Iterator[None]:
+        """Call `ready` for each export that is usable, and each time that one becomes so, while this is open.
+
+        `forgotten` is called right before an export is forgotten.
+        """
         for export, state in list(self._states.items()):
             if state.opened and state.error is None:
-                listener(export)
-        self._on_ready.append(listener)
-        try:
+                self._tell(ready, export)
+        with ExitStack() as stack:
+            for listeners, listener in ((self._on_ready, ready), (self._on_forgotten, forgotten)):
+                if listener is not None:
+                    listeners.append(listener)
+                    stack.callback(listeners.remove, listener)
             yield
-        finally:
-            self._on_ready.remove(listener)
+
+    def _tell(self, listener: Listener, export: Export) -> None:
+        with self._supervisor.shield("listener", export=export.name):
+            listener(export)
 
     def add(self, export: Export, *, named: bool) -> None:
         """Look after an export from now on. Only where a setting or a class names it may a ledger be made on it."""
-        if export not in self._states:
-            self._states[export] = _State(named=named)
+        state = self._states.get(export)
+        if named:
+            self._metrics.admit_export(export.name)
+        if state is None:
+            state = self._states[export] = _State(named=named, added_s=self._clock.monotonic())
             if self._group is not None:
-                self._group.create_task(self._keep(export))
-        elif named and not self._states[export].named:
-            self._states[export].named = True
-            self._states[export].due.set()
+                self._start(self._group, export, state)
+        elif named and not state.named:
+            state.named = True
+            state.due.set()
+
+    def unname_but(self, named: Container[Location]) -> None:
+        """Where classes name an export now: on others than these no ledger may be made any more."""
+        for export, state in self._states.items():
+            state.named = state.configured or (state.named and export.location in named)
+
+    def touch(self, export: Export) -> None:
+        """The export is in use."""
+        if export in self._states:
+            self._states[export].used_s = self._clock.monotonic()
+
+    def is_needed(self, export: Export, *, idle_s: float) -> bool:
+        """Whether a setting or a class names the export, or something has met or used it within this time."""
+        state = self._states.get(export)
+        if state is None:
+            return False
+        idle_since_s = max(state.added_s, state.used_s)
+        return state.named or bool(state.limits) or self._clock.monotonic() - idle_since_s < idle_s
+
+    async def forget(self, export: Export) -> None:
+        """Look at an export no longer: no probe, no series, no connection."""
+        for listener in list(self._on_forgotten):
+            self._tell(listener, export)
+        state = self._states.pop(export, None)
+        if state is not None:
+            state.opened = False
+            state.known.set()  # what waits for it learns at once that it is not usable
+            if state.task is not None:
+                state.task.cancel()
+                await asyncio.wait({state.task})
+        self._metrics.forget_export(export.name)
+        await export.close()
 
     def is_named(self, export: Export) -> bool:
         """Whether a setting or a class names an export that was added."""
@@ -116,7 +173,7 @@ class ExportWatch:
 
         Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
         """
-        state = self._states[export]
+        state = self._state(export)
         if not self._in_use(state):
             state.due.set()  # the pause of an idle export is too long for one in use
         state.used_s = self._clock.monotonic()
@@ -137,7 +194,7 @@ class ExportWatch:
 
         The outcome of the call is unknown then, as after its own time limit, which may be much longer.
         """
-        state = self._states[export]
+        state = self._state(export)
         try:
             async with asyncio.timeout(None) as limit:
                 state.limits.add(limit)
@@ -150,6 +207,13 @@ class ExportWatch:
                 raise
             raise state.error from None
 
+    def _state(self, export: Export) -> _State:
+        """What is known of an export. Raises ExportError for one that was forgotten meanwhile."""
+        try:
+            return self._states[export]
+        except KeyError as exc:
+            raise ExportError(Cause.MISSING, "no setting, class or volume names it") from exc
+
     def _demand(self, state: _State) -> None:
         """Have an export looked at now; `known` is set after that."""
         state.known.clear()
@@ -157,7 +221,7 @@ class ExportWatch:
 
     def space(self, export: Export) -> Space | None:
         """What the last probe found, at most a few seconds old."""
-        return self._states[export].space
+        return self._state(export).space
 
     def failing(self) -> dict[str, ExportError]:
         """The exports of the settings that cannot be used, by name, and why; not looked at yet counts as well.
@@ -172,30 +236,32 @@ class ExportWatch:
         }
 
     async def run(self) -> None:
-        """Probe all exports side by side, for ever."""
-        async with asyncio.TaskGroup() as self._group:
-            for export in self._states:
-                self._group.create_task(self._keep(export))
-            await asyncio.Event().wait()
+        """Probe all exports side by side until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for export, state in self._states.items():
+                    self._start(self._group, export, state)
+                await asyncio.Event().wait()
+        finally:
+            self._group = None
 
-    async def _keep(self, export: Export) -> None:
-        state = self._states[export]
+    def _start(self, group: asyncio.TaskGroup, export: Export, state: _State) -> None:
+        kept = self._supervisor.keep("exports", partial(self._keep, export, state), export=export.name)
+        state.task = group.create_task(kept)
+
+    async def _keep(self, export: Export, state: _State) -> None:
         while True:
             state.due.clear()
             was_usable, leading = state.opened and state.error is None, self._leading
-            try:
-                await self._look(export, state)
-            except ExportError as exc:
-                self._failed(export, state, exc)
+            error = await self._look(export, state)
+            unexpected = error is not None and error.cause is Cause.UNEXPECTED
+            state.crashes = state.crashes + 1 if unexpected else 0
+            if error is not None:
+                self._failed(export, state, error)
             else:
                 state.error = None
                 if state.opened and not was_usable:
-                    log.info("export_ready", export=export.name, records=len(export.records))
-                    if export.exposed and not state.exposed:
-                        state.exposed = True
-                        log.warning("ledger_not_private", export=export.name, error=export.exposed, hint=_EXPOSED)
-                    for listener in self._on_ready:
-                        listener(export)
+                    self._ready(export, state)
             state.looked_s = self._clock.monotonic()
             if leading == self._leading:
                 state.known.set()
@@ -204,27 +270,46 @@ class ExportWatch:
                 async with asyncio.timeout(self._pause_s(state)):
                     await state.due.wait()
 
+    def _ready(self, export: Export, state: _State) -> None:
+        log.info("export_ready", export=export.name, records=len(export.records))
+        if export.exposed and not state.exposed:
+            state.exposed = True
+            log.warning("ledger_not_private", export=export.name, error=export.exposed, hint=_EXPOSED)
+        for listener in list(self._on_ready):
+            self._tell(listener, export)
+
     def _measure(self, export: Export, state: _State) -> None:
         size_bytes, free_bytes = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
+        if state.named or state.opened:
+            self._metrics.admit_export(export.name)
         up = state.error is None
         self._metrics.export_state(export.name, up=up, size_bytes=size_bytes, free_bytes=free_bytes)
 
     def _pause_s(self, state: _State) -> float:
+        if state.crashes:
+            return AGAIN.delay_s(state.crashes, self._clock.random())
         return _PROBE_EVERY_S if self._in_use(state) or state.error is not None else _IDLE_PROBE_EVERY_S
 
     def _in_use(self, state: _State) -> bool:
         return self._clock.monotonic() - state.used_s < _IDLE_AFTER_S
 
-    async def _look(self, export: Export, state: _State) -> None:
-        if self._leading and not state.opened:
-            await export.open(create=state.named)  # may take long on a large ledger; each of its calls has a limit
-            state.opened = True
-        try:
-            async with asyncio.timeout(_PROBE_LIMIT_S):
-                state.space = await export.probe()
-        except TimeoutError as exc:
-            detail = f"no answer within {_PROBE_LIMIT_S:g} s"
-            raise ExportError(Cause.UNREACHABLE, detail, hint=export.silence) from exc
+    async def _look(self, export: Export, state: _State) -> ExportError | None:
+        """Open the export where that is still to be done, and probe it; what went wrong."""
+        with self._supervisor.shield("exports", export=export.name):
+            try:
+                if self._leading and not state.opened:
+                    # May take long on a large ledger; each of its calls has a limit.
+                    await export.open(create=state.named)
+                    state.opened = True
+                async with asyncio.timeout(_PROBE_LIMIT_S):
+                    state.space = await export.probe()
+            except TimeoutError:
+                detail = f"no answer within {_PROBE_LIMIT_S:g} s"
+                return ExportError(Cause.UNREACHABLE, detail, hint=export.silence)
+            except ExportError as exc:
+                return exc
+            return None
+        return ExportError(Cause.UNEXPECTED)
 
     def _failed(self, export: Export, state: _State, error: ExportError) -> None:
         if state.error is None or state.error.cause is not error.cause:

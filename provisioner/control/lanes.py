@@ -40,6 +40,8 @@ class Lanes:
         finally:
             self._free += 1
             self._busy[export] -= 1
+            if not self._busy[export]:
+                del self._busy[export]  # the export may never be met again
 
     def wake(self) -> None:
         """Resume one key of each lane that has a place.

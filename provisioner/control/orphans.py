@@ -43,6 +43,10 @@ class Orphans:
         self._freed = freed
         self._seen: dict[Export, _Seen] = {}
 
+    def forget(self, export: Export) -> None:
+        """The export is looked at no longer."""
+        self._seen.pop(export, None)
+
     async def look(self, export: Export) -> None:
         """Look through one export. Raises ExportError, ClusterError."""
         seen = self._seen.setdefault(export, _Seen())

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from provisioner.control.supervision import Supervisor
 from provisioner.core import times
 from provisioner.core.backoff import Backoff
 from provisioner.ports import Cause, Clock, Export, ExportError
@@ -81,6 +82,7 @@ class Purge:
     def __init__(self, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
+        self._supervisor = Supervisor(clock, metrics)
         self._trash: dict[Export, _Trash] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._in_line = 0
@@ -91,9 +93,19 @@ class Purge:
         if export in self._trash:  # else its first look at the trash is still to come
             self._trash[export].look.set()
 
+    def is_busy(self, export: Export) -> bool:
+        """Whether anything of an export's trash is being removed, or is about to be."""
+        return export in self._trash and bool(self._trash[export].taken)
+
     async def keep(self, export: Export) -> None:
         """Empty an export's trash, for ever."""
         trash = self._trash[export] = _Trash()
+        try:
+            await self._keep(export, trash)
+        finally:
+            self._trash.pop(export, None)
+
+    async def _keep(self, export: Export, trash: _Trash) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 trash.look.clear()
@@ -145,7 +157,7 @@ class Purge:
         while trash.waiting:
             name = trash.waiting.popleft()
             try:
-                whole = await self._remove(export, trash, name)
+                whole = await self._try(export, trash, name)
             except ExportError as exc:
                 self._refused(export, trash, name, exc)
             else:
@@ -157,6 +169,12 @@ class Purge:
         trash.workers -= 1
         if not trash.workers and not trash.interrupted:
             trash.look.set()  # for what is left, when to try that again, and what is told of it
+
+    async def _try(self, export: Export, trash: _Trash, name: str) -> bool:
+        """As _remove(); what nobody expects is an ExportError as well, so that only this directory waits for it."""
+        with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
+            return await self._remove(export, trash, name)
+        raise ExportError(Cause.UNEXPECTED)
 
     async def _remove(self, export: Export, trash: _Trash, name: str) -> bool:
         """Go on with one removal for as long as nobody needs the place more; whether it has come to its end."""

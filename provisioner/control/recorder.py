@@ -10,8 +10,10 @@ from datetime import datetime
 
 import structlog
 
+from provisioner.control.supervision import Count, Shield
 from provisioner.core.events import Occurrence, clip, occurred
 from provisioner.core.objects import Claim, Volume
+from provisioner.core.texts import encodable
 from provisioner.ports import Clock, Cluster, ClusterError, Event, EventType, ObjectRef
 
 log = structlog.get_logger(__name__)
@@ -26,11 +28,19 @@ _GIVE_WAY_S = 3.0
 class EventRecorder:
     """Takes events without waiting, and writes them in turn."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, *, busy: Callable[[], bool] = lambda: False) -> None:
-        """`busy` says whether there is work that matters more just now."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        *,
+        busy: Callable[[], bool] = lambda: False,
+        count: Count = lambda loop: None,
+    ) -> None:
+        """`busy` says whether there is work that matters more just now; `count` is called for unexpected errors."""
         self._cluster = cluster
         self._clock = clock
         self._busy = busy
+        self._count = count
         self._seen: OrderedDict[str, tuple[Occurrence, datetime]] = OrderedDict()
         self._backlog: deque[tuple[Event, str, float]] = deque(maxlen=_BACKLOG)
         self._wakeup = asyncio.Event()
@@ -82,18 +92,22 @@ class EventRecorder:
                 await self._clock.sleep(0.1)  # a burst of work has the API server first, for a while
                 continue
             self._backlog.popleft()
-            occurrence, first_seen = self._seen.get(name, (Occurrence(1, 0.0), self._clock.now()))
-            try:
-                await self._cluster.record_event(
-                    event, count=occurrence.count, name=name, first_seen=first_seen, seen=self._clock.now()
-                )
-            except ClusterError as exc:
-                # An event is news, not state: it is not worth a retry that would delay the next one.
-                log.info("event_not_written", reason=event.reason, about=event.about.name, error=str(exc))
+            # An event is news, not state: it is not worth a retry that would delay the next one.
+            with Shield("events", self._count, about=event.about.name):
+                await self._write(event, name)
+
+    async def _write(self, event: Event, name: str) -> None:
+        occurrence, first_seen = self._seen.get(name, (Occurrence(1, 0.0), self._clock.now()))
+        try:
+            await self._cluster.record_event(
+                event, count=occurrence.count, name=name, first_seen=first_seen, seen=self._clock.now()
+            )
+        except ClusterError as exc:
+            log.info("event_not_written", reason=event.reason, about=event.about.name, error=str(exc))
 
 
 def _name(event: Event) -> str:
     """One name for one thing said of one object: said again, also after a restart, the same Event is counted up."""
     said = "\0".join((event.about.uid, event.type, event.reason, event.message))
-    digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    digest = hashlib.sha256(encodable(said).encode()).hexdigest()[:16]
     return f"{event.about.name[:200].rstrip('-.')}.{digest}"

@@ -47,6 +47,12 @@ class Retention:
     async def keep(self, export: Export) -> None:
         """Look after an export's archives, for ever."""
         wakeup = self._wakeups[export] = asyncio.Event()
+        try:
+            await self._keep(export, wakeup)
+        finally:
+            self._wakeups.pop(export, None)
+
+    async def _keep(self, export: Export, wakeup: asyncio.Event) -> None:
         swept_s = float("-inf")
         while True:
             wakeup.clear()
@@ -74,7 +80,9 @@ class Retention:
         due = [name for name, wait_s in waits_s.items() if wait_s is not None and wait_s <= 0]
         if due and await self._around.cluster.identity() == self._around.cluster_id:
             for name in due:
-                await self._expire(export, name)
+                # One that cannot go must not keep the others.
+                with self._around.supervisor.shield("retention", (ExportError,), export=export.name, archive=name):
+                    await self._expire(export, name)
         next_s = min((wait_s for wait_s in waits_s.values() if wait_s is not None and wait_s > 0), default=_AT_MOST_S)
         return min(max(next_s, _AT_LEAST_S), _AT_MOST_S)
 
@@ -92,7 +100,6 @@ class Retention:
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise
-            # One that cannot go must not keep the others.
             log.warning("archive_not_expired", export=export.name, archive=archive, error=str(exc), hint=exc.advice)
             return
         if not expired:

@@ -1,102 +1,145 @@
 """What the store keeps of an object: in a large cluster ten thousand claims and volumes must fit a small pod.
 
-What repeats from object to object is kept once, and what no rule reads is not kept at all. Nothing that decides about
-destruction relies on it: that is read live.
+What no rule reads is not kept at all (core.objects says what is), and what repeats from object to object is kept once.
+Nothing that decides about destruction relies on it: that is read live.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from provisioner.core import names
-from provisioner.core.objects import Claim, CsiSource, Metadata, Volume
+from provisioner.core.objects import (
+    NOT_KEPT,
+    Claim,
+    CsiSource,
+    DataSource,
+    Kept,
+    KeptNothing,
+    KeptOfBoundClaim,
+    KeptOfClaim,
+    KeptOfVolume,
+    KeptSize,
+    Metadata,
+    Resources,
+    Volume,
+)
 
-_VOLUME_KEYS = (names.PROVISIONED_BY, *names.MARKS)
-_CLAIM_KEYS = (*names.PROVISIONER_ANNOTATIONS, names.CLASS_ANNOTATION)
-_DISTINCT = (names.DIRECTORY,)
-"""Annotations whose values do not repeat."""
+_LONGEST = 256
+"""Characters of a text that a tenant may choose; a longer one names nothing that there can be."""
+_LARGE = 255
+"""Characters of a part that is still shared: what is so long is one object's own."""
+_MOST = 2048
+"""Parts that are shared. With the length of each this bounds what outlives the objects that it came with."""
 
 T = TypeVar("T")
+_replace = msgspec.structs.replace
 
 
 class Slimmer:
     """Makes slim copies; equal parts of different objects become one."""
 
     def __init__(self) -> None:
-        self._parts: dict[Hashable, Any] = {}
+        self._parts: dict[tuple[type, Hashable], Any] = {}
 
     def volume(self, volume: Volume) -> Volume:
         """A volume as the rules of core.volumes and the index of paths read it."""
-        spec = volume.spec
+        spec, meta = volume.spec, volume.metadata
         reference, source, driven = spec.claim_ref, spec.nfs, spec.csi
-        replace = msgspec.structs.replace
-        return replace(
+        return _replace(
             volume,
-            metadata=self._metadata(volume.metadata, _VOLUME_KEYS),
-            spec=replace(
-                spec,
-                capacity=self._mapping(spec.capacity),
-                access_modes=self._one(spec.access_modes, spec.access_modes),
-                claim_ref=reference and replace(reference, namespace=sys.intern(reference.namespace)),
-                nfs=source and replace(source, server=sys.intern(source.server)),
-                csi=driven and replace(driven, volume_attributes=_where(driven)),
-                mount_options=self._one(spec.mount_options, spec.mount_options),
-                persistent_volume_reclaim_policy=sys.intern(spec.persistent_volume_reclaim_policy),
-                storage_class_name=sys.intern(spec.storage_class_name),
+            metadata=_replace(
+                meta,
+                labels=self._kept(KeptNothing, {}),
+                annotations=self._of_volume(meta.annotations),
+                finalizers=self._texts(meta.finalizers),
             ),
-            status=self._one(volume.status, volume.status),
+            spec=_replace(
+                spec,
+                capacity=self._kept(KeptSize, spec.capacity),
+                access_modes=self._texts(spec.access_modes),
+                claim_ref=reference and _replace(reference, namespace=self._text(reference.namespace)),
+                nfs=source and _replace(source, server=self._text(source.server)),
+                csi=driven and _replace(driven, volume_attributes=_where(driven)),
+                mount_options=self._texts(spec.mount_options),
+                persistent_volume_reclaim_policy=self._text(spec.persistent_volume_reclaim_policy),
+                storage_class_name=self._text(spec.storage_class_name),
+            ),
+            status=self._one(volume.status.phase, volume.status),
         )
 
     def claim(self, claim: Claim) -> Claim:
-        """A bound claim as core.expansion reads it; before that a path template may ask for anything in it."""
-        if claim.status.phase != "Bound":
-            return claim
+        """A claim as core.claims and core.expansion read it."""
         spec, status = claim.spec, claim.status
-        replace = msgspec.structs.replace
-        return replace(
+        return _replace(
             claim,
-            metadata=self._metadata(claim.metadata, _CLAIM_KEYS),
-            spec=replace(
+            metadata=self._of_claim(claim.metadata, bound=status.phase == "Bound"),
+            spec=_replace(
                 spec,
-                access_modes=self._one(spec.access_modes, spec.access_modes),
-                storage_class_name=spec.storage_class_name and sys.intern(spec.storage_class_name),
-                resources=self._one(tuple(spec.resources.requests.items()), spec.resources),
+                access_modes=self._texts(spec.access_modes),
+                storage_class_name=spec.storage_class_name and self._text(spec.storage_class_name),
+                selector=None if spec.selector is None else self._kept(KeptNothing, {}),
+                data_source=_short(spec.data_source),
+                data_source_ref=_short(spec.data_source_ref),
+                resources=self._resources(spec.resources),
             ),
-            status=replace(
+            status=_replace(
                 status,
-                capacity=self._mapping(status.capacity),
-                allocated_resources=self._mapping(status.allocated_resources),
+                capacity=self._kept(KeptSize, status.capacity),
+                allocated_resources=self._kept(KeptSize, status.allocated_resources),
+                allocated_resource_statuses=self._kept(KeptSize, status.allocated_resource_statuses),
             ),
         )
 
-    def _metadata(self, meta: Metadata, keys: tuple[str, ...]) -> Metadata:
-        kept = {
-            sys.intern(key): value if key in _DISTINCT else sys.intern(value)
-            for key, value in meta.annotations.items()
-            if key in keys
-        }
-        if not any(key in kept for key in _DISTINCT):
-            kept = self._mapping(kept)
-        return msgspec.structs.replace(
+    def _of_claim(self, meta: Metadata, *, bound: bool) -> Metadata:
+        return _replace(
             meta,
-            namespace=sys.intern(meta.namespace),
-            creation_timestamp="",
-            labels=self._mapping({}),
-            annotations=kept,
-            finalizers=self._one(meta.finalizers, meta.finalizers),
+            namespace=self._text(meta.namespace),
+            labels=self._kept(KeptNothing, {}),
+            annotations=self._kept(KeptOfBoundClaim if bound else KeptOfClaim, meta.annotations),
+            finalizers=NOT_KEPT,
         )
 
-    def _mapping(self, mapping: dict[str, str]) -> dict[str, str]:
-        return self._one(tuple(mapping.items()), mapping)
+    def _resources(self, resources: Resources) -> Resources:
+        requests = self._kept(KeptSize, resources.requests)
+        return self._one(tuple(requests.values()), Resources(requests))
+
+    def _of_volume(self, annotations: Mapping[str, str]) -> Kept:
+        kept = KeptOfVolume((key, self._text(annotations[key])) for key in KeptOfVolume.KEYS if key in annotations)
+        # With its directory in it, which no other volume has, there is nothing to share.
+        return kept if names.DIRECTORY in kept else self._one(tuple(kept.items()), kept)
+
+    def _kept(self, kind: type[Kept], given: Mapping[str, str]) -> Kept:
+        """What is kept of a mapping that a tenant may fill."""
+        kept = kind((key, self._text(given[key][:_LONGEST])) for key in kind.KEYS if key in given)
+        return self._one(tuple(kept.items()), kept)
+
+    def _texts(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return self._one(texts, texts)
+
+    def _text(self, text: str) -> str:
+        # Not sys.intern(): some versions of Python never let go of what is in there.
+        return self._one(text, text)
 
     def _one(self, key: Hashable, part: T) -> T:
         """One part for all that are equal; nobody changes what is in the store."""
+        if _length(key) > _LARGE:
+            return part
+        if len(self._parts) >= _MOST:
+            self._parts.clear()  # what is in use stays shared, and goes with those that use it
         kept: T = self._parts.setdefault((type(part), key), part)
         return kept
+
+
+def _length(key: Hashable) -> int:
+    return len(key) if isinstance(key, str) else sum(map(_length, key)) if isinstance(key, tuple) else 0
+
+
+def _short(source: DataSource | None) -> DataSource | None:
+    return source and _replace(source, kind=source.kind[:_LONGEST], name=source.name[:_LONGEST])
 
 
 def _where(driven: CsiSource) -> dict[str, str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from provisioner.control.slim import Slimmer
+from provisioner.control.supervision import Count, Shield
 from provisioner.core import names
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, StorageClass, Volume
@@ -24,8 +25,10 @@ class Store:
     Of claims only those that the cluster handed to us are kept, of volumes only those of NFS and of csi-driver-nfs.
     """
 
-    def __init__(self, provisioner: str) -> None:
+    def __init__(self, provisioner: str, *, count: Count = lambda loop: None) -> None:
+        """`count` is called for each unexpected error of a listener: it keeps the news from no other one."""
         self._provisioner = provisioner
+        self._count = count
         self.claims: dict[str, Claim] = {}
         """By uid: a claim that is made anew under its name is another one."""
         self.volumes: dict[str, Volume] = {}
@@ -46,7 +49,7 @@ class Store:
         """Call the listener for each item that is there, and after each change while the context is open."""
         for kind, cache in self._by_kind.items():
             for item in list(cache.values()):
-                listener(kind, None, item)
+                self._tell(listener, kind, None, item)
         self._listeners.append(listener)
         try:
             yield
@@ -89,6 +92,11 @@ class Store:
         name = index.touching((*root, *path), other_than=(other_than,), below=len(root))
         return self.volumes[name] if name is not None else None
 
+    def has_volumes(self, export: Location) -> bool:
+        """Whether the directory of any volume, ours or not, lies below an export's root."""
+        index = self._paths.get(export.server)
+        return index is not None and index.leads_on(export.components)
+
     def on_export(self, export: Location) -> Iterator[Volume]:
         """The volumes whose directories lie below an export's root."""
         for volume in self.volumes.values():
@@ -119,8 +127,13 @@ class Store:
             return
         if kind == "volumes":
             self._index(cast(Volume | None, before), cast(Volume | None, item))
-        for listener in self._listeners:
-            listener(kind, before, item)
+        for listener in list(self._listeners):
+            self._tell(listener, kind, before, item)
+
+    def _tell(self, listener: Listener, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        item = after or before
+        with Shield("listener", self._count, kind=kind, name=item.metadata.name if item is not None else None):
+            listener(kind, before, after)
 
     def _index(self, before: Volume | None, after: Volume | None) -> None:
         # A volume's source never changes, but a volume of one name may follow another one.
@@ -130,9 +143,12 @@ class Store:
             source = volume.source if volume is not None else None
             if volume is None or source is None:
                 continue
-            index = self._paths.setdefault(normal_server(source.server), PathIndex())
+            server = normal_server(source.server)
+            index = self._paths.setdefault(server, PathIndex())
             change = index.add if enter else index.remove
             change(_components(source.path), volume.name)
+            if not index:
+                del self._paths[server]
 
 
 def _was_matched(claim: Claim) -> bool:

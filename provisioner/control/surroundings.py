@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from provisioner.control.exports import ExportWatch
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.store import Store
+from provisioner.control.supervision import Supervisor
 from provisioner.core import times
 from provisioner.core.archives import Moment
 from provisioner.ports import Clock, Cluster, Exports
@@ -27,6 +28,11 @@ class Surroundings:
     clock: Clock
     cluster_id: str = ""
     """What tells this cluster from others that share an export; known from the first term of leadership on."""
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """What keeps loops running after an unexpected error."""
+        return Supervisor(self.clock, self.metrics)
 
     def stamp(self) -> str:
         """The wall clock as records and conditions carry it: UTC, RFC 3339, whole seconds."""

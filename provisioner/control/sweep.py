@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -34,7 +35,8 @@ class Sweep:
         self._orphans = Orphans(around, revisit=revisit, freed=freed)
         self._purge = Purge(around.clock, around.metrics)
         self._retention = Retention(around, discarded=self.discarded)
-        self._ready: asyncio.Queue[Export] = asyncio.Queue()
+        self._kept: dict[Export, list[asyncio.Task[None]]] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     def discarded(self, export: Export) -> None:
         """Something went into the export's trash."""
@@ -43,27 +45,41 @@ class Sweep:
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again."""
         self._purge.look(export)
-        self._ready.put_nowait(export)
+        if self._group is None:
+            self._kept.setdefault(export, [])
+        elif export not in self._kept:
+            self._kept[export] = self._start(self._group, export)
+
+    def export_forgotten(self, export: Export) -> None:
+        """Nothing names the export any more."""
+        for task in self._kept.pop(export, ()):
+            task.cancel()
+        self._orphans.forget(export)
 
     async def run(self) -> None:
-        """Look after all exports side by side, each from when it is first usable, for ever."""
-        kept: set[Export] = set()
+        """Look after all exports side by side, each from when it is first usable, until cancelled."""
         try:
             with self._around.store.listening(self._retention.changed):
-                async with asyncio.TaskGroup() as group:
-                    while True:
-                        export = await self._ready.get()
-                        if export in kept:
-                            continue
-                        kept.add(export)
-                        for part in (self._look_at, self._purge.keep, self._retention.keep):
-                            group.create_task(part(export))
+                async with asyncio.TaskGroup() as self._group:
+                    self._kept = {export: self._start(self._group, export) for export in self._kept}
+                    await asyncio.Event().wait()
         finally:
+            self._group = None
             self._around.metrics.forget_sweep()
+
+    def _start(self, group: asyncio.TaskGroup, export: Export) -> list[asyncio.Task[None]]:
+        keep = self._around.supervisor.keep
+        return [
+            group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
+            group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
+            group.create_task(keep("retention", partial(self._retention.keep, export), export=export.name)),
+        ]
 
     async def _look_at(self, export: Export) -> None:
         failures = 0
         while True:
+            if self._purge.is_busy(export):
+                self._around.watch.touch(export)
             try:
                 await self._orphans.look(export)
                 await note_sizes(export, self._around)

@@ -63,7 +63,10 @@ class Takeover:
             await self._due.wait()
             self._due.clear()
             names, self._waiting = self._waiting, set()
-            if not await self._enter_all(names):
+            done = False
+            with self._around.supervisor.shield("takeover"):
+                done = await self._enter_all(names)
+            if not done:
                 await self._around.clock.sleep(_AGAIN_S)
                 self._waiting |= names
                 self._due.set()
@@ -103,12 +106,14 @@ class Takeover:
         return all(done)
 
     async def _enter_share(self, export: Export, volumes: list[tuple[Volume, Path]]) -> bool:
-        try:
-            await self._enter(export, volumes)
-        except ExportError as exc:
-            log.warning("volumes_not_taken_over", export=export.name, count=len(volumes), error=str(exc))
-            return False
-        return True
+        with self._around.supervisor.shield("takeover", export=export.name, count=len(volumes)):
+            try:
+                await self._enter(export, volumes)
+            except ExportError as exc:
+                log.warning("volumes_not_taken_over", export=export.name, count=len(volumes), error=str(exc))
+            else:
+                return True
+        return False
 
     async def _enter(self, export: Export, volumes: list[tuple[Volume, Path]]) -> None:
         wanted: dict[str, Enter] = {}

@@ -16,9 +16,9 @@ from provisioner.control.sweep import Sweep
 from provisioner.control.takeover import Takeover
 from provisioner.control.turns import Turns
 from provisioner.control.volumes import VolumeController
-from provisioner.control.workers import work
+from provisioner.control.workers import Reconcile, work
 from provisioner.ports import ClusterError
-from provisioner.telemetry.metrics import Sample
+from provisioner.telemetry.metrics import Loop, Sample
 
 log = structlog.get_logger(__name__)
 
@@ -93,16 +93,21 @@ class Term:
             discarded=sweep.discarded,
             take_over=takeover.enter,
         )
+        keep = around.supervisor.keep
         with ExitStack() as stack:
-            for ready in (sweep.export_ready, claims.export_ready, volumes.export_ready, takeover.export_ready):
+            stack.enter_context(around.watch.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
+            for ready in (claims.export_ready, volumes.export_ready, takeover.export_ready):
                 stack.enter_context(around.watch.listening(ready))
             for changed in (claims.changed, volumes.changed, takeover.changed):
                 stack.enter_context(around.store.listening(changed))
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(part.run()) for part in (sweep, takeover)]
+                background = [
+                    group.create_task(keep("sweep", sweep.run)),
+                    group.create_task(keep("takeover", takeover.run)),
+                ]
                 workers = [
-                    group.create_task(work(claim_queue, claim_lanes, claims.reconcile, workers=self._workers)),
-                    group.create_task(work(volume_queue, volume_lanes, volumes.reconcile, workers=self._workers)),
+                    group.create_task(self._reconcile("claims", claim_queue, claim_lanes, claims.reconcile)),
+                    group.create_task(self._reconcile("volumes", volume_queue, volume_lanes, volumes.reconcile)),
                 ]
                 await stopping.wait()
                 for queue in (claim_queue, volume_queue):
@@ -111,6 +116,10 @@ class Term:
                 for task in (*background, *unfinished):
                     task.cancel()
         log.info("work_ended", given_up=len(unfinished))
+
+    async def _reconcile(self, loop: Loop, queue: WorkQueue, lanes: Lanes, reconcile: Reconcile) -> None:
+        supervisor = self._around.supervisor
+        await work(queue, lanes, reconcile, workers=self._workers, supervisor=supervisor, loop=loop)
 
     def _queue(self, name: str) -> WorkQueue:
         waited = self._around.metrics.queue_wait_s.labels(name).observe

@@ -15,11 +15,12 @@ from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import names, volumes
 from provisioner.core.backoff import Backoff
+from provisioner.core.errors import InvalidRecord, ProvisionerError
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.records import OnDelete
 from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim
-from provisioner.ports import AnyItem, ClusterError, Conflict, Export, ExportError, Kind, NotFound
+from provisioner.ports import AnyItem, Conflict, Export, ExportError, Kind, NotFound
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,7 @@ class VolumeController:
                     return await self._reclaim(volume)
         except (Conflict, NotFound):
             return FAILED  # it changed under our hands; the watch brings what
-        except (ClusterError, ExportError) as exc:
+        except ProvisionerError as exc:
             log.warning("volume_not_reconciled", volume=name, error=str(exc))
             return FAILED
 
@@ -126,6 +127,8 @@ class VolumeController:
         except ExportError as exc:
             self._deny(volume, self._moved(volume, export) or exc.told_of(export.name), exc)
             return FAILED
+        except InvalidRecord as exc:
+            return self._deny(volume, f"{exc}; nothing is touched", exc)
 
     def _moved(self, volume: Volume, export: Export) -> str:
         """The words for a volume whose export is failing, is named by nothing else, and has its record on another."""
@@ -178,6 +181,8 @@ class VolumeController:
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
         """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
+        # The volume exists: the attempt that created it may have been cut off before this.
+        await export.settle(volume.name)
         around, archive, directory = self._around, None, export.records[volume.name].directory
         if rule == "delete":
             found = await export.discard(volume.name, around.clock.now())
@@ -210,9 +215,14 @@ class VolumeController:
         self._around.metrics.delete_s.labels(storage_class).observe(took_s)
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **said)
 
-    def _deny(self, volume: Volume, message: str, error: ExportError | None = None) -> Backoff:
+    def _class_of(self, volume: Volume) -> str:
+        """The volume's class as a metric's label: one that exists, for whoever creates a volume may write any name."""
+        name = volume.spec.storage_class_name
+        return name if name in self._around.store.classes else ""
+
+    def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Backoff:
         self._around.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
-        self._around.metrics.delete_failed.labels(volume.spec.storage_class_name).inc()
+        self._around.metrics.delete_failed.labels(self._class_of(volume)).inc()
         self._around.metrics.failures.labels("delete", error.reason if error else "Refused").inc()
         if self._queue.failures(volume.name) == 0:
             log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=str(error) if error else None)

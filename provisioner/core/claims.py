@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import structs
+
 from provisioner.core import expansion, manifests, mount_options, names, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
@@ -16,7 +18,11 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
-from provisioner.core.records import Record, require_room, short_modes
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, require_room, short_modes
+from provisioner.core.templates import Template
+
+_LONGEST = RECORD_LIMIT_BYTES + 1
+"""Characters of a label or annotation: with a longer one in its directory no record of a claim can be written."""
 
 ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 
@@ -87,6 +93,29 @@ Decision = Ignore | Wait | Refuse | Provision
 def decide(view: ClaimView) -> Decision:
     """What to do about a claim; pure, so that the same view always gives the same answer."""
     return _not_ours(view) or _not_yet(view) or _unsupported(view) or _plan(view)
+
+
+def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | None:
+    """The class's pattern where it reads more of a claim that waits than the cache keeps; else None."""
+    if storage_class is None or claim.status.phase != "Pending" or claim.spec.volume_name:
+        return None
+    try:
+        template = parse(storage_class.parameters).template
+    except InvalidSettings:
+        return None
+    return template if template.keys("labels") or template.keys("annotations") else None
+
+
+def completed(cached: Claim, live: Claim, template: Template) -> Claim:
+    """The claim with what the pattern reads of it, and no more: the rest may be as large as a tenant likes."""
+    labels, annotations = (
+        {key: of[key][:_LONGEST] for key in template.keys(source) if key in of}
+        for source, of in (("labels", live.metadata.labels), ("annotations", live.metadata.annotations))
+    )
+    metadata = structs.replace(
+        cached.metadata, labels=labels, annotations={**cached.metadata.annotations, **annotations}
+    )
+    return structs.replace(cached, metadata=metadata)
 
 
 def _not_ours(view: ClaimView) -> Decision | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provisioner.core.backoff import Backoff
+from provisioner.core.texts import encodable
 
 _REPEAT = Backoff(first_s=30.0, limit_s=600.0, jitter=0.0)
 MESSAGE_LIMIT = 1000
@@ -33,5 +34,6 @@ def occurred(previous: Occurrence | None, now_s: float) -> Occurrence | None:
 
 
 def clip(message: str) -> str:
-    """The message within the limit, its end replaced where it is too long."""
+    """The message, safe to show and within the limit, its end replaced where it is too long."""
+    message = encodable(message)
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"

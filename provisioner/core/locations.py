@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.texts import encodable
 
 NFS_PORT = 2049
 _NAME_LIMIT = 253
@@ -117,6 +118,10 @@ def location(server: str, path: str) -> Location:
     require_server(server)
     if not path.startswith("/"):
         raise InvalidSettings(f"the path {path!r} of an export on {server} must begin with /")
+    if encodable(path) != path:
+        raise InvalidSettings(
+            f"the path {encodable(path)} on {server} is not valid UTF-8: no PersistentVolume can name it"
+        )
     parts = [part for part in path.split("/") if part]
     if any(part in (".", "..") or any(ord(c) < 32 or ord(c) == 127 for c in part) for part in parts):
         raise InvalidSettings(f"the path {path!r} of an export on {server} has a component that is not a name")

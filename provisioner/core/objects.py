@@ -1,10 +1,72 @@
-"""The few fields of Kubernetes objects that we read: frozen values, decoded once at the edge."""
+"""The few fields of Kubernetes objects that we read: frozen values, decoded once at the edge.
+
+The daemon's cache keeps only what a rule reads. The `Kept` mappings below, each beside its type, say what that is, and
+control.slim makes the copies. A rule that is to read more adds its key here. Until then its first test on a cached
+object fails: reading what is not kept is an error, not an absence.
+"""
 
 from __future__ import annotations
+
+from typing import Any, ClassVar, NoReturn
 
 from msgspec import Struct, field
 
 from provisioner.core import names
+
+
+class NotKept(Exception):
+    """Something was read of a cached object that the cache does not keep: a fault of ours."""
+
+
+class Kept(dict[str, str]):
+    """A mapping of a cached object: some keys of it are kept, and reading another one raises NotKept."""
+
+    __slots__ = ()
+
+    KEYS: ClassVar[frozenset[str]] = frozenset()
+
+    def __getitem__(self, key: str) -> str:
+        return super().__getitem__(self._checked(key))
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(self._checked(key))
+
+    def get(self, key: str, default: object = None) -> Any:
+        """As dict.get()."""
+        return super().get(self._checked(key), default)
+
+    def _checked(self, key: Any) -> str:
+        if key not in self.KEYS:
+            raise NotKept(f"{type(self).__name__} has no {key!r}: add it in core.objects")
+        return str(key)
+
+
+class _NotKept(tuple[str, ...]):
+    """Stands for a list of a cached object that is not kept."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise NotKept("this list is not kept: add it in core.objects")
+
+    __iter__ = __len__ = __contains__ = __getitem__ = _refuse
+
+
+NOT_KEPT: tuple[str, ...] = _NotKept()
+
+
+class KeptNothing(Kept):
+    """Labels, a selector, …: that of which no rule reads a key."""
+
+    __slots__ = ()
+
+
+class KeptSize(Kept):
+    """Of all quantities."""
+
+    __slots__ = ()
+
+    KEYS = frozenset(("storage",))
 
 
 class Metadata(Struct, frozen=True, rename="camel", gc=False):
@@ -19,6 +81,38 @@ class Metadata(Struct, frozen=True, rename="camel", gc=False):
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     finalizers: tuple[str, ...] = ()
+
+
+class KeptOfClaim(Kept):
+    """Of the annotations of a claim that waits for its volume; those that a class's pattern names are read live."""
+
+    __slots__ = ()
+
+    KEYS = frozenset(
+        (
+            *names.PROVISIONER_ANNOTATIONS,
+            names.CLASS_ANNOTATION,
+            *names.SELECTED_NODE_ANNOTATIONS,
+            names.RESTORE,
+            *names.ACCESS_OF_NFS_SUBDIR,
+        )
+    )
+
+
+class KeptOfBoundClaim(Kept):
+    """Of the annotations of a claim that has its volume."""
+
+    __slots__ = ()
+
+    KEYS = frozenset((*names.PROVISIONER_ANNOTATIONS, names.CLASS_ANNOTATION))
+
+
+class KeptOfVolume(Kept):
+    """Of the annotations of a volume."""
+
+    __slots__ = ()
+
+    KEYS = frozenset((names.PROVISIONED_BY, *names.MARKS))
 
 
 class DataSource(Struct, frozen=True, rename="camel", gc=False):

@@ -123,9 +123,13 @@ class PathIndex:
         """Who has exactly this path."""
         return self._owners.get(path, set())
 
+    def __bool__(self) -> bool:
+        """Whether there is any path in it."""
+        return bool(self._owners)
+
     def leads_on(self, path: Path) -> bool:
         """Whether there is a path below this one."""
-        return path in self._below
+        return path in self._below or (path == () and any(self._owners))
 
     def touching(self, path: Path, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
         """An owner of this path, or of one above or below it, who is none of the given; None where it is free.

@@ -93,7 +93,10 @@ _archive_decoder = msgspec.json.Decoder(ArchiveRecord)
 
 def encode(record: Record | ArchiveRecord) -> str:
     """The record as a symlink target. Raises InvalidRecord where it would not fit on every server."""
-    target = _encoder.encode(record)
+    try:
+        target = _encoder.encode(record)
+    except UnicodeEncodeError as exc:
+        raise InvalidRecord("a name in the record is not valid Unicode") from exc
     if len(target) > RECORD_LIMIT_BYTES:
         directory = record.directory if isinstance(record, Record) else record.was.directory
         raise InvalidRecord(

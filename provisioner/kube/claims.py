@@ -12,6 +12,7 @@ import msgspec
 from provisioner.core.objects import Claim
 from provisioner.kube import errors, events, wire
 from provisioner.kube.connection import JSON, MERGE_PATCH, Call, Connection, Verb, open_connection
+from provisioner.ports import Rejected
 
 _CALL_S = 15.0
 _CLAIMS = "persistentvolumeclaims"
@@ -66,7 +67,10 @@ def _call(
     body: Mapping[str, object] | None = None,
     content_type: str = JSON,
 ) -> Call:
-    data = None if body is None else msgspec.json.encode(body)
+    try:
+        data = None if body is None else msgspec.json.encode(body)
+    except UnicodeEncodeError as exc:
+        raise Rejected(f"{verb} {path}: a text in it is not Unicode") from exc
     return Call(verb, resource, path, _CALL_S, query=query, body=data, content_type=content_type)
 
 

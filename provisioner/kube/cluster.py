@@ -20,6 +20,7 @@ import msgspec
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Volume
+from provisioner.core.texts import encodable
 from provisioner.kube import errors, events, leases, reviews, wire
 from provisioner.kube.connection import (
     JSON,
@@ -267,7 +268,7 @@ def _quote(name: str) -> str:
 
     Without this, deleting a volume without a name would delete the whole collection.
     """
-    if name in ("", ".", ".."):
+    if name in ("", ".", "..") or encodable(name) != name:
         raise Rejected(f"{name!r} is not the name of an object")
     return quote(name, safe="")
 

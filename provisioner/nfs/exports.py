@@ -111,6 +111,10 @@ class ServedExports:
             return str(exc)
         return "" if refusal is None else f"{refusal.cause.value}; {refusal.advice}"
 
+    def forget(self, export: Export) -> None:
+        """Nothing names an export any more; where something does again later, it is a new object."""
+        self._direct = {key: known for key, known in self._direct.items() if known.export is not export}
+
     def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
         """The exports that classes name at the port to which a volume's nodes go."""
         try:

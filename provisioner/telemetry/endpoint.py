@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from provisioner.core import texts
 from provisioner.core.errors import InvalidSettings
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -29,7 +30,7 @@ async def serve(host: str, port: int, *, registry: CollectorRegistry, readiness:
 
     async def readyz(_: web.Request) -> web.Response:
         missing = await readiness()
-        body = msgspec.json.encode({"ready": not missing, "missing": dict(missing)})
+        body = msgspec.json.encode(texts.plain({"ready": not missing, "missing": missing}))
         return web.Response(body=body + b"\n", content_type="application/json", status=503 if missing else 200)
 
     app = web.Application()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,6 +18,22 @@ _DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30,
 _WAITS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
 _CALLS_S = (0.001, 0.01, 0.1, 1, 10)
 """Few: there is a series for each call on each of perhaps hundreds of exports."""
+
+Loop = Literal[
+    "claims",
+    "events",
+    "exports",
+    "leader",
+    "lease",
+    "listener",
+    "purge",
+    "reflector",
+    "retention",
+    "sweep",
+    "takeover",
+    "volumes",
+]
+"""The loops that run as long as the process or its leadership, by what they work on; `listener` is the cache's news."""
 
 
 class Metrics:
@@ -61,10 +78,28 @@ class Metrics:
         self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
         self.orphans = self._gauge("orphans", "What belongs to no volume, and nothing will end.", "export")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
+        self._of_exports = (
+            self.export_call_s,
+            self._export_up,
+            self._export_free,
+            self._export_size,
+            self.trash_entries,
+            self.trash_oldest_s,
+            self.trash_refused,
+            self.archives,
+            self.orphans,
+            self.purged,
+        )
+        self._exports: set[str] = set()
         self.api_requests = self._counter(
             "nfs_provisioner_api_requests_total", "Calls of the API server.", "verb", "resource", "code"
         )
         self.watch_restarts = self._counter("nfs_provisioner_watch_restarts_total", "Watches begun.", "resource")
+        self._unexpected = self._counter(
+            "nfs_provisioner_unexpected_errors_total", "Errors that no code expected, by where.", "loop"
+        )
+        for loop in get_args(Loop):
+            self._unexpected.labels(loop)  # a rate needs the zero before the first one
         Info("nfs_provisioner_build", "What runs here.", registry=self.registry).info({"version": __version__})
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
@@ -76,12 +111,36 @@ class Metrics:
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
 
+    def unexpected(self, loop: Loop) -> None:
+        """An error came up that no code expected."""
+        self._unexpected.labels(loop).inc()
+
     def export_state(self, export: str, *, up: bool, size_bytes: int | None, free_bytes: int | None) -> None:
         """What the last probe of an export found; sizes are None while it never answered."""
+        if export not in self._exports:
+            return
         self._export_up.labels(export).set(up)
         if size_bytes is not None and free_bytes is not None:
             self._export_size.labels(export).set(size_bytes)
             self._export_free.labels(export).set(free_bytes)
+
+    def admit_export(self, export: str) -> None:
+        """From now on an export has series: something of an admin's names it, or it has a ledger.
+
+        A volume alone makes none: anyone who can create one could have as many series as they like.
+        """
+        self._exports.add(export)
+
+    def export_call(self, export: str, call: str, took_s: float) -> None:
+        """A call on an export has ended."""
+        if export in self._exports:
+            self.export_call_s.labels(export, call).observe(took_s)
+
+    def forget_export(self, export: str) -> None:
+        """An export is looked after no longer: none of its series stays."""
+        self._exports.discard(export)
+        for metric in self._of_exports:
+            metric.remove_by_labels({"export": export})
 
     def forget_sweep(self) -> None:
         """What is on the exports is looked after no longer: another replica tells of it from now on."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
 
 from provisioner.control.store import Store
+from provisioner.control.supervision import Supervisor
 from provisioner.core import names
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts
 
 _TRASH: Path = (LEDGER, "trash")
@@ -31,7 +33,7 @@ class _Through:
         return getattr(self._port, name)
 
 
-class _Parts(Parts):
+class Mutant(Parts):
     """Parts of which one is another kind."""
 
     def __init__(
@@ -41,8 +43,10 @@ class _Parts(Parts):
         tree: type[_Through] | None = None,
         cluster: type[_Through] | None = None,
         store: type[Store] = Store,
+        supervisor: type[Supervisor] = Supervisor,
     ) -> None:
         self._export, self._tree, self._cluster, self._store = export, tree, cluster, store
+        self._supervisor = supervisor
 
     def export(self, location: Location, tree: Tree) -> Export:
         """See `Parts`."""
@@ -55,6 +59,20 @@ class _Parts(Parts):
     def store(self) -> Store:
         """See `Parts`."""
         return self._store(PROVISIONER)
+
+    def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
+        """See `Parts`."""
+        return self._supervisor(clock, metrics)
+
+
+# ------------------------------------------------------------------------------------------------ supervision
+
+
+class _Unsupervised(Supervisor):
+    """The loops of the process run as they are; what they raise ends it."""
+
+    async def keep(self, loop: Loop, work: Callable[[], Awaitable[None]], **how: Any) -> None:
+        await work()
 
 
 # ------------------------------------------------------------------------------------------------ reclaiming
@@ -239,23 +257,24 @@ class _PurgeTooMuch(LedgeredExport):
 
 
 BUGS: dict[str, Parts] = {
-    "the volume goes before its directory": _Parts(export=_VolumeBeforeRename),
-    "the record goes before the directory": _Parts(export=_RecordBeforeRename),
-    "the ledger is not read again": _Parts(export=_LedgerFromMemory),
-    "an archive takes the place of another one": _Parts(export=_ArchiveOverAnother),
-    "archive means delete": _Parts(export=_DeleteArchived),
-    "a record ends while its directory is there": _Parts(export=_RecordOfWhatIsLeftEnds),
-    "the finalizer goes first": _Parts(cluster=_FinalizerTooEarly),
-    "there is no finalizer": _Parts(cluster=_FinalizerNever),
-    "the claim is not read again": _Parts(cluster=_ClaimNotReadAgain),
-    "the volume is read from the cache": _Parts(cluster=_VolumeFromCache),
-    "a directory that exists is taken for one's own": _Parts(tree=_PathExistsIsSuccess),
-    "the record comes after the directory": _Parts(tree=_RecordAfterDirectory),
-    "overlaps are not looked for": _Parts(export=_NoOverlapCheck, store=_NobodyHolds),
-    "anything is adopted": _Parts(export=_AdoptAnything, store=_NobodyHolds),
-    "a record is never settled": _Parts(export=_NeverSettled),
-    "undo removes what is full": _Parts(export=_UndoWhatIsFull),
-    "undo ends the record only": _Parts(export=_UndoTheRecordOnly),
-    "nothing is ever undone": _Parts(export=_UndoNever),
-    "the purge goes beyond the trash": _Parts(export=_PurgeTooMuch),
+    "the volume goes before its directory": Mutant(export=_VolumeBeforeRename),
+    "the record goes before the directory": Mutant(export=_RecordBeforeRename),
+    "the ledger is not read again": Mutant(export=_LedgerFromMemory),
+    "an archive takes the place of another one": Mutant(export=_ArchiveOverAnother),
+    "archive means delete": Mutant(export=_DeleteArchived),
+    "a record ends while its directory is there": Mutant(export=_RecordOfWhatIsLeftEnds),
+    "the finalizer goes first": Mutant(cluster=_FinalizerTooEarly),
+    "there is no finalizer": Mutant(cluster=_FinalizerNever),
+    "the claim is not read again": Mutant(cluster=_ClaimNotReadAgain),
+    "the volume is read from the cache": Mutant(cluster=_VolumeFromCache),
+    "a directory that exists is taken for one's own": Mutant(tree=_PathExistsIsSuccess),
+    "the record comes after the directory": Mutant(tree=_RecordAfterDirectory),
+    "overlaps are not looked for": Mutant(export=_NoOverlapCheck, store=_NobodyHolds),
+    "anything is adopted": Mutant(export=_AdoptAnything, store=_NobodyHolds),
+    "a record is never settled": Mutant(export=_NeverSettled),
+    "undo removes what is full": Mutant(export=_UndoWhatIsFull),
+    "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
+    "nothing is ever undone": Mutant(export=_UndoNever),
+    "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
+    "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
 }

@@ -2,6 +2,7 @@
 
 A crash ends the process before or after the call took effect; an error is a call without effect whose caller knows as
 much or, where the error leaves it open, does not; a lost answer is a call that took effect and is reported as failed.
+An unexpected error is one that a port never raises, as a fault in our own code would: without effect, or after it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import random
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from provisioner.core.errors import ProvisionerError
 from provisioner.ports import ApiUnavailable, Cause, ExportError, Rejected
 
 Port = Literal["cluster", "tree"]
+
+
+class Unexpected(RuntimeError):
+    """An error that no port raises."""
 
 
 class Fault(enum.Enum):
@@ -26,19 +30,23 @@ class Fault(enum.Enum):
     ERROR = "error"
     REFUSAL = "refusal"
     LOST_ANSWER = "lost answer"
+    UNEXPECTED = "unexpected error"
+    UNEXPECTED_AFTER = "unexpected error after"
 
     @property
     def before(self) -> bool:
         """Whether the call has no effect."""
-        return self not in (Fault.CRASH_AFTER, Fault.LOST_ANSWER)
+        return self not in (Fault.CRASH_AFTER, Fault.LOST_ANSWER, Fault.UNEXPECTED_AFTER)
 
     @property
     def crash(self) -> bool:
         """Whether the process dies of it."""
         return self in (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
 
-    def error(self, port: Port, call: str) -> ProvisionerError:
+    def error(self, port: Port, call: str) -> Exception:
         """What the caller is told."""
+        if self in (Fault.UNEXPECTED, Fault.UNEXPECTED_AFTER):
+            return Unexpected(call)
         if self is Fault.REFUSAL:
             return Rejected(f"{call}: no") if port == "cluster" else ExportError(Cause.DENIED, call)
         return ApiUnavailable(f"{call}: no answer") if port == "cluster" else ExportError(Cause.UNREACHABLE, call)
@@ -86,7 +94,15 @@ class At:
         return f"{self.kind.value} at call {self.number}"
 
 
-_WEIGHTS = {Fault.CRASH_BEFORE: 1, Fault.CRASH_AFTER: 1, Fault.ERROR: 3, Fault.REFUSAL: 1, Fault.LOST_ANSWER: 3}
+_WEIGHTS = {
+    Fault.CRASH_BEFORE: 1,
+    Fault.CRASH_AFTER: 1,
+    Fault.ERROR: 3,
+    Fault.REFUSAL: 1,
+    Fault.LOST_ANSWER: 3,
+    Fault.UNEXPECTED: 1,
+    Fault.UNEXPECTED_AFTER: 1,
+}
 
 
 class Chance:

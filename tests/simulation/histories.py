@@ -38,7 +38,7 @@ _READS = frozenset(
         "space",
     )
 )
-_AT_READS = (Fault.CRASH_BEFORE, Fault.ERROR, Fault.REFUSAL)
+_AT_READS = (Fault.CRASH_BEFORE, Fault.ERROR, Fault.REFUSAL, Fault.UNEXPECTED)
 """For a call without an effect the others come to the same."""
 
 

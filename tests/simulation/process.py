@@ -7,12 +7,15 @@ import random
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NoReturn
 
 from provisioner.control.exports import ExportWatch
+from provisioner.control.forgetting import Forgetting
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.reflector import reflect
 from provisioner.control.store import Store
+from provisioner.control.supervision import Supervisor
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.term import Term
 from provisioner.core.locations import Location
@@ -50,6 +53,10 @@ class Parts:
     def export(self, location: Location, tree: Tree) -> Export:
         """An export with its ledger."""
         return LedgeredExport(location, tree)
+
+    def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
+        """What keeps the loops running."""
+        return Supervisor(clock, metrics)
 
 
 class Clock(LoopClock):
@@ -93,6 +100,7 @@ class Process:
         self.stopping = asyncio.Event()
         self._clock = clock
         self._metrics = metrics
+        self._parts = parts
         self._store = parts.store()
         self._cluster = parts.cluster(cluster, self._store)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
@@ -122,7 +130,9 @@ class Process:
 
     async def _run(self) -> None:
         cluster, store, clock, metrics = self._cluster, self._store, self._clock, self._metrics
-        watch, recorder = ExportWatch(self._exports, clock, metrics), EventRecorder(cluster, clock)
+        supervisor = self._parts.supervisor(clock, metrics)
+        watch = ExportWatch(self._exports, clock, metrics)
+        recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         around = Surroundings(
             provisioner=PROVISIONER,
             cluster=cluster,
@@ -133,16 +143,21 @@ class Process:
             metrics=metrics,
             clock=clock,
         )
+        term = Term(around, workers=WORKERS)
         async with asyncio.TaskGroup() as group:
             background = [
-                *(reflect(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS),
-                watch.run(),
-                recorder.run(),
+                *(supervisor.keep("reflector", partial(self._reflect, kind), kind=kind) for kind in KINDS),
+                supervisor.keep("exports", watch.run),
+                supervisor.keep("exports", Forgetting(around).run),
+                supervisor.keep("events", recorder.run),
             ]
             tasks = [group.create_task(each) for each in background]
-            await Term(around, workers=WORKERS).lead(self.stopping)
+            await supervisor.keep("leader", partial(term.lead, self.stopping), until=self.stopping)
             for task in tasks:
                 task.cancel()
+
+    async def _reflect(self, kind: Kind) -> None:
+        await reflect(kind, cluster=self._cluster, store=self._store, clock=self._clock, restarted=_ignore)
 
 
 def _ignore(_kind: Kind) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections.abc import Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -21,7 +20,7 @@ from tests.fakes.cluster import MemoryCluster
 from tests.fakes.controllers import Controllers
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink
 from tests.simulation import loop
-from tests.simulation.faults import Fault, Nothing, Plan, Port
+from tests.simulation.faults import Fault, Nothing, Plan, Port, Unexpected
 from tests.simulation.judge import Judge
 from tests.simulation.process import PROVISIONER, Clock, Died, Parts, Process, running
 
@@ -383,11 +382,18 @@ def _listener(world: World) -> Callable[[Any, str, MutableMapping[str, Any]], st
                 world.judge.reported |= set(event["volumes"]) | set(event["unreadable"])
             elif event["event"] == "attempt_left":
                 world.judge.reported.add(event["volume"])
-            elif event["event"] == "reconcile_crashed":
-                world.judge.blame(f"a fault in the work on {event['key']}: {sys.exc_info()[1]!r}")
+            elif event["event"] == "unexpected_error" and not _is_planned(event["exc_info"]):
+                world.judge.blame(f"an unexpected error of {event['loop']}: {event['exc_info']!r}")
         raise structlog.DropEvent
 
     return listen
+
+
+def _is_planned(exc: BaseException) -> bool:
+    """Whether an unexpected error is one of the plan's."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_is_planned, exc.exceptions))
+    return isinstance(exc, Unexpected)
 
 
 def disturb_watches(world: World, *, rate: float) -> None:

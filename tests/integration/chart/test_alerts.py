@@ -38,6 +38,7 @@ TRASH, REFUSED = (f"nfs_provisioner_trash_{name}{{{EXPORT}}}" for name in ("entr
 LEADER = f'nfs_provisioner_leader{{pod="a",{OF}}}'
 OTHER = f'nfs_provisioner_leader{{pod="b",{OF}}}'
 PENDING = f'nfs_provisioner_claim_pending_seconds{{class="nfs",{OF}}}'
+ODD = f'nfs_provisioner_unexpected_errors_total{{loop="sweep",pod="a",{OF}}}'
 ORPHANS = f"nfs_provisioner_orphans{{{EXPORT}}}"
 
 CASES = {
@@ -47,6 +48,8 @@ CASES = {
     "a claim that waits": Case("ClaimsPending", {PENDING: "0+60x360"}, fires_at="20m", quiet_at="14m"),
     "no claim that waits": Case("ClaimsPending", {PENDING: "0+60x5 _x100"}, quiet_at="60m"),
     "an orphan": Case("Orphans", {ORPHANS: steady(1)}, fires_at="61m", quiet_at="50m"),
+    "errors without end": Case("UnexpectedErrors", {ODD: "0x5 0+1x360"}, fires_at="30m", quiet_at="14m"),
+    "one unexpected error": Case("UnexpectedErrors", {ODD: "0x5 1x360"}, quiet_at="30m"),
     "no orphan": Case("Orphans", {ORPHANS: steady(0)}, quiet_at="5h"),
     "two replicas and no leader": Case("NoLeader", {LEADER: steady(0), OTHER: steady(0)}, fires_at="6m", quiet_at="4m"),
     "nothing that runs": Case("NoLeader", {'up{job="other"}': steady(1)}, fires_at="6m"),
@@ -84,7 +87,7 @@ def test_the_rules_are_well_formed(promtool: str, rules: Path) -> None:
     """Prometheus reads them all."""
     done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 rules found" in done.stdout
+    assert "8 rules found" in done.stdout
 
 
 def test_each_alert_has_both_cases(rules: Path) -> None:

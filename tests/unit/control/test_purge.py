@@ -32,7 +32,7 @@ class SlowTree(MemoryTree):
         super().__init__()
         self.running = running
         self.peak = self.peak_of_all = 0
-        self.refusals: dict[str, ExportError] = {}
+        self.refusals: dict[str, Exception] = {}
         self.attempts: list[str] = []
 
     async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
@@ -226,7 +226,8 @@ async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
     """While an export does not answer, its trash is tried once a minute and not told of; all goes when it is back."""
     trash = Trash()
     tree = await trash.export("nas", *(f"v{number}" for number in range(50)))
-    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash(), ExportError(Cause.UNREACHABLE, "no answer"))
+    silent = ExportError(Cause.UNREACHABLE, "no answer")
+    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash(), silent)
     with capture_logs() as logs:
         async with trash.at_work():
             await asyncio.sleep(5 * 60.0)
@@ -251,3 +252,24 @@ async def test_what_was_cut_off_is_taken_up_again() -> None:
         await asyncio.sleep(60.0)
     assert await trash.names("nas") == []
     assert trash.sample("nfs_provisioner_purged_entries_total", "nas") == 51.0
+
+
+@simulated
+async def test_an_unexpected_error_is_that_directorys_own() -> None:
+    """What no tree raises is counted, and keeps nothing but its own directory, which is tried again later."""
+    trash = Trash()
+    tree = await trash.export("nas", "odd", "v1", "v2")
+    tree.refusals[f"odd.{STAMP}"] = RuntimeError("odd")
+    async with trash.at_work():
+        await asyncio.sleep(60.0)
+        assert await trash.names("nas") == ["odd"]
+        assert trash.sample("nfs_provisioner_trash_refused", "nas") == 1.0
+        await trash.discard("nas", "late")
+        await asyncio.sleep(5.0)
+        assert await trash.names("nas") == ["odd"]
+        del tree.refusals[f"odd.{STAMP}"]
+        await asyncio.sleep(HOUR_S)
+        assert await trash.names("nas") == []
+    value = trash.metrics.registry.get_sample_value("nfs_provisioner_unexpected_errors_total", {"loop": "purge"})
+    assert value is not None
+    assert 1.0 <= value <= 5.0

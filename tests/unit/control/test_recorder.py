@@ -34,10 +34,13 @@ class Events:
     def __init__(self) -> None:
         self.written: list[Written] = []
         self.failing = False
+        self.odd: BaseException | None = None
 
     async def record_event(self, event: Event, **how: Any) -> None:
         """See `Cluster`."""
         await asyncio.sleep(0.01)
+        if self.odd is not None:
+            raise self.odd
         if self.failing:
             raise ApiUnavailable("no")
         self.written.append(Written(event, **how))
@@ -161,3 +164,21 @@ def test_a_flood() -> None:
     said = written(scene)
     assert len(said) == 20_000
     assert {each.event.about.uid for each in said} == {str(number) for number in range(500, 20_500)}
+
+
+@pytest.mark.parametrize("odd", [RuntimeError("odd"), asyncio.CancelledError(), RecursionError()], ids=repr)
+def test_an_unexpected_error_loses_one_event(odd: BaseException) -> None:
+    """An event whose write raises what no call raises is lost; the ones after it are written, by as many senders."""
+
+    async def scene(recorder: EventRecorder, events: Events) -> None:
+        events.odd = odd
+        for number in range(20):
+            recorder.claim(samples.claim(uid=str(number)), "Warning", "Failed", "no")
+        await asyncio.sleep(1)
+        events.odd = None
+        for number in range(20, 24):
+            recorder.claim(samples.claim(uid=str(number)), "Normal", "Succeeded", "yes")
+        await asyncio.sleep(0.015)
+        assert len(events.written) == 4, "all four senders are there"
+
+    assert len(written(scene)) == 4

@@ -15,7 +15,7 @@ from provisioner.control.recorder import EventRecorder
 from provisioner.control.retention import Retention
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
-from provisioner.core.locations import Location
+from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.export import LedgeredExport
@@ -24,7 +24,7 @@ from provisioner.ports import Access, Cause, Export, ExportError
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.clock import LoopClock, simulate
 from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import Directory, File, MemoryTree
+from tests.fakes.tree import Directory, File, MemoryTree, no_fault
 from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
@@ -245,5 +245,25 @@ def test_an_archive_that_was_taken_away() -> None:
         del site.tree.root.entries[first], site.tree.root.entries[theirs]
         await asyncio.sleep(180)
         assert set(site.export.archived) == {second, theirs}
+
+    on_a_site(scenario)
+
+
+def test_an_unexpected_error_is_that_archives_own() -> None:
+    """An archive whose end raises what no export raises keeps no other one, and goes when that has passed."""
+
+    async def scenario(site: Site) -> None:
+        odd, *others = [await site.archive(number, "1m") for number in range(4)]
+
+        async def before(call: str, path: Path) -> None:
+            if call == "rename" and path == (odd,):
+                raise RuntimeError("odd")
+
+        site.tree.before = before
+        await asyncio.sleep(HOUR_S)
+        assert [site.has(each) for each in (odd, *others)] == [True, False, False, False]
+        site.tree.before = no_fault
+        await asyncio.sleep(120)
+        assert not site.has(odd)
 
     on_a_site(scenario)

@@ -185,3 +185,29 @@ def test_index_and_cache_agree(changes: list[tuple[Volume, bool] | list[Volume]]
     paths = {volume.spec.nfs.path for volume in store.volumes.values() if volume.spec.nfs is not None}
     assert (store.holder(NAS, ("a", "b")) is None) == paths.isdisjoint({"/exports/a", "/exports/a/b"})
     assert (store.holder(NAS, ("b",)) is None) == ("/exports/b" not in paths)
+
+
+def test_a_listener_that_fails() -> None:
+    """A listener that raises is counted, and keeps the news from no other listener and from no later change."""
+    counted: list[str] = []
+    store, heard = Store(samples.US, count=counted.append), list[Change]()
+
+    def fails(kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        raise RuntimeError("odd")
+
+    store.apply("volumes", at("/exports/a"), deleted=False)
+    with store.listening(fails), store.listening(lambda kind, before, after: heard.append((kind, before, after))):
+        store.apply("volumes", at("/exports/a"), deleted=True)
+    assert len(heard) == 2
+    assert counted == ["listener", "listener"]
+
+
+def test_has_volumes() -> None:
+    """An export has volumes while the directory of any lies below its root; nothing is kept of a server without any."""
+    store = holding(at("/exports/a/b", name="v1"), at("/exports", name="v2", server="whole"))
+    assert [store.has_volumes(Location("nas", path)) for path in ("/", "/exports", "/exports/a")] == [True] * 3
+    assert not store.has_volumes(Location("nas", "/exports/a/b"))
+    assert not store.has_volumes(Location("other", "/"))
+    assert not store.has_volumes(Location("whole", "/exports"))
+    store.replace("volumes", [])
+    assert not store.has_volumes(Location("nas", "/"))

@@ -327,3 +327,43 @@ def test_a_mode_that_was_refused() -> None:
     """The words for a default mode that the server refused have the mode, the directory, the answer and the way out."""
     message = mode_message("a/b", 0o777, "chmod: EPERM")
     assert all(word in message for word in ("0777", "'a/b'", "chmod: EPERM", 'mode: "0"'))
+
+
+READING = "${.PVC.labels.team}/${.PVC.annotations.app:-none}/${.PVC.name}"
+
+
+@pytest.mark.parametrize(
+    ("claim", "storage_class", "reads"),
+    [
+        pytest.param(samples.claim(), samples.storage_class({"pathPattern": READING}), True, id="waits"),
+        pytest.param(samples.claim(), samples.storage_class(), False, id="the default pattern"),
+        pytest.param(samples.claim(), None, False, id="no class"),
+        pytest.param(samples.claim(), samples.storage_class({"pathPattern": "${x}"}), False, id="an unusable class"),
+        pytest.param(bound("1Gi"), samples.storage_class({"pathPattern": READING}), False, id="bound"),
+        pytest.param(spec(volume_name="v"), samples.storage_class({"pathPattern": READING}), False, id="for a volume"),
+    ],
+)
+def test_what_is_read_live(claim: Claim, storage_class: StorageClass | None, reads: bool) -> None:
+    """A claim that waits is read live where its class's pattern names labels or annotations, which no cache keeps."""
+    assert (claims.template_of(claim, storage_class) is not None) == reads
+
+
+def test_a_claim_that_was_read_live() -> None:
+    """It has what the pattern names, and no more, whatever a tenant has written into it."""
+    storage_class = samples.storage_class({"pathPattern": READING})
+    live = samples.claim(
+        labels={"team": "red", "other": "x" * 9999}, annotations={"other": "x" * 9999, "app": "y" * 9999}
+    )
+    template = claims.template_of(samples.claim(), storage_class)
+    assert template is not None
+    claim = claims.completed(samples.claim(), live, template)
+    assert claim.metadata.labels == {"team": "red"}
+    assert claim.metadata.annotations.keys() == {*samples.claim().metadata.annotations, "app"}
+    assert len(claim.metadata.annotations["app"]) < 2000
+    assert isinstance(claims.decide(view(claim=claim, storage_class=storage_class)), Refuse), (
+        "it is too long for a path"
+    )
+    short = claims.completed(samples.claim(), samples.claim(labels={"team": "red"}), template)
+    plan = claims.decide(view(claim=short, storage_class=storage_class))
+    assert isinstance(plan, Provision)
+    assert plan.record.directory == "red/none/data"

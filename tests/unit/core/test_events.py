@@ -48,3 +48,8 @@ def test_clip(message: str) -> None:
     clipped = clip(message)
     assert len(clipped) <= MESSAGE_LIMIT
     assert clipped == message or (clipped.endswith("…") and message.startswith(clipped[:-1]))
+
+
+def test_a_message_with_a_name_of_any_bytes() -> None:
+    """A byte that is no UTF-8 stands as itself in an event, which the API server takes then."""
+    assert clip("directory 'caf\udce9' is taken") == "directory 'caf\\xe9' is taken"

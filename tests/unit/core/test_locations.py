@@ -180,3 +180,10 @@ def test_normal_server() -> None:
     """Servers are compared without case, blanks and brackets."""
     assert normal_server(" [FD00::1] ") == "fd00::1"
     assert normal_server("[half") == "[half"
+
+
+def test_what_is_not_unicode() -> None:
+    """An export whose name is not UTF-8 is refused in words that can be shown: no volume could ever name it."""
+    with pytest.raises(InvalidSettings, match="not valid UTF-8") as caught:
+        parse("nas:/caf\udce9")
+    str(caught.value).encode()

@@ -179,3 +179,14 @@ def test_owners(changes: list[tuple[bool, Path, str]], path: Path) -> None:
         (model.add if enter else model.discard)((held, owner))
     assert index.owners(path) == {owner for held, owner in model if held == path}
     assert index.leads_on(path) == any(held[: len(path)] == path and held != path for held, _ in model)
+
+
+def test_a_root_leads_on() -> None:
+    """The root leads on while any path is below it, and the index is empty when nothing is in it."""
+    index = PathIndex()
+    assert not index
+    index.add((), "v1")
+    assert index
+    assert not index.leads_on(())
+    index.add(("a",), "v2")
+    assert index.leads_on(())

@@ -102,3 +102,9 @@ def test_not_ours(change: dict[str, object]) -> None:
     fields = {**json.loads(encode(samples.record())), **change}
     with pytest.raises(InvalidRecord):
         decode(json.dumps(fields))
+
+
+def test_a_record_with_what_is_not_unicode() -> None:
+    """A record of a name that is not Unicode cannot be written, in words."""
+    with pytest.raises(InvalidRecord, match="not valid Unicode"):
+        encode(samples.record("caf\udce9"))
