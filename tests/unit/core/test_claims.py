@@ -321,3 +321,15 @@ def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
     assert claims.provisioning_message(samples.claim()) == 'provisioning a volume for claim "shop/data"'
     claim = samples.claim(annotations={"nfs.io/createMode": "0700", "nfs.io/createUID": "7", "nfs.io/path": "x"})
     assert "without effect: nfs.io/createMode, nfs.io/createUID, " in claims.provisioning_message(claim)
+
+
+def test_a_volume_that_is_not_ours() -> None:
+    """The words tell a second installation, which made a volume for the same claim, from somebody's forgery."""
+    claim = samples.claim()
+    theirs = samples.volume(nfs=NfsSource("other", "/exports/x"))
+    said = claims.not_ours(theirs, claim, samples.US)
+    assert (
+        f"on other:/exports/x, by another provisioner of the name {samples.US}: is there a second installation?" in said
+    )
+    forged = samples.volume(claim_uid="another-uid")
+    assert "not this claim's exists already" in claims.not_ours(forged, claim, samples.US)
