@@ -255,7 +255,7 @@ class ClaimController:
         return former if await self._around.cluster.get_volume(former) is None else None
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> None:
-        """`again` says that there was an attempt before, of which we may never have had the answer."""
+        """`again`: an earlier attempt may have created the volume already."""
         body = claims.volume_body(
             plan, provisioner=self._around.provisioner, directory=record.path, export_id=export.id
         )

@@ -258,7 +258,7 @@ def space_conflict(
 
 
 def not_ours(volume: Volume, claim: Claim, provisioner: str) -> str:
-    """The words for a volume that has the name of a claim's, and is not the one that we meant to make."""
+    """The message for an existing volume that has the name of the claim's, and is not the one in the plan."""
     reference, source = volume.spec.claim_ref, volume.source
     if volume.is_by(provisioner) and reference is not None and reference.uid == claim.uid and source is not None:
         return (

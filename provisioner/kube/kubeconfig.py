@@ -1,7 +1,7 @@
 """Where the API server is and who we are to it: a kubeconfig, several as KUBECONFIG lists them, or a pod's own account.
 
-The library reads the files. Here its ways of going on without credentials end: whoever has none would be
-`system:anonymous`, and be refused everything for a reason that no message names.
+The library reads the files. It goes on without credentials where it finds none. That is an error here: the API server
+would take such a client for `system:anonymous`, and refuse everything for a reason that no message names.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
 
 
 def _check(configuration: Configuration, kubeconfig: str) -> None:
-    """Raises InvalidSettings where the library would go on to no server, or as nobody."""
+    """Raises InvalidSettings where the library found no server or no credentials."""
     host = str(configuration.host)
     if not host.startswith(("http://", "https://")):
         raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")

@@ -130,7 +130,7 @@ def _parsed(about: str, plugin: Plugin, output: bytes) -> Credentials:
 
 
 def _time(written: str | None) -> datetime | None:
-    """RFC 3339 in all its forms; what is none counts as not said."""
+    """A time of RFC 3339 in any of its forms; None for any other text."""
     try:
         at = datetime.fromisoformat(written or "")
     except ValueError:

@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NoReturn
 
 from provisioner.control.exports import ExportWatch
 from provisioner.control.recorder import EventRecorder
-from provisioner.control.reflector import reflect
+from provisioner.control.reflector import Reflector, relist
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.term import Term
@@ -133,14 +134,15 @@ class Process:
             metrics=metrics,
             clock=clock,
         )
+        reflectors = [Reflector(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS]
         async with asyncio.TaskGroup() as group:
             background = [
-                *(reflect(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS),
+                *(each.run() for each in reflectors),
                 watch.run(),
                 recorder.run(),
             ]
             tasks = [group.create_task(each) for each in background]
-            await Term(around, workers=WORKERS).lead(self.stopping)
+            await Term(around, workers=WORKERS, relist=partial(relist, reflectors)).lead(self.stopping)
             for task in tasks:
                 task.cancel()
 

@@ -324,7 +324,7 @@ def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
 
 
 def test_a_volume_that_is_not_ours() -> None:
-    """The words tell a second installation, which made a volume for the same claim, from somebody's forgery."""
+    """The message distinguishes a second installation, which made a volume for the same claim, from a forgery."""
     claim = samples.claim()
     theirs = samples.volume(nfs=NfsSource("other", "/exports/x"))
     said = claims.not_ours(theirs, claim, samples.US)

@@ -151,7 +151,7 @@ async def test_the_other_pages(http: aiohttp.ClientSession) -> None:
 
 
 async def test_a_port_that_is_taken() -> None:
-    """An address that cannot be had is told with the flag to change."""
+    """For an address that is taken the error names the flag to change."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidSettings, match=f"--listen 127.0.0.1:{port}"):

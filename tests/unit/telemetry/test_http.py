@@ -120,7 +120,7 @@ async def test_no_answer_names_a_server() -> None:
     ],
 )
 async def test_what_is_not_answered(head: bytes, status: int) -> None:
-    """A request that is none, has a body or is too large is refused by its status, and others go on."""
+    """A request that is malformed, has a body or is too large gets its status, and the server goes on."""
     async with at() as server:
         client = await server.connect()
         client.send(head + b"\r\n\r\n")
