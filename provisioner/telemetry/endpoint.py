@@ -8,6 +8,7 @@ out at most every two seconds.
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -95,7 +96,15 @@ class _Pages:
 
 
 def _encoded(encode: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, *, zipped: bool) -> bytes:
-    text = encode(registry)
+    # Rendering makes many short-lived objects. A collection of all generations because of them would look at each cached
+    # volume, and stop every thread for that long.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        text = encode(registry)
+    finally:
+        if collects:
+            gc.enable()
     return gzip.compress(text, compresslevel=4) if zipped else text
 
 
