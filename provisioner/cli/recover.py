@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-    prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run, is_gone=is_gone))
+from provisioner.cli import listings, options
+from provisioner.core.recovery import GONE_FLAG, Enter, Make, Step
+from provisioner.core.scope import count
 from provisioner.settings import Settings
 
 if TYPE_CHECKING:

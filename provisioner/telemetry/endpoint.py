@@ -96,8 +96,8 @@ class _Pages:
 
 
 def _encoded(encode: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, *, zipped: bool) -> bytes:
-    # Rendering makes many short-lived objects. A collection of all generations because of them would look at each cached
-    # volume, and stop every thread for that long.
+    # Rendering makes many short-lived objects. A collection of all generations because of them would look at each
+    # cached volume, and stop every thread for that long.
     collects = gc.isenabled()
     gc.disable()
     try:
