@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -17,12 +16,12 @@ from provisioner.control.elector import Elector
 from provisioner.control.exports import ExportWatch
 from provisioner.control.forgetting import Forgetting
 from provisioner.control.recorder import EventRecorder
-from provisioner.control.reflector import reflect
+from provisioner.control.reflector import Reflector, relist
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
+from provisioner.control.tally import Tally
 from provisioner.control.term import Term
 from provisioner.core import times
-from provisioner.core.quantities import parse_bytes
 from provisioner.exports import served
 from provisioner.kube.cluster import open_cluster
 from provisioner.ports import Clock, Cluster, ClusterError, Kind
@@ -38,6 +37,8 @@ _RESOURCES: dict[Kind, str] = {
     "classes": "storageclasses",
 }
 _DRAIN_S = 1.0
+_PING_S = 5.0
+"""How long /readyz waits for the API server."""
 
 
 async def run(settings: Settings) -> None:
@@ -68,16 +69,28 @@ async def run(settings: Settings) -> None:
             clock=clock,
         )
         keep = around.supervisor.keep
-        term = Term(around, workers=settings.workers)
+        reflectors = [
+            Reflector(
+                kind,
+                cluster=cluster,
+                store=store,
+                clock=clock,
+                restarted=lambda what: metrics.watch_restarts.labels(_RESOURCES[what]).inc(),
+            )
+            for kind in _RESOURCES
+        ]
+        elector = _elector(settings, around, me, reflectors) if settings.leader_election else None
+        term = Term(around, workers=settings.workers, relist=partial(relist, reflectors))
         _sample(metrics, store, settings.provisioner, term.queue_depths, clock)
         async with endpoint.serve(
             settings.listen_host,
             settings.listen_port,
             registry=metrics.registry,
-            readiness=partial(_unready, store, watch, cluster),
+            prepare=metrics.take_samples,
+            readiness=partial(_unready, cluster, store, watch, reflectors, elector, term),
         ):
             background = [
-                *(keep("reflector", partial(_reflect, kind, around), kind=kind) for kind in _RESOURCES),
+                *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
                 keep("exports", watch.run),
                 keep("exports", Forgetting(around).run),
                 keep("events", recorder.run),
@@ -88,8 +101,8 @@ async def run(settings: Settings) -> None:
 
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(coroutine) for coroutine in background]
-                if settings.leader_election:
-                    await _elector(settings, around, me).run(lead, stopping)
+                if elector is not None:
+                    await elector.run(lead, stopping)
                 else:
                     await lead(stopping)
                 await asyncio.wait([asyncio.create_task(recorder.drain())], timeout=_DRAIN_S)
@@ -108,14 +121,11 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-async def _reflect(kind: Kind, around: Surroundings) -> None:
-    def restarted(what: Kind) -> None:
-        around.metrics.watch_restarts.labels(_RESOURCES[what]).inc()
+def _elector(settings: Settings, around: Surroundings, me: str, reflectors: Sequence[Reflector]) -> Elector:
+    def went_back() -> None:
+        for reflector in reflectors:
+            reflector.relist()
 
-    await reflect(kind, cluster=around.cluster, store=around.store, clock=around.clock, restarted=restarted)
-
-
-def _elector(settings: Settings, around: Surroundings, me: str) -> Elector:
     return Elector(
         around.cluster,
         around.clock,
@@ -124,6 +134,7 @@ def _elector(settings: Settings, around: Surroundings, me: str) -> Elector:
         identity=me,
         times=settings.lease_times,
         count=around.metrics.unexpected,
+        went_back=went_back,
     )
 
 
@@ -132,38 +143,46 @@ def _described(settings: Settings) -> dict[str, object]:
     return {"exports": exports, "workers": settings.workers, "leader_election": settings.leader_election}
 
 
-async def _unready(store: Store, watch: ExportWatch, cluster: Cluster) -> Mapping[str, str]:
+async def _unready(
+    cluster: Cluster,
+    store: Store,
+    watch: ExportWatch,
+    reflectors: Sequence[Reflector],
+    elector: Elector | None,
+    term: Term,
+) -> Mapping[str, str]:
     """What /readyz finds missing."""
     missing = {f"cache of {kind}": "not listed yet" for kind in store.missing}
+    missing |= {f"cache of {each.kind}": each.trouble for each in reflectors if each.trouble}
     missing |= {f"export {name}": str(error) for name, error in watch.failing().items()}
+    if elector is not None and elector.trouble:
+        missing["Lease"] = elector.trouble
+    if term.trouble:
+        missing["cluster"] = term.trouble
     try:
-        await cluster.ping()
+        async with asyncio.timeout(_PING_S):
+            await cluster.ping()
     except ClusterError as exc:
         missing["API server"] = str(exc)
+    except TimeoutError:
+        missing["API server"] = f"no answer within {_PING_S:g} s"
     return missing
 
 
 def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Callable[[], Sample], clock: Clock) -> None:
-    """Have the gauges that count what is in memory read at each scrape."""
+    """Have the gauges that count what is in memory read for each scrape; the sums are kept as objects change."""
+    tally = Tally(provisioner)
+    store.listen(tally.changed)
 
     def volumes() -> Sample:
-        ours = (volume for volume in store.volumes.values() if volume.is_by(provisioner))
-        return dict(Counter((volume.spec.storage_class_name, volume.status.phase) for volume in ours))
+        return {(name, phase): count for (name, phase), count in tally.volumes.items()}
 
     def capacity() -> Sample:
-        total: Counter[tuple[str, ...]] = Counter()
-        for volume in store.volumes.values():
-            if volume.is_by(provisioner):
-                total[(volume.spec.storage_class_name,)] += parse_bytes(volume.capacity)
-        return dict(total)
+        return {(name,): capacity_bytes for name, capacity_bytes in tally.capacity_bytes.items()}
 
-    def pending() -> dict[str, list[str]]:
+    def pending() -> dict[str, Collection[str]]:
         """When the claims without a volume were made, by class: one that exists, for a tenant may write any name."""
-        made: defaultdict[str, list[str]] = defaultdict(list)
-        for claim in store.claims.values():
-            if claim.is_for(provisioner) and not claim.spec.volume_name and claim.class_name in store.classes:
-                made[claim.class_name].append(claim.metadata.creation_timestamp)
-        return made
+        return {name: made.values() for name, made in tally.pending.items() if name in store.classes}
 
     def counts() -> Sample:
         return {(name,): len(made) for name, made in pending().items()}

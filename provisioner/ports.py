@@ -121,10 +121,15 @@ class Cluster(Protocol):
         """One page of all objects of a kind. Raises Expired when the token is too old."""
         ...
 
+    async def version(self, kind: Kind) -> str:
+        """The version that a list of a kind would have now, which costs no list."""
+        ...
+
     def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
         """Changes after a version until the server ends the watch cleanly; close the generator to end it early.
 
-        Raises Expired on 410, ApiUnavailable when the connection breaks or nothing comes for too long.
+        Raises Expired on 410, ApiUnavailable when the connection breaks or nothing comes for too long. A watch from a
+        version that is yet to come is silent until then, but for bookmarks.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from provisioner.control.evidence import is_left
 from provisioner.core import recovery
-from provisioner.core.errors import InvalidRecord, InvalidSettings
+from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import doubtful
 from provisioner.core.recovery import ArchiveRemains, Lost, Make, Place, Present, Remains, Skip, Step
@@ -29,6 +29,10 @@ Result = TypeVar("Result")
 
 Told = Callable[[int, int], None]
 """Told of progress: how many of how many are done."""
+
+
+class StillAtWork(ProvisionerError):
+    """The lost cluster's provisioner was at work a few minutes ago; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +158,17 @@ class Recovery:
 
     # ------------------------------------------------------------------------------------------- making
 
-    async def apply(self, prospect: Prospect, told: Told) -> Mapping[str, str]:
-        """Carry out what was found. Returns by volume, or archive, why for what failed; all of it may be repeated."""
+    async def apply(self, prospect: Prospect, told: Told, *, is_gone: bool) -> Mapping[str, str]:
+        """Carry out what was found. Returns by volume, or archive, why for what failed; all of it may be repeated.
+
+        Where the lost cluster seems to live and `is_gone` does not say otherwise, raises StillAtWork before all else.
+        """
         jobs: list[tuple[str, Step | ArchiveRemains]] = [
             *((step.remains.volume, step) for step in prospect.steps if not isinstance(step.action, Skip)),
             *((each.archive, each) for each in prospect.archives),
         ]
+        if jobs and prospect.lost is not None and prospect.alive and not is_gone:
+            raise StillAtWork(f"{prospect.lost.is_at_work()}. Nothing was changed")
         done = 0
 
         async def carry_out(job: tuple[str, Step | ArchiveRemains]) -> tuple[str, str]:

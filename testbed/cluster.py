@@ -197,6 +197,24 @@ class ControlPlane(Startable):
         self.api_server.start()
         self.api_server.wait_ready()
 
+    def backup(self) -> Path:
+        """A copy of etcd's data, for `restore`; the API server is away while it is made."""
+        self.api_server.kill()
+        self.etcd.stop()
+        copy = Path(tempfile.mkdtemp(prefix="backup-", dir=self.directory)) / "etcd"
+        shutil.copytree(self.directory / "etcd", copy)
+        self.start()
+        return copy
+
+    def restore(self, backup: Path) -> None:
+        """Put etcd's data back, as admins do: resourceVersions go back too, and the controllers are restarted."""
+        self.api_server.kill()
+        self.etcd.stop()
+        shutil.rmtree(self.directory / "etcd")
+        shutil.copytree(backup, self.directory / "etcd")
+        self.controller_manager.stop()
+        self.start()
+
     def _servers(self) -> list[Server]:
         """In the order in which each needs the ones before it."""
         servers = [self.etcd, self.api_server, self.controller_manager]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provisioner.cli import listings, options
-from provisioner.core.recovery import Enter, Make, Step
+from provisioner.core.recovery import GONE_FLAG, Enter, Make, Step
 from provisioner.core.scope import count
 from provisioner.settings import Settings
 
@@ -28,6 +28,9 @@ _NAMES = 10
 @click.option("--dry-run/--apply", "dry_run", default=True, show_default=True,
               help="Only show what would be made, or make it.")  # fmt: skip
 @click.option("--cluster", metavar="ID", help="The lost cluster, where the exports have records of several.")
+@click.option(GONE_FLAG, "is_gone", is_flag=True,
+              help="Let --apply go on although a provisioner of the lost cluster was at work on these exports in the"
+              " last ten minutes.")  # fmt: skip
 @click.option("--volume", "volumes", multiple=True, metavar="NAME",
               help="Only this volume; also one of this cluster that was deleted by hand. Repeatable.")  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "yaml", "json"]), default="table", show_default=True,
@@ -37,6 +40,7 @@ def recover(
     *,
     dry_run: bool,
     cluster: str | None,
+    is_gone: bool,
     volumes: tuple[str, ...],
     output: str,
     log_format: str | None,
@@ -49,6 +53,9 @@ def recover(
     claim: claims that are made again under their old names bind to their old data. Archives come along, to be restored.
     Nothing is ever deleted, and no directory is touched. It may be repeated at any time, also after it was cut off.
 
+    The lost cluster must be gone for good: two clusters must never have the same directories. While its provisioner
+    seems to be at work, --apply is refused, unless --old-cluster-is-gone says that it is not.
+
     Without --apply nothing is changed; that works without a cluster too, by --export alone. Takes the flags and the
     environment of `run`: put `recover` in its place.
 
@@ -59,7 +66,7 @@ def recover(
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner recover --apply
     """
     settings = options.settings(**given)
-    prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run))
+    prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run, is_gone=is_gone))
     if output == "table":
         _show(prospect, failed, dry_run=dry_run)
     else:
@@ -69,15 +76,19 @@ def recover(
 
 
 async def _recover(
-    settings: Settings, cluster: str | None, volumes: tuple[str, ...], *, dry_run: bool
+    settings: Settings, cluster: str | None, volumes: tuple[str, ...], *, dry_run: bool, is_gone: bool
 ) -> tuple[Prospect, Mapping[str, str]]:
-    """What was found, and what failed of it. Raises ClusterError, ExportError, InvalidSettings."""
+    """What was found, and what failed of it. Raises ClusterError, ExportError, InvalidSettings, StillAtWork."""
     from provisioner.recovery import recovering
 
     async with recovering(settings, offline=dry_run) as recovery:
         prospect = await recovery.look(cluster, volumes)
         _warn(prospect)
-        return prospect, {} if dry_run else await recovery.apply(prospect, _progress())
+        if not dry_run:
+            return prospect, await recovery.apply(prospect, _progress(), is_gone=is_gone)
+        if prospect.lost is not None and prospect.alive:
+            click.secho(f"WARNING: {prospect.lost.is_at_work()}", fg="red", bold=True, err=True)
+        return prospect, {}
 
 
 def _progress() -> Callable[[int, int], None]:
@@ -108,13 +119,6 @@ def _warn(prospect: Prospect) -> None:
     lost = prospect.lost
     if lost is not None:
         click.echo(f"of cluster {lost}", err=True)
-    if lost is not None and prospect.alive:
-        warning = (
-            f"WARNING: a provisioner of cluster {lost.cluster} was at work here at {lost.signed}, minutes ago."
-            " Two clusters must never have the same directories: each would delete, archive and hand out what is the"
-            " other's. Go on only when that cluster is gone for good."
-        )
-        click.secho(warning, fg="red", bold=True, err=True)
 
 
 def _show(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> None:

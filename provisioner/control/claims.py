@@ -25,6 +25,7 @@ from provisioner.ports import (
     AnyItem,
     ArchiveUnusable,
     ClusterError,
+    Conflict,
     Export,
     ExportError,
     Kind,
@@ -33,6 +34,10 @@ from provisioner.ports import (
 )
 
 log = structlog.get_logger(__name__)
+
+
+class NameTaken(ProvisionerError):
+    """Another volume has the name of the one that was to be made; the text says whose it is."""
 
 
 class ClaimController:
@@ -239,7 +244,7 @@ class ClaimController:
         self._warn_of_mode(plan, record, export)
         if not await self._still_wanted(claim.uid):
             return await self._attempts.finish(plan.volume)
-        await self._create(plan, export, record)
+        await self._create(plan, export, record, again=known is not None)
         if self._is_gone(claim.uid):
             return await self._attempts.withdraw(plan, export)
         await export.settle(plan.volume)
@@ -277,17 +282,22 @@ class ClaimController:
             return None
         return former if await self._around.cluster.get_volume(former) is None else None
 
-    async def _create(self, plan: Provision, export: Export, record: Record) -> None:
+    async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> None:
+        """`again`: an earlier attempt may have created the volume already."""
         body = claims.volume_body(
             plan, provisioner=self._around.provisioner, directory=record.path, export_id=export.id
         )
         try:
             await self._around.cluster.create_volume(body)
         except AlreadyExists as exc:
-            # An earlier attempt of which we never had the answer; anything else under our name is somebody's forgery.
             found = await self._around.cluster.get_volume(plan.volume)
-            if found is None or not _is_for(found, plan, record.path):
-                raise Rejected(f"a volume {plan.volume} that is not this claim's exists already") from exc
+            if found is None:
+                raise Conflict(f"volume {plan.volume} was there, and is gone again") from exc
+            if not _is_for(found, plan, record.path):
+                raise NameTaken(claims.not_ours(found, plan.claim, self._around.provisioner)) from exc
+            if not again:
+                hint = "is there a second installation, or a second leader, of the same provisioner name?"
+                log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)
 
     async def _still_wanted(self, uid: str) -> bool:
         """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""

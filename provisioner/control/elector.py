@@ -10,17 +10,21 @@ import structlog
 
 from provisioner.control.supervision import Count, Shield
 from provisioner.core import leases
+from provisioner.core.backoff import is_logged
 from provisioner.core.leases import LeaseRecord, LeaseTimes, Observation
-from provisioner.ports import AlreadyExists, Clock, Cluster, ClusterError, Conflict
+from provisioner.ports import AlreadyExists, Clock, Cluster, ClusterError, Conflict, Forbidden, NotFound, Rejected
 
 log = structlog.get_logger(__name__)
 
 Lead = Callable[[asyncio.Event], Awaitable[None]]
 """The leader's work: ends by itself, in good order, after the event is set; cancelled when the lease is lost."""
 
+_LASTING = 4
+"""So many failures in a row are no hiccup."""
+
 
 class Elector:
-    """Holds one Lease for one identity."""
+    """Holds one Lease for one identity. `went_back` is called when the Lease shows that etcd was restored."""
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class Elector:
         identity: str,
         times: LeaseTimes,
         count: Count = lambda loop: None,
+        went_back: Callable[[], None] = lambda: None,
     ) -> None:
         """`count` is called for unexpected errors; each is no more than a try that failed."""
         self._cluster = cluster
@@ -40,7 +45,18 @@ class Elector:
         self._namespace, self._name = namespace, name
         self._identity = identity
         self._times = times
+        self._went_back = went_back
         self._seen: Observation | None = None
+        self._failures = 0
+        self._error: ClusterError | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why this replica cannot take part in the election; empty where it can, and while another one leads."""
+        if isinstance(self._error, Rejected | NotFound) or self._failures >= _LASTING:
+            hint = self._hint()
+            return f"{self._error}; {hint}" if hint else str(self._error)
+        return ""
 
     async def run(self, lead: Lead, stopping: asyncio.Event) -> None:
         """Wait for the lease, lead, and wait again when it is lost; release it and return when told to stop."""
@@ -93,7 +109,7 @@ class Elector:
                         asked_s = now_s
             except TimeoutError:
                 return
-            if self._seen is not None and self._seen.lease.holder not in ("", self._identity):
+            if self._seen is not None and self._seen.holder not in ("", self._identity):
                 return
 
     async def _try(self) -> bool:
@@ -104,28 +120,64 @@ class Elector:
 
     async def _ask(self) -> bool:
         try:
-            if self._seen is None or self._seen.lease.holder != self._identity:
-                await self._look()
-            if not leases.claimable(self._seen, self._identity, self._clock.monotonic()):
-                return False
-            await self._write(leases.taken(self._seen, self._identity, self._times, self._stamp()))
-        except (Conflict, AlreadyExists):
-            with suppress(ClusterError):
-                await self._look()  # somebody wrote it meanwhile: who?
-            return False
+            written = await self._try_to_write()
         except ClusterError as exc:
-            log.warning("lease_not_reached", lease=self._name, error=str(exc))
+            self._failed(exc)
+            return False
+        self._failures, self._error = 0, None
+        return written
+
+    async def _try_to_write(self) -> bool:
+        """Raises ClusterError."""
+        if self._seen is None or self._seen.holder != self._identity:
+            await self._look()
+        if not leases.claimable(self._seen, self._identity, self._clock.monotonic()):
+            return False
+        lease = leases.taken(self._seen, self._identity, self._times, self._stamp())
+        try:
+            await self._write(lease)
+        except (Conflict, AlreadyExists):
+            await self._look()  # another replica has written it since
+            return False
+        except NotFound:
+            if not lease.version:
+                raise  # the namespace is not there
+            await self._look()
             return False
         return True
 
+    def _failed(self, error: ClusterError) -> None:
+        """Logged at 1, 2, 4, 8 … failures in a row, and when it is of another kind."""
+        new = type(error) is not type(self._error)
+        self._failures, self._error = self._failures + 1, error
+        if not (new or is_logged(self._failures)):
+            return
+        said = {"lease": self._name, "failures": self._failures, "error": str(error), "hint": self._hint() or None}
+        if isinstance(error, Forbidden):
+            log.warning("lease_forbidden", **said)
+        else:
+            log.warning("lease_not_reached", **said)
+
+    def _hint(self) -> str:
+        if isinstance(self._error, Forbidden):
+            right = "get, create and update on leases.coordination.k8s.io"
+            return f"grant {right} in the namespace {self._namespace}, as the chart's Role does"
+        if isinstance(self._error, NotFound):
+            return f"create the namespace {self._namespace}, or name another one with --lease-namespace"
+        return ""
+
     async def _look(self) -> None:
-        lease = await self._cluster.get_lease(self._namespace, self._name)
-        self._seen = None if lease is None else leases.observe(self._seen, lease, self._clock.monotonic())
+        self._observe(await self._cluster.get_lease(self._namespace, self._name))
 
     async def _write(self, lease: LeaseRecord) -> None:
         write = self._cluster.replace_lease if lease.version else self._cluster.create_lease
-        written = await write(self._namespace, self._name, lease)
-        self._seen = leases.observe(self._seen, written, self._clock.monotonic())
+        self._observe(await write(self._namespace, self._name, lease))
+
+    def _observe(self, lease: LeaseRecord | None) -> None:
+        if leases.went_back(self._seen, lease):
+            log.warning("lease_went_back", lease=self._name, version=lease.version if lease else None)
+            self._went_back()
+        self._seen = leases.observe(self._seen, lease, self._clock.monotonic())
 
     async def _release(self) -> None:
         if self._seen is None or self._seen.lease.holder != self._identity:

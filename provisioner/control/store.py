@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -41,16 +40,19 @@ class Store:
         self._paths: dict[str, PathIndex] = {}
         self._slimmer = Slimmer()
         self._synced: set[Kind] = set()
-        self._all_synced = asyncio.Event()
         self._listeners: list[Listener] = []
 
-    @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
-        """Call the listener for each item that is there, and after each change while the context is open."""
+    def listen(self, listener: Listener) -> None:
+        """Call the listener for each item that is there, and after each change."""
         for kind, cache in self._by_kind.items():
             for item in list(cache.values()):
                 self._tell(listener, kind, None, item)
         self._listeners.append(listener)
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """The same while the context is open."""
+        self.listen(listener)
         try:
             yield
         finally:
@@ -61,10 +63,6 @@ class Store:
         """The kinds that have not been listed yet: until there are none, nothing may be decided."""
         return [kind for kind in self._by_kind if kind not in self._synced]
 
-    async def wait_synced(self) -> None:
-        """Return once each kind has been listed."""
-        await self._all_synced.wait()
-
     def replace(self, kind: Kind, items: Iterable[AnyItem]) -> None:
         """A list came in: what is not in it is gone."""
         listed = {self._key(kind, item): item for item in items}
@@ -73,8 +71,6 @@ class Store:
         for key, item in listed.items():
             self._put(kind, key, item if self._wanted(item) else None)
         self._synced.add(kind)
-        if not self.missing:
-            self._all_synced.set()
 
     def apply(self, kind: Kind, item: AnyItem, *, deleted: bool) -> None:
         """One change came in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from provisioner.control.takeover import Takeover
 from provisioner.control.turns import Turns
 from provisioner.control.volumes import VolumeController
 from provisioner.control.workers import Reconcile, work
+from provisioner.core.backoff import is_logged
 from provisioner.ports import ClusterError
 from provisioner.telemetry.metrics import Loop, Sample
 
@@ -29,10 +31,18 @@ _FINISH_S = 6.5
 class Term:
     """The leader's work, made anew for each term: nothing of an older one, no key and no count, is carried over."""
 
-    def __init__(self, around: Surroundings, *, workers: int) -> None:
+    def __init__(self, around: Surroundings, *, workers: int, relist: Callable[[], Awaitable[None]]) -> None:
+        """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
         self._around = around
         self._workers = workers
+        self._relist = relist
+        self._trouble = ""
         self._queues: dict[str, WorkQueue] = {}
+
+    @property
+    def trouble(self) -> str:
+        """Why a term cannot begin although we lead; empty where it can, and while another replica leads."""
+        return self._trouble
 
     def busy(self) -> bool:
         """Whether more keys wait than there are workers."""
@@ -67,14 +77,20 @@ class Term:
         finally:
             known.cancel()
             stopped.cancel()
+            self._trouble = ""
 
     async def _known(self) -> Surroundings:
-        await self._around.store.wait_synced()
+        await self._relist()
+        failures = 0
         while True:
             try:
                 return replace(self._around, cluster_id=await self._around.cluster.identity())
             except ClusterError as exc:
-                log.error("cluster_not_identified", error=str(exc), hint="grant get on the namespace kube-system")
+                hint = "grant get on the namespace kube-system, as the chart's ClusterRole does"
+                self._trouble = f"its id, the uid of the namespace kube-system, cannot be read: {exc}; {hint}"
+                failures += 1
+                if is_logged(failures):
+                    log.error("cluster_not_identified", failures=failures, error=str(exc), hint=hint)
                 await self._around.clock.sleep(2.0)
 
     async def _work(self, around: Surroundings, stopping: asyncio.Event) -> None:

@@ -17,3 +17,8 @@ class Backoff:
         """The wait after the n-th failure in a row (from 1); `chance` is a random number in [0, 1)."""
         doubled = self.first_s * 2.0 ** min(failures - 1, 62)
         return min(doubled, self.limit_s) * (1 - self.jitter * chance)
+
+
+def is_logged(failures: int) -> bool:
+    """Whether the n-th failure in a row has a line in the log: 1, 2, 4, 8 …, so that an hour of them has a few."""
+    return failures & (failures - 1) == 0

@@ -295,6 +295,18 @@ def space_conflict(
     return None
 
 
+def not_ours(volume: Volume, claim: Claim, provisioner: str) -> str:
+    """The message for an existing volume that has the name of the claim's, and is not the one in the plan."""
+    reference, source = volume.spec.claim_ref, volume.source
+    if volume.is_by(provisioner) and reference is not None and reference.uid == claim.uid and source is not None:
+        return (
+            f"volume {volume.name} was made at the same time, on {source.server}:{source.path}, by another provisioner"
+            f" of the name {provisioner}: is there a second installation? Remove one of them, or give each its own"
+            " provisioner name"
+        )
+    return f"a volume {volume.name} that is not this claim's exists already: see who made it, and delete it"
+
+
 def volume_body(plan: Provision, *, provisioner: str, directory: Path, export_id: str) -> dict[str, object]:
     """The PersistentVolume for a plan."""
     claim, storage_class = plan.claim, plan.storage_class

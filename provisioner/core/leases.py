@@ -3,6 +3,9 @@
 The server's clock and the holder's clock are never compared with ours: a lease counts as held for its duration from
 the moment that *we* saw it change, and we count as its holder for `renew_deadline_s` from the moment that we *asked*
 for the last renewal that succeeded, so that we stop before anybody else may start (client-go, tools/leaderelection).
+
+A lease that vanished, or whose version went back (etcd was restored from a backup), says nothing about who leads now.
+The holder that we knew before still counts as its holder for the duration: a leader goes on, the others wait for it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.versions import is_below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,37 +55,54 @@ class Observation:
     """A lease, and the local time at which it was first seen as it is."""
 
     lease: LeaseRecord
+    """Its version is empty while the Lease does not exist."""
     since_s: float
+    holder: str
+    """Who counts as its holder."""
+    duration_s: float
+    """How long that holder may be silent."""
 
 
-def observe(previous: Observation | None, lease: LeaseRecord, now_s: float) -> Observation:
-    """What we know after reading the lease; only a change of it starts its time anew."""
-    if previous is not None and previous.lease.version == lease.version:
+def observe(previous: Observation | None, lease: LeaseRecord | None, now_s: float) -> Observation:
+    """What we know after reading the lease, or that there is no lease; only a change of it restarts its time."""
+    lease = lease or LeaseRecord()
+    if previous is None:
+        return Observation(lease, now_s, lease.holder, lease.duration_s)
+    known = previous.lease
+    if (known.version, known.renewed) == (lease.version, lease.renewed):
         return previous
-    return Observation(lease, now_s)
+    if went_back(previous, lease) and previous.holder:
+        lease = replace(lease, transitions=max(lease.transitions, known.transitions))
+        return Observation(lease, now_s, previous.holder, max(lease.duration_s, previous.duration_s))
+    return Observation(lease, now_s, lease.holder, lease.duration_s)
+
+
+def went_back(previous: Observation | None, lease: LeaseRecord | None) -> bool:
+    """Whether a lease that we have seen vanished, or is an older one now."""
+    if previous is None or not previous.lease.version:
+        return False
+    return lease is None or not lease.version or is_below(lease.version, previous.lease.version)
 
 
 def claimable(seen: Observation | None, identity: str, now_s: float) -> bool:
     """Whether we may write our name: nobody holds the lease, we do, or its holder let it run out before our eyes."""
-    if seen is None or not seen.lease.holder or seen.lease.holder == identity:
+    if seen is None or seen.holder in ("", identity):
         return True
-    return now_s >= seen.since_s + seen.lease.duration_s
+    return now_s >= seen.since_s + seen.duration_s
 
 
 def taken(seen: Observation | None, identity: str, times: LeaseTimes, stamp: str) -> LeaseRecord:
     """The lease as we write it to acquire or to renew it; `stamp` is the wall clock, for people to read."""
-    if seen is None:
+    if seen is None or not (seen.lease.version or seen.lease.transitions):
         return LeaseRecord(holder=identity, duration_s=times.duration_s, acquired=stamp, renewed=stamp)
-    lease = seen.lease
-    if lease.holder == identity:
-        return replace(lease, duration_s=times.duration_s, renewed=stamp)
+    lease, renewal = seen.lease, seen.holder == identity
     return replace(
         lease,
         holder=identity,
         duration_s=times.duration_s,
-        acquired=stamp,
+        acquired=lease.acquired if renewal and lease.holder == identity else stamp,
         renewed=stamp,
-        transitions=lease.transitions + 1,
+        transitions=lease.transitions + (0 if renewal else 1),
     )
 
 

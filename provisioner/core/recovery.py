@@ -24,6 +24,8 @@ from provisioner.core.paths import PathIndex
 from provisioner.core.records import ArchiveRecord, Record
 from provisioner.core.scope import count
 
+GONE_FLAG = "--old-cluster-is-gone"
+"""The flag by which a person says so: nothing that can be seen from here does."""
 Contents = Literal["gone", "empty", "data"]
 """What there is of a directory."""
 
@@ -137,6 +139,14 @@ class Lost:
     def is_alive(self, now: datetime) -> bool:
         """Whether its provisioner was at work a few minutes ago; a clock that is ahead of ours counts as now."""
         return not is_silent(self.signed, now)
+
+    def is_at_work(self) -> str:
+        """What must be known before anything is made of a cluster that seems to be alive."""
+        return (
+            f"a provisioner of cluster {self.cluster} was at work on these exports at {self.signed}, minutes ago. Two"
+            " clusters must never have the same directories: each would delete, archive and hand out what is the"
+            f" other's. Stop that provisioner first; where its cluster is gone for good, add {GONE_FLAG}"
+        )
 
 
 def lost_clusters(

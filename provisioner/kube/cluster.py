@@ -91,6 +91,13 @@ class KubeCluster:
         call = self._call("list", resource.name, resource.path, query=query)
         return await self._ask(call, lambda body: resource.codec.page(body, self._on_undecodable))
 
+    async def version(self, kind: Kind) -> str:
+        """See Cluster.version. One item has the version of the whole list in its page."""
+        resource = _RESOURCES[kind]
+        call = self._call("list", resource.name, resource.path, query={"limit": "1"})
+        page = await self._ask(call, lambda body: resource.codec.page(body, self._on_undecodable))
+        return page.version
+
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
         """See Cluster.watch. Whoever stops reading early closes it (contextlib.aclosing), or its connection lingers."""
         resource = _RESOURCES[kind]

@@ -8,7 +8,6 @@ Nothing here limits the rate: the API server does (API Priority and Fairness), a
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,22 +18,18 @@ from typing import Any, Literal, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from yaml import YAMLError
+import structlog
 from yarl import URL
 
 import provisioner
 from provisioner.core import checks
 from provisioner.core.archives import PROMPT_S
 from provisioner.core.errors import InvalidSettings
-from provisioner.kube import errors
-from provisioner.kube.library import (
-    ConfigException,
-    Configuration,
-    RESTClientObject,
-    load_incluster_config,
-    load_kube_config,
-)
+from provisioner.kube import errors, kubeconfig
+from provisioner.kube.library import ConfigException, Configuration, RESTClientObject
 from provisioner.ports import ApiUnavailable
+
+log = structlog.get_logger(__name__)
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
 Observe = Callable[[str, str, int], None]
@@ -53,12 +48,11 @@ _METHODS: dict[Verb, str] = {
     "patch": "PATCH",
     "delete": "DELETE",
 }
-# The library's two loaders, which have no annotations of their own.
-_load_in_pod: Callable[..., None] = load_incluster_config
-_load_file: Callable[..., Awaitable[object]] = load_kube_config
-
 _NO_LIMIT = aiohttp.ClientTimeout(total=None)
 _RENEWAL_PAUSE_S = 10.0
+"""Between two attempts to renew credentials: a plugin is a process."""
+_EARLY = timedelta(seconds=60)
+"""So long before credentials expire they are renewed, beside the calls that go on with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +78,16 @@ class Connection:
     def __init__(
         self,
         configuration: Configuration,
-        load: Callable[[], Awaitable[None]],
+        load: Callable[[], Awaitable[datetime | None]],
         *,
+        expire: datetime | None,
         options: Mapping[str, Any],
         observe: Observe,
     ) -> None:
-        """For a configuration that `load` filled, and fills anew when the server does not take our credentials.
+        """For a configuration that `load` filled, with credentials that `expire`, if that is known.
 
-        `options` are arguments of aiohttp that each request gets.
+        It is filled again shortly before that, and when the server does not take them. `options` are arguments of
+        aiohttp that each request gets.
         """
         rest = RESTClientObject(configuration)
         # The library makes its session inside its first own request; this is the factory that it documents for that.
@@ -101,7 +97,10 @@ class Connection:
         self._observe = observe
         self._base = str(configuration.host).rstrip("/")
         self._options = options
-        self._renewing = asyncio.Lock()
+        self._expire = expire
+        self._renewal: asyncio.Task[None] | None = None
+        self._not_renewed: InvalidSettings | None = None
+        """Why the latest renewal failed."""
         self._renew_at_s = 0.0
         self._dated: tuple[str, float] | None = None
         """The latest `Date` of an answer that came promptly (RFC 9110, 6.6.1), and when that was."""
@@ -118,7 +117,10 @@ class Connection:
         return date + timedelta(seconds=asyncio.get_running_loop().time() - at_s)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a plugin that still runs is killed."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
         await self._session.close()
 
     async def request(self, call: Call) -> bytes:
@@ -150,6 +152,8 @@ class Connection:
     ) -> aiohttp.ClientResponse:
         """The open response, once the server took the call; renews refused credentials, once, and sits out 429s."""
         may_renew = True
+        if self._expire is not None and datetime.now(UTC) >= self._expire - _EARLY:
+            self._begin_renewal()
         while True:
             authorization = await self._authorization(call)
             response = await self._send(call, authorization, timeout)
@@ -207,20 +211,34 @@ class Connection:
         return str(settings["BearerToken"]["value"] or "").strip() if "BearerToken" in settings else ""
 
     async def _renew(self, call: Call, refused: str) -> bool:
-        """Load the credentials anew, once for all calls that were refused with the same; whether they changed.
+        """Load the credentials again, once for all calls that were refused with the same; whether they changed.
 
         This is how exec plugins, OIDC and token files of a kubeconfig are renewed, and a pod's token before its minute.
         """
+        if await self._authorization(call) == refused:
+            self._begin_renewal()
+            if self._renewal is not None:
+                # Not the call's own: it may go on when the call's time is over, and others wait for it.
+                await asyncio.shield(self._renewal)
+            if self._not_renewed is not None:
+                raise errors.failed(str(call), self._not_renewed) from self._not_renewed
+        return await self._authorization(call) != refused
+
+    def _begin_renewal(self) -> None:
+        """Unless one runs, or has just ended."""
         loop = asyncio.get_running_loop()
-        async with self._renewing:
-            if await self._authorization(call) == refused and loop.time() >= self._renew_at_s:
-                # An exec plugin is a process: not one for every call that is refused.
-                self._renew_at_s = loop.time() + _RENEWAL_PAUSE_S
-                try:
-                    await self._load()
-                except InvalidSettings as exc:
-                    raise errors.failed(str(call), exc) from exc
-            return await self._authorization(call) != refused
+        if (self._renewal is None or self._renewal.done()) and loop.time() >= self._renew_at_s:
+            self._renewal = loop.create_task(self._load_again())
+
+    async def _load_again(self) -> None:
+        try:
+            self._expire = await self._load()
+            self._not_renewed = None
+        except InvalidSettings as exc:
+            log.warning("credentials_not_renewed", error=str(exc))
+            self._not_renewed = exc
+        finally:
+            self._renew_at_s = asyncio.get_running_loop().time() + _RENEWAL_PAUSE_S
 
     def _no_answer(self, call: Call, exc: Exception) -> ApiUnavailable:
         self._observe(call.verb, call.resource, 0)
@@ -232,7 +250,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def open_connection(kubeconfig: str | None, *, observe: Observe, connections: int) -> AsyncIterator[Connection]:
+async def open_connection(path: str | None, *, observe: Observe, connections: int) -> AsyncIterator[Connection]:
     """A connection by a kubeconfig (or several, as KUBECONFIG lists them), or from inside a pod; no call is made yet.
 
     Raises InvalidSettings with one line that says what to change.
@@ -241,58 +259,20 @@ async def open_connection(kubeconfig: str | None, *, observe: Observe, connectio
     # X.509's strict mode, Python's default since 3.13, refuses the certificates of clusters that Go and kubectl accept.
     configuration.disable_strict_ssl_verification = True
 
-    async def load() -> None:
-        await _load(configuration, kubeconfig)
+    async def load() -> datetime | None:
+        return await kubeconfig.load(configuration, path)
 
-    await load()
+    expire = await load()
     try:
-        options = _request_options(configuration, _proxy(configuration, in_pod=kubeconfig is None))
-        connection = Connection(configuration, load, options=options, observe=observe)
+        options = _request_options(configuration, _proxy(configuration, in_pod=path is None))
+        connection = Connection(configuration, load, expire=expire, options=options, observe=observe)
     except (OSError, ValueError) as exc:
-        raise InvalidSettings(f"cannot use the certificates of {kubeconfig or 'the service account'}: {exc}") from exc
+        reason = errors.reason(exc)
+        raise InvalidSettings(f"cannot use the certificates of {path or 'the service account'}: {reason}") from exc
     try:
         yield connection
     finally:
         await connection.close()
-
-
-async def _load(configuration: Configuration, kubeconfig: str | None) -> None:
-    """Have the library fill in the server's address, its CA and our credentials."""
-    if kubeconfig is None:
-        try:
-            _load_in_pod(client_configuration=configuration)
-        except (ConfigException, OSError) as exc:
-            raise InvalidSettings(_not_in_a_pod(str(exc).rstrip("."))) from exc
-        return
-    if not _exists(kubeconfig):
-        raise InvalidSettings(f"the kubeconfig {kubeconfig} does not exist; pass another one with --kubeconfig PATH")
-    try:
-        await _load_file(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
-    except (ConfigException, OSError, ValueError, YAMLError) as exc:
-        reason = " ".join(str(exc).split())
-        raise InvalidSettings(f"cannot use the kubeconfig {kubeconfig}: {reason}; pass another one") from exc
-    except (TypeError, AttributeError, KeyError) as exc:
-        # The library looks into the file without checking its shape first.
-        raise InvalidSettings(
-            f"{kubeconfig} is not a kubeconfig with a cluster, a user and a current context; pass another one"
-        ) from exc
-    if not str(configuration.host).startswith(("http://", "https://")):
-        raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")
-
-
-def _not_in_a_pod(reason: str) -> str:
-    """What to change where neither a kubeconfig nor a pod's ServiceAccount is there."""
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return "not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG"
-    return (
-        f"cannot use the ServiceAccount of this pod: {reason};"
-        " set automountServiceAccountToken: true, or pass --kubeconfig"
-    )
-
-
-def _exists(kubeconfig: str) -> bool:
-    """Whether there is any of the files, listed as KUBECONFIG lists them; the library only logs that there is none."""
-    return any(os.path.exists(os.path.expanduser(path)) for path in kubeconfig.split(os.pathsep) if path)
 
 
 def _session_options() -> dict[str, Any]:

@@ -37,6 +37,7 @@ _SECRETS = re.compile(r"(?<=//)[^/@\s]+@|(?<=bearer )[^\s'\"]+|(?<=basic )[^\s'\
 
 class _Cause(Struct):
     field: str | None = None
+    reason: str | None = None
 
 
 class _Details(Struct, rename="camel"):
@@ -64,8 +65,8 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
     `source` says where the right to that call comes from, for a caller who lacks it.
     """
     status = _status(body)
-    said = _text(status.message or "") if status else _text(body.decode("utf-8", "replace"))
-    text = _text(f"{call}: {code} {said or _phrase(code)}")
+    said = one_line(status.message or "") if status else one_line(body.decode("utf-8", "replace"))
+    text = one_line(f"{call}: {code} {said or _phrase(code)}")
     reason = status.reason if status else None
     match code:
         case 401:
@@ -80,6 +81,8 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
             return Expired(text)
         case 422 if status is not None and _is_of_another(status):
             return Conflict(text)
+        case 504 if status is not None and _is_yet_to_come(status):
+            return Expired(text)
         case 408 | 429:
             return ApiUnavailable(text, retry_after_s=_retry_after_s(retry_after, status))
         case _ if code >= 500:
@@ -90,15 +93,15 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
 def watch_failed(call: str, body: bytes) -> ClusterError:
     """The error for the `Status` in an ERROR line of a watch; all but a version that is gone is worth another try."""
     status = _status(body)
-    if status is not None and status.code == HTTPStatus.GONE:
-        return Expired(_text(f"{call}: {status.message or 'the version is gone'}"))
+    if status is not None and (status.code == HTTPStatus.GONE or _is_yet_to_come(status)):
+        return Expired(one_line(f"{call}: {status.message or 'the version is gone'}"))
     said = status.message if status is not None and status.message else body.decode("utf-8", "replace")
-    return ApiUnavailable(_text(f"{call}: {said}"))
+    return ApiUnavailable(one_line(f"{call}: {said}"))
 
 
 def unreachable(server: str, exc: Exception) -> ApiUnavailable:
     """The error for a call that found no way to the API server at `server`, its URL."""
-    return ApiUnavailable(_text(f"cannot reach the API server {server}: {_why(exc)}"))
+    return ApiUnavailable(one_line(f"cannot reach the API server {server}: {_why(exc)}"))
 
 
 def _why(exc: Exception) -> str:
@@ -122,12 +125,12 @@ def _why(exc: Exception) -> str:
 def failed(call: str, exc: BaseException) -> ApiUnavailable:
     """The error for a call without a whole answer: no connection, a time limit, TLS, a body cut short."""
     said = str(exc) or type(exc).__name__
-    return ApiUnavailable(_text(f"{call}: {said}"))
+    return ApiUnavailable(one_line(f"{call}: {said}"))
 
 
 def undecodable(call: str, exc: BaseException) -> ApiUnavailable:
     """The error for an answer that says 200 and is not what the API server would have said."""
-    return ApiUnavailable(_text(f"{call}: the answer is not of the Kubernetes API: {exc}"))
+    return ApiUnavailable(one_line(f"{call}: the answer is not of the Kubernetes API: {exc}"))
 
 
 def _status(body: bytes) -> Status | None:
@@ -145,6 +148,12 @@ def _is_of_another(status: Status) -> bool:
     return any(cause.field == "metadata.uid" for cause in causes or ())
 
 
+def _is_yet_to_come(status: Status) -> bool:
+    """Whether the version that we named is above the server's own: its state was put back since we read it."""
+    causes = status.details.causes if status.details else None
+    return any(cause.reason == "ResourceVersionTooLarge" for cause in causes or ())
+
+
 def _retry_after_s(header: str | None, status: Status | None) -> float | None:
     """The server's wish in seconds, or None. The API server writes whole seconds; an HTTP date and 0 are no wish."""
     if header is not None and header.isascii() and header.isdigit():
@@ -154,7 +163,15 @@ def _retry_after_s(header: str | None, status: Status | None) -> float | None:
     return None
 
 
-def _text(said: str) -> str:
+def reason(exc: BaseException) -> str:
+    """What a library or the system says, without the number of its error."""
+    if isinstance(exc, OSError) and exc.strerror:
+        said = f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror
+        return one_line(said)
+    return one_line(str(exc) or type(exc).__name__)
+
+
+def one_line(said: str) -> str:
     """One line, short, without the credentials that a URL or a header may carry."""
     line = " ".join(_SECRETS.sub("…", said).split())
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"

@@ -34,6 +34,15 @@ def _without_its_init(name: str) -> Iterator[None]:
 with _without_its_init(_LIBRARY):
     from kubernetes.aio.client.configuration import Configuration
     from kubernetes.aio.client.rest import RESTClientObject
-    from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+    from kubernetes.aio.config import ConfigException, load_incluster_config
+    from kubernetes.aio.config.kube_config import FileOrData, KubeConfigLoader, KubeConfigMerger
 
-__all__ = ["ConfigException", "Configuration", "RESTClientObject", "load_incluster_config", "load_kube_config"]
+__all__ = [
+    "ConfigException",
+    "Configuration",
+    "FileOrData",
+    "KubeConfigLoader",
+    "KubeConfigMerger",
+    "RESTClientObject",
+    "load_incluster_config",
+]

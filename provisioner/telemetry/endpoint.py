@@ -1,48 +1,131 @@
-"""The HTTP endpoint: `/metrics`, `/healthz` (the event loop turns), `/readyz` (all that the work needs answers)."""
+"""The HTTP endpoint: `/metrics`, `/healthz` (the event loop turns), `/readyz` (all that the work needs answers).
+
+What it costs does not grow with the number of those who ask. The metrics are rendered in a thread, for all who ask
+meanwhile, and then kept for a second, or for less where that costs no more than a tenth of the time. Readiness is found
+out at most every two seconds.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import gzip
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import msgspec
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from provisioner.core import texts
 from provisioner.core.errors import InvalidSettings
+from provisioner.telemetry.http import Request, Response, serving
+from provisioner.telemetry.shared import Shared
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 """What is not ready, and why; empty when all is."""
 
+_METRICS_FRESH_S = 1.0
+_METRICS_SHARE = 0.1
+_READINESS_FRESH_S = 2.0
+_SWITCH_S = 0.0005
+"""While a thread renders, a call of the event loop that lets go of the interpreter waits for so long, not for 5 ms."""
+_HOME = b"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>nfs-provisioner</title></head>
+<body><h1>nfs-provisioner</h1><ul>
+<li><a href="/metrics">/metrics</a>: metrics for Prometheus</li>
+<li><a href="/readyz">/readyz</a>: whether this replica is ready, and what is missing</li>
+<li><a href="/healthz">/healthz</a>: whether the process turns</li>
+</ul></body></html>
+"""
+
+
+class _Pages:
+    """What each path answers. `prepare` is called in the event loop before the metrics are rendered in the thread."""
+
+    def __init__(
+        self,
+        thread: ThreadPoolExecutor,
+        *,
+        registry: CollectorRegistry,
+        prepare: Callable[[], None],
+        readiness: Readiness,
+    ) -> None:
+        self._thread = thread
+        self._registry = registry
+        self._prepare = prepare
+        self._texts: dict[tuple[str, bool], Shared[bytes]] = {}
+        self._readiness = Shared(readiness, fresh_s=_READINESS_FRESH_S)
+        self._paths = {"/": self._home, "/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to a request."""
+        page = self._paths.get(request.path)
+        return await page(request) if page is not None else Response(b"Not Found\n", status=404)
+
+    async def _home(self, _: Request) -> Response:
+        return Response(_HOME, "text/html; charset=utf-8")
+
+    async def _healthz(self, _: Request) -> Response:
+        return Response(b"ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        missing = await self._readiness.get()
+        body = msgspec.json.encode(texts.plain({"ready": not missing, "missing": missing}))
+        return Response(body + b"\n", "application/json; charset=utf-8", status=503 if missing else 200)
+
+    async def _metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        text = self._texts.get((content_type, zipped))
+        if text is None or not text.is_fresh:
+            self._texts = {key: each for key, each in self._texts.items() if each.is_fresh}
+            render = partial(self._render, encode, zipped=zipped)
+            text = Shared(render, fresh_s=_METRICS_FRESH_S, share=_METRICS_SHARE)
+            self._texts[content_type, zipped] = text
+        headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if zipped else {})
+        return Response(await text.get(), content_type, headers=headers)
+
+    async def _render(self, encode: Callable[[CollectorRegistry], bytes], *, zipped: bool) -> bytes:
+        self._prepare()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, partial(_encoded, encode, self._registry, zipped=zipped)
+        )
+
+
+def _encoded(encode: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, *, zipped: bool) -> bytes:
+    # Rendering makes many short-lived objects. A collection of all generations because of them would look at each
+    # cached volume, and stop every thread for that long.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        text = encode(registry)
+    finally:
+        if collects:
+            gc.enable()
+    return gzip.compress(text, compresslevel=4) if zipped else text
+
 
 @asynccontextmanager
-async def serve(host: str, port: int, *, registry: CollectorRegistry, readiness: Readiness) -> AsyncIterator[None]:
-    """Serve the endpoint while the context is open. Raises InvalidSettings when the port cannot be had."""
-
-    async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def readyz(_: web.Request) -> web.Response:
-        missing = await readiness()
-        body = msgspec.json.encode(texts.plain({"ready": not missing, "missing": missing}))
-        return web.Response(body=body + b"\n", content_type="application/json", status=503 if missing else 200)
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as exc:
-        await runner.cleanup()
-        raise InvalidSettings(f"--listen {host}:{port}: {exc.strerror or exc}; choose another address") from exc
-    try:
-        yield
-    finally:
-        await runner.cleanup()
+async def serve(
+    host: str,
+    port: int,
+    *,
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    prepare: Callable[[], None] = lambda: None,
+) -> AsyncIterator[int]:
+    """Serve the endpoint while the context is open; gives the port. Raises InvalidSettings when it cannot be had."""
+    sys.setswitchinterval(_SWITCH_S)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+    pages = _Pages(thread, registry=registry, prepare=prepare, readiness=readiness)
+    async with AsyncExitStack() as stack:
+        stack.callback(partial(thread.shutdown, wait=False, cancel_futures=True))
+        try:
+            bound = await stack.enter_async_context(serving(host, port, pages.answer))
+        except OSError as exc:
+            raise InvalidSettings(f"--listen {host}:{port}: {exc.strerror or exc}; choose another address") from exc
+        yield bound

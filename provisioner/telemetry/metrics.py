@@ -41,6 +41,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._sampled: list[_Sampled] = []
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -148,8 +149,15 @@ class Metrics:
             gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:
-        """A gauge whose values are read at each scrape, from what the process has in memory anyway."""
-        self.registry.register(_Sampled(f"nfs_provisioner_{name}", help, labels, read))
+        """A gauge whose values are read for each scrape, from what the process has in memory anyway."""
+        sampled = _Sampled(f"nfs_provisioner_{name}", help, labels, read)
+        self.registry.register(sampled)
+        self._sampled.append(sampled)
+
+    def take_samples(self) -> None:
+        """Read all sampled gauges now, in the thread whose objects they look at; they are collected in any."""
+        for sampled in self._sampled:
+            sampled.take()
 
 
 Sample = dict[tuple[str, ...], float]
@@ -159,10 +167,14 @@ Sample = dict[tuple[str, ...], float]
 class _Sampled(Collector):
     def __init__(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:
         self._name, self._help, self._labels, self._read = name, help, labels, read
+        self._taken: Sample | None = None
+
+    def take(self) -> None:
+        self._taken = self._read()
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(self._name, self._help, labels=self._labels)
-        for values, value in self._read().items():
+        for values, value in (self._read() if self._taken is None else self._taken).items():
             family.add_metric(values, value)
         yield family
 

@@ -16,6 +16,7 @@ from provisioner import __version__
 from provisioner.core import names
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Metadata, Volume
+from provisioner.core.versions import is_below
 from provisioner.ports import (
     AlreadyExists,
     Cluster,
@@ -456,6 +457,30 @@ async def test_a_watch_from_a_forgotten_version_is_expired(at: ClusterSite) -> N
     await at.expire()
     with pytest.raises(Expired):
         await until_end(at.cluster.watch("volumes", version))
+
+
+async def test_a_kinds_version_is_that_of_a_list(at: ClusterSite) -> None:
+    """version() is what a list says, grows with each write, and a watch from it tells what comes after it."""
+    before = await at.cluster.version("volumes")
+    assert int(before) <= int((await at.cluster.list("volumes")).version)
+    await create(at)
+    after = await at.cluster.version("volumes")
+    assert int(after) > int(before)
+    await create(at, "-2")
+    events = await until_end(at.cluster.watch("volumes", after))
+    assert ("ADDED", at.prefix + "-2") in changes(events, at.prefix)
+    assert ("ADDED", at.prefix) not in changes(events, at.prefix)
+
+
+async def test_a_watch_from_a_version_that_is_yet_to_come_is_silent(at: ClusterSite) -> None:
+    """What is made below such a version is not told, and no error says why: only versions show that they went back."""
+    future = str(int(await at.cluster.version("volumes")) + 1_000_000)
+    watch = asyncio.create_task(until_end(at.cluster.watch("volumes", future)))
+    await create(at)
+    events = await watch
+    assert changes(events, at.prefix) == []
+    assert all(is_below(event.version, future) for event in events)
+    assert is_below(await at.cluster.version("volumes"), future)
 
 
 # ------------------------------------------------------------------------------------------------ events

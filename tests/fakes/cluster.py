@@ -110,6 +110,10 @@ class MemoryCluster:
         """See `Cluster`."""
         return await self._call("list", kind, lambda: self._list(kind, continue_token))
 
+    async def version(self, kind: Kind) -> str:
+        """See `Cluster`."""
+        return await self._call("version", kind, lambda: str(self._version))
+
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
         """See `Cluster`."""
         await self.before("watch", kind)
@@ -131,7 +135,7 @@ class MemoryCluster:
                 timer = loop.call_at(end_s, news.set)
                 await news.wait()
                 timer.cancel()
-            yield WatchEvent("BOOKMARK", str(max(at, self._version)))
+            yield WatchEvent("BOOKMARK", str(self._version))
         finally:
             self._waiting.remove(news)
 
@@ -273,6 +277,26 @@ class MemoryCluster:
     def expire(self) -> None:
         """Forget all history: who watches or lists from an earlier version must list anew."""
         self._version += 1
+        self._forgotten = self._version
+        for history in self._history.values():
+            history.clear()
+
+    def saved(self) -> Body:
+        """All that is stored, as a backup of etcd has it."""
+        return copy.deepcopy(
+            {
+                "_version": self._version,
+                "_bodies": self._bodies,
+                "_items": self._items,
+                "_leases": self._leases,
+                "events": self.events,
+            }
+        )
+
+    def restore(self, saved: Body) -> None:
+        """Put back what was saved: the version goes back too, watches that run go on and tell nothing of it."""
+        for name, value in copy.deepcopy(saved).items():
+            setattr(self, name, value)
         self._forgotten = self._version
         for history in self._history.values():
             history.clear()

@@ -27,6 +27,7 @@ from tests.integration.storage import CLASSES, VOLUMES
 pytestmark = pytest.mark.timeout(400)
 
 US = "test.example/drill"
+GONE = "--old-cluster-is-gone"
 NAMESPACES = ("shop", "mail", "lab")
 PLAIN = 44
 REPLICAS = 4
@@ -209,7 +210,7 @@ class Cluster:
     def recover_cut_off(self) -> int:
         """Kill the command once it has made some volumes; how many those were."""
         running = subprocess.Popen(
-            self.recover_command("--apply"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.recover_command("--apply", GONE), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             self.wait(lambda: len(self.volumes()) >= 3 or running.poll() is not None, "some volumes are made")
@@ -347,7 +348,8 @@ def test_the_drill(way: str, plane: ControlPlane, daemons: Daemons, request: pyt
 
     if way == "mounted":
         assert cluster.recover_cut_off() > 0
-    cluster.recover("--apply")
+    cluster.recover("--apply", status=1)
+    cluster.recover("--apply", GONE)
     assert len(cluster.volumes()) == CLAIMS
     ledger = site.ledger()
     again = cluster.recover("--apply")
@@ -382,7 +384,7 @@ def test_without_an_api_server(mounted: Site, plane: ControlPlane, daemons: Daem
     plane.start()
     cluster.apply_classes()
     plane.api.post(VOLUMES, manifest)
-    cluster.recover("--apply")
+    cluster.recover("--apply", GONE)
     cluster.api.post(cluster.claims_path("shop"), cluster.claims[("shop", "data")])
     (recovered,) = cluster.bound(1).values()
     assert recovered["spec"]["nfs"] == volume["spec"]["nfs"]

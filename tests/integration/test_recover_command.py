@@ -15,6 +15,7 @@ from testbed.cluster import ControlPlane, TokenUser
 from tests.integration.daemon import Daemons
 from tests.integration.disk import LEDGER
 from tests.integration.exported import Exported
+from tests.integration.storage import VOLUMES
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -60,6 +61,15 @@ def recover(kubeconfig: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+def contents(export: Exported) -> dict[str, str]:
+    """The records of an export's ledger."""
+    return {path.name: str(path.readlink()) for path in (export.root / LEDGER / "volumes").iterdir()}
+
+
+def is_made(control_plane: ControlPlane, volume: str) -> bool:
+    return volume in [each["metadata"]["name"] for each in control_plane.api.list(VOLUMES)]
+
+
 def test_several_clusters(control_plane: ControlPlane, export: Exported) -> None:
     """Of several lost clusters one must be chosen: the refusal lists them, and changes nothing."""
     leave(export, "pvc-old-1", cluster="first")
@@ -83,13 +93,28 @@ def test_several_clusters(control_plane: ControlPlane, export: Exported) -> None
 
 
 def test_a_cluster_that_may_be_alive(control_plane: ControlPlane, export: Exported) -> None:
-    """A cluster whose provisioner was at work a minute ago is warned of, and need not be named to be recovered."""
-    leave(export, "pvc-old-1", cluster="first")
+    """A cluster whose provisioner was at work a minute ago is warned of, and recovered only when a flag says so."""
+    leave(export, "pvc-alive", cluster="first")
     sign(export, "first", timedelta(minutes=1))
     looked = recover(control_plane.kubeconfig, export.flag)
     assert looked.returncode == 0
-    assert "WARNING: a provisioner of cluster first was at work here" in looked.stderr
+    assert "WARNING: a provisioner of cluster first was at work on these exports" in looked.stderr
     assert "would be made" in looked.stdout
+
+    ledger = contents(export)
+    refused = recover(control_plane.kubeconfig, export.flag, "--apply")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.count("a provisioner of cluster first was at work on these exports") == 1
+    assert "--old-cluster-is-gone. Nothing was changed" in refused.stderr
+    assert contents(export) == ledger
+    assert not is_made(control_plane, "pvc-alive")
+    assert "--old-cluster-is-gone" in recover(control_plane.kubeconfig, "--help").stdout
+
+    done = recover(control_plane.kubeconfig, export.flag, "--apply", "--old-cluster-is-gone")
+    assert done.returncode == 0
+    assert is_made(control_plane, "pvc-alive")
+    assert "nothing to recover" in recover(control_plane.kubeconfig, export.flag, "--apply").stderr
+    control_plane.api.delete(f"{VOLUMES}/pvc-alive")
 
 
 def test_what_is_next(control_plane: ControlPlane, export: Exported) -> None:

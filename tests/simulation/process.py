@@ -13,7 +13,7 @@ from typing import NoReturn
 from provisioner.control.exports import ExportWatch
 from provisioner.control.forgetting import Forgetting
 from provisioner.control.recorder import EventRecorder
-from provisioner.control.reflector import reflect
+from provisioner.control.reflector import Reflector, relist
 from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
 from provisioner.control.surroundings import Surroundings
@@ -143,10 +143,11 @@ class Process:
             metrics=metrics,
             clock=clock,
         )
-        term = Term(around, workers=WORKERS)
+        reflectors = [Reflector(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS]
+        term = Term(around, workers=WORKERS, relist=partial(relist, reflectors))
         async with asyncio.TaskGroup() as group:
             background = [
-                *(supervisor.keep("reflector", partial(self._reflect, kind), kind=kind) for kind in KINDS),
+                *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),
                 supervisor.keep("exports", watch.run),
                 supervisor.keep("exports", Forgetting(around).run),
                 supervisor.keep("events", recorder.run),
@@ -155,9 +156,6 @@ class Process:
             await supervisor.keep("leader", partial(term.lead, self.stopping), until=self.stopping)
             for task in tasks:
                 task.cancel()
-
-    async def _reflect(self, kind: Kind) -> None:
-        await reflect(kind, cluster=self._cluster, store=self._store, clock=self._clock, restarted=_ignore)
 
 
 def _ignore(_kind: Kind) -> None:

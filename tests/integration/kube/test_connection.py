@@ -250,6 +250,65 @@ async def test_credentials_that_changed_are_loaded_anew(tmp_path: Path, requests
     assert len(requests) <= 1 + 2 * 8
 
 
+def once_then_hangs(path: Path, expire: str) -> dict[str, Any]:
+    """A credential plugin that prints a token, and that hangs when it is asked again; it notes each of its runs."""
+    script = path.with_suffix(".sh")
+    script.write_text(
+        "#!/bin/sh\n"
+        f"echo $$ >> {path}.runs\n"
+        f"[ $(wc -l < {path}.runs) = 1 ] || {{ sleep 600 & sleep 600; }}\n"
+        'printf \'{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":'
+        '{"token":"old","expirationTimestamp":"' + expire + "\"}}'\n"
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
+
+
+async def test_a_plugin_that_hangs_at_the_renewal_stops_nobody(tmp_path: Path, requests: Requests) -> None:
+    """Before they expire credentials are renewed beside the calls, which go on with them; the plugin ends with us."""
+    user = once_then_hangs(tmp_path / "token", (datetime.now(UTC) + timedelta(seconds=30)).isoformat())
+    async with serve(requests.keeping(guarded(["old"]))) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url, user=user)
+        async with open_cluster(path, provisioner="p", identity="i") as cluster:
+            for _ in range(20):
+                await cluster.ping()
+                await asyncio.sleep(0.05)
+            runs = await asyncio.to_thread((tmp_path / "token.runs").read_text)
+    assert len(runs.split()) == 2
+    await gone(int(runs.split()[1]))
+
+
+async def test_a_refused_token_whose_plugin_hangs_costs_a_call_its_time(tmp_path: Path) -> None:
+    """Calls end at their limit while one plugin runs, not one for each of them."""
+    user = once_then_hangs(tmp_path / "token", "2126-01-01T00:00:00Z")
+    async with serve(guarded(["new"])) as url:
+        path = write_kubeconfig(tmp_path / "kubeconfig", url, user=user)
+        async with open_cluster(path, provisioner="p", identity="i", limits=Limits(call_s=1.0)) as cluster:
+            for call in [cluster.ping() for _ in range(3)]:
+                with pytest.raises(ApiUnavailable, match="no answer within 1 s"):
+                    await call
+            runs = await asyncio.to_thread((tmp_path / "token.runs").read_text)
+    assert len(runs.split()) == 2
+    await gone(int(runs.split()[1]))
+
+
+async def gone(pid: int) -> None:
+    """A process that was killed takes a moment to end."""
+    for _ in range(600):
+        if not is_running(pid):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"process {pid} is still there")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not one that only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 async def test_credentials_that_are_refused_are_rejected(tmp_path: Path, requests: Requests) -> None:
     """A token that stays refused raises Rejected, after one request when there is no newer one."""
     secret = tmp_path / "token"
@@ -295,6 +354,14 @@ async def test_outside_a_pod_we_ask_for_a_kubeconfig(monkeypatch: pytest.MonkeyP
 CONTEXT = "{current-context: x, contexts: [{name: x, context: {cluster: c, user: u}}], users: [{name: u, user: {}}]"
 
 
+def kubeconfig(user_of_context: str, user: str = "user: {token: t}") -> str:
+    """A kubeconfig whose server is never asked."""
+    return (
+        f"{{current-context: x, contexts: [{{name: x, context: {{cluster: c, {user_of_context}}}}}],"
+        f" users: [{{name: u, {user}}}], clusters: [{{name: c, cluster: {{server: 'https://h'}}}}]}}"
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -311,6 +378,21 @@ CONTEXT = "{current-context: x, contexts: [{name: x, context: {cluster: c, user:
         CONTEXT + ", clusters: [{name: c, cluster: {server: 'host:6443'}}]}",
         CONTEXT + ", clusters: [{name: c, cluster: {server: 'https://h', certificate-authority: /nowhere/ca.crt}}]}",
         CONTEXT + ", clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: bm8=}}]}",
+        CONTEXT + ", clusters: [{name: c, cluster: {server: 'https://h'}}]}",
+        kubeconfig("user: nobody"),
+        kubeconfig(""),
+        kubeconfig("user: u", "user: "),
+        kubeconfig("user: u", "user: {token: ''}"),
+        kubeconfig("user: u", "user: {tokenFile: /nowhere/token}"),
+        kubeconfig("user: u", "user: {tokenFile: /dev/null}"),
+        kubeconfig("user: u", "user: {client-certificate: /nowhere/crt, client-key: /nowhere/key}"),
+        kubeconfig("user: u", "user: {client-certificate: /dev/null}"),
+        kubeconfig("user: u", "user: {client-certificate: /dev/null, client-key: /nowhere/key}"),
+        kubeconfig("user: u", "user: {client-certificate-data: '%', client-key-data: '%'}"),
+        kubeconfig("user: u", "user: {auth-provider: {name: gcp}}"),
+        kubeconfig("user: u", "user: {auth-provider: {name: oidc}}"),
+        kubeconfig("user: u", "user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-plugin}}"),
+        kubeconfig("user: u", "user: {exec: 5}"),
     ],
 )
 async def test_a_kubeconfig_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
@@ -320,5 +402,6 @@ async def test_a_kubeconfig_that_is_none_is_refused(tmp_path: Path, text: str | 
         path.write_text(text)
     with pytest.raises(InvalidSettings) as caught:
         await opened(str(path))
-    assert str(path) in str(caught.value)
+    assert str(path) in str(caught.value) or "kubeconfig's" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "[Errno" not in str(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.core.backoff import Backoff
+from provisioner.core.backoff import Backoff, is_logged
 
 CHANCE = st.floats(0, 1, exclude_max=True)
 
@@ -29,3 +29,8 @@ def test_patience_grows(failures: int, more: int, chance: float) -> None:
     """One more failure never shortens the wait."""
     backoff = Backoff()
     assert backoff.delay_s(failures, chance) <= backoff.delay_s(failures + more, chance)
+
+
+def test_logged() -> None:
+    """Of an hour of failures every two seconds eleven are logged, the first one among them."""
+    assert [n for n in range(1, 1801) if is_logged(n)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]

@@ -367,3 +367,15 @@ def test_a_claim_that_was_read_live() -> None:
     plan = claims.decide(view(claim=short, storage_class=storage_class))
     assert isinstance(plan, Provision)
     assert plan.record.directory == "red/none/data"
+
+
+def test_a_volume_that_is_not_ours() -> None:
+    """The message distinguishes a second installation, which made a volume for the same claim, from a forgery."""
+    claim = samples.claim()
+    theirs = samples.volume(nfs=NfsSource("other", "/exports/x"))
+    said = claims.not_ours(theirs, claim, samples.US)
+    assert (
+        f"on other:/exports/x, by another provisioner of the name {samples.US}: is there a second installation?" in said
+    )
+    forged = samples.volume(claim_uid="another-uid")
+    assert "not this claim's exists already" in claims.not_ours(forged, claim, samples.US)

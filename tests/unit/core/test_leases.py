@@ -44,8 +44,7 @@ class Replica:
     leads_until_s: float | None = None
 
     def look(self, server: Server, now_s: float) -> None:
-        if server.lease is not None:
-            self.seen = leases.observe(self.seen, server.lease, now_s + self.skew_s)
+        self.seen = leases.observe(self.seen, server.lease, now_s + self.skew_s)
 
     def ask(self, now_s: float) -> None:
         if self.sent is None and leases.claimable(self.seen, self.identity, now_s + self.skew_s):
@@ -147,7 +146,7 @@ def test_a_released_lease_is_free() -> None:
 def test_a_renewal_is_no_transition() -> None:
     """A renewal keeps when and how often the lease was acquired, and takes on times that have been changed."""
     held = LeaseRecord(holder="a", acquired="then", renewed="then", transitions=4, version="3")
-    renewed = leases.taken(Observation(held, 0.0), "a", LeaseTimes(duration_s=30), STAMP)
+    renewed = leases.taken(leases.observe(None, held, 0.0), "a", LeaseTimes(duration_s=30), STAMP)
     assert renewed == replace(held, renewed=STAMP, duration_s=30)
 
 
@@ -157,6 +156,56 @@ def test_the_first_lease() -> None:
     assert leases.taken(None, "a", LeaseTimes(), STAMP) == LeaseRecord(
         holder="a", duration_s=15.0, acquired=STAMP, renewed=STAMP
     )
+
+
+# ------------------------------------------------------------------------------------------------ etcd put back
+
+LED_BY_A = LeaseRecord(holder="a", renewed="today", version="1000", transitions=7)
+WENT_BACK = [
+    None,
+    LeaseRecord(renewed="last week", version="400", duration_s=1.0),
+    LeaseRecord(holder="a", renewed="last week", version="400"),
+    LeaseRecord(holder="b", renewed="last week", version="400", transitions=2),
+    LeaseRecord(holder="x", renewed="last week", version="400", transitions=2),
+]
+
+
+@pytest.mark.parametrize("lease", WENT_BACK)
+def test_a_lease_that_went_back_leaves_its_leader_alone(lease: LeaseRecord | None) -> None:
+    """Whatever holder an older lease names, or where it vanished: the leader renews, the others wait its duration."""
+    seen = leases.observe(None, LED_BY_A, 0.0)
+    assert leases.went_back(seen, lease)
+    after = leases.observe(seen, lease, 5.0)
+    assert leases.claimable(after, "a", 5.0)
+    assert not leases.claimable(after, "b", 5.0 + 15.0 - 0.1)
+    assert leases.observe(after, lease, 9.0) == after
+    assert leases.claimable(after, "b", 5.0 + 15.0)
+
+
+@pytest.mark.parametrize("lease", WENT_BACK)
+def test_the_count_of_transitions_does_not_go_back(lease: LeaseRecord | None) -> None:
+    """Who leads after an older lease has a higher count than any leader before."""
+    after = leases.observe(leases.observe(None, LED_BY_A, 0.0), lease, 5.0)
+    assert leases.taken(after, "b", LeaseTimes(), STAMP).transitions == 8
+    assert leases.taken(after, "b", LeaseTimes(), STAMP).version == ("400" if lease else "")
+
+
+def test_a_leader_that_wrote_itself_into_an_older_lease_is_followed_as_ever() -> None:
+    """The first renewal after a restore ends the exception."""
+    after = leases.observe(leases.observe(None, LED_BY_A, 0.0), WENT_BACK[3], 5.0)
+    renewed = leases.observe(after, LeaseRecord(holder="a", renewed="now", version="402", duration_s=4.0), 6.0)
+    assert not leases.claimable(renewed, "b", 9.9)
+    assert leases.claimable(renewed, "b", 10.0)
+    assert not leases.went_back(after, renewed.lease)
+
+
+def test_a_free_lease_that_went_back_is_its_holders() -> None:
+    """Where no replica held the lease, the holder that the older one names counts."""
+    free = leases.observe(None, LeaseRecord(renewed="today", version="1000"), 0.0)
+    after = leases.observe(free, WENT_BACK[3], 5.0)
+    assert (leases.claimable(after, "b", 5.0), leases.claimable(after, "a", 5.0)) == (True, False)
+    assert not leases.went_back(None, None)
+    assert not leases.went_back(leases.observe(None, None, 0.0), None)
 
 
 @pytest.mark.parametrize(

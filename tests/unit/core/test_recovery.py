@@ -359,3 +359,9 @@ class TestWhichCluster:
         """A cluster whose provisioner signed within minutes, or by a clock that is ahead, counts as alive."""
         lost = Lost(cluster=OLD, volumes=1, archives=0, signed=signed)
         assert lost.is_alive(datetime(2026, 1, 1, 12, tzinfo=UTC)) is alive
+
+    def test_what_is_said_of_a_cluster_that_is_alive(self) -> None:
+        """The words name the cluster, when it was at work, and the flag for who knows better."""
+        said = Lost(cluster="old", volumes=1, archives=0, signed="2026-01-01T00:00:00Z").is_at_work()
+        assert "cluster old was at work on these exports at 2026-01-01T00:00:00Z" in said
+        assert said.endswith(f"add {recovery.GONE_FLAG}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.core.watches import WatchState
+from provisioner.core.watches import WatchState, relist_after_s
 
 Step = Callable[[WatchState], WatchState]
 FAILURES: list[Step] = [WatchState.failed, WatchState.expired, lambda state: state.ended(0.1)]
@@ -53,6 +53,27 @@ def test_a_watch_that_ends_at_once_waits() -> None:
     assert state.version == "5"
     assert state.delay_s(0.9) > 0
     assert state.ended(0.01, brought=True) == state
+
+
+def test_an_outage_lists_again() -> None:
+    """After several failures in a row etcd may have been restored behind them: the version is not relied on."""
+    state = WatchState("5").failed().failed().failed()
+    assert state.version == "5"
+    assert state.failed() == WatchState("", 4)
+    assert state.failed().listed("6").failed() == WatchState("", 5)
+    assert state.failed().listed("6").received("7").failed() == WatchState("7", 1)
+
+
+def test_stale() -> None:
+    """A list that is due has no delay."""
+    assert WatchState("5").stale() == WatchState()
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_lists_are_repeated(chance: float) -> None:
+    """A list is repeated every few hours, not by all replicas at the same time."""
+    assert 2 * 3600 <= relist_after_s(chance) <= 4 * 3600
+    assert relist_after_s(0.1) != relist_after_s(0.9)
 
 
 @given(st.lists(st.sampled_from(FAILURES), min_size=1, max_size=100), st.floats(0, 1, exclude_max=True))

@@ -60,6 +60,7 @@ def status(reason: str, code: int, message: str = "", **details: object) -> byte
         (502, b"<html>Bad gateway</html>", ApiUnavailable),
         (503, b"", ApiUnavailable),
         (504, status("Timeout", 504), ApiUnavailable),
+        (504, status("Timeout", 504, causes=[{"reason": "ResourceVersionTooLarge"}]), Expired),
         (599, b"\xff\xfe", ApiUnavailable),
     ],
 )

@@ -65,7 +65,7 @@ async def looked(
 async def recover(tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()) -> Mapping[str, str]:
     """The whole command; what failed."""
     recovery, prospect = await looked(tree, cluster, named=named)
-    return await recovery.apply(prospect, lambda done, total: None)
+    return await recovery.apply(prospect, lambda done, total: None, is_gone=True)
 
 
 async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
@@ -175,7 +175,7 @@ async def test_by_name() -> None:
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster, named=[LEFT, KEPT, "pvc-typo"])
     assert prospect.unknown == ["pvc-typo"]
-    assert await recovery.apply(prospect, lambda done, total: None) == {}
+    assert await recovery.apply(prospect, lambda done, total: None, is_gone=True) == {}
     assert {volume.name for volume in cluster.volumes()} == {KEPT, LEFT}
     export = await opened(tree)
     assert set(export.pending) == set()
@@ -194,7 +194,7 @@ async def test_a_cluster_that_lives() -> None:
     living = await opened(tree)
     await living.discard("pvc-1", AT)
     await living.forget("pvc-1")
-    failed = await recovery.apply(prospect, lambda done, total: None)
+    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
     assert list(failed) == ["pvc-1"]
     assert "changed meanwhile" in failed["pvc-1"]
     assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
@@ -208,7 +208,7 @@ async def test_a_volume_that_appears_meanwhile() -> None:
     (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
     assert isinstance(action, Make)
     await cluster.create_volume(action.body)
-    failed = await recovery.apply(prospect, lambda done, total: None)
+    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
     assert list(failed) == ["pvc-1"]
     assert await recover(tree, cluster) == {}
     await is_recovered(tree, cluster)

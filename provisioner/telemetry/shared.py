@@ -1,0 +1,48 @@
+"""A value that is made once for all who ask for it at about the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """Makes a value when it is asked for, and keeps it for `fresh_s` after that, also where it failed.
+
+    With `share` it is kept no longer than it takes to spend that share of the time on making it: what costs little is
+    made again soon.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[T]], *, fresh_s: float, share: float = 0.0) -> None:
+        self._make = make
+        self._fresh_s = fresh_s
+        self._share = share
+        self._task: asyncio.Task[T] | None = None
+        self._until_s = -math.inf
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether get() gives what is there, or is being made."""
+        return asyncio.get_running_loop().time() < self._until_s
+
+    async def get(self) -> T:
+        """The value. Raises what making it raised; one caller that is cancelled does not cancel the others."""
+        task = self._task
+        if task is None or not self.is_fresh:
+            self._until_s = math.inf
+            task = self._task = asyncio.create_task(self._made())
+        return await asyncio.shield(task)
+
+    async def _made(self) -> T:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            return await self._make()
+        finally:
+            took_s = loop.time() - began_s
+            kept_s = took_s / self._share if self._share else self._fresh_s
+            self._until_s = loop.time() + min(kept_s, self._fresh_s)
