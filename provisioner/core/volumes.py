@@ -148,21 +148,29 @@ def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
     record, export = evidence.record, evidence.export
     if record is None:
         return Deny(f"the ledger of export {export} has no record of it; nothing is touched")
-    if not _is_for(record, reference, evidence.cluster) or record.path != evidence.path:
+    if record.cluster != evidence.cluster:
+        return Deny(_foreign(record, evidence))
+    if not _is_for(record, reference) or record.path != evidence.path:
         return Deny(f"the ledger of export {export} says otherwise of its claim or its directory; nothing is touched")
     if record.peer and evidence.neighbour:  # the peer may give one directory twice (peers, harm 3)
         return Deny(shared_message(record.directory, evidence.neighbour))
     return record
 
 
-def _is_for(record: Record, reference: ClaimRef, cluster: str) -> bool:
-    """Whether the record's claim is the volume's; one that was recovered for its name cannot know its new uid.
+def _foreign(record: Record, evidence: Evidence) -> str:
+    """Claims and volumes can be copied into another cluster, with their uids; a cluster's own id cannot."""
+    owner = f"cluster {record.cluster}" if record.cluster else "a cluster that the record does not name"
+    return (
+        f"its record on export {evidence.export} belongs to {owner}, not to this cluster; nothing is touched:"
+        f" if that cluster is lost, `nfs-provisioner recover --volume {evidence.volume.name}` takes the record over"
+    )
 
-    A name says nothing in another cluster than the one that it was recovered for.
-    """
+
+def _is_for(record: Record, reference: ClaimRef) -> bool:
+    """Match the claim by uid; the record of a recovered volume has none, so it matches by namespace and name."""
     if record.claim_uid:
         return record.claim_uid == reference.uid
-    return record.cluster == cluster and (record.namespace, record.claim) == (reference.namespace, reference.name)
+    return (record.namespace, record.claim) == (reference.namespace, reference.name)
 
 
 def nowhere_message(obstacle: str) -> str:

@@ -202,12 +202,16 @@ def test_a_peers_volume_whose_claim_exists() -> None:
     assert isinstance(authorize(taken_over(claim=samples.claim()), samples.US), Leave)
 
 
-def test_a_recovered_volume_of_another_cluster() -> None:
-    """What was recovered for a claim's name may go in the cluster that it was recovered for, and in no other."""
-    recovered = structs.replace(samples.record(claim_uid=""), cluster="new")
-    of = dataclasses.replace(evidence(), record=recovered, cluster="new")
+@pytest.mark.parametrize("claim_uid", [samples.UID, ""], ids=["as made", "recovered"])
+@pytest.mark.parametrize("cluster", ["old", ""], ids=["another cluster", "no cluster"])
+def test_a_record_of_another_cluster(claim_uid: str, cluster: str) -> None:
+    """A record authorizes nothing outside of the cluster that it names, however well all else agrees."""
+    record = structs.replace(samples.record(claim_uid=claim_uid), cluster="new")
+    of = dataclasses.replace(evidence(), record=record, cluster="new")
     assert authorize(of, samples.US) == Reclaim("delete")
-    assert isinstance(authorize(dataclasses.replace(of, cluster="old"), samples.US), Deny)
+    answer = authorize(dataclasses.replace(of, record=structs.replace(record, cluster=cluster)), samples.US)
+    assert isinstance(answer, Deny)
+    assert f"recover --volume {samples.VOLUME}" in answer.message
 
 
 def test_forged_volume() -> None:
