@@ -553,8 +553,11 @@ class Export(Protocol):
         """
         ...
 
-    async def settle(self, volume: str) -> None:
-        """Note that the PersistentVolume exists: from now on only a reclaim may end the record."""
+    async def settle(self, volume: str, uid: str = "") -> None:
+        """Note that the PersistentVolume exists, with this uid: from now on only a reclaim may end the record.
+
+        A record that is settled already gets the uid as well; an empty one changes nothing of what is recorded.
+        """
         ...
 
     async def undo(self, volume: str) -> bool:

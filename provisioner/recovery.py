@@ -14,7 +14,7 @@ from provisioner.core import recovery
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import doubtful
-from provisioner.core.recovery import ArchiveRemains, Lost, Make, Place, Present, Remains, Skip, Step
+from provisioner.core.recovery import ArchiveRemains, Enter, Lost, Make, Place, Present, Remains, Skip, Step
 from provisioner.core.scope import Scope, Unseen
 from provisioner.kube.pages import everything
 from provisioner.ports import AlreadyExists, ApiUnavailable, Cluster, ClusterError, Export, ExportError
@@ -199,15 +199,24 @@ class Recovery:
         live = await export.reread(volume)
         if live not in (step.remains.record, record):
             return "its record has changed meanwhile: is the cluster that had it still at work?"
+        seen = step.action.volume if isinstance(step.action, Enter) else None
+        if seen is not None and await self._has_changed(seen):
+            return "the volume has changed meanwhile: run this again to see what it is now"
         if live != record:
             await export.amend(volume, record)
+        uid = ""
         if isinstance(step.action, Make):
             try:
-                await self._cluster.create_volume(step.action.body)
+                uid = (await self._cluster.create_volume(step.action.body)).metadata.uid
             except AlreadyExists:
                 return "a volume of that name has appeared meanwhile: run this again to see whether it is the one"
-        await export.settle(volume)
+        await export.settle(volume, uid)
         return ""
+
+    async def _has_changed(self, seen: Volume) -> bool:
+        assert self._cluster is not None
+        now = await self._cluster.get_volume(seen.name)
+        return now is None or (now.metadata.uid, now.spec) != (seen.metadata.uid, seen.spec)
 
 
 @asynccontextmanager

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import structlog
 
+from provisioner.control.records import settle_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED
 from provisioner.core import names
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import Provision, is_unfinished
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.locations import Path
-from provisioner.core.objects import Volume
 from provisioner.ports import Conflict, Export, NotFound
 
 log = structlog.get_logger(__name__)
@@ -31,14 +30,17 @@ class Attempts:
 
     async def finish(self, volume: str) -> Backoff | None:
         """End an earlier attempt for a claim that needs none any more: its volume exists, or it is gone."""
+        again = None
         for export in self._around.exports:
             if volume in export.pending and export.records[volume].cluster == self._around.cluster_id:
                 try:
-                    return await self._finish_on(volume, export)
+                    again = await self._finish_on(volume, export)
                 except ProvisionerError as exc:
                     log.warning("attempt_not_finished", volume=volume, error=str(exc))
                     return FAILED
-        return None
+                if again is None:
+                    return None
+        return again
 
     async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
         await self._around.watch.usable(export)
@@ -48,9 +50,12 @@ class Attempts:
         cluster = self._around.cluster
         # Both are read live: the cache may lag behind what another replica, or we ourselves, have just made.
         made = await cluster.get_volume(volume)
-        if made is not None and _lies_on(made, export, record.path):
-            await export.settle(volume)
-            return None
+        if made is not None:
+            if await settle_record(self._around, export, made):
+                return None
+            # While there is a volume of this name, nothing is undone: it may lie here by another name of the server.
+            await export.reread(volume)
+            return PENDING if volume in export.pending else None
         claim = await cluster.get_claim(record.namespace, record.claim)
         if claim is not None and claim.uid == record.claim_uid and is_unfinished(claim):
             return PENDING  # still to be provisioned: the claim's own way will meet the record
@@ -77,12 +82,12 @@ class Attempts:
         if volume is None:
             return await self.finish(plan.volume)
         if not going or volume.status.phase == "Bound":
-            await export.settle(plan.volume)
+            await settle_record(self._around, export, volume)
             return None
         try:
             await cluster.delete_volume(volume)
             if not await export.undo(plan.volume):
-                await export.settle(plan.volume)
+                await settle_record(self._around, export, volume)
                 return None
             await cluster.set_finalizer(volume, names.FINALIZER, present=False)
         except Conflict:
@@ -91,8 +96,3 @@ class Attempts:
             pass
         log.info("volume_withdrawn", claim=plan.claim.key, volume=plan.volume)
         return None
-
-
-def _lies_on(volume: Volume, export: Export, path: Path) -> bool:
-    nfs = volume.spec.nfs
-    return nfs is not None and export.location.relative(nfs.server, nfs.path) == path

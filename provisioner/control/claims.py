@@ -8,6 +8,7 @@ from provisioner.control.attempts import PENDING, Attempts
 from provisioner.control.expand import expand
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
+from provisioner.control.records import settle_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
@@ -237,17 +238,17 @@ class ClaimController:
                 record = await export.provision(plan.volume, plan.record, plan.access, adopt_from=adopt_from)
         except AlreadyThere:
             # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
-            if plan.volume in export.records and await self._around.cluster.get_volume(plan.volume) is not None:
-                await export.settle(plan.volume)
+            found = await self._around.cluster.get_volume(plan.volume) if plan.volume in export.records else None
+            if found is not None and await settle_record(self._around, export, found):
                 return None
             raise
         self._warn_of_mode(plan, record, export)
         if not await self._still_wanted(claim.uid):
             return await self._attempts.finish(plan.volume)
-        await self._create(plan, export, record, again=known is not None)
+        made = await self._create(plan, export, record, again=known is not None)
         if self._is_gone(claim.uid):
             return await self._attempts.withdraw(plan, export)
-        await export.settle(plan.volume)
+        await export.settle(plan.volume, made.metadata.uid)
         self._succeeded(plan, export, record)
         return None
 
@@ -282,13 +283,13 @@ class ClaimController:
             return None
         return former if await self._around.cluster.get_volume(former) is None else None
 
-    async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> None:
+    async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
         """`again`: an earlier attempt may have created the volume already."""
         body = claims.volume_body(
             plan, provisioner=self._around.provisioner, directory=record.path, export_id=export.id
         )
         try:
-            await self._around.cluster.create_volume(body)
+            return await self._around.cluster.create_volume(body)
         except AlreadyExists as exc:
             found = await self._around.cluster.get_volume(plan.volume)
             if found is None:
@@ -298,6 +299,7 @@ class ClaimController:
             if not again:
                 hint = "is there a second installation, or a second leader, of the same provisioner name?"
                 log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)
+            return found
 
     async def _still_wanted(self, uid: str) -> bool:
         """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""

@@ -1,9 +1,23 @@
-"""The end of a record whose volume is gone: a reclaim's last step, when it could not be taken at its time."""
+"""Records that fell behind: settled when the volume exists, ended when volume and directory are gone."""
 
 from __future__ import annotations
 
 from provisioner.control.surroundings import Surroundings
+from provisioner.core import identity
+from provisioner.core.objects import Volume
 from provisioner.ports import Export
+
+
+async def settle_record(around: Surroundings, export: Export, volume: Volume) -> bool:
+    """Settle the pending record of a volume that was read live; False where the volume is not the record's."""
+    record, nfs = export.records.get(volume.name), volume.spec.nfs
+    if record is None or nfs is None or record.cluster != around.cluster_id:
+        return False
+    if export.location.relative(nfs.server, nfs.path) != record.path:
+        return False
+    if volume.name in export.pending:
+        await export.settle(volume.name, identity.settled_uid(record, volume))
+    return True
 
 
 async def end_record(around: Surroundings, export: Export, volume: str) -> bool:

@@ -35,8 +35,11 @@ class Surroundings:
         return Supervisor(self.clock, self.metrics)
 
     def stamp(self) -> str:
-        """The wall clock as records and conditions carry it: UTC, RFC 3339, whole seconds."""
-        return times.text(self.clock.now())
+        """The time as records and conditions carry it: UTC, RFC 3339, whole seconds.
+
+        The API server's clock, where it has told: records are compared with the creation times of its objects.
+        """
+        return times.text(self.cluster.server_time() or self.clock.now())
 
     def moment(self) -> Moment:
         """What all clocks say now, for what one alone is not trusted with."""

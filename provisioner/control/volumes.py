@@ -7,18 +7,20 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from provisioner.control.attempts import PENDING
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
-from provisioner.control.records import end_record
+from provisioner.control.records import end_record, settle_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import names, volumes
+from provisioner.core import identity, names, volumes
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, ProvisionerError
+from provisioner.core.identity import Binding, Wait
 from provisioner.core.locations import Path
-from provisioner.core.objects import Claim, Volume
-from provisioner.core.records import OnDelete
+from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
+from provisioner.core.records import OnDelete, Record
 from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim
 from provisioner.ports import AnyItem, Conflict, Export, ExportError, Kind, NotFound
 
@@ -59,7 +61,7 @@ class VolumeController:
             wanted = volumes.decide(after, self._around.provisioner)
             # The echo of our own writes changes nothing; retries are the queue's.
             known = isinstance(before, Volume) and volumes.decide(before, self._around.provisioner) == wanted
-            if not isinstance(wanted, Leave) and not known:
+            if (not isinstance(wanted, Leave) and not known) or self._is_behind(after):
                 self._queue.add(after.name)
         elif kind == "claims" and after is None and isinstance(before, Claim):
             # The volume may have been released while its claim was still there: bound elsewhere.
@@ -69,8 +71,11 @@ class VolumeController:
         """An export is usable, or usable again: what waits for its reclaim goes on."""
         for name in export.records:
             volume = self._around.store.volumes.get(name)
-            if volume is None or not isinstance(volumes.decide(volume, self._around.provisioner), Leave):
+            if volume is None or self._wants(volume):
                 self._queue.add(name)
+
+    def _wants(self, volume: Volume) -> bool:
+        return self._is_behind(volume) or not isinstance(volumes.decide(volume, self._around.provisioner), Leave)
 
     async def reconcile(self, name: str) -> Backoff | None:
         """Bring one volume to where it should be."""
@@ -85,10 +90,10 @@ class VolumeController:
                 return None
             match volumes.decide(volume, self._around.provisioner):
                 case Leave():
-                    return None
+                    return await self._follow(volume)
                 case Finalizer(present):
                     await self._set_finalizer(volume, present=present)
-                    return None
+                    return await self._follow(volume)
                 case Deny(message):
                     return self._deny(volume, message)
                 case Reclaim():
@@ -110,6 +115,45 @@ class VolumeController:
         if present and (located is None or volume.name not in located[0].records):
             return  # a volume that says it is ours, and of which our ledger knows nothing
         await self._around.cluster.set_finalizer(volume, names.FINALIZER, present=present)
+
+    # ------------------------------------------------------------------------------------------- following a binding
+
+    def _is_behind(self, volume: Volume) -> bool:
+        """Whether the record of a Bound volume, by what is in memory, is not the one of this object and its claim."""
+        if volume.status.phase != "Bound" or not volume.is_by(self._around.provisioner):
+            return False
+        located = self._around.exports.of(volume)
+        if located is None or volume.name in located[0].pending:
+            return False
+        record = located[0].records.get(volume.name)
+        return record is not None and not identity.agrees(record, volume)
+
+    async def _follow(self, cached: Volume) -> Backoff | None:
+        """Let the record of a Bound volume follow its binding, which is read live."""
+        located = self._around.exports.of(cached)
+        if located is None or not self._is_behind(cached):
+            return None
+        export, path = located
+        await self._around.watch.usable(export)
+        volume, claim = await asyncio.gather(self._around.cluster.get_volume(cached.name), self._claim_of(cached))
+        record = await export.reread(cached.name)
+        if volume is None or record is None or _place(volume) != _place(cached):
+            return None  # the watch brings what it is now
+        binding = Binding(
+            volume=volume,
+            claim=claim,
+            export_id=export.id,
+            path=path,
+            record=record,
+            cluster=self._around.cluster_id,
+        )
+        match identity.followed(binding):
+            case Wait():
+                return PENDING
+            case Record() as follows if follows != record:
+                await export.amend(volume.name, follows)
+                log.info("record_follows", volume=volume.name, export=export.name, claim=claim.key if claim else None)
+        return None
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
@@ -146,11 +190,12 @@ class VolumeController:
         volume, claim = await asyncio.gather(self._around.cluster.get_volume(cached.name), self._claim_of(cached))
         if volume is None:
             return None
-        if (volume.spec.claim_ref, volume.spec.nfs) != (cached.spec.claim_ref, cached.spec.nfs):
+        if _place(volume) != _place(cached):
             return FAILED  # that was another claim or directory: the watch brings which
         refusal = await self._take_over(volume, export, path)
         if refusal is not None:
             return self._deny(volume, refusal)
+        await settle_record(self._around, export, volume)
         holder = self._around.store.holder(export.location, path, other_than=volume.name)
         evidence = Evidence(
             volume=volume,
@@ -227,3 +272,8 @@ class VolumeController:
         if self._queue.failures(volume.name) == 0:
             log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=str(error) if error else None)
         return REFUSED
+
+
+def _place(volume: Volume) -> tuple[ClaimRef | None, NfsSource | None]:
+    """Whose volume it is and where: what a reclaim or a binding is judged by."""
+    return volume.spec.claim_ref, volume.spec.nfs

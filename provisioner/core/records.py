@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.names import volume_name
@@ -56,6 +56,11 @@ class Record(
     """Since when the volume is gone and the directory stays, as its rule wants it; in the same form as `created`."""
     peer: bool = field(name="peer", default=False)
     """Whether another provisioner made the volume, and we took it over."""
+    volume_uid: str = field(name="pvuid", default="")
+    """The uid of the PersistentVolume object; empty until its creation is known, and in records of older versions.
+
+    An older version cannot read a record with this field: it reports the record and leaves the volume alone.
+    """
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -79,6 +84,15 @@ class ArchiveRecord(
     was: Record
     taker: str = field(name="to", default="")
     """The volume for which its directory was, or was about to be, brought back; of use while that one is pending."""
+
+
+NO_OBJECT = "none"
+"""In the place of a volume's uid: the record is for an object that is about to be created, and for no other."""
+
+
+def archived(record: Record) -> Record:
+    """The record as that of its archive carries it: without the volume's uid, which leaves room for more."""
+    return structs.replace(record, volume_uid="")
 
 
 def short_modes(modes: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
 """Which volumes of a lost cluster can be made anew from the ledgers of exports, and how: `recover`.
 
-The record comes first here too: it becomes one of this cluster's before the PersistentVolume is made, and names no
-claim's uid from then on. A record of this cluster without a uid and without a volume is so a recovery that was cut off,
-and the next one goes on with it. Each rule says why a volume is not made, or nothing; the first one to speak wins.
+The record comes first here too: it becomes one of this cluster's before the PersistentVolume is made, and is for no
+object until the volume's uid is known. A record of this cluster in that state is a recovery that was cut off, and the
+next one goes on with it. Each rule says why a volume is not made, or nothing; the first one to speak wins.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import manifests
+from provisioner.core import identity, manifests
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, Path, normal_server
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.orphans import is_silent
 from provisioner.core.paths import PathIndex
-from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.records import NO_OBJECT, ArchiveRecord, Record
 from provisioner.core.scope import count
 
 GONE_FLAG = "--old-cluster-is-gone"
@@ -93,10 +93,12 @@ class Make:
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """Let the ledger have this record; no volume is to be made."""
+    """Let the ledger have this record; no volume is to be made, and one that is there must not have changed."""
 
     record: Record
     why: str
+    volume: Volume | None = None
+    """The volume that the record is to be for, as it was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +203,16 @@ def meant(
             return False
         if not present.cluster or each.record.cluster != present.cluster:
             return each.record.cluster == lost
-        cut_off = not each.record.claim_uid and not each.record.retained and each.volume not in present.volumes
-        return bool(named) or (cut_off and not each.pending)
+        return bool(named) or (_is_cut_off(each, present) and not each.pending)
 
     return [each for each in found if is_meant(each)]
+
+
+def _is_cut_off(each: Remains, present: Present) -> bool:
+    """Whether a recovery of this cluster has come no further than the record; older versions left no mark in it."""
+    record = each.record
+    unmarked = not record.claim_uid and each.volume not in present.volumes
+    return not record.retained and (record.volume_uid == NO_OBJECT or unmarked)
 
 
 def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[Step]:
@@ -285,14 +293,32 @@ def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) ->
 
 
 def _existing(each: Remains, existing: Volume, present: Present) -> Action:
-    source, reference = existing.spec.nfs, existing.spec.claim_ref
-    same_place = source is not None and each.place.location.relative(source.server, source.path) == each.record.path
+    """A volume that is there: by checks alone it can become the one that the record is for."""
+    record, source, reference = each.record, existing.spec.nfs, existing.spec.claim_ref
+    same_place = source is not None and each.place.location.relative(source.server, source.path) == record.path
     if not same_place or reference is None or f"{reference.namespace}/{reference.name}" != each.key:
         return Skip("another volume of that name is there, of another directory or claim")
-    if each.record.cluster == present.cluster:
+    known = record.cluster == present.cluster and identity.is_for(record, reference)
+    if known and record.volume_uid == existing.metadata.uid:
         return Skip("the volume is there")
-    ours = structs.replace(each.record, cluster=present.cluster, claim_uid=reference.uid)
-    return Enter(ours, "the volume is there; the ledger does not have it as this cluster's yet")
+    if existing.spec.persistent_volume_reclaim_policy == "Delete" and not _has_claim(reference, present):
+        return Skip(_WOULD_GO.format(existing.name))
+    ours = structs.replace(
+        record, cluster=present.cluster, claim_uid=reference.uid, volume_uid=existing.metadata.uid, retained=""
+    )
+    return Enter(ours, "the volume is there, and the ledger does not have this object of it yet", existing)
+
+
+_WOULD_GO = (
+    "the volume is there without its claim, and its reclaim policy Delete would have its directory reclaimed:"
+    """ run `kubectl patch pv {} -p '{{"spec":{{"persistentVolumeReclaimPolicy":"Retain"}}}}'` first"""
+)
+
+
+def _has_claim(reference: ClaimRef, present: Present) -> bool:
+    """Whether the claim that a volume names is there, or the next one of its name will be bound to it."""
+    claim = present.claims.get(f"{reference.namespace}/{reference.name}")
+    return not reference.uid or (claim is not None and claim.uid == reference.uid)
 
 
 def _left(each: Remains, *, by_name: bool) -> str:
@@ -323,7 +349,8 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
     record, place = each.record, each.place
     # The very claim is still there when only its volume was deleted by hand: nothing but its uid binds it again.
     uid = record.claim_uid if claim is not None and claim.uid == record.claim_uid else ""
-    ours = structs.replace(record, cluster=present.cluster, claim_uid=uid, retained="")
+    # An object of that name that comes from elsewhere meanwhile, from a backup for instance, is not the record's.
+    ours = structs.replace(record, cluster=present.cluster, claim_uid=uid, retained="", volume_uid=NO_OBJECT)
     body = manifests.volume(
         each.volume,
         provisioner=present.provisioner,

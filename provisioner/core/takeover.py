@@ -80,6 +80,7 @@ def decide(find: Find) -> Enter | Refuse:
         modes=short_modes(volume.spec.access_modes),
         mount_options=",".join(volume.spec.mount_options),
         peer=True,
+        volume_uid=volume.metadata.uid,
     )
     try:
         paths.check(directory)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from provisioner.core import names
+from provisioner.core import identity, names
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import OnDelete, Record
@@ -150,8 +150,11 @@ def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
         return Deny(f"the ledger of export {export} has no record of it; nothing is touched")
     if record.cluster != evidence.cluster:
         return Deny(_foreign(record, evidence))
-    if not _is_for(record, reference) or record.path != evidence.path:
+    if not identity.is_for(record, reference) or record.path != evidence.path:
         return Deny(f"the ledger of export {export} says otherwise of its claim or its directory; nothing is touched")
+    another = _another_object(record, evidence)
+    if another:
+        return Deny(another)
     if record.peer and evidence.neighbour:  # the peer may give one directory twice (peers, harm 3)
         return Deny(shared_message(record.directory, evidence.neighbour))
     return record
@@ -166,11 +169,29 @@ def _foreign(record: Record, evidence: Evidence) -> str:
     )
 
 
-def _is_for(record: Record, reference: ClaimRef) -> bool:
-    """Match the claim by uid; the record of a recovered volume has none, so it matches by namespace and name."""
-    if record.claim_uid:
-        return record.claim_uid == reference.uid
-    return (record.namespace, record.claim) == (reference.namespace, reference.name)
+def _another_object(record: Record, evidence: Evidence) -> str:
+    """Why the volume is not, or may not be, the object that the record was made for; empty where it is.
+
+    A record of an older version has no uid. Then the volume must not be younger than its record, and its claim's name
+    must be free: where volumes and claims come from a backup, the claims are there under their names, with new uids.
+    """
+    volume, on_export = evidence.volume, f"its record on export {evidence.export}"
+    if record.volume_uid:
+        why = f"{on_export} is for another PersistentVolume object of this name, with another uid"
+        return "" if record.volume_uid == volume.metadata.uid else _created_again(why, volume)
+    if identity.is_later(record, volume):
+        return _created_again(f"{on_export} is clearly older than this PersistentVolume", volume)
+    if evidence.claim is not None:
+        why = f"{on_export} has no PersistentVolume uid, and another claim has the name {evidence.claim.key} now"
+        return _created_again(why, volume)
+    return ""
+
+
+def _created_again(why: str, volume: Volume) -> str:
+    return (
+        f"{why}: it was perhaps created again, for instance from a backup; nothing is touched: to give the directory to"
+        f" this volume, run `nfs-provisioner recover --volume {volume.name}`"
+    )
 
 
 def nowhere_message(obstacle: str) -> str:

@@ -14,7 +14,7 @@ from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
 from provisioner.core.paths import archive_name
-from provisioner.core.records import ArchiveRecord, decode, decode_archive, encode
+from provisioner.core.records import ArchiveRecord, archived, decode, decode_archive, encode
 from provisioner.nfs import layout, symlinks
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
@@ -27,7 +27,7 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
 
     Done already is success: the record of an earlier attempt says under which name.
     """
-    was = ledger.records[volume]
+    was = archived(ledger.records[volume])
     name = ledger.archive_of(volume)
     if name is not None and await is_there(tree, was.path):
         # That attempt may be long ago, and its time is no measure of how long this has been an archive.
@@ -52,7 +52,7 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
 
 async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:
     """Write the record of an archive under a name that nothing has."""
-    was, stamp = ledger.records[volume], times.file_stamp(at)
+    was, stamp = archived(ledger.records[volume]), times.file_stamp(at)
     record = ArchiveRecord(volume, times.text(at), was)
     for attempt in range(_TRIES):
         name = archive_name(was.path, stamp if attempt == 0 else f"{stamp}-{attempt}")

@@ -291,25 +291,38 @@ class LedgeredExport:
         await symlinks.remove(self._tree, layout.of("pending", volume))
         self._ledger.remove(volume)
 
-    async def settle(self, volume: str) -> None:
+    async def settle(self, volume: str, uid: str = "") -> None:
         """Note that the PersistentVolume exists, and end the record whose directory was adopted or brought back."""
         self._mode_refusals.pop(volume, None)
-        if volume not in self._ledger.pending:
+        held = self._ledger.records.get(volume)
+        if held is None or (volume not in self._ledger.pending and uid in ("", held.volume_uid)):
             return
-        former, archive = self._ledger.former(volume), self._ledger.records[volume].archive
+        former, archive = self._ledger.former(volume), held.archive if volume in self._ledger.pending else ""
         if former is not None:
             # First: afterwards nothing would tell that the two belong together.
             await self.forget(former)
-        try:
-            await self._tree.move_symlink(layout.of("pending", volume), layout.of("volumes", volume))
-        except PathMissing:
-            # Moved by an attempt whose outcome was unknown; or taken back by a leader who did not know of the volume.
-            with suppress(PathExists):
-                await self._tree.make_symlink(layout.of("volumes", volume), encode(self._ledger.records[volume]))
-        self._ledger.settle(volume)
+        live = await self.reread(volume)
+        record = structs.replace(live or held, volume_uid=uid or (live or held).volume_uid)
+        if live is not None and live != record:
+            # Before it is settled: a crash in between leaves a pending record, which the live volume settles.
+            await self.amend(volume, record)
+        if live is None or volume in self._ledger.pending:
+            await self._move_settled(volume, record)
         if archive:
             # Last: a pending record whose archive has none would not tell whose directory that is.
             await archives.drop(self._tree, self._ledger, archive)
+
+    async def _move_settled(self, volume: str, record: Record) -> None:
+        pending, settled = layout.of("pending", volume), layout.of("volumes", volume)
+        try:
+            await self._tree.move_symlink(pending, settled)
+        except PathMissing:
+            # Moved by an attempt whose outcome was unknown; or taken back by a leader who did not know of the volume.
+            with suppress(PathExists):
+                await self._tree.make_symlink(settled, encode(record))
+        except PathExists:
+            await symlinks.remove(self._tree, pending)  # another leader has settled it since it was read
+        self._ledger.enter(volume, record, "volumes")
 
     async def undo(self, volume: str) -> bool:
         """Take back a provisioning that never got a PersistentVolume: rmdir when empty, then the record.

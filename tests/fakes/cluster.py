@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from provisioner import __version__
+from provisioner.core import times
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, StorageClass, Volume
@@ -209,7 +210,7 @@ class MemoryCluster:
 
     def server_time(self) -> datetime | None:
         """See `Cluster`; simulated, so that it goes with the loop's time."""
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
+        return _time()
 
     # ------------------------------------------------------------------------------------------------ those beside us
 
@@ -254,7 +255,7 @@ class MemoryCluster:
         self._uids += 1
         made["metadata"] |= {
             "uid": f"{self._identity}-{self._uids:04x}",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "creationTimestamp": times.text(_time()),
             "finalizers": [*_NEW[kind].get("metadata", {}).get("finalizers", ()), *metadata.get("finalizers", ())],
         }
         if kind == "volumes":
@@ -434,6 +435,15 @@ class MemoryCluster:
         stored = replace(lease, version=str(self._version), duration_s=duration_s, program=__version__)
         self._leases[namespace, name] = stored
         return stored
+
+
+def _time() -> datetime:
+    """The server's clock: the loop's time, which a simulation has pass; it stands still where no loop runs."""
+    try:
+        passed_s = asyncio.get_running_loop().time()
+    except RuntimeError:
+        passed_s = 0.0
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=passed_s)
 
 
 def merged(old: Mapping[str, Any], patch: Mapping[str, Any], *, lists: bool = False) -> Body:

@@ -162,6 +162,7 @@ def record(
     claim_uid: str = UID,
     on_delete: OnDelete = "delete",
     peer: bool = False,
+    volume_uid: str = "",
 ) -> Record:
     """The ledger's record of that volume."""
     return Record(
@@ -174,4 +175,5 @@ def record(
         capacity="1Gi",
         created="2026-01-01T00:00:00Z",
         peer=peer,
+        volume_uid=volume_uid,
     )

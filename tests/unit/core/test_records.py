@@ -8,9 +8,10 @@ import json
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
-from provisioner.core.records import RECORD_LIMIT_BYTES, Record, decode, encode
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, archived, decode, encode, require_room
 from tests.unit.core import samples
 
 TEXTS = st.text(max_size=120)
@@ -62,6 +63,23 @@ def test_the_longest_usual_record_fits() -> None:
         created="2026-01-01T00:00:00Z",
     )
     assert decode(encode(record)) == record
+
+
+@given(st.integers(0, 900), st.sampled_from(["", "pv", "pvc-" + "0" * 36]))
+def test_room_for_the_uid(size: int, volume: str) -> None:
+    """Where a record and that of its archive fit, there is room for the uid of the PersistentVolume too."""
+    record = samples.record("x" * size)
+    with contextlib.suppress(InvalidRecord):
+        require_room(volume, record)
+        named = structs.replace(record, volume_uid="0" * 36)
+        assert decode(encode(named)) == named
+        assert archived(named) == record
+
+
+def test_an_older_version() -> None:
+    """A record without a uid is written as before; one with a uid is refused by versions that do not know the field."""
+    assert "pvuid" not in encode(samples.record())
+    assert "pvuid" in encode(samples.record(volume_uid="u"))
 
 
 def test_path() -> None:

@@ -13,7 +13,7 @@ from provisioner.core.claims import ClaimView, Provision
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
-from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.records import NO_OBJECT, ArchiveRecord, Record
 from provisioner.core.recovery import (
     Action,
     ArchiveRemains,
@@ -123,7 +123,7 @@ class TestTheVolume:
                 "volumeMode": "Filesystem",
             },
         }
-        assert action.record == record(uid="", cluster=NEW)
+        assert action.record == record(uid="", cluster=NEW, volume_uid=NO_OBJECT)
 
     def test_is_as_it_was_provisioned(self) -> None:
         """But for the claim's uid, the policy and the finalizer it is the volume that the lost cluster had."""
@@ -201,12 +201,32 @@ class TestNotMade:
     def test_there_already(self) -> None:
         """Where the volume is there, only the ledger is told: by the claim's uid, once it has one."""
         bound = volume(reference=ClaimRef("shop", "data", "77"), phase="Bound")
-        action = actions(remains(), now=present(bound))[V1]
+        its_claim = samples.claim(uid="77")
+        action = actions(remains(), now=present(bound, its_claim))[V1]
         assert isinstance(action, Enter)
-        assert action.record == record(uid="77", cluster=NEW)
-        known = remains(record(uid="", cluster=NEW))
+        assert action == Enter(record(uid="77", cluster=NEW, volume_uid=f"uid-of-{V1}"), action.why, bound)
+        known = remains(record(uid="", cluster=NEW, volume_uid=f"uid-of-{V1}"))
         assert actions(known, now=present(bound)) == {}
         assert why(actions(known, now=present(bound), named=[V1])[V1]) == "the volume is there"
+
+    def test_another_object(self) -> None:
+        """A volume of the same cluster that was created again gets the record by name, when it cannot go by that."""
+        ours = remains(record(cluster=NEW, volume_uid="another"))
+        again = volume(reference=ClaimRef("shop", "data", "1"), phase="Released")
+        assert actions(ours, now=present(again)) == {}
+        assert "patch pv pvc-1" in why(actions(ours, now=present(again), named=[V1])[V1])
+        kept = structs.replace(again, spec=structs.replace(again.spec, persistent_volume_reclaim_policy="Retain"))
+        for now in (present(kept), present(again, samples.claim(uid="1"))):
+            action = actions(ours, now=now, named=[V1])[V1]
+            assert isinstance(action, Enter)
+            assert action.record == record(cluster=NEW, volume_uid=f"uid-of-{V1}")
+
+    def test_cut_off_before_the_uid(self) -> None:
+        """A recovery that has made the volume, and not learned its uid, is gone on with."""
+        begun = remains(record(uid="", cluster=NEW, volume_uid=NO_OBJECT))
+        action = actions(begun, now=present(volume()))[V1]
+        assert isinstance(action, Enter)
+        assert action.record == record(uid="", cluster=NEW, volume_uid=f"uid-of-{V1}")
 
     @pytest.mark.parametrize(
         "other",
@@ -291,7 +311,7 @@ class TestWhose:
         assert actions(ours) == {}
         action = actions(ours, named=[V1])[V1]
         assert isinstance(action, Make)
-        assert action.record == record(uid="", cluster=NEW)
+        assert action.record == record(uid="", cluster=NEW, volume_uid=NO_OBJECT)
 
     def test_without_a_cluster(self) -> None:
         """Where no cluster can be asked, all records are some other cluster's."""

@@ -44,6 +44,7 @@ def test_a_record() -> None:
             modes="RWX",
             mount_options="nfsvers=4.1,hard",
             peer=True,
+            volume_uid=f"uid-of-{samples.VOLUME}",
         )
     )
 

@@ -103,8 +103,36 @@ def test_authorized() -> None:
 
 
 def test_another_claim_of_the_name() -> None:
-    """A claim that was made anew under the old one's name does not keep the old one's volume."""
-    assert authorize(evidence(claim=samples.claim(uid="another")), samples.US) == Reclaim("delete")
+    """A claim that was created again under the old one's name does not keep the volume that the record names."""
+    again = evidence(claim=samples.claim(uid="another"), record=samples.record(volume_uid=f"uid-of-{samples.VOLUME}"))
+    assert authorize(again, samples.US) == Reclaim("delete")
+
+
+LATE = structs.replace(samples.volume().metadata, creation_timestamp="2026-01-02T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        pytest.param(evidence(record=samples.record(volume_uid="former")), "another uid", id="another object"),
+        pytest.param(evidence(record=samples.record(volume_uid="none")), "another uid", id="about to be recovered"),
+        pytest.param(evidence(volume=structs.replace(samples.volume(), metadata=LATE)), "clearly older", id="younger"),
+        pytest.param(evidence(claim=samples.claim(uid="another")), "has the name shop/data", id="its name is taken"),
+    ],
+)
+def test_created_again(of: Evidence, words: str) -> None:
+    """A volume that may be another object than the record's is not reclaimed, and its event says the way out."""
+    answer = authorize(of, samples.US)
+    assert isinstance(answer, Deny)
+    assert words in answer.message
+    assert f"recover --volume {samples.VOLUME}" in answer.message
+
+
+def test_the_recorded_object() -> None:
+    """The uid is what counts where there is one: the time of creation is no matter then."""
+    record = samples.record(volume_uid=f"uid-of-{samples.VOLUME}")
+    late = structs.replace(samples.volume(), metadata=LATE)
+    assert authorize(evidence(volume=late, record=record), samples.US) == Reclaim("delete")
 
 
 @pytest.mark.parametrize(

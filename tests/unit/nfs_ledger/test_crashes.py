@@ -56,14 +56,20 @@ async def test_open(fault: Fault) -> None:
 
 @pytest.mark.parametrize("directory", PATHS)
 async def test_provision_and_settle(fault: Fault, directory: str) -> None:
-    """However provisioning is interrupted, repeating it gives one directory and one settled record, known as such."""
+    """However provisioning is interrupted, repeating it gives one directory and one settled record, known as such.
+
+    The settled record names the PersistentVolume, and nothing is left of what led to it.
+    """
 
     async def operation(export: LedgeredExport) -> None:
         await export.provision(V1, record(directory, V1), ACCESS)
-        await export.settle(V1)
+        await export.settle(V1, "uid")
 
     for tree, export in await interrupted(fault, fresh, operation):
         await operation(export)
+        named = structs.replace(record(directory, V1), volume_uid="uid")
+        assert export.records[V1] == (await opened(tree)).records[V1] == named
+        assert ledger(tree, "drafts") == []
         assert tree.look(tuple(directory.split("/"))) == Directory(0o770, 1000, 2000)
         assert directories(tree) == {directory, "stranger"} | parents(directory)
         assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([V1], [])
@@ -175,6 +181,18 @@ async def test_retain(fault: Fault) -> None:
         assert tree.look(("a", "data")) == File(b"data")
         assert export.records[V1].retained == (await opened(tree)).records[V1].retained == "2026-01-02T03:04:05Z"
         assert export.adoptable(record("a", "pvc-9")) == V1
+
+
+async def test_settling_what_is_settled(fault: Fault) -> None:
+    """A settled record gets the uid of a volume that was created again, at every moment whole."""
+    renewed = structs.replace(record("a", V1), volume_uid="second")
+    for tree, export in await interrupted(
+        fault, with_data("a", settled=True), lambda export: export.settle(V1, "second")
+    ):
+        assert (await opened(tree)).records[V1] in (record("a", V1), renewed)
+        await export.settle(V1, "second")
+        assert export.records[V1] == (await opened(tree)).records[V1] == renewed
+        assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([V1], [])
 
 
 async def test_amend(fault: Fault) -> None:

@@ -115,6 +115,23 @@ async def test_two_replicas_open() -> None:
         assert len({export.id for export in exports}) == 1, f"seed {seed}"
 
 
+async def test_two_that_settle() -> None:
+    """Two leaders that settle one volume at once leave one settled record, which names the PersistentVolume."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        tree = jumbled.tree
+        first = await opened(tree)
+        await first.provision(V1, record("a", V1), ACCESS)
+        second = await opened(tree)
+        jumbled.begin()
+        await asyncio.gather(*(export.settle(V1, "uid") for export in (first, second)), return_exceptions=True)
+        await second.settle(V1, "uid")
+        assert ledger(tree, "volumes") == [V1], f"seed {seed}"
+        again = await opened(tree)
+        assert again.records[V1].volume_uid == "uid", f"seed {seed}"
+        assert (ledger(tree, "pending"), set(again.pending)) == ([], set()), f"seed {seed}"
+
+
 async def test_two_reclaims() -> None:
     """A reclaim that two leaders carry out at once, as after a lease was lost, moves the directory once."""
     for seed in SEEDS:

@@ -17,7 +17,7 @@ from provisioner.ports import Access, ApiUnavailable, Cause, ExportError
 from provisioner.recovery import Prospect, Recovery, present_in
 from tests.fakes import cluster as fake
 from tests.fakes import tree as fake_tree
-from tests.fakes.cluster import MemoryCluster
+from tests.fakes.cluster import MemoryCluster, merged
 from tests.fakes.tree import File, MemoryTree
 from tests.unit.core import samples
 from tests.unit.nfs_ledger.faults import FAULTS, NAS, Crash, Fault, opened
@@ -74,8 +74,10 @@ async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
     export = await opened(tree)
     for name, directory in MADE.items():
         held, volume = export.records[name], cluster.volume(name)
-        assert held == structs.replace(record(directory, name), cluster=NEW, claim_uid="")
         assert volume is not None
+        assert held == structs.replace(
+            record(directory, name), cluster=NEW, claim_uid="", volume_uid=volume.metadata.uid
+        )
         assert volume.spec.nfs is not None
         assert volume.spec.nfs.path == f"/exports/{directory}"
         assert volume.spec.persistent_volume_reclaim_policy == "Retain"
@@ -185,6 +187,39 @@ async def test_by_name() -> None:
         "pvc-1": OLD,
     }
     assert [archived.was.cluster for archived in export.archived.values()] == [OLD]
+
+
+async def test_a_backup_applied_beside_it() -> None:
+    """A volume that is released and has policy Delete is not entered: its directory would go with the next look."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    _, prospect = await looked(tree, cluster)
+    (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
+    assert isinstance(action, Make)
+    claimed = {"claimRef": {"namespace": "shop", "name": "claim-of-pvc-1", "uid": "1"}}
+    backup = merged(action.body, {"spec": {**claimed, "persistentVolumeReclaimPolicy": "Delete"}})
+    await cluster.create_volume(backup)
+    await recover(tree, cluster)
+    assert (await opened(tree)).records["pvc-1"] == structs.replace(record("a", "pvc-1"), volume_uid="")
+    kept = merged(cluster.body("volumes", "pvc-1") or {}, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+    cluster.change("volumes", "pvc-1", lambda body: body.update(kept))
+    assert await recover(tree, cluster, named=["pvc-1"]) == {}
+    held, volume = (await opened(tree)).records["pvc-1"], cluster.volume("pvc-1")
+    assert volume is not None
+    assert (held.cluster, held.volume_uid) == (NEW, volume.metadata.uid)
+
+
+async def test_a_volume_that_changes_meanwhile() -> None:
+    """A volume that is there is entered as it was seen, or not at all."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    recovery, prospect = await looked(tree, cluster)
+    for step in prospect.steps:
+        if isinstance(step.action, Make):
+            await cluster.create_volume(step.action.body)
+    recovery, prospect = await looked(tree, cluster)
+    cluster.change("volumes", "pvc-1", lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Delete"))
+    failed = await recovery.apply(prospect, lambda done, total: None)
+    assert list(failed) == ["pvc-1"]
+    assert (await opened(tree)).records["pvc-1"] == record("a", "pvc-1")
 
 
 async def test_a_cluster_that_lives() -> None:

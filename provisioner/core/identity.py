@@ -1,0 +1,106 @@
+"""Identity: which PersistentVolume object and which claim a record stands for.
+
+A volume's name, claimRef, annotations and path travel in a backup and can be applied anywhere, at any time. The id of
+the cluster and the uids of its objects cannot: the API server chooses them. A record names the cluster, the claim's
+uid, and the uid of the PersistentVolume from when its creation is known on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from msgspec import structs
+
+from provisioner.core import names, times
+from provisioner.core.locations import Path
+from provisioner.core.objects import Claim, ClaimRef, Volume
+from provisioner.core.records import Record
+
+_CLEARLY = timedelta(hours=1)
+"""A volume is created seconds after its record; clocks differ, and an outage may come in between."""
+
+
+def is_for(record: Record, reference: ClaimRef) -> bool:
+    """Match the claim by uid; the record of a recovered volume has none, so it matches by namespace and name."""
+    if record.claim_uid:
+        return record.claim_uid == reference.uid
+    return (record.namespace, record.claim) == (reference.namespace, reference.name)
+
+
+def is_later(record: Record, volume: Volume) -> bool:
+    """Whether a volume, as read live, was clearly created after its record: then it is not the first of its name."""
+    created, recorded = times.parse(volume.metadata.creation_timestamp), times.parse(record.created)
+    return created is not None and recorded is not None and created - recorded > _CLEARLY
+
+
+def settled_uid(record: Record, volume: Volume) -> str:
+    """The uid to settle an unfinished record with, by its volume as read live; empty where nothing proves it.
+
+    A process that died between creating the volume and settling the record never learned the uid.
+    """
+    return "" if is_later(record, volume) and volume.status.phase != "Bound" else volume.metadata.uid
+
+
+def agrees(record: Record, volume: Volume) -> bool:
+    """Whether the record names exactly this object and its claim."""
+    reference = volume.spec.claim_ref
+    claim = (record.namespace, record.claim, record.claim_uid)
+    return (
+        reference is not None
+        and claim == (reference.namespace, reference.name, reference.uid)
+        and record.volume_uid == volume.metadata.uid
+        and not record.retained
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A Bound volume whose record does not agree, all read live."""
+
+    volume: Volume
+    claim: Claim | None
+    """The claim that has the name in the volume's claimRef now, if any."""
+    export_id: str
+    path: Path
+    """The volume's directory below the export's root."""
+    record: Record
+    cluster: str
+    """This cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The binding is not complete yet: look again."""
+
+
+def followed(binding: Binding) -> Record | Wait | None:
+    """The record as the binding shows it; None where nothing proves that the volume is the record's.
+
+    A claim's uid that is recorded and alive proves it, whichever object of the volume's name the claim has now.
+    """
+    volume, record, claim = binding.volume, binding.record, binding.claim
+    reference = volume.spec.claim_ref
+    if volume.status.phase != "Bound" or reference is None or not _is_of(record, binding):
+        return None
+    if claim is None or claim.uid != reference.uid:
+        return None
+    if claim.spec.volume_name != volume.name:
+        return Wait()
+    if not is_for(record, reference):
+        return None
+    return structs.replace(
+        record,
+        namespace=reference.namespace,
+        claim=reference.name,
+        claim_uid=reference.uid,
+        volume_uid=volume.metadata.uid,
+        retained="",
+    )
+
+
+def _is_of(record: Record, binding: Binding) -> bool:
+    """Whether cluster, directory and export agree; a peer's volume does not name its export."""
+    named = binding.volume.metadata.annotations.get(names.EXPORT_ID)
+    same_export = named == binding.export_id or (record.peer and not binding.volume.is_marked)
+    return record.cluster == binding.cluster and record.path == binding.path and same_export

@@ -1,0 +1,143 @@
+"""core.identity: which PersistentVolume object and which claim a record stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from provisioner.core import identity, names
+from provisioner.core.identity import Binding, Wait, followed
+from provisioner.core.objects import Claim, ClaimRef, Volume
+from provisioner.core.records import Record
+from tests.unit.core import samples
+
+OWN = f"uid-of-{samples.VOLUME}"
+
+
+def bound(**changes: Any) -> Volume:
+    """The volume while its claim has it."""
+    return samples.volume(phase="Bound", **changes)
+
+
+def claimed(volume_name: str = samples.VOLUME, **changes: Any) -> Claim:
+    """The claim that has the volume."""
+    return samples.claim(spec=samples.claim_spec(volume_name=volume_name), **changes)
+
+
+def created(at: str, *, phase: str = "Released") -> Volume:
+    """The volume, created at some time."""
+    made = samples.volume(phase=phase)
+    return structs.replace(made, metadata=structs.replace(made.metadata, creation_timestamp=at))
+
+
+@pytest.mark.parametrize(
+    ("at", "later"),
+    [
+        ("", False),
+        ("2025-12-31T00:00:00Z", False),
+        ("2026-01-01T00:59:59Z", False),
+        ("2026-01-01T01:00:01Z", True),
+        ("2027-01-01T00:00:00Z", True),
+    ],
+)
+def test_younger_than_its_record(at: str, later: bool) -> None:
+    """A volume that was created more than an hour after its record is another one; clocks may differ by minutes."""
+    assert identity.is_later(samples.record(), created(at)) is later
+    assert not identity.is_later(structs.replace(samples.record(), created="?"), created(at))
+
+
+def test_what_an_unfinished_record_is_settled_with() -> None:
+    """The live volume's uid, unless the volume is younger than the record and no claim has it."""
+    late = "2026-01-02T00:00:00Z"
+    for volume, uid in (
+        (created("2026-01-01T00:00:01Z"), OWN),
+        (created(late), ""),
+        (created(late, phase="Bound"), OWN),
+    ):
+        assert identity.settled_uid(samples.record(), volume) == uid
+
+
+@pytest.mark.parametrize(
+    ("record", "answer"),
+    [
+        (samples.record(volume_uid=OWN), True),
+        (samples.record(), False),
+        (samples.record(volume_uid="another"), False),
+        (samples.record(volume_uid=OWN, claim_uid=""), False),
+        (samples.record(volume_uid=OWN, namespace="lab"), False),
+        (structs.replace(samples.record(volume_uid=OWN), retained="2026-01-02T00:00:00Z"), False),
+    ],
+)
+def test_agreement(record: Record, answer: bool) -> None:
+    """A record agrees with a volume when it names this object, its claim by name and uid, and is still in use."""
+    assert identity.agrees(record, bound()) is answer
+    assert not identity.agrees(record, bound(claim_uid=None))
+
+
+def binding(**changes: Any) -> Binding:
+    """A bound volume whose record was written by a version without uids, and agrees in all else."""
+    whole = Binding(
+        volume=bound(),
+        claim=claimed(),
+        export_id=samples.EXPORT_ID,
+        path=(samples.DIRECTORY,),
+        record=samples.record(),
+        cluster="",
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        pytest.param(binding(), id="of an older version"),
+        pytest.param(binding(record=samples.record(volume_uid="former")), id="created again for its claim"),
+        pytest.param(binding(record=samples.record(claim_uid="", volume_uid="none")), id="recovered"),
+        pytest.param(binding(record=structs.replace(samples.record(), retained="x")), id="in use again"),
+    ],
+)
+def test_followed(of: Binding) -> None:
+    """While the recorded claim has the volume, the record names this object of it."""
+    assert followed(of) == samples.record(volume_uid=OWN)
+
+
+def test_a_peers_volume() -> None:
+    """A peer's volume names no export: cluster and directory must do."""
+    peers = binding(volume=samples.peers_volume(phase="Bound"), record=samples.record(peer=True))
+    assert followed(peers) == samples.record(peer=True, volume_uid=OWN)
+    assert followed(dataclasses.replace(peers, record=samples.record())) is None
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        pytest.param(binding(volume=samples.volume()), id="released"),
+        pytest.param(binding(volume=bound(claim_uid=None)), id="no claimRef"),
+        pytest.param(binding(cluster="another"), id="another cluster"),
+        pytest.param(binding(path=("elsewhere",)), id="another directory"),
+        pytest.param(binding(export_id="e2"), id="another export"),
+        pytest.param(binding(volume=bound(annotations={names.EXPORT_ID: ""})), id="no export"),
+        pytest.param(binding(claim=None), id="no claim"),
+        pytest.param(binding(claim=claimed(uid="another")), id="another claim of the name"),
+        pytest.param(binding(record=samples.record(claim_uid="another")), id="another claim's record"),
+    ],
+)
+def test_not_followed(of: Binding) -> None:
+    """Where cluster, export, directory or claim do not agree, the record stays as it is."""
+    assert followed(of) is None
+
+
+def test_not_bound_yet() -> None:
+    """A claim that does not name the volume yet is waited for."""
+    assert followed(binding(claim=claimed(""))) == Wait()
+
+
+def test_claims_of_recovered_records() -> None:
+    """A record without a claim's uid is for any claim of its name; one with a uid for that claim alone."""
+    assert identity.is_for(samples.record(claim_uid=""), ClaimRef("shop", "data", "any"))
+    assert not identity.is_for(samples.record(claim_uid=""), ClaimRef("lab", "data", "any"))
+    assert identity.is_for(samples.record(), ClaimRef("any", "any", samples.UID))
+    assert not identity.is_for(samples.record(), ClaimRef("shop", "data", "any"))
