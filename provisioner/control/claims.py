@@ -16,7 +16,7 @@ from provisioner.core import archives, claims, mount_options, names, quantities
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
-from provisioner.core.locations import Path, label
+from provisioner.core.locations import Location, Path, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.records import Record
@@ -35,6 +35,9 @@ from provisioner.ports import (
 )
 
 log = structlog.get_logger(__name__)
+
+_MANY = 6
+"""Looks at a claim that waits for the end of a volume, a minute or so, after which an event says so."""
 
 
 class NameTaken(ProvisionerError):
@@ -131,8 +134,11 @@ class ClaimController:
                 again = await self._attempts.finish(names.volume_name(uid))
                 expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
                 return again or expanded
-            case Wait(why):
+            case Wait(why) as wait:
                 log.debug("claim_waits", claim=claim.key, why=why)
+                if wait.on_a_path and self._queue.failures(uid) >= _MANY:
+                    message = f"{why}; that takes long: see the events of the volume"
+                    self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
                 return PENDING
             case Refuse() as refusal:
                 return self._refuse(claim, refusal)
@@ -155,10 +161,21 @@ class ClaimController:
             storage_class=self._store.classes.get(claim.class_name),
             volume=volume,
             default_export=self._around.exports.default,
-            holder=lambda export, path: self._store.holder(export, path, other_than=own),
+            holder=lambda export, path: self._holder(export, path, own),
             now=self._around.stamp(),
             cluster=self._around.cluster_id,
         )
+
+    def _holder(self, export: Location, path: Path, own: str) -> Volume | None:
+        """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
+        leaving: Volume | None = None
+        passed: set[str] = set()
+        while (found := self._store.holder(export, path, other_than=own, passed=passed)) is not None:
+            if not claims.is_leaving(found, self._around.provisioner):
+                return found
+            leaving = leaving or found
+            passed.add(found.name)
+        return leaving
 
     def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
         self._around.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)

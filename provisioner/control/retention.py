@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import structlog
 
+from provisioner.control.neighbours import neighbour
 from provisioner.control.surroundings import Surroundings
 from provisioner.core import archives
 from provisioner.core.archives import Moment
@@ -36,6 +37,8 @@ class Retention:
         self._discarded = discarded
         self._wakeups: dict[Export, asyncio.Event] = {}
         self._agreed = True
+        self._in_use: dict[tuple[Export, str], str] = {}
+        """Archives that are due, and the volume that each is kept for; empty for none."""
 
     def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         """A listener of the store."""
@@ -93,7 +96,7 @@ class Retention:
 
     async def _expire(self, export: Export, archive: str) -> None:
         record, moment = export.archived.get(archive), self._around.moment()
-        if record is None or not archives.is_due(record, moment):
+        if record is None or not archives.is_due(record, moment) or await self._is_in_use(export, archive):
             return
         try:
             expired = await export.expire(archive, moment.latest)
@@ -115,6 +118,15 @@ class Retention:
             archived=record.archived,
             retention=was.retention,
         )
+
+    async def _is_in_use(self, export: Export, archive: str) -> bool:
+        """Whether a volume needs the archive's directory, as an admin may have made one; said when that changes."""
+        holder = await neighbour(self._around, export, (archive,))
+        if holder and self._in_use.get((export, archive)) != holder:
+            why = f"volume {holder} uses its directory"
+            log.warning("archive_not_expired", export=export.name, archive=archive, error=why, hint="delete the volume")
+        self._in_use[export, archive] = holder
+        return bool(holder)
 
     async def _end_lost(self, export: Export) -> None:
         ours = [name for name, _ in self._ours(export)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -76,8 +76,10 @@ class Store:
         """One change came in."""
         self._put(kind, self._key(kind, item), item if not deleted and self._wanted(item) else None)
 
-    def holder(self, export: Location, path: Path, *, other_than: str = "") -> Volume | None:
-        """A volume that has a directory of an export, or one above or below it.
+    def holder(
+        self, export: Location, path: Path, *, other_than: str = "", passed: Collection[str] = ()
+    ) -> Volume | None:
+        """A volume that has a directory of an export, or one above or below it, and is none of those given.
 
         Volumes of the whole export, as admins make them to look around in it, do not count.
         """
@@ -85,7 +87,7 @@ class Store:
         if index is None:
             return None
         root = export.components
-        name = index.touching((*root, *path), other_than=(other_than,), below=len(root))
+        name = index.touching((*root, *path), other_than=(other_than, *passed), below=len(root))
         return self.volumes[name] if name is not None else None
 
     def has_volumes(self, export: Location) -> bool:

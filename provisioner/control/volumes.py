@@ -9,6 +9,7 @@ import structlog
 
 from provisioner.control.attempts import PENDING
 from provisioner.control.lanes import Lanes
+from provisioner.control.neighbours import neighbour
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import end_record, settle_record
 from provisioner.control.surroundings import Surroundings
@@ -51,9 +52,15 @@ class VolumeController:
         self._freed = freed
         self._discarded = discarded
         self._take_over = take_over
+        self._held_up: set[str] = set()
+        """Volumes whose directories other volumes need: the end of any volume may free them."""
 
     def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         """A listener of the store: puts the volumes on the queue that a change can matter to."""
+        if kind == "volumes" and self._held_up and (after is None or after.metadata.deletion_timestamp):
+            held_up, self._held_up = self._held_up, set()
+            for name in held_up:
+                self._queue.add(name)
         if kind == "volumes" and isinstance(after, Volume) and after.is_by(self._around.provisioner):
             located = self._around.exports.of(after) if before is None else None
             if located is not None:
@@ -196,7 +203,7 @@ class VolumeController:
         if refusal is not None:
             return self._deny(volume, refusal)
         await settle_record(self._around, export, volume)
-        holder = self._around.store.holder(export.location, path, other_than=volume.name)
+        found = await neighbour(self._around, export, path, other_than=volume.name)
         evidence = Evidence(
             volume=volume,
             claim=claim,
@@ -205,7 +212,7 @@ class VolumeController:
             path=path,
             record=(record := export.records.get(volume.name)),
             cluster=self._around.cluster_id,
-            neighbour=holder.name if holder is not None else "",
+            neighbour=found,
         )
         verdict = volumes.authorize(evidence, self._around.provisioner)
         if isinstance(verdict, Deny) and await export.reread(volume.name) != record:
@@ -215,6 +222,8 @@ class VolumeController:
                 log.debug("volume_left", volume=volume.name, why=why)
                 return REFUSED
             case Deny(message):
+                if found:
+                    self._held_up.add(volume.name)
                 return self._deny(volume, message)
             case Reclaim(rule):
                 await self._carry_out(rule, volume, export, began_s)

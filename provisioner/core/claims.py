@@ -243,14 +243,15 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
     holder = view.holder(export, path)
     if holder is None:
         return None
-    if _is_leaving(holder, view.provisioner):
+    if is_leaving(holder, view.provisioner):
         # Mostly the same claim, deleted and made again under its name.
         return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
     message = taken_message("/".join(path), holder.name, holder.source.path if holder.source else "")
     return Refuse(message, on_a_path=True)
 
 
-def _is_leaving(volume: Volume, provisioner: str) -> bool:
+def is_leaving(volume: Volume, provisioner: str) -> bool:
+    """Whether a volume is of ours and on its way out."""
     # A Bound one that somebody deletes stays for as long as its claim: that may be years, and must not pass in silence.
     phase, deleted = volume.status.phase, volume.metadata.deletion_timestamp is not None
     leaving = phase == "Released" or (deleted and phase != "Bound")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from provisioner.core import names, paths
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Path
+from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import StorageClass, Volume
 from provisioner.core.parameters import archive_flag
 from provisioner.core.records import OnDelete, Record, require_room, short_modes
@@ -90,14 +91,6 @@ def decide(find: Find) -> Enter | Refuse:
     if find.holder is not None:
         return Refuse(shared_message(directory, find.holder.name))
     return Enter(record, note)
-
-
-def shared_message(directory: str, holder: str) -> str:
-    """The words for a directory that two volumes have: to destroy it for one would destroy it for both."""
-    return (
-        f"its directory {directory!r}, or one above or below it, is also volume {holder}'s; nothing is touched:"
-        " keep one of the two volumes, and delete the other by hand, its finalizers too"
-    )
 
 
 def rule(storage_class: StorageClass | None, provisioner: str) -> tuple[OnDelete, str]:

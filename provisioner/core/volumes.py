@@ -12,9 +12,9 @@ from typing import get_args
 
 from provisioner.core import identity, names
 from provisioner.core.locations import Path
+from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import OnDelete, Record
-from provisioner.core.takeover import shared_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Evidence:
     cluster: str = ""
     """What tells this cluster from others that share the export."""
     neighbour: str = ""
-    """Another volume, by the cache, that has this directory, or one above or below it."""
+    """Another volume that uses this directory, or one above or below it, and is not itself being deleted."""
 
 
 def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
@@ -115,9 +115,10 @@ def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
         return Leave("its claim still exists")
     if not evidence.path or any(part in (".", "..") for part in evidence.path):
         return Deny(f"its path is not a directory below the export {evidence.export}; nothing is touched")
-    if volume.is_marked:
-        return _marked(evidence, reference)
-    return _taken_over(evidence, reference)
+    judged = _marked(evidence, reference) if volume.is_marked else _taken_over(evidence, reference)
+    if isinstance(judged, Reclaim) and judged.on_delete != "retain" and evidence.neighbour:
+        return Deny(shared_message("/".join(evidence.path), evidence.neighbour))
+    return judged
 
 
 def _marked(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
@@ -155,8 +156,6 @@ def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
     another = _another_object(record, evidence)
     if another:
         return Deny(another)
-    if record.peer and evidence.neighbour:  # the peer may give one directory twice (peers, harm 3)
-        return Deny(shared_message(record.directory, evidence.neighbour))
     return record
 
 

@@ -267,3 +267,22 @@ def test_an_unexpected_error_is_that_archives_own() -> None:
         assert not site.has(odd)
 
     on_a_site(scenario)
+
+
+def test_an_archive_that_a_volume_uses() -> None:
+    """An archive whose directory a PersistentVolume uses stays until that volume is gone, by a live look."""
+
+    async def scenario(site: Site) -> None:
+        name = await site.archive(1, "1h")
+        spec = {"nfs": {"server": "nas", "path": f"/exports/{name}"}, "capacity": {"storage": "1Gi"}}
+        await site.cluster.create_volume({"metadata": {"name": "by-hand"}, "spec": spec})
+        volume = site.cluster.volume("by-hand")
+        assert volume is not None
+        site.around.store.apply("volumes", volume, deleted=False)
+        await asyncio.sleep(3 * HOUR_S)
+        assert site.has(name)
+        await site.cluster.delete_volume(volume)  # the cache does not know it yet
+        await asyncio.sleep(120)
+        assert not site.has(name)
+
+    on_a_site(scenario)

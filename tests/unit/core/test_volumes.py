@@ -248,6 +248,20 @@ def test_forged_volume() -> None:
     assert isinstance(authorize(dataclasses.replace(evidence(volume=forged), record=None), samples.US), Deny)
 
 
+@pytest.mark.parametrize("rule", SEVERITY)
+@pytest.mark.parametrize("peer", [False, True])
+def test_a_directory_that_another_volume_needs(rule: OnDelete, peer: bool) -> None:
+    """A directory that another volume uses is neither deleted nor archived, whoever made either; it may be retained."""
+    volume = samples.peers_volume() if peer else samples.volume(annotations={names.ON_DELETE: rule})
+    of = evidence(volume=volume, record=samples.record(on_delete=rule, peer=peer))
+    answer = authorize(dataclasses.replace(of, neighbour="static"), samples.US)
+    if rule == "retain":
+        assert answer == Reclaim("retain")
+    else:
+        assert isinstance(answer, Deny)
+        assert "static" in answer.message
+
+
 @pytest.mark.parametrize(("annotated", "recorded"), list(itertools.product(SEVERITY, SEVERITY)))
 def test_the_milder_rule_holds(annotated: OnDelete, recorded: OnDelete) -> None:
     """Of the rule on the volume and the one in the ledger the milder one holds."""

@@ -1,0 +1,39 @@
+"""core.neighbours: whether a volume needs a directory that is about to be moved for another one."""
+
+from __future__ import annotations
+
+import pytest
+
+from provisioner.core.locations import Location
+from provisioner.core.neighbours import needs
+from provisioner.core.objects import NfsSource, Volume
+from tests.unit.core import samples
+
+DRIVEN = {"server": "nas", "share": "/exports", "subDir": "shop/data"}
+NAS = Location("nas", "/exports")
+
+
+def at(path: str, *, server: str = "nas", deleted: bool = False) -> Volume:
+    """A volume that somebody made by hand."""
+    return samples.volume(name="static", nfs=NfsSource(server, path), provisioner="", deleted=deleted)
+
+
+@pytest.mark.parametrize(
+    ("volume", "answer"),
+    [
+        pytest.param(at("/exports/shop/data"), True, id="the same"),
+        pytest.param(at("/exports/shop/data/"), True, id="the same, written otherwise"),
+        pytest.param(at("/exports/shop"), True, id="above"),
+        pytest.param(at("/exports/shop/data/inner"), True, id="below"),
+        pytest.param(at("/exports/shop/database"), False, id="beside"),
+        pytest.param(at("/exports"), False, id="the whole export"),
+        pytest.param(at("/"), False, id="above the export"),
+        pytest.param(at("/exports/shop/data", server="other"), False, id="another server"),
+        pytest.param(at("/exports/shop/data", deleted=True), False, id="being deleted"),
+        pytest.param(samples.volume(nfs=None), False, id="no NFS"),
+        pytest.param(samples.csi_volume(DRIVEN), True, id="of csi-driver-nfs"),
+    ],
+)
+def test_needs(volume: Volume, answer: bool) -> None:
+    """A volume of any make needs a directory at, above or below its own, unless it is being deleted itself."""
+    assert needs(volume, NAS, ("shop", "data")) is answer
