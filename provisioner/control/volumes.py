@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import cast
 
 import structlog
 
-from provisioner.control.attempts import PENDING
+from provisioner.control.bindings import Bindings
 from provisioner.control.lanes import Lanes
 from provisioner.control.neighbours import neighbour
 from provisioner.control.queue import WorkQueue
@@ -15,13 +15,12 @@ from provisioner.control.records import end_record, settle_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import identity, names, volumes
+from provisioner.core import names, volumes
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, ProvisionerError
-from provisioner.core.identity import Binding, Wait
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
-from provisioner.core.records import OnDelete, Record
+from provisioner.core.records import OnDelete
 from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim
 from provisioner.ports import AnyItem, Conflict, Export, ExportError, Kind, NotFound
 
@@ -52,27 +51,48 @@ class VolumeController:
         self._freed = freed
         self._discarded = discarded
         self._take_over = take_over
+        self._bindings = Bindings(around, lanes)
         self._held_up: set[str] = set()
         """Volumes whose directories other volumes need: the end of any volume may free them."""
 
     def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         """A listener of the store: puts the volumes on the queue that a change can matter to."""
-        if kind == "volumes" and self._held_up and (after is None or after.metadata.deletion_timestamp):
-            held_up, self._held_up = self._held_up, set()
-            for name in held_up:
-                self._queue.add(name)
-        if kind == "volumes" and isinstance(after, Volume) and after.is_by(self._around.provisioner):
+        if kind == "volumes":
+            if self._held_up and (after is None or after.metadata.deletion_timestamp):
+                self._try_held_up()
+            self._volume_changed(cast(Volume | None, before), cast(Volume | None, after))
+        elif kind == "claims":
+            self._claim_changed(cast(Claim | None, before), cast(Claim | None, after))
+
+    def _volume_changed(self, before: Volume | None, after: Volume | None) -> None:
+        if after is None:
+            self._bindings.forget(cast(Volume, before).name)
+        elif after.is_by(self._around.provisioner):
             located = self._around.exports.of(after) if before is None else None
             if located is not None:
                 self._around.watch.add(located[0], named=False)
+            self._bindings.note(after)
             wanted = volumes.decide(after, self._around.provisioner)
             # The echo of our own writes changes nothing; retries are the queue's.
-            known = isinstance(before, Volume) and volumes.decide(before, self._around.provisioner) == wanted
-            if (not isinstance(wanted, Leave) and not known) or self._is_behind(after):
+            known = before is not None and volumes.decide(before, self._around.provisioner) == wanted
+            if (not isinstance(wanted, Leave) and not known) or self._bindings.is_behind(after):
                 self._queue.add(after.name)
-        elif kind == "claims" and after is None and isinstance(before, Claim):
+
+    def _claim_changed(self, before: Claim | None, after: Claim | None) -> None:
+        if after is None and before is not None:
             # The volume may have been released while its claim was still there: bound elsewhere.
             self._queue.add(names.volume_name(before.uid))
+        claim = after or before
+        volume = self._around.store.volumes.get(claim.spec.volume_name) if claim is not None else None
+        if volume is not None:
+            self._bindings.note(volume)
+            if after is None or self._bindings.is_behind(volume):
+                self._queue.add(volume.name)
+
+    def _try_held_up(self) -> None:
+        held_up, self._held_up = self._held_up, set()
+        for name in held_up:
+            self._queue.add(name)
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: what waits for its reclaim goes on."""
@@ -82,7 +102,9 @@ class VolumeController:
                 self._queue.add(name)
 
     def _wants(self, volume: Volume) -> bool:
-        return self._is_behind(volume) or not isinstance(volumes.decide(volume, self._around.provisioner), Leave)
+        if self._bindings.is_behind(volume):
+            return True
+        return not isinstance(volumes.decide(volume, self._around.provisioner), Leave)
 
     async def reconcile(self, name: str) -> Backoff | None:
         """Bring one volume to where it should be."""
@@ -97,10 +119,10 @@ class VolumeController:
                 return None
             match volumes.decide(volume, self._around.provisioner):
                 case Leave():
-                    return await self._follow(volume)
+                    return await self._bindings.follow(volume)
                 case Finalizer(present):
                     await self._set_finalizer(volume, present=present)
-                    return await self._follow(volume)
+                    return await self._bindings.follow(volume)
                 case Deny(message):
                     return self._deny(volume, message)
                 case Reclaim():
@@ -122,45 +144,6 @@ class VolumeController:
         if present and (located is None or volume.name not in located[0].records):
             return  # a volume that says it is ours, and of which our ledger knows nothing
         await self._around.cluster.set_finalizer(volume, names.FINALIZER, present=present)
-
-    # ------------------------------------------------------------------------------------------- following a binding
-
-    def _is_behind(self, volume: Volume) -> bool:
-        """Whether the record of a Bound volume, by what is in memory, is not the one of this object and its claim."""
-        if volume.status.phase != "Bound" or not volume.is_by(self._around.provisioner):
-            return False
-        located = self._around.exports.of(volume)
-        if located is None or volume.name in located[0].pending:
-            return False
-        record = located[0].records.get(volume.name)
-        return record is not None and not identity.agrees(record, volume)
-
-    async def _follow(self, cached: Volume) -> Backoff | None:
-        """Let the record of a Bound volume follow its binding, which is read live."""
-        located = self._around.exports.of(cached)
-        if located is None or not self._is_behind(cached):
-            return None
-        export, path = located
-        await self._around.watch.usable(export)
-        volume, claim = await asyncio.gather(self._around.cluster.get_volume(cached.name), self._claim_of(cached))
-        record = await export.reread(cached.name)
-        if volume is None or record is None or _place(volume) != _place(cached):
-            return None  # the watch brings what it is now
-        binding = Binding(
-            volume=volume,
-            claim=claim,
-            export_id=export.id,
-            path=path,
-            record=record,
-            cluster=self._around.cluster_id,
-        )
-        match identity.followed(binding):
-            case Wait():
-                return PENDING
-            case Record() as follows if follows != record:
-                await export.amend(volume.name, follows)
-                log.info("record_follows", volume=volume.name, export=export.name, claim=claim.key if claim else None)
-        return None
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
@@ -194,7 +177,7 @@ class VolumeController:
 
     async def _reclaim_on(self, cached: Volume, export: Export, path: Path, began_s: float) -> Backoff | None:
         """All that decides is read live here, right before the first step that cannot be taken back."""
-        volume, claim = await asyncio.gather(self._around.cluster.get_volume(cached.name), self._claim_of(cached))
+        volume, claim = await self._bindings.live(cached)
         if volume is None:
             return None
         if _place(volume) != _place(cached):
@@ -203,6 +186,9 @@ class VolumeController:
         if refusal is not None:
             return self._deny(volume, refusal)
         await settle_record(self._around, export, volume)
+        behind = await self._bindings.catch_up(volume, claim, export, path)
+        if behind is not None:
+            return behind
         found = await neighbour(self._around, export, path, other_than=volume.name)
         evidence = Evidence(
             volume=volume,
@@ -229,14 +215,8 @@ class VolumeController:
                 await self._carry_out(rule, volume, export, began_s)
                 return None
 
-    async def _claim_of(self, volume: Volume) -> Claim | None:
-        reference = volume.spec.claim_ref
-        return None if reference is None else await self._around.cluster.get_claim(reference.namespace, reference.name)
-
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
         """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
-        # The volume exists: the attempt that created it may have been cut off before this.
-        await export.settle(volume.name)
         around, archive, directory = self._around, None, export.records[volume.name].directory
         if rule == "delete":
             found = await export.discard(volume.name, around.clock.now())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from msgspec import structs
 
@@ -56,11 +57,15 @@ def agrees(record: Record, volume: Volume) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A Bound volume whose record does not agree, all read live."""
+    """A volume that is or was Bound and whose record does not agree, all read live."""
 
     volume: Volume
     claim: Claim | None
     """The claim that has the name in the volume's claimRef now, if any."""
+    was_bound: bool
+    """Whether this very volume and the claim in its claimRef were seen to name each other, before it was released."""
+    recorded: Claim | None
+    """The claim that has the name in the record now, if any."""
     export_id: str
     path: Path
     """The volume's directory below the export's root."""
@@ -71,24 +76,27 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The binding is not complete yet: look again."""
+    """The binding is not complete yet, or the claim in the record is still there: look again."""
 
 
 def followed(binding: Binding) -> Record | Wait | None:
     """The record as the binding shows it; None where nothing proves that the volume is the record's.
 
-    A claim's uid that is recorded and alive proves it, whichever object of the volume's name the claim has now.
+    The recorded claim itself proves it, whichever object of the volume's name it has now. For another claim the volume
+    must be the recorded object, and the recorded claim must be gone.
     """
-    volume, record, claim = binding.volume, binding.record, binding.claim
+    volume, record = binding.volume, binding.record
     reference = volume.spec.claim_ref
-    if volume.status.phase != "Bound" or reference is None or not _is_of(record, binding):
+    if reference is None or not _is_of(record, binding):
         return None
-    if claim is None or claim.uid != reference.uid:
-        return None
-    if claim.spec.volume_name != volume.name:
-        return Wait()
+    bound = _is_bound(binding, reference)
+    if bound is not True:
+        return bound
     if not is_for(record, reference):
-        return None
+        if record.volume_uid != volume.metadata.uid:
+            return None
+        if _has_claim(binding):
+            return Wait()
     return structs.replace(
         record,
         namespace=reference.namespace,
@@ -97,6 +105,22 @@ def followed(binding: Binding) -> Record | Wait | None:
         volume_uid=volume.metadata.uid,
         retained="",
     )
+
+
+def _is_bound(binding: Binding, reference: ClaimRef) -> Literal[True] | Wait | None:
+    """Whether volume and claim name each other, or did when they were last seen."""
+    volume, claim = binding.volume, binding.claim
+    if binding.was_bound:
+        return True
+    if volume.status.phase != "Bound" or claim is None or claim.uid != reference.uid:
+        return None
+    return True if claim.spec.volume_name == volume.name else Wait()
+
+
+def _has_claim(binding: Binding) -> bool:
+    """Whether the claim in the record is still there: a populator keeps its own until the volume is handed over."""
+    recorded, uid = binding.recorded, binding.record.claim_uid
+    return recorded is not None and uid in ("", recorded.uid)
 
 
 def _is_of(record: Record, binding: Binding) -> bool:

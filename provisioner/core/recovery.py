@@ -278,7 +278,7 @@ def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) ->
         return Skip("it never had a volume, and there is no data") if by_name else None
     existing = present.volumes.get(each.volume)
     if existing is not None:
-        return _existing(each, existing, present)
+        return _existing(each, existing, present, by_name=by_name)
     claim = present.claims.get(each.key)
     reasons = (
         each.trouble,
@@ -292,11 +292,13 @@ def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) ->
     return Skip(reason) if reason else _make(each, present, claim)
 
 
-def _existing(each: Remains, existing: Volume, present: Present) -> Action:
+def _existing(each: Remains, existing: Volume, present: Present, *, by_name: bool) -> Action:
     """A volume that is there: by checks alone it can become the one that the record is for."""
     record, source, reference = each.record, existing.spec.nfs, existing.spec.claim_ref
     same_place = source is not None and each.place.location.relative(source.server, source.path) == record.path
-    if not same_place or reference is None or f"{reference.namespace}/{reference.name}" != each.key:
+    same_claim = reference is not None and f"{reference.namespace}/{reference.name}" == each.key
+    rebound = by_name and _is_rebound(each, existing, present)
+    if not same_place or reference is None or not (same_claim or rebound):
         return Skip("another volume of that name is there, of another directory or claim")
     known = record.cluster == present.cluster and identity.is_for(record, reference)
     if known and record.volume_uid == existing.metadata.uid:
@@ -304,7 +306,13 @@ def _existing(each: Remains, existing: Volume, present: Present) -> Action:
     if existing.spec.persistent_volume_reclaim_policy == "Delete" and not _has_claim(reference, present):
         return Skip(_WOULD_GO.format(existing.name))
     ours = structs.replace(
-        record, cluster=present.cluster, claim_uid=reference.uid, volume_uid=existing.metadata.uid, retained=""
+        record,
+        cluster=present.cluster,
+        namespace=reference.namespace,
+        claim=reference.name,
+        claim_uid=reference.uid,
+        volume_uid=existing.metadata.uid,
+        retained="",
     )
     return Enter(ours, "the volume is there, and the ledger does not have this object of it yet", existing)
 
@@ -313,6 +321,16 @@ _WOULD_GO = (
     "the volume is there without its claim, and its reclaim policy Delete would have its directory reclaimed:"
     """ run `kubectl patch pv {} -p '{{"spec":{{"persistentVolumeReclaimPolicy":"Retain"}}}}'` first"""
 )
+
+
+def _is_rebound(each: Remains, existing: Volume, present: Present) -> bool:
+    """Whether another claim has the volume, by a binding that nobody saw, and the recorded one is gone."""
+    reference = existing.spec.claim_ref
+    claim = present.claims.get(f"{reference.namespace}/{reference.name}") if reference is not None else None
+    if reference is None or claim is None or (claim.uid, claim.spec.volume_name) != (reference.uid, existing.name):
+        return False
+    former = present.claims.get(each.key)
+    return former is None or former.uid != each.record.claim_uid
 
 
 def _has_claim(reference: ClaimRef, present: Present) -> bool:

@@ -82,6 +82,8 @@ def binding(**changes: Any) -> Binding:
     whole = Binding(
         volume=bound(),
         claim=claimed(),
+        was_bound=False,
+        recorded=None,
         export_id=samples.EXPORT_ID,
         path=(samples.DIRECTORY,),
         record=samples.record(),
@@ -133,6 +135,42 @@ def test_not_followed(of: Binding) -> None:
 def test_not_bound_yet() -> None:
     """A claim that does not name the volume yet is waited for."""
     assert followed(binding(claim=claimed(""))) == Wait()
+
+
+REBOUND = samples.record(claim_uid="former", volume_uid=OWN)
+
+
+@pytest.mark.parametrize(
+    "recorded", [None, samples.claim(uid="another"), claimed()], ids=["gone", "created again", "of the same name"]
+)
+@pytest.mark.parametrize(
+    "record",
+    [
+        REBOUND,
+        structs.replace(REBOUND, namespace="lab", claim="prime"),
+        structs.replace(REBOUND, claim_uid="", claim="x"),
+    ],
+    ids=["same name", "another name", "recovered"],
+)
+def test_another_claim(record: Record, recorded: Claim | None) -> None:
+    """The recorded object that is bound to another claim is that claim's, once the recorded claim is gone."""
+    if record.claim_uid == "" and recorded is not None:
+        assert followed(binding(record=record, recorded=recorded)) == Wait()
+    else:
+        assert followed(binding(record=record, recorded=recorded)) == samples.record(volume_uid=OWN)
+
+
+def test_the_recorded_claim_is_there() -> None:
+    """While the recorded claim exists, as a populator's does during the hand-over, the volume stays that claim's."""
+    assert followed(binding(record=REBOUND, recorded=samples.claim(uid="former"))) == Wait()
+
+
+def test_released_since() -> None:
+    """A volume that was seen bound to another claim is that claim's too when it was released before the look."""
+    released = binding(volume=samples.volume(), claim=None, record=REBOUND, was_bound=True)
+    assert followed(released) == samples.record(volume_uid=OWN)
+    assert followed(dataclasses.replace(released, was_bound=False)) is None
+    assert followed(dataclasses.replace(released, record=samples.record(claim_uid="former"))) is None
 
 
 def test_claims_of_recovered_records() -> None:

@@ -221,6 +221,18 @@ class TestNotMade:
             assert isinstance(action, Enter)
             assert action.record == record(cluster=NEW, volume_uid=f"uid-of-{V1}")
 
+    def test_bound_to_another_claim(self) -> None:
+        """A volume that another claim has is that claim's by name, when the recorded claim is gone."""
+        ours, theirs = remains(record(cluster=NEW)), samples.claim(name="new", uid="7")
+        having = structs.replace(theirs, spec=samples.claim_spec(volume_name=V1))
+        bound = volume(reference=ClaimRef("shop", "new", "7"), phase="Bound")
+        action = actions(ours, now=present(bound, having), named=[V1])[V1]
+        assert isinstance(action, Enter)
+        assert action.record == record(uid="7", cluster=NEW, claim="new", volume_uid=f"uid-of-{V1}")
+        for others in ((), (theirs,), (having, samples.claim(uid="1"))):
+            assert "another volume" in why(actions(ours, now=present(bound, *others), named=[V1])[V1])
+        assert "another volume" in why(actions(remains(), now=present(bound, having))[V1])
+
     def test_cut_off_before_the_uid(self) -> None:
         """A recovery that has made the volume, and not learned its uid, is gone on with."""
         begun = remains(record(uid="", cluster=NEW, volume_uid=NO_OBJECT))
