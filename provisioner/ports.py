@@ -496,6 +496,11 @@ class Export(Protocol):
         ...
 
     @property
+    def since(self) -> str:
+        """Since when a provisioner has kept the ledger: UTC, RFC 3339; empty before its first sign()."""
+        ...
+
+    @property
     def records(self) -> Mapping[str, Record]:
         """The ledger in memory, by volume name: all records since open(), with our own changes."""
         ...

@@ -15,13 +15,15 @@ from provisioner.core import takeover
 from provisioner.core.locations import Path
 from provisioner.core.objects import Volume
 from provisioner.core.takeover import Enter, Find, Refuse
-from provisioner.ports import AnyItem, Export, ExportError, Kind
+from provisioner.ports import AnyItem, ClusterError, Export, ExportError, Kind
 
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 8
 """Records that are written side by side on one export: there may be ten thousand, and each waits for a disk."""
 _AGAIN_S = 30.0
+_UNDECIDED = ("", "Pending", "Available")
+"""Phases of a volume that may be bound in the next moment."""
 
 
 class Takeover:
@@ -38,7 +40,7 @@ class Takeover:
         """A listener of the store: a volume that is new, or one whose end may free what another one needs."""
         if kind != "volumes":
             return
-        if isinstance(after, Volume) and (before is None or after.name in self._refused):
+        if isinstance(after, Volume) and (after.name in self._refused or _phase(before) != _phase(after)):
             self._look_at([after])
         elif after is None and isinstance(before, Volume):
             self._refused.pop(before.name, None)
@@ -50,7 +52,8 @@ class Takeover:
         self._look_at(self._around.store.volumes.values())
 
     def _look_at(self, volumes: Iterable[Volume]) -> None:
-        self._waiting |= {volume.name for volume in volumes if takeover.is_peers(volume, self._around.provisioner)}
+        peers = (volume for volume in volumes if takeover.is_peers(volume, self._around.provisioner))
+        self._waiting |= {volume.name for volume in peers if volume.status.phase not in _UNDECIDED}
         if self._waiting:
             self._due.set()
 
@@ -74,7 +77,7 @@ class Takeover:
     async def enter(self, volume: Volume, export: Export, path: Path) -> str | None:
         """Make sure that a volume, read live, has a record where it is a peer's; why not, where it must not have one.
 
-        Raises ExportError.
+        Raises ExportError, ClusterError.
         """
         if not takeover.is_peers(volume, self._around.provisioner) or volume.name in export.records:
             return None
@@ -109,7 +112,7 @@ class Takeover:
         with self._around.supervisor.shield("takeover", export=export.name, count=len(volumes)):
             try:
                 await self._enter(export, volumes)
-            except ExportError as exc:
+            except (ExportError, ClusterError) as exc:
                 log.warning("volumes_not_taken_over", export=export.name, count=len(volumes), error=str(exc))
             else:
                 return True
@@ -117,7 +120,11 @@ class Takeover:
 
     async def _enter(self, export: Export, volumes: list[tuple[Volume, Path]]) -> None:
         wanted: dict[str, Enter] = {}
-        for volume, path in volumes:
+        for cached, path in volumes:
+            # What the cache does not keep is asked for: when a volume was created that no claim is bound to.
+            volume = cached if _phase(cached) == "Bound" else await self._around.cluster.get_volume(cached.name)
+            if volume is None:
+                continue
             match takeover.decide(self._find(volume, export, path)):
                 case Enter() as enter:
                     wanted[volume.name] = enter
@@ -140,6 +147,7 @@ class Takeover:
             provisioner=around.provisioner,
             cluster=around.cluster_id,
             now=around.stamp(),
+            since=export.since,
         )
 
     def _succeeded(self, name: str, export: Export, enter: Enter) -> None:
@@ -159,3 +167,7 @@ class Takeover:
         if self._refused.get(name) != message:
             log.warning("volume_not_taken_over", volume=name, why=message)
         self._refused[name] = message
+
+
+def _phase(volume: AnyItem | None) -> str:
+    return volume.status.phase if isinstance(volume, Volume) else ""

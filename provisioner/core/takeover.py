@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from provisioner.core import names, paths
+from provisioner.core import names, paths, times
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Path
 from provisioner.core.neighbours import shared_message
-from provisioner.core.objects import StorageClass, Volume
+from provisioner.core.objects import ClaimRef, StorageClass, Volume
 from provisioner.core.parameters import archive_flag
 from provisioner.core.records import OnDelete, Record, require_room, short_modes
 
@@ -34,6 +34,8 @@ class Find:
     cluster: str
     now: str
     """UTC, RFC 3339."""
+    since: str
+    """Since when there is a ledger on its export, in the same form; empty where it has just been made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,16 @@ def decide(find: Find) -> Enter | Refuse:
     volume, reference, directory = find.volume, find.volume.spec.claim_ref, "/".join(find.path)
     if reference is None:
         return Refuse("it has no claimRef: nothing says whose directory this is; nothing is touched")
-    if volume.status.phase != "Bound" and volume.name != names.volume_name(reference.uid):
-        # One made by hand, of a claim that never was, is released at once: it must not get a directory destroyed.
-        return Refuse(
-            "no claim is bound to it, and its name is not pvc- and its claim's uid, as a provisioner's is;"
-            " nothing is touched: have a claim bind it, or delete it by hand, its finalizers too"
-        )
     on_delete, note = rule(find.storage_class, find.provisioner)
+    if volume.status.phase != "Bound":
+        doubt = _doubt(volume, reference, find.since)
+        if doubt:
+            return Refuse(
+                f"no claim is bound to it, and {doubt}; nothing is touched: have a claim bind it, or delete it by hand,"
+                " its finalizers too"
+            )
+        # Nobody of ours saw it bound: what cannot be taken back is not done on its word alone.
+        on_delete, note = ("archive", "it was released before") if on_delete == "delete" else (on_delete, note)
     record = Record(
         directory=directory,
         namespace=reference.namespace,
@@ -91,6 +96,19 @@ def decide(find: Find) -> Enter | Refuse:
     if find.holder is not None:
         return Refuse(shared_message(directory, find.holder.name))
     return Enter(record, note)
+
+
+def _doubt(volume: Volume, reference: ClaimRef, since: str) -> str:
+    """Why a volume that no claim is bound to is perhaps not what the peer made; empty where it looks like that.
+
+    One made by hand, or applied from a backup, is released immediately: it must not get a directory moved.
+    """
+    if volume.name != names.volume_name(reference.uid):
+        return "its name is not pvc- and its claim's uid, as a provisioner's is"
+    created, began = times.parse(volume.metadata.creation_timestamp), times.parse(since)
+    if began is not None and (created is None or created > began):
+        return f"it was created after {since}, when the ledger of its export began: from a backup, perhaps"
+    return ""
 
 
 def rule(storage_class: StorageClass | None, provisioner: str) -> tuple[OnDelete, str]:

@@ -50,6 +50,7 @@ class LedgeredExport:
         self._tree = tree
         self._ledger = Ledger()
         self._id = ""
+        self._since = ""
         self._entering: set[str] = set()
         """Volumes that are in the ledger in memory while their records are on their way to the export."""
         self._unsure: set[str] = set()
@@ -72,6 +73,11 @@ class LedgeredExport:
     def id(self) -> str:
         """The id in `.provisioner/export`; empty until open() succeeded."""
         return self._id
+
+    @property
+    def since(self) -> str:
+        """Since when a provisioner has kept the ledger: UTC, RFC 3339; empty before its first sign."""
+        return self._since
 
     @property
     def records(self) -> Mapping[str, Record]:
@@ -116,6 +122,7 @@ class LedgeredExport:
         self._tree.pin(root)
         self._id, refusal = await opening.find(self._tree, known=self._id, create=create)
         self._ledger_refusal = refusal or self._ledger_refusal
+        self._since = await opening.since(self._tree)
         self._ledger = await opening.read(self._tree, mend=create)
         self._unsure.clear()
 
@@ -501,6 +508,10 @@ class LedgeredExport:
     async def sign(self, cluster: str, at: datetime) -> None:
         """Leave word that a provisioner of that cluster is at work on this export."""
         await symlinks.replace(self._tree, (*layout.CLUSTERS, cluster), times.text(at))
+        if not self._since:
+            with suppress(PathExists):  # another provisioner was faster
+                await self._tree.make_symlink(layout.SINCE, times.text(at))
+            self._since = await opening.since(self._tree)
 
     async def clusters(self) -> Mapping[str, str]:
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""

@@ -1,6 +1,7 @@
 """The ledger's place on an export (design, "The export's ledger"): what is where below `.provisioner`.
 
     .provisioner/export              -> the export's id
+    .provisioner/since               -> since when a provisioner has kept this ledger
     .provisioner/pending/<volume>    -> a record whose PersistentVolume has not been made yet
     .provisioner/volumes/<volume>    -> a record whose PersistentVolume has been made
     .provisioner/archives/<archive>  -> the record of the archive of that name at the export's root
@@ -24,6 +25,7 @@ State = Literal["pending", "volumes"]
 STATES: tuple[State, ...] = get_args(State)
 
 ID: Path = (LEDGER, "export")
+SINCE: Path = (LEDGER, "since")
 ARCHIVES: Path = (LEDGER, "archives")
 CLUSTERS: Path = (LEDGER, "clusters")
 TRASH: Path = (LEDGER, "trash")

@@ -19,7 +19,7 @@ async def find(tree: Tree, *, known: str, create: bool) -> tuple[str, str]:
     The second text is the server's answer where it refused to close what was made of the ledger to others.
     `known` is the id that we have seen before: raises Cause.CHANGED where that has gone, or is another one.
     """
-    found = await _read_id(tree)
+    found = await _read(tree, layout.ID)
     if known and found != known:
         raise ExportError(Cause.CHANGED, f"its id was {known} and is {found}" if found else "its ledger is gone")
     if not found and not create:
@@ -36,9 +36,14 @@ async def find(tree: Tree, *, known: str, create: bool) -> tuple[str, str]:
     return await tree.read_symlink(layout.ID), refusal
 
 
-async def _read_id(tree: Tree) -> str:
+async def since(tree: Tree) -> str:
+    """Since when a provisioner has kept the ledger; empty where none has signed yet."""
+    return await _read(tree, layout.SINCE)
+
+
+async def _read(tree: Tree, symlink: Path) -> str:
     with suppress(PathMissing):
-        return await tree.read_symlink(layout.ID)
+        return await tree.read_symlink(symlink)
     return ""
 
 

@@ -157,7 +157,7 @@ def test_a_populators_order_of_steps(served: ServedStorage, rule: str) -> None:
 
 
 def test_a_retained_volume_used_again(served: ServedStorage) -> None:
-    """A retained volume that is given to another claim by hand is reclaimed with that claim, once its policy says so."""
+    """A retained volume that is given to another claim by hand is reclaimed with that claim."""
     volume = served.volume({"onDelete": "delete"}, reclaimPolicy="Retain")
     file = with_data(served, volume)
     served.delete_claim()

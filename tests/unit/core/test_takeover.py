@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from provisioner.core import names
-from provisioner.core.objects import NfsSource, Volume
+from provisioner.core.objects import NfsSource, Volume, VolumeStatus
 from provisioner.core.records import OnDelete, Record
 from provisioner.core.takeover import Enter, Find, Refuse, decide, is_peers, rule
 from tests.unit.core import samples
@@ -17,13 +18,14 @@ from tests.unit.core import samples
 def find(**changes: Any) -> Find:
     """A peer's volume with nothing against it, but for what is said otherwise."""
     found = Find(
-        volume=samples.peers_volume(mount_options=("nfsvers=4.1", "hard")),
+        volume=samples.peers_volume(phase="Bound", mount_options=("nfsvers=4.1", "hard")),
         path=(samples.DIRECTORY,),
         storage_class=samples.storage_class({"archiveOnDelete": "false"}),
         holder=None,
         provisioner=samples.US,
         cluster="c1",
         now="2026-01-01T00:00:00Z",
+        since="",
     )
     return dataclasses.replace(found, **changes)
 
@@ -53,6 +55,33 @@ def test_a_record() -> None:
 def test_what_makes_it_credible(volume: Volume) -> None:
     """A volume is entered when a claim is bound to it, or when it bears its claim's uid in its name."""
     assert isinstance(decide(find(volume=volume)), Enter)
+
+
+def released(created: str) -> Volume:
+    """A volume that no claim is bound to, created at some time."""
+    made = samples.peers_volume()
+    return structs.replace(made, metadata=structs.replace(made.metadata, creation_timestamp=created))
+
+
+@pytest.mark.parametrize("parameters", [{"archiveOnDelete": "false"}, {"onDelete": "retain"}, {}])
+def test_released_before(parameters: dict[str, str]) -> None:
+    """A released volume that is older than the ledger, or whose ledger is new, is archived at most."""
+    milder = "retain" if "onDelete" in parameters else "archive"
+    for since in ("", "2026-01-01T00:00:01Z"):
+        storage_class = samples.storage_class(parameters)
+        answer = decide(find(volume=released("2026-01-01T00:00:00Z"), storage_class=storage_class, since=since))
+        assert isinstance(answer, Enter)
+        assert answer.record.on_delete == milder
+
+
+@pytest.mark.parametrize("created", ["", "2026-01-01T00:00:02Z"], ids=["nobody knows", "later"])
+def test_released_and_younger_than_the_ledger(created: str) -> None:
+    """A released volume that came when there was a ledger is perhaps out of a backup: it gets no record."""
+    answer = decide(find(volume=released(created), since="2026-01-01T00:00:01Z"))
+    assert isinstance(answer, Refuse)
+    assert "backup" in answer.message
+    bound = structs.replace(released(created), status=VolumeStatus("Bound"))
+    assert isinstance(decide(find(volume=bound, since="2026-01-01T00:00:01Z")), Enter)
 
 
 @pytest.mark.parametrize(

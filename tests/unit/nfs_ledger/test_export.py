@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import structs
@@ -544,3 +544,14 @@ async def test_reread() -> None:
     await ours.provision(V2, record("b", V2), ACCESS)
     assert await ours.reread(V2) == record("b", V2)
     assert set(ours.pending) == {V2}
+
+
+async def test_since_when() -> None:
+    """A ledger says since when it is kept, which is the first sign of any cluster's provisioner."""
+    tree = MemoryTree()
+    first = await opened(tree)
+    assert first.since == ""
+    second = await opened(tree)
+    await first.sign("red", AT)
+    await second.sign("blue", AT + timedelta(days=1))
+    assert first.since == second.since == (await opened(tree)).since == "2026-01-02T03:04:05Z"
