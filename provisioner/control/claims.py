@@ -258,6 +258,8 @@ class ClaimController:
             found = await self._around.cluster.get_volume(plan.volume) if plan.volume in export.records else None
             if found is not None and await settle_record(self._around, export, found):
                 return None
+            if found is None:
+                self._refuse_forgotten(plan, export)
             raise
         self._warn_of_mode(plan, record, export)
         if not await self._still_wanted(claim.uid):
@@ -279,6 +281,17 @@ class ClaimController:
         if export.name not in self._modes_refused:
             self._modes_refused.add(export.name)
             log.warning("mode_refused", export=export.name, claim=plan.claim.key, volume=plan.volume, message=message)
+
+    def _refuse_forgotten(self, plan: Provision, export: Export) -> None:
+        """Raise AlreadyThere where the claim had a volume of which the cluster knows nothing, as in an older etcd."""
+        record = export.records.get(plan.volume)
+        if record is None or plan.volume in export.pending:
+            return
+        if (record.claim_uid, record.cluster) == (plan.claim.uid, self._around.cluster_id):
+            raise AlreadyThere(
+                f"directory {record.directory!r} holds this claim's own data, as volume {plan.volume}, which the"
+                f" cluster has lost: `nfs-provisioner recover --volume {plan.volume} --apply` creates that volume again"
+            )
 
     def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
         space = self._around.watch.space(export)

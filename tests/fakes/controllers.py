@@ -64,10 +64,16 @@ class Controllers:
             await self._write("claims", key, claim.uid, _without(CLAIM_PROTECTION))
         elif not claim.spec.volume_name:
             await self._sync_unbound(claim)
-        elif claim.status.phase == "Bound" and self._cluster.volume(claim.spec.volume_name) is None:
+        elif claim.status.phase == "Bound" and not self._has_volume(claim):
             await self._write("claims", key, claim.uid, lambda body: body["status"].update(phase="Lost"))
         elif claim.status.phase == "Pending":
             await self._sync_chosen(claim)
+
+    def _has_volume(self, claim: Claim) -> bool:
+        """Whether the volume that a claim names is there, and another claim has not got it since."""
+        volume = self._cluster.volume(claim.spec.volume_name)
+        reference = volume.spec.claim_ref if volume is not None else None
+        return volume is not None and (reference is None or reference.uid in ("", claim.uid))
 
     async def _sync_unbound(self, claim: Claim) -> None:
         volume = next((volume for volume in self._cluster.volumes() if _fits(volume, claim)), None)

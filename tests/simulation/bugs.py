@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
+
+from msgspec import structs
 
 from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
@@ -209,7 +211,9 @@ class _NoOverlapCheck(LedgeredExport):
 
 
 class _NobodyHolds(Store):
-    def holder(self, export: Location, path: Path, *, other_than: str = "") -> Volume | None:
+    def holder(
+        self, export: Location, path: Path, *, other_than: str = "", passed: Collection[str] = ()
+    ) -> Volume | None:
         return None
 
 
@@ -245,6 +249,42 @@ class _UndoNever(LedgeredExport):
         return True
 
 
+# ------------------------------------------------------------------------------------------------ identity
+
+
+class _AnyObject(LedgeredExport):
+    """Which PersistentVolume object a record is for is never learned."""
+
+    async def settle(self, volume: str, uid: str = "") -> None:
+        await super().settle(volume)
+
+    async def amend(self, volume: str, record: Record) -> None:
+        await super().amend(volume, structs.replace(record, volume_uid=""))
+
+
+class _AnyCluster(_Through):
+    """Every cluster says that it is the same one."""
+
+    async def identity(self) -> str:
+        return "one"
+
+
+class _NeverFollows(LedgeredExport):
+    """A record is for the claim that it was written for, whatever becomes of the volume."""
+
+    async def amend(self, volume: str, record: Record) -> None:
+        if record.claim_uid == self.records[volume].claim_uid:
+            await super().amend(volume, record)
+
+
+class _AnyReleasedOne(LedgeredExport):
+    """A released volume of a peer's is taken at its word, whenever it came."""
+
+    @property
+    def since(self) -> str:
+        return ""
+
+
 class _PurgeTooMuch(LedgeredExport):
     """What cannot be settled in the trash is done at the root."""
 
@@ -277,4 +317,9 @@ BUGS: dict[str, Parts] = {
     "nothing is ever undone": Mutant(export=_UndoNever),
     "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
+    "any volume of the recorded name will do": Mutant(export=_AnyObject),
+    "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
+    "neighbours are not looked for": Mutant(store=_NobodyHolds),
+    "a record never follows": Mutant(export=_NeverFollows),
+    "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
 }

@@ -73,23 +73,19 @@ KINDS = (Crowded(), Crowded(leaders=2), Crowded(clusters=2))
 
 
 @dataclass(frozen=True)
-class Faulted:
-    """The same small history again and again, with one fault at each of its calls in turn."""
+class Scripted:
+    """The same history again and again, with one fault at each of its calls in turn."""
 
-    lives: int
-    rule: OnDelete
-    meddle: Meddle = scripts.leave
+    name: str
+    play_it: Script
+    clusters: int = 1
 
     def __str__(self) -> str:
-        return f"{self.lives} of {self.rule}, {self.meddle.__name__}"
-
-    def script(self) -> Script:
-        """What people do."""
-        return (scripts.lifecycle if self.lives == 1 else scripts.two_volumes)(self.rule, self.meddle)
+        return self.name
 
     def play(self, at: At | None, parts: Parts | None = None) -> World:
         """The history with one fault, or without."""
-        return play(lambda chance: World(chance, plan=at, parts=parts), self.script(), 0)
+        return play(lambda chance: World(chance, plan=at, parts=parts, clusters=self.clusters), self.play_it, 0)
 
     def all(self, parts: Parts | None = None) -> Iterator[tuple[At | None, World]]:
         """Without a fault, and then with each fault at each call."""
@@ -99,6 +95,38 @@ class Faulted:
             for fault in _AT_READS if call in _READS else Fault:
                 at = At(number, fault)
                 yield at, self.play(at, parts)
+
+
+def faulted(lives: int, rule: OnDelete, meddle: Meddle = scripts.leave) -> Scripted:
+    """The life of one volume, or of two, with a tenant who does something when anything goes wrong."""
+    script = scripts.lifecycle if lives == 1 else scripts.two_volumes
+    return Scripted(f"{lives} of {rule}, {meddle.__name__}", script(rule, meddle))
+
+
+RULES: tuple[OnDelete, ...] = ("delete", "archive", "retain")
+PLACES = (("the same", True, False), ("a new", True, True), ("a second", False, True))
+"""Where a backup is applied: the cluster's name, whether the volume is lost there, and whether it is another one."""
+BACKUPS = [
+    *(
+        Scripted(f"applied in {where} cluster, {rule}", scripts.reapplied(rule, lost=lost, elsewhere=other), 1 + other)
+        for rule in RULES
+        for where, lost, other in PLACES
+    ),
+    *(
+        Scripted(f"a peer's, {known=}, {other=}", scripts.reapplied_peers(known=known, elsewhere=other), 1 + other)
+        for known in (True, False)
+        for other in (True, False)
+    ),
+    Scripted("forgotten", scripts.forgotten),
+]
+"""A volume that comes back from a backup, in the same cluster, a new one, or a second one beside the first."""
+BINDINGS = [
+    *(Scripted(f"shared, {rule}", scripts.shared(rule)) for rule in ("delete", "archive")),
+    Scripted("shared below", scripts.shared("delete", "inner")),
+    *(Scripted(f"populated, {rule}", scripts.populated(rule)) for rule in RULES),
+    *(Scripted(f"used again, {rule}", scripts.used_again(rule)) for rule in RULES),
+]
+"""A directory that two volumes use, and volumes that are bound to another claim."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

@@ -63,6 +63,10 @@ class Judge:
         """Volumes that were told of as orphans."""
         self.forced: set[str] = set()
         """Volumes that somebody removed by force, finalizers and all."""
+        self.copies: set[str] = set()
+        """The uids of volumes that people applied from a backup, under a name that had been there before."""
+        self.by_hand: set[str] = set()
+        """The names of volumes that people make: their directories are no homes."""
         self.rivalry = False
         """Whether two of us have wanted one directory at the same moment: then an empty one may stay, of which no
         record tells, since neither may remove what may be the other's."""
@@ -117,6 +121,13 @@ class Judge:
         """The directory of a claim."""
         return next((home for home in self.homes if home.claim_uid == claim.uid), None)
 
+    def rebound(self, volume: str, claim: Claim) -> None:
+        """An admin has had a volume bound to another claim: the directory is that one's from now on."""
+        for home in self.homes:
+            if home.volume == volume:
+                home.claim_uid, home.namespace, home.claim_gone = claim.uid, claim.metadata.namespace, False
+        self.check()
+
     def put(self, home: Home, name: str, node: Node) -> None:
         """A tenant puts something into the directory of a volume."""
         home.directory.entries[name] = node
@@ -145,6 +156,10 @@ class Judge:
         if located is None or reference is None:
             return
         location, path = located
+        known = any((home.volume, home.claim_uid) == (volume.name, reference.uid) for home in self.homes)
+        if known or volume.name in self.by_hand:
+            self.copies.add(volume.metadata.uid)
+            return
         directory = self.at(location, path)
         storage_class = cluster.storage_class(volume.spec.storage_class_name)
         if not isinstance(directory, Directory) or storage_class is None:
@@ -272,6 +287,10 @@ class Judge:
                 if located is None or not volume.is_by(PROVISIONER):
                     continue
                 location, path = located
+                if volume.metadata.uid in self.copies:
+                    if volume.status.phase == "Released" and not _is_told(cluster, volume):
+                        yield f"volume {volume.name} is out of a backup, and no event says why it stays"
+                    continue
                 if not isinstance(self._trees[location].look(path), Directory):
                     yield f"volume {volume.name} has no directory {'/'.join(path)}"
                 deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
@@ -371,6 +390,11 @@ def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
     return any(
         event.type == "Warning" and ("directory" in event.message or "archive" in event.message) for event in told
     )
+
+
+def _is_told(cluster: MemoryCluster, volume: Volume) -> bool:
+    told = (told.event for told in cluster.events.values() if told.event.about.uid == volume.metadata.uid)
+    return any(event.type == "Warning" for event in told)
 
 
 def _text(where: Path | None) -> str:

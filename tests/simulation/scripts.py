@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 
 from provisioner.core import names
+from provisioner.core.objects import Claim
 from provisioner.core.records import OnDelete
-from tests.simulation.world import DEEP, NAMED, OTHER_NAS, Script, Site, World
+from tests.fakes.cluster import Body
+from tests.simulation.judge import Home
+from tests.simulation.process import PROVISIONER
+from tests.simulation.world import DEEP, NAMED, NAS, OTHER_NAS, Script, Site, World
 
 Meddle = Callable[[World], None]
 """What a tenant does at the very moment at which something goes wrong."""
@@ -107,6 +112,211 @@ async def _used(world: World, key: str, name: str) -> bool:
     if claim is not None:
         world.write(claim, name)
     return came
+
+
+# ------------------------------------------------------------------------------------------- backups and bindings
+
+_SOURCE = {"apiGroup": "populator.example", "kind": "Image", "name": "any"}
+
+
+async def _volume_of(world: World, key: str, rule: OnDelete) -> Home:
+    """A claim in use, and the directory that it has."""
+    world.add_class("nfs", onDelete=rule, pathPattern=NAMED)
+    world.plant(("stranger",))
+    world.claim(key, "nfs")
+    await _used(world, key, "one")
+    await asyncio.sleep(120.0)  # whatever went wrong in the making is past
+    claim = world.site.cluster.claim(key)
+    home = world.judge.home_of(claim) if claim is not None else None
+    assert home is not None
+    return home
+
+
+def _backup(world: World, home: Home) -> Body:
+    """A volume as `kubectl get -o yaml` gives it, without what `kubectl apply` does not write."""
+    body = copy.deepcopy(world.site.cluster.body("volumes", home.volume))
+    assert body is not None
+    metadata = {key: value for key, value in body["metadata"].items() if key not in ("uid", "resourceVersion")}
+    return {"metadata": metadata, "spec": body["spec"]}
+
+
+def _lose(world: World, home: Home) -> None:
+    """Somebody deletes a volume, its finalizers too, and nobody may touch its directory from then on."""
+    world.note(f"somebody removes volume {home.volume} by force")
+    home.rule = "retain"
+    world.judge.forced.add(home.volume)
+    world.site.cluster.change("volumes", home.volume, lambda body: body["metadata"].update(finalizers=[]))
+    world.site.cluster.delete("volumes", home.volume)
+
+
+def reapplied(rule: OnDelete, *, lost: bool, elsewhere: bool) -> Script:
+    """A volume is applied again from a backup: when it and its claim are `lost`, and in another cluster, or both."""
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, rule)
+        backup = _backup(world, home)
+        if lost:
+            _lose(world, home)
+            world.delete_claim(KEY)
+            await world.until(lambda: world.site.cluster.claim(KEY) is None)
+            await asyncio.sleep(5.0)
+        world.note(f"somebody applies volume {home.volume} from a backup")
+        world.sites[-1 if elsewhere else 0].cluster.create("volumes", backup)
+        await asyncio.sleep(120.0)
+        await world.rest()
+
+    return script
+
+
+def reapplied_peers(*, known: bool, elsewhere: bool) -> Script:
+    """The same with a volume of a peer's, which the ledger may know or not."""
+
+    async def script(world: World) -> None:
+        await _volume_of(world, OTHER, "delete")  # there is a ledger, and somebody keeps it
+        world.plant(("peers",))
+        uid = "peers-claim"
+        name = names.volume_name(uid)
+        world.judge.by_hand.add(name)
+        reference = {"namespace": "lab", "name": "data", "uid": uid}
+        spec = {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "nfs": {"server": NAS.server, "path": NAS.below(("peers",))},
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": "nfs",
+        }
+        metadata = {"name": name, "annotations": {names.PROVISIONED_BY: PROVISIONER}}
+        body = {"metadata": metadata, "spec": {**spec, "claimRef": reference}}
+        site = world.site
+        if known:
+            world.claim("lab/data", "", volumeName=name)
+            claim = site.cluster.claim("lab/data")
+            assert claim is not None
+            body["spec"]["claimRef"] = {**reference, "uid": claim.uid}
+            site.cluster.create("volumes", copy.deepcopy(body))
+            await world.until(lambda: _phase(site, name) == "Bound")
+            await asyncio.sleep(120.0)
+            site.cluster.change("volumes", name, lambda stored: stored["metadata"].update(finalizers=[]))
+            site.cluster.delete("volumes", name)
+            world.delete_claim("lab/data")
+            await world.until(lambda: site.cluster.claim("lab/data") is None)
+        world.note(f"somebody applies the peer's volume {name}")
+        world.sites[-1 if elsewhere else 0].cluster.create("volumes", body)
+        await asyncio.sleep(120.0)
+        await world.rest()
+
+    return script
+
+
+def _phase(site: Site, volume: str) -> str:
+    made = site.cluster.volume(volume)
+    return made.status.phase if made is not None else ""
+
+
+async def forgotten(world: World) -> None:
+    """The cluster goes back to a time before a claim had its volume: the claim is told how to have it."""
+    home = await _volume_of(world, KEY, "delete")
+    _lose(world, home)
+
+    def back(body: Body) -> None:
+        del body["spec"]["volumeName"]
+        body["status"] = {"phase": "Pending"}
+        body["metadata"]["annotations"] = {}
+
+    world.site.cluster.change("claims", KEY, back)
+    await asyncio.sleep(120.0)
+    told = [told.event.message for told in world.site.cluster.events.values() if told.event.type == "Warning"]
+    if not any(f"recover --volume {home.volume}" in message for message in told):
+        world.judge.blame(f"nothing says how to have volume {home.volume} again: {told}")
+    await world.rest()
+
+
+def shared(rule: OnDelete, *below: str) -> Script:
+    """An admin makes a second volume on a claim's directory, or below it, and takes it away after the claim's end."""
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, rule)
+        cluster = world.site.cluster
+        nfs = {"server": NAS.server, "path": NAS.below((*home.path, *below))}
+        spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "nfs": nfs}
+        world.note("an admin makes a second volume")
+        cluster.create("volumes", {"metadata": {"name": "second"}, "spec": spec})
+        await asyncio.sleep(10.0)
+        home.rule = "retain"
+        world.delete_claim(KEY)
+        await asyncio.sleep(120.0)
+        world.note("an admin deletes the second volume")
+        home.rule = rule
+        cluster.delete("volumes", "second")
+        await world.rest()
+
+    return script
+
+
+def populated(rule: OnDelete) -> Script:
+    """A populator fills a volume that was made for a claim of its own, and hands it over."""
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, rule)
+        cluster = world.site.cluster
+        world.claim(OTHER, "nfs", dataSourceRef=_SOURCE)
+        target = cluster.claim(OTHER)
+        assert target is not None
+        _bind(world, home, target, uid=target.uid)
+        await world.until(lambda: _is_bound(world, OTHER))
+        world.delete_claim(KEY)
+        await _handed_over(world)
+
+    return script
+
+
+def used_again(rule: OnDelete) -> Script:
+    """A volume is retained, its claim goes, and it is given to another claim by hand."""
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, rule)
+        cluster = world.site.cluster
+        _set_policy(world, home, "Retain")
+        world.delete_claim(KEY)
+        await world.until(lambda: _phase(world.site, home.volume) == "Released")
+        world.claim(OTHER, "nfs", volumeName=home.volume)
+        target = cluster.claim(OTHER)
+        assert target is not None
+        _bind(world, home, target, uid="")
+        await world.until(lambda: _is_bound(world, OTHER))
+        _set_policy(world, home, "Delete")
+        await _handed_over(world)
+
+    return script
+
+
+def _bind(world: World, home: Home, target: Claim, *, uid: str) -> None:
+    """Somebody writes another claim into a volume."""
+    world.note(f"somebody has volume {home.volume} bound to {target.key}")
+    reference = {"namespace": target.metadata.namespace, "name": target.metadata.name, "uid": uid}
+    world.judge.rebound(home.volume, target)
+    world.site.cluster.change("volumes", home.volume, lambda body: body["spec"].update(claimRef=reference))
+
+
+def _set_policy(world: World, home: Home, policy: str) -> None:
+    def change(body: Body) -> None:
+        body["spec"]["persistentVolumeReclaimPolicy"] = policy
+
+    world.site.cluster.change("volumes", home.volume, change)
+
+
+def _is_bound(world: World, key: str) -> bool:
+    claim = world.site.cluster.claim(key)
+    return claim is not None and claim.status.phase == "Bound"
+
+
+async def _handed_over(world: World) -> None:
+    """The claim that has the volume now uses it for a while, and goes."""
+    await _used(world, OTHER, "two")
+    await asyncio.sleep(150.0)
+    world.delete_claim(OTHER)
+    await world.until(lambda: world.site.cluster.claim(OTHER) is None)
+    await world.rest()
 
 
 # ------------------------------------------------------------------------------------------------ whatever a die says

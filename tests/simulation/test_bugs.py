@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import KINDS, Faulted, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
@@ -20,8 +20,10 @@ def smooth(parts: Parts) -> Iterator[World]:
     """Small histories in which nothing goes wrong."""
     for lives in (1, 2):
         for rule in ("delete", "archive", "retain"):
-            yield Faulted(lives, rule).play(None, parts)
+            yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
+    for history in (*BACKUPS, *BINDINGS):
+        yield history.play(None, parts)
 
 
 def crowds(parts: Parts) -> Iterator[World]:

@@ -5,29 +5,38 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation import scripts
-from tests.simulation.histories import FULL, Faulted, told, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, FULL, Scripted, faulted, told, unrecorded
 
 ALWAYS = [
-    Faulted(1, "delete"),
-    Faulted(1, "delete", scripts.delete),
-    Faulted(1, "delete", scripts.recreate),
-    Faulted(1, "archive", scripts.recreate),
-    Faulted(1, "retain", scripts.recreate),
-    Faulted(2, "delete", scripts.remove),
+    faulted(1, "delete"),
+    faulted(1, "delete", scripts.delete),
+    faulted(1, "delete", scripts.recreate),
+    faulted(1, "archive", scripts.recreate),
+    faulted(1, "retain", scripts.recreate),
+    faulted(2, "delete", scripts.remove),
+    *BACKUPS[:1],
+    *BINDINGS[3:4],
 ]
 MORE = [
-    Faulted(lives, rule, meddle)
+    faulted(lives, rule, meddle)
     for lives in (1, 2)
     for rule in ("delete", "archive", "retain")
     for meddle in (scripts.leave, scripts.delete, scripts.recreate, scripts.remove)
-]
+] + [*BACKUPS, *BINDINGS]
 
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)
-def test_one_fault(history: Faulted) -> None:
+def test_one_fault(history: Scripted) -> None:
     """A crash before or after, an error, a refusal or a lost answer at any call harms nobody and leaves nothing."""
     for at, world in history.all():
         assert not world.judge.violations, told(world, f"{history}, {at or 'no fault'}")
+
+
+@pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS], ids=str)
+def test_backups_and_bindings(history: Scripted) -> None:
+    """Data outlive each volume that comes from a backup, and go with the claim that has them, when nobody else does."""
+    world = history.play(None)
+    assert not world.judge.violations, told(world, str(history))
 
 
 def test_a_record_that_goes_behind_the_leaders_back() -> None:

@@ -202,14 +202,17 @@ class World:
             body = {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": parameters}
             site.cluster.create("classes", {**body, "reclaimPolicy": policy})
 
-    def claim(self, key: str, class_name: str, *, site: Site | None = None, annotations: Any = None) -> None:
-        """A tenant creates a claim."""
+    def claim(
+        self, key: str, class_name: str, *, site: Site | None = None, annotations: Any = None, **wanted: Any
+    ) -> None:
+        """A tenant creates a claim; `wanted` goes into its spec."""
         namespace, name = key.split("/")
         spec = {
             "storageClassName": class_name,
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": "1Gi"}},
             "volumeMode": "Filesystem",
+            **wanted,
         }
         metadata = {"name": name, "namespace": namespace, "annotations": dict(annotations or {})}
         self.note(f"tenant creates claim {key} of class {class_name}")
