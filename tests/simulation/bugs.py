@@ -225,7 +225,7 @@ class _AdoptAnything(LedgeredExport):
 
 
 class _NeverSettled(LedgeredExport):
-    async def settle(self, volume: str) -> None:
+    async def settle(self, volume: str, uid: str = "") -> None:
         return None
 
 
