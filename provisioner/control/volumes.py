@@ -74,7 +74,12 @@ class VolumeController:
             self._bindings.note(after)
             wanted = volumes.decide(after, self._around.provisioner)
             # The echo of our own writes changes nothing; retries are the queue's.
-            known = before is not None and volumes.decide(before, self._around.provisioner) == wanted
+            # A list may show another object under the name, of which nothing is known.
+            known = (
+                before is not None
+                and before.metadata.uid == after.metadata.uid
+                and volumes.decide(before, self._around.provisioner) == wanted
+            )
             if (not isinstance(wanted, Leave) and not known) or self._bindings.is_behind(after):
                 self._queue.add(after.name)
 

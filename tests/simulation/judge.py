@@ -185,6 +185,8 @@ class Judge:
     def _follow(self, home: Home, other: Home) -> None:
         """A directory is handed out again, as `existing: adopt` and a restored archive may have it."""
         volume = other.cluster.volume(other.volume)
+        if volume is not None and volume.metadata.uid in self.copies:
+            volume = None  # another object
         reclaimed = volume is None or names.FINALIZER not in volume.metadata.finalizers
         if not other.claim_gone:
             self.blame(f"the directory of a live claim was handed out again: {other} to {home}")
@@ -284,22 +286,32 @@ class Judge:
         for cluster in self._clusters:
             for volume in cluster.volumes():
                 located = self._locate(volume)
-                if located is None or not volume.is_by(PROVISIONER):
+                if located is None or not volume.is_by(PROVISIONER) or self._is_held_up(cluster, volume):
                     continue
-                location, path = located
-                if volume.metadata.uid in self.copies:
-                    if volume.status.phase == "Released" and not _is_told(cluster, volume):
-                        yield f"volume {volume.name} is out of a backup, and no event says why it stays"
-                    continue
-                if not isinstance(self._trees[location].look(path), Directory):
-                    yield f"volume {volume.name} has no directory {'/'.join(path)}"
-                deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
-                if volume.metadata.deletion_timestamp and not self._has_claim(volume):
-                    yield f"volume {volume.name} is still being deleted"
-                elif volume.status.phase == "Released" and deletes and not self._has_claim(volume):
-                    yield f"volume {volume.name} is not reclaimed"
-                elif deletes and volume.status.phase == "Bound" and names.FINALIZER not in volume.metadata.finalizers:
-                    yield f"volume {volume.name} has no finalizer of ours"
+                kind = self._of_copy if volume.metadata.uid in self.copies else self._of_volume
+                yield from kind(cluster, volume, *located)
+
+    def _of_copy(self, cluster: MemoryCluster, volume: Volume, _location: Location, _path: Path) -> Iterator[str]:
+        deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
+        asks = volume.status.phase == "Released" and deletes and not self._has_claim(volume)
+        if asks and not _warnings(cluster, volume):
+            yield f"volume {volume.name} is out of a backup, and no event says why it stays"
+
+    def _of_volume(self, _cluster: MemoryCluster, volume: Volume, location: Location, path: Path) -> Iterator[str]:
+        if not isinstance(self._trees[location].look(path), Directory):
+            yield f"volume {volume.name} has no directory {'/'.join(path)}"
+        deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
+        if volume.metadata.deletion_timestamp and not self._has_claim(volume):
+            yield f"volume {volume.name} is still being deleted"
+        elif volume.status.phase == "Released" and deletes and not self._has_claim(volume):
+            yield f"volume {volume.name} is not reclaimed"
+        elif deletes and volume.status.phase == "Bound" and names.FINALIZER not in volume.metadata.finalizers:
+            yield f"volume {volume.name} has no finalizer of ours"
+
+    def _is_held_up(self, cluster: MemoryCluster, volume: Volume) -> bool:
+        """Whether a volume is kept because of one from a backup on its directory, and an event names that."""
+        copies = [each.name for each in cluster.volumes() if each.metadata.uid in self.copies]
+        return any(name in message for message in _warnings(cluster, volume) for name in copies)
 
     def _has_claim(self, volume: Volume) -> bool:
         """Whether the claim that a volume was made for is there, though it may have been bound elsewhere."""
@@ -392,9 +404,9 @@ def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
     )
 
 
-def _is_told(cluster: MemoryCluster, volume: Volume) -> bool:
+def _warnings(cluster: MemoryCluster, volume: Volume) -> list[str]:
     told = (told.event for told in cluster.events.values() if told.event.about.uid == volume.metadata.uid)
-    return any(event.type == "Warning" for event in told)
+    return [event.message for event in told if event.type == "Warning"]
 
 
 def _text(where: Path | None) -> str:

@@ -132,11 +132,14 @@ async def _volume_of(world: World, key: str, rule: OnDelete) -> Home:
     return home
 
 
-def _backup(world: World, home: Home) -> Body:
+_NOT_APPLIED = ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+
+
+def applicable(site: Site, volume: str) -> Body:
     """A volume as `kubectl get -o yaml` gives it, without what `kubectl apply` does not write."""
-    body = copy.deepcopy(world.site.cluster.body("volumes", home.volume))
+    body = copy.deepcopy(site.cluster.body("volumes", volume))
     assert body is not None
-    metadata = {key: value for key, value in body["metadata"].items() if key not in ("uid", "resourceVersion")}
+    metadata = {key: value for key, value in body["metadata"].items() if key not in _NOT_APPLIED}
     return {"metadata": metadata, "spec": body["spec"]}
 
 
@@ -154,7 +157,7 @@ def reapplied(rule: OnDelete, *, lost: bool, elsewhere: bool) -> Script:
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
-        backup = _backup(world, home)
+        backup = applicable(world.site, home.volume)
         if lost:
             _lose(world, home)
             world.delete_claim(KEY)
@@ -343,6 +346,7 @@ class Crowd:
         self._chance = world.chance
         self._leaders = leaders
         self._files = 0
+        self._saved: list[Body] = []
         self._classes = self._chance.sample(list(_CLASSES), self._chance.randint(1, 3))
 
     async def act(self) -> None:
@@ -355,6 +359,7 @@ class Crowd:
         deeds = {
             self._claim: 5, self._delete: 4, self._write: 3,
             self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1, self._swap: 2,
+            self._backup: 2, self._apply: 2,
         }  # fmt: skip
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         for deed in chance.choices(list(deeds), list(deeds.values()), k=chance.randint(10, 50)):
@@ -409,6 +414,18 @@ class Crowd:
             name = self._chance.choice(volumes).name
             self._world.note(f"admin deletes volume {name}")
             site.cluster.delete("volumes", name)
+
+    def _backup(self, site: Site) -> None:
+        """An admin saves all volumes of a cluster."""
+        self._saved += [applicable(site, volume.name) for volume in site.cluster.volumes() if volume.is_by(PROVISIONER)]
+
+    def _apply(self, site: Site) -> None:
+        """An admin applies a volume from a backup, of this cluster or of another one."""
+        lost = [body for body in self._saved if site.cluster.volume(body["metadata"]["name"]) is None]
+        if lost:
+            body = self._chance.choice(lost)
+            self._world.note(f"admin applies volume {body['metadata']['name']} in {site.name}")
+            site.cluster.create("volumes", copy.deepcopy(body))
 
     def _offer(self, site: Site) -> None:
         """An admin makes a volume of some other kind for a claim that waits."""
