@@ -82,8 +82,8 @@ class Wait:
 def followed(binding: Binding) -> Record | Wait | None:
     """The record as the binding shows it; None where nothing proves that the volume is the record's.
 
-    The recorded claim itself proves it, whichever object of the volume's name it has now. For another claim the volume
-    must be the recorded object, and the recorded claim must be gone.
+    The recorded claim itself proves it, whichever object of the volume's name it has now, unless it is being deleted.
+    For another claim the volume must be the recorded object, and the recorded claim must be gone.
     """
     volume, record = binding.volume, binding.record
     reference = volume.spec.claim_ref
@@ -92,11 +92,14 @@ def followed(binding: Binding) -> Record | Wait | None:
     bound = _is_bound(binding, reference)
     if bound is not True:
         return bound
-    if not is_for(record, reference):
-        if record.volume_uid != volume.metadata.uid:
+    another_object = record.volume_uid != volume.metadata.uid
+    if is_for(record, reference):
+        if another_object and record.volume_uid and not _is_alive(binding, reference):
             return None
-        if _has_claim(binding):
-            return Wait()
+    elif another_object:
+        return None
+    elif _has_claim(binding):
+        return Wait()
     return structs.replace(
         record,
         namespace=reference.namespace,
@@ -115,6 +118,12 @@ def _is_bound(binding: Binding, reference: ClaimRef) -> Literal[True] | Wait | N
     if volume.status.phase != "Bound" or claim is None or claim.uid != reference.uid:
         return None
     return True if claim.spec.volume_name == volume.name else Wait()
+
+
+def _is_alive(binding: Binding, reference: ClaimRef) -> bool:
+    """Whether the claim that has the volume is there to stay: one that goes must not take the data along."""
+    claim = binding.claim
+    return claim is not None and claim.uid == reference.uid and claim.metadata.deletion_timestamp is None
 
 
 def _has_claim(binding: Binding) -> bool:

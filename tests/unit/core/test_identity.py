@@ -165,6 +165,16 @@ def test_the_recorded_claim_is_there() -> None:
     assert followed(binding(record=REBOUND, recorded=samples.claim(uid="former"))) == Wait()
 
 
+@pytest.mark.parametrize("former", ["former", "none"])
+def test_another_object_of_a_claim_that_goes(former: str) -> None:
+    """A volume that comes back while its claim is being deleted is not the recorded one, and keeps its data."""
+    going = binding(claim=claimed(deleted=True), record=samples.record(volume_uid=former))
+    assert followed(going) is None
+    assert followed(dataclasses.replace(going, claim=None, was_bound=True)) is None
+    older = dataclasses.replace(going, record=samples.record())
+    assert followed(older) == samples.record(volume_uid=OWN)
+
+
 def test_released_since() -> None:
     """A volume that was seen bound to another claim is that claim's too when it was released before the look."""
     released = binding(volume=samples.volume(), claim=None, record=REBOUND, was_bound=True)
