@@ -217,7 +217,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
             await cluster.create_volume(step.action.body)
     recovery, prospect = await looked(tree, cluster)
     cluster.change("volumes", "pvc-1", lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Delete"))
-    failed = await recovery.apply(prospect, lambda done, total: None)
+    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
     assert list(failed) == ["pvc-1"]
     assert (await opened(tree)).records["pvc-1"] == record("a", "pvc-1")
 
