@@ -121,6 +121,7 @@ BACKUPS = [
 ]
 """A volume that comes back from a backup, in the same cluster, a new one, or a second one beside the first."""
 BINDINGS = [
+    Scripted("bound elsewhere", scripts.bound_elsewhere),
     *(Scripted(f"shared, {rule}", scripts.shared(rule)) for rule in ("delete", "archive")),
     Scripted("shared below", scripts.shared("delete", "inner")),
     *(Scripted(f"populated, {rule}", scripts.populated(rule)) for rule in RULES),

@@ -234,6 +234,15 @@ async def forgotten(world: World) -> None:
     await world.rest()
 
 
+async def bound_elsewhere(world: World) -> None:
+    """A claim names another volume, and Kubernetes releases its own: while the claim is there, so is its directory."""
+    await _volume_of(world, KEY, "delete")
+    world.note(f"claim {KEY} names another volume")
+    world.site.cluster.change("claims", KEY, lambda body: body["spec"].update(volumeName="another"))
+    await asyncio.sleep(120.0)
+    await world.rest()
+
+
 def shared(rule: OnDelete, *below: str) -> Script:
     """An admin makes a second volume on a claim's directory, or below it, and takes it away after the claim's end."""
 

@@ -15,7 +15,7 @@ ALWAYS = [
     faulted(1, "retain", scripts.recreate),
     faulted(2, "delete", scripts.remove),
     *BACKUPS[:1],
-    *BINDINGS[3:4],
+    *BINDINGS[4:5],
 ]
 MORE = [
     faulted(lives, rule, meddle)
