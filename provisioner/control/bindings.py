@@ -13,8 +13,10 @@ import structlog
 from provisioner.control.attempts import PENDING
 from provisioner.control.lanes import Lanes
 from provisioner.control.surroundings import Surroundings
+from provisioner.control.workers import REFUSED
 from provisioner.core import identity, names
 from provisioner.core.backoff import Backoff
+from provisioner.core.errors import InvalidRecord
 from provisioner.core.identity import Binding, Wait
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, ClaimRef, Volume
@@ -72,6 +74,9 @@ class Bindings:
         except ExportError as exc:
             log.debug("record_not_followed", volume=cached.name, error=str(exc))
             return None  # the export will be said to be ready
+        except InvalidRecord as exc:  # the names of the claim that has it now are too long
+            log.warning("record_not_followed", volume=cached.name, error=str(exc))
+            return REFUSED
 
     async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: Path) -> Backoff | None:
         """Let the record of a released volume, read live, follow the claim that it was seen bound to.
