@@ -14,16 +14,18 @@ TESTS ?=
 PYTEST_FLAGS ?=
 # Tests mostly wait for servers: a second process halves the time on two processors.
 PARALLEL ?= 2
+# Which tests of a suite: those that rarely find what others do not are for `make test-all`.
+MARKED ?= not thorough
 # pip takes exactly what the lock names: no dependency is resolved, and nothing is built from source with unpinned tools.
 INSTALL := install --quiet --disable-pip-version-check --no-deps
 LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test unit e2e image manifests pictures check docs format bench lock clean
+.PHONY: help setup testbed demo test test-all unit e2e image manifests pictures check docs format bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything pinned, and the project in it
 	@:
@@ -51,9 +53,13 @@ testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 45 min
 demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 leaves it running
 	@$(BIN)/nfs-provisioner demo $(KEEP:%=--keep)
 
-test: testbed ## every test: unit, simulation, contract and integration; PARALLEL=0 runs them in one process
+test: testbed ## unit, simulation, contract and integration tests; PARALLEL=0 runs them in one process
 	@$(if $(TESTS),,$(MAKE) unit)
-	@$(BIN)/pytest $(or $(TESTS),tests/contract tests/integration tests/simulation) -n $(PARALLEL) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+	@$(BIN)/pytest $(or $(TESTS),tests/contract tests/integration tests/simulation) -m "$(MARKED)" \
+	  -n $(PARALLEL) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+
+test-all: ## as test, with every driver and version of NFS, and more histories of the simulation
+	@SIMULATION_SEEDS=$${SIMULATION_SEEDS:-500} SIMULATION_FULL=1 $(MAKE) test MARKED=
 
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
 	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)

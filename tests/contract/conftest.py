@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.contract import sites, trees_direct, trees_kernel
 
-LOCAL: list[sites.Factory] = [sites.mounted, *trees_direct.FACTORIES]
+# Each change is tested with each kind of driver, each server and two versions of NFS; `make test-all` has all of them.
+EACH_CHANGE = {"memory", "mounted", "direct-4.2", "kernel-3"}
+
+
+def _params(factories: Iterable[sites.Factory], *marks: pytest.MarkDecorator) -> list[ParameterSet]:
+    """The drivers as a fixture's parameters, under their names."""
+    return [
+        pytest.param(
+            each, id=each.__name__, marks=[*marks, *([] if each.__name__ in EACH_CHANGE else [pytest.mark.thorough])]
+        )
+        for each in factories
+    ]
+
+
+LOCAL = _params([sites.mounted, *trees_direct.FACTORIES])
 
 # A virtual machine boots in the time of the first test that needs it.
-BOOTED = [pytest.param(factory, marks=pytest.mark.timeout(180)) for factory in trees_kernel.FACTORIES]
+BOOTED = _params(trees_kernel.FACTORIES, pytest.mark.timeout(180))
 
 
-@pytest.fixture(params=[sites.memory, *LOCAL, *BOOTED], ids=lambda factory: factory.__name__)
+@pytest.fixture(params=[*_params([sites.memory]), *LOCAL, *BOOTED])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[sites.Site]:
     """An empty export with a tree on it, one of each driver."""
     factory: sites.Factory = request.param
@@ -23,7 +38,7 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[sites.Site]:
         yield made
 
 
-@pytest.fixture(params=LOCAL, ids=lambda factory: factory.__name__)
+@pytest.fixture(params=LOCAL)
 async def shared_site(request: pytest.FixtureRequest) -> AsyncIterator[tuple[sites.Site, pathlib.Path]]:
     """A site whose export is also a directory of this machine, so that a tenant can work behind the tree's back."""
     factory: sites.Factory = request.param

@@ -14,13 +14,13 @@ from provisioner.nfs.protocol.rpc import Identity
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 
-VERSIONS = ("3", "4.0", "4.1", "4.2")
 TIMEOUT_S = 3.0
 
 MakeTree = Callable[..., DirectTree]
 
 
-@pytest.fixture(params=VERSIONS)
+# A version without sessions and one with them are tested on each change; `make test-all` has all versions.
+@pytest.fixture(params=["3", "4.1", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("4.0", "4.2"))])
 def version(request: pytest.FixtureRequest) -> str:
     """Each version of NFS."""
     chosen: str = request.param
