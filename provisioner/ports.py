@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
@@ -21,6 +22,7 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access as Access
 from provisioner.core.paths import LEDGER, PathIndex
+from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record
 
 # ---------------------------------------------------------------------------------------------------- the API server
@@ -214,6 +216,7 @@ class Cause(enum.Enum):
     MISSING = "its directory is not there"
     NOT_MOUNTED = "nothing is mounted on its directory"
     CHANGED = "another export is mounted in its place"
+    COPY = "its ledger is a copy of another export's"
     READ_ONLY = "it is read-only"
     NO_SPACE = "no space is left on it"
     NO_INODES = "no inodes are left on it"
@@ -240,6 +243,7 @@ _ADVICE = {
     Cause.MISSING: "export or make that directory, or correct the path",
     Cause.NOT_MOUNTED: "mount the export there",
     Cause.CHANGED: "bring back the one that was there, or restart us to use the new one",
+    Cause.COPY: "use one of the two only; to use both, remove .provisioner from the copy",
     Cause.READ_ONLY: "let the server export it for writing (rw in exports(5)), and mount it so where it is mounted",
     Cause.NO_SPACE: "free some space on it, or enlarge it",
     Cause.NO_INODES: "remove files from it, or give its file system more inodes",
@@ -534,11 +538,17 @@ class Export(Protocol):
         """The server's answer where it did not set the mode of a pending volume's directory; else empty."""
         ...
 
-    async def open(self, *, create: bool = True) -> None:
+    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
         """Find the ledger, read all of it, check the export's id. May be called again: it reads anew.
 
         Only with `create` is a ledger made where there is none; else that raises Cause.NO_LEDGER.
+        Returns the one of `others` that is this export by another name; else itself. Only itself is open then. Raises
+        Cause.COPY where one of `others` has the same id and is another export.
         """
+        ...
+
+    def marked(self, name: str) -> AbstractAsyncContextManager[None]:
+        """While this is open, the ledger has a mark of that name."""
         ...
 
     async def probe(self) -> Space:
@@ -667,15 +677,31 @@ class Export(Protocol):
 
 
 class Exports(Protocol):
-    """The exports that we serve: those of the settings, and those that classes and volumes name as we meet them."""
+    """The exports that we serve: those of the settings, and those that classes and volumes name as we meet them.
+
+    Two locations may lead to one export: from when that is known, one object stands for it under all its names.
+    """
 
     @property
     def default(self) -> Location | None:
         """The export of classes that name none."""
         ...
 
+    @property
+    def places(self) -> Places:
+        """Which locations lead to one export, as far as is known."""
+        ...
+
     def __iter__(self) -> Iterator[Export]:
         """All exports, configured or met so far."""
+        ...
+
+    def primary(self, export: Export) -> Export:
+        """The object that stands for an export: itself, or the one that it was united with."""
+        ...
+
+    def unite(self, alias: Export, primary: Export) -> None:
+        """Two objects are one export: from now on `primary` stands for it."""
         ...
 
     def at(self, location: Location, options: MountOptions) -> Export:

@@ -82,6 +82,8 @@ async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> As
     known = list(exports)
     try:
         outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
+        _unite(exports, [export for export, error in outcome.items() if error is None])
+        outcome = {export: error for export, error in outcome.items() if exports.primary(export) is export}
         yield Ledgers(
             exports=[export for export, error in outcome.items() if error is None],
             scope=Scope(
@@ -95,7 +97,16 @@ async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> As
             served=exports,
         )
     finally:
-        await asyncio.gather(*(export.close() for export in exports))
+        await asyncio.gather(*(export.close() for export in known))
+
+
+def _unite(served: Exports, found: Iterable[Export]) -> None:
+    """Let one object stand for each export. A command leaves no mark on it: two with one id and one ledger are one."""
+    first: dict[str, Export] = {}
+    for export in found:
+        primary = first.setdefault(export.id, export)
+        if primary is not export and (primary.records, primary.pending) == (export.records, export.pending):
+            served.unite(export, primary)
 
 
 def _is_bare(error: ExportError) -> bool:

@@ -67,7 +67,8 @@ async def _known(survey: Survey) -> Known:
     from provisioner.kube.pages import everything
 
     volumes, claims = await everything(survey.cluster, Volume), await everything(survey.cluster, Claim)
-    paths = {export.location: paths_of_volumes(export.location, (), volumes, ()) for export in survey.exports}
+    same = survey.served.places.same
+    paths = {export.location: paths_of_volumes(same(export.location), (), volumes, ()) for export in survey.exports}
     return Known(
         cluster=survey.cluster_id,
         volumes={volume.name: volume for volume in volumes},

@@ -43,7 +43,7 @@ class Attempts:
         return again
 
     async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
-        await self._around.watch.usable(export)
+        export = await self._around.watch.usable(export)
         record = export.records.get(volume)
         if record is None:
             return None  # it has ended meanwhile

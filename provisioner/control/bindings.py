@@ -66,7 +66,7 @@ class Bindings:
             return PENDING  # it is settled first
         try:
             with self._lanes.place(export.name, cached.name):
-                await self._around.watch.usable(export)
+                export = await self._around.watch.usable(export)
                 volume, claim = await self.live(cached)
                 if volume is None or volume.spec.claim_ref != cached.spec.claim_ref:
                     return None  # the watch brings what it is now

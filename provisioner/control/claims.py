@@ -197,7 +197,7 @@ class ClaimController:
             where = export.name
             self._around.watch.add(export, named=True)
             with self._lanes.place(export.name, claim.uid):
-                await self._around.watch.usable(export)
+                export = await self._around.watch.usable(export)
                 return await self._provision(plan, export)
         except ExportError as exc:
             return self._failed(plan, exc.told_of(where), exc, FAILED)
@@ -230,10 +230,14 @@ class ClaimController:
 
     def _with_place(self, message: str, plan: Provision) -> str:
         """The message, and where the archive is if the claim may have it there."""
-        archive = plan.record.archive
+        archive, places = plan.record.archive, self._around.exports.places
         for export in self._around.exports:
             record = export.archived.get(archive)
-            if export.location != plan.export and record and archives.not_for(archive, record, plan.record) is None:
+            if (
+                plan.export not in places.same(export.location)
+                and record
+                and archives.not_for(archive, record, plan.record) is None
+            ):
                 return f"{message}; it is on export {export.name}: take a class of that one"
         return message
 
@@ -324,7 +328,9 @@ class ClaimController:
             found = await self._around.cluster.get_volume(plan.volume)
             if found is None:
                 raise Conflict(f"volume {plan.volume} was there, and is gone again") from exc
-            if not _is_for(found, plan, record.path):
+            nfs, places = found.spec.nfs, self._around.exports.places
+            path = places.relative(export.location, nfs.server, nfs.path) if nfs is not None else None
+            if path != record.path or not _is_for(found, plan):
                 raise NameTaken(claims.not_ours(found, plan.claim, self._around.provisioner)) from exc
             if not again:
                 hint = "is there a second installation, or a second leader, of the same provisioner name?"
@@ -361,14 +367,9 @@ class ClaimController:
         )
 
 
-def _is_for(volume: Volume, plan: Provision, path: Path) -> bool:
-    reference, nfs = volume.spec.claim_ref, volume.spec.nfs
-    return (
-        reference is not None
-        and reference.uid == plan.claim.uid
-        and nfs is not None
-        and plan.export.relative(nfs.server, nfs.path) == path
-    )
+def _is_for(volume: Volume, plan: Provision) -> bool:
+    reference = volume.spec.claim_ref
+    return reference is not None and reference.uid == plan.claim.uid
 
 
 def _source(claim: Claim) -> str:

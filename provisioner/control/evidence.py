@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from provisioner.core import orphans
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Volume
 from provisioner.core.orphans import Evidence
-from provisioner.ports import Cause, Export, ExportError
+from provisioner.ports import Cause, Export, ExportError, Exports
 
 _IN_THE_WAY = (Cause.SYMLINK, Cause.DENIED, Cause.RECORD)
 """Errors about one directory: something is there, and it is no directory that could be looked into."""
@@ -73,8 +73,9 @@ async def gather(
     )
 
 
-async def find_strays(export: Export, known: Known, exports: Iterable[Export], *, limit: int) -> list[Path]:
+async def find_strays(export: Export, known: Known, exports: Exports, *, limit: int) -> list[Path]:
     """Directories on an export that belong to no record, no volume and no other export. Raises ExportError."""
-    places = [other.location for other in exports]
-    owned = orphans.known(export.location, export.records.values(), known.volumes.values(), places)
+    same = exports.places.same
+    others = [location for other in exports for location in same(other.location)]
+    owned = orphans.known(same(export.location), export.records.values(), known.volumes.values(), others)
     return await export.strays(owned, limit=limit)

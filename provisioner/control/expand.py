@@ -86,7 +86,7 @@ async def _note_now(volume: Volume, size: str, around: Surroundings) -> None:
     export, _ = located
     around.watch.add(export, named=False)
     try:
-        await around.watch.usable(export)
+        export = await around.watch.usable(export)
         async with around.watch.answering(export):
             await _note(volume.name, size, export, around)
     except ExportError as exc:

@@ -49,6 +49,8 @@ class _State:
     exposed: bool = False
     """Whether the log says already that its ledger may be open to others."""
     opened: bool = False
+    united: bool = False
+    """Whether it turned out to be another export's second name."""
     space: Space | None = None
     looked_s: float = -math.inf
     added_s: float = -math.inf
@@ -69,6 +71,7 @@ class ExportWatch:
     """Probes every export for as long as it runs; a leader also opens them, and asks before it uses one."""
 
     def __init__(self, exports: Exports, clock: Clock, metrics: Metrics) -> None:
+        self._exports = exports
         self._clock = clock
         self._metrics = metrics
         self._supervisor = Supervisor(clock, metrics)
@@ -102,6 +105,7 @@ class ExportWatch:
 
     def add(self, export: Export, *, named: bool) -> None:
         """Look after an export from now on. Only where a setting or a class names it may a ledger be made on it."""
+        export = self._exports.primary(export)
         state = self._states.get(export)
         if named:
             self._metrics.admit_export(export.name)
@@ -116,7 +120,8 @@ class ExportWatch:
     def unname_but(self, named: Container[Location]) -> None:
         """Where classes name an export now: on others than these no ledger may be made any more."""
         for export, state in self._states.items():
-            state.named = state.configured or (state.named and export.location in named)
+            by_class = any(location in named for location in self._exports.places.same(export.location))
+            state.named = state.configured or (state.named and by_class)
 
     def touch(self, export: Export) -> None:
         """The export is in use."""
@@ -147,7 +152,7 @@ class ExportWatch:
 
     def is_named(self, export: Export) -> bool:
         """Whether a setting or a class names an export that was added."""
-        return self._states[export].named
+        return self._state(export).named
 
     async def lead(self) -> None:
         """We lead: read every ledger anew, for another replica has written them.
@@ -168,9 +173,10 @@ class ExportWatch:
         """We lead no longer."""
         self._leading = False
 
-    async def usable(self, export: Export) -> None:
-        """Return when an export that was added may be used; raise the ExportError that the last look at it met.
+    async def usable(self, export: Export) -> Export:
+        """Return the object that stands for an export that was added, when it may be used.
 
+        Raises the ExportError that the last look at it met.
         Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
         """
         state = self._state(export)
@@ -183,10 +189,13 @@ class ExportWatch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PROBE_LIMIT_S + 1.0):
                     await state.known.wait()
+        if state.united:
+            return await self.usable(export)
         if state.error is not None:
             raise state.error
         if not state.opened:
             raise ExportError(Cause.UNREACHABLE, "it has not answered yet", hint=export.silence)
+        return self._exports.primary(export)
 
     @asynccontextmanager
     async def answering(self, export: Export) -> AsyncIterator[None]:
@@ -208,9 +217,9 @@ class ExportWatch:
             raise state.error from None
 
     def _state(self, export: Export) -> _State:
-        """What is known of an export. Raises ExportError for one that was forgotten meanwhile."""
+        """What is known of an export, by any of its names. Raises ExportError for one that was forgotten meanwhile."""
         try:
-            return self._states[export]
+            return self._states[self._exports.primary(export)]
         except KeyError as exc:
             raise ExportError(Cause.MISSING, "no setting, class or volume names it") from exc
 
@@ -265,6 +274,9 @@ class ExportWatch:
             state.looked_s = self._clock.monotonic()
             if leading == self._leading:
                 state.known.set()
+            if state.united:
+                await export.close()
+                return
             self._measure(export, state)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s(state)):
@@ -299,7 +311,9 @@ class ExportWatch:
             try:
                 if self._leading and not state.opened:
                     # May take long on a large ledger; each of its calls has a limit.
-                    await export.open(create=state.named)
+                    primary = await export.open(create=state.named, others=self._exports)
+                    if primary is not export:
+                        return self._unite(export, state, primary)
                     state.opened = True
                 async with asyncio.timeout(_PROBE_LIMIT_S):
                     state.space = await export.probe()
@@ -310,6 +324,17 @@ class ExportWatch:
                 return exc
             return None
         return ExportError(Cause.UNEXPECTED)
+
+    def _unite(self, export: Export, state: _State, primary: Export) -> ExportError | None:
+        """An export has turned out to be another one by a second name: from now on it is looked at as that one only."""
+        log.info("export_known", export=export.name, same_as=primary.name)
+        self._exports.unite(export, primary)
+        del self._states[export]
+        state.united = True
+        self.add(primary, named=state.named)
+        self._states[primary].configured |= state.configured
+        self._metrics.forget_export(export.name)
+        return None
 
     def _failed(self, export: Export, state: _State, error: ExportError) -> None:
         if state.error is None or state.error.cause is not error.cause:

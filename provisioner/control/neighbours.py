@@ -17,11 +17,12 @@ async def neighbour(around: Surroundings, export: Export, path: Path, *, other_t
     Raises ClusterError.
     """
     passed: set[str] = set()
+    locations = around.exports.places.same(export.location)
     while True:
         found = around.store.holder(export.location, path, other_than=other_than, passed=passed)
         if found is None:
             return ""
         live = await around.cluster.get_volume(found.name)
-        if live is not None and neighbours.needs(live, export.location, path):
+        if live is not None and neighbours.needs(live, locations, path):
             return live.name
         passed.add(found.name)

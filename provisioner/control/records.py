@@ -13,7 +13,7 @@ async def settle_record(around: Surroundings, export: Export, volume: Volume) ->
     record, nfs = export.records.get(volume.name), volume.spec.nfs
     if record is None or nfs is None or record.cluster != around.cluster_id:
         return False
-    if export.location.relative(nfs.server, nfs.path) != record.path:
+    if around.exports.places.relative(export.location, nfs.server, nfs.path) != record.path:
         return False
     if volume.name in export.pending:
         await export.settle(volume.name, identity.settled_uid(record, volume))

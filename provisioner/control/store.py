@@ -12,6 +12,7 @@ from provisioner.core import names
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.paths import PathIndex
+from provisioner.core.places import Places
 from provisioner.ports import AnyItem, Kind
 
 Listener = Callable[[Kind, AnyItem | None, AnyItem | None], None]
@@ -37,6 +38,8 @@ class Store:
             "volumes": cast(dict[str, AnyItem], self.volumes),
             "classes": cast(dict[str, AnyItem], self.classes),
         }
+        self.places = Places()
+        """Which locations lead to one export: whoever has a directory by one of them has it by all."""
         self._paths: dict[str, PathIndex] = {}
         self._slimmer = Slimmer()
         self._synced: set[Kind] = set()
@@ -81,25 +84,29 @@ class Store:
     ) -> Volume | None:
         """A volume that has a directory of an export, or one above or below it, and is none of those given.
 
-        Volumes of the whole export, as admins make them to look around in it, do not count.
+        It may have it by any name of the export. Volumes of the whole export, as admins make them to look around in it,
+        do not count.
         """
-        index = self._paths.get(export.server)
-        if index is None:
-            return None
-        root = export.components
-        name = index.touching((*root, *path), other_than=(other_than, *passed), below=len(root))
-        return self.volumes[name] if name is not None else None
+        for each in self.places.same(export):
+            index = self._paths.get(each.server)
+            root = each.components
+            skipped = (other_than, *passed)
+            name = index.touching((*root, *path), other_than=skipped, below=len(root)) if index else None
+            if name is not None:
+                return self.volumes[name]
+        return None
 
     def has_volumes(self, export: Location) -> bool:
         """Whether the directory of any volume, ours or not, lies below an export's root."""
-        index = self._paths.get(export.server)
-        return index is not None and index.leads_on(export.components)
+        places = [(self._paths.get(each.server), each.components) for each in self.places.same(export)]
+        return any(index is not None and index.leads_on(components) for index, components in places)
 
     def on_export(self, export: Location) -> Iterator[Volume]:
-        """The volumes whose directories lie below an export's root."""
+        """The volumes whose directories lie below an export's root, by any name of the export."""
+        places = self.places.same(export)
         for volume in self.volumes.values():
             source = volume.source
-            if source is not None and export.relative(source.server, source.path):
+            if source is not None and any(each.relative(source.server, source.path) for each in places):
                 yield volume
 
     def _key(self, kind: Kind, item: AnyItem) -> str:

@@ -101,7 +101,7 @@ class Takeover:
         around = self._around
         around.watch.add(export, named=False)
         try:
-            await around.watch.usable(export)
+            export = await around.watch.usable(export)
         except ExportError:
             return True  # it will be said to be ready
         shares = (volumes[start::_AT_ONCE] for start in range(_AT_ONCE))

@@ -34,6 +34,7 @@ class Term:
     def __init__(self, around: Surroundings, *, workers: int, relist: Callable[[], Awaitable[None]]) -> None:
         """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
         self._around = around
+        around.store.places = around.exports.places
         self._workers = workers
         self._relist = relist
         self._trouble = ""

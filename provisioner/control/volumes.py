@@ -161,7 +161,7 @@ class VolumeController:
         began_s = self._around.clock.monotonic()
         try:
             with self._lanes.place(export.name, volume.name):
-                await self._around.watch.usable(export)
+                export = await self._around.watch.usable(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
             self._deny(volume, self._moved(volume, export) or exc.told_of(export.name), exc)

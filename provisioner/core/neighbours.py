@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Volume
+from provisioner.core.paths import PathIndex
 
 
-def needs(volume: Volume, export: Location, path: Path) -> bool:
+def needs(volume: Volume, locations: Iterable[Location], path: Path) -> bool:
     """Whether a volume that is not being deleted lies at a path below an export, or above or below that path.
 
-    A volume of the whole export, as admins make one to look around in it, does not count.
+    `locations` are all that lead to the export. A volume of the whole export, as admins make one to look around in it,
+    does not count.
     """
     source = volume.source
-    theirs = export.relative(source.server, source.path) if source is not None else None
-    if not theirs or volume.metadata.deletion_timestamp is not None:
+    if source is None or volume.metadata.deletion_timestamp is not None:
         return False
-    depth = min(len(theirs), len(path))
-    return theirs[:depth] == path[:depth]
+    index = PathIndex()
+    for location in locations:
+        theirs = location.relative(source.server, source.path)
+        if theirs:
+            index.add(theirs, volume.name)
+    return index.touching(path) is not None
 
 
 def shared_message(directory: str, holder: str) -> str:

@@ -102,24 +102,20 @@ def doubtful(
 
 
 def known(
-    location: Location, records: Iterable[Record], volumes: Iterable[Volume], exports: Iterable[Location]
+    locations: Iterable[Location], records: Iterable[Record], volumes: Iterable[Volume], exports: Iterable[Location]
 ) -> PathIndex:
-    """All directories of an export that are somebody's: by a record, by a volume, or as another export."""
+    """All directories of an export, by any of its locations, that have an owner: a record, a volume, another export."""
     index = PathIndex()
     for record in records:
         index.add(record.path, "record")
-    for volume in volumes:
-        source = volume.source
-        _enter(index, location, (source.server, source.path) if source is not None else None)
-    for other in exports:
-        _enter(index, location, (other.server, other.path))
+    taken = [(source.server, source.path) for volume in volumes if (source := volume.source) is not None]
+    taken += [(other.server, other.path) for other in exports]
+    for location in locations:
+        for server, path in taken:
+            below = location.relative(server, path)
+            if below:
+                index.add(below, "volume")
     return index
-
-
-def _enter(index: PathIndex, location: Location, place: tuple[str, str] | None) -> None:
-    path = location.relative(*place) if place is not None else None
-    if path:
-        index.add(path, "volume")
 
 
 def find(evidence: Evidence) -> list[Orphan]:

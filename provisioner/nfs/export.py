@@ -8,8 +8,8 @@ in between leaves a record, and the next start finds it and goes on. Where what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 from msgspec import structs
@@ -19,7 +19,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import archives, layout, modes, opening, restore, symlinks
+from provisioner.nfs import aliases, archives, layout, modes, opening, restore, symlinks
 from provisioner.nfs.endless import TRASH_LIMIT
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
@@ -29,6 +29,7 @@ from provisioner.ports import (
     AlreadyThere,
     ArchiveUnusable,
     Cause,
+    Export,
     ExportError,
     GoOn,
     NotEmpty,
@@ -115,16 +116,31 @@ class LedgeredExport:
 
     # ------------------------------------------------------------------------------------------- opening
 
-    async def open(self, *, create: bool = True) -> None:
+    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
         """Find the ledger, or make it where that is wanted, read all of it, check the export's id."""
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
-        self._id, refusal = await opening.find(self._tree, known=self._id, create=create)
+        found, refusal = await opening.find(self._tree, known=self._id, create=create)
+        same = await aliases.find(self._tree, found, (other for other in others if other is not self))
+        if same is not None:
+            return same
+        # Right after the look at the others: of two that are opened side by side, one sees the other's id.
+        self._id = found
         self._ledger_refusal = refusal or self._ledger_refusal
         self._since = await opening.since(self._tree)
         self._ledger = await opening.read(self._tree, mend=create)
         self._unsure.clear()
+        return self
+
+    @asynccontextmanager
+    async def marked(self, name: str) -> AsyncIterator[None]:
+        """While this is open, the ledger has a mark of that name."""
+        await self._tree.make_symlink(layout.mark(name), "see which other name this export has")
+        try:
+            yield
+        finally:
+            await symlinks.remove(self._tree, layout.mark(name))
 
     async def probe(self) -> Space:
         """Whether the export answers and is the one that it was, and what statfs says."""

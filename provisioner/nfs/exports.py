@@ -10,6 +10,7 @@ from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import NFS_PORT, Location, Path, location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource, Volume
+from provisioner.core.places import Places
 from provisioner.nfs.direct.tree import DirectTree
 from provisioner.ports import Cause, Export, ExportError
 
@@ -47,7 +48,7 @@ class ServedExports:
     """The `Exports` port.
 
     One export is one object, whichever class or volume names it, so that it has one ledger in memory. Two servers that
-    differ in nothing but their port are two.
+    differ in nothing but their port are two. Two names of one export are two objects until both have been opened.
     """
 
     def __init__(self, mounted: Mapping[Location, Export], default: Location | None, reach: Reach) -> None:
@@ -55,6 +56,8 @@ class ServedExports:
         self._default = default
         self._reach = reach
         self._direct: dict[tuple[Location, int], _Direct] = {}
+        self._primary: dict[Export, Export] = {}
+        self._places = Places()
 
     @property
     def default(self) -> Location | None:
@@ -63,11 +66,26 @@ class ServedExports:
 
     def __iter__(self) -> Iterator[Export]:
         """All exports, configured or met so far."""
-        return iter([*self._mounted.values(), *(known.export for known in self._direct.values())])
+        met = [*self._mounted.values(), *(known.export for known in self._direct.values())]
+        return iter(dict.fromkeys(map(self.primary, met)))
+
+    @property
+    def places(self) -> Places:
+        """Which locations lead to one export, as far as is known."""
+        return self._places
+
+    def primary(self, export: Export) -> Export:
+        """The object that stands for an export."""
+        return self._primary.get(export, export)
+
+    def unite(self, alias: Export, primary: Export) -> None:
+        """Two objects are one export: from now on `primary` stands for it."""
+        self._primary[alias] = primary
+        self._places.unite(primary.location, alias.location)
 
     def at(self, location: Location, options: MountOptions) -> Export:
         """The export that a class names. Raises ExportError with a hint where it cannot be reached so."""
-        return self._at(location, options, by_class=True)
+        return self.primary(self._at(location, options, by_class=True))
 
     def _at(self, location: Location, options: MountOptions, *, by_class: bool) -> Export:
         mounted = self._mounted.get(location)
@@ -97,8 +115,10 @@ class ServedExports:
         if source is None:
             return None
         if not volume.is_marked:
-            return _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
-        return _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
+            located = _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
+        else:
+            located = _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
+        return None if located is None else (self.primary(located[0]), located[1])
 
     def obstacle(self, volume: Volume) -> str:
         """See `Exports`."""
@@ -113,7 +133,9 @@ class ServedExports:
 
     def forget(self, export: Export) -> None:
         """Nothing names an export any more; where something does again later, it is a new object."""
-        self._direct = {key: known for key, known in self._direct.items() if known.export is not export}
+        self._direct = {key: known for key, known in self._direct.items() if self.primary(known.export) is not export}
+        self._primary = {alias: primary for alias, primary in self._primary.items() if primary is not export}
+        self._places.part(export.location)
 
     def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
         """The exports that classes name at the port to which a volume's nodes go."""

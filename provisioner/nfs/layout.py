@@ -8,6 +8,7 @@
     .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
     .provisioner/trash/<volume>.<time>  a directory on its way out
     .provisioner/drafts/<name>       -> a record that is about to take the place of another one
+    .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
 
 `->` is a symlink, whose target is the text.
 """
@@ -31,12 +32,19 @@ CLUSTERS: Path = (LEDGER, "clusters")
 TRASH: Path = (LEDGER, "trash")
 DRAFTS: Path = (LEDGER, "drafts")
 
+MARK = "mark-"
+
 PRIVATE = Access(mode=0o700)
 
 
 def of(state: State, volume: str) -> Path:
     """Where a volume's record is."""
     return (LEDGER, state, volume)
+
+
+def mark(name: str) -> Path:
+    """Where a mark is."""
+    return (LEDGER, name)
 
 
 def directories() -> list[Path]:

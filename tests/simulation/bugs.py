@@ -20,6 +20,7 @@ from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts
+from tests.simulation.world import NAS
 
 _TRASH: Path = (LEDGER, "trash")
 
@@ -285,6 +286,15 @@ class _AnyReleasedOne(LedgeredExport):
         return ""
 
 
+class _VolumeByOneName(_Through):
+    """A volume by another name of the server counts as not made."""
+
+    async def get_volume(self, name: str) -> Volume | None:
+        volume: Volume | None = await self._port.get_volume(name)
+        nfs = volume.spec.nfs if volume is not None else None
+        return None if nfs is not None and nfs.server != NAS.server else volume
+
+
 class _PurgeTooMuch(LedgeredExport):
     """What cannot be settled in the trash is done at the root."""
 
@@ -316,6 +326,7 @@ BUGS: dict[str, Parts] = {
     "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
     "nothing is ever undone": Mutant(export=_UndoNever),
     "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
+    "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),

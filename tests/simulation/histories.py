@@ -51,9 +51,11 @@ class Crowded:
 
     leaders: int = 1
     clusters: int = 1
+    named_twice: bool = False
+    """Whether the two exports are one, by two names of its server."""
 
     def __str__(self) -> str:
-        return f"{self.leaders} leading in each of {self.clusters}"
+        return f"{self.leaders} leading in each of {self.clusters}" + (", one export" if self.named_twice else "")
 
     def play(self, seed: int, parts: Parts | None = None) -> World:
         """The history of one seed."""
@@ -62,14 +64,21 @@ class Crowded:
         def make(chance: random.Random) -> World:
             # Old leaders' calls are not held up for long: nothing but a lease keeps such from doing harm.
             plan = Chance(chance, rate=chance.choice((0.0, 0.02, 0.1)), slow=alone)
-            world = World(chance, plan=plan, parts=parts, locations=(NAS, OTHER_NAS), clusters=self.clusters)
+            world = World(
+                chance,
+                plan=plan,
+                parts=parts,
+                locations=(NAS, OTHER_NAS),
+                clusters=self.clusters,
+                named_twice=self.named_twice,
+            )
             disturb_watches(world, rate=chance.choice((0.0, 0.1, 0.4)))
             return world
 
         return play(make, scripts.crowd(self.leaders), seed)
 
 
-KINDS = (Crowded(), Crowded(leaders=2), Crowded(clusters=2))
+KINDS = (Crowded(), Crowded(leaders=2), Crowded(clusters=2), Crowded(named_twice=True))
 
 
 @dataclass(frozen=True)

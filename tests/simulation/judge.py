@@ -70,7 +70,11 @@ class Judge:
         self.rivalry = False
         """Whether two of us have wanted one directory at the same moment: then an empty one may stay, of which no
         record tells, since neither may remove what may be the other's."""
-        self._trees = trees
+        self._names: dict[Location, Location] = {}
+        """Of each location the first one that leads to the same tree."""
+        for location, tree in trees.items():
+            self._names[location] = next(first for first in trees if trees[first] is tree)
+        self._trees = {first: trees[first] for first in self._names.values()}
         self._clusters: list[MemoryCluster] = []
         self._claims: dict[str, Claim] = {}
         self._strangers: list[tuple[Location, Path, Directory, dict[str, Node]]] = []
@@ -199,10 +203,10 @@ class Judge:
 
     def _locate(self, volume: Volume) -> tuple[Location, Path] | None:
         nfs = volume.spec.nfs
-        for location in self._trees:
+        for location, first in self._names.items():
             path = location.relative(nfs.server, nfs.path) if nfs is not None else None
             if path:
-                return location, path
+                return first, path
         return None
 
     # ------------------------------------------------------------------------------------------- after each call

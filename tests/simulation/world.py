@@ -68,7 +68,9 @@ class World:
         parts: Parts | None = None,
         locations: tuple[Location, ...] = (NAS,),
         clusters: int = 1,
+        named_twice: bool = False,
     ) -> None:
+        """With `named_twice` the locations are names of one export."""
         self.chance = chance
         self.plan: Plan = plan or Nothing()
         self.parts = parts or Parts()
@@ -86,6 +88,8 @@ class World:
             location: MemoryTree(root_id=str(location), before=self.tree_before, after=self.tree_after)
             for location in locations
         }
+        if named_twice:
+            self.trees = dict.fromkeys(locations, self.trees[locations[0]])
         self.judge = Judge(self.trees, is_parent=_is_parent)
         self.sites = [Site(self, name) for name in ("red", "blue")[:clusters]]
         for site in self.sites:

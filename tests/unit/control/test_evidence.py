@@ -10,9 +10,12 @@ from msgspec import structs
 from provisioner.control.evidence import Known, find_strays, gather
 from provisioner.core import orphans
 from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Volume
+from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, Cause, ExportError
+from provisioner.nfs.exports import ServedExports
+from provisioner.ports import Access, Cause, Export, ExportError
 from tests.fakes.tree import MemoryTree
 from tests.unit.core import samples
 
@@ -34,12 +37,16 @@ async def left_over(tree: MemoryTree) -> LedgeredExport:
     return export
 
 
+def unnamed(where: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+    raise ExportError(Cause.UNREACHABLE, f"no class names {where}")
+
+
 def known(**volumes: Volume) -> Known:
     return Known(cluster=US, volumes=volumes, waiting=frozenset(), holder=lambda location, path: None)
 
 
 async def found(export: LedgeredExport, cluster: Known) -> list[tuple[str, str]]:
-    strays = await find_strays(export, cluster, [export], limit=10)
+    strays = await find_strays(export, cluster, ServedExports({NAS: export}, None, unnamed), limit=10)
     evidence = await gather(export, cluster, now=NOW, strays=strays)
     return [(each.kind, each.directory) for each in orphans.find(evidence)]
 

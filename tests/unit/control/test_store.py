@@ -205,3 +205,17 @@ def test_has_volumes() -> None:
     assert not store.has_volumes(Location("whole", "/exports"))
     store.replace("volumes", [])
     assert not store.has_volumes(Location("nas", "/"))
+
+
+def test_who_holds_a_directory_by_another_name_of_its_export() -> None:
+    """Once two locations are known to lead to one export, a volume has its directory by both, of whatever maker."""
+    by_address = Location("10.0.0.5", "/srv")
+    store = holding(at("/exports/a/b"))
+    assert store.holder(by_address, ("a",)) is None
+    assert list(store.on_export(by_address)) == []
+    store.places.unite(NAS, by_address)
+    for path in (("a",), ("a", "b"), ("a", "b", "c")):
+        assert store.holder(by_address, path) is store.volumes["v1"]
+    assert store.holder(by_address, ("a", "b"), other_than="v1") is None
+    assert store.holder(by_address, ("b",)) is None
+    assert list(store.on_export(by_address)) == [store.volumes["v1"]]

@@ -36,4 +36,11 @@ def at(path: str, *, server: str = "nas", deleted: bool = False) -> Volume:
 )
 def test_needs(volume: Volume, answer: bool) -> None:
     """A volume of any make needs a directory at, above or below its own, unless it is being deleted itself."""
-    assert needs(volume, NAS, ("shop", "data")) is answer
+    assert needs(volume, [NAS], ("shop", "data")) is answer
+
+
+def test_by_another_name_of_the_export() -> None:
+    """A volume needs a directory by whichever location of the export it names it."""
+    volume = at("/srv/shop", server="10.0.0.5")
+    assert not needs(volume, [NAS], ("shop", "data"))
+    assert needs(volume, [NAS, Location("10.0.0.5", "/srv")], ("shop", "data"))

@@ -188,7 +188,7 @@ def test_known() -> None:
         )
     )  # fmt: skip
     volumes = [volume("nas", "/exports/by/hand"), volume("other", "/exports/x"), volume("nas", "/exports"), driven]
-    index = known(NAS, [record("a/b")], [*volumes, Volume()], [NAS, Location("nas", "/exports/inner")])
+    index = known([NAS], [record("a/b")], [*volumes, Volume()], [NAS, Location("nas", "/exports/inner")])
     there = [("a", "b"), ("by", "hand"), ("csi", "one"), ("inner",)]
     assert all(index.owners(path) for path in there)
     assert all(index.leads_on(path) for path in (("a",), ("by",), ("csi",)))

@@ -118,3 +118,23 @@ def test_nothing_keeps_us_from_a_server() -> None:
     served, where = exports(), NfsSource("nas2", "/srv/data")
     assert served.obstacle(samples.peers_volume(nfs=where, mount_options=("hard",))) == ""
     assert "port=x" in served.obstacle(samples.peers_volume(nfs=where, mount_options=("port=x",)))
+
+
+def test_two_names_of_one_export() -> None:
+    """From when two objects are known to be one export, one stands for it: for classes, volumes and in the listing."""
+    served = exports()
+    by_name, by_address = served.at(DIRECT, MountOptions()), served.at(Location("10.0.0.5", "/"), MountOptions())
+    assert by_name is not by_address
+    served.unite(by_address, by_name)
+    assert served.at(Location("10.0.0.5", "/"), MountOptions()) is by_name
+    assert served.primary(by_address) is by_name
+    assert list(served).count(by_name) == 1
+    assert by_address not in list(served)
+    assert served.places.same(by_name.location) == (by_name.location, by_address.location)
+    ours = samples.volume(nfs=NfsSource("10.0.0.5", "/data"), annotations={"nfs-provisioner/directory": "data"})
+    assert served.of(ours) == (by_name, ("data",))
+    peers = samples.peers_volume(nfs=NfsSource("10.0.0.5", "/team/data"))
+    assert served.of(peers) == (by_name, ("team", "data"))
+    served.forget(by_name)
+    assert served.at(Location("10.0.0.5", "/"), MountOptions()) not in (by_name, by_address)
+    assert served.places.same(by_name.location) == (by_name.location,)

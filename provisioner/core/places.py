@@ -1,0 +1,35 @@
+"""What opening the exports has found out of their locations: which of them lead to one export.
+
+A server has several names and addresses, and a directory may be shared under several paths.
+"""
+
+from __future__ import annotations
+
+from provisioner.core.locations import Location, Path
+
+
+class Places:
+    """The locations of each export. A location of which nothing is known stands for itself."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Location, tuple[Location, ...]] = {}
+
+    def unite(self, one: Location, other: Location) -> None:
+        """Two locations lead to one export."""
+        group = tuple(dict.fromkeys([*self.same(one), *self.same(other)]))
+        for each in group:
+            self._groups[each] = group
+
+    def part(self, location: Location) -> None:
+        """Nothing is known any more of an export that has this location."""
+        for each in self.same(location):
+            self._groups.pop(each, None)
+
+    def relative(self, location: Location, server: str, path: str) -> Path | None:
+        """The components of an absolute path on a server below an export, by any of its locations."""
+        found = (each.relative(server, path) for each in self.same(location))
+        return next((below for below in found if below is not None), None)
+
+    def same(self, location: Location) -> tuple[Location, ...]:
+        """All locations of the export that has this one, itself included."""
+        return self._groups.get(location, (location,))

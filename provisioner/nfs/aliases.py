@@ -1,0 +1,33 @@
+"""Whether two exports with one id are one directory under two names, or a directory and its copy.
+
+The id travels with a copy of the files, and so does all else that is written there. What tells the two apart is a fresh
+mark: made in the one, it is seen in the other only where both are the same directory.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+from provisioner.nfs import layout
+from provisioner.ports import Cause, Export, ExportError, PathMissing, Tree
+
+
+async def find(tree: Tree, id: str, others: Iterable[Export]) -> Export | None:
+    """The one of the others that is the export of this tree, by its id. Raises Cause.COPY where it only has its id."""
+    same = next((other for other in others if other.id == id), None)
+    if same is None:
+        return None
+    mark = f"{layout.MARK}{uuid.uuid4().hex}"
+    async with same.marked(mark):
+        try:
+            await tree.read_symlink(layout.mark(mark))
+        except PathMissing as exc:
+            raise ExportError(Cause.COPY, f"of {same.name}", hint=_HINT.format(same.name)) from exc
+    return same
+
+
+_HINT = (
+    "use only one of it and {}; to use both, make sure which one is the copy, and remove .provisioner from that one:"
+    " it then gets a ledger of its own"
+)
