@@ -217,6 +217,7 @@ class Cause(enum.Enum):
     NOT_MOUNTED = "nothing is mounted on its directory"
     CHANGED = "another export is mounted in its place"
     COPY = "its ledger is a copy of another export's"
+    INSIDE = "it lies in a directory that another export keeps for its own volumes"
     READ_ONLY = "it is read-only"
     NO_SPACE = "no space is left on it"
     NO_INODES = "no inodes are left on it"
@@ -243,6 +244,7 @@ _ADVICE = {
     Cause.MISSING: "export or make that directory, or correct the path",
     Cause.NOT_MOUNTED: "mount the export there",
     Cause.CHANGED: "bring back the one that was there, or restart us to use the new one",
+    Cause.INSIDE: "use a directory that is no other export's volume",
     Cause.COPY: "use one of the two only; to use both, remove .provisioner from the copy",
     Cause.READ_ONLY: "let the server export it for writing (rw in exports(5)), and mount it so where it is mounted",
     Cause.NO_SPACE: "free some space on it, or enlarge it",
@@ -459,6 +461,14 @@ class Tree(Protocol):
 
     async def space(self) -> Space:
         """What statfs says."""
+        ...
+
+    def above(self) -> Iterable[tuple[str, Tree, Path]]:
+        """The directories above the root, nearest first, as far as there may be a way to them.
+
+        Of each its name, a tree that the caller closes before it takes the next one, and the path of this root in it.
+        Whether the server lets us look into one is found out by its calls.
+        """
         ...
 
     async def close(self) -> None:

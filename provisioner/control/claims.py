@@ -249,7 +249,7 @@ class ClaimController:
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
         if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
             return await self._attempts.finish(plan.volume)
-        refusal = self._space_conflict(plan, export)
+        refusal = self._root_conflict(plan, export) or self._space_conflict(plan, export)
         if refusal is not None:
             return self._refuse(claim, refusal)
         self._around.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
@@ -296,6 +296,15 @@ class ClaimController:
                 f"directory {record.directory!r} holds this claim's own data, as volume {plan.volume}, which the"
                 f" cluster has lost: `nfs-provisioner recover --volume {plan.volume} --apply` creates that volume again"
             )
+
+    def _root_conflict(self, plan: Provision, export: Export) -> Refuse | None:
+        """Whether another export has its root there, by the settings and classes: it may have no ledger yet."""
+        around = self._around
+        others = (other for other in around.exports if other is not export and around.watch.is_named(other))
+        root = around.exports.places.root_within(
+            export.location, plan.record.path, (other.location for other in others)
+        )
+        return None if root is None else claims.root_conflict(plan, root)
 
     def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
         space = self._around.watch.space(export)

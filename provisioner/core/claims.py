@@ -283,6 +283,14 @@ def mode_message(directory: str, mode: int, refusal: str) -> str:
     )
 
 
+def root_conflict(plan: Provision, root: Location) -> Refuse:
+    """The words for a directory in which another export has its root."""
+    return Refuse(
+        f"directory {plan.record.directory!r} is taken: export {root} has its root there, or above or below;"
+        " choose a pathPattern that leads elsewhere, or take a class of that export"
+    )
+
+
 def space_conflict(
     plan: Provision, *, export: str, size_bytes: int, free_bytes: int, provisioned_bytes: int
 ) -> Refuse | None:

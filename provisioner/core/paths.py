@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
+from provisioner.core.folding import fold
 from provisioner.core.locations import Path
 from provisioner.core.reserved import is_servers, is_servers_at_root
 
@@ -18,7 +19,7 @@ _SHOWN_LIMIT = 120
 """Characters of a path that a message repeats."""
 
 LEDGER = ".provisioner"
-"""The one name at an export's root that is ours alone."""
+"""The one name at an export's root that is ours alone, and so in any directory: it may be an export's root."""
 
 
 def components(text: str) -> list[str]:
@@ -40,9 +41,11 @@ def check(text: str) -> Path:
     path = tuple(text.split("/"))
     for part in path:
         _check_component(part, text)
-    if path[0].casefold().startswith(LEDGER):  # some servers do not tell cases apart
-        raise InvalidPath(f"the directory {shown(text)} begins with {LEDGER}, which is the provisioner's own")
-    if len(path) > 1 and path[0].casefold().startswith(ARCHIVE_PREFIX):
+    if any(fold(part).startswith(LEDGER) for part in path):  # an export may lie in another one
+        raise InvalidPath(
+            f"the directory {shown(text)} has a name that begins with {LEDGER}, which is the provisioner's own"
+        )
+    if len(path) > 1 and fold(path[0]).startswith(ARCHIVE_PREFIX):
         raise InvalidPath(f"the directory {shown(text)} begins with {ARCHIVE_PREFIX}: it might lie within an archive")
     reserved = next((part for part in path if is_servers(part)), path[0] if is_servers_at_root(path[0]) else None)
     if reserved is not None:

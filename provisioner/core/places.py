@@ -5,6 +5,9 @@ A server has several names and addresses, and a directory may be shared under se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+
 from provisioner.core.locations import Location, Path
 
 
@@ -29,6 +32,16 @@ class Places:
         """The components of an absolute path on a server below an export, by any of its locations."""
         found = (each.relative(server, path) for each in self.same(location))
         return next((below for below in found if below is not None), None)
+
+    def root_within(self, location: Location, path: Path, others: Iterable[Location]) -> Location | None:
+        """One of the other exports' locations that is a directory of this export, or one above or below it."""
+        for other in others:
+            for mine, theirs in product(self.same(location), self.same(other)):
+                root = mine.relative(theirs.server, theirs.path)
+                depth = min(len(root or ()), len(path))
+                if root and root[:depth] == path[:depth]:
+                    return theirs
+        return None
 
     def same(self, location: Location) -> tuple[Location, ...]:
         """All locations of the export that has this one, itself included."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from provisioner.core.folding import fold
+
 # By origin, in lower case: some servers do not tell cases apart.
 _NAMES = frozenset(
     (
@@ -37,7 +39,7 @@ _FIRST_OF_HIDDEN = "."
 
 def is_servers(name: str) -> bool:
     """Return True for a name that a server or one of its clients is known to keep for itself, in any directory."""
-    folded = name.casefold()
+    folded = fold(name)
     return folded in _NAMES or _FAMILIES.fullmatch(folded) is not None
 
 

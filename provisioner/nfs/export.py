@@ -19,7 +19,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import aliases, archives, layout, modes, opening, restore, symlinks
+from provisioner.nfs import aliases, archives, layout, modes, nesting, opening, restore, symlinks
 from provisioner.nfs.endless import TRASH_LIMIT
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
@@ -52,6 +52,8 @@ class LedgeredExport:
         self._ledger = Ledger()
         self._id = ""
         self._since = ""
+        self._above = PathIndex()
+        """Directories that exports above this one have handed out."""
         self._entering: set[str] = set()
         """Volumes that are in the ledger in memory while their records are on their way to the export."""
         self._unsure: set[str] = set()
@@ -121,6 +123,8 @@ class LedgeredExport:
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
+        # Before a ledger is made in the directory of a volume, and after: of two that write first, one sees the other.
+        await nesting.taken_from_above(self._tree)
         found, refusal = await opening.find(self._tree, known=self._id, create=create)
         same = await aliases.find(self._tree, found, (other for other in others if other is not self))
         if same is not None:
@@ -129,6 +133,7 @@ class LedgeredExport:
         self._id = found
         self._ledger_refusal = refusal or self._ledger_refusal
         self._since = await opening.since(self._tree)
+        self._above = await nesting.taken_from_above(self._tree)
         self._ledger = await opening.read(self._tree, mend=create)
         self._unsure.clear()
         return self
@@ -163,7 +168,8 @@ class LedgeredExport:
         others_matter = len(held.path) > 1 or volume not in held.directory or not fresh or adopt_from is not None
         made = False
         try:
-            # Two clusters each write their record first and look then, so that at least one of two sees the other.
+            # Two exports, or clusters, each write their record first and look then: at least one of two sees the other.
+            await self._refuse_roots_above(held.path)
             if others_matter:
                 await self._look_at_others(volume, held, adopt_from)
             made = await self._make(volume, held, access, fresh=fresh, adopt_from=adopt_from)
@@ -231,6 +237,8 @@ class LedgeredExport:
         """Raise PathTaken when by the ledger somebody else has the directory, or one above or below it."""
         if record.path[0] in self._ledger.archives:
             raise PathTaken(f"directory {record.directory!r} is taken: {record.path[0]!r} is an archive")
+        if (outer := await self._taken_above(record.path)) is not None:
+            raise PathTaken(f"directory {record.directory!r} is taken: {outer} has it, or one above or below it")
         allowed = (volume, adopt_from or "")
         while (holder := self._ledger.touching(record.path, other_than=allowed)) is not None:
             held = self._ledger.records[holder]
@@ -240,6 +248,16 @@ class LedgeredExport:
                     f" has {held.directory!r}; make the class's pathPattern unique, for instance with ${{.PV.name}}"
                 )
             self._ledger.remove(holder)  # ended by another cluster, or another replica
+
+    async def _refuse_roots_above(self, path: Path) -> None:
+        """Raise PathTaken when a directory on the way to a path is another export's root."""
+        await nesting.require_no_root_above(self._tree, path)
+
+    async def _taken_above(self, path: Path) -> str | None:
+        """Who has a directory by the ledger of an export above this one; asked again before anyone is refused."""
+        if self._above.touching(path) is not None:
+            self._above = await nesting.taken_from_above(self._tree)
+        return self._above.touching(path)
 
     async def _is_recorded(self, volume: str) -> bool:
         if volume in self._entering:
@@ -399,6 +417,7 @@ class LedgeredExport:
         return taken
 
     async def _take(self, volume: str, record: Record) -> None:
+        await self._refuse_roots_above(record.path)
         await self._refuse_taken(volume, record, None)
         self._ledger.enter(volume, record, "volumes")
         self._entering.add(volume)

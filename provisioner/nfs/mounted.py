@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from provisioner.core.locations import Path
@@ -15,7 +16,7 @@ from provisioner.nfs.calls import Call, Calls
 from provisioner.nfs.descriptors import Step
 from provisioner.nfs.errnos import translated
 from provisioner.nfs.removal import remove_portion
-from provisioner.ports import Access, Cause, Entry, ExportError, GoOn, Space, to_the_end
+from provisioner.ports import Access, Cause, Entry, ExportError, GoOn, Space, Tree, to_the_end
 
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
@@ -63,6 +64,7 @@ class MountedTree:
         threads: int = 16,
     ) -> None:
         self._directory = directory
+        self._timeout_s = timeout_s
         self._require_mount = require_mount
         self._observe = observe
         self._calls = Calls(f"export {directory}", threads=threads, timeout_s=timeout_s)
@@ -179,6 +181,13 @@ class MountedTree:
     async def space(self) -> Space:
         """See `Tree`."""
         return await self._read("space", (), descriptors.space)
+
+    def above(self) -> Iterator[tuple[str, Tree, Path]]:
+        """See `Tree`: the directories above the one that it is mounted on; the server's own are not to be seen."""
+        directory = pathlib.PurePath(self._directory)
+        for parent in directory.parents if directory.is_absolute() else ():
+            tree = MountedTree(str(parent), require_mount=False, timeout_s=self._timeout_s, threads=1)
+            yield str(parent), tree, directory.relative_to(parent).parts
 
     async def close(self) -> None:
         """See `Tree`; a thread that hangs ends when its call returns, and does not keep the process from ending."""

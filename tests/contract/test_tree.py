@@ -573,6 +573,20 @@ async def test_trees_are_removed_at_once(site: Site) -> None:
     assert await site.tree.list(()) == [Entry("beside", "directory")]
 
 
+async def test_the_directories_above(site: Site) -> None:
+    """A tree of a directory above the root has this root where it says, as far as the server lets us look."""
+    found = 0
+    for name, above, path in site.tree.above():
+        assert name
+        try:
+            found += await above.is_empty(path)
+        except ExportError:
+            pass  # a directory that the server does not export
+        finally:
+            await above.close()
+    assert found or site.local is None
+
+
 async def test_closing_is_quick_and_final(site: Site) -> None:
     """A tree can be closed, and may be called again."""
     await site.tree.close()

@@ -19,6 +19,7 @@ from provisioner.ports import (
     PathExists,
     PathMissing,
     Space,
+    Tree,
     to_the_end,
 )
 
@@ -84,6 +85,8 @@ class MemoryTree:
         self.statfs = space or Space(size_bytes=1 << 40, free_bytes=1 << 39, inodes=1 << 20, free_inodes=1 << 19)
         self.before = before
         self.after = after
+        self.outer: list[tuple[str, MemoryTree, Path]] = []
+        """The trees above this one, nearest first, with their names and the path of this root in each."""
         self.refuses_modes = ""
         """The server's answer to every chmod; empty where it sets modes."""
 
@@ -159,6 +162,10 @@ class MemoryTree:
     async def space(self) -> Space:
         """See `Tree`."""
         return await self._call("space", (), lambda: self.statfs)
+
+    def above(self) -> Iterable[tuple[str, Tree, Path]]:
+        """See `Tree`."""
+        return [*self.outer]
 
     async def close(self) -> None:
         """See `Tree`."""

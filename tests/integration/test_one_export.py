@@ -95,3 +95,43 @@ def test_a_copy_of_an_export(daemon: Daemons, storage: Storage, tmp_path: Path) 
     storage.claim(refused, "refused")
     event = storage.eventually(lambda: storage.events("refused", reason="ProvisioningFailed"), "it is refused")[0]
     assert "remove .provisioner" in event["message"]
+
+
+def test_an_export_in_an_export(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
+    """Of two provisioners with an export each, one in the other, none hands out a directory of the other's."""
+    inner = export_directory / "team"
+    inner.mkdir()
+    red = daemon(f"--export=nas.example:/exports={export_directory}", OPTIONS)
+    blue = daemon(f"--export=nas.example:/exports/team={inner}", OPTIONS)
+    pattern = {"server": "nas.example", "pathPattern": "${.PVC.annotations.path}"}
+    on_outer = storage.storage_class(red.provisioner_name, {"share": "/exports"} | pattern)
+    on_inner = storage.storage_class(blue.provisioner_name, {"share": "/exports/team"} | pattern)
+
+    def claim(class_name: str, name: str, path: str) -> None:
+        storage.claim(class_name, name, metadata={"annotations": {"path": path}})
+
+    claim(on_inner, "victim", "db")
+    storage.bound("victim")
+    wishes = {"inside": "team/db/inside", "ledger": "team/.provisioner/drafts/x", "beside": "team/new", "root": "team"}
+    for name, path in wishes.items():
+        claim(on_outer, name, path)
+    claim(on_outer, "elsewhere", "teams/db")
+    storage.bound("elsewhere")
+    for name in wishes:
+        storage.eventually(
+            lambda name=name: storage.events(name, reason="ProvisioningFailed"), f"the claim {name} is refused"
+        )
+    assert os.listdir(inner / "db") == []
+    assert disk(inner).directories == {"db"}
+
+
+def test_an_export_in_a_volume(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
+    """An export whose root lies in a volume of the export above it is refused, with nothing written there."""
+    red = daemon(f"--export=nas2.example:/exports={export_directory}", OPTIONS)
+    storage.claim(storage.storage_class(red.provisioner_name, {"pathPattern": "team"}))
+    storage.bound()
+    (export_directory / "team/share").mkdir()
+    blue = daemon(f"--export=nas2.example:/share={export_directory / 'team/share'}", OPTIONS, wait_ready=False)
+    line = storage.eventually(lambda: blue.logged("export_failing"), "the export is refused")[0]
+    assert "it lies in a directory that another export keeps" in line["error"]
+    assert os.listdir(export_directory / "team/share") == []

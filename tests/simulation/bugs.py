@@ -211,6 +211,13 @@ class _NoOverlapCheck(LedgeredExport):
         return None
 
 
+class _RootsNotLookedFor(LedgeredExport):
+    """Another export's root is a directory as any other."""
+
+    async def _refuse_roots_above(self, path: Path) -> None:
+        return None
+
+
 class _NobodyHolds(Store):
     def holder(
         self, export: Location, path: Path, *, other_than: str = "", passed: Collection[str] = ()
@@ -327,6 +334,7 @@ BUGS: dict[str, Parts] = {
     "nothing is ever undone": Mutant(export=_UndoNever),
     "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
     "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
+    "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provisioner.core.records import OnDelete
+from tests.fakes.tree import Directory
 from tests.simulation import scripts
 from tests.simulation.faults import At, Chance, Fault
 from tests.simulation.process import Parts
 from tests.simulation.scripts import Meddle
-from tests.simulation.world import NAS, OTHER_NAS, Script, World, disturb_watches, play
+from tests.simulation.world import INNER, NAS, OTHER_NAS, Script, World, disturb_watches, play
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "150"))
 """How many random histories of each kind are played."""
@@ -142,6 +143,21 @@ BINDINGS = [
 def unrecorded(parts: Parts | None = None) -> World:
     """The history of a record that goes behind the leader's back."""
     return play(lambda chance: World(chance, parts=parts), scripts.unrecorded, 0)
+
+
+def nested(parts: Parts | None = None) -> World:
+    """The history of an export in another one, that of another cluster."""
+
+    def make(chance: random.Random) -> World:
+        world = World(chance, parts=parts, locations=(NAS, INNER), clusters=2)
+        for site, location in zip(world.sites, (NAS, INNER), strict=True):
+            site.locations = (location,)
+        root = Directory()
+        world.trees[NAS].root.entries["team"] = world.trees[INNER].root = root
+        world.trees[INNER].outer = [(str(NAS), world.trees[NAS], ("team",))]
+        return world
+
+    return play(make, scripts.nested, 0)
 
 
 def told(world: World, replay: str) -> str:

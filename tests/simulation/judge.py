@@ -70,11 +70,7 @@ class Judge:
         self.rivalry = False
         """Whether two of us have wanted one directory at the same moment: then an empty one may stay, of which no
         record tells, since neither may remove what may be the other's."""
-        self._names: dict[Location, Location] = {}
-        """Of each location the first one that leads to the same tree."""
-        for location, tree in trees.items():
-            self._names[location] = next(first for first in trees if trees[first] is tree)
-        self._trees = {first: trees[first] for first in self._names.values()}
+        self._trees = trees
         self._clusters: list[MemoryCluster] = []
         self._claims: dict[str, Claim] = {}
         self._strangers: list[tuple[Location, Path, Directory, dict[str, Node]]] = []
@@ -186,6 +182,10 @@ class Judge:
         self.homes.append(home)
         self.check()
 
+    def _first_name(self, location: Location) -> Location:
+        """The first of the locations that lead to the same tree."""
+        return next(first for first, tree in self._trees.items() if tree is self._trees[location])
+
     def _follow(self, home: Home, other: Home) -> None:
         """A directory is handed out again, as `existing: adopt` and a restored archive may have it."""
         volume = other.cluster.volume(other.volume)
@@ -203,11 +203,12 @@ class Judge:
 
     def _locate(self, volume: Volume) -> tuple[Location, Path] | None:
         nfs = volume.spec.nfs
-        for location, first in self._names.items():
+        found: list[tuple[Location, Path]] = []
+        for location in self._trees:
             path = location.relative(nfs.server, nfs.path) if nfs is not None else None
             if path:
-                return first, path
-        return None
+                found.append((self._first_name(location), path))
+        return min(found, key=lambda each: len(each[1]), default=None)
 
     # ------------------------------------------------------------------------------------------- after each call
 
@@ -334,6 +335,8 @@ class Judge:
 
     def _of_trees(self) -> Iterator[str]:
         for location, tree in self._trees.items():
+            if location != self._first_name(location):
+                continue
             for path, _ in _walk((), tree.root):
                 if path[: len(TRASH)] == TRASH and len(path) > len(TRASH):
                     yield f"the trash of {location} is not empty: {path[-1]}"

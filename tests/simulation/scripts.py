@@ -100,6 +100,25 @@ async def unrecorded(world: World) -> None:
     await asyncio.sleep(120.0)
 
 
+async def nested(world: World) -> None:
+    """An export lies in another one, each is another cluster's, and the claims on the outer one ask for its inside."""
+    outer, inner = world.sites
+    world.add_class("nfs", onDelete="delete", pathPattern="${.PVC.annotations.path}")
+    world.claim(KEY, "nfs", site=inner, annotations={"path": "db"})
+    await world.until(lambda: bool(world.judge.homes))
+    world.write(inner.cluster.claims()[0], "one")
+    wishes = ("team/db/inside", "team/db", "team", "team/new", "team/new/x")
+    for number, path in enumerate(wishes):
+        world.claim(f"lab/wish-{number}", "nfs", site=outer, annotations={"path": path})
+    world.claim("lab/beside", "nfs", site=outer, annotations={"path": "teams/db"})
+    await asyncio.sleep(30.0)
+    bound = {claim.metadata.name for claim in outer.cluster.claims() if claim.status.phase == "Bound"}
+    if bound != {"beside"}:
+        world.judge.blame(f"claims on the outer export that are bound: {sorted(bound)}")
+    world.delete_claim(KEY, site=inner)
+    await asyncio.sleep(120.0)
+
+
 async def _used(world: World, key: str, name: str) -> bool:
     """Wait until a claim is bound, unless it goes first, and write into its directory; False when neither comes."""
 

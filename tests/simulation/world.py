@@ -25,6 +25,8 @@ from tests.simulation.judge import Judge
 from tests.simulation.process import PROVISIONER, Clock, Died, Parts, Process, running
 
 NAS = Location("nas", "/exports")
+INNER = Location("nas", "/exports/team")
+"""An export in the first one."""
 OTHER_NAS = Location("other", "/")
 UNIQUE = "${.PVC.namespace}-${.PVC.name}-${.PV.name}"
 NAMED = "${.PVC.namespace}/${.PVC.name}"
@@ -51,6 +53,8 @@ class Site:
         )
         self.cluster.namespaces |= set(NAMESPACES)
         self.controllers = Controllers(self.cluster, pause=lambda: world.plan.pause())
+        self.locations = tuple(world.trees)
+        """The exports that its settings name."""
         self.processes: list[Process] = []
         self.started = 0
         self.overlapped = False
@@ -115,7 +119,7 @@ class World:
         process = Process(
             f"{site.name}/{site.started}",
             cluster=site.cluster,
-            trees=self.trees,
+            trees={location: self.trees[location] for location in site.locations},
             clock=Clock(self.chance, lambda: self.clock_error_s),
             metrics=self.metrics,
             parts=self.parts,

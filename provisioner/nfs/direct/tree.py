@@ -13,11 +13,11 @@ import contextlib
 import functools
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, Path, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.paths import COMPONENT_LIMIT_BYTES
 from provisioner.nfs import endless
@@ -38,6 +38,7 @@ from provisioner.ports import (
     PathExists,
     PathMissing,
     Space,
+    Tree,
     to_the_end,
 )
 
@@ -268,6 +269,16 @@ class DirectTree:
             return await client.space(attempt, place.handle)
 
         return await self._run("space", (), space)
+
+    def above(self) -> Iterator[tuple[str, Tree, Path]]:
+        """See `Tree`: the directories above the export's path."""
+        address, components = self._address, self._location.components
+        for depth in range(len(components) - 1, -1, -1):
+            where = Location(self._location.server, "/" + "/".join(components[:depth]))
+            tree = DirectTree(
+                where, self._servers, version=address.version, port=address.port, mount_port=address.mount_port
+            )
+            yield label(where, address.port), tree, components[depth:]
 
     async def close(self) -> None:
         """See `Tree`; the connection stays while other trees of the server use it."""

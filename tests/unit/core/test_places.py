@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from provisioner.core.locations import Location
+import pytest
+
+from provisioner.core.locations import Location, Path
 from provisioner.core.places import Places
 
 A, B, C, D = (Location(server, "/x") for server in "abcd")
@@ -20,6 +22,29 @@ def test_locations_of_one_export() -> None:
     places.unite(B, C)
     places.unite(A, D)
     assert {places.same(each) for each in (A, B, C, D)} == {(A, B, C, D)}
+
+
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [
+        (("team",), True),
+        (("team", "db"), True),
+        (("team", "db", "inside"), True),
+        (("team", "db", "inside", "more"), True),
+        (("team", "other"), False),
+        (("teams",), False),
+    ],
+)
+def test_an_export_in_an_export(path: Path, taken: bool) -> None:
+    """No directory of an export is one in which another export has its root, by any name of either."""
+    places = Places()
+    outer, inner = Location("nas", "/exports"), Location("nas", "/exports/team/db/inside")
+    by_address, inner_by_address = Location("10.0.0.5", "/srv"), Location("10.0.0.5", "/srv/team/db/inside")
+    assert (places.root_within(outer, path, [B, inner]) is not None) == taken
+    assert places.root_within(outer, path, [inner_by_address]) is None
+    places.unite(outer, by_address)
+    assert (places.root_within(outer, path, [inner_by_address]) is not None) == taken
+    assert places.root_within(inner, path, [outer]) is None
 
 
 def test_locations_that_part() -> None:
