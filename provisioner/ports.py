@@ -510,6 +510,11 @@ class Export(Protocol):
         ...
 
     @property
+    def folds(self) -> bool:
+        """Whether the server takes names for one that differ in case, or in their normal form, as open() found out."""
+        ...
+
+    @property
     def since(self) -> str:
         """Since when a provisioner has kept the ledger: UTC, RFC 3339; empty before its first sign()."""
         ...

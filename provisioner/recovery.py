@@ -14,6 +14,7 @@ from provisioner.core import recovery
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import doubtful
+from provisioner.core.places import Places
 from provisioner.core.recovery import ArchiveRemains, Enter, Lost, Make, Place, Present, Remains, Skip, Step
 from provisioner.core.scope import Scope, Unseen
 from provisioner.kube.pages import everything
@@ -69,11 +70,20 @@ class Recovery:
         *,
         scope: Scope,
         offline: str,
+        places: Places | None = None,
     ) -> None:
+        same = (places or Places()).same
         # An export that is reached by two names has one ledger: the first name counts.
         known = {export.id: export for export in reversed(list(exports))}
         self._exports = {
-            Place(name=export.name, location=export.location, id=export.id): export for export in known.values()
+            Place(
+                name=export.name,
+                location=export.location,
+                id=export.id,
+                locations=same(export.location),
+                folds=export.folds,
+            ): export
+            for export in known.values()
         }
         self._cluster = cluster
         self._present = present
@@ -242,7 +252,7 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
             )
             missed = [Unseen("the cluster", why)] if isinstance(exc, ApiUnavailable) else []
             scope = ledgers.scope.but(missed)
-        yield Recovery(ledgers.exports, cluster, present, scope=scope, offline=why)
+        yield Recovery(ledgers.exports, cluster, present, scope=scope, offline=why, places=ledgers.served.places)
 
 
 async def present_in(cluster: Cluster, provisioner: str) -> Present:

@@ -104,6 +104,7 @@ def _unite(served: Exports, found: Iterable[Export]) -> None:
     """Let one object stand for each export. A command leaves no mark on it: two with one id and one ledger are one."""
     first: dict[str, Export] = {}
     for export in found:
+        served.places.note(export.location, folds=export.folds)
         primary = first.setdefault(export.id, export)
         if primary is not export and (primary.records, primary.pending) == (export.records, export.pending):
             served.unite(export, primary)

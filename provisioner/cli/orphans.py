@@ -68,7 +68,10 @@ async def _known(survey: Survey) -> Known:
 
     volumes, claims = await everything(survey.cluster, Volume), await everything(survey.cluster, Claim)
     same = survey.served.places.same
-    paths = {export.location: paths_of_volumes(same(export.location), (), volumes, ()) for export in survey.exports}
+    paths = {
+        export.location: paths_of_volumes(same(export.location), (), volumes, (), folds=export.folds)
+        for export in survey.exports
+    }
     return Known(
         cluster=survey.cluster_id,
         volumes={volume.name: volume for volume in volumes},

@@ -70,6 +70,7 @@ async def gather(
         holder=lambda path: known.holder(export.location, path),
         left=found,
         strays=strays,
+        folds=export.folds,
     )
 
 
@@ -77,5 +78,7 @@ async def find_strays(export: Export, known: Known, exports: Exports, *, limit: 
     """Directories on an export that belong to no record, no volume and no other export. Raises ExportError."""
     same = exports.places.same
     others = [location for other in exports for location in same(other.location)]
-    owned = orphans.known(same(export.location), export.records.values(), known.volumes.values(), others)
+    owned = orphans.known(
+        same(export.location), export.records.values(), known.volumes.values(), others, folds=export.folds
+    )
     return await export.strays(owned, limit=limit)

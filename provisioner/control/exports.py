@@ -314,6 +314,7 @@ class ExportWatch:
                     primary = await export.open(create=state.named, others=self._exports)
                     if primary is not export:
                         return self._unite(export, state, primary)
+                    self._exports.places.note(export.location, folds=export.folds)
                     state.opened = True
                 async with asyncio.timeout(_PROBE_LIMIT_S):
                     state.space = await export.probe()

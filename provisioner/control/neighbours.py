@@ -23,6 +23,6 @@ async def neighbour(around: Surroundings, export: Export, path: Path, *, other_t
         if found is None:
             return ""
         live = await around.cluster.get_volume(found.name)
-        if live is not None and neighbours.needs(live, locations, path):
+        if live is not None and neighbours.needs(live, locations, path, folds=export.folds):
             return live.name
         passed.add(found.name)

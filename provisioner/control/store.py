@@ -41,6 +41,8 @@ class Store:
         self.places = Places()
         """Which locations lead to one export: whoever has a directory by one of them has it by all."""
         self._paths: dict[str, PathIndex] = {}
+        self._folded: dict[str, PathIndex] = {}
+        """The same with names folded, of servers that have been asked for so."""
         self._slimmer = Slimmer()
         self._synced: set[Kind] = set()
         self._listeners: list[Listener] = []
@@ -87,14 +89,25 @@ class Store:
         It may have it by any name of the export. Volumes of the whole export, as admins make them to look around in it,
         do not count.
         """
+        folds = self.places.folds(export)
         for each in self.places.same(export):
-            index = self._paths.get(each.server)
+            index = self._fold(each.server) if folds else self._paths.get(each.server)
             root = each.components
             skipped = (other_than, *passed)
             name = index.touching((*root, *path), other_than=skipped, below=len(root)) if index else None
             if name is not None:
                 return self.volumes[name]
         return None
+
+    def _fold(self, server: str) -> PathIndex:
+        index = self._folded.get(server)
+        if index is None:
+            index = self._folded[server] = PathIndex(folds=True)
+            for volume in self.volumes.values():
+                source = volume.source
+                if source is not None and normal_server(source.server) == server:
+                    index.add(_components(source.path), volume.name)
+        return index
 
     def has_volumes(self, export: Location) -> bool:
         """Whether the directory of any volume, ours or not, lies below an export's root."""
@@ -150,8 +163,10 @@ class Store:
                 continue
             server = normal_server(source.server)
             index = self._paths.setdefault(server, PathIndex())
-            change = index.add if enter else index.remove
-            change(_components(source.path), volume.name)
+            for each in (index, self._folded.get(server)):
+                if each is not None:
+                    change = each.add if enter else each.remove
+                    change(_components(source.path), volume.name)
             if not index:
                 del self._paths[server]
 

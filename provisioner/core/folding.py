@@ -8,6 +8,13 @@ from __future__ import annotations
 
 import unicodedata
 
+from provisioner.core.locations import Path
+
+
+def fold_path(path: Path) -> Path:
+    """A path with each of its names folded."""
+    return tuple(map(fold, path))
+
 
 def fold(name: str) -> str:
     """A name without what some server does not tell apart: case, composition, and characters that nobody sees."""

@@ -75,6 +75,8 @@ class Evidence:
     """A volume of the cluster that has this directory, or one above or below it; None where there is none."""
     left: Set[str]
     """Those of doubtful() that are gone by a live look, while the directory is there; an attempt's holds something."""
+    folds: bool = False
+    """Whether the server takes names for one that differ in case, or in their normal form."""
     strays: Sequence[Path]
     """Directories that hold something and were on the way to nothing known when they were looked for."""
 
@@ -102,10 +104,15 @@ def doubtful(
 
 
 def known(
-    locations: Iterable[Location], records: Iterable[Record], volumes: Iterable[Volume], exports: Iterable[Location]
+    locations: Iterable[Location],
+    records: Iterable[Record],
+    volumes: Iterable[Volume],
+    exports: Iterable[Location],
+    *,
+    folds: bool = False,
 ) -> PathIndex:
     """All directories of an export, by any of its locations, that have an owner: a record, a volume, another export."""
-    index = PathIndex()
+    index = PathIndex(folds=folds)
     for record in records:
         index.add(record.path, "record")
     taken = [(source.server, source.path) for volume in volumes if (source := volume.source) is not None]
@@ -186,7 +193,7 @@ def _unknown(evidence: Evidence) -> Iterator[Orphan]:
     if not evidence.strays:
         return
     # Somebody may have got one of them since it was found.
-    index = PathIndex()
+    index = PathIndex(folds=evidence.folds)
     for name, record in evidence.records.items():
         index.add(record.path, name)
     why = "neither a record nor a volume of this cluster knows the directory, and it holds something"

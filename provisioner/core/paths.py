@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
-from provisioner.core.folding import fold
+from provisioner.core.folding import fold, fold_path
 from provisioner.core.locations import Path
 from provisioner.core.reserved import is_servers, is_servers_at_root
 
@@ -94,14 +94,19 @@ def ancestors(path: Path) -> Iterator[Path]:
 
 
 class PathIndex:
-    """Who has which path, and who has one above or below it, in time that does not grow with the number of paths."""
+    """Who has which path, and who has one above or below it, in time that does not grow with the number of paths.
 
-    def __init__(self) -> None:
+    With `folds` names that some server takes for one are one.
+    """
+
+    def __init__(self, *, folds: bool = False) -> None:
+        self._folds = folds
         self._owners: dict[Path, set[str]] = {}
         self._below: dict[Path, int] = {}
 
     def add(self, path: Path, owner: str) -> None:
         """Enter a path; entering it twice for one owner is the same as once."""
+        path = self._key(path)
         owners = self._owners.setdefault(path, set())
         if owner in owners:
             return
@@ -109,8 +114,12 @@ class PathIndex:
         for above in ancestors(path):
             self._below[above] = self._below.get(above, 0) + 1
 
+    def _key(self, path: Path) -> Path:
+        return fold_path(path) if self._folds else path
+
     def remove(self, path: Path, owner: str) -> None:
         """Take a path out; one that is not in it is none."""
+        path = self._key(path)
         owners = self._owners.get(path)
         if owners is None or owner not in owners:
             return
@@ -124,7 +133,7 @@ class PathIndex:
 
     def owners(self, path: Path) -> Set[str]:
         """Who has exactly this path."""
-        return self._owners.get(path, set())
+        return self._owners.get(self._key(path), set())
 
     def __bool__(self) -> bool:
         """Whether there is any path in it."""
@@ -132,13 +141,14 @@ class PathIndex:
 
     def leads_on(self, path: Path) -> bool:
         """Whether there is a path below this one."""
-        return path in self._below or (path == () and any(self._owners))
+        return self._key(path) in self._below or (path == () and any(self._owners))
 
     def touching(self, path: Path, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
         """An owner of this path, or of one above or below it, who is none of the given; None where it is free.
 
         Paths of no more than `below` components do not count.
         """
+        path = self._key(path)
         for above in (*ancestors(path), path):
             if len(above) <= below:
                 continue

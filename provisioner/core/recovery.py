@@ -18,7 +18,7 @@ from msgspec import structs
 from provisioner.core import identity, manifests
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, Path, normal_server
-from provisioner.core.objects import Claim, ClaimRef, Volume
+from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import NO_OBJECT, ArchiveRecord, Record
@@ -42,6 +42,15 @@ class Place:
     """What people call it."""
     location: Location
     id: str
+    locations: tuple[Location, ...] = ()
+    """All of its locations where it has more than that one."""
+    folds: bool = False
+    """Whether its server takes names for one that differ in case, or in their normal form."""
+
+    def has(self, source: NfsSource, path: Path) -> bool:
+        """Whether a volume's source is this directory of the export, by any of its locations."""
+        names = self.locations or (self.location,)
+        return any(each.relative(source.server, source.path) == path for each in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +242,8 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 class _Taken:
     """What cannot be given to a volume any more: directories and claims."""
 
-    paths: dict[str, PathIndex] = field(default_factory=dict)
+    paths: dict[tuple[str, bool], PathIndex] = field(default_factory=dict)
+    """By server, as they are written and with names folded."""
     claims: dict[str, str] = field(default_factory=dict)
     """The volume that is for a claim, by `namespace/name`."""
     made: set[str] = field(default_factory=set)
@@ -243,7 +253,7 @@ class _Taken:
         taken = cls()
         for volume in volumes:
             if volume.source is not None:
-                taken._index(volume.source.server).add(_components(volume.source.path), volume.name)
+                taken._enter(volume.source.server, _components(volume.source.path), volume.name)
             reference = volume.spec.claim_ref
             if reference is not None and volume.status.phase not in ("Released", "Failed"):
                 taken.claims[f"{reference.namespace}/{reference.name}"] = volume.name
@@ -251,18 +261,26 @@ class _Taken:
 
     def add(self, each: Remains) -> None:
         location = each.place.location
-        self._index(location.server).add((*location.components, *each.record.path), each.volume)
+        self._enter(location.server, (*location.components, *each.record.path), each.volume)
         self.claims[each.key] = each.volume
         self.made.add(each.volume)
 
     def holder(self, each: Remains) -> str | None:
         """Who has the directory, or one above or below it; volumes of the whole export do not count."""
-        root = each.place.location.components
-        index = self._index(each.place.location.server)
-        return index.touching((*root, *each.record.path), other_than=(each.volume,), below=len(root))
+        for location in each.place.locations or (each.place.location,):
+            root = location.components
+            index = self._index(location.server, folds=each.place.folds)
+            found = index.touching((*root, *each.record.path), other_than=(each.volume,), below=len(root))
+            if found is not None:
+                return found
+        return None
 
-    def _index(self, server: str) -> PathIndex:
-        return self.paths.setdefault(normal_server(server), PathIndex())
+    def _enter(self, server: str, path: Path, owner: str) -> None:
+        for folds in (False, True):
+            self._index(server, folds=folds).add(path, owner)
+
+    def _index(self, server: str, *, folds: bool) -> PathIndex:
+        return self.paths.setdefault((normal_server(server), folds), PathIndex(folds=folds))
 
 
 def _components(path: str) -> Path:
@@ -295,7 +313,7 @@ def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) ->
 def _existing(each: Remains, existing: Volume, present: Present, *, by_name: bool) -> Action:
     """A volume that is there: by checks alone it can become the one that the record is for."""
     record, source, reference = each.record, existing.spec.nfs, existing.spec.claim_ref
-    same_place = source is not None and each.place.location.relative(source.server, source.path) == record.path
+    same_place = source is not None and each.place.has(source, record.path)
     same_claim = reference is not None and f"{reference.namespace}/{reference.name}" == each.key
     rebound = by_name and _is_rebound(each, existing, present)
     if not same_place or reference is None or not (same_claim or rebound):

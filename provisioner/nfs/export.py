@@ -19,7 +19,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import aliases, archives, layout, modes, nesting, opening, restore, symlinks
+from provisioner.nfs import aliases, archives, layout, modes, naming, nesting, opening, restore, symlinks
 from provisioner.nfs.endless import TRASH_LIMIT
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
@@ -52,6 +52,7 @@ class LedgeredExport:
         self._ledger = Ledger()
         self._id = ""
         self._since = ""
+        self._folds = False
         self._above = PathIndex()
         """Directories that exports above this one have handed out."""
         self._entering: set[str] = set()
@@ -76,6 +77,11 @@ class LedgeredExport:
     def id(self) -> str:
         """The id in `.provisioner/export`; empty until open() succeeded."""
         return self._id
+
+    @property
+    def folds(self) -> bool:
+        """Whether the server takes names for one that differ in case, or in their normal form, as open() found out."""
+        return self._folds
 
     @property
     def since(self) -> str:
@@ -134,7 +140,8 @@ class LedgeredExport:
         self._ledger_refusal = refusal or self._ledger_refusal
         self._since = await opening.since(self._tree)
         self._above = await nesting.taken_from_above(self._tree)
-        self._ledger = await opening.read(self._tree, mend=create)
+        self._folds = await naming.folds(self._tree, found, create=create)
+        self._ledger = await opening.read(self._tree, mend=create, folds=self._folds)
         self._unsure.clear()
         return self
 
@@ -235,8 +242,9 @@ class LedgeredExport:
 
     async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
         """Raise PathTaken when by the ledger somebody else has the directory, or one above or below it."""
-        if record.path[0] in self._ledger.archives:
-            raise PathTaken(f"directory {record.directory!r} is taken: {record.path[0]!r} is an archive")
+        archive = self._ledger.archive_at(record.path[0])
+        if archive is not None:
+            raise PathTaken(f"directory {record.directory!r} is taken: {archive!r} is an archive")
         if (outer := await self._taken_above(record.path)) is not None:
             raise PathTaken(f"directory {record.directory!r} is taken: {outer} has it, or one above or below it")
         allowed = (volume, adopt_from or "")

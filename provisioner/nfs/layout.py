@@ -8,6 +8,7 @@
     .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
     .provisioner/trash/<volume>.<time>  a directory on its way out
     .provisioner/drafts/<name>       -> a record that is about to take the place of another one
+    .provisioner/names-é             -> to see which names the server takes for one
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
 
 `->` is a symlink, whose target is the text.
@@ -32,6 +33,7 @@ CLUSTERS: Path = (LEDGER, "clusters")
 TRASH: Path = (LEDGER, "trash")
 DRAFTS: Path = (LEDGER, "drafts")
 
+NAMES: Path = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 
 PRIVATE = Access(mode=0o700)

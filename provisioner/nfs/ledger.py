@@ -12,9 +12,10 @@ from sys import intern
 from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
+from provisioner.core.folding import fold
 from provisioner.core.locations import Path
 from provisioner.core.names import volume_name
-from provisioner.core.paths import PathIndex
+from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, decode_archive
 from provisioner.nfs.layout import State
 
@@ -22,11 +23,13 @@ from provisioner.nfs.layout import State
 class Ledger:
     """The records of one export by volume name, an index of their paths, and the records of its archives by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, folds: bool = False) -> None:
+        """`folds`: the server takes names for one that differ in case, or in their normal form."""
+        self._folds = folds
         self._records: dict[str, Record] = {}
         self._pending: set[str] = set()
         self._unreadable: set[str] = set()
-        self._paths = PathIndex()
+        self._paths = PathIndex(folds=folds)
         self._archives: dict[str, ArchiveRecord] = {}
         self._archive_of: dict[str, str] = {}
 
@@ -102,7 +105,7 @@ class Ledger:
         own = volume_name(record.claim_uid)
         for holder in sorted(self._paths.owners(record.path)):
             held = self._records[holder]
-            same = (held.namespace, held.cluster) == (record.namespace, record.cluster)
+            same = (held.namespace, held.cluster, held.path) == (record.namespace, record.cluster, record.path)
             if same and holder != own and holder not in self._pending:
                 return holder
         return None
@@ -132,6 +135,13 @@ class Ledger:
         record = self._archives.pop(archive, None)
         if record is not None and self._archive_of.get(record.volume) == archive:
             del self._archive_of[record.volume]
+
+    def archive_at(self, name: str) -> str | None:
+        """The archive that has this name at the export's root, as the server compares names."""
+        if not fold(name).startswith(ARCHIVE_PREFIX):
+            return None
+        same = (archive for archive in self._archives if fold(archive) == fold(name)) if self._folds else iter(())
+        return name if name in self._archives else next(same, None)
 
     def archive_of(self, volume: str) -> str | None:
         """The archive that a volume became, or is becoming."""

@@ -7,14 +7,15 @@ another export has handed out. Each side writes first, its record or its ledger,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from provisioner.core.errors import InvalidRecord
-from provisioner.core.folding import fold
+from provisioner.core.folding import fold, fold_path
 from provisioner.core.locations import Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex, ancestors
 from provisioner.core.records import decode
-from provisioner.nfs import layout, symlinks
+from provisioner.nfs import layout, naming, symlinks
 from provisioner.ports import Cause, ExportError, PathMissing, PathTaken, Tree
 
 _HINT = (
@@ -51,29 +52,31 @@ async def taken_from_above(tree: Tree) -> PathIndex:
 
     Raises Cause.INSIDE where the root itself lies in one of them.
     """
-    taken = PathIndex()
+    taken = PathIndex(folds=True)  # what it refuses is looked at again
     for name, outer, root in tree.above():
         try:
-            if await _is_export(outer):
-                await _look(name, outer, root, taken)
+            id = await _id(outer)
+            if id:
+                folds = await naming.folds(outer, id, create=False)
+                await _look(name, outer, root, taken, key=fold_path if folds else tuple)
         finally:
             await outer.close()
     return taken
 
 
-async def _is_export(outer: Tree) -> bool:
+async def _id(outer: Tree) -> str:
     try:
-        await outer.read_symlink(layout.ID)
+        return await outer.read_symlink(layout.ID)
     except ExportError:  # mostly a directory that the server does not export to us
-        return False
-    return True
+        return ""
 
 
-async def _look(name: str, outer: Tree, root: Path, taken: PathIndex) -> None:
+async def _look(name: str, outer: Tree, root: Path, taken: PathIndex, *, key: Callable[[Path], Path]) -> None:
+    """`key` makes paths equal that the server takes for one."""
     for owner, path in await _held(outer):
-        if path == root[: len(path)]:
+        if key(path) == key(root[: len(path)]):
             raise ExportError(Cause.INSIDE, owner, hint=_HINT.format(name, f"{owner} has {'/'.join(path)!r} there"))
-        if root == path[: len(root)]:
+        if key(root) == key(path[: len(root)]):
             taken.add(path[len(root) :], f"{owner} of export {name}")
     if any(fold(each).startswith(LEDGER) for each in root) or await _is_archive(outer, root):
         raise ExportError(Cause.INSIDE, name, hint=_HINT.format(name, f"{'/'.join(root)!r} is not for volumes there"))
@@ -91,4 +94,4 @@ async def _held(outer: Tree) -> list[tuple[str, Path]]:
 async def _is_archive(outer: Tree, root: Path) -> bool:
     if not fold(root[0]).startswith(ARCHIVE_PREFIX):
         return False
-    return root[0] in await symlinks.read_all(outer, layout.ARCHIVES)
+    return fold(root[0]) in map(fold, await symlinks.read_all(outer, layout.ARCHIVES))

@@ -61,12 +61,12 @@ async def _make_private(tree: Tree, path: Path) -> str:
         return await modes.set_access(tree, path, layout.PRIVATE)
 
 
-async def read(tree: Tree, *, mend: bool) -> Ledger:
+async def read(tree: Tree, *, mend: bool, folds: bool = False) -> Ledger:
     """All that is in the ledger. What one replica settled while another one tried anew is settled.
 
     With `mend` what is left of the other one's attempt is removed.
     """
-    ledger = Ledger()
+    ledger = Ledger(folds=folds)
     pending, settled = [await symlinks.read_all(tree, (LEDGER, state)) for state in STATES]
     for volume in pending.keys() & settled.keys():
         del pending[volume]

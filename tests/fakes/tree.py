@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from provisioner.core.locations import Path
 from provisioner.ports import (
@@ -38,6 +38,52 @@ class Directory:
     uid: int = 0
     gid: int = 0
     entries: dict[str, Node] = field(default_factory=dict)
+
+
+class Folding(dict[str, "Node"]):
+    """A directory's entries on a server that folds names: each keeps its letters and is found by any of them.
+
+    `same` gives equal texts for names that the server takes for one.
+    """
+
+    def __init__(self, same: Callable[[str], str]) -> None:
+        super().__init__()
+        self._same = same
+
+    def _kept(self, name: object) -> str:
+        wanted = self._same(str(name))
+        return next((kept for kept in self if self._same(kept) == wanted), str(name))
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(self._kept(name))
+
+    def __getitem__(self, name: str) -> Node:
+        return super().__getitem__(self._kept(name))
+
+    def __setitem__(self, name: str, node: Node) -> None:
+        if isinstance(node, Directory) and not isinstance(node.entries, Folding):
+            folding = Folding(self._same)
+            for each, below in node.entries.items():
+                folding[each] = below
+            node.entries = folding
+        super().__setitem__(self._kept(name), node)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(self._kept(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The node of a name, in whatever letters."""
+        return super().get(self._kept(name), default)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take out the node of a name, in whatever letters."""
+        return super().pop(self._kept(name), *default)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """The node of a name, in whatever letters; put there if there is none."""
+        if name not in self:
+            self[name] = default
+        return self[name]
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,8 @@ def test_an_export_in_an_export(daemon: Daemons, storage: Storage, export_direct
     claim(on_outer, "elsewhere", "teams/db")
     storage.bound("elsewhere")
     for name in wishes:
-        storage.eventually(
-            lambda name=name: storage.events(name, reason="ProvisioningFailed"), f"the claim {name} is refused"
-        )
+        refused = partial(storage.events, name, reason="ProvisioningFailed")
+        storage.eventually(refused, f"the claim {name} is refused")
     assert os.listdir(inner / "db") == []
     assert disk(inner).directories == {"db"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
@@ -16,6 +16,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record
+from provisioner.nfs import opening
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
 from provisioner.telemetry.metrics import Loop, Metrics
@@ -211,6 +212,16 @@ class _NoOverlapCheck(LedgeredExport):
         return None
 
 
+class _NamesAsWritten(LedgeredExport):
+    """Every server tells `team` from `TEAM`."""
+
+    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
+        opened = await super().open(create=create, others=others)
+        self._folds = False
+        self._ledger = await opening.read(self._tree, mend=create)
+        return opened
+
+
 class _RootsNotLookedFor(LedgeredExport):
     """Another export's root is a directory as any other."""
 
@@ -335,6 +346,7 @@ BUGS: dict[str, Parts] = {
     "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
     "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
     "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
+    "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),

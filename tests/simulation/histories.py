@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provisioner.core.records import OnDelete
-from tests.fakes.tree import Directory
+from tests.fakes.tree import Directory, Folding
 from tests.simulation import scripts
 from tests.simulation.faults import At, Chance, Fault
 from tests.simulation.process import Parts
@@ -158,6 +158,17 @@ def nested(parts: Parts | None = None) -> World:
         return world
 
     return play(make, scripts.nested, 0)
+
+
+def folding(parts: Parts | None = None) -> World:
+    """The history of an export whose server takes `team` and `TEAM` for one."""
+
+    def make(chance: random.Random) -> World:
+        world = World(chance, parts=parts)
+        world.trees[NAS].root.entries = Folding(str.casefold)
+        return world
+
+    return play(make, scripts.folding, 0)
 
 
 def told(world: World, replay: str) -> str:

@@ -119,6 +119,24 @@ async def nested(world: World) -> None:
     await asyncio.sleep(120.0)
 
 
+async def folding(world: World) -> None:
+    """Claims ask for what the server takes for a directory that another claim has, or one above or below it."""
+    world.add_class("nfs", onDelete="delete", pathPattern="${.PVC.annotations.path}")
+    world.claim(KEY, "nfs", annotations={"path": "team/db"})
+    await _used(world, KEY, "one")
+    wishes = ("TEAM/db", "Team", "team/DB/inside", "tea\u0301m/DB")
+    for number, path in enumerate(wishes):
+        world.claim(f"lab/wish-{number}", "nfs", annotations={"path": path})
+    await asyncio.sleep(30.0)
+    bound = {claim.metadata.name for claim in world.site.cluster.claims() if claim.status.phase == "Bound"}
+    if bound != {"data", "wish-3"}:
+        world.judge.blame(f"claims that are bound: {sorted(bound)}")
+    for claim in world.site.cluster.claims():
+        if claim.key != KEY:
+            world.delete_claim(claim.key)
+    await asyncio.sleep(120.0)
+
+
 async def _used(world: World, key: str, name: str) -> bool:
     """Wait until a claim is bound, unless it goes first, and write into its directory; False when neither comes."""
 

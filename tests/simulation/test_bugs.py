@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, nested, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, folding, nested, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
@@ -25,6 +25,7 @@ def smooth(parts: Parts) -> Iterator[World]:
     for history in (*BACKUPS, *BINDINGS):
         yield history.play(None, parts)
     yield nested(parts)
+    yield folding(parts)
 
 
 def crowds(parts: Parts) -> Iterator[World]:

@@ -1,8 +1,8 @@
-"""Exports as they lie in the field: one in another one."""
+"""Exports as they lie in the field: one in another one, and one whose server folds names."""
 
 from __future__ import annotations
 
-from tests.simulation.histories import nested, told
+from tests.simulation.histories import folding, nested, told
 
 
 def test_an_export_in_another_one() -> None:
@@ -10,3 +10,10 @@ def test_an_export_in_another_one() -> None:
     world = nested()
     assert world.judge.homes
     assert not world.judge.violations, told(world, "scripts.nested")
+
+
+def test_an_export_whose_server_folds_names() -> None:
+    """No claim gets what the server takes for another claim's directory, or for one above or below it."""
+    world = folding()
+    assert world.judge.homes
+    assert not world.judge.violations, told(world, "scripts.folding")

@@ -219,3 +219,19 @@ def test_who_holds_a_directory_by_another_name_of_its_export() -> None:
     assert store.holder(by_address, ("a", "b"), other_than="v1") is None
     assert store.holder(by_address, ("b",)) is None
     assert list(store.on_export(by_address)) == [store.volumes["v1"]]
+
+
+def test_who_holds_a_directory_on_a_server_that_folds_names() -> None:
+    """Where the server takes names for one, who has a directory has it in all letters; elsewhere they are two."""
+    store = holding(at("/exports/Team/caf\u00e9", name="v1"))
+    wanted = [("team",), ("TEAM", "CAFE\u0301"), ("team", "caf\u00e9", "inside")]
+    assert [store.holder(NAS, path) for path in wanted] == [None] * 3
+    store.places.note(NAS, folds=True)
+    assert [store.holder(NAS, path) for path in wanted] == [store.volumes["v1"]] * 3
+    assert store.holder(NAS, ("teams",)) is None
+    store.apply("volumes", at("/exports/Other", name="v2"), deleted=False)
+    assert store.holder(NAS, ("other",)) is store.volumes["v2"]
+    store.apply("volumes", at("/exports/Other", name="v2"), deleted=True)
+    assert store.holder(NAS, ("other",)) is None
+    store.places.note(NAS, folds=False)
+    assert [store.holder(NAS, path) for path in wanted] == [None] * 3

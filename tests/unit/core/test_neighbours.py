@@ -44,3 +44,11 @@ def test_by_another_name_of_the_export() -> None:
     volume = at("/srv/shop", server="10.0.0.5")
     assert not needs(volume, [NAS], ("shop", "data"))
     assert needs(volume, [NAS, Location("10.0.0.5", "/srv")], ("shop", "data"))
+
+
+def test_on_a_server_that_folds_names() -> None:
+    """A volume needs a directory that it names in other letters where the server takes the two for one."""
+    volume = at("/exports/SHOP/Data/inner")
+    assert not needs(volume, [NAS], ("shop", "data"))
+    assert needs(volume, [NAS], ("shop", "data"), folds=True)
+    assert needs(at("/Exports/shop"), [NAS], ("shop", "data"), folds=True)

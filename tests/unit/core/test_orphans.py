@@ -234,3 +234,17 @@ def test_a_live_volume_is_never_an_orphan(
     for orphan in find(seen):
         assert index.touching(tuple(orphan.directory.split("/"))) is None
         assert orphan.volume not in names
+
+
+def test_known_on_a_server_that_folds_names() -> None:
+    """What a record or a volume has in other letters is no stray where the server takes the two for one."""
+    args = ([NAS], [record("Team")], [volume("nas", "/exports/By/hand")], ())
+    assert known(*args, folds=True).owners(("team",))
+    assert known(*args, folds=True).leads_on(("by",))
+    assert not known(*args).owners(("team",))
+
+
+def test_known_by_another_name() -> None:
+    """A volume has its directory by every location of the export."""
+    index = known([NAS, Location("10.0.0.5", "/srv")], (), [volume("10.0.0.5", "/srv/a")], ())
+    assert index.owners(("a",))

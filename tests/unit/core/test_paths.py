@@ -194,3 +194,16 @@ def test_a_root_leads_on() -> None:
     assert not index.leads_on(())
     index.add(("a",), "v2")
     assert index.leads_on(())
+
+
+def test_an_index_that_folds_names() -> None:
+    """Where names are folded, a path is the same in all letters, above, below and when it goes."""
+    index = PathIndex(folds=True)
+    index.add(("Team", "caf\u00e9"), "one")
+    assert index.owners(("TEAM", "CAFE\u0301")) == {"one"}
+    assert index.leads_on(("team",))
+    assert index.touching(("tEAM",)) == index.touching(("team", "CAF\u00c9", "x")) == "one"
+    assert index.touching(("teams",)) is None
+    index.remove(("TEAM", "cafe\u0301"), "one")
+    assert not index
+    assert not index.leads_on(("Team",))

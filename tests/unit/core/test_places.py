@@ -55,3 +55,19 @@ def test_locations_that_part() -> None:
     places.part(B)
     assert places.same(A) == (A,)
     assert places.same(C) == (C, D)
+
+
+def test_an_export_that_folds_names() -> None:
+    """Whether a server folds names is known of an export by all its locations, until it is forgotten."""
+    places = Places()
+    outer, inner = Location("nas", "/exports"), Location("nas", "/exports/team")
+    assert places.root_within(outer, ("Team", "db"), [inner]) is None
+    places.note(outer, folds=True)
+    places.unite(outer, B)
+    assert places.folds(B)
+    assert places.root_within(outer, ("Team", "db"), [inner]) == inner
+    places.note(outer, folds=False)
+    assert not places.folds(B)
+    places.note(B, folds=True)
+    places.part(outer)
+    assert not places.folds(B)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -262,6 +263,26 @@ class TestNotMade:
         whole = volume("everything", path="/exports", reference=None)
         elsewhere = volume("elsewhere", path=None, reference=None)
         assert isinstance(actions(remains(), now=present(whole, elsewhere))[V1], Make)
+
+    def test_by_another_name_of_the_export(self) -> None:
+        """A directory is taken, and the volume is there, by whichever of the export's locations a volume says so."""
+        names_of_it = replace(PLACE, locations=(PLACE.location, Location("10.0.0.5", "/srv")))
+        here = replace(remains(), place=names_of_it)
+
+        def at(name: str, path: str, phase: str = "Available") -> Volume:
+            made = volume(name, phase=phase, reference=ClaimRef("shop", "data", "77"))
+            return structs.replace(made, spec=structs.replace(made.spec, nfs=NfsSource("10.0.0.5", path)))
+
+        assert "volume static has its directory" in why(actions(here, now=present(at("static", "/srv/dir/below")))[V1])
+        assert "another volume of that name" not in why(actions(here, now=present(at(V1, "/srv/dir", "Bound")))[V1])
+        assert "another volume of that name" in why(actions(here, now=present(at(V1, "/dir", "Bound")))[V1])
+
+    def test_on_a_server_that_folds_names(self) -> None:
+        """A directory that another volume has in other letters is taken where the server takes the two for one."""
+        other = volume("static", path="/exports/DIR", reference=None)
+        folding = replace(remains(), place=replace(PLACE, folds=True))
+        assert "volume static has its directory" in why(actions(folding, now=present(other))[V1])
+        assert isinstance(actions(remains(), now=present(other))[V1], Make)
 
     def test_a_claim_that_has_a_volume(self) -> None:
         """A claim that was made again too early, and got a new volume, is told of; one that waits is welcome."""
