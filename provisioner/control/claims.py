@@ -6,6 +6,7 @@ import structlog
 
 from provisioner.control.attempts import PENDING, Attempts
 from provisioner.control.expand import expand
+from provisioner.control.homeless import refuse_doubtful
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import settle_record
@@ -252,6 +253,7 @@ class ClaimController:
         refusal = self._root_conflict(plan, export) or self._space_conflict(plan, export)
         if refusal is not None:
             return self._refuse(claim, refusal)
+        refuse_doubtful(self._around, plan, export)
         self._around.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
         adopt_from = await self._adoptable(plan, export)
         try:

@@ -154,6 +154,11 @@ class ExportWatch:
         """Whether a setting or a class names an export that was added."""
         return self._state(export).named
 
+    def is_known(self, export: Export) -> bool:
+        """Whether a setting or a class names the export, or it has been opened: then its id tells which one it is."""
+        state = self._states.get(self._exports.primary(export))
+        return state is not None and (state.named or state.opened)
+
     async def lead(self) -> None:
         """We lead: read every ledger anew, for another replica has written them.
 

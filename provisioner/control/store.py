@@ -99,6 +99,15 @@ class Store:
                 return self.volumes[name]
         return None
 
+    def anywhere(self, export: Location, path: Path) -> Iterator[Volume]:
+        """The volumes, on whatever server, of the absolute path of a directory, or one above or below it."""
+        for each in self.places.same(export):
+            absolute = (*each.components, *path)
+            for server, written in list(self._paths.items()):
+                index = self._fold(server) if self.places.folds(export) else written
+                for name in index.all_touching(absolute):
+                    yield self.volumes[name]
+
     def _fold(self, server: str) -> PathIndex:
         index = self._folded.get(server)
         if index is None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import structlog
 
 from provisioner.control.claims import ClaimController
+from provisioner.control.homeless import Homeless
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.surroundings import Surroundings
@@ -121,6 +122,7 @@ class Term:
                 background = [
                     group.create_task(keep("sweep", sweep.run)),
                     group.create_task(keep("takeover", takeover.run)),
+                    group.create_task(keep("exports", Homeless(around).run)),
                 ]
                 workers = [
                     group.create_task(self._reconcile("claims", claim_queue, claim_lanes, claims.reconcile)),

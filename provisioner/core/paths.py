@@ -159,6 +159,15 @@ class PathIndex:
             return self._first_below(path, other_than)
         return None
 
+    def all_touching(self, path: Path) -> list[str]:
+        """All owners of this path, or of one above or below it."""
+        path = self._key(path)
+        found = [owner for above in (*ancestors(path), path) for owner in sorted(self._owners.get(above, ()))]
+        if path in self._below:
+            inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
+            found += [owner for owners in inside for owner in sorted(owners)]
+        return found
+
     def _first_below(self, path: Path, other_than: Collection[str]) -> str | None:
         # A walk over all paths, for the words of a refusal only: it runs when there is a conflict.
         inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)

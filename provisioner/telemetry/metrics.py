@@ -78,6 +78,7 @@ class Metrics:
         self.trash_refused = self._gauge("trash_refused", "Those of them that could not be removed.", "export")
         self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
         self.orphans = self._gauge("orphans", "What belongs to no volume, and nothing will end.", "export")
+        self.homeless = self._gauge("volumes_on_unknown_export", "Volumes of ours that lie on no known export.")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
         self._of_exports = (
             self.export_call_s,

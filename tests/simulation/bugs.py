@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
@@ -229,6 +229,13 @@ class _RootsNotLookedFor(LedgeredExport):
         return None
 
 
+class _NobodyIsHomeless(Store):
+    """A volume on a server that nothing names does not count."""
+
+    def anywhere(self, export: Location, path: Path) -> Iterator[Volume]:
+        return iter(())
+
+
 class _NobodyHolds(Store):
     def holder(
         self, export: Location, path: Path, *, other_than: str = "", passed: Collection[str] = ()
@@ -347,6 +354,7 @@ BUGS: dict[str, Parts] = {
     "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
     "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
     "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),
+    "volumes on no known export do not count": Mutant(store=_NobodyIsHomeless),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),

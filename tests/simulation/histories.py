@@ -160,6 +160,11 @@ def nested(parts: Parts | None = None) -> World:
     return play(make, scripts.nested, 0)
 
 
+def homeless(parts: Parts | None = None) -> World:
+    """The history of a volume on no known export."""
+    return play(lambda chance: World(chance, parts=parts), scripts.homeless, 0)
+
+
 def folding(parts: Parts | None = None) -> World:
     """The history of an export whose server takes `team` and `TEAM` for one."""
 

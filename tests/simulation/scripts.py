@@ -119,6 +119,29 @@ async def nested(world: World) -> None:
     await asyncio.sleep(120.0)
 
 
+async def homeless(world: World) -> None:
+    """A peer's volume lies on the export by a name of its server that nothing tells; claims ask for its inside."""
+    world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
+    world.plant(("shop",))
+    reference = {"namespace": "shop", "name": "all"}
+    body = {
+        "metadata": {"name": "pvc-peer", "annotations": {names.PROVISIONED_BY: PROVISIONER}},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "claimRef": reference,
+            "nfs": {"server": "10.0.0.5", "path": "/exports/shop"},
+        },
+    }
+    world.site.cluster.create("volumes", body)
+    for key in (KEY, OTHER, "lab/data"):
+        world.claim(key, "nfs")
+    await asyncio.sleep(120.0)
+    bound = {claim.key for claim in world.site.cluster.claims() if claim.status.phase == "Bound"}
+    if bound != {"lab/data"}:
+        world.judge.blame(f"claims that are bound: {sorted(bound)}")
+
+
 async def folding(world: World) -> None:
     """Claims ask for what the server takes for a directory that another claim has, or one above or below it."""
     world.add_class("nfs", onDelete="delete", pathPattern="${.PVC.annotations.path}")

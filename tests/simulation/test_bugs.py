@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, folding, nested, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, folding, homeless, nested, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
@@ -26,6 +26,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         yield history.play(None, parts)
     yield nested(parts)
     yield folding(parts)
+    yield homeless(parts)
 
 
 def crowds(parts: Parts) -> Iterator[World]:

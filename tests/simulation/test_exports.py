@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.histories import folding, nested, told
+from tests.simulation.histories import folding, homeless, nested, told
 
 
 def test_an_export_in_another_one() -> None:
@@ -17,3 +17,9 @@ def test_an_export_whose_server_folds_names() -> None:
     world = folding()
     assert world.judge.homes
     assert not world.judge.violations, told(world, "scripts.folding")
+
+
+def test_a_volume_on_no_known_export() -> None:
+    """No claim gets a directory in that of a volume whose server nothing names; others are served."""
+    world = homeless()
+    assert not world.judge.violations, told(world, "scripts.homeless")

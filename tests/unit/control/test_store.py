@@ -235,3 +235,14 @@ def test_who_holds_a_directory_on_a_server_that_folds_names() -> None:
     assert store.holder(NAS, ("other",)) is None
     store.places.note(NAS, folds=False)
     assert [store.holder(NAS, path) for path in wanted] == [None] * 3
+
+
+def test_volumes_of_an_absolute_path() -> None:
+    """Volumes of one absolute path are found whatever their servers are called, as the server compares names."""
+    store = holding(
+        at("/exports/a", name="v1", server="10.0.0.5"), at("/exports/a/b", name="v2"), at("/exports/A", name="v3")
+    )
+    assert [volume.name for volume in store.anywhere(NAS, ("a", "b"))] == ["v1", "v2"]
+    assert list(store.anywhere(NAS, ("b",))) == []
+    store.places.note(NAS, folds=True)
+    assert [volume.name for volume in store.anywhere(NAS, ("a", "b"))] == ["v1", "v3", "v2"]

@@ -207,3 +207,13 @@ def test_an_index_that_folds_names() -> None:
     index.remove(("TEAM", "cafe\u0301"), "one")
     assert not index
     assert not index.leads_on(("Team",))
+
+
+def test_all_who_touch_a_path() -> None:
+    """All owners of a path, and of those above and below it, are found, each entry once."""
+    index = PathIndex()
+    for path, owner in ((("a",), "1"), (("a", "b"), "2"), (("a", "b"), "3"), (("a", "b", "c"), "4"), (("a", "d"), "5")):
+        index.add(path, owner)
+    assert index.all_touching(("a", "b")) == ["1", "2", "3", "4"]
+    assert index.all_touching(("a", "b", "c", "d")) == ["1", "2", "3", "4"]
+    assert index.all_touching(("x",)) == []
