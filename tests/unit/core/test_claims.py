@@ -379,3 +379,10 @@ def test_a_volume_that_is_not_ours() -> None:
     )
     forged = samples.volume(claim_uid="another-uid")
     assert "not this claim's exists already" in claims.not_ours(forged, claim, samples.US)
+
+
+def test_the_root_of_another_export() -> None:
+    """The refusal of a directory in which another export has its root names that export and what to change."""
+    refusal = claims.root_conflict(provision(view()), Location("nas", "/exports/shop"))
+    assert "nas:/exports/shop" in refusal.message
+    assert "pathPattern" in refusal.message
