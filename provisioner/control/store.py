@@ -178,6 +178,7 @@ class Store:
                     change(_components(source.path), volume.name)
             if not index:
                 del self._paths[server]
+                self._folded.pop(server, None)
 
 
 def _was_matched(claim: Claim) -> bool:

@@ -129,8 +129,8 @@ class LedgeredExport:
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
-        # Before a ledger is made in the directory of a volume, and after: of two that write first, one sees the other.
-        await nesting.taken_from_above(self._tree)
+        if create and not await opening.has_ledger(self._tree):
+            await nesting.taken_from_above(self._tree)  # before anything is written into the directory of a volume
         found, refusal = await opening.find(self._tree, known=self._id, create=create)
         same = await aliases.find(self._tree, found, (other for other in others if other is not self))
         if same is not None:
@@ -139,6 +139,7 @@ class LedgeredExport:
         self._id = found
         self._ledger_refusal = refusal or self._ledger_refusal
         self._since = await opening.since(self._tree)
+        # After the ledger is there: of two that write first and look then, at least one sees the other.
         self._above = await nesting.taken_from_above(self._tree)
         self._folds = await naming.folds(self._tree, found, create=create)
         self._ledger = await opening.read(self._tree, mend=create, folds=self._folds)

@@ -36,6 +36,11 @@ async def find(tree: Tree, *, known: str, create: bool) -> tuple[str, str]:
     return await tree.read_symlink(layout.ID), refusal
 
 
+async def has_ledger(tree: Tree) -> bool:
+    """Whether there is a whole ledger: its id is written last."""
+    return bool(await _read(tree, layout.ID))
+
+
 async def since(tree: Tree) -> str:
     """Since when a provisioner has kept the ledger; empty where none has signed yet."""
     return await _read(tree, layout.SINCE)
