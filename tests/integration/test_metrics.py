@@ -57,8 +57,9 @@ def test_volumes_are_counted(served: ServedStorage) -> None:
     name = served.own_class({"onDelete": "delete"})
     served.claim(name, size="3Mi")
     volume = served.bound()
-    text = served.daemon.http("/metrics")
-    assert f'nfs_provisioner_volumes{{class="{name}",phase="Bound"}} 1.0' in text
-    assert f'nfs_provisioner_capacity_bytes{{class="{name}"}} 3.145728e+06' in text
+    counted = f'nfs_provisioner_volumes{{class="{name}",phase="Bound"}} 1.0'
+    # The text may be one of a second ago.
+    served.eventually(lambda: counted in served.daemon.http("/metrics"), "it is counted")
+    assert f'nfs_provisioner_capacity_bytes{{class="{name}"}} 3.145728e+06' in served.daemon.http("/metrics")
     served.released(volume)
     served.eventually(lambda: f'class="{name}",phase' not in served.daemon.http("/metrics"), "it is counted no more")
