@@ -81,7 +81,8 @@ class Reflector:
         """One watch, after what must come before it."""
         await self._clock.sleep(self._state.delay_s(self._clock.random()))
         try:
-            if not self._state.version:
+            # A list that was asked for may have ended in an error that started this loop again.
+            if self._asked or not self._state.version:
                 await self._list()
             else:
                 self._compare(await self._cluster.version(self.kind))

@@ -188,6 +188,31 @@ def test_relist() -> None:
     played(script)
 
 
+def test_a_list_that_was_asked_for_is_made_after_an_unexpected_error_too() -> None:
+    """Where a reflector ends in an unexpected error right when a list is asked for, it lists when it is started again."""
+
+    async def script(scene: Scene) -> None:
+        reflector = Reflector(
+            "classes", cluster=scene.cluster, store=scene.store, clock=LoopClock(), restarted=lambda _kind: None
+        )
+        asked: list[asyncio.Event] = []
+
+        async def before(call: str, _about: str) -> None:
+            if call == "watch" and not asked:
+                asked.append(reflector.relist())
+                raise RuntimeError("planted")
+
+        scene.cluster.before = before
+        with pytest.raises(RuntimeError, match="planted"):
+            await reflector.run()
+        again = asyncio.create_task(reflector.run())
+        async with asyncio.timeout(60.0):
+            await asked[0].wait()
+        again.cancel()
+
+    played(script)
+
+
 def test_lists_are_repeated_in_time() -> None:
     """What a watch never told is known after some hours."""
 
