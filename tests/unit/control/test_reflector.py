@@ -189,7 +189,7 @@ def test_relist() -> None:
 
 
 def test_a_list_that_was_asked_for_is_made_after_an_unexpected_error_too() -> None:
-    """Where a reflector ends in an unexpected error right when a list is asked for, it lists when it is started again."""
+    """A reflector that ends in an unexpected error just when a list is asked for lists when it is started again."""
 
     async def script(scene: Scene) -> None:
         reflector = Reflector(
