@@ -151,8 +151,9 @@ class ExportWatch:
         await export.close()
 
     def is_named(self, export: Export) -> bool:
-        """Whether a setting or a class names an export that was added."""
-        return self._state(export).named
+        """Whether a setting or a class names an export; one that was never added, or was forgotten, is not named."""
+        state = self._states.get(self._exports.primary(export))
+        return state is not None and state.named
 
     def is_known(self, export: Export) -> bool:
         """Whether a setting or a class names the export, or it has been opened: then its id tells which one it is."""

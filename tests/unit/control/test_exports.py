@@ -233,6 +233,21 @@ def test_exports_that_only_volumes_name() -> None:
     played(scene())
 
 
+def test_an_export_that_was_only_met_is_not_named() -> None:
+    """An export that a forged volume names, and that nothing looks after, does not count as named."""
+
+    async def scene() -> None:
+        site = Site()
+        async with site.at_work():
+            source = NfsSource(OTHER.server, OTHER.below(("a",)))
+            located = site.exports.of(samples.volume(nfs=source, annotations={names.DIRECTORY: "a"}))
+            assert located is not None
+            assert located[0] in list(site.exports)
+            assert not site.watch.is_named(located[0])
+
+    played(scene())
+
+
 def test_a_class_of_another_way() -> None:
     """A class names an export at its own port only: a volume that names another port gets no ledger made there."""
 
