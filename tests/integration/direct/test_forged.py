@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def listing(root: Path) -> Listing:
             target = os.readlink(path) if path.is_symlink() else ""
             found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_mtime_ns, target)
     return found
+
+
+def changes(before: Sequence[Listing], after: Sequence[Listing]) -> set[str]:
+    """The paths at which listings differ."""
+    return {path for old, new in zip(before, after, strict=True) for path, _ in old.items() ^ new.items()}
 
 
 def forged(direct: DirectStorage, victim: Object, *, path: str, directory: str, port: int, server: str = HOST) -> str:
@@ -93,10 +99,13 @@ def test_forged_volumes_touch_nothing(direct: DirectStorage, serve: MakeServer, 
     ]
     for name in names:
         assert direct.volume_event(name, timeout_s=60)["message"]
-    assert [listing(place) for place in places] == before
+    # A mark in our own ledger, made and removed, tells the copied ledger from it: the time of that directory changes.
+    own_ledger = str(places[0] / ".provisioner")
+    assert changes(before, [listing(place) for place in places]) <= {own_ledger}
     assert all(direct.has_volume(name) for name in names)
     assert not (server.exports[1].directory / ".provisioner").exists()
     assert not list(Path(export.root).glob(f"{target}/**/.provisioner"))
+    direct.remove_volumes()  # those that lie in the directory hold its deletion up
     direct.delete_claim()
     direct.volume_gone(victim["metadata"]["name"])
     assert not export.directory(victim).exists()
