@@ -66,7 +66,7 @@ def release(control_plane: ControlPlane, nfs_server: str, tmp_path_factory: pyte
             {"name": "archiving", "onDelete": "archive"},
             {"name": "old", "onDelete": "delete", "mountOptions": ["nfsvers=3", "nolock", "proto=tcp"]},
         ],
-        "listen": {"host": "127.0.0.1", "port": free_port()},
+        "listen": {"port": free_port()},
     }
     words = (CHART, f"--namespace={NAMESPACE}", "--create-namespace", "--values=-")
     helm.run("install", "nfs-provisioner", *words, input=yaml.safe_dump(values))
