@@ -171,6 +171,7 @@ def test_the_record_says_whose_the_directory_is(served: ServedStorage) -> None:
     assert record == {
         "v": 1, "dir": served.directory(volume).name, "ns": served.namespace, "pvc": "data",
         "uid": claim["metadata"]["uid"], "class": class_name, "del": "delete", "size": "2Gi", "modes": "RWX",
+        "pvuid": volume["metadata"]["uid"],
     }  # fmt: skip
     assert name not in served.export.pending
 
