@@ -71,9 +71,9 @@ def test_the_table(control_plane: ControlPlane, served: ServedStorage) -> None:
 
 def test_none(control_plane: ControlPlane, served: ServedStorage) -> None:
     """Where there is no volume, the output is empty or an empty list, and people are told why."""
+    class_name = served.own_class()
     assert listed(control_plane, served) == []
     name = f"--provisioner-name={served.provisioner}"
-    class_name = served.own_class()
     empty = volumes(control_plane.kubeconfig, name, f"--class={class_name}")
     assert empty.returncode == 0
     served.claim(class_name)
