@@ -75,8 +75,11 @@ class ClaimController:
             for claim in self._store.claims.values():
                 if claim.class_name == after.name and claim.status.phase == "Pending":
                     self._queue.add(claim.uid)
-        elif kind == "volumes" and after is None:
+        elif kind == "volumes" and after is None and before is not None:
             self.path_freed()
+            uid = names.claim_uid(before.metadata.name)
+            if uid in self._store.claims:
+                self._queue.add(uid)  # judged by the volume, perhaps, before the cache learned that it had gone
 
     def _get_to_know(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
