@@ -100,3 +100,18 @@ def served(cluster_api: Api, namespace: str, service: Service) -> Iterator[Serve
     yield storage
     storage.remove_volumes()
     storage.remove_classes()
+
+
+@pytest.fixture
+def plane(tmp_path: Path, control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A control plane that is the test's to damage; the session's one has seen to it that it can be had."""
+    with ControlPlane(tmp_path / "plane") as own:
+        yield own
+
+
+@pytest.fixture
+def daemons(plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
+    """Starts daemons on it."""
+    started = Daemons(plane, tmp_path)
+    yield started
+    started.kill()

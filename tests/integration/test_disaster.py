@@ -241,21 +241,6 @@ def direct(tmp_path: Path) -> Iterator[Site]:
         yield Site(root, "127.0.0.1", "/nfs", mount_options=(f"port={server.port}",))
 
 
-@pytest.fixture
-def plane(tmp_path: Path, control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane that is this test's to destroy; the session's one has seen to it that it can be had."""
-    with ControlPlane(tmp_path / "plane") as own:
-        yield own
-
-
-@pytest.fixture
-def daemons(plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
-    """Starts daemons on it."""
-    started = Daemons(plane, tmp_path)
-    yield started
-    started.kill()
-
-
 def run(daemons: Daemons, site: Site) -> Daemon:
     return daemons("--no-leader-election", *site.flags, provisioner_name=US)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,21 +17,6 @@ pytestmark = pytest.mark.timeout(400)
 NAME = "test.example/restored"
 ANNOTATIONS = "/api/v1/namespaces/default"
 WRITES = 300
-
-
-@pytest.fixture
-def plane(tmp_path: Path, control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane that is this test's to damage; the session's one has seen to it that it can be had."""
-    with ControlPlane(tmp_path / "plane") as own:
-        yield own
-
-
-@pytest.fixture
-def daemons(plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
-    """Starts daemons on it."""
-    started = Daemons(plane, tmp_path)
-    yield started
-    started.kill()
 
 
 @pytest.fixture
