@@ -79,7 +79,9 @@ class ClaimController:
             self.path_freed()
             uid = names.claim_uid(before.metadata.name)
             if uid in self._store.claims:
-                self._queue.add(uid)  # judged by the volume, perhaps, before the cache learned that it had gone
+                # The volume may have decided before the cache learned of its end. Not at once: while the cache has
+                # a claim that is gone, its volume would be created and reclaimed as fast as calls are answered.
+                self._queue.retry(uid, FAILED)
 
     def _get_to_know(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""

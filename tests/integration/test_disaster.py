@@ -331,9 +331,10 @@ def test_the_drill(way: str, plane: ControlPlane, daemons: Daemons, request: pyt
     assert site.ledger() == ledger
     assert cluster.volumes() == []
 
+    cluster.recover("--apply", status=1)
+    assert cluster.volumes() == []
     if way == "mounted":
         assert cluster.recover_cut_off() > 0
-    cluster.recover("--apply", status=1)
     cluster.recover("--apply", GONE)
     assert len(cluster.volumes()) == CLAIMS
     ledger = site.ledger()

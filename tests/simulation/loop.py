@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 _thread: ContextVar[int] = ContextVar("_thread", default=0)
+_AT_ONCE = 100_000
+"""So many callbacks in a row at one point in time are work that goes round in a circle."""
 
 
 class _Ready:
@@ -115,13 +117,18 @@ class SeededLoop(asyncio.BaseEventLoop):
         self._stopped = True
 
     def run_forever(self) -> None:
-        """Run what is ready, else let time pass. Raises RuntimeError when nothing could ever be ready again."""
+        """Run what is ready, else let time pass. Raises RuntimeError when time can never pass, or nothing be ready."""
         self._stopped = False
         asyncio._set_running_loop(self)
+        at_once = 0
         try:
             while not self._stopped:
+                at_once += 1
                 if not self._ready_threads:
                     self._let_time_pass()
+                    at_once = 0
+                if at_once > _AT_ONCE:
+                    raise RuntimeError("time stands still: the same work is done again and again")
                 self._ready_threads.run_one(self._chance)
         finally:
             asyncio._set_running_loop(None)
