@@ -58,11 +58,13 @@ test: testbed ## unit, simulation, contract and integration tests; PARALLEL=0 ru
 	@$(BIN)/pytest $(or $(TESTS),tests/contract tests/integration tests/simulation) -m "$(MARKED)" \
 	  -n $(PARALLEL) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-test-all: ## as test, with every driver and version of NFS, and more histories of the simulation
+test-all: ## test and e2e whole: every driver and version of NFS, more histories of the simulation, every story on nodes
 	@SIMULATION_SEEDS=$${SIMULATION_SEEDS:-500} SIMULATION_FULL=1 $(MAKE) test MARKED=
+	@$(MAKE) e2e MARKED=
 
 unit: $(STAMP) ## the tests that need no server; every branch of every rule must be taken
-	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 $(PYTEST_FLAGS)
+	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov-branch --cov-report=term --cov-fail-under=100 \
+	  -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
 
 image: $(STAMP) ## build the image, and that of an NFS server for tests; root gets a docker of its own where none runs
 	@$(BIN)/python -m testbed.docker bash -ec 'docker/build.sh $(BIN)/python; \
@@ -70,7 +72,7 @@ image: $(STAMP) ## build the image, and that of an NFS server for tests; root ge
 
 e2e: testbed ## the image and the chart as they are deployed; skipped, with the reason, where there can be no docker
 	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
-	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e $(PYTEST_FLAGS)'
+	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
 
 manifests: testbed ## write deploy/base from the chart
 	@$(BIN)/python -m testbed.helm_manifests

@@ -119,6 +119,7 @@ def web_servers() -> Object:
     return workload("Deployment", "web", spec, replicas=SERVERS)
 
 
+@pytest.mark.thorough
 def test_ten_web_servers(story: Story) -> None:
     """A file uploaded through one of ten web servers on two nodes is served by all ten, and so is its successor."""
     story.claim("nfs-client", "pages", size="1Gi")

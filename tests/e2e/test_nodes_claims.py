@@ -95,6 +95,7 @@ def works(story: Story, *claims: str) -> None:
     story.delete_pod("writer")
 
 
+@pytest.mark.thorough
 def test_limit_range(story: Story) -> None:
     """A claim that is smaller or larger than a LimitRange has it is refused with a reason; one in between works."""
     limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "sizes"}, "spec": {"limits": [LIMITS]}}
@@ -106,6 +107,7 @@ def test_limit_range(story: Story) -> None:
     works(story, "fits")
 
 
+@pytest.mark.thorough
 def test_quota(story: Story) -> None:
     """Claims beyond a namespace's quota, or a class's, are refused with a reason, also as they grow; others work."""
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "storage"}, "spec": {"hard": QUOTA}}

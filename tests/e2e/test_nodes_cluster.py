@@ -124,6 +124,7 @@ def test_a_service_reaches_both_nodes(cluster: NodeCluster) -> None:
         eventually(lambda: visited() == {"node-1", "node-2"}, f"{node.name} reaches both", timeout_s=PATIENCE_S)
 
 
+@pytest.mark.thorough
 def test_a_token_is_known(cluster: NodeCluster) -> None:
     """A pod's token tells the API server who it is, asked at its cluster address with the pod's certificate."""
     for node in cluster.nodes:
@@ -131,6 +132,7 @@ def test_a_token_is_known(cluster: NodeCluster) -> None:
         assert (address, who) == ("https://10.0.0.1:443", f"system:serviceaccount:{NAMESPACE}:default")
 
 
+@pytest.mark.thorough
 def test_input_and_logs(cluster: NodeCluster) -> None:
     """A command in a pod reads what it is given, and the pod's log is what it said."""
     script = "import sys; sys.stdout.write(sys.stdin.read()[::-1])"
@@ -138,6 +140,7 @@ def test_input_and_logs(cluster: NodeCluster) -> None:
     assert "GET /" in cluster.logs(NAMESPACE, "node-2")
 
 
+@pytest.mark.thorough
 def test_every_version_of_nfs(node_cluster: NodeCluster) -> None:
     """A node's kernel mounts the export in NFS 3 and 4.0 to 4.2, and what it writes is on the host."""
     (node_cluster.export / "versions").mkdir()

@@ -11,6 +11,7 @@ from tests.integration.archiving import directory
 pytestmark = pytest.mark.timeout(3600)
 
 
+@pytest.mark.thorough
 def test_files_of_another_uid(story: Story) -> None:
     """What a pod writes as its own uid is its own, on the server too, comes back, and is no obstacle to its removal."""
     story.claim("nfs-client")

@@ -113,6 +113,7 @@ def busy(story: Story, installed: Installed) -> None:
     story.event("ProvisioningFailed", "refused")
 
 
+@pytest.mark.thorough
 def test_dashboard(story: Story, installed: Installed, prometheus: str) -> None:
     """Prometheus scrapes both replicas, and each query of the dashboard has data, or none for a known reason."""
     both = f'count(up{{job="{NAME}",namespace="{NAMESPACE}"}} == 1) == 2'

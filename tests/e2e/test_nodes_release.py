@@ -65,6 +65,7 @@ def test_upgrade(installed: Installed, story: Story) -> None:
     story.eventually(lambda: ticks(story) > written, "the pod writes on")
 
 
+@pytest.mark.thorough
 def test_uninstall_and_install(installed: Installed, story: Story) -> None:
     """`helm uninstall` leaves claims, volumes, data and pods alone; installed again, it looks after all of them."""
     story.claim("nfs-client")

@@ -95,6 +95,7 @@ def test_the_pod_comes_back_with_its_data(unplugged: Unplugged) -> None:
     assert found[: len(unplugged.said)] == unplugged.said
 
 
+@pytest.mark.thorough
 def test_the_node_comes_back(installed: Installed, unplugged: Unplugged) -> None:
     """With its power back the node is Ready, what was to end on it has ended, and two replicas run again."""
     story = unplugged.story
