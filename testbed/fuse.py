@@ -1,4 +1,4 @@
-"""A mount that can be made to hang, as one of a dead NFS server does: a directory shown elsewhere by bindfs (FUSE)."""
+"""Mounts that hang or refuse calls, as those of odd NFS servers do: a directory shown elsewhere by bindfs (FUSE)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +29,19 @@ def install_bindfs(progress: Progress = silent) -> None:
     """Install bindfs unless it is there or would be of no use. Raises packages.NotInstalled."""
     if os.path.exists("/dev/fuse") and missing():
         packages.install(PACKAGES, progress)
+
+
+@contextmanager
+def without_chmod(directory: Path) -> Iterator[Path]:
+    """A file system below a directory that refuses chmod and chown, as one with NFSv4 ACLs may."""
+    place, behind = directory / "no-chmod", directory / "behind"
+    place.mkdir()
+    behind.mkdir()
+    subprocess.run(["bindfs", "--chmod-deny", "--chown-deny", str(behind), str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["fusermount3", "-u", "-z", str(place)], check=True)
 
 
 class HangingMount:

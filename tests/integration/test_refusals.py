@@ -24,12 +24,8 @@ def no_chmod(tmp_path: Path) -> Iterator[Exported]:
     """An export on a file system that refuses chmod."""
     if reason := fuse.missing() or ("" if os.geteuid() == 0 else "the tests do not run as root"):
         pytest.skip(f"this machine cannot mount one: {reason}")
-    place, behind = tmp_path / "no-chmod", tmp_path / "behind"
-    place.mkdir()
-    behind.mkdir()
-    subprocess.run(["bindfs", "--chmod-deny", str(behind), str(place)], check=True)
-    yield Exported.new(place)
-    subprocess.run(["fusermount3", "-u", "-z", str(place)], check=True)
+    with fuse.without_chmod(tmp_path) as place:
+        yield Exported.new(place)
 
 
 def test_a_server_that_refuses_chmod(no_chmod: Exported, daemon: Daemons, storage: Storage) -> None:

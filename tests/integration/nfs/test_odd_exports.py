@@ -39,12 +39,8 @@ def no_chmod(tmp_path: Path) -> Iterator[Path]:
     """A file system that refuses chmod and chown, as one with NFSv4 ACLs may."""
     if reason := fuse.missing() or ("" if os.geteuid() == 0 else "the tests do not run as root"):
         pytest.skip(f"this machine cannot mount one: {reason}")
-    place, behind = tmp_path / "no-chmod", tmp_path / "behind"
-    place.mkdir()
-    behind.mkdir()
-    subprocess.run(["bindfs", "--chmod-deny", "--chown-deny", str(behind), str(place)], check=True)
-    yield place
-    subprocess.run(["fusermount3", "-u", "-z", str(place)], check=True)
+    with fuse.without_chmod(tmp_path) as place:
+        yield place
 
 
 @pytest.fixture
