@@ -682,6 +682,10 @@ class Export(Protocol):
         """The names in the trash."""
         ...
 
+    async def begun(self) -> Set[str]:
+        """Those names in the trash whose removal has begun: a part may be gone."""
+        ...
+
     async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
         """Remove one directory in the trash for good, as Tree.remove_tree does; returns how many entries went."""
         ...

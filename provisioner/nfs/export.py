@@ -19,8 +19,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import aliases, archives, layout, modes, naming, nesting, opening, restore, symlinks
-from provisioner.nfs.endless import TRASH_LIMIT
+from provisioner.nfs import aliases, archives, layout, modes, naming, nesting, opening, restore, symlinks, trash
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.nfs.strays import strays
@@ -563,11 +562,15 @@ class LedgeredExport:
 
     async def trash(self) -> list[str]:
         """The names in the trash, or as many of them as we hold: the others come when these have gone."""
-        return [entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)]
+        return await trash.names(self._tree)
+
+    async def begun(self) -> Set[str]:
+        """Those names in the trash whose removal has begun: a part may be gone."""
+        return await trash.begun(self._tree)
 
     async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
         """Remove one directory in the trash for good; returns how many entries went."""
-        return await self._tree.remove_tree((*layout.TRASH, name), go_on=go_on)
+        return await trash.purge(self._tree, name, go_on=go_on)
 
     async def close(self) -> None:
         """Let go of the export."""
