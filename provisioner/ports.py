@@ -24,6 +24,7 @@ from provisioner.core.parameters import Access as Access
 from provisioner.core.paths import LEDGER, PathIndex
 from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.recovery import Contents
 
 # ---------------------------------------------------------------------------------------------------- the API server
 
@@ -603,6 +604,18 @@ class Export(Protocol):
 
         Returns, by volume, why for those that were not entered: somebody else has the directory, or one above or below.
         """
+        ...
+
+    async def reinstate(self, volume: str, record: Record, *, archive: str = "", trash: str = "") -> None:
+        """Let the data of a volume that exists come back into its directory, out of an archive or the trash.
+
+        The record comes first, where the volume has none; then the rename, never over anything but an empty directory;
+        then the archive's record ends. Raises PathTaken, AlreadyThere, and Cause.RECORD where the data are gone.
+        """
+        ...
+
+    async def contents(self, path: Path) -> Contents:
+        """What there is of a directory."""
         ...
 
     async def amend(self, volume: str, record: Record) -> None:

@@ -19,7 +19,20 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import aliases, archives, layout, modes, naming, nesting, opening, restore, symlinks, trash
+from provisioner.core.recovery import Contents
+from provisioner.nfs import (
+    aliases,
+    archives,
+    layout,
+    modes,
+    naming,
+    nesting,
+    opening,
+    reinstate,
+    restore,
+    symlinks,
+    trash,
+)
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.nfs.strays import strays
@@ -440,6 +453,25 @@ class LedgeredExport:
         self._ledger.read({volume: written}, "volumes")
         if volume not in self._ledger.records:
             raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
+
+    async def reinstate(self, volume: str, record: Record, *, archive: str = "", trash: str = "") -> None:
+        """Let the data of a volume that exists come back into its directory, out of an archive or the trash."""
+        await self._learn_of_others()
+        if await self.reread(volume) is None:
+            await self._take(volume, record)
+        path = await self._recorded_path(volume)
+        if archive:
+            await reinstate.move(self._tree, (archive,), path)
+            await archives.drop(self._tree, self._ledger, archive)
+        else:
+            await reinstate.move(self._tree, (*layout.TRASH, trash), path)
+
+    async def contents(self, path: Path) -> Contents:
+        """What there is of a directory."""
+        try:
+            return "empty" if await self._tree.is_empty(path) else "data"
+        except PathMissing:
+            return "gone"
 
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
