@@ -634,6 +634,10 @@ class Export(Protocol):
         """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""
         ...
 
+    async def missing(self, paths: Iterable[Path]) -> Set[Path]:
+        """Those of the directories at whose path there is nothing: a listing of each parent, not a call for each."""
+        ...
+
     async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
         """Directories that hold something and are neither known, nor on the way to a known one; at most so many.
 

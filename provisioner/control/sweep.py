@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from provisioner.control.expand import note_sizes
+from provisioner.control.lacking import Lacking
 from provisioner.control.orphans import Orphans
 from provisioner.control.purge import Purge
 from provisioner.control.retention import Retention
@@ -35,6 +36,7 @@ class Sweep:
     def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
         self._around = around
         self._orphans = Orphans(around, revisit=revisit, freed=freed)
+        self._lacking = Lacking(around)
         self._returned = Returned(around)
         self._purge = Purge(around.clock, around.metrics, self._keeps)
         self._retention = Retention(around, self._returned, discarded=self.discarded)
@@ -68,6 +70,7 @@ class Sweep:
         for task in self._kept.pop(export, ()):
             task.cancel()
         self._orphans.forget(export)
+        self._lacking.forget(export)
 
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
@@ -97,6 +100,7 @@ class Sweep:
                 await self._orphans.look(export)
                 await note_sizes(export, self._around)
                 self._around.metrics.archives.labels(export.name).set(len(await export.archives()))
+                await self._lacking.look(export)
             except (ExportError, ClusterError) as exc:
                 failures += 1
                 log.debug("sweep_failed", export=export.name, error=str(exc))

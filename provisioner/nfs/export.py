@@ -28,6 +28,7 @@ from provisioner.nfs import (
     naming,
     nesting,
     opening,
+    presence,
     reinstate,
     restore,
     symlinks,
@@ -509,6 +510,10 @@ class LedgeredExport:
             return record is not None and not await self._tree.is_empty(record.path)
         except PathMissing:
             return False
+
+    async def missing(self, paths: Iterable[Path]) -> Set[Path]:
+        """Those of the directories at whose path there is nothing."""
+        return await presence.missing(self._tree, paths)
 
     async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
         """Directories that hold something and are neither known, nor on the way to a known one; at most so many."""
