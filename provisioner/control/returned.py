@@ -41,7 +41,8 @@ class Returned:
             return False
         now_s = self._around.clock.monotonic()
         long = now_s - self._since_s.setdefault(key, now_s) >= _RECLAIM_S
-        if long or not returned.is_being_reclaimed(found):
+        reclaimed = returned.is_being_reclaimed(found) and (not long or volume in export.records)
+        if not reclaimed:
             self._tell(found, export, name, where)
         return True
 

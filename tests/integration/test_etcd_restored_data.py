@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -111,7 +110,10 @@ def test_the_trash_is_not_purged_under_a_bound_claim(
     event = storage.volume_event(name, "VolumeDataKept", timeout_s=120)
     assert "the trash" in event["message"]
     assert f"nfs-provisioner recover --volume {name}" in event["message"]
-    time.sleep(10)
+    gauge = f'nfs_provisioner_volumes_lacking{{export="{export.location}",lacks="directory-missing"}} 1.0'
+    storage.eventually(lambda: gauge in daemon.http("/metrics"), "it is counted", timeout_s=120)
+    assert f"recover --volume {name}" in storage.volume_event(name, "VolumeDirectoryMissing")["message"]
+    assert f"{name} " in command(plane, "orphans", NAME, export.flag).stdout
     (entry,) = export.trash
     assert export.root.joinpath(LEDGER, "trash", entry, "file").read_text() == "precious"
     assert not daemon.logged("purged")
