@@ -24,6 +24,7 @@ from provisioner.core.parameters import Access as Access
 from provisioner.core.paths import LEDGER, PathIndex
 from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.recovery import Contents
 
 # ---------------------------------------------------------------------------------------------------- the API server
 
@@ -605,6 +606,18 @@ class Export(Protocol):
         """
         ...
 
+    async def reinstate(self, volume: str, record: Record, *, archive: str = "", trash: str = "") -> None:
+        """Let the data of a volume that exists come back into its directory, out of an archive or the trash.
+
+        The record comes first, where the volume has none; then the rename, never over anything but an empty directory;
+        then the archive's record ends. Raises PathTaken, AlreadyThere, and Cause.RECORD where the data are gone.
+        """
+        ...
+
+    async def contents(self, path: Path) -> Contents:
+        """What there is of a directory."""
+        ...
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record of the same directory in the place of the volume's, in one step."""
         ...
@@ -619,6 +632,10 @@ class Export(Protocol):
 
     async def is_left(self, volume: str) -> bool:
         """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""
+        ...
+
+    async def missing(self, paths: Iterable[Path]) -> Set[Path]:
+        """Those of the directories at whose path there is nothing: a listing of each parent, not a call for each."""
         ...
 
     async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
@@ -680,6 +697,10 @@ class Export(Protocol):
 
     async def trash(self) -> list[str]:
         """The names in the trash."""
+        ...
+
+    async def begun(self) -> Set[str]:
+        """Those names in the trash whose removal has begun: a part may be gone."""
         ...
 
     async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:

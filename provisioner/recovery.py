@@ -7,18 +7,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Cont
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from provisioner.control.evidence import is_left
-from provisioner.core import recovery
+from provisioner.core import recovery, returned, times
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import doubtful
 from provisioner.core.places import Places
-from provisioner.core.recovery import ArchiveRemains, Enter, Lost, Make, Place, Present, Remains, Skip, Step
+from provisioner.core.recovery import ArchiveRemains, Bring, Enter, Lost, Make, Place, Present, Remains, Skip, Step
+from provisioner.core.returned import Stored
 from provisioner.core.scope import Scope, Unseen
 from provisioner.kube.pages import everything
-from provisioner.ports import AlreadyExists, ApiUnavailable, Cluster, ClusterError, Export, ExportError
+from provisioner.ports import (
+    AlreadyExists,
+    AlreadyThere,
+    ApiUnavailable,
+    Cluster,
+    ClusterError,
+    Export,
+    ExportError,
+    PathTaken,
+)
 from provisioner.settings import Settings
 from provisioner.survey import Ledgers, opened, surveyed
 
@@ -49,6 +59,8 @@ class Prospect:
     """Which exports were looked at, and which could not be."""
     gone: Sequence[str]
     """Volumes of this cluster whose PersistentVolumes are gone, and whose directories are there."""
+    away: Sequence[str]
+    """Volumes of this cluster that exist, and whose data are in an archive or the trash."""
     there: Container[str]
     """The claims of this cluster, by `namespace/name`."""
     unreadable: Mapping[str, Collection[str]]
@@ -93,8 +105,11 @@ class Recovery:
     async def look(self, wanted: str | None, named: Collection[str]) -> Prospect:
         """What there is to recover. Raises InvalidSettings where it is not clear of which cluster, ExportError."""
         records, archives = self._records(), self._archives()
+        stored = await self._stored()
+        back = [returned.plan(each, self._present, self._now()) for name, each in stored.items() if name in named]
         if named:
-            records, archives = [each for each in records if each.volume in named], []
+            wanted_records = set(named) - stored.keys()
+            records, archives = [each for each in records if each.volume in wanted_records], []
         signs = await asyncio.gather(*(export.clusters() for export in self._exports.values()))
         present = self._present
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
@@ -104,15 +119,16 @@ class Recovery:
         return Prospect(
             lost=lost,
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),
-            steps=recovery.plan(await _side_by_side(self._examine, meant), present, by_name=bool(named)),
+            steps=[*back, *recovery.plan(await _side_by_side(self._examine, meant), present, by_name=bool(named))],
             archives=recovery.plan_archives(archives, present, lost=cluster),
             scope=self._scope,
             gone=[] if named else await self._gone(),
+            away=[] if named else self._away(stored),
             there=present.claims,
             unreadable={
                 place.name: sorted(each.unreadable) for place, each in self._exports.items() if each.unreadable
             },
-            unknown=sorted(set(named) - {each.volume for each in records}),
+            unknown=sorted(set(named) - {each.volume for each in records} - stored.keys()),
             offline=self._offline,
         )
 
@@ -139,6 +155,44 @@ class Recovery:
             return await is_left(*each)
         except ExportError:
             return False
+
+    async def _stored(self) -> dict[str, list[Stored]]:
+        """By volume, what the exports have of volumes that exist outside of their directories."""
+        found: dict[str, list[Stored]] = {}
+        for place, export in self._exports.items():
+            trash, begun = await export.trash(), await export.begun()
+            entries = [(returned.volume_of(name), {"trash": name, "begun": name in begun}) for name in trash]
+            entries += [(each.volume, {"archive": name, "was": each}) for name, each in export.archived.items()]
+            known = [(volume, what) for name, what in entries if (volume := self._returned(place, name)) is not None]
+            archives = await export.archives() if any("archive" in what for _, what in known) else []
+            for volume, what in known:
+                what["there"] = "trash" in what or what["archive"] in archives
+                each = await self._look_home(place, export, volume, what)
+                if each.there or each.home != "gone":
+                    found.setdefault(volume.name, []).append(each)
+        return found
+
+    def _returned(self, place: Place, name: str) -> Volume | None:
+        """The volume of ours of that name on an export, where it keeps its data."""
+        volume = self._present.volumes.get(name)
+        if volume is None or not volume.is_by(self._present.provisioner) or not returned.keeps(volume):
+            return None
+        return volume if returned.path_on(place, volume) else None
+
+    async def _look_home(self, place: Place, export: Export, volume: Volume, what: Mapping[str, Any]) -> Stored:
+        record = export.records.get(volume.name)
+        try:
+            home, trouble = await export.contents(returned.path_on(place, volume) or ()), ""
+        except ExportError as exc:
+            home, trouble = "data", f"its directory cannot be looked at: {exc}"
+        return Stored(place=place, volume=volume, home=home, record=record, trouble=trouble, **what)
+
+    def _away(self, stored: Iterable[str]) -> list[str]:
+        """Those that are not just being reclaimed."""
+        return sorted(name for name in stored if not returned.is_being_reclaimed(self._present.volumes[name]))
+
+    def _now(self) -> str:
+        return times.text(datetime.now(UTC))
 
     def _records(self) -> list[Remains]:
         return [
@@ -197,14 +251,24 @@ class Recovery:
             if isinstance(what, ArchiveRemains):
                 await self._exports[what.place].amend_archive(what.archive, what.record)
                 return ""
+            if isinstance(what.action, Bring):
+                return await self._bring(what, what.action)
             return await self._make(what)
-        except (ExportError, ClusterError, InvalidRecord) as exc:
+        except (ExportError, ClusterError, InvalidRecord, PathTaken, AlreadyThere) as exc:
             return str(exc)
+
+    async def _bring(self, step: Step, action: Bring) -> str:
+        """The record first: with it the volume's archive does not expire, wherever this is cut off."""
+        export, volume = self._exports[step.remains.place], step.remains.volume
+        if await self._has_changed(action.volume):
+            return "the volume has changed meanwhile: run this again to see what it is now"
+        await export.reinstate(volume, action.record, archive=action.archive, trash=action.trash)
+        return ""
 
     async def _make(self, step: Step) -> str:
         """The record first: a crash before the volume leaves one that the next recovery knows as begun."""
         assert self._cluster is not None
-        assert not isinstance(step.action, Skip)
+        assert not isinstance(step.action, Skip | Bring)
         export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record
         live = await export.reread(volume)
         if live not in (step.remains.record, record):

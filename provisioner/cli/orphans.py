@@ -1,4 +1,4 @@
-"""`nfs-provisioner orphans`: what lies on the exports and belongs to no volume, and what to do about each."""
+"""`nfs-provisioner orphans`: what belongs to no volume, and what a volume lacks; and what to do about each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provisioner.cli import listings, options
+from provisioner.core import lacking
 from provisioner.core.listing import age
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import Orphan, find
@@ -31,6 +32,8 @@ _STRAYS_LIMIT = 10_000
 def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any) -> int:
     """List what lies on the exports and belongs to no volume, and what to do about it. Nothing is touched.
 
+    Lists besides the volumes that a claim has, and whose directory or record in the ledger is missing.
+
     Compares the ledger and the directories of each export, those that our StorageClasses name too, with the volumes and
     claims that the API server has. Takes the flags and the environment of `run`: put `orphans` in its place.
 
@@ -46,6 +49,7 @@ def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any
 async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
     """All orphans, and what was looked at. Raises ClusterError, InvalidSettings."""
     from provisioner.control.evidence import find_strays, gather
+    from provisioner.control.lacking import find as find_lacking
     from provisioner.survey import surveyed, unseen
 
     found: list[Orphan] = []
@@ -56,6 +60,14 @@ async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
             try:
                 strays = await find_strays(export, known, survey.served, limit=_STRAYS_LIMIT)
                 found += find(await gather(export, known, now=datetime.now(UTC), strays=strays))
+                lacks = await find_lacking(
+                    export,
+                    known.volumes.values(),
+                    survey.served,
+                    settings.provisioner,
+                    live=survey.cluster.get_volume,
+                )
+                found += lacking.listed(export.name, lacks)
             except ExportError as exc:
                 missed.append(unseen(export, exc))
     return found, survey.scope.but(missed)

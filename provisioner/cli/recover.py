@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provisioner.cli import listings, options
-from provisioner.core.recovery import GONE_FLAG, Enter, Make, Step
+from provisioner.core.recovery import GONE_FLAG, Bring, Enter, Make, Step
 from provisioner.core.scope import count
 from provisioner.settings import Settings
 
@@ -32,7 +32,8 @@ _NAMES = 10
               help="Let --apply go on although a provisioner of the lost cluster was at work on these exports in the"
               " last ten minutes.")  # fmt: skip
 @click.option("--volume", "volumes", multiple=True, metavar="NAME",
-              help="Only this volume; also one of this cluster that was deleted by hand. Repeatable.")  # fmt: skip
+              help="Only this volume; also one of this cluster that was deleted by hand, or that exists while its data"
+              " are in an archive or the trash. Repeatable.")  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "yaml", "json"]), default="table", show_default=True,
               help="A table for people, or the volumes as kubectl apply takes them.")  # fmt: skip
 @options.taking(options.as_run())
@@ -52,6 +53,9 @@ def recover(
     Each volume gets its old name, is reserved for the claim that it had, and is kept (Retain) whatever becomes of that
     claim: claims that are made again under their old names bind to their old data. Archives come along, to be restored.
     Nothing is ever deleted, and no directory is touched. It may be repeated at any time, also after it was cut off.
+
+    After a restore of etcd from an older backup, a volume may exist whose data are in an archive or the trash. With
+    --volume they are renamed to its directory, if that is missing or empty.
 
     The lost cluster must be gone for good: two clusters must never have the same directories. While its provisioner
     seems to be at work, --apply is refused, unless --old-cluster-is-gone says that it is not.
@@ -146,6 +150,9 @@ def _what(step: Step, failed: Mapping[str, str], *, dry_run: bool) -> tuple[str,
         return f"failed: {failed[step.remains.volume]}", "bold red"
     if isinstance(step.action, Make):
         return ("would be made", "") if dry_run else ("made", "green")
+    if isinstance(step.action, Bring):
+        source = f"archive {step.action.archive}" if step.action.archive else f"the trash ({step.action.trash})"
+        return (f"would be brought back from {source}", "") if dry_run else (f"brought back from {source}", "green")
     if isinstance(step.action, Enter):
         return f"{'would be ' if dry_run else ''}entered as this cluster's: {step.action.why}", "yellow"
     return f"skipped: {step.action.why}", "yellow"
@@ -174,29 +181,37 @@ def _tell(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> No
         click.echo(f"archive {name} failed: {failed[name]}", err=True)
     made = _made(prospect, failed)
     archives = len(prospect.archives) - len(failed.keys() - volumes)
-    if prospect.gone:
-        click.echo(_name(prospect.gone), err=True)
+    by_name = (
+        (prospect.gone, "of this cluster without a PersistentVolume"),
+        (prospect.away, "whose data are in an archive or the trash"),
+    )
+    for found, what in by_name:
+        if found:
+            click.echo(_name(found, what), err=True)
     if not prospect.steps and not prospect.archives:
         if prospect.scope.exports:
-            of = " of other clusters" if prospect.gone else ""
+            of = " of other clusters" if prospect.gone or prospect.away else ""
             click.echo(f"nothing to recover{of} on {count(len(prospect.scope.exports), 'export')}", err=True)
         return
     would = "would be " if dry_run else ""
     come = "would come" if dry_run else "came"
-    click.echo(f"{count(len(made), 'volume')} {would}made, {count(archives, 'archive')} {come} along", err=True)
+    done = [f"{count(len(made), 'volume')} {would}made", f"{count(archives, 'archive')} {come} along"]
+    brought = sum(isinstance(step.action, Bring) and step.remains.volume not in failed for step in prospect.steps)
+    done += [f"the data of {count(brought, 'volume')} {would}brought back"] if brought else []
+    click.echo(", ".join(done), err=True)
     if failed:
         click.echo("run it again for what failed: what is done is not done twice", err=True)
     if dry_run:
-        click.echo("nothing was changed; --apply makes them", err=True)
+        click.echo("nothing was changed; --apply does it", err=True)
     elif made:
         click.echo(_next(made, prospect.there), err=True)
 
 
-def _name(gone: Sequence[str]) -> str:
+def _name(gone: Sequence[str], what: str) -> str:
     """Volumes of this cluster are recovered only by name: the command that does so."""
     shown = " ".join(f"--volume {name}" for name in gone[:_NAMES])
     rest = f"\nand {len(gone) - _NAMES} more: see `nfs-provisioner orphans`" if len(gone) > _NAMES else ""
-    lost = f"{count(len(gone), 'volume')} of this cluster without a PersistentVolume; to have the data again:"
+    lost = f"{count(len(gone), 'volume')} {what}; to have the data again:"
     return f"{lost}\n  nfs-provisioner recover {shown} --apply{rest}"
 
 

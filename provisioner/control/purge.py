@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ import structlog
 from provisioner.control.supervision import Supervisor
 from provisioner.core import times
 from provisioner.core.backoff import Backoff
+from provisioner.core.returned import volume_of
 from provisioner.ports import Cause, Clock, Export, ExportError
 from provisioner.telemetry.metrics import Metrics
 
@@ -69,6 +70,8 @@ class _Trash:
     taken: set[str] = field(default_factory=set)
     """What waits for a worker or has one."""
     refused: dict[str, _Refusal] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
+    """What is kept, and when to ask again whether it is to be."""
     entries: dict[str, int] = field(default_factory=dict)
     """How many went of what is not removed as a whole yet."""
     workers: int = 0
@@ -76,12 +79,17 @@ class _Trash:
     """Whether all of it waits, because of the export, for the next look that nobody hurries."""
 
 
-class Purge:
-    """Empties the trash of the exports that it is told to keep empty."""
+Keeps = Callable[[Export, str], Awaitable[bool]]
+"""Whether an entry in an export's trash must stay there."""
 
-    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+
+class Purge:
+    """Empties the trash of the exports that it is told to keep empty, but for what `keeps` says."""
+
+    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps) -> None:
         self._clock = clock
         self._metrics = metrics
+        self._keeps = keeps
         self._supervisor = Supervisor(clock, metrics)
         self._trash: dict[Export, _Trash] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -92,6 +100,13 @@ class Purge:
         """Something went into an export's trash, or the export is usable again."""
         if export in self._trash:  # else its first look at the trash is still to come
             self._trash[export].look.set()
+
+    def freed(self, volume: str) -> None:
+        """A volume is gone: what was kept for it may go."""
+        for trash in self._trash.values():
+            for name in [name for name in trash.kept if volume_of(name) == volume]:
+                del trash.kept[name]
+                trash.look.set()
 
     def is_busy(self, export: Export) -> bool:
         """Whether anything of an export's trash is being removed, or is about to be."""
@@ -126,13 +141,15 @@ class Purge:
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
         """Have what is in the trash removed, but for what was refused a short while ago."""
         now_s, there = self._clock.monotonic(), set(names)
-        for gone in trash.refused.keys() - there:
-            del trash.refused[gone]
+        for known in (trash.refused, trash.kept):
+            for gone in known.keys() - there:
+                del known[gone]
         for gone in trash.entries.keys() - there - trash.taken:
             del trash.entries[gone]
         for name in sorted(there - trash.taken - under_way):
             refusal = trash.refused.get(name)
-            if refusal is None or refusal.due_s <= now_s:
+            due_s = max(refusal.due_s if refusal is not None else now_s, trash.kept.get(name, now_s))
+            if due_s <= now_s:
                 trash.taken.add(name)
                 trash.waiting.append(name)
         self._measure(export, trash, names)
@@ -147,7 +164,8 @@ class Purge:
     def _rest_s(self, trash: _Trash) -> float:
         """Until the next look where nothing happens before."""
         now_s = self._clock.monotonic()
-        due_s = min((each.due_s for each in trash.refused.values() if each.due_s > now_s), default=now_s + _EVERY_S)
+        dues_s = (*(each.due_s for each in trash.refused.values()), *trash.kept.values())
+        due_s = min((each_s for each_s in dues_s if each_s > now_s), default=now_s + _EVERY_S)
         return min(due_s - now_s, _EVERY_S)
 
     # ------------------------------------------------------------------------------------------- removing
@@ -157,6 +175,8 @@ class Purge:
         while trash.waiting:
             name = trash.waiting.popleft()
             try:
+                if await self._is_kept(export, trash, name):
+                    continue
                 whole = await self._try(export, trash, name)
             except ExportError as exc:
                 self._refused(export, trash, name, exc)
@@ -170,6 +190,18 @@ class Purge:
         if not trash.workers and not trash.interrupted:
             trash.look.set()  # for what is left, when to try that again, and what is told of it
 
+    async def _is_kept(self, export: Export, trash: _Trash, name: str) -> bool:
+        """Whether an entry stays for now; asked again for each turn of a removal, which may take hours."""
+        kept = True
+        with self._supervisor.shield("purge", export=export.name, trash=name):
+            kept = await self._keeps(export, name)
+        if kept:
+            trash.kept[name] = self._clock.monotonic() + _EVERY_S
+            trash.taken.discard(name)
+        else:
+            trash.kept.pop(name, None)
+        return kept
+
     async def _try(self, export: Export, trash: _Trash, name: str) -> bool:
         """As _remove(); what nobody expects is an ExportError as well, so that only this directory waits for it."""
         with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
@@ -177,17 +209,18 @@ class Purge:
         raise ExportError(Cause.UNEXPECTED)
 
     async def _remove(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Go on with one removal for as long as nobody needs the place more; whether it has come to its end."""
+        """Go on with one removal for a minute, or until another one needs the place; whether it has come to its end."""
         purged = self._metrics.purged.labels(export.name)
         async with self._place():
-            over_s = self._clock.monotonic() + TURN_S
+            began_s = self._clock.monotonic()
             gives_way = False
 
             def go_on(removed: int) -> bool:
                 nonlocal gives_way
                 purged.inc(removed)
                 trash.entries[name] = trash.entries.get(name, 0) + removed
-                gives_way = self._in_line > 0 and self._clock.monotonic() >= over_s
+                took_s = self._clock.monotonic() - began_s
+                gives_way = took_s >= (TURN_S if self._in_line > 0 else _EVERY_S)
                 return not gives_way
 
             await export.purge(name, go_on=go_on)

@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 
 from provisioner.control.neighbours import neighbour
+from provisioner.control.returned import Returned
 from provisioner.control.surroundings import Surroundings
 from provisioner.core import archives
 from provisioner.core.archives import Moment
@@ -30,10 +31,14 @@ _AGREEMENT = timedelta(minutes=1)
 
 
 class Retention:
-    """Ends archives on the exports that it is told to keep to. `discarded` is told when one went into the trash."""
+    """Ends archives on the exports that it is told to keep to. `discarded` is told when one went into the trash.
 
-    def __init__(self, around: Surroundings, *, discarded: Callable[[Export], None]) -> None:
+    An archive whose volume is there again is kept, as `returned` says.
+    """
+
+    def __init__(self, around: Surroundings, returned: Returned, *, discarded: Callable[[Export], None]) -> None:
         self._around = around
+        self._returned = returned
         self._discarded = discarded
         self._wakeups: dict[Export, asyncio.Event] = {}
         self._agreed = True
@@ -97,6 +102,8 @@ class Retention:
     async def _expire(self, export: Export, archive: str) -> None:
         record, moment = export.archived.get(archive), self._around.moment()
         if record is None or not archives.is_due(record, moment) or await self._is_in_use(export, archive):
+            return
+        if await self._returned.keeps(export, record.volume, name=archive, where=f"archive {archive}"):
             return
         try:
             expired = await export.expire(archive, moment.latest)

@@ -13,12 +13,15 @@ from functools import partial
 import structlog
 
 from provisioner.control.expand import note_sizes
+from provisioner.control.lacking import Lacking
 from provisioner.control.orphans import Orphans
 from provisioner.control.purge import Purge
 from provisioner.control.retention import Retention
+from provisioner.control.returned import Returned
 from provisioner.control.surroundings import Surroundings
 from provisioner.core.backoff import Backoff
-from provisioner.ports import ClusterError, Export, ExportError
+from provisioner.core.returned import volume_of
+from provisioner.ports import AnyItem, ClusterError, Export, ExportError, Kind
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +36,26 @@ class Sweep:
     def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
         self._around = around
         self._orphans = Orphans(around, revisit=revisit, freed=freed)
-        self._purge = Purge(around.clock, around.metrics)
-        self._retention = Retention(around, discarded=self.discarded)
+        self._lacking = Lacking(around)
+        self._returned = Returned(around)
+        self._purge = Purge(around.clock, around.metrics, self._keeps)
+        self._retention = Retention(around, self._returned, discarded=self.discarded)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
 
     def discarded(self, export: Export) -> None:
         """Something went into the export's trash."""
         self._purge.look(export)
+
+    def _changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        """A listener of the store: a volume that has gone needs its data no longer."""
+        self._retention.changed(kind, before, after)
+        if kind == "volumes" and after is None and before is not None:
+            self._purge.freed(before.metadata.name)
+
+    async def _keeps(self, export: Export, name: str) -> bool:
+        """Whether an entry in the trash stays, since its volume is there."""
+        return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again."""
@@ -55,11 +70,12 @@ class Sweep:
         for task in self._kept.pop(export, ()):
             task.cancel()
         self._orphans.forget(export)
+        self._lacking.forget(export)
 
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
         try:
-            with self._around.store.listening(self._retention.changed):
+            with self._around.store.listening(self._changed):
                 async with asyncio.TaskGroup() as self._group:
                     self._kept = {export: self._start(self._group, export) for export in self._kept}
                     await asyncio.Event().wait()
@@ -84,6 +100,7 @@ class Sweep:
                 await self._orphans.look(export)
                 await note_sizes(export, self._around)
                 self._around.metrics.archives.labels(export.name).set(len(await export.archives()))
+                await self._lacking.look(export)
             except (ExportError, ClusterError) as exc:
                 failures += 1
                 log.debug("sweep_failed", export=export.name, error=str(exc))

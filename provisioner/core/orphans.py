@@ -21,6 +21,8 @@ from provisioner.core.paths import PathIndex
 from provisioner.core.records import Record
 
 Kind = Literal["volume-gone", "attempt-left", "cluster-gone", "unreadable", "unknown"]
+Lack = Literal["directory-missing", "record-missing"]
+"""What a volume may lack: listed with the orphans, though it is none (core.lacking)."""
 
 SILENT_AFTER = timedelta(minutes=10)
 """A provisioner that leads signs every export each minute; a rollout, or a node that is lost, takes a few."""
@@ -41,7 +43,7 @@ _WAYS: Mapping[Kind, str] = {
 class Orphan(Struct, frozen=True):
     """One orphan, in the order in which a table shows it."""
 
-    kind: Kind
+    kind: Kind | Lack
     export: str
     directory: str
     """Relative to the export; empty for a ledger entry that does not say."""

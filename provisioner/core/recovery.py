@@ -111,13 +111,25 @@ class Enter:
 
 
 @dataclass(frozen=True, slots=True)
+class Bring:
+    """Let the ledger have this record, then rename what is in an archive or the trash to the volume's directory."""
+
+    record: Record
+    volume: Volume
+    """As it was seen: it must not have changed."""
+    archive: str = ""
+    trash: str = ""
+    """One of the two."""
+
+
+@dataclass(frozen=True, slots=True)
 class Skip:
     """Leave it as it is."""
 
     why: str
 
 
-Action = Make | Enter | Skip
+Action = Make | Enter | Bring | Skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +333,8 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
     known = record.cluster == present.cluster and identity.is_for(record, reference)
     if known and record.volume_uid == existing.metadata.uid:
         return Skip("the volume is there")
-    if existing.spec.persistent_volume_reclaim_policy == "Delete" and not _has_claim(reference, present):
-        return Skip(_WOULD_GO.format(existing.name))
+    if existing.spec.persistent_volume_reclaim_policy == "Delete" and not has_claim(reference, present):
+        return Skip(WOULD_GO.format(existing.name))
     ours = structs.replace(
         record,
         cluster=present.cluster,
@@ -335,7 +347,7 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
     return Enter(ours, "the volume is there, and the ledger does not have this object of it yet", existing)
 
 
-_WOULD_GO = (
+WOULD_GO = (
     "the volume is there without its claim, and its reclaim policy Delete would have its directory reclaimed:"
     """ run `kubectl patch pv {} -p '{{"spec":{{"persistentVolumeReclaimPolicy":"Retain"}}}}'` first"""
 )
@@ -351,7 +363,7 @@ def _is_rebound(each: Remains, existing: Volume, present: Present) -> bool:
     return former is None or former.uid != each.record.claim_uid
 
 
-def _has_claim(reference: ClaimRef, present: Present) -> bool:
+def has_claim(reference: ClaimRef, present: Present) -> bool:
     """Whether the claim that a volume names is there, or the next one of its name will be bound to it."""
     claim = present.claims.get(f"{reference.namespace}/{reference.name}")
     return not reference.uid or (claim is not None and claim.uid == reference.uid)

@@ -14,7 +14,7 @@ from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Path
 from provisioner.core.paths import archive_name
-from provisioner.core.records import ArchiveRecord, archived, decode, decode_archive, encode
+from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
 from provisioner.nfs import layout, symlinks
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
@@ -28,7 +28,7 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
     Done already is success: the record of an earlier attempt says under which name.
     """
     was = archived(ledger.records[volume])
-    name = ledger.archive_of(volume)
+    name = _begun(ledger, volume, was)
     if name is not None and await is_there(tree, was.path):
         # That attempt may be long ago, and its time is no measure of how long this has been an archive.
         await amend(tree, ledger, name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
@@ -48,6 +48,14 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
         else:
             return name
     raise _no_name(was.path, at)
+
+
+def _begun(ledger: Ledger, volume: str, was: Record) -> str | None:
+    """The archive that this volume is becoming: that of an earlier one of its name is another, after etcd went back."""
+    if ledger.archive_of(volume) is None:
+        return None
+    known = ((name, record) for name, record in ledger.archives.items() if record.volume == volume)
+    return next((name for name, record in known if record.was.created == was.created), None)
 
 
 async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:

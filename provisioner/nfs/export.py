@@ -19,8 +19,21 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
-from provisioner.nfs import aliases, archives, layout, modes, naming, nesting, opening, restore, symlinks
-from provisioner.nfs.endless import TRASH_LIMIT
+from provisioner.core.recovery import Contents
+from provisioner.nfs import (
+    aliases,
+    archives,
+    layout,
+    modes,
+    naming,
+    nesting,
+    opening,
+    presence,
+    reinstate,
+    restore,
+    symlinks,
+    trash,
+)
 from provisioner.nfs.layout import STATES
 from provisioner.nfs.ledger import Ledger
 from provisioner.nfs.strays import strays
@@ -442,6 +455,25 @@ class LedgeredExport:
         if volume not in self._ledger.records:
             raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
 
+    async def reinstate(self, volume: str, record: Record, *, archive: str = "", trash: str = "") -> None:
+        """Let the data of a volume that exists come back into its directory, out of an archive or the trash."""
+        await self._learn_of_others()
+        if await self.reread(volume) is None:
+            await self._take(volume, record)
+        path = await self._recorded_path(volume)
+        if archive:
+            await reinstate.move(self._tree, (archive,), path)
+            await archives.drop(self._tree, self._ledger, archive)
+        else:
+            await reinstate.move(self._tree, (*layout.TRASH, trash), path)
+
+    async def contents(self, path: Path) -> Contents:
+        """What there is of a directory."""
+        try:
+            return "empty" if await self._tree.is_empty(path) else "data"
+        except PathMissing:
+            return "gone"
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
         state = self._ledger.state(volume)
@@ -478,6 +510,10 @@ class LedgeredExport:
             return record is not None and not await self._tree.is_empty(record.path)
         except PathMissing:
             return False
+
+    async def missing(self, paths: Iterable[Path]) -> Set[Path]:
+        """Those of the directories at whose path there is nothing."""
+        return await presence.missing(self._tree, paths)
 
     async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
         """Directories that hold something and are neither known, nor on the way to a known one; at most so many."""
@@ -563,11 +599,15 @@ class LedgeredExport:
 
     async def trash(self) -> list[str]:
         """The names in the trash, or as many of them as we hold: the others come when these have gone."""
-        return [entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)]
+        return await trash.names(self._tree)
+
+    async def begun(self) -> Set[str]:
+        """Those names in the trash whose removal has begun: a part may be gone."""
+        return await trash.begun(self._tree)
 
     async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
         """Remove one directory in the trash for good; returns how many entries went."""
-        return await self._tree.remove_tree((*layout.TRASH, name), go_on=go_on)
+        return await trash.purge(self._tree, name, go_on=go_on)
 
     async def close(self) -> None:
         """Let go of the export."""

@@ -36,7 +36,7 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
         return below
 
     while on_the_way:
-        listings = await _each(on_the_way, directories)
+        listings = await each(on_the_way, directories)
         below = [path for listing in listings for path in listing if not known.owners(path)]
         on_the_way = [path for path in below if known.leads_on(path)]
         suspects = sorted(path for path in below if not known.leads_on(path))
@@ -44,7 +44,7 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
             if len(found) >= limit:
                 break
             some = suspects[start : start + _AT_ONCE]
-            holding = await _each(some, lambda path: _holds_something(tree, path))
+            holding = await each(some, lambda path: _holds_something(tree, path))
             found += [path for path, holds in zip(some, holding, strict=True) if holds]
     return sorted(found)[:limit]
 
@@ -58,7 +58,7 @@ async def _directories(tree: Tree, path: Path, known: PathIndex) -> list[Path]:
             raise
         return []
     paths = [(*path, entry.name) for entry in entries if entry.type == "directory"]
-    return [each for each in paths if known.leads_on(each) or not _is_expected(each)]
+    return [one for one in paths if known.leads_on(one) or not _is_expected(one)]
 
 
 def _is_expected(path: Path) -> bool:
@@ -82,7 +82,7 @@ def _tells_nothing(exc: ExportError) -> bool:
     return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)
 
 
-async def _each(paths: Iterable[Path], ask: Callable[[Path], Awaitable[T]]) -> list[T]:
+async def each(paths: Iterable[Path], ask: Callable[[Path], Awaitable[T]]) -> list[T]:
     """The answers for all paths, in their order, few of them asked for at a time."""
     places = asyncio.Semaphore(_AT_ONCE)
 

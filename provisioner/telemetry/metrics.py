@@ -78,6 +78,9 @@ class Metrics:
         self.trash_refused = self._gauge("trash_refused", "Those of them that could not be removed.", "export")
         self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
         self.orphans = self._gauge("orphans", "What belongs to no volume, and nothing will end.", "export")
+        self.lacking = self._gauge(
+            "volumes_lacking", "Volumes that a claim has, and that lack what is said.", "export", "lacks"
+        )
         self.homeless = self._gauge("volumes_on_unknown_export", "Volumes of ours that lie on no known export.")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
         self._of_exports = (
@@ -90,6 +93,7 @@ class Metrics:
             self.trash_refused,
             self.archives,
             self.orphans,
+            self.lacking,
             self.purged,
         )
         self._exports: set[str] = set()
@@ -146,7 +150,8 @@ class Metrics:
 
     def forget_sweep(self) -> None:
         """What is on the exports is looked after no longer: another replica tells of it from now on."""
-        for gauge in (self.trash_entries, self.trash_oldest_s, self.trash_refused, self.archives, self.orphans):
+        swept = (self.trash_entries, self.trash_oldest_s, self.trash_refused, self.archives, self.orphans, self.lacking)
+        for gauge in swept:
             gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:

@@ -15,7 +15,7 @@ from provisioner.core import names
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import Record
+from provisioner.core.records import ArchiveRecord, Record
 from provisioner.nfs import opening
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
@@ -320,6 +320,27 @@ class _VolumeByOneName(_Through):
         return None if nfs is not None and nfs.server != NAS.server else volume
 
 
+class _ExpiryAsksNobody(LedgeredExport):
+    """Whether the volume of an archive is there again does not count: another one is asked for."""
+
+    @property
+    def archived(self) -> Mapping[str, ArchiveRecord]:
+        return {name: structs.replace(each, volume=_NOBODY) for name, each in super().archived.items()}
+
+
+class _PurgeAsksNobody(LedgeredExport):
+    """The same for what is in the trash."""
+
+    async def trash(self) -> list[str]:
+        return [f"{_NOBODY}{name}" for name in await super().trash()]
+
+    async def purge(self, name: str, **how: Any) -> int:
+        return await super().purge(name.removeprefix(_NOBODY), **how)
+
+
+_NOBODY = "nobody-"
+
+
 class _PurgeTooMuch(LedgeredExport):
     """What cannot be settled in the trash is done at the root."""
 
@@ -351,6 +372,8 @@ BUGS: dict[str, Parts] = {
     "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
     "nothing is ever undone": Mutant(export=_UndoNever),
     "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
+    "expiry asks nobody": Mutant(export=_ExpiryAsksNobody),
+    "the purge asks nobody": Mutant(export=_PurgeAsksNobody),
     "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
     "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
     "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),

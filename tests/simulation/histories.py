@@ -138,6 +138,13 @@ BINDINGS = [
     *(Scripted(f"used again, {rule}", scripts.used_again(rule)) for rule in RULES),
 ]
 """A directory that two volumes use, and volumes that are bound to another claim."""
+ROLLBACKS = [
+    Scripted(f"etcd goes back, {rule}, {running=}, {late=}", scripts.gone_back(rule, running=running, late=late))
+    for rule in RULES[:2]
+    for running in (True, False)
+    for late in (True, False)
+]
+"""etcd is restored from a backup, under a running daemon or before its start."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

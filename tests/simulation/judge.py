@@ -46,6 +46,8 @@ class Home:
     claim_gone: bool = False
     followed: bool = False
     """Whether a later volume has taken the directory over, lawfully."""
+    away: Path | None = None
+    """Where the directory was when etcd went back to a time before that: there it stays, or comes home."""
 
     def __str__(self) -> str:
         return f"volume {self.volume} ({self.rule}, {'/'.join(self.path)} on {self.location})"
@@ -127,6 +129,26 @@ class Judge:
             if home.volume == volume:
                 home.claim_uid, home.namespace, home.claim_gone = claim.uid, claim.metadata.namespace, False
         self.check()
+
+    def went_back(self, cluster: MemoryCluster) -> None:
+        """The etcd of a cluster was restored from a backup: nobody was told what has gone, and what is there again."""
+        self._claims = {claim.uid: claim for each in self._clusters for claim in each.claims()}
+        for home in self.homes:
+            if home.cluster is not cluster:
+                continue
+            home.claim_gone = home.claim_uid not in self._claims
+            where = self.where(home)
+            if cluster.volume(home.volume) is None:
+                self.forced.add(home.volume)
+            elif where is None or not _whole(home):
+                home.followed = True  # it was destroyed before, as it was to be
+            else:
+                home.away = where if where != home.path else None
+        self.check()
+
+    def where(self, home: Home) -> Path | None:
+        """Where the directory of a volume is."""
+        return self._places[home.location].get(id(home.directory)) or self._now(home)
 
     def put(self, home: Home, name: str, node: Node) -> None:
         """A tenant puts something into the directory of a volume."""
@@ -225,10 +247,11 @@ class Judge:
         for home in self.homes:
             if home.followed:
                 continue
-            where = self._places[home.location].get(id(home.directory), home.path if not home.kept else None)
             if self._is_live(home):
-                where = self._places[home.location].get(id(home.directory)) or self._now(home)
-                if where != home.path:
+                where = self.where(home)
+                if where == home.path:
+                    home.away = None
+                if where not in (home.path, home.away) or where is None:
                     self.blame(f"the directory of a live claim went to {_text(where)}: {home}")
                 elif not _whole(home):
                     self.blame(f"bytes of a live claim are lost: {home}")
@@ -302,8 +325,11 @@ class Judge:
         if asks and not _warnings(cluster, volume):
             yield f"volume {volume.name} is out of a backup, and no event says why it stays"
 
-    def _of_volume(self, _cluster: MemoryCluster, volume: Volume, location: Location, path: Path) -> Iterator[str]:
-        if not isinstance(self._trees[location].look(path), Directory):
+    def _of_volume(self, cluster: MemoryCluster, volume: Volume, location: Location, path: Path) -> Iterator[str]:
+        away = any(home.away and home.volume == volume.name for home in self.homes)
+        if away and not any(f"recover --volume {volume.name}" in said for said in _warnings(cluster, volume)):
+            yield f"no event of volume {volume.name} says how to bring its data back"
+        if not away and not isinstance(self._trees[location].look(path), Directory):
             yield f"volume {volume.name} has no directory {'/'.join(path)}"
         deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
         if volume.metadata.deletion_timestamp and not self._has_claim(volume):
@@ -338,7 +364,8 @@ class Judge:
             if location != self._first_name(location):
                 continue
             for path, _ in _walk((), tree.root):
-                if path[: len(TRASH)] == TRASH and len(path) > len(TRASH):
+                away = any(path[: len(TRASH) + 1] == home.away for home in self.homes)
+                if path[: len(TRASH)] == TRASH and len(path) > len(TRASH) and not away:
                     yield f"the trash of {location} is not empty: {path[-1]}"
             yield from self._of_records(location, tree)
             known = self._known(location, tree)

@@ -7,10 +7,15 @@ import copy
 from collections.abc import Callable
 
 from provisioner.core import names
+from provisioner.core.locations import Path
 from provisioner.core.objects import Claim
 from provisioner.core.records import OnDelete
+from provisioner.core.scope import Scope
+from provisioner.nfs.export import LedgeredExport
+from provisioner.ports import Cause, ExportError
+from provisioner.recovery import Recovery, present_in
 from tests.fakes.cluster import Body
-from tests.simulation.judge import Home
+from tests.simulation.judge import TRASH, Home
 from tests.simulation.process import PROVISIONER
 from tests.simulation.world import DEEP, NAMED, NAS, OTHER_NAS, Script, Site, World
 
@@ -179,9 +184,10 @@ async def _used(world: World, key: str, name: str) -> bool:
 _SOURCE = {"apiGroup": "populator.example", "kind": "Image", "name": "any"}
 
 
-async def _volume_of(world: World, key: str, rule: OnDelete) -> Home:
+async def _volume_of(world: World, key: str, rule: OnDelete, **parameters: str) -> Home:
     """A claim in use, and the directory that it has."""
-    world.add_class("nfs", onDelete=rule, pathPattern=NAMED)
+    given = {name: value for name, value in parameters.items() if value}
+    world.add_class("nfs", onDelete=rule, pathPattern=NAMED, **given)
     world.plant(("stranger",))
     world.claim(key, "nfs")
     await _used(world, key, "one")
@@ -292,6 +298,67 @@ async def forgotten(world: World) -> None:
     if not any(f"recover --volume {home.volume}" in message for message in told):
         world.judge.blame(f"nothing says how to have volume {home.volume} again: {told}")
     await world.rest()
+
+
+def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
+    """Etcd is restored after a claim was deleted, and its data are brought back; `late`: when the volume had gone too.
+
+    The daemon runs on, or starts after it. The server removes nothing from the trash until then.
+    """
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, rule, archiveRetention="2m" if rule == "archive" else "")
+        site, tree = world.site, world.trees[NAS]
+        saved, moved = site.cluster.saved(), asyncio.Event()
+        before, after = tree.before, tree.after
+
+        async def hold_up(call: str, path: Path) -> None:
+            await before(call, path)
+            if call == "rename" and path[: len(TRASH)] == TRASH:
+                raise ExportError(Cause.OTHER, "it is in use")
+
+        async def watch(call: str, path: Path) -> None:
+            await after(call, path)
+            if call == "rename" and world.judge.where(home) != home.path:
+                moved.set()
+
+        tree.before, tree.after = hold_up, watch
+        world.delete_claim(KEY)
+        await moved.wait()
+        if late:
+            await world.until(lambda: site.cluster.volume(home.volume) is None)
+            await asyncio.sleep(5.0)
+        for process in () if running else tuple(site.processes):
+            process.die()
+        world.go_back(site, saved)
+        tree.before, tree.after = before, after
+        await asyncio.sleep(300.0)
+        if not home.away:
+            world.judge.blame(f"nothing keeps the data: {home}")
+        await world.rest()
+        await _bring_back(world, home)
+        await asyncio.sleep(300.0)
+        if world.judge.where(home) != home.path:
+            world.judge.blame(f"the data were not brought back: {home}")
+        await world.rest()
+        world.delete_claim(KEY)
+        await world.until(lambda: site.cluster.claim(KEY) is None)
+        await world.rest()
+
+    return script
+
+
+async def _bring_back(world: World, home: Home) -> None:
+    """An admin runs `recover --volume`."""
+    world.note(f"an admin has the data of {home.volume} brought back")
+    export = LedgeredExport(NAS, world.trees[NAS])
+    await export.open(create=False)
+    present = await present_in(world.site.cluster, PROVISIONER)
+    scope = Scope(provisioner=PROVISIONER)
+    recovery = Recovery([export], world.site.cluster, present, scope=scope, offline="")
+    failed = await recovery.apply(await recovery.look(None, [home.volume]), lambda *_: None, is_gone=False)
+    if failed:
+        world.judge.blame(f"the data cannot be brought back: {failed}")
 
 
 async def bound_elsewhere(world: World) -> None:

@@ -16,7 +16,7 @@ from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
 from provisioner.ports import ApiUnavailable, Expired, NotFound
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.cluster import MemoryCluster
+from tests.fakes.cluster import Body, MemoryCluster
 from tests.fakes.controllers import Controllers
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink
 from tests.simulation import loop
@@ -284,6 +284,13 @@ class World:
         records = self.trees[location].look((LEDGER, "volumes"))
         assert isinstance(records, Directory)
         return records.entries.pop(volume, None) is not None
+
+    def go_back(self, site: Site, saved: Body) -> None:
+        """An admin restores etcd from what was saved of it; what watches it is told nothing."""
+        self.note("etcd is restored")
+        site.cluster.restore(saved)
+        self.judge.went_back(site.cluster)
+        site.controllers.release("")
 
     def note(self, what: str) -> None:
         """Write into the trace what somebody did."""

@@ -40,6 +40,7 @@ OTHER = f'nfs_provisioner_leader{{pod="b",{OF}}}'
 PENDING = f'nfs_provisioner_claim_pending_seconds{{class="nfs",{OF}}}'
 ODD = f'nfs_provisioner_unexpected_errors_total{{loop="sweep",pod="a",{OF}}}'
 ORPHANS = f"nfs_provisioner_orphans{{{EXPORT}}}"
+LACKING = f'nfs_provisioner_volumes_lacking{{lacks="directory-missing",{EXPORT}}}'
 
 CASES = {
     "an export that is down": Case("ExportDown", {UP: steady(0)}, fires_at="6m", quiet_at="4m"),
@@ -51,6 +52,8 @@ CASES = {
     "errors without end": Case("UnexpectedErrors", {ODD: "0x5 0+1x360"}, fires_at="30m", quiet_at="14m"),
     "one unexpected error": Case("UnexpectedErrors", {ODD: "0x5 1x360"}, quiet_at="30m"),
     "no orphan": Case("Orphans", {ORPHANS: steady(0)}, quiet_at="5h"),
+    "a volume without a directory": Case("VolumesLacking", {LACKING: steady(1)}, fires_at="6m", quiet_at="4m"),
+    "whole volumes": Case("VolumesLacking", {LACKING: steady(0)}, quiet_at="5h"),
     "two replicas and no leader": Case("NoLeader", {LEADER: steady(0), OTHER: steady(0)}, fires_at="6m", quiet_at="4m"),
     "nothing that runs": Case("NoLeader", {'up{job="other"}': steady(1)}, fires_at="6m"),
     "a leader": Case("NoLeader", {LEADER: steady(0), OTHER: steady(1)}, quiet_at="5h"),
@@ -87,7 +90,7 @@ def test_the_rules_are_well_formed(promtool: str, rules: Path) -> None:
     """Prometheus reads them all."""
     done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 rules found" in done.stdout
+    assert "9 rules found" in done.stdout
 
 
 def test_each_alert_has_both_cases(rules: Path) -> None:

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from provisioner.control.purge import AT_ONCE, PER_EXPORT, TURN_S, Purge
 from provisioner.core.locations import Location, Path
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, Cause, ExportError, GoOn, PathMissing, to_the_end
+from provisioner.nfs.layout import BEGUN
+from provisioner.ports import Access, Cause, Export, ExportError, GoOn, PathMissing, to_the_end
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.clock import LoopClock, simulate
 from tests.fakes.tree import Directory, MemoryTree
@@ -37,7 +38,7 @@ class SlowTree(MemoryTree):
 
     async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
         """See `Tree`."""
-        self.attempts.append(path[-1])
+        self.attempts.append(path[-1].removesuffix(BEGUN))
         self.running[self] = self.running.get(self, 0) + 1
         self.peak = max(self.peak, self.running[self])
         self.peak_of_all = max(self.peak_of_all, sum(self.running.values()))
@@ -47,11 +48,11 @@ class SlowTree(MemoryTree):
             self.running[self] -= 1
 
     async def _remove_slowly(self, path: Path, go_on: GoOn) -> int:
-        removed = 0
+        removed, name = 0, path[-1].removesuffix(BEGUN)
         while True:
             await asyncio.sleep(1.0)
-            if path[-1] in self.refusals:
-                raise self.refusals[path[-1]]
+            if name in self.refusals:
+                raise self.refusals[name]
             directory = self.look(path)
             if not isinstance(directory, Directory):
                 raise PathMissing(path[-1])
@@ -71,7 +72,9 @@ class Trash:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.purge = Purge(LoopClock(), self.metrics)
+        self.needed: set[str] = set()
+        """Volumes that are there again."""
+        self.purge = Purge(LoopClock(), self.metrics, self._keeps)
         self.running: Running = {}
         self.trees: dict[str, SlowTree] = {}
         self.exports: dict[str, LedgeredExport] = {}
@@ -92,6 +95,9 @@ class Trash:
         for number in range(entries):
             self.trees[export].write_file((*path, str(number)))
         self.purge.look(self.exports[export])
+
+    async def _keeps(self, _export: Export, name: str) -> bool:
+        return name.split(".")[0] in self.needed
 
     async def names(self, export: str) -> list[str]:
         """What is in an export's trash."""
@@ -273,3 +279,34 @@ async def test_an_unexpected_error_is_that_directorys_own() -> None:
     value = trash.metrics.registry.get_sample_value("nfs_provisioner_unexpected_errors_total", {"loop": "purge"})
     assert value is not None
     assert 1.0 <= value <= 5.0
+
+
+@simulated
+async def test_what_a_volume_needs_stays() -> None:
+    """What is kept is not touched, not even begun, and goes at once when its volume is gone."""
+    trash = Trash()
+    trash.needed.add("v1")
+    tree = await trash.export("nas", "v1", "v2", entries=3)
+    async with trash.at_work():
+        await asyncio.sleep(HOUR_S)
+        assert await trash.names("nas") == ["v1"]
+        assert await trash.exports["nas"].begun() == set()
+        assert tree.attempts == [f"v2.{STAMP}"]
+        assert trash.sample("nfs_provisioner_trash_refused", "nas") == 0
+        trash.needed.clear()
+        trash.purge.freed("v1")
+        await asyncio.sleep(10.0)
+        assert await trash.names("nas") == []
+
+
+@simulated
+async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
+    """A removal that takes long ends within a minute when its data are to be kept, and says that a part is gone."""
+    trash = Trash()
+    await trash.export("nas", "v1", entries=500)
+    async with trash.at_work():
+        await asyncio.sleep(5.0)
+        trash.needed.add("v1")
+        await asyncio.sleep(HOUR_S)
+        assert await trash.names("nas") == ["v1"]
+        assert await trash.exports["nas"].begun() == {f"v1.{STAMP}"}

@@ -13,6 +13,7 @@ from msgspec import structs
 from provisioner.control.exports import ExportWatch
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.retention import Retention
+from provisioner.control.returned import Returned
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
 from provisioner.core.locations import Location, Path
@@ -20,8 +21,9 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.nfs.direct.tree import DirectTree
 from provisioner.nfs.export import LedgeredExport
 from provisioner.nfs.exports import ServedExports
-from provisioner.ports import Access, Cause, Export, ExportError
+from provisioner.ports import Access, ApiUnavailable, Cause, Export, ExportError
 from provisioner.telemetry.metrics import Metrics
+from tests.fakes import cluster as fake
 from tests.fakes.clock import LoopClock, simulate
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, File, MemoryTree, no_fault
@@ -90,7 +92,7 @@ class Site:
             clock=self.clock,
             cluster_id=CLUSTER,
         )
-        self.retention = Retention(self.around, discarded=self.discarded.append)
+        self.retention = Retention(self.around, Returned(self.around), discarded=self.discarded.append)
         self._task = asyncio.create_task(self.retention.keep(self.export))
 
     async def stop(self) -> None:
@@ -155,6 +157,50 @@ def test_an_archive_goes_in_time() -> None:
         assert [site.has(hours), site.has(forever)] == [False, True]
         await asyncio.sleep(2 * DAY_S)
         assert site.has(forever)
+
+    on_a_site(scenario)
+
+
+@pytest.mark.parametrize(("phase", "said_after_s"), [("Bound", 60.0), ("Released", 300.0)])
+def test_an_archive_whose_volume_is_there_again(phase: str, said_after_s: float) -> None:
+    """It stays as long as the volume does, which has an event: at once where a claim has it, else after minutes."""
+
+    async def scenario(site: Site) -> None:
+        archive = await site.archive(1, "1h")
+        site.cluster.create("volumes", {"metadata": {"name": "pvc-1"}, "status": {"phase": phase}})
+        async with asyncio.TaskGroup() as group:
+            events = group.create_task(site.around.recorder.run())
+            await asyncio.sleep(HOUR_S + 30.0)
+            assert bool(site.cluster.events) is (phase == "Bound")
+            await asyncio.sleep(said_after_s)
+            assert {told.event.reason for told in site.cluster.events.values()} == {"VolumeDataKept"}
+            await asyncio.sleep(DAY_S)
+            assert site.has(archive)
+            events.cancel()
+        site.cluster.change("volumes", "pvc-1", lambda body: body["metadata"].update(finalizers=[]))
+        site.cluster.delete("volumes", "pvc-1")
+        await asyncio.sleep(120.0)
+        assert not site.has(archive)
+
+    on_a_site(scenario)
+
+
+def test_an_archive_while_the_api_server_is_silent() -> None:
+    """What the API server does not answer counts as a volume that is there."""
+
+    async def scenario(site: Site) -> None:
+        archive = await site.archive(1, "1h")
+
+        async def silent(call: str, _about: str) -> None:
+            if call == "get_volume":
+                raise ApiUnavailable("silent")
+
+        site.cluster.before = silent
+        await asyncio.sleep(2 * HOUR_S)
+        assert site.has(archive)
+        site.cluster.before = fake.no_fault
+        await asyncio.sleep(120.0)
+        assert not site.has(archive)
 
     on_a_site(scenario)
 

@@ -104,6 +104,27 @@ async def test_storing_begun_long_ago(fault: Fault) -> None:
         assert ledger(tree, "archives") == [name]
 
 
+@each_fault
+async def test_an_earlier_archive_of_the_volume(fault: Fault) -> None:
+    """A claim that was made again by a restore of etcd becomes a second archive, and the first one keeps its record."""
+
+    async def twice() -> MemoryTree:
+        tree, _ = await archived()
+        export = await opened(tree)
+        await export.provision(V1, structs.replace(record("a", V1), created=times.text(LATER)), ACCESS)
+        await export.settle(V1)
+        tree.write_file(("a", "data"), b"data")
+        return tree
+
+    second = f"archived-a-{times.file_stamp(LATER)}"
+    for tree, export in await interrupted(fault, twice, lambda export: export.archive(V1, LATER)):
+        await export.archive(V1, LATER)
+        await export.forget(V1)
+        assert places_of_data(tree) == [NAME, second]
+        assert {NAME, second} <= set(ledger(tree, "archives"))
+        assert (await opened(tree)).archived[NAME].archived == times.text(AT)
+
+
 async def test_a_stamp_that_went_back() -> None:
     """An archive that an earlier attempt stamped later keeps the later time."""
     tree = await filled()

@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.core.locations import Location
 from provisioner.core.paths import PathIndex
-from provisioner.nfs import endless, export
+from provisioner.nfs import endless, trash
 from provisioner.nfs.export import LedgeredExport
 from provisioner.nfs.strays import strays
 from provisioner.ports import Access, ExportError
@@ -30,7 +30,7 @@ async def test_a_ledger_of_too_much_text_is_not_opened(monkeypatch: pytest.Monke
 
 async def test_a_trash_of_many_is_seen_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trash gives so many names at a time, and the others once those have gone."""
-    monkeypatch.setattr(export, "TRASH_LIMIT", 3)
+    monkeypatch.setattr(trash, "TRASH_LIMIT", 3)
     tree = MemoryTree()
     opened = LedgeredExport(Location("nas", "/x"), tree)
     await opened.open()

@@ -129,7 +129,9 @@ async def test_cut_off_anywhere(fault: Fault) -> None:
     assert number > 20
 
 
-async def interrupted(fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster) -> bool:
+async def interrupted(
+    fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()
+) -> bool:
     """Recover with the fault at the n-th call; False when there are fewer."""
     calls = 0
 
@@ -152,7 +154,7 @@ async def interrupted(fault: Fault, number: int, tree: MemoryTree, cluster: Memo
     else:
         tree.before, cluster.before = on_tree, on_cluster
     try:
-        await recover(tree, cluster)
+        await recover(tree, cluster, named=named)
     except (Crash, ExportError, ApiUnavailable):
         pass
     finally:

@@ -1,0 +1,179 @@
+"""Volumes that are there again after their data have left their directory, as when etcd goes back to an older backup.
+
+A claim was deleted after the backup, so its directory is in the trash or an archive. With the backup the claim and its
+volume are back. Then the data are kept, and `recover --volume` brings them back into the directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from msgspec import structs
+
+from provisioner.core import identity, names, times
+from provisioner.core.locations import Path
+from provisioner.core.objects import ClaimRef, Volume
+from provisioner.core.records import ArchiveRecord, OnDelete, Record, short_modes
+from provisioner.core.recovery import WOULD_GO, Action, Bring, Contents, Place, Present, Remains, Skip, Step, has_claim
+
+_GOING = ("Released", "Failed")
+
+
+def keeps(volume: Volume) -> bool:
+    """Whether a volume keeps the data that were its own: unless it is being deleted, and no claim has it."""
+    return volume.metadata.deletion_timestamp is None or volume.status.phase == "Bound"
+
+
+def is_being_reclaimed(volume: Volume) -> bool:
+    """Whether a volume looks as it does in each reclaim for a moment, after its data have moved."""
+    return volume.status.phase in _GOING
+
+
+def volume_of(entry: str) -> str:
+    """The volume of an entry in the trash, which is called `<volume>.<time>`."""
+    return entry.rsplit(".", 2)[0] if times.stamped(entry) is not None else entry
+
+
+def kept_message(volume: str, where: str, export: str) -> str:
+    """The words for a volume whose data are not destroyed, as it is there again."""
+    return (
+        f"its data were moved to {where} on export {export} when it was deleted, and the volume is there again, as"
+        " after a restore of etcd from an older backup; the data are kept as long as the volume exists:"
+        f" `nfs-provisioner recover --volume {volume}` shows how to bring them back, and with --apply does it"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- the way back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What an export has of a volume outside of its directory: an archive, or an entry in the trash."""
+
+    place: Place
+    volume: Volume
+    archive: str = ""
+    was: ArchiveRecord | None = None
+    """The archive's record."""
+    trash: str = ""
+    begun: bool = False
+    """Whether a part of it may have been purged already."""
+    there: bool = True
+    """Whether the archive's directory is there; its record may be left of what was brought back."""
+    home: Contents
+    """What there is of the volume's directory."""
+    record: Record | None
+    """What the ledger has of the volume."""
+    trouble: str = ""
+    """Why its directory cannot be looked at."""
+
+    @property
+    def where(self) -> str:
+        """In words."""
+        return f"archive {self.archive}" if self.archive else f"the trash (entry {self.trash})"
+
+
+def path_on(place: Place, volume: Volume) -> Path | None:
+    """A volume's directory below an export, by any of the export's locations; None where it lies elsewhere."""
+    source = volume.spec.nfs
+    if source is None:
+        return None
+    found = (each.relative(source.server, source.path) for each in place.locations or (place.location,))
+    return next(filter(None, found), None)
+
+
+def plan(stored: Sequence[Stored], present: Present, now: str) -> Step:
+    """What to do about a volume that has data outside of its directory; `stored` is all of one volume."""
+    first = stored[0]
+    path = path_on(first.place, first.volume) or ()
+    record = _record(first, path, present, now)
+    contents: Contents = "data" if first.there else first.home
+    remains = Remains(place=first.place, volume=first.volume.name, record=record, pending=False, contents=contents)
+    return Step(remains, _decide(stored, record, present))
+
+
+def _decide(stored: Sequence[Stored], record: Record, present: Present) -> Action:
+    first = stored[0]
+    volume, reference = first.volume, first.volume.spec.claim_ref
+    reasons = (
+        first.trouble,
+        _several(stored),
+        _being_purged(first),
+        _another(first, record, present),
+        _would_go(volume, reference, present),
+        _in_the_way(first),
+    )
+    reason = next(filter(None, reasons), "")
+    return Skip(reason) if reason else Bring(record, volume, archive=first.archive, trash=first.trash)
+
+
+def _several(stored: Sequence[Stored]) -> str:
+    if len(stored) == 1:
+        return ""
+    return f"there are several: {', '.join(each.where for each in stored)}; bring one of them back by hand"
+
+
+def _being_purged(stored: Stored) -> str:
+    if not stored.begun:
+        return ""
+    return (
+        f"a part of its data may be gone, as the purge of .provisioner/trash/{stored.trash} had begun: if what is left"
+        f" is of use, stop the provisioner and move .provisioner/trash/{stored.trash}.begun by hand"
+    )
+
+
+def _another(stored: Stored, record: Record, present: Present) -> str:
+    """Why the data are perhaps not this volume's."""
+    volume, was = stored.volume, stored.was
+    if volume.metadata.annotations.get(names.EXPORT_ID) not in (stored.place.id, None):
+        return "the volume was made on another export"
+    if was is not None and was.was.cluster != present.cluster:
+        return "the archive is another cluster's"
+    if was is not None and not identity.is_for(was.was, volume.spec.claim_ref or ClaimRef()):
+        return f"the archive is of claim {was.was.namespace}/{was.was.claim}, and the volume of another one"
+    paths = {"/".join(path_on(stored.place, volume) or ()), record.directory}
+    paths |= {was.was.directory} if was is not None else set()
+    return "" if len(paths) == 1 else f"its directory was another one: {', '.join(sorted(paths))}"
+
+
+def _would_go(volume: Volume, reference: ClaimRef | None, present: Present) -> str:
+    policy = volume.spec.persistent_volume_reclaim_policy
+    if reference is None or (policy == "Delete" and not has_claim(reference, present)):
+        return WOULD_GO.format(volume.name)
+    return ""
+
+
+def _in_the_way(stored: Stored) -> str:
+    if stored.home != "data" or (stored.archive and not stored.there):
+        return ""
+    return f"its directory holds something: move that away first, then {stored.where} can take its place"
+
+
+def _record(stored: Stored, path: Path, present: Present, now: str) -> Record:
+    """The record of the volume: what the ledger has, or what it was in the archive, or what the volume says."""
+    if stored.record is not None:
+        return stored.record
+    volume = stored.volume
+    reference = volume.spec.claim_ref or ClaimRef()
+    if stored.was is not None:
+        was = stored.was.was
+        return structs.replace(was, claim_uid=reference.uid, volume_uid=volume.metadata.uid, retained="")
+    written = volume.metadata.annotations.get(names.ON_DELETE)
+    rule: OnDelete = next((each for each in get_args(OnDelete) if each == written), "retain")
+    return Record(
+        directory="/".join(path),
+        namespace=reference.namespace,
+        claim=reference.name,
+        claim_uid=reference.uid,
+        class_name=volume.spec.storage_class_name,
+        on_delete=rule,
+        capacity=volume.capacity,
+        created=volume.metadata.creation_timestamp or now,
+        cluster=present.cluster,
+        modes=short_modes(volume.spec.access_modes),
+        mount_options=",".join(volume.spec.mount_options),
+        peer=not volume.is_marked,
+        volume_uid=volume.metadata.uid,
+    )

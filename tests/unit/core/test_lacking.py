@@ -1,0 +1,51 @@
+"""core.lacking: which volumes must have a directory and a record, and what is said of those that have not."""
+
+from __future__ import annotations
+
+import pytest
+
+from provisioner.core import lacking
+from provisioner.core.objects import Volume
+from tests.unit.core import samples
+
+BOUND = samples.volume(phase="Bound")
+PATH = (samples.DIRECTORY,)
+
+
+@pytest.mark.parametrize(
+    ("volume", "is_in_use"),
+    [
+        (BOUND, True),
+        (samples.volume(phase="Bound", deleted=True), True),
+        (samples.volume(phase="Released"), False),
+        (samples.volume(phase="Bound", provisioner="another"), False),
+        (samples.volume(phase="Bound", nfs=None), False),
+    ],
+)
+def test_in_use(volume: Volume, is_in_use: bool) -> None:
+    """Only of a volume of ours that a claim has anything is missing."""
+    assert lacking.is_in_use(volume, samples.US) is is_in_use
+
+
+def test_suspects() -> None:
+    """A directory that is not there comes first: the record comes back with it."""
+    volumes = {name: (name,) for name in ("whole", "no-directory", "no-record", "neither")}
+    records = {name: samples.record(name) for name in ("whole", "no-directory")}
+    assert lacking.suspects(volumes, records, {("no-directory",), ("neither",)}) == {
+        "no-directory": "directory-missing",
+        "no-record": "record-missing",
+        "neither": "directory-missing",
+    }
+
+
+def test_words() -> None:
+    """A row of the listing, and the event, say what is missing where, and what to do."""
+    unclaimed = samples.volume(name="b", phase="Bound", claim_uid=None)
+    rows = lacking.listed("nas", [(unclaimed, ("b",), "record-missing"), (BOUND, PATH, "directory-missing")])
+    assert [(row.kind, row.directory, row.claim) for row in rows] == [
+        ("directory-missing", samples.DIRECTORY, "shop/data"),
+        ("record-missing", "b", ""),
+    ]
+    message = lacking.message("nas", PATH, BOUND, "directory-missing")
+    assert f"{samples.DIRECTORY!r} on export nas" in message
+    assert f"recover --volume {samples.VOLUME}" in message
