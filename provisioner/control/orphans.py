@@ -58,6 +58,8 @@ class Orphans:
             holder=around.store.holder,
         )
         await self._sign(export)
+        for name in list(export.unreadable):
+            await export.reread(name)  # somebody may have removed it, or `recover --ledger` have written it again
         now_s = around.clock.monotonic()
         if now_s - seen.strays_s >= STRAYS_EVERY_S:
             seen.strays = await find_strays(export, known, around.exports, limit=STRAYS_LIMIT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
@@ -215,8 +215,10 @@ class _NoOverlapCheck(LedgeredExport):
 class _NamesAsWritten(LedgeredExport):
     """Every server tells `team` from `TEAM`."""
 
-    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
-        opened = await super().open(create=create, others=others)
+    async def open(
+        self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
+    ) -> Export:
+        opened = await super().open(create=create, others=others, carried=carried)
         self._folds = False
         self._ledger = await opening.read(self._tree, mend=create)
         return opened

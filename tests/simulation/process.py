@@ -131,7 +131,7 @@ class Process:
     async def _run(self) -> None:
         cluster, store, clock, metrics = self._cluster, self._store, self._clock, self._metrics
         supervisor = self._parts.supervisor(clock, metrics)
-        watch = ExportWatch(self._exports, clock, metrics)
+        watch = ExportWatch(self._exports, clock, metrics, marked=store.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         around = Surroundings(
             provisioner=PROVISIONER,

@@ -61,7 +61,6 @@ def test_something_to_do(volume: Volume, answer: object) -> None:
         pytest.param(samples.volume(phase="Bound"), "Bound", id="bound"),
         pytest.param(samples.volume(phase="Bound", deleted=True), "Bound", id="bound and terminating"),
         pytest.param(samples.volume(phase="Available", finalizers=()), "Available", id="available"),
-        pytest.param(samples.volume(phase="Failed"), "Failed", id="failed"),
     ],
 )
 def test_left(volume: Volume, why: str) -> None:
