@@ -22,7 +22,7 @@ from provisioner.survey import Survey, side_by_side, unseen
 class Present:
     """The cluster as it is now."""
 
-    cluster: ledgers.Cluster
+    us: ledgers.Us
     volumes: Sequence[Volume]
     claims: Mapping[str, Claim]
     """By `namespace/name`."""
@@ -58,7 +58,7 @@ class Rewriting:
                 self._missed.append((export, exc))
                 continue
             now = times.text(datetime.now(UTC))
-            self._sheets[export] = ledgers.plan(ledger, found, self._present.volumes, self._present.cluster, now=now)
+            self._sheets[export] = ledgers.plan(ledger, found, self._present.volumes, self._present.us, now=now)
         return list(self._sheets.values())
 
     def but(self, scope: Scope) -> Scope:
@@ -94,7 +94,7 @@ class Rewriting:
     async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, Path]]) -> list[Found]:
         """The volumes of ours on an export, with what there is of their directories."""
         present = self._present
-        ours = [each for each in on if ledgers.is_ours(each[0], ledger, present.cluster)]
+        ours = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
 
         async def look(each: tuple[Volume, Path]) -> Found:
             volume, path = each
@@ -147,7 +147,7 @@ async def rewriting(survey: Survey, provisioner: str) -> Rewriting:
     volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
     classes = await everything(cluster, StorageClass)
     present = Present(
-        cluster=ledgers.Cluster(provisioner=provisioner, id=survey.cluster_id),
+        us=ledgers.Us(provisioner=provisioner, cluster=survey.cluster_id),
         volumes=volumes,
         claims={claim.key: claim for claim in claims},
         classes={each.name: each for each in classes},

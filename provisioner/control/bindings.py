@@ -129,8 +129,8 @@ class Bindings:
     def _warn(self, volume: Volume, export: Export, path: Path) -> None:
         """Say what somebody has changed on a volume, or on its record, so that the two do not agree."""
         around = self._around
-        cluster = ledgers.Cluster(provisioner=around.provisioner, id=around.cluster_id)
-        wrong = ledgers.disagreement(volume, path, ledger_of(export, around.exports.places), cluster)
+        us = ledgers.Us(provisioner=around.provisioner, cluster=around.cluster_id)
+        wrong = ledgers.disagreement(volume, path, ledger_of(export, around.exports.places), us)
         if wrong:
             around.recorder.volume(volume, "Warning", names.VOLUME_DISAGREES, wrong)
 

@@ -41,11 +41,12 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class Us:
     """Whose volumes they are."""
 
     provisioner: str
-    id: str
+    cluster: str
+    """What tells the cluster from others."""
 
 
 def locations(place: Place) -> tuple[Location, ...]:
@@ -66,7 +67,7 @@ def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) ->
 # ---------------------------------------------------------------------------------------------------- what disagrees
 
 
-def disagreement(volume: Volume, path: Path, ledger: Ledger, cluster: Cluster) -> str:
+def disagreement(volume: Volume, path: Path, ledger: Ledger, us: Us) -> str:
     """In what a volume of ours and the ledger disagree, and what to do about it; empty where they agree.
 
     `path` is the volume's directory below the export. That there is no record at all is no disagreement.
@@ -77,17 +78,17 @@ def disagreement(volume: Volume, path: Path, ledger: Ledger, cluster: Cluster) -
     if record is None and volume.name in ledger.unreadable:
         return _unreadable(volume, ledger)
     if record is not None and record.peer and not volume.is_marked:
-        return _of_record(volume, path, record, ledger, cluster)
-    return _edited(volume, path, ledger, cluster) or (
-        _of_record(volume, path, record, ledger, cluster) if record is not None else ""
+        return _of_record(volume, path, record, ledger, us)
+    return _edited(volume, path, ledger, us) or (
+        _of_record(volume, path, record, ledger, us) if record is not None else ""
     )
 
 
-def is_ours(volume: Volume, ledger: Ledger, cluster: Cluster) -> bool:
+def is_ours(volume: Volume, ledger: Ledger, us: Us) -> bool:
     """Whether a volume is of our making: it says so, or the ledger has a record of this very object."""
     record = ledger.records.get(volume.name)
-    known = record is not None and record.cluster == cluster.id and record.volume_uid == volume.metadata.uid
-    return volume.spec.nfs is not None and (volume.is_by(cluster.provisioner) or known)
+    known = record is not None and record.cluster == us.cluster and record.volume_uid == volume.metadata.uid
+    return volume.spec.nfs is not None and (volume.is_by(us.provisioner) or known)
 
 
 def is_edited(volume: Volume, path: Path, export_id: str) -> bool:
@@ -100,10 +101,10 @@ def is_edited(volume: Volume, path: Path, export_id: str) -> bool:
     )
 
 
-def _edited(volume: Volume, path: Path, ledger: Ledger, cluster: Cluster) -> str:
+def _edited(volume: Volume, path: Path, ledger: Ledger, us: Us) -> str:
     said, record = volume.metadata.annotations, ledger.records.get(volume.name)
     wanted = {
-        names.PROVISIONED_BY: cluster.provisioner,
+        names.PROVISIONED_BY: us.provisioner,
         names.EXPORT_ID: ledger.place.id,
         names.DIRECTORY: "/".join(path),
     }
@@ -130,11 +131,11 @@ def _unreadable(volume: Volume, ledger: Ledger) -> str:
     return f"its record on export {ledger.place.name} cannot be read: {RECOVER} writes it again"
 
 
-def _of_record(volume: Volume, path: Path, record: Record, ledger: Ledger, cluster: Cluster) -> str:
+def _of_record(volume: Volume, path: Path, record: Record, ledger: Ledger, us: Us) -> str:
     """Why a record is not that of a volume."""
     reference, on_export = volume.spec.claim_ref, f"its record on export {ledger.place.name}"
     take = f"`nfs-provisioner recover --volume {volume.name}` gives the record to this volume"
-    if record.cluster != cluster.id:
+    if record.cluster != us.cluster:
         return f"{on_export} belongs to cluster {record.cluster or '(without an id)'}: if that one is lost, {take}"
     if record.path != path:
         return (
@@ -221,12 +222,12 @@ def is_in_doubt(found: Found, ledger: Ledger) -> bool:
     return found.volume.name not in ledger.records or said.get(names.EXPORT_ID) != ledger.place.id
 
 
-def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], cluster: Cluster, *, now: str) -> Sheet:
+def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: Us, *, now: str) -> Sheet:
     """What to do about the volumes of ours on one export; `volumes` are all of the cluster, `now` is RFC 3339."""
-    id, trouble = _reconciled(ledger, found, cluster)
+    id, trouble = _reconciled(ledger, found, us)
     taken = Taken.by(volumes)
     restored = replace(ledger, place=replace(ledger.place, id=id))
-    judged = [(each, _decide(each, restored, trouble, taken, cluster, now=now)) for each in found]
+    judged = [(each, _decide(each, restored, trouble, taken, us, now=now)) for each in found]
     return Sheet(
         place=ledger.place,
         id=id,
@@ -236,11 +237,11 @@ def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], clus
     )
 
 
-def _reconciled(ledger: Ledger, found: Sequence[Found], cluster: Cluster) -> tuple[str, str]:
+def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, str]:
     """The id that the ledger is to have, and why that is not the one that its volumes carry."""
     carried: defaultdict[str, list[Found]] = defaultdict(list)
     for each in found:
-        if is_marked_on(each.volume, locations(ledger.place), cluster.provisioner):
+        if is_marked_on(each.volume, locations(ledger.place), us.provisioner):
             carried[each.volume.metadata.annotations[names.EXPORT_ID]].append(each)
     has = ledger.place.id
     if not carried or has in carried:
@@ -250,7 +251,7 @@ def _reconciled(ledger: Ledger, found: Sequence[Found], cluster: Cluster) -> tup
     if len(wanted) > 1:
         return has, f"its volumes carry {count(len(wanted), 'id')}: {', '.join(sorted(wanted))}"
     ((id, carriers),) = wanted.items()
-    others = {record.cluster or "(without an id)" for record in ledger.records.values()} - {cluster.id}
+    others = {record.cluster or "(without an id)" for record in ledger.records.values()} - {us.cluster}
     if has and others:
         return has, f"its volumes carry the id {id}, and its ledger has records of cluster {', '.join(sorted(others))}"
     if not any(each.there and not each.trouble for each in carriers):
@@ -275,22 +276,20 @@ def _is_bound(found: Found) -> bool:
     )
 
 
-def _decide(
-    found: Found, ledger: Ledger, trouble: str, taken: Taken, cluster: Cluster, *, now: str
-) -> Write | Skip | None:
+def _decide(found: Found, ledger: Ledger, trouble: str, taken: Taken, us: Us, *, now: str) -> Write | Skip | None:
     """What to do about one volume; None where it agrees with its record."""
     volume = found.volume
     if volume.name in ledger.records or volume.name in ledger.foreign:
-        why = disagreement(volume, found.path, ledger, cluster)
+        why = disagreement(volume, found.path, ledger, us)
         return Skip(why) if why else None
     if not volume.is_marked:
         return Skip("another provisioner made it: the daemon enters it by itself, while it is Bound")
-    edited = trouble if not ledger.place.id else _edited(volume, found.path, ledger, cluster)
+    edited = trouble if not ledger.place.id else _edited(volume, found.path, ledger, us)
     if edited or not _is_bound(found):
         return Skip(edited or _NOT_BOUND.format(volume.status.phase))
     if found.trouble or not found.there:
         return Skip(found.trouble or "its directory is not there, and it has no record")
-    record = _record(found, cluster, now=now)
+    record = _record(found, us, now=now)
     remains = Remains(place=ledger.place, volume=volume.name, record=record, pending=False, contents="data")
     holder = taken.holder(remains)
     if holder is not None:
@@ -309,15 +308,15 @@ _NOT_BOUND = (
 )
 
 
-def _record(found: Found, cluster: Cluster, *, now: str) -> Record:
+def _record(found: Found, us: Us, *, now: str) -> Record:
     """The record of a volume that is Bound and bears our annotations."""
     volume = found.volume
     rule = next(each for each in _RULES if each == volume.metadata.annotations[names.ON_DELETE])
     retention = ""
     try:
-        if found.storage_class is not None and found.storage_class.provisioner == cluster.provisioner:
+        if found.storage_class is not None and found.storage_class.provisioner == us.provisioner:
             retention = parse(found.storage_class.parameters).retention
     except InvalidSettings:
         pass  # an archive that is kept for ever loses nothing
     created = volume.metadata.creation_timestamp or now
-    return settled_record(volume, found.path, cluster=cluster.id, on_delete=rule, created=created, retention=retention)
+    return settled_record(volume, found.path, cluster=us.cluster, on_delete=rule, created=created, retention=retention)
