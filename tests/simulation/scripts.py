@@ -504,9 +504,14 @@ def _id(world: World) -> object:
     return world.trees[NAS].look((LEDGER, "export"))
 
 
+def _warnings_of(world: World, name: str) -> list[str]:
+    """What was said of an object; of all where none is named."""
+    events = (told.event for told in world.site.cluster.events.values())
+    return [each.message for each in events if each.type == "Warning" and name in ("", each.about.name)]
+
+
 def _is_said(world: World, words: str) -> bool:
-    said = [told.event.message for told in world.site.cluster.events.values() if told.event.type == "Warning"]
-    return any(words in message for message in said)
+    return any(words in message for message in _warnings_of(world, ""))
 
 
 # ------------------------------------------------------------------------------------------------ whatever a die says
