@@ -190,6 +190,13 @@ class LedgeredExport:
 
     async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
         """Record first, then the directory. Raises PathTaken, AlreadyThere, ArchiveUnusable, ExportError."""
+        try:
+            return await self._provision(volume, record, access, adopt_from)
+        except PathMissing:
+            await opening.probe(self._tree, self._id)  # it says so where the ledger is what is missing
+            raise
+
+    async def _provision(self, volume: str, record: Record, access: Access, adopt_from: str | None) -> Record:
         fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
         # Right below the root and with the volume's own name in it, nobody else can want it. Any other name may be that

@@ -98,6 +98,18 @@ async def test_a_ledger_without_volumes_is_begun() -> None:
     await LedgeredExport(NAS, tree).open(carried={"another", export.id})
 
 
+@pytest.mark.parametrize("damage", [removed, emptied, without_records])
+async def test_a_claim_that_comes_first(damage: Damage) -> None:
+    """A claim that meets a lost ledger before the next look says that it is lost, and makes nothing."""
+    tree, _ = await in_use()
+    export = await opened(tree)
+    damage(tree)
+    with pytest.raises(ExportError) as caught:
+        await export.provision("pvc-3", record("c", "pvc-3"), Access())
+    assert caught.value.cause is Cause.CHANGED
+    assert "c" not in tree.root.entries
+
+
 @pytest.mark.parametrize("name", ["volumes", "pending", "trash", "drafts"])
 async def test_a_part_of_a_ledger_that_is_gone(name: str) -> None:
     """A ledger that lacks one of its directories is noticed by the next look, and gets it when it is opened again."""
