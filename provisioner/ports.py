@@ -640,6 +640,10 @@ class Export(Protocol):
         """Whether the directory in a volume's record does not exist."""
         ...
 
+    async def find_damage(self) -> None:
+        """Read all settled records again: those that cannot be read any more are `unreadable` from then on."""
+        ...
+
     async def has_directory(self, path: Path) -> bool:
         """Whether there is a directory at a path below the root."""
         ...

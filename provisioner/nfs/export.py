@@ -517,6 +517,10 @@ class LedgeredExport:
             return True
         return record is None
 
+    async def find_damage(self) -> None:
+        """Read all settled records again, to find those that cannot be read any more."""
+        self._ledger.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
+
     async def has_directory(self, path: Path) -> bool:
         """Whether there is a directory at a path below the root."""
         return await archives.is_there(self._tree, path)

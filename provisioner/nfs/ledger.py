@@ -72,9 +72,20 @@ class Ledger:
             try:
                 self.enter(volume, decode(target), state)
             except InvalidRecord:
-                self._unreadable.add(volume)
-                if is_foreign(target):
-                    self._foreign.add(volume)
+                self._note(volume, target)
+
+    def note_damage(self, targets: Mapping[str, str]) -> None:
+        """Keep apart those of the targets that cannot be read; all others stay as they are in memory."""
+        for volume, target in targets.items():
+            try:
+                decode(target)
+            except InvalidRecord:
+                self._note(volume, target)
+
+    def _note(self, volume: str, target: str) -> None:
+        self._unreadable.add(volume)
+        if is_foreign(target):
+            self._foreign.add(volume)
 
     def enter(self, volume: str, record: Record, state: State) -> None:
         """Enter a record in place of the one that the volume had; a settled one never becomes pending again."""

@@ -229,6 +229,18 @@ async def test_a_daemon_learns_of_a_record() -> None:
     assert set(daemon.unreadable) == set()
 
 
+async def test_damage_that_comes_while_it_is_used() -> None:
+    """A provisioner that looks for damage finds records that cannot be read any more, and leaves all others alone."""
+    tree, _ = await in_use()
+    daemon = await opened(tree)
+    await daemon.find_damage()
+    assert (set(daemon.unreadable), dict(daemon.records)) == (set(), RECORDS)
+    garbled(tree)
+    await daemon.find_damage()
+    assert set(daemon.unreadable) == {V1}
+    assert daemon.records[V2] == RECORDS[V2]
+
+
 async def test_what_another_version_wrote_stays() -> None:
     """A record of a newer version is not overwritten, and it is said."""
     tree, id = await in_use()
