@@ -63,7 +63,7 @@ async def run(settings: Settings) -> None:
             cluster=cluster,
             store=store,
             exports=exports,
-            watch=(watch := ExportWatch(exports, clock, metrics)),
+            watch=(watch := ExportWatch(exports, clock, metrics, marked=store.marked)),
             recorder=(recorder := EventRecorder(cluster, clock, busy=lambda: term.busy(), count=metrics.unexpected)),
             metrics=metrics,
             clock=clock,

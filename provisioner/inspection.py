@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from provisioner import __version__
+from provisioner.control.records import ledger_of
 from provisioner.core import checks, health
 from provisioner.core.checks import Finding, Permission, Use
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.locations import label
+from provisioner.core.ledgers import Ledger, Us
+from provisioner.core.locations import Location, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
 from provisioner.exports import served
 from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
 from provisioner.kube.pages import everything
 from provisioner.nfs.rehearsal import Rehearsal, rehearse
-from provisioner.ports import ApiUnavailable, Cause, Cluster, ClusterError, Export, ExportError, Tree
+from provisioner.ports import ApiUnavailable, Cause, Cluster, ClusterError, Export, ExportError, Exports, Tree
 from provisioner.settings import Settings, identity
 
 _CALL_S = 4.0
@@ -47,6 +49,8 @@ class _Seen:
 
     classes: Sequence[StorageClass] = ()
     volumes: Sequence[Volume] = ()
+    cluster: str = ""
+    """What tells the cluster from others."""
     claims: Sequence[Claim] = ()
     said: Mapping[str, str] = field(default_factory=dict)
     """The last warning about a claim or a volume, by uid."""
@@ -78,7 +82,8 @@ async def inspect(settings: Settings) -> Report:
         [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
     )
     at_once = asyncio.Semaphore(_EXPORTS_AT_ONCE)
-    exports = await asyncio.gather(*(_try_export(use, settings, at_once) for use in uses))
+    tried = await asyncio.gather(*(_try_export(use, settings, at_once) for use in uses))
+    exports = [finding for finding, _ in tried]
     return Report(
         [
             *findings,
@@ -86,10 +91,26 @@ async def inspect(settings: Settings) -> Report:
             *health.defaults(seen.classes, settings.provisioner),
             *exports,
             *health.homeless(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
+            *_of_ledgers(settings, seen, dict(zip(uses, (ledger for _, ledger in tried), strict=True)), mounted),
             *_work(settings, seen, exports),
         ],
         _looked_at(settings, seen, exports=len(uses)),
     )
+
+
+def _of_ledgers(
+    settings: Settings, seen: _Seen, ledgers: Mapping[Use, Ledger | None], mounted: Collection[Location]
+) -> list[Finding]:
+    """Whether ledgers and volumes agree; each export once, however many ways there are to it."""
+    if not seen.cluster:
+        return []
+    us = Us(provisioner=settings.provisioner, cluster=seen.cluster)
+    read = {label(use.export, use.options.port): (use, ledger) for use, ledger in ledgers.items() if ledger is not None}
+    return [
+        finding
+        for use, ledger in read.values()
+        for finding in health.of_ledger(ledger, health.on_export(seen.volumes, use, list(ledgers), mounted), us)
+    ]
 
 
 def _looked_at(settings: Settings, seen: _Seen, *, exports: int) -> str:
@@ -121,6 +142,7 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
     findings += await _ask_leader(cluster, settings, seen.classes)
     try:
         seen.volumes, seen.claims = await everything(cluster, Volume), await everything(cluster, Claim)
+        seen.cluster = await cluster.identity()
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
     await _ask_why(cluster, settings, seen)
@@ -251,33 +273,50 @@ def _api_finding(error: ClusterError) -> Finding:
 # ---------------------------------------------------------------------------------------------------- exports
 
 
-async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) -> Finding:
-    """Reach one export in the way in which the daemon would if this were the only class."""
+async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) -> tuple[Finding, Ledger | None]:
+    """Reach one export in the way in which the daemon would if this were the only class, and read its ledger."""
     name, manner = label(use.export, use.options.port), checks.manner(use.options)
     by = f"with {' '.join(manner)}: " if manner else ""
     async with at_once:
         try:
-            done = await _rehearse(use, settings)
+            done, read = await _rehearse(use, settings)
         except ExportError as exc:
-            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice)
+            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"
+    if read is None:
+        ledger = f"; its ledger was not read within {_EXPORT_S:g} s"
     modes = f"; it does not set modes ({done.mode_refused})" if done.mode_refused else ""
-    return Finding(kind="export", name=name, ok=True, result=f"{by}reachable and writable, {room}{ledger}{modes}")
+    result = f"{by}reachable and writable, {room}{ledger}{modes}"
+    return Finding(kind="export", name=name, ok=True, result=result), read
 
 
-async def _rehearse(use: Use, settings: Settings) -> Rehearsal:
-    """Raises ExportError, UNREACHABLE too when it all takes too long."""
+async def _rehearse(use: Use, settings: Settings) -> tuple[Rehearsal, Ledger | None]:
+    """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)
     exports = served(replace(settings, exports=own), reached=trees.__setitem__)
     try:
-        tree = trees[exports.at(use.export, use.options)]
+        export = exports.at(use.export, use.options)
         async with asyncio.timeout(_EXPORT_S):
-            return await rehearse(tree)
+            done = await rehearse(trees[export])
+        return done, await _read(export, exports)
     except TimeoutError as exc:
         raise ExportError(Cause.UNREACHABLE, f"not done within {_EXPORT_S:g} s") from exc
     finally:
-        for export in exports:
-            await export.close()
+        for each in exports:
+            await each.close()
+
+
+async def _read(export: Export, exports: Exports) -> Ledger | None:
+    """What the ledger has; None where it could not be read in time. Raises ExportError."""
+    try:
+        async with asyncio.timeout(_EXPORT_S):
+            await export.open(create=False)
+    except TimeoutError:
+        return None
+    except ExportError as exc:
+        if exc.cause is not Cause.NO_LEDGER:
+            raise
+    return ledger_of(export, exports.places)

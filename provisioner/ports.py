@@ -216,7 +216,7 @@ class Cause(enum.Enum):
     BUSY = "an earlier call on the same directory has not returned"
     MISSING = "its directory is not there"
     NOT_MOUNTED = "nothing is mounted on its directory"
-    CHANGED = "another export is mounted in its place"
+    CHANGED = "another export is mounted in its place, or its ledger is lost"
     COPY = "its ledger is a copy of another export's"
     INSIDE = "it lies in a directory that another export keeps for its own volumes"
     READ_ONLY = "it is read-only"
@@ -244,7 +244,10 @@ _ADVICE = {
     Cause.BUSY: "see that its server answers: that call ends with the answer, or with the connection",
     Cause.MISSING: "export or make that directory, or correct the path",
     Cause.NOT_MOUNTED: "mount the export there",
-    Cause.CHANGED: "bring back the one that was there, or restart us to use the new one",
+    Cause.CHANGED: (
+        f"bring back the export, or the {LEDGER}, that was there; if it is lost, `nfs-provisioner recover --ledger`"
+        " shows what can be written again from the PersistentVolumes"
+    ),
     Cause.INSIDE: "use a directory that is no other export's volume",
     Cause.COPY: "use one of the two only; to use both, remove .provisioner from the copy",
     Cause.READ_ONLY: "let the server export it for writing (rw in exports(5)), and mount it so where it is mounted",
@@ -541,6 +544,11 @@ class Export(Protocol):
         ...
 
     @property
+    def foreign(self) -> Set[str]:
+        """Those of `unreadable` that another version of ours wrote."""
+        ...
+
+    @property
     def silence(self) -> str:
         """What an admin should look at while it does not answer; empty when that is all that is known."""
         ...
@@ -554,10 +562,14 @@ class Export(Protocol):
         """The server's answer where it did not set the mode of a pending volume's directory; else empty."""
         ...
 
-    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
+    async def open(
+        self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
+    ) -> Export:
         """Find the ledger, read all of it, check the export's id. May be called again: it reads anew.
 
-        Only with `create` is a ledger made where there is none; else that raises Cause.NO_LEDGER.
+        Only with `create` is a ledger made where there is none; else that raises Cause.NO_LEDGER. `carried` are the ids
+        that volumes on it carry: while there are any, none is made, and one whose id none of them carries is not used,
+        which raises Cause.CHANGED.
         Returns the one of `others` that is this export by another name; else itself. Only itself is open then. Raises
         Cause.COPY where one of `others` has the same id and is another export.
         """
@@ -568,7 +580,18 @@ class Export(Protocol):
         ...
 
     async def probe(self) -> Space:
-        """Whether the export answers and is the one that it was, and what statfs says."""
+        """Whether the export answers and is the one that it was, with its ledger, and what statfs says."""
+        ...
+
+    async def read_remains(self) -> None:
+        """Read what is left of a ledger that has lost its id; nothing is made. Raises ExportError."""
+        ...
+
+    async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
+        """Write records that are missing or cannot be read, and then the id where the ledger has another one or none.
+
+        Returns, by volume, why for those that were not written. May be repeated: what is there stays.
+        """
         ...
 
     def adoptable(self, record: Record) -> str | None:
@@ -628,6 +651,14 @@ class Export(Protocol):
 
     async def is_gone(self, volume: str) -> bool:
         """Whether the directory in a volume's record does not exist."""
+        ...
+
+    async def find_damage(self) -> None:
+        """Read all settled records again: those that cannot be read any more are `unreadable` from then on."""
+        ...
+
+    async def has_directory(self, path: Path) -> bool:
+        """Whether there is a directory at a path below the root."""
         ...
 
     async def is_left(self, volume: str) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from provisioner.control.evidence import is_left
 from provisioner.core import recovery, returned, times
@@ -30,13 +30,7 @@ from provisioner.ports import (
     PathTaken,
 )
 from provisioner.settings import Settings
-from provisioner.survey import Ledgers, opened, surveyed
-
-_AT_ONCE = 16
-"""Volumes that are looked at, or made, side by side."""
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+from provisioner.survey import Ledgers, opened, side_by_side, surveyed
 
 Told = Callable[[int, int], None]
 """Told of progress: how many of how many are done."""
@@ -119,7 +113,7 @@ class Recovery:
         return Prospect(
             lost=lost,
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),
-            steps=[*back, *recovery.plan(await _side_by_side(self._examine, meant), present, by_name=bool(named))],
+            steps=[*back, *recovery.plan(await side_by_side(self._examine, meant), present, by_name=bool(named))],
             archives=recovery.plan_archives(archives, present, lost=cluster),
             scope=self._scope,
             gone=[] if named else await self._gone(),
@@ -147,7 +141,7 @@ class Recovery:
             # One without a claim's uid is a recovery that was cut off, which needs no name.
             if self._present.cluster and name not in export.pending and export.records[name].claim_uid
         ]
-        there = await _side_by_side(self._is_there, lost)
+        there = await side_by_side(self._is_there, lost)
         return sorted(name for (_, name), holds in zip(lost, there, strict=True) if holds)
 
     async def _is_there(self, each: tuple[Export, str]) -> bool:
@@ -243,7 +237,7 @@ class Recovery:
             told(done, len(jobs))
             return name, why
 
-        return {name: why for name, why in await _side_by_side(carry_out, jobs) if why}
+        return {name: why for name, why in await side_by_side(carry_out, jobs) if why}
 
     async def _carry_out(self, what: Step | ArchiveRemains) -> str:
         """Why it could not be done; empty when it was."""
@@ -328,14 +322,3 @@ async def present_in(cluster: Cluster, provisioner: str) -> Present:
         volumes={volume.name: volume for volume in volumes},
         claims={claim.key: claim for claim in claims},
     )
-
-
-async def _side_by_side(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
-    """All results, in order; a few at a time."""
-    places = asyncio.Semaphore(_AT_ONCE)
-
-    async def placed(job: Job) -> Result:
-        async with places:
-            return await work(job)
-
-    return await asyncio.gather(*map(placed, jobs))

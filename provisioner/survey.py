@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from provisioner.core import mount_options, scope
 from provisioner.core.errors import InvalidSettings
@@ -26,13 +27,20 @@ from provisioner.settings import Settings, identity
 
 _OPENING_S = 60.0
 """For one export: a ledger of ten thousand records takes seconds."""
+_AT_ONCE = 16
+"""Volumes that are looked at, or made, side by side."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledgers:
-    """The exports that have a ledger, and the whole of what was looked at."""
+    """The exports, those that have a ledger first of all, and the whole of what was looked at."""
 
     exports: Sequence[Export]
+    bare: Sequence[Export]
+    """Those that answer and have no ledger, or one without an id."""
     scope: Scope
     served: Exports
 
@@ -64,6 +72,7 @@ async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
                 cluster_id=cluster_id,
                 classes=ours,
                 exports=ledgers.exports,
+                bare=ledgers.bare,
                 scope=replace(ledgers.scope, classes=Counter(each.provisioner for each in classes)),
                 served=ledgers.served,
             )
@@ -86,6 +95,7 @@ async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> As
         outcome = {export: error for export, error in outcome.items() if exports.primary(export) is export}
         yield Ledgers(
             exports=[export for export, error in outcome.items() if error is None],
+            bare=[export for export, error in outcome.items() if error and _is_bare(error)],
             scope=Scope(
                 provisioner=settings.provisioner,
                 exports=[found for export, error in outcome.items() if (found := _seen(export, error)) is not None],
@@ -152,3 +162,14 @@ async def _open(export: Export) -> ExportError | None:
     except TimeoutError:
         return ExportError(Cause.UNREACHABLE, f"not read within {_OPENING_S:g} s", hint=export.silence)
     return None
+
+
+async def side_by_side(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
+    """All results, in order; a few at a time."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def placed(job: Job) -> Result:
+        async with places:
+            return await work(job)
+
+    return await asyncio.gather(*map(placed, jobs))

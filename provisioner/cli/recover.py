@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from provisioner.cli import listings, options
+from provisioner.cli import ledgers, listings, options
 from provisioner.core.recovery import GONE_FLAG, Bring, Enter, Make, Step
 from provisioner.core.scope import count
 from provisioner.settings import Settings
@@ -34,6 +34,8 @@ _NAMES = 10
 @click.option("--volume", "volumes", multiple=True, metavar="NAME",
               help="Only this volume; also one of this cluster that was deleted by hand, or that exists while its data"
               " are in an archive or the trash. Repeatable.")  # fmt: skip
+@click.option("--ledger", is_flag=True,
+              help="Write records that a ledger has lost again, by the volumes that are Bound.")  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "yaml", "json"]), default="table", show_default=True,
               help="A table for people, or the volumes as kubectl apply takes them.")  # fmt: skip
 @options.taking(options.as_run())
@@ -43,6 +45,7 @@ def recover(
     cluster: str | None,
     is_gone: bool,
     volumes: tuple[str, ...],
+    ledger: bool,
     output: str,
     log_format: str | None,
     log_level: str,
@@ -60,6 +63,10 @@ def recover(
     The lost cluster must be gone for good: two clusters must never have the same directories. While its provisioner
     seems to be at work, --apply is refused, unless --old-cluster-is-gone says that it is not.
 
+    With --ledger it is the ledger that is lost, and not the cluster: a record that is missing or cannot be read is
+    written again for each volume of this cluster that is Bound and whose directory is there, and the export gets the id
+    again that its volumes carry. Volumes that do not agree with their records are listed, each with what to do.
+
     Without --apply nothing is changed; that works without a cluster too, by --export alone. Takes the flags and the
     environment of `run`: put `recover` in its place.
 
@@ -70,6 +77,10 @@ def recover(
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner recover --apply
     """
     settings = options.settings(**given)
+    if ledger:
+        other = {"--cluster": cluster, GONE_FLAG: is_gone, "--volume": volumes, f"--output {output}": output != "table"}
+        ledgers.refuse_others(other)
+        return asyncio.run(ledgers.recover(settings, dry_run=dry_run))
     prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run, is_gone=is_gone))
     if output == "table":
         _show(prospect, failed, dry_run=dry_run)

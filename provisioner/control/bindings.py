@@ -12,9 +12,10 @@ import structlog
 
 from provisioner.control.attempts import PENDING
 from provisioner.control.lanes import Lanes
+from provisioner.control.records import ledger_of
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import REFUSED
-from provisioner.core import identity, names
+from provisioner.core import identity, ledgers, names
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.identity import Binding, Wait
@@ -36,12 +37,15 @@ class Bindings:
         """By name, the uid of a volume and the claim that had it, both by the cache."""
 
     def is_behind(self, volume: Volume) -> bool:
-        """Whether the record of a Bound volume, by what is in memory, is not the one of this object and its claim."""
+        """Whether a Bound volume and its record, by what is in memory, do not agree."""
         if volume.status.phase != "Bound" or not volume.is_by(self._around.provisioner):
             return False
         located = self._around.exports.of(volume)
         record = located[0].records.get(volume.name) if located is not None else None
-        return record is not None and not identity.agrees(record, volume)
+        if located is None or record is None:
+            return False
+        edited = (volume.is_marked or not record.peer) and ledgers.is_edited(volume, located[1], located[0].id)
+        return edited or not identity.agrees(record, volume)
 
     def note(self, volume: Volume) -> None:
         """Keep in mind that a volume and its claim name each other: the claim may go before the record has followed."""
@@ -119,7 +123,16 @@ class Bindings:
         if follows is not None and follows != record:
             await export.amend(volume.name, follows)
             self._tell(volume, export, record, follows)
+        self._warn(volume, export, path)
         return None
+
+    def _warn(self, volume: Volume, export: Export, path: Path) -> None:
+        """Say what somebody has changed on a volume, or on its record, so that the two do not agree."""
+        around = self._around
+        us = ledgers.Us(provisioner=around.provisioner, cluster=around.cluster_id)
+        wrong = ledgers.disagreement(volume, path, ledger_of(export, around.exports.places), us)
+        if wrong:
+            around.recorder.volume(volume, "Warning", names.VOLUME_DISAGREES, wrong)
 
     def _tell(self, volume: Volume, export: Export, record: Record, follows: Record) -> None:
         former, now = f"{record.namespace}/{record.claim}", f"{follows.namespace}/{follows.claim}"

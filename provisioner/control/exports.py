@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Set
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,9 @@ from functools import partial
 import structlog
 
 from provisioner.control.supervision import AGAIN, Supervisor
+from provisioner.core import names
 from provisioner.core.locations import Location
+from provisioner.core.objects import Volume
 from provisioner.ports import Cause, Clock, Export, ExportError, Exports, Space
 from provisioner.telemetry.metrics import Metrics
 
@@ -70,7 +72,16 @@ class _State:
 class ExportWatch:
     """Probes every export for as long as it runs; a leader also opens them, and asks before it uses one."""
 
-    def __init__(self, exports: Exports, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        exports: Exports,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        marked: Callable[[Location], Iterable[Volume]] = lambda export: (),
+    ) -> None:
+        """`marked` returns the volumes that carry the id of the export there: its ledger must have one of them."""
+        self._marked = marked
         self._exports = exports
         self._clock = clock
         self._metrics = metrics
@@ -317,7 +328,7 @@ class ExportWatch:
             try:
                 if self._leading and not state.opened:
                     # May take long on a large ledger; each of its calls has a limit.
-                    primary = await export.open(create=state.named, others=self._exports)
+                    primary = await export.open(create=state.named, others=self._exports, carried=self._carried(export))
                     if primary is not export:
                         return self._unite(export, state, primary)
                     self._exports.places.note(export.location, folds=export.folds)
@@ -331,6 +342,15 @@ class ExportWatch:
                 return exc
             return None
         return ExportError(Cause.UNEXPECTED)
+
+    def _carried(self, export: Export) -> Set[str]:
+        """The export ids that the volumes on an export carry; there may be another one at another port."""
+        located = ((volume, self._exports.of(volume)) for volume in self._marked(export.location))
+        return {
+            volume.metadata.annotations[names.EXPORT_ID]
+            for volume, found in located
+            if found is not None and self._exports.primary(found[0]) is self._exports.primary(export)
+        }
 
     def _unite(self, export: Export, state: _State, primary: Export) -> ExportError | None:
         """An export has turned out to be another one by a second name: from now on it is looked at as that one only."""

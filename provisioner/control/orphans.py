@@ -60,8 +60,11 @@ class Orphans:
         await self._sign(export)
         now_s = around.clock.monotonic()
         if now_s - seen.strays_s >= STRAYS_EVERY_S:
+            await export.find_damage()
             seen.strays = await find_strays(export, known, around.exports, limit=STRAYS_LIMIT)
             seen.strays_s = now_s
+        for name in list(export.unreadable):
+            await export.reread(name)  # somebody may have removed it, or `recover --ledger` have written it again
         evidence = await gather(export, known, now=around.clock.now(), strays=seen.strays, left=self._is_left)
         self._tell(export, seen, orphans.find(evidence))
 

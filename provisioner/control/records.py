@@ -4,8 +4,28 @@ from __future__ import annotations
 
 from provisioner.control.surroundings import Surroundings
 from provisioner.core import identity
+from provisioner.core.ledgers import Ledger
 from provisioner.core.objects import Volume
+from provisioner.core.places import Places
+from provisioner.core.recovery import Place
 from provisioner.ports import Export
+
+
+def ledger_of(export: Export, places: Places) -> Ledger:
+    """What an export's ledger has, as far as it has been read."""
+    return Ledger(
+        place=Place(
+            name=export.name,
+            location=export.location,
+            id=export.id,
+            locations=places.same(export.location),
+            folds=export.folds,
+        ),
+        records=export.records,
+        pending=export.pending,
+        unreadable=export.unreadable,
+        foreign=export.foreign,
+    )
 
 
 async def settle_record(around: Surroundings, export: Export, volume: Volume) -> bool:

@@ -8,7 +8,7 @@ from typing import cast
 
 from provisioner.control.slim import Slimmer
 from provisioner.control.supervision import Count, Shield
-from provisioner.core import names
+from provisioner.core import ledgers, names
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.paths import PathIndex
@@ -129,6 +129,13 @@ class Store:
         for volume in self.volumes.values():
             source = volume.source
             if source is not None and any(each.relative(source.server, source.path) for each in places):
+                yield volume
+
+    def marked(self, export: Location) -> Iterator[Volume]:
+        """The volumes of ours that lie on an export, as they say themselves, and carry an export id."""
+        places = self.places.same(export)
+        for volume in self.volumes.values():
+            if ledgers.is_marked_on(volume, places, self._provisioner):
                 yield volume
 
     def _key(self, kind: Kind, item: AnyItem) -> str:

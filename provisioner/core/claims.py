@@ -254,7 +254,7 @@ def is_leaving(volume: Volume, provisioner: str) -> bool:
     """Whether a volume is of ours and on its way out."""
     # A Bound one that somebody deletes stays for as long as its claim: that may be years, and must not pass in silence.
     phase, deleted = volume.status.phase, volume.metadata.deletion_timestamp is not None
-    leaving = phase == "Released" or (deleted and phase != "Bound")
+    leaving = phase in ("Released", "Failed") or (deleted and phase != "Bound")
     ours = volume.is_by(provisioner) and volume.spec.nfs is not None
     return leaving and ours and volume.spec.persistent_volume_reclaim_policy == "Delete"
 

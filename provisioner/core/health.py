@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from provisioner.core import mount_options, names
+from provisioner.core import ledgers, mount_options, names
 from provisioner.core.checks import Finding, Kind, Use
 from provisioner.core.claims import ClaimView, Provision, Refuse, Wait, decide
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.leases import LeaseRecord
+from provisioner.core.ledgers import Ledger, Us
 from provisioner.core.listing import age, listed
-from provisioner.core.locations import NFS_PORT, Location, label
+from provisioner.core.locations import NFS_PORT, Location, Path, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
@@ -221,14 +222,66 @@ def homeless(
     return [_unknown_export(place, sorted(found)) for place, found in sorted(astray.items())]
 
 
+def on_export(
+    volumes: Iterable[Volume], use: Use, uses: Sequence[Use], mounted: Collection[Location]
+) -> list[tuple[Volume, Path]]:
+    """The volumes of NFS on an export, and on none of the others that lies in it, with their directories on it."""
+    found = []
+    for volume in volumes:
+        source, port = volume.spec.nfs, _port(volume)
+        if source is None:
+            continue
+        roots = [
+            each.export
+            for each in uses
+            if each.export.relative(source.server, source.path)
+            and (each.export in mounted or (each.options.port or NFS_PORT) == port)
+        ]
+        deepest = max(roots, key=lambda root: len(root.components), default=None)
+        if deepest == use.export and (deepest in mounted or (use.options.port or NFS_PORT) == port):
+            found.append((volume, deepest.relative(source.server, source.path) or ()))
+    return found
+
+
+def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, Path]], us: Us) -> list[Finding]:
+    """Whether the ledger of an export is that of the volumes on it, and how many do not agree with their records."""
+    ours = [(volume, path) for volume, path in found if ledgers.is_ours(volume, ledger, us)]
+    where = ledgers.locations(ledger.place)
+    carried = {
+        volume.name: volume.metadata.annotations[names.EXPORT_ID]
+        for volume, _ in ours
+        if ledgers.is_marked_on(volume, where, us.provisioner)
+    }
+    if carried and ledger.place.id not in carried.values():
+        lost = "its ledger has another id than they carry" if ledger.place.id else "its ledger is gone"
+        result = f"{lost}: {count(len(carried), 'volume')} on it ({_shown(sorted(carried))})"
+        return [Finding(kind="export", name=ledger.place.name, ok=False, result=result, advice=_RESTORE)]
+    wrong = sorted(volume.name for volume, path in ours if ledgers.disagreement(volume, path, ledger, us))
+    if not wrong:
+        return []
+    result = f"{count(len(wrong), 'volume')} whose record or export id does not agree: {_shown(wrong)}"
+    return [Finding(kind="export", name=ledger.place.name, ok=True, warning=True, result=result, advice=_LIST)]
+
+
+_LIST = f"{ledgers.RECOVER} lists each of them with what to do about it"
+_RESTORE = (
+    f"bring back the export, or the ledger, that was there; if it is lost, {ledgers.RECOVER} shows what can be written"
+    " again from the volumes"
+)
+
+
+def _shown(found: Sequence[str]) -> str:
+    return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+
+
 def _unknown_export(place: str, found: Sequence[str]) -> Finding:
-    shown = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
     return Finding(
         kind="export",
         name=place,
         ok=True,
         warning=True,
-        result=f"{count(len(found), 'volume')} on it, and neither a StorageClass nor --export names it: {shown}",
+        result=f"{count(len(found), 'volume')} on it, and neither a StorageClass nor --export names it:"
+        f" {_shown(found)}",
         advice="give it with --export (the chart's value exports), or correct the server's name",
     )
 

@@ -34,8 +34,8 @@ _WAYS: Mapping[Kind, str] = {
     " nfs-provisioner recover --volume {volume} --apply; once the directory is empty, it is removed with its record",
     "cluster-gone": "if that cluster is lost, this one can have its volumes: nfs-provisioner recover"
     " --cluster {cluster}; if it lives, see why its provisioner does not run",
-    "unreadable": "if a newer version of the provisioner was here, let that one run again;"
-    " else remove the entry from the ledger by hand",
+    "unreadable": "if a newer version of the provisioner was here, let that one run again; else"
+    " `nfs-provisioner recover --ledger` writes the record of a Bound volume again; remove what is left by hand",
     "unknown": "if somebody else uses the server as well, leave it; else see whose data it is, and move it elsewhere",
 }
 

@@ -135,6 +135,15 @@ def decode_archive(target: str) -> ArchiveRecord:
     return _decode(_archive_decoder, target)
 
 
+def is_foreign(target: str) -> bool:
+    """Whether a target that we cannot read is a record that another version of ours wrote: it says so itself."""
+    try:
+        said = msgspec.json.decode(target.encode("utf-8", "surrogateescape"))
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    return isinstance(said, dict) and "v" in said
+
+
 _AnyRecord = TypeVar("_AnyRecord", Record, ArchiveRecord)
 
 

@@ -21,7 +21,7 @@ from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
 from provisioner.core.paths import PathIndex
-from provisioner.core.records import NO_OBJECT, ArchiveRecord, Record
+from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record, short_modes
 from provisioner.core.scope import count
 
 GONE_FLAG = "--old-cluster-is-gone"
@@ -140,6 +140,28 @@ class Step:
     action: Action
 
 
+def settled_record(
+    volume: Volume, path: Path, *, cluster: str, on_delete: OnDelete, created: str, retention: str = ""
+) -> Record:
+    """The settled record of a volume that has a claimRef, by what the volume says; `path` is below its export."""
+    reference = volume.spec.claim_ref or ClaimRef()
+    return Record(
+        directory="/".join(path),
+        namespace=reference.namespace,
+        claim=reference.name,
+        claim_uid=reference.uid,
+        class_name=volume.spec.storage_class_name,
+        on_delete=on_delete,
+        capacity=volume.capacity,
+        created=created,
+        cluster=cluster,
+        modes=short_modes(volume.spec.access_modes),
+        mount_options=",".join(volume.spec.mount_options),
+        retention=retention,
+        volume_uid=volume.metadata.uid,
+    )
+
+
 # ---------------------------------------------------------------------------------------------------- which cluster
 
 
@@ -238,7 +260,7 @@ def _is_cut_off(each: Remains, present: Present) -> bool:
 
 def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[Step]:
     """What to do about each, in the order of their claims; `by_name` tells that each was named on purpose."""
-    taken = _Taken.by(present.volumes.values())
+    taken = Taken.by(present.volumes.values())
     steps = []
     # The newest first: of two volumes for one claim it is the one that the claim had last.
     for each in sorted(found, key=lambda each: (each.record.created, each.volume), reverse=True):
@@ -251,7 +273,7 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 
 
 @dataclass(slots=True)
-class _Taken:
+class Taken:
     """What cannot be given to a volume any more: directories and claims."""
 
     paths: dict[tuple[str, bool], PathIndex] = field(default_factory=dict)
@@ -261,7 +283,8 @@ class _Taken:
     made: set[str] = field(default_factory=set)
 
     @classmethod
-    def by(cls, volumes: Iterable[Volume]) -> _Taken:
+    def by(cls, volumes: Iterable[Volume]) -> Taken:
+        """What these volumes have."""
         taken = cls()
         for volume in volumes:
             if volume.source is not None:
@@ -272,6 +295,7 @@ class _Taken:
         return taken
 
     def add(self, each: Remains) -> None:
+        """A volume that is about to be made has its directory and its claim."""
         location = each.place.location
         self._enter(location.server, (*location.components, *each.record.path), each.volume)
         self.claims[each.key] = each.volume
@@ -299,7 +323,7 @@ def _components(path: str) -> Path:
     return tuple(part for part in path.split("/") if part)
 
 
-def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) -> Action | None:
+def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> Action | None:
     """What to do; None where there is nothing to tell of either."""
     record = each.record
     if record.retained and not by_name:
@@ -375,7 +399,7 @@ def _left(each: Remains, *, by_name: bool) -> str:
     return f"left: it never had a volume, but its directory holds data; name it with --volume {each.volume} to have it"
 
 
-def _directory_taken(each: Remains, taken: _Taken) -> str:
+def _directory_taken(each: Remains, taken: Taken) -> str:
     holder = taken.holder(each)
     return f"volume {holder} has its directory, or one above or below it" if holder else ""
 
@@ -386,7 +410,7 @@ def _claim_has(each: Remains, claim: Claim | None) -> str:
     return f"its claim has volume {claim.spec.volume_name} by now: delete that claim, unless it holds what is wanted"
 
 
-def _claim_taken(each: Remains, taken: _Taken) -> str:
+def _claim_taken(each: Remains, taken: Taken) -> str:
     other = taken.claims.get(each.key)
     if other in taken.made:
         return f"volume {other} is of the same claim, and newer; name this one with --volume to have it instead"

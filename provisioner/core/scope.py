@@ -38,7 +38,7 @@ class Seen:
     def __str__(self) -> str:
         """In words."""
         if not self.has_ledger:
-            return f"export {self.export}: it has no ledger, so no volume was ever made on it"
+            return f"export {self.export}: it has no ledger: no volume was ever made on it, or its ledger is lost"
         records, archives = count(self.records, "volume record"), count(self.archives, "archive record")
         return f"export {self.export}: {records}, {archives}, {count(self.clusters, 'cluster')}"
 

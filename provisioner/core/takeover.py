@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from provisioner.core import names, paths, times
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Path
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import ClaimRef, StorageClass, Volume
 from provisioner.core.parameters import archive_flag
-from provisioner.core.records import OnDelete, Record, require_room, short_modes
+from provisioner.core.records import OnDelete, Record, require_room
+from provisioner.core.recovery import settled_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +76,8 @@ def decide(find: Find) -> Enter | Refuse:
             )
         # Nobody of ours saw it bound: what cannot be taken back is not done on its word alone.
         on_delete, note = ("archive", "it was released before") if on_delete == "delete" else (on_delete, note)
-    record = Record(
-        directory=directory,
-        namespace=reference.namespace,
-        claim=reference.name,
-        claim_uid=reference.uid,
-        class_name=volume.spec.storage_class_name,
-        on_delete=on_delete,
-        capacity=volume.capacity,
-        created=find.now,
-        cluster=find.cluster,
-        modes=short_modes(volume.spec.access_modes),
-        mount_options=",".join(volume.spec.mount_options),
-        peer=True,
-        volume_uid=volume.metadata.uid,
-    )
+    made = settled_record(volume, find.path, cluster=find.cluster, on_delete=on_delete, created=find.now)
+    record = structs.replace(made, peer=True)
     try:
         paths.check(directory)
         require_room(volume.name, record)

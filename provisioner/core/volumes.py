@@ -53,7 +53,7 @@ def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim | De
     policy, phase = volume.spec.persistent_volume_reclaim_policy, volume.status.phase
     if not volume.is_by(provisioner):
         return Leave("the volume is not ours")
-    if volume.spec.csi is not None and phase == "Released" and policy == "Delete":
+    if volume.spec.csi is not None and phase in _RELEASED and policy == "Delete":
         return Deny(_CSI)
     if volume.spec.nfs is None:
         return Leave("the volume is not one of NFS")
@@ -62,12 +62,17 @@ def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim | De
         return Finalizer(present=False) if ours else Leave(f"its reclaim policy is {policy}")
     if volume.metadata.deletion_timestamp and not ours:
         return Leave("its directory has been dealt with")
-    if phase == "Released":
+    if volume.metadata.deletion_timestamp and phase == "Available":
+        return Finalizer(present=False)  # no claim has it, so that nobody releases it: its directory and record stay
+    if phase in _RELEASED:
         return Reclaim(_recorded_rule(volume) or "retain")
     if phase == "Bound" and not ours and volume.is_marked:
         return Finalizer(present=True)
     return Leave(f"it is {phase}")
 
+
+_RELEASED = ("Released", "Failed")
+"""Failed: kube-controller-manager could not reclaim it, since it did not say that it was ours for a while."""
 
 _CSI = (
     f"volumes of driver {names.CSI_DRIVER_NFS} are left alone: have csi-driver-nfs delete it,"
@@ -127,7 +132,10 @@ def _marked(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
     if annotated is None:
         return Deny(f"its annotation {names.ON_DELETE} does not say delete, archive or retain; nothing is touched")
     if volume.metadata.annotations.get(names.EXPORT_ID) != evidence.export_id:
-        return Deny(f"it was made on another export than the one that is now {export}; nothing is touched")
+        return Deny(
+            f"it was made on another export than the one that is now {export}, or its annotation {names.EXPORT_ID} was"
+            " changed; nothing is touched: `nfs-provisioner recover --ledger` says what to do"
+        )
     recorded = _by_the_ledger(evidence, reference)
     if isinstance(recorded, Deny):
         return recorded
@@ -148,7 +156,10 @@ def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
     """The record, when it agrees with what is to be reclaimed."""
     record, export = evidence.record, evidence.export
     if record is None:
-        return Deny(f"the ledger of export {export} has no record of it; nothing is touched")
+        return Deny(
+            f"the ledger of export {export} has no record of it; nothing is touched: if its ledger was lost or damaged,"
+            " `nfs-provisioner recover --ledger` says what to do"
+        )
     if record.cluster != evidence.cluster:
         return Deny(_foreign(record, evidence))
     if not identity.is_for(record, reference) or record.path != evidence.path:

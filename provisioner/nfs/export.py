@@ -122,6 +122,11 @@ class LedgeredExport:
         return self._ledger.unreadable
 
     @property
+    def foreign(self) -> Set[str]:
+        """Those of them that another version of ours wrote."""
+        return self._ledger.foreign
+
+    @property
     def silence(self) -> str:
         """What an admin should look at while it does not answer: the tree knows."""
         return self._tree.silence
@@ -137,14 +142,16 @@ class LedgeredExport:
 
     # ------------------------------------------------------------------------------------------- opening
 
-    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
+    async def open(
+        self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
+    ) -> Export:
         """Find the ledger, or make it where that is wanted, read all of it, check the export's id."""
         self._tree.pin("")
         root = await self._tree.root_id()
         self._tree.pin(root)
         if create and not await opening.has_ledger(self._tree):
             await nesting.taken_from_above(self._tree)  # before anything is written into the directory of a volume
-        found, refusal = await opening.find(self._tree, known=self._id, create=create)
+        found, refusal = await opening.find(self._tree, known=self._id, carried=carried, create=create)
         same = await aliases.find(self._tree, found, (other for other in others if other is not self))
         if same is not None:
             return same
@@ -169,10 +176,24 @@ class LedgeredExport:
             await symlinks.remove(self._tree, layout.mark(name))
 
     async def probe(self) -> Space:
-        """Whether the export answers and is the one that it was, and what statfs says."""
-        if self._id and await self._tree.read_symlink(layout.ID) != self._id:
-            raise ExportError(Cause.CHANGED, "its id is another one")
+        """Whether the export answers and is the one that it was, with its ledger, and what statfs says."""
+        if self._id:
+            await opening.probe(self._tree, self._id)
         return await self._tree.space()
+
+    async def read_remains(self) -> None:
+        """Read what is left of a ledger that has lost its id; nothing is made."""
+        self._ledger = await opening.read(self._tree, mend=False)
+
+    async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
+        """Write records that are missing or cannot be read, then the id: a ledger that has one is whole."""
+        await nesting.taken_from_above(self._tree)  # before anything is written into the directory of a volume
+        there = await opening.restore_directories(self._tree)
+        taken = await self._enter_all(records, restore=True)
+        await opening.restore_id(
+            self._tree, id, instead_of=there, began=(record.created for record in records.values())
+        )
+        return taken
 
     # ------------------------------------------------------------------------------------------- provisioning
 
@@ -182,6 +203,13 @@ class LedgeredExport:
 
     async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
         """Record first, then the directory. Raises PathTaken, AlreadyThere, ArchiveUnusable, ExportError."""
+        try:
+            return await self._provision(volume, record, access, adopt_from)
+        except PathMissing:
+            await opening.probe(self._tree, self._id)  # it says so where the ledger is what is missing
+            raise
+
+    async def _provision(self, volume: str, record: Record, access: Access, adopt_from: str | None) -> Record:
         fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
         # Right below the root and with the volume's own name in it, nobody else can want it. Any other name may be that
@@ -416,13 +444,17 @@ class LedgeredExport:
 
         One look before and one after, however many they are: each lists the whole ledger.
         """
+        return await self._enter_all(records, restore=False)
+
+    async def _enter_all(self, records: Mapping[str, Record], *, restore: bool) -> dict[str, str]:
+        """With `restore` a record takes the place of one that cannot be read."""
         taken: dict[str, str] = {}
         fresh: list[str] = []
         await self._learn_of_others()
         for volume, record in records.items():
             try:
                 if volume not in self._ledger.records:
-                    await self._take(volume, record)
+                    await self._take(volume, record, restore=restore)
                     fresh.append(volume)
             except PathTaken as exc:
                 taken[volume] = str(exc)
@@ -438,9 +470,11 @@ class LedgeredExport:
                 await self.forget(volume)
         return taken
 
-    async def _take(self, volume: str, record: Record) -> None:
+    async def _take(self, volume: str, record: Record, *, restore: bool) -> None:
         await self._refuse_roots_above(record.path)
         await self._refuse_taken(volume, record, None)
+        if restore and volume in self._ledger.unreadable:
+            await self._write_again(volume, record)
         self._ledger.enter(volume, record, "volumes")
         self._entering.add(volume)
         try:
@@ -459,7 +493,7 @@ class LedgeredExport:
         """Let the data of a volume that exists come back into its directory, out of an archive or the trash."""
         await self._learn_of_others()
         if await self.reread(volume) is None:
-            await self._take(volume, record)
+            await self._take(volume, record, restore=False)
         path = await self._recorded_path(volume)
         if archive:
             await reinstate.move(self._tree, (archive,), path)
@@ -474,6 +508,11 @@ class LedgeredExport:
         except PathMissing:
             return "gone"
 
+    async def _write_again(self, volume: str, record: Record) -> None:
+        """Put a record in the place of one that cannot be read; what another version wrote stays."""
+        if await self.reread(volume) is None and volume in self._ledger.unreadable - self._ledger.foreign:
+            await symlinks.replace(self._tree, layout.of("volumes", volume), encode(record))
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
         state = self._ledger.state(volume)
@@ -482,13 +521,20 @@ class LedgeredExport:
 
     async def reread(self, volume: str) -> Record | None:
         """The volume's record as the export itself has it now: another process may have changed it."""
+        unreadable: dict[str, str] = {}
         for state in ("volumes", "pending"):  # the likeliest first
-            with suppress(PathMissing, InvalidRecord):
-                live = decode(await self._tree.read_symlink(layout.of(state, volume)))
+            with suppress(PathMissing):
+                target = await self._tree.read_symlink(layout.of(state, volume))
+                try:
+                    live = decode(target)
+                except InvalidRecord:
+                    unreadable[volume] = target
+                    continue
                 self._ledger.enter(volume, live, state)
                 return live
         if volume not in self._entering:
             self._ledger.remove(volume)
+        self._ledger.read(unreadable, "volumes")
         return None
 
     # ------------------------------------------------------------------------------------------- reclaiming
@@ -502,6 +548,14 @@ class LedgeredExport:
         except PathMissing:
             return True
         return record is None
+
+    async def find_damage(self) -> None:
+        """Read all settled records again, to find those that cannot be read any more."""
+        self._ledger.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
+
+    async def has_directory(self, path: Path) -> bool:
+        """Whether there is a directory at a path below the root."""
+        return await archives.is_there(self._tree, path)
 
     async def is_left(self, volume: str) -> bool:
         """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""

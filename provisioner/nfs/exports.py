@@ -118,6 +118,8 @@ class ServedExports:
             located = _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
         else:
             located = _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
+            # Somebody may have changed or removed the annotation: the ledger of the export knows the directory.
+            located = located or _deepest(self._named_at_port(volume), source)
         return None if located is None else (self.primary(located[0]), located[1])
 
     def obstacle(self, volume: Volume) -> str:

@@ -16,7 +16,7 @@ from provisioner.core.folding import fold
 from provisioner.core.locations import Path
 from provisioner.core.names import volume_name
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
-from provisioner.core.records import ArchiveRecord, Record, decode, decode_archive
+from provisioner.core.records import ArchiveRecord, Record, decode, decode_archive, is_foreign
 from provisioner.nfs.layout import State
 
 
@@ -29,6 +29,8 @@ class Ledger:
         self._records: dict[str, Record] = {}
         self._pending: set[str] = set()
         self._unreadable: set[str] = set()
+        self._foreign: set[str] = set()
+        self._unreadable_archives: set[str] = set()
         self._paths = PathIndex(folds=folds)
         self._archives: dict[str, ArchiveRecord] = {}
         self._archive_of: dict[str, str] = {}
@@ -46,7 +48,12 @@ class Ledger:
     @property
     def unreadable(self) -> Set[str]:
         """Names whose targets are no records that we know."""
-        return self._unreadable
+        return self._unreadable | self._unreadable_archives
+
+    @property
+    def foreign(self) -> Set[str]:
+        """Those of volumes that another version wrote."""
+        return self._foreign
 
     @property
     def archives(self) -> Mapping[str, ArchiveRecord]:
@@ -65,7 +72,20 @@ class Ledger:
             try:
                 self.enter(volume, decode(target), state)
             except InvalidRecord:
-                self._unreadable.add(volume)
+                self._note(volume, target)
+
+    def note_damage(self, targets: Mapping[str, str]) -> None:
+        """Keep apart those of the targets that cannot be read; all others stay as they are in memory."""
+        for volume, target in targets.items():
+            try:
+                decode(target)
+            except InvalidRecord:
+                self._note(volume, target)
+
+    def _note(self, volume: str, target: str) -> None:
+        self._unreadable.add(volume)
+        if is_foreign(target):
+            self._foreign.add(volume)
 
     def enter(self, volume: str, record: Record, state: State) -> None:
         """Enter a record in place of the one that the volume had; a settled one never becomes pending again."""
@@ -74,6 +94,8 @@ class Ledger:
             self._paths.remove(known.path, volume)
         self._records[volume] = _lean(record)
         self._paths.add(record.path, volume)
+        self._unreadable.discard(volume)
+        self._foreign.discard(volume)
         if state == "volumes":
             self.settle(volume)
         elif known is None:
@@ -87,6 +109,8 @@ class Ledger:
         """Take a record out; one that is not in it is none."""
         record = self._records.pop(volume, None)
         self._pending.discard(volume)
+        self._unreadable.discard(volume)
+        self._foreign.discard(volume)
         if record is not None:
             self._paths.remove(record.path, volume)
 
@@ -123,7 +147,7 @@ class Ledger:
             try:
                 self.enter_archive(archive, decode_archive(target))
             except InvalidRecord:
-                self._unreadable.add(archive)
+                self._unreadable_archives.add(archive)
 
     def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
         """Enter the record of an archive."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Iterable, Set
 from contextlib import suppress
 
 from provisioner.core.locations import Path
@@ -13,27 +15,80 @@ from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
 
 
-async def find(tree: Tree, *, known: str, create: bool) -> tuple[str, str]:
+async def find(tree: Tree, *, known: str, carried: Set[str], create: bool) -> tuple[str, str]:
     """The export's id. Where there is none, a ledger is made if that is wanted; raises Cause.NO_LEDGER if not.
 
     The second text is the server's answer where it refused to close what was made of the ledger to others.
-    `known` is the id that we have seen before: raises Cause.CHANGED where that has gone, or is another one.
+    `known` is the id that we have seen before, `carried` are those that volumes on the export carry: raises
+    Cause.CHANGED where the known one has gone, or is another one, and where no volume carries the one that is there.
     """
     found = await _read(tree, layout.ID)
-    if known and found != known:
-        raise ExportError(Cause.CHANGED, f"its id was {known} and is {found}" if found else "its ledger is gone")
+    expected = {known} if known else carried
+    if expected and found not in expected:
+        was = ", ".join(sorted(expected))
+        raise ExportError(Cause.CHANGED, f"its id was {was} and is {found}" if found else "its ledger is gone")
     if not found and not create:
         raise ExportError(Cause.NO_LEDGER)
-    refusals = [] if found else [await _make_private(tree, (LEDGER,))]
-    if create:
-        refusals += await _make_directories(tree)
-    refusal = next(filter(None, refusals), "")
+    refusal = await _make_ledger(tree, found) if create else ""
     if found:
         return found, refusal
     with suppress(PathExists):  # another replica was faster
         # The id last: an export that has one has a whole ledger.
         await tree.make_symlink(layout.ID, uuid.uuid4().hex)
     return await tree.read_symlink(layout.ID), refusal
+
+
+async def _make_ledger(tree: Tree, id: str) -> str:
+    """Make what is missing of a ledger, but for its id; the server's answer where it does not close it to others."""
+    refusals = [] if id else [await _make_private(tree, (LEDGER,))]
+    refusals += await _make_directories(tree)
+    return next(filter(None, refusals), "")
+
+
+async def restore_directories(tree: Tree) -> str:
+    """Make what is missing of a ledger that was lost, but for its id; returns the id that is there, if any."""
+    found = await _read(tree, layout.ID)
+    await _make_ledger(tree, found)
+    return found
+
+
+async def restore_id(tree: Tree, id: str, *, instead_of: str, began: Iterable[str]) -> None:
+    """Write the id that an export had, last of all, and since when there has been a ledger at the latest.
+
+    Raises Cause.CHANGED where it has got another one meanwhile.
+    """
+    since = min(began, default="")
+    if since:
+        with suppress(PathExists):
+            await tree.make_symlink(layout.SINCE, since)
+    found = await _read(tree, layout.ID)
+    if found == id:
+        return
+    if found != instead_of:
+        raise ExportError(Cause.CHANGED, f"its id was {instead_of or 'gone'} and is {found or 'gone'}")
+    if found:
+        await symlinks.replace(tree, layout.ID, id)
+        return
+    with suppress(PathExists):
+        await tree.make_symlink(layout.ID, id)
+    if await _read(tree, layout.ID) != id:
+        raise ExportError(Cause.CHANGED, "somebody has begun another ledger meanwhile")
+
+
+async def probe(tree: Tree, id: str) -> None:
+    """Raise Cause.CHANGED unless the ledger is there, with this id and all of its directories."""
+    found, entries = await asyncio.gather(_read(tree, layout.ID), _entries(tree))
+    if found != id:
+        raise ExportError(Cause.CHANGED, f"its id was {id} and is {found}" if found else "its ledger is gone")
+    missing = [path[-1] for path in layout.directories()[1:] if path[-1] not in entries]
+    if missing:
+        raise ExportError(Cause.CHANGED, f"its ledger lacks {', '.join(missing)}")
+
+
+async def _entries(tree: Tree) -> Set[str]:
+    with suppress(PathMissing):
+        return {entry.name for entry in await tree.list((LEDGER,))}
+    return set()
 
 
 async def has_ledger(tree: Tree) -> bool:
@@ -54,7 +109,7 @@ async def _read(tree: Tree, symlink: Path) -> str:
 
 async def _make_directories(tree: Tree) -> list[str]:
     """Make those of the ledger's directories that are missing, in a new ledger or after a clean-up by hand."""
-    there = {entry.name for entry in await tree.list((LEDGER,))}
+    there = await _entries(tree)
     return [await _make_private(tree, path) for path in layout.directories()[1:] if path[-1] not in there]
 
 

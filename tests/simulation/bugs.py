@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
@@ -215,8 +215,10 @@ class _NoOverlapCheck(LedgeredExport):
 class _NamesAsWritten(LedgeredExport):
     """Every server tells `team` from `TEAM`."""
 
-    async def open(self, *, create: bool = True, others: Iterable[Export] = ()) -> Export:
-        opened = await super().open(create=create, others=others)
+    async def open(
+        self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
+    ) -> Export:
+        opened = await super().open(create=create, others=others, carried=carried)
         self._folds = False
         self._ledger = await opening.read(self._tree, mend=create)
         return opened
@@ -341,6 +343,30 @@ class _PurgeAsksNobody(LedgeredExport):
 _NOBODY = "nobody-"
 
 
+class _BegunAnew(LedgeredExport):
+    """Where there is no ledger, one is made, whatever volumes say."""
+
+    async def open(
+        self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
+    ) -> Export:
+        return await super().open(create=create, others=others)
+
+
+class _IdNeverRestored(LedgeredExport):
+    """Records are written again, and the export keeps the id that it has got meanwhile."""
+
+    async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
+        await opening.restore_directories(self._tree)
+        return await self.take_over(records)
+
+
+class _UnreadableStays(LedgeredExport):
+    """What cannot be read is never written again."""
+
+    async def _write_again(self, volume: str, record: Record) -> None:
+        return None
+
+
 class _PurgeTooMuch(LedgeredExport):
     """What cannot be settled in the trash is done at the root."""
 
@@ -384,4 +410,7 @@ BUGS: dict[str, Parts] = {
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
+    "a lost ledger is begun anew": Mutant(export=_BegunAnew),
+    "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),
+    "a record that cannot be read stays": Mutant(export=_UnreadableStays),
 }

@@ -147,6 +147,16 @@ ROLLBACKS = [
 """etcd is restored from a backup, under a running daemon or before its start."""
 
 
+_WHEN: tuple[tuple[OnDelete, bool], ...] = (("delete", True), ("archive", False), ("retain", True))
+"""The rule of the volume, and whether the process is another one since the damage."""
+DAMAGED = [
+    Scripted(f"{damage.__name__}, {rule}", scripts.damaged(damage, rule, restarts=restarts))
+    for damage in scripts.DAMAGES
+    for rule, restarts in _WHEN
+]
+"""A ledger that somebody removes, replaces or damages, and that is written again."""
+
+
 def unrecorded(parts: Parts | None = None) -> World:
     """The history of a record that goes behind the leader's back."""
     return play(lambda chance: World(chance, parts=parts), scripts.unrecorded, 0)

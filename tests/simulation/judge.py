@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from provisioner.core import names
 from provisioner.core.durations import parse_s
+from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import OnDelete, decode
+from provisioner.core.records import OnDelete, Record, decode
 from provisioner.ports import AnyItem, Kind
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
@@ -284,8 +285,8 @@ class Judge:
         """Whether an archive lies where a record of the same namespace says that it is given to a claim."""
         for state in ("pending", "volumes"):
             for node in _entries(self._trees[home.location], (LEDGER, state)).values():
-                record = decode(node.target)
-                if record.archive and (record.path, record.namespace) == (where, home.namespace):
+                record = _decoded(node.target)
+                if record is not None and record.archive and (record.path, record.namespace) == (where, home.namespace):
                     return True
         return False
 
@@ -392,7 +393,8 @@ class Judge:
         """The directories that have a volume, a record, or an owner who is none of us."""
         known = [path for where, path, _, _ in self._strangers if where == location]
         for state in ("pending", "volumes"):
-            known += [decode(node.target).path for node in _entries(tree, (LEDGER, state)).values()]
+            records = (_decoded(node.target) for node in _entries(tree, (LEDGER, state)).values())
+            known += [record.path for record in records if record is not None]
         for cluster in self._clusters:
             located = (self._locate(volume) for volume in cluster.volumes())
             known += [path for where, path in filter(None, located) if where == location]
@@ -410,6 +412,14 @@ def _entries(tree: MemoryTree, path: Path) -> dict[str, Symlink]:
     directory = tree.look(path)
     entries = directory.entries if isinstance(directory, Directory) else {}
     return {name: node for name, node in entries.items() if isinstance(node, Symlink)}
+
+
+def _decoded(target: str) -> Record | None:
+    """A record; None for what somebody has damaged."""
+    try:
+        return decode(target)
+    except InvalidRecord:
+        return None
 
 
 def _whole(home: Home) -> bool:

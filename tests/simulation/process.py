@@ -104,7 +104,7 @@ class Process:
         self._store = parts.store()
         self._cluster = parts.cluster(cluster, self._store)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
-        self._exports = ServedExports(exports, next(iter(exports)), _nowhere)
+        self._exports = ServedExports(exports, next(iter(exports)), nowhere)
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
 
@@ -131,7 +131,7 @@ class Process:
     async def _run(self) -> None:
         cluster, store, clock, metrics = self._cluster, self._store, self._clock, self._metrics
         supervisor = self._parts.supervisor(clock, metrics)
-        watch = ExportWatch(self._exports, clock, metrics)
+        watch = ExportWatch(self._exports, clock, metrics, marked=store.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         around = Surroundings(
             provisioner=PROVISIONER,
@@ -162,7 +162,8 @@ def _ignore(_kind: Kind) -> None:
     """Nobody counts the watches."""
 
 
-def _nowhere(location: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+def nowhere(location: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+    """The driver of exports that no setting names."""
     raise ExportError(Cause.UNREACHABLE, f"{location} is no part of this simulation")
 
 

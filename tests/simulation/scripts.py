@@ -7,16 +7,21 @@ import copy
 from collections.abc import Callable
 
 from provisioner.core import names
+from provisioner.core.ledgers import Us
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim
-from provisioner.core.records import OnDelete
+from provisioner.core.paths import LEDGER
+from provisioner.core.records import OnDelete, decode
 from provisioner.core.scope import Scope
+from provisioner.ledgers import Present, Rewriting
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Cause, ExportError
+from provisioner.nfs.exports import ServedExports
+from provisioner.ports import Cause, Export, ExportError
 from provisioner.recovery import Recovery, present_in
 from tests.fakes.cluster import Body
+from tests.fakes.tree import Directory, Symlink
 from tests.simulation.judge import TRASH, Home
-from tests.simulation.process import PROVISIONER
+from tests.simulation.process import PROVISIONER, nowhere
 from tests.simulation.world import DEEP, NAMED, NAS, OTHER_NAS, Script, Site, World
 
 Meddle = Callable[[World], None]
@@ -456,6 +461,123 @@ async def _handed_over(world: World) -> None:
     world.delete_claim(OTHER)
     await world.until(lambda: world.site.cluster.claim(OTHER) is None)
     await world.rest()
+
+
+# ------------------------------------------------------------------------------------------- damaged ledgers
+
+Damage = Callable[[World, str], None]
+"""What somebody does to the ledger of an export, and to the record of a volume in it."""
+
+
+def remove_ledger(world: World, _volume: str) -> None:
+    """All of the ledger goes."""
+    del world.trees[NAS].root.entries[LEDGER]
+
+
+def remove_id(world: World, _volume: str) -> None:
+    """The id of the export goes."""
+    del _ledger(world).entries["export"]
+
+
+def begin_anew(world: World, _volume: str) -> None:
+    """Another ledger takes the place of the one that was there."""
+    world.trees[NAS].root.entries[LEDGER] = Directory(entries={"export": Symlink("another")})
+
+
+def remove_record(world: World, volume: str) -> None:
+    """The record of the volume goes."""
+    world.unrecord(volume)
+
+
+def garble_record(world: World, volume: str) -> None:
+    """The record of the volume cannot be read any more."""
+    world.trees[NAS].plant_symlink((LEDGER, "volumes", volume), "garbage")
+
+
+WHOLE = (remove_ledger, remove_id, begin_anew)
+"""Damages after which the export is not used."""
+DAMAGES = (*WHOLE, remove_record, garble_record)
+
+
+def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
+    """Somebody damages a ledger in use, an admin has it written again, and the volume goes by its rule."""
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, rule)
+        id = await world.trees[NAS].read_symlink((LEDGER, "export"))
+        world.note(f"somebody does {damage.__name__}")
+        damage(world, home.volume)
+        left = repr(_id(world))
+        if restarts:
+            for process in world.site.processes:
+                process.die()
+        await asyncio.sleep(60.0)
+        world.claim(OTHER, "nfs")
+        await asyncio.sleep(60.0)
+        if damage in WHOLE:
+            if repr(_id(world)) != left or _is_bound(world, OTHER):
+                world.judge.blame("a ledger that volumes say was lost was begun anew")
+            if not _is_said(world, "recover --ledger"):
+                world.judge.blame("nothing says how a lost ledger comes back")
+        await _rewrite(world)
+        if await _used(world, OTHER, "two") and not _is_bound(world, OTHER):
+            world.judge.blame("an export whose ledger was written again is not used")
+        await asyncio.sleep(60.0)
+        record = await world.trees[NAS].read_symlink((LEDGER, "volumes", home.volume))
+        if await world.trees[NAS].read_symlink((LEDGER, "export")) != id or decode(record).claim_uid != home.claim_uid:
+            world.judge.blame(f"the ledger is not what it was: {record}")
+        world.delete_claim(KEY)
+        await world.until(lambda: world.site.cluster.claim(KEY) is None)
+        await asyncio.sleep(60.0)
+        await world.rest()
+
+    return script
+
+
+async def _rewrite(world: World) -> None:
+    """An admin runs `recover --ledger --apply`."""
+    world.note("an admin has ledgers written again")
+    site, exports, bare = world.site, list[Export](), list[Export]()
+    for location in site.locations:
+        export = world.parts.export(location, world.trees[location])
+        try:
+            await export.open(create=False)
+            exports.append(export)
+        except ExportError:
+            bare.append(export)
+    served = ServedExports({export.location: export for export in (*exports, *bare)}, NAS, nowhere)
+    cluster = site.cluster
+    present = Present(
+        us=Us(provisioner=PROVISIONER, cluster=await cluster.identity()),
+        volumes=cluster.volumes(),
+        claims={claim.key: claim for claim in cluster.claims()},
+        classes={each: made for each in ("nfs",) if (made := cluster.storage_class(each)) is not None},
+    )
+    rewriter = Rewriting(exports, bare, served, cluster, present)
+    await rewriter.look()
+    failed = await rewriter.apply()
+    if failed:
+        world.judge.blame(f"a ledger was not written again: {failed}")
+
+
+def _ledger(world: World) -> Directory:
+    ledger = world.trees[NAS].look((LEDGER,))
+    assert isinstance(ledger, Directory)
+    return ledger
+
+
+def _id(world: World) -> object:
+    return world.trees[NAS].look((LEDGER, "export"))
+
+
+def _warnings_of(world: World, name: str) -> list[str]:
+    """What was said of an object; of all where none is named."""
+    events = (told.event for told in world.site.cluster.events.values())
+    return [each.message for each in events if each.type == "Warning" and name in ("", each.about.name)]
+
+
+def _is_said(world: World, words: str) -> bool:
+    return any(words in message for message in _warnings_of(world, ""))
 
 
 # ------------------------------------------------------------------------------------------------ whatever a die says

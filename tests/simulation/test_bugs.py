@@ -11,6 +11,7 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.histories import (
     BACKUPS,
     BINDINGS,
+    DAMAGED,
     KINDS,
     ROLLBACKS,
     faulted,
@@ -32,7 +33,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS):
+    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED):
         yield history.play(None, parts)
     yield nested(parts)
     yield folding(parts)

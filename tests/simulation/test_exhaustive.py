@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation import scripts
-from tests.simulation.histories import BACKUPS, BINDINGS, FULL, ROLLBACKS, Scripted, faulted, told, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, DAMAGED, FULL, ROLLBACKS, Scripted, faulted, told, unrecorded
 
 ALWAYS = [
     faulted(1, "delete"),
@@ -22,7 +22,7 @@ MORE = [
     for lives in (1, 2)
     for rule in ("delete", "archive", "retain")
     for meddle in (scripts.leave, scripts.delete, scripts.recreate, scripts.remove)
-] + [*BACKUPS, *BINDINGS, *ROLLBACKS]
+] + [*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED]
 
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)

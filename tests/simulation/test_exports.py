@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.simulation.histories import folding, homeless, nested, told
+import pytest
+
+from tests.simulation.histories import DAMAGED, Scripted, folding, homeless, nested, told
 
 
 def test_an_export_in_another_one() -> None:
@@ -23,3 +25,11 @@ def test_a_volume_on_no_known_export() -> None:
     """No claim gets a directory in that of a volume whose server nothing names; others are served."""
     world = homeless()
     assert not world.judge.violations, told(world, "scripts.homeless")
+
+
+@pytest.mark.parametrize("history", DAMAGED, ids=str)
+def test_a_ledger_that_is_damaged(history: Scripted) -> None:
+    """No ledger is begun anew while volumes carry its id; written again, each volume goes by its rule, and no other."""
+    world = history.play(None)
+    assert world.judge.homes
+    assert not world.judge.violations, told(world, str(history))

@@ -58,12 +58,14 @@ class OddTree(MemoryTree):
 class Site:
     """A replica that leads, with an export that is mounted for it, and others that classes and volumes name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trusts_ledgers: bool = True) -> None:
+        """With `trusts_ledgers` a ledger counts whatever the volumes on its export say."""
         self.metrics, clock, cluster = Metrics(), LoopClock(), MemoryCluster()
         self.trees: dict[Location, OddTree] = {NAS: OddTree()}
         self.exports = ServedExports({NAS: LedgeredExport(NAS, self.trees[NAS])}, NAS, self._reach)
-        self.watch = ExportWatch(self.exports, clock, self.metrics)
         self.store = Store(samples.US)
+        marked = (lambda where: ()) if trusts_ledgers else self.store.marked
+        self.watch = ExportWatch(self.exports, clock, self.metrics, marked=marked)
         for kind in get_args(Kind):
             self.store.replace(kind, [])
         self.around = Surroundings(
@@ -266,5 +268,47 @@ def test_a_class_of_another_way() -> None:
             with pytest.raises(ExportError) as caught:
                 await site.watch.usable(located[0])
             assert caught.value.cause is Cause.NO_LEDGER
+
+    played(scene())
+
+
+def test_a_ledger_that_volumes_do_not_know() -> None:
+    """An export is not used, and gets no ledger, while volumes on it carry the id of another one: it says so."""
+
+    async def scene() -> None:
+        site = Site(trusts_ledgers=False)
+        export = next(iter(site.exports))
+        volume, _ = site.add_volume("v1", NAS)
+        site.store.apply("volumes", samples.volume(name="elsewhere", annotations={}), deleted=False)
+        async with site.at_work():
+            await asyncio.sleep(MINUTE_S)
+            with pytest.raises(ExportError) as caught:
+                await site.watch.usable(export)
+            assert caught.value.cause is Cause.CHANGED
+            assert "recover --ledger" in caught.value.advice
+            assert list(site.watch.failing()) == ["nas:/exports"]
+            assert not site.trees[NAS].root.entries
+            site.store.apply("volumes", volume, deleted=True)
+            await asyncio.sleep(MINUTE_S)
+            await site.watch.usable(export)
+            assert not site.watch.failing()
+
+    played(scene())
+
+
+def test_volumes_at_another_port() -> None:
+    """What volumes on the same path of another server at another port carry says nothing of this one."""
+
+    async def scene() -> None:
+        site = Site(trusts_ledgers=False)
+        export = site.add_class()
+        source = NfsSource(OTHER.server, OTHER.below(("a",)))
+        volume = samples.volume(
+            name="v1", nfs=source, annotations={names.DIRECTORY: "a"}, mount_options=("port=12049",)
+        )
+        site.store.apply("volumes", volume, deleted=False)
+        async with site.at_work():
+            await asyncio.sleep(MINUTE_S)
+            await site.watch.usable(export)
 
     played(scene())

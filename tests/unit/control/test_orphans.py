@@ -241,3 +241,25 @@ def test_a_claim_that_waits_is_no_orphan() -> None:
         await site.stop()
 
     assert told(scenario) == []
+
+
+def test_a_record_that_is_garbled_while_it_is_used() -> None:
+    """It is reported within ten minutes or so, and no more once somebody has written it again or removed it."""
+
+    async def scenario(site: Site) -> None:
+        await site.start()
+        volume = await site.record(1)
+        path = (".provisioner", "volumes", volume)
+        whole = await site.tree.read_symlink(path)
+        await asyncio.sleep(700.0)
+        site.tree.plant_symlink(path, "garbage")
+        await asyncio.sleep(700.0)
+        assert site.gauge == 1.0
+        assert set(site.export.unreadable) == {volume}
+        site.tree.plant_symlink(path, whole)
+        await asyncio.sleep(100.0)
+        assert not site.export.unreadable
+        await site.stop()
+
+    found = [(line.get("unreadable"), line.get("volumes")) for line in told(scenario) if line["event"] == "orphans"]
+    assert found == [([], ["pvc-1"]), (["pvc-1"], []), ([], ["pvc-1"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,9 +11,12 @@ from msgspec import structs
 from provisioner.core import health, names
 from provisioner.core.checks import Use
 from provisioner.core.leases import LeaseRecord
+from provisioner.core.ledgers import Ledger, Us
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, ClaimStatus, Metadata, NfsSource, StorageClass, Volume
+from provisioner.core.records import Record
+from provisioner.core.recovery import Place
 from tests.unit.core import samples
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -176,6 +180,60 @@ def test_volumes_on_unknown_exports() -> None:
     assert found[0].result.endswith(": e, f, g, h, i and 2 more")
     assert found[2].result.endswith(": c")
     assert all(each.ok and each.warning for each in found)
+
+
+INNER = Location("nas", "/exports/team")
+
+
+def marked(name: str, directory: str, *, id: str = "e1", port: int | None = None, where: Location = NAS) -> Volume:
+    options = () if port is None else (f"port={port}",)
+    nfs = NfsSource(where.server, where.below((directory,)))
+    said = {names.DIRECTORY: directory, names.EXPORT_ID: id}
+    return samples.volume(name=name, phase="Bound", nfs=nfs, annotations=said, mount_options=options)
+
+
+def test_which_volumes_are_on_an_export() -> None:
+    """Each volume is looked for in one ledger: that of the innermost export on its way, at the port that it names."""
+    outer, inner = Use(NAS, MountOptions()), Use(INNER, MountOptions())
+    other = Use(NAS, MountOptions(port=12049))
+    volumes = [
+        marked("a", "a"),
+        marked("b", "b", where=INNER),
+        marked("c", "c", port=12049),
+        samples.volume(name="d", nfs=None),
+        marked("e", "e", where=Location("other", "/")),
+    ]
+    uses = [outer, inner, other]
+    found = [[volume.name for volume, _ in health.on_export(volumes, each, uses, ())] for each in uses]
+    assert found == [["a"], ["b"], ["c"]]
+    ((volume, path),) = health.on_export([volumes[2]], outer, [outer], {NAS})
+    assert (volume.name, path) == ("c", ("c",))
+
+
+def of_ledger(id: str, records: Mapping[str, Record], *volumes: Volume) -> list[tuple[bool, str]]:
+    place = Place(name="nas:/exports", location=NAS, id=id)
+    found = [(volume, (volume.metadata.annotations[names.DIRECTORY],)) for volume in volumes]
+    findings = health.of_ledger(Ledger(place=place, records=records), found, Us(provisioner=samples.US, cluster=""))
+    assert all("recover --ledger" in each.advice for each in findings)
+    return [(each.ok, each.result) for each in findings]
+
+
+def test_ledgers_and_volumes() -> None:
+    """A ledger that is lost is a failure, for nothing is done on its export; single volumes are counted and named."""
+    ours = [marked(f"v{number}", f"v{number}") for number in range(7)]
+    records = {volume.name: samples.record(volume.name, volume_uid=volume.metadata.uid) for volume in ours}
+    assert of_ledger("e1", records, *ours) == []
+    assert of_ledger("e1", {}, *ours) == []
+    shown = "(v0, v1, v2, v3, v4 and 2 more)"
+    assert of_ledger("", {}, *ours) == [(False, f"its ledger is gone: 7 volumes on it {shown}")]
+    assert of_ledger("e2", {}, *ours[:1]) == [(False, "its ledger has another id than they carry: 1 volume on it (v0)")]
+    odd = [marked("odd", "odd", id="e2"), *ours]
+    wrong = "1 volume whose record or export id does not agree: odd"
+    assert of_ledger("e1", records, *odd) == [(True, wrong)]
+    foreign = structs.replace(records["v0"], cluster="another")
+    wrong = "1 volume whose record or export id does not agree: v0"
+    assert of_ledger("e1", {**records, "v0": foreign}, *ours) == [(True, wrong)]
+    assert of_ledger("", {}) == []
 
 
 def test_two_default_classes() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
-from provisioner.core.records import RECORD_LIMIT_BYTES, Record, archived, decode, encode, require_room
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, archived, decode, encode, is_foreign, require_room
 from tests.unit.core import samples
 
 TEXTS = st.text(max_size=120)
@@ -126,3 +126,24 @@ def test_a_record_with_what_is_not_unicode() -> None:
     """A record of a name that is not Unicode cannot be written, in words."""
     with pytest.raises(InvalidRecord, match="not valid Unicode"):
         encode(samples.record("caf\udce9"))
+
+
+@pytest.mark.parametrize(
+    ("target", "foreign"),
+    [
+        ('{"v":2,"dir":"a"}', True),
+        ('{"v":1,"more":1}', True),
+        ("garbage", False),
+        ('{"dir":"a"}', False),
+        ("[]", False),
+    ],
+)
+def test_what_another_version_wrote(target: str, *, foreign: bool) -> None:
+    """What says which version it is of is another version's; all else is damaged."""
+    assert is_foreign(target) is foreign
+
+
+def test_what_is_not_unicode_is_damaged() -> None:
+    """Whatever bytes somebody wrote there, the question is answered."""
+    assert not is_foreign("caf\udce9")
+    assert not is_foreign('"\ud800')

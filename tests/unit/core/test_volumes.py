@@ -39,6 +39,8 @@ SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
         pytest.param(samples.volume(annotations={names.ON_DELETE: "?"}), Reclaim("retain"), id="no known rule"),
         pytest.param(samples.volume(phase="Bound", finalizers=()), Finalizer(present=True), id="bound"),
         pytest.param(samples.volume(policy="Retain"), Finalizer(present=False), id="retained with finalizer"),
+        pytest.param(samples.volume(phase="Available", deleted=True), Finalizer(present=False), id="nobody's, deleted"),
+        pytest.param(samples.volume(phase="Failed"), Reclaim("delete"), id="failed"),
         pytest.param(samples.peers_volume(), Reclaim("retain"), id="a peer's, released"),
     ],
 )
@@ -61,7 +63,6 @@ def test_something_to_do(volume: Volume, answer: object) -> None:
         pytest.param(samples.volume(phase="Bound"), "Bound", id="bound"),
         pytest.param(samples.volume(phase="Bound", deleted=True), "Bound", id="bound and terminating"),
         pytest.param(samples.volume(phase="Available", finalizers=()), "Available", id="available"),
-        pytest.param(samples.volume(phase="Failed"), "Failed", id="failed"),
     ],
 )
 def test_left(volume: Volume, why: str) -> None:

@@ -148,7 +148,7 @@ def test_every_event_is_explained() -> None:
         names.PROVISIONING, names.PROVISIONING_SUCCEEDED, names.PROVISIONING_FAILED, names.PROVISIONING_CLEANUP_FAILED,
         names.VOLUME_FAILED_DELETE, names.RESIZING, names.VOLUME_RESIZE_SUCCESSFUL, names.VOLUME_RESIZE_FAILED,
         names.DIRECTORY_MISSING, names.MODE_REFUSED, names.VOLUME_REBOUND, names.DATA_KEPT,
-        names.RECORD_MISSING,
+        names.RECORD_MISSING, names.VOLUME_DISAGREES,
     }  # fmt: skip
     assert tabled(section("reference/objects.md", "## Events")) == reasons
 

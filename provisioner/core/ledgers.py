@@ -1,0 +1,322 @@
+"""Ledgers and volumes: whether the two agree, and which records and which id `recover --ledger` writes again.
+
+Each PersistentVolume of ours carries the id of its export, and each record says whose directory it is: a ledger that
+was removed, replaced or damaged disagrees with the volumes on it. A record is written again only for a volume that is
+Bound, agrees with its claim and its directory, and whose record is missing or cannot be read. What disagrees otherwise
+is said, with the command that repairs it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from provisioner.core import identity, names, paths
+from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
+from provisioner.core.locations import Location, Path
+from provisioner.core.neighbours import shared_message
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.parameters import parse
+from provisioner.core.records import OnDelete, Record, require_room
+from provisioner.core.recovery import Place, Remains, Taken, settled_record
+from provisioner.core.scope import count
+
+RECOVER = "`nfs-provisioner recover --ledger`"
+_RULES = get_args(OnDelete)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What the ledger of one export has."""
+
+    place: Place
+    """The export; its id is empty where the ledger has none."""
+    records: Mapping[str, Record]
+    pending: Set[str] = frozenset()
+    unreadable: Set[str] = frozenset()
+    foreign: Set[str] = frozenset()
+    """Those of the unreadable ones that another version wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Us:
+    """Whose volumes they are."""
+
+    provisioner: str
+    cluster: str
+    """What tells the cluster from others."""
+
+
+def locations(place: Place) -> tuple[Location, ...]:
+    """All that lead to an export."""
+    return place.locations or (place.location,)
+
+
+def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) -> bool:
+    """Whether a volume of ours carries an export id, and says that it lies on the export of these locations."""
+    source, said = volume.spec.nfs, volume.metadata.annotations
+    directory = said.get(names.DIRECTORY, "")
+    if source is None or not directory or not said.get(names.EXPORT_ID) or volume.metadata.deletion_timestamp:
+        return False
+    below = tuple(directory.split("/"))
+    return volume.is_by(provisioner) and any(each.relative(source.server, source.path) == below for each in where)
+
+
+# ---------------------------------------------------------------------------------------------------- what disagrees
+
+
+def disagreement(volume: Volume, path: Path, ledger: Ledger, us: Us) -> str:
+    """In what a volume of ours and the ledger disagree, and what to do about it; empty where they agree.
+
+    `path` is the volume's directory below the export. That there is no record at all is no disagreement.
+    """
+    record = ledger.records.get(volume.name)
+    if volume.name in ledger.pending:
+        return ""  # it is settled soon
+    if record is None and volume.name in ledger.unreadable:
+        return _unreadable(volume, ledger)
+    if record is not None and record.peer and not volume.is_marked:
+        return _of_record(volume, path, record, ledger, us)
+    return _edited(volume, path, ledger, us) or (
+        _of_record(volume, path, record, ledger, us) if record is not None else ""
+    )
+
+
+def is_ours(volume: Volume, ledger: Ledger, us: Us) -> bool:
+    """Whether a volume is of our making: it says so, or the ledger has a record of this very object."""
+    record = ledger.records.get(volume.name)
+    known = record is not None and record.cluster == us.cluster and record.volume_uid == volume.metadata.uid
+    return volume.spec.nfs is not None and (volume.is_by(us.provisioner) or known)
+
+
+def is_edited(volume: Volume, path: Path, export_id: str) -> bool:
+    """Whether somebody has changed or removed an annotation of ours on a volume that bears any."""
+    said = volume.metadata.annotations
+    return (
+        said.get(names.EXPORT_ID) != export_id
+        or said.get(names.DIRECTORY) != "/".join(path)
+        or said.get(names.ON_DELETE) not in _RULES
+    )
+
+
+def _edited(volume: Volume, path: Path, ledger: Ledger, us: Us) -> str:
+    said, record = volume.metadata.annotations, ledger.records.get(volume.name)
+    wanted = {
+        names.PROVISIONED_BY: us.provisioner,
+        names.EXPORT_ID: ledger.place.id,
+        names.DIRECTORY: "/".join(path),
+    }
+    if said.get(names.ON_DELETE) not in _RULES:
+        wanted[names.ON_DELETE] = record.on_delete if record is not None else "retain"
+    wrong = {key: value for key, value in wanted.items() if said.get(key) != value}
+    if not wrong:
+        return ""
+    values = " ".join(f"{key}={value!r}" if " " in value else f"{key}={value}" for key, value in wrong.items())
+    what = "annotations do" if len(wrong) > 1 else "annotation does"
+    return (
+        f"its {what} not agree with the ledger of export {ledger.place.name}: {', '.join(wrong)}; if the volume is the"
+        f" right one: kubectl annotate pv {volume.name} --overwrite {values}"
+    )
+
+
+def _unreadable(volume: Volume, ledger: Ledger) -> str:
+    if volume.name in ledger.foreign:
+        return (
+            f"its record on export {ledger.place.name} was written by another version of the provisioner: let that one"
+            f" run again; if there was none, remove {paths.LEDGER}/volumes/{volume.name} on the export, and {RECOVER}"
+            " writes it again"
+        )
+    return f"its record on export {ledger.place.name} cannot be read: {RECOVER} writes it again"
+
+
+def _of_record(volume: Volume, path: Path, record: Record, ledger: Ledger, us: Us) -> str:
+    """Why a record is not that of a volume."""
+    reference, on_export = volume.spec.claim_ref, f"its record on export {ledger.place.name}"
+    take = f"`nfs-provisioner recover --volume {volume.name}` gives the record to this volume"
+    if record.cluster != us.cluster:
+        return f"{on_export} belongs to cluster {record.cluster or '(without an id)'}: if that one is lost, {take}"
+    if record.path != path:
+        return (
+            f"{on_export} is of directory {record.directory!r}, and the volume has {'/'.join(path)!r}: delete this"
+            f" PersistentVolume by hand, its finalizers too; `nfs-provisioner recover --volume {volume.name}` then"
+            " creates the one of the record"
+        )
+    if record.volume_uid not in ("", volume.metadata.uid):
+        return f"{on_export} is for another PersistentVolume object of this name: {take}"
+    if volume.status.phase == "Bound" and reference is not None and not identity.is_for(record, reference):
+        return f"{on_export} is for claim {record.namespace}/{record.claim}, and another one has the volume: {take}"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------- what is written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One volume on an export, as it is now."""
+
+    volume: Volume
+    path: Path
+    """Its directory below the export."""
+    claim: Claim | None
+    """The claim that has the name in its claimRef, if any."""
+    storage_class: StorageClass | None
+    """The class of the name in the volume, if there is one now."""
+    there: bool = True
+    """Whether its directory is there; as long as nobody has looked, it is."""
+    trouble: str = ""
+    """Why its directory cannot be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write this record."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Write nothing."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to be done about one volume whose record does not agree."""
+
+    found: Found
+    action: Write | Skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """What is to be done about one export."""
+
+    place: Place
+    id: str
+    """The id that its ledger is to have; empty where there is none."""
+    trouble: str
+    """Why that is not the one that its volumes carry; empty where it is."""
+    steps: Sequence[Step]
+    agree: int
+    """The volumes that agree with their records."""
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """What is to be written, by volume."""
+        return {step.found.volume.name: step.action.record for step in self.steps if isinstance(step.action, Write)}
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self.records) or self.id != self.place.id
+
+
+def is_in_doubt(found: Found, ledger: Ledger) -> bool:
+    """Whether it matters if the directory of a volume is there."""
+    said = found.volume.metadata.annotations
+    return found.volume.name not in ledger.records or said.get(names.EXPORT_ID) != ledger.place.id
+
+
+def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: Us, *, now: str) -> Sheet:
+    """What to do about the volumes of ours on one export; `volumes` are all of the cluster, `now` is RFC 3339."""
+    id, trouble = _reconciled(ledger, found, us)
+    taken = Taken.by(volumes)
+    restored = replace(ledger, place=replace(ledger.place, id=id))
+    judged = [(each, _decide(each, restored, trouble, taken, us, now=now)) for each in found]
+    return Sheet(
+        place=ledger.place,
+        id=id,
+        trouble=trouble,
+        steps=[Step(each, action) for each, action in judged if action is not None],
+        agree=sum(action is None for _, action in judged),
+    )
+
+
+def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, str]:
+    """The id that the ledger is to have, and why that is not the one that its volumes carry."""
+    carried: defaultdict[str, list[Found]] = defaultdict(list)
+    for each in found:
+        if is_marked_on(each.volume, locations(ledger.place), us.provisioner):
+            carried[each.volume.metadata.annotations[names.EXPORT_ID]].append(each)
+    has = ledger.place.id
+    if not carried or has in carried:
+        return has, ""
+    bound = {id: [each for each in carriers if _is_bound(each)] for id, carriers in carried.items()}
+    wanted = {id: carriers for id, carriers in bound.items() if carriers} or carried
+    if len(wanted) > 1:
+        return has, f"its volumes carry {count(len(wanted), 'id')}: {', '.join(sorted(wanted))}"
+    ((id, carriers),) = wanted.items()
+    others = {record.cluster or "(without an id)" for record in ledger.records.values()} - {us.cluster}
+    if has and others:
+        return has, f"its volumes carry the id {id}, and its ledger has records of cluster {', '.join(sorted(others))}"
+    if not any(each.there and not each.trouble for each in carriers):
+        return has, _WRONG_EXPORT
+    return id, ""
+
+
+_WRONG_EXPORT = (
+    "none of the directories of its volumes is there: is it the right export? If it is, and their data are gone, delete"
+    " those PersistentVolumes"
+)
+
+
+def _is_bound(found: Found) -> bool:
+    """Whether a volume and a claim name each other."""
+    reference, claim = found.volume.spec.claim_ref, found.claim
+    return (
+        found.volume.status.phase == "Bound"
+        and reference is not None
+        and claim is not None
+        and (claim.uid, claim.spec.volume_name) == (reference.uid, found.volume.name)
+    )
+
+
+def _decide(found: Found, ledger: Ledger, trouble: str, taken: Taken, us: Us, *, now: str) -> Write | Skip | None:
+    """What to do about one volume; None where it agrees with its record."""
+    volume = found.volume
+    if volume.name in ledger.records or volume.name in ledger.foreign:
+        why = disagreement(volume, found.path, ledger, us)
+        return Skip(why) if why else None
+    if not volume.is_marked:
+        return Skip("another provisioner made it: the daemon enters it by itself, while it is Bound")
+    edited = trouble if not ledger.place.id else _edited(volume, found.path, ledger, us)
+    if edited or not _is_bound(found):
+        return Skip(edited or _NOT_BOUND.format(volume.status.phase))
+    if found.trouble or not found.there:
+        return Skip(found.trouble or "its directory is not there, and it has no record")
+    record = _record(found, us, now=now)
+    remains = Remains(place=ledger.place, volume=volume.name, record=record, pending=False, contents="data")
+    holder = taken.holder(remains)
+    if holder is not None:
+        return Skip(shared_message(record.directory, holder))
+    try:
+        paths.check(record.directory)
+        require_room(volume.name, record)
+    except (InvalidPath, InvalidRecord) as exc:
+        return Skip(str(exc))
+    return Write(record)
+
+
+_NOT_BOUND = (
+    "it is {}, and has no record: have a claim bound to it, and run this again; or delete it by hand, its finalizers"
+    " too, and then its directory"
+)
+
+
+def _record(found: Found, us: Us, *, now: str) -> Record:
+    """The record of a volume that is Bound and bears our annotations."""
+    volume = found.volume
+    rule = next(each for each in _RULES if each == volume.metadata.annotations[names.ON_DELETE])
+    retention = ""
+    try:
+        if found.storage_class is not None and found.storage_class.provisioner == us.provisioner:
+            retention = parse(found.storage_class.parameters).retention
+    except InvalidSettings:
+        pass  # an archive that is kept for ever loses nothing
+    created = volume.metadata.creation_timestamp or now
+    return settled_record(volume, found.path, cluster=us.cluster, on_delete=rule, created=created, retention=retention)
