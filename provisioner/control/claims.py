@@ -335,9 +335,7 @@ class ClaimController:
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
         """`again`: an earlier attempt may have created the volume already."""
-        body = claims.volume_body(
-            plan, provisioner=self._around.provisioner, directory=record.path, export_id=export.id
-        )
+        body = claims.volume_body(plan, provisioner=self._around.provisioner, record=record, export_id=export.id)
         try:
             return await self._around.cluster.create_volume(body)
         except AlreadyExists as exc:
@@ -370,9 +368,7 @@ class ClaimController:
         took_s = around.clock.monotonic() - began_s
         around.metrics.provisioned.labels(*labels).inc()
         around.metrics.provision_s.labels(*labels).observe(took_s)
-        source = f" from archive {record.archive}" if record.archive else ""
-        text = f"Successfully provisioned volume {plan.volume}{source}"
-        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, text)
+        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, claims.succeeded_message(plan, record))
         log.info(
             "volume_provisioned",
             claim=claim.key,

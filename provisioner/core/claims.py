@@ -18,7 +18,7 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
-from provisioner.core.records import RECORD_LIMIT_BYTES, Record, require_room, short_modes
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, milder, require_room, short_modes
 from provisioner.core.templates import Template
 
 _LONGEST = RECORD_LIMIT_BYTES + 1
@@ -266,6 +266,16 @@ def provisioning_message(claim: Claim) -> str:
     return f'provisioning a volume for claim "{claim.key}"{note}'
 
 
+def succeeded_message(plan: Provision, record: Record) -> str:
+    """The words for a claim that has its volume; `record` is what the ledger has."""
+    text = f"Successfully provisioned volume {plan.volume}"
+    if not record.archive:
+        return text
+    kept = record.on_delete != plan.record.on_delete
+    rule = f"; its rule stays {record.on_delete}: an archive is never deleted by way of a class" if kept else ""
+    return f"{text} from archive {record.archive}{rule}"
+
+
 def taken_message(directory: str, holder: str, holder_path: str) -> str:
     """The words for a directory that another volume has."""
     return (
@@ -316,16 +326,16 @@ def not_ours(volume: Volume, claim: Claim, provisioner: str) -> str:
     return f"a volume {volume.name} that is not this claim's exists already: see who made it, and delete it"
 
 
-def volume_body(plan: Provision, *, provisioner: str, directory: Path, export_id: str) -> dict[str, object]:
-    """The PersistentVolume for a plan."""
+def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id: str) -> dict[str, object]:
+    """The PersistentVolume for a plan; `record` is what the ledger has: its rule may be milder, as an archive's is."""
     claim, storage_class = plan.claim, plan.storage_class
     return manifests.volume(
         plan.volume,
         provisioner=provisioner,
         export=plan.export,
         export_id=export_id,
-        directory=directory,
-        on_delete=plan.record.on_delete,
+        directory=record.path,
+        on_delete=milder(plan.record.on_delete, record.on_delete),
         capacity=claim.requested,
         access_modes=claim.spec.access_modes,
         mount_options=storage_class.mount_options,

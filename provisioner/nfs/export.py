@@ -187,7 +187,7 @@ class LedgeredExport:
         except PathTaken:
             await self._retreat(volume, held, fresh=fresh, made=made)
             raise
-        return held
+        return self._ledger.records.get(volume, held)  # with the rule of the archive that was brought back
 
     async def _begin(self, volume: str, record: Record, adopt_from: str | None) -> bool:
         """See that there is a record for this attempt; whether it is new."""

@@ -275,6 +275,17 @@ class _UndoNever(LedgeredExport):
         return True
 
 
+class _RestoredByItsClass(LedgeredExport):
+    """What an archive was counts for nothing once a claim has it back."""
+
+    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
+        held = await super().provision(volume, record, access, adopt_from=adopt_from)
+        if held.archive:
+            held = structs.replace(held, on_delete=record.on_delete, retention=record.retention)
+            await self.amend(volume, held)
+        return held
+
+
 # ------------------------------------------------------------------------------------------------ identity
 
 
@@ -360,5 +371,6 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
+    "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
 }

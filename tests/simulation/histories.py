@@ -139,6 +139,9 @@ BINDINGS = [
 ]
 """A directory that two volumes use, and volumes that are bound to another claim."""
 
+RESTORES = [Scripted(f"brought back, {rule}", scripts.brought_back(rule)) for rule in RULES]
+"""An archive that goes to a claim of another class."""
+
 
 def unrecorded(parts: Parts | None = None) -> World:
     """The history of a record that goes behind the leader's back."""

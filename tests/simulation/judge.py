@@ -13,7 +13,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import OnDelete, decode
+from provisioner.core.records import OnDelete, decode, milder
 from provisioner.ports import AnyItem, Kind
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
@@ -198,6 +198,8 @@ class Judge:
             self.blame(f"a directory was handed out to another namespace: {other} to {home}")
         elif not reclaimed or (volume is not None and not volume.metadata.deletion_timestamp):
             self.blame(f"the directory of a volume that is there was handed out again: {other} to {home}")
+        if other.rule == "archive":
+            home.rule, home.keep_s = milder(home.rule, "archive"), max(home.keep_s, other.keep_s)
         other.followed = True
         home.kept |= other.kept
 
