@@ -10,10 +10,11 @@ from provisioner.control.homeless import refuse_doubtful
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import settle_record
+from provisioner.control.space import space_conflict
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import archives, claims, mount_options, names, quantities
+from provisioner.core import archives, claims, mount_options, names
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -255,7 +256,10 @@ class ClaimController:
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
         if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
             return await self._attempts.finish(plan.volume)
-        refusal = self._root_conflict(plan, export) or self._space_conflict(plan, export)
+        size = plan.record.capacity
+        refusal = self._root_conflict(plan, export) or space_conflict(
+            self._around, export, plan.parameters, size, volume=plan.volume
+        )
         if refusal is not None:
             return self._refuse(claim, refusal)
         refuse_doubtful(self._around, plan, export)
@@ -312,19 +316,6 @@ class ClaimController:
             export.location, plan.record.path, (other.location for other in others)
         )
         return None if root is None else claims.root_conflict(plan, root)
-
-    def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
-        space = self._around.watch.space(export)
-        if space is None or (plan.parameters.min_free is None and plan.parameters.overcommit is None):
-            return None
-        others = (volume for volume in self._store.on_export(plan.export) if volume.name != plan.volume)
-        return claims.space_conflict(
-            plan,
-            export=export.name,
-            size_bytes=space.size_bytes,
-            free_bytes=space.free_bytes,
-            provisioned_bytes=sum(quantities.parse_bytes(volume.capacity) for volume in others),
-        )
 
     async def _adoptable(self, plan: Provision, export: Export) -> str | None:
         """The former volume whose directory may be handed out again: read live, for the cache may not know it yet."""

@@ -302,13 +302,18 @@ def root_conflict(plan: Provision, root: Location) -> Refuse:
 
 
 def space_conflict(
-    plan: Provision, *, export: str, size_bytes: int, free_bytes: int, provisioned_bytes: int
+    parameters: ClassParameters,
+    size: str,
+    *,
+    export: str,
+    size_bytes: int,
+    free_bytes: int,
+    provisioned_bytes: int,
 ) -> Refuse | None:
-    """Whether `minFree` or `overcommit` refuse the claim; `provisioned_bytes` sums the export's volumes so far."""
-    parameters = plan.parameters
+    """Whether `minFree` or `overcommit` refuse a size; `provisioned_bytes` sums the export's other volumes."""
     if parameters.min_free is not None and free_bytes < parameters.min_free.of(size_bytes):
         return Refuse(f"export {export} has less free than the class's minFree keeps for the volumes that exist")
-    requested = quantities.parse_bytes(plan.record.capacity)
+    requested = quantities.parse_bytes(size)
     if parameters.overcommit is not None and provisioned_bytes + requested > parameters.overcommit * size_bytes:
         return Refuse(f"export {export}: this claim would pass the class's overcommit of {parameters.overcommit:g}")
     return None

@@ -11,7 +11,7 @@ from provisioner.core import claims, names
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, ClaimStatus, DataSource, NfsSource, StorageClass, Volume
-from provisioner.core.parameters import Access
+from provisioner.core.parameters import Access, parse
 from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
@@ -202,9 +202,13 @@ def test_holder_is_asked_for_the_right_path() -> None:
 
 
 def space(parameters: dict[str, str], *, free_bytes: int = 50, provisioned_bytes: int = 0) -> Refuse | None:
-    plan = provision(view(samples.claim(spec=samples.claim_spec(size="10")), samples.storage_class(parameters)))
     return claims.space_conflict(
-        plan, export="nas:/exports", size_bytes=100, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes
+        parse(parameters),
+        "10",
+        export="nas:/exports",
+        size_bytes=100,
+        free_bytes=free_bytes,
+        provisioned_bytes=provisioned_bytes,
     )
 
 
