@@ -142,7 +142,7 @@ class ClaimController:
                 expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why) as wait:
-                log.debug("claim_waits", claim=claim.key, why=why)
+                log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
                 if wait.on_a_path and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
                     self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
@@ -189,7 +189,8 @@ class ClaimController:
         if refusal.type == "Warning":
             self._count_failure(claim, "Refused")
             if self._queue.failures(claim.uid) == 0:
-                log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=refusal.message)
+                message = refusal.whole or refusal.message
+                log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
         return REFUSED
 
     # ------------------------------------------------------------------------------------------- provisioning
@@ -212,16 +213,16 @@ class ClaimController:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
-            return self._failed(plan, str(exc), exc, FAILED)
+            return self._failed(plan, exc.told, exc, FAILED)
         except ArchiveUnusable as exc:
-            return self._failed(plan, self._with_place(str(exc), plan), exc, REFUSED)
+            return self._failed(plan, self._with_place(exc.told, plan), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
         except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
-            return self._failed(plan, str(exc), exc, REFUSED)
+            return self._failed(plan, exc.told, exc, REFUSED)
 
     def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
         claim = plan.claim

@@ -11,7 +11,8 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import expansion, manifests, mount_options, names, quantities
+from provisioner.core import discretion, expansion, manifests, mount_options, names, quantities
+from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
@@ -59,6 +60,8 @@ class Wait:
     why: str
     on_a_path: bool = False
     """Whether it is for a directory that somebody else has."""
+    whole: str = ""
+    """For the log, where `why` does not tell all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Refuse:
     type: Literal["Normal", "Warning"] = "Warning"
     on_a_path: bool = False
     """Whether it is for a directory that somebody else has."""
+    whole: str = ""
+    """For the log, where the message does not tell all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,11 +248,21 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
     holder = view.holder(export, path)
     if holder is None:
         return None
+    asker = Owner(view.claim.metadata.namespace, view.cluster)
+    owner = discretion.owner_of(holder, view.cluster)
     if is_leaving(holder, view.provisioner):
         # Mostly the same claim, deleted and made again under its name.
-        return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
-    message = taken_message("/".join(path), holder.name, holder.source.path if holder.source else "")
-    return Refuse(message, on_a_path=True)
+        whole, told = discretion.words(
+            asker,
+            owner,
+            f"volume {holder.name}, which has the directory, is being reclaimed",
+            "a volume outside this namespace, which has the directory, is being reclaimed",
+        )
+        return Wait(told, on_a_path=True, whole=whole)
+    place = holder.source.path if holder.source else ""
+    by = f"volume {holder.name} has {place!r}, and no volume may have another's directory, or one above or below it"
+    whole, told = discretion.taken(asker, "/".join(path), owner, by)
+    return Refuse(told, on_a_path=True, whole=whole)
 
 
 def is_leaving(volume: Volume, provisioner: str) -> bool:
@@ -274,14 +289,6 @@ def succeeded_message(plan: Provision, record: Record) -> str:
     kept = record.on_delete != plan.record.on_delete
     rule = f"; its rule stays {record.on_delete}: an archive is never deleted by way of a class" if kept else ""
     return f"{text} from archive {record.archive}{rule}"
-
-
-def taken_message(directory: str, holder: str, holder_path: str) -> str:
-    """The words for a directory that another volume has."""
-    return (
-        f"directory {directory!r} is taken: volume {holder} has {holder_path!r}, and no volume may have the directory"
-        " of another, or one above or below it; make the class's pathPattern unique, for instance with ${.PV.name}"
-    )
 
 
 def mode_message(directory: str, mode: int, refusal: str) -> str:

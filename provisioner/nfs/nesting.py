@@ -19,8 +19,8 @@ from provisioner.nfs import layout, naming, symlinks
 from provisioner.ports import Cause, ExportError, PathMissing, PathTaken, Tree
 
 _HINT = (
-    "the directory above it, {}, is an export too, and {}: use a directory that no volume has, or take the volumes of"
-    " the export above"
+    "the directory above it, {}, is an export too, and this one lies in a directory of its own volumes or of its"
+    " provisioner: use a directory that no volume has, or take the volumes of the export above"
 )
 
 
@@ -75,11 +75,12 @@ async def _look(name: str, outer: Tree, root: Path, taken: PathIndex, *, key: Ca
     """`key` makes paths equal that the server takes for one."""
     for owner, path in await _held(outer):
         if key(path) == key(root[: len(path)]):
-            raise ExportError(Cause.INSIDE, owner, hint=_HINT.format(name, f"{owner} has {'/'.join(path)!r} there"))
+            # Which volume that is, is for the log: the hint is told to every claim.
+            raise ExportError(Cause.INSIDE, f"{owner} has {'/'.join(path)!r} there", hint=_HINT.format(name))
         if key(root) == key(path[: len(root)]):
             taken.add(path[len(root) :], f"{owner} of export {name}")
     if any(fold(each).startswith(LEDGER) for each in root) or await _is_archive(outer, root):
-        raise ExportError(Cause.INSIDE, name, hint=_HINT.format(name, f"{'/'.join(root)!r} is not for volumes there"))
+        raise ExportError(Cause.INSIDE, f"{'/'.join(root)!r} is not for volumes there", hint=_HINT.format(name))
 
 
 async def _held(outer: Tree) -> list[tuple[str, Path]]:

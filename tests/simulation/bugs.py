@@ -18,7 +18,18 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record
 from provisioner.nfs import opening
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from provisioner.ports import (
+    Access,
+    Clock,
+    Cluster,
+    Export,
+    ExportError,
+    NotEmpty,
+    PathExists,
+    PathMissing,
+    PathTaken,
+    Tree,
+)
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts
 from tests.simulation.world import NAS
@@ -275,6 +286,16 @@ class _UndoNever(LedgeredExport):
         return True
 
 
+class _TellsAll(LedgeredExport):
+    """Events say whose volume has a directory, whoever asks."""
+
+    async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
+        try:
+            await super()._refuse_taken(volume, record, adopt_from)
+        except PathTaken as exc:
+            raise PathTaken(str(exc)) from exc
+
+
 class _RestoredByItsClass(LedgeredExport):
     """What an archive was counts for nothing once a claim has it back."""
 
@@ -371,6 +392,7 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
+    "events tell of other namespaces": Mutant(export=_TellsAll),
     "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
 }

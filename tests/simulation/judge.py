@@ -279,7 +279,18 @@ class Judge:
 
     def unrest(self) -> list[str]:
         """What should not be so once everything has come to rest."""
-        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees()]
+        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events()]
+
+    def _of_events(self) -> Iterator[str]:
+        """What an event on a claim says of volumes of other namespaces, or of other clusters, is too much."""
+        for cluster in self._clusters:
+            for told in list(cluster.events.values()):
+                about, message = told.event.about, told.event.message
+                for home in self.homes:
+                    own = (home.cluster, home.namespace) == (cluster, about.namespace)
+                    # A claim may ask for an archive by its name, and that may have the volume's in it.
+                    if about.namespace and not own and home.volume in message and ARCHIVED not in message:
+                        yield f"an event on {about.namespace}/{about.name} tells of {home}: {message}"
 
     def _of_claims(self) -> Iterator[str]:
         for cluster in self._clusters:
