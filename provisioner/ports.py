@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Generic, Literal, Protocol, TypeVar
 
 from provisioner.core.checks import Permission
+from provisioner.core.discretion import Words
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.locations import Location, Path
@@ -480,7 +481,21 @@ class Tree(Protocol):
         ...
 
 
-class PathTaken(ProvisionerError):
+class DiscreetError(ProvisionerError):
+    """A refusal that names what other namespaces may have: the text is for the log, `told` for an event on a claim."""
+
+    def __init__(self, words: Words | str) -> None:
+        """`words` is one text where nothing in it is of another namespace."""
+        self._words = Words(words, words) if isinstance(words, str) else words
+        super().__init__(self._words.whole)
+
+    @property
+    def told(self) -> str:
+        """See `ProvisionerError`."""
+        return self._words.told
+
+
+class PathTaken(DiscreetError):
     """A directory cannot be handed out because somebody else has it, or one above or below it; the text says who."""
 
 
@@ -488,7 +503,7 @@ class AlreadyThere(ProvisionerError):
     """The directory was there before, and the rule for existing directories does not let us hand it out."""
 
 
-class ArchiveUnusable(ProvisionerError):
+class ArchiveUnusable(DiscreetError):
     """An archive cannot be brought back for this claim; the text says why."""
 
 

@@ -10,10 +10,11 @@ from provisioner.control.homeless import refuse_doubtful
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import settle_record
+from provisioner.control.space import space_conflict
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import archives, claims, mount_options, names, quantities
+from provisioner.core import archives, claims, mount_options, names
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -141,7 +142,7 @@ class ClaimController:
                 expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why) as wait:
-                log.debug("claim_waits", claim=claim.key, why=why)
+                log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
                 if wait.on_a_path and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
                     self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
@@ -188,7 +189,8 @@ class ClaimController:
         if refusal.type == "Warning":
             self._count_failure(claim, "Refused")
             if self._queue.failures(claim.uid) == 0:
-                log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=refusal.message)
+                message = refusal.whole or refusal.message
+                log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
         return REFUSED
 
     # ------------------------------------------------------------------------------------------- provisioning
@@ -211,16 +213,16 @@ class ClaimController:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
-            return self._failed(plan, str(exc), exc, FAILED)
+            return self._failed(plan, exc.told, exc, FAILED)
         except ArchiveUnusable as exc:
-            return self._failed(plan, self._with_place(str(exc), plan), exc, REFUSED)
+            return self._failed(plan, self._with_place(exc.told, plan), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
         except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
-            return self._failed(plan, str(exc), exc, REFUSED)
+            return self._failed(plan, exc.told, exc, REFUSED)
 
     def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
         claim = plan.claim
@@ -255,7 +257,10 @@ class ClaimController:
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
         if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
             return await self._attempts.finish(plan.volume)
-        refusal = self._root_conflict(plan, export) or self._space_conflict(plan, export)
+        size = plan.record.capacity
+        refusal = self._root_conflict(plan, export) or space_conflict(
+            self._around, export, plan.parameters, size, volume=plan.volume
+        )
         if refusal is not None:
             return self._refuse(claim, refusal)
         refuse_doubtful(self._around, plan, export)
@@ -313,19 +318,6 @@ class ClaimController:
         )
         return None if root is None else claims.root_conflict(plan, root)
 
-    def _space_conflict(self, plan: Provision, export: Export) -> Refuse | None:
-        space = self._around.watch.space(export)
-        if space is None or (plan.parameters.min_free is None and plan.parameters.overcommit is None):
-            return None
-        others = (volume for volume in self._store.on_export(plan.export) if volume.name != plan.volume)
-        return claims.space_conflict(
-            plan,
-            export=export.name,
-            size_bytes=space.size_bytes,
-            free_bytes=space.free_bytes,
-            provisioned_bytes=sum(quantities.parse_bytes(volume.capacity) for volume in others),
-        )
-
     async def _adoptable(self, plan: Provision, export: Export) -> str | None:
         """The former volume whose directory may be handed out again: read live, for the cache may not know it yet."""
         former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
@@ -335,9 +327,7 @@ class ClaimController:
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
         """`again`: an earlier attempt may have created the volume already."""
-        body = claims.volume_body(
-            plan, provisioner=self._around.provisioner, directory=record.path, export_id=export.id
-        )
+        body = claims.volume_body(plan, provisioner=self._around.provisioner, record=record, export_id=export.id)
         try:
             return await self._around.cluster.create_volume(body)
         except AlreadyExists as exc:
@@ -370,9 +360,7 @@ class ClaimController:
         took_s = around.clock.monotonic() - began_s
         around.metrics.provisioned.labels(*labels).inc()
         around.metrics.provision_s.labels(*labels).observe(took_s)
-        source = f" from archive {record.archive}" if record.archive else ""
-        text = f"Successfully provisioned volume {plan.volume}{source}"
-        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, text)
+        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, claims.succeeded_message(plan, record))
         log.info(
             "volume_provisioned",
             claim=claim.key,

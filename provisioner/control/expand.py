@@ -7,13 +7,15 @@ from contextlib import suppress
 import structlog
 from msgspec import structs
 
+from provisioner.control.space import space_conflict
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED, REFUSED
 from provisioner.core import expansion, names
 from provisioner.core.backoff import Backoff
-from provisioner.core.errors import InvalidRecord
+from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.expansion import Expansion, outgrown
 from provisioner.core.objects import Claim, Volume
+from provisioner.core.parameters import ClassParameters, parse
 from provisioner.core.records import require_room
 from provisioner.ports import ApiUnavailable, ClusterError, Conflict, Export, ExportError, NotFound, Rejected
 
@@ -27,6 +29,9 @@ async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
     plan = expansion.decide(claim, volume, around.provisioner, now)
     if plan is None or volume is None:
         return None
+    refused = await _is_refused(plan, claim, volume, around)
+    if refused is not None:
+        return refused
     recorder = around.recorder
     try:
         await _carry_out(plan, claim, volume, around)
@@ -45,6 +50,36 @@ async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
     log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
     await _note_now(volume, plan.size, around)
     return None
+
+
+async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> Backoff | None:
+    """How to try again where the class's `minFree` or `overcommit` leave no room; the claim stays as it is."""
+    located, parameters = around.exports.of(volume), _parameters(volume, around)
+    if plan.grow is None or located is None or parameters is None or not parameters.limits_space:
+        return None
+    export, _ = located
+    around.watch.add(export, named=False)
+    try:
+        export = await around.watch.usable(export)
+        refusal = space_conflict(around, export, parameters, plan.size, volume=volume.name)
+        message, again = "" if refusal is None else refusal.message, REFUSED
+    except ExportError as exc:
+        message, again = exc.told_of(export.name), FAILED
+    if not message:
+        return None
+    log.info("resize_refused", claim=claim.key, volume=volume.name, size=plan.size, message=message)
+    text = f"resizing to {plan.size} is refused for now: {message}"
+    around.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, text)
+    return again
+
+
+def _parameters(volume: Volume, around: Surroundings) -> ClassParameters | None:
+    """Those of the volume's class; None where it is gone, or cannot be used any more: then nothing says a limit."""
+    storage_class = around.store.classes.get(volume.spec.storage_class_name)
+    try:
+        return None if storage_class is None else parse(storage_class.parameters)
+    except InvalidSettings:
+        return None
 
 
 async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import structlog
 
 from provisioner.control.surroundings import Surroundings
+from provisioner.core import discretion
 from provisioner.core.claims import Provision
 from provisioner.core.objects import Volume
 from provisioner.ports import Export, PathTaken
@@ -92,8 +93,15 @@ def refuse_doubtful(around: Surroundings, plan: Provision, export: Export) -> No
         if volume.name != plan.volume and is_homeless(around, volume):
             source = volume.source
             place = f"{source.server}:{source.path}" if source is not None else ""
+            directory, owner = plan.record.directory, discretion.owner_of(volume, around.cluster_id)
             raise PathTaken(
-                f"directory {plan.record.directory!r} may be taken: volume {volume.name} lies on {place}, which no"
-                f" StorageClass and no --export names, and which may be {export.name} by another name of its server:"
-                " name that server in a StorageClass or with --export, or delete the volume"
+                discretion.words(
+                    discretion.owner_by(plan.record),
+                    owner,
+                    f"directory {directory!r} may be taken: volume {volume.name} lies on {place}, which no StorageClass"
+                    f" and no --export names, and which may be {export.name} by another name of its server: name that"
+                    " server in a StorageClass or with --export, or delete the volume",
+                    f"directory {directory!r} may be taken by a volume outside this namespace, on a server that no"
+                    " StorageClass and no --export names: the provisioner's log has more",
+                )
             )

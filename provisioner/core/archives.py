@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from provisioner.core import names, times
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.objects import Claim
-from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.records import ArchiveRecord, Record, milder
 
 PROMPT_S = 3.0
 """An answer that took longer does not count for the API server's time: nobody knows when within that it was written."""
@@ -82,6 +83,25 @@ def not_for(archive: str, record: ArchiveRecord, wanted: Record) -> str | None:
             " that it came from"
         )
     return None
+
+
+def restored(wanted: Record, archive: ArchiveRecord) -> Record:
+    """The record of a claim that gets an archive: the milder rule of the two, and the longer time for an archive.
+
+    An archive protects from whoever may delete claims. It must not be lost by way of a class that deletes, or that
+    keeps archives for a minute. It counts as `archive` at least, whatever rule its volume's own record had.
+    """
+    on_delete = milder(wanted.on_delete, milder(archive.was.on_delete, "archive"))
+    retention = max(wanted.retention, archive.was.retention, key=_length)
+    return structs.replace(wanted, on_delete=on_delete, retention=retention)
+
+
+def _length(retention: str) -> float:
+    """Seconds; one that is not set, or that cannot be read, is for ever."""
+    try:
+        return parse_s(retention) if retention else inf
+    except InvalidSettings:
+        return inf
 
 
 def cannot_have(archive: str, claim: Claim) -> str | None:

@@ -11,14 +11,15 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import expansion, manifests, mount_options, names, quantities
+from provisioner.core import discretion, expansion, manifests, mount_options, names, quantities
+from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
-from provisioner.core.records import RECORD_LIMIT_BYTES, Record, require_room, short_modes
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, milder, require_room, short_modes
 from provisioner.core.templates import Template
 
 _LONGEST = RECORD_LIMIT_BYTES + 1
@@ -59,6 +60,8 @@ class Wait:
     why: str
     on_a_path: bool = False
     """Whether it is for a directory that somebody else has."""
+    whole: str = ""
+    """For the log, where `why` does not tell all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Refuse:
     type: Literal["Normal", "Warning"] = "Warning"
     on_a_path: bool = False
     """Whether it is for a directory that somebody else has."""
+    whole: str = ""
+    """For the log, where the message does not tell all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,11 +248,21 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
     holder = view.holder(export, path)
     if holder is None:
         return None
+    asker = Owner(view.claim.metadata.namespace, view.cluster)
+    owner = discretion.owner_of(holder, view.cluster)
     if is_leaving(holder, view.provisioner):
         # Mostly the same claim, deleted and made again under its name.
-        return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
-    message = taken_message("/".join(path), holder.name, holder.source.path if holder.source else "")
-    return Refuse(message, on_a_path=True)
+        whole, told = discretion.words(
+            asker,
+            owner,
+            f"volume {holder.name}, which has the directory, is being reclaimed",
+            "a volume outside this namespace, which has the directory, is being reclaimed",
+        )
+        return Wait(told, on_a_path=True, whole=whole)
+    place = holder.source.path if holder.source else ""
+    by = f"volume {holder.name} has {place!r}, and no volume may have another's directory, or one above or below it"
+    whole, told = discretion.taken(asker, "/".join(path), owner, by)
+    return Refuse(told, on_a_path=True, whole=whole)
 
 
 def is_leaving(volume: Volume, provisioner: str) -> bool:
@@ -266,12 +281,14 @@ def provisioning_message(claim: Claim) -> str:
     return f'provisioning a volume for claim "{claim.key}"{note}'
 
 
-def taken_message(directory: str, holder: str, holder_path: str) -> str:
-    """The words for a directory that another volume has."""
-    return (
-        f"directory {directory!r} is taken: volume {holder} has {holder_path!r}, and no volume may have the directory"
-        " of another, or one above or below it; make the class's pathPattern unique, for instance with ${.PV.name}"
-    )
+def succeeded_message(plan: Provision, record: Record) -> str:
+    """The words for a claim that has its volume; `record` is what the ledger has."""
+    text = f"Successfully provisioned volume {plan.volume}"
+    if not record.archive:
+        return text
+    kept = record.on_delete != plan.record.on_delete
+    rule = f"; its rule stays {record.on_delete}: an archive is never deleted by way of a class" if kept else ""
+    return f"{text} from archive {record.archive}{rule}"
 
 
 def mode_message(directory: str, mode: int, refusal: str) -> str:
@@ -292,13 +309,18 @@ def root_conflict(plan: Provision, root: Location) -> Refuse:
 
 
 def space_conflict(
-    plan: Provision, *, export: str, size_bytes: int, free_bytes: int, provisioned_bytes: int
+    parameters: ClassParameters,
+    size: str,
+    *,
+    export: str,
+    size_bytes: int,
+    free_bytes: int,
+    provisioned_bytes: int,
 ) -> Refuse | None:
-    """Whether `minFree` or `overcommit` refuse the claim; `provisioned_bytes` sums the export's volumes so far."""
-    parameters = plan.parameters
+    """Whether `minFree` or `overcommit` refuse a size; `provisioned_bytes` sums the export's other volumes."""
     if parameters.min_free is not None and free_bytes < parameters.min_free.of(size_bytes):
         return Refuse(f"export {export} has less free than the class's minFree keeps for the volumes that exist")
-    requested = quantities.parse_bytes(plan.record.capacity)
+    requested = quantities.parse_bytes(size)
     if parameters.overcommit is not None and provisioned_bytes + requested > parameters.overcommit * size_bytes:
         return Refuse(f"export {export}: this claim would pass the class's overcommit of {parameters.overcommit:g}")
     return None
@@ -316,16 +338,16 @@ def not_ours(volume: Volume, claim: Claim, provisioner: str) -> str:
     return f"a volume {volume.name} that is not this claim's exists already: see who made it, and delete it"
 
 
-def volume_body(plan: Provision, *, provisioner: str, directory: Path, export_id: str) -> dict[str, object]:
-    """The PersistentVolume for a plan."""
+def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id: str) -> dict[str, object]:
+    """The PersistentVolume for a plan; `record` is what the ledger has: its rule may be milder, as an archive's is."""
     claim, storage_class = plan.claim, plan.storage_class
     return manifests.volume(
         plan.volume,
         provisioner=provisioner,
         export=plan.export,
         export_id=export_id,
-        directory=directory,
-        on_delete=plan.record.on_delete,
+        directory=record.path,
+        on_delete=milder(plan.record.on_delete, record.on_delete),
         capacity=claim.requested,
         access_modes=claim.spec.access_modes,
         mount_options=storage_class.mount_options,

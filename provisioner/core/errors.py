@@ -5,6 +5,11 @@ class ProvisionerError(Exception):
     """Anything that goes wrong and that we have words for. The text is fit for an event or a log line."""
 
     @property
+    def told(self) -> str:
+        """The text for an event on a claim: without what its namespace must not know (core.discretion)."""
+        return str(self)
+
+    @property
     def reason(self) -> str:
         """One word for a metric: of few that there are, and none of a tenant's choosing."""
         return type(self).__name__

@@ -95,6 +95,11 @@ class ClassParameters:
     ignored: tuple[str, ...]
     """Parameters of CSI's sidecars, which have no effect here."""
 
+    @property
+    def limits_space(self) -> bool:
+        """Whether the space of an export decides if a claim of the class is granted."""
+        return self.min_free is not None or self.overcommit is not None
+
 
 def parse(parameters: Mapping[str, str]) -> ClassParameters:
     """The parameters of a class. Raises InvalidSettings that names each one at fault and says what is allowed."""

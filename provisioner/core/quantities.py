@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from decimal import ROUND_CEILING, Decimal
 
 from provisioner.core.errors import InvalidQuantity
@@ -26,6 +28,15 @@ def parse_bytes(text: str) -> int:
     elif exponent:
         value = value.scaleb(int(exponent))
     return int(value.to_integral_value(ROUND_CEILING))
+
+
+def total_bytes(texts: Iterable[str]) -> int:
+    """The sum of the quantities; one that cannot be read counts as nothing."""
+    total = 0
+    for text in texts:
+        with suppress(InvalidQuantity):
+            total += parse_bytes(text)
+    return total
 
 
 def is_less(left: str, right: str) -> bool:

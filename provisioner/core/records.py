@@ -100,6 +100,13 @@ def short_modes(modes: Iterable[str]) -> str:
     return ",".join(_SHORT_MODES[mode] for mode in modes if mode in _SHORT_MODES)
 
 
+def milder(left: OnDelete, right: OnDelete) -> OnDelete:
+    """Of two rules, the one that leaves more of the data."""
+    if "retain" in (left, right):
+        return "retain"
+    return "archive" if "archive" in (left, right) else "delete"
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 _archive_decoder = msgspec.json.Decoder(ArchiveRecord)

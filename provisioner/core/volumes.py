@@ -14,7 +14,7 @@ from provisioner.core import identity, names
 from provisioner.core.locations import Path
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, ClaimRef, Volume
-from provisioner.core.records import OnDelete, Record
+from provisioner.core.records import OnDelete, Record, milder
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _marked(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
     recorded = _by_the_ledger(evidence, reference)
     if isinstance(recorded, Deny):
         return recorded
-    return Reclaim(_milder(annotated, recorded.on_delete))
+    return Reclaim(milder(annotated, recorded.on_delete))
 
 
 def _taken_over(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
@@ -228,9 +228,3 @@ def missing_message(rule: OnDelete, directory: str, export: str) -> str:
         f"directory {directory!r} was not there on export {export}: {done}. If it is a file system of its own that the"
         " server has not mounted now, its data are still in that; else it was removed or moved by hand"
     )
-
-
-def _milder(left: OnDelete, right: OnDelete) -> OnDelete:
-    if "retain" in (left, right):
-        return "retain"
-    return "archive" if "archive" in (left, right) else "delete"

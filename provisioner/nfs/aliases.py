@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 
 from provisioner.nfs import layout
+from provisioner.nfs.foreign import look_at
 from provisioner.ports import Cause, Export, ExportError, PathMissing, Tree
 
 
@@ -19,7 +21,9 @@ async def find(tree: Tree, id: str, others: Iterable[Export]) -> Export | None:
     if same is None:
         return None
     mark = f"{layout.MARK}{uuid.uuid4().hex}"
-    async with same.marked(mark):
+    async with AsyncExitStack() as stack:
+        with look_at(same.name):
+            await stack.enter_async_context(same.marked(mark))
         try:
             await tree.read_symlink(layout.mark(mark))
         except PathMissing as exc:

@@ -14,7 +14,8 @@ from datetime import datetime
 
 from msgspec import structs
 
-from provisioner.core import times
+from provisioner.core import discretion, times
+from provisioner.core.discretion import owner_by
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
@@ -228,7 +229,7 @@ class LedgeredExport:
         except PathTaken:
             await self._retreat(volume, held, fresh=fresh, made=made)
             raise
-        return held
+        return self._ledger.records.get(volume, held)  # with the rule of the archive that was brought back
 
     async def _begin(self, volume: str, record: Record, adopt_from: str | None) -> bool:
         """See that there is a record for this attempt; whether it is new."""
@@ -284,19 +285,20 @@ class LedgeredExport:
 
     async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
         """Raise PathTaken when by the ledger somebody else has the directory, or one above or below it."""
+        asker = owner_by(record)
         archive = self._ledger.archive_at(record.path[0])
         if archive is not None:
-            raise PathTaken(f"directory {record.directory!r} is taken: {archive!r} is an archive")
+            owner = owner_by(self._ledger.archives[archive].was)
+            raise PathTaken(discretion.taken(asker, record.directory, owner, f"{archive!r} is an archive"))
         if (outer := await self._taken_above(record.path)) is not None:
-            raise PathTaken(f"directory {record.directory!r} is taken: {outer} has it, or one above or below it")
+            by = f"{outer} has it, or one above or below it"
+            raise PathTaken(discretion.taken(asker, record.directory, None, by))
         allowed = (volume, adopt_from or "")
         while (holder := self._ledger.touching(record.path, other_than=allowed)) is not None:
             held = self._ledger.records[holder]
             if await self._is_recorded(holder):
-                raise PathTaken(
-                    f"directory {record.directory!r} is taken: by the ledger of export {self._name}, volume {holder}"
-                    f" has {held.directory!r}; make the class's pathPattern unique, for instance with ${{.PV.name}}"
-                )
+                by = f"by the ledger of export {self._name}, volume {holder} has {held.directory!r}"
+                raise PathTaken(discretion.taken(asker, record.directory, owner_by(held), by))
             self._ledger.remove(holder)  # ended by another cluster, or another replica
 
     async def _refuse_roots_above(self, path: Path) -> None:

@@ -16,11 +16,12 @@ from provisioner.core.locations import Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex, ancestors
 from provisioner.core.records import decode
 from provisioner.nfs import layout, naming, symlinks
+from provisioner.nfs.foreign import look_at
 from provisioner.ports import Cause, ExportError, PathMissing, PathTaken, Tree
 
 _HINT = (
-    "the directory above it, {}, is an export too, and {}: use a directory that no volume has, or take the volumes of"
-    " the export above"
+    "the directory above it, {}, is an export too, and this one lies in a directory of its own volumes or of its"
+    " provisioner: use a directory that no volume has, or take the volumes of the export above"
 )
 
 
@@ -57,7 +58,8 @@ async def taken_from_above(tree: Tree) -> PathIndex:
         try:
             id = await _id(outer)
             if id:
-                folds = await naming.folds(outer, id, create=False)
+                with look_at(name):
+                    folds = await naming.folds(outer, id, create=False)
                 await _look(name, outer, root, taken, key=fold_path if folds else tuple)
         finally:
             await outer.close()
@@ -73,13 +75,16 @@ async def _id(outer: Tree) -> str:
 
 async def _look(name: str, outer: Tree, root: Path, taken: PathIndex, *, key: Callable[[Path], Path]) -> None:
     """`key` makes paths equal that the server takes for one."""
-    for owner, path in await _held(outer):
+    with look_at(name):
+        held, archived = await _held(outer), await _is_archive(outer, root)
+    for owner, path in held:
         if key(path) == key(root[: len(path)]):
-            raise ExportError(Cause.INSIDE, owner, hint=_HINT.format(name, f"{owner} has {'/'.join(path)!r} there"))
+            # Which volume that is, is for the log: the hint is told to every claim.
+            raise ExportError(Cause.INSIDE, f"{owner} has {'/'.join(path)!r} there", hint=_HINT.format(name))
         if key(root) == key(path[: len(root)]):
             taken.add(path[len(root) :], f"{owner} of export {name}")
-    if any(fold(each).startswith(LEDGER) for each in root) or await _is_archive(outer, root):
-        raise ExportError(Cause.INSIDE, name, hint=_HINT.format(name, f"{'/'.join(root)!r} is not for volumes there"))
+    if any(fold(each).startswith(LEDGER) for each in root) or archived:
+        raise ExportError(Cause.INSIDE, f"{'/'.join(root)!r} is not for volumes there", hint=_HINT.format(name))
 
 
 async def _held(outer: Tree) -> list[tuple[str, Path]]:

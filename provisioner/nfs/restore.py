@@ -10,9 +10,11 @@ from contextlib import suppress
 
 from msgspec import structs
 
-from provisioner.core.archives import not_for
-from provisioner.core.records import ArchiveRecord, Record
-from provisioner.nfs import modes
+from provisioner.core.archives import not_for, restored
+from provisioner.core.discretion import Words, no_archive, owner_by
+from provisioner.core.errors import InvalidRecord
+from provisioner.core.records import ArchiveRecord, Record, encode, require_room
+from provisioner.nfs import layout, modes, symlinks
 from provisioner.nfs.archives import amend, is_free, is_recorded, is_taking, is_there, read
 from provisioner.nfs.ledger import Ledger
 from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, PathExists, PathMissing, Tree
@@ -31,7 +33,8 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
         raise ArchiveUnusable(await _why_none(tree, ledger, held))
     refusal = not_for(held.archive, record, held)
     if refusal is not None:
-        raise ArchiveUnusable(refusal)
+        raise ArchiveUnusable(no_archive(owner_by(held), held.archive, refusal))
+    await _keep_rule(tree, ledger, volume, held, record)
     if len(held.path) > 1:
         with suppress(PathExists):
             await modes.make_directory(tree, held.path[:-1], _PARENT)
@@ -47,6 +50,20 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
     except PathExists as exc:
         raise _in_the_way(held) from exc
     return True
+
+
+async def _keep_rule(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord) -> None:
+    """Give the claim's record the milder rule, before anything of the archive is touched: a crash repeats it."""
+    wanted = restored(held, record)
+    if wanted == held:
+        return
+    try:
+        require_room(volume, wanted)
+    except InvalidRecord as exc:
+        raise ArchiveUnusable(f"archive {held.archive!r} cannot be given back to this claim: {exc}") from exc
+    state = ledger.state(volume)
+    await symlinks.replace(tree, layout.of(state, volume), encode(wanted))
+    ledger.enter(volume, wanted, state)
 
 
 async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord) -> None:
@@ -67,14 +84,18 @@ def _in_the_way(held: Record) -> AlreadyThere:
     )
 
 
-async def _why_none(tree: Tree, ledger: Ledger, held: Record) -> str:
+async def _why_none(tree: Tree, ledger: Ledger, held: Record) -> Words | str:
     """Words for an archive that has no record."""
     for volume, record in ledger.records.items():
         if (record.archive, record.namespace) == (held.archive, held.namespace) and volume not in ledger.pending:
             return f"archive {held.archive!r} has been given back to claim {record.namespace}/{record.claim}"
     if await is_free(tree, (held.archive,)):
-        return f"there is no archive {held.archive!r} on the class's export; `nfs-provisioner archives` lists them"
-    return f"archive {held.archive!r} has no record, so nothing says whose data it is: an admin can copy it by hand"
+        whole = f"there is no archive {held.archive!r} on the class's export; `nfs-provisioner archives` lists them"
+    else:
+        whole = (
+            f"archive {held.archive!r} has no record, so nothing says whose data it is: an admin can copy it by hand"
+        )
+    return no_archive(owner_by(held), held.archive, whole)
 
 
 async def put_back(tree: Tree, volume: str, held: Record) -> bool:

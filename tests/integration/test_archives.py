@@ -223,7 +223,7 @@ def test_what_annotation_does_not_give(control_plane: ControlPlane, served: Serv
     control_plane.api.post("/api/v1/namespaces", {"metadata": {"name": other}})
     stranger = ServedStorage(control_plane.api, other, daemon=service.daemon, export=service.export)
     wanting(stranger, class_name, "data", name)
-    assert f"not of namespace {other}" in stranger.refusal()
+    assert f"there is no archive {name!r} of namespace {other}" in stranger.refusal()
     wanting(served, served.own_class(service.second.parameters), "elsewhere", name)
     assert f"it is on export {service.export.location}" in served.refusal("elsewhere")
     wanting(served, class_name, "unknown", "archived-nothing")

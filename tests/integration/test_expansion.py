@@ -186,3 +186,18 @@ def test_others_volumes_are_not_expanded(served: ServedStorage) -> None:
     served.settled()
     assert served.get_volume(name)["spec"]["capacity"] == {"storage": "1Mi"}
     assert served.events(reason="Resizing") == []
+
+
+def test_a_raise_that_the_class_has_no_room_for(served: ServedStorage) -> None:
+    """It leaves claim and volume as they are, with an event that names the limit; a smaller one is granted."""
+    volume = served.volume({"overcommit": "1"}, allowVolumeExpansion=True)
+    request(served, "1Pi")
+    (event, *_) = served.eventually(lambda: served.events(reason="VolumeResizeFailed"), "an event refuses it")
+    assert "is refused for now: export" in event["message"]
+    assert "overcommit" in event["message"]
+    claim = served.get_claim()
+    assert claim["status"]["capacity"]["storage"] == "1Mi"
+    assert "allocatedResources" not in claim["status"]
+    assert served.get_volume(volume["metadata"]["name"])["spec"]["capacity"]["storage"] == "1Mi"
+    request(served, "2Mi")
+    wait_size(served, "2Mi")

@@ -18,7 +18,18 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.records import ArchiveRecord, Record
 from provisioner.nfs import opening
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from provisioner.ports import (
+    Access,
+    Clock,
+    Cluster,
+    Export,
+    ExportError,
+    NotEmpty,
+    PathExists,
+    PathMissing,
+    PathTaken,
+    Tree,
+)
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts
 from tests.simulation.world import NAS
@@ -277,6 +288,27 @@ class _UndoNever(LedgeredExport):
         return True
 
 
+class _TellsAll(LedgeredExport):
+    """Events say whose volume has a directory, whoever asks."""
+
+    async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
+        try:
+            await super()._refuse_taken(volume, record, adopt_from)
+        except PathTaken as exc:
+            raise PathTaken(str(exc)) from exc
+
+
+class _RestoredByItsClass(LedgeredExport):
+    """What an archive was counts for nothing once a claim has it back."""
+
+    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
+        held = await super().provision(volume, record, access, adopt_from=adopt_from)
+        if held.archive:
+            held = structs.replace(held, on_delete=record.on_delete, retention=record.retention)
+            await self.amend(volume, held)
+        return held
+
+
 # ------------------------------------------------------------------------------------------------ identity
 
 
@@ -409,6 +441,8 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
+    "events tell of other namespaces": Mutant(export=_TellsAll),
+    "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
     "a lost ledger is begun anew": Mutant(export=_BegunAnew),
     "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),

@@ -156,6 +156,9 @@ DAMAGED = [
 ]
 """A ledger that somebody removes, replaces or damages, and that is written again."""
 
+RESTORES = [Scripted(f"brought back, {rule}", scripts.brought_back(rule)) for rule in RULES]
+"""An archive that goes to a claim of another class."""
+
 
 def unrecorded(parts: Parts | None = None) -> World:
     """The history of a record that goes behind the leader's back."""

@@ -14,7 +14,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import OnDelete, Record, decode
+from provisioner.core.records import OnDelete, Record, decode, milder
 from provisioner.ports import AnyItem, Kind
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
@@ -221,6 +221,8 @@ class Judge:
             self.blame(f"a directory was handed out to another namespace: {other} to {home}")
         elif not reclaimed or (volume is not None and not volume.metadata.deletion_timestamp):
             self.blame(f"the directory of a volume that is there was handed out again: {other} to {home}")
+        if other.rule == "archive":
+            home.rule, home.keep_s = milder(home.rule, "archive"), max(home.keep_s, other.keep_s)
         other.followed = True
         home.kept |= other.kept
 
@@ -301,7 +303,18 @@ class Judge:
 
     def unrest(self) -> list[str]:
         """What should not be so once everything has come to rest."""
-        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees()]
+        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events()]
+
+    def _of_events(self) -> Iterator[str]:
+        """What an event on a claim says of volumes of other namespaces, or of other clusters, is too much."""
+        for cluster in self._clusters:
+            for told in list(cluster.events.values()):
+                about, message = told.event.about, told.event.message
+                for home in self.homes:
+                    own = (home.cluster, home.namespace) == (cluster, about.namespace)
+                    # A claim may ask for an archive by its name, and that may have the volume's in it.
+                    if about.namespace and not own and home.volume in message and ARCHIVED not in message:
+                        yield f"an event on {about.namespace}/{about.name} tells of {home}: {message}"
 
     def _of_claims(self) -> Iterator[str]:
         for cluster in self._clusters:

@@ -463,6 +463,23 @@ async def _handed_over(world: World) -> None:
     await world.rest()
 
 
+def brought_back(rule: OnDelete) -> Script:
+    """A tenant brings an archive back by way of a class with another rule, and deletes the claim that got it."""
+
+    async def script(world: World) -> None:
+        home = await _volume_of(world, KEY, "archive")
+        world.add_class("another", onDelete=rule, archiveRetention="20s")
+        world.delete_claim(KEY)
+        await world.until(lambda: home.archived_s is not None)
+        await asyncio.sleep(120.0)
+        (archive,) = (name for name in world.trees[NAS].root.entries if name.startswith("archived-"))
+        world.claim(OTHER, "another", annotations={names.RESTORE: archive})
+        await world.until(lambda: _is_bound(world, OTHER))
+        await _handed_over(world)
+
+    return script
+
+
 # ------------------------------------------------------------------------------------------- damaged ledgers
 
 Damage = Callable[[World, str], None]

@@ -13,6 +13,7 @@ from tests.simulation.histories import (
     BINDINGS,
     DAMAGED,
     KINDS,
+    RESTORES,
     ROLLBACKS,
     faulted,
     folding,
@@ -33,7 +34,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED):
+    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES):
         yield history.play(None, parts)
     yield nested(parts)
     yield folding(parts)

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation import scripts
-from tests.simulation.histories import BACKUPS, BINDINGS, DAMAGED, FULL, ROLLBACKS, Scripted, faulted, told, unrecorded
+from tests.simulation.histories import (
+    BACKUPS,
+    BINDINGS,
+    DAMAGED,
+    FULL,
+    RESTORES,
+    ROLLBACKS,
+    Scripted,
+    faulted,
+    told,
+    unrecorded,
+)
 
 ALWAYS = [
     faulted(1, "delete"),
@@ -22,7 +33,7 @@ MORE = [
     for lives in (1, 2)
     for rule in ("delete", "archive", "retain")
     for meddle in (scripts.leave, scripts.delete, scripts.recreate, scripts.remove)
-] + [*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED]
+] + [*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES]
 
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)
@@ -35,6 +46,13 @@ def test_one_fault(history: Scripted) -> None:
 @pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS], ids=str)
 def test_backups_and_bindings(history: Scripted) -> None:
     """Data outlive each volume that comes from a backup, and go with the claim that has them, when nobody else does."""
+    world = history.play(None)
+    assert not world.judge.violations, told(world, str(history))
+
+
+@pytest.mark.parametrize("history", RESTORES, ids=str)
+def test_archives_that_are_brought_back(history: Scripted) -> None:
+    """What was archived is never deleted, and kept as long, by way of a class with another rule."""
     world = history.play(None)
     assert not world.judge.violations, told(world, str(history))
 

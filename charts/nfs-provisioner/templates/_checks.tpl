@@ -104,8 +104,8 @@
 {{- end -}}
 
 {{- define "nfs-provisioner.checkExports" -}}
-{{- if eq .Values.nfs.reclaimPolicy "Recycle" -}}
-{{- fail "nfs.reclaimPolicy=Recycle would have Kubernetes remove all that is on the export, every volume of it: set Retain" -}}
+{{- if ne .Values.nfs.reclaimPolicy "Retain" -}}
+{{- fail (printf "nfs.reclaimPolicy=%s is for the volume of the export's root, which holds all others: Recycle would have Kubernetes remove them all, and nothing can carry out Delete. Unset nfs.reclaimPolicy, or set Retain" .Values.nfs.reclaimPolicy) -}}
 {{- end -}}
 {{- $seen := list -}}
 {{- with .Values.nfs.server -}}

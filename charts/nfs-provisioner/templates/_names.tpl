@@ -102,3 +102,14 @@ true
 {{- define "nfs-provisioner.replicas" -}}
 {{- kindIs "invalid" .Values.replicaCount | ternary (ternary 2 1 .Values.leaderElection.enabled) .Values.replicaCount | int -}}
 {{- end -}}
+
+{{- /* Unset: where Kubernetes serves it (1.30), and for an account that is the provisioner's alone. */ -}}
+{{- define "nfs-provisioner.hasAdmissionPolicy" -}}
+{{- $wanted := .Values.admissionPolicy.enabled -}}
+{{- if kindIs "invalid" $wanted -}}
+{{- $wanted = and .Values.serviceAccount.create (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if $wanted -}}
+true
+{{- end -}}
+{{- end -}}

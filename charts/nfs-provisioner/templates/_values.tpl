@@ -28,7 +28,7 @@ true
 {{- $classes := prepend .Values.storageClasses .Values.storageClass -}}
 
 {{- include "nfs-provisioner.booleans" (dict "in" .Values "keys" (list "enabled" "buildMode" "lowSourcePorts")) -}}
-{{- range list "leaderElection" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" -}}
+{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" -}}
 {{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
 {{- end -}}
 {{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}

@@ -65,9 +65,17 @@ class Renderer:
         self._helm = helm
 
     def __call__(
-        self, *value_files: Path, name: str = "nfs-provisioner", namespace: str = "nfs", **sets: Any
+        self,
+        *value_files: Path,
+        name: str = "nfs-provisioner",
+        namespace: str = "nfs",
+        kube_version: str = "",
+        **sets: Any,
     ) -> Release:
-        """A release with values from files and then from `sets`, where `__` stands for a dot. Raises HelmFailed."""
+        """A release with values from files and then from `sets`, where `__` stands for a dot. Raises HelmFailed.
+
+        `kube_version` is the cluster's; without it, a recent one.
+        """
         values: dict[str, Any] = {}
         for key, value in sets.items():
             *parents, last = key.split("__")
@@ -77,7 +85,9 @@ class Renderer:
             room[last] = value
         files = [f"--values={path}" for path in value_files]
         given = yaml.safe_dump(values)
-        said = self._helm.run("template", name, CHART, f"--namespace={namespace}", *files, "--values=-", input=given)
+        cluster = [f"--kube-version={kube_version}"] if kube_version else []
+        where = (f"--namespace={namespace}", *cluster)
+        said = self._helm.run("template", name, CHART, *where, *files, "--values=-", input=given)
         return Release([each for each in yaml.safe_load_all(said) if each])
 
 

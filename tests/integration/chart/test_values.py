@@ -239,15 +239,30 @@ def test_a_mounted_export_as_the_peer_mounts_it(render: Renderer) -> None:
     assert release.environment()["REQUIRE_MOUNT"] == "true"
     built = render(**values, buildMode=True)
     assert built.pod["spec"]["volumes"] == [{"name": "root", "emptyDir": {}}]
-    options = render(**values, nfs__mountOptions=["hard"], nfs__reclaimPolicy="Delete", name="storage")
+    options = render(**values, nfs__mountOptions=["hard"], nfs__reclaimPolicy="Retain", name="storage")
     full = "storage-nfs-provisioner"
     assert options.pod["spec"]["volumes"] == [{"name": "root", "persistentVolumeClaim": {"claimName": f"pvc-{full}"}}]
     volume = options.one("PersistentVolume")
     (claim,) = [each for each in options.all("PersistentVolumeClaim") if each["metadata"]["name"] == f"pvc-{full}"]
     assert volume["metadata"]["name"] == f"pv-{full}"
     assert volume["spec"]["mountOptions"] == ["hard"]
-    assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+    assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
     assert claim["spec"]["selector"]["matchLabels"].items() <= volume["metadata"]["labels"].items()
+
+
+def test_the_root_of_an_export_is_for_the_chart_s_claim_alone(render: Renderer) -> None:
+    """No other claim can be bound to the volume of a root, in any namespace, and Kubernetes never empties it."""
+    release = render(value_set("mounted-options"), namespace="storage")
+    volumes = release.all("PersistentVolume")
+    claims = [
+        f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in release.all("PersistentVolumeClaim")
+    ]
+    for volume in volumes:
+        reference = volume["spec"]["claimRef"]
+        assert reference["namespace"] == "storage"
+        assert f"storage/{reference['name']}" in claims
+        assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    assert len({volume["spec"]["claimRef"]["name"] for volume in volumes}) == 2
 
 
 def test_a_direct_export_mounts_nothing(render: Renderer) -> None:

@@ -10,7 +10,7 @@ from msgspec import convert, structs
 from provisioner.core import archives, names, times
 from provisioner.core.archives import Moment
 from provisioner.core.objects import Claim, ClaimStatus, DataSource
-from provisioner.core.records import ArchiveRecord
+from provisioner.core.records import ArchiveRecord, OnDelete
 from tests.unit.core import samples
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -83,6 +83,37 @@ def test_who_may_have_it_back() -> None:
     foreign = archives.not_for("archived-a", archive(), structs.replace(wanted, cluster="another"))
     assert foreign is not None
     assert "another cluster" in foreign
+
+
+RULES: tuple[OnDelete, ...] = ("delete", "archive", "retain")
+
+
+@pytest.mark.parametrize("was", RULES)
+@pytest.mark.parametrize("wanted", RULES)
+def test_the_rule_of_what_is_brought_back(was: OnDelete, wanted: OnDelete) -> None:
+    """The milder rule holds: an archive is archived again, or retained, and never deleted by way of a class."""
+    record = archive()
+    record = structs.replace(record, was=structs.replace(record.was, on_delete=was))
+    given = archives.restored(samples.record("b", on_delete=wanted), record)
+    assert given.on_delete == ("retain" if "retain" in (was, wanted) else "archive")
+    assert (given.directory, given.claim_uid) == ("b", samples.UID)
+
+
+@pytest.mark.parametrize(
+    ("was", "wanted", "kept"),
+    [
+        ("30d", "1h", "30d"),
+        ("1h", "30d", "30d"),
+        ("24h", "1d", "1d"),
+        ("", "1h", ""),
+        ("1h", "", ""),
+        ("a month", "1h", "a month"),
+    ],
+)
+def test_how_long_what_is_brought_back_is_kept_again(was: str, wanted: str, kept: str) -> None:
+    """The longer time holds; none, or one that cannot be read, is for ever."""
+    given = archives.restored(structs.replace(samples.record("b"), retention=wanted), archive(was))
+    assert given.retention == kept
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from provisioner.core import claims, names
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, ClaimStatus, DataSource, NfsSource, StorageClass, Volume
-from provisioner.core.parameters import Access
+from provisioner.core.parameters import Access, parse
 from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
@@ -202,9 +202,13 @@ def test_holder_is_asked_for_the_right_path() -> None:
 
 
 def space(parameters: dict[str, str], *, free_bytes: int = 50, provisioned_bytes: int = 0) -> Refuse | None:
-    plan = provision(view(samples.claim(spec=samples.claim_spec(size="10")), samples.storage_class(parameters)))
     return claims.space_conflict(
-        plan, export="nas:/exports", size_bytes=100, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes
+        parse(parameters),
+        "10",
+        export="nas:/exports",
+        size_bytes=100,
+        free_bytes=free_bytes,
+        provisioned_bytes=provisioned_bytes,
     )
 
 
@@ -230,7 +234,7 @@ def test_space(parameters: dict[str, str], free_bytes: int, provisioned_bytes: i
 def test_volume_body() -> None:
     """The volume is what the PV controller binds to this claim and no other, and carries its rules with it."""
     plan = provision(view(storage_class=samples.storage_class({"onDelete": "delete"})))
-    body = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id=samples.EXPORT_ID)
+    body = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id=samples.EXPORT_ID)
     assert body == {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -264,10 +268,23 @@ def test_volume_body() -> None:
     }
 
 
+def test_a_volume_that_is_brought_back_says_the_milder_rule() -> None:
+    """The rule on the volume is what will happen; the event says so where it is not the class's."""
+    plan = provision(view(storage_class=samples.storage_class({"onDelete": "delete"})))
+    milder = msgspec.structs.replace(plan.record, archive="archived-a", on_delete="archive")
+    body = msgspec.convert(claims.volume_body(plan, provisioner=samples.US, record=milder, export_id="e"), Volume)
+    assert body.metadata.annotations["nfs-provisioner/on-delete"] == "archive"
+    assert claims.succeeded_message(plan, plan.record) == f"Successfully provisioned volume {samples.VOLUME}"
+    told = claims.succeeded_message(plan, milder)
+    assert told.startswith(f"Successfully provisioned volume {samples.VOLUME} from archive archived-a; its rule stays")
+    same = msgspec.structs.replace(plan.record, archive="archived-a")
+    assert claims.succeeded_message(plan, same).endswith("from archive archived-a")
+
+
 def test_retained_volume_has_no_finalizer() -> None:
     """A volume of a class that retains gets no finalizer: nothing of ours is to hold it back."""
     plan = provision(view(storage_class=samples.storage_class(reclaim_policy="Retain")))
-    body = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id="e")
+    body = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id="e")
     metadata = msgspec.convert(body["metadata"], dict[str, object])
     assert metadata["finalizers"] == []
 
@@ -275,7 +292,7 @@ def test_retained_volume_has_no_finalizer() -> None:
 def test_volume_body_is_read_back() -> None:
     """What we write is what our own rules later recognise as ours, on our export, in the recorded directory."""
     plan = provision(view())
-    body = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id="e")
+    body = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id="e")
     volume = msgspec.convert(body, Volume)
     assert volume.is_by(samples.US)
     assert volume.spec.nfs == NfsSource("nas", f"/exports/{samples.DIRECTORY}")

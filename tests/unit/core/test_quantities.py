@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidQuantity
-from provisioner.core.quantities import is_less, parse_bytes
+from provisioner.core.quantities import is_less, parse_bytes, total_bytes
 
 SUFFIXES = {
     "": Fraction(1),
@@ -77,3 +77,9 @@ def test_any_text(text: str) -> None:
     """Any text is a quantity or is refused."""
     with contextlib.suppress(InvalidQuantity):
         parse_bytes(text)
+
+
+def test_total() -> None:
+    """Quantities add up, whatever their units; one that cannot be read counts as nothing."""
+    assert total_bytes(["1Ki", "1k", "much", ""]) == 2024
+    assert total_bytes([]) == 0

@@ -141,7 +141,7 @@ class TestTheVolume:
         )
         plan = claims.decide(view)
         assert isinstance(plan, Provision)
-        first = claims.volume_body(plan, provisioner=samples.US, directory=plan.record.path, export_id=PLACE.id)
+        first = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id=PLACE.id)
         action = actions(remains(plan.record, volume=plan.volume))[plan.volume]
         assert isinstance(action, Make)
         again = {key: dict(value) if isinstance(value, dict) else value for key, value in action.body.items()}

@@ -87,3 +87,20 @@ async def test_the_other_name_does_not_answer() -> None:
     with pytest.raises(ExportError) as caught:
         await second.open(others=[first, second])
     assert caught.value.cause is Cause.UNREACHABLE
+
+
+async def test_another_name_that_does_not_answer() -> None:
+    """Where the export by its first name fails, opening it by the second says that the first one does."""
+    tree = MemoryTree()
+    first, second = LedgeredExport(BY_NAME, tree), LedgeredExport(BY_ADDRESS, tree)
+    await first.open(others=[first, second])
+
+    async def fails(call: str, _path: tuple[str, ...]) -> None:
+        if call == "make_symlink":
+            raise ExportError(Cause.READ_ONLY)
+
+    tree.before = fails
+    with pytest.raises(ExportError) as caught:
+        await second.open(others=[first, second])
+    assert caught.value.cause is Cause.READ_ONLY
+    assert f"that is export {BY_NAME}" in caught.value.told_of(str(BY_ADDRESS))

@@ -11,10 +11,10 @@ from msgspec import structs
 
 from provisioner.core import times
 from provisioner.core.locations import Path
-from provisioner.core.records import Record, encode
+from provisioner.core.records import RECORD_LIMIT_BYTES, ArchiveRecord, Record, decode, encode
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, Cause, ExportError, PathTaken
-from tests.fakes.tree import Directory, File, MemoryTree, no_fault
+from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.unit.nfs_ledger.faults import FAULTS, Fault, directories, interrupted, ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
@@ -64,6 +64,13 @@ def to_archive(*then: Callable[[MemoryTree, str], Awaitable[None]]) -> Callable[
 
 
 NAME = f"archived-a-{times.file_stamp(AT)}"
+
+
+def recorded(tree: MemoryTree, state: str, volume: str) -> Record:
+    """The record of a volume as the export has it."""
+    node = tree.look((".provisioner", state, volume))
+    assert isinstance(node, Symlink)
+    return decode(node.target)
 
 
 def places_of_data(tree: MemoryTree) -> list[str]:
@@ -241,6 +248,32 @@ async def test_bringing_back(fault: Fault, directory: str) -> None:
         for lost in list(export.archived):
             await export.end_archive(lost)
         assert (ledger(tree, "archives"), dict(export.archived)) == ([], {})
+
+
+@each_fault
+async def test_bringing_back_by_way_of_a_class_that_deletes(fault: Fault) -> None:
+    """However it is interrupted, the record is milder before the data are in the claim's place, and stays so."""
+    brief = structs.replace(wanting("b", V2, NAME), on_delete="delete", retention="1h")
+    for tree, export in await interrupted(fault, to_archive(), lambda export: export.provision(V2, brief, ACCESS)):
+        if places_of_data(tree) == ["b"]:
+            assert recorded(tree, "pending", V2).on_delete == "archive"
+        held = await export.provision(V2, brief, ACCESS)
+        await export.settle(V2)
+        assert (held.on_delete, held.retention) == ("archive", "30d")
+        assert recorded(tree, "volumes", V2) == held == export.records[V2]
+
+
+async def test_a_rule_that_leaves_no_room_in_the_record() -> None:
+    """Where the longer record does not fit, the claim is refused and the archive is left whole."""
+    tree, name = await archived()
+    export = await opened(tree)
+    brief = structs.replace(wanting("b", V2, name), on_delete="delete", retention="1h")
+    room = RECORD_LIMIT_BYTES - len(encode(ArchiveRecord(V2, brief.created, brief, V3 + "-" * 36)))
+    brief = structs.replace(brief, mount_options="o" * (room - 9))
+    with pytest.raises(ArchiveUnusable, match="cannot be given back to this claim: the record"):
+        await export.provision(V2, brief, ACCESS)
+    assert places_of_data(tree) == [name]
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
 
 
 @each_fault

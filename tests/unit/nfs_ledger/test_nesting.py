@@ -118,3 +118,22 @@ async def test_a_parent_that_cannot_be_looked_at() -> None:
     tree = inside(outer, "team")
     outer.before = refuses
     await made(await opened(tree), "db")
+
+
+async def test_an_export_above_that_fails() -> None:
+    """What goes wrong on a look at the export above is told as that one's, and tried again as what it was."""
+    outer = MemoryTree()
+    await made(await opened(outer), "other")
+    tree = inside(outer, "team")
+
+    async def fails(call: str, _path: Path) -> None:
+        if call == "list":
+            raise ExportError(Cause.UNREACHABLE, "timed out", hint="see that it runs")
+
+    outer.before = fails
+    with pytest.raises(ExportError) as caught:
+        await opened(tree)
+    assert caught.value.cause is Cause.UNREACHABLE
+    assert "that is export nas:/exports" in caught.value.told_of("nas:/exports/team")
+    assert "see that it runs" in caught.value.advice
+    assert "export nas:/exports: timed out" in str(caught.value)
