@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from provisioner.control.instances import Guard
 from provisioner.control.supervision import Supervisor
 from provisioner.core import times
 from provisioner.core.backoff import Backoff
@@ -47,6 +48,8 @@ _OF_THE_EXPORT = (
     Cause.VERSION,
     Cause.KERBEROS,
     Cause.TRANSPORT,
+    Cause.TWICE,
+    Cause.UNSETTLED,
 )
 """What concerns the whole export: it is told of as such, and all of its trash waits."""
 
@@ -79,8 +82,9 @@ class _Trash:
 class Purge:
     """Empties the trash of the exports that it is told to keep empty."""
 
-    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, clock: Clock, metrics: Metrics, guard: Guard) -> None:
         self._clock = clock
+        self._guard = guard
         self._metrics = metrics
         self._supervisor = Supervisor(clock, metrics)
         self._trash: dict[Export, _Trash] = {}
@@ -180,6 +184,7 @@ class Purge:
         """Go on with one removal for as long as nobody needs the place more; whether it has come to its end."""
         purged = self._metrics.purged.labels(export.name)
         async with self._place():
+            await self._guard.require(export)
             over_s = self._clock.monotonic() + TURN_S
             gives_way = False
 
@@ -187,7 +192,8 @@ class Purge:
                 nonlocal gives_way
                 purged.inc(removed)
                 trash.entries[name] = trash.entries.get(name, 0) + removed
-                gives_way = self._in_line > 0 and self._clock.monotonic() >= over_s
+                others_wait = self._in_line > 0 and self._clock.monotonic() >= over_s
+                gives_way = others_wait or not self._guard.allows(export)
                 return not gives_way
 
             await export.purge(name, go_on=go_on)

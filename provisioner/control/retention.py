@@ -98,6 +98,7 @@ class Retention:
         record, moment = export.archived.get(archive), self._around.moment()
         if record is None or not archives.is_due(record, moment) or await self._is_in_use(export, archive):
             return
+        await self._around.guard.require(export)
         try:
             expired = await export.expire(archive, moment.latest)
         except ExportError as exc:

@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from provisioner.control.expand import note_sizes
+from provisioner.control.instances import Instances
 from provisioner.control.orphans import Orphans
 from provisioner.control.purge import Purge
 from provisioner.control.retention import Retention
@@ -30,10 +31,18 @@ _AGAIN = Backoff(first_s=2.0, limit_s=_EVERY_S)
 class Sweep:
     """Looks at each export every minute from when it is usable, and whenever something went into its trash."""
 
-    def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        instances: Instances,
+        *,
+        revisit: Callable[[str], None],
+        freed: Callable[[], None],
+    ) -> None:
         self._around = around
+        self._instances = instances
         self._orphans = Orphans(around, revisit=revisit, freed=freed)
-        self._purge = Purge(around.clock, around.metrics)
+        self._purge = Purge(around.clock, around.metrics, around.guard)
         self._retention = Retention(around, discarded=self.discarded)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -55,6 +64,7 @@ class Sweep:
         for task in self._kept.pop(export, ()):
             task.cancel()
         self._orphans.forget(export)
+        self._instances.forget(export)
 
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
@@ -70,6 +80,7 @@ class Sweep:
     def _start(self, group: asyncio.TaskGroup, export: Export) -> list[asyncio.Task[None]]:
         keep = self._around.supervisor.keep
         return [
+            group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
             group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
             group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
             group.create_task(keep("retention", partial(self._retention.keep, export), export=export.name)),

@@ -23,6 +23,7 @@ Loop = Literal[
     "claims",
     "events",
     "exports",
+    "instances",
     "leader",
     "lease",
     "listener",
@@ -78,6 +79,11 @@ class Metrics:
         self.trash_refused = self._gauge("trash_refused", "Those of them that could not be removed.", "export")
         self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
         self.orphans = self._gauge("orphans", "What belongs to no volume, and nothing will end.", "export")
+        self.second_cluster = self._gauge(
+            "second_cluster",
+            "1 while nothing is deleted, for two clusters with one id are at work.",
+            "export",
+        )
         self.homeless = self._gauge("volumes_on_unknown_export", "Volumes of ours that lie on no known export.")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
         self._of_exports = (
@@ -90,6 +96,7 @@ class Metrics:
             self.trash_refused,
             self.archives,
             self.orphans,
+            self.second_cluster,
             self.purged,
         )
         self._exports: set[str] = set()
@@ -146,7 +153,8 @@ class Metrics:
 
     def forget_sweep(self) -> None:
         """What is on the exports is looked after no longer: another replica tells of it from now on."""
-        for gauge in (self.trash_entries, self.trash_oldest_s, self.trash_refused, self.archives, self.orphans):
+        of_trash = (self.trash_entries, self.trash_oldest_s, self.trash_refused)
+        for gauge in (*of_trash, self.archives, self.orphans, self.second_cluster):
             gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from msgspec import structs
 
 from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
-from provisioner.core import names
+from provisioner.core import instances, names
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.paths import LEDGER
@@ -320,6 +321,28 @@ class _VolumeByOneName(_Through):
         return None if nfs is not None and nfs.server != NAS.server else volume
 
 
+class _SignsUnread(LedgeredExport):
+    """Leaves its sign, and never looks at another's."""
+
+    _own = ""
+
+    async def instance(self, name: str) -> str:
+        return self._own
+
+    async def sign_instance(self, name: str, sign: str, *, over: bool) -> None:
+        await super().sign_instance(name, sign, over=True)
+        self._own = sign
+
+
+class _NobodyIsAtWork(LedgeredExport):
+    """Every other instance counts as one that has stopped."""
+
+    async def instance(self, name: str) -> str:
+        found = await super().instance(name)
+        sign = instances.parse(found) if found else None
+        return found if sign is None or sign.state else str(replace(sign, state="left"))
+
+
 class _PurgeTooMuch(LedgeredExport):
     """What cannot be settled in the trash is done at the root."""
 
@@ -360,5 +383,7 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
+    "the sign of another instance is not read": Mutant(export=_SignsUnread),
+    "another instance is not waited for": Mutant(export=_NobodyIsAtWork),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
 }

@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, folding, homeless, nested, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, CLONES, KINDS, faulted, folding, homeless, nested, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
@@ -24,6 +24,8 @@ def smooth(parts: Parts) -> Iterator[World]:
     yield unrecorded(parts)
     for history in (*BACKUPS, *BINDINGS):
         yield history.play(None, parts)
+    for clones in CLONES:
+        yield clones.play(0, parts)
     yield nested(parts)
     yield folding(parts)
     yield homeless(parts)
