@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from msgspec import Struct
+
 State = Literal["", "left", "twice", "decided"]
 """`left`: it stopped in good order; `twice`: two instances were at work; `decided`: an admin has ended that."""
 
@@ -66,6 +68,30 @@ def name(cluster: str, provisioner: str) -> str:
 def is_instances(name: str) -> bool:
     """Whether a name among the signs is an instance's; a cluster's own, the uid of its kube-system, has no dot."""
     return "." in name
+
+
+class Listed(Struct, frozen=True):
+    """A sign in the order in which a table shows it."""
+
+    export: str
+    instance: str
+    term: int
+    signed: str
+    state: str
+    other: str
+    meaning: str
+
+
+def listed(export: str, sign: Sign) -> Listed:
+    """A sign in words for people."""
+    meanings = {
+        "": "at work",
+        "left": "stopped in good order",
+        "twice": f"two are at work, the other is {sign.other}: nothing is deleted",
+        "decided": "an admin has decided, and nobody has signed since",
+    }
+    meaning = "written by another version" if sign.term < 0 else meanings[sign.state]
+    return Listed(export, sign.instance, sign.term, sign.at, sign.state, sign.other, meaning)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

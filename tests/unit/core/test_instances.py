@@ -50,6 +50,15 @@ def test_the_name_of_a_sign() -> None:
     assert not instances.is_instances("0a1b-uid")
 
 
+def test_a_sign_in_words() -> None:
+    """Each state has its own, and the other one of two is named."""
+    signs = (ME, replace(ME, state="left"), TWICE, instances.decided(AT, "admin"), parse("odd"))
+    told = [instances.listed("nas:/x", sign) for sign in signs]
+    assert len({each.meaning for each in told}) == len(signs)
+    assert TWICE.other in told[2].meaning
+    assert (told[0].export, told[0].instance, told[0].term, told[0].signed) == ("nas:/x", ME.instance, ME.term, AT)
+
+
 # ------------------------------------------------------------------------------------------- a term begins
 
 
