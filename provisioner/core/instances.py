@@ -18,11 +18,11 @@ from msgspec import Struct
 State = Literal["", "left", "twice", "decided"]
 """`left`: it stopped in good order; `twice`: two instances were at work; `decided`: an admin has ended that."""
 
-LOOK_EVERY_S = 10.0
+LOOK_EVERY_S = 5.0
 """How often a leader reads the sign on each export."""
 SIGN_EVERY_S = 60.0
 """How often it writes a new time into its own."""
-SETTLE_S = 25.0
+SETTLE_S = 15.0
 """How long nothing is destroyed after we signed over another instance: that one, if it lives, looks twice by then."""
 UNSIGNED_S = 75.0
 """How long where the export is too full for our sign: that one, if it lives, writes a new time by then."""
