@@ -94,7 +94,8 @@ class Instances:
                 await self._look(export, self._state(export))
             except ExportError as exc:
                 log.debug("instance_not_looked_for", export=export.name, error=str(exc))
-            await self._clock.sleep(LOOK_EVERY_S)
+            left_s = self._state(export).standing.settled_s - self._clock.monotonic()
+            await self._clock.sleep(left_s if 0 < left_s < LOOK_EVERY_S else LOOK_EVERY_S)
 
     def forget(self, export: Export) -> None:
         """The export is looked at no longer."""

@@ -44,8 +44,13 @@ class Retention:
         """A listener of the store."""
         if kind == "volumes" and after is None and isinstance(before, Volume):
             located = self._around.exports.of(before)
-            if located is not None and located[0] in self._wakeups:
-                self._wakeups[located[0]].set()
+            if located is not None:
+                self.look(located[0])
+
+    def look(self, export: Export) -> None:
+        """What is due may go now."""
+        if export in self._wakeups:
+            self._wakeups[export].set()
 
     async def keep(self, export: Export) -> None:
         """Look after an export's archives, for ever."""

@@ -51,6 +51,11 @@ class Sweep:
         """Something went into the export's trash."""
         self._purge.look(export)
 
+    def resumed(self, export: Export) -> None:
+        """What had to wait may be destroyed on the export now."""
+        self._purge.look(export)
+        self._retention.look(export)
+
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again."""
         self._purge.look(export)

@@ -129,7 +129,7 @@ class Term:
             discarded=sweep.discarded,
             take_over=takeover.enter,
         )
-        instances.resumed += (volumes.export_ready, sweep.discarded)
+        instances.resumed += (volumes.export_ready, sweep.resumed)
         keep = around.supervisor.keep
         with ExitStack() as stack:
             stack.enter_context(around.watch.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
