@@ -15,6 +15,7 @@ from provisioner.clock import SystemClock
 from provisioner.control.elector import Elector
 from provisioner.control.exports import ExportWatch
 from provisioner.control.forgetting import Forgetting
+from provisioner.control.leadership import Alone
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.reflector import Reflector, relist
 from provisioner.control.store import Store
@@ -80,7 +81,8 @@ async def run(settings: Settings) -> None:
             for kind in _RESOURCES
         ]
         elector = _elector(settings, around, me, reflectors) if settings.leader_election else None
-        term = Term(around, workers=settings.workers, relist=partial(relist, reflectors))
+        leadership = elector or Alone(me)
+        term = Term(around, leadership, workers=settings.workers, relist=partial(relist, reflectors))
         _sample(metrics, store, settings.provisioner, term.queue_depths, clock)
         async with endpoint.serve(
             settings.listen_host,

@@ -7,13 +7,16 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 
+_COUNTS_SUSPENSION = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux stops CLOCK_MONOTONIC while the machine, or the virtual machine, is suspended; a Lease runs out meanwhile."""
+
 
 class SystemClock:
     """Driver of the port `Clock`."""
 
     def __init__(self) -> None:
         self._began = datetime.now(UTC)
-        self._began_s = time.monotonic()
+        self._began_s = self.monotonic()
 
     def now(self) -> datetime:
         """The wall clock, UTC, aware."""
@@ -21,11 +24,11 @@ class SystemClock:
 
     def steady(self) -> datetime:
         """The wall clock when this was made, and the seconds since."""
-        return self._began + timedelta(seconds=time.monotonic() - self._began_s)
+        return self._began + timedelta(seconds=self.monotonic() - self._began_s)
 
     def monotonic(self) -> float:
-        """Seconds that only grow."""
-        return time.monotonic()
+        """Seconds that only grow, also while the machine is suspended."""
+        return time.clock_gettime(_COUNTS_SUSPENSION)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -220,6 +220,8 @@ class Cause(enum.Enum):
     CHANGED = "another export is mounted in its place, or its ledger is lost"
     COPY = "its ledger is a copy of another export's"
     INSIDE = "it lies in a directory that another export keeps for its own volumes"
+    TWICE = "two clusters with one id are at work on it"
+    UNSETTLED = "another instance of the provisioner may still be at work on it"
     READ_ONLY = "it is read-only"
     NO_SPACE = "no space is left on it"
     NO_INODES = "no inodes are left on it"
@@ -251,6 +253,11 @@ _ADVICE = {
     ),
     Cause.INSIDE: "use a directory that is no other export's volume",
     Cause.COPY: "use one of the two only; to use both, remove .provisioner from the copy",
+    Cause.TWICE: (
+        "nothing on it is deleted or archived, and no archive is restored: one of them is a copy of the other: stop the"
+        " provisioner of one, then run `nfs-provisioner instances --this-cluster-goes-on` in the other"
+    ),
+    Cause.UNSETTLED: "wait: within a minute that one has shown itself, or what is to be deleted is",
     Cause.READ_ONLY: "let the server export it for writing (rw in exports(5)), and mount it so where it is mounted",
     Cause.NO_SPACE: "free some space on it, or enlarge it",
     Cause.NO_INODES: "remove files from it, or give its file system more inodes",
@@ -741,6 +748,14 @@ class Export(Protocol):
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""
         ...
 
+    async def instance(self, name: str) -> str:
+        """The sign of an instance that stands under this name (core.instances); empty where there is none."""
+        ...
+
+    async def sign_instance(self, name: str, sign: str, *, over: bool) -> None:
+        """Leave the sign of an instance in the place of the one that is there; without `over` raises PathExists."""
+        ...
+
     async def trash(self) -> list[str]:
         """The names in the trash."""
         ...
@@ -824,7 +839,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow: for every decision about durations."""
+        """Seconds that only grow, also while the machine is suspended: for every decision about durations."""
         ...
 
     async def sleep(self, seconds: float) -> None:

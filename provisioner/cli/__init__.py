@@ -13,6 +13,7 @@ from provisioner import __version__
 from provisioner.cli.archives import archives
 from provisioner.cli.check import check
 from provisioner.cli.demo import demo
+from provisioner.cli.instances import instances
 from provisioner.cli.orphans import orphans
 from provisioner.cli.recover import recover
 from provisioner.cli.restore import restore
@@ -38,6 +39,7 @@ cli.add_command(orphans)
 cli.add_command(archives)
 cli.add_command(restore)
 cli.add_command(recover)
+cli.add_command(instances)
 cli.add_command(demo)
 
 

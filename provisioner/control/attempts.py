@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from provisioner.control.instances import is_unsettled
 from provisioner.control.records import settle_record
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.workers import FAILED
@@ -36,7 +37,8 @@ class Attempts:
                 try:
                     again = await self._finish_on(volume, export)
                 except ProvisionerError as exc:
-                    log.warning("attempt_not_finished", volume=volume, error=str(exc))
+                    if not is_unsettled(exc):
+                        log.warning("attempt_not_finished", volume=volume, error=str(exc))
                     return FAILED
                 if again is None:
                     return None
@@ -59,6 +61,7 @@ class Attempts:
         claim = await cluster.get_claim(record.namespace, record.claim)
         if claim is not None and claim.uid == record.claim_uid and is_unfinished(claim):
             return PENDING  # still to be provisioned: the claim's own way will meet the record
+        await self._around.guard.require(export)
         if await export.undo(volume):
             log.info("attempt_undone", volume=volume, directory=record.directory)
             self._freed()
@@ -84,6 +87,7 @@ class Attempts:
         if not going or volume.status.phase == "Bound":
             await settle_record(self._around, export, volume)
             return None
+        await self._around.guard.require(export)
         try:
             await cluster.delete_volume(volume)
             if not await export.undo(plan.volume):

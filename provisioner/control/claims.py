@@ -7,6 +7,7 @@ import structlog
 from provisioner.control.attempts import PENDING, Attempts
 from provisioner.control.expand import expand
 from provisioner.control.homeless import refuse_doubtful
+from provisioner.control.instances import is_unsettled
 from provisioner.control.lanes import Lanes
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import settle_record
@@ -208,7 +209,7 @@ class ClaimController:
                 export = await self._around.watch.usable(export)
                 return await self._provision(plan, export)
         except ExportError as exc:
-            return self._failed(plan, exc.told_of(where), exc, FAILED)
+            return FAILED if is_unsettled(exc) else self._failed(plan, exc.told_of(where), exc, FAILED)
         except PathTaken as exc:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
@@ -266,6 +267,8 @@ class ClaimController:
         refuse_doubtful(self._around, plan, export)
         self._around.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
         adopt_from = await self._adoptable(plan, export)
+        if adopt_from is not None or plan.record.archive:
+            await self._around.guard.require(export)  # a new directory is nobody's; these may be another cluster's
         try:
             async with self._around.watch.answering(export):
                 record = await export.provision(plan.volume, plan.record, plan.access, adopt_from=adopt_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -49,6 +50,26 @@ class Elector:
         self._seen: Observation | None = None
         self._failures = 0
         self._error: ClusterError | None = None
+        self._held_until_s = -math.inf
+
+    @property
+    def instance(self) -> str:
+        """See `Leadership`."""
+        return self._identity
+
+    @property
+    def term(self) -> int:
+        """See `Leadership`."""
+        return self._seen.lease.transitions if self._seen is not None else 0
+
+    def holds(self) -> bool:
+        """See `Leadership`."""
+        return self._clock.monotonic() < self._held_until_s
+
+    async def confirm(self) -> bool:
+        """See `Leadership`. It leaves what we know of the Lease as it is."""
+        lease = await self._cluster.get_lease(self._namespace, self._name)
+        return lease is not None and lease.holder == self._identity and self.holds()
 
     @property
     def trouble(self) -> str:
@@ -80,8 +101,9 @@ class Elector:
         return None
 
     async def _hold(self, lead: Lead, stopping: asyncio.Event, asked_s: float) -> None:
+        self._held_until_s = asked_s + self._times.renew_deadline_s
         work = asyncio.ensure_future(lead(stopping))
-        keeping = asyncio.create_task(self._renew(asked_s))
+        keeping = asyncio.create_task(self._renew())
         try:
             await asyncio.wait({work, keeping}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -89,24 +111,25 @@ class Elector:
             else:
                 log.error("lease_lost", lease=self._name, identity=self._identity)
         finally:
+            self._held_until_s = -math.inf
             for task in (work, keeping):
                 task.cancel()
             await asyncio.gather(work, keeping, return_exceptions=True)
             if stopping.is_set():
                 await self._release()
 
-    async def _renew(self, asked_s: float) -> None:
+    async def _renew(self) -> None:
         """Renew until that fails for the renew deadline, or until somebody else has the lease."""
         while True:
             await self._clock.sleep(self._times.retry_period_s)
-            left_s = asked_s + self._times.renew_deadline_s - self._clock.monotonic()
+            left_s = self._held_until_s - self._clock.monotonic()
             if left_s <= 0:
                 return
             now_s = self._clock.monotonic()
             try:
                 async with asyncio.timeout(left_s):
                     if await self._try():
-                        asked_s = now_s
+                        self._held_until_s = now_s + self._times.renew_deadline_s
             except TimeoutError:
                 return
             if self._seen is not None and self._seen.holder not in ("", self._identity):

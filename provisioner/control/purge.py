@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from provisioner.control.instances import Guard
 from provisioner.control.supervision import Supervisor
 from provisioner.core import times
 from provisioner.core.backoff import Backoff
@@ -48,6 +49,8 @@ _OF_THE_EXPORT = (
     Cause.VERSION,
     Cause.KERBEROS,
     Cause.TRANSPORT,
+    Cause.TWICE,
+    Cause.UNSETTLED,
 )
 """What concerns the whole export: it is told of as such, and all of its trash waits."""
 
@@ -86,8 +89,9 @@ Keeps = Callable[[Export, str], Awaitable[bool]]
 class Purge:
     """Empties the trash of the exports that it is told to keep empty, but for what `keeps` says."""
 
-    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps) -> None:
+    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard) -> None:
         self._clock = clock
+        self._guard = guard
         self._metrics = metrics
         self._keeps = keeps
         self._supervisor = Supervisor(clock, metrics)
@@ -212,6 +216,7 @@ class Purge:
         """Go on with one removal for a minute, or until another one needs the place; whether it has come to its end."""
         purged = self._metrics.purged.labels(export.name)
         async with self._place():
+            await self._guard.require(export)
             began_s = self._clock.monotonic()
             gives_way = False
 
@@ -220,7 +225,8 @@ class Purge:
                 purged.inc(removed)
                 trash.entries[name] = trash.entries.get(name, 0) + removed
                 took_s = self._clock.monotonic() - began_s
-                gives_way = took_s >= (TURN_S if self._in_line > 0 else _EVERY_S)
+                is_over = took_s >= (TURN_S if self._in_line > 0 else _EVERY_S)
+                gives_way = is_over or not self._guard.allows(export)
                 return not gives_way
 
             await export.purge(name, go_on=go_on)

@@ -52,7 +52,7 @@ async def end_record(around: Surroundings, export: Export, volume: str) -> bool:
         return False
     if await around.cluster.get_volume(volume) is not None:
         return False
-    if not await export.is_gone(volume):
+    if not await export.is_gone(volume) or not around.guard.allows(export):
         return False
     await export.forget(volume)
     return True

@@ -49,8 +49,13 @@ class Retention:
         """A listener of the store."""
         if kind == "volumes" and after is None and isinstance(before, Volume):
             located = self._around.exports.of(before)
-            if located is not None and located[0] in self._wakeups:
-                self._wakeups[located[0]].set()
+            if located is not None:
+                self.look(located[0])
+
+    def look(self, export: Export) -> None:
+        """What is due may go now."""
+        if export in self._wakeups:
+            self._wakeups[export].set()
 
     async def keep(self, export: Export) -> None:
         """Look after an export's archives, for ever."""
@@ -105,6 +110,7 @@ class Retention:
             return
         if await self._returned.keeps(export, record.volume, name=archive, where=f"archive {archive}"):
             return
+        await self._around.guard.require(export)
         try:
             expired = await export.expire(archive, moment.latest)
         except ExportError as exc:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provisioner.control.exports import ExportWatch
+from provisioner.control.instances import Guard, Unguarded
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
@@ -28,6 +29,8 @@ class Surroundings:
     clock: Clock
     cluster_id: str = ""
     """What tells this cluster from others that share an export; known from the first term of leadership on."""
+    guard: Guard = field(default_factory=Unguarded)
+    """What is asked before anything is destroyed; each term of leadership has its own."""
 
     @property
     def supervisor(self) -> Supervisor:

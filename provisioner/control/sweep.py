@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from provisioner.control.expand import note_sizes
+from provisioner.control.instances import Instances
 from provisioner.control.lacking import Lacking
 from provisioner.control.orphans import Orphans
 from provisioner.control.purge import Purge
@@ -33,12 +34,20 @@ _AGAIN = Backoff(first_s=2.0, limit_s=_EVERY_S)
 class Sweep:
     """Looks at each export every minute from when it is usable, and whenever something went into its trash."""
 
-    def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        instances: Instances,
+        *,
+        revisit: Callable[[str], None],
+        freed: Callable[[], None],
+    ) -> None:
         self._around = around
+        self._instances = instances
         self._orphans = Orphans(around, revisit=revisit, freed=freed)
         self._lacking = Lacking(around)
         self._returned = Returned(around)
-        self._purge = Purge(around.clock, around.metrics, self._keeps)
+        self._purge = Purge(around.clock, around.metrics, self._keeps, around.guard)
         self._retention = Retention(around, self._returned, discarded=self.discarded)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -57,6 +66,11 @@ class Sweep:
         """Whether an entry in the trash stays, since its volume is there."""
         return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
 
+    def resumed(self, export: Export) -> None:
+        """What had to wait may be destroyed on the export now."""
+        self._purge.look(export)
+        self._retention.look(export)
+
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again."""
         self._purge.look(export)
@@ -71,6 +85,7 @@ class Sweep:
             task.cancel()
         self._orphans.forget(export)
         self._lacking.forget(export)
+        self._instances.forget(export)
 
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
@@ -86,6 +101,7 @@ class Sweep:
     def _start(self, group: asyncio.TaskGroup, export: Export) -> list[asyncio.Task[None]]:
         keep = self._around.supervisor.keep
         return [
+            group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
             group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
             group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
             group.create_task(keep("retention", partial(self._retention.keep, export), export=export.name)),

@@ -11,7 +11,9 @@ import structlog
 
 from provisioner.control.claims import ClaimController
 from provisioner.control.homeless import Homeless
+from provisioner.control.instances import Instances
 from provisioner.control.lanes import Lanes
+from provisioner.control.leadership import Leadership
 from provisioner.control.queue import WorkQueue
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.sweep import Sweep
@@ -32,9 +34,17 @@ _FINISH_S = 6.5
 class Term:
     """The leader's work, made anew for each term: nothing of an older one, no key and no count, is carried over."""
 
-    def __init__(self, around: Surroundings, *, workers: int, relist: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        leadership: Leadership,
+        *,
+        workers: int,
+        relist: Callable[[], Awaitable[None]],
+    ) -> None:
         """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
         self._around = around
+        self._leadership = leadership
         around.store.places = around.exports.places
         self._workers = workers
         self._relist = relist
@@ -99,8 +109,16 @@ class Term:
         claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
         claim_lanes, volume_lanes = (Lanes(self._workers, queue.add) for queue in (claim_queue, volume_queue))
         turns = Turns()
+        instances = Instances(
+            self._leadership,
+            around.clock,
+            around.metrics,
+            cluster=around.cluster_id,
+            provisioner=around.provisioner,
+        )
+        around = replace(around, guard=instances)
         claims = ClaimController(around, claim_queue, claim_lanes, turns)
-        sweep = Sweep(around, revisit=claim_queue.add, freed=claims.path_freed)
+        sweep = Sweep(around, instances, revisit=claim_queue.add, freed=claims.path_freed)
         takeover = Takeover(around, entered=volume_queue.add)
         volumes = VolumeController(
             around,
@@ -111,6 +129,7 @@ class Term:
             discarded=sweep.discarded,
             take_over=takeover.enter,
         )
+        instances.resumed += (volumes.export_ready, sweep.resumed)
         keep = around.supervisor.keep
         with ExitStack() as stack:
             stack.enter_context(around.watch.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
@@ -134,6 +153,7 @@ class Term:
                 _, unfinished = await asyncio.wait(workers, timeout=_FINISH_S)
                 for task in (*background, *unfinished):
                     task.cancel()
+        await instances.leave()
         log.info("work_ended", given_up=len(unfinished))
 
     async def _reconcile(self, loop: Loop, queue: WorkQueue, lanes: Lanes, reconcile: Reconcile) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import structlog
 
 from provisioner.control.bindings import Bindings
+from provisioner.control.instances import is_unsettled
 from provisioner.control.lanes import Lanes
 from provisioner.control.neighbours import neighbour
 from provisioner.control.queue import WorkQueue
@@ -22,7 +23,7 @@ from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.records import OnDelete
 from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim
-from provisioner.ports import AnyItem, Conflict, Export, ExportError, Kind, NotFound
+from provisioner.ports import AnyItem, Cause, Conflict, Export, ExportError, Kind, NotFound
 
 log = structlog.get_logger(__name__)
 
@@ -164,8 +165,10 @@ class VolumeController:
                 export = await self._around.watch.usable(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
+            if is_unsettled(exc):
+                return FAILED  # mostly we have just begun to lead
             self._deny(volume, self._moved(volume, export) or exc.told_of(export.name), exc)
-            return FAILED
+            return REFUSED if exc.cause is Cause.TWICE else FAILED
         except InvalidRecord as exc:
             return self._deny(volume, f"{exc}; nothing is touched", exc)
 
@@ -223,6 +226,7 @@ class VolumeController:
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
         """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
         around, archive, directory = self._around, None, export.records[volume.name].directory
+        await around.guard.require(export)
         if rule == "delete":
             found = await export.discard(volume.name, around.clock.now())
             self._discarded(export)

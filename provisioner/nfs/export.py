@@ -17,6 +17,7 @@ from msgspec import structs
 from provisioner.core import discretion, times
 from provisioner.core.discretion import owner_by
 from provisioner.core.errors import InvalidRecord
+from provisioner.core.instances import is_instances
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
@@ -651,7 +652,22 @@ class LedgeredExport:
 
     async def clusters(self) -> Mapping[str, str]:
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""
-        return await symlinks.read_all(self._tree, layout.CLUSTERS)
+        signs = await symlinks.read_all(self._tree, layout.CLUSTERS)
+        return {name: at for name, at in signs.items() if not is_instances(name)}
+
+    async def instance(self, name: str) -> str:
+        """The sign of an instance that stands under this name; empty where there is none."""
+        with suppress(PathMissing):
+            return await self._tree.read_symlink((*layout.CLUSTERS, name))
+        return ""
+
+    async def sign_instance(self, name: str, sign: str, *, over: bool) -> None:
+        """Leave the sign of an instance, in the place of the one that is there, or only where there is none."""
+        path = (*layout.CLUSTERS, name)
+        if over:
+            await symlinks.replace(self._tree, path, sign)
+        else:
+            await self._tree.make_symlink(path, sign)
 
     async def trash(self) -> list[str]:
         """The names in the trash, or as many of them as we hold: the others come when these have gone."""

@@ -6,6 +6,7 @@
     .provisioner/volumes/<volume>    -> a record whose PersistentVolume has been made
     .provisioner/archives/<archive>  -> the record of the archive of that name at the export's root
     .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
+    .provisioner/clusters/<cluster>.<digest>  -> the instance that works here in its name (core.instances)
     .provisioner/trash/<volume>.<time>  a directory on its way out; with `.begun` behind it, a part of it may be gone
     .provisioner/drafts/<name>       -> a record that is about to take the place of another one
     .provisioner/names-é             -> to see which names the server takes for one

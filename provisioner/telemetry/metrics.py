@@ -23,6 +23,7 @@ Loop = Literal[
     "claims",
     "events",
     "exports",
+    "instances",
     "leader",
     "lease",
     "listener",
@@ -81,6 +82,11 @@ class Metrics:
         self.lacking = self._gauge(
             "volumes_lacking", "Volumes that a claim has, and that lack what is said.", "export", "lacks"
         )
+        self.second_cluster = self._gauge(
+            "second_cluster",
+            "1 while nothing is deleted, for two clusters with one id are at work.",
+            "export",
+        )
         self.homeless = self._gauge("volumes_on_unknown_export", "Volumes of ours that lie on no known export.")
         self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
         self._of_exports = (
@@ -94,6 +100,7 @@ class Metrics:
             self.archives,
             self.orphans,
             self.lacking,
+            self.second_cluster,
             self.purged,
         )
         self._exports: set[str] = set()
@@ -150,8 +157,8 @@ class Metrics:
 
     def forget_sweep(self) -> None:
         """What is on the exports is looked after no longer: another replica tells of it from now on."""
-        swept = (self.trash_entries, self.trash_oldest_s, self.trash_refused, self.archives, self.orphans, self.lacking)
-        for gauge in swept:
+        of_trash = (self.trash_entries, self.trash_oldest_s, self.trash_refused)
+        for gauge in (*of_trash, self.archives, self.orphans, self.lacking, self.second_cluster):
             gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:

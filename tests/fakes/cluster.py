@@ -80,6 +80,7 @@ class MemoryCluster:
         self,
         *,
         identity: str = "memory",
+        uids: str = "",
         page_items: int = 500,
         watch_s: float = 50.0,
         before: Hook = no_fault,
@@ -93,6 +94,7 @@ class MemoryCluster:
         self.namespaces = {"default", "kube-system"}
         self.events: dict[tuple[str, str], Told] = {}
         self._identity = identity
+        self._uid_prefix = uids or identity
         self._page_items = page_items
         self._watch_s = watch_s
         self._version = 1
@@ -254,7 +256,7 @@ class MemoryCluster:
         made.setdefault("spec", {})
         self._uids += 1
         made["metadata"] |= {
-            "uid": f"{self._identity}-{self._uids:04x}",
+            "uid": f"{self._uid_prefix}-{self._uids:04x}",
             "creationTimestamp": times.text(_time()),
             "finalizers": [*_NEW[kind].get("metadata", {}).get("finalizers", ()), *metadata.get("finalizers", ())],
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from msgspec import structs
 
 from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
-from provisioner.core import names
+from provisioner.core import instances, names
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.paths import LEDGER
@@ -399,6 +400,28 @@ class _UnreadableStays(LedgeredExport):
         return None
 
 
+class _SignsUnread(LedgeredExport):
+    """Leaves its sign, and never looks at another's."""
+
+    _own = ""
+
+    async def instance(self, name: str) -> str:
+        return self._own
+
+    async def sign_instance(self, name: str, sign: str, *, over: bool) -> None:
+        await super().sign_instance(name, sign, over=True)
+        self._own = sign
+
+
+class _NobodyIsAtWork(LedgeredExport):
+    """Every other instance counts as one that has stopped."""
+
+    async def instance(self, name: str) -> str:
+        found = await super().instance(name)
+        sign = instances.parse(found) if found else None
+        return found if sign is None or sign.state else str(replace(sign, state="left"))
+
+
 class _PurgeTooMuch(LedgeredExport):
     """What cannot be settled in the trash is done at the root."""
 
@@ -443,6 +466,8 @@ BUGS: dict[str, Parts] = {
     "a record never follows": Mutant(export=_NeverFollows),
     "events tell of other namespaces": Mutant(export=_TellsAll),
     "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
+    "the sign of another instance is not read": Mutant(export=_SignsUnread),
+    "another instance is not waited for": Mutant(export=_NobodyIsAtWork),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
     "a lost ledger is begun anew": Mutant(export=_BegunAnew),
     "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),

@@ -160,6 +160,32 @@ RESTORES = [Scripted(f"brought back, {rule}", scripts.brought_back(rule)) for ru
 """An archive that goes to a claim of another class."""
 
 
+@dataclass(frozen=True)
+class Cloned:
+    """The history of a cluster and its copy."""
+
+    rule: OnDelete
+    elects: bool
+    """Whether their provisioners hold Leases."""
+
+    def __str__(self) -> str:
+        return f"{self.rule}, {'elected' if self.elects else 'alone'}"
+
+    def play(self, seed: int, parts: Parts | None = None) -> World:
+        """The history of one seed: the first without faults."""
+
+        def make(chance: random.Random) -> World:
+            plan = Chance(chance, rate=0.02, slow=True) if seed else None
+            world = World(chance, plan=plan, parts=parts, cloned=True)
+            world.site.elects = self.elects
+            return world
+
+        return play(make, scripts.cloned(self.rule), seed)
+
+
+CLONES = [Cloned(rule, elects) for rule in ("delete", "archive") for elects in (True, False)]
+
+
 def unrecorded(parts: Parts | None = None) -> World:
     """The history of a record that goes behind the leader's back."""
     return play(lambda chance: World(chance, parts=parts), scripts.unrecorded, 0)

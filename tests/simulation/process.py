@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
 from provisioner.control.exports import ExportWatch
 from provisioner.control.forgetting import Forgetting
+from provisioner.control.leadership import Leadership
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.reflector import Reflector, relist
 from provisioner.control.store import Store
@@ -81,6 +83,24 @@ class Clock(LoopClock):
         return self._chance.random()
 
 
+@dataclass(frozen=True, slots=True)
+class Elected:
+    """The `Leadership` of a process. The last one that was started has the Lease; those before it do not know yet."""
+
+    instance: str
+    term: int
+    terms: Callable[[], int]
+    """The term of the last one that was started."""
+
+    def holds(self) -> bool:
+        """See `Leadership`."""
+        return True
+
+    async def confirm(self) -> bool | None:
+        """See `Leadership`."""
+        return self.terms() == self.term
+
+
 class Process:
     """One process. `ended` is called with what ended it, or None where it was told to."""
 
@@ -93,6 +113,7 @@ class Process:
         clock: Clock,
         metrics: Metrics,
         parts: Parts,
+        leadership: Leadership,
         ended: Callable[[Process, BaseException | None], None],
     ) -> None:
         self.name = name
@@ -101,6 +122,7 @@ class Process:
         self._clock = clock
         self._metrics = metrics
         self._parts = parts
+        self._leadership = leadership
         self._store = parts.store()
         self._cluster = parts.cluster(cluster, self._store)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
@@ -144,7 +166,7 @@ class Process:
             clock=clock,
         )
         reflectors = [Reflector(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS]
-        term = Term(around, workers=WORKERS, relist=partial(relist, reflectors))
+        term = Term(around, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
         async with asyncio.TaskGroup() as group:
             background = [
                 *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),

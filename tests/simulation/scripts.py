@@ -20,6 +20,7 @@ from provisioner.ports import Cause, Export, ExportError
 from provisioner.recovery import Recovery, present_in
 from tests.fakes.cluster import Body
 from tests.fakes.tree import Directory, Symlink
+from tests.simulation.faults import Chance
 from tests.simulation.judge import TRASH, Home
 from tests.simulation.process import PROVISIONER, nowhere
 from tests.simulation.world import DEEP, NAMED, NAS, OTHER_NAS, Script, Site, World
@@ -449,8 +450,8 @@ def _set_policy(world: World, home: Home, policy: str) -> None:
     world.site.cluster.change("volumes", home.volume, change)
 
 
-def _is_bound(world: World, key: str) -> bool:
-    claim = world.site.cluster.claim(key)
+def _is_bound(world: World, key: str, *, site: Site | None = None) -> bool:
+    claim = (site or world.site).cluster.claim(key)
     return claim is not None and claim.status.phase == "Bound"
 
 
@@ -595,6 +596,55 @@ def _warnings_of(world: World, name: str) -> list[str]:
 
 def _is_said(world: World, words: str) -> bool:
     return any(words in message for message in _warnings_of(world, ""))
+
+
+# ------------------------------------------------------------------------------------------------ a copy of a cluster
+
+
+def cloned(rule: OnDelete) -> Script:
+    """A copy of the cluster is started, and people tidy up in it; then the other way round, until an admin decides."""
+
+    async def script(world: World) -> None:
+        site = world.site
+        await _volume_of(world, KEY, rule)
+        world.claim(OTHER, "nfs")
+        await _used(world, OTHER, "two")
+        copy_of = world.clone()
+        world.delete_claim(KEY, site=copy_of)
+        await asyncio.sleep(120.0)
+        world.claim("lab/data", "nfs", site=copy_of)
+        await world.until(lambda: _is_bound(world, "lab/data", site=copy_of), limit_s=60.0)
+        world.claim("lab/data", "nfs")
+        world.claim("lab/more", "nfs")
+        world.delete_claim(OTHER)
+        await _used(world, "lab/more", "three")
+        await _is_stopped(world)
+        world.decide()  # too early: the copy is still at work
+        await asyncio.sleep(60.0)
+        await _is_stopped(world)
+        world.take_down(copy_of)
+        for process in site.processes:
+            process.die()  # a restart decides nothing
+        await asyncio.sleep(60.0)
+        await _is_stopped(world)
+        world.decide()
+        if not _is_bound(world, "lab/data", site=copy_of) or _is_bound(world, "lab/data"):
+            world.judge.blame("one directory is not for the first claim alone")
+        await world.rest()
+
+    return script
+
+
+async def _is_stopped(world: World) -> None:
+    """The cluster has a volume without a claim, which stays as it is; an event says why, unless that was lost."""
+    await asyncio.sleep(30.0)
+    released = [each.name for each in world.site.cluster.volumes() if each.status.phase == "Released"]
+    told = {told.event.message for told in world.site.cluster.events.values() if told.event.about.name in released}
+    is_told = any("two clusters" in message for message in told)
+    if not released or not (is_told or isinstance(world.plan, Chance)):
+        world.judge.blame(f"volumes that wait: {released}, of which is said: {sorted(told)}")
+    if any(world.tree_at(home) is None for home in world.judge.homes):
+        world.judge.blame("a directory is gone that two clusters have")
 
 
 # ------------------------------------------------------------------------------------------------ whatever a die says

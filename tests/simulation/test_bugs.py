@@ -11,6 +11,7 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.histories import (
     BACKUPS,
     BINDINGS,
+    CLONES,
     DAMAGED,
     KINDS,
     RESTORES,
@@ -36,6 +37,8 @@ def smooth(parts: Parts) -> Iterator[World]:
     yield unrecorded(parts)
     for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES):
         yield history.play(None, parts)
+    for clones in CLONES:
+        yield clones.play(0, parts)
     yield nested(parts)
     yield folding(parts)
     yield homeless(parts)

@@ -11,6 +11,8 @@ from typing import Any
 
 import structlog
 
+from provisioner.control.leadership import Alone, Leadership
+from provisioner.core import instances
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
@@ -18,11 +20,11 @@ from provisioner.ports import ApiUnavailable, Expired, NotFound
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.cluster import Body, MemoryCluster
 from tests.fakes.controllers import Controllers
-from tests.fakes.tree import Directory, File, MemoryTree, Symlink
+from tests.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 from tests.simulation import loop
 from tests.simulation.faults import Fault, Nothing, Plan, Port, Unexpected
-from tests.simulation.judge import Judge
-from tests.simulation.process import PROVISIONER, Clock, Died, Parts, Process, running
+from tests.simulation.judge import Home, Judge
+from tests.simulation.process import PROVISIONER, Clock, Died, Elected, Parts, Process, running
 
 NAS = Location("nas", "/exports")
 INNER = Location("nas", "/exports/team")
@@ -46,10 +48,10 @@ _due: ContextVar[Fault | None] = ContextVar("_due", default=None)
 class Site:
     """One cluster, with its controllers, and the processes of the provisioner in it."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, *, identity: str = "") -> None:
         self.name = name
         self.cluster = MemoryCluster(
-            identity=name, watch_s=50.0, before=world.cluster_before, after=world.cluster_after
+            identity=identity or name, uids=name, watch_s=50.0, before=world.cluster_before, after=world.cluster_after
         )
         self.cluster.namespaces |= set(NAMESPACES)
         self.controllers = Controllers(self.cluster, pause=lambda: world.plan.pause())
@@ -57,6 +59,12 @@ class Site:
         """The exports that its settings name."""
         self.processes: list[Process] = []
         self.started = 0
+        self.elects = True
+        """Whether its processes hold a Lease."""
+        self.first_term = 0
+        """How often its Lease had changed hands before."""
+        self.is_up = True
+        """Whether its provisioner runs."""
         self.overlapped = False
         """Whether two processes have ever led at the same time."""
 
@@ -73,8 +81,9 @@ class World:
         locations: tuple[Location, ...] = (NAS,),
         clusters: int = 1,
         named_twice: bool = False,
+        cloned: bool = False,
     ) -> None:
-        """With `named_twice` the locations are names of one export."""
+        """With `named_twice` the locations are names of one export; with `cloned` clone() makes a second cluster."""
         self.chance = chance
         self.plan: Plan = plan or Nothing()
         self.parts = parts or Parts()
@@ -98,6 +107,11 @@ class World:
         self.sites = [Site(self, name) for name in ("red", "blue")[:clusters]]
         for site in self.sites:
             self.judge.watch(site.cluster)
+        self.cloned = cloned
+        if cloned:
+            # What the copy does is judged by what becomes of the original's data.
+            self.sites.append(Site(self, "green", identity=self.site.name))
+            self.sites[-1].is_up = False
         self.judge.rivalry = clusters > 1
         self.metrics = Metrics()
         self._context = copy_context()
@@ -123,6 +137,7 @@ class World:
             clock=Clock(self.chance, lambda: self.clock_error_s),
             metrics=self.metrics,
             parts=self.parts,
+            leadership=self._leadership(site),
             ended=self._ended,
         )
         site.overlapped |= any(not other.dead for other in site.processes)
@@ -130,6 +145,12 @@ class World:
         site.processes.append(process)
         process.start()
         return process
+
+    def _leadership(self, site: Site) -> Leadership:
+        name = f"{site.name}/{site.started}"
+        if not site.elects:
+            return Alone(name)
+        return Elected(name, site.first_term + site.started, lambda: site.first_term + site.started)
 
     def _ended(self, process: Process, end: BaseException | None) -> None:
         for site in self.sites:
@@ -141,7 +162,7 @@ class World:
     async def keep(self, site: Site) -> None:
         """Have one process at least, for ever: another one a second after the last has died."""
         while True:
-            if all(process.dead for process in site.processes):
+            if site.is_up and all(process.dead for process in site.processes):
                 self.start(site)
             await asyncio.sleep(1.0)
 
@@ -209,6 +230,33 @@ class World:
         for site in self.sites:
             body = {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": parameters}
             site.cluster.create("classes", {**body, "reclaimPolicy": policy})
+
+    def clone(self) -> Site:
+        """Somebody starts a copy of the first cluster from a backup of its etcd, as it is now."""
+        self.note("somebody starts a copy of the cluster")
+        original, copy = self.site, self.sites[-1]
+        copy.cluster.restore(original.cluster.saved())
+        copy.first_term, copy.elects = original.first_term + original.started, original.elects
+        copy.is_up = True
+        return copy
+
+    def decide(self) -> None:
+        """An admin says that this cluster goes on, as `instances --this-cluster-goes-on` does."""
+        self.note("an admin has this cluster go on")
+        signs = self.trees[NAS].look((LEDGER, "clusters"))
+        assert isinstance(signs, Directory)
+        signs.entries[instances.name(self.site.name, PROVISIONER)] = Symlink(str(instances.decided("now", "admin")))
+
+    def tree_at(self, home: Home) -> Node | None:
+        """What is where a volume has its directory."""
+        return self.trees[home.location].look(home.path)
+
+    def take_down(self, site: Site) -> None:
+        """An admin stops the provisioner of a cluster, for good."""
+        self.note(f"an admin stops the provisioner of {site.name}")
+        site.is_up = False
+        for process in site.processes:
+            process.die()
 
     def claim(
         self, key: str, class_name: str, *, site: Site | None = None, annotations: Any = None, **wanted: Any
@@ -400,6 +448,8 @@ def _listener(world: World) -> Callable[[Any, str, MutableMapping[str, Any]], st
                 world.judge.reported |= set(event["volumes"]) | set(event["unreadable"])
             elif event["event"] == "attempt_left":
                 world.judge.reported.add(event["volume"])
+            elif event["event"] == "second_cluster" and not world.cloned:
+                world.judge.blame(f"one cluster is taken for two: {event['sign']}")
             elif event["event"] == "unexpected_error" and not _is_planned(event["exc_info"]):
                 world.judge.blame(f"an unexpected error of {event['loop']}: {event['exc_info']!r}")
         raise structlog.DropEvent

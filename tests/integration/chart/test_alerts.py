@@ -39,6 +39,7 @@ LEADER = f'nfs_provisioner_leader{{pod="a",{OF}}}'
 OTHER = f'nfs_provisioner_leader{{pod="b",{OF}}}'
 PENDING = f'nfs_provisioner_claim_pending_seconds{{class="nfs",{OF}}}'
 ODD = f'nfs_provisioner_unexpected_errors_total{{loop="sweep",pod="a",{OF}}}'
+SECOND = f"nfs_provisioner_second_cluster{{{EXPORT}}}"
 ORPHANS = f"nfs_provisioner_orphans{{{EXPORT}}}"
 LACKING = f'nfs_provisioner_volumes_lacking{{lacks="directory-missing",{EXPORT}}}'
 
@@ -48,6 +49,8 @@ CASES = {
     "an export that was down for a moment": Case("ExportDown", {UP: "1 0 0 1x60"}, quiet_at="30m"),
     "a claim that waits": Case("ClaimsPending", {PENDING: "0+60x360"}, fires_at="20m", quiet_at="14m"),
     "no claim that waits": Case("ClaimsPending", {PENDING: "0+60x5 _x100"}, quiet_at="60m"),
+    "two clusters with one id": Case("SecondCluster", {SECOND: "0 1x60"}, fires_at="1m"),
+    "one cluster": Case("SecondCluster", {SECOND: steady(0)}, quiet_at="5h"),
     "an orphan": Case("Orphans", {ORPHANS: steady(1)}, fires_at="61m", quiet_at="50m"),
     "errors without end": Case("UnexpectedErrors", {ODD: "0x5 0+1x360"}, fires_at="30m", quiet_at="14m"),
     "one unexpected error": Case("UnexpectedErrors", {ODD: "0x5 1x360"}, quiet_at="30m"),

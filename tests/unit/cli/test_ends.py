@@ -17,6 +17,7 @@ LOOKING = (
     ["volumes"],
     ["archives"],
     ["orphans"],
+    ["instances"],
     ["restore", "archived-x", "--claim=shop/data"],
 )
 

@@ -18,6 +18,16 @@ from tests.fakes.cluster import MemoryCluster
 WHERE = ("default", "lease")
 
 
+class Suspended(LoopClock):
+    """A clock of a machine that is suspended now and then; the loop's timers stand still meanwhile."""
+
+    suspended_s = 0.0
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return super().monotonic() + self.suspended_s
+
+
 class Replica:
     """A candidate that notes when it leads."""
 
@@ -27,9 +37,10 @@ class Replica:
         self.terms = 0
         self.went_back = 0
         self.stopping = asyncio.Event()
+        self.clock = Suspended()
         self.elector = Elector(
             cluster,
-            LoopClock(),
+            self.clock,
             namespace=WHERE[0],
             name=WHERE[1],
             identity=name,
@@ -111,6 +122,40 @@ def test_a_leader_outlives_a_restore_of_etcd() -> None:
             assert scene.two.leading
         assert scene.two.terms == 1
         assert scene.two.went_back == 2
+
+    played(script)
+
+
+def test_a_leader_that_was_suspended() -> None:
+    """It knows that its lease may be another's at once, whatever it does first; before that it may act, and says so."""
+
+    async def script(scene: Scene) -> None:
+        elector = scene.one.elector
+        assert (elector.instance, elector.term, elector.holds()) == ("one", 0, True)
+        assert await elector.confirm()
+        assert not scene.two.elector.holds()
+        assert not await scene.two.elector.confirm()
+        scene.one.clock.suspended_s = 10.0
+        assert not elector.holds()
+        assert not await elector.confirm()
+        await asyncio.sleep(3.0)
+        assert scene.one.terms == 2 or not scene.one.leading
+
+    played(script)
+
+
+def test_terms_grow() -> None:
+    """Each leader's is higher than those before; before anything is seen it is none."""
+
+    async def script(scene: Scene) -> None:
+        await scene.one.stop()
+        await asyncio.sleep(5.0)
+        assert scene.two.leading
+        assert scene.two.elector.term == 1
+        assert not scene.one.elector.holds()
+        never = Elector(scene.cluster, LoopClock(), namespace="no", name="no", identity="three", times=LeaseTimes())
+        assert never.term == 0
+        assert not await never.confirm()
 
     played(script)
 

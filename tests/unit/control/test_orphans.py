@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from msgspec import structs
 from structlog.testing import capture_logs
 
 from provisioner.control.exports import ExportWatch
+from provisioner.control.instances import Instances
+from provisioner.control.leadership import Alone
 from provisioner.control.recorder import EventRecorder
 from provisioner.control.store import Store
 from provisioner.control.surroundings import Surroundings
@@ -67,7 +70,9 @@ class Site:
             clock=self.clock,
             cluster_id=US,
         )
-        self._sweep = Sweep(around, revisit=self.revisited.append, freed=lambda: None)
+        instances = Instances(Alone("pod"), self.clock, self.metrics, cluster=US, provisioner=samples.US)
+        around = replace(around, guard=instances)
+        self._sweep = Sweep(around, instances, revisit=self.revisited.append, freed=lambda: None)
         self._task = asyncio.create_task(self._sweep.run())
         self._sweep.export_ready(self.export)
         await asyncio.sleep(1.0)

@@ -17,6 +17,7 @@ from provisioner.nfs.layout import BEGUN
 from provisioner.ports import Access, Cause, Export, ExportError, GoOn, PathMissing, to_the_end
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.clock import LoopClock, simulate
+from tests.fakes.guard import Gate
 from tests.fakes.tree import Directory, MemoryTree
 
 PLAIN = Access(mode=0o755)
@@ -71,10 +72,10 @@ class Trash:
     """Exports with trash, and one purge of all of them."""
 
     def __init__(self) -> None:
-        self.metrics = Metrics()
+        self.metrics, self.gate = Metrics(), Gate()
         self.needed: set[str] = set()
         """Volumes that are there again."""
-        self.purge = Purge(LoopClock(), self.metrics, self._keeps)
+        self.purge = Purge(LoopClock(), self.metrics, self._keeps, self.gate)
         self.running: Running = {}
         self.trees: dict[str, SlowTree] = {}
         self.exports: dict[str, LedgeredExport] = {}
@@ -242,6 +243,26 @@ async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
             tree.refusals.clear()
             trash.purge.look(trash.exports["nas"])
             await asyncio.sleep(20.0)
+            assert await trash.names("nas") == []
+
+
+@simulated
+async def test_two_clusters_with_one_id() -> None:
+    """While two are at work nothing is removed, also of what was begun before; all goes when that is over."""
+    trash = Trash()
+    await trash.export("nas", "v1", "v2", entries=50)
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(10.0)
+            trash.gate.shut = Cause.TWICE
+            await asyncio.sleep(1.5)
+            gone = trash.sample("nfs_provisioner_purged_entries_total", "nas")
+            await asyncio.sleep(10 * 60.0)
+            assert gone == trash.sample("nfs_provisioner_purged_entries_total", "nas")
+            assert not [line for line in logs if line["log_level"] != "debug"]
+            trash.gate.shut = None
+            trash.purge.look(trash.exports["nas"])
+            await asyncio.sleep(120.0)
             assert await trash.names("nas") == []
 
 

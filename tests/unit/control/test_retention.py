@@ -26,6 +26,7 @@ from provisioner.telemetry.metrics import Metrics
 from tests.fakes import cluster as fake
 from tests.fakes.clock import LoopClock, simulate
 from tests.fakes.cluster import MemoryCluster
+from tests.fakes.guard import Gate
 from tests.fakes.tree import Directory, File, MemoryTree, no_fault
 from tests.unit.core import samples
 
@@ -69,6 +70,7 @@ class Site:
     def __init__(self) -> None:
         self.cluster, self.tree = DatedCluster(), MemoryTree()
         self.node_off_s = 0.0
+        self.gate = Gate()
         self.discarded: list[Export] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -91,6 +93,7 @@ class Site:
             metrics=metrics,
             clock=self.clock,
             cluster_id=CLUSTER,
+            guard=self.gate,
         )
         self.retention = Retention(self.around, Returned(self.around), discarded=self.discarded.append)
         self._task = asyncio.create_task(self.retention.keep(self.export))
@@ -134,6 +137,21 @@ def on_a_site(scenario: Callable[[Site], Awaitable[None]]) -> None:
         await site.stop()
 
     simulate(run())
+
+
+def test_two_clusters_with_one_id() -> None:
+    """While two are at work no archive goes, and all that are due go when that is over."""
+
+    async def scenario(site: Site) -> None:
+        archives = [await site.archive(number, "3s") for number in range(3)]
+        site.gate.shut = Cause.TWICE
+        await asyncio.sleep(HOUR_S)
+        assert all(site.has(each) for each in archives)
+        site.gate.shut = None
+        await asyncio.sleep(70)
+        assert not any(site.has(each) for each in archives)
+
+    on_a_site(scenario)
 
 
 def test_an_archive_goes_in_time() -> None:

@@ -15,7 +15,7 @@ import yaml
 from msgspec import structs
 
 from provisioner.cli import cli
-from provisioner.core import archives, checks, listing, names, orphans
+from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
 from provisioner.ports import Cause
@@ -68,9 +68,10 @@ def test_every_default_is_the_flag_s() -> None:
         ("volumes", {field.name for field in structs.fields(listing.Listed)}),
         ("archives", {field.name for field in structs.fields(archives.Listed)}),
         ("orphans", {field.name for field in structs.fields(orphans.Orphan)}),
+        ("instances", {field.name for field in structs.fields(instances.Listed)}),
         ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),
     ],
-    ids=["volumes", "archives", "orphans", "check"],
+    ids=["volumes", "archives", "orphans", "instances", "check"],
 )
 def test_every_field_is_explained(command: str, fields: set[str]) -> None:
     """The reference has each field that a command's JSON has, and no other."""
@@ -84,7 +85,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for page in PAGES:
         for number, line in enumerate(page.read_text().splitlines(), 1):
             match = re.match(
-                r"^ {4,}.*\bnfs-provisioner ((?:run|check|volumes|archives|restore|orphans|recover)\b.*)", line
+                r"^ {4,}.*\bnfs-provisioner ((?:run|check|volumes|archives|restore|orphans|recover|instances)\b.*)",
+                line,
             )
             if match and "|" not in line:
                 printed = match.group(1).split("#")[0].replace("[", " ").replace("]", " ")

@@ -10,7 +10,7 @@ from msgspec import structs
 from provisioner.core.locations import Location, Path
 from provisioner.core.records import Record, encode
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, AlreadyThere, Cause, ExportError, ModeRefused, PathTaken, Space
+from provisioner.ports import Access, AlreadyThere, Cause, ExportError, ModeRefused, PathExists, PathTaken, Space
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.unit.core import samples
 
@@ -555,3 +555,18 @@ async def test_since_when() -> None:
     await first.sign("red", AT)
     await second.sign("blue", AT + timedelta(days=1))
     assert first.since == second.since == (await opened(tree)).since == "2026-01-02T03:04:05Z"
+
+
+async def test_signs_of_instances() -> None:
+    """One text under each name, made where there is none or put in its place; no cluster is taken for an instance."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    assert await export.instance("red.1") == ""
+    await export.sign_instance("red.1", "one", over=False)
+    with pytest.raises(PathExists):
+        await export.sign_instance("red.1", "two", over=False)
+    assert await export.instance("red.1") == "one"
+    await export.sign_instance("red.1", "two", over=True)
+    await export.sign("red", AT)
+    assert await export.instance("red.1") == "two"
+    assert set(await export.clusters()) == {"red"}

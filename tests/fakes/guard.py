@@ -1,0 +1,21 @@
+"""A guard for tests, which refuses while the test says why."""
+
+from __future__ import annotations
+
+from provisioner.ports import Cause, Export, ExportError
+
+
+class Gate:
+    """A `Guard` that the test opens and shuts."""
+
+    def __init__(self) -> None:
+        self.shut: Cause | None = None
+
+    async def require(self, export: Export) -> None:
+        """See `Guard`."""
+        if self.shut is not None:
+            raise ExportError(self.shut)
+
+    def allows(self, export: Export) -> bool:
+        """See `Guard`."""
+        return self.shut is None
