@@ -96,7 +96,7 @@ class Recovery:
         if named:
             records, archives = [each for each in records if each.volume in named], []
         signs = await asyncio.gather(*(export.clusters() for export in self._exports.values()))
-        present = self._present
+        present = self._present = await self._with_namespaces(records, archives)
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
         cluster = None if lost is None else lost.cluster
@@ -115,6 +115,22 @@ class Recovery:
             unknown=sorted(set(named) - {each.volume for each in records}),
             offline=self._offline,
         )
+
+    async def _with_namespaces(self, records: Sequence[Remains], archives: Sequence[ArchiveRemains]) -> Present:
+        """The cluster with the namespaces that records name, and the claims of volumes. Raises ClusterError."""
+        cluster = self._cluster
+        if cluster is None:
+            return self._present
+        volumes = (self._present.volumes.get(each.volume) for each in records)
+        references = (each.spec.claim_ref for each in volumes if each is not None)
+        wanted = {
+            *(each.record.namespace for each in records),
+            *(each.record.was.namespace for each in archives),
+            *(reference.namespace for reference in references if reference is not None),
+        }
+        found = await _side_by_side(cluster.get_namespace, sorted(wanted - {""}))
+        uids = {each.metadata.name: each.metadata.uid for each in found if each is not None}
+        return replace(self._present, namespaces=uids)
 
     async def _gone(self) -> list[str]:
         """The volumes of this cluster that were deleted by hand: they are recovered only when they are named."""

@@ -21,7 +21,7 @@ from provisioner.core.identity import Binding, Wait
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
-from provisioner.ports import Export, ExportError
+from provisioner.ports import Export, ExportError, Forbidden
 
 log = structlog.get_logger(__name__)
 
@@ -67,10 +67,12 @@ class Bindings:
         try:
             with self._lanes.place(export.name, cached.name):
                 export = await self._around.watch.usable(export)
+                # Before the claim: as long as that is there, the namespace is the one that it lies in.
+                namespace_uid = await self._namespace_uid(cached)
                 volume, claim = await self.live(cached)
                 if volume is None or volume.spec.claim_ref != cached.spec.claim_ref:
                     return None  # the watch brings what it is now
-                return await self._follow(volume, claim, export, path, was_bound=False)
+                return await self._follow(volume, claim, export, path, namespace_uid=namespace_uid)
         except ExportError as exc:
             log.debug("record_not_followed", volume=cached.name, error=str(exc))
             return None  # the export will be said to be ready
@@ -87,6 +89,15 @@ class Bindings:
             return None
         return await self._follow(volume, claim, export, path, was_bound=True)
 
+    async def _namespace_uid(self, volume: Volume) -> str:
+        """The uid of the namespace in a volume's claimRef; empty where we may not read it. Raises ClusterError."""
+        reference = volume.spec.claim_ref
+        try:
+            found = await self._around.cluster.get_namespace(reference.namespace) if reference is not None else None
+        except Forbidden:
+            return ""
+        return found.metadata.uid if found is not None else ""
+
     async def live(self, cached: Volume) -> tuple[Volume | None, Claim | None]:
         """A volume, and the claim that has the name in its claimRef, as they are now. Raises ClusterError."""
         cluster, reference = self._around.cluster, cached.spec.claim_ref
@@ -97,7 +108,14 @@ class Bindings:
         )
 
     async def _follow(
-        self, volume: Volume, claim: Claim | None, export: Export, path: Path, *, was_bound: bool
+        self,
+        volume: Volume,
+        claim: Claim | None,
+        export: Export,
+        path: Path,
+        *,
+        was_bound: bool = False,
+        namespace_uid: str = "",
     ) -> Backoff | None:
         record = await export.reread(volume.name)
         if record is None:
@@ -112,6 +130,7 @@ class Bindings:
             path=path,
             record=record,
             cluster=self._around.cluster_id,
+            namespace_uid=namespace_uid,
         )
         follows = identity.followed(binding)
         if isinstance(follows, Wait):

@@ -6,7 +6,7 @@ Each rule is a small function that returns a Decision or None for "not my case";
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from msgspec import structs
@@ -15,11 +15,12 @@ from provisioner.core import expansion, manifests, mount_options, names, quantit
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Namespace, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
 from provisioner.core.records import RECORD_LIMIT_BYTES, Record, require_room, short_modes
 from provisioner.core.templates import Template
+from provisioner.core.tenancy import UNKNOWN, Tenant
 
 _LONGEST = RECORD_LIMIT_BYTES + 1
 """Characters of a label or annotation: with a longer one in its directory no record of a claim can be written."""
@@ -85,6 +86,8 @@ class Provision:
     parameters: ClassParameters
     claim: Claim
     storage_class: StorageClass
+    tenant: Tenant = UNKNOWN
+    """Who may have what former claims of the same name have left."""
 
 
 Decision = Ignore | Wait | Refuse | Provision
@@ -211,7 +214,7 @@ def _plan(view: ClaimView) -> Decision:
         mount_options=options,
         record=record,
         access=parameters.access,
-        adopt=parameters.adopt,
+        adopt=parameters.adopts(storage_class.reclaim_policy),
         parameters=parameters,
         claim=claim,
         storage_class=storage_class,
@@ -248,6 +251,12 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
         return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
     message = taken_message("/".join(path), holder.name, holder.source.path if holder.source else "")
     return Refuse(message, on_a_path=True)
+
+
+def in_namespace(plan: Provision, namespace: Namespace | None) -> Provision:
+    """A plan with the claim's namespace, as it was read; None is one that could not be."""
+    tenant = Tenant.of(namespace, accepts_former=plan.parameters.accepts_former)
+    return replace(plan, tenant=tenant, record=structs.replace(plan.record, namespace_uid=tenant.uid))
 
 
 def is_leaving(volume: Volume, provisioner: str) -> bool:

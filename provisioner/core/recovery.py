@@ -15,7 +15,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import identity, manifests
+from provisioner.core import identity, manifests, tenancy
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
@@ -90,6 +90,12 @@ class Present:
     """By name."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
     """By `namespace/name`."""
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    """The uids of namespaces, by name; of one that is not there, or was not read, the next of its name counts."""
+
+    def namespace_uid(self, name: str) -> str:
+        """What a record of a claim in a namespace is to say: recovering it says that the namespace may have it."""
+        return self.namespaces.get(name, tenancy.ANY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +297,7 @@ def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) ->
     """What to do; None where there is nothing to tell of either."""
     record = each.record
     if record.retained and not by_name:
-        return Enter(structs.replace(record, cluster=present.cluster), _RETAINED.format(record.retained, each.volume))
+        return Enter(_ours(record, present), _RETAINED.format(record.retained, each.volume))
     if each.pending and each.contents != "data":
         return Skip("it never had a volume, and there is no data") if by_name else None
     existing = present.volumes.get(each.volume)
@@ -308,6 +314,10 @@ def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) ->
     )
     reason = next(filter(None, reasons), "")
     return Skip(reason) if reason else _make(each, present, claim)
+
+
+def _ours(record: Record, present: Present) -> Record:
+    return structs.replace(record, cluster=present.cluster, namespace_uid=present.namespace_uid(record.namespace))
 
 
 def _existing(each: Remains, existing: Volume, present: Present, *, by_name: bool) -> Action:
@@ -329,6 +339,7 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
         namespace=reference.namespace,
         claim=reference.name,
         claim_uid=reference.uid,
+        namespace_uid=present.namespace_uid(reference.namespace),
         volume_uid=existing.metadata.uid,
         retained="",
     )
@@ -386,7 +397,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
     # The very claim is still there when only its volume was deleted by hand: nothing but its uid binds it again.
     uid = record.claim_uid if claim is not None and claim.uid == record.claim_uid else ""
     # An object of that name that comes from elsewhere meanwhile, from a backup for instance, is not the record's.
-    ours = structs.replace(record, cluster=present.cluster, claim_uid=uid, retained="", volume_uid=NO_OBJECT)
+    ours = structs.replace(_ours(record, present), claim_uid=uid, retained="", volume_uid=NO_OBJECT)
     body = manifests.volume(
         each.volume,
         provisioner=present.provisioner,
@@ -410,7 +421,7 @@ def plan_archives(archives: Iterable[ArchiveRemains], present: Present, *, lost:
         ArchiveRemains(
             place=each.place,
             archive=each.archive,
-            record=structs.replace(each.record, was=structs.replace(each.record.was, cluster=present.cluster)),
+            record=structs.replace(each.record, was=_ours(each.record.was, present)),
         )
         for each in archives
         if each.record.was.cluster == lost and lost != present.cluster

@@ -19,6 +19,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
+from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.nfs import aliases, archives, layout, modes, naming, nesting, opening, restore, symlinks
 from provisioner.nfs.endless import TRASH_LIMIT
 from provisioner.nfs.layout import STATES
@@ -164,10 +165,12 @@ class LedgeredExport:
     # ------------------------------------------------------------------------------------------- provisioning
 
     def adoptable(self, record: Record) -> str | None:
-        """The volume whose settled record names exactly this directory and the same namespace."""
+        """The volume whose settled record names exactly this directory and a namespace of the same name."""
         return self._ledger.adoptable(record)
 
-    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
+    async def provision(
+        self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None, tenant: Tenant = UNKNOWN
+    ) -> Record:
         """Record first, then the directory. Raises PathTaken, AlreadyThere, ArchiveUnusable, ExportError."""
         fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
@@ -180,7 +183,10 @@ class LedgeredExport:
             await self._refuse_roots_above(held.path)
             if others_matter:
                 await self._look_at_others(volume, held, adopt_from)
-            made = await self._make(volume, held, access, fresh=fresh, adopt_from=adopt_from)
+            if held.archive:
+                made = await self._bring_back(volume, held, tenant, fresh=fresh)
+            else:
+                made = await self._make(volume, held, access, fresh=fresh, adopt_from=adopt_from)
             if others_matter and made:
                 # Once more: the directory above may have become somebody's between the look and now.
                 await self._look_at_others(volume, held, adopt_from)
@@ -291,8 +297,6 @@ class LedgeredExport:
 
     async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
-        if held.archive:
-            return await self._bring_back(volume, held, fresh=fresh)
         try:
             self._note_mode(volume, await modes.make_directory(self._tree, held.path, access))
         except PathExists:
@@ -315,9 +319,9 @@ class LedgeredExport:
         if refusal:
             self._mode_refusals[volume] = refusal
 
-    async def _bring_back(self, volume: str, held: Record, *, fresh: bool) -> bool:
+    async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
         try:
-            return await restore.bring_back(self._tree, self._ledger, volume, held, fresh=fresh)
+            return await restore.bring_back(self._tree, self._ledger, volume, held, tenant, fresh=fresh)
         except (ArchiveUnusable, AlreadyThere):
             # Another leader may have settled it meanwhile: then it is a volume's, and nobody's to put back.
             if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):

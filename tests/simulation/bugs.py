@@ -13,7 +13,7 @@ from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
 from provisioner.core import names
 from provisioner.core.locations import Location, Path
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record
 from provisioner.nfs import opening
@@ -311,6 +311,14 @@ class _AnyReleasedOne(LedgeredExport):
         return ""
 
 
+class _NamespaceByName(_Through):
+    """A namespace is told by its name alone."""
+
+    async def get_namespace(self, name: str) -> Namespace | None:
+        found: Namespace | None = await self._port.get_namespace(name)
+        return Namespace(Metadata(name=name, uid=name)) if found is not None else None
+
+
 class _VolumeByOneName(_Through):
     """A volume by another name of the server counts as not made."""
 
@@ -360,5 +368,6 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
+    "a namespace is told by its name": Mutant(cluster=_NamespaceByName),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
 }

@@ -31,6 +31,7 @@ _READS = frozenset(
         "watch",
         "get_claim",
         "get_volume",
+        "get_namespace",
         "identity",
         "root_id",
         "read_symlink",
@@ -138,6 +139,9 @@ BINDINGS = [
     *(Scripted(f"used again, {rule}", scripts.used_again(rule)) for rule in RULES),
 ]
 """A directory that two volumes use, and volumes that are bound to another claim."""
+
+NAMESPACES = [Scripted("namespace created again", scripts.reborn)]
+"""A namespace of another team that has the name of one that was deleted."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

@@ -12,7 +12,7 @@ from provisioner.core.records import OnDelete
 from tests.fakes.cluster import Body
 from tests.simulation.judge import Home
 from tests.simulation.process import PROVISIONER
-from tests.simulation.world import DEEP, NAMED, NAS, OTHER_NAS, Script, Site, World
+from tests.simulation.world import DEEP, NAMED, NAMESPACES, NAS, OTHER_NAS, Script, Site, World
 
 Meddle = Callable[[World], None]
 """What a tenant does at the very moment at which something goes wrong."""
@@ -158,6 +158,32 @@ async def folding(world: World) -> None:
         if claim.key != KEY:
             world.delete_claim(claim.key)
     await asyncio.sleep(120.0)
+
+
+async def reborn(world: World) -> None:
+    """A namespace is deleted, and another team's of that name asks for its directories and its archives."""
+    world.add_class("kept", onDelete="retain", pathPattern=NAMED)
+    world.add_class("archived", onDelete="archive")
+    world.claim(KEY, "kept")
+    world.claim(OTHER, "archived")
+    for key in (KEY, OTHER):
+        await _used(world, key, "one")
+        world.delete_claim(key)
+    await world.until(lambda: not world.site.cluster.claims() and bool(_archives(world)))
+    await asyncio.sleep(60.0)
+    world.create_namespace_again("shop")
+    world.claim(KEY, "kept")
+    for archive in _archives(world):
+        world.claim("shop/any", "archived", annotations={names.RESTORE: archive})
+    await asyncio.sleep(60.0)
+    bound = [claim.key for claim in world.site.cluster.claims() if claim.status.phase == "Bound"]
+    if bound:
+        world.judge.blame(f"claims that have what an earlier namespace left: {bound}")
+    await world.rest()
+
+
+def _archives(world: World) -> list[str]:
+    return [name for tree in world.trees.values() for name in tree.root.entries if name.startswith("archived-")]
 
 
 async def _used(world: World, key: str, name: str) -> bool:
@@ -428,7 +454,7 @@ class Crowd:
         deeds = {
             self._claim: 5, self._delete: 4, self._write: 3,
             self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1, self._swap: 2,
-            self._backup: 2, self._apply: 2,
+            self._backup: 2, self._apply: 2, self._namespace: 1,
         }  # fmt: skip
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         for deed in chance.choices(list(deeds), list(deeds.values()), k=chance.randint(10, 50)):
@@ -444,9 +470,7 @@ class Crowd:
 
     def _wish(self) -> dict[str, str]:
         """Now and then a tenant wants an archive back, whosever it is; not while two lead (see histories.Crowded)."""
-        there = [
-            name for tree in self._world.trees.values() for name in tree.root.entries if name.startswith("archived-")
-        ]
+        there = _archives(self._world)
         wanted = bool(there) and self._leaders == 1 and self._chance.random() < 0.4
         return {names.RESTORE: self._chance.choice(there)} if wanted else {}
 
@@ -495,6 +519,12 @@ class Crowd:
             body = self._chance.choice(lost)
             self._world.note(f"admin applies volume {body['metadata']['name']} in {site.name}")
             site.cluster.create("volumes", copy.deepcopy(body))
+
+    def _namespace(self, site: Site) -> None:
+        """A namespace goes with the last of its claims, and another team has its name then."""
+        name = self._chance.choice(NAMESPACES)
+        if not any(claim.metadata.namespace == name for claim in site.cluster.claims()):
+            self._world.create_namespace_again(name, site=site)
 
     def _offer(self, site: Site) -> None:
         """An admin makes a volume of some other kind for a claim that waits."""

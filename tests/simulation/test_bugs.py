@@ -8,7 +8,17 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import BACKUPS, BINDINGS, KINDS, faulted, folding, homeless, nested, unrecorded
+from tests.simulation.histories import (
+    BACKUPS,
+    BINDINGS,
+    KINDS,
+    NAMESPACES,
+    faulted,
+    folding,
+    homeless,
+    nested,
+    unrecorded,
+)
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
@@ -22,7 +32,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS):
+    for history in (*BACKUPS, *BINDINGS, *NAMESPACES):
         yield history.play(None, parts)
     yield nested(parts)
     yield folding(parts)

@@ -279,6 +279,13 @@ class World:
         self._swapped = None
         self.judge.replaced()
 
+    def create_namespace_again(self, name: str, *, site: Site | None = None) -> None:
+        """A namespace without claims is deleted, and another team creates one of that name."""
+        self.note(f"namespace {name} is deleted and created again")
+        namespaces = (site or self.site).cluster.namespaces
+        namespaces.discard(name)
+        namespaces.add(name)
+
     def unrecord(self, volume: str, location: Location = NAS) -> bool:
         """Somebody takes a settled record off an export; whether there was one."""
         records = self.trees[location].look((LEDGER, "volumes"))
