@@ -612,6 +612,18 @@ class Export(Protocol):
         """
         ...
 
+    async def has_directory(self, path: Path) -> bool:
+        """Whether there is a directory at a path, and no symlink on the way to it or in its place."""
+        ...
+
+    async def vet(self, volume: str, record: Record) -> None:
+        """Raise PathTaken where a directory that is there cannot become a volume's.
+
+        Another volume, of whatever cluster, has it, or one above or below; it is an archive; it is another export's
+        root, or lies in one; or a record that cannot be read may have it. The volume's own record does not count.
+        """
+        ...
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record of the same directory in the place of the volume's, in one step."""
         ...

@@ -59,6 +59,17 @@ class Prospect:
     """Why nothing could be compared with the cluster; empty where it was."""
 
 
+def place_of(export: Export, places: Places) -> Place:
+    """An export as the rules of a recovery know it."""
+    return Place(
+        name=export.name,
+        location=export.location,
+        id=export.id,
+        locations=places.same(export.location),
+        folds=export.folds,
+    )
+
+
 class Recovery:
     """One look at the ledgers and the cluster, and what can be made of it. `recovering` makes it."""
 
@@ -72,19 +83,9 @@ class Recovery:
         offline: str,
         places: Places | None = None,
     ) -> None:
-        same = (places or Places()).same
         # An export that is reached by two names has one ledger: the first name counts.
         known = {export.id: export for export in reversed(list(exports))}
-        self._exports = {
-            Place(
-                name=export.name,
-                location=export.location,
-                id=export.id,
-                locations=same(export.location),
-                folds=export.folds,
-            ): export
-            for export in known.values()
-        }
+        self._exports = {place_of(export, places or Places()): export for export in known.values()}
         self._cluster = cluster
         self._present = present
         self._scope = scope
@@ -213,12 +214,15 @@ class Recovery:
             if isinstance(what, ArchiveRemains):
                 await self._exports[what.place].amend_archive(what.archive, what.record)
                 return ""
-            return await self._make(what)
+            return await self.make(what)
         except (ExportError, ClusterError, InvalidRecord) as exc:
             return str(exc)
 
-    async def _make(self, step: Step) -> str:
-        """The record first: a crash before the volume leaves one that the next recovery knows as begun."""
+    async def make(self, step: Step) -> str:
+        """Carry out one step; why it could not be done, empty when it was. Raises ExportError, ClusterError.
+
+        The record comes first: a crash before the volume leaves one that the next recovery knows as begun.
+        """
         assert self._cluster is not None
         assert not isinstance(step.action, Skip)
         export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record

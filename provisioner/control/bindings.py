@@ -40,8 +40,13 @@ class Bindings:
         if volume.status.phase != "Bound" or not volume.is_by(self._around.provisioner):
             return False
         located = self._around.exports.of(volume)
-        record = located[0].records.get(volume.name) if located is not None else None
-        return record is not None and not identity.agrees(record, volume)
+        if located is None:
+            return False
+        export, _ = located
+        record = export.records.get(volume.name)
+        if record is None:
+            return bool(export.id) and volume.is_marked  # a command may have written one since the ledger was read
+        return not identity.agrees(record, volume)
 
     def note(self, volume: Volume) -> None:
         """Keep in mind that a volume and its claim name each other: the claim may go before the record has followed."""

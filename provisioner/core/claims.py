@@ -15,7 +15,7 @@ from provisioner.core import expansion, manifests, mount_options, names, quantit
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, Namespace, StorageClass, Volume
+from provisioner.core.objects import Claim, ClaimRef, Namespace, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
 from provisioner.core.records import RECORD_LIMIT_BYTES, Record, require_room, short_modes
@@ -208,13 +208,14 @@ def _plan(view: ClaimView) -> Decision:
             f"StorageClass {storage_class.name} names no export, and no default export is configured:"
             " add the parameters server and share"
         )
-    return _path_conflict(view, export, path) or Provision(
+    adopt = parameters.adopts(storage_class.reclaim_policy)
+    return _path_conflict(view, export, path, adopt=adopt) or Provision(
         volume=name,
         export=export,
         mount_options=options,
         record=record,
         access=parameters.access,
-        adopt=parameters.adopts(storage_class.reclaim_policy),
+        adopt=adopt,
         parameters=parameters,
         claim=claim,
         storage_class=storage_class,
@@ -242,15 +243,47 @@ def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParam
     return record
 
 
-def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | None:
+def _path_conflict(view: ClaimView, export: Location, path: Path, *, adopt: bool) -> Decision | None:
     holder = view.holder(export, path)
     if holder is None:
         return None
     if is_leaving(holder, view.provisioner):
         # Mostly the same claim, deleted and made again under its name.
         return Wait(f"volume {holder.name}, which has the directory, is being reclaimed", on_a_path=True)
+    if _is_reserved(holder, view.claim):
+        return Wait(
+            f"volume {holder.name} is for this claim, and the cluster binds the two if they fit", on_a_path=True
+        )
+    if _is_former(holder, view.claim) and _lies_at(holder, export, path):
+        return Refuse(former_message("/".join(path), holder.name, view.claim, adopt=adopt), on_a_path=True)
     message = taken_message("/".join(path), holder.name, holder.source.path if holder.source else "")
     return Refuse(message, on_a_path=True)
+
+
+def _names(volume: Volume, claim: Claim) -> ClaimRef | None:
+    """The claimRef of a volume that is, or was, for a claim of this name."""
+    reference = volume.spec.claim_ref
+    if reference is None or (reference.namespace, reference.name) != (claim.metadata.namespace, claim.metadata.name):
+        return None
+    return reference
+
+
+def _is_reserved(volume: Volume, claim: Claim) -> bool:
+    """Whether a volume waits for this claim: an admin, or a command of ours, made or freed it for the claim."""
+    reference = _names(volume, claim)
+    waits = volume.status.phase in ("Pending", "Available")
+    return reference is not None and waits and reference.uid in ("", claim.uid)
+
+
+def _is_former(volume: Volume, claim: Claim) -> bool:
+    """Whether a volume is what a claim of this name had, and is kept."""
+    kept = volume.spec.persistent_volume_reclaim_policy == "Retain"
+    return kept and volume.status.phase == "Released" and _names(volume, claim) is not None
+
+
+def _lies_at(volume: Volume, export: Location, path: Path) -> bool:
+    source = volume.source
+    return source is not None and export.relative(source.server, source.path) == path
 
 
 def in_namespace(plan: Provision, namespace: Namespace | None) -> Provision:
@@ -280,6 +313,20 @@ def taken_message(directory: str, holder: str, holder_path: str) -> str:
     return (
         f"directory {directory!r} is taken: volume {holder} has {holder_path!r}, and no volume may have the directory"
         " of another, or one above or below it; make the class's pathPattern unique, for instance with ${.PV.name}"
+    )
+
+
+def former_message(directory: str, holder: str, claim: Claim, *, adopt: bool) -> str:
+    """The words for a directory whose volume was retained when an earlier claim of this name was deleted."""
+    patch = '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}'
+    otherwise = (
+        f"; or delete the volume with `kubectl delete pv {holder}`, which leaves its data, and this claim gets the"
+        " directory"
+    )
+    return (
+        f"directory {directory!r} is that of volume {holder}, which an earlier claim {claim.key} had and which is"
+        " Released: its reclaim policy Retain keeps it for an admin's decision. To have this claim bound to it, run"
+        f" `kubectl patch pv {holder} -p '{patch}'`{otherwise if adopt else ''}"
     )
 
 

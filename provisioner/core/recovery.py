@@ -29,7 +29,7 @@ GONE_FLAG = "--old-cluster-is-gone"
 Contents = Literal["gone", "empty", "data"]
 """What there is of a directory."""
 
-_ALL_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
+ALL_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
 """For a record that does not say: NFS can do all of these."""
 _RETAINED = "its claim was deleted {}, and its directory was to stay; name it with --volume {} to have it"
 
@@ -232,7 +232,7 @@ def _is_cut_off(each: Remains, present: Present) -> bool:
 
 def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[Step]:
     """What to do about each, in the order of their claims; `by_name` tells that each was named on purpose."""
-    taken = _Taken.by(present.volumes.values())
+    taken = Taken.by(present.volumes.values())
     steps = []
     # The newest first: of two volumes for one claim it is the one that the claim had last.
     for each in sorted(found, key=lambda each: (each.record.created, each.volume), reverse=True):
@@ -245,8 +245,8 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 
 
 @dataclass(slots=True)
-class _Taken:
-    """What cannot be given to a volume any more: directories and claims."""
+class Taken:
+    """What cannot be given to a volume any more: directories and claims. For `adopt` as well."""
 
     paths: dict[tuple[str, bool], PathIndex] = field(default_factory=dict)
     """By server, as they are written and with names folded."""
@@ -255,17 +255,19 @@ class _Taken:
     made: set[str] = field(default_factory=set)
 
     @classmethod
-    def by(cls, volumes: Iterable[Volume]) -> _Taken:
+    def by(cls, volumes: Iterable[Volume]) -> Taken:
+        """What volumes that are there have, whoever created them."""
         taken = cls()
         for volume in volumes:
             if volume.source is not None:
-                taken._enter(volume.source.server, _components(volume.source.path), volume.name)
+                taken._enter(volume.source.server, components(volume.source.path), volume.name)
             reference = volume.spec.claim_ref
             if reference is not None and volume.status.phase not in ("Released", "Failed"):
                 taken.claims[f"{reference.namespace}/{reference.name}"] = volume.name
         return taken
 
     def add(self, each: Remains) -> None:
+        """A volume is to be made."""
         location = each.place.location
         self._enter(location.server, (*location.components, *each.record.path), each.volume)
         self.claims[each.key] = each.volume
@@ -289,11 +291,12 @@ class _Taken:
         return self.paths.setdefault((normal_server(server), folds), PathIndex(folds=folds))
 
 
-def _components(path: str) -> Path:
+def components(path: str) -> Path:
+    """The names in a volume's path."""
     return tuple(part for part in path.split("/") if part)
 
 
-def _decide(each: Remains, present: Present, taken: _Taken, *, by_name: bool) -> Action | None:
+def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> Action | None:
     """What to do; None where there is nothing to tell of either."""
     record = each.record
     if record.retained and not by_name:
@@ -374,7 +377,7 @@ def _left(each: Remains, *, by_name: bool) -> str:
     return f"left: it never had a volume, but its directory holds data; name it with --volume {each.volume} to have it"
 
 
-def _directory_taken(each: Remains, taken: _Taken) -> str:
+def _directory_taken(each: Remains, taken: Taken) -> str:
     holder = taken.holder(each)
     return f"volume {holder} has its directory, or one above or below it" if holder else ""
 
@@ -385,7 +388,7 @@ def _claim_has(each: Remains, claim: Claim | None) -> str:
     return f"its claim has volume {claim.spec.volume_name} by now: delete that claim, unless it holds what is wanted"
 
 
-def _claim_taken(each: Remains, taken: _Taken) -> str:
+def _claim_taken(each: Remains, taken: Taken) -> str:
     other = taken.claims.get(each.key)
     if other in taken.made:
         return f"volume {other} is of the same claim, and newer; name this one with --volume to have it instead"
@@ -406,7 +409,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
         directory=record.path,
         on_delete=record.on_delete,
         capacity=record.capacity,
-        access_modes=record.access_modes or _ALL_MODES,
+        access_modes=record.access_modes or ALL_MODES,
         mount_options=[option for option in record.mount_options.split(",") if option],
         class_name=record.class_name,
         reclaim_policy="Retain",

@@ -446,6 +446,23 @@ class LedgeredExport:
         if volume not in self._ledger.records:
             raise PathTaken(f"the ledger of export {self._name} has an unreadable record of volume {volume}")
 
+    async def has_directory(self, path: Path) -> bool:
+        """Whether there is a directory at a path, and no symlink on the way to it or in its place."""
+        return await archives.is_there(self._tree, path)
+
+    async def vet(self, volume: str, record: Record) -> None:
+        """Raise PathTaken where a directory that is there cannot become a volume's, by what the export has now."""
+        if await nesting.is_root(self._tree, record.path):
+            raise PathTaken(f"directory {record.directory!r} has a {LEDGER} in it: it is the root of another export")
+        await self._refuse_roots_above(record.path)
+        await self._look_at_others(volume, record, None)
+        if self._ledger.unreadable:
+            names = ", ".join(sorted(self._ledger.unreadable))
+            raise PathTaken(
+                f"the ledger of export {self._name} has records that this version cannot read, and one of them may have"
+                f" directory {record.directory!r}: {names}"
+            )
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
         state = self._ledger.state(volume)

@@ -173,8 +173,8 @@ async def reborn(world: World) -> None:
     await asyncio.sleep(60.0)
     world.create_namespace_again("shop")
     world.claim(KEY, "kept")
-    for archive in _archives(world):
-        world.claim("shop/any", "archived", annotations={names.RESTORE: archive})
+    for number, archive in enumerate(_archives(world)):
+        world.claim(f"shop/any-{number}", "archived", annotations={names.RESTORE: archive})
     await asyncio.sleep(60.0)
     bound = [claim.key for claim in world.site.cluster.claims() if claim.status.phase == "Bound"]
     if bound:
