@@ -8,7 +8,7 @@ otherwise: its data may be the only copy.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from provisioner.core import manifests, mount_options, names, paths, quantities
@@ -279,8 +279,10 @@ def _is_on(place: Place, volume: Volume) -> bool:
     return source is not None and any(each.relative(source.server, source.path) is not None for each in locations)
 
 
-def command(wish: Wish, export: str) -> str:
-    """The command that carries the plan out, to copy."""
-    text = f"nfs-provisioner adopt {shlex.quote(wish.directory)} --claim {wish.key} --export {shlex.quote(export)}"
-    text += f" --class {wish.class_name}" if wish.class_name else ""
-    return text + (f" --capacity {wish.capacity}" if wish.capacity else "") + " --apply"
+def command(wish: Wish, exports: Iterable[str]) -> str:
+    """The command that carries the plan out, to copy; `exports` are those that were named."""
+    said = {"--class": wish.class_name, "--capacity": wish.capacity}
+    words = ["nfs-provisioner", "adopt", wish.directory, "--claim", wish.key]
+    words += [word for export in exports for word in ("--export", export)]
+    words += [word for flag, value in said.items() if value is not None for word in (flag, value)]
+    return shlex.join([*words, "--apply"])

@@ -11,8 +11,19 @@ from msgspec import structs
 from provisioner.core import claims, names
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
 from provisioner.core.locations import Location, Path
-from provisioner.core.objects import Claim, ClaimRef, ClaimStatus, DataSource, NfsSource, StorageClass, Volume
+from provisioner.core.objects import (
+    Claim,
+    ClaimRef,
+    ClaimStatus,
+    DataSource,
+    Metadata,
+    Namespace,
+    NfsSource,
+    StorageClass,
+    Volume,
+)
 from provisioner.core.parameters import Access
+from provisioner.core.tenancy import Tenant
 from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
@@ -436,3 +447,13 @@ def test_the_root_of_another_export() -> None:
     refusal = claims.root_conflict(provision(view()), Location("nas", "/exports/shop"))
     assert "nas:/exports/shop" in refusal.message
     assert "pathPattern" in refusal.message
+
+
+def test_in_its_namespace() -> None:
+    """A plan's record names the namespace of the claim; the class says whether what an earlier one left counts."""
+    plan = provision(of_class({"formerNamespace": "accept"}))
+    found = Namespace(Metadata(name="shop", uid="ns-1", creation_timestamp="2026-01-01T00:00:00Z"))
+    placed = claims.in_namespace(plan, found)
+    assert placed.record == structs.replace(plan.record, namespace_uid="ns-1")
+    assert placed.tenant == Tenant(uid="ns-1", created="2026-01-01T00:00:00Z", accepts_former=True)
+    assert claims.in_namespace(plan, None).record == plan.record
