@@ -84,7 +84,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for page in PAGES:
         for number, line in enumerate(page.read_text().splitlines(), 1):
             match = re.match(
-                r"^ {4,}.*\bnfs-provisioner ((?:run|check|volumes|archives|restore|orphans|recover)\b.*)", line
+                r"^ {4,}.*\bnfs-provisioner ((?:run|check|volumes|archives|restore|orphans|recover|adopt)\b.*)", line
             )
             if match and "|" not in line:
                 printed = match.group(1).split("#")[0].replace("[", " ").replace("]", " ")
