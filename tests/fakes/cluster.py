@@ -275,6 +275,10 @@ class MemoryCluster:
         """All volumes, by name."""
         return [item for _, item in sorted(self._items["volumes"].items()) if isinstance(item, Volume)]
 
+    def classes(self) -> Sequence[StorageClass]:
+        """All classes, by name."""
+        return [item for _, item in sorted(self._items["classes"].items()) if isinstance(item, StorageClass)]
+
     def body(self, kind: Kind, key: str) -> Body | None:
         """An object with all its fields, to look at."""
         return self._bodies[kind].get(key)

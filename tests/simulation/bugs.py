@@ -18,9 +18,22 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record
 from provisioner.nfs import opening
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, Clock, Cluster, Export, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from provisioner.ports import (
+    Access,
+    AnyItem,
+    Clock,
+    Cluster,
+    Export,
+    ExportError,
+    Kind,
+    NotEmpty,
+    Page,
+    PathExists,
+    PathMissing,
+    Tree,
+)
 from provisioner.telemetry.metrics import Loop, Metrics
-from tests.simulation.process import PROVISIONER, Parts
+from tests.simulation.process import PROVISIONER, Parts, running
 from tests.simulation.world import NAS
 
 _TRASH: Path = (LEDGER, "trash")
@@ -311,6 +324,14 @@ class _AnyReleasedOne(LedgeredExport):
         return ""
 
 
+class _CommandsSeeNoVolumes(_Through):
+    """A command does not look which volumes there are."""
+
+    async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
+        page: Page[AnyItem] = await self._port.list(kind, continue_token=continue_token)
+        return Page([], page.version) if kind == "volumes" and running.get() is None else page
+
+
 class _NamespaceByName(_Through):
     """A namespace is told by its name alone."""
 
@@ -368,6 +389,7 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(store=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
+    "a directory is adopted whoever has it": Mutant(export=_NoOverlapCheck, cluster=_CommandsSeeNoVolumes),
     "a namespace is told by its name": Mutant(cluster=_NamespaceByName),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
 }

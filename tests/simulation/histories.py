@@ -140,8 +140,11 @@ BINDINGS = [
 ]
 """A directory that two volumes use, and volumes that are bound to another claim."""
 
-NAMESPACES = [Scripted("namespace created again", scripts.reborn)]
-"""A namespace of another team that has the name of one that was deleted."""
+HEIRS = [
+    Scripted("namespace created again", scripts.reborn),
+    Scripted("handed over by an admin", scripts.handed_over),
+]
+"""Directories that are there already, and who gets them."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

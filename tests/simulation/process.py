@@ -104,7 +104,7 @@ class Process:
         self._store = parts.store()
         self._cluster = parts.cluster(cluster, self._store)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
-        self._exports = ServedExports(exports, next(iter(exports)), _nowhere)
+        self._exports = ServedExports(exports, next(iter(exports)), nowhere)
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
 
@@ -162,7 +162,8 @@ def _ignore(_kind: Kind) -> None:
     """Nobody counts the watches."""
 
 
-def _nowhere(location: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+def nowhere(location: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+    """No export can be reached that is not given."""
     raise ExportError(Cause.UNREACHABLE, f"{location} is no part of this simulation")
 
 

@@ -10,6 +10,7 @@ from provisioner.core import names
 from provisioner.core.objects import Claim
 from provisioner.core.records import OnDelete
 from tests.fakes.cluster import Body
+from tests.fakes.tree import Directory, File
 from tests.simulation.judge import Home
 from tests.simulation.process import PROVISIONER
 from tests.simulation.world import DEEP, NAMED, NAMESPACES, NAS, OTHER_NAS, Script, Site, World
@@ -179,6 +180,37 @@ async def reborn(world: World) -> None:
     bound = [claim.key for claim in world.site.cluster.claims() if claim.status.phase == "Bound"]
     if bound:
         world.judge.blame(f"claims that have what an earlier namespace left: {bound}")
+    await world.rest()
+
+
+async def handed_over(world: World) -> None:
+    """An admin hands a directory with data to a claim that waits for it, and is not let have that of a live claim."""
+    world.add_class("nfs", onDelete="archive", pathPattern=NAMED)
+    world.claim(KEY, "nfs")
+    await _used(world, KEY, "one")
+    live = world.site.cluster.claim(KEY)
+    home = world.judge.home_of(live) if live is not None else None
+    assert home is not None
+    world.judge.put(home, "inner", Directory())
+    lab = world.trees[NAS].root.entries["lab"] = Directory()
+    lab.entries["data"] = by_hand = Directory()
+    by_hand.entries["file"] = File(b"years of work")
+    world.claim("lab/data", "nfs")
+    await asyncio.sleep(20.0)
+    for path in (("shop",), ("shop", "data", "inner"), ("shop", "data")):
+        if await world.adopt(path, "lab/data"):
+            world.judge.blame(f"{'/'.join(path)} was adopted beside {home}")
+    if not await world.adopt(("lab", "data"), "lab/data"):
+        world.judge.blame("a directory that nobody has was not adopted")
+    await world.until(lambda: _is_bound(world, "lab/data"))
+    adopted = world.site.cluster.claim("lab/data")
+    place = world.judge.home_of(adopted) if adopted is not None else None
+    if place is None or place.directory is not by_hand or "file" not in by_hand.entries:
+        world.judge.blame("the claim has not the directory that was handed to it")
+    world.delete_claim("lab/data")
+    await asyncio.sleep(120.0)
+    if by_hand.entries.get("file") != File(b"years of work"):
+        world.judge.blame("what was handed over is not kept")
     await world.rest()
 
 

@@ -11,8 +11,8 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.histories import (
     BACKUPS,
     BINDINGS,
+    HEIRS,
     KINDS,
-    NAMESPACES,
     faulted,
     folding,
     homeless,
@@ -32,7 +32,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS, *NAMESPACES):
+    for history in (*BACKUPS, *BINDINGS, *HEIRS):
         yield history.play(None, parts)
     yield nested(parts)
     yield folding(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation import scripts
-from tests.simulation.histories import BACKUPS, BINDINGS, FULL, NAMESPACES, Scripted, faulted, told, unrecorded
+from tests.simulation.histories import BACKUPS, BINDINGS, FULL, HEIRS, Scripted, faulted, told, unrecorded
 
 ALWAYS = [
     faulted(1, "delete"),
@@ -22,7 +22,7 @@ MORE = [
     for lives in (1, 2)
     for rule in ("delete", "archive", "retain")
     for meddle in (scripts.leave, scripts.delete, scripts.recreate, scripts.remove)
-] + [*BACKUPS, *BINDINGS, *NAMESPACES]
+] + [*BACKUPS, *BINDINGS, *HEIRS]
 
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)
@@ -32,11 +32,11 @@ def test_one_fault(history: Scripted) -> None:
         assert not world.judge.violations, told(world, f"{history}, {at or 'no fault'}")
 
 
-@pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS, *NAMESPACES], ids=str)
-def test_backups_bindings_and_namespaces(history: Scripted) -> None:
+@pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS, *HEIRS], ids=str)
+def test_backups_bindings_and_heirs(history: Scripted) -> None:
     """Data outlive each volume that comes from a backup, and go with the claim that has them, when nobody else does.
 
-    A namespace that was created again has nothing of the one before.
+    A namespace that was created again has nothing of the one before, and an admin hands over what nobody has.
     """
     world = history.play(None)
     assert not world.judge.violations, told(world, str(history))

@@ -11,10 +11,17 @@ from typing import Any
 
 import structlog
 
+from provisioner.adopting import Adoption
+from provisioner.control.store import Store
+from provisioner.core.adoption import Wish
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
+from provisioner.core.scope import Scope, Seen
+from provisioner.nfs.exports import ServedExports
 from provisioner.ports import ApiUnavailable, Expired, NotFound
+from provisioner.survey import Survey
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.controllers import Controllers
@@ -22,7 +29,7 @@ from tests.fakes.tree import Directory, File, MemoryTree, Symlink
 from tests.simulation import loop
 from tests.simulation.faults import Fault, Nothing, Plan, Port, Unexpected
 from tests.simulation.judge import Judge
-from tests.simulation.process import PROVISIONER, Clock, Died, Parts, Process, running
+from tests.simulation.process import PROVISIONER, Clock, Died, Parts, Process, nowhere, running
 
 NAS = Location("nas", "/exports")
 INNER = Location("nas", "/exports/team")
@@ -285,6 +292,28 @@ class World:
         namespaces = (site or self.site).cluster.namespaces
         namespaces.discard(name)
         namespaces.add(name)
+
+    async def adopt(self, path: Path, key: str) -> bool:
+        """An admin hands a directory to a claim by `nfs-provisioner adopt`; whether the command did."""
+        self.note(f"admin has {'/'.join(path)} adopted for {key}")
+        cluster = self.parts.cluster(self.site.cluster, Store(PROVISIONER))
+        export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
+        survey = Survey(
+            cluster=cluster,
+            cluster_id=self.site.name,
+            classes=[each for each in self.site.cluster.classes() if each.provisioner == PROVISIONER],
+            exports=[export],
+            scope=Scope(provisioner=PROVISIONER, exports=[Seen(export=export.name)]),
+            served=ServedExports({NAS: export}, NAS, nowhere),
+        )
+        namespace, claim = key.split("/")
+        run = Adoption(survey, Wish(path=path, namespace=namespace, claim=claim), set())
+        try:
+            await run.apply(await run.look(PROVISIONER))
+        except ProvisionerError as exc:
+            self.note(f"not adopted: {exc}")
+            return False
+        return True
 
     def unrecord(self, volume: str, location: Location = NAS) -> bool:
         """Somebody takes a settled record off an export; whether there was one."""
