@@ -110,7 +110,7 @@ def plan(
     claim = present.claims.get(wish.key)
     if claim is not None:
         _require_waiting(claim)
-    former = _former(wish, found, present)
+    former = _former(wish, found, present, claim)
     storage_class, parameters = _class(wish, claim, former[1] if former else None, classes)
     volume = former[0] if former is not None else new_name()
     record = Record(
@@ -160,18 +160,21 @@ def _require_waiting(claim: Claim) -> None:
             raise NotAdopted(f"claim {claim.key} {why}")
 
 
-def _former(wish: Wish, found: Found, present: Present) -> tuple[str, Record] | None:
-    """The volume that had the directory, and its record, when both are free to be used again. Raises NotAdopted."""
+def _former(wish: Wish, found: Found, present: Present, claim: Claim | None) -> tuple[str, Record] | None:
+    """The volume that had the directory, and its record, when both are free to be used again. Raises NotAdopted.
+
+    The claim's own attempt is free: a daemon that died in it left the record, and cannot go on because of the data.
+    """
     for volume, record in sorted(found.records.items()):
         if record.cluster != present.cluster:
             raise NotAdopted(
                 f"directory {wish.directory!r} is volume {volume}'s, of cluster {record.cluster or '(without an id)'}:"
                 f" if that cluster is lost, run `nfs-provisioner recover --volume {volume}`"
             )
-        if volume in found.pending:
+        if volume in found.pending and (claim is None or record.claim_uid != claim.uid):
             raise NotAdopted(
                 f"directory {wish.directory!r} is being made for claim {record.namespace}/{record.claim}: see the"
-                " events of that claim"
+                f" events of that claim; where it is gone, `nfs-provisioner recover --volume {volume}` comes first"
             )
         if volume in present.volumes:
             raise NotAdopted(_has_it(wish, present.volumes[volume]))

@@ -124,6 +124,15 @@ def test_a_directory_that_was_kept() -> None:
     assert (without.record.class_name, without.record.capacity) == ("nfs", "1Gi")
 
 
+def test_the_claims_own_attempt() -> None:
+    """What a daemon that died left of provisioning this very claim is gone on with, under the same name."""
+    begun = structs.replace(KEPT, namespace="shop", retained="", volume_uid="")
+    made = plan(of=found({samples.VOLUME: begun}, samples.VOLUME))
+    assert (made.fresh, made.step.remains.volume) == (False, samples.VOLUME)
+    with pytest.raises(NotAdopted, match=r"is being made for claim shop/data.*recover --volume"):
+        plan(of=found({"pvc-1": structs.replace(begun, claim_uid="1")}, "pvc-1"))
+
+
 def test_cut_off_before_the_volume() -> None:
     """A run that died after the record is gone on with, under the name that it chose."""
     first = plan()
