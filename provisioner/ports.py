@@ -20,12 +20,13 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Namespace, StorageClass, Volume
 from provisioner.core.parameters import Access as Access
 from provisioner.core.paths import LEDGER, PathIndex
 from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record
 from provisioner.core.recovery import Contents
+from provisioner.core.tenancy import UNKNOWN, Tenant
 
 # ---------------------------------------------------------------------------------------------------- the API server
 
@@ -143,6 +144,10 @@ class Cluster(Protocol):
 
     async def get_volume(self, name: str) -> Volume | None:
         """The volume as it is now, or None where there is none of that name."""
+        ...
+
+    async def get_namespace(self, name: str) -> Namespace | None:
+        """The namespace as it is now, or None where there is none of that name."""
         ...
 
     async def create_volume(self, body: Mapping[str, object]) -> Volume:
@@ -617,15 +622,17 @@ class Export(Protocol):
         ...
 
     def adoptable(self, record: Record) -> str | None:
-        """The volume whose settled record names exactly this directory and the same namespace, if there is one."""
+        """The volume whose settled record names exactly this directory and a namespace of the same name, if any."""
         ...
 
-    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
+    async def provision(
+        self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None, tenant: Tenant = UNKNOWN
+    ) -> Record:
         """Record first, then the directory. Returns the record that holds: that of an earlier attempt stays.
 
         `adopt_from` names the record whose directory may be handed out again; the caller has made sure that its volume
-        is gone. Where the record names an archive, the directory is that archive's, renamed. Raises PathTaken,
-        AlreadyThere, ArchiveUnusable.
+        is gone and that it is the tenant's. Where the record names an archive, the directory is that archive's,
+        renamed, if it is the tenant's. Raises PathTaken, AlreadyThere, ArchiveUnusable.
         """
         ...
 
@@ -663,6 +670,18 @@ class Export(Protocol):
         """What there is of a directory."""
         ...
 
+    async def has_directory(self, path: Path) -> bool:
+        """Whether there is a directory at a path, and no symlink on the way to it or in its place."""
+        ...
+
+    async def vet(self, volume: str, record: Record) -> None:
+        """Raise PathTaken where a directory that is there cannot become a volume's.
+
+        Another volume, of whatever cluster, has it, or one above or below; it is an archive; it is another export's
+        root, or lies in one; or a record that cannot be read may have it. The volume's own record does not count.
+        """
+        ...
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record of the same directory in the place of the volume's, in one step."""
         ...
@@ -677,10 +696,6 @@ class Export(Protocol):
 
     async def find_damage(self) -> None:
         """Read all settled records again: those that cannot be read any more are `unreadable` from then on."""
-        ...
-
-    async def has_directory(self, path: Path) -> bool:
-        """Whether there is a directory at a path below the root."""
         ...
 
     async def is_left(self, volume: str) -> bool:

@@ -65,6 +65,17 @@ class Prospect:
     """Why nothing could be compared with the cluster; empty where it was."""
 
 
+def place_of(export: Export, places: Places) -> Place:
+    """An export as the rules of a recovery know it."""
+    return Place(
+        name=export.name,
+        location=export.location,
+        id=export.id,
+        locations=places.same(export.location),
+        folds=export.folds,
+    )
+
+
 class Recovery:
     """One look at the ledgers and the cluster, and what can be made of it. `recovering` makes it."""
 
@@ -78,19 +89,9 @@ class Recovery:
         offline: str,
         places: Places | None = None,
     ) -> None:
-        same = (places or Places()).same
         # An export that is reached by two names has one ledger: the first name counts.
         known = {export.id: export for export in reversed(list(exports))}
-        self._exports = {
-            Place(
-                name=export.name,
-                location=export.location,
-                id=export.id,
-                locations=same(export.location),
-                folds=export.folds,
-            ): export
-            for export in known.values()
-        }
+        self._exports = {place_of(export, places or Places()): export for export in known.values()}
         self._cluster = cluster
         self._present = present
         self._scope = scope
@@ -105,7 +106,7 @@ class Recovery:
             wanted_records = set(named) - stored.keys()
             records, archives = [each for each in records if each.volume in wanted_records], []
         signs = await asyncio.gather(*(export.clusters() for export in self._exports.values()))
-        present = self._present
+        present = self._present = await self._with_namespaces(records, archives)
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
         cluster = None if lost is None else lost.cluster
@@ -125,6 +126,22 @@ class Recovery:
             unknown=sorted(set(named) - {each.volume for each in records} - stored.keys()),
             offline=self._offline,
         )
+
+    async def _with_namespaces(self, records: Sequence[Remains], archives: Sequence[ArchiveRemains]) -> Present:
+        """The cluster with the namespaces that records name, and the claims of volumes. Raises ClusterError."""
+        cluster = self._cluster
+        if cluster is None:
+            return self._present
+        volumes = (self._present.volumes.get(each.volume) for each in records)
+        references = (each.spec.claim_ref for each in volumes if each is not None)
+        wanted = {
+            *(each.record.namespace for each in records),
+            *(each.record.was.namespace for each in archives),
+            *(reference.namespace for reference in references if reference is not None),
+        }
+        found = await side_by_side(cluster.get_namespace, sorted(wanted - {""}))
+        uids = {each.metadata.name: each.metadata.uid for each in found if each is not None}
+        return replace(self._present, namespaces=uids)
 
     async def _gone(self) -> list[str]:
         """The volumes of this cluster that were deleted by hand: they are recovered only when they are named."""
@@ -247,7 +264,7 @@ class Recovery:
                 return ""
             if isinstance(what.action, Bring):
                 return await self._bring(what, what.action)
-            return await self._make(what)
+            return await self.make(what)
         except (ExportError, ClusterError, InvalidRecord, PathTaken, AlreadyThere) as exc:
             return str(exc)
 
@@ -259,8 +276,11 @@ class Recovery:
         await export.reinstate(volume, action.record, archive=action.archive, trash=action.trash)
         return ""
 
-    async def _make(self, step: Step) -> str:
-        """The record first: a crash before the volume leaves one that the next recovery knows as begun."""
+    async def make(self, step: Step) -> str:
+        """Carry out one step; why it could not be done, empty when it was. Raises ExportError, ClusterError.
+
+        The record comes first: a crash before the volume leaves one that the next recovery knows as begun.
+        """
         assert self._cluster is not None
         assert not isinstance(step.action, Skip | Bring)
         export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record

@@ -19,6 +19,7 @@ from provisioner.core.objects import Claim, StorageClass
 from provisioner.core.parameters import parse
 from provisioner.core.records import ArchiveRecord
 from provisioner.core.scope import NOTHING
+from provisioner.core.tenancy import Tenant
 from provisioner.kube.claims import Claims, open_claims
 from provisioner.kube.events import Told
 from provisioner.ports import AlreadyExists, ApiUnavailable, Conflict, Export, ExportError
@@ -95,7 +96,7 @@ async def _rooms(settings: Settings) -> AsyncIterator[tuple[Survey, Claims]]:
 
 
 async def _find(survey: Survey, order: Order) -> _Find:
-    """The archive that is meant, when it may go to that namespace. Raises NotRestored, ExportError."""
+    """The archive that is meant. Raises NotRestored, ExportError."""
     finds = [
         _Find(export.archived[order.archive], export) for export in survey.exports if order.archive in export.archived
     ]
@@ -107,13 +108,21 @@ async def _find(survey: Survey, order: Order) -> _Find:
         places = " and ".join(find.export.name for find in finds)
         raise NotRestored(f"there is an archive {order.archive} on {places}: name one class, and one export, only")
     (find,) = finds
-    wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=survey.cluster_id)
-    refusal = archives.not_for(order.archive, find.record, wanted)
-    if refusal is not None:
-        raise NotRestored(refusal)
     if order.archive not in await find.export.archives():
         raise NotRestored(f"the directory of archive {order.archive} is not on export {find.export.name} any more")
     return find
+
+
+async def _require_owner(survey: Survey, order: Order, find: _Find, storage_class: StorageClass) -> None:
+    """Raise NotRestored where the archive does not go to that namespace by that class. Raises ClusterError."""
+    namespace = await survey.cluster.get_namespace(order.namespace)
+    if namespace is None:
+        raise NotRestored(f"there is no namespace {order.namespace}")
+    tenant = Tenant.of(namespace, accepts_former=parse(storage_class.parameters).accepts_former)
+    wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=survey.cluster_id)
+    refusal = archives.not_for(order.archive, find.record, wanted, tenant)
+    if refusal is not None:
+        raise NotRestored(refusal)
 
 
 async def _why_not_found(survey: Survey, archive: str) -> str:
@@ -136,6 +145,7 @@ async def _ask_for(survey: Survey, claims: Claims, order: Order, find: _Find) ->
         claim = await survey.cluster.get_claim(order.namespace, order.claim)
         if claim is None:
             wanted = _class(survey, order.class_name or find.record.was.class_name, find)
+            await _require_owner(survey, order, find, wanted)
             body = archives.claim_body(order.archive, find.record, name=order.claim, class_name=wanted.name)
             return await claims.create(body, namespace=order.namespace), wanted
         refusal = archives.cannot_have(order.archive, claim)
@@ -144,6 +154,7 @@ async def _ask_for(survey: Survey, claims: Claims, order: Order, find: _Find) ->
         if order.class_name not in (None, claim.class_name):
             raise NotRestored(f"claim {order.key} is there, and of StorageClass {claim.class_name}: leave out --class")
         wanted = _class(survey, claim.class_name, find)
+        await _require_owner(survey, order, find, wanted)
         return await claims.annotate(claim, {names.RESTORE: order.archive}), wanted
     except (AlreadyExists, Conflict) as exc:
         raise NotRestored(f"somebody else has just changed claim {order.key}: look at it, and try again") from exc

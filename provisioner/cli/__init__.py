@@ -10,6 +10,7 @@ import sys
 import click
 
 from provisioner import __version__
+from provisioner.cli.adopt import adopt
 from provisioner.cli.archives import archives
 from provisioner.cli.check import check
 from provisioner.cli.demo import demo
@@ -40,6 +41,7 @@ cli.add_command(archives)
 cli.add_command(restore)
 cli.add_command(recover)
 cli.add_command(instances)
+cli.add_command(adopt)
 cli.add_command(demo)
 
 

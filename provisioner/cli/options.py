@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from provisioner import settings as setting
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.leases import LeaseTimes
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Option = Callable[[Command], Command]
@@ -120,6 +123,14 @@ def output() -> list[Option[Any]]:
         click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
                      help="A table for people, or JSON for programs."),
     ]  # fmt: skip
+
+
+def claim_names(claim: str) -> tuple[str, str]:
+    """The namespace and the name in a `--claim NAMESPACE/NAME`. Raises InvalidSettings."""
+    namespace, _, name = claim.partition("/")
+    if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
+        raise InvalidSettings(f"--claim {claim!r} is not of the form NAMESPACE/NAME")
+    return namespace, name
 
 
 def settings(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 import click
 
 from provisioner.cli import options
-from provisioner.core.errors import InvalidSettings
-
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 
 @click.command()
@@ -46,18 +42,10 @@ def restore(
     Example: nfs-provisioner restore archived-data-20261123T161512.123456Z --claim shop/data
     """
     settings = options.settings(**given)
-    namespace, name = _names(claim)
+    namespace, name = options.claim_names(claim)
     from provisioner.restoring import Order
     from provisioner.restoring import restore as carry_out
 
     order = Order(archive=archive, namespace=namespace, claim=name, class_name=class_name, timeout_s=timeout_s)
     asyncio.run(carry_out(settings, order, lambda text: click.echo(text, err=True)))
     return 0
-
-
-def _names(claim: str) -> tuple[str, str]:
-    """Raises InvalidSettings."""
-    namespace, _, name = claim.partition("/")
-    if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
-        raise InvalidSettings(f"--claim {claim!r} is not of the form NAMESPACE/NAME")
-    return namespace, name

@@ -22,7 +22,7 @@ from provisioner.core.identity import Binding, Wait
 from provisioner.core.locations import Path
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
-from provisioner.ports import Export, ExportError
+from provisioner.ports import Export, ExportError, Forbidden
 
 log = structlog.get_logger(__name__)
 
@@ -41,10 +41,13 @@ class Bindings:
         if volume.status.phase != "Bound" or not volume.is_by(self._around.provisioner):
             return False
         located = self._around.exports.of(volume)
-        record = located[0].records.get(volume.name) if located is not None else None
-        if located is None or record is None:
+        if located is None:
             return False
-        edited = (volume.is_marked or not record.peer) and ledgers.is_edited(volume, located[1], located[0].id)
+        export, path = located
+        record = export.records.get(volume.name)
+        if record is None:
+            return bool(export.id) and volume.is_marked  # a command may have written one since the ledger was read
+        edited = (volume.is_marked or not record.peer) and ledgers.is_edited(volume, path, export.id)
         return edited or not identity.agrees(record, volume)
 
     def note(self, volume: Volume) -> None:
@@ -71,10 +74,12 @@ class Bindings:
         try:
             with self._lanes.place(export.name, cached.name):
                 export = await self._around.watch.usable(export)
+                # Before the claim: as long as that is there, the namespace is the one that it lies in.
+                namespace_uid = await self._namespace_uid(cached)
                 volume, claim = await self.live(cached)
                 if volume is None or volume.spec.claim_ref != cached.spec.claim_ref:
                     return None  # the watch brings what it is now
-                return await self._follow(volume, claim, export, path, was_bound=False)
+                return await self._follow(volume, claim, export, path, namespace_uid=namespace_uid)
         except ExportError as exc:
             log.debug("record_not_followed", volume=cached.name, error=str(exc))
             return None  # the export will be said to be ready
@@ -91,6 +96,15 @@ class Bindings:
             return None
         return await self._follow(volume, claim, export, path, was_bound=True)
 
+    async def _namespace_uid(self, volume: Volume) -> str:
+        """The uid of the namespace in a volume's claimRef; empty where we may not read it. Raises ClusterError."""
+        reference = volume.spec.claim_ref
+        try:
+            found = await self._around.cluster.get_namespace(reference.namespace) if reference is not None else None
+        except Forbidden:
+            return ""
+        return found.metadata.uid if found is not None else ""
+
     async def live(self, cached: Volume) -> tuple[Volume | None, Claim | None]:
         """A volume, and the claim that has the name in its claimRef, as they are now. Raises ClusterError."""
         cluster, reference = self._around.cluster, cached.spec.claim_ref
@@ -101,7 +115,14 @@ class Bindings:
         )
 
     async def _follow(
-        self, volume: Volume, claim: Claim | None, export: Export, path: Path, *, was_bound: bool
+        self,
+        volume: Volume,
+        claim: Claim | None,
+        export: Export,
+        path: Path,
+        *,
+        was_bound: bool = False,
+        namespace_uid: str = "",
     ) -> Backoff | None:
         record = await export.reread(volume.name)
         if record is None:
@@ -116,6 +137,7 @@ class Bindings:
             path=path,
             record=record,
             cluster=self._around.cluster_id,
+            namespace_uid=namespace_uid,
         )
         follows = identity.followed(binding)
         if isinstance(follows, Wait):

@@ -9,13 +9,14 @@ from provisioner.control.expand import expand
 from provisioner.control.homeless import refuse_doubtful
 from provisioner.control.instances import is_unsettled
 from provisioner.control.lanes import Lanes
+from provisioner.control.namespaces import Namespaces
 from provisioner.control.queue import WorkQueue
 from provisioner.control.records import settle_record
 from provisioner.control.space import space_conflict
 from provisioner.control.surroundings import Surroundings
 from provisioner.control.turns import LATER, Turns
 from provisioner.control.workers import FAILED, REFUSED
-from provisioner.core import archives, claims, mount_options, names
+from provisioner.core import archives, claims, mount_options, names, tenancy
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -57,6 +58,7 @@ class ClaimController:
         self._lanes = lanes
         self._turns = turns
         self._attempts = Attempts(around, freed=self.path_freed)
+        self._namespaces = Namespaces(around.cluster)
         self._seen_s: dict[str, float] = {}
         """When a claim that is still without a volume was first worked on."""
         self._on_a_path: set[str] = set()
@@ -70,6 +72,8 @@ class ClaimController:
         """A listener of the store: puts the claims on the queue that a change can matter to."""
         if kind == "claims":
             claim = after or before
+            if isinstance(claim, Claim) and after is None:
+                self._namespaces.claim_gone(claim.metadata.namespace)
             if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
                 self._queue.add(claim.uid)
         elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._around.provisioner:
@@ -202,6 +206,7 @@ class ClaimController:
         self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
         where = label(plan.export, plan.mount_options.port)
         try:
+            plan = claims.in_namespace(plan, await self._namespaces.of_claim(claim.metadata.namespace))
             export = self._around.exports.at(plan.export, plan.mount_options)
             where = export.name
             self._around.watch.add(export, named=True)
@@ -245,7 +250,7 @@ class ClaimController:
             if (
                 plan.export not in places.same(export.location)
                 and record
-                and archives.not_for(archive, record, plan.record) is None
+                and archives.not_for(archive, record, plan.record, plan.tenant) is None
             ):
                 return f"{message}; it is on export {export.name}: take a class of that one"
         return message
@@ -271,7 +276,9 @@ class ClaimController:
             await self._around.guard.require(export)  # a new directory is nobody's; these may be another cluster's
         try:
             async with self._around.watch.answering(export):
-                record = await export.provision(plan.volume, plan.record, plan.access, adopt_from=adopt_from)
+                record = await export.provision(
+                    plan.volume, plan.record, plan.access, adopt_from=adopt_from, tenant=plan.tenant
+                )
         except AlreadyThere:
             # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
             found = await self._around.cluster.get_volume(plan.volume) if plan.volume in export.records else None
@@ -322,11 +329,19 @@ class ClaimController:
         return None if root is None else claims.root_conflict(plan, root)
 
     async def _adoptable(self, plan: Provision, export: Export) -> str | None:
-        """The former volume whose directory may be handed out again: read live, for the cache may not know it yet."""
+        """The former volume whose directory may be handed out again: read live, for the cache may not know it yet.
+
+        Raises AlreadyThere where it is a volume of an earlier namespace.
+        """
         former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
         if former is None or former == plan.volume:
             return None
-        return former if await self._around.cluster.get_volume(former) is None else None
+        if await self._around.cluster.get_volume(former) is not None:
+            return None
+        record = await export.reread(former)
+        if record is not None and not plan.tenant.owns(record):
+            raise AlreadyThere(tenancy.refusal(record, plan.tenant))
+        return former if record is not None else None
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
         """`again`: an earlier attempt may have created the volume already."""

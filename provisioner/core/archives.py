@@ -19,6 +19,7 @@ from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.objects import Claim
 from provisioner.core.records import ArchiveRecord, Record, milder
+from provisioner.core.tenancy import Tenant
 
 PROMPT_S = 3.0
 """An answer that took longer does not count for the API server's time: nobody knows when within that it was written."""
@@ -73,7 +74,7 @@ def is_due(record: ArchiveRecord, moment: Moment) -> bool:
     return left_s is not None and left_s <= 0
 
 
-def not_for(archive: str, record: ArchiveRecord, wanted: Record) -> str | None:
+def not_for(archive: str, record: ArchiveRecord, wanted: Record, tenant: Tenant) -> str | None:
     """Why an archive does not go to the claim whose record names it, in words for an event; None where it does."""
     if record.was.cluster != wanted.cluster:
         return f"archive {archive!r} is of another cluster that shares the export: a claim there can have it back"
@@ -81,6 +82,11 @@ def not_for(archive: str, record: ArchiveRecord, wanted: Record) -> str | None:
         return (
             f"archive {archive!r} is not of namespace {wanted.namespace}: an archive goes back only to the namespace"
             " that it came from"
+        )
+    if not tenant.owns(record.was):
+        return (
+            f"archive {archive!r} cannot be restored: {tenant.why_not(wanted.namespace)}. An admin can let this"
+            " namespace have it by a class with formerNamespace: accept"
         )
     return None
 

@@ -60,9 +60,9 @@ def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
     classes = [Permission(verb=verb, resource="storageclasses", group="storage.k8s.io") for verb in ("list", "watch")]
     # In all namespaces: an event is where its claim is, and that of a volume is in `default`.
     events = [Permission(verb=verb, resource="events") for verb in ("create", "patch")]
-    # By its uid a ledger tells clusters apart; a request for a namespace counts as one within it.
-    cluster = Permission(verb="get", resource="namespaces", namespace="kube-system", name="kube-system")
-    return [*volumes, *claims, status, *classes, *events, cluster, *(_of_lease(*lease) if lease else ())]
+    # By the uid of kube-system a ledger tells clusters apart, by that of a claim's namespace who may have what is kept.
+    namespaces = Permission(verb="get", resource="namespaces")
+    return [*volumes, *claims, status, *classes, *events, namespaces, *(_of_lease(*lease) if lease else ())]
 
 
 def _of_lease(namespace: str, name: str) -> list[Permission]:

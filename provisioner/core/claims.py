@@ -6,7 +6,7 @@ Each rule is a small function that returns a Decision or None for "not my case";
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from msgspec import structs
@@ -16,11 +16,12 @@ from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, Path
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, ClaimRef, Namespace, StorageClass, Volume
 from provisioner.core.parameters import Access, ClassParameters, as_written, parse
 from provisioner.core.paths import is_archive_name
 from provisioner.core.records import RECORD_LIMIT_BYTES, Record, milder, require_room, short_modes
 from provisioner.core.templates import Template
+from provisioner.core.tenancy import UNKNOWN, Tenant
 
 _LONGEST = RECORD_LIMIT_BYTES + 1
 """Characters of a label or annotation: with a longer one in its directory no record of a claim can be written."""
@@ -90,6 +91,8 @@ class Provision:
     parameters: ClassParameters
     claim: Claim
     storage_class: StorageClass
+    tenant: Tenant = UNKNOWN
+    """Who may have what former claims of the same name have left."""
 
 
 Decision = Ignore | Wait | Refuse | Provision
@@ -210,13 +213,14 @@ def _plan(view: ClaimView) -> Decision:
             f"StorageClass {storage_class.name} names no export, and no default export is configured:"
             " add the parameters server and share"
         )
-    return _path_conflict(view, export, path) or Provision(
+    adopt = parameters.adopts(storage_class.reclaim_policy)
+    return _path_conflict(view, export, path, adopt=adopt) or Provision(
         volume=name,
         export=export,
         mount_options=options,
         record=record,
         access=parameters.access,
-        adopt=parameters.adopt,
+        adopt=adopt,
         parameters=parameters,
         claim=claim,
         storage_class=storage_class,
@@ -244,7 +248,7 @@ def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParam
     return record
 
 
-def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | None:
+def _path_conflict(view: ClaimView, export: Location, path: Path, *, adopt: bool) -> Decision | None:
     holder = view.holder(export, path)
     if holder is None:
         return None
@@ -259,10 +263,48 @@ def _path_conflict(view: ClaimView, export: Location, path: Path) -> Decision | 
             "a volume outside this namespace, which has the directory, is being reclaimed",
         )
         return Wait(told, on_a_path=True, whole=whole)
+    if _is_reserved(holder, view.claim):
+        return Wait(
+            f"volume {holder.name} is for this claim, and the cluster binds the two if they fit", on_a_path=True
+        )
+    if _is_former(holder, view.claim) and _lies_at(holder, export, path):
+        return Refuse(former_message("/".join(path), holder.name, view.claim, adopt=adopt), on_a_path=True)
     place = holder.source.path if holder.source else ""
     by = f"volume {holder.name} has {place!r}, and no volume may have another's directory, or one above or below it"
     whole, told = discretion.taken(asker, "/".join(path), owner, by)
     return Refuse(told, on_a_path=True, whole=whole)
+
+
+def _names(volume: Volume, claim: Claim) -> ClaimRef | None:
+    """The claimRef of a volume that is, or was, for a claim of this name."""
+    reference = volume.spec.claim_ref
+    if reference is None or (reference.namespace, reference.name) != (claim.metadata.namespace, claim.metadata.name):
+        return None
+    return reference
+
+
+def _is_reserved(volume: Volume, claim: Claim) -> bool:
+    """Whether a volume waits for this claim: an admin, or a command of ours, made or freed it for the claim."""
+    reference = _names(volume, claim)
+    waits = volume.status.phase in ("Pending", "Available")
+    return reference is not None and waits and reference.uid in ("", claim.uid)
+
+
+def _is_former(volume: Volume, claim: Claim) -> bool:
+    """Whether a volume is what a claim of this name had, and is kept."""
+    kept = volume.spec.persistent_volume_reclaim_policy == "Retain"
+    return kept and volume.status.phase == "Released" and _names(volume, claim) is not None
+
+
+def _lies_at(volume: Volume, export: Location, path: Path) -> bool:
+    source = volume.source
+    return source is not None and export.relative(source.server, source.path) == path
+
+
+def in_namespace(plan: Provision, namespace: Namespace | None) -> Provision:
+    """A plan with the claim's namespace, as it was read; None is one that could not be."""
+    tenant = Tenant.of(namespace, accepts_former=plan.parameters.accepts_former)
+    return replace(plan, tenant=tenant, record=structs.replace(plan.record, namespace_uid=tenant.uid))
 
 
 def is_leaving(volume: Volume, provisioner: str) -> bool:
@@ -289,6 +331,20 @@ def succeeded_message(plan: Provision, record: Record) -> str:
     kept = record.on_delete != plan.record.on_delete
     rule = f"; its rule stays {record.on_delete}: an archive is never deleted by way of a class" if kept else ""
     return f"{text} from archive {record.archive}{rule}"
+
+
+def former_message(directory: str, holder: str, claim: Claim, *, adopt: bool) -> str:
+    """The words for a directory whose volume was retained when an earlier claim of this name was deleted."""
+    patch = '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}'
+    otherwise = (
+        f"; or delete the volume with `kubectl delete pv {holder}`, which leaves its data, and this claim gets the"
+        " directory"
+    )
+    return (
+        f"directory {directory!r} is that of volume {holder}, which an earlier claim {claim.key} had and which is"
+        " Released: its reclaim policy Retain keeps it for an admin's decision. To have this claim bound to it, run"
+        f" `kubectl patch pv {holder} -p '{patch}'`{otherwise if adopt else ''}"
+    )
 
 
 def mode_message(directory: str, mode: int, refusal: str) -> str:

@@ -72,6 +72,8 @@ class Binding:
     record: Record
     cluster: str
     """This cluster."""
+    namespace_uid: str = ""
+    """The uid of the namespace in the volume's claimRef, where it was read while that claim was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,14 @@ def followed(binding: Binding) -> Record | Wait | None:
         return None
     elif _has_claim(binding):
         return Wait()
+    same_namespace = record.namespace == reference.namespace
     return structs.replace(
         record,
         namespace=reference.namespace,
         claim=reference.name,
         claim_uid=reference.uid,
         volume_uid=volume.metadata.uid,
+        namespace_uid=binding.namespace_uid or (record.namespace_uid if same_namespace else ""),
         retained="",
     )
 

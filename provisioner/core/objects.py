@@ -272,6 +272,12 @@ class Volume(Struct, frozen=True, gc=False):
         return self.metadata.annotations.get(names.PROVISIONED_BY) == provisioner
 
 
+class Namespace(Struct, frozen=True, gc=False):
+    """A Namespace."""
+
+    metadata: Metadata = Metadata()
+
+
 class StorageClass(Struct, frozen=True, rename="camel", gc=False):
     """A StorageClass."""
 

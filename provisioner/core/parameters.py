@@ -21,7 +21,7 @@ from provisioner.core.templates import Template
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
 KNOWN = (
     "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "existing", "archiveRetention", "minFree",
-    "overcommit",
+    "overcommit", "formerNamespace",
 )  # fmt: skip
 
 _SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
@@ -87,7 +87,10 @@ class ClassParameters:
     template: Template
     on_delete: OnDelete
     access: Access
-    adopt: bool
+    adopt: bool | None
+    """What `existing` says; None where the class does not."""
+    accepts_former: bool
+    """Whether what an earlier namespace left goes to the one that has its name now."""
     retention: str
     """How long an archive is kept, as it was written; empty is for ever."""
     min_free: MinFree | None
@@ -99,6 +102,11 @@ class ClassParameters:
     def limits_space(self) -> bool:
         """Whether the space of an export decides if a claim of the class is granted."""
         return self.min_free is not None or self.overcommit is not None
+
+    def adopts(self, reclaim_policy: str) -> bool:
+        """Whether a directory that a former volume left is handed out again: by default where the data is kept."""
+        kept = self.on_delete == "retain" or reclaim_policy == "Retain"
+        return kept if self.adopt is None else self.adopt
 
 
 def parse(parameters: Mapping[str, str]) -> ClassParameters:
@@ -115,7 +123,8 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
             uid=given.read("uid", None, _identifier),
             gid=given.read("gid", None, _identifier),
         ),
-        adopt=given.read("existing", on_delete == "retain", _existing),
+        adopt=given.read("existing", None, _existing),
+        accepts_former=given.read("formerNamespace", False, _former_namespace),
         retention=given.read("archiveRetention", "", _retention),
         min_free=given.read("minFree", None, _min_free),
         overcommit=given.read("overcommit", None, _overcommit),
@@ -233,6 +242,12 @@ def _existing(text: str) -> bool:
     if text.lower() not in ("refuse", "adopt"):
         raise InvalidSettings(f"{text!r} is not one of refuse, adopt")
     return text.lower() == "adopt"
+
+
+def _former_namespace(text: str) -> bool:
+    if text.lower() not in ("refuse", "accept"):
+        raise InvalidSettings(f"{text!r} is not one of refuse, accept")
+    return text.lower() == "accept"
 
 
 def _min_free(text: str) -> MinFree | None:

@@ -61,6 +61,8 @@ class Record(
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone.
     """
+    namespace_uid: str = field(name="nsuid", default="")
+    """The uid of the claim's namespace; empty where it could not be read, and in records of older versions."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -129,7 +131,8 @@ def encode(record: Record | ArchiveRecord) -> str:
 
 def require_room(volume: str, record: Record) -> None:
     """Raise InvalidRecord unless the record fits on every server, and that of its archive as well."""
-    encode(ArchiveRecord(volume, record.created, record, volume_name(_UID)))
+    whole = structs.replace(record, namespace_uid=record.namespace_uid or _UID)
+    encode(ArchiveRecord(volume, record.created, archived(whole), volume_name(_UID)))
 
 
 def decode(target: str) -> Record:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import identity, manifests
+from provisioner.core import identity, manifests, tenancy
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, Path, normal_server
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
@@ -29,7 +29,7 @@ GONE_FLAG = "--old-cluster-is-gone"
 Contents = Literal["gone", "empty", "data"]
 """What there is of a directory."""
 
-_ALL_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
+ALL_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
 """For a record that does not say: NFS can do all of these."""
 _RETAINED = "its claim was deleted {}, and its directory was to stay; name it with --volume {} to have it"
 
@@ -90,6 +90,12 @@ class Present:
     """By name."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
     """By `namespace/name`."""
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    """The uids of namespaces, by name; of one that is not there, or was not read, the next of its name counts."""
+
+    def namespace_uid(self, name: str) -> str:
+        """What a record of a claim in a namespace is to say: recovering it says that the namespace may have it."""
+        return self.namespaces.get(name, tenancy.ANY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +280,7 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 
 @dataclass(slots=True)
 class Taken:
-    """What cannot be given to a volume any more: directories and claims."""
+    """What cannot be given to a volume any more: directories and claims. For `adopt` as well."""
 
     paths: dict[tuple[str, bool], PathIndex] = field(default_factory=dict)
     """By server, as they are written and with names folded."""
@@ -284,11 +290,11 @@ class Taken:
 
     @classmethod
     def by(cls, volumes: Iterable[Volume]) -> Taken:
-        """What these volumes have."""
+        """What volumes that are there have, whoever created them."""
         taken = cls()
         for volume in volumes:
             if volume.source is not None:
-                taken._enter(volume.source.server, _components(volume.source.path), volume.name)
+                taken._enter(volume.source.server, components(volume.source.path), volume.name)
             reference = volume.spec.claim_ref
             if reference is not None and volume.status.phase not in ("Released", "Failed"):
                 taken.claims[f"{reference.namespace}/{reference.name}"] = volume.name
@@ -319,7 +325,8 @@ class Taken:
         return self.paths.setdefault((normal_server(server), folds), PathIndex(folds=folds))
 
 
-def _components(path: str) -> Path:
+def components(path: str) -> Path:
+    """The names in a volume's path."""
     return tuple(part for part in path.split("/") if part)
 
 
@@ -327,7 +334,7 @@ def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> 
     """What to do; None where there is nothing to tell of either."""
     record = each.record
     if record.retained and not by_name:
-        return Enter(structs.replace(record, cluster=present.cluster), _RETAINED.format(record.retained, each.volume))
+        return Enter(_ours(record, present), _RETAINED.format(record.retained, each.volume))
     if each.pending and each.contents != "data":
         return Skip("it never had a volume, and there is no data") if by_name else None
     existing = present.volumes.get(each.volume)
@@ -344,6 +351,10 @@ def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> 
     )
     reason = next(filter(None, reasons), "")
     return Skip(reason) if reason else _make(each, present, claim)
+
+
+def _ours(record: Record, present: Present) -> Record:
+    return structs.replace(record, cluster=present.cluster, namespace_uid=present.namespace_uid(record.namespace))
 
 
 def _existing(each: Remains, existing: Volume, present: Present, *, by_name: bool) -> Action:
@@ -365,6 +376,7 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
         namespace=reference.namespace,
         claim=reference.name,
         claim_uid=reference.uid,
+        namespace_uid=present.namespace_uid(reference.namespace),
         volume_uid=existing.metadata.uid,
         retained="",
     )
@@ -422,7 +434,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
     # The very claim is still there when only its volume was deleted by hand: nothing but its uid binds it again.
     uid = record.claim_uid if claim is not None and claim.uid == record.claim_uid else ""
     # An object of that name that comes from elsewhere meanwhile, from a backup for instance, is not the record's.
-    ours = structs.replace(record, cluster=present.cluster, claim_uid=uid, retained="", volume_uid=NO_OBJECT)
+    ours = structs.replace(_ours(record, present), claim_uid=uid, retained="", volume_uid=NO_OBJECT)
     body = manifests.volume(
         each.volume,
         provisioner=present.provisioner,
@@ -431,7 +443,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
         directory=record.path,
         on_delete=record.on_delete,
         capacity=record.capacity,
-        access_modes=record.access_modes or _ALL_MODES,
+        access_modes=record.access_modes or ALL_MODES,
         mount_options=[option for option in record.mount_options.split(",") if option],
         class_name=record.class_name,
         reclaim_policy="Retain",
@@ -446,7 +458,7 @@ def plan_archives(archives: Iterable[ArchiveRemains], present: Present, *, lost:
         ArchiveRemains(
             place=each.place,
             archive=each.archive,
-            record=structs.replace(each.record, was=structs.replace(each.record.was, cluster=present.cluster)),
+            record=structs.replace(each.record, was=_ours(each.record.was, present)),
         )
         for each in archives
         if each.record.was.cluster == lost and lost != present.cluster

@@ -19,7 +19,7 @@ import msgspec
 
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, Namespace, Volume
 from provisioner.core.texts import encodable
 from provisioner.kube import errors, events, leases, reviews, wire
 from provisioner.kube.connection import (
@@ -135,6 +135,14 @@ class KubeCluster:
         """See Cluster.get_volume."""
         try:
             return await self._ask(self._call("get", "persistentvolumes", _volume_path(name)), wire.VOLUMES.item)
+        except NotFound:
+            return None
+
+    async def get_namespace(self, name: str) -> Namespace | None:
+        """See Cluster.get_namespace."""
+        path = f"/api/v1/namespaces/{_quote(name)}"
+        try:
+            return await self._ask(self._call("get", "namespaces", path), wire.namespace)
         except NotFound:
             return None
 

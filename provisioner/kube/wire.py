@@ -15,7 +15,7 @@ from typing import Generic
 import msgspec
 from msgspec import Raw, Struct, field
 
-from provisioner.core.objects import Claim, Metadata, StorageClass, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, StorageClass, Volume
 from provisioner.kube import errors
 from provisioner.ports import Item, Page, WatchEvent
 
@@ -199,6 +199,17 @@ _owned_decoder = msgspec.json.Decoder(_Owned)
 def uid(body: bytes) -> str:
     """The uid of any object. Raises msgspec.DecodeError."""
     return _owned_decoder.decode(body).metadata.uid
+
+
+_namespace_decoder = msgspec.json.Decoder(Namespace)
+
+
+def namespace(body: bytes) -> Namespace:
+    """A namespace. Raises msgspec.DecodeError."""
+    found = _namespace_decoder.decode(body)
+    if not found.metadata.name or not found.metadata.uid:
+        raise msgspec.ValidationError("not a Namespace")
+    return found
 
 
 class LineSplitter:

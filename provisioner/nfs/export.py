@@ -22,6 +22,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
 from provisioner.core.recovery import Contents
+from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.nfs import (
     aliases,
     archives,
@@ -200,18 +201,22 @@ class LedgeredExport:
     # ------------------------------------------------------------------------------------------- provisioning
 
     def adoptable(self, record: Record) -> str | None:
-        """The volume whose settled record names exactly this directory and the same namespace."""
+        """The volume whose settled record names exactly this directory and a namespace of the same name."""
         return self._ledger.adoptable(record)
 
-    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
+    async def provision(
+        self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None, tenant: Tenant = UNKNOWN
+    ) -> Record:
         """Record first, then the directory. Raises PathTaken, AlreadyThere, ArchiveUnusable, ExportError."""
         try:
-            return await self._provision(volume, record, access, adopt_from)
+            return await self._provision(volume, record, access, adopt_from, tenant)
         except PathMissing:
             await opening.probe(self._tree, self._id)  # it says so where the ledger is what is missing
             raise
 
-    async def _provision(self, volume: str, record: Record, access: Access, adopt_from: str | None) -> Record:
+    async def _provision(
+        self, volume: str, record: Record, access: Access, adopt_from: str | None, tenant: Tenant
+    ) -> Record:
         fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
         # Right below the root and with the volume's own name in it, nobody else can want it. Any other name may be that
@@ -223,7 +228,10 @@ class LedgeredExport:
             await self._refuse_roots_above(held.path)
             if others_matter:
                 await self._look_at_others(volume, held, adopt_from)
-            made = await self._make(volume, held, access, fresh=fresh, adopt_from=adopt_from)
+            if held.archive:
+                made = await self._bring_back(volume, held, tenant, fresh=fresh)
+            else:
+                made = await self._make(volume, held, access, fresh=fresh, adopt_from=adopt_from)
             if others_matter and made:
                 # Once more: the directory above may have become somebody's between the look and now.
                 await self._look_at_others(volume, held, adopt_from)
@@ -335,8 +343,6 @@ class LedgeredExport:
 
     async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
-        if held.archive:
-            return await self._bring_back(volume, held, fresh=fresh)
         try:
             self._note_mode(volume, await modes.make_directory(self._tree, held.path, access))
         except PathExists:
@@ -359,9 +365,9 @@ class LedgeredExport:
         if refusal:
             self._mode_refusals[volume] = refusal
 
-    async def _bring_back(self, volume: str, held: Record, *, fresh: bool) -> bool:
+    async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
         try:
-            return await restore.bring_back(self._tree, self._ledger, volume, held, fresh=fresh)
+            return await restore.bring_back(self._tree, self._ledger, volume, held, tenant, fresh=fresh)
         except (ArchiveUnusable, AlreadyThere):
             # Another leader may have settled it meanwhile: then it is a volume's, and nobody's to put back.
             if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):
@@ -516,6 +522,23 @@ class LedgeredExport:
         if await self.reread(volume) is None and volume in self._ledger.unreadable - self._ledger.foreign:
             await symlinks.replace(self._tree, layout.of("volumes", volume), encode(record))
 
+    async def has_directory(self, path: Path) -> bool:
+        """Whether there is a directory at a path, and no symlink on the way to it or in its place."""
+        return await archives.is_there(self._tree, path)
+
+    async def vet(self, volume: str, record: Record) -> None:
+        """Raise PathTaken where a directory that is there cannot become a volume's, by what the export has now."""
+        if await nesting.is_root(self._tree, record.path):
+            raise PathTaken(f"directory {record.directory!r} has a {LEDGER} in it: it is the root of another export")
+        await self._refuse_roots_above(record.path)
+        await self._look_at_others(volume, record, None)
+        if self._ledger.unreadable:
+            names = ", ".join(sorted(self._ledger.unreadable))
+            raise PathTaken(
+                f"the ledger of export {self._name} has records that this version cannot read, and one of them may have"
+                f" directory {record.directory!r}: {names}"
+            )
+
     async def amend(self, volume: str, record: Record) -> None:
         """Put a record in the place of the volume's: whoever reads sees the one or the other, whole."""
         state = self._ledger.state(volume)
@@ -555,10 +578,6 @@ class LedgeredExport:
     async def find_damage(self) -> None:
         """Read all settled records again, to find those that cannot be read any more."""
         self._ledger.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
-
-    async def has_directory(self, path: Path) -> bool:
-        """Whether there is a directory at a path below the root."""
-        return await archives.is_there(self._tree, path)
 
     async def is_left(self, volume: str) -> bool:
         """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""

@@ -125,7 +125,7 @@ class Ledger:
         return self._paths.touching(path, other_than=other_than)
 
     def adoptable(self, record: Record) -> str | None:
-        """The volume with a settled record of exactly this directory, from the same namespace and cluster."""
+        """The volume with a settled record of exactly this directory, from the same cluster and a namespace's name."""
         own = volume_name(record.claim_uid)
         for holder in sorted(self._paths.owners(record.path)):
             held = self._records[holder]

@@ -28,7 +28,7 @@ _HINT = (
 async def require_no_root_above(tree: Tree, path: Path) -> None:
     """Raise PathTaken where a directory on the way to a path is the root of another export, by its ledger."""
     above = list(ancestors(path))
-    for root, found in zip(above, await asyncio.gather(*(_has_ledger(tree, each) for each in above)), strict=True):
+    for root, found in zip(above, await asyncio.gather(*(is_root(tree, each) for each in above)), strict=True):
         if found:
             raise PathTaken(
                 f"directory {'/'.join(path)!r} is taken: {'/'.join(root)!r} has a {LEDGER} in it, so it is the root of"
@@ -36,7 +36,8 @@ async def require_no_root_above(tree: Tree, path: Path) -> None:
             )
 
 
-async def _has_ledger(tree: Tree, directory: Path) -> bool:
+async def is_root(tree: Tree, directory: Path) -> bool:
+    """Whether there is a ledger in a directory."""
     try:
         await tree.is_empty((*directory, LEDGER))
     except PathMissing:

@@ -14,6 +14,7 @@ from provisioner.core.archives import not_for, restored
 from provisioner.core.discretion import Words, no_archive, owner_by
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.records import ArchiveRecord, Record, encode, require_room
+from provisioner.core.tenancy import Tenant
 from provisioner.nfs import layout, modes, symlinks
 from provisioner.nfs.archives import amend, is_free, is_recorded, is_taking, is_there, read
 from provisioner.nfs.ledger import Ledger
@@ -22,7 +23,7 @@ from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, PathExists,
 _PARENT = Access(mode=0o755)
 
 
-async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, fresh: bool) -> bool:
+async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
     """Give an archive's directory to the claim whose record names it, by rename; False when that was done before.
 
     Mode and owner stay as the data's last user left them. Raises ArchiveUnusable, AlreadyThere.
@@ -31,7 +32,7 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, *, f
     if record is None:
         ledger.remove_archive(held.archive)
         raise ArchiveUnusable(await _why_none(tree, ledger, held))
-    refusal = not_for(held.archive, record, held)
+    refusal = not_for(held.archive, record, held, tenant)
     if refusal is not None:
         raise ArchiveUnusable(no_archive(owner_by(held), held.archive, refusal))
     await _keep_rule(tree, ledger, volume, held, record)

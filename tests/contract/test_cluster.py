@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from provisioner import __version__
-from provisioner.core import names
+from provisioner.core import names, times
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Metadata, Volume
 from provisioner.core.versions import is_below
@@ -110,11 +110,22 @@ async def test_a_volume_is_created_once(at: ClusterSite) -> None:
 
 
 async def test_what_is_not_there_is_none(at: ClusterSite) -> None:
-    """get_volume, get_claim and get_lease answer None for a name that nobody has."""
+    """get_volume, get_claim, get_namespace and get_lease answer None for a name that nobody has."""
+    assert await at.cluster.get_namespace("no-such-namespace") is None
     assert await at.cluster.get_volume(at.prefix) is None
     assert await at.cluster.get_claim(at.namespace, "nobody") is None
     assert await at.cluster.get_claim("no-such-namespace", "nobody") is None
     assert await at.cluster.get_lease(at.namespace, "nobody") is None
+
+
+async def test_a_namespace(at: ClusterSite) -> None:
+    """get_namespace has the uid that the API server chose, and when the namespace was created."""
+    found = await at.cluster.get_namespace(at.namespace)
+    assert found is not None
+    assert found.metadata.name == at.namespace
+    assert found.metadata.uid
+    assert times.parse(found.metadata.creation_timestamp) is not None
+    assert found == await at.cluster.get_namespace(at.namespace)
 
 
 async def test_a_patch_merges(at: ClusterSite) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
@@ -19,7 +19,7 @@ from provisioner import __version__
 from provisioner.core import times
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, StorageClass, Volume
 from provisioner.ports import (
     AlreadyExists,
     AnyItem,
@@ -67,6 +67,39 @@ class Told:
     seen: datetime
 
 
+class Namespaces:
+    """The namespaces of a cluster: a name that is added again is another namespace."""
+
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
+        self._count = 0
+        self._found: dict[str, Namespace] = {}
+
+    def add(self, name: str) -> None:
+        """Create a namespace; one that is there stays."""
+        if name not in self._found:
+            self._count += 1
+            uid = f"{self._cluster}-ns-{self._count:04x}"
+            metadata = Metadata(name=name, uid=uid, creation_timestamp=times.text(_time()))
+            self._found[name] = Namespace(metadata)
+
+    def discard(self, name: str) -> None:
+        """Let a namespace go, whatever is in it."""
+        self._found.pop(name, None)
+
+    def get(self, name: str) -> Namespace | None:
+        """The namespace of a name."""
+        return self._found.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found
+
+    def __ior__(self, names: Iterable[str]) -> Self:
+        for name in sorted(names):
+            self.add(name)
+        return self
+
+
 class MemoryCluster:
     """A `Cluster` in memory. Each call takes effect at once, between its two hooks.
 
@@ -91,7 +124,8 @@ class MemoryCluster:
         self.delivering: Hook = no_fault
         self.again: Callable[[], int] = lambda: 0
         self.listeners: list[Listener] = []
-        self.namespaces = {"default", "kube-system"}
+        self.namespaces = Namespaces(identity)
+        self.namespaces |= {"default", "kube-system"}
         self.events: dict[tuple[str, str], Told] = {}
         self._identity = identity
         self._uid_prefix = uids or identity
@@ -150,6 +184,10 @@ class MemoryCluster:
     async def get_volume(self, name: str) -> Volume | None:
         """See `Cluster`."""
         return await self._call("get_volume", _checked(name), lambda: self.volume(name))
+
+    async def get_namespace(self, name: str) -> Namespace | None:
+        """See `Cluster`."""
+        return await self._call("get_namespace", _checked(name), lambda: self.namespaces.get(name))
 
     async def create_volume(self, body: Mapping[str, object]) -> Volume:
         """See `Cluster`."""
@@ -238,6 +276,10 @@ class MemoryCluster:
     def volumes(self) -> Sequence[Volume]:
         """All volumes, by name."""
         return [item for _, item in sorted(self._items["volumes"].items()) if isinstance(item, Volume)]
+
+    def classes(self) -> Sequence[StorageClass]:
+        """All classes, by name."""
+        return [item for _, item in sorted(self._items["classes"].items()) if isinstance(item, StorageClass)]
 
     def body(self, kind: Kind, key: str) -> Body | None:
         """An object with all its fields, to look at."""

@@ -14,25 +14,28 @@ from provisioner.control.store import Store
 from provisioner.control.supervision import Supervisor
 from provisioner.core import instances, names
 from provisioner.core.locations import Location, Path
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import ArchiveRecord, Record
 from provisioner.nfs import opening
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import (
     Access,
+    AnyItem,
     Clock,
     Cluster,
     Export,
     ExportError,
+    Kind,
     NotEmpty,
+    Page,
     PathExists,
     PathMissing,
     PathTaken,
     Tree,
 )
 from provisioner.telemetry.metrics import Loop, Metrics
-from tests.simulation.process import PROVISIONER, Parts
+from tests.simulation.process import PROVISIONER, Parts, running
 from tests.simulation.world import NAS
 
 _TRASH: Path = (LEDGER, "trash")
@@ -302,8 +305,8 @@ class _TellsAll(LedgeredExport):
 class _RestoredByItsClass(LedgeredExport):
     """What an archive was counts for nothing once a claim has it back."""
 
-    async def provision(self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None) -> Record:
-        held = await super().provision(volume, record, access, adopt_from=adopt_from)
+    async def provision(self, volume: str, record: Record, access: Access, **how: Any) -> Record:
+        held = await super().provision(volume, record, access, **how)
         if held.archive:
             held = structs.replace(held, on_delete=record.on_delete, retention=record.retention)
             await self.amend(volume, held)
@@ -344,6 +347,22 @@ class _AnyReleasedOne(LedgeredExport):
     @property
     def since(self) -> str:
         return ""
+
+
+class _CommandsSeeNoVolumes(_Through):
+    """A command does not look which volumes there are."""
+
+    async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
+        page: Page[AnyItem] = await self._port.list(kind, continue_token=continue_token)
+        return Page([], page.version) if kind == "volumes" and running.get() is None else page
+
+
+class _NamespaceByName(_Through):
+    """A namespace is told by its name alone."""
+
+    async def get_namespace(self, name: str) -> Namespace | None:
+        found: Namespace | None = await self._port.get_namespace(name)
+        return Namespace(Metadata(name=name, uid=name)) if found is not None else None
 
 
 class _VolumeByOneName(_Through):
@@ -468,6 +487,8 @@ BUGS: dict[str, Parts] = {
     "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
     "the sign of another instance is not read": Mutant(export=_SignsUnread),
     "another instance is not waited for": Mutant(export=_NobodyIsAtWork),
+    "a directory is adopted whoever has it": Mutant(export=_NoOverlapCheck, cluster=_CommandsSeeNoVolumes),
+    "a namespace is told by its name": Mutant(cluster=_NamespaceByName),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
     "a lost ledger is begun anew": Mutant(export=_BegunAnew),
     "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),

@@ -31,6 +31,7 @@ _READS = frozenset(
         "watch",
         "get_claim",
         "get_volume",
+        "get_namespace",
         "identity",
         "root_id",
         "read_symlink",
@@ -184,6 +185,12 @@ class Cloned:
 
 
 CLONES = [Cloned(rule, elects) for rule in ("delete", "archive") for elects in (True, False)]
+
+HEIRS = [
+    Scripted("namespace created again", scripts.reborn),
+    Scripted("handed over by an admin", scripts.handed_over),
+]
+"""Directories that are there already, and who gets them."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

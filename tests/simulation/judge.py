@@ -45,6 +45,7 @@ class Home:
     used: bool = False
     """Whether its claim was bound while nobody was deleting it."""
     claim_gone: bool = False
+    namespace_uid: str = ""
     followed: bool = False
     """Whether a later volume has taken the directory over, lawfully."""
     away: Path | None = None
@@ -129,6 +130,7 @@ class Judge:
         for home in self.homes:
             if home.volume == volume:
                 home.claim_uid, home.namespace, home.claim_gone = claim.uid, claim.metadata.namespace, False
+                home.namespace_uid = _namespace_uid(home.cluster, home.namespace)
         self.check()
 
     def went_back(self, cluster: MemoryCluster) -> None:
@@ -194,6 +196,7 @@ class Judge:
         rule: OnDelete = "retain" if keeps else parameters.on_delete
         home = Home(volume.name, reference.namespace, reference.uid, cluster, location, path, directory, rule)
         home.claim_gone = reference.uid not in self._claims
+        home.namespace_uid = _namespace_uid(cluster, reference.namespace)
         home.keep_s = parse_s(parameters.retention) if parameters.retention else math.inf
         if any(directory is strange for _, _, strange, _ in self._strangers):
             self.blame(f"somebody else's directory was handed out: {home}")
@@ -217,7 +220,7 @@ class Judge:
         reclaimed = volume is None or names.FINALIZER not in volume.metadata.finalizers
         if not other.claim_gone:
             self.blame(f"the directory of a live claim was handed out again: {other} to {home}")
-        elif (other.cluster, other.namespace) != (home.cluster, home.namespace):
+        elif (other.cluster, other.namespace_uid) != (home.cluster, home.namespace_uid):
             self.blame(f"a directory was handed out to another namespace: {other} to {home}")
         elif not reclaimed or (volume is not None and not volume.metadata.deletion_timestamp):
             self.blame(f"the directory of a volume that is there was handed out again: {other} to {home}")
@@ -412,6 +415,11 @@ class Judge:
             located = (self._locate(volume) for volume in cluster.volumes())
             known += [path for where, path in filter(None, located) if where == location]
         return known
+
+
+def _namespace_uid(cluster: MemoryCluster, name: str) -> str:
+    namespace = cluster.namespaces.get(name)
+    return namespace.metadata.uid if namespace is not None else ""
 
 
 def _walk(path: Path, directory: Directory) -> Iterator[tuple[Path, Directory]]:

@@ -19,11 +19,11 @@ from provisioner.nfs.exports import ServedExports
 from provisioner.ports import Cause, Export, ExportError
 from provisioner.recovery import Recovery, present_in
 from tests.fakes.cluster import Body
-from tests.fakes.tree import Directory, Symlink
+from tests.fakes.tree import Directory, File, Symlink
 from tests.simulation.faults import Chance
 from tests.simulation.judge import TRASH, Home
 from tests.simulation.process import PROVISIONER, nowhere
-from tests.simulation.world import DEEP, NAMED, NAS, OTHER_NAS, Script, Site, World
+from tests.simulation.world import DEEP, NAMED, NAMESPACES, NAS, OTHER_NAS, Script, Site, World
 
 Meddle = Callable[[World], None]
 """What a tenant does at the very moment at which something goes wrong."""
@@ -169,6 +169,63 @@ async def folding(world: World) -> None:
         if claim.key != KEY:
             world.delete_claim(claim.key)
     await asyncio.sleep(120.0)
+
+
+async def reborn(world: World) -> None:
+    """A namespace is deleted, and another team's of that name asks for its directories and its archives."""
+    world.add_class("kept", onDelete="retain", pathPattern=NAMED)
+    world.add_class("archived", onDelete="archive")
+    world.claim(KEY, "kept")
+    world.claim(OTHER, "archived")
+    for key in (KEY, OTHER):
+        await _used(world, key, "one")
+        world.delete_claim(key)
+    await world.until(lambda: not world.site.cluster.claims() and bool(_archives(world)))
+    await asyncio.sleep(60.0)
+    world.create_namespace_again("shop")
+    world.claim(KEY, "kept")
+    for number, archive in enumerate(_archives(world)):
+        world.claim(f"shop/any-{number}", "archived", annotations={names.RESTORE: archive})
+    await asyncio.sleep(60.0)
+    bound = [claim.key for claim in world.site.cluster.claims() if claim.status.phase == "Bound"]
+    if bound:
+        world.judge.blame(f"claims that have what an earlier namespace left: {bound}")
+    await world.rest()
+
+
+async def handed_over(world: World) -> None:
+    """An admin hands a directory with data to a claim that waits for it, and is not let have that of a live claim."""
+    world.add_class("nfs", onDelete="archive", pathPattern=NAMED)
+    world.claim(KEY, "nfs")
+    await _used(world, KEY, "one")
+    live = world.site.cluster.claim(KEY)
+    home = world.judge.home_of(live) if live is not None else None
+    assert home is not None
+    world.judge.put(home, "inner", Directory())
+    lab = world.trees[NAS].root.entries["lab"] = Directory()
+    lab.entries["data"] = by_hand = Directory()
+    by_hand.entries["file"] = File(b"years of work")
+    world.claim("lab/data", "nfs")
+    await asyncio.sleep(20.0)
+    for path in (("shop",), ("shop", "data", "inner"), ("shop", "data")):
+        if await world.adopt(path, "lab/data"):
+            world.judge.blame(f"{'/'.join(path)} was adopted beside {home}")
+    if not await world.adopt(("lab", "data"), "lab/data"):
+        world.judge.blame("a directory that nobody has was not adopted")
+    await world.until(lambda: _is_bound(world, "lab/data"))
+    adopted = world.site.cluster.claim("lab/data")
+    place = world.judge.home_of(adopted) if adopted is not None else None
+    if place is None or place.directory is not by_hand or "file" not in by_hand.entries:
+        world.judge.blame("the claim has not the directory that was handed to it")
+    world.delete_claim("lab/data")
+    await asyncio.sleep(120.0)
+    if by_hand.entries.get("file") != File(b"years of work"):
+        world.judge.blame("what was handed over is not kept")
+    await world.rest()
+
+
+def _archives(world: World) -> list[str]:
+    return [name for tree in world.trees.values() for name in tree.root.entries if name.startswith("archived-")]
 
 
 async def _used(world: World, key: str, name: str) -> bool:
@@ -684,7 +741,7 @@ class Crowd:
         deeds = {
             self._claim: 5, self._delete: 4, self._write: 3,
             self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1, self._swap: 2,
-            self._backup: 2, self._apply: 2,
+            self._backup: 2, self._apply: 2, self._namespace: 1,
         }  # fmt: skip
         await asyncio.sleep(chance.uniform(0.0, 3.0))
         for deed in chance.choices(list(deeds), list(deeds.values()), k=chance.randint(10, 50)):
@@ -700,9 +757,7 @@ class Crowd:
 
     def _wish(self) -> dict[str, str]:
         """Now and then a tenant wants an archive back, whosever it is; not while two lead (see histories.Crowded)."""
-        there = [
-            name for tree in self._world.trees.values() for name in tree.root.entries if name.startswith("archived-")
-        ]
+        there = _archives(self._world)
         wanted = bool(there) and self._leaders == 1 and self._chance.random() < 0.4
         return {names.RESTORE: self._chance.choice(there)} if wanted else {}
 
@@ -751,6 +806,12 @@ class Crowd:
             body = self._chance.choice(lost)
             self._world.note(f"admin applies volume {body['metadata']['name']} in {site.name}")
             site.cluster.create("volumes", copy.deepcopy(body))
+
+    def _namespace(self, site: Site) -> None:
+        """A namespace goes with the last of its claims, and another team has its name then."""
+        name = self._chance.choice(NAMESPACES)
+        if not any(claim.metadata.namespace == name for claim in site.cluster.claims()):
+            self._world.create_namespace_again(name, site=site)
 
     def _offer(self, site: Site) -> None:
         """An admin makes a volume of some other kind for a claim that waits."""

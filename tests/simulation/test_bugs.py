@@ -13,6 +13,7 @@ from tests.simulation.histories import (
     BINDINGS,
     CLONES,
     DAMAGED,
+    HEIRS,
     KINDS,
     RESTORES,
     ROLLBACKS,
@@ -35,7 +36,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES):
+    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS):
         yield history.play(None, parts)
     for clones in CLONES:
         yield clones.play(0, parts)

@@ -10,6 +10,7 @@ from tests.simulation.histories import (
     BINDINGS,
     DAMAGED,
     FULL,
+    HEIRS,
     RESTORES,
     ROLLBACKS,
     Scripted,
@@ -33,7 +34,7 @@ MORE = [
     for lives in (1, 2)
     for rule in ("delete", "archive", "retain")
     for meddle in (scripts.leave, scripts.delete, scripts.recreate, scripts.remove)
-] + [*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES]
+] + [*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS]
 
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)
@@ -43,9 +44,12 @@ def test_one_fault(history: Scripted) -> None:
         assert not world.judge.violations, told(world, f"{history}, {at or 'no fault'}")
 
 
-@pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS], ids=str)
-def test_backups_and_bindings(history: Scripted) -> None:
-    """Data outlive each volume that comes from a backup, and go with the claim that has them, when nobody else does."""
+@pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS, *HEIRS], ids=str)
+def test_backups_bindings_and_heirs(history: Scripted) -> None:
+    """Data outlive each volume that comes from a backup, and go with the claim that has them, when nobody else does.
+
+    A namespace that was created again has nothing of the one before, and an admin hands over what nobody has.
+    """
     world = history.play(None)
     assert not world.judge.violations, told(world, str(history))
 

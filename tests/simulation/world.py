@@ -11,12 +11,19 @@ from typing import Any
 
 import structlog
 
+from provisioner.adopting import Adoption
 from provisioner.control.leadership import Alone, Leadership
+from provisioner.control.store import Store
 from provisioner.core import instances
+from provisioner.core.adoption import Wish
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
+from provisioner.core.scope import Scope, Seen
+from provisioner.nfs.exports import ServedExports
 from provisioner.ports import ApiUnavailable, Expired, NotFound
+from provisioner.survey import Survey
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.cluster import Body, MemoryCluster
 from tests.fakes.controllers import Controllers
@@ -24,7 +31,7 @@ from tests.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 from tests.simulation import loop
 from tests.simulation.faults import Fault, Nothing, Plan, Port, Unexpected
 from tests.simulation.judge import Home, Judge
-from tests.simulation.process import PROVISIONER, Clock, Died, Elected, Parts, Process, running
+from tests.simulation.process import PROVISIONER, Clock, Died, Elected, Parts, Process, nowhere, running
 
 NAS = Location("nas", "/exports")
 INNER = Location("nas", "/exports/team")
@@ -326,6 +333,36 @@ class World:
         parent.entries[path[-1]] = tree.root.entries.pop(_ASIDE)
         self._swapped = None
         self.judge.replaced()
+
+    def create_namespace_again(self, name: str, *, site: Site | None = None) -> None:
+        """A namespace without claims is deleted, and another team creates one of that name."""
+        self.note(f"namespace {name} is deleted and created again")
+        namespaces = (site or self.site).cluster.namespaces
+        namespaces.discard(name)
+        namespaces.add(name)
+
+    async def adopt(self, path: Path, key: str) -> bool:
+        """An admin hands a directory to a claim by `nfs-provisioner adopt`; whether the command did."""
+        self.note(f"admin has {'/'.join(path)} adopted for {key}")
+        cluster = self.parts.cluster(self.site.cluster, Store(PROVISIONER))
+        export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
+        survey = Survey(
+            cluster=cluster,
+            cluster_id=self.site.name,
+            classes=[each for each in self.site.cluster.classes() if each.provisioner == PROVISIONER],
+            exports=[export],
+            bare=[],
+            scope=Scope(provisioner=PROVISIONER, exports=[Seen(export=export.name)]),
+            served=ServedExports({NAS: export}, NAS, nowhere),
+        )
+        namespace, claim = key.split("/")
+        run = Adoption(survey, Wish(path=path, namespace=namespace, claim=claim), set())
+        try:
+            await run.apply(await run.look(PROVISIONER))
+        except ProvisionerError as exc:
+            self.note(f"not adopted: {exc}")
+            return False
+        return True
 
     def unrecord(self, volume: str, location: Location = NAS) -> bool:
         """Somebody takes a settled record off an export; whether there was one."""

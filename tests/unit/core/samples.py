@@ -20,12 +20,17 @@ from provisioner.core.objects import (
     VolumeStatus,
 )
 from provisioner.core.records import OnDelete, Record
+from provisioner.core.tenancy import Tenant
 
 US = "example.com/nfs"
 UID = "0b5f"
 VOLUME = "pvc-0b5f"
 DIRECTORY = "shop-data-pvc-0b5f"
 EXPORT_ID = "e1"
+TENANT = Tenant(uid="ns-1", created="2025-12-31T00:00:00Z")
+"""The namespace of the records below."""
+LATER_TENANT = Tenant(uid="ns-2", created="2026-06-01T00:00:00Z")
+"""A namespace of the same name that was created when the first had gone."""
 SOURCE = NfsSource("nas", f"/exports/{DIRECTORY}")
 
 
@@ -163,6 +168,7 @@ def record(
     on_delete: OnDelete = "delete",
     peer: bool = False,
     volume_uid: str = "",
+    namespace_uid: str = "",
 ) -> Record:
     """The ledger's record of that volume."""
     return Record(
@@ -176,4 +182,5 @@ def record(
         created="2026-01-01T00:00:00Z",
         peer=peer,
         volume_uid=volume_uid,
+        namespace_uid=namespace_uid,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -76,13 +77,24 @@ def test_for_ever(record: ArchiveRecord) -> None:
 def test_who_may_have_it_back() -> None:
     """An archive goes back to its own namespace of its own cluster, and to nobody else."""
     wanted = samples.record("b")
-    assert archives.not_for("archived-a", archive(), wanted) is None
-    other = archives.not_for("archived-a", archive(), structs.replace(wanted, namespace="bank"))
+    assert archives.not_for("archived-a", archive(), wanted, samples.TENANT) is None
+    other = archives.not_for("archived-a", archive(), structs.replace(wanted, namespace="bank"), samples.TENANT)
     assert other is not None
     assert "not of namespace bank" in other
-    foreign = archives.not_for("archived-a", archive(), structs.replace(wanted, cluster="another"))
+    foreign = archives.not_for("archived-a", archive(), structs.replace(wanted, cluster="another"), samples.TENANT)
     assert foreign is not None
     assert "another cluster" in foreign
+
+
+def test_of_an_earlier_namespace() -> None:
+    """An archive of a namespace that was deleted does not go to a later one of its name, unless the class says so."""
+    wanted = samples.record("b")
+    refusal = archives.not_for("archived-a", archive(), wanted, samples.LATER_TENANT)
+    assert refusal is not None
+    assert "earlier namespace shop" in refusal
+    assert "formerNamespace: accept" in refusal
+    accepting = replace(samples.LATER_TENANT, accepts_former=True)
+    assert archives.not_for("archived-a", archive(), wanted, accepting) is None
 
 
 RULES: tuple[OnDelete, ...] = ("delete", "archive", "retain")

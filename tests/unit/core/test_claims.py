@@ -6,12 +6,24 @@ import dataclasses
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from provisioner.core import claims, names
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
 from provisioner.core.locations import Location, Path
-from provisioner.core.objects import Claim, ClaimStatus, DataSource, NfsSource, StorageClass, Volume
+from provisioner.core.objects import (
+    Claim,
+    ClaimRef,
+    ClaimStatus,
+    DataSource,
+    Metadata,
+    Namespace,
+    NfsSource,
+    StorageClass,
+    Volume,
+)
 from provisioner.core.parameters import Access, parse
+from provisioner.core.tenancy import Tenant
 from tests.unit.core import samples
 
 NAS = Location("nas", "/exports")
@@ -185,6 +197,55 @@ def test_populators() -> None:
 def test_taken_by_a_leaving_volume(holder: Volume, waits: bool) -> None:
     """A directory of a volume that we are about to reclaim is waited for; any other one is refused."""
     assert isinstance(claims.decide(view(holder=holder)), Wait if waits else Refuse)
+
+
+KEPT = samples.volume(name="pv1", policy="Retain", claim_uid="former")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "policy", "adopts"),
+    [
+        ({"existing": "refuse"}, "Retain", False),
+        ({}, "Delete", False),
+        ({}, "Retain", True),
+        ({"onDelete": "retain"}, "Delete", True),
+    ],
+)
+def test_the_former_volume_is_kept(parameters: dict[str, str], policy: str, adopts: bool) -> None:
+    """The event has Kubernetes' own way to a retained volume, and what deleting it does where the class adopts."""
+    storage_class = samples.storage_class(parameters, reclaim_policy=policy)
+    decision = claims.decide(view(storage_class=storage_class, holder=KEPT))
+    assert isinstance(decision, Refuse)
+    patch = '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}'
+    assert f"`kubectl patch pv pv1 -p '{patch}'`" in decision.message
+    assert ("`kubectl delete pv pv1`" in decision.message) is adopts
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        samples.volume(name="pv1", policy="Retain", nfs=NfsSource("nas", "/exports/shop")),
+        samples.volume(name="pv1", policy="Retain", nfs=None),
+        samples.volume(name="pv1", policy="Retain", claim_uid=None),
+        structs.replace(KEPT, spec=structs.replace(KEPT.spec, claim_ref=ClaimRef("lab", "data", "former"))),
+        samples.volume(name="pv1", phase="Bound", policy="Retain"),
+        samples.volume(name="pv1", phase="Available", claim_uid="another"),
+    ],
+)
+def test_taken_by_another_volume(holder: Volume) -> None:
+    """Another directory, or another claim's volume, is just taken."""
+    decision = claims.decide(view(holder=holder))
+    assert isinstance(decision, Refuse)
+    assert "is taken: volume pv1" in decision.message
+
+
+@pytest.mark.parametrize("uid", ["", samples.UID])
+def test_a_volume_that_is_for_the_claim(uid: str) -> None:
+    """A volume that an admin freed or made for the claim is bound by the cluster; no other one is created."""
+    holder = samples.volume(name="pv1", phase="Available", policy="Retain", claim_uid=uid)
+    decision = claims.decide(view(holder=holder))
+    assert isinstance(decision, Wait)
+    assert decision.on_a_path
 
 
 def test_holder_is_asked_for_the_right_path() -> None:
@@ -403,3 +464,13 @@ def test_the_root_of_another_export() -> None:
     refusal = claims.root_conflict(provision(view()), Location("nas", "/exports/shop"))
     assert "nas:/exports/shop" in refusal.message
     assert "pathPattern" in refusal.message
+
+
+def test_in_its_namespace() -> None:
+    """A plan's record names the namespace of the claim; the class says whether what an earlier one left counts."""
+    plan = provision(of_class({"formerNamespace": "accept"}))
+    found = Namespace(Metadata(name="shop", uid="ns-1", creation_timestamp="2026-01-01T00:00:00Z"))
+    placed = claims.in_namespace(plan, found)
+    assert placed.record == structs.replace(plan.record, namespace_uid="ns-1")
+    assert placed.tenant == Tenant(uid="ns-1", created="2026-01-01T00:00:00Z", accepts_former=True)
+    assert claims.in_namespace(plan, None).record == plan.record

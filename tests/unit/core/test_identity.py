@@ -160,6 +160,22 @@ def test_another_claim(record: Record, recorded: Claim | None) -> None:
         assert followed(binding(record=record, recorded=recorded)) == samples.record(volume_uid=OWN)
 
 
+@pytest.mark.parametrize(
+    ("record", "read", "uid"),
+    [
+        (REBOUND, "ns-1", "ns-1"),
+        (structs.replace(REBOUND, namespace_uid="ns-1"), "", "ns-1"),
+        (structs.replace(REBOUND, namespace="lab", namespace_uid="ns-9"), "ns-1", "ns-1"),
+        (structs.replace(REBOUND, namespace="lab", namespace_uid="ns-9"), "", ""),
+    ],
+)
+def test_the_namespace_follows(record: Record, read: str, uid: str) -> None:
+    """The record belongs to the namespace of the claim that has the volume; another's uid never stays."""
+    follows = followed(binding(record=record, namespace_uid=read))
+    assert isinstance(follows, Record)
+    assert follows.namespace_uid == uid
+
+
 def test_the_recorded_claim_is_there() -> None:
     """While the recorded claim exists, as a populator's does during the hand-over, the volume stays that claim's."""
     assert followed(binding(record=REBOUND, recorded=samples.claim(uid="former"))) == Wait()

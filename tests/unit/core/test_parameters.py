@@ -47,7 +47,6 @@ def test_defaults() -> None:
         ({"uid": "1000", "gid": "0"}, "access", Access(uid=1000, gid=0)),
         ({"uid": "4294967294"}, "access", Access(uid=2**32 - 2)),
         ({"existing": "adopt"}, "adopt", True),
-        ({"onDelete": "retain"}, "adopt", True),
         ({"onDelete": "retain", "existing": "refuse"}, "adopt", False),
         ({"minFree": "10Gi"}, "min_free", MinFree(bytes=10 * 2**30)),
         ({"minFree": "5%"}, "min_free", MinFree(fraction=0.05)),
@@ -64,7 +63,9 @@ def test_defaults() -> None:
         ({"onDelete": "", "archiveOnDelete": "false"}, "on_delete", "delete"),
         ({"onDelete": "", "ondelete": "retain"}, "on_delete", "retain"),
         ({"existing": "Adopt"}, "adopt", True),
-        ({"existing": "", "onDelete": "Retain"}, "adopt", True),
+        ({"existing": ""}, "adopt", None),
+        ({"formernamespace": "Accept"}, "accepts_former", True),
+        ({"formerNamespace": "refuse"}, "accepts_former", False),
         ({"Mode": " 770 "}, "access", Access(mode=0o770)),
         ({"mode": "000777"}, "access", Access(mode=0o777)),
         ({"mode": "0O700"}, "access", Access(mode=0o700)),
@@ -138,6 +139,7 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
         ({"gid": "-1"}, "parameter gid"),
         ({"gid": "4294967295"}, "parameter gid"),
         ({"existing": "yes"}, "parameter existing: 'yes' is not one of refuse, adopt"),
+        ({"formerNamespace": "yes"}, "parameter formerNamespace: 'yes' is not one of refuse, accept"),
         ({"minFree": "lots"}, "parameter minFree"),
         ({"minFree": "101%"}, "parameter minFree"),
         ({"minFree": "-1Gi"}, "parameter minFree: '-1Gi' is negative"),
@@ -231,3 +233,20 @@ def test_any_values(given_: dict[str, str]) -> None:
 def test_whether_a_mode_was_asked_for(parameters: dict[str, str], asked: bool) -> None:
     """A mode that the class names is one that the server must set; the default is not."""
     assert parse(parameters).access.mode_asked is asked
+
+
+@pytest.mark.parametrize(
+    ("given", "reclaim_policy", "adopts"),
+    [
+        ({}, "Delete", False),
+        ({}, "Retain", True),
+        ({"onDelete": "retain"}, "Delete", True),
+        ({"onDelete": "retain", "existing": "refuse"}, "Retain", False),
+        ({"onDelete": "delete", "existing": "adopt"}, "Delete", True),
+    ],
+)
+def test_directories_that_were_kept_are_handed_out_again(
+    given: dict[str, str], reclaim_policy: str, adopts: bool
+) -> None:
+    """Where claims' data is kept, by the rule or by Kubernetes' own policy, the next claim of the name has it."""
+    assert parse(given).adopts(reclaim_policy) is adopts

@@ -30,6 +30,7 @@ from provisioner.core.recovery import (
     lost_clusters,
     plan_archives,
 )
+from provisioner.core.tenancy import ANY
 from tests.unit.core import samples
 
 OLD, NEW = "old", "new"
@@ -38,7 +39,8 @@ V1, V2 = "pvc-1", "pvc-2"
 
 
 def record(directory: str = "dir", *, uid: str = "1", cluster: str = OLD, **fields: object) -> Record:
-    made = samples.record(directory, claim_uid=uid)
+    """One of the new cluster says that an admin recovered it."""
+    made = samples.record(directory, claim_uid=uid, namespace_uid=ANY if cluster == NEW else "")
     changed: Record = structs.replace(made, cluster=cluster, modes="RWX", mount_options="nfsvers=4.1,hard", **fields)
     return changed
 
@@ -194,7 +196,7 @@ class TestNotMade:
         kept = record(retained="2026-01-02T00:00:00Z")
         action = actions(remains(kept))[V1]
         assert isinstance(action, Enter)
-        assert action.record == structs.replace(kept, cluster=NEW)
+        assert action.record == structs.replace(kept, cluster=NEW, namespace_uid=ANY)
         by_name = actions(remains(kept), named=[V1])[V1]
         assert isinstance(by_name, Make)
         assert by_name.record.retained == ""
@@ -362,6 +364,20 @@ def test_archives_come_along() -> None:
     (made,) = plan_archives([archive(), archive("third"), archive(NEW)], present(), lost=OLD)
     assert made == archive(NEW)
     assert plan_archives([archive(NEW)], present(), lost=NEW) == []
+
+
+def test_recovered_for_the_namespace_that_is_there() -> None:
+    """What is recovered belongs to the namespace that has the name now, or to the first one that will have it."""
+    now = replace(present(), namespaces={"shop": "ns-new"})
+    kept = remains(record(retained="2026-02-01T00:00:00Z"), volume=V2)
+    for action in actions(remains(), kept, now=now).values():
+        assert not isinstance(action, Skip)
+        assert action.record.namespace_uid == "ns-new"
+    (archived,) = plan_archives([archive()], now, lost=OLD)
+    assert archived.record.was.namespace_uid == "ns-new"
+    bound = actions(remains(), now=replace(present(volume(phase="Bound")), namespaces={"shop": "ns-new"}))[V1]
+    assert isinstance(bound, Enter)
+    assert bound.record.namespace_uid == "ns-new"
 
 
 class TestWhichCluster:

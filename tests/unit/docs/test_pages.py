@@ -80,14 +80,14 @@ def test_every_field_is_explained(command: str, fields: set[str]) -> None:
     assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == fields
 
 
+PRINTED = "run|check|volumes|archives|restore|orphans|recover|adopt|instances"
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Each call of ours that a page prints in a block of its own, and where."""
     for page in PAGES:
         for number, line in enumerate(page.read_text().splitlines(), 1):
-            match = re.match(
-                r"^ {4,}.*\bnfs-provisioner ((?:run|check|volumes|archives|restore|orphans|recover|instances)\b.*)",
-                line,
-            )
+            match = re.match(rf"^ {{4,}}.*\bnfs-provisioner ((?:{PRINTED})\b.*)", line)
             if match and "|" not in line:
                 printed = match.group(1).split("#")[0].replace("[", " ").replace("]", " ")
                 yield f"{page.relative_to(DOCS)}:{number}", shlex.split(printed.split(">")[0])

@@ -86,6 +86,10 @@ def record(directory: str, volume: str) -> Record:
     return samples.record(directory, claim_uid=volume.removeprefix("pvc-"))
 
 
+TENANT = samples.TENANT
+"""The namespace of all records."""
+
+
 def ledger(tree: MemoryTree, kind: str) -> list[str]:
     """The names in one of the ledger's directories."""
     directory = tree.look((".provisioner", kind))

@@ -15,7 +15,7 @@ from provisioner.core.records import RECORD_LIMIT_BYTES, ArchiveRecord, Record, 
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, AlreadyThere, ArchiveUnusable, Cause, ExportError, PathTaken
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
-from tests.unit.nfs_ledger.faults import FAULTS, Fault, directories, interrupted, ledger, opened, record
+from tests.unit.nfs_ledger.faults import FAULTS, TENANT, Fault, directories, interrupted, ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
 ACCESS = Access(mode=0o770)
@@ -200,7 +200,7 @@ async def test_a_claim_that_waits_keeps_the_archive() -> None:
     """While a claim is to have an archive, by our memory or by another replica's record, it does not expire."""
     tree, name = await archived()
     stale, export = await opened(tree), await opened(tree)
-    await export.provision(V2, wanting("b", V2, name), ACCESS)
+    await export.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
     for each in (export, stale, stale):  # a stale one first learns that the record has changed
         assert not await each.expire(name, LATER)
         assert not await each.end_archive(name)
@@ -223,7 +223,7 @@ async def test_end_archive_only_where_nothing_is() -> None:
 
 
 async def give(export: LedgeredExport, directory: str = "b", volume: str = V2) -> None:
-    await export.provision(volume, wanting(directory, volume, NAME), ACCESS)
+    await export.provision(volume, wanting(directory, volume, NAME), ACCESS, tenant=TENANT)
 
 
 @each_fault
@@ -367,6 +367,7 @@ async def test_refusals() -> None:
         (wanting("b", V2, "archived-peer"), "has no record"),
         (structs.replace(wanting("b", V2, name), namespace="bank"), "not of namespace bank"),
         (structs.replace(wanting("b", V2, name), cluster="another"), "another cluster"),
+        (wanting("b", V2, name), "is not known: grant get on namespaces"),
     ):
         with pytest.raises(ArchiveUnusable, match=words):
             await export.provision(V2, wanted, ACCESS)

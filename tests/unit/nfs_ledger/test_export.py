@@ -109,7 +109,7 @@ async def test_an_archive_comes_back_from_a_server_that_does_not_set_modes() -> 
     assert archive is not None
     await export.forget(V1)
     tree.refuses_modes = "chmod: EPERM"
-    await export.provision(V2, structs.replace(record("new/b", V2), archive=archive), ACCESS)
+    await export.provision(V2, structs.replace(record("new/b", V2), archive=archive), ACCESS, tenant=samples.TENANT)
     assert tree.look(("new", "b")) is not None
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from provisioner.core.records import Record
 from provisioner.core.recovery import Make
 from provisioner.core.scope import Scope
+from provisioner.core.tenancy import ANY
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import Access, ApiUnavailable, Cause, ExportError
 from provisioner.recovery import Prospect, Recovery, present_in
@@ -76,7 +77,7 @@ async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
         held, volume = export.records[name], cluster.volume(name)
         assert volume is not None
         assert held == structs.replace(
-            record(directory, name), cluster=NEW, claim_uid="", volume_uid=volume.metadata.uid
+            record(directory, name), cluster=NEW, claim_uid="", volume_uid=volume.metadata.uid, namespace_uid=ANY
         )
         assert volume.spec.nfs is not None
         assert volume.spec.nfs.path == f"/exports/{directory}"
@@ -114,7 +115,7 @@ async def test_a_look_changes_nothing() -> None:
     tree.before = cluster.before = note
     _, prospect = await looked(tree, cluster)
     assert sum(isinstance(step.action, Make) for step in prospect.steps) == len(MADE)
-    assert calls <= {"root_id", "read_symlink", "read_symlinks", "list", "is_empty", "identity"}
+    assert calls <= {"root_id", "read_symlink", "read_symlinks", "list", "is_empty", "identity", "get_namespace"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

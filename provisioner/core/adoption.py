@@ -1,0 +1,291 @@
+"""Whether a directory that is there can be handed to a claim, and the record and the volume that do it: `adopt`.
+
+It goes the way of a recovery: the record comes first and is for no object until the volume's uid is known; a run that
+was cut off in between is gone on with by the next one, or by `recover`. The volume is kept (Retain) until an admin says
+otherwise: its data may be the only copy.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from provisioner.core import manifests, mount_options, names, paths, quantities
+from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidSettings, ProvisionerError
+from provisioner.core.locations import Path
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.parameters import ClassParameters, parse
+from provisioner.core.records import NO_OBJECT, Record, require_room, short_modes
+from provisioner.core.recovery import ALL_MODES, Make, Place, Present, Remains, Step, Taken, components
+
+
+class NotAdopted(ProvisionerError):
+    """The directory cannot be handed to the claim; the text says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Which directory is to go to which claim; the class and the size are for a claim that does not exist yet."""
+
+    path: Path
+    namespace: str
+    claim: str
+    class_name: str | None = None
+    capacity: str | None = None
+
+    @property
+    def directory(self) -> str:
+        """The directory as people write it."""
+        return "/".join(self.path)
+
+    @property
+    def key(self) -> str:
+        """The claim as people write it."""
+        return f"{self.namespace}/{self.claim}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The directory on its export, and whose it is so far."""
+
+    place: Place
+    records: Mapping[str, Record]
+    """The records of exactly this directory, by volume."""
+    pending: frozenset[str]
+    """Those of them whose claims are being provisioned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done: the record is `fresh`, or takes the place of the one that the directory has."""
+
+    step: Step
+    fresh: bool
+
+    @property
+    def record(self) -> Record:
+        """The record to write."""
+        assert isinstance(self.step.action, Make)
+        return self.step.action.record
+
+
+def directory(text: str) -> Path:
+    """The path of a directory as people write it, relative to its export. Raises InvalidSettings."""
+    try:
+        path = paths.check(text.rstrip("/") if text.startswith("/") else "/".join(paths.components(text)))
+    except InvalidPath as exc:
+        raise InvalidSettings(f"DIRECTORY: {exc}") from exc
+    if paths.is_archive_name(path[0]):
+        raise InvalidSettings(
+            f"DIRECTORY: {path[0]!r} has the name of an archive: `nfs-provisioner restore` gives one with a"
+            " record to a claim; rename any other on the server first"
+        )
+    return path
+
+
+def capacity(text: str) -> str:
+    """A size. Raises InvalidSettings."""
+    try:
+        if quantities.parse_bytes(text) > 0:
+            return text
+    except InvalidQuantity as exc:
+        raise InvalidSettings(f"--capacity: {exc}") from exc
+    raise InvalidSettings(f"--capacity {text!r} is not above zero")
+
+
+def plan(
+    wish: Wish,
+    found: Found,
+    present: Present,
+    classes: Mapping[str, StorageClass],
+    *,
+    now: str,
+    new_name: Callable[[], str],
+) -> Plan:
+    """The record and the volume that hand the directory to the claim. Raises NotAdopted, InvalidRecord.
+
+    `classes` are ours, by name; `new_name` gives a name for a volume that no volume has had.
+    """
+    claim = present.claims.get(wish.key)
+    if claim is not None:
+        _require_waiting(claim)
+    former = _former(wish, found, present, claim)
+    storage_class, parameters = _class(wish, claim, former[1] if former else None, classes)
+    volume = former[0] if former is not None else new_name()
+    record = Record(
+        directory=wish.directory,
+        namespace=wish.namespace,
+        claim=wish.claim,
+        claim_uid=claim.uid if claim is not None else "",
+        class_name=storage_class.name,
+        on_delete=parameters.on_delete,
+        capacity=_capacity(wish, claim, former[1] if former else None),
+        created=now,
+        cluster=present.cluster,
+        modes=short_modes(claim.spec.access_modes if claim is not None else ALL_MODES),
+        mount_options=",".join(storage_class.mount_options),
+        retention=parameters.retention,
+        volume_uid=NO_OBJECT,
+        namespace_uid=present.namespace_uid(wish.namespace),
+    )
+    require_room(volume, record)
+    remains = Remains(
+        place=found.place,
+        volume=volume,
+        record=former[1] if former is not None else record,
+        pending=False,
+        contents="data",
+    )
+    _require_free(wish, remains, present)
+    return Plan(Step(remains, Make(record, _body(volume, record, claim, found.place, present))), former is None)
+
+
+def _require_waiting(claim: Claim) -> None:
+    """Raise NotAdopted unless a claim that is there can be bound to a volume that is made for it."""
+    spec = claim.spec
+    wrong = (
+        ("is being deleted", bool(claim.metadata.deletion_timestamp)),
+        (
+            "has a volume already: name a new claim, or delete this one and create it again afterwards",
+            bool(spec.volume_name) or claim.status.phase != "Pending",
+        ),
+        ("has a dataSource, which says where else its data comes from", bool(spec.data_source or spec.data_source_ref)),
+        ("is to get an archive: its annotation says so", names.RESTORE in claim.metadata.annotations),
+        ("has a selector, which no volume of ours matches", spec.selector is not None),
+        (f"has volumeMode {spec.volume_mode}, and a directory is a Filesystem", spec.volume_mode != "Filesystem"),
+    )
+    for why, is_so in wrong:
+        if is_so:
+            raise NotAdopted(f"claim {claim.key} {why}")
+
+
+def _former(wish: Wish, found: Found, present: Present, claim: Claim | None) -> tuple[str, Record] | None:
+    """The volume that had the directory, and its record, when both are free to be used again. Raises NotAdopted.
+
+    The claim's own attempt is free: a daemon that died in it left the record, and cannot go on because of the data.
+    """
+    for volume, record in sorted(found.records.items()):
+        if record.cluster != present.cluster:
+            raise NotAdopted(
+                f"directory {wish.directory!r} is volume {volume}'s, of cluster {record.cluster or '(without an id)'}:"
+                f" if that cluster is lost, run `nfs-provisioner recover --volume {volume}`"
+            )
+        if volume in found.pending and (claim is None or record.claim_uid != claim.uid):
+            raise NotAdopted(
+                f"directory {wish.directory!r} is being made for claim {record.namespace}/{record.claim}: see the"
+                f" events of that claim; where it is gone, `nfs-provisioner recover --volume {volume}` comes first"
+            )
+        if volume in present.volumes:
+            raise NotAdopted(_has_it(wish, present.volumes[volume]))
+    if len(found.records) > 1:
+        raise NotAdopted(f"directory {wish.directory!r} has several records: {', '.join(sorted(found.records))}")
+    return next(iter(found.records.items()), None)
+
+
+def _has_it(wish: Wish, volume: Volume) -> str:
+    reference = volume.spec.claim_ref
+    bound = f", which is for claim {reference.namespace}/{reference.name}" if reference is not None else ""
+    return (
+        f"directory {wish.directory!r} is that of volume {volume.name}{bound}, or one above or below it: no directory"
+        " has two volumes; where that one is not needed any more, let its reclaim policy be Retain and delete it first"
+    )
+
+
+def _class(
+    wish: Wish, claim: Claim | None, former: Record | None, classes: Mapping[str, StorageClass]
+) -> tuple[StorageClass, ClassParameters]:
+    """The class of the claim, and what it says. Raises NotAdopted."""
+    known = ", ".join(sorted(classes)) or "none"
+    if claim is not None and wish.class_name not in (None, claim.class_name):
+        raise NotAdopted(
+            f"claim {claim.key} is there, and of StorageClass {claim.class_name or '(none)'}: omit --class"
+        )
+    only = next(iter(classes)) if len(classes) == 1 else ""
+    of_former = former.class_name if former is not None and former.class_name in classes else ""
+    name = claim.class_name if claim is not None else wish.class_name or of_former or only
+    if not name and claim is None:
+        raise NotAdopted(f"claim {wish.key} does not exist: say with --class of which class it will be ({known})")
+    if name not in classes:
+        raise NotAdopted(f"StorageClass {name or '(none)'} does not exist, or is another provisioner's; ours: {known}")
+    try:
+        mount_options.parse(classes[name].mount_options)
+        return classes[name], parse(classes[name].parameters)
+    except InvalidSettings as exc:
+        raise NotAdopted(f"StorageClass {name}: {exc}") from exc
+
+
+def _capacity(wish: Wish, claim: Claim | None, former: Record | None) -> str:
+    """The volume's size, which is no less than what the claim asks for. Raises NotAdopted."""
+    if claim is not None:
+        if wish.capacity is not None and quantities.is_less(wish.capacity, claim.requested):
+            raise NotAdopted(f"claim {claim.key} asks for {claim.requested}, and --capacity is less")
+        return wish.capacity or claim.requested
+    size = wish.capacity or (former.capacity if former is not None else "")
+    if not size:
+        raise NotAdopted(
+            f"claim {wish.key} does not exist: say with --capacity how large its volume is, which must not be"
+            " less than what the claim will ask for"
+        )
+    return size
+
+
+def _require_free(wish: Wish, remains: Remains, present: Present) -> None:
+    """Raise NotAdopted where a volume of any maker has the directory, one above or below it, or the claim."""
+    taken = Taken.by(present.volumes.values())
+    holder = taken.holder(remains)
+    if holder is not None:
+        raise NotAdopted(_has_it(wish, present.volumes[holder]))
+    other = taken.claims.get(wish.key)
+    if other is not None:
+        raise NotAdopted(f"volume {other} is there for claim {wish.key}: delete it first, or name another claim")
+
+
+def _body(volume: str, record: Record, claim: Claim | None, place: Place, present: Present) -> Mapping[str, object]:
+    uid = {"uid": claim.uid} if claim is not None else {}
+    return manifests.volume(
+        volume,
+        provisioner=present.provisioner,
+        export=place.location,
+        export_id=place.id,
+        directory=record.path,
+        on_delete=record.on_delete,
+        capacity=record.capacity,
+        access_modes=claim.spec.access_modes if claim is not None else ALL_MODES,
+        mount_options=[option for option in record.mount_options.split(",") if option],
+        class_name=record.class_name,
+        reclaim_policy="Retain",
+        claim_ref={"namespace": record.namespace, "name": record.claim} | uid,
+    )
+
+
+def elsewhere(place: Place, path: Path, volumes: Mapping[str, Volume], known: tuple[Place, ...]) -> list[Volume]:
+    """Volumes of the same absolute path, or one above or below it, on servers that are none of the known exports'.
+
+    Their server may be this export's by another name.
+    """
+    absolute = {(*each.components, *path) for each in place.locations or (place.location,)}
+    found: list[Volume] = []
+    for volume in volumes.values():
+        source = volume.source
+        if source is None or any(_is_on(each, volume) for each in known):
+            continue
+        there = components(source.path)
+        if there and any(there[: len(each)] == each[: len(there)] for each in absolute):
+            found.append(volume)
+    return found
+
+
+def _is_on(place: Place, volume: Volume) -> bool:
+    source = volume.source
+    locations = place.locations or (place.location,)
+    return source is not None and any(each.relative(source.server, source.path) is not None for each in locations)
+
+
+def command(wish: Wish, exports: Iterable[str]) -> str:
+    """The command that carries the plan out, to copy; `exports` are those that were named."""
+    said = {"--class": wish.class_name, "--capacity": wish.capacity}
+    words = ["nfs-provisioner", "adopt", wish.directory, "--claim", wish.key]
+    words += [word for export in exports for word in ("--export", export)]
+    words += [word for flag, value in said.items() if value is not None for word in (flag, value)]
+    return shlex.join([*words, "--apply"])
