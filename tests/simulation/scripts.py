@@ -579,10 +579,10 @@ def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
-        id = await world.trees[NAS].read_symlink((LEDGER, "export"))
+        id = _id(world)
         world.note(f"somebody does {damage.__name__}")
         damage(world, home.volume)
-        left = repr(_id(world))
+        left = _id(world)
         if restarts:
             for process in world.site.processes:
                 process.die()
@@ -590,7 +590,7 @@ def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
         world.claim(OTHER, "nfs")
         await asyncio.sleep(60.0)
         if damage in WHOLE:
-            if repr(_id(world)) != left or _is_bound(world, OTHER):
+            if _id(world) != left or _is_bound(world, OTHER):
                 world.judge.blame("a ledger that volumes say was lost was begun anew")
             if not _is_said(world, "recover --ledger"):
                 world.judge.blame("nothing says how a lost ledger comes back")
@@ -598,9 +598,9 @@ def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
         if await _used(world, OTHER, "two") and not _is_bound(world, OTHER):
             world.judge.blame("an export whose ledger was written again is not used")
         await asyncio.sleep(60.0)
-        record = await world.trees[NAS].read_symlink((LEDGER, "volumes", home.volume))
-        if await world.trees[NAS].read_symlink((LEDGER, "export")) != id or decode(record).claim_uid != home.claim_uid:
-            world.judge.blame(f"the ledger is not what it was: {record}")
+        record = world.trees[NAS].look((LEDGER, "volumes", home.volume))
+        if _id(world) != id or not isinstance(record, Symlink) or decode(record.target).claim_uid != home.claim_uid:
+            world.judge.blame(f"the ledger is not what it was: {_id(world)} was {id}, the record is {record}")
         world.delete_claim(KEY)
         await world.until(lambda: world.site.cluster.claim(KEY) is None)
         await asyncio.sleep(60.0)
