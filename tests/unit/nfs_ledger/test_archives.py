@@ -254,10 +254,12 @@ async def test_bringing_back(fault: Fault, directory: str) -> None:
 async def test_bringing_back_by_way_of_a_class_that_deletes(fault: Fault) -> None:
     """However it is interrupted, the record is milder before the data are in the claim's place, and stays so."""
     brief = structs.replace(wanting("b", V2, NAME), on_delete="delete", retention="1h")
-    for tree, export in await interrupted(fault, to_archive(), lambda export: export.provision(V2, brief, ACCESS)):
+    for tree, export in await interrupted(
+        fault, to_archive(), lambda export: export.provision(V2, brief, ACCESS, tenant=TENANT)
+    ):
         if places_of_data(tree) == ["b"]:
             assert recorded(tree, "pending", V2).on_delete == "archive"
-        held = await export.provision(V2, brief, ACCESS)
+        held = await export.provision(V2, brief, ACCESS, tenant=TENANT)
         await export.settle(V2)
         assert (held.on_delete, held.retention) == ("archive", "30d")
         assert recorded(tree, "volumes", V2) == held == export.records[V2]
@@ -271,7 +273,7 @@ async def test_a_rule_that_leaves_no_room_in_the_record() -> None:
     room = RECORD_LIMIT_BYTES - len(encode(ArchiveRecord(V2, brief.created, brief, V3 + "-" * 36)))
     brief = structs.replace(brief, mount_options="o" * (room - 9))
     with pytest.raises(ArchiveUnusable, match="cannot be given back to this claim: the record"):
-        await export.provision(V2, brief, ACCESS)
+        await export.provision(V2, brief, ACCESS, tenant=TENANT)
     assert places_of_data(tree) == [name]
     assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
 
