@@ -379,6 +379,14 @@ class Space:
         return cls(*(0 if number >> 63 else number for number in (size_bytes, free_bytes, inodes, free_inodes)))
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a rename relies on: the symlink at a path, and the text that it has to have."""
+
+    path: Path
+    text: str
+
+
 GoOn = Callable[[int], bool]
 """Told how many entries went since it was told last, every few seconds at least; says whether to go on."""
 
@@ -398,6 +406,15 @@ class Tree(Protocol):
     @property
     def silence(self) -> str:
         """What an admin should look at while it does not answer; empty when that is all that is known."""
+        ...
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the server looks at the proofs of a rename in the very step that moves something.
+
+        Only then does one that is carried out late, after its proofs have gone, move nothing. Else we look right before
+        it is sent. False as long as that is not known.
+        """
         ...
 
     async def root_id(self) -> str:
@@ -420,11 +437,12 @@ class Tree(Protocol):
         """Set owner, then mode, of an existing directory. Raises PathMissing, Cause.SYMLINK, ModeRefused."""
         ...
 
-    async def rename(self, source: Path, target: Path) -> None:
+    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
         """Rename a directory. Raises PathMissing for the source, PathExists when there is anything at the target,
 
         Cause.SYMLINK when the source is not a directory. The target's parent must exist. Never replaces anything but,
-        in a race that cannot be closed over NFS, an empty directory.
+        in a race that cannot be closed over NFS, an empty directory. Raises Cause.RECORD, and moves nothing, where one
+        of the proofs is not there, or says otherwise.
         """
         ...
 
@@ -436,11 +454,13 @@ class Tree(Protocol):
         """Make a symlink whose parent exists. Raises PathExists, PathMissing (no parent)."""
         ...
 
-    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
+    async def move_symlink(
+        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+    ) -> None:
         """Rename a symlink; the target's parent exists. Raises PathMissing, PathExists for a target that is there.
 
         With `replace` a symlink at the target gives way in the same step: who looks sees one of the two, whole. A
-        directory there is Cause.SYMLINK.
+        directory there is Cause.SYMLINK. Proofs are as those of rename().
         """
         ...
 
@@ -714,7 +734,7 @@ class Export(Protocol):
         """
         ...
 
-    async def discard(self, volume: str, at: datetime) -> bool:
+    async def discard(self, volume: str) -> bool:
         """Move the volume's directory into the trash, where an earlier attempt has not; False where there is none."""
         ...
 
@@ -776,11 +796,21 @@ class Export(Protocol):
         ...
 
     async def begun(self) -> Set[str]:
-        """Those names in the trash whose removal has begun: a part may be gone."""
+        """Those names in the trash whose removal has begun: a part may be gone, or all of it."""
         ...
 
-    async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
-        """Remove one directory in the trash for good, as Tree.remove_tree does; returns how many entries went."""
+    def may_come_late(self, name: str) -> bool:
+        """Whether a rename to this name in the trash, of a leader that was held up, may still be carried out.
+
+        Then the name has to stay taken for some minutes after the purge.
+        """
+        ...
+
+    async def purge(self, name: str, *, go_on: GoOn = to_the_end, taken: bool = False) -> int:
+        """Remove one directory in the trash for good, as Tree.remove_tree does; returns how many entries went.
+
+        Where its name is to stay `taken`, a directory stays that no rename can replace.
+        """
         ...
 
     async def close(self) -> None:

@@ -2,7 +2,8 @@
 
 An export has a few removals at a time, all exports together have so many places, and a removal that has had its turn
 gives its place to one that waits: a huge tree never keeps another export's trash. Nothing needs to be remembered across
-a crash: what is still in the trash is what is still to be removed.
+a crash: what is still in the trash is what is still to be removed. Where the rename of a leader that was held up may
+still come, what is left of a directory keeps its name taken for a while.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import structlog
 
 from provisioner.control.instances import Guard
 from provisioner.control.supervision import Supervisor
-from provisioner.core import times
 from provisioner.core.backoff import Backoff
 from provisioner.core.returned import volume_of
 from provisioner.ports import Cause, Clock, Export, ExportError
@@ -30,6 +30,11 @@ AT_ONCE = 16
 PER_EXPORT = 4
 TURN_S = 10.0
 """How long a removal keeps its place while another one waits."""
+
+TAKEN_S = 600.0
+"""How long a name stays taken after the purge."""
+TAKEN_LIMIT = 5_000
+"""Names that are taken at a time on an export: beyond that the oldest are free earlier."""
 
 _EVERY_S = 60.0
 _PAUSE_S = 0.25
@@ -77,6 +82,10 @@ class _Trash:
     """What is kept, and when to ask again whether it is to be."""
     entries: dict[str, int] = field(default_factory=dict)
     """How many went of what is not removed as a whole yet."""
+    seen_s: dict[str, float] = field(default_factory=dict)
+    """Since when each name has been there, as far as we have seen."""
+    free_s: dict[str, float] = field(default_factory=dict)
+    """When each name is free whose directory has been purged, the oldest first."""
     workers: int = 0
     interrupted: bool = False
     """Whether all of it waits, because of the export, for the next look that nobody hurries."""
@@ -150,25 +159,33 @@ class Purge:
                 del known[gone]
         for gone in trash.entries.keys() - there - trash.taken:
             del trash.entries[gone]
+        for gone in trash.free_s.keys() - there - trash.taken:
+            del trash.free_s[gone]
+        for name in list(trash.free_s)[: max(0, len(trash.free_s) - TAKEN_LIMIT)]:
+            trash.free_s[name] = now_s
         for name in sorted(there - trash.taken - under_way):
             refusal = trash.refused.get(name)
-            due_s = max(refusal.due_s if refusal is not None else now_s, trash.kept.get(name, now_s))
+            due_s = max(
+                refusal.due_s if refusal is not None else now_s,
+                trash.kept.get(name, now_s),
+                trash.free_s.get(name, now_s),
+            )
             if due_s <= now_s:
                 trash.taken.add(name)
                 trash.waiting.append(name)
-        self._measure(export, trash, names)
+        self._measure(export, trash, there - trash.free_s.keys())
 
-    def _measure(self, export: Export, trash: _Trash, names: list[str]) -> None:
-        now = self._clock.now()
-        ages_s = ((now - at).total_seconds() for name in names if (at := times.stamped(name)) is not None)
+    def _measure(self, export: Export, trash: _Trash, names: Set[str]) -> None:
+        now_s = self._clock.monotonic()
+        trash.seen_s = {name: trash.seen_s.get(name, now_s) for name in names}
         self._metrics.trash_entries.labels(export.name).set(len(names))
-        self._metrics.trash_oldest_s.labels(export.name).set(max(ages_s, default=0.0))
+        self._metrics.trash_oldest_s.labels(export.name).set(now_s - min(trash.seen_s.values(), default=now_s))
         self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
 
     def _rest_s(self, trash: _Trash) -> float:
         """Until the next look where nothing happens before."""
         now_s = self._clock.monotonic()
-        dues_s = (*(each.due_s for each in trash.refused.values()), *trash.kept.values())
+        dues_s = (*(each.due_s for each in trash.refused.values()), *trash.kept.values(), *trash.free_s.values())
         due_s = min((each_s for each_s in dues_s if each_s > now_s), default=now_s + _EVERY_S)
         return min(due_s - now_s, _EVERY_S)
 
@@ -179,7 +196,7 @@ class Purge:
         while trash.waiting:
             name = trash.waiting.popleft()
             try:
-                if await self._is_kept(export, trash, name):
+                if name not in trash.free_s and await self._is_kept(export, trash, name):
                     continue
                 whole = await self._try(export, trash, name)
             except ExportError as exc:
@@ -229,8 +246,12 @@ class Purge:
                 gives_way = is_over or not self._guard.allows(export)
                 return not gives_way
 
-            await export.purge(name, go_on=go_on)
+            await export.purge(name, go_on=go_on, taken=self._stays_taken(export, trash, name))
         return not gives_way
+
+    def _stays_taken(self, export: Export, trash: _Trash, name: str) -> bool:
+        """Whether a name stays taken once its directory is purged; afterwards what is left of that goes as well."""
+        return name not in trash.free_s and export.may_come_late(name)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -248,8 +269,12 @@ class Purge:
     def _removed(self, export: Export, trash: _Trash, name: str) -> None:
         entries = trash.entries.pop(name, 0)
         trash.refused.pop(name, None)
-        self._metrics.trash_entries.labels(export.name).dec()
         self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
+        if trash.free_s.pop(name, None) is not None:
+            return
+        if export.may_come_late(name):
+            trash.free_s[name] = self._clock.monotonic() + TAKEN_S
+        self._metrics.trash_entries.labels(export.name).dec()
         log.info("purged", export=export.name, trash=name, entries=entries)
 
     def _refused(self, export: Export, trash: _Trash, name: str, exc: ExportError) -> None:

@@ -228,7 +228,7 @@ class VolumeController:
         around, archive, directory = self._around, None, export.records[volume.name].directory
         await around.guard.require(export)
         if rule == "delete":
-            found = await export.discard(volume.name, around.clock.now())
+            found = await export.discard(volume.name)
             self._discarded(export)
         elif rule == "archive":
             archive = await export.archive(volume.name, around.moment().latest)

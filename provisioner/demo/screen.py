@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from provisioner.nfs.layout import TOMBSTONE
+
 Progress = Callable[[str], None]
 
 _QUIET_IN_LOGS_S = 30.0
@@ -168,8 +170,13 @@ def _tree(tree: Tree, directory: Path) -> Tree:
 def _ledger(directory: Path) -> str:
     # By glob: while the daemon makes its ledger, parts of it are not there yet.
     records = sum(len(list(directory.glob(f"{kind}/*"))) for kind in ("pending", "volumes"))
-    trash = len(list(directory.glob("trash/*")))
+    trash = in_trash(directory)
     return f".provisioner/  the ledger: {count(records, 'record')}, {trash or 'nothing'} in the trash"
+
+
+def in_trash(ledger: Path) -> int:
+    """How many directories wait to be purged; what is only kept taken is none of them."""
+    return sum([*entry.glob("*")] != [entry / TOMBSTONE] for entry in ledger.glob("trash/*"))
 
 
 def count(number: int, what: str) -> str:

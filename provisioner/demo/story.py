@@ -14,7 +14,7 @@ from provisioner.core.quantities import parse_bytes
 from provisioner.demo.objects import Object, Objects
 from provisioner.demo.observer import VOLUMES, Observer, Sight
 from provisioner.demo.scenario import REPLICAS, SHORT_MODES, STATEFUL_SET, PlannedClaim, Scenario, claim_spec
-from provisioner.demo.screen import Row, Screen, duration
+from provisioner.demo.screen import Row, Screen, duration, in_trash
 from provisioner.demo.servers import Grounds
 
 _SOON_S = 60.0
@@ -142,8 +142,8 @@ class Story:
             await self._until(
                 partial(_is_over, self.observer.sights[claim.name]), f"the volume of {claim.name} is {claim.fate}"
             )
-        trash = self._local(".provisioner/trash")
-        await self._until(lambda: not any(trash.iterdir()), "the trash is purged")
+        ledger = self._local(".provisioner")
+        await self._until(lambda: not in_trash(ledger), "the trash is purged")
 
     def _look_at_fates(self) -> None:
         root, names = self._grounds.export_directory, self._scenario

@@ -17,18 +17,22 @@ from provisioner.core.paths import archive_name
 from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
 from provisioner.nfs import layout, symlinks
 from provisioner.nfs.ledger import Ledger
-from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Tree
+from provisioner.ports import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
 _TRIES = 100
 
 
-async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | None:
+async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, proof: Proof) -> str | None:
     """Make an archive of a volume's directory; its name, or None when there is no such directory any more.
 
-    Done already is success: the record of an earlier attempt says under which name.
+    Done already is success: the record of an earlier attempt says under which name. `proof` is the volume's record.
     """
     was = archived(ledger.records[volume])
     name = _begun(ledger, volume, was)
+    if name is None and not tree.verifies:
+        # Under the name that a leader before us has noted, its rename would meet ours, however late it comes.
+        await _learn(tree, ledger)
+        name = _begun(ledger, volume, was)
     if name is not None and await is_there(tree, was.path):
         # That attempt may be long ago, and its time is no measure of how long this has been an archive.
         await amend(tree, ledger, name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
@@ -36,8 +40,9 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str | 
         if name is None:
             name = await _reserve(tree, ledger, volume, at)
         try:
-            await tree.rename(was.path, (name,))
+            await tree.rename(was.path, (name,), proofs=[proof])
         except PathExists:
+            await symlinks.require(tree, proof)  # else it is this very archive, and another leader has made it
             await drop(tree, ledger, name)  # never over anything, and no record of ours for what is not ours
             name = None
         except PathMissing:
@@ -58,6 +63,13 @@ def _begun(ledger: Ledger, volume: str, was: Record) -> str | None:
     return next((name for name, record in known if record.was.created == was.created), None)
 
 
+async def _learn(tree: Tree, ledger: Ledger) -> None:
+    """Enter the archives that another leader has noted since."""
+    noted = {entry.name for entry in await tree.list(layout.ARCHIVES) if entry.type == "symlink"}
+    unknown = sorted(noted - ledger.archives.keys())
+    ledger.read_archives(await symlinks.read(tree, layout.ARCHIVES, unknown))
+
+
 async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:
     """Write the record of an archive under a name that nothing has."""
     was, stamp = archived(ledger.records[volume]), times.file_stamp(at)
@@ -68,7 +80,7 @@ async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str
             continue
         ledger.enter_archive(name, record)  # before: with an unknown outcome the next attempt writes it once more
         try:
-            await tree.make_symlink((*layout.ARCHIVES, name), encode(record))
+            await tree.make_symlink(layout.archive(name), encode(record))
         except PathExists:
             ledger.remove_archive(name)
         else:
@@ -102,15 +114,15 @@ async def _kind(tree: Tree, path: Path) -> Literal["directory", "other"] | None:
     return "directory"
 
 
-async def amend(tree: Tree, ledger: Ledger, archive: str, record: ArchiveRecord) -> None:
-    """Put a record in the place of an archive's, in one step."""
-    await symlinks.replace(tree, (*layout.ARCHIVES, archive), encode(record))
+async def amend(tree: Tree, ledger: Ledger, archive: str, record: ArchiveRecord, *, was: str = "") -> None:
+    """Put a record in the place of an archive's, in one step; with `was` only in that one's place."""
+    await symlinks.replace(tree, layout.archive(archive), encode(record), was=was)
     ledger.enter_archive(archive, record)
 
 
 async def drop(tree: Tree, ledger: Ledger, archive: str) -> None:
     """Remove the record of an archive; done already is success."""
-    await symlinks.remove(tree, (*layout.ARCHIVES, archive))
+    await symlinks.remove(tree, layout.archive(archive))
     ledger.remove_archive(archive)
 
 
@@ -120,7 +132,7 @@ async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool
     Not when anything still needs it, nor when the export itself, asked now, says otherwise of it than we remember.
     """
     known = ledger.archives[archive]
-    live = await read(tree, archive)
+    live, proof = await look(tree, archive)
     if live != known:
         if live is None:
             ledger.remove_archive(archive)
@@ -129,8 +141,11 @@ async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool
         return False
     if await _is_needed(tree, ledger, archive, live):
         return False
-    with suppress(PathMissing):
-        await tree.rename((archive,), (*layout.TRASH, f"{live.volume}.{times.file_stamp(at)}"))
+    try:
+        await tree.rename((archive,), layout.trashed_archive(live, at), proofs=[proof])
+    except PathMissing:  # by an earlier attempt; or a claim has it by now
+        if (await look(tree, archive))[1] != proof:
+            return False
     await drop(tree, ledger, archive)
     return True
 
@@ -177,7 +192,13 @@ async def is_taking(tree: Tree, volume: str, archive: str) -> bool:
 
 async def read(tree: Tree, archive: str) -> ArchiveRecord | None:
     """The record of an archive as the export has it now; None for one that has none that we know."""
-    try:
-        return decode_archive(await tree.read_symlink((*layout.ARCHIVES, archive)))
-    except (PathMissing, InvalidRecord):
-        return None
+    return (await look(tree, archive))[0]
+
+
+async def look(tree: Tree, archive: str) -> tuple[ArchiveRecord | None, Proof]:
+    """As read(), and the record as a rename may rely on it."""
+    text = ""
+    with suppress(PathMissing, InvalidRecord):
+        text = await tree.read_symlink(layout.archive(archive))
+        return decode_archive(text), Proof(layout.archive(archive), text)
+    return None, Proof(layout.archive(archive), text)

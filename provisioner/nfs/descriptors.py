@@ -12,11 +12,11 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provisioner.core.locations import Path
 from provisioner.nfs import endless, errnos, refusals
-from provisioner.ports import Access, Cause, Entry, EntryType, ExportError, PathExists, Space
+from provisioner.ports import Access, Cause, Entry, EntryType, ExportError, PathExists, Proof, Space
 
 Step = Callable[[], None]
 
@@ -72,7 +72,7 @@ def set_access(root: int, step: Step, path: Path, access: Access) -> None:
         _set_access(directory, step, path, access)
 
 
-def rename(root: int, step: Step, source: Path, target: Path) -> None:
+def rename(root: int, step: Step, source: Path, target: Path, proofs: Sequence[Proof] = ()) -> None:
     """Tree.rename: a directory, onto nothing.
 
     Over NFS there is no RENAME_NOREPLACE, so we look first. Where somebody is faster than that, rename(2) itself lets a
@@ -83,6 +83,7 @@ def rename(root: int, step: Step, source: Path, target: Path) -> None:
         if not stat.S_ISDIR(_look(source, above_source)):
             raise ExportError(Cause.SYMLINK, f"{'/'.join(source)} is not a directory")
         _expect_nothing(target, above_target)
+        _expect_proofs(root, proofs)
         step()
         os.rename(f"{source[-1]}/", target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 
@@ -101,12 +102,15 @@ def make_symlink(root: int, step: Step, path: Path, target: str) -> None:
         os.symlink(target, path[-1], dir_fd=parent)
 
 
-def move_symlink(root: int, step: Step, source: Path, target: Path, *, replace: bool) -> None:
+def move_symlink(
+    root: int, step: Step, source: Path, target: Path, proofs: Sequence[Proof] = (), *, replace: bool
+) -> None:
     """Tree.move_symlink: onto nothing, unless it is to replace; a link that appears after we looked is replaced."""
     with opened_parent(root, source) as above_source, opened_parent(root, target) as above_target:
         _expect_symlink(source, above_source)
         if not replace:
             _expect_nothing(target, above_target)
+        _expect_proofs(root, proofs)
         step()
         os.rename(source[-1], target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 
@@ -307,6 +311,20 @@ def _expect_nothing(path: Path, parent: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         _look(path, parent)
         raise PathExists("/".join(path))
+
+
+def _expect_proofs(root: int, proofs: Sequence[Proof]) -> None:
+    """Look at what a rename relies on, right before it."""
+    for proof in proofs:
+        try:
+            with opened_parent(root, proof.path) as parent:
+                text = os.readlink(proof.path[-1], dir_fd=parent)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+            text = ""
+        if text != proof.text:
+            raise refusals.unproven(proof)
 
 
 def _read_link(name: str, parent: int) -> str:

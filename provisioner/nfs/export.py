@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from msgspec import structs
 
@@ -22,6 +23,7 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
 from provisioner.core.recovery import Contents
+from provisioner.core.returned import volume_of
 from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.nfs import (
     aliases,
@@ -52,6 +54,7 @@ from provisioner.ports import (
     PathExists,
     PathMissing,
     PathTaken,
+    Proof,
     Space,
     Tree,
     to_the_end,
@@ -75,6 +78,7 @@ class LedgeredExport:
         """Volumes that are in the ledger in memory while their records are on their way to the export."""
         self._unsure: set[str] = set()
         """Pending ones of which nobody knows whether their records came to the export."""
+        self._at_archives: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._ledger_refusal = ""
         self._mode_refusals: dict[str, str] = {}
         """The server's answers where it did not set the modes of directories, by volume, until that is settled."""
@@ -257,9 +261,10 @@ class LedgeredExport:
     async def _retreat(self, volume: str, held: Record, *, fresh: bool, made: bool) -> None:
         """Take back what this attempt made, since somebody else was faster."""
         try:
-            if made and held.archive and not await restore.put_back(self._tree, volume, held):
+            if made and held.archive:
+                await self._give_back(volume, held)
                 return
-            if made and not held.archive:
+            if made:
                 await self._tree.remove_directory(held.path)
         except NotEmpty:
             return  # the other's directory is in it as yet: the record stays, for undo()
@@ -366,13 +371,39 @@ class LedgeredExport:
             self._mode_refusals[volume] = refusal
 
     async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
-        try:
-            return await restore.bring_back(self._tree, self._ledger, volume, held, tenant, fresh=fresh)
-        except (ArchiveUnusable, AlreadyThere):
-            # Another leader may have settled it meanwhile: then it is a volume's, and nobody's to put back.
-            if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):
-                await self._withdraw(volume)
-            raise
+        async with self._at_archive(held.archive):
+            try:
+                return await restore.bring_back(self._tree, self._ledger, volume, held, tenant, fresh=fresh)
+            except (ArchiveUnusable, AlreadyThere):
+                # Nothing is put back: what lies there now, another leader may have brought back for this very claim.
+                if await self._has_come(volume) and not await restore.has_moved(self._tree, held):
+                    await self._give_up(volume, held)
+                raise
+
+    def _at_archive(self, archive: str) -> asyncio.Lock:
+        """One of us at a time brings an archive back, gives it back, or ends it."""
+        lock = self._at_archives.get(archive)
+        if lock is None:
+            lock = self._at_archives[archive] = asyncio.Lock()
+        return lock
+
+    async def _give_back(self, volume: str, held: Record) -> bool:
+        """Make an archive again of what was brought back, and take back the record; whether that was done."""
+        async with self._at_archive(held.archive):
+            return await restore.put_back(self._tree, volume, held) and await self._give_up(volume, held)
+
+    async def _give_up(self, volume: str, held: Record) -> bool:
+        """Take back the record of a restore that has moved nothing; whether that is so.
+
+        From then on nothing is moved for it any more. What another leader has moved until then has its record again.
+        """
+        await self._withdraw(volume)
+        if not await restore.has_moved(self._tree, held):
+            return True
+        with suppress(PathExists):
+            await self._tree.make_symlink(layout.of("pending", volume), encode(held))
+        self._ledger.enter(volume, held, "pending")
+        return False
 
     async def _has_come(self, volume: str) -> bool:
         """Whether the export itself has a pending record for a volume; else what it has is learned anew."""
@@ -437,10 +468,9 @@ class LedgeredExport:
         record = self._ledger.records[volume]
         try:
             await self._look_at_others(volume, record, None)
-            if not record.archive:
-                await self._tree.remove_directory(record.path)
-            elif not await restore.put_back(self._tree, volume, record):
-                return False
+            if record.archive:
+                return await self._give_back(volume, record)
+            await self._tree.remove_directory(record.path)
         except NotEmpty:
             return False
         except (PathMissing, PathTaken):
@@ -503,7 +533,7 @@ class LedgeredExport:
         await self._learn_of_others()
         if await self.reread(volume) is None:
             await self._take(volume, record, restore=False)
-        path = await self._recorded_path(volume)
+        path, _ = await self._recorded(volume)
         if archive:
             await reinstate.move(self._tree, (archive,), path)
             await archives.drop(self._tree, self._ledger, archive)
@@ -595,41 +625,38 @@ class LedgeredExport:
         """Directories that hold something and are neither known, nor on the way to a known one; at most so many."""
         return await strays(self._tree, known, limit=limit)
 
-    async def discard(self, volume: str, at: datetime) -> bool:
+    async def discard(self, volume: str) -> bool:
         """Move the volume's directory into the trash, where an earlier attempt has not; False where there is none."""
-        path = await self._recorded_path(volume)
-        try:
-            await self._tree.rename(path, (*layout.TRASH, f"{volume}.{times.file_stamp(at)}"))
-        except PathMissing:
-            return any(name.startswith(f"{volume}.") for name in await self.trash())  # an earlier attempt's
-        return True
+        path, proof = await self._recorded(volume)
+        return await trash.discard(self._tree, volume, path, proof)
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""
-        await self._recorded_path(volume)
-        return await archives.store(self._tree, self._ledger, volume, at)
+        _, proof = await self._recorded(volume)
+        return await archives.store(self._tree, self._ledger, volume, at, proof)
 
     async def retain(self, volume: str, at: datetime) -> bool:
         """Note in the record that the PersistentVolume goes and that the directory is to stay; once is enough.
 
         False where there is no directory: the record stays, for what is mounted there may come back.
         """
-        path = await self._recorded_path(volume)
+        path, _ = await self._recorded(volume)
         record = self._ledger.records[volume]
         if not record.retained:
             await self.amend(volume, structs.replace(record, retained=times.text(at)))
         return await archives.is_there(self._tree, path)
 
-    async def _recorded_path(self, volume: str) -> Path:
+    async def _recorded(self, volume: str) -> tuple[Path, Proof]:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""
         known = self._ledger.records.get(volume)
         for state in sorted(STATES, key=lambda state: state != self._ledger.state(volume)):
             try:
-                live = decode(await self._tree.read_symlink(layout.of(state, volume)))
+                text = await self._tree.read_symlink(layout.of(state, volume))
+                live = decode(text)
             except (InvalidRecord, PathMissing):
                 continue
             if live == known:
-                return live.path
+                return live.path, Proof(layout.of(state, volume), text)
             self._ledger.enter(volume, live, state)  # for the next attempt, which will judge by this one
         hint = f"nothing is touched; compare the record of {volume} in {LEDGER} on the export with the volume"
         raise ExportError(Cause.RECORD, f"the record of volume {volume} is not what it was", hint=hint)
@@ -651,15 +678,18 @@ class LedgeredExport:
 
     async def expire(self, archive: str, at: datetime) -> bool:
         """Move an archive into the trash and end its record; False when that must not be, or not yet."""
-        return await archives.expire(self._tree, self._ledger, archive, at)
+        async with self._at_archive(archive):
+            return await archives.expire(self._tree, self._ledger, archive, at)
 
     async def end_archive(self, archive: str) -> bool:
         """End the record of an archive whose directory is gone; False where anything may still need it."""
-        return await archives.end_lost(self._tree, self._ledger, archive)
+        async with self._at_archive(archive):
+            return await archives.end_lost(self._tree, self._ledger, archive)
 
     async def amend_archive(self, archive: str, record: ArchiveRecord) -> None:
         """Put a record in the place of the archive's."""
-        await archives.amend(self._tree, self._ledger, archive, record)
+        async with self._at_archive(archive):
+            await archives.amend(self._tree, self._ledger, archive, record)
 
     async def sign(self, cluster: str, at: datetime) -> None:
         """Leave word that a provisioner of that cluster is at work on this export."""
@@ -696,9 +726,19 @@ class LedgeredExport:
         """Those names in the trash whose removal has begun: a part may be gone."""
         return await trash.begun(self._tree)
 
-    async def purge(self, name: str, *, go_on: GoOn = to_the_end) -> int:
-        """Remove one directory in the trash for good; returns how many entries went."""
-        return await trash.purge(self._tree, name, go_on=go_on)
+    def may_come_late(self, name: str) -> bool:
+        """Whether a rename to this name in the trash, of a leader that was held up, may still be carried out.
+
+        That of an archive cannot: what it moves has a name that nothing else ever gets.
+        """
+        return not self._tree.verifies and volume_of(name) == name
+
+    async def purge(self, name: str, *, go_on: GoOn = to_the_end, taken: bool = False) -> int:
+        """Remove one directory in the trash for good; returns how many entries went.
+
+        Where its name is to stay `taken`, a directory stays that no rename can replace.
+        """
+        return await trash.purge(self._tree, name, go_on=go_on, taken=taken)
 
     async def close(self) -> None:
         """Let go of the export."""

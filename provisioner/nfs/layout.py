@@ -7,7 +7,8 @@
     .provisioner/archives/<archive>  -> the record of the archive of that name at the export's root
     .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
     .provisioner/clusters/<cluster>.<digest>  -> the instance that works here in its name (core.instances)
-    .provisioner/trash/<volume>.<time>  a directory on its way out; with `.begun` behind it, a part of it may be gone
+    .provisioner/trash/<volume>         a volume's directory on its way out; with `.begun` behind it, a part may be gone
+    .provisioner/trash/<volume>.<time>  that of an archive, by the time that its record has; and of older versions
     .provisioner/drafts/<name>       -> a record that is about to take the place of another one
     .provisioner/names-é             -> to see which names the server takes for one
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
@@ -17,10 +18,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal, get_args
 
+from provisioner.core import times
 from provisioner.core.locations import Path
 from provisioner.core.paths import LEDGER
+from provisioner.core.records import ArchiveRecord
 from provisioner.ports import Access
 
 State = Literal["pending", "volumes"]
@@ -37,6 +41,7 @@ DRAFTS: Path = (LEDGER, "drafts")
 NAMES: Path = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 BEGUN = ".begun"
+TOMBSTONE = ".provisioner-gone"
 
 PRIVATE = Access(mode=0o700)
 
@@ -46,9 +51,24 @@ def of(state: State, volume: str) -> Path:
     return (LEDGER, state, volume)
 
 
+def archive(name: str) -> Path:
+    """Where the record of an archive is."""
+    return (*ARCHIVES, name)
+
+
 def mark(name: str) -> Path:
     """Where a mark is."""
     return (LEDGER, name)
+
+
+def trashed(volume: str) -> Path:
+    """Where a volume's directory goes: one place, so that a rename which is carried out twice meets its first time."""
+    return (*TRASH, volume)
+
+
+def trashed_archive(record: ArchiveRecord, at: datetime) -> Path:
+    """Where an archive's directory goes; `at` is for a record whose own time is none."""
+    return (*TRASH, f"{record.volume}.{times.file_stamp(times.parse(record.archived) or at)}")
 
 
 def directories() -> list[Path]:

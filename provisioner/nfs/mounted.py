@@ -7,7 +7,7 @@ import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from provisioner.core.locations import Path
@@ -16,7 +16,7 @@ from provisioner.nfs.calls import Call, Calls
 from provisioner.nfs.descriptors import Step
 from provisioner.nfs.errnos import translated
 from provisioner.nfs.removal import remove_portion
-from provisioner.ports import Access, Cause, Entry, ExportError, GoOn, Space, Tree, to_the_end
+from provisioner.ports import Access, Cause, Entry, ExportError, GoOn, Proof, Space, Tree, to_the_end
 
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
@@ -78,6 +78,11 @@ class MountedTree:
         """See `Tree`: a mount that hangs does not say why."""
         return ""
 
+    @property
+    def verifies(self) -> bool:
+        """See `Tree`: no system call looks at one name and renames another."""
+        return False
+
     async def root_id(self) -> str:
         """Device and inode: they change when another export is mounted in its place, and at each remount."""
         return await self._run(self._calls, "root_id", self._job("root_id", (), descriptors.root_id, pinned=""), ())
@@ -96,10 +101,10 @@ class MountedTree:
         """See `Tree`."""
         await self._change("set_access", (path,), lambda root, step: descriptors.set_access(root, step, path, access))
 
-    async def rename(self, source: Path, target: Path) -> None:
+    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
         await self._change(
-            "rename", (source, target), lambda root, step: descriptors.rename(root, step, source, target)
+            "rename", (source, target), lambda root, step: descriptors.rename(root, step, source, target, proofs)
         )
 
     async def remove_directory(self, path: Path) -> None:
@@ -114,12 +119,14 @@ class MountedTree:
             "make_symlink", (path,), lambda root, step: descriptors.make_symlink(root, step, path, target)
         )
 
-    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
+    async def move_symlink(
+        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+    ) -> None:
         """See `Tree`; Cause.SYMLINK when the source is something else."""
         await self._change(
             "move_symlink",
             (source, target),
-            lambda root, step: descriptors.move_symlink(root, step, source, target, replace=replace),
+            lambda root, step: descriptors.move_symlink(root, step, source, target, proofs, replace=replace),
         )
 
     async def read_symlink(self, path: Path) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from provisioner.core.reserved import is_servers
-from provisioner.ports import Cause, ExportError, ModeRefused, NotEmpty, PathExists, PathMissing
+from provisioner.ports import Cause, ExportError, ModeRefused, NotEmpty, PathExists, PathMissing, Proof
 
 Call = Literal[
     "mkdir", "chmod", "chown", "rename", "rmdir", "remove", "symlink", "readlink", "readdir", "lookup", "getattr",
@@ -139,6 +139,12 @@ def refusal(name: str, call: Call, what: str, *, uid: int, gid: int) -> ExportEr
     hint = found.hint or (_permission_hint(call, uid) if found.cause is Cause.DENIED else "")
     hint = hint.replace("{who}", f"uid {uid} and gid {gid}")
     return ExportError(found.cause, f"{what}: {answer}", hint=hint, answer=answer)
+
+
+def unproven(proof: Proof) -> ExportError:
+    """What a rename relies on is gone, or says otherwise."""
+    hint = "nothing is touched: another provisioner has changed that record since, and it is looked at again"
+    return ExportError(Cause.RECORD, f"{'/'.join(proof.path)} is not what it was", hint=hint)
 
 
 def inside(names: Sequence[str], error: ExportError) -> ExportError:

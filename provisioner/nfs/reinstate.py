@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from provisioner.core.locations import Path
-from provisioner.nfs import modes
+from provisioner.nfs import layout, modes
 from provisioner.nfs.archives import is_there
-from provisioner.ports import Access, AlreadyThere, Cause, ExportError, PathExists, PathMissing, Tree
+from provisioner.ports import Access, AlreadyThere, Cause, ExportError, NotEmpty, PathExists, PathMissing, Tree
 
 _PARENT = Access(mode=0o755)
 
@@ -33,6 +33,8 @@ async def move(tree: Tree, source: Path, path: Path) -> None:
             await tree.rename(source, path)
     if not await is_there(tree, path):
         raise _gone(source)
+    with suppress(PathMissing, NotEmpty):  # what kept its name in the trash taken
+        await tree.remove_directory((*path, layout.TOMBSTONE))
 
 
 def _gone(source: Path) -> ExportError:

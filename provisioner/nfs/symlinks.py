@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from provisioner.core.locations import Path
 from provisioner.nfs import endless, layout
-from provisioner.ports import PathExists, PathMissing, Tree
+from provisioner.nfs.refusals import unproven
+from provisioner.ports import PathExists, PathMissing, Proof, Tree
 
 _A_READING = 4096
 """Symlinks that are read before it is looked at how much they hold."""
@@ -35,15 +36,27 @@ async def read(tree: Tree, directory: Path, names: Sequence[str]) -> dict[str, s
     return targets
 
 
-async def replace(tree: Tree, symlink: Path, target: str) -> None:
-    """Give a symlink another target, or make it: whoever reads sees the one or the other, whole."""
+async def replace(tree: Tree, symlink: Path, target: str, *, was: str = "") -> None:
+    """Give a symlink another target, or make it: whoever reads sees the one or the other, whole.
+
+    With `was` only while that is its target; else Cause.RECORD.
+    """
     draft = (*layout.DRAFTS, symlink[-1])
     try:
         await tree.make_symlink(draft, target)
     except PathExists:  # of an attempt that came no further
         await remove(tree, draft)
         await tree.make_symlink(draft, target)
-    await tree.move_symlink(draft, symlink, replace=True)
+    await tree.move_symlink(draft, symlink, replace=True, proofs=[Proof(symlink, was)] if was else [])
+
+
+async def require(tree: Tree, proof: Proof) -> None:
+    """Raise Cause.RECORD unless a symlink still has its text."""
+    text = ""
+    with suppress(PathMissing):
+        text = await tree.read_symlink(proof.path)
+    if text != proof.text:
+        raise unproven(proof)
 
 
 async def remove(tree: Tree, symlink: Path) -> None:

@@ -16,6 +16,7 @@ from provisioner.ports import (
     NotEmpty,
     PathExists,
     PathMissing,
+    Proof,
     Tree,
 )
 from tests.contract.sites import Seen, Site
@@ -257,6 +258,79 @@ async def test_a_directory_is_not_renamed_below_itself(site: Site) -> None:
     with pytest.raises(ExportError):
         await site.tree.rename(("a",), ("a", "b"))
     assert await site.tree.is_empty(("a",))
+
+
+# ---------------------------------------------------------------------------------------------------- proofs
+
+WORD, OTHER_WORD = ("ledger", "word"), ("ledger", "other")
+
+
+@pytest.fixture
+async def proven(site: Site) -> Site:
+    """A site with a directory, an empty place for it, and two symlinks that a rename may rely on."""
+    await make(site, ("ledger",), ("a", "b"), ("trash",))
+    await site.write_file(("a", "b", "file"), "text")
+    await site.tree.make_symlink(WORD, "yes")
+    await site.tree.make_symlink(OTHER_WORD, '{"dir":"ä/é€"}')
+    return site
+
+
+BOTH = (Proof(WORD, "yes"), Proof(OTHER_WORD, '{"dir":"ä/é€"}'))
+
+
+async def test_rename_with_proofs(proven: Site) -> None:
+    """While its proofs say what they should, a directory and a symlink are renamed, however long the paths are."""
+    await proven.tree.rename(("a", "b"), ("trash", "b"), proofs=BOTH[:1])
+    await proven.tree.rename(("trash", "b"), ("a", "b"), proofs=BOTH)
+    assert await proven.look(("a", "b", "file")) is not None
+    deep = tuple("abcdefghijklmnopqrstuvwxyz")
+    await make(proven, deep)
+    await proven.tree.rename(deep, (*deep[:-1], "moved"), proofs=BOTH)
+    assert await proven.look((*deep[:-1], "moved")) is not None
+    for replace in (False, True):
+        await proven.tree.make_symlink(("draft",), "no" if replace else "maybe")
+        await proven.tree.move_symlink(("draft",), ("moved",), replace=replace, proofs=BOTH)
+    assert await proven.tree.read_symlink(("moved",)) == "no"
+
+
+@pytest.mark.parametrize("word", [None, "no", "yes!", "file", "directory"])
+async def test_a_proof_that_does_not_hold(proven: Site, word: str | None) -> None:
+    """Where a proof is gone, says otherwise, or is no symlink, that is Cause.RECORD and nothing moves."""
+    await proven.tree.remove_symlink(WORD)
+    if word == "file":
+        await proven.write_file(WORD, "yes")
+    elif word == "directory":
+        await make(proven, WORD)
+    elif word is not None:
+        await proven.tree.make_symlink(WORD, word)
+    await proven.tree.make_symlink(("draft",), "text")
+    for proofs in (BOTH[:1], BOTH, BOTH[::-1]):
+        await refused(Cause.RECORD, proven.tree.rename(("a", "b"), ("trash", "b"), proofs=proofs))
+        for replace in (False, True):
+            move = proven.tree.move_symlink(("draft",), OTHER_WORD, replace=replace, proofs=proofs)
+            with pytest.raises(ExportError):
+                await move
+    assert await proven.look(("trash", "b")) is None
+    assert await proven.look(("a", "b", "file")) is not None
+    assert await proven.tree.read_symlink(OTHER_WORD) == BOTH[1].text
+    assert await proven.tree.read_symlink(("draft",)) == "text"
+
+
+async def test_proofs_replace_nothing_either(proven: Site) -> None:
+    """With proofs too a missing source is PathMissing, a target that is there PathExists, and nothing moves."""
+    with pytest.raises(PathMissing):
+        await proven.tree.rename(("missing",), ("trash", "b"), proofs=BOTH)
+    with pytest.raises(PathExists):
+        await proven.tree.rename(("a", "b"), ("trash",), proofs=BOTH)
+    assert await proven.look(("a", "b", "file")) is not None
+
+
+async def test_a_directory_that_holds_something_is_in_the_way(proven: Site) -> None:
+    """What a purge leaves under a name stands in the way of a rename there, which moves nothing."""
+    await make(proven, ("trash", "b", "gone"))
+    with pytest.raises(PathExists):
+        await proven.tree.rename(("a", "b"), ("trash", "b"), proofs=BOTH)
+    assert await proven.look(("a", "b", "file")) is not None
 
 
 # ---------------------------------------------------------------------------------------------------- symlinks

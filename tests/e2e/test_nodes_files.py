@@ -7,6 +7,7 @@ import pytest
 from tests.e2e.installed import SHARED_GID
 from tests.e2e.stories import IDLE, NGINX, Story, pod_spec
 from tests.integration.archiving import directory
+from tests.integration.disk import in_trash
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -30,8 +31,9 @@ def test_files_of_another_uid(story: Story) -> None:
         story.delete_pod(name)
     story.delete_claim()
     story.volume_gone(volume["metadata"]["name"])
-    trash = story.cluster.export / ".provisioner" / "trash"
-    story.eventually(lambda: not room.exists() and not list(trash.iterdir()), "the trash is purged", timeout_s=120)
+    story.eventually(
+        lambda: not room.exists() and not in_trash(story.cluster.export), "the trash is purged", timeout_s=120
+    )
 
 
 def test_fs_group(story: Story) -> None:

@@ -23,6 +23,7 @@ from testbed.vm import KernelClient
 from testbed.waiting import eventually
 from tests.e2e.containers import UNPRIVILEGED, container, logs, run
 from tests.integration.chart.rendering import CHART, Release
+from tests.integration.disk import in_trash
 from tests.integration.storage import Storage
 
 pytestmark = pytest.mark.timeout(420)
@@ -145,7 +146,7 @@ def test_claims(storage: Storage, exported: Path, nfs_server: str, daemon: Docke
     for name, directory in {"kept": directories["kept"], "archived": archive}.items():
         assert (directory / "data").read_text() == written[name]
         assert (directory / "data").stat().st_uid == TENANT
-    storage.eventually(lambda: not list((exported / ".provisioner" / "trash").iterdir()), "the trash is purged")
+    storage.eventually(lambda: not in_trash(exported), "the trash is purged")
     storage.delete_claim("kept")
     storage.volume_gone(volumes["kept"]["metadata"]["name"], timeout_s=PATIENCE_S)
     stopped = daemon.get_wrapped_container()

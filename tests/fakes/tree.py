@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from provisioner.core.locations import Path
@@ -18,6 +19,7 @@ from provisioner.ports import (
     NotEmpty,
     PathExists,
     PathMissing,
+    Proof,
     Space,
     Tree,
     to_the_end,
@@ -133,6 +135,8 @@ class MemoryTree:
         self.after = after
         self.outer: list[tuple[str, MemoryTree, Path]] = []
         """The trees above this one, nearest first, with their names and the path of this root in each."""
+        self.verifies = True
+        """Whether it looks at the proofs of a rename when that takes effect, or when the call is made."""
         self.refuses_modes = ""
         """The server's answer to every chmod; empty where it sets modes."""
 
@@ -159,9 +163,9 @@ class MemoryTree:
         """See `Tree`."""
         await self._call("set_access", path, lambda: self._set_access(path, access))
 
-    async def rename(self, source: Path, target: Path) -> None:
+    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
-        await self._call("rename", source, lambda: self._rename(source, target))
+        await self._proven("rename", source, proofs, lambda: self._rename(source, target))
 
     async def remove_directory(self, path: Path) -> None:
         """See `Tree`."""
@@ -171,9 +175,12 @@ class MemoryTree:
         """See `Tree`."""
         await self._call("make_symlink", path, lambda: self._make_symlink(path, target))
 
-    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
+    async def move_symlink(
+        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+    ) -> None:
         """See `Tree`."""
-        await self._call("move_symlink", source, lambda: self._move_symlink(source, target, replace=replace))
+        move = partial(self._move_symlink, source, target, replace=replace)
+        await self._proven("move_symlink", source, proofs, move)
 
     async def read_symlink(self, path: Path) -> str:
         """See `Tree`."""
@@ -247,6 +254,23 @@ class MemoryTree:
         result = job()
         await self.after(name, path)
         return result
+
+    async def _proven(self, name: str, path: Path, proofs: Sequence[Proof], job: Callable[[], None]) -> None:
+        def proven_job() -> None:
+            self._require(proofs)
+            job()
+
+        if self.verifies:
+            await self._call(name, path, proven_job)
+        else:
+            self._require(proofs)
+            await self._call(name, path, job)
+
+    def _require(self, proofs: Sequence[Proof]) -> None:
+        for proof in proofs:
+            node = self.look(proof.path)
+            if not isinstance(node, Symlink) or node.target != proof.text:
+                raise ExportError(Cause.RECORD, "/".join(proof.path))
 
     def _parent(self, path: Path, *, make: bool = False) -> Directory:
         """The directory that the path's last component is in."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.nfs.layout import TOMBSTONE
 from testbed.api import Object
 
 LEDGER = ".provisioner"
@@ -31,12 +33,20 @@ def disk(export: Path) -> Disk:
         archives=frozenset(archives),
         records=_names(export / LEDGER / "volumes"),
         pending=_names(export / LEDGER / "pending"),
-        trash=_names(export / LEDGER / "trash"),
+        trash=in_trash(export),
     )
 
 
+def in_trash(export: Path) -> frozenset[str]:
+    """What waits to be purged; not the names that are only kept taken."""
+    trash = export / LEDGER / "trash"
+    return frozenset(name for name in _names(trash) if _names(trash / name) != {TOMBSTONE})
+
+
 def _names(directory: Path) -> frozenset[str]:
-    return frozenset(os.listdir(directory)) if directory.is_dir() else frozenset()
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the daemon works on
+        return frozenset(os.listdir(directory))
+    return frozenset()
 
 
 def disagreement(export: Path, volumes: list[Object]) -> str | None:

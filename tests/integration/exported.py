@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.api import Object
+from tests.integration.disk import in_trash
 
 LEDGER = ".provisioner"
 RecordFields = dict[str, Any]
@@ -80,7 +81,7 @@ class Exported:
     @property
     def trash(self) -> list[str]:
         """What waits to be purged."""
-        return sorted(entry.name for entry in (self.root / LEDGER / "trash").iterdir())
+        return sorted(in_trash(self.root))
 
     def plant(self, volume: str, record: RecordFields, *, pending: bool = False) -> None:
         """Write a record as an earlier run of the daemon, or another cluster's daemon, left it."""

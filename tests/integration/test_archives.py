@@ -17,6 +17,7 @@ from testbed.wrong_clock import WrongClock
 from tests.integration.archiving import RESTORE, archive, command, names, records, text_of
 from tests.integration.conftest import Service
 from tests.integration.daemon import Daemon, Daemons
+from tests.integration.disk import in_trash
 from tests.integration.storage import ServedStorage, Storage
 
 pytestmark = pytest.mark.timeout(180)
@@ -54,7 +55,7 @@ def test_retention(daemon: Daemons, storage: Storage, export_directory: Path) ->
     since = datetime.fromisoformat(records(export_directory)[name]["at"])
     storage.eventually(lambda: name not in names(export_directory), "the archive has gone", timeout_s=60)
     assert (datetime.now(UTC) - since).total_seconds() >= 3
-    storage.eventually(lambda: not list((export_directory / ".provisioner/trash").iterdir()), "the trash is purged")
+    storage.eventually(lambda: not in_trash(export_directory), "the trash is purged")
     storage.eventually(lambda: name not in records(export_directory), "its record has ended")
     assert names(export_directory) == kept == set(records(export_directory))
     (said,) = started.logged("archive_expired")

@@ -16,12 +16,15 @@ from provisioner.core import instances, names
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import ArchiveRecord, Record
-from provisioner.nfs import opening
+from provisioner.core.records import ArchiveRecord, Record, encode
+from provisioner.core.tenancy import Tenant
+from provisioner.nfs import opening, restore
 from provisioner.nfs.export import LedgeredExport
 from provisioner.ports import (
     Access,
+    AlreadyThere,
     AnyItem,
+    ArchiveUnusable,
     Clock,
     Cluster,
     Export,
@@ -32,6 +35,7 @@ from provisioner.ports import (
     PathExists,
     PathMissing,
     PathTaken,
+    Proof,
     Tree,
 )
 from provisioner.telemetry.metrics import Loop, Metrics
@@ -98,19 +102,20 @@ class _Unsupervised(Supervisor):
 
 
 class _VolumeBeforeRename(LedgeredExport):
-    async def discard(self, volume: str, at: datetime) -> bool:
-        self._late = {**getattr(self, "_late", {}), volume: at}
+    async def discard(self, volume: str) -> bool:
+        self._late = {*getattr(self, "_late", ()), volume}
         return True
 
     async def forget(self, volume: str) -> None:
-        late: dict[str, datetime] = getattr(self, "_late", {})
+        late: set[str] = getattr(self, "_late", set())
         if volume in late:
-            await super().discard(volume, late.pop(volume))
+            late.remove(volume)
+            await super().discard(volume)
         await super().forget(volume)
 
 
 class _RecordBeforeRename(LedgeredExport):
-    async def discard(self, volume: str, at: datetime) -> bool:
+    async def discard(self, volume: str) -> bool:
         record = self.records[volume]
         await self.forget(volume)
         with suppress(PathMissing):
@@ -121,14 +126,44 @@ class _RecordBeforeRename(LedgeredExport):
 class _LedgerFromMemory(LedgeredExport):
     """Believes what it remembers of the ledger, whatever another leader has done to it since."""
 
-    async def _recorded_path(self, volume: str) -> Path:
-        return self.records[volume].path
+    async def _recorded(self, volume: str) -> tuple[Path, Proof]:
+        record = self.records[volume]
+        return record.path, Proof((LEDGER, "volumes", volume), encode(record))
 
     async def reread(self, volume: str) -> Record | None:
         return self.records.get(volume)
 
     async def _has_come(self, volume: str) -> bool:
         return True
+
+
+class _Unproven(_Through):
+    """A rename does not look at what it relies on."""
+
+    async def rename(self, source: Path, target: Path, **_proofs: Any) -> None:
+        await self._port.rename(source, target)
+
+    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False, **_proofs: Any) -> None:
+        await self._port.move_symlink(source, target, replace=replace)
+
+
+class _NamesInTheTrashAreFree(LedgeredExport):
+    """Nothing is left of what was purged."""
+
+    def may_come_late(self, name: str) -> bool:
+        return False
+
+
+class _PutsBackWhatAnotherBrought(LedgeredExport):
+    """A restore that fails gives back what lies there."""
+
+    async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
+        try:
+            return await super()._bring_back(volume, held, tenant, fresh=fresh)
+        except (ArchiveUnusable, AlreadyThere):
+            if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):
+                await self._withdraw(volume)
+            raise
 
 
 class _ArchiveOverAnother(LedgeredExport):
@@ -148,7 +183,7 @@ class _DeleteArchived(LedgeredExport):
     """Takes every rule for delete."""
 
     async def archive(self, volume: str, at: datetime) -> str | None:
-        await self.discard(volume, at)
+        await self.discard(volume)
         return None
 
 
@@ -455,7 +490,10 @@ class _PurgeTooMuch(LedgeredExport):
 BUGS: dict[str, Parts] = {
     "the volume goes before its directory": Mutant(export=_VolumeBeforeRename),
     "the record goes before the directory": Mutant(export=_RecordBeforeRename),
-    "the ledger is not read again": Mutant(export=_LedgerFromMemory),
+    "the ledger is not read again": Mutant(export=_LedgerFromMemory, tree=_Unproven),
+    "a rename does not look at what it relies on": Mutant(tree=_Unproven),
+    "nothing keeps a name in the trash taken": Mutant(export=_NamesInTheTrashAreFree),
+    "what another leader brought back is put back": Mutant(export=_PutsBackWhatAnotherBrought),
     "an archive takes the place of another one": Mutant(export=_ArchiveOverAnother),
     "archive means delete": Mutant(export=_DeleteArchived),
     "a record ends while its directory is there": Mutant(export=_RecordOfWhatIsLeftEnds),

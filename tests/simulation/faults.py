@@ -59,8 +59,12 @@ class Plan(Protocol):
         """What goes wrong at a call."""
         ...
 
-    async def pause(self) -> None:
+    async def pause(self, call: str = "") -> None:
         """What a call takes on its way there, and again on its way back."""
+        ...
+
+    def late_s(self) -> float | None:
+        """After what time a call is carried out whose process has died meanwhile; None for never."""
         ...
 
 
@@ -68,12 +72,21 @@ class Plan(Protocol):
 class Nothing:
     """All is well."""
 
+    call_s: float = 0.0
+    """What a call takes each way: without it no time passes for what is tried again and again until a watch tells."""
+
     def fault(self, number: int) -> Fault | None:
         """See `Plan`."""
         return None
 
-    async def pause(self) -> None:
+    async def pause(self, call: str = "") -> None:
         """See `Plan`."""
+        if self.call_s:
+            await asyncio.sleep(self.call_s)
+
+    def late_s(self) -> float | None:
+        """See `Plan`."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +100,12 @@ class At:
         """See `Plan`."""
         return self.kind if number == self.number else None
 
-    async def pause(self) -> None:
+    async def pause(self, call: str = "") -> None:
         """See `Plan`."""
+
+    def late_s(self) -> float | None:
+        """See `Plan`."""
+        return None
 
     def __str__(self) -> str:
         return f"{self.kind.value} at call {self.number}"
@@ -113,6 +130,8 @@ class Chance:
         self.rate = rate
         self._slow = chance.choice((0.0, 0.02, 0.1)) if slow else 0.0
         """How often a call takes seconds."""
+        self._held = chance.choice((0.0, 0.1, 0.3))
+        """How often a rename takes longer than that, while others may do as they like."""
 
     def fault(self, number: int) -> Fault | None:
         """See `Plan`."""
@@ -120,10 +139,16 @@ class Chance:
             return None
         return self._chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
 
-    async def pause(self) -> None:
+    async def pause(self, call: str = "") -> None:
         """See `Plan`."""
         drawn = self._chance.random()
-        if drawn < self._slow:
+        if call == "rename" and drawn < self._held:
+            await asyncio.sleep(self._chance.uniform(0.1, 4.5))
+        elif drawn < self._slow:
             await asyncio.sleep(self._chance.uniform(0.1, 3.0))
         elif drawn < 0.5:
             await asyncio.sleep(self._chance.uniform(0.0, 0.02))
+
+    def late_s(self) -> float | None:
+        """See `Plan`."""
+        return self._chance.choice((None, 0.0, self._chance.uniform(0.0, 60.0)))

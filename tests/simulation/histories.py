@@ -46,10 +46,7 @@ _AT_READS = (Fault.CRASH_BEFORE, Fault.ERROR, Fault.REFUSAL, Fault.UNEXPECTED)
 
 @dataclass(frozen=True)
 class Crowded:
-    """A kind of random history.
-
-    Two that lead at once bring no archives back: one may return to the archive what the other has just handed out.
-    """
+    """A kind of random history."""
 
     leaders: int = 1
     clusters: int = 1
@@ -64,7 +61,8 @@ class Crowded:
         alone = self.leaders == 1
 
         def make(chance: random.Random) -> World:
-            # Old leaders' calls are not held up for long: nothing but a lease keeps such from doing harm.
+            # Two that lead are held up for long at renames only: a record that comes late is none that a volume can do
+            # without, and needs an admin.
             plan = Chance(chance, rate=chance.choice((0.0, 0.02, 0.1)), slow=alone)
             world = World(
                 chance,
@@ -191,6 +189,16 @@ HEIRS = [
     Scripted("handed over by an admin", scripts.handed_over),
 ]
 """Directories that are there already, and who gets them."""
+
+HELD_UP = [
+    Scripted(f"held up, {rule}, {verifies=}", scripts.held_up(rule, verifies=verifies))
+    for rule in ("delete", "archive")
+    for verifies in (True, False)
+] + [Scripted("restored by two", scripts.restored_by_two)]
+"""A leader that is held up: before a rename, with a server that verifies what it relies on, and with another one; and
+
+before it brings an archive back.
+"""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

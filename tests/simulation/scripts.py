@@ -704,6 +704,57 @@ async def _is_stopped(world: World) -> None:
         world.judge.blame("a directory is gone that two clusters have")
 
 
+# ------------------------------------------------------------------------------------------------ held up
+
+
+def held_up(rule: OnDelete, *, verifies: bool) -> Script:
+    """A leader is held up, as a virtual machine is, when it is about to send the rename of a volume's directory.
+
+    The next one leads, and reclaims the volume; then a new claim has the same directory, and the first one goes on.
+    """
+
+    async def script(world: World) -> None:
+        site, tree = world.site, world.trees[NAS]
+        tree.verifies = verifies
+        await _volume_of(world, KEY, rule)
+        held = world.hold(tree, "rename", (), 90.0)
+        world.delete_claim(KEY)
+        await world.until(held.is_set)
+        await asyncio.sleep(15.0)
+        world.start(site)
+        await world.until(lambda: site.cluster.claim(KEY) is None and not site.cluster.volumes())
+        world.claim(KEY, "nfs")
+        await _used(world, KEY, "two")
+        await asyncio.sleep(900.0)
+        world.mend()
+        await world.rest()
+
+    return script
+
+
+async def restored_by_two(world: World) -> None:
+    """A leader is held up when it has read an archive's record; the next one gives the archive to that very claim.
+
+    The first one goes on while the other has made the volume, and has not settled its record yet.
+    """
+    site, tree = world.site, world.trees[NAS]
+    await _volume_of(world, KEY, "archive")
+    world.delete_claim(KEY)
+    await world.until(lambda: site.cluster.claim(KEY) is None and not site.cluster.volumes())
+    (archive,) = (name for name in tree.root.entries if name.startswith("archived-"))
+    held = world.hold(tree, "is_empty", tuple(OTHER.split("/")), 60.0)
+    world.claim(OTHER, "nfs", annotations={names.RESTORE: archive})
+    await world.until(held.is_set)
+    claim = site.cluster.claim(OTHER)
+    assert claim is not None
+    world.hold(tree, "move_symlink", (LEDGER, "drafts", names.volume_name(claim.uid)), 90.0)
+    world.start(site)
+    await _used(world, OTHER, "two")
+    await asyncio.sleep(300.0)
+    world.mend()
+    await world.rest()
+
+
 # ------------------------------------------------------------------------------------------------ whatever a die says
 
 KEYS = ("shop/data", "shop/more", "lab/data", "lab/stranger")
@@ -756,9 +807,9 @@ class Crowd:
             self._world.claim(key, self._chance.choice(self._classes), site=site, annotations=self._wish())
 
     def _wish(self) -> dict[str, str]:
-        """Now and then a tenant wants an archive back, whosever it is; not while two lead (see histories.Crowded)."""
+        """Now and then a tenant wants an archive back, whosever it is."""
         there = _archives(self._world)
-        wanted = bool(there) and self._leaders == 1 and self._chance.random() < 0.4
+        wanted = bool(there) and self._chance.random() < 0.4
         return {names.RESTORE: self._chance.choice(there)} if wanted else {}
 
     def _delete(self, site: Site) -> None:

@@ -14,6 +14,7 @@ from tests.simulation.histories import (
     CLONES,
     DAMAGED,
     HEIRS,
+    HELD_UP,
     KINDS,
     RESTORES,
     ROLLBACKS,
@@ -36,7 +37,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS):
+    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP):
         yield history.play(None, parts)
     for clones in CLONES:
         yield clones.play(0, parts)

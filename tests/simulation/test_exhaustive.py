@@ -11,6 +11,7 @@ from tests.simulation.histories import (
     DAMAGED,
     FULL,
     HEIRS,
+    HELD_UP,
     RESTORES,
     ROLLBACKS,
     Scripted,
@@ -51,6 +52,14 @@ def test_backups_bindings_and_heirs(history: Scripted) -> None:
     A namespace that was created again has nothing of the one before, and an admin hands over what nobody has.
     """
     world = history.play(None)
+    assert not world.judge.violations, told(world, str(history))
+
+
+@pytest.mark.parametrize("history", HELD_UP, ids=str)
+def test_a_leader_that_is_held_up(history: Scripted) -> None:
+    """What a leader does after the next one has done it moves nothing of the claim that has the directory then."""
+    world = history.play(None)
+    assert len(world.judge.homes) == 2
     assert not world.judge.violations, told(world, str(history))
 
 

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -48,8 +49,22 @@ _CHANGING = frozenset(
     ("make_directory", "rename", "remove_directory", "remove_tree", "make_symlink", "move_symlink", "remove_symlink")
 )
 
+_Result = TypeVar("_Result")
+
 _due: ContextVar[Fault | None] = ContextVar("_due", default=None)
 """What goes wrong at the call that this task is in."""
+
+
+class Wire(MemoryTree):
+    """A tree behind a wire: a rename that was sent may be carried out after the end of the process that has sent it."""
+
+    async def _call(self, name: str, path: Path, job: Callable[[], _Result]) -> _Result:
+        call = partial(super()._call, name, path, job)
+        if name != "rename":
+            return await call()
+        sent = asyncio.create_task(call())
+        sent.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(sent)
 
 
 class Site:
@@ -104,8 +119,8 @@ class World:
         self.trace: list[str] = []
         self.met: Callable[[Fault], None] = lambda fault: None
         """Told when a fault is met, before anybody else knows."""
-        self.trees = {
-            location: MemoryTree(root_id=str(location), before=self.tree_before, after=self.tree_after)
+        self.trees: dict[Location, MemoryTree] = {
+            location: Wire(root_id=str(location), before=self.tree_before, after=self.tree_after)
             for location in locations
         }
         if named_twice:
@@ -201,14 +216,20 @@ class World:
         if process.dead:
             raise Died
         self.calls += 1
-        self.calls_made.append((self.calls, call))
+        number = self.calls
+        self.calls_made.append((number, call))
         fault = self.plan.fault(self.calls)
         said = f" {fault.value}" if fault else ""
         now_s = asyncio.get_running_loop().time()
         self.trace.append(f"{now_s:.3f} {self.calls} {process.name} {call} {about}{said}")
-        await self.plan.pause()
+        plan = self.plan
+        await plan.pause(call)
         if process.dead:
-            raise Died
+            late_s = plan.late_s()
+            if late_s is None or call != "rename":
+                raise Died
+            await asyncio.sleep(late_s)
+            self.note(f"call {number} is carried out after the end of {process.name}")
         _due.set(fault if fault and not fault.before else None)
         if fault and fault.before:
             self._meet(process, fault, port, call)
@@ -377,6 +398,22 @@ class World:
         self.judge.went_back(site.cluster)
         site.controllers.release("")
 
+    def hold(self, tree: MemoryTree, call: str, path: Path, held_s: float) -> asyncio.Event:
+        """The next such call, at or below a path, is held up on its way for so long; the event is set when it is."""
+        held, others = asyncio.Event(), tree.before
+
+        async def before(name: str, at: Path) -> None:
+            met = name == call and at[: len(path)] == path and not held.is_set()
+            if met and (process := running.get()) is not None:
+                self.note(f"{process.name} is held up at {call} {'/'.join(at)}")
+                held.set()
+                await asyncio.sleep(held_s)
+                self.note(f"{process.name} goes on")
+            await others(name, at)
+
+        tree.before = before
+        return held
+
     def note(self, what: str) -> None:
         """Write into the trace what somebody did."""
         self.trace.append(f"{asyncio.get_running_loop().time():.3f} {what}")
@@ -392,7 +429,7 @@ class World:
         """
         self.note("all is mended")
         self.swap_back()
-        self.plan = Nothing()
+        self.plan = Nothing(call_s=0.001)
         disturb_watches(self, rate=0.0)
         for site in self.sites:
             if site.overlapped:

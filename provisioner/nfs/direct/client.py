@@ -13,7 +13,7 @@ from typing import Protocol
 from provisioner.core.locations import Path
 from provisioner.nfs.direct.attempt import Attempt
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
-from provisioner.ports import Access, EntryType, ExportError, Space
+from provisioner.ports import Access, EntryType, ExportError, Proof, Space
 
 PARENT_MODE = 0o755
 LARGEST_PAGE_BYTES = 64 << 10
@@ -60,6 +60,11 @@ class Client(Protocol):
         """How many names remove_names takes at once."""
         ...
 
+    @property
+    def verifies(self) -> bool:
+        """As that of `Tree`."""
+        ...
+
     async def greet(self, attempt: Attempt) -> None:
         """Raise Cause.VERSION when the server does not have this version."""
         ...
@@ -80,8 +85,20 @@ class Client(Protocol):
         """Set mode and owner of a directory."""
         ...
 
-    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
-        """Rename a directory or a symlink, as `kind` says, to where nothing is, or with `replace` over a symlink."""
+    async def rename(
+        self,
+        attempt: Attempt,
+        source: Place,
+        target: Place,
+        kind: EntryType,
+        *,
+        replace: bool,
+        proofs: Sequence[Proof] = (),
+    ) -> None:
+        """Rename a directory or a symlink, as `kind` says, to where nothing is, or with `replace` over a symlink.
+
+        The proofs' paths are below the same handle as the source's.
+        """
         ...
 
     async def remove_directory(self, attempt: Attempt, place: Place) -> None:

@@ -21,8 +21,8 @@ from provisioner.nfs.protocol import mount3, nfs3
 from provisioner.nfs.protocol.nfs3 import Nfs3Error
 from provisioner.nfs.protocol.rpc import AUTH_SYS, Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
-from provisioner.nfs.refusals import Call
-from provisioner.ports import Access, Cause, EntryType, ExportError, NotEmpty, PathExists, PathMissing, Space
+from provisioner.nfs.refusals import Call, unproven
+from provisioner.ports import Access, Cause, EntryType, ExportError, NotEmpty, PathExists, PathMissing, Proof, Space
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ class Client3:
 
     version = "3"
     names_a_call = 1
+    verifies = False
 
     def __init__(self, connection: Connection, mounts: Connection) -> None:
         self._connection = connection
@@ -123,13 +124,24 @@ class Client3:
         found = await self._directory(attempt, place)
         await self._setattr(attempt, found.handle, access, place)
 
-    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
-        """LOOKUP of both names, RENAME (section 3.3.14)."""
+    async def rename(
+        self,
+        attempt: Attempt,
+        source: Place,
+        target: Place,
+        kind: EntryType,
+        *,
+        replace: bool,
+        proofs: Sequence[Proof] = (),
+    ) -> None:
+        """LOOKUP of both names, READLINK of the proofs, RENAME (section 3.3.14)."""
         source_parent = await self._directory(attempt, source.parent)
         _require(await self.look_up(attempt, Place(source_parent.handle, (source.name,))), kind, source)
         target_parent = await self._directory(attempt, target.parent)
         if not replace:
             await self._require_free(attempt, Place(target_parent.handle, (target.name,)))
+        for proof in proofs:
+            await self._require_proof(attempt, Place(source.handle, proof.path), proof)
         rename = nfs3.rename(source_parent.handle, source.name, target_parent.handle, target.name)
         try:
             await self._call(attempt, rename, source)
@@ -254,6 +266,16 @@ class Client3:
         if handle is None or attributes is None:
             return await self.look_up(attempt, step)
         return Found(handle, attributes)
+
+    async def _require_proof(self, attempt: Attempt, place: Place, proof: Proof) -> None:
+        try:
+            text = await self.read_symlink(attempt, place)
+        except ExportError as exc:
+            if not isinstance(exc, PathMissing) and exc.cause is not Cause.SYMLINK:
+                raise
+            text = ""
+        if text != proof.text:
+            raise unproven(proof)
 
     async def _require_free(self, attempt: Attempt, target: Place) -> None:
         """Raise PathExists when there is something."""

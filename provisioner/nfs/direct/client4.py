@@ -19,12 +19,16 @@ from provisioner.nfs.protocol import nfs4
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
-from provisioner.ports import Access, Cause, EntryType, ExportError, ModeRefused, PathExists, PathMissing, Space
+from provisioner.nfs.refusals import unproven
+from provisioner.ports import Access, Cause, EntryType, ExportError, ModeRefused, PathExists, PathMissing, Proof, Space
 
-# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, six at most. In
-# bytes it is the call's head and, at most, a record.
+# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, five, and three
+# for each proof of a rename. In bytes it is the call's head and, at most, a record.
 _OVERHEAD_OPERATIONS = 3
-_OVERHEAD_OF_PATHS = 6
+_OVERHEAD_OF_PATHS = 5
+_OVERHEAD_OF_A_PROOF = 3
+_OPERATIONS_TO_VERIFY = 16
+"""Two proofs, and two paths, each of one component; a server that does not say how many it takes, takes so many."""
 _OVERHEAD_BYTES = 2048
 _NAME_BYTES = 4 + 4 + 256
 _NAMES_A_CALL = 48
@@ -49,6 +53,11 @@ class Client4:
         limits = self._compounds.limits
         names = (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES
         return min(_NAMES_A_CALL, limits.operations - _OVERHEAD_OPERATIONS, names)
+
+    @property
+    def verifies(self) -> bool:
+        """See Client: not with a server that takes too few operations at a time."""
+        return self._compounds.limits.operations >= _OPERATIONS_TO_VERIFY
 
     async def greet(self, attempt: Attempt) -> None:
         """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
@@ -151,23 +160,80 @@ class Client4:
         """Whether a directory has its mode from CREATE already, so that a SETATTR that is refused does not matter."""
         return (await self.look_up(attempt, place)).attributes.mode == access.mode
 
-    async def rename(self, attempt: Attempt, source: Place, target: Place, kind: EntryType, *, replace: bool) -> None:
-        """One compound to see that the source is of that kind and the target free, one for the RENAME itself."""
-        source, target = await self.near(attempt, source), await self.near(attempt, target)
-        if not replace:
-            await self._require_free(attempt, source, target, kind)
-        operations = (
+    async def rename(
+        self,
+        attempt: Attempt,
+        source: Place,
+        target: Place,
+        kind: EntryType,
+        *,
+        replace: bool,
+        proofs: Sequence[Proof] = (),
+    ) -> None:
+        """One compound to see that the source is of that kind and the target free, one for the RENAME itself.
+
+        The first reads the proofs as well. The second goes on only while they, and what is renamed, are what was seen.
+        """
+        places = [Place(source.handle, proof.path) for proof in proofs]
+        if not self.verifies:
+            for proof, place in zip(proofs, places, strict=True):
+                await self._verified(attempt, [_Look(proof, await self.near(attempt, place))])
+            places = []
+        source, target, *places = await self._all_near(attempt, source, target, *places)
+        looks = [_Look(proof, place) for proof, place in zip(proofs, places, strict=False)]
+        of_type, verified = _OF_TYPE[kind], list[Operations]()
+        if looks or not replace:
+            fileid = nfs4.getattr(attributes4.FILEID)
+            to_source = (*down(source), nfs4.verify(of_type), fileid)
+            answer = await self._verified(attempt, looks, *to_source, *(() if replace else down(target)))
+            self._require_seen(answer, source, None if replace else target)
+            of_type = attributes4.of_type(_TYPES[kind], answer[fileid])
+            verified = [look.verify(answer) for look in looks]
+        answer = await self.run(
+            attempt,
+            *itertools.chain(*verified),
             *down(source.parent),
             nfs4.savefh(),
             nfs4.lookup(source.name),
-            nfs4.verify(_OF_TYPE[kind]),
+            nfs4.verify(of_type),
             *down(target.parent),
             nfs4.rename(source.name, target.name),
         )
-        answer = await self.run(attempt, *operations)
         if answer.status in (Status.NFS4ERR_EXIST, Status.NFS4ERR_NOTEMPTY):
             raise PathExists(str(target))
+        self._require_proofs(answer, looks, verified)
         self._require(answer, source)
+
+    async def _verified(self, attempt: Attempt, looks: Sequence[_Look], *then: Operation[object]) -> Answer:
+        """Run a compound that first looks at proofs. Raises Cause.RECORD unless they say what they should."""
+        answer = await self.run(attempt, *itertools.chain(*(look.operations for look in looks)), *then)
+        self._require_proofs(answer, looks, [look.operations for look in looks])
+        for look in looks:
+            if answer[look.readlink] != look.proof.text:
+                raise unproven(look.proof)
+        return answer
+
+    def _require_proofs(self, answer: Answer, looks: Sequence[_Look], operations: Sequence[Operations]) -> None:
+        """Raise what it means where a compound ended in the operations of a proof, with which it began."""
+        left = answer.completed
+        for look, own in zip(looks, operations, strict=True):
+            left -= len(own)
+            if left < 0:
+                refusal = self._refusal_of_readlink(answer, look.place)
+                gone = isinstance(refusal, PathMissing) or refusal.cause is Cause.SYMLINK
+                raise unproven(look.proof) if gone else refusal
+
+    def _require_seen(self, answer: Answer, source: Place, target: Place | None) -> None:
+        """Raise what it means unless the source is there and the last LOOKUP, that of the target, met nothing."""
+        end = len(answer.operations) - (0 if target is None else 1 + len(target.path))
+        if answer.completed < end:
+            raise self.refusal(answer, source)
+        if target is None:
+            return
+        if answer.status == Status.NFS4_OK:
+            raise PathExists(str(target))
+        if answer.status != Status.NFS4ERR_NOENT or answer.completed < len(answer.operations) - 1:
+            raise self.refusal(answer, target.parent)
 
     async def remove_directory(self, attempt: Attempt, place: Place) -> None:
         """VERIFY that it is a directory, REMOVE: NFSv4 has one REMOVE for everything."""
@@ -291,6 +357,19 @@ class Client4:
             nfs4.remove(place.name),
         )
 
+    async def _all_near(self, attempt: Attempt, *places: Place) -> list[Place]:
+        """The ends of a rename, and its proofs, near enough for one compound."""
+        limits, near = self._compounds.limits, [*places]
+        operations = limits.operations - _OVERHEAD_OF_PATHS - _OVERHEAD_OF_A_PROOF * (len(places) - 2)
+        room = min(operations, (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES)
+        while sum(len(place.path) for place in near) > room:
+            longest = max(range(len(near)), key=lambda index: len(near[index].path))
+            if len(near[longest].path) <= 1:
+                break
+            found = await self.look_up(attempt, near[longest].parent)
+            near[longest] = Place(found.handle, (near[longest].name,))
+        return near
+
     async def near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
         """The same place, near enough for one compound: a long path is walked, or made, in several."""
         depth = self._depth
@@ -315,18 +394,6 @@ class Client4:
         limits = self._compounds.limits
         operations, size_bytes = limits.operations - _OVERHEAD_OF_PATHS, limits.request_bytes - _OVERHEAD_BYTES
         return min(operations, size_bytes // _NAME_BYTES) // 2
-
-    async def _require_free(self, attempt: Attempt, source: Place, target: Place, kind: EntryType) -> None:
-        """Look at both ends of a RENAME: the compound must fail at the very last LOOKUP, that of the target."""
-        to_source = (*down(source), nfs4.verify(_OF_TYPE[kind]))
-        answer = await self.run(attempt, *to_source, *down(target))
-        if answer.status == Status.NFS4_OK:
-            raise PathExists(str(target))
-        if answer.completed < len(to_source):
-            raise self.refusal(answer, source)
-        last = len(to_source) + len(target.path)
-        if answer.status != Status.NFS4ERR_NOENT or answer.completed < last:
-            raise self.refusal(answer, target.parent)
 
     async def complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
         """Run a compound of which all must go well."""
@@ -371,10 +438,23 @@ class Client4:
             await attempt.pause(refusal)
 
 
-_OF_TYPE: dict[EntryType, bytes] = {
-    "directory": attributes4.of_type(attributes4.NF4DIR),
-    "symlink": attributes4.of_type(attributes4.NF4LNK),
-}
+class _Look:
+    """A look at a proof, and how to verify later that it is still the same symlink, in the same version."""
+
+    def __init__(self, proof: Proof, place: Place) -> None:
+        self.proof = proof
+        self.place = place
+        self.readlink = nfs4.readlink()
+        self._version = nfs4.getattr(*attributes4.VERSION)
+        self.operations: Operations = (*down(place), self.readlink, self._version)
+
+    def verify(self, answer: Answer) -> Operations:
+        """The operations that fail unless it is as the answer shows it."""
+        return (*down(self.place), nfs4.verify(attributes4.of_type(_TYPES["symlink"], answer[self._version])))
+
+
+_TYPES: dict[EntryType, int] = {"directory": attributes4.NF4DIR, "symlink": attributes4.NF4LNK}
+_OF_TYPE: dict[EntryType, bytes] = {kind: attributes4.of_type(number) for kind, number in _TYPES.items()}
 _PARENT_ATTRIBUTES = attributes4.settable(mode=PARENT_MODE)
 _NO_ATTRIBUTES = attributes4.settable()
 

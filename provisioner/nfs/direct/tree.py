@@ -37,6 +37,7 @@ from provisioner.ports import (
     GoOn,
     PathExists,
     PathMissing,
+    Proof,
     Space,
     Tree,
     to_the_end,
@@ -109,6 +110,11 @@ class DirectTree:
         """See `Tree`."""
         return errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
 
+    @property
+    def verifies(self) -> bool:
+        """See `Tree`: by NFSv4."""
+        return self._root is not None and self._root[0].verifies
+
     async def root_id(self) -> str:
         """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
 
@@ -148,9 +154,9 @@ class DirectTree:
 
         await self._run("set_access", path, set_access, changes=(path,))
 
-    async def rename(self, source: Path, target: Path) -> None:
+    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
-        await self._rename("rename", source, target, "directory")
+        await self._rename("rename", source, target, "directory", proofs)
 
     async def remove_directory(self, path: Path) -> None:
         """See `Tree`."""
@@ -164,9 +170,11 @@ class DirectTree:
 
         await self._run("make_symlink", _below_root(path), make, changes=(path,))
 
-    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False) -> None:
+    async def move_symlink(
+        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+    ) -> None:
         """See `Tree`."""
-        await self._rename("move_symlink", source, target, "symlink", replace=replace)
+        await self._rename("move_symlink", source, target, "symlink", proofs, replace=replace)
 
     async def read_symlink(self, path: Path) -> str:
         """See `Tree`."""
@@ -286,11 +294,21 @@ class DirectTree:
             self._closed = True
             self._servers.release(self._address)
 
-    async def _rename(self, name: str, source: Path, target: Path, kind: EntryType, *, replace: bool = False) -> None:
-        _checked(_below_root(target))
+    async def _rename(
+        self,
+        name: str,
+        source: Path,
+        target: Path,
+        kind: EntryType,
+        proofs: Sequence[Proof],
+        *,
+        replace: bool = False,
+    ) -> None:
+        for path in (target, *(proof.path for proof in proofs)):
+            _checked(_below_root(path))
 
         async def rename(attempt: Attempt, client: Client, place: Place) -> None:
-            await client.rename(attempt, place, Place(place.handle, target), kind, replace=replace)
+            await client.rename(attempt, place, Place(place.handle, target), kind, replace=replace, proofs=proofs)
 
         await self._run(name, _below_root(source), rename, changes=(source, target))
 

@@ -21,9 +21,11 @@ VALUES_LIMIT_BYTES = 65536
 
 # Attribute numbers (RFC 8881 sections 5.6 and 5.7).
 TYPE = 1
+CHANGE = 3
 FSID = 8
 RDATTR_ERROR = 11
 FILEHANDLE = 19
+FILEID = 20
 FILES_AVAIL = 21
 FILES_TOTAL = 23
 MODE = 33
@@ -35,7 +37,8 @@ SPACE_TOTAL = 44
 OBJECT = (TYPE, FSID, MODE)
 ENTRY = (TYPE, FSID, RDATTR_ERROR, FILEHANDLE, MODE)
 SPACE = (FILES_AVAIL, FILES_TOTAL, SPACE_AVAIL, SPACE_TOTAL)
-_KNOWN = frozenset((*OBJECT, *ENTRY, *SPACE))
+VERSION = (CHANGE, FILEID)
+_KNOWN = frozenset((*OBJECT, *ENTRY, *SPACE, *VERSION))
 
 # `nfs_ftype4` (section 3.2).
 NF4DIR, NF4LNK, NF4NAMEDATTR = 2, 5, 9
@@ -46,9 +49,11 @@ class Fattr4:
     """The values of a `fattr4` that we know; None for what the server left out."""
 
     type: EntryType | None = None
+    change: int | None = None
     fsid: Fsid | None = None
     rdattr_error: int | None = None
     handle: bytes | None = None
+    fileid: int | None = None
     files_avail: int | None = None
     files_total: int | None = None
     mode: int | None = None
@@ -92,9 +97,14 @@ def settable(*, mode: int | None = None, uid: int | None = None, gid: int | None
     return bitmap(*present) + xdr.opaque(b"".join(present.values()))
 
 
-def of_type(kind: int) -> bytes:
-    """`fattr4` with nothing but an `nfs_ftype4`, for VERIFY."""
-    return bitmap(TYPE) + xdr.opaque(xdr.uint(kind))
+def of_type(kind: int, seen: Fattr4 | None = None) -> bytes:
+    """`fattr4` for VERIFY: an `nfs_ftype4`, and what was seen of which object it is and in which version."""
+    values = {TYPE: xdr.uint(kind)}
+    if seen is not None and seen.change is not None:
+        values[CHANGE] = xdr.hyper(seen.change)
+    if seen is not None and seen.fileid is not None:
+        values[FILEID] = xdr.hyper(seen.fileid)
+    return bitmap(*values) + xdr.opaque(b"".join(values.values()))
 
 
 def fattr4(reply: Cursor) -> Fattr4:
@@ -110,9 +120,11 @@ def fattr4(reply: Cursor) -> Fattr4:
     # Arguments are evaluated in the order in which they stand: that of the attributes' numbers.
     found = Fattr4(
         type=value(TYPE, _type),
+        change=value(CHANGE, Cursor.hyper),
         fsid=value(FSID, _fsid),
         rdattr_error=value(RDATTR_ERROR, Cursor.uint),
         handle=value(FILEHANDLE, _handle),
+        fileid=value(FILEID, Cursor.hyper),
         files_avail=value(FILES_AVAIL, Cursor.hyper),
         files_total=value(FILES_TOTAL, Cursor.hyper),
         mode=value(MODE, Cursor.uint),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
 Cut = Literal["before", "after"]
 LAST = 0x8000_0000
+
+
+async def at_once(_call: bytes) -> None:
+    """A call is passed on when it comes."""
 
 
 class Relay:
@@ -16,6 +20,7 @@ class Relay:
 
     `change` may rewrite a call, and `change_reply` a reply, given the call. A call of which `cut`
     says so ends its connection: "before" the server sees it, or "after" the server has answered it, without the answer.
+    A call is passed on when `hold` returns.
     """
 
     def __init__(self, port: int) -> None:
@@ -25,6 +30,7 @@ class Relay:
         self.received_bytes = 0
         self.change: Callable[[bytes], bytes] = lambda call: call
         self.change_reply: Callable[[bytes, bytes], bytes] = lambda call, reply: reply
+        self.hold: Callable[[bytes], Awaitable[None]] = at_once
         self.cut: Callable[[bytes], Cut | None] = lambda call: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,6 +42,7 @@ class Relay:
                 cut = self.cut(call)
                 if cut == "before":
                     break
+                await self.hold(call)
                 self.sent_bytes += len(call)
                 to_server.write(self.change(call))
                 reply = await _record(from_server)

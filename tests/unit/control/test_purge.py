@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
-from provisioner.control.purge import AT_ONCE, PER_EXPORT, TURN_S, Purge
+from provisioner.control import purge
+from provisioner.control.purge import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, Purge
 from provisioner.core.locations import Location, Path
 from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.layout import BEGUN
+from provisioner.nfs.layout import BEGUN, TOMBSTONE
 from provisioner.ports import Access, Cause, Export, ExportError, GoOn, PathMissing, to_the_end
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.clock import LoopClock, simulate
@@ -91,7 +93,7 @@ class Trash:
 
     async def discard(self, export: str, name: str, *, entries: int = 0) -> None:
         """Put a directory into an export's trash."""
-        path = (".provisioner", "trash", f"{name}.{STAMP}")
+        path = (".provisioner", "trash", f"{name}.{STAMP}" if self.trees[export].verifies else name)
         await self.trees[export].make_directory(path, PLAIN)
         for number in range(entries):
             self.trees[export].write_file((*path, str(number)))
@@ -331,3 +333,60 @@ async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
         await asyncio.sleep(HOUR_S)
         assert await trash.names("nas") == ["v1"]
         assert await trash.exports["nas"].begun() == {f"v1.{STAMP}"}
+
+
+async def kept(trash: Trash, *names: str) -> None:
+    """Directories in the trash of an export whose server does not verify, as export.discard leaves them there."""
+    tree = await trash.export("nas")
+    tree.verifies = False
+    for name in names:
+        await trash.discard("nas", name, entries=2)
+        await tree.make_directory((".provisioner", "trash", name, TOMBSTONE), PLAIN)
+
+
+@simulated
+async def test_a_name_stays_taken_for_a_while() -> None:
+    """A name whose rename may come late is taken for ten minutes after the purge, is no trash, and goes then."""
+    trash = Trash()
+    await kept(trash, "v1", "v2")
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(60.0)
+            assert await trash.names("nas") == ["v1", "v2"]
+            assert trash.sample("nfs_provisioner_trash_entries", "nas") == 0.0
+            trash.purge.look(trash.exports["nas"])
+            await asyncio.sleep(TAKEN_S - 60.0)
+            assert await trash.names("nas") == ["v1", "v2"]
+            assert trash.sample("nfs_provisioner_trash_entries", "nas") == 0.0
+            assert trash.sample("nfs_provisioner_trash_oldest_seconds", "nas") == 0.0
+            await asyncio.sleep(60.0)
+            assert await trash.names("nas") == []
+    assert [each["event"] for each in logs if each["event"] == "purged"] == ["purged"] * 2
+
+
+@simulated
+async def test_a_restart_begins_the_while_anew() -> None:
+    """Who finds a name that is taken does not know since when: it is for ten minutes more."""
+    trash = Trash()
+    await kept(trash, "v1")
+    for _ in range(2):
+        async with trash.at_work():
+            await asyncio.sleep(TAKEN_S - 60.0)
+            assert await trash.names("nas") == ["v1"]
+    async with trash.at_work():
+        await asyncio.sleep(TAKEN_S + 60.0)
+        assert await trash.names("nas") == []
+
+
+def test_names_that_are_taken_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a limit the oldest names are free earlier."""
+    monkeypatch.setattr(purge, "TAKEN_LIMIT", 3)
+
+    async def run() -> None:
+        trash = Trash()
+        await kept(trash, *(f"v{number}" for number in range(9)))
+        async with trash.at_work():
+            await asyncio.sleep(180.0)
+            assert len(await trash.names("nas")) == 3
+
+    simulate(run())

@@ -129,7 +129,7 @@ async def reclaims_interrupted(
 
     async def operation(export: LedgeredExport) -> None:
         exists.append(True)
-        await (export.discard(V1, AT) if rule == "discard" else export.archive(V1, AT))
+        await (export.discard(V1) if rule == "discard" else export.archive(V1, AT))
         exists[-1] = False
         await export.forget(V1)
 
@@ -143,7 +143,7 @@ async def test_discard_and_forget(fault: Fault, directory: str, settled: bool) -
     """However a deletion is interrupted, repeating it leaves the data in the trash once, and no record."""
     for tree, export, exists in await reclaims_interrupted(fault, with_data(directory, settled=settled), "discard"):
         if exists:
-            await export.discard(V1, LATER)
+            await export.discard(V1)
         if V1 in export.records:
             assert await export.is_gone(V1)
             await export.forget(V1)

@@ -125,8 +125,8 @@ async def test_a_directory_that_is_not_there(rule: str) -> None:
             assert await export.retain(V1, AT) is not gone
             assert export.records[V1].retained
         else:
-            assert await export.discard(V1, AT) is not gone
-            assert await export.discard(V1, LATER) is not gone
+            assert await export.discard(V1) is not gone
+            assert await export.discard(V1) is not gone
 
 
 async def test_open_without_making_a_ledger() -> None:
@@ -391,13 +391,13 @@ async def test_discard() -> None:
     export = await provisioned(tree)
     tree.write_file(("a", "b", "data"))
     assert not await export.is_gone(V1)
-    await export.discard(V1, AT)
+    await export.discard(V1)
     assert await export.is_gone(V1)
-    assert await export.trash() == [f"{V1}.{STAMP}"]
+    assert await export.trash() == [V1]
     assert ledger(tree, "volumes") == [V1]
     await export.forget(V1)
     assert (ledger(tree, "volumes"), dict(export.records)) == ([], {})
-    assert await export.purge(f"{V1}.{STAMP}") == 2
+    assert await export.purge(V1) == 2
     assert await export.trash() == []
     assert tree.look(("a",)) == Directory()
 
@@ -407,7 +407,7 @@ async def test_discard_before_settling() -> None:
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a"), ACCESS)
-    await export.discard(V1, AT)
+    await export.discard(V1)
     await export.forget(V1)
     assert (tree.look(("a",)), ledger(tree, "pending"), dict(export.records)) == (None, [], {})
 
@@ -460,7 +460,7 @@ async def test_the_export_has_the_last_word(target: str | None, reclaim: str) ->
     if target is not None:
         tree.plant_symlink((".provisioner", "volumes", V1), target)
     with pytest.raises(ExportError):
-        await getattr(export, reclaim)(V1, AT)
+        await (export.discard(V1) if reclaim == "discard" else export.archive(V1, AT))
     assert isinstance(tree.look(("a", "b")), Directory)
 
 
@@ -470,9 +470,9 @@ async def test_reclaiming_follows_no_symlink() -> None:
     export = await provisioned(tree)
     await tree.make_directory(("secret",), Access())
     tree.plant_symlink(("a", "b"), "../secret")
-    for reclaim in (export.discard, export.archive):
+    for reclaim in (lambda: export.discard(V1), lambda: export.archive(V1, AT)):
         with pytest.raises(ExportError) as caught:
-            await reclaim(V1, AT)
+            await reclaim()
         assert caught.value.cause is Cause.SYMLINK
     assert isinstance(tree.look(("secret",)), Directory)
 
@@ -483,7 +483,7 @@ async def test_forget_ends_all_records_of_the_volume() -> None:
     await provisioned(tree)
     tree.plant_symlink((".provisioner", "pending", V1), encode(record("a/b")))
     export = await opened(tree)
-    await export.discard(V1, AT)
+    await export.discard(V1)
     await export.forget(V1)
     assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([], [])
 

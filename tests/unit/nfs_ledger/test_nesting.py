@@ -103,7 +103,7 @@ async def test_volumes_of_the_export_above() -> None:
         with pytest.raises(PathTaken, match=f"{volume} of export nas:/exports"):
             await export.provision("pvc-x", samples.record(directory), PLAIN)
     await made(export, "dbs")
-    await above.discard(volume, datetime(2026, 1, 1, tzinfo=UTC))
+    await above.discard(volume)
     await above.forget(volume)
     await made(export, "db")
 

@@ -142,7 +142,7 @@ async def test_two_reclaims() -> None:
         await first.settle(V1)
         second = await opened(tree)
         jumbled.begin()
-        at = asyncio.gather(*(export.discard(V1, NOW) for export in (first, second)))
+        at = asyncio.gather(*(export.discard(V1) for export in (first, second)))
         await at
         assert len(ledger(tree, "trash")) == 1
         assert tree.look(("a",)) is None
@@ -158,10 +158,10 @@ async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) ->
     ours, theirs = await opened(tree), await opened(tree)
     await theirs.provision(V1, record(directory, V1), ACCESS)
     await theirs.settle(V1)
-    await theirs.discard(V1, NOW)
+    await theirs.discard(V1)
     with pytest.raises(PathTaken):
         await ours.provision(V2, record(directory, V2), ACCESS)
-    await theirs.discard(V1, NOW)
+    await theirs.discard(V1)
     await theirs.forget(V1)
     await ours.provision(V2, record(directory, V2), ACCESS)
     assert isinstance(tree.look(tuple(directory.split("/"))), Directory)

@@ -230,7 +230,7 @@ async def test_a_cluster_that_lives() -> None:
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
     living = await opened(tree)
-    await living.discard("pvc-1", AT)
+    await living.discard("pvc-1")
     await living.forget("pvc-1")
     failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
     assert list(failed) == ["pvc-1"]

@@ -17,7 +17,7 @@ from tests.unit.nfs_ledger.faults import FAULTS, Fault, opened
 from tests.unit.recovery.test_recovering import AT, NEW, interrupted, looked, recover
 
 VOLUME, DIRECTORY = "pvc-1", "team/db"
-ENTRY = f"{VOLUME}.20260102T030405.000006Z"
+ENTRY = VOLUME
 TRASH = (".provisioner", "trash")
 RULES = ("delete", "archive")
 
@@ -33,7 +33,7 @@ async def gone_back(rule: str) -> tuple[MemoryTree, MemoryCluster]:
     volume = cluster.create("volumes", _volume(uid, export.id))
     await export.settle(VOLUME, volume["metadata"]["uid"])
     tree.write_file((*DIRECTORY.split("/"), "data"), b"precious")
-    await (export.discard(VOLUME, AT) if rule == "delete" else export.archive(VOLUME, AT))
+    await (export.discard(VOLUME) if rule == "delete" else export.archive(VOLUME, AT))
     await export.forget(VOLUME)
     return tree, cluster
 

@@ -1,0 +1,126 @@
+"""A RENAME that reaches the server late, after the next leader has done the same and a new claim has the directory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from provisioner.core.locations import location
+from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.export import LedgeredExport
+from provisioner.nfs.protocol import xdr
+from provisioner.ports import Access, Cause, ExportError
+from testbed.ganesha import Ganesha
+from tests.integration.nfs.conftest import MakeTree
+from tests.integration.nfs.relayed import Relay, relay_to
+from tests.unit.nfs_ledger.faults import record
+
+pytestmark = pytest.mark.timeout(90)
+
+V1, V2 = "pvc-1", "pvc-2"
+NFS3_RENAME, NFS4_RENAME = 14, 29
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def relay(server: Ganesha) -> AsyncIterator[Relay]:
+    async with relay_to(server.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def first(server: Ganesha, relay: Relay, servers: Servers, version: str) -> AsyncIterator[LedgeredExport]:
+    """The export of a leader whose calls go through the relay; there is one volume, in use."""
+    where = location("127.0.0.1", "/plain")
+    tree = DirectTree(where, servers, version=version, port=relay.port, mount_port=server.mount_port)
+    yield await used(LedgeredExport(where, tree), V1)
+    await tree.close()
+
+
+@pytest.fixture
+async def second(first: LedgeredExport, tree: MakeTree, version: str) -> LedgeredExport:
+    """The export of the next leader, which is open as well."""
+    export = LedgeredExport(location("127.0.0.1", "/plain"), tree(version=version))
+    await export.open()
+    return export
+
+
+async def used(export: LedgeredExport, volume: str) -> LedgeredExport:
+    """Provision a volume on the directory `team/data`."""
+    await export.open()
+    await export.provision(volume, record("team/data", volume), Access())
+    await export.settle(volume)
+    return export
+
+
+def is_rename(call: bytes) -> bool:
+    """Whether a call is the RENAME of the volume's directory (RFC 5531 section 9: mark, xid, type, 2, program, ...)."""
+    version, procedure = (int.from_bytes(call[start : start + 4]) for start in (20, 24))
+    if version == 3:
+        return procedure == NFS3_RENAME
+    return xdr.uint(NFS4_RENAME) + xdr.string("data") in call
+
+
+def held(relay: Relay) -> tuple[asyncio.Event, asyncio.Event]:
+    """From now on the relay holds a RENAME: the events are that it does, and that it passes it on."""
+    holds, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: bytes) -> None:
+        if is_rename(call):
+            holds.set()
+            await goes_on.wait()
+
+    relay.hold = hold
+    return holds, goes_on
+
+
+Reclaim = Callable[[LedgeredExport], Awaitable[object]]
+RECLAIMS: dict[str, Reclaim] = {
+    "delete": lambda export: export.discard(V1),
+    "archive": lambda export: export.archive(V1, AT),
+}
+
+
+@pytest.mark.parametrize("rule", RECLAIMS)
+async def test_a_rename_that_comes_late(
+    first: LedgeredExport, second: LedgeredExport, relay: Relay, tmp_path: Path, version: str, rule: str
+) -> None:
+    """It moves nothing: NFSv4 verifies the record in the same compound, and else the name it goes to is taken."""
+    holds, goes_on = held(relay)
+    (tmp_path / "plain/team/data/first").write_text("first")
+    late = asyncio.ensure_future(RECLAIMS[rule](first))
+    await holds.wait()
+    await RECLAIMS[rule](second)
+    await second.forget(V1)
+    for name in await second.trash():
+        assert second.may_come_late(name) is (version == "3")
+        await second.purge(name, taken=second.may_come_late(name))
+    await used(second, V2)
+    (tmp_path / "plain/team/data/precious").write_text("precious")
+    goes_on.set()
+    with pytest.raises(ExportError) as caught:
+        await late
+    if version != "3":
+        assert caught.value.cause is Cause.RECORD
+    assert (tmp_path / "plain/team/data/precious").read_text() == "precious"
+    archives = await second.archives()
+    assert len(archives) == (rule == "archive")
+    assert set(archives) <= second.archived.keys()
+
+
+async def test_a_deletion_takes_three_calls(first: LedgeredExport, relay: Relay, version: str) -> None:
+    """In NFSv4 the record is read, both ends are looked at, and the directory is renamed: verifying costs no call."""
+    calls: list[bytes] = []
+
+    async def count(call: bytes) -> None:
+        calls.append(call)
+
+    relay.hold = count
+    assert await first.discard(V1)
+    if version != "3":
+        assert len(calls) == 3
