@@ -10,6 +10,7 @@ from msgspec import structs
 from provisioner.core import claims, discretion
 from provisioner.core.claims import Refuse, Wait
 from provisioner.core.discretion import Owner, Words
+from provisioner.core.errors import InvalidRecord
 from provisioner.core.objects import ClaimRef, Volume
 from tests.unit.core import samples
 from tests.unit.core.test_claims import view
@@ -82,3 +83,8 @@ def test_a_volume_that_is_for_no_claim() -> None:
     decision = claims.decide(dataclasses.replace(view(holder=nobody)))
     assert isinstance(decision, Refuse)
     assert "pv-of-the-bank" not in decision.message
+
+
+def test_an_error_that_names_nobody_is_told_whole() -> None:
+    """What is not a refusal for somebody else's sake has one text, for the log and for the event."""
+    assert InvalidRecord("too long").told == "too long"
