@@ -40,6 +40,16 @@ def test_what_is_of_the_namespace_is_told() -> None:
         assert words.endswith("make the class's pathPattern unique, for instance with ${.PV.name}")
 
 
+@pytest.mark.parametrize(
+    ("asker", "owner", "same"),
+    [("1", "1", True), ("1", "2", False), ("", "2", True), ("1", "", True), ("1", "any", True)],
+)
+def test_a_namespace_that_was_created_again(asker: str, owner: str, same: bool) -> None:
+    """What an earlier namespace of the name has is not told, as far as its uid is known."""
+    words = discretion.words(SHOP._replace(uid=asker), SHOP._replace(uid=owner), "all", "little")
+    assert (words.told == "all") is same
+
+
 def test_whose_something_is() -> None:
     """By its record, or by the claim that a volume is for."""
     assert discretion.owner_by(structs.replace(samples.record("a"), cluster="c")) == SHOP
