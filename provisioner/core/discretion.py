@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from provisioner.core import tenancy
 from provisioner.core.objects import Volume
 from provisioner.core.records import Record
 
@@ -17,6 +18,13 @@ class Owner(NamedTuple):
 
     namespace: str
     cluster: str
+    uid: str = ""
+    """The namespace's, where it is known: one that is created again may be another team's."""
+
+    def is_same(self, other: Owner) -> bool:
+        """Whether nothing speaks against the two being one."""
+        uids = {self.uid, other.uid} - {"", tenancy.ANY}
+        return (self.namespace, self.cluster) == (other.namespace, other.cluster) and len(uids) < 2
 
 
 class Words(NamedTuple):
@@ -33,12 +41,12 @@ def words(asker: Owner, owner: Owner | None, whole: str, otherwise: str) -> Word
 
     This alone decides what an event says of other objects.
     """
-    return Words(whole, whole if owner == asker else otherwise)
+    return Words(whole, whole if owner is not None and asker.is_same(owner) else otherwise)
 
 
 def owner_by(record: Record) -> Owner:
     """Whose a directory is by its record."""
-    return Owner(record.namespace, record.cluster)
+    return Owner(record.namespace, record.cluster, record.namespace_uid)
 
 
 def owner_of(volume: Volume, cluster: str) -> Owner | None:

@@ -104,7 +104,7 @@
 {{- end -}}
 
 {{- define "nfs-provisioner.checkExports" -}}
-{{- if ne .Values.nfs.reclaimPolicy "Retain" -}}
+{{- if ne (.Values.nfs.reclaimPolicy | default "Retain") "Retain" -}}
 {{- fail (printf "nfs.reclaimPolicy=%s is for the volume of the export's root, which holds all others: Recycle would have Kubernetes remove them all, and nothing can carry out Delete. Unset nfs.reclaimPolicy, or set Retain" .Values.nfs.reclaimPolicy) -}}
 {{- end -}}
 {{- $seen := list -}}

@@ -10,6 +10,7 @@ from msgspec import structs
 from provisioner.core import claims, discretion
 from provisioner.core.claims import Refuse, Wait
 from provisioner.core.discretion import Owner, Words
+from provisioner.core.errors import InvalidRecord
 from provisioner.core.objects import ClaimRef, Volume
 from tests.unit.core import samples
 from tests.unit.core.test_claims import view
@@ -37,6 +38,16 @@ def test_what_is_of_the_namespace_is_told() -> None:
     assert "directory 'a' is taken: volume pv1 has 'a'" in told
     for words in (told, discretion.taken(SHOP, "a", None, "x").told):
         assert words.endswith("make the class's pathPattern unique, for instance with ${.PV.name}")
+
+
+@pytest.mark.parametrize(
+    ("asker", "owner", "same"),
+    [("1", "1", True), ("1", "2", False), ("", "2", True), ("1", "", True), ("1", "any", True)],
+)
+def test_a_namespace_that_was_created_again(asker: str, owner: str, same: bool) -> None:
+    """What an earlier namespace of the name has is not told, as far as its uid is known."""
+    words = discretion.words(SHOP._replace(uid=asker), SHOP._replace(uid=owner), "all", "little")
+    assert (words.told == "all") is same
 
 
 def test_whose_something_is() -> None:
@@ -82,3 +93,8 @@ def test_a_volume_that_is_for_no_claim() -> None:
     decision = claims.decide(dataclasses.replace(view(holder=nobody)))
     assert isinstance(decision, Refuse)
     assert "pv-of-the-bank" not in decision.message
+
+
+def test_an_error_that_names_nobody_is_told_whole() -> None:
+    """What is not a refusal for somebody else's sake has one text, for the log and for the event."""
+    assert InvalidRecord("too long").told == "too long"

@@ -250,3 +250,10 @@ def test_directories_that_were_kept_are_handed_out_again(
 ) -> None:
     """Where claims' data is kept, by the rule or by Kubernetes' own policy, the next claim of the name has it."""
     assert parse(given).adopts(reclaim_policy) is adopts
+
+
+def test_which_classes_limit_space() -> None:
+    """Those with `minFree` or `overcommit`."""
+    assert not parse({}).limits_space
+    assert parse({"minFree": "5%"}).limits_space
+    assert parse({"overcommit": "2"}).limits_space
