@@ -12,9 +12,10 @@ from provisioner import __version__
 from provisioner.control.records import ledger_of
 from provisioner.core import checks, health
 from provisioner.core.checks import Finding, Permission, Use
+from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.ledgers import Ledger, Us
-from provisioner.core.locations import Location, label
+from provisioner.core.locations import Location, Path, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
 from provisioner.exports import served
@@ -82,8 +83,10 @@ async def inspect(settings: Settings) -> Report:
         [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
     )
     at_once = asyncio.Semaphore(_EXPORTS_AT_ONCE)
-    tried = await asyncio.gather(*(_try_export(use, settings, at_once) for use in uses))
-    exports = [finding for finding, _ in tried]
+    tried = await asyncio.gather(
+        *(_try_export(use, settings, at_once, health.on_export(seen.volumes, use, uses, mounted)) for use in uses)
+    )
+    exports = [finding for finding, _, _ in tried]
     return Report(
         [
             *findings,
@@ -91,7 +94,8 @@ async def inspect(settings: Settings) -> Report:
             *health.defaults(seen.classes, settings.provisioner),
             *exports,
             *health.homeless(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
-            *_of_ledgers(settings, seen, dict(zip(uses, (ledger for _, ledger in tried), strict=True)), mounted),
+            *_of_ledgers(settings, seen, dict(zip(uses, (ledger for _, ledger, _ in tried), strict=True)), mounted),
+            *(finding for _, _, lacking in tried for finding in lacking),
             *_work(settings, seen, exports),
         ],
         _looked_at(settings, seen, exports=len(uses)),
@@ -273,15 +277,20 @@ def _api_finding(error: ClusterError) -> Finding:
 # ---------------------------------------------------------------------------------------------------- exports
 
 
-async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) -> tuple[Finding, Ledger | None]:
-    """Reach one export in the way in which the daemon would if this were the only class, and read its ledger."""
+async def _try_export(
+    use: Use, settings: Settings, at_once: asyncio.Semaphore, volumes: Sequence[tuple[Volume, Path]]
+) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
+    """Reach one export in the way in which the daemon would if this were the only class, and read its ledger.
+
+    The last findings are about the volumes on it that lack something.
+    """
     name, manner = label(use.export, use.options.port), checks.manner(use.options)
     by = f"with {' '.join(manner)}: " if manner else ""
     async with at_once:
         try:
-            done, read = await _rehearse(use, settings)
+            done, read, lacking = await _rehearse(use, settings, volumes)
         except ExportError as exc:
-            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None
+            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"
@@ -289,10 +298,12 @@ async def _try_export(use: Use, settings: Settings, at_once: asyncio.Semaphore) 
         ledger = f"; its ledger was not read within {_EXPORT_S:g} s"
     modes = f"; it does not set modes ({done.mode_refused})" if done.mode_refused else ""
     result = f"{by}reachable and writable, {room}{ledger}{modes}"
-    return Finding(kind="export", name=name, ok=True, result=result), read
+    return Finding(kind="export", name=name, ok=True, result=result), read, lacking
 
 
-async def _rehearse(use: Use, settings: Settings) -> tuple[Rehearsal, Ledger | None]:
+async def _rehearse(
+    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, Path]]
+) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
     """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)
@@ -301,12 +312,28 @@ async def _rehearse(use: Use, settings: Settings) -> tuple[Rehearsal, Ledger | N
         export = exports.at(use.export, use.options)
         async with asyncio.timeout(_EXPORT_S):
             done = await rehearse(trees[export])
-        return done, await _read(export, exports)
+        ledger = await _read(export, exports)
+        return done, ledger, await _lacking(export, ledger, volumes, settings.provisioner)
     except TimeoutError as exc:
         raise ExportError(Cause.UNREACHABLE, f"not done within {_EXPORT_S:g} s") from exc
     finally:
         for each in exports:
             await each.close()
+
+
+async def _lacking(
+    export: Export, ledger: Ledger | None, volumes: Sequence[tuple[Volume, Path]], provisioner: str
+) -> Sequence[Finding]:
+    """Which volumes lack their directory or their record; nothing where that takes too long. Raises ExportError."""
+    if ledger is None or not ledger.place.id:
+        return ()
+    used = [(volume, path) for volume, path in volumes if is_in_use(volume, path, provisioner)]
+    try:
+        async with asyncio.timeout(_EXPORT_S):
+            missing = await export.missing(path for _, path in used)
+    except TimeoutError:
+        return ()
+    return health.lacking(ledger.place.name, used, ledger.records, missing)
 
 
 async def _read(export: Export, exports: Exports) -> Ledger | None:

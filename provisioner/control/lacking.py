@@ -103,8 +103,10 @@ async def find(
     """
 
     def path_of(volume: Volume) -> Path | None:
-        located = exports.of(volume) if lacking.is_in_use(volume, provisioner) else None
-        return located[1] if located is not None and located[0] is export else None
+        located = exports.of(volume)
+        if located is None or located[0] is not export or not lacking.is_in_use(volume, located[1], provisioner):
+            return None
+        return located[1]
 
     known = {volume.name: path for volume in volumes if (path := path_of(volume))}
     missing = await export.missing(known.values())

@@ -7,19 +7,22 @@ or be over in a moment.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
 from provisioner.core import ledgers, mount_options, names
 from provisioner.core.checks import Finding, Kind, Use
 from provisioner.core.claims import ClaimView, Provision, Refuse, Wait, decide
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.lacking import suspects
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.ledgers import Ledger, Us
 from provisioner.core.listing import age, listed
 from provisioner.core.locations import NFS_PORT, Location, Path, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.orphans import Lack
+from provisioner.core.records import Record
 from provisioner.core.scope import count
 
 LISTED = 10
@@ -263,6 +266,28 @@ def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, Path]], us: Us) -> l
     return [Finding(kind="export", name=ledger.place.name, ok=True, warning=True, result=result, advice=_LIST)]
 
 
+def lacking(
+    export: str, used: Iterable[tuple[Volume, Path]], records: Mapping[str, Record], missing: Set[Path]
+) -> list[Finding]:
+    """How many of the volumes that claims have lack their directory or their record."""
+    paths = {volume.name: path for volume, path in used}
+    by_lack: defaultdict[Lack, list[str]] = defaultdict(list)
+    for name, lack in suspects(paths, records, missing).items():
+        by_lack[lack].append(name)
+    return [
+        Finding(
+            kind="export",
+            name=export,
+            ok=True,
+            warning=True,
+            result=f"{count(len(names_), 'volume')} in use, {_LACKS[lack]}: {_shown(sorted(names_))}",
+            advice="`nfs-provisioner orphans` says what to do about each; delete nothing before",
+        )
+        for lack, names_ in sorted(by_lack.items())
+    ]
+
+
+_LACKS: Mapping[Lack, str] = {"directory-missing": "without a directory", "record-missing": "without a record"}
 _LIST = f"{ledgers.RECOVER} lists each of them with what to do about it"
 _RESTORE = (
     f"bring back the export, or the ledger, that was there; if it is lost, {ledgers.RECOVER} shows what can be written"

@@ -24,13 +24,17 @@ _WAYS: Mapping[Lack, str] = {
     "directory-missing": "if it was deleted and etcd went back since: nfs-provisioner recover --volume {volume}; if it"
     " is a file system of its own, have the server mount it; else restore it from a backup",
     "record-missing": "if another provisioner made it, the log says why it was not taken over (volume_not_taken_over);"
-    " else see that the ledger on the export is the one that was there",
+    " else `nfs-provisioner recover --ledger` shows whether its record can be written again",
 }
 
 
-def is_in_use(volume: Volume, provisioner: str) -> bool:
-    """Whether a volume of ours must have a directory and a record: a claim has it."""
-    return volume.is_by(provisioner) and volume.spec.nfs is not None and volume.status.phase == "Bound"
+def is_in_use(volume: Volume, path: Path, provisioner: str) -> bool:
+    """Whether a volume of ours must have a directory and a record, since a claim has it; `path` is below its export.
+
+    A path that leads elsewhere is nobody's: whoever creates a volume may write any.
+    """
+    ours = volume.is_by(provisioner) and volume.spec.nfs is not None and volume.status.phase == "Bound"
+    return ours and bool(path) and not any(part in (".", "..") for part in path)
 
 
 def suspects(volumes: Mapping[str, Path], records: Mapping[str, Record], missing: Set[Path]) -> dict[str, Lack]:

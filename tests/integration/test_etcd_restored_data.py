@@ -114,6 +114,8 @@ def test_the_trash_is_not_purged_under_a_bound_claim(
     storage.eventually(lambda: gauge in daemon.http("/metrics"), "it is counted", timeout_s=120)
     assert f"recover --volume {name}" in storage.volume_event(name, "VolumeDirectoryMissing")["message"]
     assert f"{name} " in command(plane, "orphans", NAME, export.flag).stdout
+    checked = command(plane, "check", NAME, export.flag, "--no-leader-election").stdout
+    assert f"1 volume in use, without a directory: {name}" in checked
     (entry,) = export.trash
     assert export.root.joinpath(LEDGER, "trash", entry, "file").read_text() == "precious"
     assert not daemon.logged("purged")

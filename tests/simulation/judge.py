@@ -15,6 +15,8 @@ from provisioner.core.objects import Claim, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, Record, decode, milder
+from provisioner.core.returned import volume_of
+from provisioner.nfs.layout import BEGUN
 from provisioner.ports import AnyItem, Kind
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
@@ -381,8 +383,8 @@ class Judge:
             if location != self._first_name(location):
                 continue
             for path, _ in _walk((), tree.root):
-                away = any(path[: len(TRASH) + 1] == home.away for home in self.homes)
-                if path[: len(TRASH)] == TRASH and len(path) > len(TRASH) and not away:
+                in_trash = path[: len(TRASH)] == TRASH and len(path) > len(TRASH)
+                if in_trash and not self._is_kept(path[len(TRASH)]):
                     yield f"the trash of {location} is not empty: {path[-1]}"
             yield from self._of_records(location, tree)
             known = self._known(location, tree)
@@ -391,6 +393,13 @@ class Judge:
                 excused = ours or (_is_bare(directory) and (self.rivalry or self._is_parent(path)))
                 if not excused and _is_unknown(path, known):
                     yield f"directory {'/'.join(path)} of {location} belongs to nobody"
+
+    def _is_kept(self, entry: str) -> bool:
+        """Whether an entry of the trash is of a volume that is there again, by whatever way, and an event says so."""
+        name = volume_of(entry.removesuffix(BEGUN))
+        volumes = ((cluster, cluster.volume(name)) for cluster in self._clusters)
+        said = [each for cluster, volume in volumes if volume is not None for each in _warnings(cluster, volume)]
+        return any(f"recover --volume {name}" in each for each in said)
 
     def _of_records(self, location: Location, tree: MemoryTree) -> Iterator[str]:
         volumes = {volume.name for cluster in self._clusters for volume in cluster.volumes()}

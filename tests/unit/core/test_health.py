@@ -236,6 +236,19 @@ def test_ledgers_and_volumes() -> None:
     assert of_ledger("", {}) == []
 
 
+def test_volumes_that_lack_something() -> None:
+    """They are counted by what they lack, and named; whole ones are not."""
+    used = [(marked(name, name), (name,)) for name in ("a", "b", "c")]
+    records = {name: samples.record(name) for name in ("a", "b")}
+    assert health.lacking("nas", used[:2], records, set()) == []
+    found = health.lacking("nas", used, records, {("a",)})
+    assert [each.result for each in found] == [
+        "1 volume in use, without a directory: a",
+        "1 volume in use, without a record: c",
+    ]
+    assert all(each.ok and each.warning for each in found)
+
+
 def test_two_default_classes() -> None:
     """More than one default class is told where one of them is of this provisioner, whichever key says so."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provisioner.core import lacking
+from provisioner.core.locations import Path
 from provisioner.core.objects import Volume
 from tests.unit.core import samples
 
@@ -13,18 +14,20 @@ PATH = (samples.DIRECTORY,)
 
 
 @pytest.mark.parametrize(
-    ("volume", "is_in_use"),
+    ("volume", "path", "is_in_use"),
     [
-        (BOUND, True),
-        (samples.volume(phase="Bound", deleted=True), True),
-        (samples.volume(phase="Released"), False),
-        (samples.volume(phase="Bound", provisioner="another"), False),
-        (samples.volume(phase="Bound", nfs=None), False),
+        (BOUND, PATH, True),
+        (samples.volume(phase="Bound", deleted=True), PATH, True),
+        (samples.volume(phase="Released"), PATH, False),
+        (samples.volume(phase="Bound", provisioner="another"), PATH, False),
+        (samples.volume(phase="Bound", nfs=None), PATH, False),
+        (BOUND, (), False),
+        (BOUND, ("a", "..", "b"), False),
     ],
 )
-def test_in_use(volume: Volume, is_in_use: bool) -> None:
-    """Only of a volume of ours that a claim has anything is missing."""
-    assert lacking.is_in_use(volume, samples.US) is is_in_use
+def test_in_use(volume: Volume, path: Path, is_in_use: bool) -> None:
+    """Only of a volume of ours that a claim has, and that lies below its export, anything is missing."""
+    assert lacking.is_in_use(volume, path, samples.US) is is_in_use
 
 
 def test_suspects() -> None:
