@@ -180,6 +180,11 @@ def wanting(directory: str, volume: str, archive: str) -> Record:
     return structs.replace(record(directory, volume), archive=archive)
 
 
+async def restore(export: LedgeredExport, volume: str, directory: str, archive: str) -> Record:
+    """An archive is given to a claim of its namespace."""
+    return await export.provision(volume, wanting(directory, volume, archive), ACCESS, tenant=TENANT)
+
+
 async def archived() -> tuple[MemoryTree, str]:
     """An export with an archive whose time is limited."""
     tree = MemoryTree()
@@ -200,11 +205,9 @@ CALLS = ("make_symlink", "read_symlink", "is_empty", "move_symlink", "rename")
 async def test_two_leaders_restore_for_one_claim(call: str) -> None:
     """Wherever the one is held up while the other restores and settles, the claim has the data and keeps them."""
     tree, name = await archived()
-    late = await Held(
-        tree, call, (await opened(tree)).provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
-    ).reached()
+    late = await Held(tree, call, restore(await opened(tree), V2, "b", name)).reached()
     second = await opened(tree)
-    await second.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
+    await restore(second, V2, "b", name)
     with suppress(ArchiveUnusable, AlreadyThere, ExportError):
         await late.goes_on()
     assert tree.look(("b", "data")) == File(b"old")
@@ -218,9 +221,9 @@ async def test_two_leaders_restore_for_two_claims(call: str) -> None:
     """One of two claims has the archive, by its record as well, and giving it up gives the archive back."""
     tree, name = await archived()
     first, second = await opened(tree), await opened(tree)
-    late = await Held(tree, call, first.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)).reached()
+    late = await Held(tree, call, restore(first, V2, "b", name)).reached()
     with suppress(ArchiveUnusable, AlreadyThere, ExportError):
-        await second.provision(V3, wanting("c", V3, name), ACCESS, tenant=TENANT)
+        await restore(second, V3, "c", name)
     with suppress(ArchiveUnusable, AlreadyThere, ExportError):
         await late.goes_on()
     places = [place for place in (("a",), ("b",), ("c",), (name,)) if tree.look((*place, "data")) == File(b"old")]
@@ -236,9 +239,7 @@ async def test_two_leaders_restore_for_two_claims(call: str) -> None:
 async def test_a_claim_goes_while_its_restore_is_held_up(call: str) -> None:
     """What is moved late for a claim that is gone is the archive again, at the latest with the next attempt's end."""
     tree, name = await archived()
-    late = await Held(
-        tree, call, (await opened(tree)).provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
-    ).reached()
+    late = await Held(tree, call, restore(await opened(tree), V2, "b", name)).reached()
     assert await (await opened(tree)).undo(V2)
     with suppress(ArchiveUnusable, AlreadyThere, ExportError):
         await late.goes_on()
@@ -251,7 +252,7 @@ async def test_a_rename_between_the_end_of_a_restore_and_its_record() -> None:
     """Where another leader moves the archive just before its claim's record ends, that record is there again."""
     tree, name = await archived()
     first = await opened(tree)
-    await first.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
+    await restore(first, V2, "b", name)
 
     async def again(call: str, path: Path) -> None:
         if call == "remove_symlink" and path[1] == "pending":
@@ -271,7 +272,7 @@ async def test_expiry_is_held_up_while_a_claim_gets_the_archive() -> None:
         tree, name = await archived()
         late = await Held(tree, "rename", (await opened(tree)).expire(name, LATER)).reached()
         second = await opened(tree)
-        await second.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
+        await restore(second, V2, "b", name)
         if undone:
             await second.undo(V2)
         with pytest.raises(ExportError) as caught:
@@ -287,7 +288,7 @@ async def test_expiry_of_what_a_claim_has_meanwhile() -> None:
     tree.verifies = False
     late = await Held(tree, "rename", (await opened(tree)).expire(name, LATER)).reached()
     second = await opened(tree)
-    await second.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
+    await restore(second, V2, "b", name)
     assert await late.goes_on() is False
     assert ledger(tree, "archives") == [name]
     assert await second.undo(V2)
@@ -300,7 +301,7 @@ async def test_a_restore_of_what_expiry_has_begun() -> None:
     export = await opened(tree)
     expiring = await Held(tree, "remove_symlink", export.expire(name, LATER)).reached()
     with pytest.raises(ArchiveUnusable):
-        await (await opened(tree)).provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
+        await restore(await opened(tree), V2, "b", name)
     assert await expiring.goes_on()
     assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [])
 
@@ -314,9 +315,7 @@ async def test_one_process_serves_one_claim_at_a_time() -> None:
 
     tree.before = tree.after = slow
     export = await opened(tree)
-    restores = (
-        export.provision(f"pvc-{n}", wanting(f"x{n}", f"pvc-{n}", name), ACCESS, tenant=TENANT) for n in range(10, 18)
-    )
+    restores = (restore(export, f"pvc-{n}", f"x{n}", name) for n in range(10, 18))
     outcomes = await asyncio.gather(*restores, export.expire(name, LATER), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes].count(Record) == 1
     assert outcomes[-1] is False
