@@ -628,7 +628,8 @@ class LedgeredExport:
     async def discard(self, volume: str) -> bool:
         """Move the volume's directory into the trash, where an earlier attempt has not; False where there is none."""
         path, proof = await self._recorded(volume)
-        return await trash.discard(self._tree, volume, path, proof)
+        aside = layout.trashed_before(volume, self._ledger.records[volume])
+        return await trash.discard(self._tree, volume, path, proof, aside=aside)
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-<last component>-<UTC time>` at the export's root."""

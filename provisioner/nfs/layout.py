@@ -18,13 +18,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from provisioner.core import times
 from provisioner.core.locations import Path
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import ArchiveRecord
+from provisioner.core.records import ArchiveRecord, Record
 from provisioner.ports import Access
 
 State = Literal["pending", "volumes"]
@@ -42,6 +42,9 @@ NAMES: Path = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 BEGUN = ".begun"
 TOMBSTONE = ".provisioner-gone"
+
+_NO_TIME = datetime.min.replace(year=1970, tzinfo=UTC)
+"""For a record that does not tell its time."""
 
 PRIVATE = Access(mode=0o700)
 
@@ -64,6 +67,11 @@ def mark(name: str) -> Path:
 def trashed(volume: str) -> Path:
     """Where a volume's directory goes: one place, so that a rename which is carried out twice meets its first time."""
     return (*TRASH, volume)
+
+
+def trashed_before(volume: str, record: Record) -> Path:
+    """Where an earlier directory goes that has the place of a volume in the trash."""
+    return (*TRASH, f"{volume}.{times.file_stamp(times.parse(record.created) or _NO_TIME)}")
 
 
 def trashed_archive(record: ArchiveRecord, at: datetime) -> Path:

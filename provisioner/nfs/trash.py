@@ -42,21 +42,34 @@ async def _is_purged(tree: Tree, name: str) -> bool:
     return False
 
 
-async def discard(tree: Tree, volume: str, path: Path, proof: Proof) -> bool:
-    """Move a volume's directory into the trash, where an earlier attempt has not; False where there is none."""
+async def discard(tree: Tree, volume: str, path: Path, proof: Proof, *, aside: Path) -> bool:
+    """Move a volume's directory into the trash, where an earlier attempt has not; False where there is none.
+
+    An earlier directory of a volume of this name, which may be kept there as long as the volume exists, goes `aside`.
+    """
     target = layout.trashed(volume)
     try:
-        await tree.rename(path, target, proofs=[proof])
+        try:
+            await tree.rename(path, target, proofs=[proof])
+        except PathExists:
+            await _make_room(tree, volume, aside)
+            await tree.rename(path, target, proofs=[proof])
     except PathMissing:
         if not await is_there(tree, target):
             return any(volume_of(name) == volume for name in await names(tree))
-    except PathExists as exc:
-        hint = "an earlier directory of this volume is on its way out: its name is free some minutes after the purge"
-        raise ExportError(Cause.OTHER, f"volume {volume} is in the trash already", hint=hint) from exc
     if not tree.verifies:
         # Before anybody else can want the volume's path: of an empty directory the name is not taken.
         await _keep_taken(tree, target)
     return True
+
+
+async def _make_room(tree: Tree, volume: str, aside: Path) -> None:
+    """Give another name to what was discarded as this volume before; what only keeps the name taken stays."""
+    if not tree.verifies and await _is_purged(tree, volume):
+        hint = "an earlier directory of this volume is on its way out: its name is free some minutes after the purge"
+        raise ExportError(Cause.OTHER, f"volume {volume} is in the trash already", hint=hint)
+    with suppress(PathMissing):  # brought back, or its removal has begun
+        await tree.rename(layout.trashed(volume), aside)
 
 
 async def purge(tree: Tree, name: str, *, go_on: GoOn, taken: bool) -> int:

@@ -139,11 +139,13 @@ async def test_a_server_that_is_full() -> None:
 
 
 async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
-    """A volume of a name that is in the trash keeps its directory until the name is free, and the words say so."""
+    """A volume of a name that is kept taken keeps its directory until the name is free, and the words say so."""
     tree = MemoryTree()
+    tree.verifies = False
     export = await used(tree)
     await export.discard(V1)
     await export.forget(V1)
+    await export.purge(V1, taken=True)
     export = await used(tree, data=b"new")
     with pytest.raises(ExportError) as caught:
         await export.discard(V1)
@@ -151,6 +153,28 @@ async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
     assert tree.look(("a", "data")) == File(b"new")
     await export.purge(V1)
     assert await export.discard(V1)
+
+
+@each_fault
+@verifying
+async def test_a_volume_whose_former_directory_is_kept(fault: Fault, verifies: bool) -> None:
+    """Where etcd went back, both directories of a volume are in the trash in the end, whatever is broken off."""
+
+    async def prepare() -> MemoryTree:
+        tree = MemoryTree()
+        tree.verifies = verifies
+        export = await used(tree)
+        await export.discard(V1)
+        await export.forget(V1)
+        await used(tree, data=b"new")
+        return tree
+
+    for tree, export in await interrupted(fault, prepare, lambda export: export.discard(V1)):
+        assert await export.discard(V1)
+        former, latter = sorted(await export.trash(), reverse=True)
+        assert volume_of(former) == volume_of(latter) == latter == V1
+        assert tree.look((*TRASH, former, "data")) == File(b"old")
+        assert tree.look((*TRASH, latter, "data")) == File(b"new")
 
 
 async def test_names_in_the_trash() -> None:
