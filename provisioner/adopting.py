@@ -111,7 +111,7 @@ class Adoption:
 
     async def _is_on(self, export: Export) -> bool:
         try:
-            return await export.has_directory(self._wish.path)
+            return await export.contents(self._wish.path) != "gone"
         except ExportError as exc:
             if exc.cause is Cause.SYMLINK:
                 return False

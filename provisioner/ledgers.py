@@ -135,7 +135,7 @@ async def _examined(export: Export, found: Found) -> Found:
     """With what there is of its directory."""
     there, trouble = True, ""
     try:
-        there = await export.has_directory(found.path)
+        there = await export.contents(found.path) != "gone"
     except ExportError as exc:
         trouble = f"its directory cannot be looked at: {exc}"
     return replace(found, there=there, trouble=trouble)

@@ -690,10 +690,6 @@ class Export(Protocol):
         """What there is of a directory."""
         ...
 
-    async def has_directory(self, path: Path) -> bool:
-        """Whether there is a directory at a path, and no symlink on the way to it or in its place."""
-        ...
-
     async def vet(self, volume: str, record: Record) -> None:
         """Raise PathTaken where a directory that is there cannot become a volume's.
 

@@ -552,10 +552,6 @@ class LedgeredExport:
         if await self.reread(volume) is None and volume in self._ledger.unreadable - self._ledger.foreign:
             await symlinks.replace(self._tree, layout.of("volumes", volume), encode(record))
 
-    async def has_directory(self, path: Path) -> bool:
-        """Whether there is a directory at a path, and no symlink on the way to it or in its place."""
-        return await archives.is_there(self._tree, path)
-
     async def vet(self, volume: str, record: Record) -> None:
         """Raise PathTaken where a directory that is there cannot become a volume's, by what the export has now."""
         if await nesting.is_root(self._tree, record.path):

@@ -31,9 +31,9 @@ GONE = "--old-cluster-is-gone"
 NAMESPACES = ("shop", "mail", "lab")
 PLAIN = 44
 REPLICAS = 4
-CLAIMS = PLAIN + REPLICAS + 2
-"""With one that was enlarged and one that stays when its claim goes."""
-ENLARGED, KEPT = ("shop", "enlarged"), ("lab", "kept")
+CLAIMS = PLAIN + REPLICAS + 3
+"""With one that was enlarged, one that stays when its claim goes, and one whose volume was another claim's first."""
+ENLARGED, KEPT, REBOUND = ("shop", "enlarged"), ("lab", "kept"), ("mail", "rebound")
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -110,13 +110,13 @@ class Cluster:
             }
             self.api.post(CLASSES, body)
 
-    def apply_claim(self, key: Key, class_name: str, **metadata: Any) -> None:
+    def apply_claim(self, key: Key, class_name: str, source: Object | None = None, **metadata: Any) -> None:
         """A claim, whose manifest is kept."""
         spec = {
             "storageClassName": class_name,
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": "1Mi"}},
-        }
+        } | ({"dataSourceRef": source} if source else {})
         self.claims[key] = {"metadata": {"name": key[1]} | metadata, "spec": spec}
         self.api.post(self.claims_path(key[0]), self.claims[key])
 
@@ -164,6 +164,19 @@ class Cluster:
         self.wait(lambda: self.get_claim(key)["status"]["capacity"]["storage"] == size, f"{key} has grown")
         record = self.site.root / LEDGER / "volumes" / self.get_claim(key)["spec"]["volumeName"]
         self.wait(lambda: json.loads(os.readlink(record))["size"] == size, f"the record of {key} says so")
+
+    def rebind(self, key: Key, target: Key) -> None:
+        """Hand a claim's volume over to another claim, as a populator does, and wait until the record follows."""
+        name = self.get_claim(key)["spec"]["volumeName"]
+        self.apply_claim(target, "plain", source={"apiGroup": "populator.test", "kind": "Image", "name": "x"})
+        metadata = self.get_claim(target)["metadata"]
+        reference = {each: metadata[each] for each in ("namespace", "name", "uid", "resourceVersion")}
+        self.api.patch(f"{VOLUMES}/{name}", {"spec": {"claimRef": reference}})
+        self.wait(lambda: self.get_claim(key)["status"]["phase"] == "Lost", f"{key} is Lost")
+        self.api.delete(f"{self.claims_path(key[0])}/{key[1]}")
+        del self.claims[key]
+        record = self.site.root / LEDGER / "volumes" / name
+        self.wait(lambda: json.loads(os.readlink(record))["pvc"] == target[1], f"the record of {name} names {target}")
 
     def delete_claim(self, key: Key) -> None:
         """Delete a claim, and wait until its volume is gone."""
@@ -256,9 +269,12 @@ def live(cluster: Cluster) -> dict[Key, Object]:
         (KEPT, "kept"),
         (("lab", "archived"), "plain"),
         (("mail", "gone"), "kept"),
+        (("mail", "prime"), "plain"),
     ):
         cluster.apply_claim(key, class_name)
     cluster.apply_stateful_set()
+    cluster.bound(CLAIMS + 2)
+    cluster.rebind(("mail", "prime"), REBOUND)
     for key, volume in cluster.bound(CLAIMS + 2).items():
         directory = cluster.site.directory(volume) / "deep"
         directory.mkdir()

@@ -195,10 +195,10 @@ HELD_UP = [
     for rule in ("delete", "archive")
     for verifies in (True, False)
 ] + [Scripted("restored by two", scripts.restored_by_two)]
-"""A leader that is held up: before a rename, with a server that verifies what it relies on, and with another one; and
+"""A leader that is held up before a rename, with a server that verifies what it relies on or not, or before a restore."""
 
-before it brings an archive back.
-"""
+SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP)
+"""All of them that go by a script, but for those of exports that lie in an odd way."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:

@@ -8,22 +8,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import (
-    BACKUPS,
-    BINDINGS,
-    CLONES,
-    DAMAGED,
-    HEIRS,
-    HELD_UP,
-    KINDS,
-    RESTORES,
-    ROLLBACKS,
-    faulted,
-    folding,
-    homeless,
-    nested,
-    unrecorded,
-)
+from tests.simulation.histories import CLONES, KINDS, SCRIPTED, faulted, folding, homeless, nested, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
@@ -37,7 +22,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
     yield unrecorded(parts)
-    for history in (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP):
+    for history in SCRIPTED:
         yield history.play(None, parts)
     for clones in CLONES:
         yield clones.play(0, parts)

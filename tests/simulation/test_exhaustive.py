@@ -8,12 +8,12 @@ from tests.simulation import scripts
 from tests.simulation.histories import (
     BACKUPS,
     BINDINGS,
-    DAMAGED,
     FULL,
     HEIRS,
     HELD_UP,
     RESTORES,
     ROLLBACKS,
+    SCRIPTED,
     Scripted,
     faulted,
     told,
@@ -35,7 +35,7 @@ MORE = [
     for lives in (1, 2)
     for rule in ("delete", "archive", "retain")
     for meddle in (scripts.leave, scripts.delete, scripts.recreate, scripts.remove)
-] + [*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS]
+] + [*SCRIPTED]
 
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)
