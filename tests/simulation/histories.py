@@ -195,7 +195,7 @@ HELD_UP = [
     for rule in ("delete", "archive")
     for verifies in (True, False)
 ] + [Scripted("restored by two", scripts.restored_by_two)]
-"""A leader that is held up before a rename, with a server that verifies what it relies on or not, or before a restore."""
+"""A leader that is held up before a rename, on a server that verifies what it relies on or not, or before a restore."""
 
 SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP)
 """All of them that go by a script, but for those of exports that lie in an odd way."""
