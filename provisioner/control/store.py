@@ -132,10 +132,13 @@ class Store:
                 yield volume
 
     def marked(self, export: Location) -> Iterator[Volume]:
-        """The volumes of ours that lie on an export, as they say themselves, and carry an export id."""
+        """The volumes of ours that are bound, lie on an export, as they say themselves, and carry an export id.
+
+        One that is not bound, a forged one for instance, or one from a backup, must not keep an export from being used.
+        """
         places = self.places.same(export)
         for volume in self.volumes.values():
-            if ledgers.is_marked_on(volume, places, self._provisioner):
+            if volume.status.phase == "Bound" and ledgers.is_marked_on(volume, places, self._provisioner):
                 yield volume
 
     def _key(self, kind: Kind, item: AnyItem) -> str:

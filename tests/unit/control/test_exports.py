@@ -110,10 +110,12 @@ class Site:
     def delete_class(self) -> None:
         self.store.apply("classes", samples.storage_class(), deleted=True)
 
-    def add_volume(self, name: str, where: Location, directory: str = "a") -> tuple[Volume, Export]:
+    def add_volume(
+        self, name: str, where: Location, directory: str = "a", phase: str = "Released"
+    ) -> tuple[Volume, Export]:
         """A volume with our annotations appears, whoever made it, and its controller hears of it."""
         source = NfsSource(where.server, where.below((directory,)))
-        volume = samples.volume(name=name, nfs=source, annotations={names.DIRECTORY: directory})
+        volume = samples.volume(name=name, phase=phase, nfs=source, annotations={names.DIRECTORY: directory})
         self.store.apply("volumes", volume, deleted=False)
         located = self.exports.of(volume)
         assert located is not None
@@ -278,7 +280,7 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
     async def scene() -> None:
         site = Site(trusts_ledgers=False)
         export = next(iter(site.exports))
-        volume, _ = site.add_volume("v1", NAS)
+        volume, _ = site.add_volume("v1", NAS, phase="Bound")
         site.store.apply("volumes", samples.volume(name="elsewhere", annotations={}), deleted=False)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
@@ -296,6 +298,20 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
     played(scene())
 
 
+def test_a_volume_that_no_claim_has() -> None:
+    """A volume that is not bound, a forged one perhaps, keeps no export from getting its ledger."""
+
+    async def scene() -> None:
+        site = Site(trusts_ledgers=False)
+        export = site.add_class()
+        site.add_volume("forged", NAS)
+        async with site.at_work():
+            await asyncio.sleep(MINUTE_S)
+            await site.watch.usable(export)
+
+    played(scene())
+
+
 def test_volumes_at_another_port() -> None:
     """What volumes on the same path of another server at another port carry says nothing of this one."""
 
@@ -304,7 +320,11 @@ def test_volumes_at_another_port() -> None:
         export = site.add_class()
         source = NfsSource(OTHER.server, OTHER.below(("a",)))
         volume = samples.volume(
-            name="v1", nfs=source, annotations={names.DIRECTORY: "a"}, mount_options=("port=12049",)
+            name="v1",
+            phase="Bound",
+            nfs=source,
+            annotations={names.DIRECTORY: "a"},
+            mount_options=("port=12049",),
         )
         site.store.apply("volumes", volume, deleted=False)
         async with site.at_work():
