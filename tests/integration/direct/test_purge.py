@@ -102,9 +102,9 @@ def test_what_cannot_go(direct: DirectStorage, serve: MakeServer, immutable: lis
     if subprocess.run(["chattr", "+i", file], capture_output=True, check=False).returncode:
         pytest.skip("this filesystem has no immutable files")
     released(direct, stuck)
-    (trash,) = (export.root / ".provisioner/trash").iterdir()
-    immutable.append(trash / "file")
     told = direct.eventually(lambda: direct.daemon.logged("not_purged"), "the refusal is told of")
+    (trash,) = (export.root / ".provisioner/trash").iterdir()  # by now under the name that a removal has
+    immutable.append(trash / "file")
     assert "permission" in told[0]["error"]
     assert metric(direct.daemon, "nfs_provisioner_trash_refused", export) == 1.0
     released(direct, other)
