@@ -168,6 +168,7 @@ def test_the_record_says_whose_the_directory_is(served: ServedStorage) -> None:
     record = served.export.records[name]
     assert record.pop("at")
     assert record.pop("by")
+    assert record.pop("nsuid")
     assert record == {
         "v": 1, "dir": served.directory(volume).name, "ns": served.namespace, "pvc": "data",
         "uid": claim["metadata"]["uid"], "class": class_name, "del": "delete", "size": "2Gi", "modes": "RWX",
