@@ -143,6 +143,7 @@ def test_ten_web_servers(story: Story) -> None:
             story.eventually(partial(all_serve, text), f"all serve {text}", timeout_s=120)
 
 
+@pytest.mark.thorough
 def test_stateful_set(story: Story) -> None:
     """A StatefulSet of three with a claim each, scaled down to one and up again, has the same data in each of them."""
     template = {

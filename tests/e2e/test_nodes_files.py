@@ -36,6 +36,7 @@ def test_files_of_another_uid(story: Story) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_fs_group(story: Story) -> None:
     """Pods of different uids share files by their group, which the class gives the directory; others are kept out."""
     story.claim("shared")

@@ -71,6 +71,7 @@ def unplugged(installed: Installed) -> Iterator[Unplugged]:
     story.end()
 
 
+@pytest.mark.thorough
 def test_the_other_replica_provisions(installed: Installed, unplugged: Unplugged) -> None:
     """The other replica takes the lead and provisions."""
     story = unplugged.story
@@ -80,6 +81,7 @@ def test_the_other_replica_provisions(installed: Installed, unplugged: Unplugged
     assert installed.leader()["metadata"]["name"] != unplugged.leader
 
 
+@pytest.mark.thorough
 def test_the_pod_comes_back_with_its_data(unplugged: Unplugged) -> None:
     """The workload's pod starts on the other node, and finds all that it had said to have written."""
     story = unplugged.story

@@ -93,7 +93,10 @@ def timeless(control_plane: ControlPlane, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("ahead_s", [10 * DAY_S, -10 * DAY_S], ids=["forward", "backward"])
+@pytest.mark.parametrize(
+    "ahead_s",
+    [pytest.param(10 * DAY_S, id="forward"), pytest.param(-10 * DAY_S, id="backward", marks=pytest.mark.thorough)],
+)
 def test_a_clock_that_jumps(
     daemon: Daemons, storage: Storage, export_directory: Path, clock: WrongClock, timeless: Path, ahead_s: int
 ) -> None:

@@ -82,6 +82,7 @@ def test_api_server_away_for_ten_seconds(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.thorough
 def test_history_compacted(
     control_plane: ControlPlane, daemon: Daemons, storage: Storage, export_directory: Path
 ) -> None:

@@ -78,6 +78,8 @@ class Judge:
         record tells, since neither may remove what may be the other's."""
         self._trees = trees
         self._clusters: list[MemoryCluster] = []
+        self._seen: set[tuple[int, str, str]] = set()
+        """Clusters, namespaces, and the volumes that have been for claims there, from a backup perhaps."""
         self._claims: dict[str, Claim] = {}
         self._strangers: list[tuple[Location, Path, Directory, dict[str, Node]]] = []
         self._places: dict[Location, dict[int, Path]] = {location: {} for location in trees}
@@ -175,6 +177,8 @@ class Judge:
                     home.claim_gone = after is None
                     home.used |= claim.status.phase == "Bound" and not claim.metadata.deletion_timestamp
         elif before is None and isinstance(after, Volume) and after.is_by(PROVISIONER):
+            if after.spec.claim_ref is not None:
+                self._seen.add((id(cluster), after.spec.claim_ref.namespace, after.name))
             self._made(cluster, after)
 
     def _made(self, cluster: MemoryCluster, volume: Volume) -> None:
@@ -311,12 +315,12 @@ class Judge:
         return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events()]
 
     def _of_events(self) -> Iterator[str]:
-        """What an event on a claim says of volumes of other namespaces, or of other clusters, is too much."""
+        """What an event on a claim says of volumes that its namespace never had in its cluster is too much."""
         for cluster in self._clusters:
             for told in list(cluster.events.values()):
                 about, message = told.event.about, told.event.message
                 for home in self.homes:
-                    own = (home.cluster, home.namespace) == (cluster, about.namespace)
+                    own = (id(cluster), about.namespace, home.volume) in self._seen
                     # A claim may ask for an archive by its name, and that may have the volume's in it.
                     if about.namespace and not own and home.volume in message and ARCHIVED not in message:
                         yield f"an event on {about.namespace}/{about.name} tells of {home}: {message}"

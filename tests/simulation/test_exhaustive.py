@@ -27,8 +27,6 @@ ALWAYS = [
     faulted(1, "archive", scripts.recreate),
     faulted(1, "retain", scripts.recreate),
     faulted(2, "delete", scripts.remove),
-    *BACKUPS[:1],
-    *BINDINGS[4:5],
 ]
 MORE = [
     faulted(lives, rule, meddle)

@@ -28,6 +28,7 @@ def memory_bytes(pid: int | None, field: str = "VmRSS") -> int:
     return int(lines[field].split()[0]) * 1024
 
 
+@pytest.mark.thorough
 def test_two_hundred_classes_on_two_hundred_exports(direct: DirectStorage, serve: MakeServer) -> None:
     """200 classes on 200 exports all bind and are reclaimed in under 100 MB, on one connection to their server."""
     server = serve(*(f"/many/{number}" for number in range(EXPORTS)), versions=(4,))

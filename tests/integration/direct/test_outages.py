@@ -154,6 +154,7 @@ def agreed(
         raise AssertionError(f"{export.location}: {seen}") from exc
 
 
+@pytest.mark.thorough
 def test_two_of_three_servers_gone(direct: DirectStorage, serve: MakeServer) -> None:
     """With one server stopped and one killed, claims on the third bind as fast as before; theirs wait, told why."""
     exports = {name: DirectExport(serve(f"/{name}"), f"/{name}") for name in ("stopped", "killed", "well")}
@@ -207,7 +208,7 @@ def test_two_of_three_servers_gone(direct: DirectStorage, serve: MakeServer) -> 
     assert files <= files_before + 64
 
 
-@pytest.mark.parametrize("version", ["3", "4.2"])
+@pytest.mark.parametrize("version", [pytest.param("3", marks=pytest.mark.thorough), "4.2"])
 def test_a_server_that_crashes_in_the_middle(direct: DirectStorage, serve: MakeServer, version: str) -> None:
     """A server killed in the middle of 500 creations and of 500 deletions: in the end disk and API agree exactly."""
     server = serve(f"/crash-{version}")

@@ -105,7 +105,7 @@ def neighbours(tmp_path: pathlib.Path) -> pathlib.Path:
     return precious(place)
 
 
-@pytest.mark.parametrize("version", ["3", "4.2"])
+@pytest.mark.parametrize("version", [pytest.param("3", marks=pytest.mark.thorough), "4.2"])
 def test_no_call_lands_outside(
     direct: DirectStorage, serve: MakeServer, neighbours: pathlib.Path, version: str
 ) -> None:
