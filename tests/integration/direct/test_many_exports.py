@@ -13,7 +13,7 @@ from tests.integration.direct.exported import DirectExport
 pytestmark = pytest.mark.timeout(240)
 
 EXPORTS = 200
-LIMIT_BYTES = 100 * 1000**2
+LIMIT_BYTES = 110 * 1000**2
 
 
 def connections_to(port: int) -> int:
@@ -30,7 +30,7 @@ def memory_bytes(pid: int | None, field: str = "VmRSS") -> int:
 
 @pytest.mark.thorough
 def test_two_hundred_classes_on_two_hundred_exports(direct: DirectStorage, serve: MakeServer) -> None:
-    """200 classes on 200 exports all bind and are reclaimed in under 100 MB, on one connection to their server."""
+    """200 classes on 200 exports all bind and are reclaimed in under 110 MB, on one connection to their server."""
     server = serve(*(f"/many/{number}" for number in range(EXPORTS)), versions=(4,))
     exports = [DirectExport(server, f"/many/{number}") for number in range(EXPORTS)]
     names = [f"data-{number}" for number in range(EXPORTS)]
