@@ -61,11 +61,16 @@ UNKNOWN = Tenant()
 """The namespace was not read."""
 
 
+def adopt_command(record: Record) -> str:
+    """The command by which an admin hands a directory that is there to the claim of a record."""
+    claim = f"{record.namespace}/{record.claim}"
+    return f"nfs-provisioner adopt {shlex.quote(record.directory)} --claim {claim} --apply"
+
+
 def refusal(record: Record, tenant: Tenant) -> str:
     """The words for a directory that an earlier namespace left, and what an admin can do."""
-    claim = f"{record.namespace}/{record.claim}"
-    command = f"nfs-provisioner adopt {shlex.quote(record.directory)} --claim {claim} --apply"
     return (
-        f"directory {record.directory!r} was kept for a claim {claim}, and {tenant.why_not(record.namespace)}: to hand"
-        f" it over all the same, an admin can run `{command}`, or create a class with formerNamespace: accept"
+        f"directory {record.directory!r} was kept for a claim {record.namespace}/{record.claim}, and"
+        f" {tenant.why_not(record.namespace)}: to hand it over all the same, an admin can run"
+        f" `{adopt_command(record)}`, or create a class with formerNamespace: accept"
     )

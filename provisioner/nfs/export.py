@@ -24,7 +24,7 @@ from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
 from provisioner.core.recovery import Contents
 from provisioner.core.returned import volume_of
-from provisioner.core.tenancy import UNKNOWN, Tenant
+from provisioner.core.tenancy import UNKNOWN, Tenant, adopt_command
 from provisioner.nfs import (
     aliases,
     archives,
@@ -363,7 +363,7 @@ class LedgeredExport:
             await self._withdraw(volume)
         raise AlreadyThere(
             f"directory {held.directory!r} exists on export {self._name}, and no record lets this claim have it:"
-            " move it away, or choose another pathPattern"
+            f" choose another pathPattern, or have an admin hand it over with `{adopt_command(held)}`"
         )
 
     def _note_mode(self, volume: str, refusal: str) -> None:
