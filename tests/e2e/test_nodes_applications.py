@@ -79,6 +79,7 @@ def sql(story: Story, statements: str) -> str:
     return story.run("db", "mariadb", "--skip-column-names", input=statements.encode())
 
 
+@pytest.mark.thorough
 def test_mariadb(story: Story) -> None:
     """MariaDB 10.11 writes tables on a claim, its pod goes, and 11.8 upgrades and reads them on the same claim."""
     story.claim("databases", size="1Gi", accessModes=["ReadWriteOnce"])
