@@ -15,8 +15,20 @@ from msgspec import structs
 from provisioner.core import identity, names, times
 from provisioner.core.locations import Path
 from provisioner.core.objects import ClaimRef, Volume
-from provisioner.core.records import ArchiveRecord, OnDelete, Record, short_modes
-from provisioner.core.recovery import WOULD_GO, Action, Bring, Contents, Place, Present, Remains, Skip, Step, has_claim
+from provisioner.core.records import ArchiveRecord, OnDelete, Record
+from provisioner.core.recovery import (
+    WOULD_GO,
+    Action,
+    Bring,
+    Contents,
+    Place,
+    Present,
+    Remains,
+    Skip,
+    Step,
+    has_claim,
+    settled_record,
+)
 
 _GOING = ("Released", "Failed")
 
@@ -161,19 +173,11 @@ def _record(stored: Stored, path: Path, present: Present, now: str) -> Record:
         was = stored.was.was
         return structs.replace(was, claim_uid=reference.uid, volume_uid=volume.metadata.uid, retained="")
     written = volume.metadata.annotations.get(names.ON_DELETE)
-    rule: OnDelete = next((each for each in get_args(OnDelete) if each == written), "retain")
-    return Record(
-        directory="/".join(path),
-        namespace=reference.namespace,
-        claim=reference.name,
-        claim_uid=reference.uid,
-        class_name=volume.spec.storage_class_name,
-        on_delete=rule,
-        capacity=volume.capacity,
-        created=volume.metadata.creation_timestamp or now,
+    record = settled_record(
+        volume,
+        path,
         cluster=present.cluster,
-        modes=short_modes(volume.spec.access_modes),
-        mount_options=",".join(volume.spec.mount_options),
-        peer=not volume.is_marked,
-        volume_uid=volume.metadata.uid,
+        on_delete=next((each for each in get_args(OnDelete) if each == written), "retain"),
+        created=volume.metadata.creation_timestamp or now,
     )
+    return structs.replace(record, peer=not volume.is_marked)

@@ -43,7 +43,7 @@ MARK = "mark-"
 BEGUN = ".begun"
 TOMBSTONE = ".provisioner-gone"
 
-_NO_TIME = datetime.min.replace(year=1970, tzinfo=UTC)
+_NO_TIME = datetime.fromtimestamp(0, UTC)
 """For a record that does not tell its time."""
 
 PRIVATE = Access(mode=0o700)

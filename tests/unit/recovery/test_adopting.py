@@ -18,14 +18,13 @@ from provisioner.core.records import NO_OBJECT
 from provisioner.core.scope import Scope, Seen
 from provisioner.nfs.export import LedgeredExport
 from provisioner.nfs.exports import ServedExports
-from provisioner.ports import Access, ApiUnavailable, Cause, ExportError, PathTaken
+from provisioner.ports import Access, Cause, ExportError, PathTaken
 from provisioner.survey import Survey
-from tests.fakes import cluster as fake
-from tests.fakes import tree as fake_tree
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import File, MemoryTree, Symlink
 from tests.unit.core import samples
-from tests.unit.nfs_ledger.faults import FAULTS, NAS, Crash, Fault, opened
+from tests.unit.nfs_ledger.faults import FAULTS, NAS, Fault, opened
+from tests.unit.recovery.faults import broken_off
 
 US = "red"
 WISH = Wish(path=("old", "photos"), namespace="shop", claim="data", capacity="1Gi")
@@ -134,35 +133,8 @@ async def test_cut_off_anywhere(fault: Fault) -> None:
 
 
 async def interrupted(fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster) -> bool:
-    """Run with the fault at the n-th call; False when there are fewer."""
-    calls = 0
-
-    async def hook(error: Exception) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            raise error if fault.survives else Crash
-        if calls > number and not fault.survives:
-            raise Crash
-
-    async def on_tree(_call: str, _path: tuple[str, ...]) -> None:
-        await hook(ExportError(Cause.UNREACHABLE, "lost"))
-
-    async def on_cluster(_call: str, _about: str) -> None:
-        await hook(ApiUnavailable("lost"))
-
-    if fault.effect:
-        tree.after, cluster.after = on_tree, on_cluster
-    else:
-        tree.before, cluster.before = on_tree, on_cluster
-    try:
-        await adopt(tree, cluster)
-    except (Crash, ProvisionerError):
-        pass
-    finally:
-        tree.before = tree.after = fake_tree.no_fault
-        cluster.before = cluster.after = fake.no_fault
-    return calls >= number
+    """Adopt with the fault at the n-th call; False when there are fewer."""
+    return await broken_off(fault, number, tree, cluster, adopt(tree, cluster), errors=(ProvisionerError,))
 
 
 @pytest.mark.parametrize("directory", ["old/photos", "old", "old/photos/2019"])

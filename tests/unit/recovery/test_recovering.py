@@ -14,14 +14,13 @@ from provisioner.core.recovery import Make
 from provisioner.core.scope import Scope
 from provisioner.core.tenancy import ANY
 from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import Access, ApiUnavailable, Cause, ExportError
+from provisioner.ports import Access, ApiUnavailable, ExportError
 from provisioner.recovery import Prospect, Recovery, present_in
-from tests.fakes import cluster as fake
-from tests.fakes import tree as fake_tree
 from tests.fakes.cluster import MemoryCluster, merged
 from tests.fakes.tree import File, MemoryTree
 from tests.unit.core import samples
-from tests.unit.nfs_ledger.faults import FAULTS, NAS, Crash, Fault, opened
+from tests.unit.nfs_ledger.faults import FAULTS, NAS, Fault, opened
+from tests.unit.recovery.faults import broken_off
 
 OLD, NEW = "old", "new"
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
@@ -134,34 +133,8 @@ async def interrupted(
     fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()
 ) -> bool:
     """Recover with the fault at the n-th call; False when there are fewer."""
-    calls = 0
-
-    async def hook(error: Exception) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            raise error if fault.survives else Crash
-        if calls > number and not fault.survives:
-            raise Crash
-
-    async def on_tree(_call: str, _path: tuple[str, ...]) -> None:
-        await hook(ExportError(Cause.UNREACHABLE, "lost"))
-
-    async def on_cluster(_call: str, _about: str) -> None:
-        await hook(ApiUnavailable("lost"))
-
-    if fault.effect:
-        tree.after, cluster.after = on_tree, on_cluster
-    else:
-        tree.before, cluster.before = on_tree, on_cluster
-    try:
-        await recover(tree, cluster, named=named)
-    except (Crash, ExportError, ApiUnavailable):
-        pass
-    finally:
-        tree.before = tree.after = fake_tree.no_fault
-        cluster.before = cluster.after = fake.no_fault
-    return calls >= number
+    run = recover(tree, cluster, named=named)
+    return await broken_off(fault, number, tree, cluster, run, errors=(ExportError, ApiUnavailable))
 
 
 async def test_volumes_put_back_by_other_means() -> None:
