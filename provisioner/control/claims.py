@@ -87,7 +87,7 @@ class ClaimController:
             if uid in self._store.claims:
                 # The volume may have decided before the cache learned of its end. Not at once: while the cache has
                 # a claim that is gone, its volume would be created and reclaimed as fast as calls are answered.
-                self._queue.retry(uid, FAILED)
+                self._queue.add_after(uid, FAILED.first_s)
 
     def _get_to_know(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
