@@ -16,12 +16,15 @@ from testbed import packages
 from testbed.binaries import Progress, silent
 
 PACKAGES = ("bindfs", "fuse3")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 def missing() -> str:
     """Why nothing can be mounted so here, or "" when it can."""
     if not os.path.exists("/dev/fuse"):
         return "it has no /dev/fuse"
+    if os.geteuid() != 0 and not _CONNECTIONS.is_mount():
+        return "it does not show how many requests a FUSE mount serves: mount -t fusectl fusectl " + str(_CONNECTIONS)
     return "" if shutil.which("bindfs") else "bindfs is not installed: apt-get install " + " ".join(PACKAGES)
 
 
@@ -44,6 +47,13 @@ def without_chmod(directory: Path) -> Iterator[Path]:
         subprocess.run(["fusermount3", "-u", "-z", str(place)], check=True)
 
 
+def _requests(device: int) -> int:
+    """Return how many requests the FUSE mount with this minor device number has not answered."""
+    if not _CONNECTIONS.is_mount():
+        subprocess.run(["mount", "-t", "fusectl", "fusectl", str(_CONNECTIONS)], check=True)
+    return int((_CONNECTIONS / str(device) / "waiting").read_text())
+
+
 class HangingMount:
     """`source` shown at `place`; as a context it unmounts at the end, hung or not."""
 
@@ -59,6 +69,7 @@ class HangingMount:
             if self._process.poll() is not None:
                 raise RuntimeError(f"bindfs has ended with status {self._process.returncode}")
             time.sleep(0.01)
+        self._device = os.minor(place.stat().st_dev)
 
     def __enter__(self) -> Self:
         return self
@@ -69,9 +80,18 @@ class HangingMount:
         self._process.wait()
 
     def hang(self) -> None:
-        """From now on every call on the mount hangs."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)  # the kernel says that it has stopped
+        """From now on every call on the mount hangs.
+
+        The process stops between two requests. Linux lets a killed process go whose request waits, as an NFS mount
+        does, but not one whose request FUSE is already serving.
+        """
+        while True:
+            self._process.send_signal(signal.SIGSTOP)
+            os.waitpid(self._process.pid, os.WUNTRACED)  # the kernel says that it has stopped
+            if not _requests(self._device):
+                return
+            self.go_on()
+            time.sleep(0.01)
 
     def go_on(self) -> None:
         """Answer again, to the calls that hang as well."""
