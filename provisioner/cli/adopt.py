@@ -16,7 +16,7 @@ from provisioner.core.recovery import Make
 from provisioner.settings import Settings
 
 if TYPE_CHECKING:
-    from provisioner.adopting import Prospect
+    from provisioner.commands.adopt import Prospect
 
 _COLUMNS = ("CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT")
 
@@ -86,7 +86,7 @@ def adopt(
 
 async def _adopt(settings: Settings, wish: Wish, *, meant: bool, dry_run: bool) -> Prospect:
     """What was found. Raises as Adoption.look() and apply() do."""
-    from provisioner.adopting import adopting
+    from provisioner.commands.adopt import adopting
 
     named = {each.location for each in settings.exports} if meant else set()
     async with adopting(settings, wish, named=named) as adoption_of:

@@ -13,7 +13,7 @@ from provisioner.cli import listings, options
 from provisioner.core.archives import Listed, in_order, listed
 from provisioner.core.listing import age
 from provisioner.core.scope import Scope, Unseen
-from provisioner.ports import ExportError
+from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
 _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "EXPORT")
@@ -44,7 +44,7 @@ def archives(
 
 async def _look(settings: Settings) -> tuple[list[Listed], Scope]:
     """All archives, and what was looked at. Raises ClusterError, InvalidSettings."""
-    from provisioner.survey import surveyed, unseen
+    from provisioner.commands.session import surveyed, unseen
 
     found: list[Listed] = []
     missed: list[Unseen] = []

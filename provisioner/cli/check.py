@@ -30,7 +30,7 @@ def check(*, output: str, log_format: str | None, log_level: str, **given: Any) 
     Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner check
     """
     settings = options.settings(**given)
-    from provisioner.inspection import inspect
+    from provisioner.commands.check import inspect
 
     report = asyncio.run(inspect(settings))
     findings = report.findings

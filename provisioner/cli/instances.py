@@ -15,7 +15,7 @@ from provisioner.core import instances as rules
 from provisioner.core import times
 from provisioner.core.instances import Listed
 from provisioner.core.scope import Scope, Unseen
-from provisioner.ports import ExportError
+from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
 _COLUMNS = ("EXPORT", "INSTANCE", "TERM", "SIGNED", "STATE")
@@ -56,7 +56,7 @@ def instances(
 
 async def _look(settings: Settings, *, goes_on: bool) -> tuple[list[Listed], Scope]:
     """The signs, and what was looked at. Raises ClusterError, InvalidSettings."""
-    from provisioner.survey import surveyed, unseen
+    from provisioner.commands.session import surveyed, unseen
 
     found: list[Listed] = []
     missed: list[Unseen] = []

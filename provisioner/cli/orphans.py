@@ -16,12 +16,12 @@ from provisioner.core.objects import Claim, Volume
 from provisioner.core.orphans import Orphan, find
 from provisioner.core.orphans import known as paths_of_volumes
 from provisioner.core.scope import Scope, Unseen
-from provisioner.ports import ExportError
+from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
 if TYPE_CHECKING:
-    from provisioner.control.evidence import Known
-    from provisioner.survey import Survey
+    from provisioner.commands.session import Survey
+    from provisioner.controllers.orphan_facts import Known
 
 _COLUMNS = ("KIND", "EXPORT", "DIRECTORY", "VOLUME", "CLAIM", "AGE", "WHY", "WHAT TO DO")
 _STRAYS_LIMIT = 10_000
@@ -48,9 +48,9 @@ def orphans(*, output: str, log_format: str | None, log_level: str, **given: Any
 
 async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
     """All orphans, and what was looked at. Raises ClusterError, InvalidSettings."""
-    from provisioner.control.evidence import find_strays, gather
-    from provisioner.control.lacking import find as find_lacking
-    from provisioner.survey import surveyed, unseen
+    from provisioner.commands.session import surveyed, unseen
+    from provisioner.controllers.missing_data import find as find_lacking
+    from provisioner.controllers.orphan_facts import find_strays, gather
 
     found: list[Orphan] = []
     missed: list[Unseen] = []
@@ -75,7 +75,7 @@ async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
 
 async def _known(survey: Survey) -> Known:
     """The cluster, read after the ledgers: a volume that is made or goes meanwhile is in neither, or in both."""
-    from provisioner.control.evidence import Known
+    from provisioner.controllers.orphan_facts import Known
     from provisioner.kube.pages import everything
 
     volumes, claims = await everything(survey.cluster, Volume), await everything(survey.cluster, Claim)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from provisioner.cli import ledgers, listings, options
+from provisioner.cli import listings, options, recover_ledger
 from provisioner.core.recovery import GONE_FLAG, Bring, Enter, Make, Step
 from provisioner.core.scope import count
 from provisioner.settings import Settings
 
 if TYPE_CHECKING:
-    from provisioner.recovery import Prospect
+    from provisioner.commands.recover import Prospect
 
 _COLUMNS = ("CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT")
 _PROGRESS_EVERY_S = 2.0
@@ -79,8 +79,8 @@ def recover(
     settings = options.settings(**given)
     if ledger:
         other = {"--cluster": cluster, GONE_FLAG: is_gone, "--volume": volumes, f"--output {output}": output != "table"}
-        ledgers.refuse_others(other)
-        return asyncio.run(ledgers.recover(settings, dry_run=dry_run))
+        recover_ledger.refuse_others(other)
+        return asyncio.run(recover_ledger.recover(settings, dry_run=dry_run))
     prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run, is_gone=is_gone))
     if output == "table":
         _show(prospect, failed, dry_run=dry_run)
@@ -94,7 +94,7 @@ async def _recover(
     settings: Settings, cluster: str | None, volumes: tuple[str, ...], *, dry_run: bool, is_gone: bool
 ) -> tuple[Prospect, Mapping[str, str]]:
     """What was found, and what failed of it. Raises ClusterError, ExportError, InvalidSettings, StillAtWork."""
-    from provisioner.recovery import recovering
+    from provisioner.commands.recover import recovering
 
     async with recovering(settings, offline=dry_run) as recovery:
         prospect = await recovery.look(cluster, volumes)

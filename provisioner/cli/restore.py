@@ -43,8 +43,8 @@ def restore(
     """
     settings = options.settings(**given)
     namespace, name = options.claim_names(claim)
-    from provisioner.restoring import Order
-    from provisioner.restoring import restore as carry_out
+    from provisioner.commands.restore import Order
+    from provisioner.commands.restore import restore as carry_out
 
     order = Order(archive=archive, namespace=namespace, claim=name, class_name=class_name, timeout_s=timeout_s)
     asyncio.run(carry_out(settings, order, lambda text: click.echo(text, err=True)))

@@ -25,8 +25,8 @@ def run(*, log_format: str | None, log_level: str, **given: Any) -> None:
     Example: nfs-provisioner run --kubeconfig ~/.kube/config --export nas:/exports/k8s=/mnt/k8s
     """
     settings = options.settings(**given)
-    from provisioner import app
+    from provisioner.commands import run
     from provisioner.telemetry import logs
 
     logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)
-    asyncio.run(app.run(settings))
+    asyncio.run(run.run(settings))

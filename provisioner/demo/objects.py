@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from provisioner.kube.connection import Call, Connection, Verb, open_connection
-from provisioner.ports import NotFound
+from provisioner.ports.cluster import NotFound
 
 Object = dict[str, Any]
 """A Kubernetes object as it travels."""

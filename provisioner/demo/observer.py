@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from provisioner.demo.objects import Object, Objects
 from provisioner.demo.scenario import Scenario
-from provisioner.ports import ClusterError
+from provisioner.ports.cluster import ClusterError
 
 VOLUMES = "/api/v1/persistentvolumes"
 

@@ -23,7 +23,7 @@ from provisioner.demo.scenario import Scenario
 from provisioner.demo.screen import Screen, count, duration
 from provisioner.demo.servers import PATH, SERVER, Daemon, Grounds, grounds
 from provisioner.demo.story import Story, clear_away, left
-from provisioner.ports import ClusterError
+from provisioner.ports.cluster import ClusterError
 from testbed.binaries import BinariesMissing
 from testbed.processes import ServerFailed
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from provisioner.nfs.layout import TOMBSTONE
+from provisioner.ledger.layout import TOMBSTONE
 
 Progress = Callable[[str], None]
 

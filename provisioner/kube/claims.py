@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from provisioner.core.objects import Claim
-from provisioner.kube import errors, events, wire
+from provisioner.kube import codec, errors, events
 from provisioner.kube.connection import JSON, MERGE_PATCH, Call, Connection, Verb, open_connection
-from provisioner.ports import Rejected
+from provisioner.ports.cluster import Rejected
 
 _CALL_S = 15.0
 _CLAIMS = "persistentvolumeclaims"
@@ -29,7 +29,7 @@ class Claims:
     async def create(self, body: Mapping[str, object], *, namespace: str) -> Claim:
         """Create a claim. Raises AlreadyExists."""
         call = _call("create", _CLAIMS, _path(namespace, _CLAIMS), body=body)
-        return await self._ask(call, wire.CLAIMS.item)
+        return await self._ask(call, codec.CLAIMS.item)
 
     async def annotate(self, claim: Claim, annotations: Mapping[str, str]) -> Claim:
         """Add annotations to exactly the claim that was read. Raises Conflict when it has changed, NotFound."""
@@ -38,7 +38,7 @@ class Claims:
         path = f"{_path(meta.namespace, _CLAIMS)}/{quote(meta.name, safe='')}"
         patch = {"metadata": {**unchanged, "annotations": annotations}}
         call = _call("patch", _CLAIMS, path, body=patch, content_type=MERGE_PATCH)
-        return await self._ask(call, wire.CLAIMS.item)
+        return await self._ask(call, codec.CLAIMS.item)
 
     async def events(self, claim: Claim) -> Sequence[events.Told]:
         """What is said of a claim."""
@@ -50,7 +50,7 @@ class Claims:
         body = await self._connection.request(call)
         try:
             return decode(body)
-        except wire.DECODE_ERRORS as exc:
+        except codec.DECODE_ERRORS as exc:
             raise errors.undecodable(str(call), exc) from exc
 
 

@@ -21,7 +21,7 @@ from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Namespace, Volume
 from provisioner.core.texts import encodable
-from provisioner.kube import errors, events, leases, reviews, wire
+from provisioner.kube import codec, errors, events, leases, reviews
 from provisioner.kube.connection import (
     JSON,
     MERGE_PATCH,
@@ -32,7 +32,17 @@ from provisioner.kube.connection import (
     Verb,
     open_connection,
 )
-from provisioner.ports import AlreadyExists, AnyItem, ApiUnavailable, Event, Kind, NotFound, Page, Rejected, WatchEvent
+from provisioner.ports.cluster import (
+    AlreadyExists,
+    AnyItem,
+    ApiUnavailable,
+    Event,
+    Kind,
+    NotFound,
+    Page,
+    Rejected,
+    WatchEvent,
+)
 
 T = TypeVar("T")
 
@@ -55,13 +65,13 @@ class _Resource:
 
     name: str
     path: str
-    codec: wire.Codec[Any]
+    codec: codec.Codec[Any]
 
 
 _RESOURCES: dict[Kind, _Resource] = {
-    "claims": _Resource("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", wire.CLAIMS),
-    "volumes": _Resource("persistentvolumes", "/api/v1/persistentvolumes", wire.VOLUMES),
-    "classes": _Resource("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", wire.CLASSES),
+    "claims": _Resource("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", codec.CLAIMS),
+    "volumes": _Resource("persistentvolumes", "/api/v1/persistentvolumes", codec.VOLUMES),
+    "classes": _Resource("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", codec.CLASSES),
 }
 
 
@@ -75,7 +85,7 @@ class KubeCluster:
         provisioner: str,
         identity: str,
         limits: Limits,
-        on_undecodable: wire.OnUndecodable,
+        on_undecodable: codec.OnUndecodable,
     ) -> None:
         """On an open connection. `provisioner` and `identity` are how our events name their origin."""
         self._connection = connection
@@ -110,13 +120,13 @@ class KubeCluster:
         }
         call = self._call("watch", resource.name, resource.path, query=query)
         asked = str(call)
-        splitter = wire.LineSplitter()
+        splitter = codec.LineSplitter()
         async with aclosing(self._connection.stream(call, silence_s=ends_s + self._limits.watch_grace_s)) as chunks:
             async for chunk in chunks:
                 for line in splitter.feed(chunk):
                     try:
                         event = resource.codec.event(asked, line, self._on_undecodable)
-                    except wire.DECODE_ERRORS as exc:
+                    except codec.DECODE_ERRORS as exc:
                         raise errors.undecodable(asked, exc) from exc
                     if event is not None:
                         yield event
@@ -127,14 +137,14 @@ class KubeCluster:
         """See Cluster.get_claim."""
         path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}"
         try:
-            return await self._ask(self._call("get", "persistentvolumeclaims", path), wire.CLAIMS.item)
+            return await self._ask(self._call("get", "persistentvolumeclaims", path), codec.CLAIMS.item)
         except NotFound:
             return None
 
     async def get_volume(self, name: str) -> Volume | None:
         """See Cluster.get_volume."""
         try:
-            return await self._ask(self._call("get", "persistentvolumes", _volume_path(name)), wire.VOLUMES.item)
+            return await self._ask(self._call("get", "persistentvolumes", _volume_path(name)), codec.VOLUMES.item)
         except NotFound:
             return None
 
@@ -142,19 +152,19 @@ class KubeCluster:
         """See Cluster.get_namespace."""
         path = f"/api/v1/namespaces/{_quote(name)}"
         try:
-            return await self._ask(self._call("get", "namespaces", path), wire.namespace)
+            return await self._ask(self._call("get", "namespaces", path), codec.namespace)
         except NotFound:
             return None
 
     async def create_volume(self, body: Mapping[str, object]) -> Volume:
         """See Cluster.create_volume."""
         path = _RESOURCES["volumes"].path
-        return await self._ask(self._call("create", "persistentvolumes", path, body=body), wire.VOLUMES.item)
+        return await self._ask(self._call("create", "persistentvolumes", path, body=body), codec.VOLUMES.item)
 
     async def patch_volume(self, name: str, patch: Mapping[str, object]) -> Volume:
         """See Cluster.patch_volume."""
         call = self._call("patch", "persistentvolumes", _volume_path(name), body=patch, content_type=MERGE_PATCH)
-        return await self._ask(call, wire.VOLUMES.item)
+        return await self._ask(call, codec.VOLUMES.item)
 
     async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
         """See Cluster.set_finalizer. Nobody may add one to a volume that is being deleted: that raises Rejected.
@@ -179,7 +189,7 @@ class KubeCluster:
         """See Cluster.patch_claim_status."""
         path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}/status"
         call = self._call("patch", "persistentvolumeclaims/status", path, body=patch, content_type=STRATEGIC_PATCH)
-        return await self._ask(call, wire.CLAIMS.item)
+        return await self._ask(call, codec.CLAIMS.item)
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
         """See Cluster.record_event. Events expire, after an hour by default: a repetition may have to create one."""
@@ -234,7 +244,7 @@ class KubeCluster:
 
     async def identity(self) -> str:
         """See Cluster.identity."""
-        return await self._ask(self._call("get", "namespaces", "/api/v1/namespaces/kube-system"), wire.uid)
+        return await self._ask(self._call("get", "namespaces", "/api/v1/namespaces/kube-system"), codec.uid)
 
     async def ping(self) -> None:
         """See Cluster.ping."""
@@ -266,7 +276,7 @@ class KubeCluster:
         body = await self._connection.request(call)
         try:
             return decode(body)
-        except wire.DECODE_ERRORS as exc:
+        except codec.DECODE_ERRORS as exc:
             raise errors.undecodable(str(call), exc) from exc
 
 
@@ -295,7 +305,7 @@ async def open_cluster(
     provisioner: str,
     identity: str,
     observe: Observe = lambda verb, resource, code: None,
-    on_undecodable: wire.OnUndecodable = lambda kind, name, reason: None,
+    on_undecodable: codec.OnUndecodable = lambda kind, name, reason: None,
     limits: Limits | None = None,
     connections: int = 128,
 ) -> AsyncIterator[KubeCluster]:

@@ -27,7 +27,7 @@ from provisioner.core.archives import PROMPT_S
 from provisioner.core.errors import InvalidSettings
 from provisioner.kube import errors, kubeconfig
 from provisioner.kube.library import ConfigException, Configuration, RESTClientObject
-from provisioner.ports import ApiUnavailable
+from provisioner.ports.cluster import ApiUnavailable
 
 log = structlog.get_logger(__name__)
 

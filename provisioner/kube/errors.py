@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from provisioner.ports import (
+from provisioner.ports.cluster import (
     AlreadyExists,
     ApiUnavailable,
     ClusterError,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from provisioner.core import times
-from provisioner.ports import Event
+from provisioner.ports.cluster import Event
 
 MESSAGE_LIMIT = 1024
 """Characters; what `events.k8s.io/v1` allows for a note and client-go's recorder keeps to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.ports import Cluster, Kind
+from provisioner.ports.cluster import Cluster, Kind
 
 Item = TypeVar("Item", Claim, Volume, StorageClass)
 

@@ -20,13 +20,14 @@ from tempfile import TemporaryDirectory
 
 from provisioner.core.locations import location
 from provisioner.core.records import Record, encode
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.nfs.export import LedgeredExport
+from provisioner.ledger.export import Export
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
 from testbed import ganesha
 from testbed.api import Object
-from testbed.ganesha import Export, Ganesha
+from testbed.ganesha import Export as GaneshaExport
+from testbed.ganesha import Ganesha
 from tests.bench import measures, objects, usage
 from tests.bench.measures import Figures
 from tests.bench.site import Site, open_site
@@ -88,7 +89,7 @@ def volumes(site: Site, directory: Path, version: str, options: argparse.Namespa
     """Bursts of claims on a local directory and on a server, in turn; rates and milliseconds of CPU, the medians."""
     values: dict[str, list[float]] = defaultdict(list)
     directory.mkdir(parents=True)
-    with Ganesha([Export(directory, "/bench")], versions=(3, 4)) as server:
+    with Ganesha([GaneshaExport(directory, "/bench")], versions=(3, 4)) as server:
         for number in range(options.rounds + 1):
             local = _burst(site, objects.storage_class(), options.volumes)
             direct = _burst(site, _direct_class(server, version), options.volumes)
@@ -126,7 +127,7 @@ def purge(home: Path, version: str, entries: int) -> Figures:
     home.mkdir(parents=True)
     for name in ("whole", "single"):
         _fill(home / name, entries)
-    with Ganesha([Export(home, "/purge")], versions=(3, 4)) as server:
+    with Ganesha([GaneshaExport(home, "/purge")], versions=(3, 4)) as server:
         return asyncio.run(_purge(server, version))
 
 
@@ -181,7 +182,7 @@ async def _one_by_one(tree: DirectTree) -> int:
 def ledger(home: Path, version: str, records: int, rounds: int) -> Figures:
     """Opening an export with so many records, each time by a new connection: seconds that pass, and of CPU."""
     home.mkdir(parents=True)
-    with Ganesha([Export(home, "/ledger")], versions=(3, 4)) as server:
+    with Ganesha([GaneshaExport(home, "/ledger")], versions=(3, 4)) as server:
         asyncio.run(_opened(server, version, 0))
         for number in range(records):
             volume = f"pvc-{number:08x}-0000-4000-8000-000000000000"
@@ -210,7 +211,7 @@ def _record(volume: str, number: int) -> Record:
 
 
 async def _opened(server: Ganesha, version: str, records: int) -> tuple[float, float]:
-    export = LedgeredExport(location(_HOST, "/ledger"), _tree(server, "/ledger", version))
+    export = Export(location(_HOST, "/ledger"), _tree(server, "/ledger", version))
     try:
         with _timed() as taken:
             await export.open()

@@ -14,7 +14,7 @@ import pytest
 from provisioner.core import names
 from provisioner.core.objects import Claim
 from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.ports import Cluster
+from provisioner.ports.cluster import Cluster
 from testbed.api import Api
 from testbed.cluster import ControlPlane
 from tests.fakes.cluster import Body, MemoryCluster

@@ -14,8 +14,8 @@ from typing import Protocol
 import pytest
 
 from provisioner.core.locations import Path
-from provisioner.nfs.mounted import MountedTree
-from provisioner.ports import EntryType, Tree
+from provisioner.mounted.tree import MountedTree
+from provisioner.ports.tree import EntryType, Tree
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, type_of
 
 

@@ -17,7 +17,7 @@ from provisioner.core import names, times
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Metadata, Volume
 from provisioner.core.versions import is_below
-from provisioner.ports import (
+from provisioner.ports.cluster import (
     AlreadyExists,
     Cluster,
     Conflict,

@@ -8,17 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from provisioner.core.locations import Path
-from provisioner.ports import (
-    Access,
-    Cause,
-    Entry,
-    ExportError,
-    NotEmpty,
-    PathExists,
-    PathMissing,
-    Proof,
-    Tree,
-)
+from provisioner.ports.tree import Access, Cause, Entry, ExportError, NotEmpty, PathExists, PathMissing, Proof, Tree
 from tests.contract.sites import Seen, Site
 
 pytestmark = pytest.mark.timeout(60)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provisioner.core.locations import Path
-from provisioner.nfs.mounted import MountedTree
-from provisioner.ports import Access, ExportError, Tree
+from provisioner.mounted.tree import MountedTree
+from provisioner.ports.tree import Access, ExportError, Tree
 from tests.contract.sites import LocalSite, MemorySite, Seen, Site
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterator
 
 import pytest
 
-from provisioner.ports import Access, ExportError, Tree
+from provisioner.ports.tree import Access, ExportError, Tree
 from tests.contract.sites import Seen, Site, look
 
 pytestmark = pytest.mark.timeout(60)

@@ -16,18 +16,18 @@ from collections.abc import AsyncIterator
 import pytest
 
 from provisioner.core.locations import Location, Path, location
-from provisioner.nfs.direct.attempt import Attempt
-from provisioner.nfs.direct.client import Place
-from provisioner.nfs.direct.client3 import Client3
-from provisioner.nfs.direct.connection import Connection
-from provisioner.nfs.direct.dial import Endpoint
-from provisioner.nfs.direct.resolver import Resolver
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.connect import Endpoint
+from provisioner.nfs.client.connection import Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.interface import Place
+from provisioner.nfs.client.nfs3 import Client3
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.resolver import Resolver
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import mount3, nfs3, xdr
 from provisioner.nfs.protocol.rpc import Identity, Procedure
 from provisioner.nfs.protocol.xdr import Cursor
-from provisioner.ports import Access, PathMissing, Tree
+from provisioner.ports.tree import Access, PathMissing, Tree
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 from testbed.lifecycle import NfsServer

@@ -20,7 +20,7 @@ from provisioner.core import times
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Metadata, Namespace, StorageClass, Volume
-from provisioner.ports import (
+from provisioner.ports.cluster import (
     AlreadyExists,
     AnyItem,
     Conflict,

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from provisioner.core import names, quantities
 from provisioner.core.objects import Claim, Volume
-from provisioner.ports import AnyItem, Kind, NotFound
+from provisioner.ports.cluster import AnyItem, Kind, NotFound
 from tests.fakes.cluster import CLAIM_PROTECTION, VOLUME_PROTECTION, Body, MemoryCluster
 
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"

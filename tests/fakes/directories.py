@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from provisioner.nfs.direct.attempt import Attempt
-from provisioner.nfs.direct.client import Place, Removal
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.interface import Place, Removal
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
-from provisioner.ports import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing
+from provisioner.ports.tree import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing
 
 ENTRY_BYTES = 108
 """What READDIR of NFSv4 takes for an entry beside its name."""

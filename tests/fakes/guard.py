@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from provisioner.ports import Cause, Export, ExportError
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Cause, ExportError
 
 
 class Gate:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from provisioner.core.locations import Path
-from provisioner.ports import (
+from provisioner.ports.tree import (
     Access,
     Cause,
     Entry,

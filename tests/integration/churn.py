@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provisioner.ports import ExportError
+from provisioner.ports.tree import ExportError
 from testbed.api import ApiError, Object
 from tests.contract.trees_direct import Tenant
 from tests.integration.direct.exported import HOST, DirectExport

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.nfs.layout import TOMBSTONE
+from provisioner.ledger.layout import TOMBSTONE
 from testbed.api import Object
 
 LEDGER = ".provisioner"

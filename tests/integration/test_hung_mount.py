@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from provisioner.nfs.mounted import MountedTree
-from provisioner.ports import Access, Cause, ExportError, PathExists, PathMissing
+from provisioner.mounted.tree import MountedTree
+from provisioner.ports.tree import Access, Cause, ExportError, PathExists, PathMissing
 from testbed import fuse
 from testbed.fuse import HangingMount
 

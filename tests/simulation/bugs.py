@@ -10,34 +10,20 @@ from typing import Any, cast
 
 from msgspec import structs
 
-from provisioner.control.store import Store
-from provisioner.control.supervision import Supervisor
 from provisioner.core import instances, names
 from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.core.tenancy import Tenant
-from provisioner.nfs import opening, restore
-from provisioner.nfs.export import LedgeredExport
-from provisioner.ports import (
-    Access,
-    AlreadyThere,
-    AnyItem,
-    ArchiveUnusable,
-    Clock,
-    Cluster,
-    Export,
-    ExportError,
-    Kind,
-    NotEmpty,
-    Page,
-    PathExists,
-    PathMissing,
-    PathTaken,
-    Proof,
-    Tree,
-)
+from provisioner.ledger import opening, restore
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ports.clock import Clock
+from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
+from provisioner.ports.tree import Access, ExportError, NotEmpty, PathExists, PathMissing, Proof, Tree
+from provisioner.runtime.informer import Store
+from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts, running
 from tests.simulation.world import NAS
@@ -62,7 +48,7 @@ class Mutant(Parts):
     def __init__(
         self,
         *,
-        export: type[LedgeredExport] = LedgeredExport,
+        export: type[Export] = Export,
         tree: type[_Through] | None = None,
         cluster: type[_Through] | None = None,
         store: type[Store] = Store,
@@ -101,7 +87,7 @@ class _Unsupervised(Supervisor):
 # ------------------------------------------------------------------------------------------------ reclaiming
 
 
-class _VolumeBeforeRename(LedgeredExport):
+class _VolumeBeforeRename(Export):
     async def discard(self, volume: str) -> bool:
         self._late = {*getattr(self, "_late", ()), volume}
         return True
@@ -114,7 +100,7 @@ class _VolumeBeforeRename(LedgeredExport):
         await super().forget(volume)
 
 
-class _RecordBeforeRename(LedgeredExport):
+class _RecordBeforeRename(Export):
     async def discard(self, volume: str) -> bool:
         record = self.records[volume]
         await self.forget(volume)
@@ -123,7 +109,7 @@ class _RecordBeforeRename(LedgeredExport):
         return True
 
 
-class _LedgerFromMemory(LedgeredExport):
+class _LedgerFromMemory(Export):
     """Believes what it remembers of the ledger, whatever another leader has done to it since."""
 
     async def _recorded(self, volume: str) -> tuple[Path, Proof]:
@@ -147,14 +133,14 @@ class _Unproven(_Through):
         await self._port.move_symlink(source, target, replace=replace)
 
 
-class _NamesInTheTrashAreFree(LedgeredExport):
+class _NamesInTheTrashAreFree(Export):
     """Nothing is left of what was purged."""
 
     def may_come_late(self, name: str) -> bool:
         return False
 
 
-class _PutsBackWhatAnotherBrought(LedgeredExport):
+class _PutsBackWhatAnotherBrought(Export):
     """A restore that fails gives back what lies there."""
 
     async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
@@ -166,7 +152,7 @@ class _PutsBackWhatAnotherBrought(LedgeredExport):
             raise
 
 
-class _ArchiveOverAnother(LedgeredExport):
+class _ArchiveOverAnother(Export):
     async def archive(self, volume: str, at: datetime) -> str | None:
         path = self.records[volume].path
         target = (f"archived-{path[-1]}",)
@@ -179,7 +165,7 @@ class _ArchiveOverAnother(LedgeredExport):
         return target[0]
 
 
-class _DeleteArchived(LedgeredExport):
+class _DeleteArchived(Export):
     """Takes every rule for delete."""
 
     async def archive(self, volume: str, at: datetime) -> str | None:
@@ -187,7 +173,7 @@ class _DeleteArchived(LedgeredExport):
         return None
 
 
-class _RecordOfWhatIsLeftEnds(LedgeredExport):
+class _RecordOfWhatIsLeftEnds(Export):
     """The sweep believes that every directory without a volume is gone."""
 
     async def is_gone(self, volume: str) -> bool:
@@ -257,12 +243,12 @@ class _RecordAfterDirectory(_Through):
                 await self._port.make_symlink(symlink, target)
 
 
-class _NoOverlapCheck(LedgeredExport):
+class _NoOverlapCheck(Export):
     async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
         return None
 
 
-class _NamesAsWritten(LedgeredExport):
+class _NamesAsWritten(Export):
     """Every server tells `team` from `TEAM`."""
 
     async def open(
@@ -274,7 +260,7 @@ class _NamesAsWritten(LedgeredExport):
         return opened
 
 
-class _RootsNotLookedFor(LedgeredExport):
+class _RootsNotLookedFor(Export):
     """Another export's root is a directory as any other."""
 
     async def _refuse_roots_above(self, path: Path) -> None:
@@ -295,19 +281,19 @@ class _NobodyHolds(Store):
         return None
 
 
-class _AdoptAnything(LedgeredExport):
+class _AdoptAnything(Export):
     """Whatever record names the directory, it is handed out again."""
 
     def adoptable(self, record: Record) -> str | None:
         return next((volume for volume, held in self.records.items() if held.path == record.path), None)
 
 
-class _NeverSettled(LedgeredExport):
+class _NeverSettled(Export):
     async def settle(self, volume: str, uid: str = "") -> None:
         return None
 
 
-class _UndoWhatIsFull(LedgeredExport):
+class _UndoWhatIsFull(Export):
     async def undo(self, volume: str) -> bool:
         if volume in self.pending:
             await self._tree.remove_tree(self.records[volume].path)
@@ -315,19 +301,19 @@ class _UndoWhatIsFull(LedgeredExport):
         return True
 
 
-class _UndoTheRecordOnly(LedgeredExport):
+class _UndoTheRecordOnly(Export):
     async def undo(self, volume: str) -> bool:
         if volume in self.pending:
             await self.forget(volume)
         return True
 
 
-class _UndoNever(LedgeredExport):
+class _UndoNever(Export):
     async def undo(self, volume: str) -> bool:
         return True
 
 
-class _TellsAll(LedgeredExport):
+class _TellsAll(Export):
     """Events say whose volume has a directory, whoever asks."""
 
     async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
@@ -337,7 +323,7 @@ class _TellsAll(LedgeredExport):
             raise PathTaken(str(exc)) from exc
 
 
-class _RestoredByItsClass(LedgeredExport):
+class _RestoredByItsClass(Export):
     """What an archive was counts for nothing once a claim has it back."""
 
     async def provision(self, volume: str, record: Record, access: Access, **how: Any) -> Record:
@@ -351,7 +337,7 @@ class _RestoredByItsClass(LedgeredExport):
 # ------------------------------------------------------------------------------------------------ identity
 
 
-class _AnyObject(LedgeredExport):
+class _AnyObject(Export):
     """Which PersistentVolume object a record is for is never learned."""
 
     async def settle(self, volume: str, uid: str = "") -> None:
@@ -368,7 +354,7 @@ class _AnyCluster(_Through):
         return "one"
 
 
-class _NeverFollows(LedgeredExport):
+class _NeverFollows(Export):
     """A record is for the claim that it was written for, whatever becomes of the volume."""
 
     async def amend(self, volume: str, record: Record) -> None:
@@ -376,7 +362,7 @@ class _NeverFollows(LedgeredExport):
             await super().amend(volume, record)
 
 
-class _AnyReleasedOne(LedgeredExport):
+class _AnyReleasedOne(Export):
     """A released volume of a peer's is taken at its word, whenever it came."""
 
     @property
@@ -409,7 +395,7 @@ class _VolumeByOneName(_Through):
         return None if nfs is not None and nfs.server != NAS.server else volume
 
 
-class _ExpiryAsksNobody(LedgeredExport):
+class _ExpiryAsksNobody(Export):
     """Whether the volume of an archive is there again does not count: another one is asked for."""
 
     @property
@@ -417,7 +403,7 @@ class _ExpiryAsksNobody(LedgeredExport):
         return {name: structs.replace(each, volume=_NOBODY) for name, each in super().archived.items()}
 
 
-class _PurgeAsksNobody(LedgeredExport):
+class _PurgeAsksNobody(Export):
     """The same for what is in the trash."""
 
     async def trash(self) -> list[str]:
@@ -430,7 +416,7 @@ class _PurgeAsksNobody(LedgeredExport):
 _NOBODY = "nobody-"
 
 
-class _BegunAnew(LedgeredExport):
+class _BegunAnew(Export):
     """Where there is no ledger, one is made, whatever volumes say."""
 
     async def open(
@@ -439,7 +425,7 @@ class _BegunAnew(LedgeredExport):
         return await super().open(create=create, others=others)
 
 
-class _IdNeverRestored(LedgeredExport):
+class _IdNeverRestored(Export):
     """Records are written again, and the export keeps the id that it has got meanwhile."""
 
     async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
@@ -447,14 +433,14 @@ class _IdNeverRestored(LedgeredExport):
         return await self.take_over(records)
 
 
-class _UnreadableStays(LedgeredExport):
+class _UnreadableStays(Export):
     """What cannot be read is never written again."""
 
     async def _write_again(self, volume: str, record: Record) -> None:
         return None
 
 
-class _SignsUnread(LedgeredExport):
+class _SignsUnread(Export):
     """Leaves its sign, and never looks at another's."""
 
     _own = ""
@@ -467,7 +453,7 @@ class _SignsUnread(LedgeredExport):
         self._own = sign
 
 
-class _NobodyIsAtWork(LedgeredExport):
+class _NobodyIsAtWork(Export):
     """Every other instance counts as one that has stopped."""
 
     async def instance(self, name: str) -> str:
@@ -476,7 +462,7 @@ class _NobodyIsAtWork(LedgeredExport):
         return found if sign is None or sign.state else str(replace(sign, state="left"))
 
 
-class _PurgeTooMuch(LedgeredExport):
+class _PurgeTooMuch(Export):
     """What cannot be settled in the trash is done at the root."""
 
     async def purge(self, name: str, **how: Any) -> int:

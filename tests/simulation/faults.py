@@ -13,7 +13,8 @@ import random
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from provisioner.ports import ApiUnavailable, Cause, ExportError, Rejected
+from provisioner.ports.cluster import ApiUnavailable, Rejected
+from provisioner.ports.tree import Cause, ExportError
 
 Port = Literal["cluster", "tree"]
 

@@ -16,8 +16,8 @@ from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, Record, decode, milder
 from provisioner.core.returned import volume_of
-from provisioner.nfs.layout import BEGUN
-from provisioner.ports import AnyItem, Kind
+from provisioner.ledger.layout import BEGUN
+from provisioner.ports.cluster import AnyItem, Kind
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
 from tests.simulation.process import PROVISIONER

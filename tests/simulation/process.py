@@ -11,21 +11,21 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
-from provisioner.control.exports import ExportWatch
-from provisioner.control.forgetting import Forgetting
-from provisioner.control.leadership import Leadership
-from provisioner.control.recorder import EventRecorder
-from provisioner.control.reflector import Reflector, relist
-from provisioner.control.store import Store
-from provisioner.control.supervision import Supervisor
-from provisioner.control.surroundings import Surroundings
-from provisioner.control.term import Term
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.leader import Term
+from provisioner.controllers.unused_exports import Forgetting
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.exports import ServedExports
-from provisioner.ports import Cause, Cluster, Export, ExportError, Kind, Tree
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.ports.cluster import Cluster, Kind
+from provisioner.ports.tree import Cause, ExportError, Tree
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.informer import Store
+from provisioner.runtime.leadership import Leadership
+from provisioner.runtime.reflector import Reflector, relist
+from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.clock import LoopClock
 
@@ -54,7 +54,7 @@ class Parts:
 
     def export(self, location: Location, tree: Tree) -> Export:
         """An export with its ledger."""
-        return LedgeredExport(location, tree)
+        return Export(location, tree)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
         """What keeps the loops running."""
@@ -126,7 +126,7 @@ class Process:
         self._store = parts.store()
         self._cluster = parts.cluster(cluster, self._store)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
-        self._exports = ServedExports(exports, next(iter(exports)), nowhere)
+        self._exports = ExportRegistry(exports, next(iter(exports)), nowhere)
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
 
@@ -184,7 +184,7 @@ def _ignore(_kind: Kind) -> None:
     """Nobody counts the watches."""
 
 
-def nowhere(location: Location, _options: MountOptions) -> tuple[Export, DirectTree]:
+def nowhere(location: Location, _options: MountOptions) -> tuple[Export, SetRoutes]:
     """The driver of exports that no setting names."""
     raise ExportError(Cause.UNREACHABLE, f"{location} is no part of this simulation")
 

@@ -6,6 +6,8 @@ import asyncio
 import copy
 from collections.abc import Callable
 
+from provisioner.commands.recover import Recovery, present_in
+from provisioner.commands.recover_ledger import Present, Rewriting
 from provisioner.core import names
 from provisioner.core.ledgers import Us
 from provisioner.core.locations import Path
@@ -13,11 +15,9 @@ from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, decode
 from provisioner.core.scope import Scope
-from provisioner.ledgers import Present, Rewriting
-from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.exports import ServedExports
-from provisioner.ports import Cause, Export, ExportError
-from provisioner.recovery import Recovery, present_in
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.tree import Cause, ExportError
 from tests.fakes.cluster import Body
 from tests.fakes.tree import Directory, File, Symlink
 from tests.simulation.faults import Chance
@@ -414,7 +414,7 @@ def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
 async def _bring_back(world: World, home: Home) -> None:
     """An admin runs `recover --volume`."""
     world.note(f"an admin has the data of {home.volume} brought back")
-    export = LedgeredExport(NAS, world.trees[NAS])
+    export = Export(NAS, world.trees[NAS])
     await export.open(create=False)
     present = await present_in(world.site.cluster, PROVISIONER)
     scope = Scope(provisioner=PROVISIONER)
@@ -620,7 +620,7 @@ async def _rewrite(world: World) -> None:
             exports.append(export)
         except ExportError:
             bare.append(export)
-    served = ServedExports({export.location: export for export in (*exports, *bare)}, NAS, nowhere)
+    served = ExportRegistry({export.location: export for export in (*exports, *bare)}, NAS, nowhere)
     cluster = site.cluster
     present = Present(
         us=Us(provisioner=PROVISIONER, cluster=await cluster.identity()),

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from provisioner.control.records import ledger_of
+from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import health, names
 from provisioner.core.ledgers import Us
 from provisioner.core.places import Places
 from provisioner.core.records import OnDelete
-from provisioner.nfs.export import LedgeredExport
+from provisioner.ledger.export import Export
 from tests.fakes.cluster import Body
 from tests.fakes.tree import Directory
 from tests.simulation.histories import told
@@ -107,7 +107,7 @@ CASES = {
 
 async def counted(world: World) -> bool:
     """Whether `check` counts a volume that does not agree."""
-    export = LedgeredExport(NAS, world.trees[NAS])
+    export = Export(NAS, world.trees[NAS])
     await export.open(create=False)
     volumes = [
         (volume, path)

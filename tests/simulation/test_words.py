@@ -8,7 +8,7 @@ import pytest
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.records import Record
-from provisioner.nfs.export import LedgeredExport
+from provisioner.ledger.export import Export
 from tests.simulation import scripts
 from tests.simulation.bugs import Mutant
 from tests.simulation.world import NAMED, World, play
@@ -16,14 +16,14 @@ from tests.simulation.world import NAMED, World, play
 WORDS = "the record of the directory takes too many bytes"
 
 
-class _NoRoom(LedgeredExport):
+class _NoRoom(Export):
     """The ledger has no room for a record, as only the export can tell where an archive is to come back."""
 
     async def provision(self, *_: Any, **__: Any) -> Record:
         raise InvalidRecord(WORDS)
 
 
-class _NoRoomForTheArchive(LedgeredExport):
+class _NoRoomForTheArchive(Export):
     async def archive(self, *_: Any) -> str | None:
         raise InvalidRecord(WORDS)
 
@@ -43,7 +43,7 @@ async def _one_claim(world: World) -> None:
         (_NoRoomForTheArchive, "PersistentVolume", "VolumeFailedDelete"),
     ],
 )
-def test_no_room_for_a_record(export: type[LedgeredExport], kind: str, reason: str) -> None:
+def test_no_room_for_a_record(export: type[Export], kind: str, reason: str) -> None:
     """A record that does not fit is a warning on the claim or the volume, with its words, and no unexpected error."""
     world = play(lambda chance: World(chance, parts=Mutant(export=export)), _one_claim, 0)
     assert not world.judge.violations

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 import structlog
 
-from provisioner.adopting import Adoption
-from provisioner.control.leadership import Alone, Leadership
-from provisioner.control.store import Store
+from provisioner.commands.adopt import Adoption
+from provisioner.commands.session import Survey
 from provisioner.core import instances
 from provisioner.core.adoption import Wish
 from provisioner.core.errors import ProvisionerError
@@ -22,9 +21,10 @@ from provisioner.core.locations import Location, Path
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
 from provisioner.core.scope import Scope, Seen
-from provisioner.nfs.exports import ServedExports
-from provisioner.ports import ApiUnavailable, Expired, NotFound
-from provisioner.survey import Survey
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.cluster import ApiUnavailable, Expired, NotFound
+from provisioner.runtime.informer import Store
+from provisioner.runtime.leadership import Alone, Leadership
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.cluster import Body, MemoryCluster
 from tests.fakes.controllers import Controllers
@@ -374,7 +374,7 @@ class World:
             exports=[export],
             bare=[],
             scope=Scope(provisioner=PROVISIONER, exports=[Seen(export=export.name)]),
-            served=ServedExports({NAS: export}, NAS, nowhere),
+            served=ExportRegistry({NAS: export}, NAS, nowhere),
         )
         namespace, claim = key.split("/")
         run = Adoption(survey, Wish(path=path, namespace=namespace, claim=claim), set())

@@ -24,8 +24,8 @@ from provisioner.nfs.protocol.values import (
     Position,
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
-from provisioner.nfs.refusals import Call
-from provisioner.ports import EntryType, Space
+from provisioner.ports.refusals import Call
+from provisioner.ports.tree import EntryType, Space
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from provisioner.nfs.protocol.values import (
     Position,
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
-from provisioner.nfs.refusals import Call
+from provisioner.ports.refusals import Call
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

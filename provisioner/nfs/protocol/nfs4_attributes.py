@@ -10,7 +10,7 @@ from typing import TypeVar
 from provisioner.nfs.protocol import xdr
 from provisioner.nfs.protocol.values import Attributes, Fsid
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
-from provisioner.ports import EntryType, Space
+from provisioner.ports.tree import EntryType, Space
 
 T = TypeVar("T")
 

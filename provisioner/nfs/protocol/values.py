@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provisioner.ports import EntryType
+from provisioner.ports.tree import EntryType
 
 Fsid = tuple[int, int]
 """Which filesystem of the server an object is on (RFC 8881 section 5.8.1.9); NFSv3 has the first number only."""

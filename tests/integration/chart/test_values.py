@@ -16,7 +16,7 @@ from provisioner.cli import options
 from provisioner.core.checks import permissions
 from provisioner.core.leases import LeaseTimes
 from provisioner.core.parameters import ALIASES, KNOWN, parse
-from provisioner.nfs.direct.dial import RESERVED_PORTS
+from provisioner.nfs.client.connect import RESERVED_PORTS
 from provisioner.settings import Settings
 from provisioner.telemetry.metrics import Metrics
 from testbed.helm import Helm

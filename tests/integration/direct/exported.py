@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
 from testbed.api import Object
 from testbed.ganesha import Ganesha

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.ports import Access
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.ports.tree import Access
 from testbed.api import Object
 from testbed.ganesha import Ganesha
 from tests.integration.direct.conftest import DirectStorage, MakeServer

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from provisioner.core.locations import Path, location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Access, ExportError
+from provisioner.ports.tree import Access, ExportError
 from testbed.ganesha import Export
 from tests.integration.direct.conftest import DirectStorage, MakeServer
 from tests.integration.direct.exported import HOST, TENANT_TIMEOUT_S, DirectExport

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.ports import Access
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.ports.tree import Access
 from testbed.ganesha import Export, Ganesha
 from tests.integration.direct.conftest import DirectStorage, MakeServer
 from tests.integration.direct.exported import HOST, DirectExport

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.ports import Cluster
+from provisioner.ports.cluster import Cluster
 from testbed.api import Api
 from testbed.cluster import ControlPlane
 

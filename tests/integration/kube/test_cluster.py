@@ -12,7 +12,7 @@ import pytest
 
 from provisioner.core.objects import Metadata, Volume
 from provisioner.kube.cluster import open_cluster
-from provisioner.ports import AlreadyExists, ApiUnavailable, Cluster, Event, ObjectRef, Rejected
+from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Cluster, Event, ObjectRef, Rejected
 from testbed.api import Api
 from testbed.cluster import ControlPlane, TokenUser
 from tests.integration.kube.network import volume, write_kubeconfig

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.ports import ApiUnavailable, Cluster, Rejected
+from provisioner.ports.cluster import ApiUnavailable, Cluster, Rejected
 from tests.integration.kube.network import Handler, serve, status, volume, write_kubeconfig
 
 

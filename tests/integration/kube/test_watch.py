@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from provisioner.kube.cluster import Limits, open_cluster
-from provisioner.ports import ApiUnavailable, Cluster, WatchEvent
+from provisioner.ports.cluster import ApiUnavailable, Cluster, WatchEvent
 from testbed.cluster import ControlPlane
 from tests.integration.kube.network import TcpProxy, serve, write_kubeconfig
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha

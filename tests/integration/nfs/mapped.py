@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Access, ExportError
+from provisioner.ports.tree import Access, ExportError
 
 CONFIGURATION = """
 NFS_CORE_PARAM {{ Bind_addr = 127.0.0.1; NFS_Port = {nfs}; MNT_Port = {mount}; Protocols = 3;

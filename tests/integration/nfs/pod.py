@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.dial import Endpoint, dial
-from provisioner.nfs.direct.resolver import Resolver
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.connect import Endpoint, dial
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.resolver import Resolver
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Access, Entry
+from provisioner.ports.tree import Access, Entry
 from testbed.ganesha import Export, Ganesha
 
 

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import xdr
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Access, Cause, ExportError
+from provisioner.ports.tree import Access, Cause, ExportError
 from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import TIMEOUT_S
 

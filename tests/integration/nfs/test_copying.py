@@ -10,19 +10,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from provisioner.nfs.direct import copying
-from provisioner.nfs.direct.attempt import Attempt
-from provisioner.nfs.direct.client import Place
-from provisioner.nfs.direct.client4 import Client4, down
-from provisioner.nfs.direct.connection import Connection
-from provisioner.nfs.direct.dial import Endpoint
-from provisioner.nfs.direct.resolver import Resolver
+from provisioner.nfs.client import copy_file
+from provisioner.nfs.client.connect import Endpoint
+from provisioner.nfs.client.connection import Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.interface import Place
+from provisioner.nfs.client.nfs4 import Client4, down
+from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.protocol import nfs4, nfs4_files, xdr
 from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.nfs4_files import ANONYMOUS, UNSTABLE4, FileAttributes, Time, settable
 from provisioner.nfs.protocol.rpc import Identity
 from provisioner.nfs.protocol.xdr import Cursor
-from provisioner.ports import Access, Cause, ExportError, PathExists, PathMissing
+from provisioner.ports.tree import Access, Cause, ExportError, PathExists, PathMissing
 from testbed import vm
 from testbed.ganesha import Ganesha
 from testbed.vm import KernelServer
@@ -153,9 +153,9 @@ async def test_a_copy_is_whole_and_its_bytes_stay_at_the_server(desk: Desk, rela
     source = await desk.seen("a")
     before = relay.sent_bytes + relay.received_bytes
     if way == "clone":
-        assert await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("b")) == "clone"
+        assert await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b")) == "clone"
     else:
-        await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+        await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert relay.sent_bytes + relay.received_bytes - before < 8192
     made = await desk.seen("b")
     assert (made.mode, made.owner, made.group, made.size_bytes) == (0o4751, "1000", "1001", SIZE_BYTES)
@@ -167,7 +167,7 @@ async def test_a_clone_shares_what_is_stored(desk: Desk) -> None:
     """A clone of a file takes next to no space."""
     await desk.write("a", _content(SIZE_BYTES))
     before = await desk.client.space(FOREVER, desk.root)
-    await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+    await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     after = await desk.client.space(FOREVER, desk.root)
     assert before.free_bytes - after.free_bytes < SIZE_BYTES // 4
 
@@ -176,11 +176,11 @@ async def test_a_server_without_clone_copies(desk: Desk, relay: Relay) -> None:
     """Where the server does not know CLONE, what was to be a clone is a copy, and says so."""
     relay.change = lambda call: call.replace(CLONE, UNKNOWN)
     await desk.write("a", _content())
-    assert await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("b")) == "copy"
+    assert await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b")) == "copy"
     assert await desk.read("b") == _content()
 
 
-@pytest.mark.parametrize("way", [copying.clone, copying.copy])
+@pytest.mark.parametrize("way", [copy_file.clone, copy_file.copy])
 async def test_an_empty_file_is_copied(desk: Desk, way: Callable[..., Awaitable[object]]) -> None:
     """A file without content is copied like any other."""
     await desk.write("a", b"", settable(mode=0o640))
@@ -193,13 +193,13 @@ async def test_what_is_there_is_refused(desk: Desk, size_bytes: int) -> None:
     """A file, a directory, a symlink, a finished copy and the source itself are no targets, and stay as they are."""
     await desk.write("a", _content(size_bytes))
     await desk.write("file", b"theirs")
-    await desk.write("writeonly", b"theirs", settable(mode=copying.UNFINISHED_MODE))
+    await desk.write("writeonly", b"theirs", settable(mode=copy_file.UNFINISHED_MODE))
     await desk.client.make_directory(FOREVER, desk.at("directory"), Access())
     await desk.client.make_symlink(FOREVER, desk.at("symlink"), "nowhere")
-    await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("done"))
+    await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("done"))
     for name in ("file", "writeonly", "directory", "symlink", "done", "a"):
         with pytest.raises(PathExists):
-            await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at(name))
+            await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at(name))
     assert (await desk.read("file"), await desk.read("writeonly")) == (b"theirs", b"theirs")
     assert await desk.read("done") == await desk.read("a") == _content(size_bytes)
     assert await desk.client.read_symlink(FOREVER, desk.at("symlink")) == "nowhere"
@@ -213,10 +213,10 @@ async def test_an_unfinished_copy_of_another_source_is_refused(desk: Desk, relay
     await desk.write("other", b"two")
     relay.cut = _once(CLONE, "before")
     with pytest.raises(ExportError):
-        await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+        await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     with pytest.raises(PathExists):
-        await copying.clone(desk.client, FOREVER, desk.at("other"), desk.at("b"))
-    await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+        await copy_file.clone(desk.client, FOREVER, desk.at("other"), desk.at("b"))
+    await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert await desk.read("b") == b"one"
 
 
@@ -235,7 +235,7 @@ async def test_an_interrupted_copy_is_gone_on_with(
     """
     await desk.write("a", _content(), settable(mode=0o644))
     relay.cut = _once(operation, cut)
-    run = copying.clone if way == "clone" else copying.copy
+    run = copy_file.clone if way == "clone" else copy_file.copy
     with pytest.raises(ExportError) as caught:
         await run(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert caught.value.cause is Cause.UNREACHABLE
@@ -244,7 +244,7 @@ async def test_an_interrupted_copy_is_gone_on_with(
             await run(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     else:
         with contextlib.suppress(PathMissing):
-            assert (await desk.seen("b")).mode == copying.UNFINISHED_MODE
+            assert (await desk.seen("b")).mode == copy_file.UNFINISHED_MODE
         await run(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert await desk.read("b") == _content()
     assert (await desk.seen("b")).mode == 0o644
@@ -260,7 +260,7 @@ async def test_what_a_restarted_server_may_have_lost_is_copied_again(desk: Desk,
 
     await desk.write("a", _content())
     relay.change_reply = of_another_life
-    await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+    await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert len(copies) == 2
     assert await desk.read("b") == _content()
 
@@ -270,11 +270,11 @@ async def test_an_unfinished_copy_is_known_after_a_restart(desk: Desk, relay: Re
     await desk.write("a", _content(), settable(mode=0o644))
     relay.cut = _once(COPY, "after")
     with pytest.raises(ExportError):
-        await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+        await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     kernel.kill()
     kernel.start()
-    assert (await desk.seen("b")).mode == copying.UNFINISHED_MODE
-    await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+    assert (await desk.seen("b")).mode == copy_file.UNFINISHED_MODE
+    await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert await desk.read("b") == _content()
     assert (await desk.seen("b")).mode == 0o644
 
@@ -284,10 +284,10 @@ async def test_an_interrupted_copy_of_a_file_that_shrank(desk: Desk, relay: Rela
     await desk.write("a", _content())
     relay.cut = _once(COPY, "after")
     with pytest.raises(ExportError):
-        await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+        await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     shorter = nfs4.setattr(settable(size_bytes=1000))
     await desk.client.complete(FOREVER, desk.at("a"), *down(desk.at("a")), shorter)
-    await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+    await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert await desk.read("b") == _content()[:1000]
 
 
@@ -297,9 +297,9 @@ async def test_somebody_copies_what_they_may_read(desk: Desk, kernel: KernelServ
     await desk.write("secret", b"not theirs")
     async with _desk(kernel.port, "srv", SOMEBODY) as theirs:
         here = Desk(theirs.client, desk.root)
-        assert await copying.clone(here.client, FOREVER, here.at("a"), here.at("b")) == "clone"
+        assert await copy_file.clone(here.client, FOREVER, here.at("a"), here.at("b")) == "clone"
         with pytest.raises(ExportError) as caught:
-            await copying.clone(here.client, FOREVER, here.at("secret"), here.at("c"))
+            await copy_file.clone(here.client, FOREVER, here.at("secret"), here.at("c"))
         assert caught.value.cause is Cause.DENIED
     assert await desk.read("b") == _content()
     assert (await desk.seen("b")).mode == 0o400
@@ -313,9 +313,9 @@ async def test_no_source_or_parent_is_followed(desk: Desk) -> None:
     await desk.client.make_symlink(FOREVER, desk.at("directory-link"), "directory")
     await _assert_refused(desk)
     with pytest.raises(PathMissing, match="missing"):
-        await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("missing", "b"))
+        await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("missing", "b"))
     with pytest.raises(PathMissing):
-        await copying.copy(desk.client, FOREVER, desk.at("missing"), desk.at("b"))
+        await copy_file.copy(desk.client, FOREVER, desk.at("missing"), desk.at("b"))
 
 
 async def test_a_server_that_copies_nothing(ganesha_desk: Desk) -> None:
@@ -327,13 +327,13 @@ async def test_a_server_that_copies_nothing(ganesha_desk: Desk) -> None:
     await desk.client.make_symlink(FOREVER, desk.at("directory-link"), "directory")
     for _ in range(2):
         with pytest.raises(ExportError) as caught:
-            await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+            await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
         assert "takes NFS 4.2 with CLONE or COPY" in caught.value.hint
-        assert (await desk.seen("b")).mode == copying.UNFINISHED_MODE
+        assert (await desk.seen("b")).mode == copy_file.UNFINISHED_MODE
     await _assert_refused(desk)
     for name in ("a", "file-link", "directory"):
         with pytest.raises(PathExists):
-            await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at(name))
+            await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at(name))
 
 
 @pytest.mark.parametrize("minor", [0, 1])
@@ -342,7 +342,7 @@ async def test_an_older_version_copies_nothing(server: Ganesha, minor: int) -> N
     async with _desk(server.port, "plain", version=minor) as desk:
         await desk.client.make_symlink(FOREVER, desk.at("a"), "x")
         with pytest.raises(ExportError) as caught:
-            await copying.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
+            await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
         assert "takes NFS 4.2" in caught.value.hint
     assert os.listdir(server.exports[0].directory) == ["a"]
 
@@ -350,10 +350,10 @@ async def test_an_older_version_copies_nothing(server: Ganesha, minor: int) -> N
 async def _assert_refused(desk: Desk) -> None:
     for source in (("file-link",), ("directory",), ("directory-link",), ("directory-link", "x")):
         with pytest.raises(ExportError) as caught:
-            await copying.clone(desk.client, FOREVER, desk.at(*source), desk.at("new"))
+            await copy_file.clone(desk.client, FOREVER, desk.at(*source), desk.at("new"))
         assert caught.value.cause is Cause.SYMLINK
     with pytest.raises(ExportError) as caught:
-        await copying.clone(desk.client, FOREVER, desk.at("a"), desk.at("directory-link", "new"))
+        await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("directory-link", "new"))
     assert caught.value.cause is Cause.SYMLINK
     with pytest.raises(PathMissing):
         await desk.seen("new")

@@ -12,14 +12,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs import endless
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import xdr
 from provisioner.nfs.protocol.nfs4_sessions import Channel
 from provisioner.nfs.protocol.rpc import Identity
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
-from provisioner.ports import Cause, ExportError, Space
+from provisioner.ports import endless
+from provisioner.ports.tree import Cause, ExportError, Space
 from tests.integration.nfs.hostile import Hostile, Pages
 from tests.integration.nfs.test_broken_servers import listening, replying
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.nfs.export import LedgeredExport
+from provisioner.ledger.export import Export
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import xdr
-from provisioner.ports import Access, Cause, ExportError
+from provisioner.ports.tree import Access, Cause, ExportError
 from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import MakeTree
 from tests.integration.nfs.relayed import Relay, relay_to
-from tests.unit.nfs_ledger.faults import record
+from tests.unit.ledger.faults import record
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -34,23 +34,23 @@ async def relay(server: Ganesha) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-async def first(server: Ganesha, relay: Relay, servers: Servers, version: str) -> AsyncIterator[LedgeredExport]:
+async def first(server: Ganesha, relay: Relay, servers: Servers, version: str) -> AsyncIterator[Export]:
     """The export of a leader whose calls go through the relay; there is one volume, in use."""
     where = location("127.0.0.1", "/plain")
     tree = DirectTree(where, servers, version=version, port=relay.port, mount_port=server.mount_port)
-    yield await used(LedgeredExport(where, tree), V1)
+    yield await used(Export(where, tree), V1)
     await tree.close()
 
 
 @pytest.fixture
-async def second(first: LedgeredExport, tree: MakeTree, version: str) -> LedgeredExport:
+async def second(first: Export, tree: MakeTree, version: str) -> Export:
     """The export of the next leader, which is open as well."""
-    export = LedgeredExport(location("127.0.0.1", "/plain"), tree(version=version))
+    export = Export(location("127.0.0.1", "/plain"), tree(version=version))
     await export.open()
     return export
 
 
-async def used(export: LedgeredExport, volume: str) -> LedgeredExport:
+async def used(export: Export, volume: str) -> Export:
     """Provision a volume on the directory `team/data`."""
     await export.open()
     await export.provision(volume, record("team/data", volume), Access())
@@ -79,7 +79,7 @@ def held(relay: Relay) -> tuple[asyncio.Event, asyncio.Event]:
     return holds, goes_on
 
 
-Reclaim = Callable[[LedgeredExport], Awaitable[object]]
+Reclaim = Callable[[Export], Awaitable[object]]
 RECLAIMS: dict[str, Reclaim] = {
     "delete": lambda export: export.discard(V1),
     "archive": lambda export: export.archive(V1, AT),
@@ -88,7 +88,7 @@ RECLAIMS: dict[str, Reclaim] = {
 
 @pytest.mark.parametrize("rule", RECLAIMS)
 async def test_a_rename_that_comes_late(
-    first: LedgeredExport, second: LedgeredExport, relay: Relay, tmp_path: Path, version: str, rule: str
+    first: Export, second: Export, relay: Relay, tmp_path: Path, version: str, rule: str
 ) -> None:
     """It moves nothing: NFSv4 verifies the record in the same compound, and else the name it goes to is taken."""
     holds, goes_on = held(relay)
@@ -113,7 +113,7 @@ async def test_a_rename_that_comes_late(
     assert set(archives) <= second.archived.keys()
 
 
-async def test_a_deletion_takes_three_calls(first: LedgeredExport, relay: Relay, version: str) -> None:
+async def test_a_deletion_takes_three_calls(first: Export, relay: Relay, version: str) -> None:
     """In NFSv4 the record is read, both ends are looked at, and the directory is renamed: verifying costs no call."""
     calls: list[bytes] = []
 

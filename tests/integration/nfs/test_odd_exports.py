@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.mounted import MountedTree
-from provisioner.nfs.rehearsal import rehearse
-from provisioner.ports import Access, Cause, ExportError, ModeRefused, Tree
+from provisioner.ledger.export import Export
+from provisioner.ledger.selftest import rehearse
+from provisioner.mounted.tree import MountedTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.ports.tree import Access, Cause, ExportError, ModeRefused, Tree
 from testbed import fuse
-from testbed.ganesha import Export, Ganesha
+from testbed.ganesha import Export as GaneshaExport
+from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import MakeTree
 
 pytestmark = pytest.mark.timeout(120)
@@ -65,13 +66,13 @@ async def without_chmod(request: pytest.FixtureRequest, no_chmod: Path, servers:
 @pytest.fixture
 def server_without_chmod(no_chmod: Path) -> Iterator[Ganesha]:
     """A server of that file system."""
-    with Ganesha([Export(no_chmod, "/x")], versions=(3, 4)) as running:
+    with Ganesha([GaneshaExport(no_chmod, "/x")], versions=(3, 4)) as running:
         yield running
 
 
 async def test_a_ledger_and_a_volume_where_chmod_is_refused(without_chmod: Tree) -> None:
     """A ledger is made, a volume with the default mode is provisioned, and `check` finds the export usable."""
-    export = LedgeredExport(location("127.0.0.1", "/x"), without_chmod)
+    export = Export(location("127.0.0.1", "/x"), without_chmod)
     await export.open()
     assert await rehearse(without_chmod)
     await without_chmod.close()
@@ -192,7 +193,7 @@ def nested(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def outer(nested: Path) -> Iterator[Ganesha]:
     """A server of the directory around it, started when that is mounted: it has a mount table of its own."""
-    with Ganesha([Export(nested.parents[1], "/outer")], versions=(3, 4)) as running:
+    with Ganesha([GaneshaExport(nested.parents[1], "/outer")], versions=(3, 4)) as running:
         yield running
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.ports import Access, Cause, ExportError
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.ports.tree import Access, Cause, ExportError
 from testbed import fuse, ganesha
 from testbed.fuse import HangingMount
 from testbed.ganesha import Export, Ganesha

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Access, Cause, ExportError, PathExists, PathMissing
+from provisioner.ports.tree import Access, Cause, ExportError, PathExists, PathMissing
 from testbed.ganesha import Export, Ganesha
 from testbed.waiting import eventually
 from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree

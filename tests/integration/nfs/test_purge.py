@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.nfs.direct.servers import Servers
+from provisioner.nfs.client.pool import Servers
 from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports import Cause, Entry, ExportError, NotEmpty
+from provisioner.ports.tree import Cause, Entry, ExportError, NotEmpty
 from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree
 
 pytestmark = pytest.mark.timeout(120)

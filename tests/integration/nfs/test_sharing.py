@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.ports import Access
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.ports.tree import Access
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 

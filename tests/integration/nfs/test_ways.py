@@ -10,11 +10,11 @@ import pytest
 
 from provisioner.core.locations import Location, location
 from provisioner.core.mount_options import MountOptions
-from provisioner.nfs.direct.servers import Servers
-from provisioner.nfs.direct.tree import DirectTree
-from provisioner.nfs.export import LedgeredExport
-from provisioner.nfs.exports import ServedExports
-from provisioner.ports import Cause, Export, ExportError
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.ports.tree import Cause, ExportError
 from testbed import ganesha
 from testbed.ganesha import Export as Exported
 from testbed.ganesha import Ganesha
@@ -37,18 +37,18 @@ def modern(tmp_path: Path) -> Iterator[Ganesha]:
 
 
 @pytest.fixture
-def served(servers: Servers) -> ServedExports:
+def served(servers: Servers) -> ExportRegistry:
     """All exports, none mounted."""
 
-    def reach(where: Location, options: MountOptions) -> tuple[Export, DirectTree]:
+    def reach(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
         tree = DirectTree(where, servers, version=options.version, port=options.port, mount_port=options.mount_port)
-        return LedgeredExport(where, tree), tree
+        return Export(where, tree), tree.reach_by
 
-    return ServedExports({}, None, reach)
+    return ExportRegistry({}, None, reach)
 
 
 @pytest.mark.parametrize("order", [("3", "4.1"), ("4.1", "3"), ("3", "4.1", "3"), ("3", "4.1", "3", "4.1", "3")])
-async def test_one_class_is_right(served: ServedExports, modern: Ganesha, order: tuple[str, ...]) -> None:
+async def test_one_class_is_right(served: ExportRegistry, modern: Ganesha, order: tuple[str, ...]) -> None:
     """An export opens by the class that is right, however often and in which order wrong ones name it as well."""
     for version in order:
         export = served.at(WHERE, MountOptions(version=version, port=modern.port))
@@ -60,7 +60,7 @@ async def test_one_class_is_right(served: ServedExports, modern: Ganesha, order:
     assert await export.probe()
 
 
-async def test_no_class_is_right(served: ServedExports, modern: Ganesha) -> None:
+async def test_no_class_is_right(served: ExportRegistry, modern: Ganesha) -> None:
     """Where every class is wrong, the export says so again at each attempt, and a class that is right ends it."""
     for mount_port in (20048, 20049):
         export = served.at(WHERE, MountOptions(version="3", port=modern.port, mount_port=mount_port))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioner.core.errors import InvalidRecord
-from provisioner.ports import Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError
 
 
 def test_reasons_are_few_words() -> None:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
 from provisioner.kube import errors
-from provisioner.ports import (
+from provisioner.ports.cluster import (
     AlreadyExists,
     ApiUnavailable,
     ClusterError,

@@ -7,7 +7,7 @@ from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryPage, Position
 from provisioner.nfs.protocol.xdr import Cursor
-from provisioner.ports import EntryType
+from provisioner.ports.tree import EntryType
 
 KINDS: dict[EntryType, int] = {"directory": 2, "symlink": 5, "file": 1}
 

@@ -1,0 +1,352 @@
+"""The composition root of `check`: asks the API server, then all exports side by side, and gives what it found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from provisioner import __version__
+from provisioner.commands.wiring import served
+from provisioner.controllers.stale_records import ledger_of
+from provisioner.core import checks, health
+from provisioner.core.checks import Finding, Permission, Use
+from provisioner.core.lacking import is_in_use
+from provisioner.core.leases import LeaseRecord
+from provisioner.core.ledgers import Ledger, Us
+from provisioner.core.locations import Location, Path, label
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.scope import count
+from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
+from provisioner.kube.pages import everything
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ledger.selftest import Rehearsal, rehearse
+from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
+from provisioner.ports.tree import Cause, ExportError, Tree
+from provisioner.settings import Settings, identity
+
+_CALL_S = 4.0
+"""The longest that one call may take: somebody waits for all of them."""
+_EXPORT_S = 8.0
+_LEASE_S = 8.0
+"""The longest that a Lease is watched which looks as if no daemon held it."""
+_LOOK_S = 0.5
+_READ_EVENTS = Permission(verb="list", resource="events")
+_UNEXPECTED = "see what the API server is, and that --kubeconfig names the right one"
+_EXPORTS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found, and in a few words what was looked at."""
+
+    findings: Sequence[Finding]
+    scope: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the API server told; what it did not tell stays empty."""
+
+    classes: Sequence[StorageClass] = ()
+    volumes: Sequence[Volume] = ()
+    cluster: str = ""
+    """What tells the cluster from others."""
+    claims: Sequence[Claim] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
+    """The last warning about a claim or a volume, by uid."""
+    unsaid: str = "no warning event"
+    """What to say of all others."""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """The API server's time, where it told."""
+
+
+async def inspect(settings: Settings) -> Report:
+    """Everything that must be right for the daemon to work, and the daemon itself, whether it is or not.
+
+    The only thing that is changed is a directory that is made on each export and taken away. Up to 32 exports that hang
+    cost four seconds together, an API server that hangs as much a call; a Lease that looks stale is watched for some
+    seconds more. Raises InvalidSettings.
+    """
+    settings = replace(settings, nfs_timeout_s=min(settings.nfs_timeout_s, _CALL_S))
+    async with open_cluster(
+        settings.kubeconfig,
+        provisioner=settings.provisioner,
+        identity=identity(),
+        limits=Limits(call_s=_CALL_S),
+    ) as cluster:
+        findings, seen = await _ask_cluster(cluster, settings)
+    ours = [each for each in seen.classes if each.provisioner == settings.provisioner]
+    judged = [checks.judge(each, settings.default_export) for each in ours]
+    mounted = {each.location for each in settings.exports if each.directory}
+    uses = checks.uses(
+        [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
+    )
+    at_once = asyncio.Semaphore(_EXPORTS_AT_ONCE)
+    tried = await asyncio.gather(
+        *(_try_export(use, settings, at_once, health.on_export(seen.volumes, use, uses, mounted)) for use in uses)
+    )
+    exports = [finding for finding, _, _ in tried]
+    return Report(
+        [
+            *findings,
+            *(finding for finding, _ in judged),
+            *health.defaults(seen.classes, settings.provisioner),
+            *exports,
+            *health.homeless(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
+            *_of_ledgers(settings, seen, dict(zip(uses, (ledger for _, ledger, _ in tried), strict=True)), mounted),
+            *(finding for _, _, lacking in tried for finding in lacking),
+            *_work(settings, seen, exports),
+        ],
+        _looked_at(settings, seen, exports=len(uses)),
+    )
+
+
+def _of_ledgers(
+    settings: Settings, seen: _Seen, ledgers: Mapping[Use, Ledger | None], mounted: Collection[Location]
+) -> list[Finding]:
+    """Whether ledgers and volumes agree; each export once, however many ways there are to it."""
+    if not seen.cluster:
+        return []
+    us = Us(provisioner=settings.provisioner, cluster=seen.cluster)
+    read = {label(use.export, use.options.port): (use, ledger) for use, ledger in ledgers.items() if ledger is not None}
+    return [
+        finding
+        for use, ledger in read.values()
+        for finding in health.of_ledger(ledger, health.on_export(seen.volumes, use, list(ledgers), mounted), us)
+    ]
+
+
+def _looked_at(settings: Settings, seen: _Seen, *, exports: int) -> str:
+    classes = sum(each.provisioner == settings.provisioner for each in seen.classes)
+    volumes = sum(each.is_by(settings.provisioner) for each in seen.volumes)
+    counted = (count(classes, "StorageClass"), count(exports, "export"), count(volumes, "volume"))
+    return f"provisioner {settings.provisioner}: looked at {', '.join(counted)}"
+
+
+async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[Finding], _Seen]:
+    """What the API server lets us do, what runs there, and what there is; as much of it as it tells."""
+    seen = _Seen()
+    try:
+        await cluster.ping()
+    except ClusterError as exc:
+        return [_api_finding(exc)], seen
+    findings = [
+        Finding(kind="API server", name="", ok=True, result="it answers and is ready"),
+        *await _ask_permissions(cluster, settings),
+    ]
+    try:
+        seen.classes = await everything(cluster, StorageClass)
+    except ClusterError as exc:
+        findings.append(replace(_api_finding(exc), kind="StorageClass", name="(unknown)"))
+    else:
+        names = Counter(each.provisioner for each in seen.classes)
+        if settings.provisioner not in names:
+            findings.append(checks.no_class(settings.provisioner, names))
+    findings += await _ask_leader(cluster, settings, seen.classes)
+    try:
+        seen.volumes, seen.claims = await everything(cluster, Volume), await everything(cluster, Claim)
+        seen.cluster = await cluster.identity()
+    except ClusterError as exc:
+        findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
+    await _ask_why(cluster, settings, seen)
+    return findings, seen
+
+
+# ---------------------------------------------------------------------------------------------------- the daemon
+
+
+async def _ask_leader(cluster: KubeCluster, settings: Settings, classes: Sequence[StorageClass]) -> list[Finding]:
+    """Who leads, and in which version."""
+    namespace, name = settings.lease_namespace, settings.lease_name
+    if not settings.leader_election:
+        return [health.not_elected(namespace), health.versions(__version__, None)]
+    try:
+        lease, held = await _watch_lease(cluster, settings)
+    except ClusterError as exc:
+        return [replace(_api_finding(exc), kind="leader", name=f"{namespace}/{name}")]
+    found = health.leader(
+        lease,
+        held=held,
+        namespace=namespace,
+        name=name,
+        classes=[each for each in classes if each.provisioner == settings.provisioner],
+        now=_now(cluster),
+    )
+    return [found, health.versions(__version__, lease if held else None)]
+
+
+async def _watch_lease(cluster: Cluster, settings: Settings) -> tuple[LeaseRecord | None, bool]:
+    """The Lease, and whether a daemon holds it: it is fresh, or is renewed while it is watched.
+
+    Clocks may disagree, and right after a rollout the next leader is about to take it.
+    """
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + min(_LEASE_S, 3 * settings.lease_times.retry_period_s)
+    first = lease = await cluster.get_lease(settings.lease_namespace, settings.lease_name)
+    while True:
+        renewed = lease is not None and bool(lease.holder) and lease != first
+        if renewed or (lease is not None and health.is_fresh(lease, _now(cluster))):
+            return lease, True
+        if loop.time() >= ends_s:
+            return lease, False
+        await asyncio.sleep(_LOOK_S)
+        lease = await cluster.get_lease(settings.lease_namespace, settings.lease_name)
+
+
+def _now(cluster: Cluster) -> datetime:
+    """The API server's time, by which a Lease is judged; ours where it does not tell."""
+    return cluster.server_time() or datetime.now(UTC)
+
+
+# ---------------------------------------------------------------------------------------------------- its work
+
+
+async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> None:
+    """Learn what was said last of the claims that wait and the volumes that stay.
+
+    The daemon's own account may not read events. It asks before it tries, so that no audit has a refusal of it.
+    """
+    seen.now = _now(cluster)
+    claims = health.pending(seen.claims, settings.provisioner)[: health.LISTED]
+    volumes = health.unreclaimed(seen.volumes, settings.provisioner)[: health.LISTED]
+    about = {claim.uid: claim.metadata.namespace for claim in claims}
+    about |= {volume.metadata.uid: "default" for volume in volumes}
+    if not about:
+        return
+    try:
+        if await cluster.may(_READ_EVENTS):
+            said = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
+            seen.said = dict(zip(about, said, strict=True))
+        else:
+            seen.unsaid = "not allowed to list events, which say why"
+    except ClusterError as exc:
+        seen.unsaid = f"events cannot be read: {exc}"
+
+
+async def _last_warning(cluster: KubeCluster, namespace: str, uid: str) -> str:
+    """The last warning about an object, in words; empty where there is none. Raises ClusterError."""
+    told = [each for each in await cluster.told(namespace, uid) if each.type == "Warning"]
+    last = max(told, key=lambda each: each.at, default=None)
+    return f"{last.reason}: {last.message}" if last is not None else ""
+
+
+def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[Finding]:
+    """Claims that wait and volumes that stay, each with what was said of it last or what the rules say now."""
+    claims = health.pending(seen.claims, settings.provisioner)
+    volumes = health.unreclaimed(seen.volumes, settings.provisioner)
+    classes = {each.name: each for each in seen.classes}
+    failing = {each.name: f"{each.result}; {each.advice}" for each in exports if not each.ok}
+
+    def why(claim: Claim) -> str:
+        said = seen.said.get(claim.uid)
+        return said or health.reckoned(
+            claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
+        )
+
+    return [
+        *(health.waits(claim, why(claim) or seen.unsaid, seen.now) for claim in claims[: health.LISTED]),
+        *(
+            health.stays(volume, seen.said.get(volume.metadata.uid) or seen.unsaid)
+            for volume in volumes[: health.LISTED]
+        ),
+        *health.more(len(claims) - health.LISTED, len(volumes) - health.LISTED),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- permissions
+
+
+async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding]:
+    lease = (settings.lease_namespace, settings.lease_name) if settings.leader_election else None
+    wanted = checks.permissions(lease=lease)
+    try:
+        answers = await asyncio.gather(*(cluster.may(permission) for permission in wanted))
+    except ClusterError as exc:
+        return [replace(_api_finding(exc), kind="permission", name="(unknown)")]
+    return checks.permitted(dict(zip(wanted, answers, strict=True)))
+
+
+def _api_finding(error: ClusterError) -> Finding:
+    advice = error.advice
+    if isinstance(error, ApiUnavailable):
+        advice = "see that it runs, that it can be reached from here, and that --kubeconfig names the right one"
+    return Finding(kind="API server", name="", ok=False, result=str(error), advice=advice or _UNEXPECTED)
+
+
+# ---------------------------------------------------------------------------------------------------- exports
+
+
+async def _try_export(
+    use: Use, settings: Settings, at_once: asyncio.Semaphore, volumes: Sequence[tuple[Volume, Path]]
+) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
+    """Reach one export in the way in which the daemon would if this were the only class, and read its ledger.
+
+    The last findings are about the volumes on it that lack something.
+    """
+    name, manner = label(use.export, use.options.port), checks.manner(use.options)
+    by = f"with {' '.join(manner)}: " if manner else ""
+    async with at_once:
+        try:
+            done, read, lacking = await _rehearse(use, settings, volumes)
+        except ExportError as exc:
+            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
+    gib = 1 << 30
+    room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
+    ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"
+    if read is None:
+        ledger = f"; its ledger was not read within {_EXPORT_S:g} s"
+    modes = f"; it does not set modes ({done.mode_refused})" if done.mode_refused else ""
+    result = f"{by}reachable and writable, {room}{ledger}{modes}"
+    return Finding(kind="export", name=name, ok=True, result=result), read, lacking
+
+
+async def _rehearse(
+    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, Path]]
+) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
+    """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
+    trees: dict[Export, Tree] = {}
+    own = tuple(each for each in settings.exports if each.location == use.export)
+    exports = served(replace(settings, exports=own), reached=trees.__setitem__)
+    try:
+        export = exports.at(use.export, use.options)
+        async with asyncio.timeout(_EXPORT_S):
+            done = await rehearse(trees[export])
+        ledger = await _read(export, exports)
+        return done, ledger, await _lacking(export, ledger, volumes, settings.provisioner)
+    except TimeoutError as exc:
+        raise ExportError(Cause.UNREACHABLE, f"not done within {_EXPORT_S:g} s") from exc
+    finally:
+        for each in exports:
+            await each.close()
+
+
+async def _lacking(
+    export: Export, ledger: Ledger | None, volumes: Sequence[tuple[Volume, Path]], provisioner: str
+) -> Sequence[Finding]:
+    """Which volumes lack their directory or their record; nothing where that takes too long. Raises ExportError."""
+    if ledger is None or not ledger.place.id:
+        return ()
+    used = [(volume, path) for volume, path in volumes if is_in_use(volume, path, provisioner)]
+    try:
+        async with asyncio.timeout(_EXPORT_S):
+            missing = await export.missing(path for _, path in used)
+    except TimeoutError:
+        return ()
+    return health.lacking(ledger.place.name, used, ledger.records, missing)
+
+
+async def _read(export: Export, exports: ExportRegistry) -> Ledger | None:
+    """What the ledger has; None where it could not be read in time. Raises ExportError."""
+    try:
+        async with asyncio.timeout(_EXPORT_S):
+            await export.open(create=False)
+    except TimeoutError:
+        return None
+    except ExportError as exc:
+        if exc.cause is not Cause.NO_LEDGER:
+            raise
+    return ledger_of(export, exports.places)

@@ -1,0 +1,163 @@
+"""The composition root of `recover --ledger`: what ledgers lack or have wrong of the volumes, and writing it again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from provisioner.commands.session import Survey, side_by_side, unseen
+from provisioner.controllers.stale_records import ledger_of
+from provisioner.core import ledgers, times
+from provisioner.core.ledgers import Found, Ledger, Sheet
+from provisioner.core.locations import Path
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.scope import Scope
+from provisioner.kube.pages import everything
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.cluster import Cluster, ClusterError
+from provisioner.ports.tree import ExportError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """The cluster as it is now."""
+
+    us: ledgers.Us
+    volumes: Sequence[Volume]
+    claims: Mapping[str, Claim]
+    """By `namespace/name`."""
+    classes: Mapping[str, StorageClass]
+    """By name."""
+
+
+class Rewriting:
+    """One look at the ledgers and at the volumes on their exports, and the writing of what is missing."""
+
+    def __init__(
+        self,
+        exports: Iterable[Export],
+        bare: Iterable[Export],
+        served: ExportRegistry,
+        cluster: Cluster,
+        present: Present,
+    ) -> None:
+        """`bare` are the exports whose ledgers have no id; what is left of them has not been read."""
+        self._bare = list(bare)
+        self._exports = [*exports, *self._bare]
+        self._served = served
+        self._cluster = cluster
+        self._present = present
+        self._sheets: dict[Export, Sheet] = {}
+        self._missed: list[tuple[Export, ExportError]] = []
+
+    async def look(self) -> Sequence[Sheet]:
+        """What is to be done, export by export; nothing is changed."""
+        on = self._by_export()
+        for export in self._exports:
+            try:
+                if export in self._bare:
+                    await export.read_remains()
+                ledger = ledger_of(export, self._served.places)
+                found = await self._found(export, ledger, on[export])
+            except ExportError as exc:
+                self._missed.append((export, exc))
+                continue
+            now = times.text(datetime.now(UTC))
+            self._sheets[export] = ledgers.plan(ledger, found, self._present.volumes, self._present.us, now=now)
+        return list(self._sheets.values())
+
+    def but(self, scope: Scope) -> Scope:
+        """What was looked at, without the exports that turned out not to answer."""
+        return scope.but(unseen(export, error) for export, error in self._missed)
+
+    async def apply(self) -> Mapping[str, str]:
+        """Write what was found to be missing. Returns by volume, or export, why for what failed; it may be repeated."""
+        failed: dict[str, str] = {}
+        for export, sheet in self._sheets.items():
+            if not sheet.has_work:
+                continue
+            changed = await self._changed(sheet)
+            failed |= changed
+            records = {name: record for name, record in sheet.records.items() if name not in changed}
+            try:
+                failed |= await export.restore_ledger(sheet.id, records)
+            except ExportError as exc:
+                failed |= dict.fromkeys(records, str(exc)) or {export.name: str(exc)}
+        return failed
+
+    # ------------------------------------------------------------------------------------------- looking
+
+    def _by_export(self) -> Mapping[Export, list[tuple[Volume, Path]]]:
+        """The volumes of NFS on each export that was opened."""
+        on: defaultdict[Export, list[tuple[Volume, Path]]] = defaultdict(list)
+        for volume in self._present.volumes:
+            located = self._served.of(volume) if volume.spec.nfs is not None else None
+            if located is not None and located[1]:
+                on[located[0]].append((volume, located[1]))
+        return on
+
+    async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, Path]]) -> list[Found]:
+        """The volumes of ours on an export, with what there is of their directories."""
+        present = self._present
+        ours = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
+
+        async def look(each: tuple[Volume, Path]) -> Found:
+            volume, path = each
+            reference = volume.spec.claim_ref
+            found = Found(
+                volume=volume,
+                path=path,
+                claim=present.claims.get(f"{reference.namespace}/{reference.name}") if reference else None,
+                storage_class=present.classes.get(volume.spec.storage_class_name),
+            )
+            return await _examined(export, found) if ledgers.is_in_doubt(found, ledger) else found
+
+        return sorted(await side_by_side(look, ours), key=lambda found: found.volume.name)
+
+    # ------------------------------------------------------------------------------------------- writing
+
+    async def _changed(self, sheet: Sheet) -> dict[str, str]:
+        """Why for the volumes that are not any more what they were when they were judged."""
+        seen = [step.found.volume for step in sheet.steps if step.found.volume.name in sheet.records]
+
+        async def compare(volume: Volume) -> str:
+            try:
+                now = await self._cluster.get_volume(volume.name)
+            except ClusterError as exc:
+                return str(exc)
+            same = now is not None and (now.metadata.uid, now.spec, now.status) == (
+                volume.metadata.uid,
+                volume.spec,
+                volume.status,
+            )
+            return "" if same else "the volume has changed meanwhile: run this again to see what it is now"
+
+        changed = zip(seen, await side_by_side(compare, seen), strict=True)
+        return {volume.name: why for volume, why in changed if why}
+
+
+async def _examined(export: Export, found: Found) -> Found:
+    """With what there is of its directory."""
+    there, trouble = True, ""
+    try:
+        there = await export.contents(found.path) != "gone"
+    except ExportError as exc:
+        trouble = f"its directory cannot be looked at: {exc}"
+    return replace(found, there=there, trouble=trouble)
+
+
+async def rewriting(survey: Survey, provisioner: str) -> Rewriting:
+    """Read the cluster, after the ledgers: a volume that is made meanwhile has its record. Raises ClusterError."""
+    cluster = survey.cluster
+    volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
+    classes = await everything(cluster, StorageClass)
+    present = Present(
+        us=ledgers.Us(provisioner=provisioner, cluster=survey.cluster_id),
+        volumes=volumes,
+        claims={claim.key: claim for claim in claims},
+        classes={each.name: each for each in classes},
+    )
+    return Rewriting(survey.exports, survey.bare, survey.served, cluster, present)

@@ -1,0 +1,61 @@
+"""Puts the exports together: which tree each is reached by, and the ledger on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from provisioner.core.locations import Location, label
+from provisioner.core.mount_options import MountOptions
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.mounted.tree import MountedTree
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports.tree import Tree
+from provisioner.settings import Settings
+
+Observe = Callable[[str, str, float], None]
+"""Told of each call on an export: the export's name, the call's, and the seconds that it took."""
+
+
+def served(
+    settings: Settings,
+    *,
+    observe: Observe = lambda export, call, took_s: None,
+    reached: Callable[[Export, Tree], None] = lambda export, tree: None,
+) -> ExportRegistry:
+    """Those of the settings that have a directory; all others are spoken to, as the classes that name them say how.
+
+    No call is made yet. `reached` is told of each export, now or when a class first names it, and of its tree.
+    """
+    servers = Servers(Identity(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
+
+    def over(where: Location, tree: Tree, name: str) -> Export:
+        export = Export(where, tree, name=name)
+        reached(export, tree)
+        return export
+
+    def mounted(where: Location, directory: str) -> Export:
+        tree = MountedTree(
+            directory,
+            require_mount=settings.require_mount,
+            timeout_s=settings.nfs_timeout_s,
+            observe=lambda call, took_s: observe(str(where), call, took_s),
+        )
+        return over(where, tree, str(where))
+
+    def direct(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
+        name = label(where, options.port)
+        tree = DirectTree(
+            where,
+            servers,
+            version=options.version,
+            port=options.port,
+            mount_port=options.mount_port,
+            observe=lambda call, took_s: observe(name, call, took_s),
+        )
+        return over(where, tree, name), tree.reach_by
+
+    given = {each.location: mounted(each.location, each.directory) for each in settings.exports if each.directory}
+    return ExportRegistry(given, settings.default_export, direct)

@@ -1,0 +1,393 @@
+"""The claim controller: gathers a view of each claim, lets core.claims decide, and carries the decision out."""
+
+from __future__ import annotations
+
+import structlog
+
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.expansion import expand
+from provisioner.controllers.free_space import space_conflict
+from provisioner.controllers.instances import is_unsettled
+from provisioner.controllers.namespaces import Namespaces
+from provisioner.controllers.rollback import PENDING, Attempts
+from provisioner.controllers.stale_records import settle_record
+from provisioner.controllers.unlocated_volumes import refuse_doubtful
+from provisioner.core import archives, claims, mount_options, names, tenancy
+from provisioner.core.backoff import Backoff
+from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
+from provisioner.core.errors import InvalidSettings, ProvisionerError
+from provisioner.core.locations import Location, Path, label
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.parameters import parse
+from provisioner.core.records import Record
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ports.cluster import AlreadyExists, AnyItem, ClusterError, Conflict, Kind, Rejected
+from provisioner.ports.tree import ExportError
+from provisioner.runtime.fair_share import Lanes
+from provisioner.runtime.locks import LATER, Turns
+from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+_MANY = 6
+"""Looks at a claim that waits for the end of a volume, a minute or so, after which an event says so."""
+
+
+class NameTaken(ProvisionerError):
+    """Another volume has the name of the one that was to be made; the text says whose it is."""
+
+
+class ClaimController:
+    """Reconciles claims, by uid, one at a time each."""
+
+    def __init__(self, around: Surroundings, queue: WorkQueue, lanes: Lanes, turns: Turns) -> None:
+        self._around = around
+        self._store = around.store
+        self._queue = queue
+        self._lanes = lanes
+        self._turns = turns
+        self._attempts = Attempts(around, freed=self.path_freed)
+        self._namespaces = Namespaces(around.cluster)
+        self._seen_s: dict[str, float] = {}
+        """When a claim that is still without a volume was first worked on."""
+        self._on_a_path: set[str] = set()
+        """Claims whose directory somebody else has: the end of any volume may free it."""
+        self._modes_refused: set[str] = set()
+        """Exports of which the log says already that they do not set modes."""
+
+    # ------------------------------------------------------------------------------------------- what changed
+
+    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        """A listener of the store: puts the claims on the queue that a change can matter to."""
+        if kind == "claims":
+            claim = after or before
+            if isinstance(claim, Claim) and after is None:
+                self._namespaces.claim_gone(claim.metadata.namespace)
+            if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
+                self._queue.add(claim.uid)
+        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._around.provisioner:
+            self._get_to_know(after)
+            for claim in self._store.claims.values():
+                if claim.class_name == after.name and claim.status.phase == "Pending":
+                    self._queue.add(claim.uid)
+        elif kind == "volumes" and after is None and before is not None:
+            self.path_freed()
+            uid = names.claim_uid(before.metadata.name)
+            if uid in self._store.claims:
+                # The volume may have decided before the cache learned of its end. Not at once: while the cache has
+                # a claim that is gone, its volume would be created and reclaimed as fast as calls are answered.
+                self._queue.add_after(uid, FAILED.first_s)
+
+    def _get_to_know(self, storage_class: StorageClass) -> None:
+        """Open the export that a class names before its first claim comes."""
+        try:
+            parameters = parse(storage_class.parameters)
+            where = parameters.export or self._around.exports.default
+            if where is not None:
+                options = mount_options.parse(storage_class.mount_options)
+                self._around.watch.add(self._around.exports.at(where, options), named=True)
+        except (InvalidSettings, ExportError) as exc:
+            log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
+
+    def path_freed(self) -> None:
+        """A volume or its record is gone: claims that wait for a directory may find it free."""
+        blocked, self._on_a_path = self._on_a_path, set()
+        for uid in blocked:
+            self._queue.add(uid)
+
+    def export_ready(self, export: Export) -> None:
+        """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
+        for uid, claim in self._store.claims.items():
+            if claim.status.phase == "Pending":
+                self._queue.add(uid)
+        for name in export.pending:
+            pending_uid = names.claim_uid(name)
+            if pending_uid is not None:
+                self._queue.add(pending_uid)
+
+    # ------------------------------------------------------------------------------------------- what to do
+
+    async def reconcile(self, uid: str) -> Backoff | None:
+        """Bring one claim, there or gone, to where it should be."""
+        with self._turns.take(names.volume_name(uid)) as ours:
+            return await self._reconcile(uid) if ours else LATER
+
+    async def _reconcile(self, uid: str) -> Backoff | None:
+        claim = self._store.claims.get(uid)
+        volume = self._store.volumes.get(names.volume_name(uid))
+        if claim is None:
+            self._seen_s.pop(uid, None)
+            self._on_a_path.discard(uid)
+            return await self._attempts.finish(names.volume_name(uid))
+        try:
+            whole = await self._completed(claim)
+        except ClusterError as exc:
+            log.info("claim_not_read", claim=claim.key, error=str(exc))
+            return FAILED
+        if whole is None:
+            return PENDING  # it is gone, and the watch says so soon
+        decision = claims.decide(self._view(whole, volume))
+        if isinstance(decision, Wait | Refuse) and decision.on_a_path:
+            self._on_a_path.add(uid)
+        match decision:
+            case Ignore():
+                self._seen_s.pop(uid, None)
+                again = await self._attempts.finish(names.volume_name(uid))
+                expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
+                return again or expanded
+            case Wait(why) as wait:
+                log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
+                if wait.on_a_path and self._queue.failures(uid) >= _MANY:
+                    message = f"{why}; that takes long: see the events of the volume"
+                    self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+                return PENDING
+            case Refuse() as refusal:
+                return self._refuse(claim, refusal)
+            case Provision() as plan:
+                return await self._attempt(plan)
+
+    async def _completed(self, claim: Claim) -> Claim | None:
+        """The claim with what its class's pattern reads of it; None where it is gone. Raises ClusterError."""
+        template = claims.template_of(claim, self._store.classes.get(claim.class_name))
+        if template is None:
+            return claim
+        live = await self._around.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
+        return claims.completed(claim, live, template) if live is not None and live.uid == claim.uid else None
+
+    def _view(self, claim: Claim, volume: Volume | None) -> ClaimView:
+        own = names.volume_name(claim.uid)
+        return ClaimView(
+            provisioner=self._around.provisioner,
+            claim=claim,
+            storage_class=self._store.classes.get(claim.class_name),
+            volume=volume,
+            default_export=self._around.exports.default,
+            holder=lambda export, path: self._holder(export, path, own),
+            now=self._around.stamp(),
+            cluster=self._around.cluster_id,
+        )
+
+    def _holder(self, export: Location, path: Path, own: str) -> Volume | None:
+        """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
+        leaving: Volume | None = None
+        passed: set[str] = set()
+        while (found := self._store.holder(export, path, other_than=own, passed=passed)) is not None:
+            if not claims.is_leaving(found, self._around.provisioner):
+                return found
+            leaving = leaving or found
+            passed.add(found.name)
+        return leaving
+
+    def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
+        self._around.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
+        if refusal.type == "Warning":
+            self._count_failure(claim, "Refused")
+            if self._queue.failures(claim.uid) == 0:
+                message = refusal.whole or refusal.message
+                log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
+        return REFUSED
+
+    # ------------------------------------------------------------------------------------------- provisioning
+
+    async def _attempt(self, plan: Provision) -> Backoff | None:
+        """Carry out a plan; a failure becomes an event with one stable message and a retry."""
+        claim = plan.claim
+        self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
+        where = label(plan.export, plan.mount_options.port)
+        try:
+            plan = claims.in_namespace(plan, await self._namespaces.of_claim(claim.metadata.namespace))
+            export = self._around.exports.at(plan.export, plan.mount_options)
+            where = export.name
+            self._around.watch.add(export, named=True)
+            with self._lanes.place(export.name, claim.uid):
+                export = await self._around.watch.usable(export)
+                return await self._provision(plan, export)
+        except ExportError as exc:
+            return FAILED if is_unsettled(exc) else self._failed(plan, exc.told_of(where), exc, FAILED)
+        except PathTaken as exc:
+            self._on_a_path.add(claim.uid)
+            if self._queue.failures(claim.uid) == 0:
+                return FAILED  # mostly a volume whose record is about to go
+            return self._failed(plan, exc.told, exc, FAILED)
+        except ArchiveUnusable as exc:
+            return self._failed(plan, self._with_place(exc.told, plan), exc, REFUSED)
+        except Rejected as exc:
+            return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
+        except ClusterError as exc:
+            log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
+            return FAILED
+        except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
+            return self._failed(plan, exc.told, exc, REFUSED)
+
+    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
+        claim = plan.claim
+        if self._queue.failures(claim.uid) == 0:
+            log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
+        self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+        self._count_failure(claim, exc.reason)
+        return again
+
+    def _count_failure(self, claim: Claim, reason: str) -> None:
+        self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+        self._around.metrics.failures.labels("provision", reason).inc()
+
+    def _with_place(self, message: str, plan: Provision) -> str:
+        """The message, and where the archive is if the claim may have it there."""
+        archive, places = plan.record.archive, self._around.exports.places
+        for export in self._around.exports:
+            record = export.archived.get(archive)
+            if (
+                plan.export not in places.same(export.location)
+                and record
+                and archives.not_for(archive, record, plan.record, plan.tenant) is None
+            ):
+                return f"{message}; it is on export {export.name}: take a class of that one"
+        return message
+
+    async def _provision(self, plan: Provision, export: Export) -> Backoff | None:
+        """Record, directory, volume, settled record: in this order, each step repeatable."""
+        claim = plan.claim
+        known = export.records.get(plan.volume)
+        # Settled, or begun with other data: made a moment ago, perhaps, and the cache does not know yet.
+        doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
+        if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
+            return await self._attempts.finish(plan.volume)
+        size = plan.record.capacity
+        refusal = self._root_conflict(plan, export) or space_conflict(
+            self._around, export, plan.parameters, size, volume=plan.volume
+        )
+        if refusal is not None:
+            return self._refuse(claim, refusal)
+        refuse_doubtful(self._around, plan, export)
+        self._around.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
+        adopt_from = await self._adoptable(plan, export)
+        if adopt_from is not None or plan.record.archive:
+            await self._around.guard.require(export)  # a new directory is nobody's; these may be another cluster's
+        try:
+            async with self._around.watch.answering(export):
+                record = await export.provision(
+                    plan.volume, plan.record, plan.access, adopt_from=adopt_from, tenant=plan.tenant
+                )
+        except AlreadyThere:
+            # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
+            found = await self._around.cluster.get_volume(plan.volume) if plan.volume in export.records else None
+            if found is not None and await settle_record(self._around, export, found):
+                return None
+            if found is None:
+                self._refuse_forgotten(plan, export)
+            raise
+        self._warn_of_mode(plan, record, export)
+        if not await self._still_wanted(claim.uid):
+            return await self._attempts.finish(plan.volume)
+        made = await self._create(plan, export, record, again=known is not None)
+        if self._is_gone(claim.uid):
+            return await self._attempts.withdraw(plan, export)
+        await export.settle(plan.volume, made.metadata.uid)
+        self._succeeded(plan, export, record)
+        return None
+
+    def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
+        """Say that a directory has not the default mode, where the server does not set modes; in the log once."""
+        refusal = export.mode_refused(plan.volume)
+        if not refusal or plan.access.mode is None:
+            return
+        message = claims.mode_message(record.directory, plan.access.mode, refusal)
+        self._around.recorder.claim(plan.claim, "Warning", names.MODE_REFUSED, message)
+        if export.name not in self._modes_refused:
+            self._modes_refused.add(export.name)
+            log.warning("mode_refused", export=export.name, claim=plan.claim.key, volume=plan.volume, message=message)
+
+    def _refuse_forgotten(self, plan: Provision, export: Export) -> None:
+        """Raise AlreadyThere where the claim had a volume of which the cluster knows nothing, as in an older etcd."""
+        record = export.records.get(plan.volume)
+        if record is None or plan.volume in export.pending:
+            return
+        if (record.claim_uid, record.cluster) == (plan.claim.uid, self._around.cluster_id):
+            raise AlreadyThere(
+                f"directory {record.directory!r} holds this claim's own data, as volume {plan.volume}, which the"
+                f" cluster has lost: `nfs-provisioner recover --volume {plan.volume} --apply` creates that volume again"
+            )
+
+    def _root_conflict(self, plan: Provision, export: Export) -> Refuse | None:
+        """Whether another export has its root there, by the settings and classes: it may have no ledger yet."""
+        around = self._around
+        others = (other for other in around.exports if other is not export and around.watch.is_named(other))
+        root = around.exports.places.root_within(
+            export.location, plan.record.path, (other.location for other in others)
+        )
+        return None if root is None else claims.root_conflict(plan, root)
+
+    async def _adoptable(self, plan: Provision, export: Export) -> str | None:
+        """The former volume whose directory may be handed out again: read live, for the cache may not know it yet.
+
+        Raises AlreadyThere where it is a volume of an earlier namespace.
+        """
+        former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
+        if former is None or former == plan.volume:
+            return None
+        if await self._around.cluster.get_volume(former) is not None:
+            return None
+        record = await export.reread(former)
+        if record is not None and not plan.tenant.owns(record):
+            raise AlreadyThere(tenancy.refusal(record, plan.tenant))
+        return former if record is not None else None
+
+    async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
+        """`again`: an earlier attempt may have created the volume already."""
+        body = claims.volume_body(plan, provisioner=self._around.provisioner, record=record, export_id=export.id)
+        try:
+            return await self._around.cluster.create_volume(body)
+        except AlreadyExists as exc:
+            found = await self._around.cluster.get_volume(plan.volume)
+            if found is None:
+                raise Conflict(f"volume {plan.volume} was there, and is gone again") from exc
+            nfs, places = found.spec.nfs, self._around.exports.places
+            path = places.relative(export.location, nfs.server, nfs.path) if nfs is not None else None
+            if path != record.path or not _is_for(found, plan):
+                raise NameTaken(claims.not_ours(found, plan.claim, self._around.provisioner)) from exc
+            if not again:
+                hint = "is there a second installation, or a second leader, of the same provisioner name?"
+                log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)
+            return found
+
+    async def _still_wanted(self, uid: str) -> bool:
+        """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""
+        cached = self._store.claims.get(uid)
+        claim = await self._completed(cached) if cached is not None else None
+        return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
+
+    def _is_gone(self, uid: str) -> bool:
+        claim = self._store.claims.get(uid)
+        return claim is None or claim.metadata.deletion_timestamp is not None
+
+    def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:
+        around, claim = self._around, plan.claim
+        labels = (claim.class_name, _source(claim))
+        began_s = self._seen_s.pop(claim.uid, around.clock.monotonic())
+        took_s = around.clock.monotonic() - began_s
+        around.metrics.provisioned.labels(*labels).inc()
+        around.metrics.provision_s.labels(*labels).observe(took_s)
+        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, claims.succeeded_message(plan, record))
+        log.info(
+            "volume_provisioned",
+            claim=claim.key,
+            volume=plan.volume,
+            export=export.name,
+            directory=record.directory,
+            took_s=round(took_s, 4),
+        )
+
+
+def _is_for(volume: Volume, plan: Provision) -> bool:
+    reference = volume.spec.claim_ref
+    return reference is not None and reference.uid == plan.claim.uid
+
+
+def _source(claim: Claim) -> str:
+    """What the claim's data is to come from, as a metric's label: a tenant writes the kind, and may write anything."""
+    source = claim.spec.data_source_ref or claim.spec.data_source
+    if source is None:
+        return ""
+    return source.kind if source.kind in ("PersistentVolumeClaim", "VolumeSnapshot") else "other"

@@ -1,0 +1,51 @@
+"""What the controllers and the sweep work with, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.instances import Guard, Unguarded
+from provisioner.core import times
+from provisioner.core.archives import Moment
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.clock import Clock
+from provisioner.ports.cluster import Cluster
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.informer import Store
+from provisioner.runtime.supervision import Supervisor
+from provisioner.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The ports, the cache, and where the work is told of."""
+
+    provisioner: str
+    cluster: Cluster
+    store: Store
+    exports: ExportRegistry
+    watch: ExportWatch
+    recorder: EventRecorder
+    metrics: Metrics
+    clock: Clock
+    cluster_id: str = ""
+    """What tells this cluster from others that share an export; known from the first term of leadership on."""
+    guard: Guard = field(default_factory=Unguarded)
+    """What is asked before anything is destroyed; each term of leadership has its own."""
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """What keeps loops running after an unexpected error."""
+        return Supervisor(self.clock, self.metrics)
+
+    def stamp(self) -> str:
+        """The time as records and conditions carry it: UTC, RFC 3339, whole seconds.
+
+        The API server's clock, where it has told: records are compared with the creation times of its objects.
+        """
+        return times.text(self.cluster.server_time() or self.clock.now())
+
+    def moment(self) -> Moment:
+        """What all clocks say now, for what one alone is not trusted with."""
+        return Moment(wall=self.clock.now(), steady=self.clock.steady(), server=self.cluster.server_time())

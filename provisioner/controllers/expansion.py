@@ -1,0 +1,143 @@
+"""Carries out the expansion of a bound volume, step by step, as core.expansion decides; the ledger is told as well."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import structlog
+from msgspec import structs
+
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.free_space import space_conflict
+from provisioner.core import expansion, names
+from provisioner.core.backoff import Backoff
+from provisioner.core.errors import InvalidRecord, InvalidSettings
+from provisioner.core.expansion import Expansion, outgrown
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.parameters import ClassParameters, parse
+from provisioner.core.records import require_room
+from provisioner.ledger.export import Export
+from provisioner.ports.cluster import ApiUnavailable, ClusterError, Conflict, NotFound, Rejected
+from provisioner.ports.tree import ExportError
+from provisioner.runtime.workers import FAILED, REFUSED
+
+log = structlog.get_logger(__name__)
+
+
+async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
+    """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
+    volume = around.store.volumes.get(claim.spec.volume_name)
+    now = around.stamp()
+    plan = expansion.decide(claim, volume, around.provisioner, now)
+    if plan is None or volume is None:
+        return None
+    refused = await _is_refused(plan, claim, volume, around)
+    if refused is not None:
+        return refused
+    recorder = around.recorder
+    try:
+        await _carry_out(plan, claim, volume, around)
+    except Rejected as exc:
+        recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
+        with suppress(ClusterError):
+            await around.cluster.patch_claim_status(
+                claim.metadata.namespace, claim.metadata.name, expansion.failed(str(exc), now)
+            )
+        return REFUSED
+    except (Conflict, NotFound, ApiUnavailable) as exc:
+        # Mostly something changed under our hands, and the watch brings what.
+        log.info("resize_interrupted", claim=claim.key, volume=volume.name, error=str(exc))
+        return FAILED
+    recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
+    log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
+    await _note_now(volume, plan.size, around)
+    return None
+
+
+async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> Backoff | None:
+    """How to try again where the class's `minFree` or `overcommit` leave no room; the claim stays as it is."""
+    located, parameters = around.exports.of(volume), _parameters(volume, around)
+    if plan.grow is None or located is None or parameters is None or not parameters.limits_space:
+        return None
+    export, _ = located
+    around.watch.add(export, named=False)
+    try:
+        export = await around.watch.usable(export)
+        refusal = space_conflict(around, export, parameters, plan.size, volume=volume.name)
+        message, again = "" if refusal is None else refusal.message, REFUSED
+    except ExportError as exc:
+        message, again = exc.told_of(export.name), FAILED
+    if not message:
+        return None
+    log.info("resize_refused", claim=claim.key, volume=volume.name, size=plan.size, message=message)
+    text = f"resizing to {plan.size} is refused for now: {message}"
+    around.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, text)
+    return again
+
+
+def _parameters(volume: Volume, around: Surroundings) -> ClassParameters | None:
+    """Those of the volume's class; None where it is gone, or cannot be used any more: then nothing says a limit."""
+    storage_class = around.store.classes.get(volume.spec.storage_class_name)
+    try:
+        return None if storage_class is None else parse(storage_class.parameters)
+    except InvalidSettings:
+        return None
+
+
+async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> None:
+    """Each write holds only for the object as it was read, so that a newer wish of the user's is never overwritten."""
+    cluster, meta = around.cluster, claim.metadata
+    version = meta.resource_version
+    if plan.mark is not None:
+        marked = await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.mark, version))
+        version = marked.metadata.resource_version
+        around.recorder.claim(claim, "Normal", names.RESIZING, f"resizing volume {volume.name} to {plan.size}")
+    if plan.grow is not None:
+        await cluster.patch_volume(volume.name, _at(plan.grow, volume.metadata.resource_version))
+    await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.finish, version))
+
+
+def _at(patch: dict[str, object], version: str) -> dict[str, object]:
+    return {**patch, "metadata": {"resourceVersion": version}}
+
+
+# --------------------------------------------------------------------------------------------------- the ledger's copy
+
+
+async def note_sizes(export: Export, around: Surroundings) -> None:
+    """Have the ledger of an export know how large its volumes are: `recover` makes them as large as it says.
+
+    The sweep does this, for expansions that met an export that was down, or a crash. Raises ExportError.
+    """
+    for name, record in list(export.records.items()):
+        volume = around.store.volumes.get(name)
+        if volume is not None and volume.is_by(around.provisioner) and outgrown(record.capacity, volume.capacity):
+            await _note(name, volume.capacity, export, around)
+
+
+async def _note_now(volume: Volume, size: str, around: Surroundings) -> None:
+    """Last, and no more than a try: the expansion is done, and must not wait for an export that is down."""
+    located = around.exports.of(volume)
+    if located is None:
+        return
+    export, _ = located
+    around.watch.add(export, named=False)
+    try:
+        export = await around.watch.usable(export)
+        async with around.watch.answering(export):
+            await _note(volume.name, size, export, around)
+    except ExportError as exc:
+        log.info("size_not_recorded", volume=volume.name, size=size, error=str(exc), hint="the sweep does it later")
+
+
+async def _note(volume: str, size: str, export: Export, around: Surroundings) -> None:
+    """By the record as it is now: what we remember may be older than a recovery, which must not be undone."""
+    live = await export.reread(volume)
+    if live is None or live.cluster != around.cluster_id or not outgrown(live.capacity, size):
+        return
+    grown = structs.replace(live, capacity=size)
+    try:
+        require_room(volume, grown)  # also for its archive, which else could not be made or brought back later
+        await export.amend(volume, grown)
+    except InvalidRecord as exc:
+        log.warning("size_not_recorded", volume=volume, size=size, error=str(exc))

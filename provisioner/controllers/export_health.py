@@ -1,0 +1,377 @@
+"""Watches over the exports: opens each, asks each in turn whether it answers, and tells when one is back.
+
+A claim never has to wait to learn that its export hangs: it is told what the last probe found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Set
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from provisioner.core import names
+from provisioner.core.locations import Location
+from provisioner.core.objects import Volume
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.clock import Clock
+from provisioner.ports.tree import Cause, ExportError, Space
+from provisioner.runtime.supervision import AGAIN, Supervisor
+from provisioner.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_PROBE_EVERY_S = 3.0
+"""While an export is in use, or fails."""
+_IDLE_PROBE_EVERY_S = 15.0
+_IDLE_AFTER_S = 60.0
+_FRESH_S = 10.0
+"""A probe that is older does not count any more when somebody wants to use the export."""
+_PROBE_LIMIT_S = 4.0
+"""Below the time limit of a call: a hung export is known before the first claim that met it times out."""
+
+_EXPOSED = (
+    "the server did not set the mode 0700 of .provisioner: see on the server that pods may neither read nor write it"
+)
+
+Listener = Callable[[Export], None]
+
+
+@dataclass(slots=True)
+class _State:
+    """What we know of one export."""
+
+    configured: bool = False
+    """Whether it is one of the settings', without which this replica is not ready."""
+    named: bool = False
+    """Whether a setting or a class names it: a volume alone may be forged, and must not make us write anywhere."""
+    error: ExportError | None = None
+    exposed: bool = False
+    """Whether the log says already that its ledger may be open to others."""
+    opened: bool = False
+    united: bool = False
+    """Whether it turned out to be another export's second name."""
+    space: Space | None = None
+    looked_s: float = -math.inf
+    added_s: float = -math.inf
+    used_s: float = -math.inf
+    crashes: int = 0
+    """How often in a row a look met an unexpected error."""
+    limits: set[asyncio.Timeout] = field(default_factory=set)
+    """Of those who wait for calls on it: run out when it is found not to answer."""
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have it looked at now."""
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has been looked at since somebody wanted to know."""
+    task: asyncio.Task[None] | None = None
+    """What looks at it again and again."""
+
+
+class ExportWatch:
+    """Probes every export for as long as it runs; a leader also opens them, and asks before it uses one."""
+
+    def __init__(
+        self,
+        exports: ExportRegistry,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        marked: Callable[[Location], Iterable[Volume]] = lambda export: (),
+    ) -> None:
+        """`marked` returns the volumes that carry the id of the export there: its ledger must have one of them."""
+        self._marked = marked
+        self._exports = exports
+        self._clock = clock
+        self._metrics = metrics
+        self._supervisor = Supervisor(clock, metrics)
+        self._states: dict[Export, _State] = {export: _State(configured=True, named=True) for export in exports}
+        for export in self._states:
+            metrics.admit_export(export.name)
+        self._leading = False
+        self._on_ready: list[Listener] = []
+        self._on_forgotten: list[Listener] = []
+        self._group: asyncio.TaskGroup | None = None
+
+    @contextmanager
+    def listening(self, ready: Listener, *, forgotten: Listener | None = None) -> Iterator[None]:
+        """Call `ready` for each export that is usable, and each time that one becomes so, while this is open.
+
+        `forgotten` is called right before an export is forgotten.
+        """
+        for export, state in list(self._states.items()):
+            if state.opened and state.error is None:
+                self._tell(ready, export)
+        with ExitStack() as stack:
+            for listeners, listener in ((self._on_ready, ready), (self._on_forgotten, forgotten)):
+                if listener is not None:
+                    listeners.append(listener)
+                    stack.callback(listeners.remove, listener)
+            yield
+
+    def _tell(self, listener: Listener, export: Export) -> None:
+        with self._supervisor.shield("listener", export=export.name):
+            listener(export)
+
+    def add(self, export: Export, *, named: bool) -> None:
+        """Look after an export from now on. Only where a setting or a class names it may a ledger be made on it."""
+        export = self._exports.primary(export)
+        state = self._states.get(export)
+        if named:
+            self._metrics.admit_export(export.name)
+        if state is None:
+            state = self._states[export] = _State(named=named, added_s=self._clock.monotonic())
+            if self._group is not None:
+                self._start(self._group, export, state)
+        elif named and not state.named:
+            state.named = True
+            state.due.set()
+
+    def unname_but(self, named: Container[Location]) -> None:
+        """Where classes name an export now: on others than these no ledger may be made any more."""
+        for export, state in self._states.items():
+            by_class = any(location in named for location in self._exports.places.same(export.location))
+            state.named = state.configured or (state.named and by_class)
+
+    def touch(self, export: Export) -> None:
+        """The export is in use."""
+        if export in self._states:
+            self._states[export].used_s = self._clock.monotonic()
+
+    def is_needed(self, export: Export, *, idle_s: float) -> bool:
+        """Whether a setting or a class names the export, or something has met or used it within this time."""
+        state = self._states.get(export)
+        if state is None:
+            return False
+        idle_since_s = max(state.added_s, state.used_s)
+        return state.named or bool(state.limits) or self._clock.monotonic() - idle_since_s < idle_s
+
+    async def forget(self, export: Export) -> None:
+        """Look at an export no longer: no probe, no series, no connection."""
+        for listener in list(self._on_forgotten):
+            self._tell(listener, export)
+        state = self._states.pop(export, None)
+        if state is not None:
+            state.opened = False
+            state.known.set()  # what waits for it learns at once that it is not usable
+            if state.task is not None:
+                state.task.cancel()
+                await asyncio.wait({state.task})
+        self._metrics.forget_export(export.name)
+        await export.close()
+
+    def is_named(self, export: Export) -> bool:
+        """Whether a setting or a class names an export; one that was never added, or was forgotten, is not named."""
+        state = self._states.get(self._exports.primary(export))
+        return state is not None and state.named
+
+    def is_known(self, export: Export) -> bool:
+        """Whether a setting or a class names the export, or it has been opened: then its id tells which one it is."""
+        state = self._states.get(self._exports.primary(export))
+        return state is not None and (state.named or state.opened)
+
+    async def lead(self) -> None:
+        """We lead: read every ledger anew, for another replica has written them.
+
+        Returns when each export is usable or known not to be, and after a few seconds in any case.
+        """
+        self._leading = True
+        states = list(self._states.values())
+        for state in states:
+            state.opened = False
+            self._demand(state)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_LIMIT_S):
+                for state in states:
+                    await state.known.wait()
+
+    def follow(self) -> None:
+        """We lead no longer."""
+        self._leading = False
+
+    async def usable(self, export: Export) -> Export:
+        """Return the object that stands for an export that was added, when it may be used.
+
+        Raises the ExportError that the last look at it met.
+        Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
+        """
+        state = self._state(export)
+        if not self._in_use(state):
+            state.due.set()  # the pause of an idle export is too long for one in use
+        state.used_s = self._clock.monotonic()
+        stale = state.used_s - state.looked_s > _FRESH_S
+        if stale or not (state.opened or state.error is not None):
+            self._demand(state)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_LIMIT_S + 1.0):
+                    await state.known.wait()
+        if state.united:
+            return await self.usable(export)
+        if state.error is not None:
+            raise state.error
+        if not state.opened:
+            raise ExportError(Cause.UNREACHABLE, "it has not answered yet", hint=export.silence)
+        return self._exports.primary(export)
+
+    @asynccontextmanager
+    async def answering(self, export: Export) -> AsyncIterator[None]:
+        """Wait for calls on an export no longer than it is known to answer; then raise what the probe met.
+
+        The outcome of the call is unknown then, as after its own time limit, which may be much longer.
+        """
+        state = self._state(export)
+        try:
+            async with asyncio.timeout(None) as limit:
+                state.limits.add(limit)
+                try:
+                    yield
+                finally:
+                    state.limits.discard(limit)
+        except TimeoutError:
+            if not limit.expired() or state.error is None:
+                raise
+            raise state.error from None
+
+    def _state(self, export: Export) -> _State:
+        """What is known of an export, by any of its names. Raises ExportError for one that was forgotten meanwhile."""
+        try:
+            return self._states[self._exports.primary(export)]
+        except KeyError as exc:
+            raise ExportError(Cause.MISSING, "no setting, class or volume names it") from exc
+
+    def _demand(self, state: _State) -> None:
+        """Have an export looked at now; `known` is set after that."""
+        state.known.clear()
+        state.due.set()
+
+    def space(self, export: Export) -> Space | None:
+        """What the last probe found, at most a few seconds old."""
+        return self._state(export).space
+
+    def failing(self) -> dict[str, ExportError]:
+        """The exports of the settings that cannot be used, by name, and why; not looked at yet counts as well.
+
+        One that only a class or a volume names does not count: a team's dead server must not make us unready for all.
+        """
+        early = ExportError(Cause.UNREACHABLE, "it has not answered yet")
+        return {
+            export.name: state.error or early
+            for export, state in self._states.items()
+            if state.configured and (state.error or state.looked_s == -math.inf or (self._leading and not state.opened))
+        }
+
+    async def run(self) -> None:
+        """Probe all exports side by side until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for export, state in self._states.items():
+                    self._start(self._group, export, state)
+                await asyncio.Event().wait()
+        finally:
+            self._group = None
+
+    def _start(self, group: asyncio.TaskGroup, export: Export, state: _State) -> None:
+        kept = self._supervisor.keep("exports", partial(self._keep, export, state), export=export.name)
+        state.task = group.create_task(kept)
+
+    async def _keep(self, export: Export, state: _State) -> None:
+        while True:
+            state.due.clear()
+            was_usable, leading = state.opened and state.error is None, self._leading
+            error = await self._look(export, state)
+            unexpected = error is not None and error.cause is Cause.UNEXPECTED
+            state.crashes = state.crashes + 1 if unexpected else 0
+            if error is not None:
+                self._failed(export, state, error)
+            else:
+                state.error = None
+                if state.opened and not was_usable:
+                    self._ready(export, state)
+            state.looked_s = self._clock.monotonic()
+            if leading == self._leading:
+                state.known.set()
+            if state.united:
+                await export.close()
+                return
+            self._measure(export, state)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s(state)):
+                    await state.due.wait()
+
+    def _ready(self, export: Export, state: _State) -> None:
+        log.info("export_ready", export=export.name, records=len(export.records))
+        if export.exposed and not state.exposed:
+            state.exposed = True
+            log.warning("ledger_not_private", export=export.name, error=export.exposed, hint=_EXPOSED)
+        for listener in list(self._on_ready):
+            self._tell(listener, export)
+
+    def _measure(self, export: Export, state: _State) -> None:
+        size_bytes, free_bytes = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
+        if state.named or state.opened:
+            self._metrics.admit_export(export.name)
+        up = state.error is None
+        self._metrics.export_state(export.name, up=up, size_bytes=size_bytes, free_bytes=free_bytes)
+
+    def _pause_s(self, state: _State) -> float:
+        if state.crashes:
+            return AGAIN.delay_s(state.crashes, self._clock.random())
+        return _PROBE_EVERY_S if self._in_use(state) or state.error is not None else _IDLE_PROBE_EVERY_S
+
+    def _in_use(self, state: _State) -> bool:
+        return self._clock.monotonic() - state.used_s < _IDLE_AFTER_S
+
+    async def _look(self, export: Export, state: _State) -> ExportError | None:
+        """Open the export where that is still to be done, and probe it; what went wrong."""
+        with self._supervisor.shield("exports", export=export.name):
+            try:
+                if self._leading and not state.opened:
+                    # May take long on a large ledger; each of its calls has a limit.
+                    primary = await export.open(create=state.named, others=self._exports, carried=self._carried(export))
+                    if primary is not export:
+                        return self._unite(export, state, primary)
+                    self._exports.places.note(export.location, folds=export.folds)
+                    state.opened = True
+                async with asyncio.timeout(_PROBE_LIMIT_S):
+                    state.space = await export.probe()
+            except TimeoutError:
+                detail = f"no answer within {_PROBE_LIMIT_S:g} s"
+                return ExportError(Cause.UNREACHABLE, detail, hint=export.silence)
+            except ExportError as exc:
+                return exc
+            return None
+        return ExportError(Cause.UNEXPECTED)
+
+    def _carried(self, export: Export) -> Set[str]:
+        """The export ids that the volumes on an export carry; there may be another one at another port."""
+        located = ((volume, self._exports.of(volume)) for volume in self._marked(export.location))
+        return {
+            volume.metadata.annotations[names.EXPORT_ID]
+            for volume, found in located
+            if found is not None and self._exports.primary(found[0]) is self._exports.primary(export)
+        }
+
+    def _unite(self, export: Export, state: _State, primary: Export) -> ExportError | None:
+        """An export has turned out to be another one by a second name: from now on it is looked at as that one only."""
+        log.info("export_known", export=export.name, same_as=primary.name)
+        self._exports.unite(export, primary)
+        del self._states[export]
+        state.united = True
+        self.add(primary, named=state.named)
+        self._states[primary].configured |= state.configured
+        self._metrics.forget_export(export.name)
+        return None
+
+    def _failed(self, export: Export, state: _State, error: ExportError) -> None:
+        if state.error is None or state.error.cause is not error.cause:
+            log.warning("export_failing", export=export.name, error=str(error), hint=error.advice)
+        state.error = error
+        for limit in state.limits:
+            limit.reschedule(asyncio.get_running_loop().time())
+        state.limits.clear()
+        if error.cause is Cause.CHANGED:
+            state.opened = False  # the root is another one: only opening tells whether it is the same export

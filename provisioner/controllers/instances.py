@@ -1,0 +1,202 @@
+"""Instances: what destroys asks here first whether nobody else works on the export in our cluster's name.
+
+The sign on each export is read every few seconds and again right before something is destroyed; core.instances judges
+it. Where two are at work, nothing is destroyed on that export until an admin has decided, whoever restarts meanwhile:
+the sign itself says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from provisioner.core import instances, times
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.instances import LOOK_EVERY_S, Sign, Standing, Step
+from provisioner.ledger.export import Export
+from provisioner.ports.clock import Clock
+from provisioner.ports.cluster import ClusterError
+from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing
+from provisioner.runtime.leadership import Leadership
+from provisioner.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_FULL = (Cause.NO_SPACE, Cause.NO_INODES, Cause.QUOTA)
+_LEAVING_S = 0.5
+"""For all exports together, when we stop."""
+_HINT = ExportError(Cause.TWICE).advice
+
+
+class Guard(Protocol):
+    """Asked before anything is destroyed on an export."""
+
+    async def require(self, export: Export) -> None:
+        """Raise ExportError, with Cause.TWICE or Cause.UNSETTLED, where nothing may be destroyed now."""
+        ...
+
+    def allows(self, export: Export) -> bool:
+        """Whether something may be destroyed by what the last look came to, for what goes on for long."""
+        ...
+
+
+class Unguarded:
+    """Where nothing works in a cluster's name as yet."""
+
+    async def require(self, export: Export) -> None:
+        """See `Guard`."""
+
+    def allows(self, export: Export) -> bool:
+        """See `Guard`."""
+        return True
+
+
+def is_unsettled(error: ProvisionerError) -> bool:
+    """Whether there is nothing to tell of: a former leader did not sign off, and we wait whether it is one."""
+    return isinstance(error, ExportError) and error.cause is Cause.UNSETTLED
+
+
+@dataclass(slots=True)
+class _State:
+    """One export."""
+
+    standing: Standing = field(default_factory=Standing)
+    looks: int = 0
+    """How many looks have begun."""
+    shared: int = 0
+    """The last of them that has ended well."""
+    held_up: bool = False
+    """Whether anything was to be destroyed, and must wait."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Instances:
+    """The `Guard` of one term of leadership."""
+
+    def __init__(
+        self, leadership: Leadership, clock: Clock, metrics: Metrics, *, cluster: str, provisioner: str
+    ) -> None:
+        self._leadership = leadership
+        self._clock = clock
+        self._metrics = metrics
+        self._cluster = cluster
+        self._name = instances.name(cluster, provisioner)
+        self._states: dict[Export, _State] = {}
+        self.resumed: list[Callable[[Export], None]] = []
+        """Told when something may be destroyed on an export that had to wait."""
+
+    async def keep(self, export: Export) -> None:
+        """Look at an export's sign again and again, for ever."""
+        while True:
+            try:
+                await self._look(export, self._state(export))
+            except ExportError as exc:
+                log.debug("instance_not_looked_for", export=export.name, error=str(exc))
+            left_s = self._state(export).standing.settled_s - self._clock.monotonic()
+            await self._clock.sleep(left_s if 0 < left_s < LOOK_EVERY_S else LOOK_EVERY_S)
+
+    def forget(self, export: Export) -> None:
+        """The export is looked at no longer."""
+        self._states.pop(export, None)
+
+    async def require(self, export: Export) -> None:
+        """See `Guard`."""
+        state = self._state(export)
+        await self._look(export, state)
+        # Last: whatever we waited for, the lease may be another's by now.
+        if self.allows(export):
+            return
+        state.held_up = True
+        raise ExportError(Cause.UNSETTLED if state.standing.stopped is None else Cause.TWICE)
+
+    def allows(self, export: Export) -> bool:
+        """See `Guard`."""
+        return self._state(export).standing.is_settled(self._clock.monotonic()) and self._leadership.holds()
+
+    async def leave(self) -> None:
+        """We stop in good order: the next leader need not wait for us. No more than a try."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVING_S):
+                await asyncio.gather(*map(self._leave, list(self._states)))
+
+    async def _leave(self, export: Export) -> None:
+        with suppress(ExportError):
+            async with self._state(export).lock:
+                sign = instances.parse(await export.instance(self._name))
+                if self.allows(export) and instances.is_of(sign, self._me()):
+                    await export.sign_instance(self._name, str(self._me("left")), over=True)
+
+    # ------------------------------------------------------------------------------------------- looking
+
+    async def _look(self, export: Export, state: _State) -> None:
+        """Read the sign, and write ours where that is due; those who wait share one look. Raises ExportError."""
+        asked = state.looks
+        async with state.lock:
+            if state.shared > asked:
+                return  # that look began after we asked
+            state.looks += 1
+            stopped = state.standing.stopped
+            try:
+                await self._step(export, state)
+            except PathExists:
+                await self._step(export, state)  # another instance has just signed where nobody had
+            state.shared = state.looks
+            self._tell(export, state, stopped)
+
+    async def _step(self, export: Export, state: _State) -> None:
+        known, me = state.standing, self._me()
+        found = await export.instance(self._name)
+        sign = instances.parse(found) if found else None
+        leads = await self._leads() if instances.is_strange(known, sign, me) else None
+        now_s = self._clock.monotonic()
+        step = instances.judge(known, sign, me, leads=leads, now_s=now_s)
+        if step.write is not None:
+            try:
+                await self._write(export, step)
+            except ExportError as exc:
+                # A ledger that only a volume names is not mended: it may lack the directory for signs.
+                full = exc.cause in _FULL or isinstance(exc, PathMissing)
+                state.standing = instances.unwritten(known, sign, me, full=full, now_s=now_s)
+                if full:
+                    return
+                raise
+        if step.standing.doubted and not known.doubted:
+            log.info("foreign_sign", export=export.name, sign=found)
+        state.standing = step.standing
+
+    async def _write(self, export: Export, step: Step) -> None:
+        if not self._leadership.holds():
+            raise ExportError(Cause.UNSETTLED)
+        await export.sign_instance(self._name, str(step.write), over=step.over)
+
+    async def _leads(self) -> bool | None:
+        try:
+            return await self._leadership.confirm()
+        except ClusterError as exc:
+            log.debug("lease_not_confirmed", error=str(exc))
+            return False  # until it can be
+
+    def _tell(self, export: Export, state: _State, before: Sign | None) -> None:
+        stopped = state.standing.stopped
+        self._metrics.second_cluster.labels(export.name).set(stopped is not None)
+        if stopped is not None and before is None:
+            log.error("second_cluster", export=export.name, cluster=self._cluster, sign=str(stopped), hint=_HINT)
+        elif stopped is None and before is not None:
+            log.info("second_cluster_over", export=export.name, cluster=self._cluster)
+        if state.held_up and self.allows(export):
+            state.held_up = False
+            for resumed in self.resumed:
+                resumed(export)
+
+    def _state(self, export: Export) -> _State:
+        return self._states.setdefault(export, _State())
+
+    def _me(self, state: instances.State = "") -> Sign:
+        leadership = self._leadership
+        at = times.text(self._clock.now())
+        return Sign(at=at, term=leadership.term, instance=leadership.instance, state=state)

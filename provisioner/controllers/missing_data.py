@@ -1,0 +1,122 @@
+"""Looks for volumes of ours that lack their directory or their record, and says so (core.lacking)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from provisioner.controllers.context import Surroundings
+from provisioner.core import lacking, names
+from provisioner.core.locations import Path
+from provisioner.core.objects import Volume
+from provisioner.core.orphans import Lack
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+
+log = structlog.get_logger(__name__)
+
+_EVERY_S = 600.0
+"""A look takes a listing of each parent of volumes."""
+_LIMIT = 1000
+"""Suspects that are looked at live in one look; others wait for the next one, when these are mended."""
+_EVENTS = 100
+"""Volumes that get an event from one look: an export may have lost all of its directories."""
+_NAMES_IN_A_LINE = 20
+_REASONS: Mapping[Lack, str] = {
+    "directory-missing": names.DIRECTORY_MISSING,
+    "record-missing": names.RECORD_MISSING,
+}
+
+Live = Callable[[str], Awaitable[Volume | None]]
+"""Reads a volume from the API server."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last looks at an export found."""
+
+    looked_s: float = float("-inf")
+    suspects: dict[str, Lack] = field(default_factory=dict)
+    """A volume that is just being made, taken over or reclaimed may lack something for a moment."""
+    told: dict[str, Lack] = field(default_factory=dict)
+
+
+class Lacking:
+    """Looks at each export every ten minutes, and each minute at what it found; that counts from the second time on."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._seen: dict[Export, _Seen] = {}
+
+    def forget(self, export: Export) -> None:
+        """The export is looked at no longer."""
+        self._seen.pop(export, None)
+
+    async def look(self, export: Export) -> None:
+        """Look through one export where that is due. Raises ExportError, ClusterError."""
+        seen, around = self._seen.setdefault(export, _Seen()), self._around
+        now_s = around.clock.monotonic()
+        due = now_s - seen.looked_s >= _EVERY_S
+        if due:
+            volumes = list(around.store.on_export(export.location))
+            seen.looked_s = now_s
+        elif seen.suspects:
+            volumes = [around.store.volumes[name] for name in seen.suspects if name in around.store.volumes]
+        else:
+            return
+        found = await find(export, volumes, around.exports, around.provisioner, live=around.cluster.get_volume)
+        before, seen.suspects = seen.suspects, {volume.name: lack for volume, _, lack in found}
+        self._tell(export, seen, [each for each in found if before.get(each[0].name) == each[2]])
+
+    def _tell(self, export: Export, seen: _Seen, found: list[tuple[Volume, Path, Lack]]) -> None:
+        """Gauges and events each time; a log line when it is not as it was."""
+        counts = Counter(lack for _, _, lack in found)
+        for lack in lacking.LACKS:
+            self._around.metrics.lacking.labels(export.name, lack).set(counts[lack])
+        for volume, path, lack in found[:_EVENTS]:
+            words = lacking.message(export.name, path, volume, lack)
+            self._around.recorder.volume(volume, "Warning", _REASONS[lack], words)
+        before, seen.told = seen.told, {volume.name: lack for volume, _, lack in found}
+        if seen.told == before:
+            return
+        if not found:
+            log.info("volumes_whole", export=export.name)
+            return
+        log.warning(
+            "volumes_lacking",
+            export=export.name,
+            count=len(found),
+            kinds=dict(counts),
+            volumes=sorted(seen.told)[:_NAMES_IN_A_LINE],
+            hint="`nfs-provisioner orphans` says what each one lacks and what to do about it",
+        )
+
+
+async def find(
+    export: Export, volumes: Iterable[Volume], exports: ExportRegistry, provisioner: str, *, live: Live
+) -> list[tuple[Volume, Path, Lack]]:
+    """The volumes on an export that lack something: by what is at hand first, then each of those looked at live.
+
+    Raises ExportError, ClusterError.
+    """
+
+    def path_of(volume: Volume) -> Path | None:
+        located = exports.of(volume)
+        if located is None or located[0] is not export or not lacking.is_in_use(volume, located[1], provisioner):
+            return None
+        return located[1]
+
+    known = {volume.name: path for volume in volumes if (path := path_of(volume))}
+    missing = await export.missing(known.values())
+    found = []
+    for name, lack in list(lacking.suspects(known, export.records, missing).items())[:_LIMIT]:
+        volume = await live(name)
+        if volume is None or path_of(volume) != known[name]:
+            continue  # it is on its way out, or another one by now
+        if lack == "record-missing" and await export.reread(name) is not None:
+            continue  # a command has written it beside us
+        found.append((volume, known[name], lack))
+    return found

@@ -1,0 +1,66 @@
+"""Asks, before data of a volume are destroyed, whether the volume is there again (core.returned)."""
+
+from __future__ import annotations
+
+import structlog
+
+from provisioner.controllers.context import Surroundings
+from provisioner.core import names, returned
+from provisioner.core.objects import Volume
+from provisioner.ledger.export import Export
+from provisioner.ports.cluster import ClusterError
+
+log = structlog.get_logger(__name__)
+
+_RECLAIM_S = 120.0
+"""A volume that is being reclaimed goes soon after its data have moved; until then nothing is said of it."""
+
+
+class Returned:
+    """Keeps data whose volume is there, and says so: as an event while it lasts, in the log once."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._since_s: dict[tuple[Export, str], float] = {}
+        """Since when an archive, or an entry in the trash, has been kept."""
+        self._logged: set[tuple[Export, str]] = set()
+
+    async def keeps(self, export: Export, volume: str, *, name: str, where: str) -> bool:
+        """Whether data must stay in the archive, or the entry of the trash, of this name; what is unknown must.
+
+        `where` says in words what the name is of.
+        """
+        key = export, name
+        try:
+            found = await self._find(volume)
+        except ClusterError as exc:
+            log.debug("volume_not_read", volume=volume, error=str(exc))
+            return True
+        if found is None:
+            self._since_s.pop(key, None)
+            self._logged.discard(key)
+            return False
+        now_s = self._around.clock.monotonic()
+        long = now_s - self._since_s.setdefault(key, now_s) >= _RECLAIM_S
+        reclaimed = returned.is_being_reclaimed(found) and (not long or volume in export.records)
+        if not reclaimed:
+            self._tell(found, export, name, where)
+        return True
+
+    async def _find(self, name: str) -> Volume | None:
+        """The volume where it keeps its data: by the cache, which may lag behind, or as it is now."""
+        cached = self._around.store.volumes.get(name)
+        if cached is not None and returned.keeps(cached):
+            return cached
+        live = await self._around.cluster.get_volume(name)
+        return live if live is not None and returned.keeps(live) else None
+
+    def _tell(self, volume: Volume, export: Export, name: str, where: str) -> None:
+        message = returned.kept_message(volume.name, where, export.name)
+        self._around.recorder.volume(volume, "Warning", names.DATA_KEPT, message)
+        if (export, name) not in self._logged:
+            self._logged.add((export, name))
+            hint = f"nfs-provisioner recover --volume {volume.name}"
+            log.warning(
+                "data_kept", volume=volume.name, export=export.name, kept=name, phase=volume.status.phase, hint=hint
+            )

@@ -1,0 +1,128 @@
+"""The sweep: looks after each export from when it is usable, by parts that each have a room of their own.
+
+It never destroys: an empty directory of a claim that never got a volume goes through the claim controller (rmdir), a
+record goes when its volume and its directory are both gone, and the trash is what was put there to be purged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from provisioner.controllers.archive_expiry import Retention
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.expansion import note_sizes
+from provisioner.controllers.instances import Instances
+from provisioner.controllers.missing_data import Lacking
+from provisioner.controllers.orphans import Orphans
+from provisioner.controllers.returned import Returned
+from provisioner.controllers.trash import Purge
+from provisioner.core.backoff import Backoff
+from provisioner.core.returned import volume_of
+from provisioner.ledger.export import Export
+from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.tree import ExportError
+
+log = structlog.get_logger(__name__)
+
+_EVERY_S = 60.0
+_AGAIN = Backoff(first_s=2.0, limit_s=_EVERY_S)
+"""After a look that failed."""
+
+
+class Sweep:
+    """Looks at each export every minute from when it is usable, and whenever something went into its trash."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        instances: Instances,
+        *,
+        revisit: Callable[[str], None],
+        freed: Callable[[], None],
+    ) -> None:
+        self._around = around
+        self._instances = instances
+        self._orphans = Orphans(around, revisit=revisit, freed=freed)
+        self._lacking = Lacking(around)
+        self._returned = Returned(around)
+        self._purge = Purge(around.clock, around.metrics, self._keeps, around.guard)
+        self._retention = Retention(around, self._returned, discarded=self.discarded)
+        self._kept: dict[Export, list[asyncio.Task[None]]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    def discarded(self, export: Export) -> None:
+        """Something went into the export's trash."""
+        self._purge.look(export)
+
+    def _changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        """A listener of the store: a volume that has gone needs its data no longer."""
+        self._retention.changed(kind, before, after)
+        if kind == "volumes" and after is None and before is not None:
+            self._purge.freed(before.metadata.name)
+
+    async def _keeps(self, export: Export, name: str) -> bool:
+        """Whether an entry in the trash stays, since its volume is there."""
+        return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
+
+    def resumed(self, export: Export) -> None:
+        """What had to wait may be destroyed on the export now."""
+        self._purge.look(export)
+        self._retention.look(export)
+
+    def export_ready(self, export: Export) -> None:
+        """An export is usable, or usable again."""
+        self._purge.look(export)
+        if self._group is None:
+            self._kept.setdefault(export, [])
+        elif export not in self._kept:
+            self._kept[export] = self._start(self._group, export)
+
+    def export_forgotten(self, export: Export) -> None:
+        """Nothing names the export any more."""
+        for task in self._kept.pop(export, ()):
+            task.cancel()
+        self._orphans.forget(export)
+        self._lacking.forget(export)
+        self._instances.forget(export)
+
+    async def run(self) -> None:
+        """Look after all exports side by side, each from when it is first usable, until cancelled."""
+        try:
+            with self._around.store.listening(self._changed):
+                async with asyncio.TaskGroup() as self._group:
+                    self._kept = {export: self._start(self._group, export) for export in self._kept}
+                    await asyncio.Event().wait()
+        finally:
+            self._group = None
+            self._around.metrics.forget_sweep()
+
+    def _start(self, group: asyncio.TaskGroup, export: Export) -> list[asyncio.Task[None]]:
+        keep = self._around.supervisor.keep
+        return [
+            group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
+            group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
+            group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
+            group.create_task(keep("retention", partial(self._retention.keep, export), export=export.name)),
+        ]
+
+    async def _look_at(self, export: Export) -> None:
+        failures = 0
+        while True:
+            if self._purge.is_busy(export):
+                self._around.watch.touch(export)
+            try:
+                await self._orphans.look(export)
+                await note_sizes(export, self._around)
+                self._around.metrics.archives.labels(export.name).set(len(await export.archives()))
+                await self._lacking.look(export)
+            except (ExportError, ClusterError) as exc:
+                failures += 1
+                log.debug("sweep_failed", export=export.name, error=str(exc))
+                await self._around.clock.sleep(_AGAIN.delay_s(failures, self._around.clock.random()))
+            else:
+                failures = 0
+                await self._around.clock.sleep(_EVERY_S)

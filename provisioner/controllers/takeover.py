@@ -1,0 +1,175 @@
+"""Takeover: enters volumes that a peer made under our name into the ledgers, as core.takeover decides.
+
+At start, and whenever one is first seen; a reclaim makes sure of it once more. Nothing but the ledger is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from provisioner.controllers.context import Surroundings
+from provisioner.core import takeover
+from provisioner.core.locations import Path
+from provisioner.core.objects import Volume
+from provisioner.core.takeover import Enter, Find, Refuse
+from provisioner.ledger.export import Export
+from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.tree import ExportError
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 8
+"""Records that are written side by side on one export: there may be ten thousand, and each waits for a disk."""
+_AGAIN_S = 30.0
+_UNDECIDED = ("", "Pending", "Available")
+"""Phases of a volume that may be bound in the next moment."""
+
+
+class Takeover:
+    """Keeps in mind which volumes are still to be entered; `entered` is told of those that had been refused before."""
+
+    def __init__(self, around: Surroundings, *, entered: Callable[[str], None]) -> None:
+        self._around = around
+        self._entered = entered
+        self._waiting: set[str] = set()
+        self._due = asyncio.Event()
+        self._refused: dict[str, str] = {}
+
+    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
+        """A listener of the store: a volume that is new, or one whose end may free what another one needs."""
+        if kind != "volumes":
+            return
+        if isinstance(after, Volume) and (after.name in self._refused or _phase(before) != _phase(after)):
+            self._look_at([after])
+        elif after is None and isinstance(before, Volume):
+            self._refused.pop(before.name, None)
+            volumes = self._around.store.volumes
+            self._look_at(volumes[name] for name in self._refused if name in volumes)
+
+    def export_ready(self, export: Export) -> None:
+        """An export is usable, or usable again, and its ledger has been read."""
+        self._look_at(self._around.store.volumes.values())
+
+    def _look_at(self, volumes: Iterable[Volume]) -> None:
+        peers = (volume for volume in volumes if takeover.is_peers(volume, self._around.provisioner))
+        self._waiting |= {volume.name for volume in peers if volume.status.phase not in _UNDECIDED}
+        if self._waiting:
+            self._due.set()
+
+    async def run(self) -> None:
+        """Enter what is to be entered, for ever."""
+        driven = sum(volume.spec.csi is not None for volume in self._around.store.volumes.values())
+        if driven:
+            log.info("csi_volumes_left_alone", count=driven)
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            names, self._waiting = self._waiting, set()
+            done = False
+            with self._around.supervisor.shield("takeover"):
+                done = await self._enter_all(names)
+            if not done:
+                await self._around.clock.sleep(_AGAIN_S)
+                self._waiting |= names
+                self._due.set()
+
+    async def enter(self, volume: Volume, export: Export, path: Path) -> str | None:
+        """Make sure that a volume, read live, has a record where it is a peer's; why not, where it must not have one.
+
+        Raises ExportError, ClusterError.
+        """
+        if not takeover.is_peers(volume, self._around.provisioner) or volume.name in export.records:
+            return None
+        await self._enter(export, [(volume, path)])
+        return self._refused.get(volume.name)
+
+    # ------------------------------------------------------------------------------------------- entering
+
+    async def _enter_all(self, names: Iterable[str]) -> bool:
+        """Enter those of the volumes that have no record, all exports side by side; whether all could be tried."""
+        found: dict[Export, list[tuple[Volume, Path]]] = {}
+        for name in names:
+            volume = self._around.store.volumes.get(name)
+            located = self._around.exports.of(volume) if volume is not None else None
+            if volume is not None and located is not None and name not in located[0].records:
+                found.setdefault(located[0], []).append((volume, located[1]))
+        done = await asyncio.gather(*(self._enter_on(export, volumes) for export, volumes in found.items()))
+        return all(done)
+
+    async def _enter_on(self, export: Export, volumes: list[tuple[Volume, Path]]) -> bool:
+        around = self._around
+        around.watch.add(export, named=False)
+        try:
+            export = await around.watch.usable(export)
+        except ExportError:
+            return True  # it will be said to be ready
+        shares = (volumes[start::_AT_ONCE] for start in range(_AT_ONCE))
+        done = await asyncio.gather(*(self._enter_share(export, share) for share in shares if share))
+        return all(done)
+
+    async def _enter_share(self, export: Export, volumes: list[tuple[Volume, Path]]) -> bool:
+        with self._around.supervisor.shield("takeover", export=export.name, count=len(volumes)):
+            try:
+                await self._enter(export, volumes)
+            except (ExportError, ClusterError) as exc:
+                log.warning("volumes_not_taken_over", export=export.name, count=len(volumes), error=str(exc))
+            else:
+                return True
+        return False
+
+    async def _enter(self, export: Export, volumes: list[tuple[Volume, Path]]) -> None:
+        wanted: dict[str, Enter] = {}
+        for cached, path in volumes:
+            # What the cache does not keep is asked for: when a volume was created that no claim is bound to.
+            volume = cached if _phase(cached) == "Bound" else await self._around.cluster.get_volume(cached.name)
+            if volume is None:
+                continue
+            match takeover.decide(self._find(volume, export, path)):
+                case Enter() as enter:
+                    wanted[volume.name] = enter
+                case Refuse(message):
+                    self._refuse(volume.name, message)
+        taken = await export.take_over({name: enter.record for name, enter in wanted.items()}) if wanted else {}
+        for name, enter in wanted.items():
+            if name in taken:
+                self._refuse(name, f"{taken[name]}; nothing is touched")
+            else:
+                self._succeeded(name, export, enter)
+
+    def _find(self, volume: Volume, export: Export, path: Path) -> Find:
+        around, store = self._around, self._around.store
+        return Find(
+            volume=volume,
+            path=path,
+            storage_class=store.classes.get(volume.spec.storage_class_name),
+            holder=store.holder(export.location, path, other_than=volume.name),
+            provisioner=around.provisioner,
+            cluster=around.cluster_id,
+            now=around.stamp(),
+            since=export.since,
+        )
+
+    def _succeeded(self, name: str, export: Export, enter: Enter) -> None:
+        record = enter.record
+        log.info(
+            "volume_taken_over",
+            volume=name,
+            export=export.name,
+            directory=record.directory,
+            on_delete=record.on_delete,
+            why=enter.note or None,
+        )
+        if self._refused.pop(name, None) is not None:
+            self._entered(name)
+
+    def _refuse(self, name: str, message: str) -> None:
+        if self._refused.get(name) != message:
+            log.warning("volume_not_taken_over", volume=name, why=message)
+        self._refused[name] = message
+
+
+def _phase(volume: AnyItem | None) -> str:
+    return volume.status.phase if isinstance(volume, Volume) else ""

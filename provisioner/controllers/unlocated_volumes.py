@@ -1,0 +1,108 @@
+"""Volumes of ours that lie on no known export: said one by one, counted, and their directories protected.
+
+Their server may be one of ours by another name: a migration wrote an address for a name, say. As long as nothing tells,
+a directory of that absolute path, or one above or below it, is handed out on no server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from provisioner.controllers.context import Surroundings
+from provisioner.core import discretion
+from provisioner.core.claims import Provision
+from provisioner.core.objects import Volume
+from provisioner.ledger.errors import PathTaken
+from provisioner.ledger.export import Export
+
+log = structlog.get_logger(__name__)
+
+_FIRST_S = 15.0
+"""Until exports that only volumes name have been opened, or have failed."""
+_EVERY_S = 60.0
+_SAID_LIMIT = 100
+"""Volumes that are said one by one in a term."""
+_AT_ONCE = 200
+"""Volumes that are looked at before others get their turn."""
+_HINT = (
+    "if its server is one of the exports' by another name, give that one with --export too; else name its export in a"
+    " StorageClass or with --export, or delete the volume"
+)
+
+
+class Homeless:
+    """Looks for them each minute."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        """Look again and again, for as long as we lead."""
+        try:
+            await self._around.clock.sleep(_FIRST_S)
+            while True:
+                await self._look()
+                await self._around.clock.sleep(_EVERY_S)
+        finally:
+            self._around.metrics.homeless.set(0)
+
+    async def _look(self) -> None:
+        found: list[Volume] = []
+        for number, volume in enumerate(list(self._around.store.volumes.values())):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if is_homeless(self._around, volume):
+                found.append(volume)
+        self._around.metrics.homeless.set(len(found))
+        for volume in found:
+            if volume.name not in self._said:
+                self._say(volume)
+
+    def _say(self, volume: Volume) -> None:
+        self._said.add(volume.name)
+        source = volume.spec.nfs
+        if len(self._said) <= _SAID_LIMIT and source is not None:
+            why = self._around.exports.obstacle(volume) or None
+            log.warning(
+                "volume_on_unknown_export",
+                volume=volume.name,
+                server=source.server,
+                path=source.path,
+                why=why,
+                hint=_HINT,
+            )
+        elif len(self._said) == _SAID_LIMIT + 1:
+            log.warning(
+                "volumes_on_unknown_exports", hint="there are more: `nfs-provisioner check` lists their exports"
+            )
+
+
+def is_homeless(around: Surroundings, volume: Volume) -> bool:
+    """Whether a volume under our name lies on no export that a setting or a class names, or that we could open."""
+    if not volume.is_by(around.provisioner) or volume.spec.nfs is None:
+        return False
+    located = around.exports.of(volume)
+    return located is None or not around.watch.is_known(located[0])
+
+
+def refuse_doubtful(around: Surroundings, plan: Provision, export: Export) -> None:
+    """Raise PathTaken where a volume without a known export has the plan's absolute path, or one above or below."""
+    for volume in around.store.anywhere(export.location, plan.record.path):
+        if volume.name != plan.volume and is_homeless(around, volume):
+            source = volume.source
+            place = f"{source.server}:{source.path}" if source is not None else ""
+            directory, owner = plan.record.directory, discretion.owner_of(volume, around.cluster_id)
+            raise PathTaken(
+                discretion.words(
+                    discretion.owner_by(plan.record),
+                    owner,
+                    f"directory {directory!r} may be taken: volume {volume.name} lies on {place}, which no StorageClass"
+                    f" and no --export names, and which may be {export.name} by another name of its server: name that"
+                    " server in a StorageClass or with --export, or delete the volume",
+                    f"directory {directory!r} may be taken by a volume outside this namespace, on a server that no"
+                    " StorageClass and no --export names: the provisioner's log has more",
+                )
+            )

@@ -1,0 +1,67 @@
+"""Forgetting: an export that no setting, class or volume names any more is not looked at any longer.
+
+Else a server whose class is gone would be probed, and would alert, until a restart, and each volume that anyone creates
+with our annotations could add one more.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from provisioner.controllers.context import Surroundings
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import Location
+from provisioner.core.parameters import parse
+from provisioner.ledger.export import Export
+
+log = structlog.get_logger(__name__)
+
+_EVERY_S = 60.0
+_IDLE_S = 300.0
+"""An export is forgotten when nothing has used it for so long: no reclaim and no purge is under way then."""
+
+
+class Forgetting:
+    """Compares the exports with what names them, once a minute."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    async def run(self) -> None:
+        """Look again and again; not before all classes and volumes are known."""
+        while True:
+            if not self._around.store.missing:
+                await self._look()
+            await self._around.clock.sleep(_EVERY_S)
+
+    async def _look(self) -> None:
+        self._around.watch.unname_but(self._named())
+        for export in list(self._around.exports):
+            if not self._is_needed(export):
+                with self._around.supervisor.shield("exports", export=export.name):
+                    await self._forget(export)
+
+    def _named(self) -> set[Location]:
+        """Where the settings' default export and those of our classes are, whatever the way to them."""
+        around = self._around
+        default = around.exports.default
+        named = {default} if default is not None else set()
+        for each in around.store.classes.values():
+            if each.provisioner != around.provisioner:
+                continue
+            try:
+                where = parse(each.parameters).export
+            except InvalidSettings:
+                continue  # no claim of the class is ever provisioned
+            if where is not None:
+                named.add(where)
+        return named
+
+    def _is_needed(self, export: Export) -> bool:
+        around = self._around
+        return around.store.has_volumes(export.location) or around.watch.is_needed(export, idle_s=_IDLE_S)
+
+    async def _forget(self, export: Export) -> None:
+        self._around.exports.forget(export)
+        await self._around.watch.forget(export)
+        log.info("export_forgotten", export=export.name)

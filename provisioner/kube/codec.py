@@ -1,0 +1,235 @@
+"""The API server's JSON as values of core.objects: objects, pages of lists, lines of watches. Bytes in, values out.
+
+One pass of msgspec decodes what a Go server writes. What it does not write but JSON allows, a null for a field, takes a
+second, slower way. An item that even this cannot read must not end the loop of all others: it is left out of a page,
+becomes a bookmark in a watch (so that the next watch resumes behind it), and `on_undecodable` hears of it. Whoever is
+about to destroy something reads it live before: there, such an object is an error, not an absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from provisioner.core.objects import Claim, Metadata, Namespace, StorageClass, Volume
+from provisioner.kube import errors
+from provisioner.ports.cluster import Item, Page, WatchEvent
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""kubectl's copy of the whole object; nobody here reads it, and it may be the largest part of what is held."""
+
+OnUndecodable = Callable[[str, str, str], None]
+"""Told of an item left out: the kind, `namespace/name` as far as it is known, and what is wrong."""
+
+
+class _ListMetadata(Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+    continue_token: str = field(default="", name="continue")
+
+
+class _List(Struct, Generic[Item]):
+    kind: str = ""
+    metadata: _ListMetadata = _ListMetadata()
+    items: list[Item] = []
+
+
+class _RawList(Struct):
+    kind: str = ""
+    metadata: _ListMetadata = _ListMetadata()
+    items: list[Raw] | None = None
+
+
+class _Line(Struct, Generic[Item]):
+    type: str
+    object: Item
+
+
+class _RawLine(Struct):
+    type: str
+    object: Raw
+
+
+class _NamedMetadata(Struct, rename="camel"):
+    name: str | None = None
+    namespace: str | None = None
+    resource_version: str | None = None
+
+
+class _Named(Struct):
+    metadata: _NamedMetadata | None = None
+
+
+_raw_list_decoder = msgspec.json.Decoder(_RawList)
+_raw_line_decoder = msgspec.json.Decoder(_RawLine)
+_named_decoder = msgspec.json.Decoder(_Named)
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
+"""What decoding raises for bytes that are not what they should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[Item]):
+    """How one kind is read. All methods raise DECODE_ERRORS for what is no answer of the API server at all."""
+
+    kind: str
+    """The kind of one object; a list's has `List` behind it."""
+    item_type: type[Item]
+    _item: msgspec.json.Decoder[Item]
+    _list: msgspec.json.Decoder[_List[Item]]
+    _line: msgspec.json.Decoder[_Line[Item]]
+
+    def item(self, body: bytes) -> Item:
+        """One object."""
+        try:
+            item = self._item.decode(body)
+        except msgspec.ValidationError:
+            item = msgspec.convert(_without_nulls(msgspec.json.decode(body)), self.item_type)
+        if not item.metadata.name or not item.metadata.uid:
+            raise msgspec.ValidationError(f"not a {self.kind}")
+        return _lean(item)
+
+    def page(self, body: bytes, on_undecodable: OnUndecodable) -> Page[Item]:
+        """One page of a list."""
+        answer: _List[Item] | _RawList
+        try:
+            answer = decoded = self._list.decode(body)
+            items = [_lean(item) for item in decoded.items]
+        except msgspec.ValidationError:
+            answer = raw = _raw_list_decoder.decode(body)
+            items = [item for data in raw.items or () if (item := self._item_or_none(data, on_undecodable))]
+        # Whatever else answers with JSON must not pass for a cluster without claims.
+        if answer.kind != f"{self.kind}List" or not answer.metadata.resource_version:
+            raise msgspec.ValidationError(f"not a {self.kind}List")
+        return Page(items, answer.metadata.resource_version, answer.metadata.continue_token)
+
+    def event(self, call: str, line: bytes, on_undecodable: OnUndecodable) -> WatchEvent[Item] | None:
+        """One line of a watch; None for one that tells nothing. Raises the port's error for a line of type ERROR."""
+        try:
+            decoded = self._line.decode(line)
+        except msgspec.ValidationError:
+            return self._odd_event(call, line, on_undecodable)
+        match decoded.type:
+            case "ADDED" | "MODIFIED" | "DELETED" as type_:
+                item = _lean(decoded.object)
+                return WatchEvent(type_, item.metadata.resource_version, item)
+            case "BOOKMARK":
+                return WatchEvent("BOOKMARK", decoded.object.metadata.resource_version)
+        return self._odd_event(call, line, on_undecodable)
+
+    def _odd_event(self, call: str, line: bytes, on_undecodable: OnUndecodable) -> WatchEvent[Item] | None:
+        """A line that is an error, has nulls, cannot be read, or is of a type that we do not know."""
+        raw = _raw_line_decoder.decode(line)
+        match raw.type:
+            case "ERROR":
+                raise errors.watch_failed(call, bytes(raw.object))
+            case "ADDED" | "MODIFIED" | "DELETED" as type_:
+                item = self._item_or_none(raw.object, on_undecodable)
+                if item is not None:
+                    return WatchEvent(type_, item.metadata.resource_version, item)
+        _, version = _identity(raw.object)
+        return WatchEvent("BOOKMARK", version) if version else None
+
+    def _item_or_none(self, data: Raw, on_undecodable: OnUndecodable) -> Item | None:
+        try:
+            return self.item(bytes(data))
+        except DECODE_ERRORS as exc:
+            on_undecodable(self.kind, _identity(data)[0], str(exc))
+            return None
+
+
+def _lean(item: Item) -> Item:
+    """The item without kubectl's copy of it: nobody has seen it yet, so that its dict may still change."""
+    item.metadata.annotations.pop(LAST_APPLIED, None)
+    return item
+
+
+def _identity(data: Raw) -> tuple[str, str]:
+    """`namespace/name` and the resourceVersion of an object that cannot be read, as far as they can be."""
+    try:
+        metadata = _named_decoder.decode(bytes(data)).metadata or _NamedMetadata()
+    except DECODE_ERRORS:
+        return "?", ""
+    name = metadata.name or "?"
+    return (f"{metadata.namespace}/{name}" if metadata.namespace else name), metadata.resource_version or ""
+
+
+def _without_nulls(value: object) -> object:
+    """The same JSON value without the fields that are null: to Go, a null and a field left out are the same."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
+
+
+CLAIMS: Codec[Claim] = Codec(
+    "PersistentVolumeClaim",
+    Claim,
+    msgspec.json.Decoder(Claim),
+    msgspec.json.Decoder(_List[Claim]),
+    msgspec.json.Decoder(_Line[Claim]),
+)
+VOLUMES: Codec[Volume] = Codec(
+    "PersistentVolume",
+    Volume,
+    msgspec.json.Decoder(Volume),
+    msgspec.json.Decoder(_List[Volume]),
+    msgspec.json.Decoder(_Line[Volume]),
+)
+CLASSES: Codec[StorageClass] = Codec(
+    "StorageClass",
+    StorageClass,
+    msgspec.json.Decoder(StorageClass),
+    msgspec.json.Decoder(_List[StorageClass]),
+    msgspec.json.Decoder(_Line[StorageClass]),
+)
+
+
+class _Owned(Struct):
+    metadata: Metadata
+
+
+_owned_decoder = msgspec.json.Decoder(_Owned)
+
+
+def uid(body: bytes) -> str:
+    """The uid of any object. Raises msgspec.DecodeError."""
+    return _owned_decoder.decode(body).metadata.uid
+
+
+_namespace_decoder = msgspec.json.Decoder(Namespace)
+
+
+def namespace(body: bytes) -> Namespace:
+    """A namespace. Raises msgspec.DecodeError."""
+    found = _namespace_decoder.decode(body)
+    if not found.metadata.name or not found.metadata.uid:
+        raise msgspec.ValidationError("not a Namespace")
+    return found
+
+
+class LineSplitter:
+    """Lines of any length out of chunks cut anywhere; each byte is looked at once."""
+
+    def __init__(self) -> None:
+        """With nothing pending."""
+        self._parts: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that this chunk completes, without their ends; blank ones are left out."""
+        first, *others = chunk.split(b"\n")
+        self._parts.append(first)
+        if not others:
+            return []
+        lines = [b"".join(self._parts), *others[:-1]]
+        self._parts = [others[-1]]
+        return [line for line in lines if line.strip()]
+
+    @property
+    def pending(self) -> bool:
+        """Whether a line has begun that no chunk has ended."""
+        return any(part.strip() for part in self._parts)

@@ -1,0 +1,192 @@
+"""The exports that we serve: those mounted for us by location, all others by location and port, as we meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from provisioner.core import mount_options, names
+from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import NFS_PORT, Location, Path, location
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.objects import NfsSource, Volume
+from provisioner.core.places import Places
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Cause, ExportError
+
+SetRoutes = Callable[[Sequence[MountOptions]], None]
+"""Sets the mount options by which a tree reaches its server, to try in turn until one set works."""
+Reach = Callable[[Location, MountOptions], tuple[Export, SetRoutes]]
+"""Returns an export over the project's own NFS client, and what sets its routes. Raises InvalidSettings."""
+
+
+@dataclass(slots=True)
+class _Direct:
+    """An export that we speak to, in which ways, and whether classes said so: what only a volume says may be forged."""
+
+    export: Export
+    set_routes: SetRoutes
+    ways: list[MountOptions]
+    by_class: bool
+
+    def hear(self, options: MountOptions) -> None:
+        """A class names the export with these options: they end a volume's, and count until some have worked.
+
+        Another class that still asks for what the server does not have must not take the way from one that is right.
+        """
+        if not self.by_class:
+            ways = [options]
+        elif not self.export.id and options not in self.ways:
+            ways = [options, *self.ways]
+        else:
+            return
+        self.by_class = True
+        if ways != self.ways:
+            self.ways = ways
+            self.set_routes(ways)
+
+
+class ExportRegistry:
+    """The `Exports` port.
+
+    One export is one object, whichever class or volume names it, so that it has one ledger in memory. Two servers that
+    differ in nothing but their port are two. Two names of one export are two objects until both have been opened.
+    """
+
+    def __init__(self, mounted: Mapping[Location, Export], default: Location | None, reach: Reach) -> None:
+        self._mounted = dict(mounted)
+        self._default = default
+        self._reach = reach
+        self._direct: dict[tuple[Location, int], _Direct] = {}
+        self._primary: dict[Export, Export] = {}
+        self._places = Places()
+
+    @property
+    def default(self) -> Location | None:
+        """The export of classes that name none."""
+        return self._default
+
+    def __iter__(self) -> Iterator[Export]:
+        """All exports, configured or met so far."""
+        met = [*self._mounted.values(), *(known.export for known in self._direct.values())]
+        return iter(dict.fromkeys(map(self.primary, met)))
+
+    @property
+    def places(self) -> Places:
+        """Which locations lead to one export, as far as is known."""
+        return self._places
+
+    def primary(self, export: Export) -> Export:
+        """The object that stands for an export: itself, or the one that it was united with."""
+        return self._primary.get(export, export)
+
+    def unite(self, alias: Export, primary: Export) -> None:
+        """Two objects are one export: from now on `primary` stands for it."""
+        self._primary[alias] = primary
+        self._places.unite(primary.location, alias.location)
+
+    def at(self, location: Location, options: MountOptions) -> Export:
+        """The export at a location; one that is not mounted for us is spoken to as the options say.
+
+        Raises ExportError with a hint where it cannot be reached so.
+        """
+        return self.primary(self._at(location, options, by_class=True))
+
+    def _at(self, location: Location, options: MountOptions, *, by_class: bool) -> Export:
+        mounted = self._mounted.get(location)
+        if mounted is not None:
+            return mounted
+        refusal = _unspoken(location, options)
+        if refusal is not None:
+            raise refusal
+        key = (location, options.port or NFS_PORT)
+        known = self._direct.get(key)
+        if known is None:
+            try:
+                export, set_routes = self._reach(location, options)
+            except InvalidSettings as exc:
+                raise ExportError(Cause.VERSION, hint=str(exc)) from exc
+            known = self._direct[key] = _Direct(export, set_routes, [options], by_class)
+        if by_class:
+            known.hear(options)
+        return known.export
+
+    def of(self, volume: Volume) -> tuple[Export, Path] | None:
+        """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off.
+
+        A peer's volume does not say what its directory is: then it is an export that a setting or a class names.
+        """
+        source = volume.spec.nfs
+        if source is None:
+            return None
+        if not volume.is_marked:
+            located = _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
+        else:
+            located = _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
+            # Somebody may have changed or removed the annotation: the ledger of the export knows the directory.
+            located = located or _deepest(self._named_at_port(volume), source)
+        return None if located is None else (self.primary(located[0]), located[1])
+
+    def obstacle(self, volume: Volume) -> str:
+        """What in a volume's mount options keeps the driver from its server, and what to change; empty for nothing."""
+        source = volume.spec.nfs
+        if source is None:
+            return ""
+        try:
+            refusal = _unspoken(location(source.server, source.path), mount_options.parse(volume.spec.mount_options))
+        except InvalidSettings as exc:
+            return str(exc)
+        return "" if refusal is None else f"{refusal.cause.value}; {refusal.advice}"
+
+    def forget(self, export: Export) -> None:
+        """Nothing names an export any more: from now on it is not one of ours. One of the settings stays."""
+        self._direct = {key: known for key, known in self._direct.items() if self.primary(known.export) is not export}
+        self._primary = {alias: primary for alias, primary in self._primary.items() if primary is not export}
+        self._places.part(export.location)
+
+    def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
+        """The exports that classes name at the port to which a volume's nodes go."""
+        try:
+            options = mount_options.parse(volume.spec.mount_options)
+        except InvalidSettings:
+            return []
+        if options.kerberos or options.encryption:
+            return []  # nothing of it is to pass in clear text
+        port = options.port or NFS_PORT
+        return [(where, known.export) for (where, at), known in self._direct.items() if known.by_class and at == port]
+
+    def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, Path] | None:
+        directory = volume.metadata.annotations.get(names.DIRECTORY, "")
+        root = source.path.removesuffix(f"/{directory}")
+        if not directory or root == source.path:
+            return None
+        try:
+            options = mount_options.parse(volume.spec.mount_options)
+            export = self._at(location(source.server, root or "/"), options, by_class=False)
+        except (InvalidSettings, ExportError):
+            return None
+        return export, tuple(directory.split("/"))
+
+
+def _unspoken(location: Location, options: MountOptions) -> ExportError | None:
+    """Why we cannot speak to an export as the options say: what asks for security is never sent in clear text."""
+    way = f"have it mounted for the provisioner (access: mounted in the chart, or --export {location}=DIRECTORY)"
+    if options.kerberos:
+        return ExportError(Cause.KERBEROS, hint=f"the provisioner's own NFS client does not speak Kerberos: {way}")
+    if options.encryption:
+        hint = f"mount option {options.encryption}: the provisioner's own NFS client does not encrypt: {way}"
+        return ExportError(Cause.TRANSPORT, hint=hint)
+    if options.transport:
+        hint = f"mount option {options.transport}: the provisioner's own NFS client speaks TCP to the server: {way}"
+        return ExportError(Cause.TRANSPORT, hint=f"{hint}, or take that option out")
+    return None
+
+
+def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, Path] | None:
+    """Of exports that may nest the one that a directory is on, and its components below that one's root."""
+    found: tuple[Export, Path] | None = None
+    for where, export in exports:
+        below = where.relative(source.server, source.path)
+        if below is not None and (found is None or len(below) < len(found[1])):
+            found = export, below
+    return found

@@ -1,0 +1,50 @@
+"""The way back into a volume's directory, for data that are in the trash or an archive while their volume exists."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from provisioner.core.locations import Path
+from provisioner.ledger import layout, modes
+from provisioner.ledger.archives import is_there
+from provisioner.ledger.errors import AlreadyThere
+from provisioner.ports.tree import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing, Tree
+
+_PARENT = Access(mode=0o755)
+
+
+async def move(tree: Tree, source: Path, path: Path) -> None:
+    """Rename a directory to a volume's path, never over anything but an empty directory; done already is success.
+
+    Raises AlreadyThere, and Cause.RECORD where the source is gone and nothing came to the path.
+    """
+    if len(path) > 1:
+        with suppress(PathExists):
+            await modes.make_directory(tree, path[:-1], _PARENT)
+    if not await is_there(tree, source) and not await _holds_something(tree, path):
+        raise _gone(source)
+    with suppress(PathMissing):  # it was moved by another process
+        try:
+            await tree.rename(source, path)
+        except PathExists as exc:
+            if await _holds_something(tree, path):
+                directory = "/".join(path)
+                raise AlreadyThere(f"directory {directory!r} holds something, which is not replaced") from exc
+            await tree.remove_directory(path)
+            await tree.rename(source, path)
+    if not await is_there(tree, path):
+        raise _gone(source)
+    with suppress(PathMissing, NotEmpty):  # what kept its name in the trash taken
+        await tree.remove_directory((*path, layout.TOMBSTONE))
+
+
+def _gone(source: Path) -> ExportError:
+    hint = "see what is in .provisioner/trash, and which archives there are, on the server"
+    return ExportError(Cause.RECORD, f"{'/'.join(source)} is not there any more", hint=hint)
+
+
+async def _holds_something(tree: Tree, path: Path) -> bool:
+    try:
+        return not await tree.is_empty(path)
+    except PathMissing:
+        return False

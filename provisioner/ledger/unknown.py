@@ -1,0 +1,98 @@
+"""Directories on an export that nobody knows: found by listing those on the way to known ones, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from provisioner.core.locations import Path
+from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
+from provisioner.core.reserved import is_hidden_at_root, is_servers
+from provisioner.ports import endless
+from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
+
+T = TypeVar("T")
+
+_AT_ONCE = 16
+
+
+async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
+    """Directories that hold something, and are neither known, nor on the way to a known one, nor below one.
+
+    What is empty is what is left of a parent. One call for each directory on the way to a known one, and one for each
+    stray; at most `limit` strays are told.
+    """
+    found: list[Path] = []
+    on_the_way: Sequence[Path] = [()]
+    seen = 0
+
+    async def directories(path: Path) -> list[Path]:
+        nonlocal seen
+        below = await _directories(tree, path, known)
+        seen += len(below)
+        if seen > endless.LISTING_LIMIT:
+            raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
+        return below
+
+    while on_the_way:
+        listings = await each(on_the_way, directories)
+        below = [path for listing in listings for path in listing if not known.owners(path)]
+        on_the_way = [path for path in below if known.leads_on(path)]
+        suspects = sorted(path for path in below if not known.leads_on(path))
+        for start in range(0, len(suspects), _AT_ONCE):
+            if len(found) >= limit:
+                break
+            some = suspects[start : start + _AT_ONCE]
+            holding = await each(some, lambda path: _holds_something(tree, path))
+            found += [path for path, holds in zip(some, holding, strict=True) if holds]
+    return sorted(found)[:limit]
+
+
+async def _directories(tree: Tree, path: Path, known: PathIndex) -> list[Path]:
+    """Those in a directory that lead to a known one or could be strays: no ledger, archive or server's own."""
+    try:
+        entries = await tree.list(path)
+    except ExportError as exc:
+        if not _tells_nothing(exc):
+            raise
+        return []
+    paths = [(*path, entry.name) for entry in entries if entry.type == "directory"]
+    return [one for one in paths if known.leads_on(one) or not _is_expected(one)]
+
+
+def _is_expected(path: Path) -> bool:
+    name = path[-1]
+    if len(path) > 1:
+        return is_servers(name)
+    return is_hidden_at_root(name) or name.startswith(ARCHIVE_PREFIX)
+
+
+async def _holds_something(tree: Tree, path: Path) -> bool:
+    try:
+        return not await tree.is_empty(path)
+    except ExportError as exc:
+        if not _tells_nothing(exc):
+            raise
+        return exc.cause is Cause.DENIED  # somebody keeps us out of it
+
+
+def _tells_nothing(exc: ExportError) -> bool:
+    """Whether an error is about one directory only: it is gone by now, no directory any more, or keeps us out."""
+    return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)
+
+
+async def each(paths: Iterable[Path], ask: Callable[[Path], Awaitable[T]]) -> list[T]:
+    """The answers for all paths, in their order, few of them asked for at a time."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(path: Path) -> T:
+        async with places:
+            return await ask(path)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(path)) for path in paths]
+    except ExceptionGroup as exc:
+        raise exc.exceptions[0] from exc
+    return [task.result() for task in tasks]

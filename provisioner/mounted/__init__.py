@@ -1,0 +1,1 @@
+"""The `Tree` of a directory that is mounted already, on a thread pool that tolerates hung mounts."""

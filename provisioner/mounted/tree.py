@@ -1,0 +1,232 @@
+"""The `Tree` of an export that somebody else mounted, or of a local directory."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from provisioner.core.locations import Path
+from provisioner.mounted import syscalls
+from provisioner.mounted.errnos import translated
+from provisioner.mounted.removal import remove_portion
+from provisioner.mounted.syscalls import Step
+from provisioner.mounted.threads import Call, Calls
+from provisioner.ports import endless, refusals
+from provisioner.ports.tree import Access, Cause, Entry, ExportError, GoOn, Proof, Space, Tree, to_the_end
+
+Observe = Callable[[str, float], None]
+Result = TypeVar("Result")
+Work = Callable[[int, Step], Result]
+Job = Callable[[Call[Result]], Result]
+
+_PURGE_THREADS = 2
+_LINKS_A_BATCH = 256
+_BATCHES_AT_ONCE = 8
+_FRUITLESS_LIMIT = 20
+"""Portions of a removal in which nothing went, although there was always more to see."""
+_CALLS: dict[str, refusals.Call] = {
+    "root_id": "open",
+    "make_directory": "mkdir",
+    "set_access": "open",  # descriptors tells chmod and chown apart
+    "rename": "rename",
+    "remove_directory": "rmdir",
+    "make_symlink": "symlink",
+    "move_symlink": "rename",
+    "read_symlink": "readlink",
+    "remove_symlink": "remove",
+    "list": "readdir",
+    "read_symlinks": "readlink",
+    "is_empty": "readdir",
+    "remove_tree": "remove",
+    "space": "statfs",
+}
+"""What each job asks of the kernel, for the words when that refuses."""
+
+
+class MountedTree:
+    """A `Tree` below a directory that may hang at any call; docstrings are the port's.
+
+    Each call is one job for one thread (see calls.py); removals of whole trees have two threads of their own, so that
+    they never keep other calls waiting. `observe` is told the name and the seconds of each job, failed ones too.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        require_mount: bool,
+        timeout_s: float,
+        observe: Observe | None = None,
+        threads: int = 16,
+    ) -> None:
+        self._directory = directory
+        self._timeout_s = timeout_s
+        self._require_mount = require_mount
+        self._observe = observe
+        self._calls = Calls(f"export {directory}", threads=threads, timeout_s=timeout_s)
+        self._purges = Calls(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
+        # A portion ends well before its time limit, so that what runs into the limit is a call that hangs.
+        self._portion_s = timeout_s / 4
+        self._pinned = ""
+
+    @property
+    def silence(self) -> str:
+        """See `Tree`: a mount that hangs does not say why."""
+        return ""
+
+    @property
+    def verifies(self) -> bool:
+        """See `Tree`: no system call looks at one name and renames another."""
+        return False
+
+    async def root_id(self) -> str:
+        """Device and inode: they change when another export is mounted in its place, and at each remount."""
+        return await self._run(self._calls, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
+
+    def pin(self, root_id: str) -> None:
+        """See `Tree`."""
+        self._pinned = root_id
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+        await self._change(
+            "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, access)
+        )
+
+    async def set_access(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+        await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, access))
+
+    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
+        """See `Tree`."""
+        await self._change(
+            "rename", (source, target), lambda root, step: syscalls.rename(root, step, source, target, proofs)
+        )
+
+    async def remove_directory(self, path: Path) -> None:
+        """See `Tree`."""
+        await self._change("remove_directory", (path,), lambda root, step: syscalls.remove_directory(root, step, path))
+
+    async def make_symlink(self, path: Path, target: str) -> None:
+        """See `Tree`."""
+        await self._change("make_symlink", (path,), lambda root, step: syscalls.make_symlink(root, step, path, target))
+
+    async def move_symlink(
+        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+    ) -> None:
+        """See `Tree`; Cause.SYMLINK when the source is something else."""
+        await self._change(
+            "move_symlink",
+            (source, target),
+            lambda root, step: syscalls.move_symlink(root, step, source, target, proofs, replace=replace),
+        )
+
+    async def read_symlink(self, path: Path) -> str:
+        """See `Tree`."""
+        return await self._read("read_symlink", path, lambda root, step: syscalls.read_symlink(root, step, path))
+
+    async def remove_symlink(self, path: Path) -> None:
+        """See `Tree`."""
+        await self._change("remove_symlink", (path,), lambda root, step: syscalls.remove_symlink(root, step, path))
+
+    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+        """See `Tree`."""
+        work = functools.partial(syscalls.list_directory, path=path, at_most=at_most)
+        return await self._read("list", path, work)
+
+    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+        """See `Tree`; each batch of names has a time limit of its own."""
+        rest = iter(names)
+        batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_A_BATCH)), ())
+        targets: dict[str, str] = {}
+
+        async def read_batches() -> None:
+            for batch in batches:
+                work = functools.partial(syscalls.read_symlinks, path=path, names=batch)
+                targets.update(await self._read("read_symlinks", path, work))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_BATCHES_AT_ONCE):
+                    group.create_task(read_batches())
+        except ExceptionGroup as exc:
+            raise exc.exceptions[0] from exc
+        return targets
+
+    async def is_empty(self, path: Path) -> bool:
+        """See `Tree`."""
+        return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
+
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+        """See `Tree`; each portion has a time limit of its own.
+
+        Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
+        """
+        removed = fruitless = 0
+        while True:
+            portion = await self._change(
+                "remove_tree",
+                (path,),
+                lambda root, step: remove_portion(root, step, path, self._portion_s),
+                pool=self._purges,
+            )
+            removed += portion.removed
+            if not go_on(portion.removed) or portion.done:
+                return removed
+            fruitless = 0 if portion.removed else fruitless + 1
+            if fruitless > _FRUITLESS_LIMIT:
+                raise endless.vanishing(endless.named(path))
+
+    async def space(self) -> Space:
+        """See `Tree`."""
+        return await self._read("space", (), syscalls.space)
+
+    def above(self) -> Iterator[tuple[str, Tree, Path]]:
+        """See `Tree`: the directories above the one that it is mounted on; the server's own are not to be seen."""
+        directory = pathlib.PurePath(self._directory)
+        for parent in directory.parents if directory.is_absolute() else ():
+            tree = MountedTree(str(parent), require_mount=False, timeout_s=self._timeout_s, threads=1)
+            yield str(parent), tree, directory.relative_to(parent).parts
+
+    async def close(self) -> None:
+        """See `Tree`; a thread that hangs ends when its call returns, and does not keep the process from ending."""
+        self._calls.close()
+        self._purges.close()
+
+    async def _read(self, name: str, path: Path, work: Work[Result]) -> Result:
+        """One job that changes nothing."""
+        return await self._run(self._calls, name, self._job(name, path, work, pinned=self._pinned), ())
+
+    async def _change(
+        self, name: str, paths: tuple[Path, ...], work: Work[Result], pool: Calls | None = None
+    ) -> Result:
+        """One job that changes these paths."""
+        job = self._job(name, paths[0], work, pinned=self._pinned)
+        return await self._run(pool or self._calls, name, job, paths)
+
+    async def _run(self, pool: Calls, name: str, job: Job[Result], changes: tuple[Path, ...]) -> Result:
+        started = time.perf_counter()
+        try:
+            return await pool.run(job, changes=changes)
+        finally:
+            if self._observe is not None:
+                self._observe(name, time.perf_counter() - started)
+
+    def _job(self, name: str, path: Path, work: Work[Result], *, pinned: str) -> Job[Result]:
+        """The work with the root open; what the kernel refuses becomes an ExportError that names the path."""
+
+        def job(call: Call[Result]) -> Result:
+            try:
+                with syscalls.opened_root(self._directory, pinned, require_mount=self._require_mount) as root:
+                    return work(root, call.step)
+            except OSError as exc:
+                raise translated(exc, "/".join(path), self._directory, _CALLS[name]) from exc
+            except ValueError as exc:
+                raise ExportError(Cause.OTHER, f"{path!r} has a name that no file can have: {exc}") from exc
+
+        return job

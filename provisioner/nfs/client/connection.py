@@ -1,0 +1,209 @@
+"""The connection to one program of a server for as long as we need it: made on demand, made again when it died.
+
+A TCP connection that is stuck (see `wire`) is replaced while it still serves: the next one is made, and has answered a
+NULL call, before calls move to it. The old one drains. At most DRAINING_LIMIT do so at a time, so that a server never
+has more than that and two of our connections, whatever it does: source ports below 1024 are few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+from provisioner.nfs.client import errors
+from provisioner.nfs.client.connect import Endpoint, dial
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.errors import Lost
+from provisioner.nfs.client.resolver import Resolver
+from provisioner.nfs.client.slots import Sharing, Slots, SlotsClosed
+from provisioner.nfs.client.transport import CALLS_IN_FLIGHT, Pending, Wire
+from provisioner.nfs.protocol import rpc
+from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Identity, Procedure
+from provisioner.ports.tree import ExportError
+
+T = TypeVar("T")
+
+FIRST_BACK_OFF_S = 0.1
+LONGEST_BACK_OFF_S = 5.0
+DRAINING_LIMIT = 2
+
+
+class Connection:
+    """Calls to one program, many in flight on one TCP connection, shared by the exports of the server.
+
+    While it cannot be made, the next try waits a back-off of 0.1 to 5 s, and calls in between fail at once with what
+    was wrong: whoever has other servers to care for must not wait for this one.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        identity: Identity,
+        resolver: Resolver,
+        *,
+        timeout_s: float,
+        sharing: Sharing | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.identity = identity
+        self._credential = identity.credential()
+        self._resolver = resolver
+        self._timeout_s = timeout_s
+        self._sharing = Sharing() if sharing is None else sharing
+        self._wire: Wire | None = None
+        self._draining: list[Wire] = []
+        self._connecting: asyncio.Task[Wire] | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._replace_at = 0.0
+        self._failure: ExportError | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+
+    @property
+    def reserved_port(self) -> bool:
+        """Whether the connection comes, or last came, from a source port below 1024."""
+        return self._wire is not None and self._wire.reserved
+
+    async def call(self, attempt: Attempt, procedure: Procedure[T]) -> T:
+        """One call, when not too many are in flight. Raises ExportError, and what the procedure's result raises."""
+        while True:
+            wire = await self.wire()
+            try:
+                slot = await wire.slots.take(attempt.export)
+            except SlotsClosed:
+                continue
+            return await self.exchange(wire, attempt, procedure, functools.partial(_give_back, wire.slots, slot))
+
+    def slots(self, count: int) -> Slots:
+        """Slots that the exports of this server share fairly."""
+        return Slots(count, self._sharing)
+
+    async def exchange(
+        self,
+        wire: Wire,
+        attempt: Attempt,
+        procedure: Procedure[T],
+        on_settled: Callable[[T | None], None] | None = None,
+    ) -> T:
+        """One call on this very TCP connection. Raises Lost when it ends before the answer."""
+        pending = wire.send(procedure, self._credential, on_settled)
+        if procedure.changes:
+            attempt.note(pending)
+        try:
+            return await pending.answer
+        except CallRejected as exc:
+            raise errors.call_rejected(exc, self.endpoint.server, procedure.version) from exc
+        except CredentialRejected as exc:
+            raise errors.credential_rejected(exc, self.endpoint.server, reserved_port=wire.reserved) from exc
+        finally:
+            self._judge(attempt.export, pending, wire)
+
+    def post(self, wire: Wire, procedure: Procedure[object]) -> None:
+        """One call whose answer nobody waits for."""
+        wire.send(procedure, self._credential).answer.cancel()
+
+    async def wire(self) -> Wire:
+        """The TCP connection for new calls, made when the last one has ended; all callers wait for the same try."""
+        if self._wire is not None and not self._wire.closed:
+            return self._wire
+        if self._connecting is None:
+            self._look_back()
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._connected)
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if connecting.cancelled():
+                raise Lost(f"{self.endpoint.server}: the connection was closed") from None
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection; a later call makes a new one."""
+        for task in (self._connecting, self._replacing):
+            if task is not None:
+                task.cancel()
+        for wire in (self._wire, *self._draining):
+            if wire is not None:
+                wire.close()
+
+    async def _connect(self) -> Wire:
+        wire = await dial(self.endpoint, self._resolver, self._timeout_s)
+        wire.slots = self.slots(CALLS_IN_FLIGHT)
+        wire.on_stuck = functools.partial(self._replace, wire)
+        return wire
+
+    def _replace(self, stuck: Wire) -> None:
+        """Begin to replace a TCP connection that is stuck, unless that is being done, or was tried just now."""
+        self._draining = [wire for wire in self._draining if not wire.closed]
+        now = asyncio.get_running_loop().time()
+        if self._replacing is None and now >= self._replace_at and len(self._draining) < DRAINING_LIMIT:
+            self._replacing = asyncio.create_task(self._move_from(stuck))
+            self._replacing.add_done_callback(self._replaced)
+
+    async def _move_from(self, stuck: Wire) -> None:
+        """Move to a new TCP connection, once it has proved to be of use."""
+        wire = await self._connect()
+        null = rpc.null(self.endpoint.program, self.endpoint.version)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                with contextlib.suppress(CallRejected, CredentialRejected):  # These are answers too.
+                    await wire.send(null, self._credential).answer
+            if self._wire is stuck:
+                stuck.drain()
+                self._draining.append(stuck)
+                self._wire = wire
+        finally:
+            if self._wire is not wire:
+                wire.close()
+
+    def _replaced(self, task: asyncio.Task[None]) -> None:
+        self._replacing = None
+        exc = None if task.cancelled() else task.exception()
+        if exc is None:
+            return
+        # The old one goes on, for what it still answers.
+        self._replace_at = asyncio.get_running_loop().time() + LONGEST_BACK_OFF_S
+        if not isinstance(exc, ExportError | TimeoutError):
+            raise exc
+
+    def _judge(self, export: str, pending: Pending[T], wire: Wire) -> None:
+        """A caller leaves: its export is suspect when there is no answer, and no longer when there is one."""
+        suspects = self._sharing.suspects
+        if not pending.settled:
+            suspects.add(export)
+        elif pending.answered and export in suspects:
+            suspects.remove(export)
+            wire.slots.serve()
+
+    def _connected(self, task: asyncio.Task[Wire]) -> None:
+        self._connecting = None
+        if task.cancelled():
+            return
+        exc = task.exception()
+        if exc is None:
+            self._wire = task.result()
+        elif isinstance(exc, ExportError):
+            self._fail(exc)
+
+    def _look_back(self) -> None:
+        """Raise what was wrong last time while the back-off lasts."""
+        last, self._wire = self._wire, None
+        if last is not None and last.answered:
+            self._failure, self._failures = None, 0
+        elif last is not None:
+            self._fail(last.reason)
+        if self._failure is not None and asyncio.get_running_loop().time() < self._retry_at:
+            raise ExportError(self._failure.cause, self._failure.detail, hint=self._failure.hint)
+
+    def _fail(self, exc: ExportError) -> None:
+        back_off_s = min(FIRST_BACK_OFF_S * 2**self._failures, LONGEST_BACK_OFF_S)
+        self._failure, self._failures = exc, min(self._failures + 1, 16)
+        self._retry_at = asyncio.get_running_loop().time() + back_off_s
+
+
+def _give_back(slots: Slots, slot: int, _: object) -> None:
+    slots.give(slot)

@@ -1,0 +1,348 @@
+"""NFSv3 (RFC 1813): each step down a path is a LOOKUP, and each operation of a tree a few calls.
+
+Handles of directories are not kept between operations: a directory may be renamed at any time, and an operation under
+its old handle would land where nobody wants it. Those of the ledger are: they are ours alone, and halve the calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from provisioner.core.locations import Path
+from provisioner.core.paths import LEDGER
+from provisioner.nfs.client import errors
+from provisioner.nfs.client.connection import Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.errors import Lost
+from provisioner.nfs.client.interface import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
+from provisioner.nfs.protocol import mount3, nfs3
+from provisioner.nfs.protocol.nfs3 import Nfs3Error
+from provisioner.nfs.protocol.rpc import AUTH_SYS, Procedure
+from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
+from provisioner.ports.refusals import Call, unproven
+from provisioner.ports.tree import (
+    Access,
+    Cause,
+    EntryType,
+    ExportError,
+    NotEmpty,
+    PathExists,
+    PathMissing,
+    Proof,
+    Space,
+)
+
+T = TypeVar("T")
+
+
+class Client3:
+    """See `Client`. `mounts` is the connection to the server's MOUNT program."""
+
+    version = "3"
+    names_a_call = 1
+    verifies = False
+
+    def __init__(self, connection: Connection, mounts: Connection) -> None:
+        self._connection = connection
+        self._mounts = mounts
+        self._ledger: dict[tuple[bytes, Path], Found] = {}
+        """The ledger's directories by root handle and path, until a handle proves stale."""
+
+    async def greet(self, attempt: Attempt) -> None:
+        """NULL (section 3.3.0)."""
+        await self._call(attempt, nfs3.null(), "NULL")
+
+    async def root(self, attempt: Attempt, path: Path) -> Found:
+        """MNT (appendix I): asked once for each export, so its connection soon closes for want of use."""
+        absolute = "/" + "/".join(path)
+        server = self._connection.endpoint.server
+        try:
+            mounted = await self._mounts.call(attempt, mount3.mnt(absolute))
+        except mount3.MountRefused as exc:
+            better = await self._looked_for(attempt, path)
+            reserved = self._mounts.reserved_port
+            raise better or errors.mount_refused(exc, server, absolute, reserved_port=reserved) from exc
+        if mounted.flavors and AUTH_SYS not in mounted.flavors:
+            raise errors.kerberos_needed(server, absolute)
+        found = Found(mounted.handle, await self._call(attempt, nfs3.getattr(mounted.handle), absolute))
+        if found.attributes.type != "directory":
+            raise await self._not_a_directory(attempt, found, path, len(path))
+        return found
+
+    async def _looked_for(self, attempt: Attempt, path: Path) -> ExportError | None:
+        """The words for a path that cannot be mounted, if it leads over a symlink or to nothing below an export.
+
+        Servers say of such a path what they say of one that this client may not mount.
+        """
+        for depth in range(len(path) - 1, -1, -1):
+            try:
+                mounted = await self._mounts.call(attempt, mount3.mnt("/" + "/".join(path[:depth])))
+            except mount3.MountRefused:
+                continue
+            except ExportError:
+                return None
+            return await self._walked(attempt, mounted.handle, path, depth)
+        return None
+
+    async def _walked(self, attempt: Attempt, handle: bytes, path: Path, depth: int) -> ExportError | None:
+        """The words for what is wrong below an export that is the first `depth` components of a path."""
+        for below in range(depth + 1, len(path) + 1):
+            try:
+                found = await self.look_up(attempt, Place(handle, (path[below - 1],)))
+            except PathMissing:
+                return errors.nothing_there(self._connection.endpoint.server, path, below)
+            except ExportError:
+                return None
+            if found.attributes.type != "directory":
+                return await self._not_a_directory(attempt, found, path, below)
+            handle = found.handle
+        return None
+
+    async def _not_a_directory(self, attempt: Attempt, found: Found, path: Path, depth: int) -> ExportError:
+        """The words for an export's path whose first `depth` components lead to a symlink or a file."""
+        server, link = self._connection.endpoint.server, "/" + "/".join(path[:depth])
+        if found.attributes.type != "symlink":
+            return errors.not_a_directory(server, link)
+        target = await self._call(attempt, nfs3.readlink(found.handle), link)
+        return errors.is_symlink(server, link, target, path[depth:])
+
+    async def look_up(self, attempt: Attempt, place: Place) -> Found:
+        """LOOKUP (section 3.3.3) of each component; GETATTR (3.3.1) where the last gave no attributes."""
+        handle, attributes = place.handle, None
+        for name in place.path:
+            handle, attributes = await self._call(attempt, nfs3.lookup(handle, name), place)
+        if attributes is None:
+            attributes = await self._call(attempt, nfs3.getattr(handle), place)
+        return Found(handle, attributes)
+
+    async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """MKDIR (section 3.3.9); SETATTR only where the answer does not show that mode and owner are right already."""
+        parent = await self._parent_made(attempt, place.parent)
+        # Without the owner, for a server that refuses that one would seem to refuse to make directories.
+        mkdir = nfs3.mkdir(parent, place.name, mode=PARENT_MODE if access.mode is None else access.mode)
+        handle, attributes = await self._call(attempt, mkdir, place)
+        if attributes is not None and _satisfies(attributes, access):
+            return
+        if handle is None:
+            handle = (await self._directory(attempt, Place(parent, (place.name,)))).handle
+        await self._setattr(attempt, handle, access, place)
+
+    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """LOOKUP, SETATTR (section 3.3.2) of what proved to be a directory."""
+        found = await self._directory(attempt, place)
+        await self._setattr(attempt, found.handle, access, place)
+
+    async def rename(
+        self,
+        attempt: Attempt,
+        source: Place,
+        target: Place,
+        kind: EntryType,
+        *,
+        replace: bool,
+        proofs: Sequence[Proof] = (),
+    ) -> None:
+        """LOOKUP of both names, READLINK of the proofs, RENAME (section 3.3.14)."""
+        source_parent = await self._directory(attempt, source.parent)
+        _require(await self.look_up(attempt, Place(source_parent.handle, (source.name,))), kind, source)
+        target_parent = await self._directory(attempt, target.parent)
+        if not replace:
+            await self._require_free(attempt, Place(target_parent.handle, (target.name,)))
+        for proof in proofs:
+            await self._require_proof(attempt, Place(source.handle, proof.path), proof)
+        rename = nfs3.rename(source_parent.handle, source.name, target_parent.handle, target.name)
+        try:
+            await self._call(attempt, rename, source)
+        except (PathExists, NotEmpty) as exc:
+            raise PathExists(str(target)) from exc
+
+    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+        """RMDIR (section 3.3.13), which takes nothing but directories."""
+        parent = await self._directory(attempt, place.parent)
+        await self._call(attempt, nfs3.rmdir(parent.handle, place.name), place)
+
+    async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
+        """SYMLINK (section 3.3.10)."""
+        parent = await self._directory(attempt, place.parent)
+        await self._call(attempt, nfs3.symlink(parent.handle, place.name, target), place)
+
+    async def read_symlink(self, attempt: Attempt, place: Place) -> str:
+        """READLINK (section 3.3.5)."""
+        parent = await self._directory(attempt, place.parent)
+        found = await self.look_up(attempt, Place(parent.handle, (place.name,)))
+        _require(found, "symlink", place)
+        return await self._call(attempt, nfs3.readlink(found.handle), place)
+
+    async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
+        """LOOKUP, REMOVE (section 3.3.12)."""
+        parent = await self._directory(attempt, place.parent)
+        _require(await self.look_up(attempt, Place(parent.handle, (place.name,))), "symlink", place)
+        await self._call(attempt, nfs3.remove(parent.handle, place.name), place)
+
+    async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
+        """LOOKUP and READLINK for each."""
+        parent = await self._directory(attempt, directory)
+        targets: dict[str, str] = {}
+        for name in names:
+            with contextlib.suppress(PathMissing):
+                targets[name] = await self.read_symlink(attempt, Place(parent.handle, (name,)))
+        return targets
+
+    async def read_directory(
+        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+    ) -> DirectoryPage:
+        """READDIRPLUS (section 3.3.17); LOOKUP of what it gave without handle or attributes."""
+        directory = place.handle if not place.path else (await self._directory(attempt, place)).handle
+        while True:
+            try:
+                page = await self._call(attempt, nfs3.readdirplus(directory, position, size_bytes), place)
+                break
+            except ExportError as exc:
+                if size_bytes >= LARGEST_PAGE_BYTES or not _is_too_small(exc):
+                    raise
+                size_bytes *= 2
+        if all(entry.handle and entry.attributes for entry in page.entries):
+            return page
+        entries: list[DirectoryEntry] = []
+        for entry in page.entries:
+            try:
+                found = await self.look_up(attempt, Place(directory, (entry.name,)))
+            except PathMissing:
+                continue
+            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
+        return DirectoryPage(tuple(entries), page.next, page.verifier)
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """RENAME (section 3.3.14)."""
+        await self._call(attempt, nfs3.rename(source, name, target, new_name), name)
+
+    async def remove_names(
+        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+    ) -> Removal:
+        """RMDIR or REMOVE of each."""
+        procedure = nfs3.rmdir if directories else nfs3.remove
+        for removed, name in enumerate(names):
+            try:
+                await self._call(attempt, procedure(directory, name), name)
+            except ExportError as exc:
+                if exc.cause is Cause.UNREACHABLE:
+                    raise
+                return Removal(removed, exc)
+        return Removal(len(names))
+
+    async def space(self, attempt: Attempt, root: bytes) -> Space:
+        """FSSTAT (section 3.3.18)."""
+        return await self._call(attempt, nfs3.fsstat(root), "FSSTAT")
+
+    def close(self) -> None:
+        """See Client."""
+        self._connection.close()
+        self._mounts.close()
+
+    async def _directory(self, attempt: Attempt, place: Place) -> Found:
+        if not place.path:
+            # A LOOKUP under the export's root tells soon enough when it is not there any more.
+            return Found(place.handle, _ROOT)
+        known = self._ledger.get((place.handle, place.path))
+        if known is not None:
+            return known
+        found = await self.look_up(attempt, place)
+        _require(found, "directory", place)
+        if place.path[0] == LEDGER and len(place.path) <= _LEDGER_DEPTH:
+            self._ledger[place.handle, place.path] = found
+        return found
+
+    async def _parent_made(self, attempt: Attempt, place: Place) -> bytes:
+        """The handle of a directory that is made, with its own parents, where it is missing."""
+        handle = place.handle
+        for depth, name in enumerate(place.path):
+            step = Place(handle, (name,))
+            try:
+                found = await self.look_up(attempt, step)
+            except PathMissing:
+                found = await self._made(attempt, step)
+            _require(found, "directory", Place(place.handle, place.path[: depth + 1]))
+            handle = found.handle
+        return handle
+
+    async def _made(self, attempt: Attempt, step: Place) -> Found:
+        mkdir = nfs3.mkdir(step.handle, step.name, mode=PARENT_MODE)
+        try:
+            handle, attributes = await self._call(attempt, mkdir, step)
+        except PathExists:
+            return await self.look_up(attempt, step)
+        if handle is None or attributes is None:
+            return await self.look_up(attempt, step)
+        return Found(handle, attributes)
+
+    async def _require_proof(self, attempt: Attempt, place: Place, proof: Proof) -> None:
+        try:
+            text = await self.read_symlink(attempt, place)
+        except ExportError as exc:
+            if not isinstance(exc, PathMissing) and exc.cause is not Cause.SYMLINK:
+                raise
+            text = ""
+        if text != proof.text:
+            raise unproven(proof)
+
+    async def _require_free(self, attempt: Attempt, target: Place) -> None:
+        """Raise PathExists when there is something."""
+        try:
+            await self.look_up(attempt, target)
+        except PathMissing:
+            return
+        raise PathExists(str(target))
+
+    async def _setattr(self, attempt: Attempt, handle: bytes, access: Access, place: Place) -> None:
+        """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
+        if access.uid is not None or access.gid is not None:
+            owner = nfs3.setattr(handle, mode=None, uid=access.uid, gid=access.gid)
+            await self._call(attempt, owner, place, "chown")
+        if access.mode is not None:
+            await self._call(attempt, nfs3.setattr(handle, mode=access.mode, uid=None, gid=None), place, "chmod")
+
+    async def _call(self, attempt: Attempt, procedure: Procedure[T], what: Place | str, call: Call | None = None) -> T:
+        """One call; again after a while when the server says JUKEBOX, and again at once when the connection ended
+
+        under a call that changes nothing.
+        """
+        lost = False
+        while True:
+            try:
+                return await self._connection.call(attempt, procedure)
+            except Lost:
+                if procedure.changes or lost:
+                    raise
+                lost = True
+            except Nfs3Error as exc:
+                asked = call or nfs3.CALLS.get(procedure.number, "call")
+                refusal = errors.refused3(exc.status, str(what), self._connection.identity, asked)
+                if refusal.cause is Cause.STALE:
+                    self._ledger.clear()  # the tree tries once more
+                if refusal.cause is not Cause.NOT_YET:
+                    raise refusal from exc
+                await attempt.pause(refusal)
+
+
+_ROOT = Attributes("directory", 0, (0, 0))
+_LEDGER_DEPTH = 2
+
+
+def _require(found: Found, kind: EntryType, place: Place) -> None:
+    if found.attributes.type != kind:
+        raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}, no {kind}")
+
+
+def _is_too_small(exc: ExportError) -> bool:
+    return isinstance(exc.__cause__, Nfs3Error) and exc.__cause__.status == nfs3.Status.NFS3ERR_TOOSMALL
+
+
+def _satisfies(attributes: Attributes, access: Access) -> bool:
+    """Whether a new directory is as it should be, so that SETATTR has nothing to do."""
+    return (
+        access.mode in (None, attributes.mode)
+        and access.uid in (None, attributes.uid)
+        and access.gid in (None, attributes.gid)
+    )

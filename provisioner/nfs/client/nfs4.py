@@ -1,0 +1,505 @@
+"""NFSv4.0, 4.1 and 4.2 (RFC 7530, 8881, 7862): an operation of a tree is one compound.
+
+A compound stops at the first operation that fails, and says which that was: the position tells what was missing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from provisioner.core.locations import Path
+from provisioner.nfs.client import errors
+from provisioner.nfs.client.connection import Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.errors import Lost
+from provisioner.nfs.client.interface import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
+from provisioner.nfs.client.session import Compounds, Sessionless, Sessions
+from provisioner.nfs.protocol import nfs4
+from provisioner.nfs.protocol import nfs4_attributes as attributes4
+from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
+from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
+from provisioner.ports.refusals import unproven
+from provisioner.ports.tree import (
+    Access,
+    Cause,
+    EntryType,
+    ExportError,
+    ModeRefused,
+    PathExists,
+    PathMissing,
+    Proof,
+    Space,
+)
+
+# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, five, and three
+# for each proof of a rename. In bytes it is the call's head and, at most, a record.
+_OVERHEAD_OPERATIONS = 3
+_OVERHEAD_OF_PATHS = 5
+_OVERHEAD_OF_A_PROOF = 3
+_OPERATIONS_TO_VERIFY = 16
+"""Two proofs, and two paths, each of one component; a server that does not say how many it takes, takes so many."""
+_OVERHEAD_BYTES = 2048
+_NAME_BYTES = 4 + 4 + 256
+_NAMES_A_CALL = 48
+_OPERATIONS_A_LINK = 3
+_LINK_BYTES = 4096 + 64
+_PAGE_OVERHEAD_BYTES = 1024
+
+Operations = tuple[Operation[object], ...]
+
+
+class Client4:
+    """See `Client`."""
+
+    def __init__(self, connection: Connection, minor: int) -> None:
+        self.version = f"4.{minor}"
+        self._connection = connection
+        self._compounds: Compounds = Sessions(connection, minor) if minor else Sessionless(connection)
+
+    @property
+    def names_a_call(self) -> int:
+        """See Client."""
+        limits = self._compounds.limits
+        names = (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES
+        return min(_NAMES_A_CALL, limits.operations - _OVERHEAD_OPERATIONS, names)
+
+    @property
+    def verifies(self) -> bool:
+        """See Client: not with a server that takes too few operations at a time."""
+        return self._compounds.limits.operations >= _OPERATIONS_TO_VERIFY
+
+    async def greet(self, attempt: Attempt) -> None:
+        """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
+        answer = await self.run(attempt, nfs4.putrootfh())
+        if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
+            raise errors.version_missing(self.server, self.version, nfs4.status_name(answer.status))
+
+    async def root(self, attempt: Attempt, path: Path) -> Found:
+        """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
+        getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
+        head: Operation[None] = nfs4.putrootfh()
+        absolute, rest, depth = "/" + "/".join(path), path, self._depth
+        while True:
+            answer = await self.run(attempt, head, *map(nfs4.lookup, rest[:depth]), getfh, getattr_)
+            if answer.status != Status.NFS4_OK:
+                raise await self._no_root(attempt, answer, path, len(path) - len(rest))
+            if len(rest) <= depth:
+                break
+            head, rest = nfs4.putfh(answer[getfh]), rest[depth:]
+        found = _found(answer[getfh], answer[getattr_], absolute)
+        if found.attributes.type != "directory":
+            raise await self._not_a_directory(attempt, path, len(path))
+        return found
+
+    async def _no_root(self, attempt: Attempt, answer: Answer, path: Path, walked: int) -> ExportError:
+        """The words for an export's path that cannot be gone down; `walked` components lie before the compound."""
+        absolute, reserved = "/" + "/".join(path), self._connection.reserved_port
+        refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
+        if refusal.cause is Cause.SYMLINK:
+            return await self._not_a_directory(attempt, path, walked + answer.completed - 1)
+        if isinstance(refusal, PathMissing):
+            return errors.no_such_export(self.server, absolute, reserved_port=reserved)
+        if refusal.cause is Cause.DENIED:
+            detail = nfs4.status_name(answer.status)
+            return errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
+        return refusal
+
+    async def _not_a_directory(self, attempt: Attempt, path: Path, depth: int) -> ExportError:
+        """The words for an export's path whose first `depth` components lead to a symlink or a file."""
+        link = "/" + "/".join(path[:depth])
+        readlink = nfs4.readlink()
+        answer = await self.run(attempt, nfs4.putrootfh(), *map(nfs4.lookup, path[:depth]), readlink)
+        if answer.status != Status.NFS4_OK:
+            return errors.not_a_directory(self.server, link)
+        return errors.is_symlink(self.server, link, answer[readlink], path[depth:])
+
+    async def look_up(self, attempt: Attempt, place: Place) -> Found:
+        """LOOKUPs, GETFH, GETATTR."""
+        place = await self.near(attempt, place)
+        getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
+        answer = await self.complete(attempt, place, *down(place), getfh, getattr_)
+        return _found(answer[getfh], answer[getattr_], str(place))
+
+    async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """LOOKUPs of the parents, CREATE, SETATTR; where a parent is missing, CREATE of all from there on."""
+        place = await self.near(attempt, place, make=True)
+        there = len(place.path) - 1
+        bare = False
+        for tries in itertools.count():
+            if there == len(place.path):
+                await self.set_access(attempt, place, access)
+                return
+            answer = await self._make(attempt, place, access, there, bare=bare)
+            if answer.status == Status.NFS4_OK:
+                return
+            if answer.status == Status.NFS4ERR_ATTRNOTSUPP and answer.refused == "mkdir" and not bare:
+                bare = True
+                continue
+            refusal = self.refusal(answer, place)
+            if isinstance(refusal, ModeRefused) and await self._has_mode(attempt, place, access):
+                return
+            there = _found_there(answer.completed - 1, refusal, there, len(place.path))
+            # Each try settles a parent, unless others make and remove them as fast as we look.
+            if refusal.cause is Cause.NOT_YET or tries > len(place.path):
+                await attempt.pause(refusal)
+
+    async def _make(self, attempt: Attempt, place: Place, access: Access, there: int, *, bare: bool) -> Answer:
+        """Go down the components that are there, and make the others; `bare` ones where a server takes no mode."""
+        *parents, name = place.path[there:]
+        upper = Place(place.handle, place.path[:there])
+        mode = PARENT_MODE if access.mode is None else access.mode
+        return await self.run(
+            attempt,
+            *down(upper),
+            *(nfs4.create_directory(parent, _NO_ATTRIBUTES if bare else _PARENT_ATTRIBUTES) for parent in parents),
+            nfs4.create_directory(name, _NO_ATTRIBUTES if bare else attributes4.settable(mode=mode)),
+            *_setattr(access),
+        )
+
+    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+        """VERIFY that it is a directory, SETATTR."""
+        place = await self.near(attempt, place)
+        try:
+            await self.complete(attempt, place, *down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
+        except ModeRefused:
+            if not await self._has_mode(attempt, place, access):
+                raise
+
+    async def _has_mode(self, attempt: Attempt, place: Place, access: Access) -> bool:
+        """Whether a directory has its mode from CREATE already, so that a SETATTR that is refused does not matter."""
+        return (await self.look_up(attempt, place)).attributes.mode == access.mode
+
+    async def rename(
+        self,
+        attempt: Attempt,
+        source: Place,
+        target: Place,
+        kind: EntryType,
+        *,
+        replace: bool,
+        proofs: Sequence[Proof] = (),
+    ) -> None:
+        """One compound to see that the source is of that kind and the target free, one for the RENAME itself.
+
+        The first reads the proofs as well. The second goes on only while they, and what is renamed, are what was seen.
+        """
+        places = [Place(source.handle, proof.path) for proof in proofs]
+        if not self.verifies:
+            for proof, place in zip(proofs, places, strict=True):
+                await self._verified(attempt, [_Look(proof, await self.near(attempt, place))])
+            places = []
+        source, target, *places = await self._all_near(attempt, source, target, *places)
+        looks = [_Look(proof, place) for proof, place in zip(proofs, places, strict=False)]
+        of_type, verified = _OF_TYPE[kind], list[Operations]()
+        if looks or not replace:
+            fileid = nfs4.getattr(attributes4.FILEID)
+            to_source = (*down(source), nfs4.verify(of_type), fileid)
+            answer = await self._verified(attempt, looks, *to_source, *(() if replace else down(target)))
+            self._require_seen(answer, source, None if replace else target)
+            of_type = attributes4.of_type(_TYPES[kind], answer[fileid])
+            verified = [look.verify(answer) for look in looks]
+        answer = await self.run(
+            attempt,
+            *itertools.chain(*verified),
+            *down(source.parent),
+            nfs4.savefh(),
+            nfs4.lookup(source.name),
+            nfs4.verify(of_type),
+            *down(target.parent),
+            nfs4.rename(source.name, target.name),
+        )
+        if answer.status in (Status.NFS4ERR_EXIST, Status.NFS4ERR_NOTEMPTY):
+            raise PathExists(str(target))
+        self._require_proofs(answer, looks, verified)
+        self._require(answer, source)
+
+    async def _verified(self, attempt: Attempt, looks: Sequence[_Look], *then: Operation[object]) -> Answer:
+        """Run a compound that first looks at proofs. Raises Cause.RECORD unless they say what they should."""
+        answer = await self.run(attempt, *itertools.chain(*(look.operations for look in looks)), *then)
+        self._require_proofs(answer, looks, [look.operations for look in looks])
+        for look in looks:
+            if answer[look.readlink] != look.proof.text:
+                raise unproven(look.proof)
+        return answer
+
+    def _require_proofs(self, answer: Answer, looks: Sequence[_Look], operations: Sequence[Operations]) -> None:
+        """Raise what it means where a compound ended in the operations of a proof, with which it began."""
+        left = answer.completed
+        for look, own in zip(looks, operations, strict=True):
+            left -= len(own)
+            if left < 0:
+                refusal = self._refusal_of_readlink(answer, look.place)
+                gone = isinstance(refusal, PathMissing) or refusal.cause is Cause.SYMLINK
+                raise unproven(look.proof) if gone else refusal
+
+    def _require_seen(self, answer: Answer, source: Place, target: Place | None) -> None:
+        """Raise what it means unless the source is there and the last LOOKUP, that of the target, met nothing."""
+        end = len(answer.operations) - (0 if target is None else 1 + len(target.path))
+        if answer.completed < end:
+            raise self.refusal(answer, source)
+        if target is None:
+            return
+        if answer.status == Status.NFS4_OK:
+            raise PathExists(str(target))
+        if answer.status != Status.NFS4ERR_NOENT or answer.completed < len(answer.operations) - 1:
+            raise self.refusal(answer, target.parent)
+
+    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+        """VERIFY that it is a directory, REMOVE: NFSv4 has one REMOVE for everything."""
+        await self._remove(attempt, place, "directory")
+
+    async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
+        """CREATE of a symlink."""
+        place = await self.near(attempt, place)
+        create = nfs4.create_symlink(place.name, target, attributes4.settable(mode=0o777))
+        answer = await self.run(attempt, *down(place.parent), create)
+        if answer.status == Status.NFS4ERR_NOENT:
+            raise PathMissing(str(place.parent))
+        self._require(answer, place)
+
+    async def read_symlink(self, attempt: Attempt, place: Place) -> str:
+        """READLINK, which answers NFS4ERR_INVAL or WRONG_TYPE for anything else (RFC 8881 section 18.24.3)."""
+        place = await self.near(attempt, place)
+        readlink = nfs4.readlink()
+        answer = await self.run(attempt, *down(place), readlink)
+        if answer.status != Status.NFS4_OK:
+            raise self._refusal_of_readlink(answer, place)
+        return answer[readlink]
+
+    async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
+        """VERIFY that it is a symlink, REMOVE."""
+        await self._remove(attempt, place, "symlink")
+
+    async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
+        """LOOKUP, READLINK and back to the directory for each name; after one that is gone, a compound for the rest."""
+        directory = await self.near(attempt, directory)
+        limits = self._compounds.limits
+        room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_A_LINK
+        batch = max(1, min(room, limits.response_bytes // _LINK_BYTES))
+        targets: dict[str, str] = {}
+        rest = list(names)
+        while rest:
+            now = rest[:batch]
+            readlinks = [nfs4.readlink() for _ in now]
+            operations = [*down(directory), nfs4.savefh()]
+            for name, readlink in zip(now, readlinks, strict=True):
+                operations += (nfs4.lookup(name), readlink, nfs4.restorefh())
+            answer = await self.run(attempt, *operations)
+            done, within = divmod(answer.completed - len(directory.path) - 2, _OPERATIONS_A_LINK)
+            if done < 0:
+                raise self.refusal(answer, directory)
+            targets.update({name: answer[link] for name, link in zip(now[:done], readlinks, strict=False)})
+            if answer.status == Status.NFS4ERR_NOENT and within == 0:
+                done += 1
+            elif answer.status != Status.NFS4_OK:
+                raise self._refusal_of_readlink(answer, Place(directory.handle, (*directory.path, now[done])))
+            rest = rest[done:]
+        return targets
+
+    async def read_directory(
+        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+    ) -> DirectoryPage:
+        """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
+        place = await self.near(attempt, place)
+        largest_bytes = min(LARGEST_PAGE_BYTES, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
+        size_bytes = min(size_bytes, largest_bytes)
+        while True:
+            readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
+            answer = await self.run(attempt, *down(place), readdir)
+            if answer.status != Status.NFS4ERR_TOOSMALL or size_bytes >= largest_bytes:
+                break
+            size_bytes = min(2 * size_bytes, largest_bytes)
+        self._require(answer, place)
+        page = answer[readdir]
+        if all(entry.handle and entry.attributes for entry in page.entries):
+            return page
+        entries: list[DirectoryEntry] = []
+        for entry in page.entries:
+            try:
+                found = await self.look_up(attempt, Place(place.handle, (*place.path, entry.name)))
+            except PathMissing:
+                continue
+            entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
+        return DirectoryPage(tuple(entries), page.next, page.verifier)
+
+    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """RENAME."""
+        rename = nfs4.rename(name, new_name)
+        place = Place(source, (name,))
+        await self.complete(attempt, place, nfs4.putfh(source), nfs4.savefh(), nfs4.putfh(target), rename)
+
+    async def remove_names(
+        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+    ) -> Removal:
+        """REMOVEs in one compound. NFSv4 does not ask which kind a name is; a directory that holds something stays."""
+        answer = await self.run(attempt, nfs4.putfh(directory), *map(nfs4.remove, names))
+        if answer.status == Status.NFS4_OK:
+            return Removal(len(names))
+        removed = max(0, answer.completed - 1)
+        return Removal(removed, self.refusal(answer, Place(directory, (names[removed],))))
+
+    async def space(self, attempt: Attempt, root: bytes) -> Space:
+        """GETATTR of what the filesystem has (RFC 8881 section 5.8.2)."""
+        getattr_ = nfs4.getattr(*attributes4.SPACE)
+        answer = await self.complete(attempt, Place(root), nfs4.putfh(root), getattr_)
+        return answer[getattr_].space
+
+    def close(self) -> None:
+        """See Client."""
+        self._connection.close()
+
+    @property
+    def server(self) -> str:
+        """The server's name, for messages."""
+        return self._connection.endpoint.server
+
+    async def _remove(self, attempt: Attempt, place: Place, kind: EntryType) -> None:
+        place = await self.near(attempt, place)
+        await self.complete(
+            attempt,
+            place,
+            *down(place.parent),
+            nfs4.savefh(),
+            nfs4.lookup(place.name),
+            nfs4.verify(_OF_TYPE[kind]),
+            nfs4.restorefh(),
+            nfs4.remove(place.name),
+        )
+
+    async def _all_near(self, attempt: Attempt, *places: Place) -> list[Place]:
+        """The ends of a rename, and its proofs, near enough for one compound."""
+        limits, near = self._compounds.limits, [*places]
+        operations = limits.operations - _OVERHEAD_OF_PATHS - _OVERHEAD_OF_A_PROOF * (len(places) - 2)
+        room = min(operations, (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES)
+        while sum(len(place.path) for place in near) > room:
+            longest = max(range(len(near)), key=lambda index: len(near[index].path))
+            if len(near[longest].path) <= 1:
+                break
+            found = await self.look_up(attempt, near[longest].parent)
+            near[longest] = Place(found.handle, (near[longest].name,))
+        return near
+
+    async def near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
+        """The same place, near enough for one compound: a long path is walked, or made, in several."""
+        depth = self._depth
+        while len(place.path) > depth:
+            upper = Place(place.handle, place.path[:depth])
+            try:
+                found = await self.look_up(attempt, upper)
+            except PathMissing as exc:
+                if not make:
+                    raise
+                try:
+                    await self.make_directory(attempt, upper, Access(mode=PARENT_MODE))
+                except PathExists:
+                    await attempt.pause(exc)  # others make and remove it, or the server cannot make up its mind
+                continue
+            place = Place(found.handle, place.path[depth:])
+        return place
+
+    @property
+    def _depth(self) -> int:
+        """How many components each of two paths in one compound may have."""
+        limits = self._compounds.limits
+        operations, size_bytes = limits.operations - _OVERHEAD_OF_PATHS, limits.request_bytes - _OVERHEAD_BYTES
+        return min(operations, size_bytes // _NAME_BYTES) // 2
+
+    async def complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
+        """Run a compound of which all must go well."""
+        answer = await self.run(attempt, *operations)
+        self._require(answer, place)
+        return answer
+
+    def _require(self, answer: Answer, place: Place) -> None:
+        if answer.status != Status.NFS4_OK:
+            raise self.refusal(answer, place)
+
+    def refusal(self, answer: Answer, place: Place) -> ExportError:
+        """The port's error for what stopped a compound about a place."""
+        return errors.refused4(answer.status, str(place), self._connection.identity, answer.refused)
+
+    def _refusal_of_readlink(self, answer: Answer, place: Place) -> ExportError:
+        """NFSv4.0 has NFS4ERR_INVAL for what is no symlink, where 4.1 has NFS4ERR_WRONG_TYPE."""
+        wrong_type = answer.status == Status.NFS4ERR_INVAL and answer.refused == "readlink"
+        status = Status.NFS4ERR_WRONG_TYPE if wrong_type else answer.status
+        return errors.refused4(status, str(place), self._connection.identity, answer.refused)
+
+    async def run(self, attempt: Attempt, *operations: Operation[object]) -> Answer:
+        """Run a compound; again after a while when the server asks for it and nothing was changed, and again at once
+
+        when the connection ended under a compound that changes nothing.
+        """
+        changes = any(operation.changes for operation in operations)
+        lost = False
+        while True:
+            try:
+                answer = await self._compounds.run(attempt, operations)
+            except Lost:
+                if changes or lost:
+                    raise
+                lost = True
+                continue
+            if answer.status == Status.NFS4_OK or answer.changed:
+                return answer
+            refusal = self.refusal(answer, Place(b""))
+            if refusal.cause is not Cause.NOT_YET:
+                return answer
+            await attempt.pause(refusal)
+
+
+class _Look:
+    """A look at a proof, and how to verify later that it is still the same symlink, in the same version."""
+
+    def __init__(self, proof: Proof, place: Place) -> None:
+        self.proof = proof
+        self.place = place
+        self.readlink = nfs4.readlink()
+        self._version = nfs4.getattr(*attributes4.VERSION)
+        self.operations: Operations = (*down(place), self.readlink, self._version)
+
+    def verify(self, answer: Answer) -> Operations:
+        """The operations that fail unless it is as the answer shows it."""
+        return (*down(self.place), nfs4.verify(attributes4.of_type(_TYPES["symlink"], answer[self._version])))
+
+
+_TYPES: dict[EntryType, int] = {"directory": attributes4.NF4DIR, "symlink": attributes4.NF4LNK}
+_OF_TYPE: dict[EntryType, bytes] = {kind: attributes4.of_type(number) for kind, number in _TYPES.items()}
+_PARENT_ATTRIBUTES = attributes4.settable(mode=PARENT_MODE)
+_NO_ATTRIBUTES = attributes4.settable()
+
+
+def down(place: Place) -> Operations:
+    """PUTFH, and a LOOKUP for each component."""
+    return (nfs4.putfh(place.handle), *map(nfs4.lookup, place.path))
+
+
+def _found_there(failed: int, refusal: ExportError, there: int, length: int) -> int:
+    """How many components of a path are there, after an attempt to make it from component `there` on.
+
+    `failed` is the component whose LOOKUP or CREATE failed, `length` and above for the SETATTRs after them. Raises the
+    refusal where another attempt would not help.
+    """
+    if isinstance(refusal, PathMissing) and 0 <= failed < there:
+        return failed
+    if isinstance(refusal, PathExists) and there <= failed < length - 1:
+        return failed + 1  # Somebody made this parent meanwhile.
+    if refusal.cause is Cause.NOT_YET:
+        return min(failed, length)
+    raise refusal
+
+
+def _setattr(access: Access) -> Operations:
+    """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
+    owner, mode = attributes4.settable(uid=access.uid, gid=access.gid), attributes4.settable(mode=access.mode)
+    owned = access.uid is not None or access.gid is not None
+    return (
+        *([nfs4.setattr(owner, call="chown")] if owned else []),
+        *([nfs4.setattr(mode, call="chmod")] if access.mode is not None else []),
+    )
+
+
+def _found(handle: bytes, fattr4: attributes4.Fattr4, what: str) -> Found:
+    if fattr4.attributes is None:
+        raise ExportError(Cause.OTHER, f"{what}: the server gives it no type")
+    return Found(handle, fattr4.attributes)

@@ -1,0 +1,131 @@
+"""The servers that we speak to: one connection for each server, version and port, shared by all of its exports."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from provisioner.core.errors import InvalidSettings
+from provisioner.nfs.client.backlog import Room
+from provisioner.nfs.client.connect import Endpoint
+from provisioner.nfs.client.connection import Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.interface import Client
+from provisioner.nfs.client.nfs3 import Client3
+from provisioner.nfs.client.nfs4 import Client4
+from provisioner.nfs.client.resolver import Resolver
+from provisioner.nfs.client.slots import Sharing
+from provisioner.nfs.protocol import mount3, nfs3, nfs4
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports.tree import Cause, ExportError
+
+NFS_PORT = 2049
+
+# What `nfsvers=` allows, with the versions that are tried for it, best first (nfs(5)).
+VERSIONS: dict[str | None, tuple[str, ...]] = {
+    None: ("4.2", "4.1", "4.0", "3"),
+    "4": ("4.2", "4.1", "4.0"),
+    "4.2": ("4.2",),
+    "4.1": ("4.1",),
+    "4.0": ("4.0",),
+    "3": ("3",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Which service of which server: what a class says with `server`, `nfsvers=`, `port=` and `mountport=`."""
+
+    server: str
+    version: str | None = None
+    port: int | None = None
+    mount_port: int | None = None
+
+
+class Server:
+    """One NFS service, in the best version that it and the class allow."""
+
+    def __init__(self, address: Address, identity: Identity, resolver: Resolver, *, timeout_s: float) -> None:
+        if address.version not in VERSIONS:
+            known = ", ".join(version for version in VERSIONS if version)
+            raise InvalidSettings(f"nfsvers={address.version} is no version of NFS that we speak: use one of {known}")
+        self._address = address
+        self._identity = identity
+        self._resolver = resolver
+        self._timeout_s = timeout_s
+        self.sharing = Sharing()
+        self._client: Client | None = None
+        self._choosing = asyncio.Lock()
+
+    async def client(self, attempt: Attempt) -> Client:
+        """The client for the version that holds until the server no longer has it. Raises ExportError(VERSION)."""
+        if self._client is not None:
+            return self._client
+        async with self._choosing:
+            if self._client is None:
+                self._client = await self._choose(attempt)
+            return self._client
+
+    def close(self) -> None:
+        """Let go of the connection; a later call makes a new one."""
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+
+    async def _choose(self, attempt: Attempt) -> Client:
+        refusal: ExportError | None = None
+        connection4 = self._connection(Endpoint(self._address.server, self._address.port or NFS_PORT, nfs4.PROGRAM, 4))
+        for version in VERSIONS[self._address.version]:
+            client: Client = self._client3() if version == "3" else Client4(connection4, int(version[2:]))
+            try:
+                await client.greet(attempt)
+            except ExportError as exc:
+                if exc.cause is not Cause.VERSION:
+                    client.close()
+                    raise
+                refusal = refusal or exc
+                if version == "3":
+                    client.close()
+            else:
+                if version == "3":
+                    connection4.close()
+                return client
+        connection4.close()
+        assert refusal is not None
+        raise refusal
+
+    def _client3(self) -> Client3:
+        server, port = self._address.server, self._address.port
+        service = Endpoint(server, port, nfs3.PROGRAM, nfs3.VERSION, usual_port=NFS_PORT)
+        mounts = Endpoint(server, self._address.mount_port, mount3.PROGRAM, mount3.VERSION)
+        return Client3(self._connection(service), self._connection(mounts))
+
+    def _connection(self, endpoint: Endpoint) -> Connection:
+        return Connection(endpoint, self._identity, self._resolver, timeout_s=self._timeout_s, sharing=self.sharing)
+
+
+class Servers:
+    """The servers in use. `identity` is who we are to all of them, `timeout_s` how long a call may take."""
+
+    def __init__(self, identity: Identity, *, timeout_s: float) -> None:
+        self.identity = identity
+        self.timeout_s = timeout_s
+        self._resolver = Resolver()
+        self.removals = Room()
+        """The memory that all removals of trees share."""
+        self._servers: dict[Address, Server] = {}
+
+    def acquire(self, address: Address) -> Server:
+        """The server at an address, shared with everybody else who has acquired it. Raises InvalidSettings."""
+        if address not in self._servers:
+            self._servers[address] = Server(address, self.identity, self._resolver, timeout_s=self.timeout_s)
+        server = self._servers[address]
+        server.sharing.exports += 1
+        return server
+
+    def release(self, address: Address) -> None:
+        """One user less; the last one closes the connection."""
+        server = self._servers[address]
+        server.sharing.exports -= 1
+        if not server.sharing.exports:
+            self._servers.pop(address).close()

@@ -1,0 +1,222 @@
+"""How compounds reach the server: bare in NFSv4.0, in the slots of a session from 4.1 on (RFC 8881 section 2.10).
+
+We open no files and hold no locks, so a session is cheap to lose. Each one is made by a new incarnation of the client,
+under the same owner: once it is confirmed the server drops the session before it (RFC 8881 section 18.35.4, case 5),
+and with it whatever requests it has not begun. A session belongs to one TCP connection: the next connection makes a new
+one. A slot whose request has no answer is never used again, and no request is sent twice: it is bound to that slot
+(section 2.10.6.2).
+
+Two cases take a new owner, another client for the server: the connection before still drains, and its session must
+live until then; and the server answers NFS4ERR_DELAY, as Linux does while it cannot drop the session before because
+one of its requests is still carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from provisioner.nfs.client import errors
+from provisioner.nfs.client.connection import Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.slots import Slots, SlotsClosed
+from provisioner.nfs.client.transport import Wire
+from provisioner.nfs.protocol import nfs4, nfs4_sessions
+from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
+from provisioner.nfs.protocol.nfs4_sessions import Channel, CreatedSession
+from provisioner.ports.tree import Cause, ExportError
+
+SLOTS_WANTED = 128
+OPERATIONS_WANTED = 64
+REQUEST_BYTES = 64 << 10
+RESPONSE_BYTES = 128 << 10
+
+_FORE = Channel(REQUEST_BYTES, RESPONSE_BYTES, 4096, OPERATIONS_WANTED, SLOTS_WANTED)
+_NEEDED = Channel(4096, 4096, 0, 8, 1)
+"""What our largest compounds need: two names and a record, or one entry of a directory; a RENAME on two paths."""
+_BACK = Channel(4096, 4096, 0, 2, 1)
+
+# NFSv4.0 says nothing about how many operations a compound may have; older Linux servers stop at 16.
+_UNNEGOTIATED = Channel(REQUEST_BYTES, RESPONSE_BYTES, 0, 16, 1)
+
+# SEQUENCE was refused and nothing ran: the session is of no more use (RFC 8881 sections 15.1.11 and 18.46.3).
+_SESSION_GONE = frozenset(
+    {
+        Status.NFS4ERR_BADSESSION,
+        Status.NFS4ERR_DEADSESSION,
+        Status.NFS4ERR_BADSLOT,
+        Status.NFS4ERR_BAD_HIGH_SLOT,
+        Status.NFS4ERR_CONN_NOT_BOUND_TO_SESSION,
+        Status.NFS4ERR_SEQ_MISORDERED,
+        Status.NFS4ERR_SEQ_FALSE_RETRY,
+        Status.NFS4ERR_EXPIRED,
+        Status.NFS4ERR_STALE_CLIENTID,
+    }
+)
+
+
+class Compounds(Protocol):
+    """A way for compounds to reach the server."""
+
+    @property
+    def limits(self) -> Channel:
+        """How large a compound and its reply may be."""
+        ...
+
+    async def run(self, attempt: Attempt, operations: Sequence[Operation[object]]) -> Answer:
+        """Send a compound once. Raises ExportError for what concerns the connection, not for a failed operation."""
+        ...
+
+
+class Sessionless:
+    """NFSv4.0 (RFC 7530): operations on directories need no client id, a compound stands for itself."""
+
+    limits = _UNNEGOTIATED
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def run(self, attempt: Attempt, operations: Sequence[Operation[object]]) -> Answer:
+        """See Compounds."""
+        return await self._connection.call(attempt, nfs4.compound(operations, minor=0))
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    """One session on one TCP connection, with the next sequence id of each slot."""
+
+    id: bytes
+    wire: Wire
+    channel: Channel
+    slots: Slots
+    sequences: list[int]
+    gone: bool = False
+
+    def settle(self, slot: int, answer: Answer | None) -> None:
+        """A slot's reply is here, whoever still waits for it. Without one, only a new session makes it usable again."""
+        if answer is None:
+            self.drop()
+            return
+        if answer.completed:
+            self.sequences[slot] = (self.sequences[slot] + 1) & 0xFFFF_FFFF
+            sequence = answer.results[0]
+            if isinstance(sequence, nfs4_sessions.Sequenced):
+                self.slots.limit(min(sequence.target_highest_slot, self.channel.requests - 1))
+        self.slots.give(slot)
+
+    def drop(self) -> None:
+        """Use it no more; who waits for a slot turns to the next session."""
+        self.gone = True
+        self.slots.close()
+
+
+class Sessions:
+    """NFSv4.1 and 4.2: one session at a time, as many slots as the server grants, a new one when it is lost."""
+
+    def __init__(self, connection: Connection, minor: int) -> None:
+        self._connection = connection
+        self._minor = minor
+        self._owner = _new_owner()
+        self._session: _Session | None = None
+        self._making = asyncio.Lock()
+
+    @property
+    def limits(self) -> Channel:
+        """What the server granted last."""
+        return self._session.channel if self._session is not None else _UNNEGOTIATED
+
+    async def run(self, attempt: Attempt, operations: Sequence[Operation[object]]) -> Answer:
+        """See Compounds. A compound whose SEQUENCE is refused has not run: it goes out again in a new session."""
+        while True:
+            session = await self._current(attempt)
+            try:
+                slot = await session.slots.take(attempt.export)
+            except SlotsClosed:
+                continue
+            answer = await self._send(attempt, session, slot, operations)
+            if answer.completed:
+                return Answer(answer.status, operations, answer.results[1:])
+            reason = errors.refused4(answer.status, "SEQUENCE", self._connection.identity)
+            if answer.status in _SESSION_GONE:
+                session.drop()
+            elif reason.cause is not Cause.NOT_YET:
+                raise reason
+            await attempt.pause(reason)
+
+    async def _send(
+        self, attempt: Attempt, session: _Session, slot: int, operations: Sequence[Operation[object]]
+    ) -> Answer:
+        sequence = nfs4_sessions.sequence(
+            session.id, session.sequences[slot], slot, highest_slot=session.channel.requests - 1
+        )
+        procedure = nfs4.compound((sequence, *operations), self._minor)
+        settle = functools.partial(session.settle, slot)
+        return await self._connection.exchange(session.wire, attempt, procedure, settle)
+
+    async def _current(self, attempt: Attempt) -> _Session:
+        wire = await self._connection.wire()
+        session = self._session
+        if session is not None and session.wire is wire and not session.gone:
+            return session
+        async with self._making:
+            wire = await self._connection.wire()
+            session = self._session
+            if session is None or session.wire is not wire or session.gone:
+                session = self._session = await self._make(attempt, wire)
+            return session
+
+    async def _make(self, attempt: Attempt, wire: Wire) -> _Session:
+        """EXCHANGE_ID, CREATE_SESSION and RECLAIM_COMPLETE (RFC 8881 section 2.4)."""
+        if self._session is not None and self._session.wire is not wire and not self._session.wire.closed:
+            self._owner = _new_owner()
+        try:
+            created = await self._create(attempt, wire, waits=False)
+        except ExportError as exc:
+            if exc.cause is not Cause.NOT_YET:
+                raise
+            self._owner = _new_owner()
+            created = await self._create(attempt, wire)
+        destroy_session = nfs4.compound((nfs4_sessions.destroy_session(created.id),), self._minor)
+        wire.farewell = functools.partial(self._connection.post, wire, destroy_session)
+        channel = created.channel.within(_FORE)
+        if _NEEDED.within(channel) != _NEEDED:
+            raise errors.session_too_small(self._connection.endpoint.server, f"4.{self._minor}", channel, _NEEDED)
+        wire.slots = self._connection.slots(channel.requests)
+        session = _Session(created.id, wire, channel, wire.slots, [1] * channel.requests)
+        slot = await session.slots.take(attempt.export)
+        # Some servers refuse changes until they know that nothing will be reclaimed (RFC 8881 section 18.51.3).
+        await self._send(attempt, session, slot, (nfs4_sessions.reclaim_complete(),))
+        return session
+
+    async def _create(self, attempt: Attempt, wire: Wire, *, waits: bool = True) -> CreatedSession:
+        exchange_id = nfs4_sessions.exchange_id(os.urandom(nfs4_sessions.VERIFIER_BYTES), self._owner)
+        client = (await self._run_alone(attempt, wire, exchange_id))[exchange_id]
+        create_session = nfs4_sessions.create_session(client, _FORE, _BACK)
+        return (await self._run_alone(attempt, wire, create_session, waits=waits))[create_session]
+
+    async def _run_alone(
+        self, attempt: Attempt, wire: Wire, operation: Operation[object], *, waits: bool = True
+    ) -> Answer:
+        """A compound that has no session yet. Raises Cause.NOT_YET when the server asks to wait and `waits` is not."""
+        while True:
+            answer = await self._connection.exchange(wire, attempt, nfs4.compound((operation,), self._minor))
+            if answer.status == Status.NFS4_OK:
+                return answer
+            if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
+                raise self._no_such_minor()
+            reason = errors.refused4(answer.status, f"operation {operation.number}", self._connection.identity)
+            if reason.cause is not Cause.NOT_YET or not waits:
+                raise reason
+            await attempt.pause(reason)
+
+    def _no_such_minor(self) -> ExportError:
+        server = self._connection.endpoint.server
+        return errors.version_missing(server, f"4.{self._minor}", "NFS4ERR_MINOR_VERS_MISMATCH")
+
+
+def _new_owner() -> bytes:
+    return b"nfs-provisioner " + os.urandom(16).hex().encode()

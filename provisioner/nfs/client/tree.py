@@ -1,0 +1,471 @@
+"""The `Tree` of an export that we speak to ourselves.
+
+An operation whose time is up, or whose connection was lost, has an unknown outcome. What it sent stays on the books of
+its connection (see `wire`): until the server has answered it or the connection has ended, another operation that would
+change the same path is refused with Cause.BUSY. That takes about a minute at most: a connection on which a call stays
+unanswered gets a successor, and is closed once the other calls on it have their answers (see `connection`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from provisioner.core.locations import Location, Path, label
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.paths import COMPONENT_LIMIT_BYTES
+from provisioner.nfs.client import errors
+from provisioner.nfs.client.deadline import Attempt, Sent
+from provisioner.nfs.client.interface import Client, Place
+from provisioner.nfs.client.pool import NFS_PORT, Address, Servers
+from provisioner.nfs.client.reading import Reading
+from provisioner.nfs.client.remove_tree import Purge
+from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
+from provisioner.ports import endless
+from provisioner.ports.tree import (
+    Access,
+    Cause,
+    Entry,
+    EntryType,
+    ExportError,
+    GoOn,
+    PathExists,
+    PathMissing,
+    Proof,
+    Space,
+    Tree,
+    to_the_end,
+)
+
+T = TypeVar("T")
+Observe = Callable[[str, float], None]
+Operation = Callable[[Attempt, Client, Place], Awaitable[T]]
+
+PAGE_BYTES = 64 << 10
+SMALL_PAGE_BYTES = 4 << 10
+LINK_READERS = 16
+LINKS_A_BATCH = 32
+PSEUDO_DIRECTORIES = 16
+"""So many directories of a server's own are looked at for its exports."""
+_OF_A_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
+"""How servers refuse to rename a directory that is a file system of its own, beside XDEV and BUSY."""
+
+
+class DirectTree:
+    """A `Tree` over NFS; docstrings are the port's.
+
+    `version` is what `nfsvers=` says (None: the best that the server has), `port` and `mount_port` are `port=` and
+    `mountport=`. The connection is that of `servers`, shared with all trees of the same server. `observe` is told the
+    name and the seconds of each step, failed ones too. Raises InvalidSettings for an unknown version.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        servers: Servers,
+        *,
+        version: str | None = None,
+        port: int | None = None,
+        mount_port: int | None = None,
+        observe: Observe | None = None,
+    ) -> None:
+        self._location = location
+        self._servers = servers
+        self._ways = [Address(location.server, version, port, mount_port)]
+        self._server = servers.acquire(self._address)
+        self._timeout_s = servers.timeout_s
+        self._observe = observe
+        self._root: tuple[Client, Found] | None = None
+        self._reaching = asyncio.Lock()
+        self._pinned = ""
+        self._unsettled: dict[Path, list[Sent]] = {}
+        self._listed = 0
+        """Entries that lists under way hold."""
+        self._closed = False
+
+    def reach_by(self, ways: Sequence[MountOptions]) -> None:
+        """From now on speak to the same service in the first of these ways, and until one has worked in each in turn.
+
+        Ways differ in version and in where the mount service is. The classes that name an export may disagree in them.
+        """
+        self._take([replace(self._address, version=way.version, mount_port=way.mount_port) for way in ways])
+
+    def _take(self, ways: list[Address]) -> None:
+        server = self._servers.acquire(ways[0])
+        self._servers.release(self._address)
+        self._ways, self._server, self._root = ways, server, None
+
+    @property
+    def _address(self) -> Address:
+        return self._ways[0]
+
+    @property
+    def silence(self) -> str:
+        """See `Tree`."""
+        return errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
+
+    @property
+    def verifies(self) -> bool:
+        """See `Tree`: by NFSv4."""
+        return self._root is not None and self._root[0].verifies
+
+    async def root_id(self) -> str:
+        """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
+
+        async def look_up(attempt: Attempt) -> str:
+            client = await self._server.client(attempt)
+            root = await client.root(attempt, self._location.components)
+            self._root = client, root
+            return _id(root)
+
+        tried = self._address
+        try:
+            return await self._limited("root_id", look_up)
+        except (ExportError, asyncio.CancelledError):  # who waits for a silent server may give up before we do
+            if tried is self._address and not (self._pinned or self._closed):
+                self._take([*self._ways[1:], tried])
+            raise
+
+    def pin(self, root_id: str) -> None:
+        """See `Tree`. It costs no call: an operation goes by the root's file handle, and that is what is compared."""
+        self._pinned = root_id
+
+    async def make_directory(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+        if not path:
+            raise PathExists("the export's root")
+
+        async def make(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.make_directory(attempt, place, access)
+
+        await self._run("make_directory", path, make, changes=(path,))
+
+    async def set_access(self, path: Path, access: Access) -> None:
+        """See `Tree`."""
+
+        async def set_access(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.set_access(attempt, place, access)
+
+        await self._run("set_access", path, set_access, changes=(path,))
+
+    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
+        """See `Tree`."""
+        await self._rename("rename", source, target, "directory", proofs)
+
+    async def remove_directory(self, path: Path) -> None:
+        """See `Tree`."""
+        await self._remove_directory("remove_directory", path)
+
+    async def make_symlink(self, path: Path, target: str) -> None:
+        """See `Tree`."""
+
+        async def make(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.make_symlink(attempt, place, _encodable(target))
+
+        await self._run("make_symlink", _below_root(path), make, changes=(path,))
+
+    async def move_symlink(
+        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+    ) -> None:
+        """See `Tree`."""
+        await self._rename("move_symlink", source, target, "symlink", proofs, replace=replace)
+
+    async def read_symlink(self, path: Path) -> str:
+        """See `Tree`."""
+
+        async def read(attempt: Attempt, client: Client, place: Place) -> str:
+            return await client.read_symlink(attempt, place)
+
+        return await self._run("read_symlink", _below_root(path), read)
+
+    async def remove_symlink(self, path: Path) -> None:
+        """See `Tree`."""
+
+        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.remove_symlink(attempt, place)
+
+        await self._run("remove_symlink", _below_root(path), remove, changes=(path,))
+
+    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+        """See `Tree`; each page has a time limit of its own."""
+        types: dict[str, EntryType] = {}
+        read = 0
+        try:
+            async with contextlib.aclosing(self._pages("list", path, PAGE_BYTES)) as pages:
+                async for page in pages:
+                    read += len(page.entries)
+                    self._listed += len(page.entries)
+                    if self._listed > endless.LISTING_LIMIT:
+                        raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
+                    for entry in page.entries:
+                        types[entry.name] = entry.attributes.type if entry.attributes is not None else "file"
+                    if at_most is not None and len(types) >= at_most:
+                        break
+        finally:
+            self._listed -= read
+        return [Entry(*found) for found in itertools.islice(types.items(), at_most)]
+
+    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+        """See `Tree`; each batch of names has a time limit of its own."""
+        rest = iter(names)
+        batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_A_BATCH))), ())
+        targets: dict[str, str] = {}
+
+        async def read_batches() -> None:
+            for batch in batches:
+                read = functools.partial(_read_symlinks, batch)
+                targets.update(await self._run("read_symlinks", path, read))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(LINK_READERS):
+                    group.create_task(read_batches())
+        except ExceptionGroup as exc:
+            raise exc.exceptions[0] from exc
+        return targets
+
+    async def is_empty(self, path: Path) -> bool:
+        """See `Tree`."""
+        async with contextlib.aclosing(self._pages("is_empty", path, SMALL_PAGE_BYTES)) as pages:
+            async for page in pages:
+                if page.entries:
+                    return False
+        return True
+
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+        """See `Tree`.
+
+        Tried first as if it were empty, as many a volume is: that is one call.
+        """
+        _below_root(path)
+        try:
+            await self._remove_directory("remove_tree", path)
+        except PathMissing:
+            return 0
+        except ExportError as exc:
+            if exc.cause is Cause.UNREACHABLE:
+                raise
+        else:
+            go_on(1)
+            return 1
+
+        async def look_up(attempt: Attempt, client: Client, place: Place) -> tuple[Client, Place, Found]:
+            return client, place, await client.look_up(attempt, place)
+
+        async def limited(step: Callable[[Attempt], Awaitable[T]]) -> T:
+            return await self._limited("remove_tree", step, changes=(path,))
+
+        try:
+            client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
+        except PathMissing:
+            return 0
+        purge = Purge(client, limited, go_on, self._servers.removals)
+        with contextlib.suppress(PathMissing):
+            await purge.remove(place, found)
+        return purge.removed
+
+    async def space(self) -> Space:
+        """See `Tree`."""
+
+        async def space(attempt: Attempt, client: Client, place: Place) -> Space:
+            return await client.space(attempt, place.handle)
+
+        return await self._run("space", (), space)
+
+    def above(self) -> Iterator[tuple[str, Tree, Path]]:
+        """See `Tree`: the directories above the export's path."""
+        address, components = self._address, self._location.components
+        for depth in range(len(components) - 1, -1, -1):
+            where = Location(self._location.server, "/" + "/".join(components[:depth]))
+            tree = DirectTree(
+                where, self._servers, version=address.version, port=address.port, mount_port=address.mount_port
+            )
+            yield label(where, address.port), tree, components[depth:]
+
+    async def close(self) -> None:
+        """See `Tree`; the connection stays while other trees of the server use it."""
+        if not self._closed:
+            self._closed = True
+            self._servers.release(self._address)
+
+    async def _rename(
+        self,
+        name: str,
+        source: Path,
+        target: Path,
+        kind: EntryType,
+        proofs: Sequence[Proof],
+        *,
+        replace: bool = False,
+    ) -> None:
+        for path in (target, *(proof.path for proof in proofs)):
+            _checked(_below_root(path))
+
+        async def rename(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.rename(attempt, place, Place(place.handle, target), kind, replace=replace, proofs=proofs)
+
+        await self._run(name, _below_root(source), rename, changes=(source, target))
+
+    async def _remove_directory(self, name: str, path: Path) -> None:
+        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+            await client.remove_directory(attempt, place)
+
+        await self._run(name, _below_root(path), remove, changes=(path,))
+
+    async def _pages(self, name: str, path: Path, size_bytes: int) -> AsyncGenerator[DirectoryPage, None]:
+        """The pages of a directory one after the other. Raises Cause.OTHER where they have no end."""
+        reading, more = Reading(endless.LISTING_LIMIT), True
+        while more:
+            page = await self._page(name, path, reading.position, size_bytes)
+            more = reading.advance(page, functools.partial(endless.named, path))
+            yield page
+
+    async def _page(self, name: str, path: Path, position: Position, size_bytes: int) -> DirectoryPage:
+        async def read(attempt: Attempt, client: Client, place: Place) -> DirectoryPage:
+            return await client.read_directory(attempt, place, position, size_bytes)
+
+        return await self._run(name, path, read)
+
+    async def _run(self, name: str, path: Path, operation: Operation[T], *, changes: tuple[Path, ...] = ()) -> T:
+        """An operation at a path. The root is looked up once more when its handle is no longer valid."""
+        _checked(path)
+
+        async def step(attempt: Attempt) -> T:
+            client, root = await self._reach(attempt)
+            try:
+                return await operation(attempt, client, Place(root.handle, path))
+            except ExportError as exc:
+                if exc.cause is not Cause.STALE:
+                    raise await self._looked_into(attempt, client, root, exc, name, path) from exc
+            self._root = None
+            client, root = await self._reach(attempt)
+            return await operation(attempt, client, Place(root.handle, path))
+
+        return await self._limited(name, step, changes=changes)
+
+    async def _looked_into(
+        self, attempt: Attempt, client: Client, root: Found, error: ExportError, name: str, path: Path
+    ) -> ExportError:
+        """The error, in better words where another look at the server gives them."""
+        try:
+            if name == "rename" and type(error) is ExportError and error.cause in _OF_A_NESTED:
+                found = await client.look_up(attempt, Place(root.handle, path))
+                if found.attributes.fsid != root.attributes.fsid:
+                    return ExportError(Cause.NESTED, error.detail, answer=error.answer)
+            if error.cause is Cause.NO_SPACE:
+                seen = await client.space(attempt, root.handle)
+                return ExportError(Cause.NO_INODES, error.detail) if seen.inodes and not seen.free_inodes else error
+            if error.cause in (Cause.READ_ONLY, Cause.DENIED) and client.version != "3":
+                exports = await self._exports_below(attempt, client, root)
+                return errors.only_a_pseudo_root(error, self._location.path, exports) if exports else error
+        except ExportError:
+            pass  # the first one is what matters
+        return error
+
+    async def _exports_below(self, attempt: Attempt, client: Client, root: Found) -> Sequence[str]:
+        """The paths of the server's exports below a root that only leads to them; none for any other.
+
+        An NFSv4 server shows what leads to its exports as directories in a file system of its own (RFC 8881, 7.3).
+        """
+        exports: list[str] = []
+        on_the_way: list[tuple[Path, bytes]] = [((), root.handle)]
+        for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # it grows meanwhile
+            page = await client.read_directory(attempt, Place(handle), Position(), PAGE_BYTES)
+            for entry in page.entries:
+                if entry.handle is None or entry.attributes is None or entry.attributes.type != "directory":
+                    return ()
+                if entry.attributes.fsid == root.attributes.fsid:
+                    on_the_way.append(((*path, entry.name), entry.handle))
+                else:
+                    exports.append(self._location.below((*path, entry.name)))
+        return sorted(exports)
+
+    async def _reach(self, attempt: Attempt) -> tuple[Client, Found]:
+        """The server's client, and the export's root as that client knows it. Raises Cause.CHANGED."""
+        client = await self._server.client(attempt)
+        reached = self._root
+        if reached is None or reached[0] is not client:
+            async with self._reaching:
+                reached = self._root
+                if reached is None or reached[0] is not client:
+                    reached = self._root = client, await client.root(attempt, self._location.components)
+        found = _id(reached[1]) if self._pinned else ""
+        if found != self._pinned:
+            raise ExportError(Cause.CHANGED, f"{self._location} is {found} and was {self._pinned}")
+        return reached
+
+    async def _limited(
+        self, name: str, step: Callable[[Attempt], Awaitable[T]], *, changes: tuple[Path, ...] = ()
+    ) -> T:
+        """A step with its time limit. Raises Cause.BUSY while an earlier change of these paths is under way."""
+        for path in changes:
+            if any(not change.settled for change in self._unsettled.get(path, ())):
+                raise ExportError(Cause.BUSY, "/".join(path))
+        started = asyncio.get_running_loop().time()
+        attempt = Attempt(started + self._timeout_s, self._location.path)
+        try:
+            async with asyncio.timeout_at(attempt.deadline):
+                return await step(attempt)
+        except TimeoutError as exc:
+            detail = f"no answer within {self._timeout_s:g} s"
+            raise ExportError(Cause.UNREACHABLE, detail, hint=self.silence) from exc
+        except ExportError as exc:
+            if exc.cause is Cause.VERSION:
+                self._server.close()  # It has changed: the next operation looks for its best version again.
+            raise
+        finally:
+            self._remember(attempt, changes)
+            if self._observe is not None:
+                self._observe(name, asyncio.get_running_loop().time() - started)
+
+    def _remember(self, attempt: Attempt, changes: tuple[Path, ...]) -> None:
+        """Keep what was sent and has no answer, for BUSY."""
+        unsettled = attempt.unsettled
+        if not unsettled:
+            return
+        for path in [path for path, sent in self._unsettled.items() if all(change.settled for change in sent)]:
+            del self._unsettled[path]
+        self._unsettled.update(dict.fromkeys(changes, unsettled))
+
+
+def _id(root: Found) -> str:
+    major, minor = root.attributes.fsid
+    return f"{major:x}.{minor:x}.{hashlib.sha256(root.handle).hexdigest()[:32]}"
+
+
+def _below_root(path: Path) -> Path:
+    if not path:
+        raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+    return path
+
+
+def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of which each is one component: servers differ in what they make of others."""
+    for name in names:
+        if name in ("", ".", "..") or "/" in name:
+            raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+        if len(_encodable(name).encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT_BYTES:
+            # Servers do not agree in what they say of one: Linux calls a v3 call with it garbage.
+            raise ExportError(Cause.NAME_TOO_LONG, name)
+    return names
+
+
+def _encodable(text: str) -> str:
+    """A name or a symlink's target that can be said in bytes."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise ExportError(Cause.OTHER, f"{text!r} is no text: {exc}") from exc
+    if "\0" in text:
+        raise ExportError(Cause.OTHER, f"{text!r} has a null character")
+    return text
+
+
+async def _read_symlinks(names: tuple[str, ...], attempt: Attempt, client: Client, place: Place) -> dict[str, str]:
+    return await client.read_symlinks(attempt, place, names)

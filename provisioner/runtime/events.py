@@ -1,0 +1,114 @@
+"""Writes Kubernetes events beside the work: never in its way, and none more often than core.events allows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from provisioner.core.events import Occurrence, clip, occurred
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.texts import encodable
+from provisioner.ports.clock import Clock
+from provisioner.ports.cluster import Cluster, ClusterError, Event, EventType, ObjectRef
+from provisioner.runtime.supervision import Count, Shield
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 20_000
+"""Events that wait to be written; beyond that the oldest are dropped, as client-go does."""
+_REMEMBERED = 10_000
+_SENDERS = 4
+_GIVE_WAY_S = 3.0
+
+
+class EventRecorder:
+    """Takes events without waiting, and writes them in turn."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        *,
+        busy: Callable[[], bool] = lambda: False,
+        count: Count = lambda loop: None,
+    ) -> None:
+        """`busy` says whether there is work that matters more just now; `count` is called for unexpected errors."""
+        self._cluster = cluster
+        self._clock = clock
+        self._busy = busy
+        self._count = count
+        self._seen: OrderedDict[str, tuple[Occurrence, datetime]] = OrderedDict()
+        self._backlog: deque[tuple[Event, str, float]] = deque(maxlen=_BACKLOG)
+        self._wakeup = asyncio.Event()
+
+    def claim(self, claim: Claim, type: EventType, reason: str, message: str) -> None:
+        """Say something of a claim, unless the same was said a short while ago."""
+        meta = claim.metadata
+        about = ObjectRef("PersistentVolumeClaim", meta.namespace, meta.name, meta.uid, meta.resource_version)
+        self._record(Event(about, type, reason, clip(message)))
+
+    def volume(self, volume: Volume, type: EventType, reason: str, message: str) -> None:
+        """Say something of a volume, unless the same was said a short while ago."""
+        meta = volume.metadata
+        about = ObjectRef("PersistentVolume", "", meta.name, meta.uid, meta.resource_version)
+        self._record(Event(about, type, reason, clip(message)))
+
+    def _record(self, event: Event) -> None:
+        name = _name(event)
+        previous, first_seen = self._seen.get(name, (None, self._clock.now()))
+        occurrence = occurred(previous, self._clock.monotonic())
+        if occurrence is None:
+            return
+        self._seen[name] = occurrence, first_seen
+        self._seen.move_to_end(name)
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        queue = self._backlog.append if event.type == "Normal" else self._backlog.appendleft
+        queue((event, name, self._clock.monotonic()))
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Write what waits, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_SENDERS):
+                group.create_task(self._send())
+
+    async def drain(self) -> None:
+        """Return when all that waits has been taken up; the caller sets the time limit."""
+        while self._backlog:
+            await self._clock.sleep(0.05)
+
+    async def _send(self) -> None:
+        while True:
+            while not self._backlog:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+            event, name, recorded_s = self._backlog[0]
+            if event.type == "Normal" and self._busy() and self._clock.monotonic() < recorded_s + _GIVE_WAY_S:
+                await self._clock.sleep(0.1)  # a burst of work has the API server first, for a while
+                continue
+            self._backlog.popleft()
+            # An event is news, not state: it is not worth a retry that would delay the next one.
+            with Shield("events", self._count, about=event.about.name):
+                await self._write(event, name)
+
+    async def _write(self, event: Event, name: str) -> None:
+        occurrence, first_seen = self._seen.get(name, (Occurrence(1, 0.0), self._clock.now()))
+        try:
+            await self._cluster.record_event(
+                event, count=occurrence.count, name=name, first_seen=first_seen, seen=self._clock.now()
+            )
+        except ClusterError as exc:
+            log.info("event_not_written", reason=event.reason, about=event.about.name, error=str(exc))
+
+
+def _name(event: Event) -> str:
+    """One name for one thing said of one object: said again, also after a restart, the same Event is counted up."""
+    said = "\0".join((event.about.uid, event.type, event.reason, event.message))
+    digest = hashlib.sha256(encodable(said).encode()).hexdigest()[:16]
+    return f"{event.about.name[:200].rstrip('-.')}.{digest}"

@@ -1,0 +1,151 @@
+"""A reflector: keeps one kind of the store as the API server has it, by list and watch (client-go, tools/cache).
+
+A watch alone does not show that etcd was restored from a backup: the API server answers a watch from a version that is
+yet to come with silence. So each watch that resumes asks for the current version first, every version that comes in is
+compared, and a list is repeated every few hours and whenever it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import structlog
+
+from provisioner.core import versions, watches
+from provisioner.core.backoff import is_logged
+from provisioner.core.watches import WatchState
+from provisioner.ports.clock import Clock
+from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind
+from provisioner.runtime.informer import Store
+
+log = structlog.get_logger(__name__)
+
+_LASTING = 4
+"""So many failures in a row are no hiccup."""
+
+
+class Reflector:
+    """Reflects one kind. `restarted` counts the watches."""
+
+    def __init__(
+        self, kind: Kind, *, cluster: Cluster, store: Store, clock: Clock, restarted: Callable[[Kind], None]
+    ) -> None:
+        self.kind = kind
+        self._cluster = cluster
+        self._store = store
+        self._clock = clock
+        self._restarted = restarted
+        self._state = WatchState()
+        self._error: ClusterError | None = None
+        """What the latest call failed with."""
+        self._watching_s: float | None = None
+        """When the watch that runs now began."""
+        self._relist_at_s = math.inf
+        self._limit: asyncio.Timeout | None = None
+        self._asked: list[asyncio.Event] = []
+        """Set, and taken out, by a list that begins after they were put in."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the store is not kept up to date; empty while it is."""
+        error, watching_s = self._error, self._watching_s
+        if error is None or (watching_s is not None and watches.is_established(self._clock.monotonic() - watching_s)):
+            return ""
+        if isinstance(error, Forbidden):
+            return f"{error}; grant list and watch on it, as the chart's ClusterRole does"
+        return str(error) if self._state.failures >= _LASTING else ""
+
+    def relist(self) -> asyncio.Event:
+        """List again now; the event is set when a list that began after this call is in the store."""
+        listed = asyncio.Event()
+        self._asked.append(listed)
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())
+        return listed
+
+    async def run(self) -> None:
+        """List, watch, and begin again where core.watches says so, until cancelled."""
+        while True:
+            left_s = self._relist_at_s - self._clock.monotonic()
+            try:
+                async with asyncio.timeout(left_s if left_s < math.inf else None) as self._limit:
+                    await self._round()
+            except TimeoutError:
+                self._state, self._relist_at_s = self._state.stale(), math.inf
+            finally:
+                self._limit = None
+
+    async def _round(self) -> None:
+        """One watch, after what must come before it."""
+        await self._clock.sleep(self._state.delay_s(self._clock.random()))
+        try:
+            # A list that was asked for may have ended in an error that started this loop again.
+            if self._asked or not self._state.version:
+                await self._list()
+            else:
+                self._compare(await self._cluster.version(self.kind))
+            await self._watch()
+        except Expired as exc:
+            log.info("watch_expired", kind=self.kind, error=str(exc))
+            self._state = self._state.expired()
+        except ClusterError as exc:
+            self._error, self._state = exc, self._state.failed()
+            if is_logged(self._state.failures):
+                log.warning("watch_failed", kind=self.kind, failures=self._state.failures, error=str(exc))
+        finally:
+            self._watching_s = None
+
+    async def _list(self) -> None:
+        asked, items = list(self._asked), list[AnyItem]()
+        page = await self._cluster.list(self.kind)
+        items.extend(page.items)
+        while page.continue_token:
+            page = await self._cluster.list(self.kind, continue_token=page.continue_token)
+            items.extend(page.items)
+        self._store.replace(self.kind, items)
+        log.info("listed", kind=self.kind, items=len(items), version=page.version)
+        self._state = self._state.listed(page.version)
+        self._relist_at_s = self._clock.monotonic() + watches.relist_after_s(self._clock.random())
+        for each in asked:
+            each.set()
+            self._asked.remove(each)
+
+    async def _watch(self) -> None:
+        """One watch until its end. One that breaks after it brought something resumes after that."""
+        self._restarted(self.kind)
+        began_s = self._watching_s = self._clock.monotonic()
+        began = self._state
+        try:
+            async with aclosing(self._cluster.watch(self.kind, began.version)) as events:
+                async for event in events:
+                    self._compare(event.version)
+                    if event.item is not None:
+                        self._store.apply(self.kind, event.item, deleted=event.type == "DELETED")
+                    self._state = self._state.received(event.version)
+                    self._error = None
+        except Expired:
+            raise
+        except ClusterError as exc:
+            if self._state is began:
+                raise
+            log.info("watch_broken", kind=self.kind, error=str(exc))
+            self._state = self._state.failed()
+            return
+        self._state = self._state.ended(self._clock.monotonic() - began_s, brought=self._state is not began)
+        if self._state.failures <= began.failures:
+            self._error = None
+
+    def _compare(self, version: str) -> None:
+        """Raises Expired for a version that is below the one we have."""
+        if versions.is_below(version, self._state.version):
+            log.warning("cluster_went_back", kind=self.kind, version=version, was=self._state.version)
+            raise Expired(f"version {version} is below {self._state.version}: the cluster was restored from a backup")
+
+
+async def relist(reflectors: Sequence[Reflector]) -> None:
+    """List all kinds again, side by side; returns when all lists are in."""
+    for listed in [each.relist() for each in reflectors]:
+        await listed.wait()

@@ -1,0 +1,107 @@
+"""A work queue: never one key twice at once, a failed key again later, longer each time (client-go, workqueue)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from provisioner.core.backoff import Backoff
+from provisioner.ports.clock import Clock
+
+
+class WorkQueue:
+    """Keys that wait for a worker.
+
+    A key that is added while a worker has it comes up again after that worker's done(); adding it twice is adding it
+    once. `waited` is told, in seconds, how long each key was ready before a worker took it.
+    """
+
+    def __init__(self, clock: Clock, *, waited: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._waited = waited
+        self._ready: deque[str] = deque()
+        self._added_s: dict[str, float] = {}
+        """When a key became ready; a key is in here exactly while it waits, in `_ready` or for its worker's done()."""
+        self._working: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._wakeup = asyncio.Event()
+        self._shut = False
+
+    def __len__(self) -> int:
+        """How many keys are ready or will be when their worker is done; those that wait for their time not counted."""
+        return len(self._added_s)
+
+    def add(self, key: str) -> None:
+        """A worker shall look at the key as soon as one is free; a wait for its time is over."""
+        self._cancel_timer(key)
+        if key in self._added_s:
+            return
+        self._added_s[key] = self._clock.monotonic()
+        if key not in self._working:
+            self._make_ready(key)
+
+    def add_after(self, key: str, delay_s: float) -> None:
+        """As add(), in a while; of two such waits the shorter one counts, and add() ends it."""
+        if key in self._added_s:
+            return
+        due_s = asyncio.get_running_loop().time() + delay_s
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= due_s:
+            return
+        self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_at(due_s, self.add, key)
+
+    def retry(self, key: str, backoff: Backoff) -> float:
+        """The key failed: it comes up again after a while, which is returned, longer with each failure in a row."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay_s = backoff.delay_s(failures, self._clock.random())
+        self.add_after(key, delay_s)
+        return delay_s
+
+    def failures(self, key: str) -> int:
+        """How often in a row the key has failed."""
+        return self._failures.get(key, 0)
+
+    def forget(self, key: str) -> None:
+        """The key did not fail."""
+        self._failures.pop(key, None)
+
+    def shut_down(self) -> None:
+        """Hand out no more keys, so that workers end when they are through with theirs."""
+        self._shut = True
+        self._wakeup.set()
+
+    async def get(self) -> str | None:
+        """The next key, for which the caller owes a done(); None when the queue is shut down."""
+        while not self._ready and not self._shut:
+            self._wakeup.clear()
+            await self._wakeup.wait()
+        if self._shut:
+            return None
+        key = self._ready.popleft()
+        self._waited(self._clock.monotonic() - self._added_s.pop(key))
+        self._working.add(key)
+        return key
+
+    def done(self, key: str) -> None:
+        """The worker is through with the key."""
+        self._working.discard(key)
+        if key in self._added_s:
+            self._make_ready(key)
+
+    def close(self) -> None:
+        """Cancel what waits for its time."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _make_ready(self, key: str) -> None:
+        self._ready.append(key)
+        self._wakeup.set()
+
+    def _cancel_timer(self, key: str) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,170 @@
+"""provisioner.adopting over a tree and a cluster in memory, with a fault at every single call of either."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from typing import NoReturn
+
+import pytest
+from msgspec import structs
+
+from provisioner.commands.adopt import Adoption
+from provisioner.commands.session import Survey
+from provisioner.core.adoption import NotAdopted, Wish
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.records import NO_OBJECT
+from provisioner.core.scope import Scope, Seen
+from provisioner.ledger.errors import PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.tree import Access, Cause, ExportError
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.tree import File, MemoryTree, Symlink
+from tests.unit.commands.faults import broken_off
+from tests.unit.core import samples
+from tests.unit.ledger.faults import FAULTS, NAS, Fault, opened
+
+US = "red"
+WISH = Wish(path=("old", "photos"), namespace="shop", claim="data", capacity="1Gi")
+DATA = File(b"years of work")
+
+
+def _nowhere(location: Location, _options: MountOptions) -> NoReturn:
+    raise ExportError(Cause.UNREACHABLE, str(location))
+
+
+async def site() -> tuple[MemoryTree, MemoryCluster]:
+    """An export with a ledger and a directory that somebody made by hand, and a cluster with a claim that waits."""
+    tree, cluster = MemoryTree(), MemoryCluster(identity=US)
+    await opened(tree)
+    await tree.make_directory(WISH.path, Access())
+    tree.write_file((*WISH.path, "file"), DATA.content)
+    cluster.namespaces.add("shop")
+    cluster.create("classes", {"metadata": {"name": "nfs"}, "provisioner": samples.US, "parameters": {}})
+    spec = {
+        "storageClassName": "nfs",
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "volumeMode": "Filesystem",
+    }
+    cluster.create("claims", {"metadata": {"name": "data", "namespace": "shop"}, "spec": spec})
+    return tree, cluster
+
+
+async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) -> Adoption:
+    """A run of the command that has opened the exports."""
+    export = Export(NAS, tree)
+    await export.open(create=False)
+    storage_class = cluster.storage_class("nfs")
+    assert storage_class is not None
+    survey = Survey(
+        cluster=cluster,
+        cluster_id=US,
+        classes=[storage_class],
+        exports=[export],
+        bare=[],
+        scope=Scope(provisioner=samples.US, exports=[Seen(export=export.name)]),
+        served=ExportRegistry({NAS: export}, NAS, _nowhere),
+    )
+    return Adoption(survey, wish, set())
+
+
+async def adopt(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) -> None:
+    """The whole command."""
+    run = await adoption(tree, cluster, wish)
+    await run.apply(await run.look(samples.US))
+
+
+async def is_adopted(tree: MemoryTree, cluster: MemoryCluster) -> str:
+    """Assert that the claim has one volume, with the data, and that the ledger says so; the uid in the record."""
+    (volume,) = cluster.volumes()
+    claim = cluster.claim("shop/data")
+    assert claim is not None
+    assert volume.spec.nfs is not None
+    assert volume.spec.claim_ref is not None
+    assert (volume.spec.nfs.path, volume.spec.claim_ref.uid) == ("/exports/old/photos", claim.uid)
+    assert volume.spec.persistent_volume_reclaim_policy == "Retain"
+    export = await opened(tree)
+    ((name, record),) = export.records.items()
+    assert (name, record.path, record.claim_uid) == (volume.name, WISH.path, claim.uid)
+    assert record.namespace_uid == "red-ns-0003"
+    assert not export.pending
+    assert tree.look((*WISH.path, "file")) == DATA
+    assert record.volume_uid in (volume.metadata.uid, NO_OBJECT)
+    return record.volume_uid
+
+
+async def test_adopted() -> None:
+    """The claim's volume is made on the directory as it is, and the record names it; a second run is refused."""
+    tree, cluster = await site()
+    await adopt(tree, cluster)
+    assert await is_adopted(tree, cluster) != NO_OBJECT
+    with pytest.raises(NotAdopted, match="is that of volume"):
+        await adopt(tree, cluster)
+
+
+async def test_a_look_writes_nothing() -> None:
+    """Without --apply neither the export nor the cluster changes."""
+    tree, cluster = await site()
+    calls: set[str] = set()
+
+    async def note(call: str, _about: object) -> None:
+        calls.add(call)
+
+    run = await adoption(tree, cluster)
+    tree.before = cluster.before = note
+    assert (await run.look(samples.US)).claim_is_there
+    assert calls <= {"root_id", "read_symlink", "read_symlinks", "list", "is_empty", "get_namespace", "identity"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_cut_off_anywhere(fault: Fault) -> None:
+    """Wherever it dies or loses an answer, on the export or the API server, the next run completes it, once."""
+    for number in itertools.count(1):
+        tree, cluster = await site()
+        if not await interrupted(fault, number, tree, cluster):
+            break
+        with suppress(NotAdopted):  # the volume was made; its record follows when it is bound
+            await adopt(tree, cluster)
+        await is_adopted(tree, cluster)
+    assert number > 10
+
+
+async def interrupted(fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster) -> bool:
+    """Adopt with the fault at the n-th call; False when there are fewer."""
+    return await broken_off(fault, number, tree, cluster, adopt(tree, cluster), errors=(ProvisionerError,))
+
+
+@pytest.mark.parametrize("directory", ["old/photos", "old", "old/photos/2019"])
+@pytest.mark.parametrize("cluster_id", [US, "blue"])
+async def test_a_volume_that_is_made_at_the_same_time(directory: str, cluster_id: str) -> None:
+    """A claim of any cluster that gets the directory, or one above or below, after the look, is seen in time."""
+    tree, cluster = await site()
+    run = await adoption(tree, cluster)
+    prospect = await run.look(samples.US)
+    other = await opened(tree)
+    held = structs.replace(samples.record(directory, claim_uid="9"), cluster=cluster_id)
+    await other.take_over({"pvc-9": held})
+    with pytest.raises(NotAdopted, match="is taken"):
+        await run.apply(prospect)
+    assert cluster.volumes() == []
+    assert set((await opened(tree)).records) == {"pvc-9"}
+
+
+async def test_refused_by_the_ledger() -> None:
+    """A symlink, another export's root, what lies in one, and an unreadable record keep it from being done."""
+    tree, cluster = await site()
+    tree.root.entries["link"] = Symlink("old")
+    for path, words in ((("link",), "there is no directory"), (("link", "photos"), "there is no directory")):
+        with pytest.raises(NotAdopted, match=words):
+            await adopt(tree, cluster, Wish(path=path, namespace="shop", claim="data"))
+    await tree.make_symlink((".provisioner", "volumes", "pvc-damaged"), "{")
+    with pytest.raises(PathTaken, match=r"cannot read.*pvc-damaged"):
+        await adopt(tree, cluster)
+    await tree.make_directory(("old", ".provisioner"), Access())
+    with pytest.raises(PathTaken, match="root of"):
+        await adopt(tree, cluster)
+    assert cluster.volumes() == []

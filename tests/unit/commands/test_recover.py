@@ -1,0 +1,251 @@
+"""provisioner.recovery over a tree and a cluster in memory, with a fault at every single call of either."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+
+import pytest
+from msgspec import structs
+
+from provisioner.commands.recover import Prospect, Recovery, present_in
+from provisioner.core.records import Record
+from provisioner.core.recovery import Make
+from provisioner.core.scope import Scope
+from provisioner.core.tenancy import ANY
+from provisioner.ledger.export import Export
+from provisioner.ports.cluster import ApiUnavailable
+from provisioner.ports.tree import Access, ExportError
+from tests.fakes.cluster import MemoryCluster, merged
+from tests.fakes.tree import File, MemoryTree
+from tests.unit.commands.faults import broken_off
+from tests.unit.core import samples
+from tests.unit.ledger.faults import FAULTS, NAS, Fault, opened
+
+OLD, NEW = "old", "new"
+AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+MADE = {"pvc-1": "a", "pvc-2": "nested/b", "pvc-3": "nested/c"}
+KEPT, ARCHIVED, LEFT = "pvc-4", "pvc-5", "pvc-6"
+
+
+def record(directory: str, volume: str) -> Record:
+    made = samples.record(directory, claim_uid=volume.removeprefix("pvc-"))
+    return structs.replace(made, claim=f"claim-of-{volume}", cluster=OLD, modes="RWX")
+
+
+async def lost_cluster() -> MemoryTree:
+    """An export that has all that a cluster can leave: volumes, one retained, an archive, an attempt with data."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    directories = {**MADE, KEPT: "kept", ARCHIVED: "archived", LEFT: "left"}
+    for volume, directory in directories.items():
+        await export.provision(volume, record(directory, volume), Access())
+        if volume != LEFT:
+            await export.settle(volume)
+        tree.write_file((*directory.split("/"), "data"), volume.encode())
+    await export.retain(KEPT, AT)
+    await export.archive(ARCHIVED, AT)
+    await export.forget(ARCHIVED)
+    await export.sign(OLD, AT)
+    return tree
+
+
+async def looked(
+    tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = (), wanted: str | None = None
+) -> tuple[Recovery, Prospect]:
+    """A process that looks."""
+    export = Export(NAS, tree)
+    await export.open(create=False)
+    recovery = Recovery(
+        [export], cluster, await present_in(cluster, samples.US), scope=Scope(provisioner=samples.US), offline=""
+    )
+    return recovery, await recovery.look(wanted, named)
+
+
+async def recover(tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()) -> Mapping[str, str]:
+    """The whole command; what failed."""
+    recovery, prospect = await looked(tree, cluster, named=named)
+    return await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+
+
+async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
+    """Assert that all is as it must be after a recovery."""
+    assert [volume.name for volume in cluster.volumes()] == sorted(MADE)
+    export = await opened(tree)
+    for name, directory in MADE.items():
+        held, volume = export.records[name], cluster.volume(name)
+        assert volume is not None
+        assert held == structs.replace(
+            record(directory, name), cluster=NEW, claim_uid="", volume_uid=volume.metadata.uid, namespace_uid=ANY
+        )
+        assert volume.spec.nfs is not None
+        assert volume.spec.nfs.path == f"/exports/{directory}"
+        assert volume.spec.persistent_volume_reclaim_policy == "Retain"
+        assert tree.look((*directory.split("/"), "data")) == File(name.encode())
+    assert (export.records[KEPT].cluster, bool(export.records[KEPT].retained)) == (NEW, True)
+    assert tree.look(("kept", "data")) == File(KEPT.encode())
+    ((archive, archived),) = export.archived.items()
+    assert (archived.volume, archived.was.cluster, archived.was.claim_uid) == (ARCHIVED, NEW, "5")
+    assert tree.look((archive, "data")) == File(ARCHIVED.encode())
+    assert export.records[LEFT] == record("left", LEFT)
+    assert set(export.pending) == {LEFT}
+    assert tree.look(("left", "data")) == File(LEFT.encode())
+
+
+async def test_recovery() -> None:
+    """A lost cluster's volumes are made, what was kept and archived comes along, and a second time does nothing."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    assert await recover(tree, cluster) == {}
+    await is_recovered(tree, cluster)
+    _, prospect = await looked(tree, cluster, wanted=OLD)
+    assert [step.remains.volume for step in prospect.steps] == [LEFT]
+    assert await recover(tree, cluster) == {}
+    await is_recovered(tree, cluster)
+
+
+async def test_a_look_changes_nothing() -> None:
+    """Looking writes neither to the export nor to the cluster."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    calls: set[str] = set()
+
+    async def note(call: str, _about: object) -> None:
+        calls.add(call)
+
+    tree.before = cluster.before = note
+    _, prospect = await looked(tree, cluster)
+    assert sum(isinstance(step.action, Make) for step in prospect.steps) == len(MADE)
+    assert calls <= {"root_id", "read_symlink", "read_symlinks", "list", "is_empty", "identity", "get_namespace"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_cut_off_anywhere(fault: Fault) -> None:
+    """Wherever a recovery dies or loses an answer, on the export or the API server, the next one completes it."""
+    for number in itertools.count(1):
+        tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+        if not await interrupted(fault, number, tree, cluster):
+            break
+        assert await recover(tree, cluster) == {}
+        await is_recovered(tree, cluster)
+    assert number > 20
+
+
+async def interrupted(
+    fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()
+) -> bool:
+    """Recover with the fault at the n-th call; False when there are fewer."""
+    run = recover(tree, cluster, named=named)
+    return await broken_off(fault, number, tree, cluster, run, errors=(ExportError, ApiUnavailable))
+
+
+async def test_volumes_put_back_by_other_means() -> None:
+    """Volumes that somebody applied from the printed manifests are entered as this cluster's, and not made twice."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    _, prospect = await looked(tree, cluster)
+    for step in prospect.steps:
+        if isinstance(step.action, Make):
+            await cluster.create_volume(step.action.body)
+    assert await recover(tree, cluster) == {}
+    await is_recovered(tree, cluster)
+
+
+async def test_by_name() -> None:
+    """Volumes that are named are made alone, also one that never had a volume and one that was kept on purpose."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    recovery, prospect = await looked(tree, cluster, named=[LEFT, KEPT, "pvc-typo"])
+    assert prospect.unknown == ["pvc-typo"]
+    assert await recovery.apply(prospect, lambda done, total: None, is_gone=True) == {}
+    assert {volume.name for volume in cluster.volumes()} == {KEPT, LEFT}
+    export = await opened(tree)
+    assert set(export.pending) == set()
+    assert {name: export.records[name].cluster for name in (LEFT, KEPT, "pvc-1")} == {
+        LEFT: NEW,
+        KEPT: NEW,
+        "pvc-1": OLD,
+    }
+    assert [archived.was.cluster for archived in export.archived.values()] == [OLD]
+
+
+async def test_a_backup_applied_beside_it() -> None:
+    """A volume that is released and has policy Delete is not entered: its directory would go with the next look."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    _, prospect = await looked(tree, cluster)
+    (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
+    assert isinstance(action, Make)
+    claimed = {"claimRef": {"namespace": "shop", "name": "claim-of-pvc-1", "uid": "1"}}
+    backup = merged(action.body, {"spec": {**claimed, "persistentVolumeReclaimPolicy": "Delete"}})
+    await cluster.create_volume(backup)
+    await recover(tree, cluster)
+    assert (await opened(tree)).records["pvc-1"] == structs.replace(record("a", "pvc-1"), volume_uid="")
+    kept = merged(cluster.body("volumes", "pvc-1") or {}, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+    cluster.change("volumes", "pvc-1", lambda body: body.update(kept))
+    assert await recover(tree, cluster, named=["pvc-1"]) == {}
+    held, volume = (await opened(tree)).records["pvc-1"], cluster.volume("pvc-1")
+    assert volume is not None
+    assert (held.cluster, held.volume_uid) == (NEW, volume.metadata.uid)
+
+
+async def test_a_volume_that_changes_meanwhile() -> None:
+    """A volume that is there is entered as it was seen, or not at all."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    recovery, prospect = await looked(tree, cluster)
+    for step in prospect.steps:
+        if isinstance(step.action, Make):
+            await cluster.create_volume(step.action.body)
+    recovery, prospect = await looked(tree, cluster)
+    cluster.change("volumes", "pvc-1", lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Delete"))
+    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    assert list(failed) == ["pvc-1"]
+    assert (await opened(tree)).records["pvc-1"] == record("a", "pvc-1")
+
+
+async def test_a_cluster_that_lives() -> None:
+    """A volume that its old cluster reclaims beside us is not made: nothing points to a directory that goes."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    recovery, prospect = await looked(tree, cluster)
+    living = await opened(tree)
+    await living.discard("pvc-1")
+    await living.forget("pvc-1")
+    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    assert list(failed) == ["pvc-1"]
+    assert "changed meanwhile" in failed["pvc-1"]
+    assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
+    assert "pvc-1" not in (await opened(tree)).records
+
+
+async def test_a_volume_that_appears_meanwhile() -> None:
+    """A volume that somebody makes between the look and the making is told of, and the next look judges it."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    recovery, prospect = await looked(tree, cluster)
+    (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
+    assert isinstance(action, Make)
+    await cluster.create_volume(action.body)
+    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    assert list(failed) == ["pvc-1"]
+    assert await recover(tree, cluster) == {}
+    await is_recovered(tree, cluster)
+
+
+async def test_what_cannot_be_read() -> None:
+    """What is no record that we know, and a directory that is not one, are told of and stop nothing else."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    await tree.make_symlink((".provisioner", "volumes", "pvc-future"), '{"v":9}')
+    await tree.rename(("a",), ("moved",))
+    await tree.make_symlink(("a",), "/etc")
+    _, prospect = await looked(tree, cluster)
+    assert prospect.unreadable == {"nas:/exports": ["pvc-future"]}
+    told = {step.remains.volume: step.action for step in prospect.steps}
+    assert "cannot be looked at" in getattr(told["pvc-1"], "why", "")
+    assert await recover(tree, cluster) == {}
+    assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
+
+
+async def test_an_export_with_two_names() -> None:
+    """An export that is reached by two addresses has one ledger, and its volumes are made once."""
+    tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
+    exports = [await opened(tree), await opened(tree)]
+    recovery = Recovery(
+        exports, cluster, await present_in(cluster, samples.US), scope=Scope(provisioner=samples.US), offline=""
+    )
+    prospect = await recovery.look(None, ())
+    assert sum(isinstance(step.action, Make) for step in prospect.steps) == len(MADE)

@@ -1,0 +1,352 @@
+"""control.retention: in simulated time, on fakes of both ports, with clocks that are set while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import pytest
+from msgspec import structs
+
+from provisioner.controllers.archive_expiry import Retention
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.returned import Returned
+from provisioner.core.locations import Location, Path
+from provisioner.core.mount_options import MountOptions
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.ports.cluster import ApiUnavailable
+from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.informer import Store
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes import cluster as fake
+from tests.fakes.clock import LoopClock, simulate
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.guard import Gate
+from tests.fakes.tree import Directory, File, MemoryTree, no_fault
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+HOUR_S, DAY_S = 3600.0, 86400.0
+CLUSTER = "memory"
+
+
+class NodeClock(LoopClock):
+    """A node's clock, that is off by some seconds; `steady` keeps what it was at the process's start."""
+
+    def __init__(self, off_s: float = 0.0) -> None:
+        super().__init__()
+        self.off_s = self._at_start_s = off_s
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.off_s)
+
+    def steady(self) -> datetime:
+        return super().steady() + timedelta(seconds=self._at_start_s)
+
+
+class DatedCluster(MemoryCluster):
+    """A cluster whose API server's clock is off by some seconds, or which has not told its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = CLUSTER
+        self.off_s: float | None = 0.0
+
+    async def identity(self) -> str:
+        return self.name
+
+    def server_time(self) -> datetime | None:
+        return None if self.off_s is None else LoopClock().now() + timedelta(seconds=self.off_s)
+
+
+class Site:
+    """A cluster and an export, and the process that is at work."""
+
+    def __init__(self) -> None:
+        self.cluster, self.tree = DatedCluster(), MemoryTree()
+        self.node_off_s = 0.0
+        self.gate = Gate()
+        self.discarded: list[Export] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """A new process, which takes the node's clock as it is."""
+        if self._task is not None:
+            self._task.cancel()
+        self.export = Export(NAS, self.tree)
+        await self.export.open()
+        self.clock = NodeClock(self.node_off_s)
+        exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
+        metrics = Metrics()
+        self.around = Surroundings(
+            provisioner=samples.US,
+            cluster=self.cluster,
+            store=Store(samples.US),
+            exports=exports,
+            watch=ExportWatch(exports, self.clock, metrics),
+            recorder=EventRecorder(self.cluster, self.clock),
+            metrics=metrics,
+            clock=self.clock,
+            cluster_id=CLUSTER,
+            guard=self.gate,
+        )
+        self.retention = Retention(self.around, Returned(self.around), discarded=self.discarded.append)
+        self._task = asyncio.create_task(self.retention.keep(self.export))
+
+    async def stop(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+    def set_node_clock(self, off_s: float) -> None:
+        self.node_off_s = self.clock.off_s = off_s
+
+    async def archive(self, number: int, retention: str, *, cluster: str = CLUSTER) -> str:
+        """Make a volume and archive it now."""
+        volume = f"pvc-{number}"
+        record = samples.record(f"a{number}", claim_uid=str(number))
+        record = structs.replace(record, retention=retention, cluster=cluster)
+        await self.export.provision(volume, record, Access())
+        await self.export.settle(volume)
+        self.tree.write_file((f"a{number}", "data"), b"data")
+        name = await self.export.archive(volume, self.around.moment().latest)
+        await self.export.forget(volume)
+        assert name is not None
+        self.retention.changed("volumes", samples.volume(name=volume, nfs=samples.SOURCE), None)
+        return name
+
+    def has(self, name: str) -> bool:
+        return self.tree.look((name, "data")) == File(b"data")
+
+
+def _no_other(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
+    raise AssertionError(f"nobody names {where}, {options}")
+
+
+def on_a_site(scenario: Callable[[Site], Awaitable[None]]) -> None:
+    """Run a scenario on a fresh site, in simulated time."""
+
+    async def run() -> None:
+        site = Site()
+        await site.start()
+        await scenario(site)
+        await site.stop()
+
+    simulate(run())
+
+
+def test_two_clusters_with_one_id() -> None:
+    """While two are at work no archive goes, and all that are due go when that is over."""
+
+    async def scenario(site: Site) -> None:
+        archives = [await site.archive(number, "3s") for number in range(3)]
+        site.gate.shut = Cause.TWICE
+        await asyncio.sleep(HOUR_S)
+        assert all(site.has(each) for each in archives)
+        site.gate.shut = None
+        await asyncio.sleep(70)
+        assert not any(site.has(each) for each in archives)
+
+    on_a_site(scenario)
+
+
+def test_an_archive_goes_in_time() -> None:
+    """An archive goes within seconds of its time, into the trash, and the purge is told."""
+
+    async def scenario(site: Site) -> None:
+        for number, retention in enumerate(("3s", "2h", "")):
+            await site.archive(number, retention)
+        short, hours, forever = site.export.archived
+        await asyncio.sleep(3)
+        assert site.has(short)
+        await asyncio.sleep(10)
+        assert [site.has(each) for each in (short, hours, forever)] == [False, True, True]
+        assert site.discarded == [site.export]
+        trash = site.tree.look((".provisioner", "trash"))
+        assert isinstance(trash, Directory)
+        assert len(trash.entries) == 1
+        await asyncio.sleep(2 * HOUR_S - 13)
+        assert site.has(hours)
+        await asyncio.sleep(70)
+        assert [site.has(hours), site.has(forever)] == [False, True]
+        await asyncio.sleep(2 * DAY_S)
+        assert site.has(forever)
+
+    on_a_site(scenario)
+
+
+@pytest.mark.parametrize(("phase", "said_after_s"), [("Bound", 60.0), ("Released", 300.0)])
+def test_an_archive_whose_volume_is_there_again(phase: str, said_after_s: float) -> None:
+    """It stays as long as the volume does, which has an event: at once where a claim has it, else after minutes."""
+
+    async def scenario(site: Site) -> None:
+        archive = await site.archive(1, "1h")
+        site.cluster.create("volumes", {"metadata": {"name": "pvc-1"}, "status": {"phase": phase}})
+        async with asyncio.TaskGroup() as group:
+            events = group.create_task(site.around.recorder.run())
+            await asyncio.sleep(HOUR_S + 30.0)
+            assert bool(site.cluster.events) is (phase == "Bound")
+            await asyncio.sleep(said_after_s)
+            assert {told.event.reason for told in site.cluster.events.values()} == {"VolumeDataKept"}
+            await asyncio.sleep(DAY_S)
+            assert site.has(archive)
+            events.cancel()
+        site.cluster.change("volumes", "pvc-1", lambda body: body["metadata"].update(finalizers=[]))
+        site.cluster.delete("volumes", "pvc-1")
+        await asyncio.sleep(120.0)
+        assert not site.has(archive)
+
+    on_a_site(scenario)
+
+
+def test_an_archive_while_the_api_server_is_silent() -> None:
+    """What the API server does not answer counts as a volume that is there."""
+
+    async def scenario(site: Site) -> None:
+        archive = await site.archive(1, "1h")
+
+        async def silent(call: str, _about: str) -> None:
+            if call == "get_volume":
+                raise ApiUnavailable("silent")
+
+        site.cluster.before = silent
+        await asyncio.sleep(2 * HOUR_S)
+        assert site.has(archive)
+        site.cluster.before = fake.no_fault
+        await asyncio.sleep(120.0)
+        assert not site.has(archive)
+
+    on_a_site(scenario)
+
+
+def test_what_is_not_ours_to_end() -> None:
+    """Another cluster's archive stays, and so does ours while the API server is none that we know."""
+
+    async def scenario(site: Site) -> None:
+        theirs = await site.archive(1, "1h", cluster="another")
+        ours = await site.archive(2, "1h")
+        site.cluster.name = "restored from elsewhere"
+        await asyncio.sleep(3 * HOUR_S)
+        assert site.has(theirs)
+        assert site.has(ours)
+
+    on_a_site(scenario)
+
+
+def test_no_time_from_the_api_server() -> None:
+    """As long as the API server has not told its time, archives stay, however long that takes."""
+
+    async def scenario(site: Site) -> None:
+        name = await site.archive(1, "1h")
+        site.cluster.off_s = None
+        await asyncio.sleep(2 * DAY_S)
+        assert site.has(name)
+        site.cluster.off_s = 0.0
+        await asyncio.sleep(120)
+        assert not site.has(name)
+
+    on_a_site(scenario)
+
+
+@pytest.mark.parametrize("which", ["node", "server"])
+@pytest.mark.parametrize("seed", range(3))
+def test_clocks_that_are_set_at_random(seed: int, which: str) -> None:
+    """With one machine's clock set at random, forward, backward, across restarts, none goes early; right, each goes."""
+    chance = random.Random(seed)
+
+    async def scenario(site: Site) -> None:
+        ends_s: dict[str, float] = {}
+        for number in range(12):
+            off_s = chance.choice([0.0, chance.uniform(-1, 1) * DAY_S])
+            if which == "node":
+                site.set_node_clock(off_s)
+            else:
+                site.cluster.off_s = off_s
+            if chance.random() < 0.4:
+                await site.start()
+            hours = chance.randint(1, 5)
+            name = await site.archive(number, f"{hours}h")
+            ends_s[name] = site.clock.monotonic() + hours * HOUR_S
+            await asyncio.sleep(chance.uniform(0, 2) * HOUR_S)
+            now_s = site.clock.monotonic()
+            assert [name for name, end_s in ends_s.items() if not site.has(name) and now_s < end_s] == []
+        site.set_node_clock(0.0)
+        site.cluster.off_s = 0.0
+        await site.start()
+        await asyncio.sleep(30 * HOUR_S)  # those that were stamped late are kept for longer
+        assert not [name for name in ends_s if site.has(name)]
+
+    on_a_site(scenario)
+
+
+def test_one_that_cannot_go_does_not_keep_the_others() -> None:
+    """Where the server refuses to move one archive, the next one goes all the same."""
+
+    async def scenario(site: Site) -> None:
+        first, second = await site.archive(1, "1h"), await site.archive(2, "1h")
+
+        async def deny(call: str, path: tuple[str, ...]) -> None:
+            if call == "rename" and path == (first,):
+                raise ExportError(Cause.DENIED, first)
+
+        site.tree.before = deny
+        await asyncio.sleep(2 * HOUR_S)
+        assert (site.has(first), site.has(second)) == (True, False)
+
+    on_a_site(scenario)
+
+
+def test_an_archive_that_was_taken_away() -> None:
+    """The record of an archive that an admin removed ends within minutes; no other one, of no cluster, does."""
+
+    async def scenario(site: Site) -> None:
+        first, second = await site.archive(1, ""), await site.archive(2, "")
+        theirs = await site.archive(3, "", cluster="another")
+        del site.tree.root.entries[first], site.tree.root.entries[theirs]
+        await asyncio.sleep(180)
+        assert set(site.export.archived) == {second, theirs}
+
+    on_a_site(scenario)
+
+
+def test_an_unexpected_error_is_that_archives_own() -> None:
+    """An archive whose end raises what no export raises keeps no other one, and goes when that has passed."""
+
+    async def scenario(site: Site) -> None:
+        odd, *others = [await site.archive(number, "1m") for number in range(4)]
+
+        async def before(call: str, path: Path) -> None:
+            if call == "rename" and path == (odd,):
+                raise RuntimeError("odd")
+
+        site.tree.before = before
+        await asyncio.sleep(HOUR_S)
+        assert [site.has(each) for each in (odd, *others)] == [True, False, False, False]
+        site.tree.before = no_fault
+        await asyncio.sleep(120)
+        assert not site.has(odd)
+
+    on_a_site(scenario)
+
+
+def test_an_archive_that_a_volume_uses() -> None:
+    """An archive whose directory a PersistentVolume uses stays until that volume is gone, by a live look."""
+
+    async def scenario(site: Site) -> None:
+        name = await site.archive(1, "1h")
+        spec = {"nfs": {"server": "nas", "path": f"/exports/{name}"}, "capacity": {"storage": "1Gi"}}
+        await site.cluster.create_volume({"metadata": {"name": "by-hand"}, "spec": spec})
+        volume = site.cluster.volume("by-hand")
+        assert volume is not None
+        site.around.store.apply("volumes", volume, deleted=False)
+        await asyncio.sleep(3 * HOUR_S)
+        assert site.has(name)
+        await site.cluster.delete_volume(volume)  # the cache does not know it yet
+        await asyncio.sleep(120)
+        assert not site.has(name)
+
+    on_a_site(scenario)

@@ -1,0 +1,217 @@
+"""control.expand: when a volume may grow, and what the ledger is told of one that has."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+from structlog.testing import capture_logs
+
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.expansion import expand, note_sizes
+from provisioner.controllers.export_health import ExportWatch
+from provisioner.core import expansion
+from provisioner.core.backoff import Backoff
+from provisioner.core.errors import InvalidRecord
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import ClaimStatus, NfsSource
+from provisioner.core.records import require_room
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.cluster import AnyItem, Kind
+from provisioner.ports.tree import Access, Cause, ExportError, Space
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.informer import Store
+from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes.clock import LoopClock, ManualClock, simulate
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.tree import MemoryTree, no_fault
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+
+
+async def test_a_record_that_has_no_room_for_a_larger_size() -> None:
+    """It stays as it is, with a warning: it must still have room to become an archive's and to come back from there."""
+    record = structs.replace(samples.record("a"), cluster="memory")
+    for length in range(1023):
+        try:
+            require_room(samples.VOLUME, longer := structs.replace(record, mount_options="x" * length))
+        except InvalidRecord:
+            break
+        fits = longer
+    export, clock, cluster, metrics = Export(NAS, MemoryTree()), ManualClock(), MemoryCluster(), Metrics()
+    exports, store = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other")), Store(samples.US)
+    around = Surroundings(
+        provisioner=samples.US,
+        cluster=cluster,
+        store=store,
+        exports=exports,
+        watch=ExportWatch(exports, clock, metrics),
+        recorder=EventRecorder(cluster, clock),
+        metrics=metrics,
+        clock=clock,
+        cluster_id="memory",
+    )
+    await export.open()
+    await export.provision(samples.VOLUME, fits, Access())
+    await export.settle(samples.VOLUME)
+    store.apply("volumes", samples.volume(phase="Bound", capacity="1000000Gi"), deleted=False)
+    with capture_logs() as logs:
+        await note_sizes(export, around)
+    assert export.records[samples.VOLUME].capacity == fits.capacity
+    assert [line["event"] for line in logs] == ["size_not_recorded"]
+    store.apply("volumes", samples.volume(phase="Bound", capacity="9Gi"), deleted=False)
+    await note_sizes(export, around)
+    assert export.records[samples.VOLUME].capacity == "9Gi"
+    assert await export.archive(samples.VOLUME, clock.now()) is not None
+
+
+class Growing:
+    """A bound claim of a class with limits, on an export of 100 bytes of which 50 are free, beside another volume."""
+
+    def __init__(self, parameters: Mapping[str, str]) -> None:
+        self.tree = MemoryTree(space=Space(size_bytes=100, free_bytes=50, inodes=1, free_inodes=1))
+        export, clock, metrics = Export(NAS, self.tree), LoopClock(), Metrics()
+        self.cluster, self.store = MemoryCluster(), Store(samples.US)
+        exports = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other"))
+        self.recorder = EventRecorder(self.cluster, clock)
+        self.around = Surroundings(
+            provisioner=samples.US,
+            cluster=self.cluster,
+            store=self.store,
+            exports=exports,
+            watch=ExportWatch(exports, clock, metrics),
+            recorder=self.recorder,
+            metrics=metrics,
+            clock=clock,
+            cluster_id="memory",
+        )
+        self.cluster.namespaces.add("shop")
+        self.store.apply("classes", samples.storage_class(parameters), deleted=False)
+        status = ClaimStatus(phase="Bound", capacity={"storage": "10"})
+        claim = samples.claim(spec=samples.claim_spec(size="30", volume_name=samples.VOLUME), status=status)
+        uid = self._create("claims", claim)
+        self._create("volumes", samples.volume(phase="Bound", capacity="10", claim_uid=uid))
+        self.put_other("60")
+
+    def _create(self, kind: Kind, item: AnyItem) -> str:
+        body: Any = msgspec.to_builtins(item)
+        return str(self.cluster.create(kind, body)["metadata"]["uid"])
+
+    def put_other(self, capacity: str) -> None:
+        """Another volume on the export has that size."""
+        other = samples.volume(name="other", phase="Bound", capacity=capacity, nfs=NfsSource("nas", "/exports/other"))
+        self.store.apply("volumes", other, deleted=False)
+
+    async def expand(self) -> Backoff | None:
+        """One look at the claim, with what the API server has."""
+        claim, volume = self.cluster.claim("shop/data"), self.cluster.volume(samples.VOLUME)
+        assert claim is not None
+        assert volume is not None
+        self.store.apply("volumes", volume, deleted=False)
+        return await expand(claim, self.around)
+
+    def sizes(self) -> tuple[str, str]:
+        """What claim and volume have."""
+        claim, volume = self.cluster.claim("shop/data"), self.cluster.volume(samples.VOLUME)
+        assert claim is not None
+        assert volume is not None
+        assert not expansion.is_marked(claim)
+        return claim.status.capacity["storage"], volume.capacity
+
+    async def told(self) -> list[str]:
+        """The warnings on the claim."""
+        sending = asyncio.create_task(self.recorder.run())
+        await self.recorder.drain()
+        sending.cancel()
+        return [told.event.message for told in self.cluster.events.values() if told.event.type == "Warning"]
+
+    @asynccontextmanager
+    async def led(self) -> AsyncIterator[None]:
+        """While the export is looked after."""
+        task = asyncio.create_task(self.around.watch.run())
+        await self.around.watch.lead()
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def test_overcommit_limits_growth() -> None:
+    """A claim stays as it is, with an event, while the sizes would pass the limit, and grows once there is room."""
+
+    async def scene() -> None:
+        site = Growing({"overcommit": "0.8"})
+        async with site.led():
+            assert await site.expand() is REFUSED
+            assert site.sizes() == ("10", "10")
+            (told,) = await site.told()
+            assert told.startswith("resizing to 30 is refused for now: export nas:/exports: ")
+            site.put_other("50")
+            assert await site.expand() is None
+            assert site.sizes() == ("30", "30")
+
+    simulate(scene())
+
+
+def test_min_free_limits_growth() -> None:
+    """No claim grows on an export that has less free than its class keeps."""
+
+    async def scene() -> None:
+        site = Growing({"minFree": "60"})
+        async with site.led():
+            assert await site.expand() is REFUSED
+            assert site.sizes() == ("10", "10")
+            site.tree.statfs = dataclasses.replace(site.tree.statfs, free_bytes=60)
+            await asyncio.sleep(120.0)
+            assert await site.expand() is None
+            assert site.sizes() == ("30", "30")
+
+    simulate(scene())
+
+
+def test_limits_that_cannot_be_looked_at() -> None:
+    """Where a limit holds and the export does not answer, the claim waits; without a limit it need not."""
+
+    async def scene() -> None:
+        site, free = Growing({"overcommit": "5"}), Growing({})
+
+        async def silent(call: str, path: Path) -> None:
+            raise ExportError(Cause.UNREACHABLE, "no answer")
+
+        site.tree.before = free.tree.before = silent
+        async with site.led(), free.led():
+            assert await site.expand() is FAILED
+            assert site.sizes() == ("10", "10")
+            assert ["it does not answer" in told for told in await site.told()] == [True]
+            assert await free.expand() is None
+            assert free.sizes() == ("30", "30")
+            site.tree.before = no_fault
+            await asyncio.sleep(120.0)
+            assert await site.expand() is None
+
+    simulate(scene())
+
+
+@pytest.mark.parametrize("parameters", [{"overcommit": "much"}, None], ids=["unusable", "gone"])
+def test_a_class_that_says_no_limit(parameters: Mapping[str, str] | None) -> None:
+    """A class that cannot be used any more, or is gone, limits nothing."""
+
+    async def scene() -> None:
+        site = Growing(parameters or {"overcommit": "0.1"})
+        if parameters is None:
+            site.store.apply("classes", samples.storage_class(), deleted=True)
+        async with site.led():
+            assert await site.expand() is None
+            assert site.sizes() == ("30", "30")
+
+    simulate(scene())

@@ -1,0 +1,335 @@
+"""control.exports and control.forgetting, in simulated time: each export is looked after by itself, and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, get_args
+
+import pytest
+from msgspec import structs
+from structlog.testing import capture_logs
+
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.unused_exports import Forgetting
+from provisioner.core import names
+from provisioner.core.locations import Location, Path
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.objects import NfsSource, Volume
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports.cluster import Kind
+from provisioner.ports.tree import Cause, ExportError
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.informer import Store
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes.clock import LoopClock, simulate
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.tree import MemoryTree
+from tests.unit.core import samples
+
+MINUTE_S = 60.0
+NAS, OTHER = Location("nas", "/exports"), Location("other", "/")
+
+
+class OddTree(MemoryTree):
+    """A tree that raises what no tree raises while it has an error for that; it counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__(before=self._before_call)
+        self.odd: BaseException | None = None
+        self.calls = 0
+        self.closed = False
+
+    async def _before_call(self, _call: str, _path: Path) -> None:
+        self.calls += 1
+        if self.odd is not None:
+            raise self.odd
+
+    async def close(self) -> None:
+        """See `Tree`."""
+        self.closed = True
+
+
+class Site:
+    """A replica that leads, with an export that is mounted for it, and others that classes and volumes name."""
+
+    def __init__(self, *, trusts_ledgers: bool = True) -> None:
+        """With `trusts_ledgers` a ledger counts whatever the volumes on its export say."""
+        self.metrics, clock, cluster = Metrics(), LoopClock(), MemoryCluster()
+        self.trees: dict[Location, OddTree] = {NAS: OddTree()}
+        self.exports = ExportRegistry({NAS: Export(NAS, self.trees[NAS])}, NAS, self._reach)
+        self.store = Store(samples.US)
+        marked = (lambda where: ()) if trusts_ledgers else self.store.marked
+        self.watch = ExportWatch(self.exports, clock, self.metrics, marked=marked)
+        for kind in get_args(Kind):
+            self.store.replace(kind, [])
+        self.around = Surroundings(
+            provisioner=samples.US,
+            cluster=cluster,
+            store=self.store,
+            exports=self.exports,
+            watch=self.watch,
+            recorder=EventRecorder(cluster, clock),
+            metrics=self.metrics,
+            clock=clock,
+        )
+
+    def _reach(self, where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
+        servers = Servers(Identity(uid=0, gid=0), timeout_s=1.0)
+        direct = DirectTree(where, servers, version=None, port=None, mount_port=None, observe=lambda *_: None)
+        self.trees[where] = OddTree()
+        name = str(where) if options.port is None else f"{where} port {options.port}"
+        return Export(where, self.trees[where], name=name), direct.reach_by
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """While exports are looked after, and forgotten."""
+        tasks = [asyncio.create_task(each) for each in (self.watch.run(), Forgetting(self.around).run())]
+        await self.watch.lead()
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(each, asyncio.CancelledError) for each in ended)
+
+    def add_class(self, where: Location = OTHER) -> Export:
+        """A class names an export, and its controller hears of it."""
+        parameters = {"server": where.server, "share": where.path}
+        self.store.apply("classes", samples.storage_class(parameters), deleted=False)
+        export = self.exports.at(where, MountOptions())
+        self.watch.add(export, named=True)
+        return export
+
+    def delete_class(self) -> None:
+        self.store.apply("classes", samples.storage_class(), deleted=True)
+
+    def add_volume(
+        self, name: str, where: Location, directory: str = "a", phase: str = "Released"
+    ) -> tuple[Volume, Export]:
+        """A volume with our annotations appears, whoever made it, and its controller hears of it."""
+        source = NfsSource(where.server, where.below((directory,)))
+        volume = samples.volume(name=name, phase=phase, nfs=source, annotations={names.DIRECTORY: directory})
+        self.store.apply("volumes", volume, deleted=False)
+        located = self.exports.of(volume)
+        assert located is not None
+        self.watch.add(located[0], named=False)
+        return volume, located[0]
+
+    def series(self, export: Export) -> list[str]:
+        """The metrics that an export has."""
+        return [
+            sample.name
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.labels.get("export") == export.name
+        ]
+
+
+def played(scene: Coroutine[Any, Any, None]) -> None:
+    simulate(scene)
+
+
+@pytest.mark.parametrize("odd", [RuntimeError("odd"), UnicodeError("label too long"), RecursionError()], ids=repr)
+def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
+    """It makes that export unusable, in words, until it has passed; all others are looked after as before."""
+
+    async def scene() -> None:
+        site = Site()
+        export, heard = site.add_class(), list[str]()
+        good = next(iter(site.exports))
+        site.trees[OTHER].odd = odd
+        async with site.at_work():
+            with site.watch.listening(lambda each: heard.append(each.name)):
+                await asyncio.sleep(10 * MINUTE_S)
+                assert heard == [good.name]
+                await site.watch.usable(good)
+                with pytest.raises(ExportError) as caught:
+                    await site.watch.usable(export)
+                assert caught.value.cause is Cause.UNEXPECTED
+                assert site.trees[NAS].calls > 2 * site.trees[OTHER].calls
+                site.trees[OTHER].odd = None
+                await asyncio.sleep(1.5 * MINUTE_S)
+                assert heard == [good.name, export.name]
+                await site.watch.usable(export)
+
+    played(scene())
+
+
+def test_a_listener_that_fails() -> None:
+    """A listener that raises keeps the news from no other, and the export is looked after as before."""
+
+    async def scene() -> None:
+        site, heard = Site(), list[str]()
+
+        def fails(_: Export) -> None:
+            raise RuntimeError("odd")
+
+        async with site.at_work():
+            with site.watch.listening(fails), site.watch.listening(lambda each: heard.append(each.name)):
+                export = site.add_class()
+                await asyncio.sleep(MINUTE_S)
+                await site.watch.usable(export)
+        assert heard == ["nas:/exports", export.name]
+
+    played(scene())
+
+
+def test_an_export_that_nothing_names_any_more() -> None:
+    """It is forgotten with its probes, its series and its connections; named again, it is looked after again."""
+
+    async def scene() -> None:
+        site = Site()
+        export, forgotten = site.add_class(), list[Export]()
+        volume, _ = site.add_volume("v1", OTHER)
+        with capture_logs() as logs:
+            async with site.at_work():
+                with site.watch.listening(lambda _: None, forgotten=forgotten.append):
+                    await asyncio.sleep(10 * MINUTE_S)
+                    site.delete_class()
+                    await asyncio.sleep(10 * MINUTE_S)
+                    assert export in site.exports, "a volume names it"
+                    site.store.apply("volumes", volume, deleted=True)
+                    site.watch.touch(export)
+                    await asyncio.sleep(4 * MINUTE_S)
+                    assert export in site.exports, "it is in use"
+                    assert site.series(export)
+                    await asyncio.sleep(3 * MINUTE_S)
+                    assert forgotten == [export]
+                    assert [each.location for each in site.exports] == [NAS]
+                    calls, old = site.trees[OTHER].calls, site.trees[OTHER]
+                    assert old.closed
+                    await asyncio.sleep(10 * MINUTE_S)
+                    assert old.calls == calls
+                    assert not site.series(export)
+                    with pytest.raises(ExportError):
+                        await site.watch.usable(export)
+                    again = site.add_class()
+                    assert again is not export
+                    await site.watch.usable(again)
+                    assert site.series(again)
+        assert [line["export"] for line in logs if line["event"] == "export_forgotten"] == [export.name]
+
+    played(scene())
+
+
+def test_exports_that_only_volumes_name() -> None:
+    """Forged volumes make no series, and their exports are forgotten with them."""
+
+    async def scene() -> None:
+        site = Site()
+        async with site.at_work():
+            made = [site.add_volume(f"v{number}", Location(f"nas{number}", "/x")) for number in range(20)]
+            await asyncio.sleep(MINUTE_S)
+            assert not [name for _, export in made for name in site.series(export)]
+            for volume, _ in made:
+                site.store.apply("volumes", volume, deleted=True)
+            await asyncio.sleep(7 * MINUTE_S)
+            assert len(list(site.exports)) == 1
+            assert all(tree.closed for where, tree in site.trees.items() if where != NAS)
+
+    played(scene())
+
+
+def test_an_export_that_was_only_met_is_not_named() -> None:
+    """An export that a forged volume names, and that nothing looks after, does not count as named."""
+
+    async def scene() -> None:
+        site = Site()
+        async with site.at_work():
+            source = NfsSource(OTHER.server, OTHER.below(("a",)))
+            located = site.exports.of(samples.volume(nfs=source, annotations={names.DIRECTORY: "a"}))
+            assert located is not None
+            assert located[0] in list(site.exports)
+            assert not site.watch.is_named(located[0])
+
+    played(scene())
+
+
+def test_a_class_of_another_way() -> None:
+    """A class names an export at its own port only: a volume that names another port gets no ledger made there."""
+
+    async def scene() -> None:
+        site = Site()
+        site.add_class()
+        source = NfsSource(OTHER.server, OTHER.below(("a",)))
+        volume = samples.volume(nfs=source, annotations={names.DIRECTORY: "a"})
+        forged = structs.replace(volume, spec=structs.replace(volume.spec, mount_options=("port=9999",)))
+        async with site.at_work():
+            site.store.apply("volumes", forged, deleted=False)
+            located = site.exports.of(forged)
+            assert located is not None
+            site.watch.add(located[0], named=False)
+            await asyncio.sleep(5 * MINUTE_S)
+            with pytest.raises(ExportError) as caught:
+                await site.watch.usable(located[0])
+            assert caught.value.cause is Cause.NO_LEDGER
+
+    played(scene())
+
+
+def test_a_ledger_that_volumes_do_not_know() -> None:
+    """An export is not used, and gets no ledger, while volumes on it carry the id of another one: it says so."""
+
+    async def scene() -> None:
+        site = Site(trusts_ledgers=False)
+        export = next(iter(site.exports))
+        volume, _ = site.add_volume("v1", NAS, phase="Bound")
+        site.store.apply("volumes", samples.volume(name="elsewhere", annotations={}), deleted=False)
+        async with site.at_work():
+            await asyncio.sleep(MINUTE_S)
+            with pytest.raises(ExportError) as caught:
+                await site.watch.usable(export)
+            assert caught.value.cause is Cause.CHANGED
+            assert "recover --ledger" in caught.value.advice
+            assert list(site.watch.failing()) == ["nas:/exports"]
+            assert not site.trees[NAS].root.entries
+            site.store.apply("volumes", volume, deleted=True)
+            await asyncio.sleep(MINUTE_S)
+            await site.watch.usable(export)
+            assert not site.watch.failing()
+
+    played(scene())
+
+
+def test_a_volume_that_no_claim_has() -> None:
+    """A volume that is not bound, a forged one perhaps, keeps no export from getting its ledger."""
+
+    async def scene() -> None:
+        site = Site(trusts_ledgers=False)
+        export = site.add_class()
+        site.add_volume("forged", NAS)
+        async with site.at_work():
+            await asyncio.sleep(MINUTE_S)
+            await site.watch.usable(export)
+
+    played(scene())
+
+
+def test_volumes_at_another_port() -> None:
+    """What volumes on the same path of another server at another port carry says nothing of this one."""
+
+    async def scene() -> None:
+        site = Site(trusts_ledgers=False)
+        export = site.add_class()
+        source = NfsSource(OTHER.server, OTHER.below(("a",)))
+        volume = samples.volume(
+            name="v1",
+            phase="Bound",
+            nfs=source,
+            annotations={names.DIRECTORY: "a"},
+            mount_options=("port=12049",),
+        )
+        site.store.apply("volumes", volume, deleted=False)
+        async with site.at_work():
+            await asyncio.sleep(MINUTE_S)
+            await site.watch.usable(export)
+
+    played(scene())

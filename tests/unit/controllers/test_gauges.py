@@ -1,0 +1,76 @@
+"""control.tally: the sums are those of what the store has, whatever happened to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.controllers.gauges import Tally
+from provisioner.core.objects import Claim, NfsSource, Volume
+from provisioner.core.quantities import parse_bytes
+from provisioner.ports.cluster import Kind
+from provisioner.runtime.informer import Store
+from tests.unit.core import samples
+
+CLASSES, PHASES, SIZES = ("nfs", "other"), ("Bound", "Released"), ("1Gi", "2Gi", "1500M")
+
+
+def volume(name: str, storage_class: str, phase: str, size: str, *, ours: bool) -> Volume:
+    made = samples.volume(name=name, phase=phase, nfs=NfsSource("nas", f"/exports/{name}"))
+    spec = msgspec.structs.replace(made.spec, storage_class_name=storage_class, capacity={"storage": size})
+    annotations = made.metadata.annotations if ours else {}
+    metadata = msgspec.structs.replace(made.metadata, annotations=annotations)
+    return msgspec.structs.replace(made, spec=spec, metadata=metadata)
+
+
+def claim(uid: str, storage_class: str, volume_name: str) -> Claim:
+    made = samples.claim(uid=uid)
+    spec = msgspec.structs.replace(made.spec, storage_class_name=storage_class, volume_name=volume_name)
+    return msgspec.structs.replace(made, spec=spec)
+
+
+VOLUMES = st.builds(
+    volume,
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(CLASSES),
+    st.sampled_from(PHASES),
+    st.sampled_from(SIZES),
+    ours=st.booleans(),
+)
+CLAIMS = st.builds(claim, st.sampled_from(["1", "2", "3"]), st.sampled_from(CLASSES), st.sampled_from(["", "v"]))
+
+
+@given(st.lists(st.tuples(VOLUMES | CLAIMS, st.sampled_from(["apply", "delete", "list"])), max_size=40))
+def test_the_sums_are_those_of_the_store(steps: list[tuple[Volume | Claim, str]]) -> None:
+    """After any changes and lists each sum is what a walk over the store finds, and nothing is left of what went."""
+    store, tally = Store(samples.US), Tally(samples.US)
+    store.listen(tally.changed)
+    for item, how in steps:
+        kind: Kind = "volumes" if isinstance(item, Volume) else "claims"
+        if how == "list":
+            store.replace(kind, [item])
+        else:
+            store.apply(kind, item, deleted=how == "delete")
+    ours = [each for each in store.volumes.values() if each.is_by(samples.US)]
+    assert tally.volumes == Counter((each.spec.storage_class_name, each.status.phase) for each in ours)
+    capacities: Counter[str] = Counter()
+    for each in ours:
+        capacities[each.spec.storage_class_name] += parse_bytes(each.capacity)
+    assert tally.capacity_bytes == capacities
+    waiting = [each for each in store.claims.values() if not each.spec.volume_name]
+    found = {(name, uid) for name, made in tally.pending.items() for uid in made}
+    assert found == {(each.class_name, each.uid) for each in waiting}
+    assert all(tally.pending.values())
+
+
+def test_a_capacity_that_is_none_counts_for_nothing() -> None:
+    """A size that cannot be read neither raises nor counts."""
+    tally = Tally(samples.US)
+    odd = volume("a", "nfs", "Bound", "much", ours=True)
+    tally.changed("volumes", None, odd)
+    assert (dict(tally.volumes), dict(tally.capacity_bytes)) == ({("nfs", "Bound"): 1}, {})
+    tally.changed("volumes", odd, None)
+    assert not tally.volumes

@@ -1,0 +1,114 @@
+"""control.evidence: the command's look at an export finds what the daemon's does, odd paths among it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from msgspec import structs
+
+from provisioner.controllers.orphan_facts import Known, find_strays, gather
+from provisioner.core import orphans
+from provisioner.core.locations import Location
+from provisioner.core.mount_options import MountOptions
+from provisioner.core.objects import Volume
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.ports.tree import Access, Cause, ExportError
+from tests.fakes.tree import MemoryTree
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+US = "memory"
+
+
+async def left_over(tree: MemoryTree) -> Export:
+    """An export with the records of three volumes that are gone, each with data."""
+    export = Export(NAS, tree)
+    await export.open()
+    for name in ("a", "b", "c"):
+        record = samples.record(name, claim_uid=name)
+        await export.provision(f"pvc-{name}", structs.replace(record, cluster=US), Access())
+        if name != "c":
+            await export.settle(f"pvc-{name}")
+        tree.write_file((name, "file"))
+    return export
+
+
+def unnamed(where: Location, _options: MountOptions) -> tuple[Export, SetRoutes]:
+    raise ExportError(Cause.UNREACHABLE, f"no class names {where}")
+
+
+def known(**volumes: Volume) -> Known:
+    return Known(cluster=US, volumes=volumes, waiting=frozenset(), holder=lambda location, path: None)
+
+
+async def found(export: Export, cluster: Known) -> list[tuple[str, str]]:
+    strays = await find_strays(export, cluster, ExportRegistry({NAS: export}, None, unnamed), limit=10)
+    evidence = await gather(export, cluster, now=NOW, strays=strays)
+    return [(each.kind, each.directory) for each in orphans.find(evidence)]
+
+
+async def replace_by_symlink(tree: MemoryTree, name: str) -> None:
+    await tree.remove_tree((name,))
+    tree.plant_symlink((name,), "/etc")
+
+
+@pytest.mark.parametrize("name", ["a", "c"], ids=["settled", "pending"])
+async def test_a_symlink_in_the_place_of_a_directory(name: str) -> None:
+    """An orphan whose directory somebody replaced by a symlink is one, and hides none of the others."""
+    tree = MemoryTree()
+    export = await left_over(tree)
+    await replace_by_symlink(tree, name)
+    assert await found(export, known()) == [("attempt-left", "c"), ("volume-gone", "a"), ("volume-gone", "b")]
+
+
+async def test_a_directory_that_keeps_us_out() -> None:
+    """A directory without permission counts as there."""
+    tree = MemoryTree()
+    export = await left_over(tree)
+
+    async def denied(call: str, path: tuple[str, ...]) -> None:
+        if call == "is_empty" and path == ("b",):
+            raise ExportError(Cause.DENIED)
+
+    tree.before = denied
+    assert ("volume-gone", "b") in await found(export, known())
+
+
+async def test_an_export_that_does_not_answer() -> None:
+    """What is wrong with the whole export is no finding about one directory: it is raised."""
+    tree = MemoryTree()
+    export = await left_over(tree)
+
+    async def hangs(call: str, _path: tuple[str, ...]) -> None:
+        if call == "is_empty":
+            raise ExportError(Cause.UNREACHABLE)
+
+    tree.before = hangs
+    with pytest.raises(ExportError):
+        await gather(export, known(), now=NOW, strays=())
+
+
+async def test_volumes_that_exist() -> None:
+    """A record with its volume is no orphan, nor is one that has nothing at its path; strangers' directories are."""
+    tree = MemoryTree()
+    export = await left_over(tree)
+    await tree.remove_tree(("b",))
+    await tree.remove_tree(("c",))
+    await tree.make_directory(("foreign",), Access())
+    tree.write_file(("foreign", "file"))
+    cluster = Known(
+        cluster=US, volumes={"pvc-a": samples.volume(name="pvc-a")}, waiting=frozenset(), holder=lambda *_: None
+    )
+    assert await found(export, cluster) == [("unknown", "foreign")]
+
+
+async def test_the_advice_is_a_command() -> None:
+    """The advice for an orphan is the whole command, with the volume's name."""
+    export = await left_over(MemoryTree())
+    evidence = await gather(export, known(), now=NOW, strays=())
+    advice = {each.volume: each.advice for each in orphans.find(evidence)}
+    assert "nfs-provisioner recover --volume pvc-a --apply" in advice["pvc-a"]
+    assert "nfs-provisioner recover --volume pvc-c --apply" in advice["pvc-c"]

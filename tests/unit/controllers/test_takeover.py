@@ -1,0 +1,71 @@
+"""control.takeover: one export whose ledger cannot be written, for whatever reason, keeps no other one's volumes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from msgspec import structs
+
+from provisioner.controllers.context import Surroundings
+from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.takeover import Takeover
+from provisioner.core.locations import Location, Path
+from provisioner.core.objects import NfsSource
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.informer import Store
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes.clock import LoopClock, simulate
+from tests.fakes.cluster import MemoryCluster
+from tests.fakes.tree import MemoryTree, no_fault
+from tests.unit.core import samples
+
+NAS, OTHER = Location("nas", "/exports"), Location("other", "/exports")
+
+
+def test_an_unexpected_error_of_one_export() -> None:
+    """Its volumes are entered when the error has passed, those of other exports at the start."""
+
+    async def scene() -> None:
+        async def odd(call: str, path: Path) -> None:
+            if call == "make_symlink" and "volumes" in path:
+                raise RuntimeError("odd")
+
+        trees = {NAS: MemoryTree(), OTHER: MemoryTree()}
+        served = {where: Export(where, tree) for where, tree in trees.items()}
+        exports, store = ExportRegistry(served, NAS, lambda *_: pytest.fail("no other")), Store(samples.US)
+        clock, metrics, cluster = LoopClock(), Metrics(), MemoryCluster()
+        watch = ExportWatch(exports, clock, metrics)
+        around = Surroundings(
+            provisioner=samples.US,
+            cluster=cluster,
+            store=store,
+            exports=exports,
+            watch=watch,
+            recorder=EventRecorder(cluster, clock),
+            metrics=metrics,
+            clock=clock,
+            cluster_id="memory",
+        )
+        for name, where in (("v1", NAS), ("v2", OTHER)):
+            volume = samples.peers_volume(phase="Bound", nfs=NfsSource(where.server, where.below((name,))))
+            named = structs.replace(volume, metadata=structs.replace(volume.metadata, name=name))
+            store.apply("volumes", named, deleted=False)
+        takeover = Takeover(around, entered=lambda _: None)
+        trees[NAS].before = odd
+        with store.listening(takeover.changed), watch.listening(takeover.export_ready):
+            tasks = [asyncio.create_task(watch.run()), asyncio.create_task(takeover.run())]
+            await watch.lead()
+            await asyncio.sleep(100.0)
+            assert [list(export.records) for export in served.values()] == [[], ["v2"]]
+            trees[NAS].before = no_fault
+            await asyncio.sleep(60.0)
+            assert [list(export.records) for export in served.values()] == [["v1"], ["v2"]]
+            for task in tasks:
+                assert not task.done()
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    simulate(scene())

@@ -1,0 +1,392 @@
+"""control.purge: bounded, fair between exports, patient with what cannot go; in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from provisioner.controllers import trash
+from provisioner.controllers.trash import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, Purge
+from provisioner.core.locations import Location, Path
+from provisioner.ledger.export import Export
+from provisioner.ledger.layout import BEGUN, TOMBSTONE
+from provisioner.ports.tree import Access, Cause, ExportError, GoOn, PathMissing, to_the_end
+from provisioner.telemetry.metrics import Metrics
+from tests.fakes.clock import LoopClock, simulate
+from tests.fakes.guard import Gate
+from tests.fakes.tree import Directory, MemoryTree
+
+PLAIN = Access(mode=0o755)
+STAMP = "20260101T000000.000000Z"
+HOUR_S = 3600.0
+
+Running = dict[MemoryTree, int]
+
+
+class SlowTree(MemoryTree):
+    """A tree on which an entry a second is removed; names that begin `endless` never come to an end."""
+
+    def __init__(self, running: Running) -> None:
+        super().__init__()
+        self.running = running
+        self.peak = self.peak_of_all = 0
+        self.refusals: dict[str, Exception] = {}
+        self.attempts: list[str] = []
+
+    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+        """See `Tree`."""
+        self.attempts.append(path[-1].removesuffix(BEGUN))
+        self.running[self] = self.running.get(self, 0) + 1
+        self.peak = max(self.peak, self.running[self])
+        self.peak_of_all = max(self.peak_of_all, sum(self.running.values()))
+        try:
+            return await self._remove_slowly(path, go_on)
+        finally:
+            self.running[self] -= 1
+
+    async def _remove_slowly(self, path: Path, go_on: GoOn) -> int:
+        removed, name = 0, path[-1].removesuffix(BEGUN)
+        while True:
+            await asyncio.sleep(1.0)
+            if name in self.refusals:
+                raise self.refusals[name]
+            directory = self.look(path)
+            if not isinstance(directory, Directory):
+                raise PathMissing(path[-1])
+            removed += 1
+            if not directory.entries and not path[-1].startswith("endless"):
+                await self.remove_directory(path)
+                go_on(1)
+                return removed
+            if directory.entries:
+                directory.entries.popitem()
+            if not go_on(1):
+                return removed
+
+
+class Trash:
+    """Exports with trash, and one purge of all of them."""
+
+    def __init__(self) -> None:
+        self.metrics, self.gate = Metrics(), Gate()
+        self.needed: set[str] = set()
+        """Volumes that are there again."""
+        self.purge = Purge(LoopClock(), self.metrics, self._keeps, self.gate)
+        self.running: Running = {}
+        self.trees: dict[str, SlowTree] = {}
+        self.exports: dict[str, Export] = {}
+
+    async def export(self, name: str, *names: str, entries: int = 0) -> SlowTree:
+        """An export with these directories in its trash, each with so many entries."""
+        tree = self.trees[name] = SlowTree(self.running)
+        self.exports[name] = Export(Location(name, "/x"), tree, name=name)
+        await self.exports[name].open()
+        for each in names:
+            await self.discard(name, each, entries=entries)
+        return tree
+
+    async def discard(self, export: str, name: str, *, entries: int = 0) -> None:
+        """Put a directory into an export's trash."""
+        path = (".provisioner", "trash", f"{name}.{STAMP}" if self.trees[export].verifies else name)
+        await self.trees[export].make_directory(path, PLAIN)
+        for number in range(entries):
+            self.trees[export].write_file((*path, str(number)))
+        self.purge.look(self.exports[export])
+
+    async def _keeps(self, _export: Export, name: str) -> bool:
+        return name.split(".")[0] in self.needed
+
+    async def names(self, export: str) -> list[str]:
+        """What is in an export's trash."""
+        return sorted(name.split(".")[0] for name in await self.exports[export].trash())
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """While the purge runs."""
+        tasks = [asyncio.create_task(self.purge.keep(export)) for export in self.exports.values()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def sample(self, name: str, export: str) -> float:
+        """A metric's value for an export."""
+        return self.metrics.registry.get_sample_value(name, {"export": export}) or 0.0
+
+
+def simulated(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test in simulated time."""
+
+    def run() -> None:
+        simulate(test())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@simulated
+async def test_all_trash_goes() -> None:
+    """What is in the trash at the start goes, and what comes later; each is counted and told once."""
+    trash = Trash()
+    await trash.export("nas", *(f"v{number}" for number in range(10)), entries=3)
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(30.0)
+            assert await trash.names("nas") == []
+            await trash.discard("nas", "late")
+            await asyncio.sleep(5.0)
+            assert await trash.names("nas") == []
+    assert trash.sample("nfs_provisioner_purged_entries_total", "nas") == 41.0
+    assert trash.sample("nfs_provisioner_trash_entries", "nas") == 0.0
+    assert [(line["event"], line["entries"]) for line in logs] == [("purged", 4)] * 10 + [("purged", 1)]
+
+
+@simulated
+async def test_bounds() -> None:
+    """An export has four removals at a time, and all exports together no more than sixteen."""
+    trash = Trash()
+    trees = [await trash.export(f"nas-{n}", *(f"v{i}" for i in range(20)), entries=3) for n in range(10)]
+    async with trash.at_work():
+        await asyncio.sleep(HOUR_S)
+    assert [await trash.names(name) for name in trash.exports] == [[]] * 10
+    assert {tree.peak for tree in trees} == {PER_EXPORT}
+    assert max(tree.peak_of_all for tree in trees) == AT_ONCE
+
+
+@simulated
+async def test_a_huge_tree_never_starves_another_export() -> None:
+    """Where huge trees of other exports have taken all places, a small one is still removed within a few turns."""
+    trash = Trash()
+    huge = AT_ONCE // PER_EXPORT + 2
+    for number in range(huge):
+        await trash.export(f"huge-{number}", *(f"endless-{each}" for each in range(PER_EXPORT)))
+    await trash.export("small")
+    async with trash.at_work():
+        await asyncio.sleep(60.0)
+        await trash.discard("small", "v1")
+        await asyncio.sleep(3 * TURN_S)
+        assert await trash.names("small") == []
+        await asyncio.sleep(20 * TURN_S)
+    removed = [trash.sample("nfs_provisioner_purged_entries_total", f"huge-{number}") for number in range(huge)]
+    assert min(removed) > max(removed) / 2
+
+
+@simulated
+async def test_a_huge_tree_does_not_keep_its_own_export() -> None:
+    """Beside a huge tree the rest of its export's trash goes, also what comes while it is removed."""
+    trash = Trash()
+    await trash.export("nas", "endless", "v1")
+    async with trash.at_work():
+        await asyncio.sleep(5.0)
+        await trash.discard("nas", "v2")
+        await asyncio.sleep(5.0)
+        assert await trash.names("nas") == ["endless"]
+
+
+@simulated
+async def test_progress_while_one_tree_is_removed() -> None:
+    """While one large tree is removed, the counter of entries grows, and the age of what is in the trash as well."""
+    trash = Trash()
+    await trash.export("nas", "endless")
+    seen = []
+    async with trash.at_work():
+        for _ in range(3):
+            await asyncio.sleep(100.0)
+            removed = trash.sample("nfs_provisioner_purged_entries_total", "nas")
+            seen.append((removed, trash.sample("nfs_provisioner_trash_oldest_seconds", "nas")))
+            assert trash.sample("nfs_provisioner_trash_entries", "nas") == 1.0
+    assert all(now > before for one in zip(*seen, strict=True) for before, now in pairwise(one))
+
+
+@simulated
+async def test_what_cannot_go_is_told_once_and_tried_less_and_less() -> None:
+    """What cannot be removed is told once, does not keep the rest, and is tried a few times an hour."""
+    trash = Trash()
+    tree = await trash.export("nas", "stuck", "v1")
+    name = f"stuck.{STAMP}"
+    tree.refusals[name] = ExportError(Cause.DENIED, "not permitted")
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(HOUR_S)
+            assert await trash.names("nas") == ["stuck"]
+            assert trash.sample("nfs_provisioner_trash_refused", "nas") == 1.0
+            assert 5 <= tree.attempts.count(name) <= 12
+            tree.refusals[name] = ExportError(Cause.OTHER, "something else")
+            await asyncio.sleep(HOUR_S)
+            del tree.refusals[name]
+            await asyncio.sleep(HOUR_S)
+            assert await trash.names("nas") == []
+            assert trash.sample("nfs_provisioner_trash_refused", "nas") == 0.0
+    told = [line["error"] for line in logs if line["event"] == "not_purged"]
+    assert len(told) == 2
+    assert "not permitted" in told[0]
+
+
+@simulated
+async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
+    """While an export does not answer, its trash is tried once a minute and not told of; all goes when it is back."""
+    trash = Trash()
+    tree = await trash.export("nas", *(f"v{number}" for number in range(50)))
+    silent = ExportError(Cause.UNREACHABLE, "no answer")
+    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash(), silent)
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(5 * 60.0)
+            assert len(tree.attempts) <= 6 * PER_EXPORT
+            assert not [line for line in logs if line["log_level"] != "debug"]
+            tree.refusals.clear()
+            trash.purge.look(trash.exports["nas"])
+            await asyncio.sleep(20.0)
+            assert await trash.names("nas") == []
+
+
+@simulated
+async def test_two_clusters_with_one_id() -> None:
+    """While two are at work nothing is removed, also of what was begun before; all goes when that is over."""
+    trash = Trash()
+    await trash.export("nas", "v1", "v2", entries=50)
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(10.0)
+            trash.gate.shut = Cause.TWICE
+            await asyncio.sleep(1.5)
+            gone = trash.sample("nfs_provisioner_purged_entries_total", "nas")
+            await asyncio.sleep(10 * 60.0)
+            assert gone == trash.sample("nfs_provisioner_purged_entries_total", "nas")
+            assert not [line for line in logs if line["log_level"] != "debug"]
+            trash.gate.shut = None
+            trash.purge.look(trash.exports["nas"])
+            await asyncio.sleep(120.0)
+            assert await trash.names("nas") == []
+
+
+@simulated
+async def test_what_was_cut_off_is_taken_up_again() -> None:
+    """After a crash the next process removes what is left, and nothing twice."""
+    trash = Trash()
+    await trash.export("nas", "v1", entries=50)
+    async with trash.at_work():
+        await asyncio.sleep(20.0)
+    before = trash.sample("nfs_provisioner_purged_entries_total", "nas")
+    assert 0 < before < 51
+    async with trash.at_work():
+        await asyncio.sleep(60.0)
+    assert await trash.names("nas") == []
+    assert trash.sample("nfs_provisioner_purged_entries_total", "nas") == 51.0
+
+
+@simulated
+async def test_an_unexpected_error_is_that_directorys_own() -> None:
+    """What no tree raises is counted, and keeps nothing but its own directory, which is tried again later."""
+    trash = Trash()
+    tree = await trash.export("nas", "odd", "v1", "v2")
+    tree.refusals[f"odd.{STAMP}"] = RuntimeError("odd")
+    async with trash.at_work():
+        await asyncio.sleep(60.0)
+        assert await trash.names("nas") == ["odd"]
+        assert trash.sample("nfs_provisioner_trash_refused", "nas") == 1.0
+        await trash.discard("nas", "late")
+        await asyncio.sleep(5.0)
+        assert await trash.names("nas") == ["odd"]
+        del tree.refusals[f"odd.{STAMP}"]
+        await asyncio.sleep(HOUR_S)
+        assert await trash.names("nas") == []
+    value = trash.metrics.registry.get_sample_value("nfs_provisioner_unexpected_errors_total", {"loop": "purge"})
+    assert value is not None
+    assert 1.0 <= value <= 5.0
+
+
+@simulated
+async def test_what_a_volume_needs_stays() -> None:
+    """What is kept is not touched, not even begun, and goes at once when its volume is gone."""
+    trash = Trash()
+    trash.needed.add("v1")
+    tree = await trash.export("nas", "v1", "v2", entries=3)
+    async with trash.at_work():
+        await asyncio.sleep(HOUR_S)
+        assert await trash.names("nas") == ["v1"]
+        assert await trash.exports["nas"].begun() == set()
+        assert tree.attempts == [f"v2.{STAMP}"]
+        assert trash.sample("nfs_provisioner_trash_refused", "nas") == 0
+        trash.needed.clear()
+        trash.purge.freed("v1")
+        await asyncio.sleep(10.0)
+        assert await trash.names("nas") == []
+
+
+@simulated
+async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
+    """A removal that takes long ends within a minute when its data are to be kept, and says that a part is gone."""
+    trash = Trash()
+    await trash.export("nas", "v1", entries=500)
+    async with trash.at_work():
+        await asyncio.sleep(5.0)
+        trash.needed.add("v1")
+        await asyncio.sleep(HOUR_S)
+        assert await trash.names("nas") == ["v1"]
+        assert await trash.exports["nas"].begun() == {f"v1.{STAMP}"}
+
+
+async def kept(trash: Trash, *names: str) -> None:
+    """Directories in the trash of an export whose server does not verify, as export.discard leaves them there."""
+    tree = await trash.export("nas")
+    tree.verifies = False
+    for name in names:
+        await trash.discard("nas", name, entries=2)
+        await tree.make_directory((".provisioner", "trash", name, TOMBSTONE), PLAIN)
+
+
+@simulated
+async def test_a_name_stays_taken_for_a_while() -> None:
+    """A name whose rename may come late is taken for ten minutes after the purge, is no trash, and goes then."""
+    trash = Trash()
+    await kept(trash, "v1", "v2")
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(60.0)
+            assert await trash.names("nas") == ["v1", "v2"]
+            assert trash.sample("nfs_provisioner_trash_entries", "nas") == 0.0
+            trash.purge.look(trash.exports["nas"])
+            await asyncio.sleep(TAKEN_S - 60.0)
+            assert await trash.names("nas") == ["v1", "v2"]
+            assert trash.sample("nfs_provisioner_trash_entries", "nas") == 0.0
+            assert trash.sample("nfs_provisioner_trash_oldest_seconds", "nas") == 0.0
+            await asyncio.sleep(60.0)
+            assert await trash.names("nas") == []
+    assert [each["event"] for each in logs if each["event"] == "purged"] == ["purged"] * 2
+
+
+@simulated
+async def test_a_restart_begins_the_while_anew() -> None:
+    """Who finds a name that is taken does not know since when: it is for ten minutes more."""
+    trash = Trash()
+    await kept(trash, "v1")
+    for _ in range(2):
+        async with trash.at_work():
+            await asyncio.sleep(TAKEN_S - 60.0)
+            assert await trash.names("nas") == ["v1"]
+    async with trash.at_work():
+        await asyncio.sleep(TAKEN_S + 60.0)
+        assert await trash.names("nas") == []
+
+
+def test_names_that_are_taken_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a limit the oldest names are free earlier."""
+    monkeypatch.setattr(trash, "TAKEN_LIMIT", 3)
+
+    async def run() -> None:
+        trash = Trash()
+        await kept(trash, *(f"v{number}" for number in range(9)))
+        async with trash.at_work():
+            await asyncio.sleep(180.0)
+            assert len(await trash.names("nas")) == 3
+
+    simulate(run())

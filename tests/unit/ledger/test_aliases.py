@@ -1,0 +1,106 @@
+"""nfs.aliases: two names of one export are one, and a copy of an export is none."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import deepcopy
+
+import pytest
+
+from provisioner.core.locations import Location
+from provisioner.core.paths import LEDGER
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Cause, ExportError
+from tests.fakes.tree import Directory, MemoryTree, Symlink
+
+BY_NAME, BY_ADDRESS = Location("nas", "/exports"), Location("10.0.0.5", "/exports")
+
+
+def marks(tree: MemoryTree) -> list[str]:
+    ledger = tree.look((LEDGER,))
+    assert isinstance(ledger, Directory)
+    return [name for name, node in ledger.entries.items() if isinstance(node, Symlink) and name.startswith("mark-")]
+
+
+async def test_a_second_name_of_an_export() -> None:
+    """Opening an export by a second name gives the object that it has by the first, and leaves nothing behind."""
+    tree = MemoryTree()
+    first, second = Export(BY_NAME, tree), Export(BY_ADDRESS, tree)
+    assert await first.open(others=[first, second]) is first
+    assert await second.open(others=[first, second]) is first
+    assert (second.id, marks(tree)) == ("", [])
+    assert await first.open(others=[first, second]) is first, "it is read again in each term"
+
+
+async def test_two_names_that_are_opened_side_by_side() -> None:
+    """Of two objects that are opened at the same time, one stands for the export, and the same one for both."""
+
+    async def yielding(_call: str, _path: tuple[str, ...]) -> None:
+        await asyncio.sleep(0)
+
+    tree = MemoryTree(before=yielding, after=yielding)
+    both = [Export(BY_NAME, tree), Export(BY_ADDRESS, tree)]
+    one, other = await asyncio.gather(*(each.open(others=both) for each in both))
+    assert one is other
+
+
+async def test_exports_with_ids_of_their_own() -> None:
+    """Two exports are two, and nothing is written to tell them apart."""
+    trees = [MemoryTree(), MemoryTree()]
+    first, second = (Export(Location("nas", f"/{number}"), tree) for number, tree in enumerate(trees))
+    await first.open(others=[first, second])
+    assert await second.open(others=[first, second]) is second
+    assert first.id != second.id
+
+
+async def test_a_copy_of_an_export() -> None:
+    """A copy, with its ledger and id, is refused in words that name the other one; that one goes on."""
+    tree, copied = MemoryTree(), MemoryTree(root_id="another server")
+    original = Export(BY_NAME, tree)
+    await original.open()
+    copied.root = deepcopy(tree.root)
+    copy = Export(BY_ADDRESS, copied)
+    for _ in range(2):
+        with pytest.raises(ExportError) as caught:
+            await copy.open(others=[original, copy])
+        assert caught.value.cause is Cause.COPY
+        assert "nas:/exports" in caught.value.advice
+        assert ".provisioner" in caught.value.advice
+    assert (copy.id, marks(tree), marks(copied)) == ("", [], [])
+    assert await original.open(others=[original, copy]) is original
+    # What the advice says: a ledger of its own.
+    del copied.root.entries[LEDGER]
+    assert await copy.open(others=[original, copy]) is copy
+
+
+async def test_the_other_name_does_not_answer() -> None:
+    """Where the export that is open cannot be asked, nothing is decided: neither that they are one, nor that not."""
+    tree, dead = MemoryTree(), MemoryTree()
+    first, second = Export(BY_NAME, dead), Export(BY_ADDRESS, tree)
+    dead.root = tree.root
+    await first.open()
+
+    async def silent(_call: str, _path: tuple[str, ...]) -> None:
+        raise ExportError(Cause.UNREACHABLE)
+
+    dead.before = silent
+    with pytest.raises(ExportError) as caught:
+        await second.open(others=[first, second])
+    assert caught.value.cause is Cause.UNREACHABLE
+
+
+async def test_another_name_that_does_not_answer() -> None:
+    """Where the export by its first name fails, opening it by the second says that the first one does."""
+    tree = MemoryTree()
+    first, second = Export(BY_NAME, tree), Export(BY_ADDRESS, tree)
+    await first.open(others=[first, second])
+
+    async def fails(call: str, _path: tuple[str, ...]) -> None:
+        if call == "make_symlink":
+            raise ExportError(Cause.READ_ONLY)
+
+    tree.before = fails
+    with pytest.raises(ExportError) as caught:
+        await second.open(others=[first, second])
+    assert caught.value.cause is Cause.READ_ONLY
+    assert f"that is export {BY_NAME}" in caught.value.told_of(str(BY_ADDRESS))

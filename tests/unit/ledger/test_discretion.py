@@ -1,0 +1,122 @@
+"""What the ledger refuses a claim for, in the words of an event: nothing of what other namespaces have."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import pytest
+from msgspec import structs
+
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.records import Record
+from provisioner.ledger.errors import ArchiveUnusable, PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Access, Cause, ExportError
+from tests.fakes.tree import MemoryTree
+from tests.unit.core import samples
+from tests.unit.ledger.faults import opened
+from tests.unit.ledger.test_nesting import inside
+
+SECRETS = ("bank", "vault", "pv-secret", "another", "is being", "no record")
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+ARCHIVE = "archived-vault-20260101T000000.000000Z"
+PLAIN = Access()
+
+
+def record(directory: str, *, namespace: str = "shop", cluster: str = "one", archive: str = "") -> Record:
+    """A record of a claim in namespace shop, unless said otherwise."""
+    made = samples.record(directory, namespace=namespace)
+    return structs.replace(made, cluster=cluster, archive=archive)
+
+
+async def keep(export: Export, held: Record) -> None:
+    """Somebody has a directory."""
+    await export.provision("pv-secret", held, PLAIN)
+    await export.settle("pv-secret")
+
+
+async def by_a_record(namespace: str, cluster: str) -> Export:
+    export = await opened(MemoryTree())
+    await keep(export, record("team/vault", namespace=namespace, cluster=cluster))
+    return export
+
+
+async def by_an_archive(namespace: str, cluster: str) -> Export:
+    export = await opened(MemoryTree())
+    await keep(export, record("vault", namespace=namespace, cluster=cluster))
+    assert await export.archive("pv-secret", AT) == ARCHIVE
+    await export.forget("pv-secret")
+    return export
+
+
+async def by_an_export_above(namespace: str, cluster: str) -> Export:
+    outer = MemoryTree()
+    await keep(await opened(outer), record("root/team/vault", namespace=namespace, cluster=cluster))
+    return await opened(inside(outer, "root"))
+
+
+Somebody = Callable[[str, str], Awaitable[Export]]
+
+
+@pytest.mark.parametrize(
+    ("somebody", "wanted"),
+    [(by_a_record, "team"), (by_a_record, "team/vault/x"), (by_an_archive, ARCHIVE), (by_an_export_above, "team")],
+)
+@pytest.mark.parametrize(("namespace", "cluster"), [("bank", "one"), ("shop", "another")])
+async def test_a_directory_that_is_taken(somebody: Somebody, wanted: str, namespace: str, cluster: str) -> None:
+    """By another namespace, or by the same one of another cluster: by whom, and where, only the log says."""
+    export = await somebody(namespace, cluster)
+    with pytest.raises(PathTaken) as caught:
+        await export.provision("pvc-1", record(wanted), PLAIN)
+    told = caught.value.told.replace(repr(wanted), "")
+    assert "is taken by a volume outside this namespace" in told
+    assert not any(secret in told for secret in SECRETS)
+    assert str(caught.value) != caught.value.told
+
+
+@pytest.mark.parametrize(("somebody", "wanted"), [(by_a_record, "team"), (by_an_archive, ARCHIVE)])
+async def test_a_directory_of_one_s_own(somebody: Somebody, wanted: str) -> None:
+    """What the namespace itself has in the way is named in the event."""
+    export = await somebody("shop", "one")
+    with pytest.raises(PathTaken) as caught:
+        await export.provision("pvc-1", record(wanted), PLAIN)
+    assert caught.value.told == str(caught.value)
+
+
+async def refused(export: Export, archive: str) -> ProvisionerError:
+    """What a claim of namespace shop hears that asks for an archive."""
+    with pytest.raises(ArchiveUnusable) as caught:
+        await export.provision("pvc-1", record("b", archive=archive), PLAIN)
+    return caught.value
+
+
+async def test_an_archive_that_the_namespace_does_not_have() -> None:
+    """Another namespace's, another cluster's, one without a record, one in the making, and none: all sound the same."""
+    heard: dict[str, str] = {}
+    for namespace, cluster in (("bank", "one"), ("shop", "another")):
+        error = await refused(await by_an_archive(namespace, cluster), ARCHIVE)
+        heard[error.told] = str(error)
+    export = await opened(MemoryTree())
+    heard[(await refused(export, ARCHIVE)).told] = "none"
+    await export._tree.make_directory((ARCHIVE,), Access())
+    error = await refused(export, ARCHIVE)
+    heard[error.told] = str(error)
+    assert "has no record" in str(error)
+    half = await opened(MemoryTree())
+    await keep(half, record("vault", namespace="bank"))
+    assert await half.archive("pv-secret", AT) == ARCHIVE
+    heard[(await refused(half, ARCHIVE)).told] = "in the making"
+    (told,) = heard
+    assert told.startswith(f"there is no archive {ARCHIVE!r} of namespace shop on the class's export")
+
+
+async def test_an_export_that_lies_in_a_volume() -> None:
+    """Every claim of such an export is refused, without the volume's name or directory."""
+    outer = MemoryTree()
+    await keep(await opened(outer), record("vault", namespace="bank"))
+    with pytest.raises(ExportError) as caught:
+        await opened(inside(outer, "vault", "share"))
+    assert caught.value.cause is Cause.INSIDE
+    assert "pv-secret has 'vault'" in str(caught.value)
+    assert not any(secret in caught.value.told_of("nas:/exports") for secret in SECRETS[:3])

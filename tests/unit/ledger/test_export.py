@@ -1,0 +1,573 @@
+"""nfs.export over a tree in memory: its promises, one operation at a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import structs
+
+from provisioner.core.locations import Location, Path
+from provisioner.core.records import Record, encode
+from provisioner.ledger.errors import AlreadyThere, PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Access, Cause, ExportError, ModeRefused, PathExists, Space
+from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
+from tests.unit.core import samples
+
+NAS = Location("nas", "/exports")
+AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+LATER = datetime(2026, 1, 2, 3, 4, 6, 0, UTC)
+STAMP = "20260102T030405.000006Z"
+ACCESS = Access(mode=0o770, uid=1000, gid=2000)
+V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
+
+
+def record(directory: str, volume: str = V1, *, namespace: str = "shop") -> Record:
+    return samples.record(directory, claim_uid=volume.removeprefix("pvc-"), namespace=namespace)
+
+
+async def opened(tree: MemoryTree) -> Export:
+    export = Export(NAS, tree)
+    await export.open()
+    return export
+
+
+async def provisioned(tree: MemoryTree, directory: str = "a/b", volume: str = V1) -> Export:
+    """An export on which one volume was provisioned and settled."""
+    export = await opened(tree)
+    await export.provision(volume, record(directory, volume), ACCESS)
+    await export.settle(volume)
+    return export
+
+
+def ledger(tree: MemoryTree, kind: str) -> list[str]:
+    """The names in one of the ledger's directories."""
+    directory = tree.look((".provisioner", kind))
+    assert isinstance(directory, Directory)
+    return sorted(directory.entries)
+
+
+# ------------------------------------------------------------------------------------------------------- opening
+
+
+async def test_open_makes_the_ledger() -> None:
+    """The first open makes a private ledger with an id of the export's own."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    private = tree.look((".provisioner",))
+    assert isinstance(private, Directory)
+    assert private.mode == 0o700
+    assert tree.look((".provisioner", "export")) == Symlink(export.id)
+    assert len(export.id) == 32
+    assert export.location == NAS
+
+
+async def test_a_server_that_does_not_set_modes() -> None:
+    """Where a server refuses chmod a ledger is made all the same, and what it answered is known."""
+    tree = MemoryTree()
+    assert (await opened(tree)).exposed == ""
+    tree = MemoryTree()
+    tree.refuses_modes = "chmod: EPERM"
+    export = await opened(tree)
+    assert export.exposed == "chmod: EPERM"
+    await export.provision(V1, record("a/b"), Access())
+    assert export.mode_refused(V1) == "chmod: EPERM"
+    await export.settle(V1)
+    assert export.mode_refused(V1) == ""
+
+
+@pytest.mark.parametrize(
+    ("access", "refused"),
+    [
+        (Access(), False),
+        (Access(mode=None), False),
+        (Access(mode=None, mode_asked=True), False),
+        (Access(mode=0o770, mode_asked=True), True),
+    ],
+)
+async def test_a_mode_that_is_refused(access: Access, refused: bool) -> None:
+    """A mode that the class names and the server refuses is an error, again and again; a default one is let go."""
+    tree = MemoryTree()
+    tree.refuses_modes = "chmod: EPERM"
+    export = await opened(tree)
+    for _ in range(2):
+        if refused:
+            with pytest.raises(ModeRefused):
+                await export.provision(V1, record("a/b"), access)
+        else:
+            await export.provision(V1, record("a/b"), access)
+    assert (export.mode_refused(V1) != "") is (access.mode is not None and not refused)
+    assert await export.undo(V1)
+    assert export.mode_refused(V1) == ""
+
+
+async def test_an_archive_comes_back_from_a_server_that_does_not_set_modes() -> None:
+    """A restored directory's parents are made where chmod is refused too."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a/b")
+    archive = await export.archive(V1, AT)
+    assert archive is not None
+    await export.forget(V1)
+    tree.refuses_modes = "chmod: EPERM"
+    await export.provision(V2, structs.replace(record("new/b", V2), archive=archive), ACCESS, tenant=samples.TENANT)
+    assert tree.look(("new", "b")) is not None
+
+
+@pytest.mark.parametrize("rule", ["discard", "retain"])
+async def test_a_directory_that_is_not_there(rule: str) -> None:
+    """Whether there was a directory is said; one in the trash, of an earlier attempt, was there."""
+    for gone in (True, False):
+        tree = MemoryTree()
+        export = await provisioned(tree, "a/b")
+        if gone:
+            await tree.remove_directory(("a", "b"))
+        if rule == "retain":
+            assert await export.retain(V1, AT) is not gone
+            assert export.records[V1].retained
+        else:
+            assert await export.discard(V1) is not gone
+            assert await export.discard(V1) is not gone
+
+
+async def test_open_without_making_a_ledger() -> None:
+    """An export that is only looked at is not written to, and one that has a ledger is read."""
+    tree = MemoryTree()
+    with pytest.raises(ExportError) as caught:
+        await Export(NAS, tree).open(create=False)
+    assert caught.value.cause is Cause.NO_LEDGER
+    assert tree.root.entries == {}
+    await provisioned(tree)
+    export = Export(NAS, tree)
+    await export.open(create=False)
+    assert set(export.records) == {V1}
+
+
+async def test_names() -> None:
+    """An export goes by its address, or by the name that it is given."""
+    assert Export(NAS, MemoryTree()).name == "nas:/exports"
+    assert Export(NAS, MemoryTree(), name="fast").name == "fast"
+
+
+async def test_every_replica_finds_the_same_id() -> None:
+    """Who opens the export later finds the id, and each export has another one."""
+    tree = MemoryTree()
+    first, second = await opened(tree), await opened(tree)
+    assert first.id == second.id
+    assert (await opened(MemoryTree())).id != first.id
+
+
+async def test_open_reads_the_ledger() -> None:
+    """A new process knows what was promised, what was only begun, and what it cannot read."""
+    tree = MemoryTree()
+    before = await provisioned(tree)
+    await before.provision(V2, record("c", V2), ACCESS)
+    tree.plant_symlink((".provisioner", "volumes", V3), "junk")
+    tree.write_file((".provisioner", "volumes", "a-file"))
+    export = await opened(tree)
+    assert export.records == {V1: record("a/b"), V2: record("c", V2)}
+    assert export.pending == {V2}
+    assert export.unreadable == {V3}
+
+
+async def test_settled_counts() -> None:
+    """A record that is both pending and settled is settled."""
+    tree = MemoryTree()
+    await provisioned(tree)
+    tree.plant_symlink((".provisioner", "pending", V1), encode(record("a/b")))
+    assert not (await opened(tree)).pending
+
+
+@pytest.mark.parametrize("target", ["\udcff", '{"dir":"\udcff"}'])
+async def test_unreadable_records_do_not_stop_the_export(target: str) -> None:
+    """Whatever bytes somebody put into the ledger, the export opens, and the name is reported."""
+    tree = MemoryTree()
+    await provisioned(tree)
+    tree.plant_symlink((".provisioner", "volumes", V2), target)
+    export = await opened(tree)
+    assert export.unreadable == {V2}
+    assert set(export.records) == {V1}
+
+
+async def test_another_export_in_its_place() -> None:
+    """Another export under the same name is noticed at once, before anything is made on it, and when opened again."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    tree.root, tree.id = MemoryTree().root, "another"
+    with pytest.raises(ExportError) as probed:
+        await export.probe()
+    with pytest.raises(ExportError) as provisioning:
+        await export.provision(V2, record("c", V2), ACCESS)
+    with pytest.raises(ExportError) as reopened:
+        await export.open()
+    assert {caught.value.cause for caught in (probed, provisioning, reopened)} == {Cause.CHANGED}
+    assert tree.root.entries == {}
+
+
+async def test_another_id_under_the_same_root() -> None:
+    """An export whose id has changed is another one, even where the server says that the root is the same."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    tree.plant_symlink((".provisioner", "export"), "another")
+    for call in (export.probe, export.open):
+        with pytest.raises(ExportError) as caught:
+            await call()
+        assert caught.value.cause is Cause.CHANGED
+
+
+async def test_remounted() -> None:
+    """The same export under a new root is usable again after it was opened anew."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    tree.id = "remounted"
+    await export.open()
+    assert await export.probe() == tree.statfs
+    assert set(export.records) == {V1}
+
+
+async def test_probe_before_open() -> None:
+    """An export answers probes before it is opened: replicas that wait do not write."""
+    tree = MemoryTree(space=Space(size_bytes=10, free_bytes=5))
+    assert await Export(NAS, tree).probe() == Space(size_bytes=10, free_bytes=5)
+    assert tree.root.entries == {}
+
+
+# -------------------------------------------------------------------------------------------------- provisioning
+
+
+async def test_provision() -> None:
+    """A volume gets an empty directory of the access asked for, and a record that is pending until it is settled."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    assert await export.provision(V1, record("a/b"), ACCESS) == record("a/b")
+    assert tree.look(("a", "b")) == Directory(mode=0o770, uid=1000, gid=2000)
+    assert (ledger(tree, "pending"), ledger(tree, "volumes"), export.pending) == ([V1], [], {V1})
+    await export.settle(V1)
+    assert (ledger(tree, "pending"), ledger(tree, "volumes"), export.pending) == ([], [V1], set())
+    assert tree.look((".provisioner", "volumes", V1)) == Symlink(encode(record("a/b")))
+
+
+async def test_the_earlier_record_holds() -> None:
+    """A repeated attempt keeps the promise of the first one, also where the class says otherwise by now."""
+    tree = MemoryTree()
+    await (await opened(tree)).provision(V1, record("a"), ACCESS)
+    again = await opened(tree)
+    assert await again.provision(V1, record("b"), ACCESS) == record("a")
+    assert tree.look(("b",)) is None
+
+
+@pytest.mark.parametrize("directory", ["a/b", "a", "a/b/c"])
+@pytest.mark.parametrize("settled", [True, False])
+async def test_taken(directory: str, settled: bool) -> None:
+    """A directory of another volume, or one above or below it, is refused, and nothing is written."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a/b"), ACCESS)
+    if settled:
+        await export.settle(V1)
+    with pytest.raises(PathTaken, match=r"volume pvc-1 has 'a/b'.*\.PV\.name"):
+        await export.provision(V2, record(directory, V2), ACCESS)
+    assert V2 not in export.records
+    assert V2 not in ledger(tree, "pending")
+
+
+@pytest.mark.parametrize("content", [True, False])
+@pytest.mark.parametrize("directory", ["found", "a/found"])
+async def test_foreign_directory(directory: str, content: bool) -> None:
+    """A directory that nobody's record tells of is never handed out, and its content, mode and owner stay."""
+    tree = MemoryTree()
+    path = tuple(directory.split("/"))
+    await tree.make_directory(path, Access(mode=0o711, uid=7))
+    if content:
+        tree.write_file((*path, "precious"), b"data")
+    export = await opened(tree)
+    with pytest.raises(AlreadyThere, match=f"{directory!r} exists on export nas:/exports"):
+        await export.provision(V1, record(directory), ACCESS)
+    found = tree.look(path)
+    assert isinstance(found, Directory)
+    assert (found.mode, found.uid, set(found.entries)) == (0o711, 7, {"precious"} if content else set())
+    assert (dict(export.records), ledger(tree, "pending")) == ({}, [])
+
+
+async def test_a_symlink_in_the_way() -> None:
+    """A symlink that a tenant planted is neither followed nor handed out."""
+    tree = MemoryTree()
+    await tree.make_directory(("secret",), Access())
+    tree.plant_symlink(("a",), "secret")
+    export = await opened(tree)
+    with pytest.raises(AlreadyThere):
+        await export.provision(V1, record("a"), ACCESS)
+    with pytest.raises(ExportError) as caught:
+        await export.provision(V2, record("a/b", V2), ACCESS)
+    assert caught.value.cause is Cause.SYMLINK
+    assert tree.look(("secret",)) == Directory(mode=0o777)
+
+
+async def test_an_unreadable_record_of_the_volume() -> None:
+    """A volume under whose name the ledger holds what we cannot read gets nothing."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    tree.plant_symlink((".provisioner", "pending", V1), "junk")
+    with pytest.raises(PathTaken, match="unreadable record of volume pvc-1"):
+        await export.provision(V1, record("a"), ACCESS)
+    assert tree.look(("a",)) is None
+
+
+# ------------------------------------------------------------------------------------------------------ adoption
+
+
+async def test_adopt() -> None:
+    """A retained directory is handed out again with all that is in it, and belongs to the new volume from then on."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a")
+    tree.write_file(("a", "precious"), b"data")
+    new = record("a", V2)
+    assert export.adoptable(new) == V1
+    await export.provision(V2, new, Access(mode=0o700), adopt_from=V1)
+    await export.settle(V2)
+    assert tree.look(("a",)) == Directory(0o770, 1000, 2000, {"precious": File(b"data")})
+    assert (ledger(tree, "volumes"), ledger(tree, "pending"), set(export.records)) == ([V2], [], {V2})
+
+
+async def test_adopting_is_undone() -> None:
+    """An adoption that never got its volume leaves the directory, even an empty one, and the old record."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a")
+    await export.provision(V2, record("a", V2), ACCESS, adopt_from=V1)
+    assert await export.undo(V2)
+    assert isinstance(tree.look(("a",)), Directory)
+    assert (ledger(tree, "volumes"), ledger(tree, "pending"), set(export.records)) == ([V1], [], {V1})
+
+
+@pytest.mark.parametrize("former", ["pvc-0", "pvc-9"], ids=["sorted before", "sorted after"])
+async def test_adopted_once(former: str) -> None:
+    """Of two claims that would adopt one directory at once, one gets it and the other is refused."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a", former)
+    await export.provision(V2, record("a", V2), ACCESS, adopt_from=former)
+    with pytest.raises(PathTaken):
+        await export.provision(V3, record("a", V3), ACCESS, adopt_from=former)
+
+
+# ------------------------------------------------------------------------------------------------------- undoing
+
+
+async def test_undo() -> None:
+    """What never got a volume is taken back: the empty directory, then the record; parents stay."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a/b"), ACCESS)
+    assert await export.undo(V1)
+    assert tree.look(("a",)) == Directory()
+    assert (dict(export.records), ledger(tree, "pending")) == ({}, [])
+
+
+async def test_undo_leaves_data() -> None:
+    """A directory that holds something is left, with its record."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a"), ACCESS)
+    tree.write_file(("a", "precious"))
+    assert not await export.undo(V1)
+    assert tree.look(("a", "precious")) == File()
+    assert (set(export.records), ledger(tree, "pending")) == ({V1}, [V1])
+
+
+async def test_undo_leaves_what_is_settled() -> None:
+    """A settled record is not undone, and neither is one that is not there."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a")
+    assert await export.undo(V1)
+    assert await export.undo(V2)
+    assert isinstance(tree.look(("a",)), Directory)
+    assert ledger(tree, "volumes") == [V1]
+
+
+# ---------------------------------------------------------------------------------------------------- reclaiming
+
+
+async def test_discard() -> None:
+    """Deleting moves the directory with all that is in it into the trash; the record goes last; then it is purged."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    tree.write_file(("a", "b", "data"))
+    assert not await export.is_gone(V1)
+    await export.discard(V1)
+    assert await export.is_gone(V1)
+    assert await export.trash() == [V1]
+    assert ledger(tree, "volumes") == [V1]
+    await export.forget(V1)
+    assert (ledger(tree, "volumes"), dict(export.records)) == ([], {})
+    assert await export.purge(V1) == 2
+    assert await export.trash() == []
+    assert tree.look(("a",)) == Directory()
+
+
+async def test_discard_before_settling() -> None:
+    """A volume that was released before its record was settled is reclaimed all the same."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a"), ACCESS)
+    await export.discard(V1)
+    await export.forget(V1)
+    assert (tree.look(("a",)), ledger(tree, "pending"), dict(export.records)) == (None, [], {})
+
+
+async def test_archive() -> None:
+    """Archiving moves the directory to a name at the export's root that tells where it was and when."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    tree.write_file(("a", "b", "data"))
+    assert await export.archive(V1, AT) == f"archived-b-{STAMP}"
+    assert tree.look((f"archived-b-{STAMP}", "data")) == File()
+    assert ledger(tree, "archives") == list(export.archived) == [f"archived-b-{STAMP}"]
+    assert export.archived[f"archived-b-{STAMP}"].was == export.records[V1]
+    assert await export.archive(V1, LATER) == f"archived-b-{STAMP}"
+
+
+async def test_nothing_to_archive() -> None:
+    """A directory that is gone leaves no archive, and no record of one."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    await tree.remove_directory(("a", "b"))
+    assert await export.archive(V1, AT) is None
+    assert ledger(tree, "archives") == list(export.archived) == []
+
+
+async def test_archives_never_collide() -> None:
+    """An archive never takes the place of anything; when the names run out it fails, and the directory stays."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    tree.write_file((f"archived-b-{STAMP}",))
+    await tree.make_directory((f"archived-b-{STAMP}-1",), Access())
+    assert await export.archive(V1, AT) == f"archived-b-{STAMP}-2"
+    assert tree.look((f"archived-b-{STAMP}",)) == File()
+    await export.forget(V1)
+    await export.provision(V2, record("c/b", V2), ACCESS)
+    for number in range(3, 100):
+        tree.write_file((f"archived-b-{STAMP}-{number}",))
+    with pytest.raises(ExportError, match="100 archives"):
+        await export.archive(V2, AT)
+    assert isinstance(tree.look(("c", "b")), Directory)
+
+
+@pytest.mark.parametrize("target", [None, "junk", encode(record("elsewhere"))], ids=["gone", "junk", "another"])
+@pytest.mark.parametrize("reclaim", ["discard", "archive"])
+async def test_the_export_has_the_last_word(target: str | None, reclaim: str) -> None:
+    """When the export's own record is not what we remember, nothing is moved."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    await tree.remove_symlink((".provisioner", "volumes", V1))
+    if target is not None:
+        tree.plant_symlink((".provisioner", "volumes", V1), target)
+    with pytest.raises(ExportError):
+        await (export.discard(V1) if reclaim == "discard" else export.archive(V1, AT))
+    assert isinstance(tree.look(("a", "b")), Directory)
+
+
+async def test_reclaiming_follows_no_symlink() -> None:
+    """A directory that a tenant has replaced by a symlink is not moved, nor what the link points at."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    await tree.make_directory(("secret",), Access())
+    tree.plant_symlink(("a", "b"), "../secret")
+    for reclaim in (lambda: export.discard(V1), lambda: export.archive(V1, AT)):
+        with pytest.raises(ExportError) as caught:
+            await reclaim()
+        assert caught.value.cause is Cause.SYMLINK
+    assert isinstance(tree.look(("secret",)), Directory)
+
+
+async def test_forget_ends_all_records_of_the_volume() -> None:
+    """After a reclaim no record of the volume is left, whatever an attempt that came late has written."""
+    tree = MemoryTree()
+    await provisioned(tree)
+    tree.plant_symlink((".provisioner", "pending", V1), encode(record("a/b")))
+    export = await opened(tree)
+    await export.discard(V1)
+    await export.forget(V1)
+    assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([], [])
+
+
+async def test_settling_what_is_gone() -> None:
+    """A record that another leader has taken back is written anew: its volume exists."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a"), ACCESS)
+    await tree.remove_symlink((".provisioner", "pending", V1))
+    await export.settle(V1)
+    assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([V1], [])
+    assert V1 not in export.pending
+
+
+async def test_a_record_that_may_not_have_come() -> None:
+    """After an unknown outcome undo() takes back what came to the export, and touches nothing where nothing came."""
+    for came in (False, True):
+        tree = MemoryTree()
+        export = await opened(tree)
+        if not came:
+            await tree.make_directory(("a",), Access())
+
+        async def lose(call: str, _path: Path) -> None:
+            if call == "make_symlink":
+                raise ExportError(Cause.UNREACHABLE)
+
+        tree.before, tree.after = (no_fault, lose) if came else (lose, no_fault)
+        with pytest.raises(ExportError):
+            await export.provision(V1, record("a"), ACCESS)
+        tree.before = tree.after = no_fault
+        assert await export.undo(V1)
+        assert (ledger(tree, "pending"), set(export.records)) == ([], set())
+        assert (tree.look(("a",)) is None) == came
+
+
+async def test_close() -> None:
+    """Closing lets go of the tree."""
+    await (await opened(MemoryTree())).close()
+
+
+# ------------------------------------------------------------------------------------------------------- others
+
+
+async def test_reread() -> None:
+    """What another process has made of a record is known once it is read again, and so is that it has ended."""
+    tree = MemoryTree()
+    ours = await provisioned(tree, "a")
+    other = await opened(tree)
+    changed = structs.replace(record("a"), claim_uid="", cluster="new")
+    await other.amend(V1, changed)
+    assert ours.records[V1] == record("a")
+    assert await ours.reread(V1) == changed
+    assert ours.records[V1] == changed
+    await other.forget(V1)
+    assert await ours.reread(V1) is None
+    assert V1 not in ours.records
+    await ours.provision(V2, record("b", V2), ACCESS)
+    assert await ours.reread(V2) == record("b", V2)
+    assert set(ours.pending) == {V2}
+
+
+async def test_since_when() -> None:
+    """A ledger says since when it is kept, which is the first sign of any cluster's provisioner."""
+    tree = MemoryTree()
+    first = await opened(tree)
+    assert first.since == ""
+    second = await opened(tree)
+    await first.sign("red", AT)
+    await second.sign("blue", AT + timedelta(days=1))
+    assert first.since == second.since == (await opened(tree)).since == "2026-01-02T03:04:05Z"
+
+
+async def test_signs_of_instances() -> None:
+    """One text under each name, made where there is none or put in its place; no cluster is taken for an instance."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    assert await export.instance("red.1") == ""
+    await export.sign_instance("red.1", "one", over=False)
+    with pytest.raises(PathExists):
+        await export.sign_instance("red.1", "two", over=False)
+    assert await export.instance("red.1") == "one"
+    await export.sign_instance("red.1", "two", over=True)
+    await export.sign("red", AT)
+    assert await export.instance("red.1") == "two"
+    assert set(await export.clusters()) == {"red"}

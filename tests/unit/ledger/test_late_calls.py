@@ -1,0 +1,348 @@
+"""What a leader that was held up still does, after another one has done the same: nothing of others moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import structs
+
+from provisioner.core import times
+from provisioner.core.locations import Path
+from provisioner.core.records import Record
+from provisioner.core.returned import volume_of
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
+from provisioner.ledger.export import Export
+from provisioner.ledger.layout import TOMBSTONE
+from provisioner.ports.tree import Access, Cause, ExportError
+from tests.fakes.tree import Directory, File, MemoryTree, no_fault
+from tests.unit.ledger.faults import FAULTS, TENANT, Fault, interrupted, ledger, opened, record
+
+V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
+ACCESS = Access(mode=0o770)
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LATER = AT + timedelta(days=40)
+TRASH = (".provisioner", "trash")
+
+each_fault = pytest.mark.parametrize("fault", FAULTS, ids=str)
+verifying = pytest.mark.parametrize("verifies", [True, False], ids=["verifies", "does not"])
+
+
+async def used(tree: MemoryTree, volume: str = V1, directory: str = "a", data: bytes = b"old") -> Export:
+    """An export with a volume in use."""
+    export = await opened(tree)
+    await export.provision(volume, record(directory, volume), ACCESS)
+    await export.settle(volume)
+    tree.write_file((*directory.split("/"), "data"), data)
+    return export
+
+
+class Held:
+    """A call that is held up on its way."""
+
+    def __init__(self, tree: MemoryTree, call: str, operation: Awaitable[object]) -> None:
+        self._reached, self._goes_on = asyncio.Event(), asyncio.Event()
+        self._tree, self._call = tree, call
+        tree.before = self._before
+        self._task = asyncio.ensure_future(operation)
+
+    async def _before(self, call: str, _path: Path) -> None:
+        if call == self._call and not self._reached.is_set():
+            self._reached.set()
+            await self._goes_on.wait()
+
+    async def reached(self) -> Held:
+        """Wait until it is on its way."""
+        await asyncio.wait({self._task, asyncio.ensure_future(self._reached.wait())}, return_when="FIRST_COMPLETED")
+        assert not self._task.done()
+        return self
+
+    async def goes_on(self) -> object:
+        """Let it take effect."""
+        self._goes_on.set()
+        return await self._task
+
+
+# ---------------------------------------------------------------------------------------------------- deleting
+
+
+@verifying
+@pytest.mark.parametrize("rule", ["delete", "archive"])
+async def test_a_rename_that_comes_late(verifies: bool, rule: str) -> None:
+    """The directory of the claim that has the path by then stays, and so does the archive with its record."""
+    tree = MemoryTree()
+    tree.verifies = verifies
+    first = await used(tree)
+
+    async def reclaim(export: Export) -> None:
+        await (export.discard(V1) if rule == "delete" else export.archive(V1, AT))
+
+    late = await Held(tree, "rename", reclaim(first)).reached()
+    second = await opened(tree)
+    await reclaim(second)
+    await second.forget(V1)
+    for name in await second.trash():
+        await second.purge(name, taken=second.may_come_late(name))
+    await used(tree, V2, data=b"new")
+    with pytest.raises(ExportError):
+        await late.goes_on()
+    assert tree.look(("a", "data")) == File(b"new")
+    assert len(ledger(tree, "archives")) == len(await second.archives()) == (rule == "archive")
+
+
+@each_fault
+@pytest.mark.parametrize("full", [True, False])
+async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> None:
+    """Where the server does not verify, a directory in the trash is never empty once its volume may be forgotten."""
+
+    async def prepare() -> MemoryTree:
+        tree = MemoryTree()
+        tree.verifies = False
+        await used(tree)
+        if not full:
+            await tree.remove_tree(("a",))
+            await tree.make_directory(("a",), ACCESS)
+        return tree
+
+    for tree, export in await interrupted(fault, prepare, lambda export: export.discard(V1)):
+        assert await export.discard(V1)
+        await export.forget(V1)
+        await export.purge(V1, taken=True)
+        assert ledger(tree, "trash") == [V1]
+        kept = tree.look((*TRASH, V1))
+        assert isinstance(kept, Directory)
+        assert list(kept.entries) == [TOMBSTONE]
+        await export.purge(V1)
+        assert ledger(tree, "trash") == []
+
+
+async def test_a_server_that_is_full() -> None:
+    """A directory goes into the trash where nothing can be made in it; an unknown outcome is tried again."""
+    tree = MemoryTree()
+    tree.verifies = False
+    export = await used(tree)
+    causes = [Cause.UNREACHABLE, Cause.NO_SPACE]
+
+    async def no_room(call: str, path: Path) -> None:
+        if call == "make_directory" and path[-1] == TOMBSTONE:
+            raise ExportError(causes.pop(0))
+
+    tree.before = no_room
+    with pytest.raises(ExportError):
+        await export.discard(V1)
+    assert await export.discard(V1) is True
+    tree.before = no_fault
+    assert tree.look((*TRASH, V1, "data")) is not None
+    assert not causes
+
+
+async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
+    """A volume of a name that is kept taken keeps its directory until the name is free, and the words say so."""
+    tree = MemoryTree()
+    tree.verifies = False
+    export = await used(tree)
+    await export.discard(V1)
+    await export.forget(V1)
+    await export.purge(V1, taken=True)
+    export = await used(tree, data=b"new")
+    with pytest.raises(ExportError) as caught:
+        await export.discard(V1)
+    assert "some minutes after the purge" in caught.value.told_of("nas")
+    assert tree.look(("a", "data")) == File(b"new")
+    await export.purge(V1)
+    assert await export.discard(V1)
+
+
+@each_fault
+@verifying
+async def test_a_volume_whose_former_directory_is_kept(fault: Fault, verifies: bool) -> None:
+    """Where etcd went back, both directories of a volume are in the trash in the end, whatever is broken off."""
+
+    async def prepare() -> MemoryTree:
+        tree = MemoryTree()
+        tree.verifies = verifies
+        export = await used(tree)
+        await export.discard(V1)
+        await export.forget(V1)
+        await used(tree, data=b"new")
+        return tree
+
+    for tree, export in await interrupted(fault, prepare, lambda export: export.discard(V1)):
+        assert await export.discard(V1)
+        former, latter = sorted(await export.trash(), reverse=True)
+        assert volume_of(former) == volume_of(latter) == latter == V1
+        assert tree.look((*TRASH, former, "data")) == File(b"old")
+        assert tree.look((*TRASH, latter, "data")) == File(b"new")
+
+
+async def test_names_in_the_trash() -> None:
+    """The volume of each name is known, those of older versions among them, and only a volume's own may be met late."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    stamped = f"pvc-1.x.{times.file_stamp(AT)}"
+    assert [volume_of(name) for name in ("pvc-1.x", stamped)] == ["pvc-1.x"] * 2
+    assert not export.may_come_late("pvc-1.x")
+    tree.verifies = False
+    assert export.may_come_late("pvc-1.x")
+    assert not export.may_come_late(stamped)
+
+
+async def test_a_directory_that_an_older_version_discarded() -> None:
+    """After a crash of an older version the directory is found in the trash under its name with a time."""
+    tree = MemoryTree()
+    export = await used(tree)
+    await tree.rename(("a",), (*TRASH, f"{V1}.{times.file_stamp(AT)}"))
+    assert await export.discard(V1)
+
+
+# ---------------------------------------------------------------------------------------------------- archives
+
+
+def wanting(directory: str, volume: str, archive: str) -> Record:
+    return structs.replace(record(directory, volume), archive=archive)
+
+
+async def restore(export: Export, volume: str, directory: str, archive: str) -> Record:
+    """An archive is given to a claim of its namespace."""
+    return await export.provision(volume, wanting(directory, volume, archive), ACCESS, tenant=TENANT)
+
+
+async def archived() -> tuple[MemoryTree, str]:
+    """An export with an archive whose time is limited."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, structs.replace(record("a", V1), retention="30d"), ACCESS)
+    await export.settle(V1)
+    tree.write_file(("a", "data"), b"old")
+    name = await export.archive(V1, AT)
+    await export.forget(V1)
+    assert name is not None
+    return tree, name
+
+
+CALLS = ("make_symlink", "read_symlink", "is_empty", "move_symlink", "rename")
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_two_leaders_restore_for_one_claim(call: str) -> None:
+    """Wherever the one is held up while the other restores and settles, the claim has the data and keeps them."""
+    tree, name = await archived()
+    late = await Held(tree, call, restore(await opened(tree), V2, "b", name)).reached()
+    second = await opened(tree)
+    await restore(second, V2, "b", name)
+    with suppress(ArchiveUnusable, AlreadyThere, ExportError):
+        await late.goes_on()
+    assert tree.look(("b", "data")) == File(b"old")
+    await second.settle(V2)
+    assert tree.look(("b", "data")) == File(b"old")
+    assert (ledger(tree, "volumes"), ledger(tree, "pending"), ledger(tree, "archives")) == ([V2], [], [])
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_two_leaders_restore_for_two_claims(call: str) -> None:
+    """One of two claims has the archive, by its record as well, and giving it up gives the archive back."""
+    tree, name = await archived()
+    first, second = await opened(tree), await opened(tree)
+    late = await Held(tree, call, restore(first, V2, "b", name)).reached()
+    with suppress(ArchiveUnusable, AlreadyThere, ExportError):
+        await restore(second, V3, "c", name)
+    with suppress(ArchiveUnusable, AlreadyThere, ExportError):
+        await late.goes_on()
+    places = [place for place in (("a",), ("b",), ("c",), (name,)) if tree.look((*place, "data")) == File(b"old")]
+    assert len(places) == 1
+    for volume in (V2, V3):
+        export = await opened(tree)
+        assert await export.undo(volume)
+    assert tree.look((name, "data")) == File(b"old")
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
+
+
+@pytest.mark.parametrize("call", ["read_symlink", "is_empty", "move_symlink", "rename"])
+async def test_a_claim_goes_while_its_restore_is_held_up(call: str) -> None:
+    """What is moved late for a claim that is gone is the archive again, at the latest with the next attempt's end."""
+    tree, name = await archived()
+    late = await Held(tree, call, restore(await opened(tree), V2, "b", name)).reached()
+    assert await (await opened(tree)).undo(V2)
+    with suppress(ArchiveUnusable, AlreadyThere, ExportError):
+        await late.goes_on()
+    await (await opened(tree)).undo(V2)
+    assert tree.look((name, "data")) == File(b"old")
+    assert tree.look(("b",)) is None
+
+
+async def test_a_rename_between_the_end_of_a_restore_and_its_record() -> None:
+    """Where another leader moves the archive just before its claim's record ends, that record is there again."""
+    tree, name = await archived()
+    first = await opened(tree)
+    await restore(first, V2, "b", name)
+
+    async def again(call: str, path: Path) -> None:
+        if call == "remove_symlink" and path[1] == "pending":
+            tree.before = no_fault
+            await tree.rename((name,), ("b",))
+
+    tree.before = again
+    assert not await first.undo(V2)
+    assert ledger(tree, "pending") == [V2]
+    assert await (await opened(tree)).undo(V2)
+    assert tree.look((name, "data")) == File(b"old")
+
+
+async def test_expiry_is_held_up_while_a_claim_gets_the_archive() -> None:
+    """A late rename of the expiry moves nothing that a claim has, or may have again, and its record stays."""
+    for undone in (False, True):
+        tree, name = await archived()
+        late = await Held(tree, "rename", (await opened(tree)).expire(name, LATER)).reached()
+        second = await opened(tree)
+        await restore(second, V2, "b", name)
+        if undone:
+            await second.undo(V2)
+        with pytest.raises(ExportError) as caught:
+            await late.goes_on()
+        assert caught.value.cause is Cause.RECORD
+        assert tree.look((name if undone else "b", "data")) == File(b"old")
+        assert ledger(tree, "archives") == [name]
+
+
+async def test_expiry_of_what_a_claim_has_meanwhile() -> None:
+    """Where the server does not verify, an archive that is not in its place any more keeps the record of its taker."""
+    tree, name = await archived()
+    tree.verifies = False
+    late = await Held(tree, "rename", (await opened(tree)).expire(name, LATER)).reached()
+    second = await opened(tree)
+    await restore(second, V2, "b", name)
+    assert await late.goes_on() is False
+    assert ledger(tree, "archives") == [name]
+    assert await second.undo(V2)
+    assert tree.look((name, "data")) == File(b"old")
+
+
+async def test_a_restore_of_what_expiry_has_begun() -> None:
+    """A claim that comes when the archive is on its way into the trash is told that it is gone."""
+    tree, name = await archived()
+    export = await opened(tree)
+    expiring = await Held(tree, "remove_symlink", export.expire(name, LATER)).reached()
+    with pytest.raises(ArchiveUnusable):
+        await restore(await opened(tree), V2, "b", name)
+    assert await expiring.goes_on()
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [])
+
+
+async def test_one_process_serves_one_claim_at_a_time() -> None:
+    """Of many claims in one process that want an archive, with its expiry among them, one has it."""
+    tree, name = await archived()
+
+    async def slow(_call: str, _path: Path) -> None:
+        await asyncio.sleep(0)
+
+    tree.before = tree.after = slow
+    export = await opened(tree)
+    restores = (restore(export, f"pvc-{n}", f"x{n}", name) for n in range(10, 18))
+    outcomes = await asyncio.gather(*restores, export.expire(name, LATER), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(Record) == 1
+    assert outcomes[-1] is False
+    assert all(isinstance(each, (Record, ArchiveUnusable, bool)) for each in outcomes)
+    assert len(ledger(tree, "pending")) == 1

@@ -1,0 +1,140 @@
+"""nfs.nesting: exports in exports."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from provisioner.core.locations import Location, Path
+from provisioner.core.paths import LEDGER
+from provisioner.ledger.errors import PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Access, Cause, ExportError
+from tests.fakes.tree import Directory, MemoryTree
+from tests.unit.core import samples
+
+PLAIN = Access()
+
+
+def inside(outer: MemoryTree, *path: str) -> MemoryTree:
+    """A directory of an export as an export of its own."""
+    tree, directory = MemoryTree(), outer.root
+    for name in path:
+        below = directory.entries.setdefault(name, Directory())
+        assert isinstance(below, Directory)
+        directory = below
+    tree.root = directory
+    tree.outer = [("nas:/exports", outer, path)]
+    return tree
+
+
+async def opened(tree: MemoryTree) -> Export:
+    export = Export(Location("nas", "/exports"), tree)
+    await export.open()
+    return export
+
+
+async def made(export: Export, directory: str) -> str:
+    name = f"pvc-{directory.replace('/', '-')}"
+    await export.provision(name, samples.record(directory, claim_uid=directory), PLAIN)
+    await export.settle(name)
+    return name
+
+
+@pytest.mark.parametrize("directory", ["team/db", "team/db/inside", "team/db/inside/more"])
+async def test_another_exports_root_on_the_way(directory: str) -> None:
+    """A directory below another export's root is refused, and nothing is left of the attempt."""
+    outer = MemoryTree()
+    await made(await opened(inside(outer, "team")), "db")
+    export = await opened(outer)
+    with pytest.raises(PathTaken, match=r"'team' has a \.provisioner in it"):
+        await export.provision("pvc-x", samples.record(directory), PLAIN)
+    assert export.records == {}
+    assert outer.look((LEDGER, "pending", "pvc-x")) is None
+    assert outer.look(("team", "db", "inside")) is None
+    await made(export, "teams/db")
+
+
+async def test_a_peers_volume_within_another_export() -> None:
+    """A volume of another provisioner is not taken over where its directory lies in another export."""
+    outer = MemoryTree()
+    await opened(inside(outer, "team"))
+    export = await opened(outer)
+    refused = await export.take_over({"a": samples.record("team/old"), "b": samples.record("old")})
+    assert list(refused) == ["a"]
+    assert list(export.records) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("volume", "root"), [("team", ("team",)), ("team", ("team", "share")), ("a/b", ("a", "b", "c"))]
+)
+async def test_a_root_in_a_volume(volume: str, root: Path) -> None:
+    """An export whose root lies in a volume of the export above it is refused, and no ledger is made there."""
+    outer = MemoryTree()
+    await made(await opened(outer), volume)
+    tree = inside(outer, *root)
+    with pytest.raises(ExportError) as caught:
+        await opened(tree)
+    assert caught.value.cause is Cause.INSIDE
+    assert "nas:/exports" in caught.value.advice
+    assert tree.root.entries == {}
+
+
+async def test_a_root_in_an_archive_or_a_ledger() -> None:
+    """An export whose root lies in an archive, or in the ledger, of the export above it is refused."""
+    outer = MemoryTree()
+    export = await opened(outer)
+    archive = await export.archive(await made(export, "old"), datetime(2026, 1, 1, tzinfo=UTC))
+    assert archive is not None
+    for root in ((archive,), (archive, "share"), (LEDGER, "trash", "x")):
+        with pytest.raises(ExportError) as caught:
+            await opened(inside(outer, *root))
+        assert caught.value.cause is Cause.INSIDE
+    await opened(inside(outer, "archived-by-hand"))
+
+
+async def test_volumes_of_the_export_above() -> None:
+    """What the export above has handed out below a root is handed out by no other, for as long as it has it."""
+    outer = MemoryTree()
+    above = await opened(outer)
+    volume = await made(above, "team/db")
+    export = await opened(inside(outer, "team"))
+    for directory in ("db", "db/inside"):
+        with pytest.raises(PathTaken, match=f"{volume} of export nas:/exports"):
+            await export.provision("pvc-x", samples.record(directory), PLAIN)
+    await made(export, "dbs")
+    await above.discard(volume)
+    await above.forget(volume)
+    await made(export, "db")
+
+
+async def test_a_parent_that_cannot_be_looked_at() -> None:
+    """Where the server lets nobody look above a root, the export is used as one that lies in no other."""
+
+    async def refuses(_call: str, _path: Path) -> None:
+        raise ExportError(Cause.DENIED)
+
+    outer = MemoryTree()
+    tree = inside(outer, "team")
+    outer.before = refuses
+    await made(await opened(tree), "db")
+
+
+async def test_an_export_above_that_fails() -> None:
+    """What goes wrong on a look at the export above is told as that one's, and tried again as what it was."""
+    outer = MemoryTree()
+    await made(await opened(outer), "other")
+    tree = inside(outer, "team")
+
+    async def fails(call: str, _path: Path) -> None:
+        if call == "list":
+            raise ExportError(Cause.UNREACHABLE, "timed out", hint="see that it runs")
+
+    outer.before = fails
+    with pytest.raises(ExportError) as caught:
+        await opened(tree)
+    assert caught.value.cause is Cause.UNREACHABLE
+    assert "that is export nas:/exports" in caught.value.told_of("nas:/exports/team")
+    assert "see that it runs" in caught.value.advice
+    assert "export nas:/exports: timed out" in str(caught.value)

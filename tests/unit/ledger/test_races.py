@@ -1,0 +1,186 @@
+"""nfs.export: claims and clusters that want directories at the same moment, in random but repeatable order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from provisioner.core.locations import Path
+from provisioner.core.records import Record
+from provisioner.ledger.errors import AlreadyThere, PathTaken
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Access
+from tests.fakes.tree import Directory, MemoryTree
+from tests.unit.ledger.faults import ledger, opened, record
+
+V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
+ACCESS = Access(mode=0o770)
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+SEEDS = range(150)
+PAIRS = [("a", "a"), ("a/b", "a/b"), ("a/b", "a/b/c"), ("a/b/c", "a/b"), ("a", "a/b"), ("a/b", "a"), ("a", "a/b/c")]
+
+
+class Jumbled:
+    """A tree whose calls let others go first, as often as a seeded die says."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.tree = MemoryTree()
+
+    def begin(self) -> None:
+        """From now on the order is random."""
+        self.tree.before = self.tree.after = self._pause
+
+    async def _pause(self, _call: str, _path: Path) -> None:
+        for _ in range(self._random.randrange(4)):
+            await asyncio.sleep(0)
+
+
+async def attempts(*wanted: tuple[Export, str, Record, str | None]) -> list[bool]:
+    """Provision all at once; for each, whether it got its directory. Only the two refusals are allowed otherwise."""
+    results = await asyncio.gather(
+        *(export.provision(volume, new, ACCESS, adopt_from=former) for export, volume, new, former in wanted),
+        return_exceptions=True,
+    )
+    for result in results:
+        assert isinstance(result, (Record, PathTaken, AlreadyThere)), result
+    return [isinstance(result, Record) for result in results]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+async def test_two_clusters(one: str, other: str) -> None:
+    """Of two clusters that want touching directories of one export at once, at most one gets its own."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        tree = jumbled.tree
+        first, second = await opened(tree), await opened(tree)
+        jumbled.begin()
+        got = await attempts((first, V1, record(one, V1), None), (second, V2, record(other, V2), None))
+        assert got != [True, True], f"seed {seed}"
+        held = [volume for volume, ok in zip((V1, V2), got, strict=True) if ok]
+        for export, volume in ((first, V1), (second, V2)):
+            if volume not in held:
+                # What a loser could not take back at once, since the other's directory was in its own, it can now.
+                assert await export.undo(volume), f"seed {seed}"
+        assert ledger(tree, "pending") == held, f"seed {seed}"
+        for directory, ok in zip((one, other), got, strict=True):
+            assert not ok or isinstance(tree.look(tuple(directory.split("/"))), Directory)
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+async def test_two_claims(one: str, other: str) -> None:
+    """Of two claims of one cluster that want touching directories at once, exactly one gets its own."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        export = await opened(jumbled.tree)
+        jumbled.begin()
+        got = await attempts((export, V1, record(one, V1), None), (export, V2, record(other, V2), None))
+        assert sorted(got) == [False, True], f"seed {seed}"
+        assert len(export.records) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("a/b", "a/c"), ("a/b", "c"), ("a/b/c", "a/d")])
+async def test_neighbours(one: str, other: str) -> None:
+    """Directories that do not touch never stand in each other's way, even below a parent that both make."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        first, second = await opened(jumbled.tree), await opened(jumbled.tree)
+        jumbled.begin()
+        assert await attempts((first, V1, record(one, V1), None), (second, V2, record(other, V2), None)) == [True, True]
+
+
+async def test_two_claims_adopt() -> None:
+    """Of two claims that may adopt one directory at once, exactly one gets it, whatever the volumes are called."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        former, one, other = random.Random(seed).sample((V1, V2, V3), 3)
+        export = await opened(jumbled.tree)
+        await export.provision(former, record("a", former), ACCESS)
+        await export.settle(former)
+        jumbled.begin()
+        wanted = (
+            (export, volume, record("a", volume), export.adoptable(record("a", volume))) for volume in (one, other)
+        )
+        assert sorted(await attempts(*wanted)) == [False, True], f"seed {seed}"
+
+
+async def test_two_replicas_open() -> None:
+    """Replicas and clusters that open a new export at once agree on its id."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        jumbled.begin()
+        exports = await asyncio.gather(*(opened(jumbled.tree) for _ in range(3)))
+        assert len({export.id for export in exports}) == 1, f"seed {seed}"
+
+
+async def test_two_that_settle() -> None:
+    """Two leaders that settle one volume at once leave one settled record, which names the PersistentVolume."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        tree = jumbled.tree
+        first = await opened(tree)
+        await first.provision(V1, record("a", V1), ACCESS)
+        second = await opened(tree)
+        jumbled.begin()
+        await asyncio.gather(*(export.settle(V1, "uid") for export in (first, second)), return_exceptions=True)
+        await second.settle(V1, "uid")
+        assert ledger(tree, "volumes") == [V1], f"seed {seed}"
+        again = await opened(tree)
+        assert again.records[V1].volume_uid == "uid", f"seed {seed}"
+        assert (ledger(tree, "pending"), set(again.pending)) == ([], set()), f"seed {seed}"
+
+
+async def test_two_reclaims() -> None:
+    """A reclaim that two leaders carry out at once, as after a lease was lost, moves the directory once."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        tree = jumbled.tree
+        first = await opened(tree)
+        await first.provision(V1, record("a", V1), ACCESS)
+        await first.settle(V1)
+        second = await opened(tree)
+        jumbled.begin()
+        at = asyncio.gather(*(export.discard(V1) for export in (first, second)))
+        await at
+        assert len(ledger(tree, "trash")) == 1
+        assert tree.look(("a",)) is None
+
+
+@pytest.mark.parametrize("directory", ["a", "a/b"])
+async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) -> None:
+    """Between another cluster's rename of a directory and the end of its record nobody gets one of that name.
+
+    Else its rename, tried again, would take the new volume's directory.
+    """
+    tree = MemoryTree()
+    ours, theirs = await opened(tree), await opened(tree)
+    await theirs.provision(V1, record(directory, V1), ACCESS)
+    await theirs.settle(V1)
+    await theirs.discard(V1)
+    with pytest.raises(PathTaken):
+        await ours.provision(V2, record(directory, V2), ACCESS)
+    await theirs.discard(V1)
+    await theirs.forget(V1)
+    await ours.provision(V2, record(directory, V2), ACCESS)
+    assert isinstance(tree.look(tuple(directory.split("/"))), Directory)
+
+
+async def test_retaining_writes_once() -> None:
+    """A record that says already that its directory stays is not written again: another volume may be adopting it."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record("a", V1), ACCESS)
+    await export.settle(V1)
+    await export.retain(V1, NOW)
+    changes: list[str] = []
+
+    async def noted(call: str, _path: Path) -> None:
+        if not call.startswith(("read", "list", "is_")):
+            changes.append(call)
+
+    tree.before = noted
+    await export.retain(V1, NOW)
+    assert changes == []

@@ -1,0 +1,119 @@
+"""nfs.export.take_over: volumes of another provisioner enter the ledger, and nothing else is touched."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from provisioner.core.records import Record, encode
+from provisioner.ledger.errors import AlreadyThere, PathTaken
+from provisioner.ports.tree import Access, Cause, ExportError
+from tests.fakes.tree import MemoryTree, Symlink
+from tests.unit.ledger.faults import directories, ledger, opened, record
+from tests.unit.ledger.test_races import SEEDS, Jumbled
+
+V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
+
+
+async def with_directories(*paths: str) -> MemoryTree:
+    """An export with a ledger, and directories that another provisioner made."""
+    tree = MemoryTree()
+    await opened(tree)
+    for path in paths:
+        await tree.make_directory(tuple(path.split("/")), Access())
+    return tree
+
+
+async def test_many_at_once() -> None:
+    """Volumes enter the ledger as settled, all with one look at it before and one after, and stay entered."""
+    tree = await with_directories("a", "b")
+    export = await opened(tree)
+    looks: list[str] = []
+
+    async def count(call: str, _path: object) -> None:
+        looks.append(call)
+
+    tree.before = count
+    assert await export.take_over({V1: record("a", V1), V2: record("b", V2)}) == {}
+    assert looks.count("list") == len(("volumes", "pending")) * 2
+    assert ledger(tree, "volumes") == [V1, V2]
+    assert (await opened(tree)).records == {V1: record("a", V1), V2: record("b", V2)}
+    assert export.pending == set()
+    assert directories(tree) == {"a", "b"}
+
+
+@pytest.mark.parametrize("directory", ["a/b", "a", "a/b/c"])
+async def test_taken(directory: str) -> None:
+    """A directory that touches that of a record, our own or another cluster's, is not entered; the rest is."""
+    tree = await with_directories("a/b/c", "d")
+    export, other = await opened(tree), await opened(tree)
+    assert await other.take_over({V1: record("a/b", V1)}) == {}
+    taken = await export.take_over({V2: record(directory, V2), V3: record("d", V3)})
+    assert set(taken) == {V2}
+    assert V1 in taken[V2]
+    assert ledger(tree, "volumes") == [V1, V3]
+    assert set(export.records) == {V1, V3}
+
+
+async def test_a_record_that_is_there() -> None:
+    """A volume that has a record keeps it, however it came there."""
+    tree = await with_directories("a")
+    export, other = await opened(tree), await opened(tree)
+    assert await other.take_over({V1: record("a", V1)}) == {}
+    for again in (export, other):
+        assert await again.take_over({V1: record("b", V1)}) == {}
+        assert again.records[V1] == record("a", V1)
+
+
+async def test_an_unreadable_record() -> None:
+    """A volume whose record we cannot read is not entered, and the record stays."""
+    tree = await with_directories("a")
+    export = await opened(tree)
+    await tree.make_symlink((".provisioner", "volumes", V1), "?")
+    taken = await export.take_over({V1: record("a", V1)})
+    assert "unreadable" in taken[V1]
+    assert V1 not in export.records
+    assert tree.look((".provisioner", "volumes", V1)) == Symlink("?")
+
+
+async def test_a_failure_in_the_middle() -> None:
+    """A call that fails leaves no volume in memory of which the export does not know; a retry enters all."""
+    tree = await with_directories("a", "b")
+    export = await opened(tree)
+    wanted = {V1: record("a", V1), V2: record("b", V2)}
+
+    async def full(call: str, path: tuple[str, ...]) -> None:
+        if call == "make_symlink" and path[-1] == V2:
+            raise ExportError(Cause.NO_SPACE)
+
+    tree.before = full
+    with pytest.raises(ExportError):
+        await export.take_over(wanted)
+    assert set(export.records) == {V1}
+    tree.before = MemoryTree().before
+    assert await export.take_over(wanted) == {}
+    assert export.records == wanted
+
+
+@pytest.mark.parametrize(("peers", "claims"), [("a/b", "a/b/c"), ("a", "a/b")])
+async def test_another_cluster_at_once(peers: str, claims: str) -> None:
+    """Of a takeover and another cluster's claim for a directory inside it, at the same moment, at most one succeeds."""
+    for seed in SEEDS:
+        jumbled = Jumbled(seed)
+        tree = jumbled.tree
+        await tree.make_directory(tuple(peers.split("/")), Access())
+        first, second = await opened(tree), await opened(tree)
+        jumbled.begin()
+        taken, made = await asyncio.gather(
+            first.take_over({V1: record(peers, V1)}),
+            second.provision(V2, record(claims, V2), Access()),
+            return_exceptions=True,
+        )
+        assert isinstance(taken, dict), taken
+        assert isinstance(made, (Record, PathTaken, AlreadyThere)), made
+        assert taken or not isinstance(made, Record), f"seed {seed}"
+        if not isinstance(made, Record):
+            assert await second.undo(V2), f"seed {seed}"
+            assert ledger(tree, "pending") == [], f"seed {seed}"
+        assert encode(record(peers, V1)) == encode(first.records[V1]) if not taken else V1 not in first.records

@@ -1,0 +1,150 @@
+"""nfs.strays: which directories nobody knows, and what looking for them costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from provisioner.core.locations import Location, Path
+from provisioner.core.paths import PathIndex
+from provisioner.core.records import encode
+from provisioner.ledger.export import Export
+from provisioner.ledger.unknown import strays
+from provisioner.ports.tree import Access, Cause, ExportError, PathMissing
+from tests.fakes.tree import MemoryTree
+from tests.unit.core import samples
+
+PLAIN = Access(mode=0o755)
+
+
+def index(*paths: str) -> PathIndex:
+    """These paths, known."""
+    known = PathIndex()
+    for path in paths:
+        known.add(tuple(path.split("/")), path)
+    return known
+
+
+async def tree_of(*files: str, empty: tuple[str, ...] = ()) -> MemoryTree:
+    """A tree with these files in it, and these empty directories."""
+    tree = MemoryTree()
+    for directory in [*(file.rpartition("/")[0] for file in files), *empty]:
+        path = tuple(directory.split("/"))
+        if directory and tree.look(path) is None:
+            await tree.make_directory(path, PLAIN)
+    for file in files:
+        tree.write_file(tuple(file.split("/")))
+    return tree
+
+
+async def test_only_what_nobody_knows() -> None:
+    """A directory that holds something is a stray unless it is known, leads to a known one, or lies below one."""
+    tree = await tree_of(
+        "shop/data/file", "shop/data/inner/file", "shop/old/file", "a/b/c/file", "a/b/x/deep/file", "lonely/file",
+        "file", empty=("shop/empty", "void"),
+    )  # fmt: skip
+    found = await strays(tree, index("shop/data", "a/b/c"), limit=10)
+    assert found == [("a", "b", "x"), ("lonely",), ("shop", "old")]
+
+
+async def test_what_is_no_stray() -> None:
+    """The ledger, archives, what servers put there, and what is no directory are none."""
+    tree = await tree_of(
+        ".provisioner/volumes/file", "archived-old/file", "lost+found/file", ".snapshot/hourly/file", "shop/@eaDir/file"
+    )
+    tree.plant_symlink(("link",), "/etc")
+    assert await strays(tree, index("shop/data"), limit=10) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lost+found", ".snapshot", ".snapshots", ".zfs", "#snapshot", "#recycle", "@eaDir", "@tmp", "@Recycle",
+     ".@__thumb", "@Recently-Snapshot", ".recycle", ".Recycle.Bin", ".Trash-1000", ".TemporaryItems", ".AppleDouble",
+     ".etc", ".@upload_cache", "@sharebin", "~snapshot", ".ifsvar", "$RECYCLE.BIN", "System Volume Information",
+     "Network Trash Folder", "Temporary Items", "aquota.user.d", ".of-a-future-nas", "@docker"],
+)  # fmt: skip
+async def test_what_a_nas_keeps_at_the_root(name: str) -> None:
+    """What file servers and their other clients keep at an export's root is no stray, and a known volume stays one."""
+    tree = await tree_of(f"{name}/file", ".volumes/known/file", ".volumes/other/file")
+    assert await strays(tree, index(".volumes/known"), limit=10) == [(".volumes", "other")]
+
+
+async def test_an_archives_name_means_something_at_the_root_only() -> None:
+    """Below the root a directory may have any name."""
+    tree = await tree_of("shop/archived-x/file", "shop/.provisioner/file")
+    assert await strays(tree, index("shop/data"), limit=10) == [("shop", ".provisioner"), ("shop", "archived-x")]
+
+
+async def test_what_it_costs() -> None:
+    """One listing for each directory on the way to a known one, one look at each stray, and nothing below a volume."""
+    tree = await tree_of("shop/data/inner/file", "shop/old/below/file", "a/b/c/d/file", "other/file")
+    calls: list[tuple[str, Path]] = []
+
+    async def count(call: str, path: Path) -> None:
+        calls.append((call, path))
+
+    tree.before = count
+    await strays(tree, index("shop/data", "a/b/c"), limit=10)
+    assert sorted(calls) == [
+        ("is_empty", ("other",)), ("is_empty", ("shop", "old")),
+        ("list", ()), ("list", ("a",)), ("list", ("a", "b")), ("list", ("shop",)),
+    ]  # fmt: skip
+
+
+async def test_not_more_than_that() -> None:
+    """However many there are, so many are told."""
+    tree = await tree_of(*(f"{number:03}/file" for number in range(100)))
+    assert await strays(tree, index("shop/data"), limit=20) == [(f"{number:03}",) for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (PathMissing("gone"), [("other",)]),
+        (ExportError(Cause.SYMLINK), [("other",)]),
+        (ExportError(Cause.DENIED), [("other",), ("shut",)]),
+    ],
+)
+async def test_one_that_cannot_be_looked_into(error: ExportError, found: list[Path]) -> None:
+    """A directory that keeps us out is a stray, one that went meanwhile is none, and the rest is looked at."""
+    tree = await tree_of("shut/file", "other/file", "way/old/file")
+
+    async def refuse(call: str, path: Path) -> None:
+        if path and path[0] in ("shut", "way"):
+            raise error
+
+    tree.before = refuse
+    assert await strays(tree, index("way/data"), limit=10) == found
+
+
+@pytest.mark.parametrize("call", ["list", "is_empty"])
+async def test_an_export_that_fails(call: str) -> None:
+    """An export that does not answer is an error, and no answer at all."""
+    tree = await tree_of("other/file")
+
+    async def fail(name: str, _path: Path) -> None:
+        if name == call:
+            raise ExportError(Cause.UNREACHABLE)
+
+    tree.before = fail
+    with pytest.raises(ExportError) as caught:
+        await strays(tree, index("shop/data"), limit=10)
+    assert caught.value.cause is Cause.UNREACHABLE
+
+
+@pytest.mark.parametrize(("directory", "left"), [("held", True), ("empty", False), ("missing", False)])
+async def test_whether_an_attempt_left_something(directory: str, left: bool) -> None:
+    """Of an attempt something is left when its directory is there and holds something; no record is nothing."""
+    tree = await tree_of("held/file", empty=("empty",))
+    export = Export(Location("nas", "/exports"), tree)
+    await export.open()
+    tree.plant_symlink((".provisioner", "pending", "v"), encode(samples.record(directory)))
+    await export.open()
+    assert await export.is_left("v") is left
+    assert not await export.is_left("unheard-of")
+
+
+async def test_strays_of_an_export() -> None:
+    """An export tells of its strays; its own ledger is none."""
+    export = Export(Location("nas", "/exports"), await tree_of("held/file", "foreign/file"))
+    await export.open()
+    assert await export.strays(index("held"), limit=10) == [("foreign",)]

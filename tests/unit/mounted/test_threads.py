@@ -1,0 +1,160 @@
+"""Jobs in threads: bounded, let go of after their time limit, and known until they return."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from provisioner.core.locations import Path
+from provisioner.mounted.threads import Call, Calls
+from provisioner.ports.tree import Cause, ExportError, PathMissing
+
+pytestmark = pytest.mark.timeout(60)
+
+PATH = ("a", "b")
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """What a hung job waits for; set at the end, so that no thread outlives the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def hang(event: threading.Event) -> Callable[[Call[bool]], bool]:
+    """A job that hangs until the event is set."""
+    return lambda _call: event.wait()
+
+
+async def run_at_last(calls: Calls, *changes: Path) -> None:
+    """Run a job as soon as the pool lets us; the test's own limit ends it."""
+    while True:
+        try:
+            return await calls.run(lambda _call: None, changes=changes)
+        except ExportError:
+            await asyncio.sleep(0.005)
+
+
+async def test_results_and_errors_come_back() -> None:
+    """The caller gets what the job returns, or what it raises."""
+    calls = Calls("test", threads=2, timeout_s=30.0)
+
+    def fail(_call: Call[None]) -> None:
+        raise PathMissing("a")
+
+    assert await calls.run(lambda _call: 5) == 5
+    with pytest.raises(PathMissing):
+        await calls.run(fail)
+    calls.close()
+
+
+async def test_a_hung_job_lets_its_caller_go(released: threading.Event) -> None:
+    """After the time limit the caller gets Cause.UNREACHABLE while the job still hangs."""
+    calls = Calls("test", threads=2, timeout_s=0.05)
+    with pytest.raises(ExportError) as caught:
+        await calls.run(hang(released))
+    assert caught.value.cause is Cause.UNREACHABLE
+    assert not released.is_set()
+    calls.close()
+
+
+async def test_no_more_jobs_hang_than_there_are_threads(released: threading.Event) -> None:
+    """With every thread hung, further callers wait for a slot, get UNREACHABLE, and their jobs never begin."""
+    calls = Calls("test", threads=3, timeout_s=0.1)
+    begun: list[int] = []
+
+    def job(_call: Call[bool]) -> bool:
+        begun.append(1)
+        return released.wait()
+
+    outcomes = await asyncio.gather(*(calls.run(job) for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(outcome, ExportError) for outcome in outcomes)
+    released.set()
+    await run_at_last(calls)
+    assert len(begun) == 3
+    calls.close()
+
+
+async def test_busy_until_the_abandoned_job_returns(released: threading.Event) -> None:
+    """A job on a path that an abandoned one changes is Cause.BUSY until that returns; other paths go on."""
+    calls = Calls("test", threads=4, timeout_s=0.1)
+    with pytest.raises(ExportError):
+        await calls.run(hang(released), changes=(("other",), PATH))
+    with pytest.raises(ExportError) as caught:
+        await calls.run(lambda _call: True, changes=(PATH,))
+    assert caught.value.cause is Cause.BUSY
+    await run_at_last(calls)
+    await run_at_last(calls, ("a",))
+    assert not released.is_set()
+    released.set()
+    await run_at_last(calls, PATH)
+    calls.close()
+
+
+async def test_a_job_stops_before_its_next_step(released: threading.Event) -> None:
+    """A job whose caller has given up does not get past its next step."""
+    calls = Calls("test", threads=1, timeout_s=0.1)
+    steps: list[str] = []
+
+    def job(call: Call[None]) -> None:
+        call.step()
+        steps.append("first")
+        released.wait()
+        call.step()
+        steps.append("second")
+
+    with pytest.raises(ExportError):
+        await calls.run(job, changes=(PATH,))
+    released.set()
+    await run_at_last(calls, PATH)  # The one thread has returned from the job.
+    assert steps == ["first"]
+    calls.close()
+
+
+async def test_a_cancelled_caller_gives_up(released: threading.Event) -> None:
+    """Cancelling the caller is giving up: the path is busy until the job returns."""
+    calls = Calls("test", threads=2, timeout_s=30.0)
+    begun = threading.Event()
+
+    def job(_call: Call[None]) -> None:
+        begun.set()
+        released.wait()
+
+    caller = asyncio.create_task(calls.run(job, changes=(PATH,)))
+    await asyncio.to_thread(begun.wait)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    with pytest.raises(ExportError) as caught:
+        await calls.run(lambda _call: None, changes=(PATH,))
+    assert caught.value.cause is Cause.BUSY
+    calls.close()
+
+
+async def test_threads_end_after_close(released: threading.Event) -> None:
+    """Idle threads end when the pool is closed, hung ones when their call returns, and a closed pool takes no job."""
+    calls = Calls("ending", threads=4, timeout_s=0.1)
+    await run_at_last(calls)
+    with pytest.raises(ExportError):
+        await calls.run(hang(released))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("ending")]
+    calls.close()
+    with pytest.raises(ExportError):
+        await calls.run(lambda _call: None)
+    released.set()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+
+
+async def test_threads_are_started_as_needed() -> None:
+    """One job after the other takes one thread, however many there may be."""
+    before = threading.active_count()
+    calls = Calls("test", threads=16, timeout_s=30.0)
+    for _ in range(50):
+        await calls.run(lambda _call: None)
+    assert threading.active_count() == before + 1
+    calls.close()

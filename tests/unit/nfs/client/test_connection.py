@@ -1,0 +1,274 @@
+"""direct.connection and direct.session against a server that answers some calls and never others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from provisioner.nfs.client.connect import Endpoint
+from provisioner.nfs.client.connection import DRAINING_LIMIT, Connection
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.errors import Lost
+from provisioner.nfs.client.resolver import Resolver
+from provisioner.nfs.client.session import Sessions
+from provisioner.nfs.client.slots import Sharing
+from provisioner.nfs.protocol import nfs4
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports.tree import ExportError
+from tests.unit.nfs.scripted import PROGRAM, VERSION, Script, listening, named
+
+pytestmark = pytest.mark.timeout(120)
+
+LIMIT_S = 0.25
+"""The time limit of a call, of which the limits of a connection are multiples. It is the callers' own to keep."""
+LONG_S = 60.0
+"""What a busy machine may take for anything that has to happen."""
+
+Call = Callable[[str], Coroutine[Any, Any, object]]
+
+
+@pytest.fixture
+def script() -> Script:
+    """What the server does."""
+    return Script()
+
+
+@pytest.fixture(params=["calls", "sessions"])
+async def call(request: pytest.FixtureRequest, script: Script) -> AsyncIterator[Call]:
+    """Makes a call of the export with this name: bare as in NFS 3 and 4.0, and in a session as in 4.1 and 4.2."""
+    async with listening(script) as port:
+        connection = connection_to(port)
+        sessions = Sessions(connection, minor=1)
+
+        async def bare(export: str) -> object:
+            return await connection.call(attempt(export), named(export, changes=True))
+
+        async def in_session(export: str) -> object:
+            return await sessions.run(attempt(export), [nfs4.putfh(export.encode())])
+
+        yield in_session if request.param == "sessions" else bare
+        connection.close()
+
+
+def connection_to(port: int) -> Connection:
+    """A connection with limits that are short."""
+    endpoint = Endpoint("127.0.0.1", port, PROGRAM, VERSION)
+    return Connection(endpoint, Identity(), Resolver(), timeout_s=LIMIT_S, sharing=Sharing(exports=2))
+
+
+def attempt(export: str) -> Attempt:
+    """An attempt without a deadline of its own."""
+    return Attempt(asyncio.get_running_loop().time() + LONG_S, export)
+
+
+async def given_up(call: Call, export: str) -> None:
+    """A call whose caller leaves after a while."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(LIMIT_S):
+            await call(export)
+
+
+async def until(condition: Callable[[], bool], call: Call, export: str = "healthy") -> None:
+    """Go on with calls of a healthy export, each of which must be answered, until a condition holds."""
+    async with asyncio.timeout(LONG_S):
+        while not condition():
+            await call(export)
+            await asyncio.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait, without any call, until a condition holds."""
+    async with asyncio.timeout(LONG_S):
+        while not condition():  # noqa: ASYNC110 - the server knows nothing of events
+            await asyncio.sleep(0.01)
+
+
+async def test_a_dead_export_leaves_slots_to_its_neighbours(call: Call, script: Script) -> None:
+    """300 calls of an export that hangs, most of which wait for a slot, do not hold up a call of another export."""
+    script.deaf_to = {"dead"}
+    calls = [asyncio.create_task(call("dead")) for _ in range(300)]
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(LONG_S):
+        for _ in range(50):
+            await call("healthy")
+    assert script.connections == 1
+    for each in calls:
+        each.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_new_calls_move_off_a_connection_that_owes_an_answer(call: Call, script: Script) -> None:
+    """A call that stays unanswered, while others are answered, is followed by a new connection; the old one is closed.
+
+    Nothing is sent twice, and no slot is used again before it is answered (RFC 8881 sections 2.9.2 and 2.10.6.2).
+    """
+    await call("healthy")
+    script.deaf_to = {"dead"}
+    await given_up(call, "dead")
+    await until(lambda: script.connections == 2, call)
+    await until(lambda: script.open == 1, call)
+    assert script.count("dead") == 1
+    before = len(script.seen)
+    await call("healthy")
+    assert [number for number, _ in script.seen[before:]] == [2]
+    assert not script.misused
+
+
+async def test_a_lost_answer_is_settled_in_the_end(script: Script) -> None:
+    """A change whose answer is lost counts as settled once its connection is closed, though others are answered."""
+    async with listening(script) as port:
+        connection = Connection(
+            Endpoint("127.0.0.1", port, PROGRAM, VERSION), Identity(), Resolver(), timeout_s=LIMIT_S
+        )
+        script.deaf_to = {"lost"}
+        change = attempt("export")
+        task = asyncio.create_task(connection.call(change, named("lost", changes=True)))
+        await eventually(lambda: bool(script.seen))
+        task.cancel()
+        await asyncio.wait({task})
+        assert change.unsettled
+
+        async def call(export: str) -> object:
+            return await connection.call(attempt(export), named(export))
+
+        await until(lambda: not change.unsettled, call, "export")
+        assert script.connections == 2
+        connection.close()
+
+
+async def test_the_old_connection_serves_until_the_new_one_has_answered(call: Call, script: Script) -> None:
+    """Where new connections are accepted and never answered, the one that is there goes on for all that it answers."""
+    await call("healthy")
+    script.deaf_to, script.mute = {"dead"}, True
+    await given_up(call, "dead")
+    await until(lambda: script.connections == 2, call)
+    await until(lambda: script.open == 1, call)  # the new one proved to be of no use
+    assert {number for number, name in script.seen if name == "healthy"} == {1}
+
+
+async def test_late_answers_still_arrive(call: Call, script: Script) -> None:
+    """An export that is slow gets its answers from the old connection; whoever still waits there is not cut off."""
+    await call("healthy")
+    script.deaf_to = {"dead"}
+    await given_up(call, "dead")
+    script.hold = True
+    waiting = [asyncio.create_task(call("slow")) for _ in range(5)]
+    await eventually(lambda: script.count("slow") == len(waiting))
+    script.hold = False
+    await until(lambda: script.connections == 2, call)
+    await asyncio.sleep(5 * LIMIT_S)
+    assert script.open == 2
+    script.release()
+    await asyncio.gather(*waiting)
+    await until(lambda: script.open == 1, call)
+    assert not script.misused
+
+
+async def test_a_server_has_few_connections_of_ours(call: Call, script: Script) -> None:
+    """An export that never answers costs the server's connections one after another, and never more than a few."""
+    await call("healthy")
+    script.deaf_to = {"dead"}
+    dead = asyncio.create_task(_again_and_again(call, "dead"))
+    await until(lambda: script.connections == 5, call)
+    dead.cancel()
+    assert script.most_open <= DRAINING_LIMIT + 2
+    assert not script.misused
+
+
+async def _again_and_again(call: Call, export: str) -> None:
+    while True:
+        await asyncio.gather(asyncio.wait_for(call(export), LIMIT_S), return_exceptions=True)
+
+
+async def test_an_export_that_answers_again_is_whole_again(call: Call, script: Script) -> None:
+    """After an outage of one export its calls, hundreds at a time, all go through."""
+    await call("healthy")
+    script.deaf_to = {"dead"}
+    await asyncio.gather(*(given_up(call, "dead") for _ in range(100)))
+    script.deaf_to = set()
+    async with asyncio.timeout(LONG_S):
+        await until(lambda: script.connections >= 2, call)
+        await asyncio.gather(*(call("dead") for _ in range(300)))
+    assert script.answered["dead"] == 300
+
+
+async def test_answers_in_another_order(call: Call, script: Script) -> None:
+    """Answers are matched to calls in whatever order they come."""
+    await call("first")
+    script.hold = True
+    names = [f"export-{number}" for number in range(20)]
+    calls = [asyncio.create_task(call(name)) for name in names]
+    await eventually(lambda: len(script.seen) == len(names) + 1)
+    script.release()
+    await asyncio.gather(*calls)
+    assert not script.misused
+
+
+async def test_closing_ends_all_of_it(script: Script) -> None:
+    """Closing ends the calls on every connection, those that drain among them."""
+    async with listening(script) as port:
+        connection = Connection(
+            Endpoint("127.0.0.1", port, PROGRAM, VERSION), Identity(), Resolver(), timeout_s=LIMIT_S
+        )
+
+        async def call(export: str) -> object:
+            return await connection.call(attempt(export), named(export))
+
+        script.deaf_to = {"dead", "waiting"}
+        await call("healthy")
+        await given_up(call, "dead")
+        waiting = asyncio.create_task(call("waiting"))
+        await until(lambda: script.connections == 2, call)
+        connection.close()
+        with pytest.raises(Lost):
+            await waiting
+        await eventually(lambda: not script.open)
+
+
+# ------------------------------------------------------------------------------------------- sessions
+
+
+@pytest.mark.parametrize("call", ["sessions"], indirect=True)
+async def test_a_draining_session_lives_until_it_is_destroyed(call: Call, script: Script) -> None:
+    """The new connection's session is another client's, for the server must not drop the calls of the old one yet.
+
+    Before the old connection is closed its session is destroyed, so that no request that the server has not begun is
+    run later.
+    """
+    await call("healthy")
+    script.deaf_to = {"dead"}
+    await given_up(call, "dead")
+    await until(lambda: script.open == 1 and script.connections == 2, call)
+    assert len(set(script.owners)) == 2
+    assert script.destroyed == [(1).to_bytes(16, "big")]
+
+
+@pytest.mark.parametrize("call", ["sessions"], indirect=True)
+async def test_a_session_of_one_slot(call: Call, script: Script) -> None:
+    """Where the server grants a single slot and a dead export holds it, the neighbours get a new session."""
+    script.slots = 1
+    await call("healthy")
+    script.deaf_to = {"dead"}
+    await given_up(call, "dead")
+    async with asyncio.timeout(LONG_S):
+        await call("healthy")
+    assert script.connections == 2
+    assert not script.misused
+
+
+@pytest.mark.parametrize("call", ["sessions"], indirect=True)
+async def test_a_server_that_cannot_drop_the_session_before(call: Call, script: Script) -> None:
+    """NFS4ERR_DELAY to CREATE_SESSION, while a call of the session before is carried out, is met with a new owner."""
+    await call("healthy")
+    script.delayed_owners = set(script.owners)
+    script.deaf_to = {"dead"}
+    hung = asyncio.create_task(call("dead"))
+    await eventually(lambda: script.count("dead") == 1)
+    script.cut()
+    with pytest.raises(ExportError):
+        await hung
+    await call("healthy")
+    assert len(set(script.owners)) == 2

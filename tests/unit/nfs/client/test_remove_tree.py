@@ -1,0 +1,298 @@
+"""A removal over NFS, on directories in memory: its memory has a bound for any shape of a tree, and it has an end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tracemalloc
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from provisioner.nfs.client import remove_tree as purging
+from provisioner.nfs.client.backlog import REMOVAL_BYTES, TOTAL_BYTES, Room
+from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.interface import Place, Removal
+from provisioner.nfs.client.remove_tree import DEPTH_LIMIT, Purge
+from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Position
+from provisioner.ports.tree import Cause, ExportError, GoOn, to_the_end
+from tests.fakes.directories import Directories
+
+pytestmark = pytest.mark.timeout(300)
+
+COUNT = 3_000
+WIDE = 150
+ROOM_BYTES = 64 << 10
+BESIDE_BYTES = 256 << 10
+"""What 32 calls in flight and their pages take beside what waits."""
+
+Shape = Callable[[Directories], None]
+
+
+def wide(tree: Directories) -> None:
+    """All directories side by side."""
+    for number in range(COUNT):
+        tree.put(tree.top, f"{number:08}")
+
+
+def deep(tree: Directories) -> None:
+    """Each directory in the one before."""
+    here = tree.top
+    for number in range(COUNT):
+        here = tree.put(here, f"{number:08}")
+
+
+def deep_among_siblings(tree: Directories) -> None:
+    """Each level is full of empty directories, of which one, anywhere, is the next level."""
+    chance, here = random.Random(1), tree.top
+    for _ in range(COUNT // WIDE):
+        here = random.Random(chance.random()).choice([tree.put(here, f"{number:08}") for number in range(WIDE)])
+
+
+def bushy(tree: Directories) -> None:
+    """Each directory has two in it."""
+    level = [tree.top]
+    while level and len(level) < COUNT // 2:
+        level = [tree.put(here, name) for here in level for name in ("left", "right")]
+
+
+def two_wide_levels(tree: Directories) -> None:
+    """Many directories, with as many in each."""
+    for number in range(60):
+        above = tree.put(tree.top, f"{number:08}")
+        for below in range(COUNT // 60):
+            tree.put(above, f"{below:08}")
+
+
+def long_names(tree: Directories) -> None:
+    """A deep tree among siblings whose names are as long as they can be and take four bytes a character in memory."""
+    here = tree.top
+    for _ in range(COUNT // WIDE):
+        here = [tree.put(here, f"{number:03}{'x' * 248}\N{GRINNING FACE}") for number in range(WIDE)][-1]
+
+
+def hard_links(tree: Directories) -> None:
+    """One file under many names, in many directories of a chain."""
+    file, here = tree.new(directory=False), tree.top
+    for _ in range(COUNT // WIDE):
+        for number in range(WIDE):
+            tree.put(here, f"{number:08}", file)
+        here = tree.put(here, "below")
+
+
+def mixed(tree: Directories) -> None:
+    """Directories and files, each in any of the last hundred directories."""
+    chance, places = random.Random(2), [tree.top]
+    for number in range(COUNT):
+        above = chance.choice(places[-100:])
+        if chance.random() < 0.5:
+            tree.put(above, f"{number:08}", tree.new(directory=False))
+        else:
+            places.append(tree.put(above, f"{number:08}"))
+
+
+SHAPES: list[Shape] = [
+    wide,
+    deep,
+    deep_among_siblings,
+    bushy,
+    two_wide_levels,
+    long_names,
+    hard_links,
+    mixed,
+]
+
+
+async def limited(step: Callable[[Attempt], Awaitable[object]]) -> object:
+    """A step without a time limit."""
+    return await step(Attempt(float("inf")))
+
+
+def removal(tree: Directories, *, room: Room | None = None, go_on: GoOn = to_the_end) -> Purge:
+    """A removal of the tree's top."""
+    return Purge(tree, limited, go_on, room or Room())  # type: ignore[arg-type]
+
+
+def for_a_while(entries: int) -> GoOn:
+    """Go on until so many entries have gone."""
+    gone: list[int] = []
+
+    def go_on(removed: int) -> bool:
+        gone.append(removed)
+        return sum(gone) < entries
+
+    return go_on
+
+
+async def remove(tree: Directories, *, room: Room | None = None) -> Purge:
+    """Remove the tree's top."""
+    purge = removal(tree, room=room)
+    await purge.remove(tree.place, tree.found)
+    return purge
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_memory_has_a_bound_for_any_shape(shape: Shape) -> None:
+    """Two removals side by side hold no more than the room that they share, whatever the tree, and remove all of it."""
+    trees = Directories(), Directories()
+    for tree in trees:
+        shape(tree)
+    expected = sum(sum(1 for _ in tree.left()) + 1 for tree in trees)
+    room = Room(ROOM_BYTES)
+    tracemalloc.start()
+    try:
+        done = await asyncio.gather(*(remove(tree, room=room) for tree in trees))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(purge.removed for purge in done) == expected
+    assert not any(True for tree in trees for _ in tree.left())
+    assert peak < ROOM_BYTES + 2 * BESIDE_BYTES
+    assert room.held_bytes == 0
+
+
+def test_all_removals_together_stay_below_what_a_pod_can_spare() -> None:
+    """All removals of a process share 8 MiB, of which one takes no more than a quarter: the limits below 16 MiB."""
+    assert TOTAL_BYTES == 8 << 20
+    assert REMOVAL_BYTES <= TOTAL_BYTES // 4
+    room = Room()
+    assert room.limit_bytes == TOTAL_BYTES
+
+
+async def test_what_lies_deep_comes_to_the_top_and_nowhere_else() -> None:
+    """A chain is cut each 32 levels and its rest moved into the directory that is removed, one rename each."""
+    tree = Directories()
+    deep(tree)
+    await remove(tree)
+    assert tree.moved == (COUNT - 1) // DEPTH_LIMIT
+
+
+async def test_an_ordinary_tree_is_never_moved_and_keeps_many_calls_in_flight() -> None:
+    """A tree of ordinary depth is removed where it is, with all workers busy."""
+    tree = Directories()
+    two_wide_levels(tree)
+    await remove(tree)
+    assert tree.moved == 0
+    assert tree.most_in_flight == purging.WORKERS
+
+
+async def test_two_removals_of_one_tree() -> None:
+    """Two leaders that remove the same deep tree at once lose nothing else and end: between them all of it goes."""
+    tree = Directories()
+    deep(tree)
+    await asyncio.gather(remove(tree), remove(tree), return_exceptions=True)
+    await remove(tree)
+    assert not list(tree.left())
+
+
+async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> None:
+    """Each time that a removal of a deep tree is ended after some entries, nothing is held, and the next goes on."""
+    tree, room = Directories(), Room()
+    deep_among_siblings(tree)
+    while tree.top.entries:
+        purge = removal(tree, room=room, go_on=for_a_while(300))
+        await purge.remove(tree.place, tree.found)
+        assert purge.removed
+        assert room.held_bytes == 0
+
+
+async def test_what_is_refused_deep_down_stays_and_all_else_goes() -> None:
+    """A file that may not be removed, far below the depth limit, stays with what it lies in; the refusal is raised."""
+    tree = Directories()
+    here = tree.top
+    for number in range(100):
+        tree.put(here, "beside")
+        here = tree.put(here, f"{number:08}")
+    tree.put(here, "kept", tree.new(directory=False)).denied = True
+    with pytest.raises(ExportError) as caught:
+        await remove(tree)
+    assert caught.value.cause is Cause.DENIED
+    left = list(tree.left())
+    assert "kept" in left
+    assert "beside" not in left
+
+
+class Scripted(Directories):
+    """A server that gives pages of its own making for the top, and says that it removes all that it is told to."""
+
+    def __init__(self, page: Callable[[Position], DirectoryPage]) -> None:
+        super().__init__()
+        self._page = page
+        self.reads = 0
+
+    async def read_directory(
+        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+    ) -> DirectoryPage:
+        """See Client."""
+        self.reads += 1
+        await asyncio.sleep(0)
+        return self._page(position)
+
+    async def remove_names(
+        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+    ) -> Removal:
+        """See Client."""
+        await asyncio.sleep(0)
+        return Removal(len(names))
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7, 64, 1000])
+@pytest.mark.parametrize("empty", [False, True])
+async def test_cookies_that_loop_end_a_removal(period: int, *, empty: bool) -> None:
+    """Positions that come again, after however many pages, with entries or without, are a readdir loop, in words."""
+
+    def page(position: Position) -> DirectoryPage:
+        cookie = 5 + (position.cookie - 4) % period
+        entries = () if empty else (DirectoryEntry(f"name-{cookie}", cookie=cookie),)
+        return DirectoryPage(entries, Position(cookie))
+
+    tree = Scripted(page)
+    with pytest.raises(ExportError) as caught:
+        await remove(tree)
+    assert caught.value.cause is Cause.OTHER
+    assert "repeats a directory position (readdir loop) in directory top" in caught.value.advice
+    assert tree.reads < 6 * period + 10
+
+
+async def test_names_without_end_end_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that has ever new names ends a removal after so many, in words."""
+    monkeypatch.setattr(purging, "ENTRIES_LIMIT", 1000)
+    tree = Scripted(
+        lambda position: DirectoryPage(
+            (DirectoryEntry(f"name-{position.cookie}", cookie=position.cookie + 1),), Position(position.cookie + 1)
+        )
+    )
+    with pytest.raises(ExportError, match="has no end"):
+        await remove(tree)
+
+
+async def test_a_server_that_lets_nothing_go_but_says_so_ends_a_removal() -> None:
+    """A server that removes what it still has, again and again, ends a removal as not empty."""
+    tree = Scripted(lambda _: DirectoryPage((DirectoryEntry("name", cookie=1),), None))
+    tree.put(tree.top, "name")
+    with pytest.raises(ExportError, match="not empty"):
+        await remove(tree)
+    assert tree.reads <= purging.REREADS_LIMIT + 1
+
+
+class Waiting(Directories):
+    """A server that asks for patience at each removal."""
+
+    asked = 0
+
+    async def remove_names(
+        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+    ) -> Removal:
+        """See Client."""
+        self.asked += 1
+        return Removal(0, ExportError(Cause.NOT_YET, names[0]))
+
+
+async def test_a_server_that_always_asks_for_patience_ends_a_removal() -> None:
+    """A removal does not wait for every single entry of a server that puts off everything."""
+    tree = Waiting()
+    wide(tree)
+    with pytest.raises(ExportError) as caught:
+        await remove(tree)
+    assert caught.value.cause is Cause.NOT_YET
+    assert tree.asked < 4 * purging.WORKERS

@@ -1,0 +1,55 @@
+"""What an admin is told about a cause: the same words in an event and in `check`, however the export is reached."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from provisioner.mounted.errnos import translated
+from provisioner.nfs.client import errors
+from provisioner.nfs.protocol.nfs3 import Status as Status3
+from provisioner.nfs.protocol.nfs4 import Status as Status4
+from provisioner.nfs.protocol.rpc import Identity
+from provisioner.ports.tree import Cause, ExportError
+
+
+@pytest.mark.parametrize("cause", list(Cause), ids=lambda cause: cause.name)
+def test_every_cause_has_advice(cause: Cause) -> None:
+    """Every cause comes with what to do, in the event too, and a driver's own words come first."""
+    error = ExportError(cause)
+    assert error.advice
+    assert error.told_of("nas:/x") == f"export nas:/x: {cause.value}; {error.advice}"
+    assert ExportError(cause, hint="do this").advice == "do this"
+
+
+def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
+    """An error that has no cause of its own is in the event as the server said it, and not twice."""
+    error = ExportError(Cause.OTHER, "a/b: mkdir: NFS4ERR_IO", answer="mkdir: NFS4ERR_IO")
+    assert "(mkdir: NFS4ERR_IO)" in error.told_of("nas:/x")
+    assert "(a listing has no end)" in ExportError(Cause.OTHER, "a listing has no end").told_of("nas:/x")
+    told = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").told_of("nas:/x")
+    assert told.count("it has no end") == 1
+
+
+@pytest.mark.parametrize(
+    ("status3", "status4", "number"),
+    [
+        (Status3.NFS3ERR_ROFS, Status4.NFS4ERR_ROFS, errno.EROFS),
+        (Status3.NFS3ERR_NOSPC, Status4.NFS4ERR_NOSPC, errno.ENOSPC),
+        (Status3.NFS3ERR_DQUOT, Status4.NFS4ERR_DQUOT, errno.EDQUOT),
+        (Status3.NFS3ERR_STALE, Status4.NFS4ERR_STALE, errno.ESTALE),
+    ],
+)
+def test_all_ways_to_an_export_tell_the_same(status3: int, status4: int, number: int) -> None:
+    """A full, read-only or vanished export is told in one text, whether it is mounted or spoken to, in any version."""
+    told = {
+        error.told_of("nas:/x")
+        for error in (
+            errors.refused3(status3, "one attempt", Identity()),
+            errors.refused4(status4, "another attempt", Identity()),
+            translated(OSError(number, os.strerror(number)), "a/b", "/"),
+        )
+    }
+    assert len(told) == 1

@@ -1,0 +1,184 @@
+"""control.recorder, in simulated time: which events are written, under which names, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+
+from provisioner.core.events import MESSAGE_LIMIT
+from provisioner.ports.cluster import ApiUnavailable, Cluster, Event
+from provisioner.runtime.events import EventRecorder
+from tests.fakes.clock import LoopClock, simulate
+from tests.unit.core import samples
+
+
+@dataclass
+class Written:
+    """One write of an event."""
+
+    event: Event
+    count: int
+    name: str
+    first_seen: datetime
+    seen: datetime
+
+
+class Events:
+    """The part of a cluster that a recorder uses."""
+
+    def __init__(self) -> None:
+        self.written: list[Written] = []
+        self.failing = False
+        self.odd: BaseException | None = None
+
+    async def record_event(self, event: Event, **how: Any) -> None:
+        """See `Cluster`."""
+        await asyncio.sleep(0.01)
+        if self.odd is not None:
+            raise self.odd
+        if self.failing:
+            raise ApiUnavailable("no")
+        self.written.append(Written(event, **how))
+
+
+def written(scene: Callable[[EventRecorder, Events], Awaitable[None]]) -> list[Written]:
+    """What a scene has written by its end."""
+
+    async def run() -> list[Written]:
+        events = Events()
+        recorder = EventRecorder(cast(Cluster, events), LoopClock())
+        task = asyncio.create_task(recorder.run())
+        await scene(recorder, events)
+        await recorder.drain()
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return events.written
+
+    return simulate(run())
+
+
+def test_what_is_written() -> None:
+    """An event tells of its claim or volume, with its uid and version."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        recorder.claim(samples.claim(), "Warning", "ProvisioningFailed", "no")
+        recorder.volume(samples.volume(), "Normal", "Done", "yes")
+
+    claim, volume = sorted(written(scene), key=lambda each: each.event.reason, reverse=True)
+    about = claim.event.about
+    assert (about.kind, about.namespace, about.name, about.uid, about.resource_version) == (
+        "PersistentVolumeClaim", "shop", "data", samples.UID, "7",
+    )  # fmt: skip
+    assert (claim.event.type, claim.event.reason, claim.event.message) == ("Warning", "ProvisioningFailed", "no")
+    assert (volume.event.about.kind, volume.event.about.namespace) == ("PersistentVolume", "")
+    assert (claim.count, claim.first_seen) == (1, claim.first_seen)
+
+
+def test_repetitions_are_counted() -> None:
+    """What is said every second is written seldom, under one name, with its count and when it was first said."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        for _ in range(200):
+            recorder.claim(samples.claim(), "Warning", "ProvisioningFailed", "no")
+            await asyncio.sleep(1)
+
+    said = written(scene)
+    assert [each.count for each in said] == [1, 2, 3]
+    assert len({each.name for each in said}) == 1
+    assert len({each.first_seen for each in said}) == 1
+    assert [round((each.seen - each.first_seen).total_seconds()) for each in said] == [0, 30, 90]
+
+
+@pytest.mark.parametrize(
+    ("uid", "kind", "reason", "message"),
+    [
+        ("other", "Warning", "Failed", "no"),
+        (samples.UID, "Normal", "Failed", "no"),
+        (samples.UID, "Warning", "Other", "no"),
+        (samples.UID, "Warning", "Failed", "other"),
+    ],
+)
+def test_different_things_have_different_names(uid: str, kind: str, reason: str, message: str) -> None:
+    """Two things said are two events, also where only the claim's uid differs: neither holds back the other."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        recorder.claim(samples.claim(), "Warning", "Failed", "no")
+        recorder.claim(samples.claim(uid=uid), "Warning" if kind == "Warning" else "Normal", reason, message)
+
+    said = written(scene)
+    assert [each.count for each in said] == [1, 1]
+    assert len({each.name for each in said}) == 2
+
+
+def test_names_are_stable_and_legal() -> None:
+    """The name of an event is the same after a restart, and one that the API server takes for any claim's name."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        recorder.claim(samples.claim(name="a" * 199 + "-.b" + "c" * 51), "Warning", "Failed", "no\udcff")
+
+    (first,), (second,) = written(scene), written(scene)
+    assert first.name == second.name
+    assert len(first.name) <= 253
+    stem, _, digest = first.name.rpartition(".")
+    assert stem == "a" * 199
+    assert digest.isalnum()
+
+
+def test_long_messages_are_clipped() -> None:
+    """A message is never longer than the API server takes."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        recorder.claim(samples.claim(), "Warning", "Failed", "x" * 5000)
+
+    (said,) = written(scene)
+    assert len(said.event.message) == MESSAGE_LIMIT
+
+
+def test_an_outage_loses_news_only() -> None:
+    """An event that cannot be written is dropped, and the next ones are written."""
+
+    async def scene(recorder: EventRecorder, events: Events) -> None:
+        events.failing = True
+        recorder.claim(samples.claim(), "Warning", "Failed", "no")
+        await asyncio.sleep(1)
+        events.failing = False
+        recorder.claim(samples.claim(), "Normal", "Succeeded", "yes")
+
+    (said,) = written(scene)
+    assert said.event.reason == "Succeeded"
+
+
+def test_a_flood() -> None:
+    """However much is said at once, the memory for it has a limit, and the latest news is kept."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        for number in range(20_500):
+            recorder.claim(samples.claim(uid=str(number)), "Warning", "Failed", "no")
+
+    said = written(scene)
+    assert len(said) == 20_000
+    assert {each.event.about.uid for each in said} == {str(number) for number in range(500, 20_500)}
+
+
+@pytest.mark.parametrize("odd", [RuntimeError("odd"), asyncio.CancelledError(), RecursionError()], ids=repr)
+def test_an_unexpected_error_loses_one_event(odd: BaseException) -> None:
+    """An event whose write raises what no call raises is lost; the ones after it are written, by as many senders."""
+
+    async def scene(recorder: EventRecorder, events: Events) -> None:
+        events.odd = odd
+        for number in range(20):
+            recorder.claim(samples.claim(uid=str(number)), "Warning", "Failed", "no")
+        await asyncio.sleep(1)
+        events.odd = None
+        for number in range(20, 24):
+            recorder.claim(samples.claim(uid=str(number)), "Normal", "Succeeded", "yes")
+        await asyncio.sleep(0.015)
+        assert len(events.written) == 4, "all four senders are there"
+
+    assert len(written(scene)) == 4

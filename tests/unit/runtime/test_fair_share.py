@@ -1,0 +1,113 @@
+"""control.lanes: shares of the workers, and keys that are parked."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.runtime.fair_share import Lanes, Parked
+
+EXPORTS = ["a", "b", "c", "d"]
+
+
+class Workers:
+    """So many workers, whose keys are busy until they are ended; each key is `EXPORT NUMBER`."""
+
+    def __init__(self, count: int) -> None:
+        self.resumed: list[str] = []
+        self.lanes = Lanes(count, self.resumed.append)
+        self.busy: dict[str, ExitStack] = {}
+        self.parked: set[str] = set()
+
+    def start(self, export: str, key: str) -> bool:
+        """A worker takes the key up; whether it found a place."""
+        stack = ExitStack()
+        try:
+            stack.enter_context(self.lanes.place(export, key))
+        except Parked:
+            self.parked.add(key)
+            self.lanes.wake()
+            return False
+        self.busy[key] = stack
+        return True
+
+    def end(self, key: str) -> None:
+        """The key's worker is through with it."""
+        self.busy.pop(key).close()
+        self.lanes.wake()
+
+
+def fill(workers: Workers, export: str, keys: int) -> int:
+    """How many of the keys find a place on an export that hangs."""
+    return sum(workers.start(export, f"{export} {number}") for number in range(keys))
+
+
+def test_shares() -> None:
+    """The first export to hang gets half of the workers, the second a quarter, and so on."""
+    workers = Workers(64)
+    assert [fill(workers, export, 100) for export in EXPORTS] == [43, 14, 5, 2]
+
+
+def test_a_single_worker_works() -> None:
+    """With one worker there is still a place."""
+    workers = Workers(1)
+    assert workers.start(EXPORTS[0], "a")
+
+
+def test_parked_keys_come_up_again() -> None:
+    """When a place is free the first key that waits for it is resumed, in turn."""
+    workers = Workers(1)
+    assert fill(workers, EXPORTS[0], 3) == 1
+    assert workers.resumed == []
+    workers.end("a 0")
+    assert workers.resumed == ["a 1"]
+
+
+def test_a_place_is_given_back() -> None:
+    """A key that fails gives its place back as one that succeeds."""
+    lanes = Lanes(2, lambda _key: None)
+    for _ in range(5):
+        with pytest.raises(ZeroDivisionError), lanes.place(EXPORTS[0], "a"):
+            raise ZeroDivisionError
+
+
+def test_a_lane_behind_a_hung_one() -> None:
+    """A key whose export nobody works on is not held back by the many that wait for another one."""
+    workers = Workers(8)
+    for export, keys in zip(EXPORTS, (6, 3, 2, 2), strict=True):
+        fill(workers, export, keys)
+    assert not workers.start("e", "e 0")
+    workers.end("a 0")
+    assert "e 0" in workers.resumed
+
+
+STEPS = st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 10)), max_size=80)
+
+
+@given(st.integers(1, 8), STEPS)
+def test_no_key_is_forgotten(count: int, steps: list[tuple[bool, int, int]]) -> None:
+    """In any order of work, all keys get through, never more at once than there are workers."""
+    workers, number = Workers(count), 0
+    todo: list[str] = []
+
+    def take_up() -> None:
+        while (todo or workers.resumed) and len(workers.busy) < count:
+            key = workers.resumed.pop(0) if workers.resumed else todo.pop(0)
+            workers.parked.discard(key)
+            workers.start(key.split()[0], key)
+
+    for begin, which, some in steps:
+        if begin:
+            number += 1
+            todo.append(f"{EXPORTS[which]} {number}")
+        elif workers.busy:
+            workers.end(sorted(workers.busy)[some % len(workers.busy)])
+        take_up()
+        assert len(workers.busy) <= count
+    while workers.busy:
+        workers.end(min(workers.busy))
+        take_up()
+    assert (todo, workers.resumed, workers.parked) == ([], [], set())

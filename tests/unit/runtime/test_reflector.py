@@ -1,0 +1,256 @@
+"""control.reflector, in simulated time: what the store has after all that can happen to a list and a watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import pytest
+
+from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, Kind
+from provisioner.runtime.informer import Store
+from provisioner.runtime.reflector import Reflector, relist
+from tests.fakes.clock import LoopClock, simulate
+from tests.fakes.cluster import MemoryCluster
+from tests.unit.core import samples
+
+Result = TypeVar("Result")
+KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")
+
+
+class Scene:
+    """A cluster, and what its reflectors know of it."""
+
+    def __init__(self) -> None:
+        self.cluster = MemoryCluster()
+        self.store = Store(samples.US)
+        self.calls: Counter[str] = Counter()
+        self.error: ClusterError | None = None
+        self.failing: tuple[str, ...] = ()
+        self.cluster.before = self._before
+        clock = LoopClock()
+        self.reflectors = [
+            Reflector(kind, cluster=self.cluster, store=self.store, clock=clock, restarted=lambda _kind: None)
+            for kind in KINDS
+        ]
+
+    async def _before(self, call: str, about: str) -> None:
+        self.calls[f"{call} {about}"] += 1
+        if self.error is not None and call in self.failing:
+            raise self.error
+
+    def fail(self, error: ClusterError | None, *calls: str) -> None:
+        """Have these calls fail from now on."""
+        self.error, self.failing = error, calls
+
+    def make(self, name: str) -> None:
+        """An admin makes a class."""
+        self.cluster.create("classes", {"metadata": {"name": name}, "provisioner": samples.US})
+
+    @property
+    def known(self) -> set[str]:
+        """The classes that the store has."""
+        return set(self.store.classes)
+
+    @property
+    def trouble(self) -> set[str]:
+        """What the reflectors complain of."""
+        return {each.trouble for each in self.reflectors} - {""}
+
+
+@asynccontextmanager
+async def reflecting() -> AsyncIterator[Scene]:
+    """With all kinds listed."""
+    scene = Scene()
+    scene.make("first")
+    tasks = [asyncio.create_task(each.run()) for each in scene.reflectors]
+    await asyncio.sleep(0.1)
+    assert scene.known == {"first"}
+    yield scene
+    for task in tasks:
+        task.cancel()
+
+
+def played(script: Callable[[Scene], Awaitable[Result]]) -> Result:
+    """A script in simulated time."""
+
+    async def run() -> Result:
+        async with reflecting() as scene:
+            return await script(scene)
+
+    return simulate(run())
+
+
+def test_changes_arrive() -> None:
+    """What is made is known at once, and what is deleted is gone, by watches that resume without a list."""
+
+    async def script(scene: Scene) -> None:
+        for number in range(20):
+            scene.make(f"class-{number}")
+            await asyncio.sleep(30.0)
+            assert f"class-{number}" in scene.known
+        scene.cluster.delete("classes", "first")
+        await asyncio.sleep(1.0)
+        assert "first" not in scene.known
+        assert scene.calls["list classes"] == 1
+
+    played(script)
+
+
+def test_a_restore_of_etcd_is_noticed_when_the_watch_resumes() -> None:
+    """Once etcd is put back and the watches broke: what came back, what went and what is made then is known."""
+
+    async def script(scene: Scene) -> None:
+        scene.make("came-back")
+        saved = scene.cluster.saved()
+        scene.cluster.delete("classes", "came-back")
+        scene.make("went")
+        for number in range(50):
+            scene.make(f"more-{number}")
+        await asyncio.sleep(1.0)
+        assert "came-back" not in scene.known
+        assert "went" in scene.known
+        scene.cluster.restore(saved)
+        await asyncio.sleep(51.0)
+        scene.make("right-after")
+        await asyncio.sleep(1.0)
+        assert scene.known == {"first", "came-back", "right-after"}
+
+    played(script)
+
+
+def test_a_restore_behind_an_outage_is_noticed_whatever_the_versions() -> None:
+    """After an outage all is listed again: the restored cluster may have passed the version that we have."""
+
+    async def script(scene: Scene) -> None:
+        scene.make("came-back")
+        saved = scene.cluster.saved()
+        scene.cluster.delete("classes", "came-back")
+        await asyncio.sleep(1.0)
+        scene.cluster.restore(saved)
+        for number in range(50):
+            scene.make(f"more-{number}")
+        scene.fail(ApiUnavailable("down"), "list", "watch", "version")
+        await asyncio.sleep(100.0)
+        scene.fail(None)
+        await asyncio.sleep(16.0)
+        assert "came-back" in scene.known
+
+    played(script)
+
+
+def test_a_watch_that_tells_an_older_version_is_not_followed() -> None:
+    """An event below the version that we have is not applied: a list says what holds."""
+
+    async def script(scene: Scene) -> None:
+        scene.cluster.again = lambda: 2
+        before = scene.calls["list classes"]
+        for name in ("second", "third", "fourth"):
+            scene.make(name)
+            await asyncio.sleep(1.0)
+        assert scene.calls["list classes"] == before + 1
+        assert scene.known == {"first", "second", "third", "fourth"}
+
+    played(script)
+
+
+def test_a_version_that_is_forgotten_lists_again() -> None:
+    """A compacted etcd costs a list and nothing is missed."""
+
+    async def script(scene: Scene) -> None:
+        scene.make("second")
+        scene.cluster.expire()
+        await asyncio.sleep(60.0)
+        assert scene.known == {"first", "second"}
+        assert scene.calls["list classes"] == 2
+
+    played(script)
+
+
+def test_relist() -> None:
+    """relist() returns with lists that began after it, also while a watch is silent or the server is down."""
+
+    async def script(scene: Scene) -> None:
+        await relist(scene.reflectors)
+        assert scene.calls["list classes"] == 2
+        scene.fail(ApiUnavailable("down"), "list", "watch", "version")
+        asked = asyncio.create_task(relist(scene.reflectors))
+        await asyncio.sleep(60.0)
+        assert not asked.done()
+        scene.fail(None)
+        more = asyncio.create_task(relist(scene.reflectors))
+        await asyncio.sleep(0.0)
+        await asyncio.wait_for(asyncio.gather(asked, more), 16.0)
+
+    played(script)
+
+
+def test_a_list_that_was_asked_for_is_made_after_an_unexpected_error_too() -> None:
+    """A reflector that ends in an unexpected error just when a list is asked for lists when it is started again."""
+
+    async def script(scene: Scene) -> None:
+        reflector = Reflector(
+            "classes", cluster=scene.cluster, store=scene.store, clock=LoopClock(), restarted=lambda _kind: None
+        )
+        asked: list[asyncio.Event] = []
+
+        async def before(call: str, _about: str) -> None:
+            if call == "watch" and not asked:
+                asked.append(reflector.relist())
+                raise RuntimeError("planted")
+
+        scene.cluster.before = before
+        with pytest.raises(RuntimeError, match="planted"):
+            await reflector.run()
+        again = asyncio.create_task(reflector.run())
+        async with asyncio.timeout(60.0):
+            await asked[0].wait()
+        again.cancel()
+
+    played(script)
+
+
+def test_lists_are_repeated_in_time() -> None:
+    """What a watch never told is known after some hours."""
+
+    async def script(scene: Scene) -> None:
+        scene.store.replace("classes", [])
+        assert scene.known == set()
+        await asyncio.sleep(4 * 3600.0)
+        assert scene.known == {"first"}
+        assert scene.calls["list classes"] == 2
+
+    played(script)
+
+
+@pytest.mark.parametrize("calls", [("list", "version"), ("watch",)])
+def test_a_missing_right_is_trouble_until_it_is_granted(calls: tuple[str, ...]) -> None:
+    """Without the right to list, or to watch, the reflectors say so from the first refusal on."""
+
+    async def script(scene: Scene) -> None:
+        assert scene.trouble == set()
+        scene.fail(Forbidden("list /x: 403 it is forbidden"), *calls)
+        await asyncio.sleep(51.0)
+        assert {"403" in text and "grant list and watch" in text for text in scene.trouble} == {True}
+        scene.fail(None)
+        await asyncio.sleep(20.0)
+        assert scene.trouble == set()
+
+    played(script)
+
+
+def test_a_hiccup_is_no_trouble() -> None:
+    """One failure is not worth a word, an outage is."""
+
+    async def script(scene: Scene) -> None:
+        scene.fail(ApiUnavailable("down"), "version", "list")
+        await asyncio.sleep(48.2)
+        assert scene.calls["version classes"] > 0
+        assert scene.trouble == set()
+        await asyncio.sleep(30.0)
+        assert scene.trouble == {"down"}
+
+    played(script)

@@ -1,0 +1,208 @@
+"""control.queue, in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.core.backoff import Backoff
+from provisioner.runtime.workqueue import WorkQueue
+from tests.fakes.clock import LoopClock, simulate
+
+BACKOFF = Backoff(first_s=1.0, limit_s=8.0, jitter=0.0)
+
+
+def queue(waited: list[float] | None = None) -> WorkQueue:
+    return WorkQueue(LoopClock(), waited=(waited if waited is not None else []).append)
+
+
+def test_first_in_first_out() -> None:
+    """Keys come up in the order in which they were added, and one that was added twice once."""
+
+    async def scene() -> None:
+        work = queue()
+        for key in ("a", "b", "a"):
+            work.add(key)
+        assert len(work) == 2
+        assert [await work.get(), await work.get()] == ["a", "b"]
+        assert len(work) == 0
+
+    simulate(scene())
+
+
+def test_never_twice_at_once() -> None:
+    """A key that is added while a worker has it comes up again after that worker is done, and not before."""
+
+    async def scene() -> None:
+        work = queue()
+        work.add("a")
+        assert await work.get() == "a"
+        work.add("a")
+        second = asyncio.create_task(work.get())
+        await asyncio.sleep(100)
+        assert not second.done()
+        work.done("a")
+        assert await second == "a"
+        work.done("a")
+        assert len(work) == 0
+
+    simulate(scene())
+
+
+def test_later() -> None:
+    """A key that is to come up later does so at its time, and counts as waiting only from then on."""
+    waited: list[float] = []
+
+    async def scene() -> None:
+        work = queue(waited)
+        work.add_after("a", 5.0)
+        assert len(work) == 0
+        assert await work.get() == "a"
+        assert asyncio.get_running_loop().time() == pytest.approx(5.0)
+
+    simulate(scene())
+    assert waited == [pytest.approx(0.0)]
+
+
+@pytest.mark.parametrize(("first_s", "second_s"), [(5.0, 2.0), (2.0, 5.0)])
+def test_the_shorter_wait_counts(first_s: float, second_s: float) -> None:
+    """Of two waits for one key the shorter one counts, and the key comes up once."""
+
+    async def scene() -> None:
+        work = queue()
+        work.add_after("a", first_s)
+        work.add_after("a", second_s)
+        assert await work.get() == "a"
+        assert asyncio.get_running_loop().time() == pytest.approx(2.0)
+        work.done("a")
+        await asyncio.sleep(100)
+        assert len(work) == 0
+
+    simulate(scene())
+
+
+def test_add_ends_a_wait() -> None:
+    """A change brings a key up at once, whatever it waited for, and only once; a key that is ready waits no longer."""
+
+    async def scene() -> None:
+        work = queue()
+        work.add_after("a", 5.0)
+        work.add("a")
+        work.add_after("a", 1.0)
+        assert await work.get() == "a"
+        work.done("a")
+        await asyncio.sleep(100)
+        assert len(work) == 0
+
+    simulate(scene())
+
+
+def test_retry() -> None:
+    """A key that fails comes up later and later; once it did not fail it starts anew."""
+
+    async def scene() -> None:
+        work = queue()
+        delays_s = []
+        for _ in range(5):
+            delays_s.append(work.retry("a", BACKOFF))
+            assert await work.get() == "a"
+            work.done("a")
+        assert delays_s == [1, 2, 4, 8, 8]
+        assert work.failures("a") == 5
+        work.forget("a")
+        assert work.failures("a") == 0
+        assert work.retry("a", BACKOFF) == 1
+
+    simulate(scene())
+
+
+def test_how_long_keys_waited() -> None:
+    """Each key's wait for a worker is told."""
+    waited: list[float] = []
+
+    async def scene() -> None:
+        work = queue(waited)
+        work.add("a")
+        await asyncio.sleep(3)
+        await work.get()
+
+    simulate(scene())
+    assert waited == [pytest.approx(3.0)]
+
+
+def test_shut_down() -> None:
+    """When the queue is shut down every worker is sent home, those that wait and those that come later."""
+
+    async def scene() -> None:
+        work = queue()
+        waiting = [asyncio.create_task(work.get()) for _ in range(3)]
+        await asyncio.sleep(1)
+        work.shut_down()
+        work.add("a")
+        assert await asyncio.gather(*waiting) == [None, None, None]
+        assert await work.get() is None
+
+    simulate(scene())
+
+
+def test_close() -> None:
+    """A closed queue's timers are gone."""
+
+    async def scene() -> None:
+        work = queue()
+        work.add_after("a", 1.0)
+        work.close()
+        await asyncio.sleep(100)
+        assert len(work) == 0
+
+    simulate(scene())
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["add", "later", "retry", "rest"]), st.sampled_from("abc"), st.integers(0, 3)),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(1, 3))
+def test_no_key_is_lost_or_doubled(steps: list[tuple[str, str, int]], workers: int) -> None:
+    """Whatever is added when, no key is worked on twice at once, and each is looked at after it was added."""
+
+    async def scene() -> None:
+        work, busy = queue(), set[str]()
+        wanted, looked = dict[str, float](), dict[str, float]()
+        loop = asyncio.get_running_loop()
+
+        async def worker() -> None:
+            while (key := await work.get()) is not None:
+                assert key not in busy
+                busy.add(key)
+                looked[key] = loop.time()
+                await asyncio.sleep(0.5)
+                busy.remove(key)
+                work.done(key)
+
+        tasks = [asyncio.create_task(worker()) for _ in range(workers)]
+        for step, key, number in steps:
+            match step:
+                case "add":
+                    work.add(key)
+                    wanted[key] = loop.time()
+                case "later":
+                    work.add_after(key, number)
+                    wanted[key] = loop.time()
+                case "retry":
+                    work.retry(key, BACKOFF)
+                    wanted[key] = loop.time()
+                case "rest":
+                    await asyncio.sleep(number / 4)
+        await asyncio.sleep(200)
+        assert all(looked[key] >= when_s for key, when_s in wanted.items())
+        assert (len(work), busy) == (0, set())
+        work.shut_down()
+        await asyncio.gather(*tasks)
+
+    simulate(scene())
