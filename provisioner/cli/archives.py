@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from provisioner.cli import listings, options
-from provisioner.core.archives import Listed, in_order, listed
+from provisioner.core.archives import ArchiveRow, in_order, listed
 from provisioner.core.listing import age
 from provisioner.core.scope import Scope, Unseen
 from provisioner.ports.tree import ExportError
@@ -42,11 +42,11 @@ def archives(
     return listings.tell(chosen, scope, output=output, show=_show, none=none)
 
 
-async def _look(settings: Settings) -> tuple[list[Listed], Scope]:
+async def _look(settings: Settings) -> tuple[list[ArchiveRow], Scope]:
     """All archives, and what was looked at. Raises ClusterError, InvalidSettings."""
     from provisioner.commands.session import surveyed, unseen
 
-    found: list[Listed] = []
+    found: list[ArchiveRow] = []
     missed: list[Unseen] = []
     async with surveyed(settings) as survey:
         for export in survey.exports:
@@ -62,7 +62,7 @@ async def _look(settings: Settings) -> tuple[list[Listed], Scope]:
         return found, survey.scope.but(missed)
 
 
-def _show(chosen: Sequence[Listed]) -> None:
+def _show(chosen: Sequence[ArchiveRow]) -> None:
     from provisioner.cli import tables
 
     now = datetime.now(UTC)
@@ -81,6 +81,6 @@ def _show(chosen: Sequence[Listed]) -> None:
     tables.show(_COLUMNS, rows)
 
 
-def _claim(each: Listed) -> tuple[str, str]:
+def _claim(each: ArchiveRow) -> tuple[str, str]:
     claim = f"{each.namespace}/{each.claim}" if each.volume else "-"
     return (f"{claim} ({each.why_not})", "yellow") if each.why_not else (claim, "")

@@ -50,7 +50,7 @@ async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
     """All orphans, and what was looked at. Raises ClusterError, InvalidSettings."""
     from provisioner.commands.session import surveyed, unseen
     from provisioner.controllers.missing_data import find as find_lacking
-    from provisioner.controllers.orphan_facts import find_strays, gather
+    from provisioner.controllers.orphan_facts import find_unknown_directories, gather
 
     found: list[Orphan] = []
     missed: list[Unseen] = []
@@ -58,8 +58,10 @@ async def _look(settings: Settings) -> tuple[list[Orphan], Scope]:
         known = await _known(survey)
         for export in survey.exports:
             try:
-                strays = await find_strays(export, known, survey.served, limit=_STRAYS_LIMIT)
-                found += find(await gather(export, known, now=datetime.now(UTC), strays=strays))
+                unknown_directories = await find_unknown_directories(export, known, survey.served, limit=_STRAYS_LIMIT)
+                found += find(
+                    await gather(export, known, now=datetime.now(UTC), unknown_directories=unknown_directories)
+                )
                 lacks = await find_lacking(
                     export,
                     known.volumes.values(),

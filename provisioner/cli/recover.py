@@ -78,7 +78,12 @@ def recover(
     """
     settings = options.settings(**given)
     if ledger:
-        other = {"--cluster": cluster, GONE_FLAG: is_gone, "--volume": volumes, f"--output {output}": output != "table"}
+        other = {
+            "--cluster": cluster,
+            GONE_FLAG: is_gone,
+            "--volume": volumes,
+            f"--output {output}": output != "table",
+        }
         recover_ledger.refuse_others(other)
         return asyncio.run(recover_ledger.recover(settings, dry_run=dry_run))
     prospect, failed = asyncio.run(_recover(settings, cluster, volumes, dry_run=dry_run, is_gone=is_gone))
@@ -100,7 +105,7 @@ async def _recover(
         prospect = await recovery.look(cluster, volumes)
         _warn(prospect)
         if not dry_run:
-            return prospect, await recovery.apply(prospect, _progress(), is_gone=is_gone)
+            return prospect, await recovery.apply(prospect, _progress(), cluster_gone=is_gone)
         if prospect.lost is not None and prospect.alive:
             click.secho(f"WARNING: {prospect.lost.is_at_work()}", fg="red", bold=True, err=True)
         return prospect, {}

@@ -13,7 +13,7 @@ import msgspec
 
 from provisioner import settings as setting
 from provisioner.cli import options
-from provisioner.core.listing import Listed, age, listed
+from provisioner.core.listing import VolumeRow, age, listed
 from provisioner.core.objects import StorageClass, Volume
 from provisioner.core.scope import FOUND, NOTHING, count, no_class
 
@@ -57,7 +57,7 @@ def volumes(
     return FOUND
 
 
-async def _list(kubeconfig: str | None, provisioner: str) -> tuple[list[Listed], int, Mapping[str, int]]:
+async def _list(kubeconfig: str | None, provisioner: str) -> tuple[list[VolumeRow], int, Mapping[str, int]]:
     """All volumes that the provisioner made, and of how many; for none, how many StorageClasses each provisioner has.
 
     Raises ClusterError, InvalidSettings.
@@ -72,7 +72,7 @@ async def _list(kubeconfig: str | None, provisioner: str) -> tuple[list[Listed],
         return found, len(volumes), Counter(each.provisioner for each in classes)
 
 
-def _show(chosen: Sequence[Listed]) -> None:
+def _show(chosen: Sequence[VolumeRow]) -> None:
     from provisioner.cli import tables
 
     now = datetime.now(UTC)

@@ -69,7 +69,7 @@ class Adoption:
         """Carry the plan out; repeating it is harmless. Raises as look() does."""
         plan, export = prospect.plan, self._export
         volume = plan.step.remains.volume
-        if not await self._survey.cluster.may(Permission(verb="create", resource="persistentvolumes")):
+        if not await self._survey.cluster.is_allowed(Permission(verb="create", resource="persistentvolumes")):
             raise NotAdopted("this takes the right to create persistentvolumes: use an admin's kubeconfig")
         if plan.fresh:
             taken = await export.take_over({volume: plan.record})

@@ -16,14 +16,14 @@ from provisioner.core.checks import Finding, Permission, Use
 from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.ledgers import Ledger, Us
-from provisioner.core.locations import Location, Path, label
+from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
 from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
 from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.ledger.selftest import Rehearsal, rehearse
+from provisioner.ledger.selftest import Rehearsal, trial_run
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.settings import Settings, identity
@@ -149,7 +149,7 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
     findings += await _ask_leader(cluster, settings, seen.classes)
     try:
         seen.volumes, seen.claims = await everything(cluster, Volume), await everything(cluster, Claim)
-        seen.cluster = await cluster.identity()
+        seen.cluster = await cluster.cluster_uid()
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
     await _ask_why(cluster, settings, seen)
@@ -218,7 +218,7 @@ async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> Non
     if not about:
         return
     try:
-        if await cluster.may(_READ_EVENTS):
+        if await cluster.is_allowed(_READ_EVENTS):
             said = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
             seen.said = dict(zip(about, said, strict=True))
         else:
@@ -264,7 +264,7 @@ async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding
     lease = (settings.lease_namespace, settings.lease_name) if settings.leader_election else None
     wanted = checks.permissions(lease=lease)
     try:
-        answers = await asyncio.gather(*(cluster.may(permission) for permission in wanted))
+        answers = await asyncio.gather(*(cluster.is_allowed(permission) for permission in wanted))
     except ClusterError as exc:
         return [replace(_api_finding(exc), kind="permission", name="(unknown)")]
     return checks.permitted(dict(zip(wanted, answers, strict=True)))
@@ -281,7 +281,7 @@ def _api_finding(error: ClusterError) -> Finding:
 
 
 async def _try_export(
-    use: Use, settings: Settings, at_once: asyncio.Semaphore, volumes: Sequence[tuple[Volume, Path]]
+    use: Use, settings: Settings, at_once: asyncio.Semaphore, volumes: Sequence[tuple[Volume, RelPath]]
 ) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
     """Reach one export in the way in which the daemon would if this were the only class, and read its ledger.
 
@@ -305,16 +305,16 @@ async def _try_export(
 
 
 async def _rehearse(
-    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, Path]]
+    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
 ) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
     """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)
     exports = served(replace(settings, exports=own), reached=trees.__setitem__)
     try:
-        export = exports.at(use.export, use.options)
+        export = exports.get(use.export, use.options)
         async with asyncio.timeout(_EXPORT_S):
-            done = await rehearse(trees[export])
+            done = await trial_run(trees[export])
         ledger = await _read(export, exports)
         return done, ledger, await _lacking(export, ledger, volumes, settings.provisioner)
     except TimeoutError as exc:
@@ -325,7 +325,7 @@ async def _rehearse(
 
 
 async def _lacking(
-    export: Export, ledger: Ledger | None, volumes: Sequence[tuple[Volume, Path]], provisioner: str
+    export: Export, ledger: Ledger | None, volumes: Sequence[tuple[Volume, RelPath]], provisioner: str
 ) -> Sequence[Finding]:
     """Which volumes lack their directory or their record; nothing where that takes too long. Raises ExportError."""
     if ledger is None or not ledger.place.id:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provisioner.commands.session import Ledgers, opened, side_by_side, surveyed
-from provisioner.controllers.orphan_facts import is_left
+from provisioner.controllers.orphan_facts import has_leftovers
 from provisioner.core import recovery, returned, times
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, Volume
@@ -99,7 +99,7 @@ class Recovery:
         if named:
             wanted_records = set(named) - stored.keys()
             records, archives = [each for each in records if each.volume in wanted_records], []
-        signs = await asyncio.gather(*(export.clusters() for export in self._exports.values()))
+        signs = await asyncio.gather(*(export.heartbeats() for export in self._exports.values()))
         present = self._present = await self._with_namespaces(records, archives)
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
@@ -157,7 +157,7 @@ class Recovery:
 
     async def _is_there(self, each: tuple[Export, str]) -> bool:
         try:
-            return await is_left(*each)
+            return await has_leftovers(*each)
         except ExportError:
             return False
 
@@ -217,26 +217,26 @@ class Recovery:
         """With what there is of its directory."""
         export, contents, trouble = self._exports[each.place], each.contents, ""
         try:
-            if await export.is_gone(each.volume):
+            if await export.directory_missing(each.volume):
                 contents = "gone"
             elif each.pending:
-                contents = "data" if await export.is_left(each.volume) else "empty"
+                contents = "data" if await export.has_leftovers(each.volume) else "empty"
         except ExportError as exc:
             trouble = f"its directory cannot be looked at: {exc}"
         return replace(each, contents=contents, trouble=trouble)
 
     # ------------------------------------------------------------------------------------------- making
 
-    async def apply(self, prospect: Prospect, told: Told, *, is_gone: bool) -> Mapping[str, str]:
+    async def apply(self, prospect: Prospect, told: Told, *, cluster_gone: bool) -> Mapping[str, str]:
         """Carry out what was found. Returns by volume, or archive, why for what failed; all of it may be repeated.
 
-        Where the lost cluster seems to live and `is_gone` does not say otherwise, raises StillAtWork before all else.
+        Where the lost cluster seems to live, raises StillAtWork before all else, unless `cluster_gone`.
         """
         jobs: list[tuple[str, Step | ArchiveRemains]] = [
             *((step.remains.volume, step) for step in prospect.steps if not isinstance(step.action, Skip)),
             *((each.archive, each) for each in prospect.archives),
         ]
-        if jobs and prospect.lost is not None and prospect.alive and not is_gone:
+        if jobs and prospect.lost is not None and prospect.alive and not cluster_gone:
             raise StillAtWork(f"{prospect.lost.is_at_work()}. Nothing was changed")
         done = 0
 
@@ -332,7 +332,7 @@ async def present_in(cluster: Cluster, provisioner: str) -> Present:
     volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
     return Present(
         provisioner=provisioner,
-        cluster=await cluster.identity(),
+        cluster=await cluster.cluster_uid(),
         volumes={volume.name: volume for volume in volumes},
         claims={claim.key: claim for claim in claims},
     )

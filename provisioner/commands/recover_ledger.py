@@ -11,7 +11,7 @@ from provisioner.commands.session import Survey, side_by_side, unseen
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import ledgers, times
 from provisioner.core.ledgers import Found, Ledger, Sheet
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import Scope
 from provisioner.kube.pages import everything
@@ -90,21 +90,21 @@ class Rewriting:
 
     # ------------------------------------------------------------------------------------------- looking
 
-    def _by_export(self) -> Mapping[Export, list[tuple[Volume, Path]]]:
+    def _by_export(self) -> Mapping[Export, list[tuple[Volume, RelPath]]]:
         """The volumes of NFS on each export that was opened."""
-        on: defaultdict[Export, list[tuple[Volume, Path]]] = defaultdict(list)
+        on: defaultdict[Export, list[tuple[Volume, RelPath]]] = defaultdict(list)
         for volume in self._present.volumes:
-            located = self._served.of(volume) if volume.spec.nfs is not None else None
+            located = self._served.locate(volume) if volume.spec.nfs is not None else None
             if located is not None and located[1]:
                 on[located[0]].append((volume, located[1]))
         return on
 
-    async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, Path]]) -> list[Found]:
+    async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, RelPath]]) -> list[Found]:
         """The volumes of ours on an export, with what there is of their directories."""
         present = self._present
         ours = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
 
-        async def look(each: tuple[Volume, Path]) -> Found:
+        async def look(each: tuple[Volume, RelPath]) -> Found:
             volume, path = each
             reference = volume.spec.claim_ref
             found = Found(

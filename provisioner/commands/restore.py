@@ -180,7 +180,7 @@ def _lies_on(survey: Survey, storage_class: StorageClass, export: Export) -> boo
     try:
         where = parse(storage_class.parameters).export or survey.served.default
         options = mount_options.parse(storage_class.mount_options)
-        return where is not None and survey.served.at(where, options) is export
+        return where is not None and survey.served.get(where, options) is export
     except (InvalidSettings, ExportError):
         return False
 

@@ -12,10 +12,10 @@ import structlog
 
 from provisioner import __version__
 from provisioner.commands.wiring import served
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.gauges import Tally
-from provisioner.controllers.leader import Term
+from provisioner.controllers.leader import LeaderTasks
 from provisioner.controllers.unused_exports import Forgetting
 from provisioner.core import times
 from provisioner.kube.cluster import open_cluster
@@ -59,17 +59,17 @@ async def run(settings: Settings) -> None:
         connections=settings.workers // 2 + 16,  # each takes 256 KiB for TLS, and the API server is no faster with more
     ) as cluster:
         store = Store(settings.provisioner, count=metrics.unexpected)
-        around = Surroundings(
+        ctx = ControllerContext(
             provisioner=settings.provisioner,
             cluster=cluster,
             store=store,
             exports=exports,
-            watch=(watch := ExportWatch(exports, clock, metrics, marked=store.marked)),
+            health=(watch := ExportHealth(exports, clock, metrics, marked=store.marked)),
             recorder=(recorder := EventRecorder(cluster, clock, busy=lambda: term.busy(), count=metrics.unexpected)),
             metrics=metrics,
             clock=clock,
         )
-        keep = around.supervisor.keep
+        keep = ctx.supervisor.keep
         reflectors = [
             Reflector(
                 kind,
@@ -80,9 +80,9 @@ async def run(settings: Settings) -> None:
             )
             for kind in _RESOURCES
         ]
-        elector = _elector(settings, around, me, reflectors) if settings.leader_election else None
+        elector = _elector(settings, ctx, me, reflectors) if settings.leader_election else None
         leadership = elector or Alone(me)
-        term = Term(around, leadership, workers=settings.workers, relist=partial(relist, reflectors))
+        term = LeaderTasks(ctx, leadership, workers=settings.workers, relist=partial(relist, reflectors))
         _sample(metrics, store, settings.provisioner, term.queue_depths, clock)
         async with endpoint.serve(
             settings.listen_host,
@@ -94,7 +94,7 @@ async def run(settings: Settings) -> None:
             background = [
                 *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
                 keep("exports", watch.run),
-                keep("exports", Forgetting(around).run),
+                keep("exports", Forgetting(ctx).run),
                 keep("events", recorder.run),
             ]
 
@@ -111,7 +111,7 @@ async def run(settings: Settings) -> None:
                 for task in tasks:
                     task.cancel()
     for export in exports:
-        with around.supervisor.shield("exports", export=export.name):
+        with ctx.supervisor.shield("exports", export=export.name):
             await export.close()
     log.info("stopped")
 
@@ -123,19 +123,19 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _elector(settings: Settings, around: Surroundings, me: str, reflectors: Sequence[Reflector]) -> Elector:
+def _elector(settings: Settings, ctx: ControllerContext, me: str, reflectors: Sequence[Reflector]) -> Elector:
     def went_back() -> None:
         for reflector in reflectors:
             reflector.relist()
 
     return Elector(
-        around.cluster,
-        around.clock,
+        ctx.cluster,
+        ctx.clock,
         namespace=settings.lease_namespace,
         name=settings.lease_name,
         identity=me,
         times=settings.lease_times,
-        count=around.metrics.unexpected,
+        count=ctx.metrics.unexpected,
         went_back=went_back,
     )
 
@@ -148,10 +148,10 @@ def _described(settings: Settings) -> dict[str, object]:
 async def _unready(
     cluster: Cluster,
     store: Store,
-    watch: ExportWatch,
+    watch: ExportHealth,
     reflectors: Sequence[Reflector],
     elector: Elector | None,
-    term: Term,
+    term: LeaderTasks,
 ) -> Mapping[str, str]:
     """What /readyz finds missing."""
     missing = {f"cache of {kind}": "not listed yet" for kind in store.missing}

@@ -67,7 +67,7 @@ async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
     """Open all exports that the settings or the cluster's classes name. Raises ClusterError, InvalidSettings."""
     async with open_cluster(settings.kubeconfig, provisioner=settings.provisioner, identity=identity()) as cluster:
         classes = await everything(cluster, StorageClass)
-        cluster_id = await cluster.identity()
+        cluster_id = await cluster.cluster_uid()
         ours = [each for each in classes if each.provisioner == settings.provisioner]
         async with opened(settings, ours) as ledgers:
             yield Survey(
@@ -90,7 +90,7 @@ async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> As
     unusable = [problem for each in classes if (problem := _name_export(each, exports, no_way)) is not None]
     reached = {export.location for export in exports}
     for location in {setting.location for setting in settings.exports} - reached - no_way:
-        exports.at(location, MountOptions())  # no class says how it is reached
+        exports.get(location, MountOptions())  # no class says how it is reached
     known = list(exports)
     try:
         outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
@@ -145,7 +145,7 @@ def _name_export(storage_class: StorageClass, exports: ExportRegistry, no_way: s
         advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
         return Unseen(what, f"it names no export, and there is no default export; {advice}")
     try:
-        exports.at(where, mount_options.parse(storage_class.mount_options))
+        exports.get(where, mount_options.parse(storage_class.mount_options))
     except InvalidSettings as exc:
         problem = str(exc)
     except ExportError as exc:
@@ -163,7 +163,7 @@ async def _open(export: Export) -> ExportError | None:
     except ExportError as exc:
         return exc
     except TimeoutError:
-        return ExportError(Cause.UNREACHABLE, f"not read within {_OPENING_S:g} s", hint=export.silence)
+        return ExportError(Cause.UNREACHABLE, f"not read within {_OPENING_S:g} s", hint=export.unreachable_hint)
     return None
 
 

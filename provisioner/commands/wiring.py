@@ -9,9 +9,9 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.mounted.tree import MountedTree
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Tree
 from provisioner.settings import Settings
 
@@ -29,7 +29,7 @@ def served(
 
     No call is made yet. `reached` is told of each export, now or when a class first names it, and of its tree.
     """
-    servers = Servers(Identity(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
+    servers = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
 
     def over(where: Location, tree: Tree, name: str) -> Export:
         export = Export(where, tree, name=name)
@@ -55,7 +55,7 @@ def served(
             mount_port=options.mount_port,
             observe=lambda call, took_s: observe(name, call, took_s),
         )
-        return over(where, tree, name), tree.reach_by
+        return over(where, tree, name), tree.set_routes
 
     given = {each.location: mounted(each.location, each.directory) for each in settings.exports if each.directory}
     return ExportRegistry(given, settings.default_export, direct)

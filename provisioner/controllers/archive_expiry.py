@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.neighbours import neighbour
 from provisioner.controllers.returned import Returned
 from provisioner.core import archives
@@ -38,8 +38,8 @@ class Retention:
     An archive whose volume is there again is kept, as `returned` says.
     """
 
-    def __init__(self, around: Surroundings, returned: Returned, *, discarded: Callable[[Export], None]) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext, returned: Returned, *, discarded: Callable[[Export], None]) -> None:
+        self._ctx = ctx
         self._returned = returned
         self._discarded = discarded
         self._wakeups: dict[Export, asyncio.Event] = {}
@@ -50,7 +50,7 @@ class Retention:
     def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         """A listener of the store."""
         if kind == "volumes" and after is None and isinstance(before, Volume):
-            located = self._around.exports.of(before)
+            located = self._ctx.exports.locate(before)
             if located is not None:
                 self.look(located[0])
 
@@ -71,7 +71,7 @@ class Retention:
         swept_s = float("-inf")
         while True:
             wakeup.clear()
-            pause_s, now_s = _AT_MOST_S, self._around.clock.monotonic()
+            pause_s, now_s = _AT_MOST_S, self._ctx.clock.monotonic()
             try:
                 pause_s = await self._end_due(export)
                 if now_s - swept_s >= _AT_MOST_S:
@@ -79,7 +79,7 @@ class Retention:
                     swept_s = now_s
             except (ExportError, ClusterError) as exc:
                 log.debug("retention_failed", export=export.name, error=str(exc))
-            await self._around.clock.sleep(_AT_LEAST_S)
+            await self._ctx.clock.sleep(_AT_LEAST_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s - _AT_LEAST_S):
                     await wakeup.wait()
@@ -89,30 +89,30 @@ class Retention:
         limited = {name: record for name, record in self._ours(export) if record.was.retention}
         if not limited:
             return _AT_MOST_S
-        moment = self._around.moment()
+        moment = self._ctx.moment()
         self._compare(moment)
         waits_s = {name: archives.due_in_s(record, moment) for name, record in limited.items()}
         due = [name for name, wait_s in waits_s.items() if wait_s is not None and wait_s <= 0]
-        if due and await self._around.cluster.identity() == self._around.cluster_id:
+        if due and await self._ctx.cluster.cluster_uid() == self._ctx.cluster_id:
             for name in due:
                 # One that cannot go must not keep the others.
-                with self._around.supervisor.shield("retention", (ExportError,), export=export.name, archive=name):
+                with self._ctx.supervisor.shield("retention", (ExportError,), export=export.name, archive=name):
                     await self._expire(export, name)
         next_s = min((wait_s for wait_s in waits_s.values() if wait_s is not None and wait_s > 0), default=_AT_MOST_S)
         return min(max(next_s, _AT_LEAST_S), _AT_MOST_S)
 
     def _ours(self, export: Export) -> Iterable[tuple[str, ArchiveRecord]]:
         """The archives of our cluster; those of others are theirs to judge."""
-        cluster = self._around.cluster_id
+        cluster = self._ctx.cluster_id
         return ((name, record) for name, record in export.archived.items() if record.was.cluster == cluster)
 
     async def _expire(self, export: Export, archive: str) -> None:
-        record, moment = export.archived.get(archive), self._around.moment()
+        record, moment = export.archived.get(archive), self._ctx.moment()
         if record is None or not archives.is_due(record, moment) or await self._is_in_use(export, archive):
             return
         if await self._returned.keeps(export, record.volume, name=archive, where=f"archive {archive}"):
             return
-        await self._around.guard.require(export)
+        await self._ctx.guard.require(export)
         try:
             expired = await export.expire(archive, moment.latest)
         except ExportError as exc:
@@ -136,7 +136,7 @@ class Retention:
 
     async def _is_in_use(self, export: Export, archive: str) -> bool:
         """Whether a volume needs the archive's directory, as an admin may have made one; said when that changes."""
-        holder = await neighbour(self._around, export, (archive,))
+        holder = await neighbour(self._ctx, export, (archive,))
         if holder and self._in_use.get((export, archive)) != holder:
             why = f"volume {holder} uses its directory"
             log.warning("archive_not_expired", export=export.name, archive=archive, error=why, hint="delete the volume")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
-from provisioner.controllers.rollback import PENDING, Attempts
+from provisioner.controllers.rollback import PENDING, Rollback
 from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_doubtful
 from provisioner.core import archives, claims, mount_options, names, tenancy
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
-from provisioner.core.locations import Location, Path, label
+from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.records import Record
@@ -24,8 +24,8 @@ from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, AnyItem, ClusterError, Conflict, Kind, Rejected
 from provisioner.ports.tree import ExportError
-from provisioner.runtime.fair_share import Lanes
-from provisioner.runtime.locks import LATER, Turns
+from provisioner.runtime.fair_share import FairShare
+from provisioner.runtime.locks import LATER, VolumeLocks
 from provisioner.runtime.workers import FAILED, REFUSED
 from provisioner.runtime.workqueue import WorkQueue
 
@@ -42,14 +42,14 @@ class NameTaken(ProvisionerError):
 class ClaimController:
     """Reconciles claims, by uid, one at a time each."""
 
-    def __init__(self, around: Surroundings, queue: WorkQueue, lanes: Lanes, turns: Turns) -> None:
-        self._around = around
-        self._store = around.store
+    def __init__(self, ctx: ControllerContext, queue: WorkQueue, lanes: FairShare, locks: VolumeLocks) -> None:
+        self._ctx = ctx
+        self._store = ctx.store
         self._queue = queue
         self._lanes = lanes
-        self._turns = turns
-        self._attempts = Attempts(around, freed=self.path_freed)
-        self._namespaces = Namespaces(around.cluster)
+        self._turns = locks
+        self._attempts = Rollback(ctx, freed=self.path_freed)
+        self._namespaces = Namespaces(ctx.cluster)
         self._seen_s: dict[str, float] = {}
         """When a claim that is still without a volume was first worked on."""
         self._on_a_path: set[str] = set()
@@ -67,7 +67,7 @@ class ClaimController:
                 self._namespaces.claim_gone(claim.metadata.namespace)
             if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
                 self._queue.add(claim.uid)
-        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._around.provisioner:
+        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._ctx.provisioner:
             self._get_to_know(after)
             for claim in self._store.claims.values():
                 if claim.class_name == after.name and claim.status.phase == "Pending":
@@ -84,10 +84,10 @@ class ClaimController:
         """Open the export that a class names before its first claim comes."""
         try:
             parameters = parse(storage_class.parameters)
-            where = parameters.export or self._around.exports.default
+            where = parameters.export or self._ctx.exports.default
             if where is not None:
                 options = mount_options.parse(storage_class.mount_options)
-                self._around.watch.add(self._around.exports.at(where, options), named=True)
+                self._ctx.health.add(self._ctx.exports.get(where, options), named=True)
         except (InvalidSettings, ExportError) as exc:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
@@ -111,7 +111,7 @@ class ClaimController:
 
     async def reconcile(self, uid: str) -> Backoff | None:
         """Bring one claim, there or gone, to where it should be."""
-        with self._turns.take(names.volume_name(uid)) as ours:
+        with self._turns.try_acquire(names.volume_name(uid)) as ours:
             return await self._reconcile(uid) if ours else LATER
 
     async def _reconcile(self, uid: str) -> Backoff | None:
@@ -135,13 +135,13 @@ class ClaimController:
             case Ignore():
                 self._seen_s.pop(uid, None)
                 again = await self._attempts.finish(names.volume_name(uid))
-                expanded = await expand(claim, self._around) if claim.status.phase == "Bound" else None
+                expanded = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why) as wait:
                 log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
                 if wait.on_a_path and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
-                    self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+                    self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
                 return PENDING
             case Refuse() as refusal:
                 return self._refuse(claim, refusal)
@@ -153,35 +153,35 @@ class ClaimController:
         template = claims.template_of(claim, self._store.classes.get(claim.class_name))
         if template is None:
             return claim
-        live = await self._around.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
+        live = await self._ctx.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
         return claims.completed(claim, live, template) if live is not None and live.uid == claim.uid else None
 
     def _view(self, claim: Claim, volume: Volume | None) -> ClaimView:
         own = names.volume_name(claim.uid)
         return ClaimView(
-            provisioner=self._around.provisioner,
+            provisioner=self._ctx.provisioner,
             claim=claim,
             storage_class=self._store.classes.get(claim.class_name),
             volume=volume,
-            default_export=self._around.exports.default,
+            default_export=self._ctx.exports.default,
             holder=lambda export, path: self._holder(export, path, own),
-            now=self._around.stamp(),
-            cluster=self._around.cluster_id,
+            now=self._ctx.stamp(),
+            cluster=self._ctx.cluster_id,
         )
 
-    def _holder(self, export: Location, path: Path, own: str) -> Volume | None:
+    def _holder(self, export: Location, path: RelPath, own: str) -> Volume | None:
         """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
         leaving: Volume | None = None
         passed: set[str] = set()
         while (found := self._store.holder(export, path, other_than=own, passed=passed)) is not None:
-            if not claims.is_leaving(found, self._around.provisioner):
+            if not claims.is_leaving(found, self._ctx.provisioner):
                 return found
             leaving = leaving or found
             passed.add(found.name)
         return leaving
 
     def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
-        self._around.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
+        self._ctx.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
         if refusal.type == "Warning":
             self._count_failure(claim, "Refused")
             if self._queue.failures(claim.uid) == 0:
@@ -194,18 +194,18 @@ class ClaimController:
     async def _attempt(self, plan: Provision) -> Backoff | None:
         """Carry out a plan; a failure becomes an event with one stable message and a retry."""
         claim = plan.claim
-        self._seen_s.setdefault(claim.uid, self._around.clock.monotonic())
+        self._seen_s.setdefault(claim.uid, self._ctx.clock.monotonic())
         where = label(plan.export, plan.mount_options.port)
         try:
             plan = claims.in_namespace(plan, await self._namespaces.of_claim(claim.metadata.namespace))
-            export = self._around.exports.at(plan.export, plan.mount_options)
+            export = self._ctx.exports.get(plan.export, plan.mount_options)
             where = export.name
-            self._around.watch.add(export, named=True)
+            self._ctx.health.add(export, named=True)
             with self._lanes.place(export.name, claim.uid):
-                export = await self._around.watch.usable(export)
+                export = await self._ctx.health.require_ready(export)
                 return await self._provision(plan, export)
         except ExportError as exc:
-            return FAILED if is_unsettled(exc) else self._failed(plan, exc.told_of(where), exc, FAILED)
+            return FAILED if is_unsettled(exc) else self._failed(plan, exc.event_message(where), exc, FAILED)
         except PathTaken as exc:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
@@ -225,18 +225,18 @@ class ClaimController:
         claim = plan.claim
         if self._queue.failures(claim.uid) == 0:
             log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
-        self._around.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+        self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
         self._count_failure(claim, exc.reason)
         return again
 
     def _count_failure(self, claim: Claim, reason: str) -> None:
-        self._around.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
-        self._around.metrics.failures.labels("provision", reason).inc()
+        self._ctx.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
+        self._ctx.metrics.failures.labels("provision", reason).inc()
 
     def _with_place(self, message: str, plan: Provision) -> str:
         """The message, and where the archive is if the claim may have it there."""
-        archive, places = plan.record.archive, self._around.exports.places
-        for export in self._around.exports:
+        archive, places = plan.record.archive, self._ctx.exports.places
+        for export in self._ctx.exports:
             record = export.archived.get(archive)
             if (
                 plan.export not in places.same(export.location)
@@ -252,28 +252,28 @@ class ClaimController:
         known = export.records.get(plan.volume)
         # Settled, or begun with other data: made a moment ago, perhaps, and the cache does not know yet.
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
-        if doubtful and await self._around.cluster.get_volume(plan.volume) is not None:
+        if doubtful and await self._ctx.cluster.get_volume(plan.volume) is not None:
             return await self._attempts.finish(plan.volume)
         size = plan.record.capacity
         refusal = self._root_conflict(plan, export) or space_conflict(
-            self._around, export, plan.parameters, size, volume=plan.volume
+            self._ctx, export, plan.parameters, size, volume=plan.volume
         )
         if refusal is not None:
             return self._refuse(claim, refusal)
-        refuse_doubtful(self._around, plan, export)
-        self._around.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
+        refuse_doubtful(self._ctx, plan, export)
+        self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
         adopt_from = await self._adoptable(plan, export)
         if adopt_from is not None or plan.record.archive:
-            await self._around.guard.require(export)  # a new directory is nobody's; these may be another cluster's
+            await self._ctx.guard.require(export)  # a new directory is nobody's; these may be another cluster's
         try:
-            async with self._around.watch.answering(export):
+            async with self._ctx.health.fail_fast(export):
                 record = await export.provision(
                     plan.volume, plan.record, plan.access, adopt_from=adopt_from, tenant=plan.tenant
                 )
         except AlreadyThere:
             # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
-            found = await self._around.cluster.get_volume(plan.volume) if plan.volume in export.records else None
-            if found is not None and await settle_record(self._around, export, found):
+            found = await self._ctx.cluster.get_volume(plan.volume) if plan.volume in export.records else None
+            if found is not None and await settle_record(self._ctx, export, found):
                 return None
             if found is None:
                 self._refuse_forgotten(plan, export)
@@ -294,7 +294,7 @@ class ClaimController:
         if not refusal or plan.access.mode is None:
             return
         message = claims.mode_message(record.directory, plan.access.mode, refusal)
-        self._around.recorder.claim(plan.claim, "Warning", names.MODE_REFUSED, message)
+        self._ctx.recorder.claim(plan.claim, "Warning", names.MODE_REFUSED, message)
         if export.name not in self._modes_refused:
             self._modes_refused.add(export.name)
             log.warning("mode_refused", export=export.name, claim=plan.claim.key, volume=plan.volume, message=message)
@@ -304,7 +304,7 @@ class ClaimController:
         record = export.records.get(plan.volume)
         if record is None or plan.volume in export.pending:
             return
-        if (record.claim_uid, record.cluster) == (plan.claim.uid, self._around.cluster_id):
+        if (record.claim_uid, record.cluster) == (plan.claim.uid, self._ctx.cluster_id):
             raise AlreadyThere(
                 f"directory {record.directory!r} holds this claim's own data, as volume {plan.volume}, which the"
                 f" cluster has lost: `nfs-provisioner recover --volume {plan.volume} --apply` creates that volume again"
@@ -312,11 +312,9 @@ class ClaimController:
 
     def _root_conflict(self, plan: Provision, export: Export) -> Refuse | None:
         """Whether another export has its root there, by the settings and classes: it may have no ledger yet."""
-        around = self._around
-        others = (other for other in around.exports if other is not export and around.watch.is_named(other))
-        root = around.exports.places.root_within(
-            export.location, plan.record.path, (other.location for other in others)
-        )
+        ctx = self._ctx
+        others = (other for other in ctx.exports if other is not export and ctx.health.is_named(other))
+        root = ctx.exports.places.root_within(export.location, plan.record.path, (other.location for other in others))
         return None if root is None else claims.root_conflict(plan, root)
 
     async def _adoptable(self, plan: Provision, export: Export) -> str | None:
@@ -327,7 +325,7 @@ class ClaimController:
         former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
         if former is None or former == plan.volume:
             return None
-        if await self._around.cluster.get_volume(former) is not None:
+        if await self._ctx.cluster.get_volume(former) is not None:
             return None
         record = await export.reread(former)
         if record is not None and not plan.tenant.owns(record):
@@ -336,17 +334,17 @@ class ClaimController:
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
         """`again`: an earlier attempt may have created the volume already."""
-        body = claims.volume_body(plan, provisioner=self._around.provisioner, record=record, export_id=export.id)
+        body = claims.volume_body(plan, provisioner=self._ctx.provisioner, record=record, export_id=export.id)
         try:
-            return await self._around.cluster.create_volume(body)
+            return await self._ctx.cluster.create_volume(body)
         except AlreadyExists as exc:
-            found = await self._around.cluster.get_volume(plan.volume)
+            found = await self._ctx.cluster.get_volume(plan.volume)
             if found is None:
                 raise Conflict(f"volume {plan.volume} was there, and is gone again") from exc
-            nfs, places = found.spec.nfs, self._around.exports.places
+            nfs, places = found.spec.nfs, self._ctx.exports.places
             path = places.relative(export.location, nfs.server, nfs.path) if nfs is not None else None
             if path != record.path or not _is_for(found, plan):
-                raise NameTaken(claims.not_ours(found, plan.claim, self._around.provisioner)) from exc
+                raise NameTaken(claims.not_ours(found, plan.claim, self._ctx.provisioner)) from exc
             if not again:
                 hint = "is there a second installation, or a second leader, of the same provisioner name?"
                 log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)
@@ -363,13 +361,13 @@ class ClaimController:
         return claim is None or claim.metadata.deletion_timestamp is not None
 
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:
-        around, claim = self._around, plan.claim
+        ctx, claim = self._ctx, plan.claim
         labels = (claim.class_name, _source(claim))
-        began_s = self._seen_s.pop(claim.uid, around.clock.monotonic())
-        took_s = around.clock.monotonic() - began_s
-        around.metrics.provisioned.labels(*labels).inc()
-        around.metrics.provision_s.labels(*labels).observe(took_s)
-        around.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, claims.succeeded_message(plan, record))
+        began_s = self._seen_s.pop(claim.uid, ctx.clock.monotonic())
+        took_s = ctx.clock.monotonic() - began_s
+        ctx.metrics.provisioned.labels(*labels).inc()
+        ctx.metrics.provision_s.labels(*labels).observe(took_s)
+        ctx.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, claims.succeeded_message(plan, record))
         log.info(
             "volume_provisioned",
             claim=claim.key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.instances import Guard, Unguarded
 from provisioner.core import times
 from provisioner.core.archives import Moment
@@ -18,14 +18,14 @@ from provisioner.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class ControllerContext:
     """The ports, the cache, and where the work is told of."""
 
     provisioner: str
     cluster: Cluster
     store: Store
     exports: ExportRegistry
-    watch: ExportWatch
+    health: ExportHealth
     recorder: EventRecorder
     metrics: Metrics
     clock: Clock

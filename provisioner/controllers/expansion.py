@@ -7,7 +7,7 @@ from contextlib import suppress
 import structlog
 from msgspec import structs
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.free_space import space_conflict
 from provisioner.core import expansion, names
 from provisioner.core.backoff import Backoff
@@ -24,23 +24,23 @@ from provisioner.runtime.workers import FAILED, REFUSED
 log = structlog.get_logger(__name__)
 
 
-async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
+async def expand(claim: Claim, ctx: ControllerContext) -> Backoff | None:
     """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
-    volume = around.store.volumes.get(claim.spec.volume_name)
-    now = around.stamp()
-    plan = expansion.decide(claim, volume, around.provisioner, now)
+    volume = ctx.store.volumes.get(claim.spec.volume_name)
+    now = ctx.stamp()
+    plan = expansion.decide(claim, volume, ctx.provisioner, now)
     if plan is None or volume is None:
         return None
-    refused = await _is_refused(plan, claim, volume, around)
+    refused = await _is_refused(plan, claim, volume, ctx)
     if refused is not None:
         return refused
-    recorder = around.recorder
+    recorder = ctx.recorder
     try:
-        await _carry_out(plan, claim, volume, around)
+        await _carry_out(plan, claim, volume, ctx)
     except Rejected as exc:
         recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
         with suppress(ClusterError):
-            await around.cluster.patch_claim_status(
+            await ctx.cluster.patch_claim_status(
                 claim.metadata.namespace, claim.metadata.name, expansion.failed(str(exc), now)
             )
         return REFUSED
@@ -50,48 +50,48 @@ async def expand(claim: Claim, around: Surroundings) -> Backoff | None:
         return FAILED
     recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
     log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
-    await _note_now(volume, plan.size, around)
+    await _note_now(volume, plan.size, ctx)
     return None
 
 
-async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> Backoff | None:
+async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Backoff | None:
     """How to try again where the class's `minFree` or `overcommit` leave no room; the claim stays as it is."""
-    located, parameters = around.exports.of(volume), _parameters(volume, around)
+    located, parameters = ctx.exports.locate(volume), _parameters(volume, ctx)
     if plan.grow is None or located is None or parameters is None or not parameters.limits_space:
         return None
     export, _ = located
-    around.watch.add(export, named=False)
+    ctx.health.add(export, named=False)
     try:
-        export = await around.watch.usable(export)
-        refusal = space_conflict(around, export, parameters, plan.size, volume=volume.name)
+        export = await ctx.health.require_ready(export)
+        refusal = space_conflict(ctx, export, parameters, plan.size, volume=volume.name)
         message, again = "" if refusal is None else refusal.message, REFUSED
     except ExportError as exc:
-        message, again = exc.told_of(export.name), FAILED
+        message, again = exc.event_message(export.name), FAILED
     if not message:
         return None
     log.info("resize_refused", claim=claim.key, volume=volume.name, size=plan.size, message=message)
     text = f"resizing to {plan.size} is refused for now: {message}"
-    around.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, text)
+    ctx.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, text)
     return again
 
 
-def _parameters(volume: Volume, around: Surroundings) -> ClassParameters | None:
+def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | None:
     """Those of the volume's class; None where it is gone, or cannot be used any more: then nothing says a limit."""
-    storage_class = around.store.classes.get(volume.spec.storage_class_name)
+    storage_class = ctx.store.classes.get(volume.spec.storage_class_name)
     try:
         return None if storage_class is None else parse(storage_class.parameters)
     except InvalidSettings:
         return None
 
 
-async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, around: Surroundings) -> None:
+async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> None:
     """Each write holds only for the object as it was read, so that a newer wish of the user's is never overwritten."""
-    cluster, meta = around.cluster, claim.metadata
+    cluster, meta = ctx.cluster, claim.metadata
     version = meta.resource_version
     if plan.mark is not None:
         marked = await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.mark, version))
         version = marked.metadata.resource_version
-        around.recorder.claim(claim, "Normal", names.RESIZING, f"resizing volume {volume.name} to {plan.size}")
+        ctx.recorder.claim(claim, "Normal", names.RESIZING, f"resizing volume {volume.name} to {plan.size}")
     if plan.grow is not None:
         await cluster.patch_volume(volume.name, _at(plan.grow, volume.metadata.resource_version))
     await cluster.patch_claim_status(meta.namespace, meta.name, _at(plan.finish, version))
@@ -104,36 +104,36 @@ def _at(patch: dict[str, object], version: str) -> dict[str, object]:
 # --------------------------------------------------------------------------------------------------- the ledger's copy
 
 
-async def note_sizes(export: Export, around: Surroundings) -> None:
+async def note_sizes(export: Export, ctx: ControllerContext) -> None:
     """Have the ledger of an export know how large its volumes are: `recover` makes them as large as it says.
 
     The sweep does this, for expansions that met an export that was down, or a crash. Raises ExportError.
     """
     for name, record in list(export.records.items()):
-        volume = around.store.volumes.get(name)
-        if volume is not None and volume.is_by(around.provisioner) and outgrown(record.capacity, volume.capacity):
-            await _note(name, volume.capacity, export, around)
+        volume = ctx.store.volumes.get(name)
+        if volume is not None and volume.is_by(ctx.provisioner) and outgrown(record.capacity, volume.capacity):
+            await _note(name, volume.capacity, export, ctx)
 
 
-async def _note_now(volume: Volume, size: str, around: Surroundings) -> None:
+async def _note_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
     """Last, and no more than a try: the expansion is done, and must not wait for an export that is down."""
-    located = around.exports.of(volume)
+    located = ctx.exports.locate(volume)
     if located is None:
         return
     export, _ = located
-    around.watch.add(export, named=False)
+    ctx.health.add(export, named=False)
     try:
-        export = await around.watch.usable(export)
-        async with around.watch.answering(export):
-            await _note(volume.name, size, export, around)
+        export = await ctx.health.require_ready(export)
+        async with ctx.health.fail_fast(export):
+            await _note(volume.name, size, export, ctx)
     except ExportError as exc:
         log.info("size_not_recorded", volume=volume.name, size=size, error=str(exc), hint="the sweep does it later")
 
 
-async def _note(volume: str, size: str, export: Export, around: Surroundings) -> None:
+async def _note(volume: str, size: str, export: Export, ctx: ControllerContext) -> None:
     """By the record as it is now: what we remember may be older than a recovery, which must not be undone."""
     live = await export.reread(volume)
-    if live is None or live.cluster != around.cluster_id or not outgrown(live.capacity, size):
+    if live is None or live.cluster != ctx.cluster_id or not outgrown(live.capacity, size):
         return
     grown = structs.replace(live, capacity=size)
     try:

@@ -20,7 +20,7 @@ from provisioner.core.objects import Volume
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.clock import Clock
-from provisioner.ports.tree import Cause, ExportError, Space
+from provisioner.ports.tree import Cause, ExportError, FilesystemStats
 from provisioner.runtime.supervision import AGAIN, Supervisor
 from provisioner.telemetry.metrics import Metrics
 
@@ -56,7 +56,7 @@ class _State:
     opened: bool = False
     united: bool = False
     """Whether it turned out to be another export's second name."""
-    space: Space | None = None
+    space: FilesystemStats | None = None
     looked_s: float = -math.inf
     added_s: float = -math.inf
     used_s: float = -math.inf
@@ -72,7 +72,7 @@ class _State:
     """What looks at it again and again."""
 
 
-class ExportWatch:
+class ExportHealth:
     """Probes every export for as long as it runs; a leader also opens them, and asks before it uses one."""
 
     def __init__(
@@ -193,7 +193,7 @@ class ExportWatch:
         """We lead no longer."""
         self._leading = False
 
-    async def usable(self, export: Export) -> Export:
+    async def require_ready(self, export: Export) -> Export:
         """Return the object that stands for an export that was added, when it may be used.
 
         Raises the ExportError that the last look at it met.
@@ -210,15 +210,15 @@ class ExportWatch:
                 async with asyncio.timeout(_PROBE_LIMIT_S + 1.0):
                     await state.known.wait()
         if state.united:
-            return await self.usable(export)
+            return await self.require_ready(export)
         if state.error is not None:
             raise state.error
         if not state.opened:
-            raise ExportError(Cause.UNREACHABLE, "it has not answered yet", hint=export.silence)
+            raise ExportError(Cause.UNREACHABLE, "it has not answered yet", hint=export.unreachable_hint)
         return self._exports.primary(export)
 
     @asynccontextmanager
-    async def answering(self, export: Export) -> AsyncIterator[None]:
+    async def fail_fast(self, export: Export) -> AsyncIterator[None]:
         """Wait for calls on an export no longer than it is known to answer; then raise what the probe met.
 
         The outcome of the call is unknown then, as after its own time limit, which may be much longer.
@@ -248,7 +248,7 @@ class ExportWatch:
         state.known.clear()
         state.due.set()
 
-    def space(self, export: Export) -> Space | None:
+    def space(self, export: Export) -> FilesystemStats | None:
         """What the last probe found, at most a few seconds old."""
         return self._state(export).space
 
@@ -340,7 +340,7 @@ class ExportWatch:
                     state.space = await export.probe()
             except TimeoutError:
                 detail = f"no answer within {_PROBE_LIMIT_S:g} s"
-                return ExportError(Cause.UNREACHABLE, detail, hint=export.silence)
+                return ExportError(Cause.UNREACHABLE, detail, hint=export.unreachable_hint)
             except ExportError as exc:
                 return exc
             return None
@@ -348,7 +348,7 @@ class ExportWatch:
 
     def _carried(self, export: Export) -> Set[str]:
         """The export ids that the volumes on an export carry; there may be another one at another port."""
-        located = ((volume, self._exports.of(volume)) for volume in self._marked(export.location))
+        located = ((volume, self._exports.locate(volume)) for volume in self._marked(export.location))
         return {
             volume.metadata.annotations[names.EXPORT_ID]
             for volume, found in located

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import claims, quantities
 from provisioner.core.claims import Refuse
 from provisioner.core.parameters import ClassParameters
@@ -10,13 +10,13 @@ from provisioner.ledger.export import Export
 
 
 def space_conflict(
-    around: Surroundings, export: Export, parameters: ClassParameters, size: str, *, volume: str
+    ctx: ControllerContext, export: Export, parameters: ClassParameters, size: str, *, volume: str
 ) -> Refuse | None:
     """Why a volume must not have that size, by what the last probe found and by the volumes that are there."""
-    space = around.watch.space(export)
+    space = ctx.health.space(export)
     if space is None or not parameters.limits_space:
         return None
-    others = (each for each in around.store.on_export(export.location) if each.name != volume)
+    others = (each for each in ctx.store.on_export(export.location) if each.name != volume)
     return claims.space_conflict(
         parameters,
         size,

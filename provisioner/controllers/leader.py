@@ -10,7 +10,7 @@ from dataclasses import replace
 import structlog
 
 from provisioner.controllers.claims import ClaimController
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.sweep import Sweep
 from provisioner.controllers.takeover import Takeover
@@ -18,9 +18,9 @@ from provisioner.controllers.unlocated_volumes import Homeless
 from provisioner.controllers.volumes import VolumeController
 from provisioner.core.backoff import is_logged
 from provisioner.ports.cluster import ClusterError
-from provisioner.runtime.fair_share import Lanes
+from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.leadership import Leadership
-from provisioner.runtime.locks import Turns
+from provisioner.runtime.locks import VolumeLocks
 from provisioner.runtime.workers import Reconcile, work
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Loop, Sample
@@ -31,21 +31,21 @@ _FINISH_S = 6.5
 """What is in flight when we are told to stop may take this long; the process has 10 s in all, for the lease too."""
 
 
-class Term:
+class LeaderTasks:
     """The leader's work, made anew for each term: nothing of an older one, no key and no count, is carried over."""
 
     def __init__(
         self,
-        around: Surroundings,
+        ctx: ControllerContext,
         leadership: Leadership,
         *,
         workers: int,
         relist: Callable[[], Awaitable[None]],
     ) -> None:
         """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
-        self._around = around
+        self._ctx = ctx
         self._leadership = leadership
-        around.store.places = around.exports.places
+        ctx.store.places = ctx.exports.places
         self._workers = workers
         self._relist = relist
         self._trouble = ""
@@ -66,21 +66,21 @@ class Term:
 
     async def lead(self, stopping: asyncio.Event) -> None:
         """Work until told to stop, then finish what is in flight; cancelled at once when the lease is lost."""
-        around = await self._prepare(stopping)
-        if around is None:
+        ctx = await self._prepare(stopping)
+        if ctx is None:
             return
-        await around.watch.lead()
-        around.metrics.leader.set(1)
+        await ctx.health.lead()
+        ctx.metrics.leader.set(1)
         try:
-            await self._work(around, stopping)
+            await self._work(ctx, stopping)
         finally:
-            around.metrics.leader.set(0)
-            around.watch.follow()
+            ctx.metrics.leader.set(0)
+            ctx.health.follow()
             for queue in self._queues.values():
                 queue.close()
             self._queues.clear()
 
-    async def _prepare(self, stopping: asyncio.Event) -> Surroundings | None:
+    async def _prepare(self, stopping: asyncio.Event) -> ControllerContext | None:
         """Nothing may be decided before the caches are whole and the cluster has a name; a stop waits for neither."""
         known, stopped = asyncio.create_task(self._known()), asyncio.create_task(stopping.wait())
         try:
@@ -91,57 +91,57 @@ class Term:
             stopped.cancel()
             self._trouble = ""
 
-    async def _known(self) -> Surroundings:
+    async def _known(self) -> ControllerContext:
         await self._relist()
         failures = 0
         while True:
             try:
-                return replace(self._around, cluster_id=await self._around.cluster.identity())
+                return replace(self._ctx, cluster_id=await self._ctx.cluster.cluster_uid())
             except ClusterError as exc:
                 hint = "grant get on the namespace kube-system, as the chart's ClusterRole does"
                 self._trouble = f"its id, the uid of the namespace kube-system, cannot be read: {exc}; {hint}"
                 failures += 1
                 if is_logged(failures):
                     log.error("cluster_not_identified", failures=failures, error=str(exc), hint=hint)
-                await self._around.clock.sleep(2.0)
+                await self._ctx.clock.sleep(2.0)
 
-    async def _work(self, around: Surroundings, stopping: asyncio.Event) -> None:
+    async def _work(self, ctx: ControllerContext, stopping: asyncio.Event) -> None:
         claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
-        claim_lanes, volume_lanes = (Lanes(self._workers, queue.add) for queue in (claim_queue, volume_queue))
-        turns = Turns()
+        claim_lanes, volume_lanes = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
+        locks = VolumeLocks()
         instances = Instances(
             self._leadership,
-            around.clock,
-            around.metrics,
-            cluster=around.cluster_id,
-            provisioner=around.provisioner,
+            ctx.clock,
+            ctx.metrics,
+            cluster=ctx.cluster_id,
+            provisioner=ctx.provisioner,
         )
-        around = replace(around, guard=instances)
-        claims = ClaimController(around, claim_queue, claim_lanes, turns)
-        sweep = Sweep(around, instances, revisit=claim_queue.add, freed=claims.path_freed)
-        takeover = Takeover(around, entered=volume_queue.add)
+        ctx = replace(ctx, guard=instances)
+        claims = ClaimController(ctx, claim_queue, claim_lanes, locks)
+        sweep = Sweep(ctx, instances, revisit=claim_queue.add, freed=claims.path_freed)
+        takeover = Takeover(ctx, entered=volume_queue.add)
         volumes = VolumeController(
-            around,
+            ctx,
             volume_queue,
             volume_lanes,
-            turns,
+            locks,
             freed=claims.path_freed,
             discarded=sweep.discarded,
             take_over=takeover.enter,
         )
         instances.resumed += (volumes.export_ready, sweep.resumed)
-        keep = around.supervisor.keep
+        keep = ctx.supervisor.keep
         with ExitStack() as stack:
-            stack.enter_context(around.watch.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
+            stack.enter_context(ctx.health.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
             for ready in (claims.export_ready, volumes.export_ready, takeover.export_ready):
-                stack.enter_context(around.watch.listening(ready))
+                stack.enter_context(ctx.health.listening(ready))
             for changed in (claims.changed, volumes.changed, takeover.changed):
-                stack.enter_context(around.store.listening(changed))
+                stack.enter_context(ctx.store.listening(changed))
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(keep("sweep", sweep.run)),
                     group.create_task(keep("takeover", takeover.run)),
-                    group.create_task(keep("exports", Homeless(around).run)),
+                    group.create_task(keep("exports", Homeless(ctx).run)),
                 ]
                 workers = [
                     group.create_task(self._reconcile("claims", claim_queue, claim_lanes, claims.reconcile)),
@@ -156,11 +156,11 @@ class Term:
         await instances.leave()
         log.info("work_ended", given_up=len(unfinished))
 
-    async def _reconcile(self, loop: Loop, queue: WorkQueue, lanes: Lanes, reconcile: Reconcile) -> None:
-        supervisor = self._around.supervisor
+    async def _reconcile(self, loop: Loop, queue: WorkQueue, lanes: FairShare, reconcile: Reconcile) -> None:
+        supervisor = self._ctx.supervisor
         await work(queue, lanes, reconcile, workers=self._workers, supervisor=supervisor, loop=loop)
 
     def _queue(self, name: str) -> WorkQueue:
-        waited = self._around.metrics.queue_wait_s.labels(name).observe
-        queue = self._queues[name] = WorkQueue(self._around.clock, waited=waited)
+        waited = self._ctx.metrics.queue_wait_s.labels(name).observe
+        queue = self._queues[name] = WorkQueue(self._ctx.clock, waited=waited)
         return queue

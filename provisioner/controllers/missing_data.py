@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import lacking, names
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
 from provisioner.core.orphans import Lack
 from provisioner.ledger.export import Export
@@ -47,8 +47,8 @@ class _Seen:
 class Lacking:
     """Looks at each export every ten minutes, and each minute at what it found; that counts from the second time on."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext) -> None:
+        self._ctx = ctx
         self._seen: dict[Export, _Seen] = {}
 
     def forget(self, export: Export) -> None:
@@ -57,28 +57,28 @@ class Lacking:
 
     async def look(self, export: Export) -> None:
         """Look through one export where that is due. Raises ExportError, ClusterError."""
-        seen, around = self._seen.setdefault(export, _Seen()), self._around
-        now_s = around.clock.monotonic()
+        seen, ctx = self._seen.setdefault(export, _Seen()), self._ctx
+        now_s = ctx.clock.monotonic()
         due = now_s - seen.looked_s >= _EVERY_S
         if due:
-            volumes = list(around.store.on_export(export.location))
+            volumes = list(ctx.store.on_export(export.location))
             seen.looked_s = now_s
         elif seen.suspects:
-            volumes = [around.store.volumes[name] for name in seen.suspects if name in around.store.volumes]
+            volumes = [ctx.store.volumes[name] for name in seen.suspects if name in ctx.store.volumes]
         else:
             return
-        found = await find(export, volumes, around.exports, around.provisioner, live=around.cluster.get_volume)
+        found = await find(export, volumes, ctx.exports, ctx.provisioner, live=ctx.cluster.get_volume)
         before, seen.suspects = seen.suspects, {volume.name: lack for volume, _, lack in found}
         self._tell(export, seen, [each for each in found if before.get(each[0].name) == each[2]])
 
-    def _tell(self, export: Export, seen: _Seen, found: list[tuple[Volume, Path, Lack]]) -> None:
+    def _tell(self, export: Export, seen: _Seen, found: list[tuple[Volume, RelPath, Lack]]) -> None:
         """Gauges and events each time; a log line when it is not as it was."""
         counts = Counter(lack for _, _, lack in found)
         for lack in lacking.LACKS:
-            self._around.metrics.lacking.labels(export.name, lack).set(counts[lack])
+            self._ctx.metrics.lacking.labels(export.name, lack).set(counts[lack])
         for volume, path, lack in found[:_EVENTS]:
             words = lacking.message(export.name, path, volume, lack)
-            self._around.recorder.volume(volume, "Warning", _REASONS[lack], words)
+            self._ctx.recorder.volume(volume, "Warning", _REASONS[lack], words)
         before, seen.told = seen.told, {volume.name: lack for volume, _, lack in found}
         if seen.told == before:
             return
@@ -97,14 +97,14 @@ class Lacking:
 
 async def find(
     export: Export, volumes: Iterable[Volume], exports: ExportRegistry, provisioner: str, *, live: Live
-) -> list[tuple[Volume, Path, Lack]]:
+) -> list[tuple[Volume, RelPath, Lack]]:
     """The volumes on an export that lack something: by what is at hand first, then each of those looked at live.
 
     Raises ExportError, ClusterError.
     """
 
-    def path_of(volume: Volume) -> Path | None:
-        located = exports.of(volume)
+    def path_of(volume: Volume) -> RelPath | None:
+        located = exports.locate(volume)
         if located is None or located[0] is not export or not lacking.is_in_use(volume, located[1], provisioner):
             return None
         return located[1]

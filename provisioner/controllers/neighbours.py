@@ -5,24 +5,24 @@ The cache names the candidates, and each is read live, so that nothing is destro
 
 from __future__ import annotations
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import neighbours
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.ledger.export import Export
 
 
-async def neighbour(around: Surroundings, export: Export, path: Path, *, other_than: str = "") -> str:
+async def neighbour(ctx: ControllerContext, export: Export, path: RelPath, *, other_than: str = "") -> str:
     """The name of a volume that needs the directory, and is not itself being deleted; empty where there is none.
 
     Raises ClusterError.
     """
     passed: set[str] = set()
-    locations = around.exports.places.same(export.location)
+    locations = ctx.exports.places.same(export.location)
     while True:
-        found = around.store.holder(export.location, path, other_than=other_than, passed=passed)
+        found = ctx.store.holder(export.location, path, other_than=other_than, passed=passed)
         if found is None:
             return ""
-        live = await around.cluster.get_volume(found.name)
+        live = await ctx.cluster.get_volume(found.name)
         if live is not None and neighbours.needs(live, locations, path, folds=export.folds):
             return live.name
         passed.add(found.name)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.orphan_facts import Known, find_strays, gather, is_left
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.orphan_facts import Known, find_unknown_directories, gather, has_leftovers
 from provisioner.controllers.stale_records import end_record
 from provisioner.core import names, orphans
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.orphans import Orphan
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError
@@ -30,7 +30,7 @@ _NAMES_IN_A_LINE = 20
 class _Seen:
     """What the last look at an export found."""
 
-    strays: Sequence[Path] = ()
+    unknown_directories: Sequence[RelPath] = ()
     strays_s: float = float("-inf")
     told: frozenset[Orphan] = frozenset()
 
@@ -38,8 +38,8 @@ class _Seen:
 class Orphans:
     """Compares exports with the API. `revisit` is told a claim's uid, `freed` that a record has ended."""
 
-    def __init__(self, around: Surroundings, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
+        self._ctx = ctx
         self._revisit = revisit
         self._freed = freed
         self._seen: dict[Export, _Seen] = {}
@@ -51,46 +51,48 @@ class Orphans:
     async def look(self, export: Export) -> None:
         """Look through one export. Raises ExportError, ClusterError."""
         seen = self._seen.setdefault(export, _Seen())
-        around = self._around
+        ctx = self._ctx
         known = Known(
-            cluster=around.cluster_id,
-            volumes=around.store.volumes,
-            waiting={uid for uid, claim in around.store.claims.items() if claim.status.phase == "Pending"},
-            holder=around.store.holder,
+            cluster=ctx.cluster_id,
+            volumes=ctx.store.volumes,
+            waiting={uid for uid, claim in ctx.store.claims.items() if claim.status.phase == "Pending"},
+            holder=ctx.store.holder,
         )
         await self._sign(export)
-        now_s = around.clock.monotonic()
+        now_s = ctx.clock.monotonic()
         if now_s - seen.strays_s >= STRAYS_EVERY_S:
             await export.find_damage()
-            seen.strays = await find_strays(export, known, around.exports, limit=STRAYS_LIMIT)
+            seen.unknown_directories = await find_unknown_directories(export, known, ctx.exports, limit=STRAYS_LIMIT)
             seen.strays_s = now_s
         for name in list(export.unreadable):
             await export.reread(name)  # somebody may have removed it, or `recover --ledger` have written it again
-        evidence = await gather(export, known, now=around.clock.now(), strays=seen.strays, left=self._is_left)
+        evidence = await gather(
+            export, known, now=ctx.clock.now(), unknown_directories=seen.unknown_directories, left=self._is_left
+        )
         self._tell(export, seen, orphans.find(evidence))
 
     async def _is_left(self, export: Export, volume: str) -> bool:
         """Whether an orphan remains; a record that has nothing behind it ends here."""
-        if await is_left(export, volume):
+        if await has_leftovers(export, volume):
             record = export.records.get(volume)
             return record is not None and not record.retained and await self._is_gone(volume)
         if volume in export.pending:
             uid = names.claim_uid(volume)
             if uid is not None:
                 self._revisit(uid)
-        elif await end_record(self._around, export, volume):
+        elif await end_record(self._ctx, export, volume):
             self._freed()
         return False
 
     async def _is_gone(self, volume: str) -> bool:
         """Whether there is no such PersistentVolume: the cache may not know it yet."""
-        return await self._around.cluster.get_volume(volume) is None
+        return await self._ctx.cluster.get_volume(volume) is None
 
     async def _sign(self, export: Export) -> None:
         """Leave word for other clusters that this one's provisioner is at work."""
-        around = self._around
+        ctx = self._ctx
         try:
-            await export.sign(around.cluster_id, around.clock.now())
+            await export.heartbeat(ctx.cluster_id, ctx.clock.now())
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise
@@ -98,7 +100,7 @@ class Orphans:
 
     def _tell(self, export: Export, seen: _Seen, found: Sequence[Orphan]) -> None:
         """Gauge each time; a log line when it is not as it was."""
-        self._around.metrics.orphans.labels(export.name).set(len(found))
+        self._ctx.metrics.orphans.labels(export.name).set(len(found))
         before, seen.told = seen.told, frozenset(found)
         if seen.told == before:
             return

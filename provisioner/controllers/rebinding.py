@@ -10,20 +10,20 @@ import asyncio
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.rollback import PENDING
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import identity, ledgers, names
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.identity import Binding, Wait
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import ExportError
-from provisioner.runtime.fair_share import Lanes
+from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.workers import REFUSED
 
 log = structlog.get_logger(__name__)
@@ -32,17 +32,17 @@ log = structlog.get_logger(__name__)
 class Bindings:
     """Keeps records in step with bindings, and in mind which binding each volume was seen in that is still behind."""
 
-    def __init__(self, around: Surroundings, lanes: Lanes) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext, lanes: FairShare) -> None:
+        self._ctx = ctx
         self._lanes = lanes
         self._seen: dict[str, tuple[str, ClaimRef]] = {}
         """By name, the uid of a volume and the claim that had it, both by the cache."""
 
     def is_behind(self, volume: Volume) -> bool:
         """Whether a Bound volume and its record, by what is in memory, do not agree."""
-        if volume.status.phase != "Bound" or not volume.is_by(self._around.provisioner):
+        if volume.status.phase != "Bound" or not volume.is_by(self._ctx.provisioner):
             return False
-        located = self._around.exports.of(volume)
+        located = self._ctx.exports.locate(volume)
         if located is None:
             return False
         export, path = located
@@ -57,7 +57,7 @@ class Bindings:
         reference = volume.spec.claim_ref
         if not self.is_behind(volume) or reference is None:
             return
-        claim = self._around.store.claims.get(reference.uid)
+        claim = self._ctx.store.claims.get(reference.uid)
         if claim is not None and claim.spec.volume_name == volume.name:
             self._seen[volume.name] = volume.metadata.uid, reference
 
@@ -67,7 +67,7 @@ class Bindings:
 
     async def follow(self, cached: Volume) -> Backoff | None:
         """Let the record of a Bound volume follow. Raises ClusterError."""
-        located = self._around.exports.of(cached)
+        located = self._ctx.exports.locate(cached)
         if located is None or not self.is_behind(cached):
             return None
         export, path = located
@@ -75,7 +75,7 @@ class Bindings:
             return PENDING  # it is settled first
         try:
             with self._lanes.place(export.name, cached.name):
-                export = await self._around.watch.usable(export)
+                export = await self._ctx.health.require_ready(export)
                 # Before the claim: as long as that is there, the namespace is the one that it lies in.
                 namespace_uid = await self._namespace_uid(cached)
                 volume, claim = await self.live(cached)
@@ -89,7 +89,7 @@ class Bindings:
             log.warning("record_not_followed", volume=cached.name, error=str(exc))
             return REFUSED
 
-    async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: Path) -> Backoff | None:
+    async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: RelPath) -> Backoff | None:
         """Let the record of a released volume, read live, follow the claim that it was seen bound to.
 
         Returns how to try again where the claim in the record is still there. Raises ClusterError, ExportError.
@@ -102,14 +102,14 @@ class Bindings:
         """The uid of the namespace in a volume's claimRef; empty where we may not read it. Raises ClusterError."""
         reference = volume.spec.claim_ref
         try:
-            found = await self._around.cluster.get_namespace(reference.namespace) if reference is not None else None
+            found = await self._ctx.cluster.get_namespace(reference.namespace) if reference is not None else None
         except Forbidden:
             return ""
         return found.metadata.uid if found is not None else ""
 
     async def live(self, cached: Volume) -> tuple[Volume | None, Claim | None]:
         """A volume, and the claim that has the name in its claimRef, as they are now. Raises ClusterError."""
-        cluster, reference = self._around.cluster, cached.spec.claim_ref
+        cluster, reference = self._ctx.cluster, cached.spec.claim_ref
         if reference is None:
             return await cluster.get_volume(cached.name), None
         return await asyncio.gather(
@@ -121,7 +121,7 @@ class Bindings:
         volume: Volume,
         claim: Claim | None,
         export: Export,
-        path: Path,
+        path: RelPath,
         *,
         was_bound: bool = False,
         namespace_uid: str = "",
@@ -129,7 +129,7 @@ class Bindings:
         record = await export.reread(volume.name)
         if record is None:
             return None
-        recorded = await self._around.cluster.get_claim(record.namespace, record.claim)
+        recorded = await self._ctx.cluster.get_claim(record.namespace, record.claim)
         binding = Binding(
             volume=volume,
             claim=claim,
@@ -138,7 +138,7 @@ class Bindings:
             export_id=export.id,
             path=path,
             record=record,
-            cluster=self._around.cluster_id,
+            cluster=self._ctx.cluster_id,
             namespace_uid=namespace_uid,
         )
         follows = identity.followed(binding)
@@ -150,13 +150,13 @@ class Bindings:
         self._warn(volume, export, path)
         return None
 
-    def _warn(self, volume: Volume, export: Export, path: Path) -> None:
+    def _warn(self, volume: Volume, export: Export, path: RelPath) -> None:
         """Say what somebody has changed on a volume, or on its record, so that the two do not agree."""
-        around = self._around
-        us = ledgers.Us(provisioner=around.provisioner, cluster=around.cluster_id)
-        wrong = ledgers.disagreement(volume, path, ledger_of(export, around.exports.places), us)
+        ctx = self._ctx
+        us = ledgers.Us(provisioner=ctx.provisioner, cluster=ctx.cluster_id)
+        wrong = ledgers.disagreement(volume, path, ledger_of(export, ctx.exports.places), us)
         if wrong:
-            around.recorder.volume(volume, "Warning", names.VOLUME_DISAGREES, wrong)
+            ctx.recorder.volume(volume, "Warning", names.VOLUME_DISAGREES, wrong)
 
     def _tell(self, volume: Volume, export: Export, record: Record, follows: Record) -> None:
         former, now = f"{record.namespace}/{record.claim}", f"{follows.namespace}/{follows.claim}"
@@ -165,4 +165,4 @@ class Bindings:
             return
         log.info("record_follows", volume=volume.name, export=export.name, claim=now, former=former)
         message = f"its directory {record.directory!r}, which was made for claim {former}, now belongs to claim {now}"
-        self._around.recorder.volume(volume, "Normal", names.VOLUME_REBOUND, message)
+        self._ctx.recorder.volume(volume, "Normal", names.VOLUME_REBOUND, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import names, returned
 from provisioner.core.objects import Volume
 from provisioner.ledger.export import Export
@@ -19,8 +19,8 @@ _RECLAIM_S = 120.0
 class Returned:
     """Keeps data whose volume is there, and says so: as an event while it lasts, in the log once."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext) -> None:
+        self._ctx = ctx
         self._since_s: dict[tuple[Export, str], float] = {}
         """Since when an archive, or an entry in the trash, has been kept."""
         self._logged: set[tuple[Export, str]] = set()
@@ -40,7 +40,7 @@ class Returned:
             self._since_s.pop(key, None)
             self._logged.discard(key)
             return False
-        now_s = self._around.clock.monotonic()
+        now_s = self._ctx.clock.monotonic()
         long = now_s - self._since_s.setdefault(key, now_s) >= _RECLAIM_S
         reclaimed = returned.is_being_reclaimed(found) and (not long or volume in export.records)
         if not reclaimed:
@@ -49,15 +49,15 @@ class Returned:
 
     async def _find(self, name: str) -> Volume | None:
         """The volume where it keeps its data: by the cache, which may lag behind, or as it is now."""
-        cached = self._around.store.volumes.get(name)
+        cached = self._ctx.store.volumes.get(name)
         if cached is not None and returned.keeps(cached):
             return cached
-        live = await self._around.cluster.get_volume(name)
+        live = await self._ctx.cluster.get_volume(name)
         return live if live is not None and returned.keeps(live) else None
 
     def _tell(self, volume: Volume, export: Export, name: str, where: str) -> None:
         message = returned.kept_message(volume.name, where, export.name)
-        self._around.recorder.volume(volume, "Warning", names.DATA_KEPT, message)
+        self._ctx.recorder.volume(volume, "Warning", names.DATA_KEPT, message)
         if (export, name) not in self._logged:
             self._logged.add((export, name))
             hint = f"nfs-provisioner recover --volume {volume.name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import identity
 from provisioner.core.ledgers import Ledger
 from provisioner.core.objects import Volume
@@ -28,19 +28,19 @@ def ledger_of(export: Export, places: Places) -> Ledger:
     )
 
 
-async def settle_record(around: Surroundings, export: Export, volume: Volume) -> bool:
+async def settle_record(ctx: ControllerContext, export: Export, volume: Volume) -> bool:
     """Settle the pending record of a volume that was read live; False where the volume is not the record's."""
     record, nfs = export.records.get(volume.name), volume.spec.nfs
-    if record is None or nfs is None or record.cluster != around.cluster_id:
+    if record is None or nfs is None or record.cluster != ctx.cluster_id:
         return False
-    if around.exports.places.relative(export.location, nfs.server, nfs.path) != record.path:
+    if ctx.exports.places.relative(export.location, nfs.server, nfs.path) != record.path:
         return False
     if volume.name in export.pending:
         await export.settle(volume.name, identity.settled_uid(record, volume))
     return True
 
 
-async def end_record(around: Surroundings, export: Export, volume: str) -> bool:
+async def end_record(ctx: ControllerContext, export: Export, volume: str) -> bool:
     """Remove a settled record when its volume and its directory are both gone, read live; whether it has ended.
 
     A record of another cluster's, or one of which anything is still there, is left alone.
@@ -48,11 +48,11 @@ async def end_record(around: Surroundings, export: Export, volume: str) -> bool:
     record = export.records.get(volume)
     if record is None:
         return True
-    if record.cluster != around.cluster_id or volume in export.pending:
+    if record.cluster != ctx.cluster_id or volume in export.pending:
         return False
-    if await around.cluster.get_volume(volume) is not None:
+    if await ctx.cluster.get_volume(volume) is not None:
         return False
-    if not await export.is_gone(volume) or not around.guard.allows(export):
+    if not await export.directory_missing(volume) or not ctx.guard.allows(export):
         return False
     await export.forget(volume)
     return True

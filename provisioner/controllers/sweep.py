@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from provisioner.controllers.archive_expiry import Retention
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import note_sizes
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.missing_data import Lacking
@@ -38,19 +38,19 @@ class Sweep:
 
     def __init__(
         self,
-        around: Surroundings,
+        ctx: ControllerContext,
         instances: Instances,
         *,
         revisit: Callable[[str], None],
         freed: Callable[[], None],
     ) -> None:
-        self._around = around
+        self._ctx = ctx
         self._instances = instances
-        self._orphans = Orphans(around, revisit=revisit, freed=freed)
-        self._lacking = Lacking(around)
-        self._returned = Returned(around)
-        self._purge = Purge(around.clock, around.metrics, self._keeps, around.guard)
-        self._retention = Retention(around, self._returned, discarded=self.discarded)
+        self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
+        self._lacking = Lacking(ctx)
+        self._returned = Returned(ctx)
+        self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard)
+        self._retention = Retention(ctx, self._returned, discarded=self.discarded)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -92,16 +92,16 @@ class Sweep:
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
         try:
-            with self._around.store.listening(self._changed):
+            with self._ctx.store.listening(self._changed):
                 async with asyncio.TaskGroup() as self._group:
                     self._kept = {export: self._start(self._group, export) for export in self._kept}
                     await asyncio.Event().wait()
         finally:
             self._group = None
-            self._around.metrics.forget_sweep()
+            self._ctx.metrics.forget_sweep()
 
     def _start(self, group: asyncio.TaskGroup, export: Export) -> list[asyncio.Task[None]]:
-        keep = self._around.supervisor.keep
+        keep = self._ctx.supervisor.keep
         return [
             group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
             group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
@@ -113,16 +113,16 @@ class Sweep:
         failures = 0
         while True:
             if self._purge.is_busy(export):
-                self._around.watch.touch(export)
+                self._ctx.health.touch(export)
             try:
                 await self._orphans.look(export)
-                await note_sizes(export, self._around)
-                self._around.metrics.archives.labels(export.name).set(len(await export.archives()))
+                await note_sizes(export, self._ctx)
+                self._ctx.metrics.archives.labels(export.name).set(len(await export.archives()))
                 await self._lacking.look(export)
             except (ExportError, ClusterError) as exc:
                 failures += 1
                 log.debug("sweep_failed", export=export.name, error=str(exc))
-                await self._around.clock.sleep(_AGAIN.delay_s(failures, self._around.clock.random()))
+                await self._ctx.clock.sleep(_AGAIN.delay_s(failures, self._ctx.clock.random()))
             else:
                 failures = 0
-                await self._around.clock.sleep(_EVERY_S)
+                await self._ctx.clock.sleep(_EVERY_S)

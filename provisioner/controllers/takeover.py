@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import takeover
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
 from provisioner.core.takeover import Enter, Find, Refuse
 from provisioner.ledger.export import Export
@@ -31,8 +31,8 @@ _UNDECIDED = ("", "Pending", "Available")
 class Takeover:
     """Keeps in mind which volumes are still to be entered; `entered` is told of those that had been refused before."""
 
-    def __init__(self, around: Surroundings, *, entered: Callable[[str], None]) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext, *, entered: Callable[[str], None]) -> None:
+        self._ctx = ctx
         self._entered = entered
         self._waiting: set[str] = set()
         self._due = asyncio.Event()
@@ -46,22 +46,22 @@ class Takeover:
             self._look_at([after])
         elif after is None and isinstance(before, Volume):
             self._refused.pop(before.name, None)
-            volumes = self._around.store.volumes
+            volumes = self._ctx.store.volumes
             self._look_at(volumes[name] for name in self._refused if name in volumes)
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again, and its ledger has been read."""
-        self._look_at(self._around.store.volumes.values())
+        self._look_at(self._ctx.store.volumes.values())
 
     def _look_at(self, volumes: Iterable[Volume]) -> None:
-        peers = (volume for volume in volumes if takeover.is_peers(volume, self._around.provisioner))
+        peers = (volume for volume in volumes if takeover.is_peers(volume, self._ctx.provisioner))
         self._waiting |= {volume.name for volume in peers if volume.status.phase not in _UNDECIDED}
         if self._waiting:
             self._due.set()
 
     async def run(self) -> None:
         """Enter what is to be entered, for ever."""
-        driven = sum(volume.spec.csi is not None for volume in self._around.store.volumes.values())
+        driven = sum(volume.spec.csi is not None for volume in self._ctx.store.volumes.values())
         if driven:
             log.info("csi_volumes_left_alone", count=driven)
         while True:
@@ -69,19 +69,19 @@ class Takeover:
             self._due.clear()
             names, self._waiting = self._waiting, set()
             done = False
-            with self._around.supervisor.shield("takeover"):
+            with self._ctx.supervisor.shield("takeover"):
                 done = await self._enter_all(names)
             if not done:
-                await self._around.clock.sleep(_AGAIN_S)
+                await self._ctx.clock.sleep(_AGAIN_S)
                 self._waiting |= names
                 self._due.set()
 
-    async def enter(self, volume: Volume, export: Export, path: Path) -> str | None:
+    async def enter(self, volume: Volume, export: Export, path: RelPath) -> str | None:
         """Make sure that a volume, read live, has a record where it is a peer's; why not, where it must not have one.
 
         Raises ExportError, ClusterError.
         """
-        if not takeover.is_peers(volume, self._around.provisioner) or volume.name in export.records:
+        if not takeover.is_peers(volume, self._ctx.provisioner) or volume.name in export.records:
             return None
         await self._enter(export, [(volume, path)])
         return self._refused.get(volume.name)
@@ -90,28 +90,28 @@ class Takeover:
 
     async def _enter_all(self, names: Iterable[str]) -> bool:
         """Enter those of the volumes that have no record, all exports side by side; whether all could be tried."""
-        found: dict[Export, list[tuple[Volume, Path]]] = {}
+        found: dict[Export, list[tuple[Volume, RelPath]]] = {}
         for name in names:
-            volume = self._around.store.volumes.get(name)
-            located = self._around.exports.of(volume) if volume is not None else None
+            volume = self._ctx.store.volumes.get(name)
+            located = self._ctx.exports.locate(volume) if volume is not None else None
             if volume is not None and located is not None and name not in located[0].records:
                 found.setdefault(located[0], []).append((volume, located[1]))
         done = await asyncio.gather(*(self._enter_on(export, volumes) for export, volumes in found.items()))
         return all(done)
 
-    async def _enter_on(self, export: Export, volumes: list[tuple[Volume, Path]]) -> bool:
-        around = self._around
-        around.watch.add(export, named=False)
+    async def _enter_on(self, export: Export, volumes: list[tuple[Volume, RelPath]]) -> bool:
+        ctx = self._ctx
+        ctx.health.add(export, named=False)
         try:
-            export = await around.watch.usable(export)
+            export = await ctx.health.require_ready(export)
         except ExportError:
             return True  # it will be said to be ready
         shares = (volumes[start::_AT_ONCE] for start in range(_AT_ONCE))
         done = await asyncio.gather(*(self._enter_share(export, share) for share in shares if share))
         return all(done)
 
-    async def _enter_share(self, export: Export, volumes: list[tuple[Volume, Path]]) -> bool:
-        with self._around.supervisor.shield("takeover", export=export.name, count=len(volumes)):
+    async def _enter_share(self, export: Export, volumes: list[tuple[Volume, RelPath]]) -> bool:
+        with self._ctx.supervisor.shield("takeover", export=export.name, count=len(volumes)):
             try:
                 await self._enter(export, volumes)
             except (ExportError, ClusterError) as exc:
@@ -120,11 +120,11 @@ class Takeover:
                 return True
         return False
 
-    async def _enter(self, export: Export, volumes: list[tuple[Volume, Path]]) -> None:
+    async def _enter(self, export: Export, volumes: list[tuple[Volume, RelPath]]) -> None:
         wanted: dict[str, Enter] = {}
         for cached, path in volumes:
             # What the cache does not keep is asked for: when a volume was created that no claim is bound to.
-            volume = cached if _phase(cached) == "Bound" else await self._around.cluster.get_volume(cached.name)
+            volume = cached if _phase(cached) == "Bound" else await self._ctx.cluster.get_volume(cached.name)
             if volume is None:
                 continue
             match takeover.decide(self._find(volume, export, path)):
@@ -139,16 +139,16 @@ class Takeover:
             else:
                 self._succeeded(name, export, enter)
 
-    def _find(self, volume: Volume, export: Export, path: Path) -> Find:
-        around, store = self._around, self._around.store
+    def _find(self, volume: Volume, export: Export, path: RelPath) -> Find:
+        ctx, store = self._ctx, self._ctx.store
         return Find(
             volume=volume,
             path=path,
             storage_class=store.classes.get(volume.spec.storage_class_name),
             holder=store.holder(export.location, path, other_than=volume.name),
-            provisioner=around.provisioner,
-            cluster=around.cluster_id,
-            now=around.stamp(),
+            provisioner=ctx.provisioner,
+            cluster=ctx.cluster_id,
+            now=ctx.stamp(),
             since=export.since,
         )
 

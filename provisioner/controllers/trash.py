@@ -239,7 +239,7 @@ class Purge:
             began_s = self._clock.monotonic()
             gives_way = False
 
-            def go_on(removed: int) -> bool:
+            def on_progress(removed: int) -> bool:
                 nonlocal gives_way
                 purged.inc(removed)
                 trash.entries[name] = trash.entries.get(name, 0) + removed
@@ -248,7 +248,7 @@ class Purge:
                 gives_way = is_over or not self._guard.allows(export)
                 return not gives_way
 
-            await export.purge(name, go_on=go_on, taken=self._stays_taken(export, trash, name))
+            await export.purge(name, on_progress=on_progress, taken=self._stays_taken(export, trash, name))
         return not gives_way
 
     def _stays_taken(self, export: Export, trash: _Trash, name: str) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core import discretion
 from provisioner.core.claims import Provision
 from provisioner.core.objects import Volume
@@ -35,28 +35,28 @@ _HINT = (
 class Homeless:
     """Looks for them each minute."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext) -> None:
+        self._ctx = ctx
         self._said: set[str] = set()
 
     async def run(self) -> None:
         """Look again and again, for as long as we lead."""
         try:
-            await self._around.clock.sleep(_FIRST_S)
+            await self._ctx.clock.sleep(_FIRST_S)
             while True:
                 await self._look()
-                await self._around.clock.sleep(_EVERY_S)
+                await self._ctx.clock.sleep(_EVERY_S)
         finally:
-            self._around.metrics.homeless.set(0)
+            self._ctx.metrics.homeless.set(0)
 
     async def _look(self) -> None:
         found: list[Volume] = []
-        for number, volume in enumerate(list(self._around.store.volumes.values())):
+        for number, volume in enumerate(list(self._ctx.store.volumes.values())):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if is_homeless(self._around, volume):
+            if is_homeless(self._ctx, volume):
                 found.append(volume)
-        self._around.metrics.homeless.set(len(found))
+        self._ctx.metrics.homeless.set(len(found))
         for volume in found:
             if volume.name not in self._said:
                 self._say(volume)
@@ -65,7 +65,7 @@ class Homeless:
         self._said.add(volume.name)
         source = volume.spec.nfs
         if len(self._said) <= _SAID_LIMIT and source is not None:
-            why = self._around.exports.obstacle(volume) or None
+            why = self._ctx.exports.obstacle(volume) or None
             log.warning(
                 "volume_on_unknown_export",
                 volume=volume.name,
@@ -80,21 +80,21 @@ class Homeless:
             )
 
 
-def is_homeless(around: Surroundings, volume: Volume) -> bool:
+def is_homeless(ctx: ControllerContext, volume: Volume) -> bool:
     """Whether a volume under our name lies on no export that a setting or a class names, or that we could open."""
-    if not volume.is_by(around.provisioner) or volume.spec.nfs is None:
+    if not volume.is_by(ctx.provisioner) or volume.spec.nfs is None:
         return False
-    located = around.exports.of(volume)
-    return located is None or not around.watch.is_known(located[0])
+    located = ctx.exports.locate(volume)
+    return located is None or not ctx.health.is_known(located[0])
 
 
-def refuse_doubtful(around: Surroundings, plan: Provision, export: Export) -> None:
+def refuse_doubtful(ctx: ControllerContext, plan: Provision, export: Export) -> None:
     """Raise PathTaken where a volume without a known export has the plan's absolute path, or one above or below."""
-    for volume in around.store.anywhere(export.location, plan.record.path):
-        if volume.name != plan.volume and is_homeless(around, volume):
+    for volume in ctx.store.anywhere(export.location, plan.record.path):
+        if volume.name != plan.volume and is_homeless(ctx, volume):
             source = volume.source
             place = f"{source.server}:{source.path}" if source is not None else ""
-            directory, owner = plan.record.directory, discretion.owner_of(volume, around.cluster_id)
+            directory, owner = plan.record.directory, discretion.owner_of(volume, ctx.cluster_id)
             raise PathTaken(
                 discretion.words(
                     discretion.owner_by(plan.record),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.parameters import parse
@@ -24,30 +24,30 @@ _IDLE_S = 300.0
 class Forgetting:
     """Compares the exports with what names them, once a minute."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, ctx: ControllerContext) -> None:
+        self._ctx = ctx
 
     async def run(self) -> None:
         """Look again and again; not before all classes and volumes are known."""
         while True:
-            if not self._around.store.missing:
+            if not self._ctx.store.missing:
                 await self._look()
-            await self._around.clock.sleep(_EVERY_S)
+            await self._ctx.clock.sleep(_EVERY_S)
 
     async def _look(self) -> None:
-        self._around.watch.unname_but(self._named())
-        for export in list(self._around.exports):
+        self._ctx.health.unname_but(self._named())
+        for export in list(self._ctx.exports):
             if not self._is_needed(export):
-                with self._around.supervisor.shield("exports", export=export.name):
+                with self._ctx.supervisor.shield("exports", export=export.name):
                     await self._forget(export)
 
     def _named(self) -> set[Location]:
         """Where the settings' default export and those of our classes are, whatever the way to them."""
-        around = self._around
-        default = around.exports.default
+        ctx = self._ctx
+        default = ctx.exports.default
         named = {default} if default is not None else set()
-        for each in around.store.classes.values():
-            if each.provisioner != around.provisioner:
+        for each in ctx.store.classes.values():
+            if each.provisioner != ctx.provisioner:
                 continue
             try:
                 where = parse(each.parameters).export
@@ -58,10 +58,10 @@ class Forgetting:
         return named
 
     def _is_needed(self, export: Export) -> bool:
-        around = self._around
-        return around.store.has_volumes(export.location) or around.watch.is_needed(export, idle_s=_IDLE_S)
+        ctx = self._ctx
+        return ctx.store.has_volumes(export.location) or ctx.health.is_needed(export, idle_s=_IDLE_S)
 
     async def _forget(self, export: Export) -> None:
-        self._around.exports.forget(export)
-        await self._around.watch.forget(export)
+        self._ctx.exports.forget(export)
+        await self._ctx.health.forget(export)
         log.info("export_forgotten", export=export.name)

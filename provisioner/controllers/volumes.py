@@ -7,7 +7,7 @@ from typing import cast
 
 import structlog
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.neighbours import neighbour
 from provisioner.controllers.rebinding import Bindings
@@ -15,21 +15,21 @@ from provisioner.controllers.stale_records import end_record, settle_record
 from provisioner.core import names, volumes
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, ProvisionerError
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.records import OnDelete
-from provisioner.core.volumes import Deny, Evidence, Finalizer, Leave, Reclaim
+from provisioner.core.volumes import Deny, Finalizer, Leave, Reclaim, ReclaimFacts
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AnyItem, Conflict, Kind, NotFound
 from provisioner.ports.tree import Cause, ExportError
-from provisioner.runtime.fair_share import Lanes
-from provisioner.runtime.locks import LATER, Turns
+from provisioner.runtime.fair_share import FairShare
+from provisioner.runtime.locks import LATER, VolumeLocks
 from provisioner.runtime.workers import FAILED, REFUSED
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
-TakeOver = Callable[[Volume, Export, Path], Awaitable[str | None]]
+TakeOver = Callable[[Volume, Export, RelPath], Awaitable[str | None]]
 """Makes sure that a peer's volume has a record, or says why it must not have one. Raises ExportError."""
 
 
@@ -38,23 +38,23 @@ class VolumeController:
 
     def __init__(
         self,
-        around: Surroundings,
+        ctx: ControllerContext,
         queue: WorkQueue,
-        lanes: Lanes,
-        turns: Turns,
+        lanes: FairShare,
+        locks: VolumeLocks,
         *,
         freed: Callable[[], None],
         discarded: Callable[[Export], None],
         take_over: TakeOver,
     ) -> None:
-        self._around = around
+        self._ctx = ctx
         self._queue = queue
         self._lanes = lanes
-        self._turns = turns
+        self._turns = locks
         self._freed = freed
         self._discarded = discarded
         self._take_over = take_over
-        self._bindings = Bindings(around, lanes)
+        self._bindings = Bindings(ctx, lanes)
         self._held_up: set[str] = set()
         """Volumes whose directories other volumes need: the end of any volume may free them."""
 
@@ -70,18 +70,18 @@ class VolumeController:
     def _volume_changed(self, before: Volume | None, after: Volume | None) -> None:
         if after is None:
             self._bindings.forget(cast(Volume, before).name)
-        elif after.is_by(self._around.provisioner):
-            located = self._around.exports.of(after) if before is None else None
+        elif after.is_by(self._ctx.provisioner):
+            located = self._ctx.exports.locate(after) if before is None else None
             if located is not None:
-                self._around.watch.add(located[0], named=False)
+                self._ctx.health.add(located[0], named=False)
             self._bindings.note(after)
-            wanted = volumes.decide(after, self._around.provisioner)
+            wanted = volumes.decide(after, self._ctx.provisioner)
             # The echo of our own writes changes nothing; retries are the queue's.
             # A list may show another object under the name, of which nothing is known.
             known = (
                 before is not None
                 and before.metadata.uid == after.metadata.uid
-                and volumes.decide(before, self._around.provisioner) == wanted
+                and volumes.decide(before, self._ctx.provisioner) == wanted
             )
             if (not isinstance(wanted, Leave) and not known) or self._bindings.is_behind(after):
                 self._queue.add(after.name)
@@ -91,7 +91,7 @@ class VolumeController:
             # The volume may have been released while its claim was still there: bound elsewhere.
             self._queue.add(names.volume_name(before.uid))
         claim = after or before
-        volume = self._around.store.volumes.get(claim.spec.volume_name) if claim is not None else None
+        volume = self._ctx.store.volumes.get(claim.spec.volume_name) if claim is not None else None
         if volume is not None:
             self._bindings.note(volume)
             if after is None or self._bindings.is_behind(volume):
@@ -105,27 +105,27 @@ class VolumeController:
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: what waits for its reclaim goes on."""
         for name in export.records:
-            volume = self._around.store.volumes.get(name)
+            volume = self._ctx.store.volumes.get(name)
             if volume is None or self._wants(volume):
                 self._queue.add(name)
 
     def _wants(self, volume: Volume) -> bool:
         if self._bindings.is_behind(volume):
             return True
-        return not isinstance(volumes.decide(volume, self._around.provisioner), Leave)
+        return not isinstance(volumes.decide(volume, self._ctx.provisioner), Leave)
 
     async def reconcile(self, name: str) -> Backoff | None:
         """Bring one volume to where it should be."""
-        with self._turns.take(name) as ours:
+        with self._turns.try_acquire(name) as ours:
             return await self._reconcile(name) if ours else LATER
 
     async def _reconcile(self, name: str) -> Backoff | None:
-        volume = self._around.store.volumes.get(name)
+        volume = self._ctx.store.volumes.get(name)
         try:
             if volume is None:
                 await self._end_record(name)
                 return None
-            match volumes.decide(volume, self._around.provisioner):
+            match volumes.decide(volume, self._ctx.provisioner):
                 case Leave():
                     return await self._bindings.follow(volume)
                 case Finalizer(present):
@@ -143,33 +143,33 @@ class VolumeController:
 
     async def _end_record(self, name: str) -> None:
         """The volume is gone: its record ends too, where an outage came in between."""
-        for export in self._around.exports:
-            if name in export.records and await end_record(self._around, export, name):
+        for export in self._ctx.exports:
+            if name in export.records and await end_record(self._ctx, export, name):
                 self._freed()
 
     async def _set_finalizer(self, volume: Volume, *, present: bool) -> None:
-        located = self._around.exports.of(volume)
+        located = self._ctx.exports.locate(volume)
         if present and (located is None or volume.name not in located[0].records):
             return  # a volume that says it is ours, and of which our ledger knows nothing
-        await self._around.cluster.set_finalizer(volume, names.FINALIZER, present=present)
+        await self._ctx.cluster.set_finalizer(volume, names.FINALIZER, present=present)
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
     async def _reclaim(self, volume: Volume) -> Backoff | None:
-        located = self._around.exports.of(volume)
+        located = self._ctx.exports.locate(volume)
         if located is None:
-            return self._deny(volume, volumes.nowhere_message(self._around.exports.obstacle(volume)))
+            return self._deny(volume, volumes.nowhere_message(self._ctx.exports.obstacle(volume)))
         export, path = located
-        self._around.watch.add(export, named=False)
-        began_s = self._around.clock.monotonic()
+        self._ctx.health.add(export, named=False)
+        began_s = self._ctx.clock.monotonic()
         try:
             with self._lanes.place(export.name, volume.name):
-                export = await self._around.watch.usable(export)
+                export = await self._ctx.health.require_ready(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
             if is_unsettled(exc):
                 return FAILED  # mostly we have just begun to lead
-            self._deny(volume, self._moved(volume, export) or exc.told_of(export.name), exc)
+            self._deny(volume, self._moved(volume, export) or exc.event_message(export.name), exc)
             return REFUSED if exc.cause is Cause.TWICE else FAILED
         except InvalidRecord as exc:
             return self._deny(volume, f"{exc}; nothing is touched", exc)
@@ -177,15 +177,15 @@ class VolumeController:
     def _moved(self, volume: Volume, export: Export) -> str:
         """The words for a volume whose export is failing, is named by nothing else, and has its record on another."""
         reference = volume.spec.claim_ref
-        if reference is None or self._around.watch.is_named(export):
+        if reference is None or self._ctx.health.is_named(export):
             return ""
-        for other in self._around.exports:
+        for other in self._ctx.exports:
             record = other.records.get(volume.name)
             if other is not export and record is not None and record.claim_uid == reference.uid:
                 return volumes.moved_message(volume.name, export.name, other.name)
         return ""
 
-    async def _reclaim_on(self, cached: Volume, export: Export, path: Path, began_s: float) -> Backoff | None:
+    async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Backoff | None:
         """All that decides is read live here, right before the first step that cannot be taken back."""
         volume, claim = await self._bindings.live(cached)
         if volume is None:
@@ -195,22 +195,22 @@ class VolumeController:
         refusal = await self._take_over(volume, export, path)
         if refusal is not None:
             return self._deny(volume, refusal)
-        await settle_record(self._around, export, volume)
+        await settle_record(self._ctx, export, volume)
         behind = await self._bindings.catch_up(volume, claim, export, path)
         if behind is not None:
             return behind
-        found = await neighbour(self._around, export, path, other_than=volume.name)
-        evidence = Evidence(
+        found = await neighbour(self._ctx, export, path, other_than=volume.name)
+        evidence = ReclaimFacts(
             volume=volume,
             claim=claim,
             export=export.name,
             export_id=export.id,
             path=path,
             record=(record := export.records.get(volume.name)),
-            cluster=self._around.cluster_id,
+            cluster=self._ctx.cluster_id,
             neighbour=found,
         )
-        verdict = volumes.authorize(evidence, self._around.provisioner)
+        verdict = volumes.authorize(evidence, self._ctx.provisioner)
         if isinstance(verdict, Deny) and await export.reread(volume.name) != record:
             return FAILED  # `recover` has changed it beside us: it is judged anew
         match verdict:
@@ -227,24 +227,24 @@ class VolumeController:
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
         """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
-        around, archive, directory = self._around, None, export.records[volume.name].directory
-        await around.guard.require(export)
+        ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
+        await ctx.guard.require(export)
         if rule == "delete":
-            found = await export.discard(volume.name)
+            found = await export.move_to_trash(volume.name)
             self._discarded(export)
         elif rule == "archive":
-            archive = await export.archive(volume.name, around.moment().latest)
+            archive = await export.archive(volume.name, ctx.moment().latest)
             found = archive is not None
         else:
             # Before the volume goes: from then on the directory may be adopted, and this record ended, at any moment.
-            found = await export.retain(volume.name, around.clock.now())
+            found = await export.retain(volume.name, ctx.clock.now())
         if not found:
             message = volumes.missing_message(rule, directory, export.name)
-            around.recorder.volume(volume, "Normal", names.DIRECTORY_MISSING, message)
+            ctx.recorder.volume(volume, "Normal", names.DIRECTORY_MISSING, message)
         try:
-            await around.cluster.delete_volume(volume)
+            await ctx.cluster.delete_volume(volume)
             # Finalizer last: a crash before this leaves the volume visible.
-            await around.cluster.set_finalizer(volume, names.FINALIZER, present=False)
+            await ctx.cluster.set_finalizer(volume, names.FINALIZER, present=False)
         except NotFound:
             pass
         if rule != "retain":
@@ -254,21 +254,21 @@ class VolumeController:
         self._succeeded(rule, volume, said, began_s)
 
     def _succeeded(self, rule: OnDelete, volume: Volume, said: Mapping[str, object], began_s: float) -> None:
-        took_s = self._around.clock.monotonic() - began_s
+        took_s = self._ctx.clock.monotonic() - began_s
         storage_class = volume.spec.storage_class_name
-        self._around.metrics.deleted.labels(storage_class).inc()
-        self._around.metrics.delete_s.labels(storage_class).observe(took_s)
+        self._ctx.metrics.deleted.labels(storage_class).inc()
+        self._ctx.metrics.delete_s.labels(storage_class).observe(took_s)
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **said)
 
     def _class_of(self, volume: Volume) -> str:
         """The volume's class as a metric's label: one that exists, for whoever creates a volume may write any name."""
         name = volume.spec.storage_class_name
-        return name if name in self._around.store.classes else ""
+        return name if name in self._ctx.store.classes else ""
 
     def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Backoff:
-        self._around.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
-        self._around.metrics.delete_failed.labels(self._class_of(volume)).inc()
-        self._around.metrics.failures.labels("delete", error.reason if error else "Refused").inc()
+        self._ctx.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
+        self._ctx.metrics.delete_failed.labels(self._class_of(volume)).inc()
+        self._ctx.metrics.failures.labels("delete", error.reason if error else "Refused").inc()
         if self._queue.failures(volume.name) == 0:
             log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=str(error) if error else None)
         return REFUSED

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from provisioner.core import manifests, mount_options, names, paths, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidSettings, ProvisionerError
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import ClassParameters, parse
 from provisioner.core.records import NO_OBJECT, Record, require_room, short_modes
@@ -28,7 +28,7 @@ class NotAdopted(ProvisionerError):
 class Wish:
     """Which directory is to go to which claim; the class and the size are for a claim that does not exist yet."""
 
-    path: Path
+    path: RelPath
     namespace: str
     claim: str
     class_name: str | None = None
@@ -70,7 +70,7 @@ class Plan:
         return self.step.action.record
 
 
-def directory(text: str) -> Path:
+def directory(text: str) -> RelPath:
     """The path of a directory as people write it, relative to its export. Raises InvalidSettings."""
     try:
         path = paths.check(text.rstrip("/") if text.startswith("/") else "/".join(paths.components(text)))
@@ -259,7 +259,7 @@ def _body(volume: str, record: Record, claim: Claim | None, place: Place, presen
     )
 
 
-def elsewhere(place: Place, path: Path, volumes: Mapping[str, Volume], known: tuple[Place, ...]) -> list[Volume]:
+def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known: tuple[Place, ...]) -> list[Volume]:
     """Volumes of the same absolute path, or one above or below it, on servers that are none of the known exports'.
 
     Their server may be this export's by another name.

@@ -136,7 +136,7 @@ def claim_body(archive: str, record: ArchiveRecord, *, name: str, class_name: st
     }
 
 
-class Listed(Struct, frozen=True):
+class ArchiveRow(Struct, frozen=True):
     """One archive, in the order in which a table shows it; one without a record has no more than name and export."""
 
     archive: str
@@ -158,12 +158,12 @@ class Listed(Struct, frozen=True):
     why_not: str = ""
 
 
-def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: str) -> Listed:
+def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: str) -> ArchiveRow:
     """An archive's fields as they are listed, for people of one cluster."""
     if record is None:
-        return Listed(archive, export, why_not="no record")
+        return ArchiveRow(archive, export, why_not="no record")
     until, ours = kept_until(record), record.was.cluster == cluster
-    return Listed(
+    return ArchiveRow(
         archive=archive,
         export=export,
         namespace=record.was.namespace,
@@ -179,7 +179,7 @@ def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: 
     )
 
 
-def in_order(archives: Iterable[Listed]) -> list[Listed]:
+def in_order(archives: Iterable[ArchiveRow]) -> list[ArchiveRow]:
     """By namespace and claim, the youngest of each first; those without a record last."""
     youngest_first = sorted(archives, key=lambda each: (each.archived, each.archive), reverse=True)
     return sorted(youngest_first, key=lambda each: (not each.volume, each.namespace, each.claim))

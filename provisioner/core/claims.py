@@ -14,10 +14,10 @@ from msgspec import structs
 from provisioner.core import discretion, expansion, manifests, mount_options, names, quantities
 from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, ClaimRef, Namespace, StorageClass, Volume
-from provisioner.core.parameters import Access, ClassParameters, as_written, parse
+from provisioner.core.parameters import ClassParameters, Ownership, as_written, parse
 from provisioner.core.paths import is_archive_name
 from provisioner.core.records import RECORD_LIMIT_BYTES, Record, milder, require_room, short_modes
 from provisioner.core.templates import Template
@@ -39,7 +39,7 @@ class ClaimView:
     volume: Volume | None
     """The volume that bears this claim's name, if there is one."""
     default_export: Location | None
-    holder: Callable[[Location, Path], Volume | None]
+    holder: Callable[[Location, RelPath], Volume | None]
     """Which volume has a directory of an export, or one above or below it."""
     now: str
     """UTC, RFC 3339."""
@@ -86,7 +86,7 @@ class Provision:
     export: Location
     mount_options: MountOptions
     record: Record
-    access: Access
+    access: Ownership
     adopt: bool
     parameters: ClassParameters
     claim: Claim
@@ -227,7 +227,7 @@ def _plan(view: ClaimView) -> Decision:
     )
 
 
-def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParameters, path: Path) -> Record:
+def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParameters, path: RelPath) -> Record:
     claim = view.claim
     record = Record(
         directory="/".join(path),
@@ -248,7 +248,7 @@ def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParam
     return record
 
 
-def _path_conflict(view: ClaimView, export: Location, path: Path, *, adopt: bool) -> Decision | None:
+def _path_conflict(view: ClaimView, export: Location, path: RelPath, *, adopt: bool) -> Decision | None:
     holder = view.holder(export, path)
     if holder is None:
         return None
@@ -296,7 +296,7 @@ def _is_former(volume: Volume, claim: Claim) -> bool:
     return kept and volume.status.phase == "Released" and _names(volume, claim) is not None
 
 
-def _lies_at(volume: Volume, export: Location, path: Path) -> bool:
+def _lies_at(volume: Volume, export: Location, path: RelPath) -> bool:
     source = volume.source
     return source is not None and export.relative(source.server, source.path) == path
 

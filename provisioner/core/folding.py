@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 
 
-def fold_path(path: Path) -> Path:
+def fold_path(path: RelPath) -> RelPath:
     """A path with each of its names folded."""
     return tuple(map(fold, path))
 

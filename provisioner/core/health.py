@@ -18,7 +18,7 @@ from provisioner.core.lacking import suspects
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.ledgers import Ledger, Us
 from provisioner.core.listing import age, listed
-from provisioner.core.locations import NFS_PORT, Location, Path, label
+from provisioner.core.locations import NFS_PORT, Location, RelPath, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.orphans import Lack
@@ -227,7 +227,7 @@ def homeless(
 
 def on_export(
     volumes: Iterable[Volume], use: Use, uses: Sequence[Use], mounted: Collection[Location]
-) -> list[tuple[Volume, Path]]:
+) -> list[tuple[Volume, RelPath]]:
     """The volumes of NFS on an export, and on none of the others that lies in it, with their directories on it."""
     found = []
     for volume in volumes:
@@ -246,7 +246,7 @@ def on_export(
     return found
 
 
-def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, Path]], us: Us) -> list[Finding]:
+def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, RelPath]], us: Us) -> list[Finding]:
     """Whether the ledger of an export is that of the volumes on it, and how many do not agree with their records."""
     ours = [(volume, path) for volume, path in found if ledgers.is_ours(volume, ledger, us)]
     where = ledgers.locations(ledger.place)
@@ -267,7 +267,7 @@ def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, Path]], us: Us) -> l
 
 
 def lacking(
-    export: str, used: Iterable[tuple[Volume, Path]], records: Mapping[str, Record], missing: Set[Path]
+    export: str, used: Iterable[tuple[Volume, RelPath]], records: Mapping[str, Record], missing: Set[RelPath]
 ) -> list[Finding]:
     """How many of the volumes that claims have lack their directory or their record."""
     paths = {volume.name: path for volume, path in used}

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import structs
 
 from provisioner.core import names, times
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
 
@@ -67,7 +67,7 @@ class Binding:
     recorded: Claim | None
     """The claim that has the name in the record now, if any."""
     export_id: str
-    path: Path
+    path: RelPath
     """The volume's directory below the export's root."""
     record: Record
     cluster: str

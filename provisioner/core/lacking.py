@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import get_args
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
 from provisioner.core.orphans import Lack, Orphan
 from provisioner.core.records import Record
@@ -28,7 +28,7 @@ _WAYS: Mapping[Lack, str] = {
 }
 
 
-def is_in_use(volume: Volume, path: Path, provisioner: str) -> bool:
+def is_in_use(volume: Volume, path: RelPath, provisioner: str) -> bool:
     """Whether a volume of ours must have a directory and a record, since a claim has it; `path` is below its export.
 
     A path that leads elsewhere is nobody's: whoever creates a volume may write any.
@@ -37,7 +37,7 @@ def is_in_use(volume: Volume, path: Path, provisioner: str) -> bool:
     return ours and bool(path) and not any(part in (".", "..") for part in path)
 
 
-def suspects(volumes: Mapping[str, Path], records: Mapping[str, Record], missing: Set[Path]) -> dict[str, Lack]:
+def suspects(volumes: Mapping[str, RelPath], records: Mapping[str, Record], missing: Set[RelPath]) -> dict[str, Lack]:
     """By name, what volumes lack by a look at the directories and at the ledger in memory."""
     found: dict[str, Lack] = {}
     for name, path in volumes.items():
@@ -48,13 +48,13 @@ def suspects(volumes: Mapping[str, Path], records: Mapping[str, Record], missing
     return found
 
 
-def listed(export: str, found: Iterable[tuple[Volume, Path, Lack]]) -> list[Orphan]:
+def listed(export: str, found: Iterable[tuple[Volume, RelPath, Lack]]) -> list[Orphan]:
     """The same as `orphans` lists it, in the order of a listing."""
     rows = [_listed(export, volume, path, lack) for volume, path, lack in found]
     return sorted(rows, key=lambda row: (row.kind, row.directory, row.volume))
 
 
-def _listed(export: str, volume: Volume, path: Path, lack: Lack) -> Orphan:
+def _listed(export: str, volume: Volume, path: RelPath, lack: Lack) -> Orphan:
     reference = volume.spec.claim_ref
     return Orphan(
         kind=lack,
@@ -68,7 +68,7 @@ def _listed(export: str, volume: Volume, path: Path, lack: Lack) -> Orphan:
     )
 
 
-def message(export: str, path: Path, volume: Volume, lack: Lack) -> str:
+def message(export: str, path: RelPath, volume: Volume, lack: Lack) -> str:
     """The words of an event on the volume."""
     row = _listed(export, volume, path, lack)
     return f"{row.why}: {row.directory!r} on export {export}; {row.advice}"

@@ -15,7 +15,7 @@ from typing import get_args
 
 from provisioner.core import identity, names, paths
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import parse
@@ -67,7 +67,7 @@ def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) ->
 # ---------------------------------------------------------------------------------------------------- what disagrees
 
 
-def disagreement(volume: Volume, path: Path, ledger: Ledger, us: Us) -> str:
+def disagreement(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
     """In what a volume of ours and the ledger disagree, and what to do about it; empty where they agree.
 
     `path` is the volume's directory below the export. That there is no record at all is no disagreement.
@@ -91,7 +91,7 @@ def is_ours(volume: Volume, ledger: Ledger, us: Us) -> bool:
     return volume.spec.nfs is not None and (volume.is_by(us.provisioner) or known)
 
 
-def is_edited(volume: Volume, path: Path, export_id: str) -> bool:
+def is_edited(volume: Volume, path: RelPath, export_id: str) -> bool:
     """Whether somebody has changed or removed an annotation of ours on a volume that bears any."""
     said = volume.metadata.annotations
     return (
@@ -101,7 +101,7 @@ def is_edited(volume: Volume, path: Path, export_id: str) -> bool:
     )
 
 
-def _edited(volume: Volume, path: Path, ledger: Ledger, us: Us) -> str:
+def _edited(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
     said, record = volume.metadata.annotations, ledger.records.get(volume.name)
     wanted = {
         names.PROVISIONED_BY: us.provisioner,
@@ -131,7 +131,7 @@ def _unreadable(volume: Volume, ledger: Ledger) -> str:
     return f"its record on export {ledger.place.name} cannot be read: {RECOVER} writes it again"
 
 
-def _of_record(volume: Volume, path: Path, record: Record, ledger: Ledger, us: Us) -> str:
+def _of_record(volume: Volume, path: RelPath, record: Record, ledger: Ledger, us: Us) -> str:
     """Why a record is not that of a volume."""
     reference, on_export = volume.spec.claim_ref, f"its record on export {ledger.place.name}"
     take = f"`nfs-provisioner recover --volume {volume.name}` gives the record to this volume"
@@ -158,7 +158,7 @@ class Found:
     """One volume on an export, as it is now."""
 
     volume: Volume
-    path: Path
+    path: RelPath
     """Its directory below the export."""
     claim: Claim | None
     """The claim that has the name in its claimRef, if any."""

@@ -14,7 +14,7 @@ from provisioner.core.objects import Volume
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
-class Listed(Struct, frozen=True):
+class VolumeRow(Struct, frozen=True):
     """One volume, in the order in which a table shows it."""
 
     volume: str
@@ -33,7 +33,7 @@ class Listed(Struct, frozen=True):
     """UTC, RFC 3339."""
 
 
-def listed(volume: Volume) -> Listed:
+def listed(volume: Volume) -> VolumeRow:
     """The volume's fields as they are listed. Nothing that it says of itself is checked here."""
     source, claim = volume.spec.nfs, volume.spec.claim_ref
     directory = volume.metadata.annotations.get(names.DIRECTORY, "")
@@ -41,7 +41,7 @@ def listed(volume: Volume) -> Listed:
     root = path.removesuffix(f"/{directory}")
     if directory and root != path:
         server, path = export_of(server, root or "/", volume), directory
-    return Listed(
+    return VolumeRow(
         volume=volume.name,
         namespace=claim.namespace if claim else "",
         claim=claim.name if claim else "",

@@ -16,7 +16,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 """What the resolver of a node (glibc) lets pass; RFC 1123 has no underscore, and names with one are in use."""
 _ZONE = re.compile(r"[A-Za-z0-9_.-]*")
 
-Path = tuple[str, ...]
+RelPath = tuple[str, ...]
 """Components of a path below an export's root, none of them empty, `.` or `..`; `()` is the root itself."""
 
 
@@ -33,15 +33,15 @@ class Location:
         return f"{server}:{self.path}"
 
     @property
-    def components(self) -> Path:
+    def components(self) -> RelPath:
         """The path's components; `()` for a server's root."""
         return tuple(part for part in self.path.split("/") if part)
 
-    def below(self, path: Path) -> str:
+    def below(self, path: RelPath) -> str:
         """The absolute path on the server of something below this export."""
         return "/" + "/".join((*self.components, *path))
 
-    def relative(self, server: str, path: str) -> Path | None:
+    def relative(self, server: str, path: str) -> RelPath | None:
         """The components of an absolute path on a server below this export; None where it is elsewhere.
 
         `()` is the export's root. `..` and the like stay in, for core.paths to refuse.

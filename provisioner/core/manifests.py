@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from provisioner.core import names
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import OnDelete
 
 
@@ -15,7 +15,7 @@ def volume(
     provisioner: str,
     export: Location,
     export_id: str,
-    directory: Path,
+    directory: RelPath,
     on_delete: OnDelete,
     capacity: str,
     access_modes: Sequence[str],

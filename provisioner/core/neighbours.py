@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from provisioner.core.locations import Location, Path, normal_server
+from provisioner.core.locations import Location, RelPath, normal_server
 from provisioner.core.objects import Volume
 from provisioner.core.paths import PathIndex
 
 
-def needs(volume: Volume, locations: Iterable[Location], path: Path, *, folds: bool = False) -> bool:
+def needs(volume: Volume, locations: Iterable[Location], path: RelPath, *, folds: bool = False) -> bool:
     """Whether a volume that is not being deleted lies at a path below an export, or above or below that path.
 
     `locations` are all that lead to the export; with `folds` its server takes names for one that differ in case, or in

@@ -1,7 +1,7 @@
 """The few fields of Kubernetes objects that we read: frozen values, decoded once at the edge.
 
 The daemon's cache keeps only what a rule reads. The `Kept` mappings below, each beside its type, say what that is, and
-control.slim makes the copies. A rule that is to read more adds its key here. Until then its first test on a cached
+runtime.transform makes the copies. A rule that is to read more adds its key here. Until then its first test on a cached
 object fails: reading what is not kept is an error, not an absence.
 """
 

@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from provisioner.core import times
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Volume
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import Record
@@ -58,7 +58,7 @@ class Orphan(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class ExportFacts:
     """What was read of one export and of the cluster."""
 
     export: str
@@ -73,13 +73,13 @@ class Evidence:
     now: datetime
     volumes: Container[str]
     """The names of the cluster's volumes."""
-    holder: Callable[[Path], object | None]
+    holder: Callable[[RelPath], object | None]
     """A volume of the cluster that has this directory, or one above or below it; None where there is none."""
     left: Set[str]
     """Those of doubtful() that are gone by a live look, while the directory is there; an attempt's holds something."""
     folds: bool = False
     """Whether the server takes names for one that differ in case, or in their normal form."""
-    strays: Sequence[Path]
+    unknown_directories: Sequence[RelPath]
     """Directories that hold something and were on the way to nothing known when they were looked for."""
 
 
@@ -127,13 +127,13 @@ def known(
     return index
 
 
-def find(evidence: Evidence) -> list[Orphan]:
+def find(evidence: ExportFacts) -> list[Orphan]:
     """All orphans of one export, in the order of a listing."""
     found = [*_of_records(evidence), *_unreadable(evidence), *_unknown(evidence)]
     return sorted(found, key=lambda each: (each.kind, each.directory, each.volume))
 
 
-def _of_records(evidence: Evidence) -> Iterator[Orphan]:
+def _of_records(evidence: ExportFacts) -> Iterator[Orphan]:
     silent = _silent(evidence)
     for name, record in evidence.records.items():
         if record.cluster in silent:
@@ -163,7 +163,7 @@ _ATTEMPT_LEFT: Kind = "attempt-left"
 _VOLUME_GONE: Kind = "volume-gone"
 
 
-def _silent(evidence: Evidence) -> dict[str, str]:
+def _silent(evidence: ExportFacts) -> dict[str, str]:
     """The other clusters whose provisioners are not at work, and how that is told."""
     clusters = {record.cluster for record in evidence.records.values()} - {evidence.cluster}
     return {
@@ -185,20 +185,20 @@ def _silence(cluster: str, sign: str | None) -> str:
     return f"no provisioner {of} has been at work on this export" + (f" since {sign}" if sign else "")
 
 
-def _unreadable(evidence: Evidence) -> Iterator[Orphan]:
+def _unreadable(evidence: ExportFacts) -> Iterator[Orphan]:
     why = "this entry of the ledger is no record that this version can read"
     for name in evidence.unreadable:
         yield Orphan("unreadable", evidence.export, "", name, "", "", why, _WAYS["unreadable"])
 
 
-def _unknown(evidence: Evidence) -> Iterator[Orphan]:
-    if not evidence.strays:
+def _unknown(evidence: ExportFacts) -> Iterator[Orphan]:
+    if not evidence.unknown_directories:
         return
     # Somebody may have got one of them since it was found.
     index = PathIndex(folds=evidence.folds)
     for name, record in evidence.records.items():
         index.add(record.path, name)
     why = "neither a record nor a volume of this cluster knows the directory, and it holds something"
-    for path in evidence.strays:
+    for path in evidence.unknown_directories:
         if index.touching(path) is None and evidence.holder(path) is None:
             yield Orphan("unknown", evidence.export, "/".join(path), "", "", "", why, _WAYS["unknown"])

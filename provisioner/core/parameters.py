@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Ownership:
     """Who may use a directory. None leaves what the server gives."""
 
     mode: int | None = _DEFAULT_MODE
@@ -86,7 +86,7 @@ class ClassParameters:
     export: Location | None
     template: Template
     on_delete: OnDelete
-    access: Access
+    access: Ownership
     adopt: bool | None
     """What `existing` says; None where the class does not."""
     accepts_former: bool
@@ -117,7 +117,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         export=given.export(),
         template=given.read("pathPattern", templates.DEFAULT, templates.parse),
         on_delete=on_delete,
-        access=Access(
+        access=Ownership(
             mode=given.read("mode", _DEFAULT_MODE, _mode),
             mode_asked=any(given.all("mode")),
             uid=given.read("uid", None, _identifier),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
 from provisioner.core.folding import fold, fold_path
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.reserved import is_servers, is_servers_at_root
 
 COMPONENT_LIMIT_BYTES = 255
@@ -32,7 +32,7 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_LIMIT else text[: _SHOWN_LIMIT - 1] + "…")
 
 
-def check(text: str) -> Path:
+def check(text: str) -> RelPath:
     """The components of a rendered path, a strict descendant of the export by every rule. Raises InvalidPath."""
     if not text:
         raise InvalidPath("the directory is empty: it would be the export's root")
@@ -77,7 +77,7 @@ def shorten(start: str, middle: str, end: str) -> str:
     return (head + body).decode("utf-8", "ignore") + end
 
 
-def archive_name(directory: Path, stamp: str) -> str:
+def archive_name(directory: RelPath, stamp: str) -> str:
     """`archived-<last component>-<UTC time>`, the component cut where the name would pass 255 bytes."""
     return shorten(ARCHIVE_PREFIX, directory[-1], f"-{stamp}")
 
@@ -87,7 +87,7 @@ def is_archive_name(text: str) -> bool:
     return text.startswith(ARCHIVE_PREFIX) and "/" not in text
 
 
-def ancestors(path: Path) -> Iterator[Path]:
+def ancestors(path: RelPath) -> Iterator[RelPath]:
     """The strict ancestors of a path, nearest to the root first, without the root."""
     for depth in range(1, len(path)):
         yield path[:depth]
@@ -101,10 +101,10 @@ class PathIndex:
 
     def __init__(self, *, folds: bool = False) -> None:
         self._folds = folds
-        self._owners: dict[Path, set[str]] = {}
-        self._below: dict[Path, int] = {}
+        self._owners: dict[RelPath, set[str]] = {}
+        self._below: dict[RelPath, int] = {}
 
-    def add(self, path: Path, owner: str) -> None:
+    def add(self, path: RelPath, owner: str) -> None:
         """Enter a path; entering it twice for one owner is the same as once."""
         path = self._key(path)
         owners = self._owners.setdefault(path, set())
@@ -114,10 +114,10 @@ class PathIndex:
         for above in ancestors(path):
             self._below[above] = self._below.get(above, 0) + 1
 
-    def _key(self, path: Path) -> Path:
+    def _key(self, path: RelPath) -> RelPath:
         return fold_path(path) if self._folds else path
 
-    def remove(self, path: Path, owner: str) -> None:
+    def remove(self, path: RelPath, owner: str) -> None:
         """Take a path out; one that is not in it is none."""
         path = self._key(path)
         owners = self._owners.get(path)
@@ -131,7 +131,7 @@ class PathIndex:
             if not self._below[above]:
                 del self._below[above]
 
-    def owners(self, path: Path) -> Set[str]:
+    def owners(self, path: RelPath) -> Set[str]:
         """Who has exactly this path."""
         return self._owners.get(self._key(path), set())
 
@@ -139,11 +139,11 @@ class PathIndex:
         """Whether there is any path in it."""
         return bool(self._owners)
 
-    def leads_on(self, path: Path) -> bool:
+    def leads_on(self, path: RelPath) -> bool:
         """Whether there is a path below this one."""
         return self._key(path) in self._below or (path == () and any(self._owners))
 
-    def touching(self, path: Path, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
+    def touching(self, path: RelPath, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
         """An owner of this path, or of one above or below it, who is none of the given; None where it is free.
 
         Paths of no more than `below` components do not count.
@@ -159,7 +159,7 @@ class PathIndex:
             return self._first_below(path, other_than)
         return None
 
-    def all_touching(self, path: Path) -> list[str]:
+    def all_touching(self, path: RelPath) -> list[str]:
         """All owners of this path, or of one above or below it."""
         path = self._key(path)
         found = [owner for above in (*ancestors(path), path) for owner in sorted(self._owners.get(above, ()))]
@@ -168,7 +168,7 @@ class PathIndex:
             found += [owner for owners in inside for owner in sorted(owners)]
         return found
 
-    def _first_below(self, path: Path, other_than: Collection[str]) -> str | None:
+    def _first_below(self, path: RelPath, other_than: Collection[str]) -> str | None:
         # A walk over all paths, for the words of a refusal only: it runs when there is a conflict.
         inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
         return next((owner for owners in inside for owner in sorted(owners) if owner not in other_than), None)

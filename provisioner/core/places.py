@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import PathIndex
 
 
@@ -39,12 +39,12 @@ class Places:
         """Whether names are to be folded before they are compared."""
         return any(each in self._folding for each in self.same(location))
 
-    def relative(self, location: Location, server: str, path: str) -> Path | None:
+    def relative(self, location: Location, server: str, path: str) -> RelPath | None:
         """The components of an absolute path on a server below an export, by any of its locations."""
         found = (each.relative(server, path) for each in self.same(location))
         return next((below for below in found if below is not None), None)
 
-    def root_within(self, location: Location, path: Path, others: Iterable[Location]) -> Location | None:
+    def root_within(self, location: Location, path: RelPath, others: Iterable[Location]) -> Location | None:
         """One of the other exports' locations that is a directory of this export, or one above or below it."""
         for other in others:
             for mine, theirs in product(self.same(location), self.same(other)):

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from provisioner.core import identity, manifests, tenancy
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import Location, Path, normal_server
+from provisioner.core.locations import Location, RelPath, normal_server
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
 from provisioner.core.paths import PathIndex
@@ -47,7 +47,7 @@ class Place:
     folds: bool = False
     """Whether its server takes names for one that differ in case, or in their normal form."""
 
-    def has(self, source: NfsSource, path: Path) -> bool:
+    def has(self, source: NfsSource, path: RelPath) -> bool:
         """Whether a volume's source is this directory of the export, by any of its locations."""
         names = self.locations or (self.location,)
         return any(each.relative(source.server, source.path) == path for each in names)
@@ -147,7 +147,7 @@ class Step:
 
 
 def settled_record(
-    volume: Volume, path: Path, *, cluster: str, on_delete: OnDelete, created: str, retention: str = ""
+    volume: Volume, path: RelPath, *, cluster: str, on_delete: OnDelete, created: str, retention: str = ""
 ) -> Record:
     """The settled record of a volume that has a claimRef, by what the volume says; `path` is below its export."""
     reference = volume.spec.claim_ref or ClaimRef()
@@ -317,7 +317,7 @@ class Taken:
                 return found
         return None
 
-    def _enter(self, server: str, path: Path, owner: str) -> None:
+    def _enter(self, server: str, path: RelPath, owner: str) -> None:
         for folds in (False, True):
             self._index(server, folds=folds).add(path, owner)
 
@@ -325,7 +325,7 @@ class Taken:
         return self.paths.setdefault((normal_server(server), folds), PathIndex(folds=folds))
 
 
-def components(path: str) -> Path:
+def components(path: str) -> RelPath:
     """The names in a volume's path."""
     return tuple(part for part in path.split("/") if part)
 

@@ -13,7 +13,7 @@ from typing import get_args
 from msgspec import structs
 
 from provisioner.core import identity, names, times
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import ClaimRef, Volume
 from provisioner.core.records import ArchiveRecord, OnDelete, Record
 from provisioner.core.recovery import (
@@ -87,7 +87,7 @@ class Stored:
         return f"archive {self.archive}" if self.archive else f"the trash (entry {self.trash})"
 
 
-def path_on(place: Place, volume: Volume) -> Path | None:
+def path_on(place: Place, volume: Volume) -> RelPath | None:
     """A volume's directory below an export, by any of the export's locations; None where it lies elsewhere."""
     source = volume.spec.nfs
     if source is None:
@@ -163,7 +163,7 @@ def _in_the_way(stored: Stored) -> str:
     return f"its directory holds something: move that away first, then {stored.where} can take its place"
 
 
-def _record(stored: Stored, path: Path, present: Present, now: str) -> Record:
+def _record(stored: Stored, path: RelPath, present: Present, now: str) -> Record:
     """The record of the volume: what the ledger has, or what it was in the archive, or what the volume says."""
     if stored.record is not None:
         return stored.record

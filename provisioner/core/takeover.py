@@ -14,7 +14,7 @@ from msgspec import structs
 
 from provisioner.core import names, paths, times
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import ClaimRef, StorageClass, Volume
 from provisioner.core.parameters import archive_flag
@@ -27,7 +27,7 @@ class Find:
     """A peer's volume of which the ledger knows nothing, and what a record of it is made of."""
 
     volume: Volume
-    path: Path
+    path: RelPath
     """Its directory below the export's root."""
     storage_class: StorageClass | None
     """The class of the name in the volume, if there is one now."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from provisioner.core.errors import InvalidPath, InvalidSettings
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.paths import check, components, shorten, shown
 
@@ -70,7 +70,7 @@ class Template:
             variable.key for segment in self.segments for variable in _variables(segment) if variable.source == source
         )
 
-    def render(self, claim: Claim, volume: str) -> Path:
+    def render(self, claim: Claim, volume: str) -> RelPath:
         """The directory for a claim. Raises InvalidPath for an empty variable or a result that breaks a path rule.
 
         Only the default pattern is ever shortened: a user's pattern that is too long is refused, since a cut name may

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from provisioner.core import identity, names
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import OnDelete, Record, milder
@@ -86,7 +86,7 @@ def _recorded_rule(volume: Volume) -> OnDelete | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class ReclaimFacts:
     """What was read right before a reclaim: volume and claim from the API server, the record from the export."""
 
     volume: Volume
@@ -94,7 +94,7 @@ class Evidence:
     """The claim that has the name in the volume's claimRef now, if any."""
     export: str
     export_id: str
-    path: Path
+    path: RelPath
     """The volume's directory below the export's root."""
     record: Record | None
     cluster: str = ""
@@ -103,7 +103,7 @@ class Evidence:
     """Another volume that uses this directory, or one above or below it, and is not itself being deleted."""
 
 
-def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
+def authorize(evidence: ReclaimFacts, provisioner: str) -> Leave | Reclaim | Deny:
     """Whether the volume's directory may go now, and how. Everything that does not agree is a refusal.
 
     The rule is the one recorded on the volume at creation; where the ledger's copy is milder, the milder one holds: a
@@ -126,7 +126,7 @@ def authorize(evidence: Evidence, provisioner: str) -> Leave | Reclaim | Deny:
     return judged
 
 
-def _marked(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
+def _marked(evidence: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
     volume, export = evidence.volume, evidence.export
     annotated = _recorded_rule(volume)
     if annotated is None:
@@ -142,7 +142,7 @@ def _marked(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
     return Reclaim(milder(annotated, recorded.on_delete))
 
 
-def _taken_over(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
+def _taken_over(evidence: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
     """A peer's volume says nothing of its rule: the record does."""
     recorded = _by_the_ledger(evidence, reference)
     if isinstance(recorded, Deny):
@@ -152,7 +152,7 @@ def _taken_over(evidence: Evidence, reference: ClaimRef) -> Reclaim | Deny:
     return Reclaim(recorded.on_delete)
 
 
-def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
+def _by_the_ledger(evidence: ReclaimFacts, reference: ClaimRef) -> Record | Deny:
     """The record, when it agrees with what is to be reclaimed."""
     record, export = evidence.record, evidence.export
     if record is None:
@@ -170,7 +170,7 @@ def _by_the_ledger(evidence: Evidence, reference: ClaimRef) -> Record | Deny:
     return record
 
 
-def _foreign(record: Record, evidence: Evidence) -> str:
+def _foreign(record: Record, evidence: ReclaimFacts) -> str:
     """Claims and volumes can be copied into another cluster, with their uids; a cluster's own id cannot."""
     owner = f"cluster {record.cluster}" if record.cluster else "a cluster that the record does not name"
     return (
@@ -179,7 +179,7 @@ def _foreign(record: Record, evidence: Evidence) -> str:
     )
 
 
-def _another_object(record: Record, evidence: Evidence) -> str:
+def _another_object(record: Record, evidence: ReclaimFacts) -> str:
     """Why the volume is not, or may not be, the object that the record was made for; empty where it is.
 
     A record of an older version has no uid. Then the volume must not be younger than its record, and its claim's name

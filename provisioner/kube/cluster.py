@@ -237,13 +237,13 @@ class KubeCluster:
         path = f"{_leases_path(namespace)}/{_quote(name)}"
         return await self._ask(self._call("update", "leases", path, body=body), leases.decode)
 
-    async def may(self, permission: Permission) -> bool:
-        """See Cluster.may."""
+    async def is_allowed(self, permission: Permission) -> bool:
+        """See Cluster.is_allowed."""
         call = self._call("create", reviews.RESOURCE, reviews.PATH, body=reviews.body(permission))
         return await self._ask(call, reviews.decode)
 
-    async def identity(self) -> str:
-        """See Cluster.identity."""
+    async def cluster_uid(self) -> str:
+        """See Cluster.cluster_uid."""
         return await self._ask(self._call("get", "namespaces", "/api/v1/namespaces/kube-system"), codec.uid)
 
     async def ping(self) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import archive_name
 from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
 from provisioner.ledger import layout, symlinks
@@ -88,21 +88,21 @@ async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str
     raise _no_name(was.path, at)
 
 
-def _no_name(path: Path, at: datetime) -> ExportError:
+def _no_name(path: RelPath, at: datetime) -> ExportError:
     return ExportError(Cause.OTHER, f"{_TRIES} archives of {path[-1]!r} bear the time {times.file_stamp(at)}")
 
 
-async def is_free(tree: Tree, path: Path) -> bool:
+async def is_free(tree: Tree, path: RelPath) -> bool:
     """Whether there is nothing at all at a path."""
     return await _kind(tree, path) is None
 
 
-async def is_there(tree: Tree, path: Path) -> bool:
+async def is_there(tree: Tree, path: RelPath) -> bool:
     """Whether there is a directory at a path."""
     return await _kind(tree, path) == "directory"
 
 
-async def _kind(tree: Tree, path: Path) -> Literal["directory", "other"] | None:
+async def _kind(tree: Tree, path: RelPath) -> Literal["directory", "other"] | None:
     try:
         await tree.is_empty(path)
     except PathMissing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from provisioner.core.discretion import Words
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.parameters import Access as Access
+from provisioner.core.parameters import Ownership as Ownership
 
 
 class DiscreetError(ProvisionerError):

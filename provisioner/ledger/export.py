@@ -2,7 +2,7 @@
 
 The order of steps is the safety: the record comes first, then the directory, then the PersistentVolume, then the
 record is settled; on delete the rename comes first, then the PersistentVolume, then the record. Whatever crash comes
-in between leaves a record, and the next start finds it and goes on. Where what is: nfs.layout.
+in between leaves a record, and the next start finds it and goes on. Where what is: ledger.layout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from provisioner.core import discretion, times
 from provisioner.core.discretion import owner_by
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.instances import is_instances
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, encode
 from provisioner.core.recovery import Contents
@@ -42,17 +42,17 @@ from provisioner.ledger import (
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.index import Ledger
 from provisioner.ledger.layout import STATES
-from provisioner.ledger.unknown import strays
+from provisioner.ledger.unknown import unknown_directories
 from provisioner.ports.tree import (
-    Access,
     Cause,
     ExportError,
-    GoOn,
+    FilesystemStats,
     NotEmpty,
+    OnProgress,
+    Ownership,
     PathExists,
     PathMissing,
     Proof,
-    Space,
     Tree,
     to_the_end,
 )
@@ -131,9 +131,9 @@ class Export:
         return self._ledger.foreign
 
     @property
-    def silence(self) -> str:
+    def unreachable_hint(self) -> str:
         """What an admin should look at while it does not answer; empty when that is all that is known."""
-        return self._tree.silence
+        return self._tree.unreachable_hint
 
     @property
     def exposed(self) -> str:
@@ -186,7 +186,7 @@ class Export:
         finally:
             await symlinks.remove(self._tree, layout.mark(name))
 
-    async def probe(self) -> Space:
+    async def probe(self) -> FilesystemStats:
         """Whether the export answers and is the one that it was, with its ledger, and what statfs says."""
         if self._id:
             await opening.probe(self._tree, self._id)
@@ -216,7 +216,7 @@ class Export:
         return self._ledger.adoptable(record)
 
     async def provision(
-        self, volume: str, record: Record, access: Access, *, adopt_from: str | None = None, tenant: Tenant = UNKNOWN
+        self, volume: str, record: Record, access: Ownership, *, adopt_from: str | None = None, tenant: Tenant = UNKNOWN
     ) -> Record:
         """Record first, then the directory. Returns the record that holds: that of an earlier attempt stays.
 
@@ -231,7 +231,7 @@ class Export:
             raise
 
     async def _provision(
-        self, volume: str, record: Record, access: Access, adopt_from: str | None, tenant: Tenant
+        self, volume: str, record: Record, access: Ownership, adopt_from: str | None, tenant: Tenant
     ) -> Record:
         fresh = await self._begin(volume, record, adopt_from)
         held = self._ledger.records[volume]
@@ -327,11 +327,11 @@ class Export:
                 raise PathTaken(discretion.taken(asker, record.directory, owner_by(held), by))
             self._ledger.remove(holder)  # ended by another cluster, or another replica
 
-    async def _refuse_roots_above(self, path: Path) -> None:
+    async def _refuse_roots_above(self, path: RelPath) -> None:
         """Raise PathTaken when a directory on the way to a path is another export's root."""
         await nesting.require_no_root_above(self._tree, path)
 
-    async def _taken_above(self, path: Path) -> str | None:
+    async def _taken_above(self, path: RelPath) -> str | None:
         """Who has a directory by the ledger of an export above this one; asked again before anyone is refused."""
         if self._above.touching(path) is not None:
             self._above = await nesting.taken_from_above(self._tree)
@@ -358,7 +358,7 @@ class Export:
             if unknown:
                 self._ledger.read(await symlinks.read(self._tree, (LEDGER, state), sorted(unknown)), state)
 
-    async def _make(self, volume: str, held: Record, access: Access, *, fresh: bool, adopt_from: str | None) -> bool:
+    async def _make(self, volume: str, held: Record, access: Ownership, *, fresh: bool, adopt_from: str | None) -> bool:
         """Make the directory; one that is there must be adopted or an earlier attempt's. True: it was made now."""
         try:
             self._note_mode(volume, await modes.make_directory(self._tree, held.path, access))
@@ -559,7 +559,7 @@ class Export:
         else:
             await reinstate.move(self._tree, (*layout.TRASH, trash), path)
 
-    async def contents(self, path: Path) -> Contents:
+    async def contents(self, path: RelPath) -> Contents:
         """What there is of a directory."""
         try:
             return "empty" if await self._tree.is_empty(path) else "data"
@@ -614,7 +614,7 @@ class Export:
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
-    async def is_gone(self, volume: str) -> bool:
+    async def directory_missing(self, volume: str) -> bool:
         """Whether the directory in a volume's record, or the record itself, does not exist."""
         record = self._ledger.records.get(volume)
         try:
@@ -628,7 +628,7 @@ class Export:
         """Read all settled records again: those that cannot be read any more are `unreadable` from then on."""
         self._ledger.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
 
-    async def is_left(self, volume: str) -> bool:
+    async def has_leftovers(self, volume: str) -> bool:
         """Whether what is at the path in a volume's record may not be taken away as an attempt: it holds something."""
         record = self._ledger.records.get(volume)
         try:
@@ -636,23 +636,23 @@ class Export:
         except PathMissing:
             return False
 
-    async def missing(self, paths: Iterable[Path]) -> Set[Path]:
+    async def missing(self, paths: Iterable[RelPath]) -> Set[RelPath]:
         """Those of the directories at whose path there is nothing: a listing of each parent, not a call for each."""
         return await presence.missing(self._tree, paths)
 
-    async def strays(self, known: PathIndex, *, limit: int) -> list[Path]:
+    async def unknown_directories(self, known: PathIndex, *, limit: int) -> list[RelPath]:
         """Directories that hold something and are neither known, nor on the way to a known one; at most so many.
 
         The ledger, archives, and what servers put into a root themselves are none. One call for each directory on the
         way to a known one, and one for each stray.
         """
-        return await strays(self._tree, known, limit=limit)
+        return await unknown_directories(self._tree, known, limit=limit)
 
-    async def discard(self, volume: str) -> bool:
+    async def move_to_trash(self, volume: str) -> bool:
         """Move the volume's directory into the trash, where an earlier attempt has not; False where there is none."""
         path, proof = await self._recorded(volume)
         aside = layout.trashed_before(volume, self._ledger.records[volume])
-        return await trash.discard(self._tree, volume, path, proof, aside=aside)
+        return await trash.move(self._tree, volume, path, proof, aside=aside)
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         """Move the volume's directory to `archived-…`, with a record; its name there, None where there was nothing."""
@@ -670,7 +670,7 @@ class Export:
             await self.amend(volume, structs.replace(record, retained=times.text(at)))
         return await archives.is_there(self._tree, path)
 
-    async def _recorded(self, volume: str) -> tuple[Path, Proof]:
+    async def _recorded(self, volume: str) -> tuple[RelPath, Proof]:
         """The directory that the export itself, asked now, records for a volume: what we remember may be stale."""
         known = self._ledger.records.get(volume)
         for state in sorted(STATES, key=lambda state: state != self._ledger.state(volume)):
@@ -721,7 +721,7 @@ class Export:
         async with self._at_archive(archive):
             await archives.amend(self._tree, self._ledger, archive, record)
 
-    async def sign(self, cluster: str, at: datetime) -> None:
+    async def heartbeat(self, cluster: str, at: datetime) -> None:
         """Leave word that a provisioner of that cluster is at work on this export."""
         await symlinks.replace(self._tree, (*layout.CLUSTERS, cluster), times.text(at))
         if not self._since:
@@ -729,7 +729,7 @@ class Export:
                 await self._tree.make_symlink(layout.SINCE, times.text(at))
             self._since = await opening.since(self._tree)
 
-    async def clusters(self) -> Mapping[str, str]:
+    async def heartbeats(self) -> Mapping[str, str]:
         """When a provisioner of which cluster was here last: UTC, RFC 3339."""
         signs = await symlinks.read_all(self._tree, layout.CLUSTERS)
         return {name: at for name, at in signs.items() if not is_instances(name)}
@@ -763,12 +763,12 @@ class Export:
         """
         return not self._tree.verifies and volume_of(name) == name
 
-    async def purge(self, name: str, *, go_on: GoOn = to_the_end, taken: bool = False) -> int:
+    async def purge(self, name: str, *, on_progress: OnProgress = to_the_end, taken: bool = False) -> int:
         """Remove one directory in the trash for good, as Tree.remove_tree does; returns how many entries went.
 
         Where its name is to stay `taken`, a directory stays that no rename can replace.
         """
-        return await trash.purge(self._tree, name, go_on=go_on, taken=taken)
+        return await trash.purge(self._tree, name, on_progress=on_progress, taken=taken)
 
     async def close(self) -> None:
         """Let go of the export."""

@@ -1,6 +1,6 @@
 """The ledger in memory: which volume has which directory on one export, how far it is, and which archives there are.
 
-Pure bookkeeping over records; nfs.export does the calls. A path is entered before the first call that makes anything,
+Pure bookkeeping over records; ledger.export does the calls. A path is entered before the first call that makes anything,
 so that two claims that are provisioned at once cannot both take it.
 """
 
@@ -13,7 +13,7 @@ from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.folding import fold
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.names import volume_name
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, decode_archive, is_foreign
@@ -120,7 +120,7 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------- paths
 
-    def touching(self, path: Path, *, other_than: Collection[str] = ()) -> str | None:
+    def touching(self, path: RelPath, *, other_than: Collection[str] = ()) -> str | None:
         """A volume whose directory is this path, or one above or below it, and that is none of the given."""
         return self._paths.touching(path, other_than=other_than)
 

@@ -22,23 +22,23 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from provisioner.core import times
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import ArchiveRecord, Record
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 
 State = Literal["pending", "volumes"]
 """How far a volume is, which is the directory that its record is in."""
 STATES: tuple[State, ...] = get_args(State)
 
-ID: Path = (LEDGER, "export")
-SINCE: Path = (LEDGER, "since")
-ARCHIVES: Path = (LEDGER, "archives")
-CLUSTERS: Path = (LEDGER, "clusters")
-TRASH: Path = (LEDGER, "trash")
-DRAFTS: Path = (LEDGER, "drafts")
+ID: RelPath = (LEDGER, "export")
+SINCE: RelPath = (LEDGER, "since")
+ARCHIVES: RelPath = (LEDGER, "archives")
+CLUSTERS: RelPath = (LEDGER, "clusters")
+TRASH: RelPath = (LEDGER, "trash")
+DRAFTS: RelPath = (LEDGER, "drafts")
 
-NAMES: Path = (LEDGER, "names-\u00e9")
+NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 BEGUN = ".begun"
 TOMBSTONE = ".provisioner-gone"
@@ -46,39 +46,39 @@ TOMBSTONE = ".provisioner-gone"
 _NO_TIME = datetime.fromtimestamp(0, UTC)
 """For a record that does not tell its time."""
 
-PRIVATE = Access(mode=0o700)
+PRIVATE = Ownership(mode=0o700)
 
 
-def of(state: State, volume: str) -> Path:
+def of(state: State, volume: str) -> RelPath:
     """Where a volume's record is."""
     return (LEDGER, state, volume)
 
 
-def archive(name: str) -> Path:
+def archive(name: str) -> RelPath:
     """Where the record of an archive is."""
     return (*ARCHIVES, name)
 
 
-def mark(name: str) -> Path:
+def mark(name: str) -> RelPath:
     """Where a mark is."""
     return (LEDGER, name)
 
 
-def trashed(volume: str) -> Path:
+def trashed(volume: str) -> RelPath:
     """Where a volume's directory goes: one place, so that a rename which is carried out twice meets its first time."""
     return (*TRASH, volume)
 
 
-def trashed_before(volume: str, record: Record) -> Path:
+def trashed_before(volume: str, record: Record) -> RelPath:
     """Where an earlier directory goes that has the place of a volume in the trash."""
     return (*TRASH, f"{volume}.{times.file_stamp(times.parse(record.created) or _NO_TIME)}")
 
 
-def trashed_archive(record: ArchiveRecord, at: datetime) -> Path:
+def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
     """Where an archive's directory goes; `at` is for a record whose own time is none."""
     return (*TRASH, f"{record.volume}.{times.file_stamp(times.parse(record.archived) or at)}")
 
 
-def directories() -> list[Path]:
+def directories() -> list[RelPath]:
     """All directories of a ledger, in the order in which they are made."""
     return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger import layout
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Tree
 
-_OTHER_CASE: Path = (LEDGER.upper(), layout.ID[-1])
-_OTHER_FORM: Path = (LEDGER, "names-e\u0301")
+_OTHER_CASE: RelPath = (LEDGER.upper(), layout.ID[-1])
+_OTHER_FORM: RelPath = (LEDGER, "names-e\u0301")
 """layout.NAMES in its other normal form."""
 
 _OF_THE_SERVER = (Cause.UNREACHABLE, Cause.CHANGED, Cause.STALE, Cause.NOT_YET)
@@ -26,7 +26,7 @@ async def folds(tree: Tree, id: str, *, create: bool) -> bool:
     return bool(await _target(tree, _OTHER_FORM))
 
 
-async def _target(tree: Tree, path: Path) -> str:
+async def _target(tree: Tree, path: RelPath) -> str:
     try:
         return await tree.read_symlink(path)
     except PathMissing:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.folding import fold, fold_path
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import ARCHIVE_PREFIX, LEDGER, PathIndex, ancestors
 from provisioner.core.records import decode
 from provisioner.ledger import layout, naming, symlinks
@@ -26,7 +26,7 @@ _HINT = (
 )
 
 
-async def require_no_root_above(tree: Tree, path: Path) -> None:
+async def require_no_root_above(tree: Tree, path: RelPath) -> None:
     """Raise PathTaken where a directory on the way to a path is the root of another export, by its ledger."""
     above = list(ancestors(path))
     for root, found in zip(above, await asyncio.gather(*(is_root(tree, each) for each in above)), strict=True):
@@ -37,7 +37,7 @@ async def require_no_root_above(tree: Tree, path: Path) -> None:
             )
 
 
-async def is_root(tree: Tree, directory: Path) -> bool:
+async def is_root(tree: Tree, directory: RelPath) -> bool:
     """Whether there is a ledger in a directory."""
     try:
         await tree.is_empty((*directory, LEDGER))
@@ -75,7 +75,7 @@ async def _id(outer: Tree) -> str:
         return ""
 
 
-async def _look(name: str, outer: Tree, root: Path, taken: PathIndex, *, key: Callable[[Path], Path]) -> None:
+async def _look(name: str, outer: Tree, root: RelPath, taken: PathIndex, *, key: Callable[[RelPath], RelPath]) -> None:
     """`key` makes paths equal that the server takes for one."""
     with look_at(name):
         held, archived = await _held(outer), await _is_archive(outer, root)
@@ -89,8 +89,8 @@ async def _look(name: str, outer: Tree, root: Path, taken: PathIndex, *, key: Ca
         raise ExportError(Cause.INSIDE, f"{'/'.join(root)!r} is not for volumes there", hint=_HINT.format(name))
 
 
-async def _held(outer: Tree) -> list[tuple[str, Path]]:
-    held: list[tuple[str, Path]] = []
+async def _held(outer: Tree) -> list[tuple[str, RelPath]]:
+    held: list[tuple[str, RelPath]] = []
     for state in layout.STATES:
         for volume, target in (await symlinks.read_all(outer, (LEDGER, state))).items():
             with suppress(InvalidRecord):
@@ -98,7 +98,7 @@ async def _held(outer: Tree) -> list[tuple[str, Path]]:
     return held
 
 
-async def _is_archive(outer: Tree, root: Path) -> bool:
+async def _is_archive(outer: Tree, root: RelPath) -> bool:
     if not fold(root[0]).startswith(ARCHIVE_PREFIX):
         return False
     return fold(root[0]) in map(fold, await symlinks.read_all(outer, layout.ARCHIVES))

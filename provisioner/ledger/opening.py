@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Set
 from contextlib import suppress
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger import layout, modes, symlinks
 from provisioner.ledger.index import Ledger
@@ -101,7 +101,7 @@ async def since(tree: Tree) -> str:
     return await _read(tree, layout.SINCE)
 
 
-async def _read(tree: Tree, symlink: Path) -> str:
+async def _read(tree: Tree, symlink: RelPath) -> str:
     with suppress(PathMissing):
         return await tree.read_symlink(symlink)
     return ""
@@ -113,7 +113,7 @@ async def _make_directories(tree: Tree) -> list[str]:
     return [await _make_private(tree, path) for path in layout.directories()[1:] if path[-1] not in there]
 
 
-async def _make_private(tree: Tree, path: Path) -> str:
+async def _make_private(tree: Tree, path: RelPath) -> str:
     """Make a directory of the ledger; the server's answer where it refuses to close that to others."""
     try:
         return await modes.make_directory(tree, path, layout.PRIVATE)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.ledger.unknown import each
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
@@ -14,19 +14,19 @@ _FEW = 4
 """Children of one parent for which that many look-ups cost less than a listing."""
 
 
-async def missing(tree: Tree, paths: Iterable[Path]) -> set[Path]:
+async def missing(tree: Tree, paths: Iterable[RelPath]) -> set[RelPath]:
     """Those of the directories at whose path there is nothing."""
-    below: defaultdict[Path, list[Path]] = defaultdict(list)
+    below: defaultdict[RelPath, list[RelPath]] = defaultdict(list)
     for path in paths:
         below[path[:-1]].append(path)
     parents = [parent for parent, found in below.items() if len(found) > _FEW]
     listed = dict(zip(parents, await each(parents, lambda parent: _names(tree, parent)), strict=True))
     suspects = [path for parent, found in below.items() for path in found if path[-1] not in listed.get(parent, ())]
     gone = await each(suspects, lambda path: _is_gone(tree, path))
-    return {path for path, is_gone in zip(suspects, gone, strict=True) if is_gone}
+    return {path for path, directory_missing in zip(suspects, gone, strict=True) if directory_missing}
 
 
-async def _names(tree: Tree, path: Path) -> frozenset[str]:
+async def _names(tree: Tree, path: RelPath) -> frozenset[str]:
     with suppress(PathMissing):
         try:
             return frozenset(entry.name for entry in await tree.list(path))
@@ -36,7 +36,7 @@ async def _names(tree: Tree, path: Path) -> frozenset[str]:
     return frozenset()
 
 
-async def _is_gone(tree: Tree, path: Path) -> bool:
+async def _is_gone(tree: Tree, path: RelPath) -> bool:
     """Whether there is nothing; what cannot be looked into is there, and a server may compare names otherwise."""
     try:
         await tree.is_empty(path)

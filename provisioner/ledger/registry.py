@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from provisioner.core import mount_options, names
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import NFS_PORT, Location, Path, location
+from provisioner.core.locations import NFS_PORT, Location, RelPath, location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource, Volume
 from provisioner.core.places import Places
@@ -29,7 +29,7 @@ class _Direct:
     ways: list[MountOptions]
     by_class: bool
 
-    def hear(self, options: MountOptions) -> None:
+    def add_mount_options(self, options: MountOptions) -> None:
         """A class names the export with these options: they end a volume's, and count until some have worked.
 
         Another class that still asks for what the server does not have must not take the way from one that is right.
@@ -85,7 +85,7 @@ class ExportRegistry:
         self._primary[alias] = primary
         self._places.unite(primary.location, alias.location)
 
-    def at(self, location: Location, options: MountOptions) -> Export:
+    def get(self, location: Location, options: MountOptions) -> Export:
         """The export at a location; one that is not mounted for us is spoken to as the options say.
 
         Raises ExportError with a hint where it cannot be reached so.
@@ -108,10 +108,10 @@ class ExportRegistry:
                 raise ExportError(Cause.VERSION, hint=str(exc)) from exc
             known = self._direct[key] = _Direct(export, set_routes, [options], by_class)
         if by_class:
-            known.hear(options)
+            known.add_mount_options(options)
         return known.export
 
-    def of(self, volume: Volume) -> tuple[Export, Path] | None:
+    def locate(self, volume: Volume) -> tuple[Export, RelPath] | None:
         """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off.
 
         A peer's volume does not say what its directory is: then it is an export that a setting or a class names.
@@ -155,7 +155,7 @@ class ExportRegistry:
         port = options.port or NFS_PORT
         return [(where, known.export) for (where, at), known in self._direct.items() if known.by_class and at == port]
 
-    def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, Path] | None:
+    def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, RelPath] | None:
         directory = volume.metadata.annotations.get(names.DIRECTORY, "")
         root = source.path.removesuffix(f"/{directory}")
         if not directory or root == source.path:
@@ -182,9 +182,9 @@ def _unspoken(location: Location, options: MountOptions) -> ExportError | None:
     return None
 
 
-def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, Path] | None:
+def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, RelPath] | None:
     """Of exports that may nest the one that a directory is on, and its components below that one's root."""
-    found: tuple[Export, Path] | None = None
+    found: tuple[Export, RelPath] | None = None
     for where, export in exports:
         below = where.relative(source.server, source.path)
         if below is not None and (found is None or len(below) < len(found[1])):

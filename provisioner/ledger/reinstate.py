@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.ledger import layout, modes
 from provisioner.ledger.archives import is_there
 from provisioner.ledger.errors import AlreadyThere
-from provisioner.ports.tree import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing, Tree
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing, Tree
 
-_PARENT = Access(mode=0o755)
+_PARENT = Ownership(mode=0o755)
 
 
-async def move(tree: Tree, source: Path, path: Path) -> None:
+async def move(tree: Tree, source: RelPath, path: RelPath) -> None:
     """Rename a directory to a volume's path, never over anything but an empty directory; done already is success.
 
     Raises AlreadyThere, and Cause.RECORD where the source is gone and nothing came to the path.
@@ -38,12 +38,12 @@ async def move(tree: Tree, source: Path, path: Path) -> None:
         await tree.remove_directory((*path, layout.TOMBSTONE))
 
 
-def _gone(source: Path) -> ExportError:
+def _gone(source: RelPath) -> ExportError:
     hint = "see what is in .provisioner/trash, and which archives there are, on the server"
     return ExportError(Cause.RECORD, f"{'/'.join(source)} is not there any more", hint=hint)
 
 
-async def _holds_something(tree: Tree, path: Path) -> bool:
+async def _holds_something(tree: Tree, path: RelPath) -> bool:
     try:
         return not await tree.is_empty(path)
     except PathMissing:

@@ -22,9 +22,9 @@ from provisioner.ledger.archives import amend, is_free, is_recorded, is_taking, 
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.index import Ledger
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import Access, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import Ownership, PathExists, PathMissing, Proof, Tree
 
-_PARENT = Access(mode=0o755)
+_PARENT = Ownership(mode=0o755)
 
 
 async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.ledger import layout
 from provisioner.ports import endless
 from provisioner.ports.refusals import unproven
@@ -15,7 +15,7 @@ _A_READING = 4096
 """Symlinks that are read before it is looked at how much they hold."""
 
 
-async def read_all(tree: Tree, directory: Path) -> dict[str, str]:
+async def read_all(tree: Tree, directory: RelPath) -> dict[str, str]:
     """The targets of all symlinks in a directory, by name; a directory that is not there has none."""
     try:
         entries = await tree.list(directory)
@@ -24,7 +24,7 @@ async def read_all(tree: Tree, directory: Path) -> dict[str, str]:
     return await read(tree, directory, [entry.name for entry in entries if entry.type == "symlink"])
 
 
-async def read(tree: Tree, directory: Path, names: Sequence[str]) -> dict[str, str]:
+async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str, str]:
     """The targets of symlinks in a directory, by name, but for those that are gone. Raises Cause.OTHER for too much."""
     targets: dict[str, str] = {}
     held_bytes = 0
@@ -37,7 +37,7 @@ async def read(tree: Tree, directory: Path, names: Sequence[str]) -> dict[str, s
     return targets
 
 
-async def replace(tree: Tree, symlink: Path, target: str, *, was: str = "") -> None:
+async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -> None:
     """Give a symlink another target, or make it: whoever reads sees the one or the other, whole.
 
     With `was` only while that is its target; else Cause.RECORD.
@@ -60,7 +60,7 @@ async def require(tree: Tree, proof: Proof) -> None:
         raise unproven(proof)
 
 
-async def remove(tree: Tree, symlink: Path) -> None:
+async def remove(tree: Tree, symlink: RelPath) -> None:
     """Remove a symlink; done already is success."""
     with suppress(PathMissing):
         await tree.remove_symlink(symlink)

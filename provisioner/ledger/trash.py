@@ -13,12 +13,22 @@ from __future__ import annotations
 from collections.abc import Set
 from contextlib import suppress
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.returned import volume_of
 from provisioner.ledger import layout
 from provisioner.ledger.archives import is_there
 from provisioner.ports.endless import TRASH_LIMIT
-from provisioner.ports.tree import Access, Cause, Entry, ExportError, GoOn, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import (
+    Cause,
+    Entry,
+    ExportError,
+    OnProgress,
+    Ownership,
+    PathExists,
+    PathMissing,
+    Proof,
+    Tree,
+)
 
 
 async def names(tree: Tree) -> list[str]:
@@ -42,7 +52,7 @@ async def _is_purged(tree: Tree, name: str) -> bool:
     return False
 
 
-async def discard(tree: Tree, volume: str, path: Path, proof: Proof, *, aside: Path) -> bool:
+async def move(tree: Tree, volume: str, path: RelPath, proof: Proof, *, aside: RelPath) -> bool:
     """Move a volume's directory into the trash, where an earlier attempt has not; False where there is none.
 
     An earlier directory of a volume of this name, which may be kept there as long as the volume exists, goes `aside`.
@@ -63,7 +73,7 @@ async def discard(tree: Tree, volume: str, path: Path, proof: Proof, *, aside: P
     return True
 
 
-async def _make_room(tree: Tree, volume: str, aside: Path) -> None:
+async def _make_room(tree: Tree, volume: str, aside: RelPath) -> None:
     """Give another name to what was discarded as this volume before; what only keeps the name taken stays."""
     if not tree.verifies and await _is_purged(tree, volume):
         hint = "an earlier directory of this volume is on its way out: its name is free some minutes after the purge"
@@ -72,23 +82,23 @@ async def _make_room(tree: Tree, volume: str, aside: Path) -> None:
         await tree.rename(layout.trashed(volume), aside)
 
 
-async def purge(tree: Tree, name: str, *, go_on: GoOn, taken: bool) -> int:
+async def purge(tree: Tree, name: str, *, on_progress: OnProgress, taken: bool) -> int:
     """Remove one directory in the trash for good; returns how many entries went. With `taken` its name stays so."""
     removed = (*layout.TRASH, name + layout.BEGUN)
     with suppress(PathMissing, PathExists):  # begun before, or brought back
         await tree.rename((*layout.TRASH, name), removed)
     if taken:
         await _keep_taken(tree, (*layout.TRASH, name))
-    return await tree.remove_tree(removed, go_on=go_on)
+    return await tree.remove_tree(removed, on_progress=on_progress)
 
 
-async def _keep_taken(tree: Tree, target: Path) -> None:
+async def _keep_taken(tree: Tree, target: RelPath) -> None:
     """Have a directory there that holds something.
 
     A server that is full refuses it: deleting must not depend on that, and data keep the name taken as well.
     """
     try:
-        await tree.make_directory((*target, layout.TOMBSTONE), Access(mode=0o700))
+        await tree.make_directory((*target, layout.TOMBSTONE), Ownership(mode=0o700))
     except PathExists:
         pass
     except ExportError as exc:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
 from provisioner.core.reserved import is_hidden_at_root, is_servers
 from provisioner.ports import endless
@@ -17,17 +17,17 @@ T = TypeVar("T")
 _AT_ONCE = 16
 
 
-async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
+async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> list[RelPath]:
     """Directories that hold something, and are neither known, nor on the way to a known one, nor below one.
 
     What is empty is what is left of a parent. One call for each directory on the way to a known one, and one for each
     stray; at most `limit` strays are told.
     """
-    found: list[Path] = []
-    on_the_way: Sequence[Path] = [()]
+    found: list[RelPath] = []
+    on_the_way: Sequence[RelPath] = [()]
     seen = 0
 
-    async def directories(path: Path) -> list[Path]:
+    async def directories(path: RelPath) -> list[RelPath]:
         nonlocal seen
         below = await _directories(tree, path, known)
         seen += len(below)
@@ -49,7 +49,7 @@ async def strays(tree: Tree, known: PathIndex, *, limit: int) -> list[Path]:
     return sorted(found)[:limit]
 
 
-async def _directories(tree: Tree, path: Path, known: PathIndex) -> list[Path]:
+async def _directories(tree: Tree, path: RelPath, known: PathIndex) -> list[RelPath]:
     """Those in a directory that lead to a known one or could be strays: no ledger, archive or server's own."""
     try:
         entries = await tree.list(path)
@@ -61,14 +61,14 @@ async def _directories(tree: Tree, path: Path, known: PathIndex) -> list[Path]:
     return [one for one in paths if known.leads_on(one) or not _is_expected(one)]
 
 
-def _is_expected(path: Path) -> bool:
+def _is_expected(path: RelPath) -> bool:
     name = path[-1]
     if len(path) > 1:
         return is_servers(name)
     return is_hidden_at_root(name) or name.startswith(ARCHIVE_PREFIX)
 
 
-async def _holds_something(tree: Tree, path: Path) -> bool:
+async def _holds_something(tree: Tree, path: RelPath) -> bool:
     try:
         return not await tree.is_empty(path)
     except ExportError as exc:
@@ -82,11 +82,11 @@ def _tells_nothing(exc: ExportError) -> bool:
     return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)
 
 
-async def each(paths: Iterable[Path], ask: Callable[[Path], Awaitable[T]]) -> list[T]:
+async def each(paths: Iterable[RelPath], ask: Callable[[RelPath], Awaitable[T]]) -> list[T]:
     """The answers for all paths, in their order, few of them asked for at a time."""
     places = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(path: Path) -> T:
+    async def one(path: RelPath) -> T:
         async with places:
             return await ask(path)
 

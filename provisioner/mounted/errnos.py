@@ -1,4 +1,4 @@
-"""What the kernel's errno means for an export: nfs.refusals has the table, and this what a system call adds to it."""
+"""What the kernel's errno means for an export: ports.refusals has the table, and this what a system call adds to it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.reserved import is_servers
 from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import refused
@@ -52,7 +52,7 @@ class Portion:
     done: bool
 
 
-def remove_portion(root: int, step: Step, path: Path, portion_s: float) -> Portion:
+def remove_portion(root: int, step: Step, path: RelPath, portion_s: float) -> Portion:
     """Remove what can be removed in about `portion_s` seconds, at least one entry. A missing directory is done.
 
     What cannot be removed stays, and all else goes; the first reason for it is raised when nothing else is left.

@@ -14,10 +14,10 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.mounted import errnos
 from provisioner.ports import endless, refusals
-from provisioner.ports.tree import Access, Cause, Entry, EntryType, ExportError, PathExists, Proof, Space
+from provisioner.ports.tree import Cause, Entry, EntryType, ExportError, FilesystemStats, Ownership, PathExists, Proof
 
 Step = Callable[[], None]
 
@@ -56,7 +56,7 @@ def root_id(root: int, _step: Step | None = None) -> str:
     return f"{seen.st_dev}:{seen.st_ino}"
 
 
-def make_directory(root: int, step: Step, path: Path, access: Access) -> None:
+def make_directory(root: int, step: Step, path: RelPath, access: Ownership) -> None:
     """Tree.make_directory."""
     if not path:
         raise PathExists("the export's root")
@@ -67,13 +67,13 @@ def make_directory(root: int, step: Step, path: Path, access: Access) -> None:
             _set_access(made, step, path, access)
 
 
-def set_access(root: int, step: Step, path: Path, access: Access) -> None:
+def set_access(root: int, step: Step, path: RelPath, access: Ownership) -> None:
     """Tree.set_access."""
     with _opened_directory(root, path) as directory:
         _set_access(directory, step, path, access)
 
 
-def rename(root: int, step: Step, source: Path, target: Path, proofs: Sequence[Proof] = ()) -> None:
+def rename(root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = ()) -> None:
     """Tree.rename: a directory, onto nothing.
 
     Over NFS there is no RENAME_NOREPLACE, so we look first. Where somebody is faster than that, rename(2) itself lets a
@@ -89,14 +89,14 @@ def rename(root: int, step: Step, source: Path, target: Path, proofs: Sequence[P
         os.rename(f"{source[-1]}/", target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 
 
-def remove_directory(root: int, step: Step, path: Path) -> None:
+def remove_directory(root: int, step: Step, path: RelPath) -> None:
     """Tree.remove_directory."""
     with opened_parent(root, path) as parent:
         step()
         os.rmdir(path[-1], dir_fd=parent)
 
 
-def make_symlink(root: int, step: Step, path: Path, target: str) -> None:
+def make_symlink(root: int, step: Step, path: RelPath, target: str) -> None:
     """Tree.make_symlink."""
     with opened_parent(root, path) as parent:
         step()
@@ -104,7 +104,7 @@ def make_symlink(root: int, step: Step, path: Path, target: str) -> None:
 
 
 def move_symlink(
-    root: int, step: Step, source: Path, target: Path, proofs: Sequence[Proof] = (), *, replace: bool
+    root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = (), *, replace: bool
 ) -> None:
     """Tree.move_symlink: onto nothing, unless it is to replace; a link that appears after we looked is replaced."""
     with opened_parent(root, source) as above_source, opened_parent(root, target) as above_target:
@@ -116,13 +116,13 @@ def move_symlink(
         os.rename(source[-1], target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 
 
-def read_symlink(root: int, _step: Step, path: Path) -> str:
+def read_symlink(root: int, _step: Step, path: RelPath) -> str:
     """Tree.read_symlink."""
     with opened_parent(root, path) as parent:
         return _read_link(path[-1], parent)
 
 
-def remove_symlink(root: int, step: Step, path: Path) -> None:
+def remove_symlink(root: int, step: Step, path: RelPath) -> None:
     """Tree.remove_symlink."""
     with opened_parent(root, path) as parent:
         _expect_symlink(path, parent)
@@ -130,7 +130,7 @@ def remove_symlink(root: int, step: Step, path: Path) -> None:
         os.unlink(path[-1], dir_fd=parent)
 
 
-def list_directory(root: int, step: Step, path: Path, at_most: int | None) -> list[Entry]:
+def list_directory(root: int, step: Step, path: RelPath, at_most: int | None) -> list[Entry]:
     """Tree.list."""
     found = []
     with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
@@ -142,7 +142,7 @@ def list_directory(root: int, step: Step, path: Path, at_most: int | None) -> li
     return found
 
 
-def read_symlinks(root: int, step: Step, path: Path, names: Iterable[str]) -> dict[str, str]:
+def read_symlinks(root: int, step: Step, path: RelPath, names: Iterable[str]) -> dict[str, str]:
     """The targets of those of the names that are there and are symlinks."""
     targets = {}
     with _opened_directory(root, path) as directory:
@@ -154,16 +154,16 @@ def read_symlinks(root: int, step: Step, path: Path, names: Iterable[str]) -> di
     return targets
 
 
-def is_empty(root: int, _step: Step, path: Path) -> bool:
+def is_empty(root: int, _step: Step, path: RelPath) -> bool:
     """Tree.is_empty."""
     with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
         return next(entries, None) is None
 
 
-def space(root: int, _step: Step) -> Space:
+def space(root: int, _step: Step) -> FilesystemStats:
     """Tree.space; free is what others than root may still use."""
     seen = os.fstatvfs(root)
-    return Space.counted(
+    return FilesystemStats.counted(
         size_bytes=seen.f_blocks * seen.f_frsize,
         free_bytes=seen.f_bavail * seen.f_frsize,
         inodes=seen.f_files,
@@ -172,7 +172,7 @@ def space(root: int, _step: Step) -> Space:
 
 
 @contextlib.contextmanager
-def opened_parent(root: int, path: Path, *, make_with: Step | None = None) -> Iterator[int]:
+def opened_parent(root: int, path: RelPath, *, make_with: Step | None = None) -> Iterator[int]:
     """The directory that holds the path's last component; with `make_with`, missing ones on the way there are made.
 
     Raises Cause.SYMLINK (as ENOTDIR) for a component that is not a directory, Cause.OTHER for the root's own parent.
@@ -256,7 +256,7 @@ def _pass(name: str, parent: int, make_with: Step | None) -> int:
 
 
 @contextlib.contextmanager
-def _opened_directory(root: int, path: Path) -> Iterator[int]:
+def _opened_directory(root: int, path: RelPath) -> Iterator[int]:
     """The directory at a path, `()` among them, opened for reading."""
     if not path:
         with opened(".", root) as directory:
@@ -266,7 +266,7 @@ def _opened_directory(root: int, path: Path) -> Iterator[int]:
             yield directory
 
 
-def _first_mode(access: Access) -> int:
+def _first_mode(access: Ownership) -> int:
     """The mode to make a directory with: as it is to be, for a server may refuse to change it; but closed to others
 
     until it has its owner.
@@ -276,7 +276,7 @@ def _first_mode(access: Access) -> int:
     return access.mode if access.uid is None and access.gid is None else 0o700
 
 
-def _set_access(directory: int, step: Step, path: Path, access: Access) -> None:
+def _set_access(directory: int, step: Step, path: RelPath, access: Ownership) -> None:
     if access.uid is not None or access.gid is not None:
         step()
         with _refusals(path, "chown"):
@@ -288,7 +288,7 @@ def _set_access(directory: int, step: Step, path: Path, access: Access) -> None:
 
 
 @contextlib.contextmanager
-def _refusals(path: Path, call: refusals.Call) -> Iterator[None]:
+def _refusals(path: RelPath, call: refusals.Call) -> Iterator[None]:
     """Name the call, where it is one of several on the way, when the kernel refuses it."""
     try:
         yield
@@ -298,17 +298,17 @@ def _refusals(path: Path, call: refusals.Call) -> Iterator[None]:
         raise errnos.refused(exc, "/".join(path), call) from exc
 
 
-def _look(path: Path, parent: int) -> int:
+def _look(path: RelPath, parent: int) -> int:
     """The type and mode of what a path names, links themselves among them. Raises FileNotFoundError."""
     return os.stat(path[-1], dir_fd=parent, follow_symlinks=False).st_mode
 
 
-def _expect_symlink(path: Path, parent: int) -> None:
+def _expect_symlink(path: RelPath, parent: int) -> None:
     if not stat.S_ISLNK(_look(path, parent)):
         raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is not a symbolic link")
 
 
-def _expect_nothing(path: Path, parent: int) -> None:
+def _expect_nothing(path: RelPath, parent: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         _look(path, parent)
         raise PathExists("/".join(path))

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.ports.tree import Cause, ExportError
 
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ class Call(Generic[Result]):
 
     __slots__ = ("_given_up", "changes", "error", "future", "job", "loop", "result")
 
-    def __init__(self, job: Callable[[Call[Result]], Result], changes: tuple[Path, ...]) -> None:
+    def __init__(self, job: Callable[[Call[Result]], Result], changes: tuple[RelPath, ...]) -> None:
         self.job = job
         self.changes = changes
         self.loop = asyncio.get_running_loop()
@@ -79,7 +79,7 @@ class Calls:
         self._abandoned: set[Call[Any]] = set()
         self._closed = False
 
-    async def run(self, job: Callable[[Call[Result]], Result], *, changes: tuple[Path, ...] = ()) -> Result:
+    async def run(self, job: Callable[[Call[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
         """Do the job in a thread. `changes` names the paths that it changes.
 
         Raises what the job raises, Cause.UNREACHABLE when the time limit passes (the job may still take effect) and
@@ -99,7 +99,7 @@ class Calls:
         for _ in range(self._started):
             self._queue.put(None)
 
-    async def _hand_over(self, job: Callable[[Call[Result]], Result], changes: tuple[Path, ...]) -> Result:
+    async def _hand_over(self, job: Callable[[Call[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
         """Give the job to a thread; the slot is ours and goes back when the thread returns."""
         try:
             self._refuse_busy(changes)
@@ -121,7 +121,7 @@ class Calls:
                 call.give_up()
                 self._abandoned.add(call)
 
-    def _refuse_busy(self, changes: tuple[Path, ...]) -> None:
+    def _refuse_busy(self, changes: tuple[RelPath, ...]) -> None:
         for call in self._abandoned:
             for path in changes:
                 if path in call.changes:

@@ -10,14 +10,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import translated
 from provisioner.mounted.removal import remove_portion
 from provisioner.mounted.syscalls import Step
 from provisioner.mounted.threads import Call, Calls
 from provisioner.ports import endless, refusals
-from provisioner.ports.tree import Access, Cause, Entry, ExportError, GoOn, Proof, Space, Tree, to_the_end
+from provisioner.ports.tree import (
+    Cause,
+    Entry,
+    ExportError,
+    FilesystemStats,
+    OnProgress,
+    Ownership,
+    Proof,
+    Tree,
+    to_the_end,
+)
 
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
@@ -75,7 +85,7 @@ class MountedTree:
         self._pinned = ""
 
     @property
-    def silence(self) -> str:
+    def unreachable_hint(self) -> str:
         """See `Tree`: a mount that hangs does not say why."""
         return ""
 
@@ -92,32 +102,32 @@ class MountedTree:
         """See `Tree`."""
         self._pinned = root_id
 
-    async def make_directory(self, path: Path, access: Access) -> None:
+    async def make_directory(self, path: RelPath, access: Ownership) -> None:
         """See `Tree`."""
         await self._change(
             "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, access)
         )
 
-    async def set_access(self, path: Path, access: Access) -> None:
+    async def set_access(self, path: RelPath, access: Ownership) -> None:
         """See `Tree`."""
         await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, access))
 
-    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
+    async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
         await self._change(
             "rename", (source, target), lambda root, step: syscalls.rename(root, step, source, target, proofs)
         )
 
-    async def remove_directory(self, path: Path) -> None:
+    async def remove_directory(self, path: RelPath) -> None:
         """See `Tree`."""
         await self._change("remove_directory", (path,), lambda root, step: syscalls.remove_directory(root, step, path))
 
-    async def make_symlink(self, path: Path, target: str) -> None:
+    async def make_symlink(self, path: RelPath, target: str) -> None:
         """See `Tree`."""
         await self._change("make_symlink", (path,), lambda root, step: syscalls.make_symlink(root, step, path, target))
 
     async def move_symlink(
-        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+        self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
         """See `Tree`; Cause.SYMLINK when the source is something else."""
         await self._change(
@@ -126,20 +136,20 @@ class MountedTree:
             lambda root, step: syscalls.move_symlink(root, step, source, target, proofs, replace=replace),
         )
 
-    async def read_symlink(self, path: Path) -> str:
+    async def read_symlink(self, path: RelPath) -> str:
         """See `Tree`."""
         return await self._read("read_symlink", path, lambda root, step: syscalls.read_symlink(root, step, path))
 
-    async def remove_symlink(self, path: Path) -> None:
+    async def remove_symlink(self, path: RelPath) -> None:
         """See `Tree`."""
         await self._change("remove_symlink", (path,), lambda root, step: syscalls.remove_symlink(root, step, path))
 
-    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+    async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`."""
         work = functools.partial(syscalls.list_directory, path=path, at_most=at_most)
         return await self._read("list", path, work)
 
-    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+    async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has a time limit of its own."""
         rest = iter(names)
         batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_A_BATCH)), ())
@@ -158,11 +168,11 @@ class MountedTree:
             raise exc.exceptions[0] from exc
         return targets
 
-    async def is_empty(self, path: Path) -> bool:
+    async def is_empty(self, path: RelPath) -> bool:
         """See `Tree`."""
         return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
 
-    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
         """See `Tree`; each portion has a time limit of its own.
 
         Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
@@ -176,17 +186,17 @@ class MountedTree:
                 pool=self._purges,
             )
             removed += portion.removed
-            if not go_on(portion.removed) or portion.done:
+            if not on_progress(portion.removed) or portion.done:
                 return removed
             fruitless = 0 if portion.removed else fruitless + 1
             if fruitless > _FRUITLESS_LIMIT:
                 raise endless.vanishing(endless.named(path))
 
-    async def space(self) -> Space:
+    async def space(self) -> FilesystemStats:
         """See `Tree`."""
         return await self._read("space", (), syscalls.space)
 
-    def above(self) -> Iterator[tuple[str, Tree, Path]]:
+    def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
         """See `Tree`: the directories above the one that it is mounted on; the server's own are not to be seen."""
         directory = pathlib.PurePath(self._directory)
         for parent in directory.parents if directory.is_absolute() else ():
@@ -198,18 +208,18 @@ class MountedTree:
         self._calls.close()
         self._purges.close()
 
-    async def _read(self, name: str, path: Path, work: Work[Result]) -> Result:
+    async def _read(self, name: str, path: RelPath, work: Work[Result]) -> Result:
         """One job that changes nothing."""
         return await self._run(self._calls, name, self._job(name, path, work, pinned=self._pinned), ())
 
     async def _change(
-        self, name: str, paths: tuple[Path, ...], work: Work[Result], pool: Calls | None = None
+        self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: Calls | None = None
     ) -> Result:
         """One job that changes these paths."""
         job = self._job(name, paths[0], work, pinned=self._pinned)
         return await self._run(pool or self._calls, name, job, paths)
 
-    async def _run(self, pool: Calls, name: str, job: Job[Result], changes: tuple[Path, ...]) -> Result:
+    async def _run(self, pool: Calls, name: str, job: Job[Result], changes: tuple[RelPath, ...]) -> Result:
         started = time.perf_counter()
         try:
             return await pool.run(job, changes=changes)
@@ -217,7 +227,7 @@ class MountedTree:
             if self._observe is not None:
                 self._observe(name, time.perf_counter() - started)
 
-    def _job(self, name: str, path: Path, work: Work[Result], *, pinned: str) -> Job[Result]:
+    def _job(self, name: str, path: RelPath, work: Work[Result], *, pinned: str) -> Job[Result]:
         """The work with the root open; what the kernel refuses becomes an ExportError that names the path."""
 
         def job(call: Call[Result]) -> Result:

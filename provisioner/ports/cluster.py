@@ -11,7 +11,7 @@ from provisioner.core.checks import Permission
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Namespace, StorageClass, Volume
-from provisioner.core.parameters import Access as Access
+from provisioner.core.parameters import Ownership as Ownership
 
 
 class ClusterError(ProvisionerError):
@@ -177,11 +177,11 @@ class Cluster(Protocol):
         """Replace the lease that was read (`lease.version`). Raises Conflict when somebody else was faster."""
         ...
 
-    async def may(self, permission: Permission) -> bool:
+    async def is_allowed(self, permission: Permission) -> bool:
         """Whether the API server would let us do that."""
         ...
 
-    async def identity(self) -> str:
+    async def cluster_uid(self) -> str:
         """What tells this cluster from others for as long as it lives: the uid of its namespace kube-system."""
         ...
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.locations import Path
-from provisioner.core.parameters import Access as Access
+from provisioner.core.locations import RelPath
+from provisioner.core.parameters import Ownership as Ownership
 from provisioner.core.paths import LEDGER
 
 
@@ -111,7 +111,7 @@ class ExportError(ProvisionerError):
         """What an admin can do about it: the driver's own words, which know most, or else those for the cause."""
         return self.hint or _ADVICE[self.cause]
 
-    def told_of(self, export: str) -> str:
+    def event_message(self, export: str) -> str:
         """The message for an event: it stays the same from attempt to attempt."""
         said = self.answer or self.detail if self.cause is Cause.OTHER else ""
         why = f"{self.cause.value} ({said})" if said and said not in self.advice else self.cause.value
@@ -163,7 +163,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class FilesystemStats:
     """What statfs says of the whole export, in bytes and in inodes (0 and 0 where the server does not count them)."""
 
     size_bytes: int
@@ -172,7 +172,7 @@ class Space:
     free_inodes: int = 0
 
     @classmethod
-    def counted(cls, size_bytes: int, free_bytes: int, inodes: int, free_inodes: int) -> Space:
+    def counted(cls, size_bytes: int, free_bytes: int, inodes: int, free_inodes: int) -> FilesystemStats:
         """By what a server counts. A negative number, as some have once a reserve is in use, arrives as a huge one."""
         return cls(*(0 if number >> 63 else number for number in (size_bytes, free_bytes, inodes, free_inodes)))
 
@@ -181,11 +181,11 @@ class Space:
 class Proof:
     """What a rename relies on: the symlink at a path, and the text that it has to have."""
 
-    path: Path
+    path: RelPath
     text: str
 
 
-GoOn = Callable[[int], bool]
+OnProgress = Callable[[int], bool]
 """Told how many entries went since it was told last, every few seconds at least; says whether to go on."""
 
 
@@ -202,7 +202,7 @@ class Tree(Protocol):
     """
 
     @property
-    def silence(self) -> str:
+    def unreachable_hint(self) -> str:
         """What an admin should look at while it does not answer; empty when that is all that is known."""
         ...
 
@@ -223,7 +223,7 @@ class Tree(Protocol):
         """From now on every call but root_id() raises Cause.CHANGED unless the root is this one; "" lifts that."""
         ...
 
-    async def make_directory(self, path: Path, access: Access) -> None:
+    async def make_directory(self, path: RelPath, access: Ownership) -> None:
         """Make a directory that is not there yet, parents (mode 0755) as needed, then set owner and mode.
 
         Raises PathExists when anything is under that name, Cause.SYMLINK when a parent is not a directory, and as the
@@ -231,11 +231,11 @@ class Tree(Protocol):
         """
         ...
 
-    async def set_access(self, path: Path, access: Access) -> None:
+    async def set_access(self, path: RelPath, access: Ownership) -> None:
         """Set owner, then mode, of an existing directory. Raises PathMissing, Cause.SYMLINK, ModeRefused."""
         ...
 
-    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
+    async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """Rename a directory. Raises PathMissing for the source, PathExists when there is anything at the target,
 
         Cause.SYMLINK when the source is not a directory. The target's parent must exist. Never replaces anything but,
@@ -244,16 +244,16 @@ class Tree(Protocol):
         """
         ...
 
-    async def remove_directory(self, path: Path) -> None:
+    async def remove_directory(self, path: RelPath) -> None:
         """Remove an empty directory. Raises NotEmpty, PathMissing, Cause.SYMLINK when it is not a directory."""
         ...
 
-    async def make_symlink(self, path: Path, target: str) -> None:
+    async def make_symlink(self, path: RelPath, target: str) -> None:
         """Make a symlink whose parent exists. Raises PathExists, PathMissing (no parent)."""
         ...
 
     async def move_symlink(
-        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+        self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
         """Rename a symlink; the target's parent exists. Raises PathMissing, PathExists for a target that is there.
 
@@ -262,30 +262,30 @@ class Tree(Protocol):
         """
         ...
 
-    async def read_symlink(self, path: Path) -> str:
+    async def read_symlink(self, path: RelPath) -> str:
         """A symlink's target. Raises PathMissing, Cause.SYMLINK when it is something else."""
         ...
 
-    async def remove_symlink(self, path: Path) -> None:
+    async def remove_symlink(self, path: RelPath) -> None:
         """Remove a symlink. Raises PathMissing, Cause.SYMLINK when it is something else."""
         ...
 
-    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+    async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
         """The entries of a directory in no order, all or so many of them. Raises PathMissing, Cause.SYMLINK.
 
         A directory without an end, or with more entries than we can hold, is Cause.OTHER with a hint.
         """
         ...
 
-    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+    async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """The targets of many symlinks of one directory, in parallel; those that are gone by now are left out."""
         ...
 
-    async def is_empty(self, path: Path) -> bool:
+    async def is_empty(self, path: RelPath) -> bool:
         """Whether a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
         ...
 
-    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
         """Remove a directory with all that is in it and return how many entries went; a missing one is 0.
 
         May take long and has no limit as a whole, each step has; memory does not grow with the directory. Directories
@@ -294,11 +294,11 @@ class Tree(Protocol):
         """
         ...
 
-    async def space(self) -> Space:
+    async def space(self) -> FilesystemStats:
         """What statfs says."""
         ...
 
-    def above(self) -> Iterable[tuple[str, Tree, Path]]:
+    def above(self) -> Iterable[tuple[str, Tree, RelPath]]:
         """The directories above the root, nearest first, as far as there may be a way to them.
 
         Of each its name, a tree that the caller closes before it takes the next one, and the path of this root in it.

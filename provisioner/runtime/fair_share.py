@@ -14,11 +14,11 @@ from contextlib import contextmanager
 _SHARE = 2
 
 
-class Parked(Exception):
+class NoSlot(Exception):
     """The key's export has its share of workers; the key comes up again by itself."""
 
 
-class Lanes:
+class FairShare:
     """Counts the workers in each export's lane, and keeps the keys that wait for a place."""
 
     def __init__(self, workers: int, resume: Callable[[str], None]) -> None:
@@ -32,7 +32,7 @@ class Lanes:
         """A place in the export's lane for as long as the key works on it. Raises Parked when there is none."""
         if not self._has_place(export):
             self._waiting.setdefault(export, deque()).append(key)
-            raise Parked
+            raise NoSlot
         self._free -= 1
         self._busy[export] += 1
         try:

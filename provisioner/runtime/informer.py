@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import cast
 
 from provisioner.core import ledgers, names
-from provisioner.core.locations import Location, Path, normal_server
+from provisioner.core.locations import Location, RelPath, normal_server
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.paths import PathIndex
 from provisioner.core.places import Places
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.supervision import Count, Shield
-from provisioner.runtime.transform import Slimmer
+from provisioner.runtime.transform import CacheTransform
 
 Listener = Callable[[Kind, AnyItem | None, AnyItem | None], None]
 """Called after each change with the kind, what was there before and what is there now."""
@@ -43,7 +43,7 @@ class Store:
         self._paths: dict[str, PathIndex] = {}
         self._folded: dict[str, PathIndex] = {}
         """The same with names folded, of servers that have been asked for so."""
-        self._slimmer = Slimmer()
+        self._slimmer = CacheTransform()
         self._synced: set[Kind] = set()
         self._listeners: list[Listener] = []
 
@@ -82,7 +82,7 @@ class Store:
         self._put(kind, self._key(kind, item), item if not deleted and self._wanted(item) else None)
 
     def holder(
-        self, export: Location, path: Path, *, other_than: str = "", passed: Collection[str] = ()
+        self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
         """A volume that has a directory of an export, or one above or below it, and is none of those given.
 
@@ -99,7 +99,7 @@ class Store:
                 return self.volumes[name]
         return None
 
-    def anywhere(self, export: Location, path: Path) -> Iterator[Volume]:
+    def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
         """The volumes, on whatever server, of the absolute path of a directory, or one above or below it."""
         for each in self.places.same(export):
             absolute = (*each.components, *path)
@@ -197,5 +197,5 @@ def _was_matched(claim: Claim) -> bool:
     return bool(claim.spec.volume_name) and not asked
 
 
-def _components(path: str) -> Path:
+def _components(path: str) -> RelPath:
     return tuple(part for part in path.split("/") if part)

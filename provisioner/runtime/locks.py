@@ -11,14 +11,14 @@ LATER = Backoff(first_s=0.1, limit_s=2.0)
 """For a key whose volume somebody else is at."""
 
 
-class Turns:
+class VolumeLocks:
     """Which volumes somebody is at."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     @contextmanager
-    def take(self, volume: str) -> Iterator[bool]:
+    def try_acquire(self, volume: str) -> Iterator[bool]:
         """Whether the volume is ours for as long as the context is open; else it must be left alone."""
         if volume in self._taken:
             yield False

@@ -39,7 +39,7 @@ T = TypeVar("T")
 _replace = msgspec.structs.replace
 
 
-class Slimmer:
+class CacheTransform:
     """Makes slim copies; equal parts of different objects become one."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from provisioner.core.backoff import Backoff
-from provisioner.runtime.fair_share import Lanes, Parked
+from provisioner.runtime.fair_share import FairShare, NoSlot
 from provisioner.runtime.supervision import Supervisor
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Loop
@@ -24,7 +24,7 @@ Reconcile = Callable[[str], Awaitable[Backoff | None]]
 
 
 async def work(
-    queue: WorkQueue, lanes: Lanes, reconcile: Reconcile, *, workers: int, supervisor: Supervisor, loop: Loop
+    queue: WorkQueue, lanes: FairShare, reconcile: Reconcile, *, workers: int, supervisor: Supervisor, loop: Loop
 ) -> None:
     """Run so many workers until the queue is shut down and each has finished its key."""
     one = partial(_worker, queue, lanes, reconcile, supervisor, loop)
@@ -33,18 +33,18 @@ async def work(
             group.create_task(supervisor.keep(loop, one))
 
 
-async def _worker(queue: WorkQueue, lanes: Lanes, reconcile: Reconcile, supervisor: Supervisor, loop: Loop) -> None:
+async def _worker(queue: WorkQueue, lanes: FairShare, reconcile: Reconcile, supervisor: Supervisor, loop: Loop) -> None:
     while (key := await queue.get()) is not None:
         again: Backoff | None = CRASHED
         try:
             # A fault of ours with one key must not end the work on all others.
-            with supervisor.shield(loop, (Parked,), key=key):
+            with supervisor.shield(loop, (NoSlot,), key=key):
                 again = await reconcile(key)
             if again is None:
                 queue.forget(key)
             else:
                 queue.retry(key, again)
-        except Parked:
+        except NoSlot:
             pass
         finally:
             queue.done(key)

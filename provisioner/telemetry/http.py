@@ -200,7 +200,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write_eof()
 
     async def _answer(self, head: bytes) -> None:
-        await self._server.turns.next()
+        await self._server.locks.next()
         try:
             request = parse(head)
         except Refused as refusal:
@@ -226,7 +226,7 @@ class _Connection(asyncio.Protocol):
             rest = rest[:0]
         while self._transport is not None and (chunk or rest):
             await self._writable.wait()
-            await self._server.turns.next()
+            await self._server.locks.next()
             room = _CHUNK_BYTES - len(chunk)
             self._write(chunk + rest[:room])
             chunk, rest = b"", rest[room:]
@@ -291,7 +291,7 @@ class _Server:
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler = handler
         self.limits = limits
-        self.turns = _Turns()
+        self.locks = _Turns()
         self.connections: set[_Connection] = set()
         self.logged: Exception | None = None
         """The latest fault: many that share an answer log it once."""

@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 from provisioner.core.locations import location
 from provisioner.core.records import Record, encode
 from provisioner.ledger.export import Export
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from testbed import ganesha
 from testbed.api import Object
 from testbed.ganesha import Export as GaneshaExport
@@ -159,7 +159,7 @@ async def _purge(server: Ganesha, version: str) -> Figures:
 
 def _tree(server: Ganesha, path: str, version: str) -> DirectTree:
     """An export by a connection of its own."""
-    servers = Servers(Identity(), timeout_s=_TIMEOUT_S)
+    servers = ConnectionPool(Credentials(), timeout_s=_TIMEOUT_S)
     return DirectTree(location(_HOST, path), servers, version=version, port=server.port, mount_port=server.mount_port)
 
 

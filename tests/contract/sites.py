@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.mounted.tree import MountedTree
 from provisioner.ports.tree import EntryType, Tree
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, type_of
@@ -39,15 +39,15 @@ class Site(Protocol):
     owners: bool
     """Whether we may give directories away."""
 
-    async def write_file(self, path: Path, text: str) -> None:
+    async def write_file(self, path: RelPath, text: str) -> None:
         """Write a file, as a tenant does."""
         ...
 
-    async def plant_symlink(self, path: Path, target: str) -> None:
+    async def plant_symlink(self, path: RelPath, target: str) -> None:
         """Put a symlink where nothing is, as a tenant does."""
         ...
 
-    async def look(self, path: Path) -> Seen | None:
+    async def look(self, path: RelPath) -> Seen | None:
         """What is there; None where nothing is."""
         ...
 
@@ -65,15 +65,15 @@ class MemorySite:
         self.local: pathlib.Path | None = None
         self.owners = True
 
-    async def write_file(self, path: Path, text: str) -> None:
+    async def write_file(self, path: RelPath, text: str) -> None:
         """See `Site`."""
         self.memory.write_file(path, text.encode())
 
-    async def plant_symlink(self, path: Path, target: str) -> None:
+    async def plant_symlink(self, path: RelPath, target: str) -> None:
         """See `Site`."""
         self.memory.plant_symlink(path, target)
 
-    async def look(self, path: Path) -> Seen | None:
+    async def look(self, path: RelPath) -> Seen | None:
         """See `Site`."""
         match self.memory.look(path):
             case None:
@@ -95,15 +95,15 @@ class LocalSite:
         self.local: pathlib.Path | None = local
         self.owners = os.geteuid() == 0
 
-    async def write_file(self, path: Path, text: str) -> None:
+    async def write_file(self, path: RelPath, text: str) -> None:
         """See `Site`."""
         self.root.joinpath(*path).write_text(text)
 
-    async def plant_symlink(self, path: Path, target: str) -> None:
+    async def plant_symlink(self, path: RelPath, target: str) -> None:
         """See `Site`."""
         self.root.joinpath(*path).symlink_to(target)
 
-    async def look(self, path: Path) -> Seen | None:
+    async def look(self, path: RelPath) -> Seen | None:
         """See `Site`."""
         return look(self.root.joinpath(*path))
 

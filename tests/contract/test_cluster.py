@@ -582,4 +582,4 @@ async def test_a_lease_is_released(at: ClusterSite) -> None:
 async def test_a_cluster_is_there_and_has_a_name(at: ClusterSite) -> None:
     """ping() says nothing while the server is ready, and identity() is always the same."""
     await at.cluster.ping()
-    assert await at.cluster.identity() == await at.cluster.identity() != ""
+    assert await at.cluster.cluster_uid() == await at.cluster.cluster_uid() != ""

@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from provisioner.core.locations import Path
-from provisioner.ports.tree import Access, Cause, Entry, ExportError, NotEmpty, PathExists, PathMissing, Proof, Tree
+from provisioner.core.locations import RelPath
+from provisioner.ports.tree import Cause, Entry, ExportError, NotEmpty, Ownership, PathExists, PathMissing, Proof, Tree
 from tests.contract.sites import Seen, Site
 
 pytestmark = pytest.mark.timeout(60)
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 KEPT = ("outside", "kept")
 
 
-async def make(site: Site, *paths: Path) -> None:
+async def make(site: Site, *paths: RelPath) -> None:
     """Make directories."""
     for path in paths:
         await site.tree.make_directory(path, PLAIN)
@@ -99,13 +99,13 @@ async def test_another_root_than_the_pinned_one(lured: Site) -> None:
 @pytest.mark.parametrize("asked", [0o700, 0o755, 0o777, 0o2770, 0o1777])
 async def test_a_directory_has_the_mode_asked_for(site: Site, asked: int) -> None:
     """The mode is set whatever the umask is, set-group-id and sticky bits with it."""
-    await site.tree.make_directory(("made",), Access(mode=asked))
+    await site.tree.make_directory(("made",), Ownership(mode=asked))
     assert await mode(site, "made") == asked
 
 
 async def test_a_mode_of_none_is_left_to_the_server(site: Site) -> None:
     """Without a mode the directory is made, and its owner may use it."""
-    await site.tree.make_directory(("made",), Access(mode=None))
+    await site.tree.make_directory(("made",), Ownership(mode=None))
     assert await mode(site, "made") & 0o700 == 0o700
 
 
@@ -113,8 +113,8 @@ async def test_a_directory_has_the_owner_asked_for(site: Site) -> None:
     """Owner and group are set, and the set-group-id bit outlives that."""
     if not site.owners:
         pytest.skip("this machine cannot give directories away: the tests do not run as root")
-    await site.tree.make_directory(("both",), Access(mode=0o2770, uid=1234, gid=2345))
-    await site.tree.make_directory(("group",), Access(mode=0o2770, gid=2345))
+    await site.tree.make_directory(("both",), Ownership(mode=0o2770, uid=1234, gid=2345))
+    await site.tree.make_directory(("group",), Ownership(mode=0o2770, gid=2345))
     both, group = await site.look(("both",)), await site.look(("group",))
     assert both == Seen("directory", 0o2770, 1234, 2345)
     assert group is not None
@@ -124,13 +124,13 @@ async def test_a_directory_has_the_owner_asked_for(site: Site) -> None:
 
 async def test_parents_are_made_with_0755(site: Site) -> None:
     """Missing parents get mode 0755, the directory itself the mode asked for."""
-    await site.tree.make_directory(("a", "b", "c"), Access(mode=0o700))
+    await site.tree.make_directory(("a", "b", "c"), Ownership(mode=0o700))
     assert [await mode(site, *path) for path in (("a",), ("a", "b"), ("a", "b", "c"))] == [0o755, 0o755, 0o700]
 
 
 async def test_existing_parents_stay_as_they_are(site: Site) -> None:
     """Making a directory does not touch the parents that were there."""
-    await site.tree.make_directory(("a",), Access(mode=0o711))
+    await site.tree.make_directory(("a",), Ownership(mode=0o711))
     await make(site, ("a", "b"))
     assert await mode(site, "a") == 0o711
 
@@ -139,7 +139,7 @@ async def test_existing_parents_stay_as_they_are(site: Site) -> None:
 async def test_making_a_directory_is_exclusive(lured: Site, name: str) -> None:
     """Anything under the name, a dangling symlink among it, is PathExists and stays as it is."""
     with pytest.raises(PathExists):
-        await lured.tree.make_directory((name,), Access(mode=0o777))
+        await lured.tree.make_directory((name,), Ownership(mode=0o777))
     await assert_untouched(lured)
     assert await mode(lured, "home") == 0o755
 
@@ -168,8 +168,8 @@ async def test_many_directories_at_once(site: Site) -> None:
 async def test_access_can_be_set_later(site: Site) -> None:
     """set_access changes the mode of an existing directory, and only what is given."""
     await make(site, ("made",))
-    await site.tree.set_access(("made",), Access(mode=0o2775))
-    await site.tree.set_access(("made",), Access(mode=None))
+    await site.tree.set_access(("made",), Ownership(mode=0o2775))
+    await site.tree.set_access(("made",), Ownership(mode=None))
     assert await mode(site, "made") == 0o2775
     with pytest.raises(PathMissing):
         await site.tree.set_access(("missing",), PLAIN)
@@ -325,10 +325,10 @@ async def test_a_directory_that_holds_something_is_in_the_way(proven: Site) -> N
 
 # ---------------------------------------------------------------------------------------------------- symlinks
 
-INTO: dict[str, Callable[[Tree, Path], Awaitable[object]]] = {
+INTO: dict[str, Callable[[Tree, RelPath], Awaitable[object]]] = {
     "make_directory": lambda tree, path: tree.make_directory((*path, "made"), PLAIN),
     "make_directory_deep": lambda tree, path: tree.make_directory((*path, "made", "deep"), PLAIN),
-    "set_access": lambda tree, path: tree.set_access((*path, "kept"), Access(mode=0o777)),
+    "set_access": lambda tree, path: tree.set_access((*path, "kept"), Ownership(mode=0o777)),
     "rename_from": lambda tree, path: tree.rename((*path, "kept"), ("stolen",)),
     "rename_to": lambda tree, path: tree.rename(("home",), (*path, "home")),
     "remove_directory": lambda tree, path: tree.remove_directory((*path, "kept")),
@@ -341,8 +341,8 @@ INTO: dict[str, Callable[[Tree, Path], Awaitable[object]]] = {
     "is_empty": lambda tree, path: tree.is_empty((*path, "kept")),
     "remove_tree": lambda tree, path: tree.remove_tree((*path, "kept")),
 }
-ONTO: dict[str, Callable[[Tree, Path], Awaitable[object]]] = {
-    "set_access": lambda tree, path: tree.set_access(path, Access(mode=0o777)),
+ONTO: dict[str, Callable[[Tree, RelPath], Awaitable[object]]] = {
+    "set_access": lambda tree, path: tree.set_access(path, Ownership(mode=0o777)),
     "remove_directory": lambda tree, path: tree.remove_directory(path),
     "list": lambda tree, path: tree.list(path),
     "read_symlinks": lambda tree, path: tree.read_symlinks(path, ["kept"]),
@@ -593,7 +593,7 @@ async def test_directories_without_permissions_are_opened_up(site: Site, shut: i
     """A directory of ours whose mode keeps even its owner out is removed with all in it."""
     await make(site, ("gone", "shut", "below"))
     await site.write_file(("gone", "shut", "file"), "text")
-    await site.tree.set_access(("gone", "shut"), Access(mode=shut))
+    await site.tree.set_access(("gone", "shut"), Ownership(mode=shut))
     assert await site.tree.remove_tree(("gone",)) == 4
 
 
@@ -613,10 +613,10 @@ async def test_a_removal_tells_how_it_gets_on(site: Site) -> None:
         told.append(removed)
         return sum(told) < 20
 
-    removed = [await site.tree.remove_tree(("gone",), go_on=not_long)]
+    removed = [await site.tree.remove_tree(("gone",), on_progress=not_long)]
     while removed[-1]:
         told.clear()
-        removed.append(await site.tree.remove_tree(("gone",), go_on=not_long))
+        removed.append(await site.tree.remove_tree(("gone",), on_progress=not_long))
         assert sum(told) == removed[-1]
     assert sum(removed) == 201
     assert await site.look(("gone",)) is None

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.mounted.tree import MountedTree
-from provisioner.ports.tree import Access, ExportError, Tree
+from provisioner.ports.tree import ExportError, Ownership, Tree
 from tests.contract.sites import LocalSite, MemorySite, Seen, Site
 
 pytestmark = pytest.mark.timeout(120)
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.timeout(120)
 Step = tuple[str, Callable[[Site], Awaitable[object]]]
 
 names = st.sampled_from(["a", "b", "c"])
-paths: st.SearchStrategy[Path] = st.lists(names, max_size=3).map(tuple)
-below: st.SearchStrategy[Path] = st.lists(names, min_size=1, max_size=3).map(tuple)
-accesses = st.builds(Access, mode=st.sampled_from([0o700, 0o755, 0o777, 0o1777]))
+paths: st.SearchStrategy[RelPath] = st.lists(names, max_size=3).map(tuple)
+below: st.SearchStrategy[RelPath] = st.lists(names, min_size=1, max_size=3).map(tuple)
+accesses = st.builds(Ownership, mode=st.sampled_from([0o700, 0o755, 0o777, 0o1777]))
 targets = st.sampled_from(["a", "b/c", "../a", "/", ".", "nowhere"])
 
 
@@ -36,7 +36,7 @@ def call(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Ste
 def deed(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
     """What a tenant does, where nothing is yet and the parent is a directory."""
 
-    async def do(site: Site, path: Path, text: str) -> None:
+    async def do(site: Site, path: RelPath, text: str) -> None:
         for depth in range(len(path)):
             parent = await site.look(path[:depth])
             if parent is None or parent.type != "directory":
@@ -74,9 +74,9 @@ async def outcome(made: Awaitable[object]) -> object:
     return sorted(result, key=repr) if isinstance(result, list) else result
 
 
-async def whole(site: Site, tree: Tree, path: Path = ()) -> dict[Path, Seen | None]:
+async def whole(site: Site, tree: Tree, path: RelPath = ()) -> dict[RelPath, Seen | None]:
     """All that is in a tree, without owners."""
-    found: dict[Path, Seen | None] = {}
+    found: dict[RelPath, Seen | None] = {}
     for entry in await tree.list(path):
         place = (*path, entry.name)
         seen = await site.look(place)

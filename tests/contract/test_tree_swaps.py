@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterator
 
 import pytest
 
-from provisioner.ports.tree import Access, ExportError, Tree
+from provisioner.ports.tree import ExportError, Ownership, Tree
 from tests.contract.sites import Seen, Site, look
 
 pytestmark = pytest.mark.timeout(60)
@@ -72,14 +72,14 @@ def swapper(shared_site: tuple[Site, pathlib.Path], outside: pathlib.Path) -> It
 def attempts(tree: Tree, number: int) -> Iterator[Awaitable[object]]:
     """Calls whose path goes through or ends at what is being swapped."""
     made, moved = f"made-{number}", f"moved-{number}"
-    yield tree.make_directory(("parent", made), Access(mode=0o777))
-    yield tree.make_directory(("parent", made, "deep", "er"), Access(mode=0o777))
+    yield tree.make_directory(("parent", made), Ownership(mode=0o777))
+    yield tree.make_directory(("parent", made, "deep", "er"), Ownership(mode=0o777))
     yield tree.rename(("parent", made), ("parent", moved))
     yield tree.rename(("parent", "victim"), (f"stolen-{number}",))
     yield tree.rename(("home",), ("parent", "home"))
     yield tree.rename(("parent", "home"), ("home",))
-    yield tree.set_access(("parent", "victim"), Access(mode=0o777))
-    yield tree.set_access(("last",), Access(mode=0o777))
+    yield tree.set_access(("parent", "victim"), Ownership(mode=0o777))
+    yield tree.set_access(("last",), Ownership(mode=0o777))
     yield tree.make_symlink(("parent", f"link-{number}"), "target")
     yield tree.remove_symlink(("parent", "link"))
     yield tree.remove_tree(("parent", "victim"))
@@ -103,7 +103,7 @@ async def test_a_swap_leads_nowhere(
     """Whatever a tenant swaps for a symlink, and whenever, nothing outside the export is made, changed or removed."""
     before = seen_below(outside)
     tree = shared_site[0].tree
-    await tree.make_directory(("home",), Access(mode=0o755))
+    await tree.make_directory(("home",), Ownership(mode=0o755))
     for number in itertools.count():
         await asyncio.gather(*map(settle, attempts(tree, number)))
         if swapper.swaps >= SWAPS:

@@ -15,27 +15,27 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from provisioner.core.locations import Location, Path, location
+from provisioner.core.locations import Location, RelPath, location
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place
 from provisioner.nfs.client.nfs3 import Client3
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import mount3, nfs3, xdr
-from provisioner.nfs.protocol.rpc import Identity, Procedure
+from provisioner.nfs.protocol.rpc import Credentials, Procedure
 from provisioner.nfs.protocol.xdr import Cursor
-from provisioner.ports.tree import Access, PathMissing, Tree
+from provisioner.ports.tree import Ownership, PathMissing, Tree
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 from testbed.lifecycle import NfsServer
 from tests.contract.sites import Factory, Seen, Site
 
-ROOT = Identity()
+ROOT = Credentials()
 TIMEOUT_S = 30.0
-FOREVER = Attempt(deadline=float("inf"))
+FOREVER = Deadline(deadline=float("inf"))
 UNCHECKED_CREATE, FILE_SYNC = 0, 2
 
 _SERVER = pytest.StashKey[tuple[Ganesha, pathlib.Path]]()
@@ -50,15 +50,15 @@ class Tenant:
         self._connection = Connection(service, ROOT, Resolver(), timeout_s=TIMEOUT_S)
         self._client = Client3(self._connection, Connection(mounts, ROOT, Resolver(), timeout_s=TIMEOUT_S))
 
-    async def open(self, export: Path) -> None:
+    async def open(self, export: RelPath) -> None:
         """Find the export's root."""
         self._root = (await self._client.root(FOREVER, export)).handle
 
-    async def make_directory(self, path: Path) -> None:
+    async def make_directory(self, path: RelPath) -> None:
         """MKDIR."""
-        await self._client.make_directory(FOREVER, Place(self._root, path), Access(mode=0o755))
+        await self._client.make_directory(FOREVER, Place(self._root, path), Ownership(mode=0o755))
 
-    async def write_file(self, path: Path, text: str) -> None:
+    async def write_file(self, path: RelPath, text: str) -> None:
         """CREATE and WRITE (RFC 1813 sections 3.3.8 and 3.3.7)."""
         parent = (await self._client.look_up(FOREVER, Place(self._root, path[:-1]))).handle
         attributes = nfs3.sattr3(mode=0o644, uid=None, gid=None)
@@ -69,11 +69,11 @@ class Tenant:
         place = xdr.hyper(0) + xdr.uint(len(content)) + xdr.uint(FILE_SYNC)
         await self._call(7, xdr.opaque(file) + place + xdr.opaque(content))
 
-    async def plant_symlink(self, path: Path, target: str) -> None:
+    async def plant_symlink(self, path: RelPath, target: str) -> None:
         """SYMLINK."""
         await self._client.make_symlink(FOREVER, Place(self._root, path), target)
 
-    async def look(self, path: Path) -> Seen | None:
+    async def look(self, path: RelPath) -> Seen | None:
         """LOOKUP, and READLINK or READ (RFC 1813 section 3.3.6)."""
         place = Place(self._root, path)
         try:
@@ -143,7 +143,7 @@ async def reached(
     """A directory of a server by our client; one without a `local` way to it is made first, over NFS."""
     tree = DirectTree(
         where,
-        Servers(ROOT, timeout_s=TIMEOUT_S),
+        ConnectionPool(ROOT, timeout_s=TIMEOUT_S),
         version=version,
         port=server.port,
         mount_port=server.mount_port,

@@ -236,11 +236,11 @@ class MemoryCluster:
             "replace_lease", f"{namespace}/{name}", lambda: self._replace_lease(namespace, name, lease)
         )
 
-    async def may(self, permission: Permission) -> bool:
+    async def is_allowed(self, permission: Permission) -> bool:
         """See `Cluster`."""
         return await self._call("may", permission.resource, lambda: True)
 
-    async def identity(self) -> str:
+    async def cluster_uid(self) -> str:
         """See `Cluster`."""
         return await self._call("identity", "", lambda: self._identity)
 

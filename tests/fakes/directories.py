@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place, Removal
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
-from provisioner.ports.tree import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing
 
 ENTRY_BYTES = 108
 """What READDIR of NFSv4 takes for an entry beside its name."""
@@ -30,7 +30,7 @@ class Node:
 class Directories:
     """A tree, and the calls of a `Client` on it."""
 
-    names_a_call = 48
+    max_names_per_call = 48
 
     def __init__(self) -> None:
         self._numbers = count(1)
@@ -65,7 +65,7 @@ class Directories:
     # ------------------------------------------------------------------------------------------- calls
 
     async def read_directory(
-        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """See Client."""
         await self._answer()
@@ -83,7 +83,7 @@ class Directories:
         return DirectoryPage(tuple(entries), None)
 
     async def remove_names(
-        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         await self._answer()
@@ -101,7 +101,7 @@ class Directories:
             self._nodes.pop(below.number, None)
         return Removal(len(names))
 
-    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """See Client."""
         await self._answer()
         above, new_above = self._directory(source), self._directory(target)
@@ -114,13 +114,13 @@ class Directories:
         self.put(new_above, new_name, above.entries.pop(name)[1])
         self.moved += 1
 
-    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
         """See Client; of the top."""
         await self._answer()
         if self.top.entries:
             raise NotEmpty(str(place))
 
-    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """See Client."""
         await self._answer()
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.ports.tree import (
-    Access,
     Cause,
     Entry,
     EntryType,
     ExportError,
-    GoOn,
+    FilesystemStats,
     ModeRefused,
     NotEmpty,
+    OnProgress,
+    Ownership,
     PathExists,
     PathMissing,
     Proof,
-    Space,
     Tree,
     to_the_end,
 )
@@ -28,7 +28,7 @@ from provisioner.ports.tree import (
 NAME_LIMIT_BYTES = 255
 TARGET_LIMIT_BYTES = 1023
 
-Hook = Callable[[str, Path], Awaitable[None]]
+Hook = Callable[[str, RelPath], Awaitable[None]]
 """Told a call's name and its path (a rename's source). It may wait, or raise ExportError."""
 
 
@@ -107,7 +107,7 @@ Kind = TypeVar("Kind", Directory, Symlink, File)
 Result = TypeVar("Result")
 
 
-async def no_fault(_call: str, _path: Path) -> None:
+async def no_fault(_call: str, _path: RelPath) -> None:
     """The hook of an export that works."""
 
 
@@ -123,17 +123,19 @@ class MemoryTree:
         self,
         *,
         root_id: str = "memory",
-        space: Space | None = None,
+        space: FilesystemStats | None = None,
         before: Hook = no_fault,
         after: Hook = no_fault,
     ) -> None:
         self.root = Directory()
         self.id = root_id
         self.pinned = ""
-        self.statfs = space or Space(size_bytes=1 << 40, free_bytes=1 << 39, inodes=1 << 20, free_inodes=1 << 19)
+        self.statfs = space or FilesystemStats(
+            size_bytes=1 << 40, free_bytes=1 << 39, inodes=1 << 20, free_inodes=1 << 19
+        )
         self.before = before
         self.after = after
-        self.outer: list[tuple[str, MemoryTree, Path]] = []
+        self.outer: list[tuple[str, MemoryTree, RelPath]] = []
         """The trees above this one, nearest first, with their names and the path of this root in each."""
         self.verifies = True
         """Whether it looks at the proofs of a rename when that takes effect, or when the call is made."""
@@ -143,7 +145,7 @@ class MemoryTree:
     # ------------------------------------------------------------------------------------------------ the port
 
     @property
-    def silence(self) -> str:
+    def unreachable_hint(self) -> str:
         """See `Tree`."""
         return "see that the memory answers"
 
@@ -155,42 +157,42 @@ class MemoryTree:
         """See `Tree`."""
         self.pinned = root_id
 
-    async def make_directory(self, path: Path, access: Access) -> None:
+    async def make_directory(self, path: RelPath, access: Ownership) -> None:
         """See `Tree`."""
         await self._call("make_directory", path, lambda: self._make_directory(path, access))
 
-    async def set_access(self, path: Path, access: Access) -> None:
+    async def set_access(self, path: RelPath, access: Ownership) -> None:
         """See `Tree`."""
         await self._call("set_access", path, lambda: self._set_access(path, access))
 
-    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
+    async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
         await self._proven("rename", source, proofs, lambda: self._rename(source, target))
 
-    async def remove_directory(self, path: Path) -> None:
+    async def remove_directory(self, path: RelPath) -> None:
         """See `Tree`."""
         await self._call("remove_directory", path, lambda: self._remove_directory(path))
 
-    async def make_symlink(self, path: Path, target: str) -> None:
+    async def make_symlink(self, path: RelPath, target: str) -> None:
         """See `Tree`."""
         await self._call("make_symlink", path, lambda: self._make_symlink(path, target))
 
     async def move_symlink(
-        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+        self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
         """See `Tree`."""
         move = partial(self._move_symlink, source, target, replace=replace)
         await self._proven("move_symlink", source, proofs, move)
 
-    async def read_symlink(self, path: Path) -> str:
+    async def read_symlink(self, path: RelPath) -> str:
         """See `Tree`."""
         return await self._call("read_symlink", path, lambda: self._symlink(path).target)
 
-    async def remove_symlink(self, path: Path) -> None:
+    async def remove_symlink(self, path: RelPath) -> None:
         """See `Tree`."""
         await self._call("remove_symlink", path, lambda: self._remove_symlink(path))
 
-    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+    async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`."""
         return await self._call(
             "list",
@@ -198,25 +200,25 @@ class MemoryTree:
             lambda: [Entry(name, type_of(node)) for name, node in self._directory(path).entries.items()][:at_most],
         )
 
-    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+    async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`."""
         return await self._call("read_symlinks", path, lambda: self._read_symlinks(path, names))
 
-    async def is_empty(self, path: Path) -> bool:
+    async def is_empty(self, path: RelPath) -> bool:
         """See `Tree`."""
         return await self._call("is_empty", path, lambda: not self._directory(path).entries)
 
-    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
         """See `Tree`; all of it goes at once."""
         removed = await self._call("remove_tree", path, lambda: self._remove_tree(path))
-        go_on(removed)
+        on_progress(removed)
         return removed
 
-    async def space(self) -> Space:
+    async def space(self) -> FilesystemStats:
         """See `Tree`."""
         return await self._call("space", (), lambda: self.statfs)
 
-    def above(self) -> Iterable[tuple[str, Tree, Path]]:
+    def above(self) -> Iterable[tuple[str, Tree, RelPath]]:
         """See `Tree`."""
         return [*self.outer]
 
@@ -225,29 +227,29 @@ class MemoryTree:
 
     # ------------------------------------------------------------------------------------------------ the tenant
 
-    def look(self, path: Path) -> Node | None:
+    def look(self, path: RelPath) -> Node | None:
         """What is at a path, or None."""
         try:
             return self._parent(path).entries.get(path[-1]) if path else self.root
         except ExportError:
             return None
 
-    def write_file(self, path: Path, content: bytes = b"") -> None:
+    def write_file(self, path: RelPath, content: bytes = b"") -> None:
         """Write a file into a directory that is there."""
         self._parent(path).entries[path[-1]] = File(content)
 
-    def plant_symlink(self, path: Path, target: str) -> None:
+    def plant_symlink(self, path: RelPath, target: str) -> None:
         """Put a symlink in the place of whatever is there."""
         self._parent(path).entries[path[-1]] = Symlink(target)
 
-    def swap(self, one: Path, other: Path) -> None:
+    def swap(self, one: RelPath, other: RelPath) -> None:
         """Exchange two entries, as renameat2(RENAME_EXCHANGE) does."""
         here, there = self._parent(one).entries, self._parent(other).entries
         here[one[-1]], there[other[-1]] = there[other[-1]], here[one[-1]]
 
     # ------------------------------------------------------------------------------------------------ how
 
-    async def _call(self, name: str, path: Path, job: Callable[[], Result]) -> Result:
+    async def _call(self, name: str, path: RelPath, job: Callable[[], Result]) -> Result:
         await self.before(name, path)
         if self.pinned and self.pinned != self.id and name != "root_id":
             raise ExportError(Cause.CHANGED, f"the root is {self.id} and was {self.pinned}")
@@ -255,7 +257,7 @@ class MemoryTree:
         await self.after(name, path)
         return result
 
-    async def _proven(self, name: str, path: Path, proofs: Sequence[Proof], job: Callable[[], None]) -> None:
+    async def _proven(self, name: str, path: RelPath, proofs: Sequence[Proof], job: Callable[[], None]) -> None:
         def proven_job() -> None:
             self._require(proofs)
             job()
@@ -272,7 +274,7 @@ class MemoryTree:
             if not isinstance(node, Symlink) or node.target != proof.text:
                 raise ExportError(Cause.RECORD, "/".join(proof.path))
 
-    def _parent(self, path: Path, *, make: bool = False) -> Directory:
+    def _parent(self, path: RelPath, *, make: bool = False) -> Directory:
         """The directory that the path's last component is in."""
         if not path:
             raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
@@ -288,7 +290,7 @@ class MemoryTree:
             current = _expect(below, Directory, path)
         return current
 
-    def _node(self, path: Path) -> Node:
+    def _node(self, path: RelPath) -> Node:
         """What is at a path. Raises PathMissing."""
         if not path:
             return self.root
@@ -297,13 +299,13 @@ class MemoryTree:
             raise PathMissing("/".join(path))
         return node
 
-    def _directory(self, path: Path) -> Directory:
+    def _directory(self, path: RelPath) -> Directory:
         return _expect(self._node(path), Directory, path)
 
-    def _symlink(self, path: Path) -> Symlink:
+    def _symlink(self, path: RelPath) -> Symlink:
         return _expect(self._node(path), Symlink, path)
 
-    def _make_directory(self, path: Path, access: Access) -> None:
+    def _make_directory(self, path: RelPath, access: Ownership) -> None:
         if not path:
             raise PathExists("the export's root")
         parent = self._parent(path, make=True)
@@ -312,7 +314,7 @@ class MemoryTree:
         parent.entries[path[-1]] = Directory()
         self._set_access(path, access)
 
-    def _set_access(self, path: Path, access: Access) -> None:
+    def _set_access(self, path: RelPath, access: Ownership) -> None:
         directory = self._directory(path)
         directory.uid = directory.uid if access.uid is None else access.uid
         directory.gid = directory.gid if access.gid is None else access.gid
@@ -320,7 +322,7 @@ class MemoryTree:
             raise ModeRefused("/".join(path), answer=self.refuses_modes)
         directory.mode = directory.mode if access.mode is None else access.mode
 
-    def _rename(self, source: Path, target: Path) -> None:
+    def _rename(self, source: RelPath, target: RelPath) -> None:
         here, there = self._parent(source), self._parent(target)
         moved = self._directory(source)
         if target[-1] in there.entries:
@@ -330,13 +332,13 @@ class MemoryTree:
         there.entries[target[-1]] = moved
         del here.entries[source[-1]]
 
-    def _remove_directory(self, path: Path) -> None:
+    def _remove_directory(self, path: RelPath) -> None:
         parent = self._parent(path)
         if self._directory(path).entries:
             raise NotEmpty("/".join(path))
         del parent.entries[path[-1]]
 
-    def _make_symlink(self, path: Path, target: str) -> None:
+    def _make_symlink(self, path: RelPath, target: str) -> None:
         parent = self._parent(path)
         if not target:
             raise PathMissing("/".join(path))  # symlink(2): ENOENT for an empty target.
@@ -346,7 +348,7 @@ class MemoryTree:
             raise PathExists("/".join(path))
         parent.entries[path[-1]] = Symlink(target)
 
-    def _move_symlink(self, source: Path, target: Path, *, replace: bool) -> None:
+    def _move_symlink(self, source: RelPath, target: RelPath, *, replace: bool) -> None:
         here, there = self._parent(source), self._parent(target)
         moved = self._symlink(source)
         if target[-1] in there.entries:
@@ -356,15 +358,15 @@ class MemoryTree:
         there.entries[target[-1]] = moved
         del here.entries[source[-1]]
 
-    def _remove_symlink(self, path: Path) -> None:
+    def _remove_symlink(self, path: RelPath) -> None:
         self._symlink(path)
         del self._parent(path).entries[path[-1]]
 
-    def _read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+    def _read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         entries = self._directory(path).entries
         return {name: _expect(entries[name], Symlink, (*path, name)).target for name in names if name in entries}
 
-    def _remove_tree(self, path: Path) -> int:
+    def _remove_tree(self, path: RelPath) -> int:
         try:
             parent, removed = self._parent(path), self._directory(path)
         except PathMissing:
@@ -384,7 +386,7 @@ def type_of(node: Node) -> EntryType:
             return "file"
 
 
-def _expect(node: Node, kind: type[Kind], path: Path) -> Kind:
+def _expect(node: Node, kind: type[Kind], path: RelPath) -> Kind:
     if not isinstance(node, kind):
         raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is a {type_of(node)}")
     return node

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 
 from provisioner.mounted.tree import MountedTree
-from provisioner.ports.tree import Access, Cause, ExportError, PathExists, PathMissing
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing
 from testbed import fuse
 from testbed.fuse import HangingMount
 
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(bool(fuse.missing()), reason=f"this machine cannot mount FUSE: {fuse.missing()}"),
 ]
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 TIMEOUT_S = 0.5
 THREADS = 4
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from msgspec import structs
 
 from provisioner.core import instances, names
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import ArchiveRecord, Record, encode
@@ -21,14 +21,14 @@ from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
-from provisioner.ports.tree import Access, ExportError, NotEmpty, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import ExportError, NotEmpty, Ownership, PathExists, PathMissing, Proof, Tree
 from provisioner.runtime.informer import Store
 from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts, running
 from tests.simulation.world import NAS
 
-_TRASH: Path = (LEDGER, "trash")
+_TRASH: RelPath = (LEDGER, "trash")
 
 
 class _Through:
@@ -88,7 +88,7 @@ class _Unsupervised(Supervisor):
 
 
 class _VolumeBeforeRename(Export):
-    async def discard(self, volume: str) -> bool:
+    async def move_to_trash(self, volume: str) -> bool:
         self._late = {*getattr(self, "_late", ()), volume}
         return True
 
@@ -96,12 +96,12 @@ class _VolumeBeforeRename(Export):
         late: set[str] = getattr(self, "_late", set())
         if volume in late:
             late.remove(volume)
-            await super().discard(volume)
+            await super().move_to_trash(volume)
         await super().forget(volume)
 
 
 class _RecordBeforeRename(Export):
-    async def discard(self, volume: str) -> bool:
+    async def move_to_trash(self, volume: str) -> bool:
         record = self.records[volume]
         await self.forget(volume)
         with suppress(PathMissing):
@@ -112,7 +112,7 @@ class _RecordBeforeRename(Export):
 class _LedgerFromMemory(Export):
     """Believes what it remembers of the ledger, whatever another leader has done to it since."""
 
-    async def _recorded(self, volume: str) -> tuple[Path, Proof]:
+    async def _recorded(self, volume: str) -> tuple[RelPath, Proof]:
         record = self.records[volume]
         return record.path, Proof((LEDGER, "volumes", volume), encode(record))
 
@@ -126,10 +126,10 @@ class _LedgerFromMemory(Export):
 class _Unproven(_Through):
     """A rename does not look at what it relies on."""
 
-    async def rename(self, source: Path, target: Path, **_proofs: Any) -> None:
+    async def rename(self, source: RelPath, target: RelPath, **_proofs: Any) -> None:
         await self._port.rename(source, target)
 
-    async def move_symlink(self, source: Path, target: Path, *, replace: bool = False, **_proofs: Any) -> None:
+    async def move_symlink(self, source: RelPath, target: RelPath, *, replace: bool = False, **_proofs: Any) -> None:
         await self._port.move_symlink(source, target, replace=replace)
 
 
@@ -169,14 +169,14 @@ class _DeleteArchived(Export):
     """Takes every rule for delete."""
 
     async def archive(self, volume: str, at: datetime) -> str | None:
-        await self.discard(volume)
+        await self.move_to_trash(volume)
         return None
 
 
 class _RecordOfWhatIsLeftEnds(Export):
     """The sweep believes that every directory without a volume is gone."""
 
-    async def is_gone(self, volume: str) -> bool:
+    async def directory_missing(self, volume: str) -> bool:
         return True
 
 
@@ -219,7 +219,7 @@ class _VolumeFromCache(_Through):
 class _PathExistsIsSuccess(_Through):
     """A retry after an unknown outcome takes whatever is there for its own."""
 
-    async def make_directory(self, path: Path, access: Access) -> None:
+    async def make_directory(self, path: RelPath, access: Ownership) -> None:
         with suppress(PathExists):
             await self._port.make_directory(path, access)
 
@@ -227,15 +227,15 @@ class _PathExistsIsSuccess(_Through):
 class _RecordAfterDirectory(_Through):
     def __init__(self, port: Any, store: Store | None = None) -> None:
         super().__init__(port, store)
-        self._late: list[tuple[Path, str]] = []
+        self._late: list[tuple[RelPath, str]] = []
 
-    async def make_symlink(self, path: Path, target: str) -> None:
+    async def make_symlink(self, path: RelPath, target: str) -> None:
         if path[:2] == (LEDGER, "pending"):
             self._late.append((path, target))
         else:
             await self._port.make_symlink(path, target)
 
-    async def make_directory(self, path: Path, access: Access) -> None:
+    async def make_directory(self, path: RelPath, access: Ownership) -> None:
         await self._port.make_directory(path, access)
         if path[0] != LEDGER:
             late, self._late = self._late, []
@@ -263,20 +263,20 @@ class _NamesAsWritten(Export):
 class _RootsNotLookedFor(Export):
     """Another export's root is a directory as any other."""
 
-    async def _refuse_roots_above(self, path: Path) -> None:
+    async def _refuse_roots_above(self, path: RelPath) -> None:
         return None
 
 
 class _NobodyIsHomeless(Store):
     """A volume on a server that nothing names does not count."""
 
-    def anywhere(self, export: Location, path: Path) -> Iterator[Volume]:
+    def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
         return iter(())
 
 
 class _NobodyHolds(Store):
     def holder(
-        self, export: Location, path: Path, *, other_than: str = "", passed: Collection[str] = ()
+        self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
         return None
 
@@ -326,7 +326,7 @@ class _TellsAll(Export):
 class _RestoredByItsClass(Export):
     """What an archive was counts for nothing once a claim has it back."""
 
-    async def provision(self, volume: str, record: Record, access: Access, **how: Any) -> Record:
+    async def provision(self, volume: str, record: Record, access: Ownership, **how: Any) -> Record:
         held = await super().provision(volume, record, access, **how)
         if held.archive:
             held = structs.replace(held, on_delete=record.on_delete, retention=record.retention)
@@ -350,7 +350,7 @@ class _AnyObject(Export):
 class _AnyCluster(_Through):
     """Every cluster says that it is the same one."""
 
-    async def identity(self) -> str:
+    async def cluster_uid(self) -> str:
         return "one"
 
 

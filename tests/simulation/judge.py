@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from provisioner.core import names
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidRecord
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
@@ -35,7 +35,7 @@ class Home:
     claim_uid: str
     cluster: MemoryCluster
     location: Location
-    path: Path
+    path: RelPath
     directory: Directory
     rule: OnDelete
     keep_s: float = math.inf
@@ -50,7 +50,7 @@ class Home:
     namespace_uid: str = ""
     followed: bool = False
     """Whether a later volume has taken the directory over, lawfully."""
-    away: Path | None = None
+    away: RelPath | None = None
     """Where the directory was when etcd went back to a time before that: there it stays, or comes home."""
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Home:
 class Judge:
     """Watches clusters and trees, and keeps what it finds wrong in `violations`."""
 
-    def __init__(self, trees: dict[Location, MemoryTree], *, is_parent: Callable[[Path], bool]) -> None:
+    def __init__(self, trees: dict[Location, MemoryTree], *, is_parent: Callable[[RelPath], bool]) -> None:
         """`is_parent` tells the directories on the way to volumes, which may stay when they hold nothing else."""
         self._is_parent = is_parent
         self.violations: list[str] = []
@@ -81,22 +81,22 @@ class Judge:
         self._seen: set[tuple[int, str, str]] = set()
         """Clusters, namespaces, and the volumes that have been for claims there, from a backup perhaps."""
         self._claims: dict[str, Claim] = {}
-        self._strangers: list[tuple[Location, Path, Directory, dict[str, Node]]] = []
-        self._places: dict[Location, dict[int, Path]] = {location: {} for location in trees}
-        self._displaced: tuple[Location, Path, str] | None = None
+        self._strangers: list[tuple[Location, RelPath, Directory, dict[str, Node]]] = []
+        self._places: dict[Location, dict[int, RelPath]] = {location: {} for location in trees}
+        self._displaced: tuple[Location, RelPath, str] | None = None
 
     def watch(self, cluster: MemoryCluster) -> None:
         """Look at a cluster from now on."""
         self._clusters.append(cluster)
         cluster.listeners.append(lambda kind, before, after: self._changed(cluster, kind, before, after))
 
-    def stranger(self, location: Location, path: Path) -> None:
+    def stranger(self, location: Location, path: RelPath) -> None:
         """From now on nobody may touch this directory nor what is in it."""
         directory = self._trees[location].look(path)
         assert isinstance(directory, Directory)
         self._strangers.append((location, path, directory, dict(directory.entries)))
 
-    def displace(self, location: Location, path: Path, aside: str) -> None:
+    def displace(self, location: Location, path: RelPath, aside: str) -> None:
         """A tenant has moved a directory to the root under the name `aside`: to the judge it is where it was."""
         self._displaced = (location, path, aside)
         self.looked()
@@ -106,7 +106,7 @@ class Judge:
         self._displaced = None
         self.looked()
 
-    def at(self, location: Location, path: Path) -> Node | None:
+    def at(self, location: Location, path: RelPath) -> Node | None:
         """What is at a path, or would be if nobody had displaced it."""
         if self._displaced is not None:
             where, prefix, aside = self._displaced
@@ -114,7 +114,7 @@ class Judge:
                 path = (aside, *path[len(prefix) :])
         return self._trees[location].look(path)
 
-    def _as_placed(self, location: Location, path: Path) -> Path:
+    def _as_placed(self, location: Location, path: RelPath) -> RelPath:
         if self._displaced is not None:
             where, prefix, aside = self._displaced
             if where == location and path[:1] == (aside,):
@@ -153,7 +153,7 @@ class Judge:
                 home.away = where if where != home.path else None
         self.check()
 
-    def where(self, home: Home) -> Path | None:
+    def where(self, home: Home) -> RelPath | None:
         """Where the directory of a volume is."""
         return self._places[home.location].get(id(home.directory)) or self._now(home)
 
@@ -235,9 +235,9 @@ class Judge:
         other.followed = True
         home.kept |= other.kept
 
-    def _locate(self, volume: Volume) -> tuple[Location, Path] | None:
+    def _locate(self, volume: Volume) -> tuple[Location, RelPath] | None:
         nfs = volume.spec.nfs
-        found: list[tuple[Location, Path]] = []
+        found: list[tuple[Location, RelPath]] = []
         for location in self._trees:
             path = location.relative(nfs.server, nfs.path) if nfs is not None else None
             if path:
@@ -273,7 +273,7 @@ class Judge:
             if self.at(location, path) is not directory or directory.entries != entries:
                 self.blame(f"{'/'.join(path)} on {location} was none of our business")
 
-    def _now(self, home: Home) -> Path | None:
+    def _now(self, home: Home) -> RelPath | None:
         """Where a directory is that the last look has not seen yet."""
         return home.path if self.at(home.location, home.path) is home.directory else None
 
@@ -292,7 +292,7 @@ class Judge:
         elif not _whole(home):
             self.blame(f"bytes that were to be kept are lost: {home}")
 
-    def _is_brought_back(self, home: Home, where: Path | None) -> bool:
+    def _is_brought_back(self, home: Home, where: RelPath | None) -> bool:
         """Whether an archive lies where a record of the same namespace says that it is given to a claim."""
         for state in ("pending", "volumes"):
             for node in _entries(self._trees[home.location], (LEDGER, state)).values():
@@ -342,13 +342,13 @@ class Judge:
                 kind = self._of_copy if volume.metadata.uid in self.copies else self._of_volume
                 yield from kind(cluster, volume, *located)
 
-    def _of_copy(self, cluster: MemoryCluster, volume: Volume, _location: Location, _path: Path) -> Iterator[str]:
+    def _of_copy(self, cluster: MemoryCluster, volume: Volume, _location: Location, _path: RelPath) -> Iterator[str]:
         deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
         asks = volume.status.phase == "Released" and deletes and not self._has_claim(volume)
         if asks and not _warnings(cluster, volume):
             yield f"volume {volume.name} is out of a backup, and no event says why it stays"
 
-    def _of_volume(self, cluster: MemoryCluster, volume: Volume, location: Location, path: Path) -> Iterator[str]:
+    def _of_volume(self, cluster: MemoryCluster, volume: Volume, location: Location, path: RelPath) -> Iterator[str]:
         away = any(home.away and home.volume == volume.name for home in self.homes)
         if away and not any(f"recover --volume {volume.name}" in said for said in _warnings(cluster, volume)):
             yield f"no event of volume {volume.name} says how to bring its data back"
@@ -418,7 +418,7 @@ class Judge:
             if name not in volumes and not excused:
                 yield f"{location} has a record of volume {name}, which is gone"
 
-    def _known(self, location: Location, tree: MemoryTree) -> list[Path]:
+    def _known(self, location: Location, tree: MemoryTree) -> list[RelPath]:
         """The directories that have a volume, a record, or an owner who is none of us."""
         known = [path for where, path, _, _ in self._strangers if where == location]
         for state in ("pending", "volumes"):
@@ -435,14 +435,14 @@ def _namespace_uid(cluster: MemoryCluster, name: str) -> str:
     return namespace.metadata.uid if namespace is not None else ""
 
 
-def _walk(path: Path, directory: Directory) -> Iterator[tuple[Path, Directory]]:
+def _walk(path: RelPath, directory: Directory) -> Iterator[tuple[RelPath, Directory]]:
     yield path, directory
     for name, node in directory.entries.items():
         if isinstance(node, Directory):
             yield from _walk((*path, name), node)
 
 
-def _entries(tree: MemoryTree, path: Path) -> dict[str, Symlink]:
+def _entries(tree: MemoryTree, path: RelPath) -> dict[str, Symlink]:
     directory = tree.look(path)
     entries = directory.entries if isinstance(directory, Directory) else {}
     return {name: node for name, node in entries.items() if isinstance(node, Symlink)}
@@ -470,7 +470,7 @@ def _touch(one: Home, other: Home) -> bool:
     return one.location == other.location and one.path[:depth] == other.path[:depth]
 
 
-def _is_unknown(path: Path, known: list[Path]) -> bool:
+def _is_unknown(path: RelPath, known: list[RelPath]) -> bool:
     """Whether a path is none of the known ones, and lies neither above nor below one."""
     return not any(path[: len(each)] == each or each[: len(path)] == path for each in known)
 
@@ -487,5 +487,5 @@ def _warnings(cluster: MemoryCluster, volume: Volume) -> list[str]:
     return [event.message for event in told if event.type == "Warning"]
 
 
-def _text(where: Path | None) -> str:
+def _text(where: RelPath | None) -> str:
     return "nowhere" if where is None else "/".join(where)

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
-from provisioner.controllers.leader import Term
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
+from provisioner.controllers.leader import LeaderTasks
 from provisioner.controllers.unused_exports import Forgetting
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
@@ -153,25 +153,25 @@ class Process:
     async def _run(self) -> None:
         cluster, store, clock, metrics = self._cluster, self._store, self._clock, self._metrics
         supervisor = self._parts.supervisor(clock, metrics)
-        watch = ExportWatch(self._exports, clock, metrics, marked=store.marked)
+        watch = ExportHealth(self._exports, clock, metrics, marked=store.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
-        around = Surroundings(
+        ctx = ControllerContext(
             provisioner=PROVISIONER,
             cluster=cluster,
             store=store,
             exports=self._exports,
-            watch=watch,
+            health=watch,
             recorder=recorder,
             metrics=metrics,
             clock=clock,
         )
         reflectors = [Reflector(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS]
-        term = Term(around, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
+        term = LeaderTasks(ctx, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
         async with asyncio.TaskGroup() as group:
             background = [
                 *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),
                 supervisor.keep("exports", watch.run),
-                supervisor.keep("exports", Forgetting(around).run),
+                supervisor.keep("exports", Forgetting(ctx).run),
                 supervisor.keep("events", recorder.run),
             ]
             tasks = [group.create_task(each) for each in background]

@@ -10,7 +10,7 @@ from provisioner.commands.recover import Recovery, present_in
 from provisioner.commands.recover_ledger import Present, Rewriting
 from provisioner.core import names
 from provisioner.core.ledgers import Us
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, decode
@@ -375,12 +375,12 @@ def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
         saved, moved = site.cluster.saved(), asyncio.Event()
         before, after = tree.before, tree.after
 
-        async def hold_up(call: str, path: Path) -> None:
+        async def hold_up(call: str, path: RelPath) -> None:
             await before(call, path)
             if call == "rename" and path[: len(TRASH)] == TRASH:
                 raise ExportError(Cause.OTHER, "it is in use")
 
-        async def watch(call: str, path: Path) -> None:
+        async def watch(call: str, path: RelPath) -> None:
             await after(call, path)
             if call == "rename" and world.judge.where(home) != home.path:
                 moved.set()
@@ -419,7 +419,7 @@ async def _bring_back(world: World, home: Home) -> None:
     present = await present_in(world.site.cluster, PROVISIONER)
     scope = Scope(provisioner=PROVISIONER)
     recovery = Recovery([export], world.site.cluster, present, scope=scope, offline="")
-    failed = await recovery.apply(await recovery.look(None, [home.volume]), lambda *_: None, is_gone=False)
+    failed = await recovery.apply(await recovery.look(None, [home.volume]), lambda *_: None, cluster_gone=False)
     if failed:
         world.judge.blame(f"the data cannot be brought back: {failed}")
 
@@ -623,7 +623,7 @@ async def _rewrite(world: World) -> None:
     served = ExportRegistry({export.location: export for export in (*exports, *bare)}, NAS, nowhere)
     cluster = site.cluster
     present = Present(
-        us=Us(provisioner=PROVISIONER, cluster=await cluster.identity()),
+        us=Us(provisioner=PROVISIONER, cluster=await cluster.cluster_uid()),
         volumes=cluster.volumes(),
         claims={claim.key: claim for claim in cluster.claims()},
         classes={each: made for each in ("nfs",) if (made := cluster.storage_class(each)) is not None},

@@ -114,7 +114,7 @@ async def counted(world: World) -> bool:
         for volume in world.site.cluster.volumes()
         if volume.spec.nfs is not None and (path := NAS.relative(volume.spec.nfs.server, volume.spec.nfs.path))
     ]
-    us = Us(provisioner=PROVISIONER, cluster=await world.site.cluster.identity())
+    us = Us(provisioner=PROVISIONER, cluster=await world.site.cluster.cluster_uid())
     return bool(health.of_ledger(ledger_of(export, Places()), volumes, us))
 
 

@@ -17,7 +17,7 @@ from provisioner.commands.session import Survey
 from provisioner.core import instances
 from provisioner.core.adoption import Wish
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
 from provisioner.core.scope import Scope, Seen
@@ -55,10 +55,10 @@ _due: ContextVar[Fault | None] = ContextVar("_due", default=None)
 """What goes wrong at the call that this task is in."""
 
 
-class Wire(MemoryTree):
+class RpcTransport(MemoryTree):
     """A tree behind a wire: a rename that was sent may be carried out after the end of the process that has sent it."""
 
-    async def _call(self, name: str, path: Path, job: Callable[[], _Result]) -> _Result:
+    async def _call(self, name: str, path: RelPath, job: Callable[[], _Result]) -> _Result:
         call = partial(super()._call, name, path, job)
         if name != "rename":
             return await call()
@@ -120,7 +120,7 @@ class World:
         self.met: Callable[[Fault], None] = lambda fault: None
         """Told when a fault is met, before anybody else knows."""
         self.trees: dict[Location, MemoryTree] = {
-            location: Wire(root_id=str(location), before=self.tree_before, after=self.tree_after)
+            location: RpcTransport(root_id=str(location), before=self.tree_before, after=self.tree_after)
             for location in locations
         }
         if named_twice:
@@ -137,7 +137,7 @@ class World:
         self.judge.rivalry = clusters > 1
         self.metrics = Metrics()
         self._context = copy_context()
-        self._swapped: tuple[Location, Path, Symlink] | None = None
+        self._swapped: tuple[Location, RelPath, Symlink] | None = None
         self.clock_error_s = 0.0
         """By how much the wall clocks are wrong."""
 
@@ -190,11 +190,11 @@ class World:
 
     # ------------------------------------------------------------------------------------------- port calls
 
-    async def tree_before(self, call: str, path: Path) -> None:
+    async def tree_before(self, call: str, path: RelPath) -> None:
         """A call on an export begins."""
         await self._before("tree", call, "/".join(path))
 
-    async def tree_after(self, call: str, path: Path) -> None:
+    async def tree_after(self, call: str, path: RelPath) -> None:
         """A call on an export has taken effect."""
         if call in _CHANGING:
             self.judge.looked()
@@ -318,7 +318,7 @@ class World:
         self.judge.put(home, f"{name}.link", Symlink("../../stranger"))
         return True
 
-    def plant(self, path: Path, location: Location = NAS) -> None:
+    def plant(self, path: RelPath, location: Location = NAS) -> None:
         """Somebody who is none of us has data on an export."""
         parent: Directory = self.trees[location].root
         for name in path:
@@ -328,7 +328,7 @@ class World:
         parent.entries["precious"] = File(b"data")
         self.judge.stranger(location, path)
 
-    def swap(self, location: Location, path: Path) -> None:
+    def swap(self, location: Location, path: RelPath) -> None:
         """A tenant puts a symlink to somebody else's data in the place of a directory, until swap_back()."""
         tree = self.trees[location]
         parent, directory = tree.look(path[:-1]), tree.look(path)
@@ -362,7 +362,7 @@ class World:
         namespaces.discard(name)
         namespaces.add(name)
 
-    async def adopt(self, path: Path, key: str) -> bool:
+    async def adopt(self, path: RelPath, key: str) -> bool:
         """An admin hands a directory to a claim by `nfs-provisioner adopt`; whether the command did."""
         self.note(f"admin has {'/'.join(path)} adopted for {key}")
         cluster = self.parts.cluster(self.site.cluster, Store(PROVISIONER))
@@ -398,11 +398,11 @@ class World:
         self.judge.went_back(site.cluster)
         site.controllers.release("")
 
-    def hold(self, tree: MemoryTree, call: str, path: Path, held_s: float) -> asyncio.Event:
+    def hold(self, tree: MemoryTree, call: str, path: RelPath, held_s: float) -> asyncio.Event:
         """The next such call, at or below a path, is held up on its way for so long; the event is set when it is."""
         held, others = asyncio.Event(), tree.before
 
-        async def before(name: str, at: Path) -> None:
+        async def before(name: str, at: RelPath) -> None:
             met = name == call and at[: len(path)] == path and not held.is_set()
             if met and (process := running.get()) is not None:
                 self.note(f"{process.name} is held up at {call} {'/'.join(at)}")
@@ -465,7 +465,7 @@ class World:
             self.judge.blame(f"at rest: {what}")
 
 
-def _is_parent(path: Path) -> bool:
+def _is_parent(path: RelPath) -> bool:
     """Whether a directory is on the way to volumes by the patterns of our classes, and may stay when it is empty."""
     return path in {(namespace,) for namespace in NAMESPACES} or (path[0] == DEEP and len(path) < 4)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.errors import Lost
 from provisioner.nfs.client.resolver import Address, Resolver
-from provisioner.nfs.client.transport import Wire
+from provisioner.nfs.client.transport import RpcTransport
 from provisioner.nfs.protocol import portmap, rpc
 from provisioner.ports.tree import Cause, ExportError
 
@@ -61,7 +61,7 @@ class _Host:
     deadline: float
 
 
-async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> Wire:
+async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> RpcTransport:
     """A connection to the program, its name looked up again. Raises ExportError(UNREACHABLE) with what to do."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     port = endpoint.port or endpoint.usual_port or portmap.PORT
@@ -110,7 +110,7 @@ async def _mapped_port(endpoint: Endpoint, host: _Host) -> int:
     return port
 
 
-async def _connect(host: _Host, port: int) -> Wire:
+async def _connect(host: _Host, port: int) -> RpcTransport:
     """Try the server's addresses in turn. Each but the last may take its share of the time that is left."""
     loop = asyncio.get_running_loop()
     failure = OSError("it has no address")
@@ -127,7 +127,7 @@ async def _connect(host: _Host, port: int) -> Wire:
         except OverflowError as exc:
             failure = OSError(str(exc))
         else:
-            new_wire = functools.partial(Wire, host.name, port, reserved=reserved, limit_s=host.limit_s)
+            new_wire = functools.partial(RpcTransport, host.name, port, reserved=reserved, limit_s=host.limit_s)
             return (await loop.create_connection(new_wire, sock=sock))[1]
     raise errors.dial_failed(failure, host.name, port) from failure
 

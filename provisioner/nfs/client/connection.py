@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.connect import Endpoint, dial
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.errors import Lost
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.client.slots import Sharing, Slots, SlotsClosed
-from provisioner.nfs.client.transport import CALLS_IN_FLIGHT, Pending, Wire
+from provisioner.nfs.client.transport import CALLS_IN_FLIGHT, Pending, RpcTransport
 from provisioner.nfs.protocol import rpc
-from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Identity, Procedure
+from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Credentials, Procedure
 from provisioner.ports.tree import ExportError
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Connection:
     def __init__(
         self,
         endpoint: Endpoint,
-        identity: Identity,
+        identity: Credentials,
         resolver: Resolver,
         *,
         timeout_s: float,
@@ -53,9 +53,9 @@ class Connection:
         self._resolver = resolver
         self._timeout_s = timeout_s
         self._sharing = Sharing() if sharing is None else sharing
-        self._wire: Wire | None = None
-        self._draining: list[Wire] = []
-        self._connecting: asyncio.Task[Wire] | None = None
+        self._wire: RpcTransport | None = None
+        self._draining: list[RpcTransport] = []
+        self._connecting: asyncio.Task[RpcTransport] | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._replace_at = 0.0
         self._failure: ExportError | None = None
@@ -67,7 +67,7 @@ class Connection:
         """Whether the connection comes, or last came, from a source port below 1024."""
         return self._wire is not None and self._wire.reserved
 
-    async def call(self, attempt: Attempt, procedure: Procedure[T]) -> T:
+    async def call(self, attempt: Deadline, procedure: Procedure[T]) -> T:
         """One call, when not too many are in flight. Raises ExportError, and what the procedure's result raises."""
         while True:
             wire = await self.wire()
@@ -83,8 +83,8 @@ class Connection:
 
     async def exchange(
         self,
-        wire: Wire,
-        attempt: Attempt,
+        wire: RpcTransport,
+        attempt: Deadline,
         procedure: Procedure[T],
         on_settled: Callable[[T | None], None] | None = None,
     ) -> T:
@@ -101,11 +101,11 @@ class Connection:
         finally:
             self._judge(attempt.export, pending, wire)
 
-    def post(self, wire: Wire, procedure: Procedure[object]) -> None:
+    def post(self, wire: RpcTransport, procedure: Procedure[object]) -> None:
         """One call whose answer nobody waits for."""
         wire.send(procedure, self._credential).answer.cancel()
 
-    async def wire(self) -> Wire:
+    async def wire(self) -> RpcTransport:
         """The TCP connection for new calls, made when the last one has ended; all callers wait for the same try."""
         if self._wire is not None and not self._wire.closed:
             return self._wire
@@ -130,13 +130,13 @@ class Connection:
             if wire is not None:
                 wire.close()
 
-    async def _connect(self) -> Wire:
+    async def _connect(self) -> RpcTransport:
         wire = await dial(self.endpoint, self._resolver, self._timeout_s)
         wire.slots = self.slots(CALLS_IN_FLIGHT)
         wire.on_stuck = functools.partial(self._replace, wire)
         return wire
 
-    def _replace(self, stuck: Wire) -> None:
+    def _replace(self, stuck: RpcTransport) -> None:
         """Begin to replace a TCP connection that is stuck, unless that is being done, or was tried just now."""
         self._draining = [wire for wire in self._draining if not wire.closed]
         now = asyncio.get_running_loop().time()
@@ -144,7 +144,7 @@ class Connection:
             self._replacing = asyncio.create_task(self._move_from(stuck))
             self._replacing.add_done_callback(self._replaced)
 
-    async def _move_from(self, stuck: Wire) -> None:
+    async def _move_from(self, stuck: RpcTransport) -> None:
         """Move to a new TCP connection, once it has proved to be of use."""
         wire = await self._connect()
         null = rpc.null(self.endpoint.program, self.endpoint.version)
@@ -170,7 +170,7 @@ class Connection:
         if not isinstance(exc, ExportError | TimeoutError):
             raise exc
 
-    def _judge(self, export: str, pending: Pending[T], wire: Wire) -> None:
+    def _judge(self, export: str, pending: Pending[T], wire: RpcTransport) -> None:
         """A caller leaves: its export is suspect when there is no answer, and no longer when there is one."""
         suspects = self._sharing.suspects
         if not pending.settled:
@@ -179,7 +179,7 @@ class Connection:
             suspects.remove(export)
             wire.slots.serve()
 
-    def _connected(self, task: asyncio.Task[Wire]) -> None:
+    def _connected(self, task: asyncio.Task[RpcTransport]) -> None:
         self._connecting = None
         if task.cancelled():
             return

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from provisioner.nfs.client import errors
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place
-from provisioner.nfs.client.nfs4 import Client4, down
+from provisioner.nfs.client.nfs4 import Client4, lookup_ops
 from provisioner.nfs.protocol import nfs4, nfs4_files
 from provisioner.nfs.protocol.nfs4 import Status
 from provisioner.nfs.protocol.nfs4_files import FileAttributes, Time
@@ -46,7 +46,7 @@ class _File:
     attributes: FileAttributes
 
 
-async def clone(client: Client4, attempt: Attempt, source: Place, target: Place) -> How:
+async def clone(client: Client4, attempt: Deadline, source: Place, target: Place) -> How:
     """Make the target a clone of a file: content at one moment, mode, owner and times. Says which way it went.
 
     Where the server cannot share what is stored, by `copy`, which promises less, and raises the same.
@@ -59,7 +59,7 @@ async def clone(client: Client4, attempt: Attempt, source: Place, target: Place)
     return how
 
 
-async def copy(client: Client4, attempt: Attempt, source: Place, target: Place) -> None:
+async def copy(client: Client4, attempt: Deadline, source: Place, target: Place) -> None:
     """Make the target a copy of a file: content, mode, owner and times. What is written meanwhile may be in it or not.
 
     The whole copy is one attempt; after an interruption another one begins it again. Raises PathMissing,
@@ -71,17 +71,17 @@ async def copy(client: Client4, attempt: Attempt, source: Place, target: Place) 
     await _finish(client, attempt, original, made)
 
 
-async def _begin(client: Client4, attempt: Attempt, source: Place, target: Place) -> tuple[_File, _File]:
+async def _begin(client: Client4, attempt: Deadline, source: Place, target: Place) -> tuple[_File, _File]:
     """The source, and an empty target that carries its mark."""
     if client.version != "4.2":
         raise errors.copies_nothing(client.server, str(target), f"this is NFS {client.version}")
     original = await _find(client, attempt, source)
     if not original.attributes.regular:
         raise ExportError(Cause.SYMLINK, f"{source}: not a regular file")
-    target = await client.near(attempt, target)
+    target = await client.resolve_prefix(attempt, target)
     attributes = nfs4_files.settable(mode=UNFINISHED_MODE, accessed=_mark(original.handle))
     getfh, getattr_ = nfs4.getfh(), nfs4_files.getattr()
-    to_parent, create = down(target.parent), nfs4_files.create(target.name, attributes)
+    to_parent, create = lookup_ops(target.parent), nfs4_files.create(target.name, attributes)
     answer = await client.run(attempt, *to_parent, create, getfh, nfs4_files.close(), getattr_)
     if answer.status == Status.NFS4_OK:
         return original, _File(target, answer[getfh], answer[getattr_])
@@ -91,7 +91,7 @@ async def _begin(client: Client4, attempt: Attempt, source: Place, target: Place
     raise PathMissing(str(target.parent)) if isinstance(refusal, PathMissing) else refusal
 
 
-async def _begin_again(client: Client4, attempt: Attempt, original: _File, target: Place) -> _File:
+async def _begin_again(client: Client4, attempt: Deadline, original: _File, target: Place) -> _File:
     """The unfinished copy that an earlier attempt has left at the target, emptied. Raises PathExists for all else."""
     found = await _find(client, attempt, target)
     seen = found.attributes
@@ -103,7 +103,7 @@ async def _begin_again(client: Client4, attempt: Attempt, original: _File, targe
     return found
 
 
-async def _share(client: Client4, attempt: Attempt, original: _File, made: _File) -> bool:
+async def _share(client: Client4, attempt: Deadline, original: _File, made: _File) -> bool:
     """CLONE; False where the server cannot do it for these files."""
     between = _between(original, made)
     answer = await client.run(attempt, *between, nfs4_files.clone(), nfs4_files.commit())
@@ -114,7 +114,7 @@ async def _share(client: Client4, attempt: Attempt, original: _File, made: _File
     return True
 
 
-async def _copy_content(client: Client4, attempt: Attempt, original: _File, made: _File) -> None:
+async def _copy_content(client: Client4, attempt: Deadline, original: _File, made: _File) -> None:
     """COPY until all is there, and COMMIT; once more when the server has restarted in between."""
     while True:
         unstable = await _copy_bytes(client, attempt, original, made)
@@ -125,7 +125,7 @@ async def _copy_content(client: Client4, attempt: Attempt, original: _File, made
         await attempt.pause(ExportError(Cause.NOT_YET, f"{made.place}: the server restarted while it copied"))
 
 
-async def _copy_bytes(client: Client4, attempt: Attempt, original: _File, made: _File) -> set[bytes]:
+async def _copy_bytes(client: Client4, attempt: Deadline, original: _File, made: _File) -> set[bytes]:
     """COPY as often as it takes. Gives the verifiers of what the server has not written to stable storage."""
     unstable: set[bytes] = set()
     size_bytes, offset = original.attributes.size_bytes, 0
@@ -146,7 +146,7 @@ async def _copy_bytes(client: Client4, attempt: Attempt, original: _File, made: 
     return unstable
 
 
-async def _finish(client: Client4, attempt: Attempt, original: _File, made: _File) -> None:
+async def _finish(client: Client4, attempt: Deadline, original: _File, made: _File) -> None:
     """Owner first, since a change of it takes set-user-ID bits away (chown(2)); what takes the mark away last."""
     wanted, seen = original.attributes, made.attributes
     operations: list[nfs4.Operation[object]] = [nfs4.putfh(made.handle)]
@@ -156,10 +156,10 @@ async def _finish(client: Client4, attempt: Attempt, original: _File, made: _Fil
     await client.complete(attempt, made.place, *operations, nfs4.setattr(last))
 
 
-async def _find(client: Client4, attempt: Attempt, place: Place) -> _File:
-    near = await client.near(attempt, place)
+async def _find(client: Client4, attempt: Deadline, place: Place) -> _File:
+    near = await client.resolve_prefix(attempt, place)
     getfh, getattr_ = nfs4.getfh(), nfs4_files.getattr()
-    answer = await client.complete(attempt, near, *down(near), getfh, getattr_)
+    answer = await client.complete(attempt, near, *lookup_ops(near), getfh, getattr_)
     return _File(place, answer[getfh], answer[getattr_])
 
 

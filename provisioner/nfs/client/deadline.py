@@ -21,7 +21,7 @@ class Sent(Protocol):
         ...
 
 
-class Attempt:
+class Deadline:
     """A deadline (the event loop's time) and the changing calls that were sent before it.
 
     `export` says whose calls they are, for a fair share of the server's slots.

@@ -1,4 +1,4 @@
-"""What servers and networks answer, in the port's words, and hints for admins; nfs.refusals has the table.
+"""What servers and networks answer, in the port's words, and hints for admins; ports.refusals has the table.
 
 A hint never changes between two attempts at the same thing: it becomes part of an event. Where none is given, what the
 port advises for the cause is all that can be said.
@@ -11,11 +11,11 @@ import posixpath
 import socket
 from collections.abc import Sequence
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.nfs.protocol import nfs3, nfs4
 from provisioner.nfs.protocol.mount3 import MountRefused, MountStatus
 from provisioner.nfs.protocol.nfs4_sessions import Channel
-from provisioner.nfs.protocol.rpc import AcceptStatus, AuthStatus, CallRejected, CredentialRejected, Identity
+from provisioner.nfs.protocol.rpc import AcceptStatus, AuthStatus, CallRejected, CredentialRejected, Credentials
 from provisioner.ports.refusals import Call, refusal
 from provisioner.ports.tree import Cause, ExportError
 
@@ -29,12 +29,12 @@ class Lost(ExportError):
         super().__init__(Cause.UNREACHABLE, detail, hint=hint)
 
 
-def refused3(status: int, what: str, identity: Identity, call: Call = "call") -> ExportError:
+def refused3(status: int, what: str, identity: Credentials, call: Call = "call") -> ExportError:
     """The port's error for an nfsstat3 about `what`."""
     return refusal(str(nfs3.Nfs3Error(status)), call, what, uid=identity.uid, gid=identity.gid)
 
 
-def refused4(status: int, what: str, identity: Identity, call: Call = "call") -> ExportError:
+def refused4(status: int, what: str, identity: Credentials, call: Call = "call") -> ExportError:
     """The port's error for an nfsstat4 about `what`."""
     return refusal(nfs4.status_name(status), call, what, uid=identity.uid, gid=identity.gid)
 
@@ -72,7 +72,7 @@ def mount_refused(exc: MountRefused, server: str, path: str, *, reserved_port: b
     return refusal(str(exc), "mount", f"{server}:{path}", uid=0, gid=0)
 
 
-def is_symlink(server: str, link: str, target: str, rest: Path) -> ExportError:
+def is_symlink(server: str, link: str, target: str, rest: RelPath) -> ExportError:
     """The beginning `link` of an export's path is a symlink on the server, and `rest` comes after it.
 
     It is not followed: an export has one path, by which volumes of all classes are compared.
@@ -82,7 +82,7 @@ def is_symlink(server: str, link: str, target: str, rest: Path) -> ExportError:
     return ExportError(Cause.SYMLINK, f"{server}:{link} -> {target}", hint=hint)
 
 
-def nothing_there(server: str, path: Path, depth: int) -> ExportError:
+def nothing_there(server: str, path: RelPath, depth: int) -> ExportError:
     """Of a path below an export, its first `depth` components lead to nothing."""
     missing = "/" + "/".join(path[:depth])
     hint = f"there is no {missing} on {server}: make that directory, or correct the path"

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from provisioner.core.locations import Path
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.core.locations import RelPath
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
-from provisioner.ports.tree import Access, EntryType, ExportError, Proof, Space
+from provisioner.ports.tree import EntryType, ExportError, FilesystemStats, Ownership, Proof
 
 PARENT_MODE = 0o755
 LARGEST_PAGE_BYTES = 64 << 10
@@ -25,7 +25,7 @@ class Place:
     """What lies under a path below a directory whose handle is known."""
 
     handle: bytes
-    path: Path = ()
+    path: RelPath = ()
 
     @property
     def parent(self) -> Place:
@@ -56,7 +56,7 @@ class Client(Protocol):
     version: str
 
     @property
-    def names_a_call(self) -> int:
+    def max_names_per_call(self) -> int:
         """How many names remove_names takes at once."""
         ...
 
@@ -65,29 +65,29 @@ class Client(Protocol):
         """As that of `Tree`."""
         ...
 
-    async def greet(self, attempt: Attempt) -> None:
+    async def negotiate(self, attempt: Deadline) -> None:
         """Raise Cause.VERSION when the server does not have this version."""
         ...
 
-    async def root(self, attempt: Attempt, path: Path) -> Found:
+    async def root(self, attempt: Deadline, path: RelPath) -> Found:
         """The root of the export with this path on the server. Raises Cause.MISSING, DENIED, KERBEROS."""
         ...
 
-    async def look_up(self, attempt: Attempt, place: Place) -> Found:
+    async def look_up(self, attempt: Deadline, place: Place) -> Found:
         """What is there. Raises PathMissing."""
         ...
 
-    async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def make_directory(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """Make a directory and its parents, set mode and owner."""
         ...
 
-    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """Set mode and owner of a directory."""
         ...
 
     async def rename(
         self,
-        attempt: Attempt,
+        attempt: Deadline,
         source: Place,
         target: Place,
         kind: EntryType,
@@ -101,28 +101,28 @@ class Client(Protocol):
         """
         ...
 
-    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
         """Remove an empty directory."""
         ...
 
-    async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
+    async def make_symlink(self, attempt: Deadline, place: Place, target: str) -> None:
         """Make a symlink."""
         ...
 
-    async def read_symlink(self, attempt: Attempt, place: Place) -> str:
+    async def read_symlink(self, attempt: Deadline, place: Place) -> str:
         """A symlink's target."""
         ...
 
-    async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
+    async def remove_symlink(self, attempt: Deadline, place: Place) -> None:
         """Remove a symlink."""
         ...
 
-    async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
+    async def read_symlinks(self, attempt: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
         """The targets of symlinks of one directory; those that are gone are left out."""
         ...
 
     async def read_directory(
-        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """One page of a directory of about that size; each entry has a handle and attributes.
 
@@ -130,12 +130,12 @@ class Client(Protocol):
         """
         ...
 
-    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """RENAME from one directory into another, without a look at what it is."""
         ...
 
     async def remove_names(
-        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """Remove at most `names_a_call` names in order, all empty directories or all none, up to the first refusal.
 
@@ -143,7 +143,7 @@ class Client(Protocol):
         """
         ...
 
-    async def space(self, attempt: Attempt, root: bytes) -> Space:
+    async def space(self, attempt: Deadline, root: bytes) -> FilesystemStats:
         """What statfs says."""
         ...
 

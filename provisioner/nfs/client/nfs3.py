@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.connection import Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.errors import Lost
 from provisioner.nfs.client.interface import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
 from provisioner.nfs.protocol import mount3, nfs3
@@ -23,15 +23,15 @@ from provisioner.nfs.protocol.rpc import AUTH_SYS, Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Found, Position
 from provisioner.ports.refusals import Call, unproven
 from provisioner.ports.tree import (
-    Access,
     Cause,
     EntryType,
     ExportError,
+    FilesystemStats,
     NotEmpty,
+    Ownership,
     PathExists,
     PathMissing,
     Proof,
-    Space,
 )
 
 T = TypeVar("T")
@@ -41,20 +41,20 @@ class Client3:
     """See `Client`. `mounts` is the connection to the server's MOUNT program."""
 
     version = "3"
-    names_a_call = 1
+    max_names_per_call = 1
     verifies = False
 
     def __init__(self, connection: Connection, mounts: Connection) -> None:
         self._connection = connection
         self._mounts = mounts
-        self._ledger: dict[tuple[bytes, Path], Found] = {}
+        self._ledger: dict[tuple[bytes, RelPath], Found] = {}
         """The ledger's directories by root handle and path, until a handle proves stale."""
 
-    async def greet(self, attempt: Attempt) -> None:
+    async def negotiate(self, attempt: Deadline) -> None:
         """NULL (section 3.3.0)."""
         await self._call(attempt, nfs3.null(), "NULL")
 
-    async def root(self, attempt: Attempt, path: Path) -> Found:
+    async def root(self, attempt: Deadline, path: RelPath) -> Found:
         """MNT (appendix I): asked once for each export, so its connection soon closes for want of use."""
         absolute = "/" + "/".join(path)
         server = self._connection.endpoint.server
@@ -71,7 +71,7 @@ class Client3:
             raise await self._not_a_directory(attempt, found, path, len(path))
         return found
 
-    async def _looked_for(self, attempt: Attempt, path: Path) -> ExportError | None:
+    async def _looked_for(self, attempt: Deadline, path: RelPath) -> ExportError | None:
         """The words for a path that cannot be mounted, if it leads over a symlink or to nothing below an export.
 
         Servers say of such a path what they say of one that this client may not mount.
@@ -86,7 +86,7 @@ class Client3:
             return await self._walked(attempt, mounted.handle, path, depth)
         return None
 
-    async def _walked(self, attempt: Attempt, handle: bytes, path: Path, depth: int) -> ExportError | None:
+    async def _walked(self, attempt: Deadline, handle: bytes, path: RelPath, depth: int) -> ExportError | None:
         """The words for what is wrong below an export that is the first `depth` components of a path."""
         for below in range(depth + 1, len(path) + 1):
             try:
@@ -100,7 +100,7 @@ class Client3:
             handle = found.handle
         return None
 
-    async def _not_a_directory(self, attempt: Attempt, found: Found, path: Path, depth: int) -> ExportError:
+    async def _not_a_directory(self, attempt: Deadline, found: Found, path: RelPath, depth: int) -> ExportError:
         """The words for an export's path whose first `depth` components lead to a symlink or a file."""
         server, link = self._connection.endpoint.server, "/" + "/".join(path[:depth])
         if found.attributes.type != "symlink":
@@ -108,7 +108,7 @@ class Client3:
         target = await self._call(attempt, nfs3.readlink(found.handle), link)
         return errors.is_symlink(server, link, target, path[depth:])
 
-    async def look_up(self, attempt: Attempt, place: Place) -> Found:
+    async def look_up(self, attempt: Deadline, place: Place) -> Found:
         """LOOKUP (section 3.3.3) of each component; GETATTR (3.3.1) where the last gave no attributes."""
         handle, attributes = place.handle, None
         for name in place.path:
@@ -117,7 +117,7 @@ class Client3:
             attributes = await self._call(attempt, nfs3.getattr(handle), place)
         return Found(handle, attributes)
 
-    async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def make_directory(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """MKDIR (section 3.3.9); SETATTR only where the answer does not show that mode and owner are right already."""
         parent = await self._parent_made(attempt, place.parent)
         # Without the owner, for a server that refuses that one would seem to refuse to make directories.
@@ -129,14 +129,14 @@ class Client3:
             handle = (await self._directory(attempt, Place(parent, (place.name,)))).handle
         await self._setattr(attempt, handle, access, place)
 
-    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """LOOKUP, SETATTR (section 3.3.2) of what proved to be a directory."""
         found = await self._directory(attempt, place)
         await self._setattr(attempt, found.handle, access, place)
 
     async def rename(
         self,
-        attempt: Attempt,
+        attempt: Deadline,
         source: Place,
         target: Place,
         kind: EntryType,
@@ -158,30 +158,30 @@ class Client3:
         except (PathExists, NotEmpty) as exc:
             raise PathExists(str(target)) from exc
 
-    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
         """RMDIR (section 3.3.13), which takes nothing but directories."""
         parent = await self._directory(attempt, place.parent)
         await self._call(attempt, nfs3.rmdir(parent.handle, place.name), place)
 
-    async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
+    async def make_symlink(self, attempt: Deadline, place: Place, target: str) -> None:
         """SYMLINK (section 3.3.10)."""
         parent = await self._directory(attempt, place.parent)
         await self._call(attempt, nfs3.symlink(parent.handle, place.name, target), place)
 
-    async def read_symlink(self, attempt: Attempt, place: Place) -> str:
+    async def read_symlink(self, attempt: Deadline, place: Place) -> str:
         """READLINK (section 3.3.5)."""
         parent = await self._directory(attempt, place.parent)
         found = await self.look_up(attempt, Place(parent.handle, (place.name,)))
         _require(found, "symlink", place)
         return await self._call(attempt, nfs3.readlink(found.handle), place)
 
-    async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
+    async def remove_symlink(self, attempt: Deadline, place: Place) -> None:
         """LOOKUP, REMOVE (section 3.3.12)."""
         parent = await self._directory(attempt, place.parent)
         _require(await self.look_up(attempt, Place(parent.handle, (place.name,))), "symlink", place)
         await self._call(attempt, nfs3.remove(parent.handle, place.name), place)
 
-    async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
+    async def read_symlinks(self, attempt: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
         """LOOKUP and READLINK for each."""
         parent = await self._directory(attempt, directory)
         targets: dict[str, str] = {}
@@ -191,7 +191,7 @@ class Client3:
         return targets
 
     async def read_directory(
-        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """READDIRPLUS (section 3.3.17); LOOKUP of what it gave without handle or attributes."""
         directory = place.handle if not place.path else (await self._directory(attempt, place)).handle
@@ -214,12 +214,12 @@ class Client3:
             entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
         return DirectoryPage(tuple(entries), page.next, page.verifier)
 
-    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """RENAME (section 3.3.14)."""
         await self._call(attempt, nfs3.rename(source, name, target, new_name), name)
 
     async def remove_names(
-        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """RMDIR or REMOVE of each."""
         procedure = nfs3.rmdir if directories else nfs3.remove
@@ -232,7 +232,7 @@ class Client3:
                 return Removal(removed, exc)
         return Removal(len(names))
 
-    async def space(self, attempt: Attempt, root: bytes) -> Space:
+    async def space(self, attempt: Deadline, root: bytes) -> FilesystemStats:
         """FSSTAT (section 3.3.18)."""
         return await self._call(attempt, nfs3.fsstat(root), "FSSTAT")
 
@@ -241,7 +241,7 @@ class Client3:
         self._connection.close()
         self._mounts.close()
 
-    async def _directory(self, attempt: Attempt, place: Place) -> Found:
+    async def _directory(self, attempt: Deadline, place: Place) -> Found:
         if not place.path:
             # A LOOKUP under the export's root tells soon enough when it is not there any more.
             return Found(place.handle, _ROOT)
@@ -254,7 +254,7 @@ class Client3:
             self._ledger[place.handle, place.path] = found
         return found
 
-    async def _parent_made(self, attempt: Attempt, place: Place) -> bytes:
+    async def _parent_made(self, attempt: Deadline, place: Place) -> bytes:
         """The handle of a directory that is made, with its own parents, where it is missing."""
         handle = place.handle
         for depth, name in enumerate(place.path):
@@ -267,7 +267,7 @@ class Client3:
             handle = found.handle
         return handle
 
-    async def _made(self, attempt: Attempt, step: Place) -> Found:
+    async def _made(self, attempt: Deadline, step: Place) -> Found:
         mkdir = nfs3.mkdir(step.handle, step.name, mode=PARENT_MODE)
         try:
             handle, attributes = await self._call(attempt, mkdir, step)
@@ -277,7 +277,7 @@ class Client3:
             return await self.look_up(attempt, step)
         return Found(handle, attributes)
 
-    async def _require_proof(self, attempt: Attempt, place: Place, proof: Proof) -> None:
+    async def _require_proof(self, attempt: Deadline, place: Place, proof: Proof) -> None:
         try:
             text = await self.read_symlink(attempt, place)
         except ExportError as exc:
@@ -287,7 +287,7 @@ class Client3:
         if text != proof.text:
             raise unproven(proof)
 
-    async def _require_free(self, attempt: Attempt, target: Place) -> None:
+    async def _require_free(self, attempt: Deadline, target: Place) -> None:
         """Raise PathExists when there is something."""
         try:
             await self.look_up(attempt, target)
@@ -295,7 +295,7 @@ class Client3:
             return
         raise PathExists(str(target))
 
-    async def _setattr(self, attempt: Attempt, handle: bytes, access: Access, place: Place) -> None:
+    async def _setattr(self, attempt: Deadline, handle: bytes, access: Ownership, place: Place) -> None:
         """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
         if access.uid is not None or access.gid is not None:
             owner = nfs3.setattr(handle, mode=None, uid=access.uid, gid=access.gid)
@@ -303,7 +303,7 @@ class Client3:
         if access.mode is not None:
             await self._call(attempt, nfs3.setattr(handle, mode=access.mode, uid=None, gid=None), place, "chmod")
 
-    async def _call(self, attempt: Attempt, procedure: Procedure[T], what: Place | str, call: Call | None = None) -> T:
+    async def _call(self, attempt: Deadline, procedure: Procedure[T], what: Place | str, call: Call | None = None) -> T:
         """One call; again after a while when the server says JUKEBOX, and again at once when the connection ended
 
         under a call that changes nothing.
@@ -339,7 +339,7 @@ def _is_too_small(exc: ExportError) -> bool:
     return isinstance(exc.__cause__, Nfs3Error) and exc.__cause__.status == nfs3.Status.NFS3ERR_TOOSMALL
 
 
-def _satisfies(attributes: Attributes, access: Access) -> bool:
+def _satisfies(attributes: Attributes, access: Ownership) -> bool:
     """Whether a new directory is as it should be, so that SETATTR has nothing to do."""
     return (
         access.mode in (None, attributes.mode)

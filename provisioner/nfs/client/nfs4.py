@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.connection import Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.errors import Lost
 from provisioner.nfs.client.interface import LARGEST_PAGE_BYTES, PARENT_MODE, Place, Removal
 from provisioner.nfs.client.session import Compounds, Sessionless, Sessions
@@ -21,15 +21,15 @@ from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
 from provisioner.ports.refusals import unproven
 from provisioner.ports.tree import (
-    Access,
     Cause,
     EntryType,
     ExportError,
+    FilesystemStats,
     ModeRefused,
+    Ownership,
     PathExists,
     PathMissing,
     Proof,
-    Space,
 )
 
 # What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, five, and three
@@ -58,7 +58,7 @@ class Client4:
         self._compounds: Compounds = Sessions(connection, minor) if minor else Sessionless(connection)
 
     @property
-    def names_a_call(self) -> int:
+    def max_names_per_call(self) -> int:
         """See Client."""
         limits = self._compounds.limits
         names = (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES
@@ -69,13 +69,13 @@ class Client4:
         """See Client: not with a server that takes too few operations at a time."""
         return self._compounds.limits.operations >= _OPERATIONS_TO_VERIFY
 
-    async def greet(self, attempt: Attempt) -> None:
+    async def negotiate(self, attempt: Deadline) -> None:
         """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
         answer = await self.run(attempt, nfs4.putrootfh())
         if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
             raise errors.version_missing(self.server, self.version, nfs4.status_name(answer.status))
 
-    async def root(self, attempt: Attempt, path: Path) -> Found:
+    async def root(self, attempt: Deadline, path: RelPath) -> Found:
         """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
         head: Operation[None] = nfs4.putrootfh()
@@ -92,7 +92,7 @@ class Client4:
             raise await self._not_a_directory(attempt, path, len(path))
         return found
 
-    async def _no_root(self, attempt: Attempt, answer: Answer, path: Path, walked: int) -> ExportError:
+    async def _no_root(self, attempt: Deadline, answer: Answer, path: RelPath, walked: int) -> ExportError:
         """The words for an export's path that cannot be gone down; `walked` components lie before the compound."""
         absolute, reserved = "/" + "/".join(path), self._connection.reserved_port
         refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
@@ -105,7 +105,7 @@ class Client4:
             return errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
         return refusal
 
-    async def _not_a_directory(self, attempt: Attempt, path: Path, depth: int) -> ExportError:
+    async def _not_a_directory(self, attempt: Deadline, path: RelPath, depth: int) -> ExportError:
         """The words for an export's path whose first `depth` components lead to a symlink or a file."""
         link = "/" + "/".join(path[:depth])
         readlink = nfs4.readlink()
@@ -114,16 +114,16 @@ class Client4:
             return errors.not_a_directory(self.server, link)
         return errors.is_symlink(self.server, link, answer[readlink], path[depth:])
 
-    async def look_up(self, attempt: Attempt, place: Place) -> Found:
+    async def look_up(self, attempt: Deadline, place: Place) -> Found:
         """LOOKUPs, GETFH, GETATTR."""
-        place = await self.near(attempt, place)
+        place = await self.resolve_prefix(attempt, place)
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
-        answer = await self.complete(attempt, place, *down(place), getfh, getattr_)
+        answer = await self.complete(attempt, place, *lookup_ops(place), getfh, getattr_)
         return _found(answer[getfh], answer[getattr_], str(place))
 
-    async def make_directory(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def make_directory(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """LOOKUPs of the parents, CREATE, SETATTR; where a parent is missing, CREATE of all from there on."""
-        place = await self.near(attempt, place, make=True)
+        place = await self.resolve_prefix(attempt, place, make=True)
         there = len(place.path) - 1
         bare = False
         for tries in itertools.count():
@@ -144,35 +144,37 @@ class Client4:
             if refusal.cause is Cause.NOT_YET or tries > len(place.path):
                 await attempt.pause(refusal)
 
-    async def _make(self, attempt: Attempt, place: Place, access: Access, there: int, *, bare: bool) -> Answer:
+    async def _make(self, attempt: Deadline, place: Place, access: Ownership, there: int, *, bare: bool) -> Answer:
         """Go down the components that are there, and make the others; `bare` ones where a server takes no mode."""
         *parents, name = place.path[there:]
         upper = Place(place.handle, place.path[:there])
         mode = PARENT_MODE if access.mode is None else access.mode
         return await self.run(
             attempt,
-            *down(upper),
+            *lookup_ops(upper),
             *(nfs4.create_directory(parent, _NO_ATTRIBUTES if bare else _PARENT_ATTRIBUTES) for parent in parents),
             nfs4.create_directory(name, _NO_ATTRIBUTES if bare else attributes4.settable(mode=mode)),
             *_setattr(access),
         )
 
-    async def set_access(self, attempt: Attempt, place: Place, access: Access) -> None:
+    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
         """VERIFY that it is a directory, SETATTR."""
-        place = await self.near(attempt, place)
+        place = await self.resolve_prefix(attempt, place)
         try:
-            await self.complete(attempt, place, *down(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access))
+            await self.complete(
+                attempt, place, *lookup_ops(place), nfs4.verify(_OF_TYPE["directory"]), *_setattr(access)
+            )
         except ModeRefused:
             if not await self._has_mode(attempt, place, access):
                 raise
 
-    async def _has_mode(self, attempt: Attempt, place: Place, access: Access) -> bool:
+    async def _has_mode(self, attempt: Deadline, place: Place, access: Ownership) -> bool:
         """Whether a directory has its mode from CREATE already, so that a SETATTR that is refused does not matter."""
         return (await self.look_up(attempt, place)).attributes.mode == access.mode
 
     async def rename(
         self,
-        attempt: Attempt,
+        attempt: Deadline,
         source: Place,
         target: Place,
         kind: EntryType,
@@ -187,26 +189,26 @@ class Client4:
         places = [Place(source.handle, proof.path) for proof in proofs]
         if not self.verifies:
             for proof, place in zip(proofs, places, strict=True):
-                await self._verified(attempt, [_Look(proof, await self.near(attempt, place))])
+                await self._verified(attempt, [_Look(proof, await self.resolve_prefix(attempt, place))])
             places = []
         source, target, *places = await self._all_near(attempt, source, target, *places)
         looks = [_Look(proof, place) for proof, place in zip(proofs, places, strict=False)]
         of_type, verified = _OF_TYPE[kind], list[Operations]()
         if looks or not replace:
             fileid = nfs4.getattr(attributes4.FILEID)
-            to_source = (*down(source), nfs4.verify(of_type), fileid)
-            answer = await self._verified(attempt, looks, *to_source, *(() if replace else down(target)))
+            to_source = (*lookup_ops(source), nfs4.verify(of_type), fileid)
+            answer = await self._verified(attempt, looks, *to_source, *(() if replace else lookup_ops(target)))
             self._require_seen(answer, source, None if replace else target)
             of_type = attributes4.of_type(_TYPES[kind], answer[fileid])
             verified = [look.verify(answer) for look in looks]
         answer = await self.run(
             attempt,
             *itertools.chain(*verified),
-            *down(source.parent),
+            *lookup_ops(source.parent),
             nfs4.savefh(),
             nfs4.lookup(source.name),
             nfs4.verify(of_type),
-            *down(target.parent),
+            *lookup_ops(target.parent),
             nfs4.rename(source.name, target.name),
         )
         if answer.status in (Status.NFS4ERR_EXIST, Status.NFS4ERR_NOTEMPTY):
@@ -214,7 +216,7 @@ class Client4:
         self._require_proofs(answer, looks, verified)
         self._require(answer, source)
 
-    async def _verified(self, attempt: Attempt, looks: Sequence[_Look], *then: Operation[object]) -> Answer:
+    async def _verified(self, attempt: Deadline, looks: Sequence[_Look], *then: Operation[object]) -> Answer:
         """Run a compound that first looks at proofs. Raises Cause.RECORD unless they say what they should."""
         answer = await self.run(attempt, *itertools.chain(*(look.operations for look in looks)), *then)
         self._require_proofs(answer, looks, [look.operations for look in looks])
@@ -245,35 +247,35 @@ class Client4:
         if answer.status != Status.NFS4ERR_NOENT or answer.completed < len(answer.operations) - 1:
             raise self.refusal(answer, target.parent)
 
-    async def remove_directory(self, attempt: Attempt, place: Place) -> None:
+    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
         """VERIFY that it is a directory, REMOVE: NFSv4 has one REMOVE for everything."""
         await self._remove(attempt, place, "directory")
 
-    async def make_symlink(self, attempt: Attempt, place: Place, target: str) -> None:
+    async def make_symlink(self, attempt: Deadline, place: Place, target: str) -> None:
         """CREATE of a symlink."""
-        place = await self.near(attempt, place)
+        place = await self.resolve_prefix(attempt, place)
         create = nfs4.create_symlink(place.name, target, attributes4.settable(mode=0o777))
-        answer = await self.run(attempt, *down(place.parent), create)
+        answer = await self.run(attempt, *lookup_ops(place.parent), create)
         if answer.status == Status.NFS4ERR_NOENT:
             raise PathMissing(str(place.parent))
         self._require(answer, place)
 
-    async def read_symlink(self, attempt: Attempt, place: Place) -> str:
+    async def read_symlink(self, attempt: Deadline, place: Place) -> str:
         """READLINK, which answers NFS4ERR_INVAL or WRONG_TYPE for anything else (RFC 8881 section 18.24.3)."""
-        place = await self.near(attempt, place)
+        place = await self.resolve_prefix(attempt, place)
         readlink = nfs4.readlink()
-        answer = await self.run(attempt, *down(place), readlink)
+        answer = await self.run(attempt, *lookup_ops(place), readlink)
         if answer.status != Status.NFS4_OK:
             raise self._refusal_of_readlink(answer, place)
         return answer[readlink]
 
-    async def remove_symlink(self, attempt: Attempt, place: Place) -> None:
+    async def remove_symlink(self, attempt: Deadline, place: Place) -> None:
         """VERIFY that it is a symlink, REMOVE."""
         await self._remove(attempt, place, "symlink")
 
-    async def read_symlinks(self, attempt: Attempt, directory: Place, names: Sequence[str]) -> dict[str, str]:
+    async def read_symlinks(self, attempt: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
         """LOOKUP, READLINK and back to the directory for each name; after one that is gone, a compound for the rest."""
-        directory = await self.near(attempt, directory)
+        directory = await self.resolve_prefix(attempt, directory)
         limits = self._compounds.limits
         room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_A_LINK
         batch = max(1, min(room, limits.response_bytes // _LINK_BYTES))
@@ -282,7 +284,7 @@ class Client4:
         while rest:
             now = rest[:batch]
             readlinks = [nfs4.readlink() for _ in now]
-            operations = [*down(directory), nfs4.savefh()]
+            operations = [*lookup_ops(directory), nfs4.savefh()]
             for name, readlink in zip(now, readlinks, strict=True):
                 operations += (nfs4.lookup(name), readlink, nfs4.restorefh())
             answer = await self.run(attempt, *operations)
@@ -298,15 +300,15 @@ class Client4:
         return targets
 
     async def read_directory(
-        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
-        place = await self.near(attempt, place)
+        place = await self.resolve_prefix(attempt, place)
         largest_bytes = min(LARGEST_PAGE_BYTES, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
         size_bytes = min(size_bytes, largest_bytes)
         while True:
             readdir = nfs4.readdir(position, size_bytes, *attributes4.ENTRY)
-            answer = await self.run(attempt, *down(place), readdir)
+            answer = await self.run(attempt, *lookup_ops(place), readdir)
             if answer.status != Status.NFS4ERR_TOOSMALL or size_bytes >= largest_bytes:
                 break
             size_bytes = min(2 * size_bytes, largest_bytes)
@@ -323,14 +325,14 @@ class Client4:
             entries.append(DirectoryEntry(entry.name, found.handle, found.attributes, entry.cookie))
         return DirectoryPage(tuple(entries), page.next, page.verifier)
 
-    async def move(self, attempt: Attempt, source: bytes, name: str, target: bytes, new_name: str) -> None:
+    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """RENAME."""
         rename = nfs4.rename(name, new_name)
         place = Place(source, (name,))
         await self.complete(attempt, place, nfs4.putfh(source), nfs4.savefh(), nfs4.putfh(target), rename)
 
     async def remove_names(
-        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """REMOVEs in one compound. NFSv4 does not ask which kind a name is; a directory that holds something stays."""
         answer = await self.run(attempt, nfs4.putfh(directory), *map(nfs4.remove, names))
@@ -339,7 +341,7 @@ class Client4:
         removed = max(0, answer.completed - 1)
         return Removal(removed, self.refusal(answer, Place(directory, (names[removed],))))
 
-    async def space(self, attempt: Attempt, root: bytes) -> Space:
+    async def space(self, attempt: Deadline, root: bytes) -> FilesystemStats:
         """GETATTR of what the filesystem has (RFC 8881 section 5.8.2)."""
         getattr_ = nfs4.getattr(*attributes4.SPACE)
         answer = await self.complete(attempt, Place(root), nfs4.putfh(root), getattr_)
@@ -354,12 +356,12 @@ class Client4:
         """The server's name, for messages."""
         return self._connection.endpoint.server
 
-    async def _remove(self, attempt: Attempt, place: Place, kind: EntryType) -> None:
-        place = await self.near(attempt, place)
+    async def _remove(self, attempt: Deadline, place: Place, kind: EntryType) -> None:
+        place = await self.resolve_prefix(attempt, place)
         await self.complete(
             attempt,
             place,
-            *down(place.parent),
+            *lookup_ops(place.parent),
             nfs4.savefh(),
             nfs4.lookup(place.name),
             nfs4.verify(_OF_TYPE[kind]),
@@ -367,7 +369,7 @@ class Client4:
             nfs4.remove(place.name),
         )
 
-    async def _all_near(self, attempt: Attempt, *places: Place) -> list[Place]:
+    async def _all_near(self, attempt: Deadline, *places: Place) -> list[Place]:
         """The ends of a rename, and its proofs, near enough for one compound."""
         limits, near = self._compounds.limits, [*places]
         operations = limits.operations - _OVERHEAD_OF_PATHS - _OVERHEAD_OF_A_PROOF * (len(places) - 2)
@@ -380,7 +382,7 @@ class Client4:
             near[longest] = Place(found.handle, (near[longest].name,))
         return near
 
-    async def near(self, attempt: Attempt, place: Place, *, make: bool = False) -> Place:
+    async def resolve_prefix(self, attempt: Deadline, place: Place, *, make: bool = False) -> Place:
         """The same place, near enough for one compound: a long path is walked, or made, in several."""
         depth = self._depth
         while len(place.path) > depth:
@@ -391,7 +393,7 @@ class Client4:
                 if not make:
                     raise
                 try:
-                    await self.make_directory(attempt, upper, Access(mode=PARENT_MODE))
+                    await self.make_directory(attempt, upper, Ownership(mode=PARENT_MODE))
                 except PathExists:
                     await attempt.pause(exc)  # others make and remove it, or the server cannot make up its mind
                 continue
@@ -405,7 +407,7 @@ class Client4:
         operations, size_bytes = limits.operations - _OVERHEAD_OF_PATHS, limits.request_bytes - _OVERHEAD_BYTES
         return min(operations, size_bytes // _NAME_BYTES) // 2
 
-    async def complete(self, attempt: Attempt, place: Place, *operations: Operation[object]) -> Answer:
+    async def complete(self, attempt: Deadline, place: Place, *operations: Operation[object]) -> Answer:
         """Run a compound of which all must go well."""
         answer = await self.run(attempt, *operations)
         self._require(answer, place)
@@ -425,7 +427,7 @@ class Client4:
         status = Status.NFS4ERR_WRONG_TYPE if wrong_type else answer.status
         return errors.refused4(status, str(place), self._connection.identity, answer.refused)
 
-    async def run(self, attempt: Attempt, *operations: Operation[object]) -> Answer:
+    async def run(self, attempt: Deadline, *operations: Operation[object]) -> Answer:
         """Run a compound; again after a while when the server asks for it and nothing was changed, and again at once
 
         when the connection ended under a compound that changes nothing.
@@ -456,11 +458,11 @@ class _Look:
         self.place = place
         self.readlink = nfs4.readlink()
         self._version = nfs4.getattr(*attributes4.VERSION)
-        self.operations: Operations = (*down(place), self.readlink, self._version)
+        self.operations: Operations = (*lookup_ops(place), self.readlink, self._version)
 
     def verify(self, answer: Answer) -> Operations:
         """The operations that fail unless it is as the answer shows it."""
-        return (*down(self.place), nfs4.verify(attributes4.of_type(_TYPES["symlink"], answer[self._version])))
+        return (*lookup_ops(self.place), nfs4.verify(attributes4.of_type(_TYPES["symlink"], answer[self._version])))
 
 
 _TYPES: dict[EntryType, int] = {"directory": attributes4.NF4DIR, "symlink": attributes4.NF4LNK}
@@ -469,7 +471,7 @@ _PARENT_ATTRIBUTES = attributes4.settable(mode=PARENT_MODE)
 _NO_ATTRIBUTES = attributes4.settable()
 
 
-def down(place: Place) -> Operations:
+def lookup_ops(place: Place) -> Operations:
     """PUTFH, and a LOOKUP for each component."""
     return (nfs4.putfh(place.handle), *map(nfs4.lookup, place.path))
 
@@ -489,7 +491,7 @@ def _found_there(failed: int, refusal: ExportError, there: int, length: int) -> 
     raise refusal
 
 
-def _setattr(access: Access) -> Operations:
+def _setattr(access: Ownership) -> Operations:
     """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
     owner, mode = attributes4.settable(uid=access.uid, gid=access.gid), attributes4.settable(mode=access.mode)
     owned = access.uid is not None or access.gid is not None

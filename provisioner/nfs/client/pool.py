@@ -9,14 +9,14 @@ from provisioner.core.errors import InvalidSettings
 from provisioner.nfs.client.backlog import Room
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Client
 from provisioner.nfs.client.nfs3 import Client3
 from provisioner.nfs.client.nfs4 import Client4
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.client.slots import Sharing
 from provisioner.nfs.protocol import mount3, nfs3, nfs4
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
 
 NFS_PORT = 2049
@@ -42,10 +42,10 @@ class Address:
     mount_port: int | None = None
 
 
-class Server:
+class ServerConnection:
     """One NFS service, in the best version that it and the class allow."""
 
-    def __init__(self, address: Address, identity: Identity, resolver: Resolver, *, timeout_s: float) -> None:
+    def __init__(self, address: Address, identity: Credentials, resolver: Resolver, *, timeout_s: float) -> None:
         if address.version not in VERSIONS:
             known = ", ".join(version for version in VERSIONS if version)
             raise InvalidSettings(f"nfsvers={address.version} is no version of NFS that we speak: use one of {known}")
@@ -57,7 +57,7 @@ class Server:
         self._client: Client | None = None
         self._choosing = asyncio.Lock()
 
-    async def client(self, attempt: Attempt) -> Client:
+    async def client(self, attempt: Deadline) -> Client:
         """The client for the version that holds until the server no longer has it. Raises ExportError(VERSION)."""
         if self._client is not None:
             return self._client
@@ -72,13 +72,13 @@ class Server:
             self._client.close()
         self._client = None
 
-    async def _choose(self, attempt: Attempt) -> Client:
+    async def _choose(self, attempt: Deadline) -> Client:
         refusal: ExportError | None = None
         connection4 = self._connection(Endpoint(self._address.server, self._address.port or NFS_PORT, nfs4.PROGRAM, 4))
         for version in VERSIONS[self._address.version]:
             client: Client = self._client3() if version == "3" else Client4(connection4, int(version[2:]))
             try:
-                await client.greet(attempt)
+                await client.negotiate(attempt)
             except ExportError as exc:
                 if exc.cause is not Cause.VERSION:
                     client.close()
@@ -104,21 +104,21 @@ class Server:
         return Connection(endpoint, self._identity, self._resolver, timeout_s=self._timeout_s, sharing=self.sharing)
 
 
-class Servers:
+class ConnectionPool:
     """The servers in use. `identity` is who we are to all of them, `timeout_s` how long a call may take."""
 
-    def __init__(self, identity: Identity, *, timeout_s: float) -> None:
+    def __init__(self, identity: Credentials, *, timeout_s: float) -> None:
         self.identity = identity
         self.timeout_s = timeout_s
         self._resolver = Resolver()
         self.removals = Room()
         """The memory that all removals of trees share."""
-        self._servers: dict[Address, Server] = {}
+        self._servers: dict[Address, ServerConnection] = {}
 
-    def acquire(self, address: Address) -> Server:
+    def acquire(self, address: Address) -> ServerConnection:
         """The server at an address, shared with everybody else who has acquired it. Raises InvalidSettings."""
         if address not in self._servers:
-            self._servers[address] = Server(address, self.identity, self._resolver, timeout_s=self.timeout_s)
+            self._servers[address] = ServerConnection(address, self.identity, self._resolver, timeout_s=self.timeout_s)
         server = self._servers[address]
         server.sharing.exports += 1
         return server

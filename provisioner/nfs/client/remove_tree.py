@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from provisioner.nfs.client.backlog import Backlog, Room
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Client, Place, Removal
 from provisioner.nfs.client.reading import Reading
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Fsid
 from provisioner.ports import endless
 from provisioner.ports.endless import Endless
 from provisioner.ports.refusals import NESTED_INSIDE, inside
-from provisioner.ports.tree import Access, Cause, ExportError, GoOn, NotEmpty, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
 
 T = TypeVar("T")
 
@@ -51,14 +51,14 @@ _NAME_BYTES = 16
 """What we hold for a directory, for a batch of names and for each name, beside its text and its handle."""
 _MOST_BYTES = 1536
 """What an entry takes at most: a name of 255 bytes may take four times that as text."""
-_OPEN = Access(mode=0o700)
+_OPEN = Ownership(mode=0o700)
 _GONE = (Cause.STALE, Cause.MISSING)
 
 
 class Limited(Protocol):
     """Gives one step a time limit of its own."""
 
-    async def __call__(self, step: Callable[[Attempt], Awaitable[T]]) -> T:
+    async def __call__(self, step: Callable[[Deadline], Awaitable[T]]) -> T:
         """Run the step. Raises what it raises, and Cause.UNREACHABLE when it takes too long."""
         ...
 
@@ -132,7 +132,7 @@ class Purge:
 
     client: Client
     limited: Limited
-    go_on: GoOn
+    on_progress: OnProgress
     room: Room = field(default_factory=Room)
     removed: int = 0
     _ending: bool = False
@@ -187,7 +187,7 @@ class Purge:
         self.removed += removed
         if removed:
             self._delays = 0
-        self._ending = not self.go_on(removed) or self._ending
+        self._ending = not self.on_progress(removed) or self._ending
 
     async def _work(self) -> None:
         while True:
@@ -262,9 +262,9 @@ class Purge:
                     deep.append(child)
                 else:
                     self._backlog.read(child)
-        for children in _batches(deep, self.client.names_a_call):
+        for children in _batches(deep, self.client.max_names_per_call):
             self._backlog.change(_RemoveDirectories(directory, children))
-        for batch in _batches(names, self.client.names_a_call):
+        for batch in _batches(names, self.client.max_names_per_call):
             held_bytes = _BATCH_BYTES + _NAME_BYTES * len(batch) + sum(map(sys.getsizeof, batch))
             directory.open_jobs += 1
             self._backlog.hold(held_bytes)
@@ -384,7 +384,7 @@ class Purge:
 
     def _next(self, directory: _Directory) -> _Directory | None:
         ready = len(directory.emptied or ())
-        if directory.emptied and (ready == directory.open_jobs or ready >= self.client.names_a_call):
+        if directory.emptied and (ready == directory.open_jobs or ready >= self.client.max_names_per_call):
             batch, directory.emptied = directory.emptied, None
             self._backlog.change(_RemoveDirectories(directory, batch))
             return None

@@ -22,9 +22,9 @@ from typing import Protocol
 
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.connection import Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.slots import Slots, SlotsClosed
-from provisioner.nfs.client.transport import Wire
+from provisioner.nfs.client.transport import RpcTransport
 from provisioner.nfs.protocol import nfs4, nfs4_sessions
 from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
 from provisioner.nfs.protocol.nfs4_sessions import Channel, CreatedSession
@@ -67,7 +67,7 @@ class Compounds(Protocol):
         """How large a compound and its reply may be."""
         ...
 
-    async def run(self, attempt: Attempt, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """Send a compound once. Raises ExportError for what concerns the connection, not for a failed operation."""
         ...
 
@@ -80,7 +80,7 @@ class Sessionless:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def run(self, attempt: Attempt, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """See Compounds."""
         return await self._connection.call(attempt, nfs4.compound(operations, minor=0))
 
@@ -90,7 +90,7 @@ class _Session:
     """One session on one TCP connection, with the next sequence id of each slot."""
 
     id: bytes
-    wire: Wire
+    wire: RpcTransport
     channel: Channel
     slots: Slots
     sequences: list[int]
@@ -129,7 +129,7 @@ class Sessions:
         """What the server granted last."""
         return self._session.channel if self._session is not None else _UNNEGOTIATED
 
-    async def run(self, attempt: Attempt, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """See Compounds. A compound whose SEQUENCE is refused has not run: it goes out again in a new session."""
         while True:
             session = await self._current(attempt)
@@ -148,7 +148,7 @@ class Sessions:
             await attempt.pause(reason)
 
     async def _send(
-        self, attempt: Attempt, session: _Session, slot: int, operations: Sequence[Operation[object]]
+        self, attempt: Deadline, session: _Session, slot: int, operations: Sequence[Operation[object]]
     ) -> Answer:
         sequence = nfs4_sessions.sequence(
             session.id, session.sequences[slot], slot, highest_slot=session.channel.requests - 1
@@ -157,7 +157,7 @@ class Sessions:
         settle = functools.partial(session.settle, slot)
         return await self._connection.exchange(session.wire, attempt, procedure, settle)
 
-    async def _current(self, attempt: Attempt) -> _Session:
+    async def _current(self, attempt: Deadline) -> _Session:
         wire = await self._connection.wire()
         session = self._session
         if session is not None and session.wire is wire and not session.gone:
@@ -169,7 +169,7 @@ class Sessions:
                 session = self._session = await self._make(attempt, wire)
             return session
 
-    async def _make(self, attempt: Attempt, wire: Wire) -> _Session:
+    async def _make(self, attempt: Deadline, wire: RpcTransport) -> _Session:
         """EXCHANGE_ID, CREATE_SESSION and RECLAIM_COMPLETE (RFC 8881 section 2.4)."""
         if self._session is not None and self._session.wire is not wire and not self._session.wire.closed:
             self._owner = _new_owner()
@@ -192,14 +192,14 @@ class Sessions:
         await self._send(attempt, session, slot, (nfs4_sessions.reclaim_complete(),))
         return session
 
-    async def _create(self, attempt: Attempt, wire: Wire, *, waits: bool = True) -> CreatedSession:
+    async def _create(self, attempt: Deadline, wire: RpcTransport, *, waits: bool = True) -> CreatedSession:
         exchange_id = nfs4_sessions.exchange_id(os.urandom(nfs4_sessions.VERIFIER_BYTES), self._owner)
         client = (await self._run_alone(attempt, wire, exchange_id))[exchange_id]
         create_session = nfs4_sessions.create_session(client, _FORE, _BACK)
         return (await self._run_alone(attempt, wire, create_session, waits=waits))[create_session]
 
     async def _run_alone(
-        self, attempt: Attempt, wire: Wire, operation: Operation[object], *, waits: bool = True
+        self, attempt: Deadline, wire: RpcTransport, operation: Operation[object], *, waits: bool = True
     ) -> Answer:
         """A compound that has no session yet. Raises Cause.NOT_YET when the server asks to wait and `waits` is not."""
         while True:

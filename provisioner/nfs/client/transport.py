@@ -84,7 +84,7 @@ class Pending(Generic[T]):
             self._on_settled(result)
 
 
-class Wire(asyncio.Protocol):
+class RpcTransport(asyncio.Protocol):
     """One TCP connection to `peer`; `reserved` says whether it came from a source port below 1024.
 
     `limit_s` is the time limit of the calls on it, which those who make them keep.

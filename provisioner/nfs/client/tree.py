@@ -17,35 +17,35 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from dataclasses import replace
 from typing import TypeVar
 
-from provisioner.core.locations import Location, Path, label
+from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.paths import COMPONENT_LIMIT_BYTES
 from provisioner.nfs.client import errors
-from provisioner.nfs.client.deadline import Attempt, Sent
+from provisioner.nfs.client.deadline import Deadline, Sent
 from provisioner.nfs.client.interface import Client, Place
-from provisioner.nfs.client.pool import NFS_PORT, Address, Servers
+from provisioner.nfs.client.pool import NFS_PORT, Address, ConnectionPool
 from provisioner.nfs.client.reading import Reading
 from provisioner.nfs.client.remove_tree import Purge
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import endless
 from provisioner.ports.tree import (
-    Access,
     Cause,
     Entry,
     EntryType,
     ExportError,
-    GoOn,
+    FilesystemStats,
+    OnProgress,
+    Ownership,
     PathExists,
     PathMissing,
     Proof,
-    Space,
     Tree,
     to_the_end,
 )
 
 T = TypeVar("T")
 Observe = Callable[[str, float], None]
-Operation = Callable[[Attempt, Client, Place], Awaitable[T]]
+Operation = Callable[[Deadline, Client, Place], Awaitable[T]]
 
 PAGE_BYTES = 64 << 10
 SMALL_PAGE_BYTES = 4 << 10
@@ -68,7 +68,7 @@ class DirectTree:
     def __init__(
         self,
         location: Location,
-        servers: Servers,
+        servers: ConnectionPool,
         *,
         version: str | None = None,
         port: int | None = None,
@@ -84,12 +84,12 @@ class DirectTree:
         self._root: tuple[Client, Found] | None = None
         self._reaching = asyncio.Lock()
         self._pinned = ""
-        self._unsettled: dict[Path, list[Sent]] = {}
+        self._unsettled: dict[RelPath, list[Sent]] = {}
         self._listed = 0
         """Entries that lists under way hold."""
         self._closed = False
 
-    def reach_by(self, ways: Sequence[MountOptions]) -> None:
+    def set_routes(self, ways: Sequence[MountOptions]) -> None:
         """From now on speak to the same service in the first of these ways, and until one has worked in each in turn.
 
         Ways differ in version and in where the mount service is. The classes that name an export may disagree in them.
@@ -106,7 +106,7 @@ class DirectTree:
         return self._ways[0]
 
     @property
-    def silence(self) -> str:
+    def unreachable_hint(self) -> str:
         """See `Tree`."""
         return errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
 
@@ -118,7 +118,7 @@ class DirectTree:
     async def root_id(self) -> str:
         """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
 
-        async def look_up(attempt: Attempt) -> str:
+        async def look_up(attempt: Deadline) -> str:
             client = await self._server.client(attempt)
             root = await client.root(attempt, self._location.components)
             self._root = client, root
@@ -136,63 +136,63 @@ class DirectTree:
         """See `Tree`. It costs no call: an operation goes by the root's file handle, and that is what is compared."""
         self._pinned = root_id
 
-    async def make_directory(self, path: Path, access: Access) -> None:
+    async def make_directory(self, path: RelPath, access: Ownership) -> None:
         """See `Tree`."""
         if not path:
             raise PathExists("the export's root")
 
-        async def make(attempt: Attempt, client: Client, place: Place) -> None:
+        async def make(attempt: Deadline, client: Client, place: Place) -> None:
             await client.make_directory(attempt, place, access)
 
         await self._run("make_directory", path, make, changes=(path,))
 
-    async def set_access(self, path: Path, access: Access) -> None:
+    async def set_access(self, path: RelPath, access: Ownership) -> None:
         """See `Tree`."""
 
-        async def set_access(attempt: Attempt, client: Client, place: Place) -> None:
+        async def set_access(attempt: Deadline, client: Client, place: Place) -> None:
             await client.set_access(attempt, place, access)
 
         await self._run("set_access", path, set_access, changes=(path,))
 
-    async def rename(self, source: Path, target: Path, *, proofs: Sequence[Proof] = ()) -> None:
+    async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
         await self._rename("rename", source, target, "directory", proofs)
 
-    async def remove_directory(self, path: Path) -> None:
+    async def remove_directory(self, path: RelPath) -> None:
         """See `Tree`."""
         await self._remove_directory("remove_directory", path)
 
-    async def make_symlink(self, path: Path, target: str) -> None:
+    async def make_symlink(self, path: RelPath, target: str) -> None:
         """See `Tree`."""
 
-        async def make(attempt: Attempt, client: Client, place: Place) -> None:
+        async def make(attempt: Deadline, client: Client, place: Place) -> None:
             await client.make_symlink(attempt, place, _encodable(target))
 
         await self._run("make_symlink", _below_root(path), make, changes=(path,))
 
     async def move_symlink(
-        self, source: Path, target: Path, *, replace: bool = False, proofs: Sequence[Proof] = ()
+        self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
         """See `Tree`."""
         await self._rename("move_symlink", source, target, "symlink", proofs, replace=replace)
 
-    async def read_symlink(self, path: Path) -> str:
+    async def read_symlink(self, path: RelPath) -> str:
         """See `Tree`."""
 
-        async def read(attempt: Attempt, client: Client, place: Place) -> str:
+        async def read(attempt: Deadline, client: Client, place: Place) -> str:
             return await client.read_symlink(attempt, place)
 
         return await self._run("read_symlink", _below_root(path), read)
 
-    async def remove_symlink(self, path: Path) -> None:
+    async def remove_symlink(self, path: RelPath) -> None:
         """See `Tree`."""
 
-        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+        async def remove(attempt: Deadline, client: Client, place: Place) -> None:
             await client.remove_symlink(attempt, place)
 
         await self._run("remove_symlink", _below_root(path), remove, changes=(path,))
 
-    async def list(self, path: Path, *, at_most: int | None = None) -> list[Entry]:
+    async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`; each page has a time limit of its own."""
         types: dict[str, EntryType] = {}
         read = 0
@@ -211,7 +211,7 @@ class DirectTree:
             self._listed -= read
         return [Entry(*found) for found in itertools.islice(types.items(), at_most)]
 
-    async def read_symlinks(self, path: Path, names: Iterable[str]) -> dict[str, str]:
+    async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has a time limit of its own."""
         rest = iter(names)
         batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_A_BATCH))), ())
@@ -230,7 +230,7 @@ class DirectTree:
             raise exc.exceptions[0] from exc
         return targets
 
-    async def is_empty(self, path: Path) -> bool:
+    async def is_empty(self, path: RelPath) -> bool:
         """See `Tree`."""
         async with contextlib.aclosing(self._pages("is_empty", path, SMALL_PAGE_BYTES)) as pages:
             async for page in pages:
@@ -238,7 +238,7 @@ class DirectTree:
                     return False
         return True
 
-    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
         """See `Tree`.
 
         Tried first as if it were empty, as many a volume is: that is one call.
@@ -252,33 +252,33 @@ class DirectTree:
             if exc.cause is Cause.UNREACHABLE:
                 raise
         else:
-            go_on(1)
+            on_progress(1)
             return 1
 
-        async def look_up(attempt: Attempt, client: Client, place: Place) -> tuple[Client, Place, Found]:
+        async def look_up(attempt: Deadline, client: Client, place: Place) -> tuple[Client, Place, Found]:
             return client, place, await client.look_up(attempt, place)
 
-        async def limited(step: Callable[[Attempt], Awaitable[T]]) -> T:
+        async def limited(step: Callable[[Deadline], Awaitable[T]]) -> T:
             return await self._limited("remove_tree", step, changes=(path,))
 
         try:
             client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
-        purge = Purge(client, limited, go_on, self._servers.removals)
+        purge = Purge(client, limited, on_progress, self._servers.removals)
         with contextlib.suppress(PathMissing):
             await purge.remove(place, found)
         return purge.removed
 
-    async def space(self) -> Space:
+    async def space(self) -> FilesystemStats:
         """See `Tree`."""
 
-        async def space(attempt: Attempt, client: Client, place: Place) -> Space:
+        async def space(attempt: Deadline, client: Client, place: Place) -> FilesystemStats:
             return await client.space(attempt, place.handle)
 
         return await self._run("space", (), space)
 
-    def above(self) -> Iterator[tuple[str, Tree, Path]]:
+    def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
         """See `Tree`: the directories above the export's path."""
         address, components = self._address, self._location.components
         for depth in range(len(components) - 1, -1, -1):
@@ -297,8 +297,8 @@ class DirectTree:
     async def _rename(
         self,
         name: str,
-        source: Path,
-        target: Path,
+        source: RelPath,
+        target: RelPath,
         kind: EntryType,
         proofs: Sequence[Proof],
         *,
@@ -307,18 +307,18 @@ class DirectTree:
         for path in (target, *(proof.path for proof in proofs)):
             _checked(_below_root(path))
 
-        async def rename(attempt: Attempt, client: Client, place: Place) -> None:
+        async def rename(attempt: Deadline, client: Client, place: Place) -> None:
             await client.rename(attempt, place, Place(place.handle, target), kind, replace=replace, proofs=proofs)
 
         await self._run(name, _below_root(source), rename, changes=(source, target))
 
-    async def _remove_directory(self, name: str, path: Path) -> None:
-        async def remove(attempt: Attempt, client: Client, place: Place) -> None:
+    async def _remove_directory(self, name: str, path: RelPath) -> None:
+        async def remove(attempt: Deadline, client: Client, place: Place) -> None:
             await client.remove_directory(attempt, place)
 
         await self._run(name, _below_root(path), remove, changes=(path,))
 
-    async def _pages(self, name: str, path: Path, size_bytes: int) -> AsyncGenerator[DirectoryPage, None]:
+    async def _pages(self, name: str, path: RelPath, size_bytes: int) -> AsyncGenerator[DirectoryPage, None]:
         """The pages of a directory one after the other. Raises Cause.OTHER where they have no end."""
         reading, more = Reading(endless.LISTING_LIMIT), True
         while more:
@@ -326,17 +326,17 @@ class DirectTree:
             more = reading.advance(page, functools.partial(endless.named, path))
             yield page
 
-    async def _page(self, name: str, path: Path, position: Position, size_bytes: int) -> DirectoryPage:
-        async def read(attempt: Attempt, client: Client, place: Place) -> DirectoryPage:
+    async def _page(self, name: str, path: RelPath, position: Position, size_bytes: int) -> DirectoryPage:
+        async def read(attempt: Deadline, client: Client, place: Place) -> DirectoryPage:
             return await client.read_directory(attempt, place, position, size_bytes)
 
         return await self._run(name, path, read)
 
-    async def _run(self, name: str, path: Path, operation: Operation[T], *, changes: tuple[Path, ...] = ()) -> T:
+    async def _run(self, name: str, path: RelPath, operation: Operation[T], *, changes: tuple[RelPath, ...] = ()) -> T:
         """An operation at a path. The root is looked up once more when its handle is no longer valid."""
         _checked(path)
 
-        async def step(attempt: Attempt) -> T:
+        async def step(attempt: Deadline) -> T:
             client, root = await self._reach(attempt)
             try:
                 return await operation(attempt, client, Place(root.handle, path))
@@ -350,7 +350,7 @@ class DirectTree:
         return await self._limited(name, step, changes=changes)
 
     async def _looked_into(
-        self, attempt: Attempt, client: Client, root: Found, error: ExportError, name: str, path: Path
+        self, attempt: Deadline, client: Client, root: Found, error: ExportError, name: str, path: RelPath
     ) -> ExportError:
         """The error, in better words where another look at the server gives them."""
         try:
@@ -368,13 +368,13 @@ class DirectTree:
             pass  # the first one is what matters
         return error
 
-    async def _exports_below(self, attempt: Attempt, client: Client, root: Found) -> Sequence[str]:
+    async def _exports_below(self, attempt: Deadline, client: Client, root: Found) -> Sequence[str]:
         """The paths of the server's exports below a root that only leads to them; none for any other.
 
         An NFSv4 server shows what leads to its exports as directories in a file system of its own (RFC 8881, 7.3).
         """
         exports: list[str] = []
-        on_the_way: list[tuple[Path, bytes]] = [((), root.handle)]
+        on_the_way: list[tuple[RelPath, bytes]] = [((), root.handle)]
         for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # it grows meanwhile
             page = await client.read_directory(attempt, Place(handle), Position(), PAGE_BYTES)
             for entry in page.entries:
@@ -386,7 +386,7 @@ class DirectTree:
                     exports.append(self._location.below((*path, entry.name)))
         return sorted(exports)
 
-    async def _reach(self, attempt: Attempt) -> tuple[Client, Found]:
+    async def _reach(self, attempt: Deadline) -> tuple[Client, Found]:
         """The server's client, and the export's root as that client knows it. Raises Cause.CHANGED."""
         client = await self._server.client(attempt)
         reached = self._root
@@ -401,20 +401,20 @@ class DirectTree:
         return reached
 
     async def _limited(
-        self, name: str, step: Callable[[Attempt], Awaitable[T]], *, changes: tuple[Path, ...] = ()
+        self, name: str, step: Callable[[Deadline], Awaitable[T]], *, changes: tuple[RelPath, ...] = ()
     ) -> T:
         """A step with its time limit. Raises Cause.BUSY while an earlier change of these paths is under way."""
         for path in changes:
             if any(not change.settled for change in self._unsettled.get(path, ())):
                 raise ExportError(Cause.BUSY, "/".join(path))
         started = asyncio.get_running_loop().time()
-        attempt = Attempt(started + self._timeout_s, self._location.path)
+        attempt = Deadline(started + self._timeout_s, self._location.path)
         try:
             async with asyncio.timeout_at(attempt.deadline):
                 return await step(attempt)
         except TimeoutError as exc:
             detail = f"no answer within {self._timeout_s:g} s"
-            raise ExportError(Cause.UNREACHABLE, detail, hint=self.silence) from exc
+            raise ExportError(Cause.UNREACHABLE, detail, hint=self.unreachable_hint) from exc
         except ExportError as exc:
             if exc.cause is Cause.VERSION:
                 self._server.close()  # It has changed: the next operation looks for its best version again.
@@ -424,7 +424,7 @@ class DirectTree:
             if self._observe is not None:
                 self._observe(name, asyncio.get_running_loop().time() - started)
 
-    def _remember(self, attempt: Attempt, changes: tuple[Path, ...]) -> None:
+    def _remember(self, attempt: Deadline, changes: tuple[RelPath, ...]) -> None:
         """Keep what was sent and has no answer, for BUSY."""
         unsettled = attempt.unsettled
         if not unsettled:
@@ -439,7 +439,7 @@ def _id(root: Found) -> str:
     return f"{major:x}.{minor:x}.{hashlib.sha256(root.handle).hexdigest()[:32]}"
 
 
-def _below_root(path: Path) -> Path:
+def _below_root(path: RelPath) -> RelPath:
     if not path:
         raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
     return path
@@ -467,5 +467,5 @@ def _encodable(text: str) -> str:
     return text
 
 
-async def _read_symlinks(names: tuple[str, ...], attempt: Attempt, client: Client, place: Place) -> dict[str, str]:
+async def _read_symlinks(names: tuple[str, ...], attempt: Deadline, client: Client, place: Place) -> dict[str, str]:
     return await client.read_symlinks(attempt, place, names)

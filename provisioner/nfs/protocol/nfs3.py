@@ -25,7 +25,7 @@ from provisioner.nfs.protocol.values import (
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
 from provisioner.ports.refusals import Call
-from provisioner.ports.tree import EntryType, Space
+from provisioner.ports.tree import EntryType, FilesystemStats
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Proced
     return _procedure(17, arguments, functools.partial(_readdirplus3resok, position, size_bytes))
 
 
-def fsstat(root: bytes) -> Procedure[Space]:
+def fsstat(root: bytes) -> Procedure[FilesystemStats]:
     """FSSTAT (section 3.3.18): what is free is what this user may use."""
     return _procedure(18, xdr.opaque(root), _fsstat3resok)
 
@@ -251,8 +251,8 @@ def _readdirplus3resok(position: Position, size_bytes: int, reply: Cursor) -> Di
     return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier), verifier)
 
 
-def _fsstat3resok(reply: Cursor) -> Space:
+def _fsstat3resok(reply: Cursor) -> FilesystemStats:
     reply.optional(_fattr3)
     size, _free, available, files, _files_free, files_available = (reply.hyper() for _ in range(6))
     reply.uint()  # invarsec
-    return Space.counted(size, available, files, files_available)
+    return FilesystemStats.counted(size, available, files, files_available)

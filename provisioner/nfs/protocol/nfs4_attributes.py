@@ -10,7 +10,7 @@ from typing import TypeVar
 from provisioner.nfs.protocol import xdr
 from provisioner.nfs.protocol.values import Attributes, Fsid
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
-from provisioner.ports.tree import EntryType, Space
+from provisioner.ports.tree import EntryType, FilesystemStats
 
 T = TypeVar("T")
 
@@ -68,10 +68,10 @@ class Fattr4:
         return _attributes(self.type, (self.mode or 0) & 0o7777, self.fsid)
 
     @property
-    def space(self) -> Space:
+    def space(self) -> FilesystemStats:
         """What statfs says, with zeros for what the server does not count."""
         total, avail = self.space_total or 0, self.space_avail or 0
-        return Space.counted(total, avail, self.files_total or 0, self.files_avail or 0)
+        return FilesystemStats.counted(total, avail, self.files_total or 0, self.files_avail or 0)
 
 
 def bitmap(*numbers: int) -> bytes:

@@ -87,7 +87,7 @@ def null(program: int, version: int) -> Procedure[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class Credentials:
     """Who we are to a server: AUTH_SYS (appendix A). A server sees the first 16 of the groups."""
 
     uid: int = 0

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from testbed.api import Object
 from testbed.ganesha import Ganesha
 
@@ -65,7 +65,7 @@ class DirectExport:
         """What somebody who has the export mounted does there: the server sees it, as it would not on its disk."""
 
         async def mounted() -> T:
-            servers = Servers(Identity(), timeout_s=TENANT_TIMEOUT_S)
+            servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
             tree = DirectTree(location(HOST, self.path), servers, version="4", port=self.server.port)
             try:
                 return await act(tree)

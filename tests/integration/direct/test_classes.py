@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 from testbed.api import Object
 from testbed.ganesha import Ganesha
 from tests.integration.direct.conftest import DirectStorage, MakeServer
@@ -46,7 +46,7 @@ def fill(export: DirectExport, volume: Object) -> None:
     directory = volume["spec"]["nfs"]["path"].removeprefix(f"{export.path}/")
 
     async def write(tree: DirectTree) -> None:
-        await tree.make_directory((directory, "data", "deep"), Access(mode=0o700))
+        await tree.make_directory((directory, "data", "deep"), Ownership(mode=0o700))
         await tree.make_symlink((directory, "data", "link"), "text")
 
     export.tenant(write)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 from testbed.api import Object
 from testbed.ganesha import Ganesha
 from tests.integration.direct.conftest import DirectStorage, MakeServer
@@ -116,7 +116,7 @@ def precious(export: DirectExport, *paths: str) -> None:
 
     async def make(tree: DirectTree) -> None:
         for path in paths:
-            await tree.make_directory((*path.split("/"), "inside"), Access())
+            await tree.make_directory((*path.split("/"), "inside"), Ownership())
 
     export.tenant(make)
 
@@ -126,7 +126,7 @@ def copied_ledger(export: DirectExport, victim: Object, *, below: str) -> None:
 
     async def copy(tree: DirectTree) -> None:
         for name in ("pending", "volumes", "trash", "archives"):
-            await tree.make_directory((below, ".provisioner", name), Access())
+            await tree.make_directory((below, ".provisioner", name), Ownership())
         await tree.make_symlink((below, ".provisioner", "export"), await tree.read_symlink((".provisioner", "export")))
         volume = victim["metadata"]["name"]
         record = await tree.read_symlink((".provisioner", "volumes", volume))

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from provisioner.core.locations import Path, location
-from provisioner.nfs.client.pool import Servers
+from provisioner.core.locations import RelPath, location
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports.tree import Access, ExportError
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import ExportError, Ownership
 from testbed.ganesha import Export
 from tests.integration.direct.conftest import DirectStorage, MakeServer
 from tests.integration.direct.exported import HOST, TENANT_TIMEOUT_S, DirectExport
@@ -36,7 +36,7 @@ SWAPPED = ("shared", "team")
 class Swapper(threading.Thread):
     """A tenant at work: each path is a directory, then nothing, then a symlink to the outside, and so on."""
 
-    def __init__(self, export: DirectExport, paths: list[Path], outside: list[str]) -> None:
+    def __init__(self, export: DirectExport, paths: list[RelPath], outside: list[str]) -> None:
         super().__init__()
         self.swaps = 0
         self.ending = threading.Event()
@@ -49,7 +49,7 @@ class Swapper(threading.Thread):
         asyncio.run(self._swap())
 
     async def _swap(self) -> None:
-        servers = Servers(Identity(), timeout_s=TENANT_TIMEOUT_S)
+        servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
         tree = DirectTree(location(HOST, self._export.path), servers, version="4.1", port=self._export.server.port)
         try:
             while not self.ending.is_set():
@@ -58,7 +58,7 @@ class Swapper(threading.Thread):
         finally:
             await tree.close()
 
-    async def _swap_one(self, tree: DirectTree, path: Path) -> None:
+    async def _swap_one(self, tree: DirectTree, path: RelPath) -> None:
         """One swap; the provisioner, who makes parents as needed, may be in the way of each step."""
         target = self._outside[self.swaps % len(self._outside)]
         with contextlib.suppress(ExportError):
@@ -71,12 +71,12 @@ class Swapper(threading.Thread):
             await tree.remove_symlink(path)
         if len(path) == 1:
             with contextlib.suppress(ExportError):
-                await tree.make_directory(path, Access(mode=0o777))
+                await tree.make_directory(path, Ownership(mode=0o777))
             await asyncio.sleep(0.005)
 
 
 @contextmanager
-def swapping(export: DirectExport, paths: list[Path], outside: list[str]) -> Iterator[Swapper]:
+def swapping(export: DirectExport, paths: list[RelPath], outside: list[str]) -> Iterator[Swapper]:
     """A swapper for as long as the context lasts."""
     swapper = Swapper(export, paths, outside)
     swapper.start()
@@ -121,7 +121,7 @@ def test_no_call_lands_outside(
         direct.bound(name)
     kept = [listing(neighbours), listing(within)]
     outside = [str(neighbours), f"../neighbours-{version}", str(within), "within", "/", ".provisioner/volumes"]
-    paths: list[Path] = [path for name in old for path in ((SWAPPED[0],), (SWAPPED[0], name), (SWAPPED[1],))]
+    paths: list[RelPath] = [path for name in old for path in ((SWAPPED[0],), (SWAPPED[0], name), (SWAPPED[1],))]
     with swapping(export, paths, outside) as swapper:
         new = claims_among_swaps(direct, classes, old, swapper)
     print(f"NFS {version}: {swapper.swaps} swaps, {len(old) + len(new)} volumes")
@@ -146,7 +146,7 @@ def classes_below_parents(direct: DirectStorage, export: DirectExport) -> list[s
 
     async def make_parents(tree: DirectTree) -> None:
         for parent in SWAPPED:
-            await tree.make_directory((parent,), Access(mode=0o777))
+            await tree.make_directory((parent,), Ownership(mode=0o777))
 
     export.tenant(make_parents)
     patterns = [{"pathPattern": f"{parent}/${{.PVC.name}}"} for parent in SWAPPED]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 from testbed.ganesha import Export, Ganesha
 from tests.integration.direct.conftest import DirectStorage, MakeServer
 from tests.integration.direct.exported import HOST, DirectExport
@@ -131,7 +131,7 @@ def test_an_export_whose_directory_comes_later(direct: DirectStorage, server: Ga
     direct.failure("data", f"{HOST}:/words/later", "exports no /words/later", timeout_s=TOLD_S)
 
     async def make(tree: DirectTree) -> None:
-        await tree.make_directory(("later",), Access())
+        await tree.make_directory(("later",), Ownership())
 
     below.tenant(make)
     direct.bound(timeout_s=RECOVERY_S + BINDING_S)

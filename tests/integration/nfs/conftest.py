@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 
@@ -46,17 +46,17 @@ def server(tmp_path: Path) -> Iterator[Ganesha]:
 
 
 @pytest.fixture
-async def servers() -> Servers:
+async def servers() -> ConnectionPool:
     """One registry, that of a process that acts as root."""
-    return Servers(Identity(), timeout_s=TIMEOUT_S)
+    return ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture
-async def tree(server: Ganesha, servers: Servers) -> AsyncIterator[MakeTree]:
+async def tree(server: Ganesha, servers: ConnectionPool) -> AsyncIterator[MakeTree]:
     """Makes trees on the server: call it with an export's path and a version; they are closed at the end."""
     made: list[DirectTree] = []
 
-    def make(path: str = "/plain", *, version: str | None = None, registry: Servers = servers) -> DirectTree:
+    def make(path: str = "/plain", *, version: str | None = None, registry: ConnectionPool = servers) -> DirectTree:
         made.append(
             DirectTree(
                 location("127.0.0.1", path), registry, version=version, port=server.port, mount_port=server.mount_port

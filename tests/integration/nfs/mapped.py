@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports.tree import Access, ExportError
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import ExportError, Ownership
 
 CONFIGURATION = """
 NFS_CORE_PARAM {{ Bind_addr = 127.0.0.1; NFS_Port = {nfs}; MNT_Port = {mount}; Protocols = 3;
@@ -28,12 +28,12 @@ NFS_PORT, MOUNT_PORT = 12049, 12050
 
 async def use() -> None:
     """Make a directory as soon as the server is there; then find it again in the best version that there is."""
-    servers = Servers(Identity(), timeout_s=5)
+    servers = ConnectionPool(Credentials(), timeout_s=5)
     tree = DirectTree(location("127.0.0.1", "/x"), servers, version="3")
     deadline = time.monotonic() + READY_S
     while True:
         try:
-            await tree.make_directory(("made",), Access())
+            await tree.make_directory(("made",), Ownership())
         except ExportError:
             if time.monotonic() > deadline:
                 raise

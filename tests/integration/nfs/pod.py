@@ -9,19 +9,21 @@ from pathlib import Path
 
 from provisioner.core.locations import location
 from provisioner.nfs.client.connect import Endpoint, dial
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports.tree import Access, Entry
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import Entry, Ownership
 from testbed.ganesha import Export, Ganesha
 
 
 async def use(port: int, version: str) -> None:
     """Every operation of a tree once; prints the version and whether the source port was a reserved one."""
-    tree = DirectTree(location("127.0.0.1", "/mem"), Servers(Identity(), timeout_s=10), version=version, port=port)
-    await tree.make_directory(("a", "b"), Access(mode=0o777, uid=65534, gid=65534))
-    await tree.set_access(("a", "b"), Access(mode=0o755))
+    tree = DirectTree(
+        location("127.0.0.1", "/mem"), ConnectionPool(Credentials(), timeout_s=10), version=version, port=port
+    )
+    await tree.make_directory(("a", "b"), Ownership(mode=0o777, uid=65534, gid=65534))
+    await tree.set_access(("a", "b"), Ownership(mode=0o755))
     await tree.rename(("a", "b"), ("c",))
     await tree.make_symlink(("a", "record"), "text")
     assert await tree.read_symlinks(("a",), ["record", "gone"]) == {"record": "text"}

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import xdr
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import TIMEOUT_S
 
@@ -93,7 +93,7 @@ BROKEN: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: str, servers: Servers) -> None:
+async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: str, servers: ConnectionPool) -> None:
     """Whatever a server sends, a call ends in time with an ExportError and we hold next to nothing of it."""
     tracemalloc.start()
     async with listening(BROKEN[broken]) as port:
@@ -101,7 +101,7 @@ async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: s
         before = tracemalloc.get_traced_memory()[0]
         async with asyncio.timeout(TIMEOUT_S + 5):
             with pytest.raises(ExportError) as caught:
-                await tree.make_directory(("made",), Access())
+                await tree.make_directory(("made",), Ownership())
         assert caught.value.cause in (Cause.UNREACHABLE, Cause.OTHER)
         assert tracemalloc.get_traced_memory()[1] - before < 16 << 20
         await tree.close()
@@ -144,12 +144,12 @@ async def test_a_connection_cut_anywhere_in_a_reply(server: Ganesha, version: st
     proxy = CuttingProxy(server.port)
     async with listening(proxy.serve) as port:
         where = location("127.0.0.1", "/plain")
-        servers = Servers(Identity(), timeout_s=TIMEOUT_S)
+        servers = ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
         tree = DirectTree(where, servers, version=version, port=port, mount_port=server.mount_port)
         await tree.root_id()
         for cut in (*range(1, 80), 100, 120, 150, 200, 250, 300):
             proxy.left_bytes = cut
-            outcome = (await asyncio.gather(tree.make_directory((str(cut),), Access()), return_exceptions=True))[0]
+            outcome = (await asyncio.gather(tree.make_directory((str(cut),), Ownership()), return_exceptions=True))[0]
             assert outcome is None or (isinstance(outcome, ExportError) and outcome.cause is Cause.UNREACHABLE)
             proxy.left_bytes = None
             assert str(cut) in {entry.name for entry in await tree.list(())}
@@ -162,8 +162,8 @@ async def test_a_server_on_ipv6(server: Ganesha, version: str) -> None:
         pytest.skip("this machine cannot speak IPv6")
     proxy, mounts = CuttingProxy(server.port), CuttingProxy(server.mount_port)
     async with listening(proxy.serve, "::1") as port, listening(mounts.serve, "::1") as mount_port:
-        servers = Servers(Identity(), timeout_s=TIMEOUT_S)
+        servers = ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
         tree = DirectTree(location("[::1]", "/plain"), servers, version=version, port=port, mount_port=mount_port)
-        await tree.make_directory(("made",), Access())
+        await tree.make_directory(("made",), Ownership())
         assert [entry.name for entry in await tree.list(())] == ["made"]
         await tree.close()

@@ -13,16 +13,16 @@ import pytest
 from provisioner.nfs.client import copy_file
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place
-from provisioner.nfs.client.nfs4 import Client4, down
+from provisioner.nfs.client.nfs4 import Client4, lookup_ops
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.protocol import nfs4, nfs4_files, xdr
 from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.nfs4_files import ANONYMOUS, UNSTABLE4, FileAttributes, Time, settable
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.nfs.protocol.xdr import Cursor
-from provisioner.ports.tree import Access, Cause, ExportError, PathExists, PathMissing
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing
 from testbed import vm
 from testbed.ganesha import Ganesha
 from testbed.vm import KernelServer
@@ -30,8 +30,8 @@ from tests.integration.nfs.relayed import Cut, Relay, relay_to
 
 pytestmark = pytest.mark.timeout(180)
 
-FOREVER = Attempt(deadline=float("inf"))
-ROOT, SOMEBODY = Identity(), Identity(uid=1000, gid=1000)
+FOREVER = Deadline(deadline=float("inf"))
+ROOT, SOMEBODY = Credentials(), Credentials(uid=1000, gid=1000)
 CHUNK_BYTES = 60_000
 SIZE_BYTES = (6 << 20) + 12_345
 """More than the kernel's server copies in one call, and no multiple of a block."""
@@ -74,7 +74,7 @@ class Desk:
         content = b""
         while True:
             read = Operation(25, ANONYMOUS + xdr.hyper(len(content)) + xdr.uint(CHUNK_BYTES), _read4resok)
-            answer = await self.client.complete(FOREVER, self.at(name), *down(self.at(name)), read)
+            answer = await self.client.complete(FOREVER, self.at(name), *lookup_ops(self.at(name)), read)
             end, data = answer[read]
             content += data
             if end:
@@ -83,7 +83,7 @@ class Desk:
     async def seen(self, name: str) -> FileAttributes:
         """A file's attributes."""
         getattr_ = nfs4_files.getattr()
-        return (await self.client.complete(FOREVER, self.at(name), *down(self.at(name)), getattr_))[getattr_]
+        return (await self.client.complete(FOREVER, self.at(name), *lookup_ops(self.at(name)), getattr_))[getattr_]
 
 
 def _write(offset: int, data: bytes) -> Operation[bytes]:
@@ -98,7 +98,7 @@ def _read4resok(reply: Cursor) -> tuple[bool, bytes]:
 
 
 @contextlib.asynccontextmanager
-async def _desk(port: int, export: str, identity: Identity = ROOT, version: int = 2) -> AsyncIterator[Desk]:
+async def _desk(port: int, export: str, identity: Credentials = ROOT, version: int = 2) -> AsyncIterator[Desk]:
     """A client at the root of an export."""
     endpoint = Endpoint("127.0.0.1", port, nfs4.PROGRAM, nfs4.VERSION)
     client = Client4(Connection(endpoint, identity, Resolver(), timeout_s=30.0), version)
@@ -130,7 +130,7 @@ async def desk(relay: Relay) -> AsyncIterator[Desk]:
     """A new directory of the kernel's server, which belongs to somebody, reached as root through the relay."""
     name = secrets.token_hex(6)
     async with _desk(relay.port, "srv") as top:
-        access = Access(mode=0o755, uid=SOMEBODY.uid, gid=SOMEBODY.gid)
+        access = Ownership(mode=0o755, uid=SOMEBODY.uid, gid=SOMEBODY.gid)
         await top.client.make_directory(FOREVER, top.at(name), access)
         yield Desk(top.client, (await top.client.look_up(FOREVER, top.at(name))).handle)
 
@@ -194,7 +194,7 @@ async def test_what_is_there_is_refused(desk: Desk, size_bytes: int) -> None:
     await desk.write("a", _content(size_bytes))
     await desk.write("file", b"theirs")
     await desk.write("writeonly", b"theirs", settable(mode=copy_file.UNFINISHED_MODE))
-    await desk.client.make_directory(FOREVER, desk.at("directory"), Access())
+    await desk.client.make_directory(FOREVER, desk.at("directory"), Ownership())
     await desk.client.make_symlink(FOREVER, desk.at("symlink"), "nowhere")
     await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("done"))
     for name in ("file", "writeonly", "directory", "symlink", "done", "a"):
@@ -286,7 +286,7 @@ async def test_an_interrupted_copy_of_a_file_that_shrank(desk: Desk, relay: Rela
     with pytest.raises(ExportError):
         await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     shorter = nfs4.setattr(settable(size_bytes=1000))
-    await desk.client.complete(FOREVER, desk.at("a"), *down(desk.at("a")), shorter)
+    await desk.client.complete(FOREVER, desk.at("a"), *lookup_ops(desk.at("a")), shorter)
     await copy_file.copy(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert await desk.read("b") == _content()[:1000]
 
@@ -308,7 +308,7 @@ async def test_somebody_copies_what_they_may_read(desk: Desk, kernel: KernelServ
 async def test_no_source_or_parent_is_followed(desk: Desk) -> None:
     """A symlink or a directory as source, and a symlink above either, are refused; what is missing is told."""
     await desk.write("a", b"content")
-    await desk.client.make_directory(FOREVER, desk.at("directory"), Access())
+    await desk.client.make_directory(FOREVER, desk.at("directory"), Ownership())
     await desk.client.make_symlink(FOREVER, desk.at("file-link"), "a")
     await desk.client.make_symlink(FOREVER, desk.at("directory-link"), "directory")
     await _assert_refused(desk)
@@ -322,7 +322,7 @@ async def test_a_server_that_copies_nothing(ganesha_desk: Desk) -> None:
     """With neither CLONE nor COPY the error says what is needed, each time; what else is refused is refused first."""
     desk = ganesha_desk
     await desk.write("a", b"content")
-    await desk.client.make_directory(FOREVER, desk.at("directory"), Access())
+    await desk.client.make_directory(FOREVER, desk.at("directory"), Ownership())
     await desk.client.make_symlink(FOREVER, desk.at("file-link"), "a")
     await desk.client.make_symlink(FOREVER, desk.at("directory-link"), "directory")
     for _ in range(2):

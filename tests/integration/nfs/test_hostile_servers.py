@@ -12,14 +12,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import xdr
 from provisioner.nfs.protocol.nfs4_sessions import Channel
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
 from provisioner.ports import endless
-from provisioner.ports.tree import Cause, ExportError, Space
+from provisioner.ports.tree import Cause, ExportError, FilesystemStats
 from tests.integration.nfs.hostile import Hostile, Pages
 from tests.integration.nfs.test_broken_servers import listening, replying
 
@@ -33,7 +33,7 @@ TIMEOUT_S = 30.0
 async def tree_on(hostile: Hostile, version: str | None, *, timeout_s: float = TIMEOUT_S) -> AsyncIterator[DirectTree]:
     """An export of the server."""
     async with hostile.listening() as port:
-        servers = Servers(Identity(), timeout_s=timeout_s)
+        servers = ConnectionPool(Credentials(), timeout_s=timeout_s)
         tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
         yield tree
         await tree.close()
@@ -151,7 +151,7 @@ async def test_the_smallest_session_and_the_largest_work(channel: Channel) -> No
     async with tree_on(Hostile(channel=channel), "4.1") as tree:
         deep = tuple(f"{number}-{'n' * 200}" for number in range(12))
         assert await tree.list(deep) == []
-        assert await tree.space() == Space(1 << 40, 1 << 40, 1000, 1000)
+        assert await tree.space() == FilesystemStats(1 << 40, 1 << 40, 1000, 1000)
         assert await tree.read_symlinks(deep, []) == {}
         with pytest.raises(ExportError):
             await tree.rename(deep, deep)
@@ -160,12 +160,12 @@ async def test_the_smallest_session_and_the_largest_work(channel: Channel) -> No
 @pytest.mark.parametrize(
     ("said", "space"),
     [
-        ((0, 0, 0, 0), Space(0, 0, 0, 0)),
-        ((1000, 2**64 - 5, 10, 2**64 - 1), Space(1000, 0, 10, 0)),
-        ((2**63 - 1, 2**63 - 1, 0, 0), Space(2**63 - 1, 2**63 - 1, 0, 0)),
+        ((0, 0, 0, 0), FilesystemStats(0, 0, 0, 0)),
+        ((1000, 2**64 - 5, 10, 2**64 - 1), FilesystemStats(1000, 0, 10, 0)),
+        ((2**63 - 1, 2**63 - 1, 0, 0), FilesystemStats(2**63 - 1, 2**63 - 1, 0, 0)),
     ],
 )
-async def test_odd_numbers_of_bytes(said: tuple[int, int, int, int], space: Space, version: str) -> None:
+async def test_odd_numbers_of_bytes(said: tuple[int, int, int, int], space: FilesystemStats, version: str) -> None:
     """Zeros are zeros, and what is negative on the server is nothing left."""
     async with tree_on(Hostile(space=said), version) as tree:
         assert await tree.space() == space
@@ -215,7 +215,7 @@ async def test_answers_of_random_numbers_are_an_export_error(version: str) -> No
     for _ in range(60):
         numbers = b"".join(xdr.uint(chance.choice(small)) for _ in range(chance.randrange(40)))
         async with listening(replying(numbers)) as port:
-            servers = Servers(Identity(), timeout_s=0.2)
+            servers = ConnectionPool(Credentials(), timeout_s=0.2)
             tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
             for call in (tree.space(), tree.list(("a",)), tree.rename(("a",), ("b",)), tree.remove_tree(("a",))):
                 with contextlib.suppress(ExportError):

@@ -11,10 +11,10 @@ import pytest
 
 from provisioner.core.locations import location
 from provisioner.ledger.export import Export
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol import xdr
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import MakeTree
 from tests.integration.nfs.relayed import Relay, relay_to
@@ -34,7 +34,7 @@ async def relay(server: Ganesha) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-async def first(server: Ganesha, relay: Relay, servers: Servers, version: str) -> AsyncIterator[Export]:
+async def first(server: Ganesha, relay: Relay, servers: ConnectionPool, version: str) -> AsyncIterator[Export]:
     """The export of a leader whose calls go through the relay; there is one volume, in use."""
     where = location("127.0.0.1", "/plain")
     tree = DirectTree(where, servers, version=version, port=relay.port, mount_port=server.mount_port)
@@ -53,7 +53,7 @@ async def second(first: Export, tree: MakeTree, version: str) -> Export:
 async def used(export: Export, volume: str) -> Export:
     """Provision a volume on the directory `team/data`."""
     await export.open()
-    await export.provision(volume, record("team/data", volume), Access())
+    await export.provision(volume, record("team/data", volume), Ownership())
     await export.settle(volume)
     return export
 
@@ -81,7 +81,7 @@ def held(relay: Relay) -> tuple[asyncio.Event, asyncio.Event]:
 
 Reclaim = Callable[[Export], Awaitable[object]]
 RECLAIMS: dict[str, Reclaim] = {
-    "delete": lambda export: export.discard(V1),
+    "delete": lambda export: export.move_to_trash(V1),
     "archive": lambda export: export.archive(V1, AT),
 }
 
@@ -121,6 +121,6 @@ async def test_a_deletion_takes_three_calls(first: Export, relay: Relay, version
         calls.append(call)
 
     relay.hold = count
-    assert await first.discard(V1)
+    assert await first.move_to_trash(V1)
     if version != "3":
         assert len(calls) == 3

@@ -12,11 +12,11 @@ import pytest
 
 from provisioner.core.locations import location
 from provisioner.ledger.export import Export
-from provisioner.ledger.selftest import rehearse
+from provisioner.ledger.selftest import trial_run
 from provisioner.mounted.tree import MountedTree
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.ports.tree import Access, Cause, ExportError, ModeRefused, Tree
+from provisioner.ports.tree import Cause, ExportError, ModeRefused, Ownership, Tree
 from testbed import fuse
 from testbed.ganesha import Export as GaneshaExport
 from testbed.ganesha import Ganesha
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 async def refusal(tree: DirectTree, *path: str) -> ExportError:
     """What making a directory is refused with."""
     with pytest.raises(ExportError) as caught:
-        await tree.make_directory(path or ("made",), Access())
+        await tree.make_directory(path or ("made",), Ownership())
     return caught.value
 
 
@@ -53,7 +53,9 @@ def old_umask() -> Iterator[None]:
 
 
 @pytest.fixture(params=["mounted", "3", "4.0", "4.1", "4.2"])
-async def without_chmod(request: pytest.FixtureRequest, no_chmod: Path, servers: Servers, old_umask: None) -> Tree:
+async def without_chmod(
+    request: pytest.FixtureRequest, no_chmod: Path, servers: ConnectionPool, old_umask: None
+) -> Tree:
     """A tree that refuses chmod, mounted and in each version of NFS."""
     if request.param == "mounted":
         return MountedTree(str(no_chmod), require_mount=True, timeout_s=30.0)
@@ -74,13 +76,13 @@ async def test_a_ledger_and_a_volume_where_chmod_is_refused(without_chmod: Tree)
     """A ledger is made, a volume with the default mode is provisioned, and `check` finds the export usable."""
     export = Export(location("127.0.0.1", "/x"), without_chmod)
     await export.open()
-    assert await rehearse(without_chmod)
+    assert await trial_run(without_chmod)
     await without_chmod.close()
 
 
 async def test_chmod_is_not_needed_without_a_mode(without_chmod: Tree, no_chmod: Path) -> None:
     """Where the class leaves the mode to the server, nothing is refused, parents that are made among it."""
-    await without_chmod.make_directory(("a", "b", "c"), Access(mode=None))
+    await without_chmod.make_directory(("a", "b", "c"), Ownership(mode=None))
     assert (no_chmod / "a" / "b" / "c").is_dir()
     await without_chmod.close()
 
@@ -88,7 +90,7 @@ async def test_chmod_is_not_needed_without_a_mode(without_chmod: Tree, no_chmod:
 async def test_chown_is_told_as_that(without_chmod: Tree) -> None:
     """An owner that was asked for and is refused is an error about owners, and not about modes or root."""
     with pytest.raises(ExportError) as caught:
-        await without_chmod.make_directory(("made",), Access(uid=5, gid=6))
+        await without_chmod.make_directory(("made",), Ownership(uid=5, gid=6))
     assert not isinstance(caught.value, ModeRefused)
     assert caught.value.cause is Cause.DENIED
     assert "chown" in caught.value.detail
@@ -100,7 +102,7 @@ async def test_chmod_is_told_as_that(without_chmod: Tree, no_chmod: Path) -> Non
     """A mode that a directory does not have yet and that is refused is ModeRefused, with the call and the way out."""
     (no_chmod / "made").mkdir(mode=0o700)
     with pytest.raises(ModeRefused) as caught:
-        await without_chmod.set_access(("made",), Access(mode=0o770))
+        await without_chmod.set_access(("made",), Ownership(mode=0o770))
     assert "chmod" in caught.value.answer
     assert 'mode: "0"' in caught.value.advice
     await without_chmod.close()
@@ -198,7 +200,7 @@ def outer(nested: Path) -> Iterator[Ganesha]:
 
 
 async def test_a_directory_that_is_a_file_system_of_its_own(
-    outer: Ganesha, nested: Path, servers: Servers, version: str
+    outer: Ganesha, nested: Path, servers: ConnectionPool, version: str
 ) -> None:
     """It cannot be moved, however the server says so, and the advice says what to do; nor is it emptied."""
     where = location("127.0.0.1", "/outer")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from testbed import fuse, ganesha
 from testbed.fuse import HangingMount
 from testbed.ganesha import Export, Ganesha
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(bool(fuse.missing()), reason=f"this machine cannot mount FUSE: {fuse.missing()}"),
 ]
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def shared(tmp_path: Path, mount: HangingMount) -> Iterator[Ganesha]:
         mount.go_on()
 
 
-async def test_the_other_export_goes_on(mount: HangingMount, shared: Ganesha, servers: Servers, version: str) -> None:
+async def test_the_other_export_goes_on(
+    mount: HangingMount, shared: Ganesha, servers: ConnectionPool, version: str
+) -> None:
     """While one export hangs, with call after call, every call of the other one works; then both do.
 
     Meanwhile the calls move to another connection, as one that owes answers is replaced.

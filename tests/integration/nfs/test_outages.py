@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports.tree import Access, Cause, ExportError, PathExists, PathMissing
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing
 from testbed.ganesha import Export, Ganesha
 from testbed.waiting import eventually
 from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree
@@ -58,10 +58,10 @@ def _stands_still(thread: Path) -> bool:
 async def test_a_stopped_server(server: Ganesha, tree: MakeTree, version: str) -> None:
     """A change that got no answer is UNREACHABLE, and keeps its path BUSY until it returned, having taken effect."""
     one = tree(version=version)
-    await one.make_directory(("before",), Access())
+    await one.make_directory(("before",), Ownership())
     pause(server)
     with pytest.raises(ExportError) as caught:
-        await one.make_directory(("late",), Access())
+        await one.make_directory(("late",), Ownership())
     assert caught.value.cause is Cause.UNREACHABLE
     with pytest.raises(ExportError) as caught:
         await one.remove_directory(("late",))
@@ -76,7 +76,7 @@ async def test_closing_under_a_stopped_server(server: Ganesha, tree: MakeTree, v
     one = tree(version=version)
     await one.root_id()
     pause(server)
-    call = asyncio.create_task(one.make_directory(("late",), Access()))
+    call = asyncio.create_task(one.make_directory(("late",), Ownership()))
     await asyncio.sleep(0.1)
     async with asyncio.timeout(1):
         await one.close()
@@ -106,10 +106,10 @@ async def test_a_cancelled_change_keeps_its_path_busy(server: Ganesha, tree: Mak
 async def test_a_server_that_comes_back(server: Ganesha, tree: MakeTree, version: str) -> None:
     """After a crash and a restart everything works again, file handles and sessions among it, in time."""
     one = tree(version=version)
-    await one.make_directory(("kept",), Access())
+    await one.make_directory(("kept",), Ownership())
     server.kill()
     with pytest.raises(ExportError) as caught:
-        await one.make_directory(("lost",), Access())
+        await one.make_directory(("lost",), Ownership())
     assert caught.value.cause is Cause.UNREACHABLE
     server.start()
     await in_time(lambda: one.list(()))
@@ -119,7 +119,7 @@ async def test_a_server_that_comes_back(server: Ganesha, tree: MakeTree, version
 async def test_a_restart_between_two_calls_goes_unnoticed(server: Ganesha, tree: MakeTree, version: str) -> None:
     """A call that changes nothing is repeated by itself on a connection that has died meanwhile."""
     one = tree(version=version)
-    await one.make_directory(("kept",), Access())
+    await one.make_directory(("kept",), Ownership())
     server.restart()
     assert [entry.name for entry in await one.list(())] == ["kept"]
 
@@ -130,7 +130,7 @@ async def test_a_restart_in_the_middle_of_creations(server: Ganesha, tree: MakeT
 
     async def make(number: int) -> None:
         with contextlib.suppress(PathExists):
-            await one.make_directory((f"volume-{number}",), Access())
+            await one.make_directory((f"volume-{number}",), Ownership())
 
     async def remove(number: int) -> None:
         with contextlib.suppress(PathMissing):
@@ -155,13 +155,13 @@ async def test_another_server_is_not_affected(server: Ganesha, tree: MakeTree, v
     with Ganesha([Export(directory, "/healthy")], versions=(3, 4)) as other:
         healthy = DirectTree(
             location("127.0.0.1", "/healthy"),
-            Servers(Identity(), timeout_s=TIMEOUT_S),
+            ConnectionPool(Credentials(), timeout_s=TIMEOUT_S),
             version=version,
             port=other.port,
             mount_port=other.mount_port,
         )
-        hung = [asyncio.create_task(stopped.make_directory((str(number),), Access())) for number in range(64)]
-        await asyncio.gather(*(healthy.make_directory((str(number),), Access()) for number in range(64)))
+        hung = [asyncio.create_task(stopped.make_directory((str(number),), Ownership())) for number in range(64)]
+        await asyncio.gather(*(healthy.make_directory((str(number),), Ownership()) for number in range(64)))
         outcomes = await asyncio.gather(*hung, return_exceptions=True)
         assert {outcome.cause for outcome in outcomes if isinstance(outcome, ExportError)} == {Cause.UNREACHABLE}
         await healthy.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.nfs.client.pool import Servers
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.client.pool import ConnectionPool
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, Entry, ExportError, NotEmpty
 from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree
 
@@ -65,7 +65,7 @@ async def test_what_is_not_ours_stays_and_the_rest_goes(tree: MakeTree, version:
         fill(top / name, 3)
     for place in (top, top / "ours", top / "more"):
         os.chown(place, 1000, 1000)
-    somebody = Servers(Identity(uid=1000, gid=1000), timeout_s=TIMEOUT_S)
+    somebody = ConnectionPool(Credentials(uid=1000, gid=1000), timeout_s=TIMEOUT_S)
     one = tree(version=version, registry=somebody)
     with pytest.raises(ExportError) as caught:
         await one.remove_tree(("top",))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
 
@@ -38,7 +38,7 @@ def many(tmp_path: Path) -> Ganesha:
     return Ganesha([Export(tmp_path / str(number), f"/many/{number}") for number in range(EXPORTS)], versions=(3, 4))
 
 
-async def test_two_hundred_exports_on_one_connection(many: Ganesha, servers: Servers, version: str) -> None:
+async def test_two_hundred_exports_on_one_connection(many: Ganesha, servers: ConnectionPool, version: str) -> None:
     """200 exports of one server share one connection and take less than 16 MiB; the last one to close ends it."""
     with many as server:
         tracemalloc.start()
@@ -52,7 +52,7 @@ async def test_two_hundred_exports_on_one_connection(many: Ganesha, servers: Ser
             )
             for number in range(EXPORTS)
         ]
-        await asyncio.gather(*(tree.make_directory(("volume",), Access()) for tree in trees))
+        await asyncio.gather(*(tree.make_directory(("volume",), Ownership()) for tree in trees))
         assert connections_to(server.port) == 1
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 16 << 20

@@ -12,7 +12,7 @@ from provisioner.core.locations import Location, location
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.ports.tree import Cause, ExportError
 from testbed import ganesha
@@ -37,12 +37,12 @@ def modern(tmp_path: Path) -> Iterator[Ganesha]:
 
 
 @pytest.fixture
-def served(servers: Servers) -> ExportRegistry:
+def served(servers: ConnectionPool) -> ExportRegistry:
     """All exports, none mounted."""
 
     def reach(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
         tree = DirectTree(where, servers, version=options.version, port=options.port, mount_port=options.mount_port)
-        return Export(where, tree), tree.reach_by
+        return Export(where, tree), tree.set_routes
 
     return ExportRegistry({}, None, reach)
 
@@ -51,9 +51,9 @@ def served(servers: Servers) -> ExportRegistry:
 async def test_one_class_is_right(served: ExportRegistry, modern: Ganesha, order: tuple[str, ...]) -> None:
     """An export opens by the class that is right, however often and in which order wrong ones name it as well."""
     for version in order:
-        export = served.at(WHERE, MountOptions(version=version, port=modern.port))
+        export = served.get(WHERE, MountOptions(version=version, port=modern.port))
     for _ in range(2):
-        served.at(WHERE, MountOptions(version="3", port=modern.port))
+        served.get(WHERE, MountOptions(version="3", port=modern.port))
         with suppress(ExportError):
             await export.open(create=True)
     assert export.id
@@ -63,13 +63,13 @@ async def test_one_class_is_right(served: ExportRegistry, modern: Ganesha, order
 async def test_no_class_is_right(served: ExportRegistry, modern: Ganesha) -> None:
     """Where every class is wrong, the export says so again at each attempt, and a class that is right ends it."""
     for mount_port in (20048, 20049):
-        export = served.at(WHERE, MountOptions(version="3", port=modern.port, mount_port=mount_port))
+        export = served.get(WHERE, MountOptions(version="3", port=modern.port, mount_port=mount_port))
     for _ in range(3):
         with pytest.raises(ExportError) as raised:
             await export.open(create=True)
         assert raised.value.cause is Cause.VERSION
-    served.at(WHERE, MountOptions(version="4.2", port=modern.port))
+    served.get(WHERE, MountOptions(version="4.2", port=modern.port))
     await export.open(create=True)
     assert export.id
-    served.at(WHERE, MountOptions(version="3", port=modern.port))
+    served.get(WHERE, MountOptions(version="3", port=modern.port))
     assert await export.probe()

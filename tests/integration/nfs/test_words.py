@@ -8,10 +8,10 @@ import pytest
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import location
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from testbed.ganesha import Export, Ganesha
 from testbed.processes import free_port
 from tests.integration.nfs.conftest import TIMEOUT_S, MakeTree
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(60)
 async def refusal(tree: DirectTree) -> ExportError:
     """What making a directory is refused with."""
     with pytest.raises(ExportError) as caught:
-        await tree.make_directory(("made",), Access())
+        await tree.make_directory(("made",), Ownership())
     return caught.value
 
 
@@ -47,13 +47,13 @@ async def test_a_read_only_export(tree: MakeTree, version: str) -> None:
 
 async def test_somebody_without_permission(tree: MakeTree, version: str) -> None:
     """Another user than root is denied, and told by number."""
-    somebody = Servers(Identity(uid=4321, gid=4321), timeout_s=TIMEOUT_S)
+    somebody = ConnectionPool(Credentials(uid=4321, gid=4321), timeout_s=TIMEOUT_S)
     error = await refusal(tree("/plain", version=version, registry=somebody))
     assert error.cause is Cause.DENIED
     assert "uid 4321" in error.hint
 
 
-async def test_a_server_that_is_not_there(servers: Servers, version: str) -> None:
+async def test_a_server_that_is_not_there(servers: ConnectionPool, version: str) -> None:
     """A port on which nothing listens is told as refused, with the port."""
     port = free_port()
     tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port)
@@ -63,7 +63,7 @@ async def test_a_server_that_is_not_there(servers: Servers, version: str) -> Non
     await tree.close()
 
 
-async def test_a_name_that_is_not_there(servers: Servers, version: str) -> None:
+async def test_a_name_that_is_not_there(servers: ConnectionPool, version: str) -> None:
     """A server's name that DNS does not have is told as not found."""
     tree = DirectTree(location("no-such-server.invalid", "/x"), servers, version=version)
     error = await refusal(tree)
@@ -74,11 +74,11 @@ async def test_a_name_that_is_not_there(servers: Servers, version: str) -> None:
 
 async def test_the_best_version_is_taken(tree: MakeTree) -> None:
     """Without a version in the class a tree works, and so it does with `4`, the best of 4."""
-    await tree().make_directory(("best",), Access())
+    await tree().make_directory(("best",), Ownership())
     assert not await tree(version="4").is_empty(())
 
 
-async def test_a_server_of_one_version(server: Ganesha, servers: Servers, tmp_path: Path) -> None:
+async def test_a_server_of_one_version(server: Ganesha, servers: ConnectionPool, tmp_path: Path) -> None:
     """A server without NFSv3 says so to a class that wants it, and serves one that leaves the choice."""
     directory = tmp_path / "only4"
     directory.mkdir()
@@ -94,7 +94,7 @@ async def test_a_server_of_one_version(server: Ganesha, servers: Servers, tmp_pa
         await either.close()
 
 
-def test_an_unknown_version_is_refused_at_once(servers: Servers) -> None:
+def test_an_unknown_version_is_refused_at_once(servers: ConnectionPool) -> None:
     """A version that does not exist is refused before anything is called, with those that do."""
     with pytest.raises(InvalidSettings, match=r"4\.1"):
         DirectTree(location("127.0.0.1", "/x"), servers, version="5")

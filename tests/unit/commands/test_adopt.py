@@ -1,4 +1,4 @@
-"""provisioner.adopting over a tree and a cluster in memory, with a fault at every single call of either."""
+"""provisioner.commands.adopt over a tree and a cluster in memory, with a fault at every single call of either."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from provisioner.core.scope import Scope, Seen
 from provisioner.ledger.errors import PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import File, MemoryTree, Symlink
 from tests.unit.commands.faults import broken_off
@@ -40,7 +40,7 @@ async def site() -> tuple[MemoryTree, MemoryCluster]:
     """An export with a ledger and a directory that somebody made by hand, and a cluster with a claim that waits."""
     tree, cluster = MemoryTree(), MemoryCluster(identity=US)
     await opened(tree)
-    await tree.make_directory(WISH.path, Access())
+    await tree.make_directory(WISH.path, Ownership())
     tree.write_file((*WISH.path, "file"), DATA.content)
     cluster.namespaces.add("shop")
     cluster.create("classes", {"metadata": {"name": "nfs"}, "provisioner": samples.US, "parameters": {}})
@@ -164,7 +164,7 @@ async def test_refused_by_the_ledger() -> None:
     await tree.make_symlink((".provisioner", "volumes", "pvc-damaged"), "{")
     with pytest.raises(PathTaken, match=r"cannot read.*pvc-damaged"):
         await adopt(tree, cluster)
-    await tree.make_directory(("old", ".provisioner"), Access())
+    await tree.make_directory(("old", ".provisioner"), Ownership())
     with pytest.raises(PathTaken, match="root of"):
         await adopt(tree, cluster)
     assert cluster.volumes() == []

@@ -1,4 +1,4 @@
-"""provisioner.recovery over a tree and a cluster in memory, with a fault at every single call of either."""
+"""provisioner.commands.recover over a tree and a cluster in memory, with a fault at every single call of either."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provisioner.core.scope import Scope
 from provisioner.core.tenancy import ANY
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable
-from provisioner.ports.tree import Access, ExportError
+from provisioner.ports.tree import ExportError, Ownership
 from tests.fakes.cluster import MemoryCluster, merged
 from tests.fakes.tree import File, MemoryTree
 from tests.unit.commands.faults import broken_off
@@ -40,14 +40,14 @@ async def lost_cluster() -> MemoryTree:
     export = await opened(tree)
     directories = {**MADE, KEPT: "kept", ARCHIVED: "archived", LEFT: "left"}
     for volume, directory in directories.items():
-        await export.provision(volume, record(directory, volume), Access())
+        await export.provision(volume, record(directory, volume), Ownership())
         if volume != LEFT:
             await export.settle(volume)
         tree.write_file((*directory.split("/"), "data"), volume.encode())
     await export.retain(KEPT, AT)
     await export.archive(ARCHIVED, AT)
     await export.forget(ARCHIVED)
-    await export.sign(OLD, AT)
+    await export.heartbeat(OLD, AT)
     return tree
 
 
@@ -66,7 +66,7 @@ async def looked(
 async def recover(tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()) -> Mapping[str, str]:
     """The whole command; what failed."""
     recovery, prospect = await looked(tree, cluster, named=named)
-    return await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    return await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
 
 
 async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
@@ -154,7 +154,7 @@ async def test_by_name() -> None:
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster, named=[LEFT, KEPT, "pvc-typo"])
     assert prospect.unknown == ["pvc-typo"]
-    assert await recovery.apply(prospect, lambda done, total: None, is_gone=True) == {}
+    assert await recovery.apply(prospect, lambda done, total: None, cluster_gone=True) == {}
     assert {volume.name for volume in cluster.volumes()} == {KEPT, LEFT}
     export = await opened(tree)
     assert set(export.pending) == set()
@@ -194,7 +194,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
             await cluster.create_volume(step.action.body)
     recovery, prospect = await looked(tree, cluster)
     cluster.change("volumes", "pvc-1", lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Delete"))
-    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
     assert list(failed) == ["pvc-1"]
     assert (await opened(tree)).records["pvc-1"] == record("a", "pvc-1")
 
@@ -204,9 +204,9 @@ async def test_a_cluster_that_lives() -> None:
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
     living = await opened(tree)
-    await living.discard("pvc-1")
+    await living.move_to_trash("pvc-1")
     await living.forget("pvc-1")
-    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
     assert list(failed) == ["pvc-1"]
     assert "changed meanwhile" in failed["pvc-1"]
     assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
@@ -220,7 +220,7 @@ async def test_a_volume_that_appears_meanwhile() -> None:
     (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
     assert isinstance(action, Make)
     await cluster.create_volume(action.body)
-    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=True)
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
     assert list(failed) == ["pvc-1"]
     assert await recover(tree, cluster) == {}
     await is_recovered(tree, cluster)

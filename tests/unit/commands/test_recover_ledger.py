@@ -1,4 +1,4 @@
-"""provisioner.ledgers over trees and a cluster in memory: a ledger that was lost is written again from the volumes."""
+"""provisioner.commands.recover_ledger over trees and a cluster in memory: a ledger that was lost is written again from the volumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import ApiUnavailable
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes import tree as fake_tree
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import MemoryTree
@@ -60,7 +60,7 @@ async def in_use() -> tuple[MemoryTree, MemoryCluster, str]:
     export = await opened(tree)
     for volume, directory in MADE.items():
         uid = volume.removeprefix("pvc-")
-        await export.provision(volume, samples.record(directory, claim_uid=uid), Access())
+        await export.provision(volume, samples.record(directory, claim_uid=uid), Ownership())
         tree.write_file((*directory.split("/"), "data"))
         made = await cluster.create_volume(body(volume, directory, export.id))
         await export.settle(volume, made.metadata.uid)

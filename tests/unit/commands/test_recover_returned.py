@@ -1,4 +1,4 @@
-"""provisioner.recovery for volumes that exist while their data are in an archive or the trash: etcd went back."""
+"""provisioner.commands.recover for volumes that exist while their data are in an archive or the trash: etcd went back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import structs
 
 from provisioner.core import names
 from provisioner.core.recovery import Bring, Skip
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 from tests.fakes.cluster import MemoryCluster
 from tests.fakes.tree import Directory, File, MemoryTree
 from tests.unit.commands.test_recover import AT, NEW, interrupted, looked, recover
@@ -29,11 +29,11 @@ async def gone_back(rule: str) -> tuple[MemoryTree, MemoryCluster]:
     claim = cluster.create("claims", _claim())
     uid = claim["metadata"]["uid"]
     record = structs.replace(samples.record(DIRECTORY, claim_uid=uid), cluster=NEW, namespace="default")
-    await export.provision(VOLUME, record, Access())
+    await export.provision(VOLUME, record, Ownership())
     volume = cluster.create("volumes", _volume(uid, export.id))
     await export.settle(VOLUME, volume["metadata"]["uid"])
     tree.write_file((*DIRECTORY.split("/"), "data"), b"precious")
-    await (export.discard(VOLUME) if rule == "delete" else export.archive(VOLUME, AT))
+    await (export.move_to_trash(VOLUME) if rule == "delete" else export.archive(VOLUME, AT))
     await export.forget(VOLUME)
     return tree, cluster
 
@@ -101,12 +101,12 @@ async def test_cut_off_anywhere(rule: str, fault: Fault) -> None:
 async def test_an_empty_directory_gives_way(rule: str) -> None:
     """An empty directory in the volume's place gives way; one that holds something does not, and is named."""
     tree, cluster = await gone_back(rule)
-    await tree.make_directory(tuple(DIRECTORY.split("/")), Access(mode=0o755))
+    await tree.make_directory(tuple(DIRECTORY.split("/")), Ownership(mode=0o755))
     assert await recover(tree, cluster, named=[VOLUME]) == {}
     await is_back(tree, cluster)
 
     tree, cluster = await gone_back(rule)
-    await tree.make_directory(tuple(DIRECTORY.split("/")), Access(mode=0o755))
+    await tree.make_directory(tuple(DIRECTORY.split("/")), Ownership(mode=0o755))
     tree.write_file((*DIRECTORY.split("/"), "new"), b"new")
     _, prospect = await looked(tree, cluster, named=[VOLUME])
     (action,) = [step.action for step in prospect.steps]
@@ -119,9 +119,9 @@ async def test_something_comes_in_the_way(rule: str) -> None:
     """What a pod writes between the look and the rename is not replaced; the data stay where they are."""
     tree, cluster = await gone_back(rule)
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
-    await tree.make_directory(tuple(DIRECTORY.split("/")), Access(mode=0o755))
+    await tree.make_directory(tuple(DIRECTORY.split("/")), Ownership(mode=0o755))
     tree.write_file((*DIRECTORY.split("/"), "new"), b"new")
-    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=False)
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
     assert "holds something" in failed[VOLUME]
     export = await opened(tree)
     assert len(await export.trash()) + len(await export.archives()) == 1
@@ -132,7 +132,7 @@ async def test_a_purge_that_was_faster() -> None:
     tree, cluster = await gone_back("delete")
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     await tree.rename((*TRASH, ENTRY), (*TRASH, f"{ENTRY}.begun"))
-    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=False)
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
     assert "no such record" in failed[VOLUME] or "not there" in failed[VOLUME]
     assert isinstance(tree.look((*TRASH, f"{ENTRY}.begun")), Directory)
     _, prospect = await looked(tree, cluster, named=[VOLUME])
@@ -152,7 +152,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     tree, cluster = await gone_back("delete")
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     cluster.change("volumes", VOLUME, lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Retain"))
-    failed = await recovery.apply(prospect, lambda done, total: None, is_gone=False)
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
     assert "changed meanwhile" in failed[VOLUME]
 
 

@@ -1,4 +1,4 @@
-"""control.retention: in simulated time, on fakes of both ports, with clocks that are set while it runs."""
+"""controllers.archive_expiry: in simulated time, on fakes of both ports, with clocks that are set while it runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from msgspec import structs
 
 from provisioner.controllers.archive_expiry import Retention
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.returned import Returned
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.cluster import ApiUnavailable
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
@@ -57,7 +57,7 @@ class DatedCluster(MemoryCluster):
         self.name = CLUSTER
         self.off_s: float | None = 0.0
 
-    async def identity(self) -> str:
+    async def cluster_uid(self) -> str:
         return self.name
 
     def server_time(self) -> datetime | None:
@@ -83,19 +83,19 @@ class Site:
         self.clock = NodeClock(self.node_off_s)
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
         metrics = Metrics()
-        self.around = Surroundings(
+        self.ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
             store=Store(samples.US),
             exports=exports,
-            watch=ExportWatch(exports, self.clock, metrics),
+            health=ExportHealth(exports, self.clock, metrics),
             recorder=EventRecorder(self.cluster, self.clock),
             metrics=metrics,
             clock=self.clock,
             cluster_id=CLUSTER,
             guard=self.gate,
         )
-        self.retention = Retention(self.around, Returned(self.around), discarded=self.discarded.append)
+        self.retention = Retention(self.ctx, Returned(self.ctx), discarded=self.discarded.append)
         self._task = asyncio.create_task(self.retention.keep(self.export))
 
     async def stop(self) -> None:
@@ -110,10 +110,10 @@ class Site:
         volume = f"pvc-{number}"
         record = samples.record(f"a{number}", claim_uid=str(number))
         record = structs.replace(record, retention=retention, cluster=cluster)
-        await self.export.provision(volume, record, Access())
+        await self.export.provision(volume, record, Ownership())
         await self.export.settle(volume)
         self.tree.write_file((f"a{number}", "data"), b"data")
-        name = await self.export.archive(volume, self.around.moment().latest)
+        name = await self.export.archive(volume, self.ctx.moment().latest)
         await self.export.forget(volume)
         assert name is not None
         self.retention.changed("volumes", samples.volume(name=volume, nfs=samples.SOURCE), None)
@@ -187,7 +187,7 @@ def test_an_archive_whose_volume_is_there_again(phase: str, said_after_s: float)
         archive = await site.archive(1, "1h")
         site.cluster.create("volumes", {"metadata": {"name": "pvc-1"}, "status": {"phase": phase}})
         async with asyncio.TaskGroup() as group:
-            events = group.create_task(site.around.recorder.run())
+            events = group.create_task(site.ctx.recorder.run())
             await asyncio.sleep(HOUR_S + 30.0)
             assert bool(site.cluster.events) is (phase == "Bound")
             await asyncio.sleep(said_after_s)
@@ -319,7 +319,7 @@ def test_an_unexpected_error_is_that_archives_own() -> None:
     async def scenario(site: Site) -> None:
         odd, *others = [await site.archive(number, "1m") for number in range(4)]
 
-        async def before(call: str, path: Path) -> None:
+        async def before(call: str, path: RelPath) -> None:
             if call == "rename" and path == (odd,):
                 raise RuntimeError("odd")
 
@@ -342,7 +342,7 @@ def test_an_archive_that_a_volume_uses() -> None:
         await site.cluster.create_volume({"metadata": {"name": "by-hand"}, "spec": spec})
         volume = site.cluster.volume("by-hand")
         assert volume is not None
-        site.around.store.apply("volumes", volume, deleted=False)
+        site.ctx.store.apply("volumes", volume, deleted=False)
         await asyncio.sleep(3 * HOUR_S)
         assert site.has(name)
         await site.cluster.delete_volume(volume)  # the cache does not know it yet

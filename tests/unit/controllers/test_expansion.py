@@ -1,4 +1,4 @@
-"""control.expand: when a volume may grow, and what the ledger is told of one that has."""
+"""controllers.expansion: when a volume may grow, and what the ledger is told of one that has."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
-from provisioner.controllers.context import Surroundings
+from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import expand, note_sizes
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.core import expansion
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import ClaimStatus, NfsSource
 from provisioner.core.records import require_room
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import AnyItem, Kind
-from provisioner.ports.tree import Access, Cause, ExportError, Space
+from provisioner.ports.tree import Cause, ExportError, FilesystemStats, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.runtime.workers import FAILED, REFUSED
@@ -49,27 +49,27 @@ async def test_a_record_that_has_no_room_for_a_larger_size() -> None:
         fits = longer
     export, clock, cluster, metrics = Export(NAS, MemoryTree()), ManualClock(), MemoryCluster(), Metrics()
     exports, store = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other")), Store(samples.US)
-    around = Surroundings(
+    ctx = ControllerContext(
         provisioner=samples.US,
         cluster=cluster,
         store=store,
         exports=exports,
-        watch=ExportWatch(exports, clock, metrics),
+        health=ExportHealth(exports, clock, metrics),
         recorder=EventRecorder(cluster, clock),
         metrics=metrics,
         clock=clock,
         cluster_id="memory",
     )
     await export.open()
-    await export.provision(samples.VOLUME, fits, Access())
+    await export.provision(samples.VOLUME, fits, Ownership())
     await export.settle(samples.VOLUME)
     store.apply("volumes", samples.volume(phase="Bound", capacity="1000000Gi"), deleted=False)
     with capture_logs() as logs:
-        await note_sizes(export, around)
+        await note_sizes(export, ctx)
     assert export.records[samples.VOLUME].capacity == fits.capacity
     assert [line["event"] for line in logs] == ["size_not_recorded"]
     store.apply("volumes", samples.volume(phase="Bound", capacity="9Gi"), deleted=False)
-    await note_sizes(export, around)
+    await note_sizes(export, ctx)
     assert export.records[samples.VOLUME].capacity == "9Gi"
     assert await export.archive(samples.VOLUME, clock.now()) is not None
 
@@ -78,17 +78,17 @@ class Growing:
     """A bound claim of a class with limits, on an export of 100 bytes of which 50 are free, beside another volume."""
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
-        self.tree = MemoryTree(space=Space(size_bytes=100, free_bytes=50, inodes=1, free_inodes=1))
+        self.tree = MemoryTree(space=FilesystemStats(size_bytes=100, free_bytes=50, inodes=1, free_inodes=1))
         export, clock, metrics = Export(NAS, self.tree), LoopClock(), Metrics()
         self.cluster, self.store = MemoryCluster(), Store(samples.US)
         exports = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other"))
         self.recorder = EventRecorder(self.cluster, clock)
-        self.around = Surroundings(
+        self.ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
             store=self.store,
             exports=exports,
-            watch=ExportWatch(exports, clock, metrics),
+            health=ExportHealth(exports, clock, metrics),
             recorder=self.recorder,
             metrics=metrics,
             clock=clock,
@@ -117,7 +117,7 @@ class Growing:
         assert claim is not None
         assert volume is not None
         self.store.apply("volumes", volume, deleted=False)
-        return await expand(claim, self.around)
+        return await expand(claim, self.ctx)
 
     def sizes(self) -> tuple[str, str]:
         """What claim and volume have."""
@@ -137,8 +137,8 @@ class Growing:
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
         """While the export is looked after."""
-        task = asyncio.create_task(self.around.watch.run())
-        await self.around.watch.lead()
+        task = asyncio.create_task(self.ctx.health.run())
+        await self.ctx.health.lead()
         try:
             yield
         finally:
@@ -185,7 +185,7 @@ def test_limits_that_cannot_be_looked_at() -> None:
     async def scene() -> None:
         site, free = Growing({"overcommit": "5"}), Growing({})
 
-        async def silent(call: str, path: Path) -> None:
+        async def silent(call: str, path: RelPath) -> None:
             raise ExportError(Cause.UNREACHABLE, "no answer")
 
         site.tree.before = free.tree.before = silent

@@ -1,4 +1,4 @@
-"""control.exports and control.forgetting, in simulated time: each export is looked after by itself, and forgotten."""
+"""controllers.export_health and controllers.unused_exports, in simulated time: each export is looked after by itself, and forgotten."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.unused_exports import Forgetting
 from provisioner.core import names
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource, Volume
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.cluster import Kind
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.events import EventRecorder
@@ -46,7 +46,7 @@ class OddTree(MemoryTree):
         self.calls = 0
         self.closed = False
 
-    async def _before_call(self, _call: str, _path: Path) -> None:
+    async def _before_call(self, _call: str, _path: RelPath) -> None:
         self.calls += 1
         if self.odd is not None:
             raise self.odd
@@ -66,31 +66,31 @@ class Site:
         self.exports = ExportRegistry({NAS: Export(NAS, self.trees[NAS])}, NAS, self._reach)
         self.store = Store(samples.US)
         marked = (lambda where: ()) if trusts_ledgers else self.store.marked
-        self.watch = ExportWatch(self.exports, clock, self.metrics, marked=marked)
+        self.watch = ExportHealth(self.exports, clock, self.metrics, marked=marked)
         for kind in get_args(Kind):
             self.store.replace(kind, [])
-        self.around = Surroundings(
+        self.ctx = ControllerContext(
             provisioner=samples.US,
             cluster=cluster,
             store=self.store,
             exports=self.exports,
-            watch=self.watch,
+            health=self.watch,
             recorder=EventRecorder(cluster, clock),
             metrics=self.metrics,
             clock=clock,
         )
 
     def _reach(self, where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
-        servers = Servers(Identity(uid=0, gid=0), timeout_s=1.0)
+        servers = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
         direct = DirectTree(where, servers, version=None, port=None, mount_port=None, observe=lambda *_: None)
         self.trees[where] = OddTree()
         name = str(where) if options.port is None else f"{where} port {options.port}"
-        return Export(where, self.trees[where], name=name), direct.reach_by
+        return Export(where, self.trees[where], name=name), direct.set_routes
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """While exports are looked after, and forgotten."""
-        tasks = [asyncio.create_task(each) for each in (self.watch.run(), Forgetting(self.around).run())]
+        tasks = [asyncio.create_task(each) for each in (self.watch.run(), Forgetting(self.ctx).run())]
         await self.watch.lead()
         try:
             yield
@@ -104,7 +104,7 @@ class Site:
         """A class names an export, and its controller hears of it."""
         parameters = {"server": where.server, "share": where.path}
         self.store.apply("classes", samples.storage_class(parameters), deleted=False)
-        export = self.exports.at(where, MountOptions())
+        export = self.exports.get(where, MountOptions())
         self.watch.add(export, named=True)
         return export
 
@@ -118,7 +118,7 @@ class Site:
         source = NfsSource(where.server, where.below((directory,)))
         volume = samples.volume(name=name, phase=phase, nfs=source, annotations={names.DIRECTORY: directory})
         self.store.apply("volumes", volume, deleted=False)
-        located = self.exports.of(volume)
+        located = self.exports.locate(volume)
         assert located is not None
         self.watch.add(located[0], named=False)
         return volume, located[0]
@@ -150,15 +150,15 @@ def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
             with site.watch.listening(lambda each: heard.append(each.name)):
                 await asyncio.sleep(10 * MINUTE_S)
                 assert heard == [good.name]
-                await site.watch.usable(good)
+                await site.watch.require_ready(good)
                 with pytest.raises(ExportError) as caught:
-                    await site.watch.usable(export)
+                    await site.watch.require_ready(export)
                 assert caught.value.cause is Cause.UNEXPECTED
                 assert site.trees[NAS].calls > 2 * site.trees[OTHER].calls
                 site.trees[OTHER].odd = None
                 await asyncio.sleep(1.5 * MINUTE_S)
                 assert heard == [good.name, export.name]
-                await site.watch.usable(export)
+                await site.watch.require_ready(export)
 
     played(scene())
 
@@ -176,7 +176,7 @@ def test_a_listener_that_fails() -> None:
             with site.watch.listening(fails), site.watch.listening(lambda each: heard.append(each.name)):
                 export = site.add_class()
                 await asyncio.sleep(MINUTE_S)
-                await site.watch.usable(export)
+                await site.watch.require_ready(export)
         assert heard == ["nas:/exports", export.name]
 
     played(scene())
@@ -210,10 +210,10 @@ def test_an_export_that_nothing_names_any_more() -> None:
                     assert old.calls == calls
                     assert not site.series(export)
                     with pytest.raises(ExportError):
-                        await site.watch.usable(export)
+                        await site.watch.require_ready(export)
                     again = site.add_class()
                     assert again is not export
-                    await site.watch.usable(again)
+                    await site.watch.require_ready(again)
                     assert site.series(again)
         assert [line["export"] for line in logs if line["event"] == "export_forgotten"] == [export.name]
 
@@ -245,7 +245,7 @@ def test_an_export_that_was_only_met_is_not_named() -> None:
         site = Site()
         async with site.at_work():
             source = NfsSource(OTHER.server, OTHER.below(("a",)))
-            located = site.exports.of(samples.volume(nfs=source, annotations={names.DIRECTORY: "a"}))
+            located = site.exports.locate(samples.volume(nfs=source, annotations={names.DIRECTORY: "a"}))
             assert located is not None
             assert located[0] in list(site.exports)
             assert not site.watch.is_named(located[0])
@@ -264,12 +264,12 @@ def test_a_class_of_another_way() -> None:
         forged = structs.replace(volume, spec=structs.replace(volume.spec, mount_options=("port=9999",)))
         async with site.at_work():
             site.store.apply("volumes", forged, deleted=False)
-            located = site.exports.of(forged)
+            located = site.exports.locate(forged)
             assert located is not None
             site.watch.add(located[0], named=False)
             await asyncio.sleep(5 * MINUTE_S)
             with pytest.raises(ExportError) as caught:
-                await site.watch.usable(located[0])
+                await site.watch.require_ready(located[0])
             assert caught.value.cause is Cause.NO_LEDGER
 
     played(scene())
@@ -286,14 +286,14 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
             with pytest.raises(ExportError) as caught:
-                await site.watch.usable(export)
+                await site.watch.require_ready(export)
             assert caught.value.cause is Cause.CHANGED
             assert "recover --ledger" in caught.value.advice
             assert list(site.watch.failing()) == ["nas:/exports"]
             assert not site.trees[NAS].root.entries
             site.store.apply("volumes", volume, deleted=True)
             await asyncio.sleep(MINUTE_S)
-            await site.watch.usable(export)
+            await site.watch.require_ready(export)
             assert not site.watch.failing()
 
     played(scene())
@@ -308,7 +308,7 @@ def test_a_volume_that_no_claim_has() -> None:
         site.add_volume("forged", NAS)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
-            await site.watch.usable(export)
+            await site.watch.require_ready(export)
 
     played(scene())
 
@@ -330,6 +330,6 @@ def test_volumes_at_another_port() -> None:
         site.store.apply("volumes", volume, deleted=False)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
-            await site.watch.usable(export)
+            await site.watch.require_ready(export)
 
     played(scene())

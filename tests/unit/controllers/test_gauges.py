@@ -1,4 +1,4 @@
-"""control.tally: the sums are those of what the store has, whatever happened to it."""
+"""controllers.gauges: the sums are those of what the store has, whatever happened to it."""
 
 from __future__ import annotations
 

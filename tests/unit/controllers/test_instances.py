@@ -1,4 +1,4 @@
-"""control.instances: leaders of one cluster, and of two with one id, on one export; in simulated time."""
+"""controllers.instances: leaders of one cluster, and of two with one id, on one export; in simulated time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provisioner.controllers.instances import Instances, is_unsettled
 from provisioner.core import instances
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.instances import LOOK_EVERY_S, SETTLE_S, SIGN_EVERY_S, UNSIGNED_S
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError
@@ -25,7 +25,7 @@ from tests.fakes.tree import MemoryTree
 NAS = Location("nas", "/exports")
 ONE, OTHER = "example.com/nfs", "example.com/other"
 CLUSTER = "uid"
-SIGN: Path = (".provisioner", "clusters", instances.name(CLUSTER, ONE))
+SIGN: RelPath = (".provisioner", "clusters", instances.name(CLUSTER, ONE))
 
 
 class Elected:
@@ -55,7 +55,7 @@ class Counting(MemoryTree):
         super().__init__()
         self.looks = 0
 
-    async def read_symlink(self, path: Path) -> str:
+    async def read_symlink(self, path: RelPath) -> str:
         """See `Tree`."""
         if path == SIGN:
             self.looks += 1
@@ -171,7 +171,7 @@ def test_two_provisioners_in_one_cluster() -> None:
         other = await Leader(tree, Elected("b", 0), provisioner=OTHER).start()
         await asyncio.sleep(600.0)
         assert (await one.refusal(), await other.refusal()) == (None, None)
-        assert await one.export.clusters() == {}
+        assert await one.export.heartbeats() == {}
 
     assert play(scenario) == []
 
@@ -333,7 +333,7 @@ def test_a_full_export() -> None:
     async def scenario(tree: MemoryTree) -> None:
         (await leads(tree, "a", 0)).die()
 
-        async def full(call: str, _path: Path) -> None:
+        async def full(call: str, _path: RelPath) -> None:
             if call == "make_symlink":
                 raise ExportError(Cause.NO_SPACE)
 
@@ -353,7 +353,7 @@ def test_an_export_that_fails() -> None:
     async def scenario(tree: MemoryTree) -> None:
         leader = await leads(tree, "a", 0)
 
-        async def fails(_call: str, _path: Path) -> None:
+        async def fails(_call: str, _path: RelPath) -> None:
             raise ExportError(Cause.UNREACHABLE)
 
         works, tree.before = tree.before, fails

@@ -1,4 +1,4 @@
-"""control.lacking: volumes without a directory or a record are counted, said once, and looked at within bounds."""
+"""controllers.missing_data: volumes without a directory or a record are counted, said once, and looked at within bounds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.missing_data import Lacking
 from provisioner.core import names
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
@@ -42,17 +42,17 @@ class Site:
         self.store = Store(samples.US)
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
         self.recorder = EventRecorder(self.cluster, clock)
-        around = Surroundings(
+        ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
             store=self.store,
             exports=exports,
-            watch=ExportWatch(exports, clock, self.metrics),
+            health=ExportHealth(exports, clock, self.metrics),
             recorder=self.recorder,
             metrics=self.metrics,
             clock=clock,
         )
-        self.lacking = Lacking(around)
+        self.lacking = Lacking(ctx)
 
     async def minutes(self, count: int) -> None:
         """Let time pass."""
@@ -63,10 +63,10 @@ class Site:
     async def volume(self, name: str, *, record: bool = True, directory: bool = True, phase: str = "Bound") -> None:
         """A volume, whole or not."""
         if record:
-            await self.export.provision(name, samples.record(name, claim_uid=name), Access())
+            await self.export.provision(name, samples.record(name, claim_uid=name), Ownership())
             await self.export.settle(name)
         elif directory:
-            await self.tree.make_directory((name,), Access(mode=0o755))
+            await self.tree.make_directory((name,), Ownership(mode=0o755))
         if record and not directory:
             self.tree.root.entries.pop(name)
         body = {

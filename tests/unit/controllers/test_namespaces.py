@@ -1,4 +1,4 @@
-"""control.namespaces."""
+"""controllers.namespaces."""
 
 from __future__ import annotations
 

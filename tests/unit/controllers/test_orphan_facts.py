@@ -1,4 +1,4 @@
-"""control.evidence: the command's look at an export finds what the daemon's does, odd paths among it."""
+"""controllers.orphan_facts: the command's look at an export finds what the daemon's does, odd paths among it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import structs
 
-from provisioner.controllers.orphan_facts import Known, find_strays, gather
+from provisioner.controllers.orphan_facts import Known, find_unknown_directories, gather
 from provisioner.core import orphans
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Volume
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import MemoryTree
 from tests.unit.core import samples
 
@@ -29,7 +29,7 @@ async def left_over(tree: MemoryTree) -> Export:
     await export.open()
     for name in ("a", "b", "c"):
         record = samples.record(name, claim_uid=name)
-        await export.provision(f"pvc-{name}", structs.replace(record, cluster=US), Access())
+        await export.provision(f"pvc-{name}", structs.replace(record, cluster=US), Ownership())
         if name != "c":
             await export.settle(f"pvc-{name}")
         tree.write_file((name, "file"))
@@ -45,8 +45,10 @@ def known(**volumes: Volume) -> Known:
 
 
 async def found(export: Export, cluster: Known) -> list[tuple[str, str]]:
-    strays = await find_strays(export, cluster, ExportRegistry({NAS: export}, None, unnamed), limit=10)
-    evidence = await gather(export, cluster, now=NOW, strays=strays)
+    unknown_directories = await find_unknown_directories(
+        export, cluster, ExportRegistry({NAS: export}, None, unnamed), limit=10
+    )
+    evidence = await gather(export, cluster, now=NOW, unknown_directories=unknown_directories)
     return [(each.kind, each.directory) for each in orphans.find(evidence)]
 
 
@@ -88,7 +90,7 @@ async def test_an_export_that_does_not_answer() -> None:
 
     tree.before = hangs
     with pytest.raises(ExportError):
-        await gather(export, known(), now=NOW, strays=())
+        await gather(export, known(), now=NOW, unknown_directories=())
 
 
 async def test_volumes_that_exist() -> None:
@@ -97,7 +99,7 @@ async def test_volumes_that_exist() -> None:
     export = await left_over(tree)
     await tree.remove_tree(("b",))
     await tree.remove_tree(("c",))
-    await tree.make_directory(("foreign",), Access())
+    await tree.make_directory(("foreign",), Ownership())
     tree.write_file(("foreign", "file"))
     cluster = Known(
         cluster=US, volumes={"pvc-a": samples.volume(name="pvc-a")}, waiting=frozenset(), holder=lambda *_: None
@@ -108,7 +110,7 @@ async def test_volumes_that_exist() -> None:
 async def test_the_advice_is_a_command() -> None:
     """The advice for an orphan is the whole command, with the volume's name."""
     export = await left_over(MemoryTree())
-    evidence = await gather(export, known(), now=NOW, strays=())
+    evidence = await gather(export, known(), now=NOW, unknown_directories=())
     advice = {each.volume: each.advice for each in orphans.find(evidence)}
     assert "nfs-provisioner recover --volume pvc-a --apply" in advice["pvc-a"]
     assert "nfs-provisioner recover --volume pvc-c --apply" in advice["pvc-c"]

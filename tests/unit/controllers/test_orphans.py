@@ -1,4 +1,4 @@
-"""control.orphans: what is told of an export, how often, and what is finished; in simulated time."""
+"""controllers.orphans: what is told of an export, how often, and what is finished; in simulated time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import structs
 from structlog.testing import capture_logs
 
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.sweep import Sweep
 from provisioner.core import names
@@ -21,7 +21,7 @@ from provisioner.core.objects import NfsSource
 from provisioner.core.records import OnDelete, encode
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone
@@ -58,20 +58,20 @@ class Site:
         """Open the export, and begin."""
         await self.export.open()
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
-        around = Surroundings(
+        ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
             store=self.store,
             exports=exports,
-            watch=ExportWatch(exports, self.clock, self.metrics),
+            health=ExportHealth(exports, self.clock, self.metrics),
             recorder=EventRecorder(self.cluster, self.clock),
             metrics=self.metrics,
             clock=self.clock,
             cluster_id=US,
         )
         instances = Instances(Alone("pod"), self.clock, self.metrics, cluster=US, provisioner=samples.US)
-        around = replace(around, guard=instances)
-        self._sweep = Sweep(around, instances, revisit=self.revisited.append, freed=lambda: None)
+        ctx = replace(ctx, guard=instances)
+        self._sweep = Sweep(ctx, instances, revisit=self.revisited.append, freed=lambda: None)
         self._task = asyncio.create_task(self._sweep.run())
         self._sweep.export_ready(self.export)
         await asyncio.sleep(1.0)
@@ -87,7 +87,7 @@ class Site:
         """A record with its directory, and no volume."""
         volume = f"pvc-{number}"
         held = samples.record(f"shop/{number}", claim_uid=str(number), on_delete=rule)
-        await self.export.provision(volume, structs.replace(held, cluster=cluster), Access())
+        await self.export.provision(volume, structs.replace(held, cluster=cluster), Ownership())
         if not pending:
             await self.export.settle(volume)
         if data:
@@ -204,7 +204,7 @@ def test_clusters_come_and_go() -> None:
         site.sign(THEM)
         await asyncio.sleep(2 * MINUTE_S)
         assert site.gauge == 0.0
-        assert set(await site.export.clusters()) == {US, THEM}
+        assert set(await site.export.heartbeats()) == {US, THEM}
         await site.stop()
 
     assert [line["event"] for line in told(scenario)] == ["orphans", "orphans_gone"]

@@ -1,4 +1,4 @@
-"""control.takeover: one export whose ledger cannot be written, for whatever reason, keeps no other one's volumes."""
+"""controllers.takeover: one export whose ledger cannot be written, for whatever reason, keeps no other one's volumes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from msgspec import structs
 
-from provisioner.controllers.context import Surroundings
-from provisioner.controllers.export_health import ExportWatch
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.takeover import Takeover
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import NfsSource
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
@@ -29,7 +29,7 @@ def test_an_unexpected_error_of_one_export() -> None:
     """Its volumes are entered when the error has passed, those of other exports at the start."""
 
     async def scene() -> None:
-        async def odd(call: str, path: Path) -> None:
+        async def odd(call: str, path: RelPath) -> None:
             if call == "make_symlink" and "volumes" in path:
                 raise RuntimeError("odd")
 
@@ -37,13 +37,13 @@ def test_an_unexpected_error_of_one_export() -> None:
         served = {where: Export(where, tree) for where, tree in trees.items()}
         exports, store = ExportRegistry(served, NAS, lambda *_: pytest.fail("no other")), Store(samples.US)
         clock, metrics, cluster = LoopClock(), Metrics(), MemoryCluster()
-        watch = ExportWatch(exports, clock, metrics)
-        around = Surroundings(
+        watch = ExportHealth(exports, clock, metrics)
+        ctx = ControllerContext(
             provisioner=samples.US,
             cluster=cluster,
             store=store,
             exports=exports,
-            watch=watch,
+            health=watch,
             recorder=EventRecorder(cluster, clock),
             metrics=metrics,
             clock=clock,
@@ -53,7 +53,7 @@ def test_an_unexpected_error_of_one_export() -> None:
             volume = samples.peers_volume(phase="Bound", nfs=NfsSource(where.server, where.below((name,))))
             named = structs.replace(volume, metadata=structs.replace(volume.metadata, name=name))
             store.apply("volumes", named, deleted=False)
-        takeover = Takeover(around, entered=lambda _: None)
+        takeover = Takeover(ctx, entered=lambda _: None)
         trees[NAS].before = odd
         with store.listening(takeover.changed), watch.listening(takeover.export_ready):
             tasks = [asyncio.create_task(watch.run()), asyncio.create_task(takeover.run())]

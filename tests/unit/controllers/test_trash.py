@@ -1,4 +1,4 @@
-"""control.purge: bounded, fair between exports, patient with what cannot go; in simulated time."""
+"""controllers.trash: bounded, fair between exports, patient with what cannot go; in simulated time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from structlog.testing import capture_logs
 
 from provisioner.controllers import trash
 from provisioner.controllers.trash import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, Purge
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
-from provisioner.ports.tree import Access, Cause, ExportError, GoOn, PathMissing, to_the_end
+from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing, to_the_end
 from provisioner.telemetry.metrics import Metrics
 from tests.fakes.clock import LoopClock, simulate
 from tests.fakes.guard import Gate
 from tests.fakes.tree import Directory, MemoryTree
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 STAMP = "20260101T000000.000000Z"
 HOUR_S = 3600.0
 
@@ -39,18 +39,18 @@ class SlowTree(MemoryTree):
         self.refusals: dict[str, Exception] = {}
         self.attempts: list[str] = []
 
-    async def remove_tree(self, path: Path, *, go_on: GoOn = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
         """See `Tree`."""
         self.attempts.append(path[-1].removesuffix(BEGUN))
         self.running[self] = self.running.get(self, 0) + 1
         self.peak = max(self.peak, self.running[self])
         self.peak_of_all = max(self.peak_of_all, sum(self.running.values()))
         try:
-            return await self._remove_slowly(path, go_on)
+            return await self._remove_slowly(path, on_progress)
         finally:
             self.running[self] -= 1
 
-    async def _remove_slowly(self, path: Path, go_on: GoOn) -> int:
+    async def _remove_slowly(self, path: RelPath, on_progress: OnProgress) -> int:
         removed, name = 0, path[-1].removesuffix(BEGUN)
         while True:
             await asyncio.sleep(1.0)
@@ -62,11 +62,11 @@ class SlowTree(MemoryTree):
             removed += 1
             if not directory.entries and not path[-1].startswith("endless"):
                 await self.remove_directory(path)
-                go_on(1)
+                on_progress(1)
                 return removed
             if directory.entries:
                 directory.entries.popitem()
-            if not go_on(1):
+            if not on_progress(1):
                 return removed
 
 

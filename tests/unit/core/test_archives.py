@@ -175,7 +175,7 @@ def test_listed() -> None:
 def test_order() -> None:
     """By namespace and claim, the youngest archive of a claim first, and those without a record last."""
 
-    def of(name: str, archived: str, namespace: str) -> archives.Listed:
+    def of(name: str, archived: str, namespace: str) -> archives.ArchiveRow:
         return archives.listed(name, archive(archived=archived, namespace=namespace), export="e", cluster="")
 
     old, young = of("old", "2026-01-01T00:00:00Z", "a"), of("young", "2026-01-02T00:00:00Z", "a")

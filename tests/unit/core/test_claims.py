@@ -10,7 +10,7 @@ from msgspec import structs
 
 from provisioner.core import claims, names
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import (
     Claim,
     ClaimRef,
@@ -22,7 +22,7 @@ from provisioner.core.objects import (
     StorageClass,
     Volume,
 )
-from provisioner.core.parameters import Access, parse
+from provisioner.core.parameters import Ownership, parse
 from provisioner.core.tenancy import Tenant
 from tests.unit.core import samples
 
@@ -81,7 +81,7 @@ def test_provisioned() -> None:
     """A claim of ours that nothing stands against gets the directory of its class's pattern and a volume of its own."""
     plan = provision(view())
     assert (plan.volume, plan.export, plan.record.directory) == (samples.VOLUME, NAS, samples.DIRECTORY)
-    assert plan.access == Access(mode=0o777)
+    assert plan.access == Ownership(mode=0o777)
     assert not plan.adopt
     expected = samples.record(on_delete="archive")
     assert plan.record == msgspec.structs.replace(expected, modes="RWX", mount_options="nfsvers=4.1")
@@ -251,9 +251,9 @@ def test_a_volume_that_is_for_the_claim(uid: str) -> None:
 
 def test_holder_is_asked_for_the_right_path() -> None:
     """Whether a directory is taken is asked of the export and the path that the claim would get."""
-    asked: list[tuple[Location, Path]] = []
+    asked: list[tuple[Location, RelPath]] = []
 
-    def holder(export: Location, path: Path) -> Volume | None:
+    def holder(export: Location, path: RelPath) -> Volume | None:
         asked.append((export, path))
         return None
 

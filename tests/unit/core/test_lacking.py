@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provisioner.core import lacking
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
 from tests.unit.core import samples
 
@@ -25,7 +25,7 @@ PATH = (samples.DIRECTORY,)
         (BOUND, ("a", "..", "b"), False),
     ],
 )
-def test_in_use(volume: Volume, path: Path, is_in_use: bool) -> None:
+def test_in_use(volume: Volume, path: RelPath, is_in_use: bool) -> None:
     """Only of a volume of ours that a claim has, and that lies below its export, anything is missing."""
     assert lacking.is_in_use(volume, path, samples.US) is is_in_use
 

@@ -33,7 +33,7 @@ class Server:
 
 @dataclass
 class Replica:
-    """One candidate, driven as control.elector drives it; `skew_s` is how far its clock is off."""
+    """One candidate, driven as runtime.election drives it; `skew_s` is how far its clock is off."""
 
     identity: str
     times: LeaseTimes

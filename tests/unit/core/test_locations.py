@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import Location, Path, location, normal_server, parse
+from provisioner.core.locations import Location, RelPath, location, normal_server, parse
 
 NAMES = st.text(st.characters(exclude_characters="/", exclude_categories=("Cc", "Cs")), min_size=1).filter(
     lambda name: name not in (".", "..")
@@ -147,7 +147,7 @@ def test_a_url_is_no_export() -> None:
 
 
 @given(SERVERS, PATHS)
-def test_round_trip(server: str, path: Path) -> None:
+def test_round_trip(server: str, path: RelPath) -> None:
     """What an export is called in messages and volumes is read back as the same export."""
     where = location(server, "/" + "/".join(path))
     assert parse(str(where)) == where
@@ -155,7 +155,7 @@ def test_round_trip(server: str, path: Path) -> None:
 
 
 @given(SERVERS, PATHS, PATHS)
-def test_below_and_relative(server: str, root: Path, path: Path) -> None:
+def test_below_and_relative(server: str, root: RelPath, path: RelPath) -> None:
     """A directory's absolute path leads back to its components below the export, whatever the server's spelling."""
     where = location(server, "/" + "/".join(root))
     assert where.relative(server.upper(), where.below(path)) == path

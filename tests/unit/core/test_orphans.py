@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from provisioner.core import times
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import CsiSource, NfsSource, Volume, VolumeSpec
-from provisioner.core.orphans import SILENT_AFTER, Evidence, Orphan, doubtful, find, known
+from provisioner.core.orphans import SILENT_AFTER, ExportFacts, Orphan, doubtful, find, known
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import Record
 from tests.unit.core import samples
@@ -29,7 +29,7 @@ def record(directory: str = samples.DIRECTORY, *, cluster: str = US, **changes: 
     return structs.replace(samples.record(directory), cluster=cluster, **changes)
 
 
-def evidence(records: Mapping[str, Record] | None = None, **changes: Any) -> Evidence:
+def evidence(records: Mapping[str, Record] | None = None, **changes: Any) -> ExportFacts:
     """What there is on an export where nothing is wrong but for what `changes` say."""
     held = PathIndex()
     for path, name in changes.pop("held", {}).items():
@@ -40,9 +40,9 @@ def evidence(records: Mapping[str, Record] | None = None, **changes: Any) -> Evi
         "signs": {},
         "volumes": set(),
         "left": set(),
-        "strays": (),
+        "unknown_directories": (),
     }
-    return Evidence(
+    return ExportFacts(
         export="nas:/exports", cluster=US, records=records or {}, now=NOW, holder=held.touching, **seen | changes
     )
 
@@ -145,15 +145,15 @@ def test_what_was_to_stay(cluster: str) -> None:
 
 def test_an_unknown_directory() -> None:
     """A directory that neither ledger nor API knows is told of."""
-    orphan = one(find(evidence({"v": record("shop/data")}, volumes={"v"}, strays=[("shop", "old")])))
+    orphan = one(find(evidence({"v": record("shop/data")}, volumes={"v"}, unknown_directories=[("shop", "old")])))
     assert (orphan.kind, orphan.directory, orphan.volume) == ("unknown", "shop/old", "")
 
 
 @pytest.mark.parametrize("path", [("shop", "old"), ("shop",), ("shop", "old", "below")])
-def test_a_directory_that_somebody_got_meanwhile(path: Path) -> None:
+def test_a_directory_that_somebody_got_meanwhile(path: RelPath) -> None:
     """What a volume or a record has by now, or one above or below it, is unknown no longer."""
-    assert find(evidence(strays=[("shop", "old")], held={path: "v"})) == []
-    assert find(evidence({"v": record("/".join(path))}, volumes={"v"}, strays=[("shop", "old")])) == []
+    assert find(evidence(unknown_directories=[("shop", "old")], held={path: "v"})) == []
+    assert find(evidence({"v": record("/".join(path))}, volumes={"v"}, unknown_directories=[("shop", "old")])) == []
 
 
 @pytest.mark.parametrize("cluster", [US, THEM])
@@ -166,7 +166,7 @@ def test_a_directory_that_another_volume_has(cluster: str) -> None:
 def test_order() -> None:
     """Orphans come by kind, then by directory, so that two looks at the same things say the same."""
     records = {name: record(directory) for name, directory in (("v1", "b"), ("v2", "a"), ("v3", "c"))}
-    found = find(evidence(records, pending={"v3"}, left=set(records), unreadable={"u"}, strays=[("x",)]))
+    found = find(evidence(records, pending={"v3"}, left=set(records), unreadable={"u"}, unknown_directories=[("x",)]))
     assert [(each.kind, each.directory) for each in found] == [
         ("attempt-left", "c"), ("unknown", "x"), ("unreadable", ""), ("volume-gone", "a"), ("volume-gone", "b"),
     ]  # fmt: skip
@@ -214,15 +214,15 @@ RECORDS = st.dictionaries(
     records=RECORDS,
     live=st.dictionaries(PATHS, st.sampled_from(["x", "y"])),
     names=st.sets(st.sampled_from([f"v{number}" for number in range(6)])),
-    strays=st.lists(PATHS),
+    unknown_directories=st.lists(PATHS),
     signs=st.dictionaries(st.sampled_from([US, THEM, ""]), st.sampled_from(["", times.text(NOW)])),
     pending=st.sets(st.sampled_from([f"v{number}" for number in range(6)])),
 )
 def test_a_live_volume_is_never_an_orphan(
     records: Mapping[str, Record],
-    live: Mapping[Path, str],
+    live: Mapping[RelPath, str],
     names: set[str],
-    strays: list[Path],
+    unknown_directories: list[RelPath],
     signs: Mapping[str, str],
     pending: set[str],
 ) -> None:
@@ -230,7 +230,15 @@ def test_a_live_volume_is_never_an_orphan(
     index = PathIndex()
     for path, name in live.items():
         index.add(path, name)
-    seen = evidence(records, left=set(records), held=live, volumes=names, strays=strays, signs=signs, pending=pending)
+    seen = evidence(
+        records,
+        left=set(records),
+        held=live,
+        volumes=names,
+        unknown_directories=unknown_directories,
+        signs=signs,
+        pending=pending,
+    )
     for orphan in find(seen):
         assert index.touching(tuple(orphan.directory.split("/"))) is None
         assert orphan.volume not in names

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
-from provisioner.core.parameters import ALIASES, KNOWN, Access, MinFree, as_written, parse
+from provisioner.core.parameters import ALIASES, KNOWN, MinFree, Ownership, as_written, parse
 from provisioner.core.templates import DEFAULT
 
 
@@ -20,7 +20,7 @@ def test_defaults() -> None:
     assert parameters.export is None
     assert parameters.template == DEFAULT
     assert parameters.on_delete == "archive"
-    assert parameters.access == Access(mode=0o777, uid=None, gid=None)
+    assert parameters.access == Ownership(mode=0o777, uid=None, gid=None)
     assert not parameters.adopt
     assert parameters.min_free is None
     assert parameters.overcommit is None
@@ -39,13 +39,13 @@ def test_defaults() -> None:
         ({"onDelete": "delete", "archiveOnDelete": "true"}, "on_delete", "delete"),
         ({"onDelete": "retain", "archiveOnDelete": "false"}, "on_delete", "retain"),
         ({"onDelete": "archive", "archiveOnDelete": "?"}, "on_delete", "archive"),
-        ({"mode": "0770"}, "access", Access(mode=0o770)),
-        ({"mode": "2775"}, "access", Access(mode=0o2775)),
-        ({"mode": "0o750"}, "access", Access(mode=0o750)),
-        ({"mountPermissions": "0755"}, "access", Access(mode=0o755)),
-        ({"mountPermissions": "0"}, "access", Access(mode=None)),
-        ({"uid": "1000", "gid": "0"}, "access", Access(uid=1000, gid=0)),
-        ({"uid": "4294967294"}, "access", Access(uid=2**32 - 2)),
+        ({"mode": "0770"}, "access", Ownership(mode=0o770)),
+        ({"mode": "2775"}, "access", Ownership(mode=0o2775)),
+        ({"mode": "0o750"}, "access", Ownership(mode=0o750)),
+        ({"mountPermissions": "0755"}, "access", Ownership(mode=0o755)),
+        ({"mountPermissions": "0"}, "access", Ownership(mode=None)),
+        ({"uid": "1000", "gid": "0"}, "access", Ownership(uid=1000, gid=0)),
+        ({"uid": "4294967294"}, "access", Ownership(uid=2**32 - 2)),
         ({"existing": "adopt"}, "adopt", True),
         ({"onDelete": "retain", "existing": "refuse"}, "adopt", False),
         ({"minFree": "10Gi"}, "min_free", MinFree(bytes=10 * 2**30)),
@@ -66,14 +66,14 @@ def test_defaults() -> None:
         ({"existing": ""}, "adopt", None),
         ({"formernamespace": "Accept"}, "accepts_former", True),
         ({"formerNamespace": "refuse"}, "accepts_former", False),
-        ({"Mode": " 770 "}, "access", Access(mode=0o770)),
-        ({"mode": "000777"}, "access", Access(mode=0o777)),
-        ({"mode": "0O700"}, "access", Access(mode=0o700)),
-        ({"mountpermissions": "777"}, "access", Access(mode=0o777)),
-        ({"mountPermissions": "00"}, "access", Access(mode=None)),
-        ({"mode": "0", "mountPermissions": ""}, "access", Access(mode=None)),
-        ({"gid": "none", "UID": "7"}, "access", Access(uid=7)),
-        ({"uid": " ", "gid": "\t"}, "access", Access()),
+        ({"Mode": " 770 "}, "access", Ownership(mode=0o770)),
+        ({"mode": "000777"}, "access", Ownership(mode=0o777)),
+        ({"mode": "0O700"}, "access", Ownership(mode=0o700)),
+        ({"mountpermissions": "777"}, "access", Ownership(mode=0o777)),
+        ({"mountPermissions": "00"}, "access", Ownership(mode=None)),
+        ({"mode": "0", "mountPermissions": ""}, "access", Ownership(mode=None)),
+        ({"gid": "none", "UID": "7"}, "access", Ownership(uid=7)),
+        ({"uid": " ", "gid": "\t"}, "access", Ownership()),
         ({"Server": "nas", "SHARE": " //exports//k8s/ "}, "export", Location("nas", "/exports/k8s")),
         ({"server": "", "share": ""}, "export", None),
         ({"minfree": " 5% "}, "min_free", MinFree(fraction=0.05)),

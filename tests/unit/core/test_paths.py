@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidPath
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.paths import PathIndex, ancestors, archive_name, check, components, shorten, shown
 
 
@@ -26,7 +26,7 @@ from provisioner.core.paths import PathIndex, ancestors, archive_name, check, co
         ("ü" * 127, ("ü" * 127,)),
     ],
 )
-def test_accepted(text: str, path: Path) -> None:
+def test_accepted(text: str, path: RelPath) -> None:
     """A path of plain names below the export is a directory that may be handed out."""
     assert check(text) == path
 
@@ -142,7 +142,7 @@ OWNERS = st.sampled_from(["v1", "v2", "v3"])
 CHANGES = st.lists(st.tuples(st.booleans(), PATHS, OWNERS), max_size=30)
 
 
-def touch(one: Path, other: Path) -> bool:
+def touch(one: RelPath, other: RelPath) -> bool:
     depth = min(len(one), len(other))
     return one[:depth] == other[:depth]
 
@@ -151,9 +151,11 @@ def touch(one: Path, other: Path) -> bool:
 @example([(True, ("a",), "v1")], ("a", "b"), "v1", 0)
 @example([(True, ("a", "b"), "v1")], ("a",), "v1", 0)
 @example([(True, ("a",), "v1"), (True, ("a",), "v2")], ("a",), "v1", 0)
-def test_index_against_a_model(changes: list[tuple[bool, Path, str]], path: Path, other_than: str, below: int) -> None:
+def test_index_against_a_model(
+    changes: list[tuple[bool, RelPath, str]], path: RelPath, other_than: str, below: int
+) -> None:
     """After any changes the index tells of a conflict exactly where there is one, and names one who is part of it."""
-    index, model = PathIndex(), set[tuple[Path, str]]()
+    index, model = PathIndex(), set[tuple[RelPath, str]]()
     for enter, held, owner in changes:
         (index.add if enter else index.remove)(held, owner)
         (model.add if enter else model.discard)((held, owner))
@@ -164,7 +166,7 @@ def test_index_against_a_model(changes: list[tuple[bool, Path, str]], path: Path
 
 
 @given(CHANGES)
-def test_index_ends_empty(changes: list[tuple[bool, Path, str]]) -> None:
+def test_index_ends_empty(changes: list[tuple[bool, RelPath, str]]) -> None:
     """When all paths are taken out, whatever came before, everything is free."""
     index = PathIndex()
     for enter, held, owner in changes:
@@ -175,9 +177,9 @@ def test_index_ends_empty(changes: list[tuple[bool, Path, str]]) -> None:
 
 
 @given(CHANGES, PATHS)
-def test_owners(changes: list[tuple[bool, Path, str]], path: Path) -> None:
+def test_owners(changes: list[tuple[bool, RelPath, str]], path: RelPath) -> None:
     """Who has exactly a path is told whole, and those above and below it are not among them."""
-    index, model = PathIndex(), set[tuple[Path, str]]()
+    index, model = PathIndex(), set[tuple[RelPath, str]]()
     for enter, held, owner in changes:
         (index.add if enter else index.remove)(held, owner)
         (model.add if enter else model.discard)((held, owner))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.places import Places
 
 A, B, C, D = (Location(server, "/x") for server in "abcd")
@@ -35,7 +35,7 @@ def test_locations_of_one_export() -> None:
         (("teams",), False),
     ],
 )
-def test_an_export_in_an_export(path: Path, taken: bool) -> None:
+def test_an_export_in_an_export(path: RelPath, taken: bool) -> None:
     """No directory of an export is one in which another export has its root, by any name of either."""
     places = Places()
     outer, inner = Location("nas", "/exports"), Location("nas", "/exports/team/db/inside")

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidPath, InvalidSettings
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.templates import DEFAULT_PATTERN, DEPTH_LIMIT, parse
 from tests.unit.core import samples
 
@@ -60,7 +60,7 @@ CLAIM = samples.claim(labels={"app": "web"}, annotations=ANNOTATIONS)
         ("${.PVC.name:-${.PVC.labels.none}}", ("data",)),
     ],
 )
-def test_rendered(pattern: str, path: Path) -> None:
+def test_rendered(pattern: str, path: RelPath) -> None:
     """A pattern gives the directory that its documentation says, in nfs-subdir's and in csi-driver-nfs's spelling."""
     assert parse(pattern).render(CLAIM, samples.VOLUME) == path
 

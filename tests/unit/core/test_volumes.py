@@ -10,15 +10,15 @@ import pytest
 from msgspec import structs
 
 from provisioner.core import names
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, NfsSource, Volume
 from provisioner.core.records import OnDelete, Record
 from provisioner.core.volumes import (
     Deny,
-    Evidence,
     Finalizer,
     Leave,
     Reclaim,
+    ReclaimFacts,
     authorize,
     decide,
     missing_message,
@@ -83,12 +83,12 @@ def evidence(
     *,
     volume: Volume | None = None,
     claim: Claim | None = None,
-    path: Path = (samples.DIRECTORY,),
+    path: RelPath = (samples.DIRECTORY,),
     record: Record | None = None,
     export_id: str = samples.EXPORT_ID,
-) -> Evidence:
+) -> ReclaimFacts:
     """All that must agree, and does, but for what is said otherwise."""
-    return Evidence(
+    return ReclaimFacts(
         volume=volume or samples.volume(),
         claim=claim,
         export="nas:/exports",
@@ -121,7 +121,7 @@ LATE = structs.replace(samples.volume().metadata, creation_timestamp="2026-01-02
         pytest.param(evidence(claim=samples.claim(uid="another")), "has the name shop/data", id="its name is taken"),
     ],
 )
-def test_created_again(of: Evidence, words: str) -> None:
+def test_created_again(of: ReclaimFacts, words: str) -> None:
     """A volume that may be another object than the record's is not reclaimed, and its event says the way out."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
@@ -146,7 +146,7 @@ def test_the_recorded_object() -> None:
         pytest.param(evidence(claim=samples.claim(deleted=True)), "claim still exists", id="claim is terminating"),
     ],
 )
-def test_left_after_all(of: Evidence, why: str) -> None:
+def test_left_after_all(of: ReclaimFacts, why: str) -> None:
     """What has changed since the cache looked, or still has its claim, is left."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Leave)
@@ -169,7 +169,7 @@ def test_left_after_all(of: Evidence, why: str) -> None:
         pytest.param(evidence(path=("elsewhere",)), "says otherwise", id="an edited path"),
     ],
 )
-def test_denied(of: Evidence, words: str) -> None:
+def test_denied(of: ReclaimFacts, words: str) -> None:
     """Where anything does not agree, nothing is touched, and the event says what."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
@@ -191,7 +191,7 @@ def test_a_claim_that_a_volume_waits_for() -> None:
     assert authorize(waiting, samples.US) == Reclaim("delete")
 
 
-def taken_over(**changes: Any) -> Evidence:
+def taken_over(**changes: Any) -> ReclaimFacts:
     """A peer's volume that we took over, and all that must agree."""
     record = samples.record(peer=True, on_delete=changes.pop("on_delete", "archive"))
     return dataclasses.replace(evidence(volume=samples.peers_volume(), record=record, export_id="any"), **changes)
@@ -219,7 +219,7 @@ def test_a_peers_volume(on_delete: OnDelete) -> None:
         ),
     ],
 )
-def test_a_peers_volume_denied(of: Evidence, words: str) -> None:
+def test_a_peers_volume_denied(of: ReclaimFacts, words: str) -> None:
     """Where anything does not agree about a peer's volume, or another one needs its directory, nothing is touched."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
@@ -276,7 +276,7 @@ def test_reclaim_needs_everything() -> None:
     """Of all combinations of agreeing and contradicting evidence, only full agreement lets a directory go."""
     volumes = [samples.volume(), samples.volume(annotations={names.EXPORT_ID: "e2"}), samples.volume(claim_uid="x")]
     claims = [None, samples.claim()]
-    paths: list[Path] = [(samples.DIRECTORY,), (), ("elsewhere",)]
+    paths: list[RelPath] = [(samples.DIRECTORY,), (), ("elsewhere",)]
     fitting = [samples.record(), samples.record("elsewhere")]
     records = [*fitting, None, samples.record(claim_uid="y")]
     for volume, claim, path, record in itertools.product(volumes, claims, paths, records):

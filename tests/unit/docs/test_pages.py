@@ -65,8 +65,8 @@ def test_every_default_is_the_flag_s() -> None:
 @pytest.mark.parametrize(
     ("command", "fields"),
     [
-        ("volumes", {field.name for field in structs.fields(listing.Listed)}),
-        ("archives", {field.name for field in structs.fields(archives.Listed)}),
+        ("volumes", {field.name for field in structs.fields(listing.VolumeRow)}),
+        ("archives", {field.name for field in structs.fields(archives.ArchiveRow)}),
         ("orphans", {field.name for field in structs.fields(orphans.Orphan)}),
         ("instances", {field.name for field in structs.fields(instances.Listed)}),
         ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),

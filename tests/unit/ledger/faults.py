@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
@@ -34,7 +34,7 @@ class Fault:
         """Try the operation with the fault at its n-th call; False when it has fewer calls."""
         calls = 0
 
-        async def hook(call: str, path: Path) -> None:
+        async def hook(call: str, path: RelPath) -> None:
             nonlocal calls
             calls += 1
             if calls == number:
@@ -103,7 +103,7 @@ def directories(tree: MemoryTree) -> set[str]:
     return {"/".join(path) for path in _below((), tree.root) if path[0] != ".provisioner"}
 
 
-def _below(path: Path, directory: Directory) -> Iterator[Path]:
+def _below(path: RelPath, directory: Directory) -> Iterator[RelPath]:
     for name, node in directory.entries.items():
         if isinstance(node, Directory):
             yield (*path, name)

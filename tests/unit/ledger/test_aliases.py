@@ -1,4 +1,4 @@
-"""nfs.aliases: two names of one export are one, and a copy of an export is none."""
+"""ledger.aliases: two names of one export are one, and a copy of an export is none."""
 
 from __future__ import annotations
 
@@ -103,4 +103,4 @@ async def test_another_name_that_does_not_answer() -> None:
     with pytest.raises(ExportError) as caught:
         await second.open(others=[first, second])
     assert caught.value.cause is Cause.READ_ONLY
-    assert f"that is export {BY_NAME}" in caught.value.told_of(str(BY_ADDRESS))
+    assert f"that is export {BY_NAME}" in caught.value.event_message(str(BY_ADDRESS))

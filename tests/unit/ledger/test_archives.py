@@ -10,16 +10,16 @@ import pytest
 from msgspec import structs
 
 from provisioner.core import times
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.records import RECORD_LIMIT_BYTES, ArchiveRecord, Record, decode, encode
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.unit.ledger.faults import FAULTS, TENANT, Fault, directories, interrupted, ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
-ACCESS = Access(mode=0o770)
+ACCESS = Ownership(mode=0o770)
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 LATER = AT + timedelta(days=40)
 DATA = File(b"data")
@@ -39,7 +39,7 @@ async def filled(directory: str = "a") -> MemoryTree:
     await export.provision(V1, structs.replace(record(directory, V1), retention="30d"), ACCESS)
     await export.settle(V1)
     tree.write_file((*directory.split("/"), "data"), b"data")
-    await tree.make_directory(("stranger",), Access())
+    await tree.make_directory(("stranger",), Ownership())
     tree.write_file(("stranger", "precious"), b"precious")
     return tree
 
@@ -87,7 +87,7 @@ def stranger_is_safe(tree: MemoryTree) -> bool:
     return tree.look(("stranger", "precious")) == File(b"precious")
 
 
-async def no_rename(call: str, path: Path) -> None:
+async def no_rename(call: str, path: RelPath) -> None:
     """A hook: renames do not come through."""
     if call == "rename":
         raise ExportError(Cause.UNREACHABLE, "/".join(path))
@@ -151,7 +151,7 @@ async def test_a_name_that_a_stranger_took() -> None:
     with pytest.raises(ExportError):
         await (export := await opened(tree)).archive(V1, AT)
     tree.before = no_fault
-    await tree.make_directory((NAME,), Access())
+    await tree.make_directory((NAME,), Ownership())
     name = await export.archive(V1, AT)
     assert name not in (None, NAME)
     assert ledger(tree, "archives") == [name]
@@ -364,7 +364,7 @@ async def test_refusals() -> None:
     """No archive of that name, one without a record, another namespace's or cluster's: nothing is touched."""
     tree, name = await archived()
     export = await opened(tree)
-    await tree.make_directory(("archived-peer",), Access())
+    await tree.make_directory(("archived-peer",), Ownership())
     for wanted, words in (
         (wanting("b", V2, "archived-none"), "there is no archive"),
         (wanting("b", V2, "archived-peer"), "has no record"),
@@ -405,7 +405,7 @@ async def test_what_may_be_the_archive_stays() -> None:
     tree, name = await archived()
     export = await opened(tree)
     await give(export)
-    await tree.make_directory((name,), Access())
+    await tree.make_directory((name,), Ownership())
     assert not await export.undo(V2)
     assert V2 in export.pending
     await tree.remove_directory((name,))

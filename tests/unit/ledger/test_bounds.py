@@ -8,12 +8,12 @@ from provisioner.core.locations import Location
 from provisioner.core.paths import PathIndex
 from provisioner.ledger import trash
 from provisioner.ledger.export import Export
-from provisioner.ledger.unknown import strays
+from provisioner.ledger.unknown import unknown_directories
 from provisioner.ports import endless
-from provisioner.ports.tree import Access, ExportError
+from provisioner.ports.tree import ExportError, Ownership
 from tests.fakes.tree import MemoryTree
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 
 
 async def test_a_ledger_of_too_much_text_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,4 +55,4 @@ async def test_too_many_directories_end_the_look_for_strays(monkeypatch: pytest.
         for number in range(4):
             await tree.make_directory((f"team-{team}", f"{number}"), PLAIN)
     with pytest.raises(ExportError, match="more than 10 entries"):
-        await strays(tree, known, limit=1000)
+        await unknown_directories(tree, known, limit=1000)

@@ -1,4 +1,4 @@
-"""nfs.export with a fault at every single call: what was begun is finished by the same call again, once, and whole."""
+"""ledger.export with a fault at every single call: what was begun is finished by the same call again, once, and whole."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from msgspec import structs
 
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, ExportError
+from provisioner.ports.tree import ExportError, Ownership
 from tests.fakes.tree import Directory, File, MemoryTree
 from tests.unit.ledger.faults import FAULTS, Fault, directories, interrupted, ledger, opened, record
 
 V1, V2 = "pvc-5", "pvc-6"
-ACCESS = Access(mode=0o770, uid=1000, gid=2000)
+ACCESS = Ownership(mode=0o770, uid=1000, gid=2000)
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 LATER = datetime(2026, 1, 2, 3, 9, 0, 0, UTC)
 PATHS = ["a", "a/b", "a/b/c"]
@@ -29,7 +29,7 @@ async def fresh() -> MemoryTree:
     """An export that has a ledger, and a stranger's directory that nobody may touch."""
     tree = MemoryTree()
     await opened(tree)
-    await tree.make_directory(("stranger",), Access())
+    await tree.make_directory(("stranger",), Ownership())
     tree.write_file(("stranger", "precious"), b"data")
     return tree
 
@@ -130,7 +130,7 @@ async def reclaims_interrupted(
 
     async def operation(export: Export) -> None:
         exists.append(True)
-        await (export.discard(V1) if rule == "discard" else export.archive(V1, AT))
+        await (export.move_to_trash(V1) if rule == "discard" else export.archive(V1, AT))
         exists[-1] = False
         await export.forget(V1)
 
@@ -144,9 +144,9 @@ async def test_discard_and_forget(fault: Fault, directory: str, settled: bool) -
     """However a deletion is interrupted, repeating it leaves the data in the trash once, and no record."""
     for tree, export, exists in await reclaims_interrupted(fault, with_data(directory, settled=settled), "discard"):
         if exists:
-            await export.discard(V1)
+            await export.move_to_trash(V1)
         if V1 in export.records:
-            assert await export.is_gone(V1)
+            assert await export.directory_missing(V1)
             await export.forget(V1)
         (entry,) = ledger(tree, "trash")
         assert tree.look((".provisioner", "trash", entry, "data")) == File(b"data")
@@ -163,7 +163,7 @@ async def test_archive_and_forget(fault: Fault, directory: str, settled: bool) -
         if exists:
             await export.archive(V1, LATER)
         if V1 in export.records:
-            assert await export.is_gone(V1)
+            assert await export.directory_missing(V1)
             await export.forget(V1)
         (archive,) = directories(tree) - {"stranger"} - parents(directory)
         assert archive.startswith(f"archived-{directory.split('/')[-1]}-")
@@ -211,7 +211,7 @@ async def test_take_over(fault: Fault) -> None:
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
-        await tree.make_directory(("a",), Access())
+        await tree.make_directory(("a",), Ownership())
         tree.write_file(("a", "data"), b"data")
         return tree
 
@@ -263,7 +263,7 @@ async def test_foreign_directory(fault: Fault, directory: str) -> None:
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
-        await tree.make_directory(("stranger", "deep", "dir"), Access())
+        await tree.make_directory(("stranger", "deep", "dir"), Ownership())
         tree.write_file(("stranger", "deep", "dir", "precious"), b"data")
         return tree
 

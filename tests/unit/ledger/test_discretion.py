@@ -12,7 +12,7 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.core.records import Record
 from provisioner.ledger.errors import ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import MemoryTree
 from tests.unit.core import samples
 from tests.unit.ledger.faults import opened
@@ -21,7 +21,7 @@ from tests.unit.ledger.test_nesting import inside
 SECRETS = ("bank", "vault", "pv-secret", "another", "is being", "no record")
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ARCHIVE = "archived-vault-20260101T000000.000000Z"
-PLAIN = Access()
+PLAIN = Ownership()
 
 
 def record(directory: str, *, namespace: str = "shop", cluster: str = "one", archive: str = "") -> Record:
@@ -99,7 +99,7 @@ async def test_an_archive_that_the_namespace_does_not_have() -> None:
         heard[error.told] = str(error)
     export = await opened(MemoryTree())
     heard[(await refused(export, ARCHIVE)).told] = "none"
-    await export._tree.make_directory((ARCHIVE,), Access())
+    await export._tree.make_directory((ARCHIVE,), Ownership())
     error = await refused(export, ARCHIVE)
     heard[error.told] = str(error)
     assert "has no record" in str(error)
@@ -119,4 +119,4 @@ async def test_an_export_that_lies_in_a_volume() -> None:
         await opened(inside(outer, "vault", "share"))
     assert caught.value.cause is Cause.INSIDE
     assert "pv-secret has 'vault'" in str(caught.value)
-    assert not any(secret in caught.value.told_of("nas:/exports") for secret in SECRETS[:3])
+    assert not any(secret in caught.value.event_message("nas:/exports") for secret in SECRETS[:3])

@@ -1,4 +1,4 @@
-"""nfs.export over a tree in memory: its promises, one operation at a time."""
+"""ledger.export over a tree in memory: its promises, one operation at a time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import structs
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import Record, encode
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, Cause, ExportError, ModeRefused, PathExists, Space
+from provisioner.ports.tree import Cause, ExportError, FilesystemStats, ModeRefused, Ownership, PathExists
 from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.unit.core import samples
 
@@ -19,7 +19,7 @@ NAS = Location("nas", "/exports")
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 LATER = datetime(2026, 1, 2, 3, 4, 6, 0, UTC)
 STAMP = "20260102T030405.000006Z"
-ACCESS = Access(mode=0o770, uid=1000, gid=2000)
+ACCESS = Ownership(mode=0o770, uid=1000, gid=2000)
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
 
 
@@ -71,7 +71,7 @@ async def test_a_server_that_does_not_set_modes() -> None:
     tree.refuses_modes = "chmod: EPERM"
     export = await opened(tree)
     assert export.exposed == "chmod: EPERM"
-    await export.provision(V1, record("a/b"), Access())
+    await export.provision(V1, record("a/b"), Ownership())
     assert export.mode_refused(V1) == "chmod: EPERM"
     await export.settle(V1)
     assert export.mode_refused(V1) == ""
@@ -80,13 +80,13 @@ async def test_a_server_that_does_not_set_modes() -> None:
 @pytest.mark.parametrize(
     ("access", "refused"),
     [
-        (Access(), False),
-        (Access(mode=None), False),
-        (Access(mode=None, mode_asked=True), False),
-        (Access(mode=0o770, mode_asked=True), True),
+        (Ownership(), False),
+        (Ownership(mode=None), False),
+        (Ownership(mode=None, mode_asked=True), False),
+        (Ownership(mode=0o770, mode_asked=True), True),
     ],
 )
-async def test_a_mode_that_is_refused(access: Access, refused: bool) -> None:
+async def test_a_mode_that_is_refused(access: Ownership, refused: bool) -> None:
     """A mode that the class names and the server refuses is an error, again and again; a default one is let go."""
     tree = MemoryTree()
     tree.refuses_modes = "chmod: EPERM"
@@ -126,8 +126,8 @@ async def test_a_directory_that_is_not_there(rule: str) -> None:
             assert await export.retain(V1, AT) is not gone
             assert export.records[V1].retained
         else:
-            assert await export.discard(V1) is not gone
-            assert await export.discard(V1) is not gone
+            assert await export.move_to_trash(V1) is not gone
+            assert await export.move_to_trash(V1) is not gone
 
 
 async def test_open_without_making_a_ledger() -> None:
@@ -227,8 +227,8 @@ async def test_remounted() -> None:
 
 async def test_probe_before_open() -> None:
     """An export answers probes before it is opened: replicas that wait do not write."""
-    tree = MemoryTree(space=Space(size_bytes=10, free_bytes=5))
-    assert await Export(NAS, tree).probe() == Space(size_bytes=10, free_bytes=5)
+    tree = MemoryTree(space=FilesystemStats(size_bytes=10, free_bytes=5))
+    assert await Export(NAS, tree).probe() == FilesystemStats(size_bytes=10, free_bytes=5)
     assert tree.root.entries == {}
 
 
@@ -277,7 +277,7 @@ async def test_foreign_directory(directory: str, content: bool) -> None:
     """A directory that nobody's record tells of is never handed out, and its content, mode and owner stay."""
     tree = MemoryTree()
     path = tuple(directory.split("/"))
-    await tree.make_directory(path, Access(mode=0o711, uid=7))
+    await tree.make_directory(path, Ownership(mode=0o711, uid=7))
     if content:
         tree.write_file((*path, "precious"), b"data")
     export = await opened(tree)
@@ -292,7 +292,7 @@ async def test_foreign_directory(directory: str, content: bool) -> None:
 async def test_a_symlink_in_the_way() -> None:
     """A symlink that a tenant planted is neither followed nor handed out."""
     tree = MemoryTree()
-    await tree.make_directory(("secret",), Access())
+    await tree.make_directory(("secret",), Ownership())
     tree.plant_symlink(("a",), "secret")
     export = await opened(tree)
     with pytest.raises(AlreadyThere):
@@ -323,7 +323,7 @@ async def test_adopt() -> None:
     tree.write_file(("a", "precious"), b"data")
     new = record("a", V2)
     assert export.adoptable(new) == V1
-    await export.provision(V2, new, Access(mode=0o700), adopt_from=V1)
+    await export.provision(V2, new, Ownership(mode=0o700), adopt_from=V1)
     await export.settle(V2)
     assert tree.look(("a",)) == Directory(0o770, 1000, 2000, {"precious": File(b"data")})
     assert (ledger(tree, "volumes"), ledger(tree, "pending"), set(export.records)) == ([V2], [], {V2})
@@ -391,9 +391,9 @@ async def test_discard() -> None:
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.write_file(("a", "b", "data"))
-    assert not await export.is_gone(V1)
-    await export.discard(V1)
-    assert await export.is_gone(V1)
+    assert not await export.directory_missing(V1)
+    await export.move_to_trash(V1)
+    assert await export.directory_missing(V1)
     assert await export.trash() == [V1]
     assert ledger(tree, "volumes") == [V1]
     await export.forget(V1)
@@ -408,7 +408,7 @@ async def test_discard_before_settling() -> None:
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a"), ACCESS)
-    await export.discard(V1)
+    await export.move_to_trash(V1)
     await export.forget(V1)
     assert (tree.look(("a",)), ledger(tree, "pending"), dict(export.records)) == (None, [], {})
 
@@ -439,7 +439,7 @@ async def test_archives_never_collide() -> None:
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.write_file((f"archived-b-{STAMP}",))
-    await tree.make_directory((f"archived-b-{STAMP}-1",), Access())
+    await tree.make_directory((f"archived-b-{STAMP}-1",), Ownership())
     assert await export.archive(V1, AT) == f"archived-b-{STAMP}-2"
     assert tree.look((f"archived-b-{STAMP}",)) == File()
     await export.forget(V1)
@@ -461,7 +461,7 @@ async def test_the_export_has_the_last_word(target: str | None, reclaim: str) ->
     if target is not None:
         tree.plant_symlink((".provisioner", "volumes", V1), target)
     with pytest.raises(ExportError):
-        await (export.discard(V1) if reclaim == "discard" else export.archive(V1, AT))
+        await (export.move_to_trash(V1) if reclaim == "discard" else export.archive(V1, AT))
     assert isinstance(tree.look(("a", "b")), Directory)
 
 
@@ -469,9 +469,9 @@ async def test_reclaiming_follows_no_symlink() -> None:
     """A directory that a tenant has replaced by a symlink is not moved, nor what the link points at."""
     tree = MemoryTree()
     export = await provisioned(tree)
-    await tree.make_directory(("secret",), Access())
+    await tree.make_directory(("secret",), Ownership())
     tree.plant_symlink(("a", "b"), "../secret")
-    for reclaim in (lambda: export.discard(V1), lambda: export.archive(V1, AT)):
+    for reclaim in (lambda: export.move_to_trash(V1), lambda: export.archive(V1, AT)):
         with pytest.raises(ExportError) as caught:
             await reclaim()
         assert caught.value.cause is Cause.SYMLINK
@@ -484,7 +484,7 @@ async def test_forget_ends_all_records_of_the_volume() -> None:
     await provisioned(tree)
     tree.plant_symlink((".provisioner", "pending", V1), encode(record("a/b")))
     export = await opened(tree)
-    await export.discard(V1)
+    await export.move_to_trash(V1)
     await export.forget(V1)
     assert (ledger(tree, "volumes"), ledger(tree, "pending")) == ([], [])
 
@@ -506,9 +506,9 @@ async def test_a_record_that_may_not_have_come() -> None:
         tree = MemoryTree()
         export = await opened(tree)
         if not came:
-            await tree.make_directory(("a",), Access())
+            await tree.make_directory(("a",), Ownership())
 
-        async def lose(call: str, _path: Path) -> None:
+        async def lose(call: str, _path: RelPath) -> None:
             if call == "make_symlink":
                 raise ExportError(Cause.UNREACHABLE)
 
@@ -553,8 +553,8 @@ async def test_since_when() -> None:
     first = await opened(tree)
     assert first.since == ""
     second = await opened(tree)
-    await first.sign("red", AT)
-    await second.sign("blue", AT + timedelta(days=1))
+    await first.heartbeat("red", AT)
+    await second.heartbeat("blue", AT + timedelta(days=1))
     assert first.since == second.since == (await opened(tree)).since == "2026-01-02T03:04:05Z"
 
 
@@ -568,6 +568,6 @@ async def test_signs_of_instances() -> None:
         await export.sign_instance("red.1", "two", over=False)
     assert await export.instance("red.1") == "one"
     await export.sign_instance("red.1", "two", over=True)
-    await export.sign("red", AT)
+    await export.heartbeat("red", AT)
     assert await export.instance("red.1") == "two"
-    assert set(await export.clusters()) == {"red"}
+    assert set(await export.heartbeats()) == {"red"}

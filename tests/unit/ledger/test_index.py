@@ -1,4 +1,4 @@
-"""nfs.ledger: the bookkeeping of one export."""
+"""ledger.index: the bookkeeping of one export."""
 
 from __future__ import annotations
 

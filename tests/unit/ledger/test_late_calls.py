@@ -11,18 +11,18 @@ import pytest
 from msgspec import structs
 
 from provisioner.core import times
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.records import Record
 from provisioner.core.returned import volume_of
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import TOMBSTONE
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import Directory, File, MemoryTree, no_fault
 from tests.unit.ledger.faults import FAULTS, TENANT, Fault, interrupted, ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
-ACCESS = Access(mode=0o770)
+ACCESS = Ownership(mode=0o770)
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = AT + timedelta(days=40)
 TRASH = (".provisioner", "trash")
@@ -49,7 +49,7 @@ class Held:
         tree.before = self._before
         self._task = asyncio.ensure_future(operation)
 
-    async def _before(self, call: str, _path: Path) -> None:
+    async def _before(self, call: str, _path: RelPath) -> None:
         if call == self._call and not self._reached.is_set():
             self._reached.set()
             await self._goes_on.wait()
@@ -78,7 +78,7 @@ async def test_a_rename_that_comes_late(verifies: bool, rule: str) -> None:
     first = await used(tree)
 
     async def reclaim(export: Export) -> None:
-        await (export.discard(V1) if rule == "delete" else export.archive(V1, AT))
+        await (export.move_to_trash(V1) if rule == "delete" else export.archive(V1, AT))
 
     late = await Held(tree, "rename", reclaim(first)).reached()
     second = await opened(tree)
@@ -107,8 +107,8 @@ async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> 
             await tree.make_directory(("a",), ACCESS)
         return tree
 
-    for tree, export in await interrupted(fault, prepare, lambda export: export.discard(V1)):
-        assert await export.discard(V1)
+    for tree, export in await interrupted(fault, prepare, lambda export: export.move_to_trash(V1)):
+        assert await export.move_to_trash(V1)
         await export.forget(V1)
         await export.purge(V1, taken=True)
         assert ledger(tree, "trash") == [V1]
@@ -126,14 +126,14 @@ async def test_a_server_that_is_full() -> None:
     export = await used(tree)
     causes = [Cause.UNREACHABLE, Cause.NO_SPACE]
 
-    async def no_room(call: str, path: Path) -> None:
+    async def no_room(call: str, path: RelPath) -> None:
         if call == "make_directory" and path[-1] == TOMBSTONE:
             raise ExportError(causes.pop(0))
 
     tree.before = no_room
     with pytest.raises(ExportError):
-        await export.discard(V1)
-    assert await export.discard(V1) is True
+        await export.move_to_trash(V1)
+    assert await export.move_to_trash(V1) is True
     tree.before = no_fault
     assert tree.look((*TRASH, V1, "data")) is not None
     assert not causes
@@ -144,16 +144,16 @@ async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
     tree = MemoryTree()
     tree.verifies = False
     export = await used(tree)
-    await export.discard(V1)
+    await export.move_to_trash(V1)
     await export.forget(V1)
     await export.purge(V1, taken=True)
     export = await used(tree, data=b"new")
     with pytest.raises(ExportError) as caught:
-        await export.discard(V1)
-    assert "some minutes after the purge" in caught.value.told_of("nas")
+        await export.move_to_trash(V1)
+    assert "some minutes after the purge" in caught.value.event_message("nas")
     assert tree.look(("a", "data")) == File(b"new")
     await export.purge(V1)
-    assert await export.discard(V1)
+    assert await export.move_to_trash(V1)
 
 
 @each_fault
@@ -165,13 +165,13 @@ async def test_a_volume_whose_former_directory_is_kept(fault: Fault, verifies: b
         tree = MemoryTree()
         tree.verifies = verifies
         export = await used(tree)
-        await export.discard(V1)
+        await export.move_to_trash(V1)
         await export.forget(V1)
         await used(tree, data=b"new")
         return tree
 
-    for tree, export in await interrupted(fault, prepare, lambda export: export.discard(V1)):
-        assert await export.discard(V1)
+    for tree, export in await interrupted(fault, prepare, lambda export: export.move_to_trash(V1)):
+        assert await export.move_to_trash(V1)
         former, latter = sorted(await export.trash(), reverse=True)
         assert volume_of(former) == volume_of(latter) == latter == V1
         assert tree.look((*TRASH, former, "data")) == File(b"old")
@@ -195,7 +195,7 @@ async def test_a_directory_that_an_older_version_discarded() -> None:
     tree = MemoryTree()
     export = await used(tree)
     await tree.rename(("a",), (*TRASH, f"{V1}.{times.file_stamp(AT)}"))
-    assert await export.discard(V1)
+    assert await export.move_to_trash(V1)
 
 
 # ---------------------------------------------------------------------------------------------------- archives
@@ -279,7 +279,7 @@ async def test_a_rename_between_the_end_of_a_restore_and_its_record() -> None:
     first = await opened(tree)
     await restore(first, V2, "b", name)
 
-    async def again(call: str, path: Path) -> None:
+    async def again(call: str, path: RelPath) -> None:
         if call == "remove_symlink" and path[1] == "pending":
             tree.before = no_fault
             await tree.rename((name,), ("b",))
@@ -335,7 +335,7 @@ async def test_one_process_serves_one_claim_at_a_time() -> None:
     """Of many claims in one process that want an archive, with its expiry among them, one has it."""
     tree, name = await archived()
 
-    async def slow(_call: str, _path: Path) -> None:
+    async def slow(_call: str, _path: RelPath) -> None:
         await asyncio.sleep(0)
 
     tree.before = tree.after = slow

@@ -1,4 +1,4 @@
-"""nfs.export: a ledger that was removed, replaced or damaged is not begun anew, and is written again in safe steps."""
+"""ledger.export: a ledger that was removed, replaced or damaged is not begun anew, and is written again in safe steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import structs
 
 from provisioner.core.records import encode
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, Cause, ExportError, PathExists
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists
 from tests.fakes.tree import Directory, MemoryTree, Symlink
 from tests.unit.ledger.faults import FAULTS, NAS, Fault, ledger, opened, record
 
@@ -64,7 +64,7 @@ async def in_use() -> tuple[MemoryTree, str]:
     tree = MemoryTree()
     export = await opened(tree)
     for volume, each in RECORDS.items():
-        await export.provision(volume, each, Access())
+        await export.provision(volume, each, Ownership())
         await export.settle(volume)
         tree.write_file((*each.path, "data"))
     return tree, export.id
@@ -86,7 +86,7 @@ async def test_a_lost_ledger_is_not_begun_anew(damage: Damage, *, known: bool) -
         with pytest.raises(ExportError) as caught:
             await export.open(carried=frozenset() if known else {id})
         assert caught.value.cause is Cause.CHANGED
-        assert "recover --ledger" in caught.value.told_of("nas")
+        assert "recover --ledger" in caught.value.event_message("nas")
     assert repr(tree.root) == before
 
 
@@ -105,7 +105,7 @@ async def test_a_claim_that_comes_first(damage: Damage) -> None:
     export = await opened(tree)
     damage(tree)
     with pytest.raises(ExportError) as caught:
-        await export.provision("pvc-3", record("c", "pvc-3"), Access())
+        await export.provision("pvc-3", record("c", "pvc-3"), Ownership())
     assert caught.value.cause is Cause.CHANGED
     assert "c" not in tree.root.entries
 

@@ -1,4 +1,4 @@
-"""nfs.naming: whether a server folds names, and what that changes."""
+"""ledger.naming: whether a server folds names, and what that changes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger.errors import PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import Directory, Folding, MemoryTree
 from tests.unit.core import samples
 
@@ -71,13 +71,13 @@ async def test_a_ledger_of_an_older_version() -> None:
 async def test_two_names_of_one_directory(held: str, wanted: str, folds: bool) -> None:
     """A directory that the server takes for another volume's, or for one above or below it, is refused there only."""
     export = await opened(on(lambda name: nfc(name).casefold()) if folds else MemoryTree())
-    await export.provision("pvc-1", samples.record(held), Access())
+    await export.provision("pvc-1", samples.record(held), Ownership())
     await export.settle("pvc-1")
     if not folds:
-        await export.provision("pvc-2", samples.record(wanted, claim_uid="2"), Access())
+        await export.provision("pvc-2", samples.record(wanted, claim_uid="2"), Ownership())
         return
     with pytest.raises(PathTaken):
-        await export.provision("pvc-2", samples.record(wanted, claim_uid="2"), Access())
+        await export.provision("pvc-2", samples.record(wanted, claim_uid="2"), Ownership())
     assert list(export.records) == ["pvc-1"]
     assert await export.take_over({"pvc-3": samples.record(wanted, claim_uid="3")})
 
@@ -85,7 +85,7 @@ async def test_two_names_of_one_directory(held: str, wanted: str, folds: bool) -
 async def test_a_retained_directory_in_other_letters() -> None:
     """A retained directory is adopted under its own name only, and refused in other letters."""
     export = await opened(on(str.casefold))
-    await export.provision("pvc-1", samples.record("team"), Access())
+    await export.provision("pvc-1", samples.record("team"), Ownership())
     await export.settle("pvc-1")
     await export.retain("pvc-1", datetime(2026, 1, 1, tzinfo=UTC))
     assert export.adoptable(samples.record("team", claim_uid="2")) == "pvc-1"
@@ -95,13 +95,13 @@ async def test_a_retained_directory_in_other_letters() -> None:
 async def test_an_archive_in_other_letters() -> None:
     """No claim gets the directory of an archive, in whatever letters."""
     export = await opened(on(str.casefold))
-    await export.provision("pvc-1", samples.record("team"), Access())
+    await export.provision("pvc-1", samples.record("team"), Ownership())
     await export.settle("pvc-1")
     archive = await export.archive("pvc-1", datetime(2026, 1, 1, tzinfo=UTC))
     await export.forget("pvc-1")
     assert archive is not None
     with pytest.raises(PathTaken, match="is an archive"):
-        await export.provision("pvc-2", samples.record(archive.upper(), claim_uid="2"), Access())
+        await export.provision("pvc-2", samples.record(archive.upper(), claim_uid="2"), Ownership())
 
 
 @pytest.mark.parametrize("call", ["read_symlink", "make_symlink"])
@@ -109,7 +109,7 @@ async def test_an_archive_in_other_letters() -> None:
 async def test_a_server_that_refuses_such_names(call: str, cause: Cause, opens: bool) -> None:
     """A server that takes no such name has none that differ in it; one that does not answer is asked again."""
 
-    async def refuses(done: str, path: Path) -> None:
+    async def refuses(done: str, path: RelPath) -> None:
         if done == call and (not path[-1].isascii() or path[0] == LEDGER.upper()):
             raise ExportError(cause)
 

@@ -1,4 +1,4 @@
-"""nfs.nesting: exports in exports."""
+"""ledger.nesting: exports in exports."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger.errors import PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import Directory, MemoryTree
 from tests.unit.core import samples
 
-PLAIN = Access()
+PLAIN = Ownership()
 
 
 def inside(outer: MemoryTree, *path: str) -> MemoryTree:
@@ -69,7 +69,7 @@ async def test_a_peers_volume_within_another_export() -> None:
 @pytest.mark.parametrize(
     ("volume", "root"), [("team", ("team",)), ("team", ("team", "share")), ("a/b", ("a", "b", "c"))]
 )
-async def test_a_root_in_a_volume(volume: str, root: Path) -> None:
+async def test_a_root_in_a_volume(volume: str, root: RelPath) -> None:
     """An export whose root lies in a volume of the export above it is refused, and no ledger is made there."""
     outer = MemoryTree()
     await made(await opened(outer), volume)
@@ -104,7 +104,7 @@ async def test_volumes_of_the_export_above() -> None:
         with pytest.raises(PathTaken, match=f"{volume} of export nas:/exports"):
             await export.provision("pvc-x", samples.record(directory), PLAIN)
     await made(export, "dbs")
-    await above.discard(volume)
+    await above.move_to_trash(volume)
     await above.forget(volume)
     await made(export, "db")
 
@@ -112,7 +112,7 @@ async def test_volumes_of_the_export_above() -> None:
 async def test_a_parent_that_cannot_be_looked_at() -> None:
     """Where the server lets nobody look above a root, the export is used as one that lies in no other."""
 
-    async def refuses(_call: str, _path: Path) -> None:
+    async def refuses(_call: str, _path: RelPath) -> None:
         raise ExportError(Cause.DENIED)
 
     outer = MemoryTree()
@@ -127,7 +127,7 @@ async def test_an_export_above_that_fails() -> None:
     await made(await opened(outer), "other")
     tree = inside(outer, "team")
 
-    async def fails(call: str, _path: Path) -> None:
+    async def fails(call: str, _path: RelPath) -> None:
         if call == "list":
             raise ExportError(Cause.UNREACHABLE, "timed out", hint="see that it runs")
 
@@ -135,6 +135,6 @@ async def test_an_export_above_that_fails() -> None:
     with pytest.raises(ExportError) as caught:
         await opened(tree)
     assert caught.value.cause is Cause.UNREACHABLE
-    assert "that is export nas:/exports" in caught.value.told_of("nas:/exports/team")
+    assert "that is export nas:/exports" in caught.value.event_message("nas:/exports/team")
     assert "see that it runs" in caught.value.advice
     assert "export nas:/exports: timed out" in str(caught.value)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from provisioner.ledger import presence
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import MemoryTree
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 
 
 async def made(*paths: str) -> MemoryTree:

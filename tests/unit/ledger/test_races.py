@@ -1,4 +1,4 @@
-"""nfs.export: claims and clusters that want directories at the same moment, in random but repeatable order."""
+"""ledger.export: claims and clusters that want directories at the same moment, in random but repeatable order."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Access
+from provisioner.ports.tree import Ownership
 from tests.fakes.tree import Directory, MemoryTree
 from tests.unit.ledger.faults import ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
-ACCESS = Access(mode=0o770)
+ACCESS = Ownership(mode=0o770)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SEEDS = range(150)
 PAIRS = [("a", "a"), ("a/b", "a/b"), ("a/b", "a/b/c"), ("a/b/c", "a/b"), ("a", "a/b"), ("a/b", "a"), ("a", "a/b/c")]
@@ -34,7 +34,7 @@ class Jumbled:
         """From now on the order is random."""
         self.tree.before = self.tree.after = self._pause
 
-    async def _pause(self, _call: str, _path: Path) -> None:
+    async def _pause(self, _call: str, _path: RelPath) -> None:
         for _ in range(self._random.randrange(4)):
             await asyncio.sleep(0)
 
@@ -143,7 +143,7 @@ async def test_two_reclaims() -> None:
         await first.settle(V1)
         second = await opened(tree)
         jumbled.begin()
-        at = asyncio.gather(*(export.discard(V1) for export in (first, second)))
+        at = asyncio.gather(*(export.move_to_trash(V1) for export in (first, second)))
         await at
         assert len(ledger(tree, "trash")) == 1
         assert tree.look(("a",)) is None
@@ -159,10 +159,10 @@ async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) ->
     ours, theirs = await opened(tree), await opened(tree)
     await theirs.provision(V1, record(directory, V1), ACCESS)
     await theirs.settle(V1)
-    await theirs.discard(V1)
+    await theirs.move_to_trash(V1)
     with pytest.raises(PathTaken):
         await ours.provision(V2, record(directory, V2), ACCESS)
-    await theirs.discard(V1)
+    await theirs.move_to_trash(V1)
     await theirs.forget(V1)
     await ours.provision(V2, record(directory, V2), ACCESS)
     assert isinstance(tree.look(tuple(directory.split("/"))), Directory)
@@ -177,7 +177,7 @@ async def test_retaining_writes_once() -> None:
     await export.retain(V1, NOW)
     changes: list[str] = []
 
-    async def noted(call: str, _path: Path) -> None:
+    async def noted(call: str, _path: RelPath) -> None:
         if not call.startswith(("read", "list", "is_")):
             changes.append(call)
 

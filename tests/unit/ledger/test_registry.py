@@ -1,18 +1,18 @@
-"""nfs.exports: which export a volume lies on."""
+"""ledger.registry: which export a volume lies on."""
 
 from __future__ import annotations
 
 import pytest
 
 from provisioner.core import mount_options
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
-from provisioner.nfs.client.pool import Servers
+from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
 from tests.fakes.tree import MemoryTree
 from tests.unit.core import samples
@@ -23,20 +23,20 @@ DIRECT, DEEPER = Location("nas2", "/"), Location("nas2", "/srv/k8s")
 
 def exports() -> ExportRegistry:
     """Two mounted exports, one in the other; nothing else has been named yet."""
-    servers = Servers(Identity(uid=0, gid=0), timeout_s=1.0)
+    servers = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
 
     def reach(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
         name = f"{where} port {options.port}"
         tree = DirectTree(where, servers, version=None, port=options.port, mount_port=None, observe=lambda *_: None)
-        return Export(where, MemoryTree(), name=name), tree.reach_by
+        return Export(where, MemoryTree(), name=name), tree.set_routes
 
     mounted = {where: Export(where, MemoryTree()) for where in (MOUNTED, INNER)}
     return ExportRegistry(mounted, None, reach)
 
 
-def located(served: ExportRegistry, server: str, path: str, *options: str) -> tuple[str, Path] | None:
+def located(served: ExportRegistry, server: str, path: str, *options: str) -> tuple[str, RelPath] | None:
     """The name of the export that a peer's volume lies on, and its path below."""
-    found = served.of(samples.peers_volume(nfs=NfsSource(server, path), mount_options=options))
+    found = served.locate(samples.peers_volume(nfs=NfsSource(server, path), mount_options=options))
     return None if found is None else (found[0].name, found[1])
 
 
@@ -53,9 +53,9 @@ def test_a_peers_volume_on_a_mounted_export() -> None:
 def test_a_peers_volume_on_a_direct_export() -> None:
     """A peer's volume lies on the deepest export that a class names at its port, a server's root among them."""
     served = exports()
-    served.at(DIRECT, MountOptions())
-    served.at(DEEPER, MountOptions(port=2050))
-    served.at(DEEPER, MountOptions(port=2051))
+    served.get(DIRECT, MountOptions())
+    served.get(DEEPER, MountOptions(port=2050))
+    served.get(DEEPER, MountOptions(port=2051))
     assert located(served, "nas2", "/srv/k8s/data") == ("nas2:/ port None", ("srv", "k8s", "data"))
     assert located(served, "nas2", "/srv/k8s/data", "port=2049") == ("nas2:/ port None", ("srv", "k8s", "data"))
     assert located(served, "nas2", "/srv/k8s/data", "hard,port=2051") == ("nas2:/srv/k8s port 2051", ("data",))
@@ -67,9 +67,9 @@ def test_an_export_that_only_a_volume_names() -> None:
     """An export that only a volume of our own making named so far, which may be forged, is none for a peer's."""
     served = exports()
     ours = samples.volume(nfs=NfsSource("nas3", "/srv/data"), annotations={"nfs-provisioner/directory": "data"})
-    assert served.of(ours) is not None
+    assert served.locate(ours) is not None
     assert located(served, "nas3", "/srv/data") is None
-    served.at(Location("nas3", "/srv"), mount_options.parse([]))
+    served.get(Location("nas3", "/srv"), mount_options.parse([]))
     assert located(served, "nas3", "/srv/data") == ("nas3:/srv port None", ("data",))
 
 
@@ -77,7 +77,7 @@ def test_an_export_that_only_a_volume_names() -> None:
 def test_between_mounted_and_direct(path: str) -> None:
     """Of a mounted export and one that a class names, a peer's volume lies on the deeper one."""
     served = exports()
-    served.at(Location("nas", "/exports/ns"), MountOptions())
+    served.get(Location("nas", "/exports/ns"), MountOptions())
     assert located(served, "nas", path) == (
         ("nas:/exports/team", ("data",)) if "team" in path else ("nas:/exports/ns port None", ("data",))
     )
@@ -100,15 +100,15 @@ def test_what_we_do_not_speak(option: str, cause: Cause) -> None:
     options = mount_options.parse([option])
     served = exports()
     with pytest.raises(ExportError) as caught:
-        served.at(DIRECT, options)
+        served.get(DIRECT, options)
     assert caught.value.cause is cause
     assert "--export nas2:/=DIRECTORY" in caught.value.advice
-    assert served.at(MOUNTED, options).name == "nas:/exports"
+    assert served.get(MOUNTED, options).name == "nas:/exports"
     where = NfsSource("nas2", "/srv/data")
     ours = samples.volume(nfs=where, annotations={"nfs-provisioner/directory": "data"}, mount_options=(option,))
-    assert served.of(ours) is None
+    assert served.locate(ours) is None
     assert caught.value.cause.value in served.obstacle(ours)
-    served.at(DIRECT, MountOptions())
+    served.get(DIRECT, MountOptions())
     if cause is Cause.KERBEROS or "tls" in option.lower():
         assert located(served, "nas2", "/srv/data", option) is None
 
@@ -123,18 +123,18 @@ def test_nothing_keeps_us_from_a_server() -> None:
 def test_two_names_of_one_export() -> None:
     """From when two objects are known to be one export, one stands for it: for classes, volumes and in the listing."""
     served = exports()
-    by_name, by_address = served.at(DIRECT, MountOptions()), served.at(Location("10.0.0.5", "/"), MountOptions())
+    by_name, by_address = served.get(DIRECT, MountOptions()), served.get(Location("10.0.0.5", "/"), MountOptions())
     assert by_name is not by_address
     served.unite(by_address, by_name)
-    assert served.at(Location("10.0.0.5", "/"), MountOptions()) is by_name
+    assert served.get(Location("10.0.0.5", "/"), MountOptions()) is by_name
     assert served.primary(by_address) is by_name
     assert list(served).count(by_name) == 1
     assert by_address not in list(served)
     assert served.places.same(by_name.location) == (by_name.location, by_address.location)
     ours = samples.volume(nfs=NfsSource("10.0.0.5", "/data"), annotations={"nfs-provisioner/directory": "data"})
-    assert served.of(ours) == (by_name, ("data",))
+    assert served.locate(ours) == (by_name, ("data",))
     peers = samples.peers_volume(nfs=NfsSource("10.0.0.5", "/team/data"))
-    assert served.of(peers) == (by_name, ("team", "data"))
+    assert served.locate(peers) == (by_name, ("team", "data"))
     served.forget(by_name)
-    assert served.at(Location("10.0.0.5", "/"), MountOptions()) not in (by_name, by_address)
+    assert served.get(Location("10.0.0.5", "/"), MountOptions()) not in (by_name, by_address)
     assert served.places.same(by_name.location) == (by_name.location,)

@@ -1,4 +1,4 @@
-"""nfs.rehearsal: what it proves, what it leaves, and that every failure says what to do."""
+"""ledger.selftest: what it proves, what it leaves, and that every failure says what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from provisioner.core.locations import Path
-from provisioner.ledger.selftest import rehearse
+from provisioner.core.locations import RelPath
+from provisioner.ledger.selftest import trial_run
 from provisioner.ports.tree import Cause, ExportError
 from tests.fakes.tree import Hook, MemoryTree, no_fault
 from tests.unit.ledger.faults import opened
@@ -16,7 +16,7 @@ from tests.unit.ledger.faults import opened
 def failing(name: str, cause: Cause) -> Hook:
     """A hook that refuses one call."""
 
-    async def hook(call: str, path: Path) -> None:
+    async def hook(call: str, path: RelPath) -> None:
         if call == name:
             raise ExportError(cause, "/".join(path))
 
@@ -26,7 +26,7 @@ def failing(name: str, cause: Cause) -> Hook:
 async def test_an_export_without_a_ledger() -> None:
     """An export without a ledger is proven to be writable, is told to have none, and is left as it was."""
     tree = MemoryTree()
-    done = await rehearse(tree)
+    done = await trial_run(tree)
     assert not done.ledger
     assert done.space == tree.statfs
     assert tree.root.entries == {}
@@ -37,7 +37,7 @@ async def test_an_export_with_a_ledger() -> None:
     tree = MemoryTree()
     await opened(tree)
     before = await tree.list((".provisioner",))
-    assert (await rehearse(tree)).ledger
+    assert (await trial_run(tree)).ledger
     assert await tree.list((".provisioner",)) == before
     assert list(tree.root.entries) == [".provisioner"]
 
@@ -46,7 +46,7 @@ async def test_a_server_that_does_not_set_modes() -> None:
     """A server that refuses chmod can be used, its answer is reported, and nothing is left."""
     tree = MemoryTree()
     tree.refuses_modes = "chmod: EPERM"
-    assert (await rehearse(tree)).mode_refused == "chmod: EPERM"
+    assert (await trial_run(tree)).mode_refused == "chmod: EPERM"
     assert tree.root.entries == {}
 
 
@@ -55,7 +55,7 @@ async def test_a_refusal(call: str) -> None:
     """Whatever is refused is raised as it is, and nothing is left."""
     tree = MemoryTree(before=failing(call, Cause.DENIED))
     with pytest.raises(ExportError) as caught:
-        await rehearse(tree)
+        await trial_run(tree)
     assert caught.value.cause is Cause.DENIED
     assert ".provisioner-check" not in caught.value.advice
     assert tree.root.entries == {}
@@ -65,7 +65,7 @@ async def test_an_answer_that_was_lost() -> None:
     """A directory that was made, though the answer was lost, is taken away again."""
     tree = MemoryTree(after=failing("make_directory", Cause.UNREACHABLE))
     with pytest.raises(ExportError):
-        await rehearse(tree)
+        await trial_run(tree)
     assert tree.root.entries == {}
 
 
@@ -75,7 +75,7 @@ async def test_a_server_that_goes_away_in_between() -> None:
         tree = MemoryTree(before=failing("remove_directory", Cause.UNREACHABLE))
         tree.after = no_fault if made else failing("make_directory", Cause.UNREACHABLE)
         with pytest.raises(ExportError) as caught:
-            await rehearse(tree)
+            await trial_run(tree)
         (left,) = tree.root.entries
         assert f"remove the empty directory {left}" in caught.value.advice
 
@@ -84,13 +84,13 @@ async def test_an_interrupted_rehearsal() -> None:
     """Interrupted while the directory is being made, nothing is left."""
     reached, never = asyncio.Event(), asyncio.Event()
 
-    async def wait(call: str, _path: Path) -> None:
+    async def wait(call: str, _path: RelPath) -> None:
         if call == "make_directory":
             reached.set()
             await never.wait()
 
     tree = MemoryTree(after=wait)
-    task = asyncio.create_task(rehearse(tree))
+    task = asyncio.create_task(trial_run(tree))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""nfs.export.take_over: volumes of another provisioner enter the ledger, and nothing else is touched."""
+"""ledger.export.take_over: volumes of another provisioner enter the ledger, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from provisioner.core.records import Record, encode
 from provisioner.ledger.errors import AlreadyThere, PathTaken
-from provisioner.ports.tree import Access, Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Ownership
 from tests.fakes.tree import MemoryTree, Symlink
 from tests.unit.ledger.faults import directories, ledger, opened, record
 from tests.unit.ledger.test_races import SEEDS, Jumbled
@@ -21,7 +21,7 @@ async def with_directories(*paths: str) -> MemoryTree:
     tree = MemoryTree()
     await opened(tree)
     for path in paths:
-        await tree.make_directory(tuple(path.split("/")), Access())
+        await tree.make_directory(tuple(path.split("/")), Ownership())
     return tree
 
 
@@ -102,12 +102,12 @@ async def test_another_cluster_at_once(peers: str, claims: str) -> None:
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         tree = jumbled.tree
-        await tree.make_directory(tuple(peers.split("/")), Access())
+        await tree.make_directory(tuple(peers.split("/")), Ownership())
         first, second = await opened(tree), await opened(tree)
         jumbled.begin()
         taken, made = await asyncio.gather(
             first.take_over({V1: record(peers, V1)}),
-            second.provision(V2, record(claims, V2), Access()),
+            second.provision(V2, record(claims, V2), Ownership()),
             return_exceptions=True,
         )
         assert isinstance(taken, dict), taken

@@ -1,19 +1,19 @@
-"""nfs.strays: which directories nobody knows, and what looking for them costs."""
+"""ledger.unknown: which directories nobody knows, and what looking for them costs."""
 
 from __future__ import annotations
 
 import pytest
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import encode
 from provisioner.ledger.export import Export
-from provisioner.ledger.unknown import strays
-from provisioner.ports.tree import Access, Cause, ExportError, PathMissing
+from provisioner.ledger.unknown import unknown_directories
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathMissing
 from tests.fakes.tree import MemoryTree
 from tests.unit.core import samples
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 
 
 def index(*paths: str) -> PathIndex:
@@ -42,7 +42,7 @@ async def test_only_what_nobody_knows() -> None:
         "shop/data/file", "shop/data/inner/file", "shop/old/file", "a/b/c/file", "a/b/x/deep/file", "lonely/file",
         "file", empty=("shop/empty", "void"),
     )  # fmt: skip
-    found = await strays(tree, index("shop/data", "a/b/c"), limit=10)
+    found = await unknown_directories(tree, index("shop/data", "a/b/c"), limit=10)
     assert found == [("a", "b", "x"), ("lonely",), ("shop", "old")]
 
 
@@ -52,7 +52,7 @@ async def test_what_is_no_stray() -> None:
         ".provisioner/volumes/file", "archived-old/file", "lost+found/file", ".snapshot/hourly/file", "shop/@eaDir/file"
     )
     tree.plant_symlink(("link",), "/etc")
-    assert await strays(tree, index("shop/data"), limit=10) == []
+    assert await unknown_directories(tree, index("shop/data"), limit=10) == []
 
 
 @pytest.mark.parametrize(
@@ -65,25 +65,28 @@ async def test_what_is_no_stray() -> None:
 async def test_what_a_nas_keeps_at_the_root(name: str) -> None:
     """What file servers and their other clients keep at an export's root is no stray, and a known volume stays one."""
     tree = await tree_of(f"{name}/file", ".volumes/known/file", ".volumes/other/file")
-    assert await strays(tree, index(".volumes/known"), limit=10) == [(".volumes", "other")]
+    assert await unknown_directories(tree, index(".volumes/known"), limit=10) == [(".volumes", "other")]
 
 
 async def test_an_archives_name_means_something_at_the_root_only() -> None:
     """Below the root a directory may have any name."""
     tree = await tree_of("shop/archived-x/file", "shop/.provisioner/file")
-    assert await strays(tree, index("shop/data"), limit=10) == [("shop", ".provisioner"), ("shop", "archived-x")]
+    assert await unknown_directories(tree, index("shop/data"), limit=10) == [
+        ("shop", ".provisioner"),
+        ("shop", "archived-x"),
+    ]
 
 
 async def test_what_it_costs() -> None:
     """One listing for each directory on the way to a known one, one look at each stray, and nothing below a volume."""
     tree = await tree_of("shop/data/inner/file", "shop/old/below/file", "a/b/c/d/file", "other/file")
-    calls: list[tuple[str, Path]] = []
+    calls: list[tuple[str, RelPath]] = []
 
-    async def count(call: str, path: Path) -> None:
+    async def count(call: str, path: RelPath) -> None:
         calls.append((call, path))
 
     tree.before = count
-    await strays(tree, index("shop/data", "a/b/c"), limit=10)
+    await unknown_directories(tree, index("shop/data", "a/b/c"), limit=10)
     assert sorted(calls) == [
         ("is_empty", ("other",)), ("is_empty", ("shop", "old")),
         ("list", ()), ("list", ("a",)), ("list", ("a", "b")), ("list", ("shop",)),
@@ -93,7 +96,7 @@ async def test_what_it_costs() -> None:
 async def test_not_more_than_that() -> None:
     """However many there are, so many are told."""
     tree = await tree_of(*(f"{number:03}/file" for number in range(100)))
-    assert await strays(tree, index("shop/data"), limit=20) == [(f"{number:03}",) for number in range(20)]
+    assert await unknown_directories(tree, index("shop/data"), limit=20) == [(f"{number:03}",) for number in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -104,16 +107,16 @@ async def test_not_more_than_that() -> None:
         (ExportError(Cause.DENIED), [("other",), ("shut",)]),
     ],
 )
-async def test_one_that_cannot_be_looked_into(error: ExportError, found: list[Path]) -> None:
+async def test_one_that_cannot_be_looked_into(error: ExportError, found: list[RelPath]) -> None:
     """A directory that keeps us out is a stray, one that went meanwhile is none, and the rest is looked at."""
     tree = await tree_of("shut/file", "other/file", "way/old/file")
 
-    async def refuse(call: str, path: Path) -> None:
+    async def refuse(call: str, path: RelPath) -> None:
         if path and path[0] in ("shut", "way"):
             raise error
 
     tree.before = refuse
-    assert await strays(tree, index("way/data"), limit=10) == found
+    assert await unknown_directories(tree, index("way/data"), limit=10) == found
 
 
 @pytest.mark.parametrize("call", ["list", "is_empty"])
@@ -121,13 +124,13 @@ async def test_an_export_that_fails(call: str) -> None:
     """An export that does not answer is an error, and no answer at all."""
     tree = await tree_of("other/file")
 
-    async def fail(name: str, _path: Path) -> None:
+    async def fail(name: str, _path: RelPath) -> None:
         if name == call:
             raise ExportError(Cause.UNREACHABLE)
 
     tree.before = fail
     with pytest.raises(ExportError) as caught:
-        await strays(tree, index("shop/data"), limit=10)
+        await unknown_directories(tree, index("shop/data"), limit=10)
     assert caught.value.cause is Cause.UNREACHABLE
 
 
@@ -139,12 +142,12 @@ async def test_whether_an_attempt_left_something(directory: str, left: bool) -> 
     await export.open()
     tree.plant_symlink((".provisioner", "pending", "v"), encode(samples.record(directory)))
     await export.open()
-    assert await export.is_left("v") is left
-    assert not await export.is_left("unheard-of")
+    assert await export.has_leftovers("v") is left
+    assert not await export.has_leftovers("unheard-of")
 
 
 async def test_strays_of_an_export() -> None:
     """An export tells of its strays; its own ledger is none."""
     export = Export(Location("nas", "/exports"), await tree_of("held/file", "foreign/file"))
     await export.open()
-    assert await export.strays(index("held"), limit=10) == [("foreign",)]
+    assert await export.unknown_directories(index("held"), limit=10) == [("foreign",)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from provisioner.core.locations import Path
+from provisioner.core.locations import RelPath
 from provisioner.mounted.threads import Call, Calls
 from provisioner.ports.tree import Cause, ExportError, PathMissing
 
@@ -30,7 +30,7 @@ def hang(event: threading.Event) -> Callable[[Call[bool]], bool]:
     return lambda _call: event.wait()
 
 
-async def run_at_last(calls: Calls, *changes: Path) -> None:
+async def run_at_last(calls: Calls, *changes: RelPath) -> None:
     """Run a job as soon as the pool lets us; the test's own limit ends it."""
     while True:
         try:

@@ -15,11 +15,11 @@ import pytest
 from provisioner.mounted.errnos import translated
 from provisioner.mounted.removal import DEPTH_LIMIT, remove_portion
 from provisioner.mounted.tree import MountedTree
-from provisioner.ports.tree import Access, Cause, ExportError, NotEmpty, PathExists, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing
 
 pytestmark = pytest.mark.timeout(120)
 
-PLAIN = Access(mode=0o755)
+PLAIN = Ownership(mode=0o755)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_modes_do_not_depend_on_the_umask(tree: MountedTree, tmp_path: pat
     (tmp_path / "export").mkdir()
     before = os.umask(0o077)
     try:
-        await tree.make_directory(("a", "b"), Access(mode=0o2777))
+        await tree.make_directory(("a", "b"), Ownership(mode=0o2777))
     finally:
         os.umask(before)
     assert (tmp_path / "export" / "a").stat().st_mode & 0o7777 == 0o755
@@ -269,7 +269,7 @@ def test_an_errno_has_a_cause(tmp_path: pathlib.Path, number: int, cause: Cause)
     assert os.strerror(number) in error.detail
     assert error.advice
     if cause is Cause.OTHER:
-        assert errno.errorcode[number] in error.told_of("nas:/x")
+        assert errno.errorcode[number] in error.event_message("nas:/x")
 
 
 @pytest.mark.parametrize(

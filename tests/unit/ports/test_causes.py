@@ -11,7 +11,7 @@ from provisioner.mounted.errnos import translated
 from provisioner.nfs.client import errors
 from provisioner.nfs.protocol.nfs3 import Status as Status3
 from provisioner.nfs.protocol.nfs4 import Status as Status4
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
 
 
@@ -20,16 +20,16 @@ def test_every_cause_has_advice(cause: Cause) -> None:
     """Every cause comes with what to do, in the event too, and a driver's own words come first."""
     error = ExportError(cause)
     assert error.advice
-    assert error.told_of("nas:/x") == f"export nas:/x: {cause.value}; {error.advice}"
+    assert error.event_message("nas:/x") == f"export nas:/x: {cause.value}; {error.advice}"
     assert ExportError(cause, hint="do this").advice == "do this"
 
 
 def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
     """An error that has no cause of its own is in the event as the server said it, and not twice."""
     error = ExportError(Cause.OTHER, "a/b: mkdir: NFS4ERR_IO", answer="mkdir: NFS4ERR_IO")
-    assert "(mkdir: NFS4ERR_IO)" in error.told_of("nas:/x")
-    assert "(a listing has no end)" in ExportError(Cause.OTHER, "a listing has no end").told_of("nas:/x")
-    told = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").told_of("nas:/x")
+    assert "(mkdir: NFS4ERR_IO)" in error.event_message("nas:/x")
+    assert "(a listing has no end)" in ExportError(Cause.OTHER, "a listing has no end").event_message("nas:/x")
+    told = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").event_message("nas:/x")
     assert told.count("it has no end") == 1
 
 
@@ -45,10 +45,10 @@ def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
 def test_all_ways_to_an_export_tell_the_same(status3: int, status4: int, number: int) -> None:
     """A full, read-only or vanished export is told in one text, whether it is mounted or spoken to, in any version."""
     told = {
-        error.told_of("nas:/x")
+        error.event_message("nas:/x")
         for error in (
-            errors.refused3(status3, "one attempt", Identity()),
-            errors.refused4(status4, "another attempt", Identity()),
+            errors.refused3(status3, "one attempt", Credentials()),
+            errors.refused4(status4, "another attempt", Credentials()),
             translated(OSError(number, os.strerror(number)), "a/b", "/"),
         )
     }

@@ -1,4 +1,4 @@
-"""provisioner.clock: the system's time."""
+"""provisioner.ports.clock: the system's time."""
 
 from __future__ import annotations
 

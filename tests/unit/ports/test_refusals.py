@@ -1,4 +1,4 @@
-"""nfs.refusals: what every error of errno, NFSv3, NFSv4 and MOUNT means to each call, and what to change."""
+"""ports.refusals: what every error of errno, NFSv3, NFSv4 and MOUNT means to each call, and what to change."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_error_of_every_call_is_told(call: Call) -> None:
         assert error.advice
         assert "{" not in error.advice.replace("${", "")
         if error.cause is Cause.OTHER and type(error) is ExportError:
-            assert f"{call}: {name}" in error.told_of("nas:/x")
+            assert f"{call}: {name}" in error.event_message("nas:/x")
 
 
 # One name for all three ways to an export; the call; the cause; words of the advice.

@@ -1,4 +1,4 @@
-"""control.elector, in simulated time: who leads, and what is said where that cannot be known."""
+"""runtime.election, in simulated time: who leads, and what is said where that cannot be known."""
 
 from __future__ import annotations
 

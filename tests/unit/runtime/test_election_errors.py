@@ -1,4 +1,4 @@
-"""control.elector, in simulated time: an error that nobody expects is a try that failed, and no more."""
+"""runtime.election, in simulated time: an error that nobody expects is a try that failed, and no more."""
 
 from __future__ import annotations
 

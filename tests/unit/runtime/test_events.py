@@ -1,4 +1,4 @@
-"""control.recorder, in simulated time: which events are written, under which names, and how often."""
+"""runtime.events, in simulated time: which events are written, under which names, and how often."""
 
 from __future__ import annotations
 

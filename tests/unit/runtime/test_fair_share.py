@@ -1,4 +1,4 @@
-"""control.lanes: shares of the workers, and keys that are parked."""
+"""runtime.fair_share: shares of the workers, and keys that are parked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.runtime.fair_share import Lanes, Parked
+from provisioner.runtime.fair_share import FairShare, NoSlot
 
 EXPORTS = ["a", "b", "c", "d"]
 
@@ -18,7 +18,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.resumed: list[str] = []
-        self.lanes = Lanes(count, self.resumed.append)
+        self.lanes = FairShare(count, self.resumed.append)
         self.busy: dict[str, ExitStack] = {}
         self.parked: set[str] = set()
 
@@ -27,7 +27,7 @@ class Workers:
         stack = ExitStack()
         try:
             stack.enter_context(self.lanes.place(export, key))
-        except Parked:
+        except NoSlot:
             self.parked.add(key)
             self.lanes.wake()
             return False
@@ -68,7 +68,7 @@ def test_parked_keys_come_up_again() -> None:
 
 def test_a_place_is_given_back() -> None:
     """A key that fails gives its place back as one that succeeds."""
-    lanes = Lanes(2, lambda _key: None)
+    lanes = FairShare(2, lambda _key: None)
     for _ in range(5):
         with pytest.raises(ZeroDivisionError), lanes.place(EXPORTS[0], "a"):
             raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""control.store."""
+"""runtime.informer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.core.locations import Location, Path
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import NfsSource, Volume
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.informer import Store
@@ -109,7 +109,7 @@ def test_listeners() -> None:
         (("ab",), False),
     ],
 )
-def test_holder(path: Path, held: bool) -> None:
+def test_holder(path: RelPath, held: bool) -> None:
     """A directory is held by the volume that has it, or one above or below it, however its path is spelled."""
     store = holding(at("//exports/a/b/", server="NAS"))
     assert (store.holder(NAS, path) is not None) == held

@@ -1,4 +1,4 @@
-"""control.reflector, in simulated time: what the store has after all that can happen to a list and a watch."""
+"""runtime.reflector, in simulated time: what the store has after all that can happen to a list and a watch."""
 
 from __future__ import annotations
 

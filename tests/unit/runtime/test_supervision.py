@@ -1,4 +1,4 @@
-"""control.supervision and what runs under it: an error that nobody expects stops only the work in which it came up."""
+"""runtime.supervision and what runs under it: an error that nobody expects stops only the work in which it came up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from provisioner.core.backoff import Backoff
-from provisioner.runtime.fair_share import Lanes, Parked
+from provisioner.runtime.fair_share import FairShare, NoSlot
 from provisioner.runtime.supervision import AGAIN, Shield, Supervisor
 from provisioner.runtime.workers import work
 from provisioner.runtime.workqueue import WorkQueue
@@ -165,10 +165,10 @@ def test_workers() -> None:
 
     async def scene() -> None:
         queue = WorkQueue(LoopClock(), waited=lambda _: None)
-        lanes = Lanes(2, queue.add)
+        lanes = FairShare(2, queue.add)
         odd: dict[str, list[BaseException]] = {f"odd-{i}": [error] for i, error in enumerate(odd_errors())}
         odd["odd-cancelled"] = [asyncio.CancelledError()]
-        odd["parked"] = [Parked()]
+        odd["parked"] = [NoSlot()]
         done: list[str] = []
 
         async def reconcile(key: str) -> Backoff | None:

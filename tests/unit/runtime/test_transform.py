@@ -1,4 +1,4 @@
-"""control.slim: what the cache keeps of an object, that rules read no more, and that nothing outlives the object."""
+"""runtime.transform: what the cache keeps of an object, that rules read no more, and that nothing outlives the object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provisioner.core.claims import ClaimView
 from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, ClaimStatus, DataSource, NotKept, Resources, StorageClass, Volume
 from provisioner.runtime.informer import Store
-from provisioner.runtime.transform import Slimmer
+from provisioner.runtime.transform import CacheTransform
 from tests.unit.core import samples
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -109,7 +109,7 @@ def test_pending_claims_of_tenants_who_write_much() -> None:
 
 def test_equal_parts_are_one() -> None:
     """Ten thousand claims or volumes that differ in name and directory share the rest."""
-    slimmer = Slimmer()
+    slimmer = CacheTransform()
     first, second = (slimmer.volume(decoded(samples.volume(name=name))) for name in "ab")
     for part in ("capacity", "access_modes", "mount_options", "storage_class_name"):
         assert getattr(first.spec, part) is getattr(second.spec, part)
@@ -165,7 +165,7 @@ def various_claims() -> list[Claim]:
 @pytest.mark.parametrize("claim", various_claims())
 def test_rules_of_claims_read_what_is_kept(claim: Claim, binding: str) -> None:
     """A rule comes to the same for a cached claim as for the whole one: what it read and was not kept would raise."""
-    cached, storage_class = Slimmer().claim(claim), samples.storage_class(binding=binding)
+    cached, storage_class = CacheTransform().claim(claim), samples.storage_class(binding=binding)
     assert type(claims.decide(view(cached, storage_class))) is type(claims.decide(view(claim, storage_class)))
     if claim.status.phase == "Pending":
         assert claims.provisioning_message(cached) == claims.provisioning_message(claim)
@@ -189,7 +189,7 @@ def test_rules_of_claims_read_what_is_kept(claim: Claim, binding: str) -> None:
 )
 def test_rules_of_volumes_read_what_is_kept(volume: Volume) -> None:
     """The same for volumes."""
-    cached = Slimmer().volume(volume)
+    cached = CacheTransform().volume(volume)
     assert volumes.decide(cached, samples.US) == volumes.decide(volume, samples.US)
     assert takeover.is_peers(cached, samples.US) == takeover.is_peers(volume, samples.US)
     assert (cached.is_marked, cached.capacity, cached.source) == (volume.is_marked, volume.capacity, volume.source)
@@ -197,7 +197,7 @@ def test_rules_of_volumes_read_what_is_kept(volume: Volume) -> None:
 
 def test_what_is_not_kept_cannot_be_read() -> None:
     """Reading what the cache does not keep is an error: it must never look like something that is not there."""
-    cached = Slimmer().claim(samples.claim(labels={"team": "red"}))
+    cached = CacheTransform().claim(samples.claim(labels={"team": "red"}))
     for read in (
         lambda: cached.metadata.labels.get("team"),
         lambda: cached.metadata.labels["team"],
@@ -206,7 +206,7 @@ def test_what_is_not_kept_cannot_be_read() -> None:
         lambda: cached.spec.resources.requests.get("cpu"),
         lambda: "x.example/finalizer" in cached.metadata.finalizers,
         lambda: list(cached.metadata.finalizers),
-        lambda: Slimmer().volume(samples.volume()).metadata.annotations.get("x.example/y"),
+        lambda: CacheTransform().volume(samples.volume()).metadata.annotations.get("x.example/y"),
     ):
         with pytest.raises(NotKept):
             read()

@@ -1,4 +1,4 @@
-"""control.queue, in simulated time."""
+"""runtime.workqueue, in simulated time."""
 
 from __future__ import annotations
 

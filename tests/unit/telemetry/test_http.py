@@ -237,12 +237,12 @@ async def test_an_answer_under_way_is_ended_last() -> None:
 
 async def test_many_at_the_same_time_leave_the_loop_to_others() -> None:
     """While 300 clients are answered, everything else in the event loop has its turn again and again."""
-    turns, done = 0, False
+    locks, done = 0, False
 
     async def others() -> None:
-        nonlocal turns
+        nonlocal locks
         while not done:
-            turns += 1
+            locks += 1
             await asyncio.sleep(0)
 
     async with at() as server:
@@ -254,7 +254,7 @@ async def test_many_at_the_same_time_leave_the_loop_to_others() -> None:
         done = True
         await counting
         assert [body for _, _, body in answers] == [b"/x"] * 300
-        assert turns >= 300 / 8
+        assert locks >= 300 / 8
         for client in clients:
             client.writer.transport.abort()
 

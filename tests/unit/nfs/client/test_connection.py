@@ -10,13 +10,13 @@ import pytest
 
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import DRAINING_LIMIT, Connection
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.errors import Lost
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.nfs.client.session import Sessions
 from provisioner.nfs.client.slots import Sharing
 from provisioner.nfs.protocol import nfs4
-from provisioner.nfs.protocol.rpc import Identity
+from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import ExportError
 from tests.unit.nfs.scripted import PROGRAM, VERSION, Script, listening, named
 
@@ -56,12 +56,12 @@ async def call(request: pytest.FixtureRequest, script: Script) -> AsyncIterator[
 def connection_to(port: int) -> Connection:
     """A connection with limits that are short."""
     endpoint = Endpoint("127.0.0.1", port, PROGRAM, VERSION)
-    return Connection(endpoint, Identity(), Resolver(), timeout_s=LIMIT_S, sharing=Sharing(exports=2))
+    return Connection(endpoint, Credentials(), Resolver(), timeout_s=LIMIT_S, sharing=Sharing(exports=2))
 
 
-def attempt(export: str) -> Attempt:
+def attempt(export: str) -> Deadline:
     """An attempt without a deadline of its own."""
-    return Attempt(asyncio.get_running_loop().time() + LONG_S, export)
+    return Deadline(asyncio.get_running_loop().time() + LONG_S, export)
 
 
 async def given_up(call: Call, export: str) -> None:
@@ -121,7 +121,7 @@ async def test_a_lost_answer_is_settled_in_the_end(script: Script) -> None:
     """A change whose answer is lost counts as settled once its connection is closed, though others are answered."""
     async with listening(script) as port:
         connection = Connection(
-            Endpoint("127.0.0.1", port, PROGRAM, VERSION), Identity(), Resolver(), timeout_s=LIMIT_S
+            Endpoint("127.0.0.1", port, PROGRAM, VERSION), Credentials(), Resolver(), timeout_s=LIMIT_S
         )
         script.deaf_to = {"lost"}
         change = attempt("export")
@@ -211,7 +211,7 @@ async def test_closing_ends_all_of_it(script: Script) -> None:
     """Closing ends the calls on every connection, those that drain among them."""
     async with listening(script) as port:
         connection = Connection(
-            Endpoint("127.0.0.1", port, PROGRAM, VERSION), Identity(), Resolver(), timeout_s=LIMIT_S
+            Endpoint("127.0.0.1", port, PROGRAM, VERSION), Credentials(), Resolver(), timeout_s=LIMIT_S
         )
 
         async def call(export: str) -> object:

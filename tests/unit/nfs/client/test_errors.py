@@ -9,12 +9,12 @@ import pytest
 
 from provisioner.nfs.client import errors
 from provisioner.nfs.protocol import nfs3, nfs4
-from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Identity
+from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Credentials
 from provisioner.ports.tree import Cause, ExportError, NotEmpty, PathExists, PathMissing
 
 pytestmark = pytest.mark.timeout(60)
 
-SOMEBODY = Identity(uid=1000, gid=100)
+SOMEBODY = Credentials(uid=1000, gid=100)
 
 
 @pytest.mark.parametrize("status", [*nfs3.Status, 99999])
@@ -58,7 +58,7 @@ def test_both_versions_agree_on_causes(status: int, cause: Cause) -> None:
 
 def test_a_squashed_root_is_told_apart() -> None:
     """Denied as root speaks of root_squash, denied as somebody else names who that is."""
-    assert "no_root_squash" in errors.refused4(13, "x", Identity()).hint
+    assert "no_root_squash" in errors.refused4(13, "x", Credentials()).hint
     assert "uid 1000 and gid 100" in errors.refused3(13, "x", SOMEBODY).hint
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from provisioner.nfs.client import remove_tree as purging
 from provisioner.nfs.client.backlog import REMOVAL_BYTES, TOTAL_BYTES, Room
-from provisioner.nfs.client.deadline import Attempt
+from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place, Removal
 from provisioner.nfs.client.remove_tree import DEPTH_LIMIT, Purge
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Position
-from provisioner.ports.tree import Cause, ExportError, GoOn, to_the_end
+from provisioner.ports.tree import Cause, ExportError, OnProgress, to_the_end
 from tests.fakes.directories import Directories
 
 pytestmark = pytest.mark.timeout(300)
@@ -103,25 +103,25 @@ SHAPES: list[Shape] = [
 ]
 
 
-async def limited(step: Callable[[Attempt], Awaitable[object]]) -> object:
+async def limited(step: Callable[[Deadline], Awaitable[object]]) -> object:
     """A step without a time limit."""
-    return await step(Attempt(float("inf")))
+    return await step(Deadline(float("inf")))
 
 
-def removal(tree: Directories, *, room: Room | None = None, go_on: GoOn = to_the_end) -> Purge:
+def removal(tree: Directories, *, room: Room | None = None, on_progress: OnProgress = to_the_end) -> Purge:
     """A removal of the tree's top."""
-    return Purge(tree, limited, go_on, room or Room())  # type: ignore[arg-type]
+    return Purge(tree, limited, on_progress, room or Room())  # type: ignore[arg-type]
 
 
-def for_a_while(entries: int) -> GoOn:
+def for_a_while(entries: int) -> OnProgress:
     """Go on until so many entries have gone."""
     gone: list[int] = []
 
-    def go_on(removed: int) -> bool:
+    def on_progress(removed: int) -> bool:
         gone.append(removed)
         return sum(gone) < entries
 
-    return go_on
+    return on_progress
 
 
 async def remove(tree: Directories, *, room: Room | None = None) -> Purge:
@@ -190,7 +190,7 @@ async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> Non
     tree, room = Directories(), Room()
     deep_among_siblings(tree)
     while tree.top.entries:
-        purge = removal(tree, room=room, go_on=for_a_while(300))
+        purge = removal(tree, room=room, on_progress=for_a_while(300))
         await purge.remove(tree.place, tree.found)
         assert purge.removed
         assert room.held_bytes == 0
@@ -221,7 +221,7 @@ class Scripted(Directories):
         self.reads = 0
 
     async def read_directory(
-        self, attempt: Attempt, place: Place, position: Position, size_bytes: int
+        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """See Client."""
         self.reads += 1
@@ -229,7 +229,7 @@ class Scripted(Directories):
         return self._page(position)
 
     async def remove_names(
-        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         await asyncio.sleep(0)
@@ -281,7 +281,7 @@ class Waiting(Directories):
     asked = 0
 
     async def remove_names(
-        self, attempt: Attempt, directory: bytes, names: Sequence[str], *, directories: bool
+        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         self.asked += 1

@@ -16,7 +16,7 @@ from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
-from provisioner.ports.tree import Space
+from provisioner.ports.tree import FilesystemStats
 from tests.unit.nfs import replies
 from tests.unit.nfs.replies import accepted, decoded, words
 
@@ -219,7 +219,7 @@ def test_any_space_is_counted(said: tuple[int, int, int, int]) -> None:
     numbers = (size, available, available, files, files_available, files_available)
     reply = words(0, 0) + b"".join(map(xdr.hyper, numbers)) + words(0)
     space = decoded(nfs3.fsstat(b"h"), reply)
-    assert isinstance(space, Space)
+    assert isinstance(space, FilesystemStats)
     seen = (space.size_bytes, space.free_bytes, space.inodes, space.free_inodes)
     assert seen == tuple(0 if number >= 2**63 else number for number in said)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.nfs.protocol import rpc, xdr
-from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Identity, Procedure, RecordReader
+from provisioner.nfs.protocol.rpc import CallRejected, CredentialRejected, Credentials, Procedure, RecordReader
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,7 +25,7 @@ def words(*numbers: int) -> bytes:
 
 def test_a_call_is_as_the_rfc_draws_it() -> None:
     """A call is one fragment: xid, CALL, RPC 2, program, version, procedure, AUTH_SYS, no verifier, arguments."""
-    identity = Identity(uid=7, gid=8, groups=(9, 10), machine="abcde")
+    identity = Credentials(uid=7, gid=8, groups=(9, 10), machine="abcde")
     procedure = Procedure(100003, 4, 1, b"args", Cursor.uint)
     body = words(0, 5) + b"abcde\0\0\0" + words(7, 8, 2, 9, 10)
     message = words(99, 0, 2, 100003, 4, 1) + words(1, len(body)) + body + words(0, 0) + b"args"
@@ -34,8 +34,8 @@ def test_a_call_is_as_the_rfc_draws_it() -> None:
 
 def test_a_server_sees_sixteen_groups() -> None:
     """AUTH_SYS has room for 16 groups; those after them are left out."""
-    many = Identity(groups=tuple(range(40))).credential()
-    assert many == Identity(groups=tuple(range(16))).credential()
+    many = Credentials(groups=tuple(range(40))).credential()
+    assert many == Credentials(groups=tuple(range(16))).credential()
 
 
 def test_an_accepted_reply_ends_where_the_result_begins() -> None:
