@@ -95,8 +95,8 @@ format: $(STAMP) ## format, and mend what can be mended by itself
 	@$(BIN)/ruff format .
 
 bench: testbed ## measure: claims a second, restarts, deletions
-	@$(BIN)/python -m tests.bench $(BENCH_FLAGS)
-	@$(BIN)/python -m tests.bench.direct
+	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
+	@$(BIN)/python -m tests.benchmarks.direct
 
 lock: $(STAMP) ## pin the newest dependencies, with hashes
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv

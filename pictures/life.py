@@ -20,7 +20,7 @@ from testbed.api import Api, Object
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
 from testbed.prometheus import Prometheus
-from tests.integration.daemon import Daemon
+from tests.support.daemon import Daemon
 
 _PROVISIONER = "example.com/nfs"
 _CLAIMS = "/api/v1/namespaces/default/persistentvolumeclaims"

@@ -1,7 +1,7 @@
 """The ledger in memory: which volume has which directory on one export, how far it is, and which archives there are.
 
-Pure bookkeeping over records; ledger.export does the calls. A path is entered before the first call that makes anything,
-so that two claims that are provisioned at once cannot both take it.
+Pure bookkeeping over records; ledger.export does the calls. A path is entered before the first call that creates
+anything, so that two claims that are provisioned side by side cannot both take it.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from provisioner.kube.cluster import Limits, open_cluster
 from provisioner.ports.cluster import Cluster
 from testbed.api import Api
 from testbed.cluster import ControlPlane
-from tests.fakes.cluster import Body, MemoryCluster
-from tests.fakes.controllers import Controllers
+from tests.support.fakes.cluster import Body, MemoryCluster
+from tests.support.fakes.controllers import Controllers
 
 PROVISIONER = "example.com/contract"
 _WATCH_S = 4

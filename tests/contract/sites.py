@@ -16,7 +16,7 @@ import pytest
 from provisioner.core.locations import RelPath
 from provisioner.mounted.tree import MountedTree
 from provisioner.ports.tree import EntryType, Tree
-from tests.fakes.tree import Directory, File, MemoryTree, Symlink, type_of
+from tests.support.fakes.tree import Directory, File, MemoryTree, Symlink, type_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from testbed.api import ApiError, Object
 from tests.e2e.nodes.cluster import NodeCluster
-from tests.integration.storage import Storage
+from tests.support.storage import Storage
 
 MARIADB_10_11, MARIADB_11_8, NGINX, PROMETHEUS = "mariadb:10.11", "mariadb:11.8", "nginx", "prometheus"
 

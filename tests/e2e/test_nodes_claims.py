@@ -8,8 +8,8 @@ import pytest
 
 from testbed.api import ApiError, Object
 from tests.e2e.stories import IDLE, NGINX, Story, pod_spec
-from tests.integration.archiving import RESTORE, directory, records
-from tests.integration.storage import VOLUMES
+from tests.support.archiving import RESTORE, directory, records
+from tests.support.storage import VOLUMES
 
 pytestmark = pytest.mark.timeout(3600)
 

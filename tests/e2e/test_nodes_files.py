@@ -6,8 +6,8 @@ import pytest
 
 from tests.e2e.installed import SHARED_GID
 from tests.e2e.stories import IDLE, NGINX, Story, pod_spec
-from tests.integration.archiving import directory
-from tests.integration.disk import in_trash
+from tests.support.archiving import directory
+from tests.support.disk import in_trash
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -7,7 +7,7 @@ import pytest
 from testbed.api import ApiError, Object
 from tests.e2e.installed import NAME, NAMESPACE, Installed
 from tests.e2e.stories import NGINX, Story, pod, pod_spec
-from tests.integration.archiving import directory
+from tests.support.archiving import directory
 
 pytestmark = pytest.mark.timeout(3600)
 

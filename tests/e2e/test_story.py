@@ -23,8 +23,8 @@ from testbed.vm import KernelClient
 from testbed.waiting import eventually
 from tests.e2e.containers import UNPRIVILEGED, container, logs, run
 from tests.integration.chart.rendering import CHART, Release
-from tests.integration.disk import in_trash
-from tests.integration.storage import Storage
+from tests.support.disk import in_trash
+from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(420)
 

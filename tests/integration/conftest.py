@@ -13,9 +13,9 @@ from testbed import ganesha
 from testbed.api import Api
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
-from tests.integration.daemon import Daemon, Daemons
-from tests.integration.exported import Exported
-from tests.integration.storage import ServedStorage, Storage
+from tests.support.daemon import Daemon, Daemons
+from tests.support.exported import Exported
+from tests.support.storage import ServedStorage, Storage
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provisioner.core.records import OnDelete
-from tests.fakes.tree import Directory, Folding
 from tests.simulation import scripts
 from tests.simulation.faults import At, Chance, Fault
 from tests.simulation.process import Parts
 from tests.simulation.scripts import Meddle
 from tests.simulation.world import INNER, NAS, OTHER_NAS, Script, World, disturb_watches, play
+from tests.support.fakes.tree import Directory, Folding
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "150"))
 """How many random histories of each kind are played."""

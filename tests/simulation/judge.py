@@ -18,9 +18,9 @@ from provisioner.core.records import OnDelete, Record, decode, milder
 from provisioner.core.returned import volume_of
 from provisioner.ledger.layout import BEGUN
 from provisioner.ports.cluster import AnyItem, Kind
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import Directory, MemoryTree, Node, Symlink
 from tests.simulation.process import PROVISIONER
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import Directory, MemoryTree, Node, Symlink
 
 ARCHIVED = "archived-"
 TRASH = (LEDGER, "trash")

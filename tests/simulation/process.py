@@ -27,7 +27,7 @@ from provisioner.runtime.leadership import Leadership
 from provisioner.runtime.reflector import Reflector, relist
 from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock
+from tests.support.fakes.clock import LoopClock
 
 PROVISIONER = "example.com/nfs"
 KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")

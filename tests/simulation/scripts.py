@@ -18,12 +18,12 @@ from provisioner.core.scope import Scope
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.tree import Cause, ExportError
-from tests.fakes.cluster import Body
-from tests.fakes.tree import Directory, File, Symlink
 from tests.simulation.faults import Chance
 from tests.simulation.judge import TRASH, Home
 from tests.simulation.process import PROVISIONER, nowhere
 from tests.simulation.world import DEEP, NAMED, NAMESPACES, NAS, OTHER_NAS, Script, Site, World
+from tests.support.fakes.cluster import Body
+from tests.support.fakes.tree import Directory, File, Symlink
 
 Meddle = Callable[[World], None]
 """What a tenant does at the very moment at which something goes wrong."""

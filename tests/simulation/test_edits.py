@@ -14,12 +14,12 @@ from provisioner.core.ledgers import Us
 from provisioner.core.places import Places
 from provisioner.core.records import OnDelete
 from provisioner.ledger.export import Export
-from tests.fakes.cluster import Body
-from tests.fakes.tree import Directory
 from tests.simulation.histories import told
 from tests.simulation.process import PROVISIONER
 from tests.simulation.scripts import KEY, _volume_of, _warnings_of
 from tests.simulation.world import NAS, World, play
+from tests.support.fakes.cluster import Body
+from tests.support.fakes.tree import Directory
 
 Edit = Callable[[Body], None]
 ANNOTATE = "kubectl annotate pv"

@@ -26,13 +26,13 @@ from provisioner.ports.cluster import ApiUnavailable, Expired, NotFound
 from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone, Leadership
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.cluster import Body, MemoryCluster
-from tests.fakes.controllers import Controllers
-from tests.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 from tests.simulation import loop
 from tests.simulation.faults import Fault, Nothing, Plan, Port, Unexpected
 from tests.simulation.judge import Home, Judge
 from tests.simulation.process import PROVISIONER, Clock, Died, Elected, Parts, Process, nowhere, running
+from tests.support.fakes.cluster import Body, MemoryCluster
+from tests.support.fakes.controllers import Controllers
+from tests.support.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 
 NAS = Location("nas", "/exports")
 INNER = Location("nas", "/exports/team")

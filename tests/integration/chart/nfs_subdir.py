@@ -18,7 +18,7 @@ import yaml
 
 from testbed.api import Api, Object
 from testbed.helm import Helm
-from tests.integration.storage import CLASSES, VOLUMES
+from tests.support.storage import CLASSES, VOLUMES
 
 CHART = "nfs-subdir-external-provisioner"
 VARIABLE = re.compile(r"\${\.PVC\.((labels|annotations)\.(.*?)|.*?)}")

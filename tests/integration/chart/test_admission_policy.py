@@ -14,7 +14,7 @@ from testbed.api import Api, ApiError, Object
 from testbed.cluster import ControlPlane
 from testbed.waiting import eventually
 from tests.integration.chart.rendering import NAS, Release, Renderer, collection
-from tests.integration.storage import VOLUMES
+from tests.support.storage import VOLUMES
 
 pytestmark = pytest.mark.timeout(120)
 

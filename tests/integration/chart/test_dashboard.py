@@ -13,8 +13,8 @@ from pictures.dashboard import Span
 from testbed import prometheus
 from testbed.prometheus import Prometheus, promtool
 from tests.integration.chart.rendering import CHART, Renderer
-from tests.integration.daemon import Daemon, Daemons
-from tests.integration.storage import Storage
+from tests.support.daemon import Daemon, Daemons
+from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(180)
 

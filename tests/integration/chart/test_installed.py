@@ -21,7 +21,7 @@ from testbed.processes import free_port, tail
 from tests.integration.chart import pod
 from tests.integration.chart.pod import Pod, Sandbox
 from tests.integration.chart.rendering import CHART, Release, rules
-from tests.integration.storage import Storage
+from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -23,9 +23,9 @@ from tests.integration.chart import nfs_subdir, pod, rendering
 from tests.integration.chart.nfs_subdir import NfsSubdir, full_name
 from tests.integration.chart.pod import Pod
 from tests.integration.chart.rendering import Release
-from tests.integration.direct.test_forged import Listing, listing
-from tests.integration.exported import Exported
-from tests.integration.storage import CLASSES, VOLUMES, Storage
+from tests.integration.daemon.direct.test_forged import Listing, listing
+from tests.support.exported import Exported
+from tests.support.storage import CLASSES, VOLUMES, Storage
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -10,7 +10,7 @@ import yaml
 
 from testbed.helm import HelmFailed
 from tests.integration.chart.rendering import CHART, NAS, Renderer, leaves
-from tests.provisioner_names import NO_NAMES
+from tests.support.provisioner_names import NO_NAMES
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,7 +9,7 @@ import pytest
 from testbed.api import Api, Object
 from testbed.waiting import eventually
 from tests.integration.chart.rendering import NAS, Release, Renderer, collection
-from tests.integration.storage import VOLUMES
+from tests.support.storage import VOLUMES
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -21,8 +21,8 @@ from provisioner.settings import Settings
 from provisioner.telemetry.metrics import Metrics
 from testbed.helm import Helm
 from tests.integration.chart.rendering import CHART, VALUE_SETS, Renderer, rules
-from tests.pages import anchors, section
-from tests.provisioner_names import NAMES
+from tests.support.pages import anchors, section
+from tests.support.provisioner_names import NAMES
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,7 +13,7 @@ import yaml
 from provisioner.core.parameters import parse
 from testbed.helm import Helm
 from tests.integration.chart.rendering import CHART, NAS, Release, Renderer, leaves
-from tests.pages import blocks
+from tests.support.pages import blocks
 
 pytestmark = pytest.mark.timeout(120)
 

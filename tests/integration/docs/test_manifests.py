@@ -12,7 +12,7 @@ from provisioner.core.parameters import parse
 from testbed.api import Api, ApiError, Object
 from testbed.waiting import eventually
 from tests.integration.chart.rendering import Renderer, collection
-from tests.pages import Block, blocks
+from tests.support.pages import Block, blocks
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -26,7 +26,7 @@ from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, Pa
 from testbed import vm
 from testbed.ganesha import Ganesha
 from testbed.vm import KernelServer
-from tests.integration.nfs.relayed import Cut, Relay, relay_to
+from tests.support.nfs.relayed import Cut, Relay, relay_to
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -20,8 +20,8 @@ from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
 from provisioner.ports import endless
 from provisioner.ports.tree import Cause, ExportError, FilesystemStats
-from tests.integration.nfs.hostile import Hostile, Pages
 from tests.integration.nfs.test_broken_servers import listening, replying
+from tests.support.nfs.hostile import Hostile, Pages
 
 pytestmark = pytest.mark.timeout(240)
 

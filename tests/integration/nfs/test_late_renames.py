@@ -17,8 +17,8 @@ from provisioner.nfs.protocol import xdr
 from provisioner.ports.tree import Cause, ExportError, Ownership
 from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import MakeTree
-from tests.integration.nfs.relayed import Relay, relay_to
-from tests.unit.ledger.faults import record
+from tests.support.ledger_faults import record
+from tests.support.nfs.relayed import Relay, relay_to
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -14,7 +14,7 @@ from provisioner.core.errors import InvalidSettings
 from provisioner.core.leases import LeaseTimes
 from provisioner.core.locations import Location
 from provisioner.settings import ExportSetting
-from tests.provisioner_names import NAMES, NO_NAMES
+from tests.support.provisioner_names import NAMES, NO_NAMES
 
 NAS = Location("nas", "/exports")
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

@@ -21,11 +21,11 @@ from provisioner.ledger.errors import PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import File, MemoryTree, Symlink
-from tests.unit.commands.faults import broken_off
-from tests.unit.core import samples
-from tests.unit.ledger.faults import FAULTS, NAS, Fault, opened
+from tests.support import samples
+from tests.support.command_faults import broken_off
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import File, MemoryTree, Symlink
+from tests.support.ledger_faults import FAULTS, NAS, Fault, opened
 
 US = "red"
 WISH = Wish(path=("old", "photos"), namespace="shop", claim="data", capacity="1Gi")

@@ -17,11 +17,11 @@ from provisioner.core.tenancy import ANY
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import ExportError, Ownership
-from tests.fakes.cluster import MemoryCluster, merged
-from tests.fakes.tree import File, MemoryTree
-from tests.unit.commands.faults import broken_off
-from tests.unit.core import samples
-from tests.unit.ledger.faults import FAULTS, NAS, Fault, opened
+from tests.support import samples
+from tests.support.command_faults import broken_off
+from tests.support.fakes.cluster import MemoryCluster, merged
+from tests.support.fakes.tree import File, MemoryTree
+from tests.support.ledger_faults import FAULTS, NAS, Fault, opened
 
 OLD, NEW = "old", "new"
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)

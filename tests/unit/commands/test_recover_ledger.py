@@ -1,4 +1,4 @@
-"""provisioner.commands.recover_ledger over trees and a cluster in memory: a ledger that was lost is written again from the volumes."""
+"""commands.recover_ledger over trees and a cluster in memory: it writes a lost ledger again from the volumes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes import tree as fake_tree
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
-from tests.unit.ledger.faults import FAULTS, NAS, Fault, opened
+from tests.support import samples
+from tests.support.fakes import tree as fake_tree
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import MemoryTree
+from tests.support.ledger_faults import FAULTS, NAS, Fault, opened
 
 HERE = "here"
 MADE = {"pvc-1": "a", "pvc-2": "nested/b"}

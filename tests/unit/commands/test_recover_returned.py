@@ -1,4 +1,4 @@
-"""provisioner.commands.recover for volumes that exist while their data are in an archive or the trash: etcd went back."""
+"""commands.recover for volumes that exist while their data is in an archive or the trash: etcd went back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from msgspec import structs
 from provisioner.core import names
 from provisioner.core.recovery import Bring, Skip
 from provisioner.ports.tree import Ownership
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import Directory, File, MemoryTree
+from tests.support import samples
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import Directory, File, MemoryTree
+from tests.support.ledger_faults import FAULTS, Fault, opened
 from tests.unit.commands.test_recover import AT, NEW, interrupted, looked, recover
-from tests.unit.core import samples
-from tests.unit.ledger.faults import FAULTS, Fault, opened
 
 VOLUME, DIRECTORY = "pvc-1", "team/db"
 ENTRY = VOLUME

@@ -23,12 +23,12 @@ from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes import cluster as fake
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.guard import Gate
-from tests.fakes.tree import Directory, File, MemoryTree, no_fault
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes import cluster as fake
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.guard import Gate
+from tests.support.fakes.tree import Directory, File, MemoryTree, no_fault
 
 NAS = Location("nas", "/exports")
 HOUR_S, DAY_S = 3600.0, 86400.0

@@ -30,10 +30,10 @@ from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.runtime.workers import FAILED, REFUSED
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, ManualClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import MemoryTree, no_fault
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, ManualClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import MemoryTree, no_fault
 
 NAS = Location("nas", "/exports")
 

@@ -1,4 +1,4 @@
-"""controllers.export_health and controllers.unused_exports, in simulated time: each export is looked after by itself, and forgotten."""
+"""controllers.export_health and unused_exports in simulated time: each export is probed and forgotten alone."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import MemoryTree
 
 MINUTE_S = 60.0
 NAS, OTHER = Location("nas", "/exports"), Location("other", "/")

@@ -13,7 +13,7 @@ from provisioner.core.objects import Claim, NfsSource, Volume
 from provisioner.core.quantities import parse_bytes
 from provisioner.ports.cluster import Kind
 from provisioner.runtime.informer import Store
-from tests.unit.core import samples
+from tests.support import samples
 
 CLASSES, PHASES, SIZES = ("nfs", "other"), ("Bound", "Released"), ("1Gi", "2Gi", "1500M")
 

@@ -19,8 +19,8 @@ from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.leadership import Alone
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.tree import MemoryTree
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.tree import MemoryTree
 
 NAS = Location("nas", "/exports")
 ONE, OTHER = "example.com/nfs", "example.com/other"

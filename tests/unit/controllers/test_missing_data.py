@@ -1,4 +1,4 @@
-"""controllers.missing_data: volumes without a directory or a record are counted, said once, and looked at within bounds."""
+"""controllers.missing_data: volumes without a directory or a record are counted and reported once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import Directory, MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import Directory, MemoryTree
 
 NAS = Location("nas", "/exports")
 MINUTE_S = 60.0

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from provisioner.controllers.namespaces import Namespaces
 from provisioner.ports.cluster import ApiUnavailable, Forbidden, NotFound
-from tests.fakes.cluster import MemoryCluster
+from tests.support.fakes.cluster import MemoryCluster
 
 
 class Site:

@@ -15,8 +15,8 @@ from provisioner.core.objects import Volume
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.tree import MemoryTree
 
 NAS = Location("nas", "/exports")
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

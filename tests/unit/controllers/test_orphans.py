@@ -26,10 +26,10 @@ from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import MemoryTree
 
 NAS = Location("nas", "/exports")
 US, THEM = "memory", "another"

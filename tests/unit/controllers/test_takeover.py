@@ -1,4 +1,4 @@
-"""controllers.takeover: one export whose ledger cannot be written, for whatever reason, keeps no other one's volumes."""
+"""controllers.takeover: an export whose ledger cannot be written does not hold back the volumes of another."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from provisioner.ledger.registry import ExportRegistry
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.fakes.tree import MemoryTree, no_fault
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import MemoryTree, no_fault
 
 NAS, OTHER = Location("nas", "/exports"), Location("other", "/exports")
 

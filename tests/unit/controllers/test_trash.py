@@ -18,9 +18,9 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
 from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing, to_the_end
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.guard import Gate
-from tests.fakes.tree import Directory, MemoryTree
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.guard import Gate
+from tests.support.fakes.tree import Directory, MemoryTree
 
 PLAIN = Ownership(mode=0o755)
 STAMP = "20260101T000000.000000Z"

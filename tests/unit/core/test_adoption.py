@@ -27,7 +27,7 @@ from provisioner.core.objects import (
 from provisioner.core.records import NO_OBJECT, Record
 from provisioner.core.recovery import Make, Place, Present
 from provisioner.core.tenancy import ANY
-from tests.unit.core import samples
+from tests.support import samples
 
 HERE = "here"
 PLACE = Place(name="nas:/exports", location=Location("nas", "/exports"), id=samples.EXPORT_ID)

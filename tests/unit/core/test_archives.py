@@ -12,7 +12,7 @@ from provisioner.core import archives, names, times
 from provisioner.core.archives import Moment
 from provisioner.core.objects import Claim, ClaimStatus, DataSource
 from provisioner.core.records import ArchiveRecord, OnDelete
-from tests.unit.core import samples
+from tests.support import samples
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 YEAR_S = 365 * 86400

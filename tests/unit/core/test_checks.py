@@ -19,7 +19,7 @@ from provisioner.core.checks import (
 )
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
-from tests.unit.core.samples import storage_class
+from tests.support.samples import storage_class
 
 NAS = Location("nas", "/exports")
 

@@ -24,7 +24,7 @@ from provisioner.core.objects import (
 )
 from provisioner.core.parameters import Ownership, parse
 from provisioner.core.tenancy import Tenant
-from tests.unit.core import samples
+from tests.support import samples
 
 NAS = Location("nas", "/exports")
 

@@ -12,7 +12,7 @@ from provisioner.core.claims import Refuse, Wait
 from provisioner.core.discretion import Owner, Words
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.objects import ClaimRef, Volume
-from tests.unit.core import samples
+from tests.support import samples
 from tests.unit.core.test_claims import view
 
 SHOP = Owner("shop", "c")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provisioner.core import expansion
 from provisioner.core.objects import Claim, ClaimStatus, Volume
 from provisioner.core.quantities import parse_bytes
-from tests.unit.core import samples
+from tests.support import samples
 
 NOW = "2026-01-01T00:00:00Z"
 

@@ -17,7 +17,7 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, ClaimStatus, Metadata, NfsSource, StorageClass, Volume
 from provisioner.core.records import Record
 from provisioner.core.recovery import Place
-from tests.unit.core import samples
+from tests.support import samples
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 NAS = Location("nas", "/exports")

@@ -12,7 +12,7 @@ from provisioner.core import identity, names
 from provisioner.core.identity import Binding, Wait, followed
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
-from tests.unit.core import samples
+from tests.support import samples
 
 OWN = f"uid-of-{samples.VOLUME}"
 

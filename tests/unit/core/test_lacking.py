@@ -7,7 +7,7 @@ import pytest
 from provisioner.core import lacking
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
-from tests.unit.core import samples
+from tests.support import samples
 
 BOUND = samples.volume(phase="Bound")
 PATH = (samples.DIRECTORY,)

@@ -14,7 +14,7 @@ from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, Metadata, NfsSource, StorageClass, Volume
 from provisioner.core.records import Record
 from provisioner.core.recovery import Place
-from tests.unit.core import samples
+from tests.support import samples
 
 NAS = Location("nas", "/exports")
 HERE, THERE = "here", "there"

@@ -12,7 +12,7 @@ from msgspec import structs
 from provisioner.core import names
 from provisioner.core.listing import age, listed
 from provisioner.core.objects import NfsSource
-from tests.unit.core.samples import DIRECTORY, VOLUME, volume
+from tests.support.samples import DIRECTORY, VOLUME, volume
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

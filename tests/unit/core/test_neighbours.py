@@ -7,7 +7,7 @@ import pytest
 from provisioner.core.locations import Location
 from provisioner.core.neighbours import needs
 from provisioner.core.objects import NfsSource, Volume
-from tests.unit.core import samples
+from tests.support import samples
 
 DRIVEN = {"server": "nas", "share": "/exports", "subDir": "shop/data"}
 NAS = Location("nas", "/exports")

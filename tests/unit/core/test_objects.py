@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.core import names
 from provisioner.core.objects import Claim, ClaimSpec, NfsSource, Volume
-from tests.unit.core import samples
+from tests.support import samples
 
 
 @pytest.mark.parametrize("key", names.PROVISIONER_ANNOTATIONS)

@@ -17,7 +17,7 @@ from provisioner.core.objects import CsiSource, NfsSource, Volume, VolumeSpec
 from provisioner.core.orphans import SILENT_AFTER, ExportFacts, Orphan, doubtful, find, known
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import Record
-from tests.unit.core import samples
+from tests.support import samples
 
 NAS = Location("nas", "/exports")
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.records import RECORD_LIMIT_BYTES, Record, archived, decode, encode, is_foreign, require_room
-from tests.unit.core import samples
+from tests.support import samples
 
 TEXTS = st.text(max_size=120)
 RECORDS = st.builds(

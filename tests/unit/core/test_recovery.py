@@ -31,7 +31,7 @@ from provisioner.core.recovery import (
     plan_archives,
 )
 from provisioner.core.tenancy import ANY
-from tests.unit.core import samples
+from tests.support import samples
 
 OLD, NEW = "old", "new"
 PLACE = Place(name="nas:/exports", location=Location("nas", "/exports"), id=samples.EXPORT_ID)

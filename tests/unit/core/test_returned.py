@@ -12,7 +12,7 @@ from provisioner.core.locations import Location
 from provisioner.core.records import ArchiveRecord, Record
 from provisioner.core.recovery import Action, Bring, Place, Present, Skip
 from provisioner.core.returned import Stored, path_on, plan
-from tests.unit.core import samples
+from tests.support import samples
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from provisioner.core.records import ArchiveRecord
 from provisioner.core.scope import FOUND, NOT_SEEN, NOTHING, Scope, Seen, Unseen, count, no_class, seen
-from tests.unit.core import samples
+from tests.support import samples
 
 DOWN = Unseen("export nas:/down", "it does not answer")
 

@@ -12,7 +12,7 @@ from provisioner.core import names
 from provisioner.core.objects import NfsSource, Volume, VolumeStatus
 from provisioner.core.records import OnDelete, Record
 from provisioner.core.takeover import Enter, Find, Refuse, decide, is_peers, rule
-from tests.unit.core import samples
+from tests.support import samples
 
 
 def find(**changes: Any) -> Find:

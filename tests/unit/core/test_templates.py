@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provisioner.core.errors import InvalidPath, InvalidSettings
 from provisioner.core.locations import RelPath
 from provisioner.core.templates import DEFAULT_PATTERN, DEPTH_LIMIT, parse
-from tests.unit.core import samples
+from tests.support import samples
 
 ANNOTATIONS = {
     "nfs.io/path": "team/a",

@@ -9,7 +9,7 @@ import pytest
 from provisioner.core import tenancy
 from provisioner.core.objects import Metadata, Namespace
 from provisioner.core.tenancy import ANY, UNKNOWN, Tenant
-from tests.unit.core import samples
+from tests.support import samples
 
 RECORDED = samples.record(namespace_uid="ns-1")
 OLDER = samples.record()

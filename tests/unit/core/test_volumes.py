@@ -25,7 +25,7 @@ from provisioner.core.volumes import (
     moved_message,
     nowhere_message,
 )
-from tests.unit.core import samples
+from tests.support import samples
 
 SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
 

@@ -20,7 +20,7 @@ from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
 from provisioner.ports.tree import Cause
 from provisioner.telemetry.metrics import Metrics
-from tests.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
+from tests.support.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
 
 CHART = ROOT / "charts" / "nfs-provisioner"
 SUFFIXES = {"counter": "_total", "info": "_info"}

@@ -11,7 +11,7 @@ from provisioner.core.locations import Location
 from provisioner.core.paths import LEDGER
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError
-from tests.fakes.tree import Directory, MemoryTree, Symlink
+from tests.support.fakes.tree import Directory, MemoryTree, Symlink
 
 BY_NAME, BY_ADDRESS = Location("nas", "/exports"), Location("10.0.0.5", "/exports")
 

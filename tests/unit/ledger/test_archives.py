@@ -15,8 +15,8 @@ from provisioner.core.records import RECORD_LIMIT_BYTES, ArchiveRecord, Record, 
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
-from tests.unit.ledger.faults import FAULTS, TENANT, Fault, directories, interrupted, ledger, opened, record
+from tests.support.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
+from tests.support.ledger_faults import FAULTS, TENANT, Fault, directories, interrupted, ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
 ACCESS = Ownership(mode=0o770)

@@ -11,7 +11,7 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.unknown import unknown_directories
 from provisioner.ports import endless
 from provisioner.ports.tree import ExportError, Ownership
-from tests.fakes.tree import MemoryTree
+from tests.support.fakes.tree import MemoryTree
 
 PLAIN = Ownership(mode=0o755)
 

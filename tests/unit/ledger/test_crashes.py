@@ -1,4 +1,4 @@
-"""ledger.export with a fault at every single call: what was begun is finished by the same call again, once, and whole."""
+"""ledger.export with a fault at every single call: the same call again finishes the work, once and whole."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from msgspec import structs
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import ExportError, Ownership
-from tests.fakes.tree import Directory, File, MemoryTree
-from tests.unit.ledger.faults import FAULTS, Fault, directories, interrupted, ledger, opened, record
+from tests.support.fakes.tree import Directory, File, MemoryTree
+from tests.support.ledger_faults import FAULTS, Fault, directories, interrupted, ledger, opened, record
 
 V1, V2 = "pvc-5", "pvc-6"
 ACCESS = Ownership(mode=0o770, uid=1000, gid=2000)

@@ -13,9 +13,9 @@ from provisioner.core.records import Record
 from provisioner.ledger.errors import ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
-from tests.unit.ledger.faults import opened
+from tests.support import samples
+from tests.support.fakes.tree import MemoryTree
+from tests.support.ledger_faults import opened
 from tests.unit.ledger.test_nesting import inside
 
 SECRETS = ("bank", "vault", "pv-secret", "another", "is being", "no record")

@@ -12,8 +12,8 @@ from provisioner.core.records import Record, encode
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, FilesystemStats, ModeRefused, Ownership, PathExists
-from tests.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 
 NAS = Location("nas", "/exports")
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from provisioner.core.records import Record, encode
 from provisioner.ledger.index import Ledger
-from tests.unit.core import samples
+from tests.support import samples
 
 
 def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Record] | None = None) -> Ledger:

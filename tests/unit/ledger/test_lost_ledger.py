@@ -1,4 +1,4 @@
-"""ledger.export: a ledger that was removed, replaced or damaged is not begun anew, and is written again in safe steps."""
+"""ledger.export: a removed, replaced or damaged ledger is not started again, and is rewritten in safe steps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from msgspec import structs
 from provisioner.core.records import encode
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists
-from tests.fakes.tree import Directory, MemoryTree, Symlink
-from tests.unit.ledger.faults import FAULTS, NAS, Fault, ledger, opened, record
+from tests.support.fakes.tree import Directory, MemoryTree, Symlink
+from tests.support.ledger_faults import FAULTS, NAS, Fault, ledger, opened, record
 
 V1, V2 = "pvc-1", "pvc-2"
 RECORDS = {V1: record("a", V1), V2: record("b/c", V2)}

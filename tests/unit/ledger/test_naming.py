@@ -13,8 +13,8 @@ from provisioner.core.paths import LEDGER
 from provisioner.ledger.errors import PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import Directory, Folding, MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.tree import Directory, Folding, MemoryTree
 
 NAS = Location("nas", "/exports")
 CAFE, OTHER_CAFE = "caf\u00e9", "cafe\u0301"

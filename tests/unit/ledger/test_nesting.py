@@ -11,8 +11,8 @@ from provisioner.core.paths import LEDGER
 from provisioner.ledger.errors import PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import Directory, MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.tree import Directory, MemoryTree
 
 PLAIN = Ownership()
 

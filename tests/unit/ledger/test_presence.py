@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.ledger import presence
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import MemoryTree
+from tests.support.fakes.tree import MemoryTree
 
 PLAIN = Ownership(mode=0o755)
 

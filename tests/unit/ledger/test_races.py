@@ -13,8 +13,8 @@ from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Ownership
-from tests.fakes.tree import Directory, MemoryTree
-from tests.unit.ledger.faults import ledger, opened, record
+from tests.support.fakes.tree import Directory, MemoryTree
+from tests.support.ledger_faults import ledger, opened, record
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
 ACCESS = Ownership(mode=0o770)

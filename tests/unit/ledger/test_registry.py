@@ -14,8 +14,8 @@ from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.tree import MemoryTree
 
 MOUNTED, INNER = Location("nas", "/exports"), Location("nas", "/exports/team")
 DIRECT, DEEPER = Location("nas2", "/"), Location("nas2", "/srv/k8s")

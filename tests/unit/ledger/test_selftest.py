@@ -9,8 +9,8 @@ import pytest
 from provisioner.core.locations import RelPath
 from provisioner.ledger.selftest import trial_run
 from provisioner.ports.tree import Cause, ExportError
-from tests.fakes.tree import Hook, MemoryTree, no_fault
-from tests.unit.ledger.faults import opened
+from tests.support.fakes.tree import Hook, MemoryTree, no_fault
+from tests.support.ledger_faults import opened
 
 
 def failing(name: str, cause: Cause) -> Hook:

@@ -9,8 +9,8 @@ import pytest
 from provisioner.core.records import Record, encode
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from tests.fakes.tree import MemoryTree, Symlink
-from tests.unit.ledger.faults import directories, ledger, opened, record
+from tests.support.fakes.tree import MemoryTree, Symlink
+from tests.support.ledger_faults import directories, ledger, opened, record
 from tests.unit.ledger.test_races import SEEDS, Jumbled
 
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"

@@ -10,8 +10,8 @@ from provisioner.core.records import encode
 from provisioner.ledger.export import Export
 from provisioner.ledger.unknown import unknown_directories
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathMissing
-from tests.fakes.tree import MemoryTree
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.tree import MemoryTree
 
 PLAIN = Ownership(mode=0o755)
 

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from provisioner.core.leases import LeaseTimes
 from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, NotFound
 from provisioner.runtime.election import Elector
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
 
 WHERE = ("default", "lease")
 

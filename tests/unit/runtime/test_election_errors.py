@@ -6,8 +6,8 @@ import asyncio
 
 from provisioner.core.leases import LeaseTimes
 from provisioner.runtime.election import Elector
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
 
 
 def test_unexpected_errors() -> None:

@@ -13,8 +13,8 @@ import pytest
 from provisioner.core.events import MESSAGE_LIMIT
 from provisioner.ports.cluster import ApiUnavailable, Cluster, Event
 from provisioner.runtime.events import EventRecorder
-from tests.fakes.clock import LoopClock, simulate
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
 
 
 @dataclass

@@ -11,7 +11,7 @@ from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import NfsSource, Volume
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.informer import Store
-from tests.unit.core import samples
+from tests.support import samples
 
 NAS = Location("nas", "/exports")
 Change = tuple[Kind, AnyItem | None, AnyItem | None]

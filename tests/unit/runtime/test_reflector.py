@@ -13,9 +13,9 @@ import pytest
 from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, Kind
 from provisioner.runtime.informer import Store
 from provisioner.runtime.reflector import Reflector, relist
-from tests.fakes.clock import LoopClock, simulate
-from tests.fakes.cluster import MemoryCluster
-from tests.unit.core import samples
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
 
 Result = TypeVar("Result")
 KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")

@@ -14,7 +14,7 @@ from provisioner.runtime.supervision import AGAIN, Shield, Supervisor
 from provisioner.runtime.workers import work
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Metrics
-from tests.fakes.clock import LoopClock, simulate
+from tests.support.fakes.clock import LoopClock, simulate
 
 
 def counted(metrics: Metrics, loop: str) -> float:

@@ -1,4 +1,4 @@
-"""runtime.transform: what the cache keeps of an object, that rules read no more, and that nothing outlives the object."""
+"""runtime.transform: what the cache keeps of an object; nothing outlives the object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, ClaimStatus, DataSource, NotKept, Resources, StorageClass, Volume
 from provisioner.runtime.informer import Store
 from provisioner.runtime.transform import CacheTransform
-from tests.unit.core import samples
+from tests.support import samples
 
 KIB, MIB = 1 << 10, 1 << 20
 

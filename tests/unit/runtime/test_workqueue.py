@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from provisioner.core.backoff import Backoff
 from provisioner.runtime.workqueue import WorkQueue
-from tests.fakes.clock import LoopClock, simulate
+from tests.support.fakes.clock import LoopClock, simulate
 
 BACKOFF = Backoff(first_s=1.0, limit_s=8.0, jitter=0.0)
 

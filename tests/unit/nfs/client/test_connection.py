@@ -18,7 +18,7 @@ from provisioner.nfs.client.slots import Sharing
 from provisioner.nfs.protocol import nfs4
 from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import ExportError
-from tests.unit.nfs.scripted import PROGRAM, VERSION, Script, listening, named
+from tests.support.nfs.scripted import PROGRAM, VERSION, Script, listening, named
 
 pytestmark = pytest.mark.timeout(120)
 

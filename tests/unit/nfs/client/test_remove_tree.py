@@ -16,7 +16,7 @@ from provisioner.nfs.client.interface import Place, Removal
 from provisioner.nfs.client.remove_tree import DEPTH_LIMIT, Purge
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Position
 from provisioner.ports.tree import Cause, ExportError, OnProgress, to_the_end
-from tests.fakes.directories import Directories
+from tests.support.fakes.directories import Directories
 
 pytestmark = pytest.mark.timeout(300)
 

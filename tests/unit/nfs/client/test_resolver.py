@@ -18,7 +18,7 @@ from provisioner.nfs.client import resolver as resolvers
 from provisioner.nfs.client.connect import Endpoint, dial
 from provisioner.nfs.client.resolver import Resolver
 from provisioner.ports.tree import Cause, ExportError
-from tests.unit.nfs.scripted import PROGRAM, VERSION, Script, listening
+from tests.support.nfs.scripted import PROGRAM, VERSION, Script, listening
 
 pytestmark = pytest.mark.timeout(60)
 

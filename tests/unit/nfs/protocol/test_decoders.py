@@ -17,8 +17,8 @@ from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import Attributes, DirectoryEntry, DirectoryPage, Position
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
 from provisioner.ports.tree import FilesystemStats
-from tests.unit.nfs import replies
-from tests.unit.nfs.replies import accepted, decoded, words
+from tests.support.nfs import replies
+from tests.support.nfs.replies import accepted, decoded, words
 
 pytestmark = pytest.mark.timeout(120)
 

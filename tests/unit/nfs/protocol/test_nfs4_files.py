@@ -14,7 +14,7 @@ from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.nfs4_files import ANONYMOUS, Copied, FileAttributes, Time
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
-from tests.unit.nfs.replies import words
+from tests.support.nfs.replies import words
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,0 +1,111 @@
+"""A cluster is restored from a backup of etcd beside its original, and both reach one export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.api import Object
+from testbed.cluster import ControlPlane
+from testbed.waiting import eventually
+from tests.support.archiving import command
+from tests.support.daemon import Daemon, Daemons
+from tests.support.storage import Storage
+
+pytestmark = pytest.mark.timeout(600)
+
+NAME = "test.example/cloned"
+UNIQUE = {"onDelete": "delete"}
+WAITS_S = 25.0
+"""Longer than any instance waits for another one to show itself."""
+
+
+@pytest.fixture
+def storage(plane: ControlPlane, daemons: Daemons) -> Storage:
+    """Classes and claims in the original."""
+    return Storage(plane.api, "default", daemon_logs=daemons.log_tails)
+
+
+@pytest.fixture
+def twin(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[[], ControlPlane]]:
+    """Starts a second control plane from a backup of the first one."""
+    started: list[ControlPlane] = []
+
+    def start() -> ControlPlane:
+        copy = ControlPlane(tmp_path / "twin")
+        shutil.copytree(plane.backup(), copy.directory / "etcd")
+        started.append(copy)
+        copy.start()
+        return copy
+
+    yield start
+    for copy in started:
+        copy.stop()
+
+
+def run(daemons: Daemons, directory: Path) -> Daemon:
+    return daemons("--export", f"nas.example:/x={directory}", provisioner_name=NAME)
+
+
+def in_use(storage: Storage, directory: Path, class_name: str, name: str) -> tuple[Object, Path]:
+    """A bound claim's volume, and the file in its directory."""
+    storage.claim(class_name, name)
+    volume = storage.bound(name)
+    file = directory / Path(volume["spec"]["nfs"]["path"]).relative_to("/x") / "precious"
+    file.write_text(name)
+    return volume, file
+
+
+def test_neither_destroys_anything_until_an_admin_decides(
+    plane: ControlPlane,
+    twin: Callable[[], ControlPlane],
+    daemons: Daemons,
+    storage: Storage,
+    export_directory: Path,
+    tmp_path: Path,
+) -> None:
+    """Claims deleted in either leave their directories; one is stopped, the other is told to go on, and goes on."""
+    daemon = run(daemons, export_directory)
+    class_name = storage.storage_class(NAME, UNIQUE)
+    kept, kept_file = in_use(storage, export_directory, class_name, "kept")
+    other, other_file = in_use(storage, export_directory, class_name, "other")
+    copy = twin()
+    (tmp_path / "logs").mkdir()
+    its_daemons = Daemons(copy, tmp_path / "logs")
+    try:
+        its_storage = Storage(copy.api, "default", daemon_logs=its_daemons.log_tails)
+        its_daemon = run(its_daemons, export_directory)
+        its_storage.delete_claim("kept")
+        storage.eventually(lambda: its_daemon.logged("second_cluster"), "the copy knows", timeout_s=60)
+        storage.eventually(lambda: daemon.logged("second_cluster"), "the original knows", timeout_s=60)
+        storage.delete_claim("other")
+        time.sleep(WAITS_S)
+        assert storage.has_volume(other["metadata"]["name"])
+        assert its_storage.has_volume(kept["metadata"]["name"])
+        assert (kept_file.read_text(), other_file.read_text()) == ("kept", "other")
+        assert 'nfs_provisioner_second_cluster{export="nas.example:/x"} 1.0' in daemon.http("/metrics")
+        assert "two clusters" in storage.volume_event(other["metadata"]["name"])["message"]
+        in_use(its_storage, export_directory, class_name, "made-in-the-copy")
+        in_use(storage, export_directory, class_name, "made-in-the-original")
+    finally:
+        its_daemons.kill()
+    daemon.kill()
+    restarted = run(daemons, export_directory)
+    storage.eventually(lambda: restarted.logged("second_cluster"), "a restart decides nothing", timeout_s=60)
+    assert other_file.exists()
+
+    flags = ("--export", f"nas.example:/x={export_directory}")
+    (listed,) = json.loads(command(plane, "instances", NAME, *flags, "-o", "json").stdout)
+    assert listed["state"] == "twice"
+    done = command(plane, "instances", NAME, *flags, "--this-cluster-goes-on")
+    assert (done.returncode, "goes on" in done.stderr) == (0, True)
+    storage.volume_gone(other["metadata"]["name"], timeout_s=90)
+    eventually(lambda: not other_file.exists(), "its directory is gone")
+    assert kept_file.read_text() == "kept"
+    assert restarted.logged("second_cluster_over")
+    assert "no stop to end" in command(plane, "instances", NAME, *flags, "--this-cluster-goes-on").stderr

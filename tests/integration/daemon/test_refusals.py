@@ -1,0 +1,139 @@
+"""What a server refuses, or has not, is said to users in words that say what to change; and what can go on goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import fuse
+from testbed.cluster import ControlPlane
+from tests.support.daemon import Daemons
+from tests.support.exported import Exported
+from tests.support.storage import VOLUMES, ServedStorage, Storage
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def no_chmod(tmp_path: Path) -> Iterator[Exported]:
+    """An export on a file system that refuses chmod."""
+    if reason := fuse.missing() or ("" if os.geteuid() == 0 else "the tests do not run as root"):
+        pytest.skip(f"this machine cannot mount one: {reason}")
+    with fuse.without_chmod(tmp_path) as place:
+        yield Exported.new(place)
+
+
+def test_a_server_that_refuses_chmod(no_chmod: Exported, daemon: Daemons, storage: Storage) -> None:
+    """Claims are provisioned with a warning each, and one line in the log; a mode that the class names is an error."""
+    running = daemon(no_chmod.flag, "--no-leader-election", wait_ready=False)
+
+    def claim(name: str, **parameters: str) -> None:
+        storage.claim(storage.storage_class(running.provisioner_name, no_chmod.parameters | parameters), name)
+
+    claim("first")
+    claim("second")
+    claim("left", mountPermissions="0")
+    claim("asked", mode="0770")
+    for name in ("first", "second"):
+        storage.bound(name)
+        event = storage.event("VolumeModeRefused", name)
+        assert event["type"] == "Warning"
+        assert all(word in event["message"] for word in ("0777", "chmod: EPERM", 'mode: "0"'))
+    storage.bound("left")
+    assert storage.events("left", reason="VolumeModeRefused") == []
+    refused = storage.event("ProvisioningFailed", "asked")["message"]
+    assert "chmod" in refused
+    assert 'mode: "0"' in refused
+    assert "squash" not in refused
+    assert len(running.logged("mode_refused")) == 1
+    assert "0700" in running.logged("ledger_not_private")[0]["hint"]
+
+
+@pytest.mark.parametrize("rule", ["delete", "archive"])
+def test_a_volume_that_is_a_file_system_of_its_own(served: ServedStorage, rule: str) -> None:
+    """Its deletion waits with an event that says what to do, the data stay, and once it is unmounted it goes on."""
+    volume = served.volume({"onDelete": rule})
+    directory = served.directory(volume)
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(directory)], capture_output=True).returncode:
+        pytest.skip("this machine cannot mount a tmpfs: the tests do not run as root")
+    try:
+        (directory / "file").touch()
+        served.delete_claim()
+        message = served.volume_event(volume["metadata"]["name"])["message"]
+        assert "another file system is mounted on the directory" in message
+        assert "nfs-provisioner/on-delete=retain" in message
+        assert (directory / "file").exists()
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+    served.volume_gone(volume["metadata"]["name"])
+
+
+@pytest.mark.parametrize("rule", ["delete", "archive", "retain"])
+def test_a_directory_that_is_not_there_is_told(served: ServedStorage, rule: str) -> None:
+    """A volume whose directory is missing goes, and that it was missing is in an event and in the log."""
+    volume = served.volume({"onDelete": rule})
+    name = volume["metadata"]["name"]
+    served.directory(volume).rmdir()
+    served.delete_claim()
+    served.volume_gone(name)
+    assert "has not mounted" in served.volume_event(name, "VolumeDirectoryMissing", type="Normal")["message"]
+    (line,) = [line for line in served.daemon.logged("volume_reclaimed") if line["volume"] == name]
+    assert line["missing"] is True
+    assert (name in served.export.records) is (rule == "retain")
+
+
+def test_a_volume_of_a_server_that_nothing_names_any_more(
+    tmp_path: Path, daemon: Daemons, storage: Storage, control_plane: ControlPlane
+) -> None:
+    """The event on a volume of the old server says on which export its record is, and the way, which leads on."""
+    (tmp_path / "export").mkdir()
+    old, new = (Exported.new(tmp_path / "export") for _ in range(2))
+    before = daemon(old.flag, "--no-leader-election")
+    class_name = storage.storage_class(before.provisioner_name, {"onDelete": "delete"})
+    storage.claim(class_name)
+    name = storage.bound()["metadata"]["name"]
+    before.kill()
+    daemon(new.flag, "--no-leader-election", provisioner_name=before.provisioner_name)
+    storage.delete_claim()
+    message = storage.volume_event(name)["message"]
+    assert old.location in message
+    assert f"its record is on export {new.location}" in message
+    assert f"recover --volume {name}" in message
+
+    storage.api.patch(f"{VOLUMES}/{name}", {"metadata": {"finalizers": None}})
+    storage.delete_if_there(f"{VOLUMES}/{name}")
+    storage.volume_gone(name)
+    command = [sys.executable, "-m", "provisioner", "recover", f"--provisioner-name={before.provisioner_name}"]
+    command += [f"--kubeconfig={control_plane.kubeconfig}", new.flag, f"--volume={name}", "--apply"]
+    subprocess.run(command, check=True, timeout=60)
+    storage.api.patch(f"{VOLUMES}/{name}", {"spec": {"persistentVolumeReclaimPolicy": "Delete"}})
+    storage.claim(class_name)
+    assert storage.bound()["spec"]["nfs"]["server"] == new.server
+    storage.delete_claim()
+    storage.volume_gone(name)
+    assert new.names() == set()
+
+
+ENCRYPTED = {
+    "tls": ["XPRTSEC=tls", "port=1"],
+    "mtls": ["nfsvers=4.2,xprtsec=mtls", "port=1"],
+    "kerberos": ["sec=KRB5P", "port=1"],
+    "rdma": ["proto=rdma", "port=1"],
+    "udp": ["udp", "port=1"],
+}
+
+
+@pytest.mark.parametrize("case", ENCRYPTED)
+def test_what_is_not_spoken_is_never_tried(served: ServedStorage, case: str) -> None:
+    """A class whose mountOptions ask for what our client does not speak is refused with the option and the way out."""
+    parameters = {"server": f"{case}.invalid", "share": "/x"}
+    served.claim(served.storage_class(served.daemon.provisioner_name, parameters, mountOptions=ENCRYPTED[case]))
+    message = served.event("ProvisioningFailed")["message"]
+    assert "access: mounted" in message
+    assert "not found" not in message
+    assert served.made() == []

@@ -1,0 +1,352 @@
+"""Takeover: volumes that nfs-subdir-external-provisioner made, and our daemon started under its name in its place."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import secrets
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed import ganesha
+from testbed.api import Object
+from testbed.ganesha import Export, Ganesha
+from tests.integration.chart import nfs_subdir
+from tests.support.daemon import Daemon, Daemons
+from tests.support.exported import LEDGER, Exported
+from tests.support.storage import CLASSES, VOLUMES, Storage
+
+pytestmark = pytest.mark.timeout(180)
+
+NOBODY = "00000000-0000-4000-8000-00000000000b"
+NESTED = "${.PVC.namespace}/${.PVC.annotations.nfs.io/storage-path}"
+
+Listing = dict[str, tuple[int, int, int, bytes]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One export as the peer's chart names it, with a directory on this machine, and how our daemon is to reach it."""
+
+    server: str
+    path: str
+    """NFS_PATH, as an admin may have written it."""
+    root: Path
+    flags: tuple[str, ...] = ()
+    mount_options: list[str] = field(default_factory=list)
+    ganesha: Ganesha | None = None
+
+    @property
+    def exported(self) -> Exported:
+        """Its ledger, and what lies at its root."""
+        return Exported(self.server, posixpath.normpath(self.path), self.root)
+
+    def listing(self) -> Listing:
+        """All that is below the root but the ledger: mode, owner, time of change, and content."""
+        found: Listing = {}
+        for directory, directories, files in os.walk(self.root):
+            if Path(directory) == self.root:
+                directories.remove(LEDGER) if LEDGER in directories else None
+            for name in [*directories, *files]:
+                path = Path(directory, name)
+                seen = path.lstat()
+                content = path.read_bytes() if path.is_file() else b""
+                found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_mtime_ns, content)
+        return found
+
+
+def mounted(root: Path, path: str) -> Site:
+    """An export that somebody mounted for us."""
+    server = f"nas-{secrets.token_hex(4)}.test"
+    return Site(server, path, root, flags=(f"--export={server}:{path}={root}",))
+
+
+def direct(root: Path, path: str, version: str) -> Site:
+    """An export that we speak to; its server is started once the peer has done its work."""
+    reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(root)
+    if reason:
+        pytest.skip(f"this machine cannot run an NFS server: {reason}")
+    server = Ganesha([Export(root, posixpath.normpath(path))], versions=(3, 4))
+    options = [f"port={server.port}", f"mountport={server.mount_port}", f"nfsvers={version}"]
+    return Site("127.0.0.1", path, root, mount_options=options, ganesha=server)
+
+
+SITES = ["mounted", "mounted at /", "mounted with a trailing slash", "direct 3", "direct 4.1"]
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest, export_directory: Path) -> Iterator[Site]:
+    """The export of one test; by default mounted."""
+    kind = getattr(request, "param", "mounted")
+    if kind.startswith("direct"):
+        made = direct(export_directory, "/nfs/", kind.removeprefix("direct "))
+    else:
+        paths = {"mounted": "/exports/k8s", "mounted at /": "/", "mounted with a trailing slash": "/exports/k8s/"}
+        made = mounted(export_directory, paths[kind])
+    yield made
+    if made.ganesha is not None:
+        made.ganesha.stop()
+
+
+class Peer:
+    """nfs-subdir-external-provisioner at work in one namespace, under a name that our daemon takes over."""
+
+    def __init__(self, storage: Storage, site: Site, start: Daemons) -> None:
+        self.storage = storage
+        self.site = site
+        self.name = f"k8s-sigs.io/{secrets.token_hex(4)}"
+        self._start = start
+
+    def storage_class(self, parameters: dict[str, str], **fields: Any) -> str:
+        """A class as the peer's chart renders it."""
+        return self.storage.storage_class(self.name, parameters, mountOptions=self.site.mount_options, **fields)
+
+    def volume(self, class_name: str, claim: str, directory: str = "", **spec: Any) -> Object:
+        """Claim, directory, file and PersistentVolume as the peer leaves them, bound; `{pv}` is the volume's name."""
+        made = self.storage.claim(class_name, claim)
+        name = nfs_subdir.volume_name(made)
+        below = directory.format(pv=name) or nfs_subdir.default_directory(made)
+        place = self.site.root / below
+        nfs_subdir.make_directory(place)
+        (place / f"data-of-{claim}").write_text(claim)
+        self.make(name, below, nfs_subdir.reference_to(made), storageClassName=class_name, **spec)
+        self.storage.bound(claim)
+        return self.storage.get_volume(name)
+
+    def make(self, name: str, directory: str, reference: Object, **spec: Any) -> Object:
+        """The PersistentVolume alone, with the peer's annotation and no other."""
+        wanted = {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "1Mi"},
+            "mountOptions": self.site.mount_options,
+            "nfs": {"server": self.site.server, "path": posixpath.normpath(posixpath.join(self.site.path, directory))},
+            "persistentVolumeReclaimPolicy": "Delete",
+        }
+        return self.storage.make_volume(nfs_subdir.saved_volume(self.name, name, reference, **(wanted | spec)))
+
+    def forge(self, directory: str, class_name: str, **nfs: str) -> str:
+        """The name of a volume that says in all that it is the peer's, of a claim that never was."""
+        uid = str(uuid.uuid4())
+        name = f"pvc-{uid}"
+        reference = {"namespace": self.storage.namespace, "name": "nobody", "uid": uid}
+        source = {"server": self.site.server, "path": posixpath.join(self.site.path, directory)} | nfs
+        self.make(name, directory, reference, storageClassName=class_name, nfs=source)
+        return name
+
+    def replaced(self) -> Daemon:
+        """Our daemon, started with the peer's own environment."""
+        if self.site.ganesha is not None:
+            self.site.ganesha.start()
+        environment = {"NFS_SERVER": self.site.server, "NFS_PATH": self.site.path}
+        return self._start(
+            "--no-leader-election", *self.site.flags, provisioner_name=self.name, environment=environment
+        )
+
+    def taken_over(self, *volumes: Object) -> None:
+        """Wait until the ledger has these volumes."""
+        names = [volume["metadata"]["name"] for volume in volumes]
+        self.storage.eventually(lambda: self.site.exported.lists(*volumes), f"records of {names}")
+
+
+@pytest.fixture
+def peer(storage: Storage, site: Site, daemon: Daemons) -> Peer:
+    """The peer on the site."""
+    return Peer(storage, site, daemon)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One class of the peer's, and what its rule is for a volume of it."""
+
+    parameters: dict[str, str]
+    rule: str
+    directory: str = ""
+    policy: str = "Delete"
+    class_stays: bool = True
+
+
+CASES = {
+    "plain": Case({}, "archive"),
+    "archived": Case({"archiveOnDelete": "true"}, "archive"),
+    "deleted": Case({"archiveOnDelete": "false"}, "delete"),
+    "kept": Case({"archiveOnDelete": "false", "onDelete": "retain"}, "retain"),
+    "purged": Case({"archiveOnDelete": "true", "onDelete": "delete"}, "delete"),
+    "nested": Case({"archiveOnDelete": "false", "pathPattern": NESTED}, "delete", "ns/team/data"),
+    "deep": Case({"archiveOnDelete": "true", "pathPattern": NESTED}, "archive", "ns/team/other/data"),
+    "classless": Case({"archiveOnDelete": "false"}, "archive", class_stays=False),
+    "untouched": Case({"archiveOnDelete": "false"}, "delete", policy="Retain"),
+}
+
+
+@pytest.mark.parametrize("site", SITES, indirect=True)
+def test_upgrade_drill(peer: Peer) -> None:
+    """The peer's volumes are entered and not touched, and each then goes by the rule that the peer had for it."""
+    storage, site = peer.storage, peer.site
+    volumes = {}
+    for claim, case in CASES.items():
+        name = peer.storage_class(case.parameters, reclaimPolicy=case.policy)
+        volumes[claim] = peer.volume(name, claim, case.directory, persistentVolumeReclaimPolicy=case.policy)
+        if not case.class_stays:
+            storage.api.delete(f"{CLASSES}/{name}")
+    before, versions = site.listing(), resource_versions(storage, volumes)
+    started = peer.replaced()
+    peer.taken_over(*volumes.values())
+    rules = {volume: record["del"] for volume, record in site.exported.records.items()}
+    assert rules == {volumes[claim]["metadata"]["name"]: case.rule for claim, case in CASES.items()}
+    # A volume of our own making beside them shows that the daemon has worked on.
+    storage.claim(peer.storage_class({"onDelete": "delete"}), "new")
+    storage.bound("new")
+    storage.delete_claim("new")
+    storage.eventually(lambda: not site.exported.trash and len(site.exported.records) == len(CASES), "new is gone")
+    assert (site.listing(), resource_versions(storage, volumes)) == (before, versions)
+    told = {line["volume"]: line.get("why") for line in started.logged("volume_taken_over")}
+    assert told.keys() == rules.keys()
+    assert told[volumes["classless"]["metadata"]["name"]] == "its class is gone"
+
+    for claim in CASES:
+        storage.delete_claim(claim)
+    for claim, case in CASES.items():
+        if case.policy == "Delete":
+            storage.volume_gone(volumes[claim]["metadata"]["name"])
+    storage.eventually(lambda: not site.exported.trash, "the trash is purged")
+    for claim, case in CASES.items():
+        check_end(site, volumes[claim], claim, "retain" if case.policy == "Retain" else case.rule)
+    assert storage.get_volume(volumes["untouched"]["metadata"]["name"])["status"]["phase"] == "Released"
+    assert len(site.exported.archives()) == [case.rule for case in CASES.values()].count("archive")
+
+
+def resource_versions(storage: Storage, volumes: dict[str, Object]) -> dict[str, str]:
+    """The version of each volume now: a write of anybody's changes it."""
+    return {
+        claim: storage.get_volume(volume["metadata"]["name"])["metadata"]["resourceVersion"]
+        for claim, volume in volumes.items()
+    }
+
+
+def check_end(site: Site, volume: Object, claim: str, rule: str) -> None:
+    """What is left of a volume is what its rule says."""
+    directory, file = site.exported.directory(volume), f"data-of-{claim}"
+    assert directory.exists() == (rule == "retain")
+    assert directory.parent.is_dir()
+    archived = [path for path in site.exported.archives(directory.name) if (path / file).exists()]
+    assert len(archived) == (rule == "archive")
+    if rule == "retain":
+        assert (directory / file).read_text() == claim
+
+
+def test_4_the_wrong_path_on_delete(peer: Peer) -> None:
+    """Of directories with one basename, under two parents and at the root, only the volume's own goes."""
+    name = peer.storage_class({"archiveOnDelete": "false", "pathPattern": NESTED})
+    volumes = [peer.volume(name, claim, f"{claim}/data") for claim in ("one", "two")]
+    stranger = peer.site.root / "data"
+    stranger.mkdir()
+    (stranger / "precious").write_text("kept")
+    peer.replaced()
+    peer.taken_over(*volumes)
+    peer.storage.delete_claim("one")
+    peer.storage.volume_gone(volumes[0]["metadata"]["name"])
+    assert not (peer.site.root / "one" / "data").exists()
+    assert (peer.site.root / "two" / "data" / "data-of-two").read_text() == "two"
+    assert (stranger / "precious").read_text() == "kept"
+    assert peer.site.exported.archives() == []
+
+
+@pytest.mark.parametrize("site", ["mounted", "direct 4.1"], indirect=True)
+@pytest.mark.parametrize("second", ["{ns}/data", "{ns}", "{ns}/data/inner"], ids=["same", "above", "below"])
+def test_3_a_directory_that_the_peer_gave_twice(peer: Peer, second: str) -> None:
+    """Two of the peer's volumes with touching directories: neither is destroyed, until one of them is gone by hand."""
+    storage, ns = peer.storage, peer.storage.namespace
+    name = peer.storage_class({"onDelete": "delete"})
+    first = peer.volume(name, "first", f"{ns}/data")
+    other = peer.volume(name, "second", second.format(ns=ns))
+    before = peer.site.listing()
+    peer.replaced()
+    for claim, volume, holder in (("first", first, other), ("second", other, first)):
+        storage.delete_claim(claim)
+        message = storage.volume_event(volume["metadata"]["name"])["message"]
+        assert holder["metadata"]["name"] in message
+    assert peer.site.listing() == before
+    storage.api.delete(f"{VOLUMES}/{first['metadata']['name']}")
+    storage.volume_gone(other["metadata"]["name"])
+    gone = peer.site.exported.directory(other)
+    assert not gone.exists()
+    assert (peer.site.root / ns / "data" / "data-of-first").exists() == (second == "{ns}/data/inner")
+
+
+@pytest.mark.parametrize("site", ["mounted", "mounted at /", "direct 4.1"], indirect=True)
+def test_forged_volumes(peer: Peer) -> None:
+    """Volumes that only say they are the peer's, and point where no volume of theirs can be, destroy nothing."""
+    storage, site = peer.storage, peer.site
+    name = peer.storage_class({"onDelete": "delete"})
+    volume = peer.volume(name, "data", "team/data")
+    peer.replaced()
+    peer.taken_over(volume)
+    ours = storage.claim(name, "ours")
+    own = site.exported.directory(storage.bound("ours")).name
+    before = site.listing()
+    forged = [
+        peer.forge(directory, name)
+        for directory in ("team/data", "team", "team/data/x", "", "..", "../x", "team/../team/data", own, f"{own}/x")
+    ] + [
+        peer.forge(f"{LEDGER}/volumes", name),
+        peer.forge(f"{LEDGER}", name),
+        peer.forge("team/data", name, server="another.test"),
+    ]
+    if site.path != "/":
+        forged.append(peer.forge("x", name, path="/elsewhere-than-exported/x"))
+    for each in forged:
+        assert storage.volume_event(each, timeout_s=60)["message"]
+    assert site.listing() == before
+    assert set(site.exported.records) == {volume["metadata"]["name"], f"pvc-{ours['metadata']['uid']}"}
+    assert all(storage.has_volume(each) for each in forged)
+
+
+def test_a_volume_that_the_peer_makes_meanwhile(peer: Peer) -> None:
+    """A volume of the peer's that comes while our daemon runs is entered at once, and reclaimed by its rule."""
+    name = peer.storage_class({"archiveOnDelete": "false"})
+    taken = peer.volume(name, "first")
+    peer.replaced()
+    peer.taken_over(taken)
+    # Under another name, so that our daemon does not make a volume for the claim itself.
+    others = peer.storage.storage_class("another.test/one")
+    late = peer.volume(others, "late")
+    peer.taken_over(late)
+    peer.storage.delete_claim("late")
+    peer.storage.volume_gone(late["metadata"]["name"])
+    check_end(peer.site, late, "late", "archive")  # its class is another provisioner's
+
+
+def test_released_before_we_came(peer: Peer) -> None:
+    """A volume that was released while nobody served it is reclaimed by its rule as soon as we come."""
+    volume = peer.volume(peer.storage_class({"archiveOnDelete": "true"}), "data")
+    peer.storage.delete_claim("data")
+    name = volume["metadata"]["name"]
+    peer.storage.eventually(lambda: peer.storage.get_volume(name)["status"]["phase"] == "Released", "it is Released")
+    peer.replaced()
+    peer.storage.volume_gone(name)
+    check_end(peer.site, volume, "data", "archive")
+
+
+def test_volumes_of_csi_driver_nfs_are_left_alone(peer: Peer) -> None:
+    """A volume of csi-driver-nfs is counted in the log, keeps its directory, and gets an event where it asks for us."""
+    storage, site = peer.storage, peer.site
+    place = site.root / "team" / "data"
+    place.mkdir(parents=True)
+    (place / "precious").write_text("kept")
+    attributes = {"server": site.server, "share": site.path, "subdir": "team/data"}
+    driven = {"driver": "nfs.csi.k8s.io", "volumeHandle": f"csi-{secrets.token_hex(4)}", "volumeAttributes": attributes}
+    name = f"driven-{secrets.token_hex(4)}"
+    reference = {"namespace": storage.namespace, "name": "nobody", "uid": NOBODY}
+    peer.make(name, "", reference, nfs=None, csi=driven)
+    started = peer.replaced()
+    assert "csi-driver-nfs" in storage.volume_event(name)["message"]
+    assert started.logged("csi_volumes_left_alone")[0]["count"] >= 1
+    storage.claim(peer.storage_class({"pathPattern": "team"}), "data")
+    assert name in storage.event("ProvisioningFailed")["message"]
+    assert (place / "precious").read_text() == "kept"
+    assert storage.has_volume(name)

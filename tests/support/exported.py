@@ -1,0 +1,103 @@
+"""An exported directory as its server's administrator sees it: volumes' directories, archives, and the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from testbed.api import Object
+from tests.support.disk import in_trash
+
+LEDGER = ".provisioner"
+RecordFields = dict[str, Any]
+"""A ledger record as it is stored: JSON of short keys."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One export: `server` and `path` are how volumes name it, `root` is the directory on this machine."""
+
+    server: str
+    path: str
+    root: Path
+
+    @classmethod
+    def new(cls, root: Path, path: str = "/exports/k8s") -> Exported:
+        """The directory `root` as an export of a server that no other test names."""
+        return cls(f"nas-{secrets.token_hex(4)}.test", path, root)
+
+    @property
+    def location(self) -> str:
+        """`SERVER:PATH`."""
+        return f"{self.server}:{self.path}"
+
+    @property
+    def flag(self) -> str:
+        """The daemon's flag that serves it."""
+        return f"--export={self.location}={self.root}"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters of a class on this export."""
+        return {"server": self.server, "share": self.path}
+
+    def directory(self, volume: Object) -> Path:
+        """Where a PersistentVolume's directory is on this machine, whether it exists or not."""
+        nfs = volume["spec"]["nfs"]
+        prefix = self.path.rstrip("/") + "/"
+        assert nfs["server"] == self.server
+        assert nfs["path"].startswith(prefix)
+        return self.root.joinpath(nfs["path"].removeprefix(prefix))
+
+    def names(self) -> set[str]:
+        """What is at the export's root, but for the ledger."""
+        return {entry.name for entry in self.root.iterdir()} - {LEDGER}
+
+    def archives(self, component: str = "") -> list[Path]:
+        """The archives of directories whose last component this is, oldest first; or all of them."""
+        return sorted(self.root.glob(f"archived-{component}*"))
+
+    @property
+    def records(self) -> dict[str, RecordFields]:
+        """The settled records by volume."""
+        return self._records("volumes")
+
+    def lists(self, *volumes: Object) -> bool:
+        """Whether there is a ledger, with a settled record of each of these volumes."""
+        ledger = self.root / LEDGER / "volumes"
+        return ledger.is_dir() and {volume["metadata"]["name"] for volume in volumes} <= self.records.keys()
+
+    @property
+    def pending(self) -> dict[str, RecordFields]:
+        """The records of volumes that were never made, as far as the ledger knows."""
+        return self._records("pending")
+
+    @property
+    def trash(self) -> list[str]:
+        """What waits to be purged."""
+        return sorted(in_trash(self.root))
+
+    def plant(self, volume: str, record: RecordFields, *, pending: bool = False) -> None:
+        """Write a record as an earlier run of the daemon, or another cluster's daemon, left it."""
+        directory = self.root / LEDGER / ("pending" if pending else "volumes")
+        (directory / volume).symlink_to(json.dumps(record, separators=(",", ":")))
+
+    def sign(self, cluster: str, at: str = "") -> None:
+        """Leave word, as another cluster's provisioner does, that it was at work at a time, or now."""
+        link = self.root / LEDGER / "clusters" / cluster
+        link.unlink(missing_ok=True)
+        link.symlink_to(at or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    def _records(self, kind: str) -> dict[str, RecordFields]:
+        records = {}
+        for link in list((self.root / LEDGER / kind).iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # the daemon works on
+                # os.readlink: a Path would normalise the text, and it is not a path.
+                records[link.name] = json.loads(os.readlink(link))
+        return records

@@ -1,0 +1,63 @@
+"""The documentation as tests read it: its pages, the blocks of code in them, and what their tables are about."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+_FENCE = re.compile(r'^( *)```(\w+)(?: title="([^"]*)")?\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code, and where it begins; the text stands at the left margin."""
+
+    page: str
+    line: int
+    language: str
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(language: str) -> list[Block]:
+    """All blocks of a language."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in _FENCE.finditer(text):
+            _, name, title, code = match.groups()
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(Block(str(page.relative_to(DOCS)), line, name, title or "", textwrap.dedent(code)))
+    return [each for each in found if each.language == language]
+
+
+def section(page: str, heading: str = "") -> str:
+    """A page's text, or that below one of its headings up to the next of the same rank."""
+    text = (DOCS / page).read_text()
+    if not heading:
+        return text
+    rank = heading.split(" ")[0]
+    _, _, after = text.partition(f"\n{heading}\n")
+    assert after, f"{page} has no heading {heading!r}"
+    return after.split(f"\n{rank} ")[0]
+
+
+def tabled(text: str) -> set[str]:
+    """What the tables of a text are about: each `word` in the first cell of a row."""
+    rows = [row.replace(r"\|", "/").split("|") for row in text.splitlines() if row.lstrip().startswith("|")]
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row[1])}
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as Markdown readers make them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
