@@ -94,7 +94,7 @@ def test_a_directory_in_use_goes_to_no_other_claim(served: ServedStorage) -> Non
 
 
 def test_no_claim_gets_a_directory_above_a_volume(served: ServedStorage) -> None:
-    """A claim for a parent of a volume's directory is refused, also after that volume is gone: the parent stays (harm 3)."""
+    """A claim for a parent of a volume's directory is refused, also after that volume is gone (harm 3)."""
     storage_class = served.own_class(BY_ANNOTATION)
     served.claim(storage_class, "first", metadata=annotated("team/data"))
     volume = served.bound("first")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.mark.skipif(bool(fuse.missing()), reason=f"this machine cannot mount FUSE: {fuse.missing()}")
 def test_nothing_is_written_below_a_missing_mount(storage: Storage, daemon: Daemons, tmp_path: Path) -> None:
-    """With --require-mount a directory gets volumes only while a mount is on it (harm 8 in peers.md)."""
+    """With --require-mount a directory gets volumes only while a mount is on it (harm 8)."""
     source, place = tmp_path / "source", tmp_path / "place"
     source.mkdir()
     place.mkdir()
@@ -37,7 +37,7 @@ def test_nothing_is_written_below_a_missing_mount(storage: Storage, daemon: Daem
 
 
 def test_another_export_with_a_ledger_of_its_own(storage: Storage, daemon: Daemons, tmp_path: Path) -> None:
-    """When another export takes the place of ours, the daemon creates and deletes nothing on it (harm 8 in peers.md)."""
+    """When another export takes the place of ours, the daemon creates and deletes nothing on it (harm 8)."""
     export = Exported.new(tmp_path / "export")
     export.root.mkdir()
     running = daemon("--no-leader-election", export.flag)
