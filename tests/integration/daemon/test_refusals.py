@@ -73,7 +73,7 @@ def test_a_volume_with_a_file_system_mounted_on_it(served: ServedStorage) -> Non
 
 
 def test_a_missing_directory_is_reported(served: ServedStorage) -> None:
-    """A volume without its directory is reclaimed by any rule, and an event and the log report the missing directory."""
+    """A volume without its directory is reclaimed by any rule, and event and log report the missing directory."""
     for rule in ("delete", "archive", "retain"):
         volume = served.volume({"onDelete": rule}, rule)
         name = volume["metadata"]["name"]
