@@ -378,7 +378,7 @@ def test_claims_and_classes_as_they_are(control_plane: ControlPlane, served: Ser
 
 
 def test_what_the_command_refuses(control_plane: ControlPlane, served: ServedStorage, service: Service) -> None:
-    """The command names its reason for refusing another namespace, an unknown or unrecorded archive, or a bound claim."""
+    """The command gives its reason for refusing another namespace, an unknown or unrecorded archive, a bound claim."""
     root, class_name = served.export.root, served.own_class()
     name = archive(served, root, class_name, "old")
     served.claim(class_name, "bound")

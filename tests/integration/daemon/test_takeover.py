@@ -249,7 +249,7 @@ def check_end(site: PeerExport, volume: Object, claim: str, rule: str) -> None:
 
 
 def test_only_the_volumes_own_directory_is_deleted(peer: Peer) -> None:
-    """Of directories with one basename, under two parents and at the root, only the volume's own is deleted (harm 4)."""
+    """Of directories with one basename, in two parents and at the root, only the volume's own is deleted (harm 4)."""
     name = peer.storage_class({"archiveOnDelete": "false", "pathPattern": NESTED})
     volumes = [peer.volume(name, claim, f"{claim}/data") for claim in ("one", "two")]
     stranger = peer.site.root / "data"
