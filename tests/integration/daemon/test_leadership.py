@@ -49,12 +49,15 @@ def test_leader_killed(daemon: Daemons, storage: Storage, export_directory: Path
 
 
 @pytest.mark.timeout(120)
-def test_clean_stop_releases_the_lease(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """A stopped leader exits with status 0 and releases its lease, so that the other leads before it would expire."""
+def test_a_standby_waits_and_takes_over(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
+    """A waiting replica is ready and healthy, and leads as soon as the stopped leader has released its lease."""
     name = "test.example/released"
     first = replica(daemon, export_directory, name)
     eventually(lambda: leads(first), "the first leads")
     second = replica(daemon, export_directory, name)
+    assert second.ready()
+    assert second.http("/healthz") == "ok\n"
+    assert "nfs_provisioner_leader 0.0" in second.http("/metrics")
     first.terminate()
     assert first.wait() == 0
     assert first.logged("lease_released")
@@ -93,40 +96,25 @@ def test_a_lost_lease_stops_the_work(daemon: Daemons, storage: Storage, export_d
     assert leads(first)
 
 
-def test_waiting_replicas_serve_metrics_and_health(daemon: Daemons, export_directory: Path) -> None:
-    """A waiting replica is ready and healthy, and serves metrics."""
-    name = "test.example/waiting"
-    first = replica(daemon, export_directory, name)
-    eventually(lambda: leads(first), "the first leads")
-    second = replica(daemon, export_directory, name)
-    assert second.ready()
-    assert second.http("/healthz") == "ok\n"
-    assert "nfs_provisioner_leader 0.0" in second.http("/metrics")
-
-
-def test_the_lease_has_the_provisioners_name_and_times(
-    daemon: Daemons, storage: Storage, export_directory: Path
-) -> None:
-    """The Lease has the provisioner's name, with `-` for `/`, and its duration, and the leader renews it."""
-    name = "test.example/named"
-    first = replica(daemon, export_directory, name)
-    eventually(lambda: leads(first), "the first leads")
-    path = f"{LEASES}/test.example-named"
-    lease = storage.api.get(path)
-    assert lease["spec"]["leaseDurationSeconds"] == 4
-    renewed = lease["spec"]["renewTime"]
-    eventually(lambda: storage.api.get(path)["spec"]["renewTime"] != renewed, "the leader renews it", timeout_s=10)
-
-
 @pytest.mark.timeout(120)
 def test_a_provisioner_name_that_no_lease_can_have(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """A name that Kubernetes takes in a class, but not for a Lease, leads, provisions, reclaims and writes events."""
+    """A name that Kubernetes accepts in a class, but not for a Lease, leads, provisions, reclaims and writes events.
+
+    The Lease has a name made of it and its duration, and the leader renews it.
+    """
     name, lease_name = "Example.com/nfs_client", "example-com-nfs-client-6c7ea376"
     replica(daemon, export_directory, name)
     storage.claim(storage.storage_class(name, {"onDelete": "delete", "pathPattern": "${.PVC.namespace}/data"}))
     volume = storage.bound()
     assert volume["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"] == name
-    assert storage.api.get(f"{LEASES}/{lease_name}")["spec"]["holderIdentity"]
+    lease = storage.api.get(f"{LEASES}/{lease_name}")["spec"]
+    assert lease["holderIdentity"]
+    assert lease["leaseDurationSeconds"] == 4
+    eventually(
+        lambda: storage.api.get(f"{LEASES}/{lease_name}")["spec"]["renewTime"] != lease["renewTime"],
+        "the leader renews its lease",
+        timeout_s=10,
+    )
     assert storage.event("ProvisioningSucceeded")["source"]["component"] == name
     storage.delete_claim()
     storage.volume_gone(volume["metadata"]["name"])

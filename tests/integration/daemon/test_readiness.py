@@ -87,13 +87,3 @@ def test_a_missing_right(
     eventually(lambda: words in missing(running).get(what, ""), f"/readyz names the right for {what}", timeout_s=60)
     grant()
     eventually(running.ready, "it is ready", timeout_s=60)
-
-
-def test_a_standby_is_ready(daemon: Daemons, export: Exported) -> None:
-    """A replica that waits for the Lease is ready and misses no right."""
-    name = f"test.example/{secrets.token_hex(4)}"
-    leader = daemon(export.flag, provisioner_name=name)
-    eventually(lambda: "nfs_provisioner_leader 1.0" in leader.http("/metrics"), "one leads")
-    standby = daemon(export.flag, provisioner_name=name)
-    assert missing(standby) == {}
-    assert "nfs_provisioner_leader 0.0" in standby.http("/metrics")
