@@ -135,7 +135,7 @@ def test_the_daemons_calls_are_allowed(thief: Api, volume: Callable[..., Object]
 
 @pytest.mark.parametrize(("spec", "words"), NOT_OURS, ids=str)
 def test_no_other_volume_can_be_created(thief: Api, spec: Object, words: str) -> None:
-    """The account cannot create volumes of hostPath or another driver, volumes to be recycled, or ones without claim."""
+    """The account cannot create volumes with hostPath, another driver, policy Recycle, or no claim."""
     with pytest.raises(ApiError, match=words):
         thief.post(VOLUMES, changed(spec))
 

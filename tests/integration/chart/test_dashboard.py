@@ -96,7 +96,7 @@ def test_the_alerts_are_evaluated(metrics: Prometheus, storage: Storage) -> None
 
 
 def test_promtool_finds_no_problem(scraped: Daemon, metrics: Prometheus) -> None:
-    """promtool accepts the configuration, the alerts and the format of the metrics."""
+    """Prometheus's tool accepts the configuration, the alerts and the format of the metrics."""
     assert promtool("check", "config", metrics.configuration) == ""
     assert promtool("check", "rules", metrics.configuration.with_name("rules.yaml")) == ""
     assert promtool("check", "metrics", input=scraped.http("/metrics")) == ""
