@@ -204,7 +204,7 @@ def drill(
 
 @pytest.mark.parametrize("drill", CASES, indirect=True)
 def test_migration_and_rollback(drill: Drill, tmp_path: Path) -> None:
-    """The takeover leaves the peer's volumes untouched and follows its rules; after a rollback the peer manages them."""
+    """A takeover leaves the peer's volumes untouched and follows its rules; after a rollback the peer manages them."""
     storage, case = drill.storage, drill.case
     drill.install_peer(tmp_path)
     volumes = {name: drill.peer_volume(name) for name in ("kept", "deleted", "pinned", "returned")}
