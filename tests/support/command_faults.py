@@ -23,7 +23,7 @@ async def broken_off(
     *,
     errors: tuple[type[Exception], ...],
 ) -> bool:
-    """Run with the fault at the n-th call, which can raise one of these errors; return False if there are fewer calls."""
+    """Run with the fault at the n-th call, which can raise one of these errors; return False if there are fewer."""
     calls = 0
 
     async def hook(error: Exception) -> None:
