@@ -23,7 +23,7 @@ from tests.integration.chart import nfs_subdir, pod, rendering
 from tests.integration.chart.nfs_subdir import NfsSubdir, full_name
 from tests.integration.chart.pod import Pod
 from tests.integration.chart.rendering import Release
-from tests.integration.daemon.direct.test_forged import Listing, listing
+from tests.support.disk import Listing, listing
 from tests.support.exported import Exported
 from tests.support.storage import CLASSES, VOLUMES, Storage
 

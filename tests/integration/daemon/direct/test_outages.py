@@ -17,7 +17,7 @@ from testbed.api import Api, Object
 from testbed.ganesha import Ganesha
 from testbed.waiting import NotInTime
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
+from tests.support.direct_export import DirectExport
 from tests.support.disk import disagreement, disk
 from tests.support.storage import VOLUMES
 

@@ -21,7 +21,7 @@ from testbed.cluster import ControlPlane
 from testbed.ganesha import Ganesha
 from testbed.processes import Server, free_port, tail
 from tests.integration.daemon.direct.conftest import MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
+from tests.support.direct_export import DirectExport
 from tests.support.disk import disk
 from tests.support.storage import Storage
 
