@@ -127,9 +127,9 @@ def test_quota(story: Story) -> None:
         ("archived", "513Mi", f"archived.{of_a_class}/requests.storage=1Gi"),
         ("retained", "10Mi", f"retained.{of_a_class}/persistentvolumeclaims=0"),
     ):
-        said = refused(story, class_name, size)
-        assert "exceeded quota: storage, requested: " in said
-        assert limited in said.partition("limited: ")[2]
+        output = refused(story, class_name, size)
+        assert "exceeded quota: storage, requested: " in output
+        assert limited in output.partition("limited: ")[2]
     works(story, "large", "old")
     with pytest.raises(ApiError, match="exceeded quota: storage, requested: "):
         story.api.patch(f"{story.claims}/old", {"spec": {"resources": {"requests": {"storage": "2Gi"}}}})

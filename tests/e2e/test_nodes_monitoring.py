@@ -94,9 +94,9 @@ def prometheus(story: Story) -> Iterator[str]:
 
 def asked(story: Story, prometheus: str, *queries: str) -> list[list[dict[str, Any]]]:
     """Run queries with promtool in Prometheus's pod, and return the series of each."""
-    said = story.run(prometheus, "sh", "-c", ASK, input="".join(f"{each}\n" for each in queries).encode())
-    answers = [json.loads(line) for line in said.splitlines() if line]
-    assert len(answers) == len(queries), said
+    output = story.run(prometheus, "sh", "-c", ASK, input="".join(f"{each}\n" for each in queries).encode())
+    answers = [json.loads(line) for line in output.splitlines() if line]
+    assert len(answers) == len(queries), output
     return answers
 
 

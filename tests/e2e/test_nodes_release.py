@@ -31,8 +31,8 @@ def test_how_the_replicas_run(installed: Installed) -> None:
     for each in replicas:
         assert each["spec"]["serviceAccountName"] == NAME
         assert each["spec"]["securityContext"]["runAsUser"] == 65534
-        said = installed.cluster.execute(NAMESPACE, each["metadata"]["name"], "cat", "/proc/1/status")
-        status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
+        output = installed.cluster.execute(NAMESPACE, each["metadata"]["name"], "cat", "/proc/1/status")
+        status = dict(line.split(":\t", 1) for line in output.splitlines() if ":\t" in line)
         assert status["Uid"].split() == ["65534"] * 4
         assert int(status["CapBnd"], 16) == int(status["CapEff"], 16) == 0
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
@@ -44,9 +44,9 @@ def test_how_the_replicas_run(installed: Installed) -> None:
 def test_helm_test(installed: Installed, story: Story) -> None:
     """The chart's own tests pass: `check` finds no problem, and a pod writes to a claim."""
     with story.timed("helm test"):
-        said = installed.test()
-    assert said.count("Phase:          Succeeded") >= 2
-    assert "Failed" not in said
+        output = installed.test()
+    assert output.count("Phase:          Succeeded") >= 2
+    assert "Failed" not in output
 
 
 def test_upgrade(installed: Installed, story: Story) -> None:

@@ -33,7 +33,7 @@ class Unplugged:
     machine: Machine
     leader: str
     pod: str
-    said: list[str]
+    output: list[str]
     since_s: float
 
 
@@ -59,11 +59,11 @@ def unplugged(installed: Installed) -> Iterator[Unplugged]:
     name = pod["metadata"]["name"]
     assert pod["spec"]["nodeName"] == node
 
-    def said() -> list[str]:
+    def output() -> list[str]:
         return installed.cluster.logs(story.namespace, name).split()
 
-    story.eventually(lambda: len(said()) >= 5, "the pod has written", timeout_s=120)
-    last = said()
+    story.eventually(lambda: len(output()) >= 5, "the pod has written", timeout_s=120)
+    last = output()
     machine.kill()
     yield Unplugged(story, machine, leader["metadata"]["name"], name, last, time.monotonic())
     machine.start()
@@ -94,7 +94,7 @@ def test_the_pod_moves_with_its_data(unplugged: Unplugged) -> None:
     story.cluster.report.note("a pod's node lost: to its successor's readiness", time.monotonic() - unplugged.since_s)
     assert name != unplugged.pod
     found = story.shell(name, "cat /data/ticks").split()
-    assert found[: len(unplugged.said)] == unplugged.said
+    assert found[: len(unplugged.output)] == unplugged.output
 
 
 @pytest.mark.thorough

@@ -32,7 +32,7 @@ from tests.e2e.nodes.report import Report
 
 ALL_PODS = "10.244.0.0/16"
 NODE_LOST_S, POD_LEAVES_S = 30, 10
-"""How long a silent node counts as healthy, and how long its pods stay bound to it afterwards.
+"""The time until a silent node counts as lost, and until its pods are then evicted.
 
 Kubernetes' defaults are 50 s and 5 minutes, too long for stories.
 """

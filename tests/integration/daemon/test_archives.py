@@ -92,8 +92,8 @@ def test_retention(daemon: Daemons, storage: Storage, export_directory: Path) ->
     storage.eventually(lambda: not in_trash(export_directory), "the trash is purged")
     storage.eventually(lambda: name not in records(export_directory), "its record has ended")
     assert names(export_directory) == kept == set(records(export_directory))
-    (said,) = started.logged("archive_expired")
-    assert said["claim"] == f"{storage.namespace}/data"
+    (line,) = started.logged("archive_expired")
+    assert line["claim"] == f"{storage.namespace}/data"
 
 
 @pytest.fixture

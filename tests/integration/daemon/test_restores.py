@@ -44,8 +44,8 @@ def test_restored_by_annotation(served: ServedStorage) -> None:
     claim_archive(served, class_name, "new", name)
     assert text_of(served, root, "new") == "bytes"
     assert served.directory(served.bound("new")).stat().st_ino == inode
-    said = served.event("ProvisioningSucceeded", "new")["message"]
-    assert name in said
+    output = served.event("ProvisioningSucceeded", "new")["message"]
+    assert name in output
     assert name not in names(root)
     served.eventually(lambda: name not in records(root), "the archive's record has ended")
 
@@ -155,10 +155,10 @@ def test_restored_by_command(control_plane: ControlPlane, served: ServedStorage)
     """The command creates a claim like the archived one, prints its events, and exits when the claim has the data."""
     root, class_name = served.export.root, served.own_class()
     name = archive(served, root, class_name, "old", text="bytes")
-    status, said = restore(control_plane, served, name, "new")
-    assert status == 0, said
-    assert "ProvisioningSucceeded" in said
-    assert f"has the data of archive {name}" in said
+    status, output = restore(control_plane, served, name, "new")
+    assert status == 0, output
+    assert "ProvisioningSucceeded" in output
+    assert f"has the data of archive {name}" in output
     claim = served.get_claim("new")
     assert claim["spec"]["storageClassName"] == class_name
     assert claim["spec"]["resources"]["requests"]["storage"] == "1Mi"
@@ -173,13 +173,13 @@ def test_claims_and_classes_as_they_are(control_plane: ControlPlane, served: Ser
     refused = served.own_class({"minFree": "100%"})
     served.claim(refused, "waiting", metadata={"annotations": {RESTORE: first}})
     served.refusal("waiting")
-    status, said = restore(control_plane, served, second, "waiting")
-    assert (status, f"is to get archive '{first}'" in said) == (1, True), said
+    status, output = restore(control_plane, served, second, "waiting")
+    assert (status, f"is to get archive '{first}'" in output) == (1, True), output
     served.api.delete(f"/apis/storage.k8s.io/v1/storageclasses/{class_name}")
-    status, said = restore(control_plane, served, second, "new")
-    assert (status, f"StorageClass {class_name} does not exist" in said) == (1, True), said
-    status, said = restore(control_plane, served, second, "new", f"--class={served.own_class()}")
-    assert status == 0, said
+    status, output = restore(control_plane, served, second, "new")
+    assert (status, f"StorageClass {class_name} does not exist" in output) == (1, True), output
+    status, output = restore(control_plane, served, second, "new", f"--class={served.own_class()}")
+    assert status == 0, output
     assert text_of(served, root, "new") == "second"
 
 
@@ -197,13 +197,13 @@ def test_what_the_command_refuses(control_plane: ControlPlane, served: ServedSto
         (name, "bound"): "has a volume already",
     }
     for (wanted, claim), words in cases.items():
-        status, said = restore(control_plane, served, wanted, claim)
-        assert (status, words in said) == (1, True), said
-    status, said = restore(control_plane, served, name, "no/such/claim")
-    assert (status, "NAMESPACE/NAME" in said) == (2, True), said
+        status, output = restore(control_plane, served, wanted, claim)
+        assert (status, words in output) == (1, True), output
+    status, output = restore(control_plane, served, name, "no/such/claim")
+    assert (status, "NAMESPACE/NAME" in output) == (2, True), output
     elsewhere = served.own_class(service.second.parameters)
-    status, said = restore(control_plane, served, name, "new", f"--class={elsewhere}")
-    assert (status, "is not on that export" in said) == (1, True), said
+    status, output = restore(control_plane, served, name, "new", f"--class={elsewhere}")
+    assert (status, "is not on that export" in output) == (1, True), output
     (root / "archived-bare").rmdir()
     assert (root / name / "file").read_text() == "precious"
 

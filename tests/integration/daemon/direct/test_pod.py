@@ -116,7 +116,7 @@ def storage(cluster_api: Api, namespace: str, pod: Pod) -> Iterator[Storage]:
 
 
 def assert_unprivileged(pid: int | None) -> None:
-    """Fail unless the process is nobody's, without capabilities, and its root is read-only (proc(5))."""
+    """Check that the process has uid 65534, no capabilities and a read-only root (proc(5))."""
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert set(status["Uid"].split()) == {str(NOBODY)}
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {0}
