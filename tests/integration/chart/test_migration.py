@@ -61,6 +61,10 @@ CASES = {
 }
 
 
+EVERY_CHANGE = ("archiveOnDelete false", "pathPattern", "reclaimPolicy Retain")
+"""Tested on every change; `make test-all` has the other cases too."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ganesha]:
     """An NFS server with an export per case."""
@@ -202,7 +206,11 @@ def drill(
     made.uninstall()
 
 
-@pytest.mark.parametrize("drill", CASES, indirect=True)
+@pytest.mark.parametrize(
+    "drill",
+    [pytest.param(case, marks=[] if case in EVERY_CHANGE else [pytest.mark.thorough]) for case in CASES],
+    indirect=True,
+)
 def test_migration_and_rollback(drill: Drill, tmp_path: Path) -> None:
     """A takeover leaves the peer's volumes untouched and follows its rules; after a rollback the peer manages them."""
     storage, case = drill.storage, drill.case
