@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,10 +123,11 @@ def test_restores_and_crashes(daemon: Daemons, storage: Storage, export_director
     """When the daemon is killed repeatedly while claims restore their archives, each gets its own bytes, once."""
     started = start(daemon, export_directory)
     class_name = archive_class(storage, started)
-    archived = {
-        number: archive(storage, export_directory, class_name, f"old-{number}", text=f"bytes {number}")
-        for number in range(12)
-    }
+    with ThreadPoolExecutor(6) as pool:
+        made = pool.map(
+            lambda n: archive(storage, export_directory, class_name, f"old-{n}", text=f"bytes {n}"), range(12)
+        )
+        archived = dict(enumerate(made))
     chance = random.Random(5)
     for number, name in archived.items():
         claim_archive(storage, class_name, f"new-{number}", name)
