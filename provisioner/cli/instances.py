@@ -64,11 +64,11 @@ async def _look(settings: Settings, *, goes_on: bool) -> tuple[list[Listed], Sco
         name = rules.name(survey.cluster_id, settings.provisioner)
         for export in survey.exports:
             try:
-                text = await export.instance(name)
+                text = await export.heartbeats.instance(name)
                 sign = rules.parse(text)
                 if goes_on and sign.state == "twice":
                     sign = rules.decided(times.text(datetime.now(UTC)), socket.gethostname())
-                    await export.sign_instance(name, str(sign), over=True)
+                    await export.heartbeats.sign_instance(name, str(sign), over=True)
             except ExportError as exc:
                 missed.append(unseen(export, exc))
                 continue

@@ -99,7 +99,7 @@ class Recovery:
         if named:
             wanted_records = set(named) - stored.keys()
             records, archives = [each for each in records if each.volume in wanted_records], []
-        signs = await asyncio.gather(*(export.heartbeats() for export in self._exports.values()))
+        signs = await asyncio.gather(*(export.heartbeats.last_seen() for export in self._exports.values()))
         present = self._present = await self._with_namespaces(records, archives)
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
@@ -165,7 +165,7 @@ class Recovery:
         """By volume, what the exports have of volumes that exist outside of their directories."""
         found: dict[str, list[Stored]] = {}
         for place, export in self._exports.items():
-            trash, begun = await export.trash(), await export.begun()
+            trash, begun = await export.trash.names(), await export.trash.begun()
             entries = [(returned.volume_of(name), {"trash": name, "begun": name in begun}) for name in trash]
             entries += [(each.volume, {"archive": name, "was": each}) for name, each in export.archived.items()]
             known = [(volume, what) for name, what in entries if (volume := self._returned(place, name)) is not None]
@@ -254,7 +254,7 @@ class Recovery:
         """Why it could not be done; empty when it was."""
         try:
             if isinstance(what, ArchiveRemains):
-                await self._exports[what.place].amend_archive(what.archive, what.record)
+                await self._exports[what.place].replace_archive_record(what.archive, what.record)
                 return ""
             if isinstance(what.action, Bring):
                 return await self._bring(what, what.action)
@@ -278,14 +278,14 @@ class Recovery:
         assert self._cluster is not None
         assert not isinstance(step.action, Skip | Bring)
         export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record
-        live = await export.reread(volume)
+        live = await export.refresh_record(volume)
         if live not in (step.remains.record, record):
             return "its record has changed meanwhile: is the cluster that had it still at work?"
         seen = step.action.volume if isinstance(step.action, Enter) else None
         if seen is not None and await self._has_changed(seen):
             return "the volume has changed meanwhile: run this again to see what it is now"
         if live != record:
-            await export.amend(volume, record)
+            await export.replace_record(volume, record)
         uid = ""
         if isinstance(step.action, Make):
             try:

@@ -79,7 +79,7 @@ async def restore(settings: Settings, order: Order, tell: Tell) -> None:
             tell(f"claim {order.key} gets the data when its first pod is scheduled, {why}")
             return
         volume = await _Wait(survey, claims, order, settings.provisioner, tell).bound()
-        record = await find.export.reread(volume)
+        record = await find.export.refresh_record(volume)
         if record is None or record.archive != order.archive:
             raise NotRestored(
                 f"claim {order.key} was given the new volume {volume} before its annotation was seen, and archive"

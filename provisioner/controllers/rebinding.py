@@ -126,7 +126,7 @@ class Bindings:
         was_bound: bool = False,
         namespace_uid: str = "",
     ) -> Backoff | None:
-        record = await export.reread(volume.name)
+        record = await export.refresh_record(volume.name)
         if record is None:
             return None
         recorded = await self._ctx.cluster.get_claim(record.namespace, record.claim)
@@ -145,7 +145,7 @@ class Bindings:
         if isinstance(follows, Wait):
             return PENDING
         if follows is not None and follows != record:
-            await export.amend(volume.name, follows)
+            await export.replace_record(volume.name, follows)
             self._tell(volume, export, record, follows)
         self._warn(volume, export, path)
         return None

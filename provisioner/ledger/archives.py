@@ -16,13 +16,13 @@ from provisioner.core.locations import RelPath
 from provisioner.core.paths import archive_name
 from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
 from provisioner.ledger import layout, symlinks
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
 _TRIES = 100
 
 
-async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, proof: Proof) -> str | None:
+async def store(tree: Tree, ledger: LedgerIndex, volume: str, at: datetime, proof: Proof) -> str | None:
     """Make an archive of a volume's directory; its name, or None when there is no such directory any more.
 
     Done already is success: the record of an earlier attempt says under which name. `proof` is the volume's record.
@@ -35,7 +35,9 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, proof: Pr
         name = _begun(ledger, volume, was)
     if name is not None and await is_there(tree, was.path):
         # That attempt may be long ago, and its time is no measure of how long this has been an archive.
-        await amend(tree, ledger, name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
+        await replace_record(
+            tree, ledger, name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was)
+        )
     for _ in range(_TRIES):
         if name is None:
             name = await _reserve(tree, ledger, volume, at)
@@ -55,7 +57,7 @@ async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, proof: Pr
     raise _no_name(was.path, at)
 
 
-def _begun(ledger: Ledger, volume: str, was: Record) -> str | None:
+def _begun(ledger: LedgerIndex, volume: str, was: Record) -> str | None:
     """The archive that this volume is becoming: that of an earlier one of its name is another, after etcd went back."""
     if ledger.archive_of(volume) is None:
         return None
@@ -63,14 +65,14 @@ def _begun(ledger: Ledger, volume: str, was: Record) -> str | None:
     return next((name for name, record in known if record.was.created == was.created), None)
 
 
-async def _learn(tree: Tree, ledger: Ledger) -> None:
+async def _learn(tree: Tree, ledger: LedgerIndex) -> None:
     """Enter the archives that another leader has noted since."""
     noted = {entry.name for entry in await tree.list(layout.ARCHIVES) if entry.type == "symlink"}
     unknown = sorted(noted - ledger.archives.keys())
     ledger.read_archives(await symlinks.read(tree, layout.ARCHIVES, unknown))
 
 
-async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:
+async def _reserve(tree: Tree, ledger: LedgerIndex, volume: str, at: datetime) -> str:
     """Write the record of an archive under a name that nothing has."""
     was, stamp = archived(ledger.records[volume]), times.file_stamp(at)
     record = ArchiveRecord(volume, times.text(at), was)
@@ -114,19 +116,21 @@ async def _kind(tree: Tree, path: RelPath) -> Literal["directory", "other"] | No
     return "directory"
 
 
-async def amend(tree: Tree, ledger: Ledger, archive: str, record: ArchiveRecord, *, was: str = "") -> None:
+async def replace_record(
+    tree: Tree, ledger: LedgerIndex, archive: str, record: ArchiveRecord, *, was: str = ""
+) -> None:
     """Put a record in the place of an archive's, in one step; with `was` only in that one's place."""
     await symlinks.replace(tree, layout.archive(archive), encode(record), was=was)
     ledger.enter_archive(archive, record)
 
 
-async def drop(tree: Tree, ledger: Ledger, archive: str) -> None:
+async def drop(tree: Tree, ledger: LedgerIndex, archive: str) -> None:
     """Remove the record of an archive; done already is success."""
     await symlinks.remove(tree, layout.archive(archive))
     ledger.remove_archive(archive)
 
 
-async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool:
+async def expire(tree: Tree, ledger: LedgerIndex, archive: str, at: datetime) -> bool:
     """Move an archive into the trash, then end its record; whether that was done.
 
     Not when anything still needs it, nor when the export itself, asked now, says otherwise of it than we remember.
@@ -150,7 +154,7 @@ async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool
     return True
 
 
-async def end_lost(tree: Tree, ledger: Ledger, archive: str) -> bool:
+async def end_lost(tree: Tree, ledger: LedgerIndex, archive: str) -> bool:
     """End the record of an archive whose directory is gone, unless anything still needs it; whether it has ended."""
     live = await read(tree, archive)
     if live is None:
@@ -162,7 +166,7 @@ async def end_lost(tree: Tree, ledger: Ledger, archive: str) -> bool:
     return True
 
 
-async def _is_needed(tree: Tree, ledger: Ledger, archive: str, live: ArchiveRecord) -> bool:
+async def _is_needed(tree: Tree, ledger: LedgerIndex, archive: str, live: ArchiveRecord) -> bool:
     """Whether the volume is still becoming this archive, or a claim is to have it, by what anybody has noted."""
     if live.volume in ledger.records or any(ledger.records[each].archive == archive for each in ledger.pending):
         return True

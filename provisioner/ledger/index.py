@@ -20,7 +20,7 @@ from provisioner.core.records import ArchiveRecord, Record, decode, decode_archi
 from provisioner.ledger.layout import State
 
 
-class Ledger:
+class LedgerIndex:
     """The records of one export by volume name, an index of their paths, and the records of its archives by name."""
 
     def __init__(self, *, folds: bool = False) -> None:

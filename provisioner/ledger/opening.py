@@ -10,7 +10,7 @@ from contextlib import suppress
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger import layout, modes, symlinks
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from provisioner.ledger.layout import STATES
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Tree
 
@@ -121,12 +121,12 @@ async def _make_private(tree: Tree, path: RelPath) -> str:
         return await modes.set_access(tree, path, layout.PRIVATE)
 
 
-async def read(tree: Tree, *, mend: bool, folds: bool = False) -> Ledger:
+async def read(tree: Tree, *, mend: bool, folds: bool = False) -> LedgerIndex:
     """All that is in the ledger. What one replica settled while another one tried anew is settled.
 
     With `mend` what is left of the other one's attempt is removed.
     """
-    ledger = Ledger(folds=folds)
+    ledger = LedgerIndex(folds=folds)
     pending, settled = [await symlinks.read_all(tree, (LEDGER, state)) for state in STATES]
     for volume in pending.keys() & settled.keys():
         del pending[volume]

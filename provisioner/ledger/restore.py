@@ -18,16 +18,18 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.records import ArchiveRecord, Record, decode, encode, require_room
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import layout, modes, symlinks
-from provisioner.ledger.archives import amend, is_free, is_recorded, is_taking, is_there, look
+from provisioner.ledger.archives import is_free, is_recorded, is_taking, is_there, look, replace_record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.refusals import unproven
 from provisioner.ports.tree import Ownership, PathExists, PathMissing, Proof, Tree
 
 _PARENT = Ownership(mode=0o755)
 
 
-async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
+async def bring_back(
+    tree: Tree, ledger: LedgerIndex, volume: str, held: Record, tenant: Tenant, *, fresh: bool
+) -> bool:
     """Give an archive's directory to the claim whose record names it, by rename; False when that was done before.
 
     Mode and owner stay as the data's last user left them. Raises ArchiveUnusable, AlreadyThere.
@@ -44,7 +46,7 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, tena
         with suppress(PathExists):
             await modes.make_directory(tree, held.path[:-1], _PARENT)
     if fresh or record.taker != volume:
-        taken = await _take(tree, ledger, volume, held, record, taken)
+        taken = await _reserve(tree, ledger, volume, held, record, taken)
     try:
         await tree.rename((held.archive,), held.path, proofs=[await _wanted(tree, volume, held), taken])
     except PathMissing as exc:
@@ -56,7 +58,7 @@ async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, tena
     return True
 
 
-async def _keep_rule(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord) -> Record:
+async def _keep_rule(tree: Tree, ledger: LedgerIndex, volume: str, held: Record, record: ArchiveRecord) -> Record:
     """Give the claim's record the milder rule, before anything of the archive is touched: a crash repeats it."""
     wanted = restored(held, record)
     if wanted == held:
@@ -81,7 +83,9 @@ async def _wanted(tree: Tree, volume: str, held: Record) -> Proof:
     raise unproven(proof)
 
 
-async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord, seen: Proof) -> Proof:
+async def _reserve(
+    tree: Tree, ledger: LedgerIndex, volume: str, held: Record, record: ArchiveRecord, seen: Proof
+) -> Proof:
     """Note in an archive's record for whom it is, where that still is as it was seen; the record from then on.
 
     Raises ArchiveUnusable, AlreadyThere.
@@ -95,7 +99,7 @@ async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: A
             return seen
         raise _in_the_way(held)
     wanted = structs.replace(record, taker=volume)
-    await amend(tree, ledger, held.archive, wanted, was=seen.text)
+    await replace_record(tree, ledger, held.archive, wanted, was=seen.text)
     # Read back: of two that write at once, one may have put the other's text there.
     live, proof = await look(tree, held.archive)
     if live != wanted:
@@ -110,7 +114,7 @@ def _in_the_way(held: Record) -> AlreadyThere:
     )
 
 
-async def _why_none(tree: Tree, ledger: Ledger, held: Record) -> Words | str:
+async def _why_none(tree: Tree, ledger: LedgerIndex, held: Record) -> Words | str:
     """Words for an archive that has no record."""
     for volume, record in ledger.records.items():
         if (record.archive, record.namespace) == (held.archive, held.namespace) and volume not in ledger.pending:

@@ -65,7 +65,7 @@ async def is_back(tree: MemoryTree, cluster: MemoryCluster) -> None:
     assert record.claim_uid == cluster.claims()[0].uid
     assert not export.pending
     assert not export.archived
-    assert await export.trash() == await export.archives() == []
+    assert await export.trash.names() == await export.archives() == []
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -124,7 +124,7 @@ async def test_something_comes_in_the_way(rule: str) -> None:
     failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
     assert "holds something" in failed[VOLUME]
     export = await opened(tree)
-    assert len(await export.trash()) + len(await export.archives()) == 1
+    assert len(await export.trash.names()) + len(await export.archives()) == 1
 
 
 async def test_a_purge_that_was_faster() -> None:
@@ -143,7 +143,7 @@ async def test_a_purge_that_was_slower() -> None:
     """A purge that comes after the command finds nothing, and removes nothing."""
     tree, cluster = await gone_back("delete")
     assert await recover(tree, cluster, named=[VOLUME]) == {}
-    assert await (await opened(tree)).purge(ENTRY) == 0
+    assert await (await opened(tree)).trash.purge(ENTRY) == 0
     await is_back(tree, cluster)
 
 

@@ -38,10 +38,10 @@ async def test_a_trash_of_many_is_seen_in_parts(monkeypatch: pytest.MonkeyPatch)
     for number in range(5):
         await tree.make_directory((".provisioner", "trash", f"v{number}"), PLAIN)
     seen: list[str] = []
-    while names := await opened.trash():
+    while names := await opened.trash.names():
         assert len(names) <= 3
         for name in names:
-            await opened.purge(name)
+            await opened.trash.purge(name)
         seen += names
     assert sorted(seen) == [f"v{number}" for number in range(5)]
 

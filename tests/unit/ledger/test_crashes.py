@@ -199,9 +199,11 @@ async def test_settling_what_is_settled(fault: Fault) -> None:
 async def test_amend(fault: Fault) -> None:
     """However a record is amended, at every moment there is one, the old or the new, and repeating it gives the new."""
     larger = structs.replace(record("a", V1), capacity="2Gi")
-    for tree, export in await interrupted(fault, with_data("a", settled=True), lambda export: export.amend(V1, larger)):
+    for tree, export in await interrupted(
+        fault, with_data("a", settled=True), lambda export: export.replace_record(V1, larger)
+    ):
         assert (await opened(tree)).records[V1] in (record("a", V1), larger)
-        await export.amend(V1, larger)
+        await export.replace_record(V1, larger)
         assert export.records[V1] == (await opened(tree)).records[V1] == larger
         assert ledger(tree, "drafts") == []
 

@@ -394,12 +394,12 @@ async def test_discard() -> None:
     assert not await export.directory_missing(V1)
     await export.move_to_trash(V1)
     assert await export.directory_missing(V1)
-    assert await export.trash() == [V1]
+    assert await export.trash.names() == [V1]
     assert ledger(tree, "volumes") == [V1]
     await export.forget(V1)
     assert (ledger(tree, "volumes"), dict(export.records)) == ([], {})
-    assert await export.purge(V1) == 2
-    assert await export.trash() == []
+    assert await export.trash.purge(V1) == 2
+    assert await export.trash.names() == []
     assert tree.look(("a",)) == Directory()
 
 
@@ -535,15 +535,15 @@ async def test_reread() -> None:
     ours = await provisioned(tree, "a")
     other = await opened(tree)
     changed = structs.replace(record("a"), claim_uid="", cluster="new")
-    await other.amend(V1, changed)
+    await other.replace_record(V1, changed)
     assert ours.records[V1] == record("a")
-    assert await ours.reread(V1) == changed
+    assert await ours.refresh_record(V1) == changed
     assert ours.records[V1] == changed
     await other.forget(V1)
-    assert await ours.reread(V1) is None
+    assert await ours.refresh_record(V1) is None
     assert V1 not in ours.records
     await ours.provision(V2, record("b", V2), ACCESS)
-    assert await ours.reread(V2) == record("b", V2)
+    assert await ours.refresh_record(V2) == record("b", V2)
     assert set(ours.pending) == {V2}
 
 
@@ -553,8 +553,8 @@ async def test_since_when() -> None:
     first = await opened(tree)
     assert first.since == ""
     second = await opened(tree)
-    await first.heartbeat("red", AT)
-    await second.heartbeat("blue", AT + timedelta(days=1))
+    await first.heartbeats.beat("red", AT)
+    await second.heartbeats.beat("blue", AT + timedelta(days=1))
     assert first.since == second.since == (await opened(tree)).since == "2026-01-02T03:04:05Z"
 
 
@@ -562,12 +562,12 @@ async def test_signs_of_instances() -> None:
     """One text under each name, made where there is none or put in its place; no cluster is taken for an instance."""
     tree = MemoryTree()
     export = await opened(tree)
-    assert await export.instance("red.1") == ""
-    await export.sign_instance("red.1", "one", over=False)
+    assert await export.heartbeats.instance("red.1") == ""
+    await export.heartbeats.sign_instance("red.1", "one", over=False)
     with pytest.raises(PathExists):
-        await export.sign_instance("red.1", "two", over=False)
-    assert await export.instance("red.1") == "one"
-    await export.sign_instance("red.1", "two", over=True)
-    await export.heartbeat("red", AT)
-    assert await export.instance("red.1") == "two"
-    assert set(await export.heartbeats()) == {"red"}
+        await export.heartbeats.sign_instance("red.1", "two", over=False)
+    assert await export.heartbeats.instance("red.1") == "one"
+    await export.heartbeats.sign_instance("red.1", "two", over=True)
+    await export.heartbeats.beat("red", AT)
+    assert await export.heartbeats.instance("red.1") == "two"
+    assert set(await export.heartbeats.last_seen()) == {"red"}

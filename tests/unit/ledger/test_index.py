@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.records import Record, encode
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from tests.support import samples
 
 
-def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Record] | None = None) -> Ledger:
-    made = Ledger()
+def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Record] | None = None) -> LedgerIndex:
+    made = LedgerIndex()
     for volume, record in (pending or {}).items():
         made.enter(volume, record, "pending")
     for volume, record in (settled or {}).items():
@@ -24,7 +24,7 @@ def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Recor
 
 def test_read() -> None:
     """Records are read with whether their volume was made; what is no record is kept apart."""
-    made = Ledger()
+    made = LedgerIndex()
     made.read({"v1": encode(samples.record("a")), "v2": "junk"}, "pending")
     made.read({"v3": encode(samples.record("b"))}, "volumes")
     assert made.records == {"v1": samples.record("a"), "v3": samples.record("b")}
@@ -95,7 +95,7 @@ def test_adoptable() -> None:
         pytest.param(ledger(settled={"v1": samples.record("a/b/c")}), id="a directory below"),
     ],
 )
-def test_not_adoptable(held: Ledger) -> None:
+def test_not_adoptable(held: LedgerIndex) -> None:
     """Nothing else can be adopted."""
     assert held.adoptable(samples.record("a/b")) is None
 
@@ -121,7 +121,7 @@ CHANGES = st.lists(
 @given(CHANGES)
 def test_records_and_paths_agree(changes: list[tuple[Change, str, str]]) -> None:
     """After any changes a directory is held exactly while a record touches it, and only records are pending."""
-    made = Ledger()
+    made = LedgerIndex()
     for change, volume, directory in changes:
         match change:
             case "pending" | "volumes":

@@ -84,8 +84,8 @@ async def test_a_rename_that_comes_late(verifies: bool, rule: str) -> None:
     second = await opened(tree)
     await reclaim(second)
     await second.forget(V1)
-    for name in await second.trash():
-        await second.purge(name, taken=second.may_come_late(name))
+    for name in await second.trash.names():
+        await second.trash.purge(name, taken=second.trash.may_come_late(name))
     await used(tree, V2, data=b"new")
     with pytest.raises(ExportError):
         await late.goes_on()
@@ -110,12 +110,12 @@ async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> 
     for tree, export in await interrupted(fault, prepare, lambda export: export.move_to_trash(V1)):
         assert await export.move_to_trash(V1)
         await export.forget(V1)
-        await export.purge(V1, taken=True)
+        await export.trash.purge(V1, taken=True)
         assert ledger(tree, "trash") == [V1]
         kept = tree.look((*TRASH, V1))
         assert isinstance(kept, Directory)
         assert list(kept.entries) == [TOMBSTONE]
-        await export.purge(V1)
+        await export.trash.purge(V1)
         assert ledger(tree, "trash") == []
 
 
@@ -146,13 +146,13 @@ async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
     export = await used(tree)
     await export.move_to_trash(V1)
     await export.forget(V1)
-    await export.purge(V1, taken=True)
+    await export.trash.purge(V1, taken=True)
     export = await used(tree, data=b"new")
     with pytest.raises(ExportError) as caught:
         await export.move_to_trash(V1)
     assert "some minutes after the purge" in caught.value.event_message("nas")
     assert tree.look(("a", "data")) == File(b"new")
-    await export.purge(V1)
+    await export.trash.purge(V1)
     assert await export.move_to_trash(V1)
 
 
@@ -172,7 +172,7 @@ async def test_a_volume_whose_former_directory_is_kept(fault: Fault, verifies: b
 
     for tree, export in await interrupted(fault, prepare, lambda export: export.move_to_trash(V1)):
         assert await export.move_to_trash(V1)
-        former, latter = sorted(await export.trash(), reverse=True)
+        former, latter = sorted(await export.trash.names(), reverse=True)
         assert volume_of(former) == volume_of(latter) == latter == V1
         assert tree.look((*TRASH, former, "data")) == File(b"old")
         assert tree.look((*TRASH, latter, "data")) == File(b"new")
@@ -184,10 +184,10 @@ async def test_names_in_the_trash() -> None:
     export = await opened(tree)
     stamped = f"pvc-1.x.{times.file_stamp(AT)}"
     assert [volume_of(name) for name in ("pvc-1.x", stamped)] == ["pvc-1.x"] * 2
-    assert not export.may_come_late("pvc-1.x")
+    assert not export.trash.may_come_late("pvc-1.x")
     tree.verifies = False
-    assert export.may_come_late("pvc-1.x")
-    assert not export.may_come_late(stamped)
+    assert export.trash.may_come_late("pvc-1.x")
+    assert not export.trash.may_come_late(stamped)
 
 
 async def test_a_directory_that_an_older_version_discarded() -> None:

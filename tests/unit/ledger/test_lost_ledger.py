@@ -216,16 +216,16 @@ async def test_a_daemon_learns_of_a_record() -> None:
     garbled(tree)
     daemon = await opened(tree)
     assert (set(daemon.unreadable), set(daemon.records)) == ({V1}, {V2})
-    assert await daemon.reread(V1) is None
+    assert await daemon.refresh_record(V1) is None
     assert set(daemon.unreadable) == {V1}
     await restore(tree, id)
-    assert await daemon.reread(V1) == RECORDS[V1]
+    assert await daemon.refresh_record(V1) == RECORDS[V1]
     assert (set(daemon.unreadable), set(daemon.records)) == (set(), {V1, V2})
     tree.plant_symlink((".provisioner", "volumes", V2), GARBAGE)
-    await daemon.reread(V2)
+    await daemon.refresh_record(V2)
     assert set(daemon.unreadable) == {V2}
     await tree.remove_symlink((".provisioner", "volumes", V2))
-    await daemon.reread(V2)
+    await daemon.refresh_record(V2)
     assert set(daemon.unreadable) == set()
 
 
@@ -264,7 +264,7 @@ async def test_a_record_that_is_there_stays() -> None:
     tree, id = await in_use()
     other = structs.replace(RECORDS[V1], capacity="2Gi")
     export = await opened(tree)
-    export._ledger.remove(V1)
+    export._state.index.remove(V1)
     tree.plant_symlink((".provisioner", "volumes", V1), encode(other))
     assert await export.restore_ledger(id, {V1: RECORDS[V1]}) == {}
     assert (await opened(tree)).records[V1] == other
