@@ -23,7 +23,7 @@ from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
 from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.ledger.selftest import Rehearsal, trial_run
+from provisioner.ledger.selftest import TrialRun, trial_run
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.settings import Settings, identity
@@ -306,7 +306,7 @@ async def _try_export(
 
 async def _rehearse(
     use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
-) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
+) -> tuple[TrialRun, Ledger | None, Sequence[Finding]]:
     """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)

@@ -8,31 +8,34 @@ from provisioner.core.parameters import Ownership as Ownership
 
 
 class DiscreetError(ProvisionerError):
-    """A refusal that names what other namespaces may have: the text is for the log, `told` for an event on a claim."""
+    """A refusal that names what other namespaces have: one text for the log, another one for the event on the claim."""
 
     def __init__(self, words: Words | str) -> None:
-        """`words` is one text where nothing in it is of another namespace."""
+        """`words` is a plain text if nothing in it is of another namespace."""
         self._words = Words(words, words) if isinstance(words, str) else words
         super().__init__(self._words.whole)
 
     @property
     def told(self) -> str:
-        """See `ProvisionerError`."""
+        """The text for the event; see `ProvisionerError`."""
         return self._words.told
 
 
 class PathTaken(DiscreetError):
-    """A directory cannot be handed out because somebody else has it, or one above or below it; the text says who."""
+    """The directory, or one above or below it, belongs to another volume, archive or export; the text names it."""
 
 
 class AlreadyThere(ProvisionerError):
-    """The directory was there before, and the rule for existing directories does not let us hand it out."""
+    """The directory exists, and no record gives it to the claim."""
 
 
 class ArchiveUnusable(DiscreetError):
-    """An archive cannot be brought back for this claim; the text says why."""
+    """An archive cannot be restored into the claim; the text says why."""
 
 
 def unreadable_record(export_name: str, volume_name: str) -> PathTaken:
-    """Return the error for a volume whose own record is there and cannot be read."""
-    return PathTaken(f"the ledger of export {export_name} has an unreadable record of volume {volume_name}")
+    """Return the error for a volume whose own record exists and cannot be read."""
+    return PathTaken(
+        f"the ledger of export {export_name} has an unreadable record of volume {volume_name}: check the export with"
+        " `nfs-provisioner check`"
+    )

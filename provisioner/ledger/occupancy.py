@@ -67,14 +67,18 @@ class Occupancy:
         volume's own record does not count.
         """
         if await nesting.is_root(self._tree, record.path):
-            raise PathTaken(f"directory {record.directory!r} has a {LEDGER} in it: it is the root of another export")
+            raise PathTaken(
+                f"directory {record.directory!r} has a {LEDGER} in it, so it is the root of another export: choose"
+                " another directory"
+            )
         await self.require_no_root_above(record.path)
         await self.require_still_free(volume_name, record, None)
         if self._state.index.unreadable:
             names = ", ".join(sorted(self._state.index.unreadable))
             raise PathTaken(
                 f"the ledger of export {self._state.export_name} has records that this version cannot read, and one of"
-                f" them may have directory {record.directory!r}: {names}"
+                f" them can name directory {record.directory!r}: {names}; run the version that wrote them, or rewrite"
+                " them with `nfs-provisioner recover --ledger`"
             )
 
     async def _taken_above(self, path: RelPath) -> str | None:

@@ -89,7 +89,9 @@ class Provisioning:
             return fresh
         # Since the earlier attempt the claim's annotation that names an archive was set, changed or removed.
         if not await self.undo(volume_name):
-            raise AlreadyThere(f"directory {held.directory!r} of an earlier attempt for this claim is not empty")
+            raise AlreadyThere(
+                f"directory {held.directory!r} of an earlier attempt for this claim is not empty: move its content away"
+            )
         return await self._reserve(volume_name, record, adopt_from)
 
     async def _reserve(self, volume_name: str, record: Record, adopt_from: str | None) -> bool:
@@ -144,8 +146,8 @@ class Provisioning:
         if fresh:
             await self._records.withdraw(volume_name)
         raise AlreadyThere(
-            f"directory {held.directory!r} exists on export {self._state.export_name}, and no record lets this claim"
-            f" have it: choose another pathPattern, or have an admin hand it over with `{adopt_command(held)}`"
+            f"directory {held.directory!r} already exists on export {self._state.export_name}, and no record gives it"
+            f" to this claim: choose another pathPattern, or ask an admin to hand it over with `{adopt_command(held)}`"
         )
 
     def _note_mode(self, volume_name: str, refusal: str) -> None:

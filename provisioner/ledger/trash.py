@@ -94,9 +94,7 @@ class Trash:
     async def _make_room(self, volume_name: str, aside: RelPath) -> None:
         """Rename an earlier directory of this volume name; one that only keeps the name taken stays."""
         if not self._tree.verifies and await self._is_purged(volume_name):
-            hint = (
-                "an earlier directory of this volume is on its way out: its name is free some minutes after the purge"
-            )
+            hint = "an earlier directory of this volume is being removed: its name is free some minutes after the purge"
             raise ExportError(Cause.OTHER, f"volume {volume_name} is in the trash already", hint=hint)
         with suppress(PathMissing):  # recovered, or its removal has begun
             await self._tree.rename(layout.trashed(volume_name), aside)

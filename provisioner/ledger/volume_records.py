@@ -81,8 +81,8 @@ class VolumeRecords:
             if live == known:
                 return live.path, Proof(layout.of(state, volume_name), text)
             self._state.index.enter(volume_name, live, state)
-        hint = f"nothing is touched; compare the record of {volume_name} in {LEDGER} on the export with the volume"
-        raise ExportError(Cause.RECORD, f"the record of volume {volume_name} is not what it was", hint=hint)
+        hint = f"nothing was touched; compare the record of {volume_name} in {LEDGER} on the export with the volume"
+        raise ExportError(Cause.RECORD, f"the record of volume {volume_name} has changed", hint=hint)
 
     async def learn_new(self) -> None:
         """Read the records that the index does not have: other clusters and other leaders write some."""

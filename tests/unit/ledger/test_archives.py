@@ -273,7 +273,7 @@ async def test_a_rule_that_leaves_no_room_in_the_record() -> None:
     brief = structs.replace(wanting("b", V2, name), on_delete="delete", retention="1h")
     room = RECORD_LIMIT_BYTES - len(encode(ArchiveRecord(V2, brief.created, brief, V3 + "-" * 36)))
     brief = structs.replace(brief, mount_options="o" * (room - 9))
-    with pytest.raises(ArchiveUnusable, match="cannot be given back to this claim: the record"):
+    with pytest.raises(ArchiveUnusable, match="cannot be restored into this claim: the record"):
         await export.provision(V2, brief, ACCESS, tenant=TENANT)
     assert places_of_data(tree) == [name]
     assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
@@ -352,10 +352,10 @@ async def test_after_a_restore_is_told_where_it_went() -> None:
     tree, _ = await archived()
     export = await opened(tree)
     await give(export)
-    with pytest.raises(ArchiveUnusable, match=f"goes to another claim: its volume is {V2}"):
+    with pytest.raises(ArchiveUnusable, match=f"goes to another claim, as volume {V2}"):
         await give(export, "c", V3)
     await export.settle(V2)
-    with pytest.raises(ArchiveUnusable, match="has been given back to claim shop/data"):
+    with pytest.raises(ArchiveUnusable, match="was restored into claim shop/data already"):
         await give(export, "c", V3)
     assert not export.pending
 

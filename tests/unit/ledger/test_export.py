@@ -281,7 +281,7 @@ async def test_foreign_directory(directory: str, content: bool) -> None:
     if content:
         tree.write_file((*path, "precious"), b"data")
     export = await opened(tree)
-    with pytest.raises(AlreadyThere, match=f"{directory!r} exists on export nas:/exports"):
+    with pytest.raises(AlreadyThere, match=f"{directory!r} already exists on export nas:/exports"):
         await export.provision(V1, record(directory), ACCESS)
     found = tree.look(path)
     assert isinstance(found, Directory)
