@@ -3,7 +3,7 @@
 The steps, in this order (the table of crashes: README.md):
 
 1. *Reserve*: write the record into `pending/`. From here on no directory can exist that no record names.
-2. *Look at others*: refuse if another cluster or export has the directory. Its record is read after ours is written.
+2. *Look at others*: refuse if another cluster or export has the directory. Only now, after step 1 is done.
 3. *Create*: make the directory, or rename the archive that the claim restores.
 4. *Look again*: another cluster can have got the directory above between 2 and 3.
 5. The caller creates the PersistentVolume, then calls `settle`: the record moves from `pending/` to `volumes/`.
@@ -57,11 +57,11 @@ class Provisioning:
         held = self._state.index.records[volume_name]
         # A directory right below the root with the volume's own name in it can be wanted by no other cluster, so the
         # looks at the other records can be skipped. Any other name can be that of a volume that another cluster is
-        # reclaiming: its directory is gone already, and a repeated rename of it would meet ours.
+        # reclaiming: its directory is gone already, and a repeated rename of it would move this one.
         others_matter = len(held.path) > 1 or volume_name not in held.directory or not fresh or adopt_from is not None
         made = False
         try:
-            # 2. Look at the others, after our record is there: of two that write first, at least one sees the other.
+            # 2. Look at the others, now that the record is there: of two that write first, at least one sees the other.
             await self._occupancy.require_no_root_above(held.path)
             if others_matter:
                 await self._occupancy.require_still_free(volume_name, held, adopt_from)
@@ -140,7 +140,7 @@ class Provisioning:
         if adopt_from is not None and self._state.index.records[adopt_from].path == held.path:
             return False  # mode and owner stay as the data's last user left them
         if not fresh and await self._tree.is_empty(held.path):
-            # Our record was there before and nobody can have written to the directory: the earlier attempt made it.
+            # The record was there before, and no pod can have written to the directory: the earlier attempt created it.
             self._note_mode(volume_name, await modes.set_access(self._tree, held.path, ownership))
             return False
         if fresh:

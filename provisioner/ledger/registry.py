@@ -29,7 +29,7 @@ class _Direct:
     routes: list[MountOptions]
     """The mount options to try, in this order."""
     by_class: bool
-    """Whether a class has named them. Whoever may create a volume can forge options that only a volume names."""
+    """Whether a class has named them. Options that only a volume names can be forged by anyone who may create one."""
 
     def add_mount_options(self, options: MountOptions) -> None:
         """Add mount options from a StorageClass.
@@ -117,8 +117,8 @@ class ExportRegistry:
     def locate(self, volume: Volume) -> tuple[Export, RelPath] | None:
         """Return the export that a volume lies on, and its directory there; None if no export is known.
 
-        A volume of nfs-provisioner names its directory in an annotation: the rest of the NFS path is the export. A volume
-        of another provisioner does not, so it has to lie on an export that a setting or a class names.
+        A volume of nfs-provisioner names its directory in an annotation: the rest of the NFS path is the export.
+        A volume of another provisioner does not, so it has to lie on an export that a setting or a class names.
         """
         source = volume.spec.nfs
         if source is None:
