@@ -197,7 +197,7 @@ async def test_settling_what_is_settled(fault: Fault) -> None:
 
 
 async def test_amend(fault: Fault) -> None:
-    """Wherever a replacement of a record is interrupted, the old or the new one is there; a retry leaves the new one."""
+    """Wherever replacing a record is interrupted, the old or the new one is there, and a retry leaves the new one."""
     larger = structs.replace(record("a", V1), capacity="2Gi")
     for tree, export in await interrupted(
         fault, with_data("a", settled=True), lambda export: export.replace_record(V1, larger)

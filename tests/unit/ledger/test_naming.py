@@ -25,7 +25,7 @@ def nfc(name: str) -> str:
 
 
 def on(same: Callable[[str], str]) -> MemoryTree:
-    """A tree on a server that treats names as equal for which `key` gives the same."""
+    """A tree on a server that treats names as equal for which `same` gives the same."""
     tree = MemoryTree()
     tree.root.entries = Folding(same)
     return tree
