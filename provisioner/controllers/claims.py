@@ -12,13 +12,12 @@ from provisioner.controllers.namespaces import Namespaces
 from provisioner.controllers.rollback import PENDING, Rollback
 from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_doubtful
-from provisioner.core import archives, claims, mount_options, names, tenancy
+from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import parse
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
@@ -83,11 +82,10 @@ class ClaimController:
     def _get_to_know(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
         try:
-            parameters = parse(storage_class.parameters)
-            where = parameters.export or self._ctx.exports.default
-            if where is not None:
-                options = mount_options.parse(storage_class.mount_options)
-                self._ctx.health.add(self._ctx.exports.get(where, options), named=True)
+            settings = classes.settings_of(storage_class, self._ctx.exports.default)
+            if settings.export is not None:
+                export = self._ctx.exports.get(settings.export, settings.mount_options)
+                self._ctx.health.add(export, named=True)
         except (InvalidSettings, ExportError) as exc:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
@@ -129,7 +127,7 @@ class ClaimController:
         if whole is None:
             return PENDING  # it is gone, and the watch says so soon
         decision = claims.decide(self._view(whole, volume))
-        if isinstance(decision, Wait | Refuse) and decision.on_a_path:
+        if isinstance(decision, Wait | Refuse) and decision.directory_taken:
             self._on_a_path.add(uid)
         match decision:
             case Ignore():
@@ -138,8 +136,8 @@ class ClaimController:
                 expanded = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why) as wait:
-                log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
-                if wait.on_a_path and self._queue.failures(uid) >= _MANY:
+                log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)
+                if wait.directory_taken and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
                     self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
                 return PENDING
@@ -181,11 +179,11 @@ class ClaimController:
         return leaving
 
     def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
-        self._ctx.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
+        self._ctx.recorder.claim(claim, refusal.type, refusal.event_reason, refusal.message)
         if refusal.type == "Warning":
-            self._count_failure(claim, "Refused")
+            self._count_failure(claim, refusal.reason)
             if self._queue.failures(claim.uid) == 0:
-                message = refusal.whole or refusal.message
+                message = refusal.log_message or refusal.message
                 log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
         return REFUSED
 
@@ -210,21 +208,28 @@ class ClaimController:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
-            return self._failed(plan, exc.told, exc, FAILED)
+            return self._failed(plan, exc.event_text, exc, FAILED)
         except ArchiveUnusable as exc:
-            return self._failed(plan, self._with_place(exc.told, plan), exc, REFUSED)
+            return self._failed(plan, self._with_place(exc.event_text, plan), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
         except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
-            return self._failed(plan, exc.told, exc, REFUSED)
+            return self._failed(plan, exc.event_text, exc, REFUSED)
 
     def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
         claim = plan.claim
         if self._queue.failures(claim.uid) == 0:
-            log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
+            log.warning(
+                "provisioning_failed",
+                claim=claim.key,
+                volume=plan.volume,
+                reason=exc.reason,
+                error=str(exc),
+                message=message,
+            )
         self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
         self._count_failure(claim, exc.reason)
         return again

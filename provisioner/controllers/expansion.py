@@ -9,12 +9,12 @@ from msgspec import structs
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.free_space import space_conflict
-from provisioner.core import expansion, names
+from provisioner.core import classes, expansion, names
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.expansion import Expansion, outgrown
 from provisioner.core.objects import Claim, Volume
-from provisioner.core.parameters import ClassParameters, parse
+from provisioner.core.parameters import ClassParameters
 from provisioner.core.records import require_room
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable, ClusterError, Conflict, NotFound, Rejected
@@ -79,7 +79,7 @@ def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | Non
     """Those of the volume's class; None where it is gone, or cannot be used any more: then nothing says a limit."""
     storage_class = ctx.store.classes.get(volume.spec.storage_class_name)
     try:
-        return None if storage_class is None else parse(storage_class.parameters)
+        return None if storage_class is None else classes.parameters_of(storage_class)
     except InvalidSettings:
         return None
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import structlog
 
 from provisioner.controllers.context import ControllerContext
+from provisioner.core import classes
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
-from provisioner.core.parameters import parse
 from provisioner.ledger.export import Export
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class Forgetting:
             if each.provisioner != ctx.provisioner:
                 continue
             try:
-                where = parse(each.parameters).export
+                where = classes.export_of(each, None)
             except InvalidSettings:
                 continue  # no claim of the class is ever provisioned
             if where is not None:

@@ -146,7 +146,7 @@ def reckoned(
         now="",
     )
     match decide(view):
-        case Refuse(message):
+        case Refuse(message=message):
             return message
         case Wait(why):
             return why

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from provisioner.core import identity, names, paths
+from provisioner.core import classes, identity, names, paths
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import parse
 from provisioner.core.records import OnDelete, Record, require_room
 from provisioner.core.recovery import Place, Remains, Taken, settled_record
 from provisioner.core.scope import count
@@ -315,7 +314,7 @@ def _record(found: Found, us: Us, *, now: str) -> Record:
     retention = ""
     try:
         if found.storage_class is not None and found.storage_class.provisioner == us.provisioner:
-            retention = parse(found.storage_class.parameters).retention
+            retention = classes.parameters_of(found.storage_class).retention
     except InvalidSettings:
         pass  # an archive that is kept for ever loses nothing
     created = volume.metadata.creation_timestamp or now
