@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from provisioner.core import classes, manifests, names, paths, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidSettings, ProvisionerError
-from provisioner.core.locations import RelPath
+from provisioner.core.locations import RelPath, split_path
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import ClassParameters
 from provisioner.core.records import NO_OBJECT, Record, require_room, short_modes
-from provisioner.core.recovery import ALL_MODES, Make, Place, Present, Remains, Step, Taken, components
+from provisioner.core.recovery import ALL_MODES, Make, Place, Present, Remains, Step, Taken
 
 
 class NotAdopted(ProvisionerError):
@@ -264,13 +264,13 @@ def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known:
 
     Their server may be this export's by another name.
     """
-    absolute = {(*each.components, *path) for each in place.locations or (place.location,)}
+    absolute = {(*each.components, *path) for each in place.all_locations}
     found: list[Volume] = []
     for volume in volumes.values():
         source = volume.source
         if source is None or any(_is_on(each, volume) for each in known):
             continue
-        there = components(source.path)
+        there = split_path(source.path)
         if there and any(there[: len(each)] == each[: len(there)] for each in absolute):
             found.append(volume)
     return found
@@ -278,8 +278,9 @@ def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known:
 
 def _is_on(place: Place, volume: Volume) -> bool:
     source = volume.source
-    locations = place.locations or (place.location,)
-    return source is not None and any(each.relative(source.server, source.path) is not None for each in locations)
+    if source is None:
+        return False
+    return any(each.relative(source.server, source.path) is not None for each in place.all_locations)
 
 
 def command(wish: Wish, exports: Iterable[str]) -> str:

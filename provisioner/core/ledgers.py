@@ -48,11 +48,6 @@ class Us:
     """What tells the cluster from others."""
 
 
-def locations(place: Place) -> tuple[Location, ...]:
-    """All that lead to an export."""
-    return place.locations or (place.location,)
-
-
 def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) -> bool:
     """Whether a volume of ours carries an export id, and says that it lies on the export of these locations."""
     source, said = volume.spec.nfs, volume.metadata.annotations
@@ -240,7 +235,7 @@ def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, st
     """The id that the ledger is to have, and why that is not the one that its volumes carry."""
     carried: defaultdict[str, list[Found]] = defaultdict(list)
     for each in found:
-        if is_marked_on(each.volume, locations(ledger.place), us.provisioner):
+        if is_marked_on(each.volume, ledger.place.all_locations, us.provisioner):
             carried[each.volume.metadata.annotations[names.EXPORT_ID]].append(each)
     has = ledger.place.id
     if not carried or has in carried:
