@@ -21,7 +21,7 @@ from provisioner.core.archives import Moment
 from provisioner.core.objects import Volume
 from provisioner.core.records import ArchiveRecord
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.cluster import ClusterError
 from provisioner.ports.tree import Cause, ExportError
 
 log = structlog.get_logger(__name__)
@@ -47,12 +47,11 @@ class Retention:
         self._in_use: dict[tuple[Export, str], str] = {}
         """Archives that are due, and the volume that each is kept for; empty for none."""
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store."""
-        if kind == "volumes" and after is None and isinstance(before, Volume):
-            located = self._ctx.exports.locate(before)
-            if located is not None:
-                self.look(located[0])
+    def volume_deleted(self, volume: Volume) -> None:
+        """A volume is gone, so its archive may be due."""
+        located = self._ctx.exports.locate(volume)
+        if located is not None:
+            self.look(located[0])
 
     def look(self, export: Export) -> None:
         """What is due may go now."""
