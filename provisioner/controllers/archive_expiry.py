@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -21,6 +20,7 @@ from provisioner.core.archives import Moment
 from provisioner.core.objects import Volume
 from provisioner.core.records import ArchiveRecord
 from provisioner.ledger.export import Export
+from provisioner.ports.aio import wait_for_event
 from provisioner.ports.cluster import ClusterError
 from provisioner.ports.tree import Cause, ExportError
 
@@ -79,9 +79,7 @@ class Retention:
             except (ExportError, ClusterError) as exc:
                 log.debug("retention_failed", export=export.name, error=str(exc))
             await self._ctx.clock.sleep(_AT_LEAST_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s - _AT_LEAST_S):
-                    await wakeup.wait()
+            await wait_for_event(wakeup, timeout_s=pause_s - _AT_LEAST_S)
 
     async def _end_due(self, export: Export) -> float:
         """Expire what is due; the seconds until the next look."""
