@@ -23,6 +23,7 @@ from provisioner.kube.cluster import open_cluster
 from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import Cluster
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.settings import Settings, identity
@@ -168,10 +169,4 @@ async def _open(export: Export) -> ExportError | None:
 
 async def side_by_side(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
     """All results, in order; a few at a time."""
-    places = asyncio.Semaphore(_AT_ONCE)
-
-    async def placed(job: Job) -> Result:
-        async with places:
-            return await work(job)
-
-    return await asyncio.gather(*map(placed, jobs))
+    return await map_bounded(work, jobs, limit=_AT_ONCE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 
 from provisioner.controllers.context import ControllerContext
@@ -21,7 +24,7 @@ from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AlreadyExists, AnyItem, ClusterError, Conflict, Kind, Rejected
+from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rejected
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import LATER, VolumeLocks
@@ -43,7 +46,7 @@ class ClaimController:
 
     def __init__(self, ctx: ControllerContext, queue: WorkQueue, lanes: FairShare, locks: VolumeLocks) -> None:
         self._ctx = ctx
-        self._store = ctx.store
+        self._cache = ctx.cache
         self._queue = queue
         self._lanes = lanes
         self._turns = locks
@@ -58,28 +61,49 @@ class ClaimController:
 
     # ------------------------------------------------------------------------------------------- what changed
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: puts the claims on the queue that a change can matter to."""
-        if kind == "claims":
-            claim = after or before
-            if isinstance(claim, Claim) and after is None:
-                self._namespaces.claim_gone(claim.metadata.namespace)
-            if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
-                self._queue.add(claim.uid)
-        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._ctx.provisioner:
-            self._get_to_know(after)
-            for claim in self._store.claims.values():
-                if claim.class_name == after.name and claim.status.phase == "Pending":
-                    self._queue.add(claim.uid)
-        elif kind == "volumes" and after is None and before is not None:
-            self.path_freed()
-            uid = names.claim_uid(before.metadata.name)
-            if uid in self._store.claims:
-                # The volume may have decided before the cache learned of its end. Not at once: while the cache has
-                # a claim that is gone, its volume would be created and reclaimed as fast as calls are answered.
-                self._queue.add_after(uid, FAILED.first_s)
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Queue the claims that a change in the cache can matter to, while the context is open."""
+        cache = self._cache
+        with (
+            cache.claims.subscribed(
+                on_added=self._claim_changed,
+                on_updated=lambda _, claim: self._claim_changed(claim),
+                on_deleted=self._claim_deleted,
+            ),
+            cache.classes.subscribed(
+                on_added=self._class_changed, on_updated=lambda _, changed: self._class_changed(changed)
+            ),
+            cache.volumes.subscribed(on_deleted=self._volume_deleted),
+        ):
+            yield
 
-    def _get_to_know(self, storage_class: StorageClass) -> None:
+    def _claim_changed(self, claim: Claim) -> None:
+        if claims.is_unfinished(claim):
+            self._queue.add(claim.uid)
+
+    def _claim_deleted(self, claim: Claim) -> None:
+        self._namespaces.claim_gone(claim.metadata.namespace)
+        self._queue.add(claim.uid)
+
+    def _class_changed(self, storage_class: StorageClass) -> None:
+        if storage_class.provisioner != self._ctx.provisioner:
+            return
+        self._add_export(storage_class)
+        for claim in self._cache.claims.values():
+            if claim.class_name == storage_class.name and claim.status.phase == "Pending":
+                self._queue.add(claim.uid)
+
+    def _volume_deleted(self, volume: Volume) -> None:
+        self.path_freed()
+        uid = names.claim_uid(volume.name)
+        if uid is not None and uid in self._cache.claims:
+            # The claim may have been judged while the cache still had its volume: look at it again. Not immediately:
+            # while the cache still has a claim that is gone, its volume would be created and reclaimed in a loop, as
+            # fast as the API server answers.
+            self._queue.add_after(uid, FAILED.first_s)
+
+    def _add_export(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
         try:
             settings = classes.settings_of(storage_class, self._ctx.exports.default)
@@ -97,7 +121,7 @@ class ClaimController:
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
-        for uid, claim in self._store.claims.items():
+        for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
         for name in export.pending:
@@ -113,8 +137,8 @@ class ClaimController:
             return await self._reconcile(uid) if ours else LATER
 
     async def _reconcile(self, uid: str) -> Backoff | None:
-        claim = self._store.claims.get(uid)
-        volume = self._store.volumes.get(names.volume_name(uid))
+        claim = self._cache.claims.get(uid)
+        volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
             self._on_a_path.discard(uid)
@@ -148,7 +172,7 @@ class ClaimController:
 
     async def _completed(self, claim: Claim) -> Claim | None:
         """The claim with what its class's pattern reads of it; None where it is gone. Raises ClusterError."""
-        template = claims.template_of(claim, self._store.classes.get(claim.class_name))
+        template = claims.template_of(claim, self._cache.classes.get(claim.class_name))
         if template is None:
             return claim
         live = await self._ctx.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
@@ -159,7 +183,7 @@ class ClaimController:
         return ClaimView(
             provisioner=self._ctx.provisioner,
             claim=claim,
-            storage_class=self._store.classes.get(claim.class_name),
+            storage_class=self._cache.classes.get(claim.class_name),
             volume=volume,
             default_export=self._ctx.exports.default,
             holder=lambda export, path: self._holder(export, path, own),
@@ -171,7 +195,7 @@ class ClaimController:
         """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
         leaving: Volume | None = None
         passed: set[str] = set()
-        while (found := self._store.holder(export, path, other_than=own, passed=passed)) is not None:
+        while (found := self._cache.holder(export, path, other_than=own, passed=passed)) is not None:
             if not claims.is_leaving(found, self._ctx.provisioner):
                 return found
             leaving = leaving or found
@@ -357,12 +381,12 @@ class ClaimController:
 
     async def _still_wanted(self, uid: str) -> bool:
         """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""
-        cached = self._store.claims.get(uid)
+        cached = self._cache.claims.get(uid)
         claim = await self._completed(cached) if cached is not None else None
         return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
 
     def _is_gone(self, uid: str) -> bool:
-        claim = self._store.claims.get(uid)
+        claim = self._cache.claims.get(uid)
         return claim is None or claim.metadata.deletion_timestamp is not None
 
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:

@@ -181,7 +181,7 @@ def test_every_trouble_with_an_export_is_explained() -> None:
 def test_every_metric_is_explained() -> None:
     """The reference has each metric of ours, and no other; so has every query that a page prints."""
     exported = {each.name + SUFFIXES.get(each.type, "") for each in Metrics().registry.collect()}
-    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "commands/run.py").read_text())
+    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "controllers/gauges.py").read_text())
     ours = {name for name in exported if name.startswith(("nfs_provisioner_", "controller_"))}
     ours |= {f"nfs_provisioner_{name}" for name in sampled}
     page = section("reference/metrics.md")
