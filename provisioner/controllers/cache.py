@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from provisioner.core import ledgers, names
-from provisioner.core.locations import Location, RelPath, normal_server
+from provisioner.core.directories import DirectoryIndex
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.paths import PathIndex
 from provisioner.core.places import Places
 from provisioner.ports.cluster import Kind
 from provisioner.runtime.informer import Informer
@@ -50,10 +50,8 @@ class ClusterCache:
         self.informers = (self.claims, self.volumes, self.classes)
         self.places = Places()
         """Which locations lead to one export: a volume that uses a directory by one of them uses it by all."""
-        self._paths: dict[str, PathIndex] = {}
-        """Directories by server, then the names of the volumes that use them."""
-        self._folded: dict[str, PathIndex] = {}
-        """The same with names folded, for servers that have been asked for in this way."""
+        self._directories = DirectoryIndex()
+        """The directories of the volumes, each with the name of the volume that uses it."""
 
     @property
     def missing(self) -> list[Kind]:
@@ -70,29 +68,19 @@ class ClusterCache:
         `other_than` and `passed` are the names of volumes that do not count. The volume may use the directory by any
         name of the export. Volumes of the whole export, which admins create to look around in it, do not count.
         """
-        folds = self.places.folds(export)
-        for each in self.places.same(export):
-            index = self._fold(each.server) if folds else self._paths.get(each.server)
-            root = each.components
-            skipped = (other_than, *passed)
-            name = index.touching((*root, *path), other_than=skipped, below=len(root)) if index else None
-            if name is not None:
-                return self.volumes[name]
-        return None
+        name = self._directories.holder(
+            self.places.same(export), path, folds=self.places.folds(export), other_than=(other_than, *passed)
+        )
+        return self.volumes[name] if name is not None else None
 
     def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
         """The volumes, on any server, of the absolute path of a directory, or of one above or below it."""
-        for each in self.places.same(export):
-            absolute = (*each.components, *path)
-            for server, written in list(self._paths.items()):
-                index = self._fold(server) if self.places.folds(export) else written
-                for name in index.all_touching(absolute):
-                    yield self.volumes[name]
+        found = self._directories.anywhere(self.places.same(export), path, folds=self.places.folds(export))
+        return (self.volumes[name] for name in found)
 
     def has_volumes(self, export: Location) -> bool:
         """Whether the directory of any volume, of any provisioner, lies below an export's root."""
-        places = [(self._paths.get(each.server), each.components) for each in self.places.same(export)]
-        return any(index is not None and index.leads_on(components) for index, components in places)
+        return self._directories.has_below(self.places.same(export))
 
     def on_export(self, export: Location) -> Iterator[Volume]:
         """The volumes whose directories lie below an export's root, by any name of the export."""
@@ -121,37 +109,12 @@ class ClusterCache:
         # A volume's source never changes, but a volume of one name may follow another one.
         if before is not None and after is not None and before.source == after.source:
             return
-        for volume, enter in ((before, False), (after, True)):
-            source = volume.source if volume is not None else None
-            if volume is None or source is None:
-                continue
-            server = normal_server(source.server)
-            index = self._paths.setdefault(server, PathIndex())
-            for each in (index, self._folded.get(server)):
-                if each is not None:
-                    change = each.add if enter else each.remove
-                    change(_components(source.path), volume.name)
-            if not index:
-                del self._paths[server]
-                self._folded.pop(server, None)
-
-    def _fold(self, server: str) -> PathIndex:
-        """The index of a server with names folded; built when first asked for, kept up to date from then on."""
-        index = self._folded.get(server)
-        if index is None:
-            index = self._folded[server] = PathIndex(folds=True)
-            for volume in self.volumes.values():
-                source = volume.source
-                if source is not None and normal_server(source.server) == server:
-                    index.add(_components(source.path), volume.name)
-        return index
+        for volume, change in ((before, self._directories.remove), (after, self._directories.add)):
+            if volume is not None and volume.source is not None:
+                change(volume.source.server, volume.source.path, volume.name)
 
 
 def _was_matched(claim: Claim) -> bool:
     """Whether the cluster bound a claim to an existing volume, such as a recovered one, and asked no provisioner."""
     asked = any(key in claim.metadata.annotations for key in names.PROVISIONER_ANNOTATIONS)
     return bool(claim.spec.volume_name) and not asked
-
-
-def _components(path: str) -> RelPath:
-    return tuple(part for part in path.split("/") if part)
