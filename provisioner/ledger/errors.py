@@ -5,28 +5,39 @@ from __future__ import annotations
 from provisioner.core.discretion import Words
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.parameters import Ownership as Ownership
+from provisioner.core.reasons import Reason
 
 
 class DiscreetError(ProvisionerError):
-    """A refusal that names what other namespaces have: one text for the log, another one for the event on the claim."""
+    """A refusal that can name objects of other namespaces: the text is for the log, `event_text` for an event."""
 
     def __init__(self, words: Words | str) -> None:
-        """`words` is a plain text if nothing in it is of another namespace."""
+        """`words` is one text if it names nothing of another namespace."""
         self._words = Words(words, words) if isinstance(words, str) else words
-        super().__init__(self._words.whole)
+        super().__init__(self._words.log)
 
     @property
-    def told(self) -> str:
-        """The text for the event; see `ProvisionerError`."""
-        return self._words.told
+    def event_text(self) -> str:
+        """See `ProvisionerError`."""
+        return self._words.event
 
 
 class PathTaken(DiscreetError):
-    """The directory, or one above or below it, belongs to another volume, archive or export; the text names it."""
+    """The directory overlaps with one of another volume, archive or export; the text names that one."""
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.OVERLAPPING_DIRECTORY
 
 
 class AlreadyThere(ProvisionerError):
-    """The directory exists, and no record gives it to the claim."""
+    """The directory already exists, and no record gives it to the claim."""
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.DIRECTORY_EXISTS
 
 
 class ArchiveUnusable(DiscreetError):

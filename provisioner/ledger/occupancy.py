@@ -38,15 +38,14 @@ class Occupancy:
         archive = state.index.archive_at(record.path[0])
         if archive is not None:
             owner = owner_by(state.index.archives[archive].was)
-            raise PathTaken(discretion.taken(asker, record.directory, owner, f"{archive!r} is an archive"))
+            raise PathTaken(discretion.taken(asker, record.directory, owner, f"archive {archive!r}"))
         if (outer := await self._taken_above(record.path)) is not None:
-            by = f"{outer} has it, or one above or below it"
-            raise PathTaken(discretion.taken(asker, record.directory, None, by))
+            raise PathTaken(discretion.taken(asker, record.directory, None, outer))
         allowed = (volume_name, adopt_from or "")
         while (holder := state.index.touching(record.path, other_than=allowed)) is not None:
             held = state.index.records[holder]
             if await self._records.exists(holder):
-                by = f"by the ledger of export {state.export_name}, volume {holder} has {held.directory!r}"
+                by = f"volume {holder} ({held.directory}) in the ledger of export {state.export_name}"
                 raise PathTaken(discretion.taken(asker, record.directory, owner_by(held), by))
             state.index.remove(holder)  # ended by another cluster, or another replica
 
