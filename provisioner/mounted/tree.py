@@ -26,7 +26,6 @@ from provisioner.ports.tree import (
     Ownership,
     Proof,
     Tree,
-    to_the_end,
 )
 
 Observe = Callable[[str, float], None]
@@ -172,7 +171,7 @@ class MountedTree:
         """See `Tree`."""
         return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`; each portion has a time limit of its own.
 
         Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
@@ -186,7 +185,8 @@ class MountedTree:
                 pool=self._purges,
             )
             removed += portion.removed
-            if not on_progress(portion.removed) or portion.done:
+            wanted = on_progress is None or on_progress(portion.removed)
+            if portion.done or not wanted:
                 return removed
             fruitless = 0 if portion.removed else fruitless + 1
             if fruitless > _FRUITLESS_LIMIT:

@@ -131,7 +131,7 @@ def refusal(name: str, call: Call, what: str, *, uid: int, gid: int) -> ExportEr
     key = _key(name)
     number = getattr(errno, f"E{key}", None)
     answer = f"{call}: {name}" + (f", {os.strerror(number)}" if number is not None else "")
-    if own := _of_its_own_type(key, call, what):
+    if own := _subclass_of(key, call, what):
         return own
     if call == "chmod" and key in _NO_ACCESS_SET:
         return ModeRefused(what, answer=answer)
@@ -163,7 +163,7 @@ def _key(name: str) -> str:
     return _ALIASES.get(key, key)
 
 
-def _of_its_own_type(key: str, call: Call, what: str) -> ExportError | None:
+def _subclass_of(key: str, call: Call, what: str) -> ExportError | None:
     """The three refusals that a retry has to tell apart have types of their own."""
     if key == "NOENT":
         return PathMissing(what)
@@ -172,7 +172,7 @@ def _of_its_own_type(key: str, call: Call, what: str) -> ExportError | None:
     if key == "NOTEMPTY":
         return NotEmpty(what)
     if key == "BUSY" and call != "rename":
-        return NotEmpty(what, why="is in use")  # an NFS client keeps an open file as `.nfs…` until it is closed
+        return NotEmpty(f"{what} is in use")  # an NFS client keeps an open file as `.nfs…` until it is closed
     return None
 
 

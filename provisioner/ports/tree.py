@@ -2,154 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import RelPath
 from provisioner.core.parameters import Ownership as Ownership
-from provisioner.core.paths import LEDGER
-
-
-class Cause(enum.Enum):
-    """Why an export could not do as asked, in words for an event; the words do not change between two attempts."""
-
-    UNREACHABLE = "it does not answer"
-    BUSY = "an earlier call on the same directory has not returned"
-    MISSING = "its directory is not there"
-    NOT_MOUNTED = "nothing is mounted on its directory"
-    CHANGED = "another export is mounted in its place, or its ledger is lost"
-    COPY = "its ledger is a copy of another export's"
-    INSIDE = "it lies in a directory that another export keeps for its own volumes"
-    TWICE = "two clusters with one id are at work on it"
-    UNSETTLED = "another instance of the provisioner may still be at work on it"
-    READ_ONLY = "it is read-only"
-    NO_SPACE = "no space is left on it"
-    NO_INODES = "no inodes are left on it"
-    QUOTA = "a quota is used up"
-    DENIED = "permission is denied"
-    STALE = "its file handle is stale"
-    SYMLINK = "a component of the path is a symbolic link or not a directory"
-    NAME_TOO_LONG = "the server does not take a name of this length"
-    RECORD = "its ledger has no such record of the volume any more"
-    NO_LEDGER = "no provisioner has ever made a volume on it"
-    NOT_YET = "it asks us to try again later"
-    VERSION = "it does not speak the NFS version asked for"
-    KERBEROS = "it wants Kerberos"
-    TRANSPORT = "its mount options ask for a way to it that the provisioner does not speak"
-    NESTED = "another file system is mounted on the directory, or it is one itself"
-    UNSUPPORTED = "its file system lacks what the provisioner needs"
-    OTHER = "the server answered with an error"
-    UNEXPECTED = "the provisioner met an error that it does not expect"
-
-
-_ADVICE = {
-    Cause.UNREACHABLE: "see that its server runs, and, where it is mounted, that the mount is not stuck",
-    Cause.BUSY: "see that its server answers: that call ends with the answer, or with the connection",
-    Cause.MISSING: "export or make that directory, or correct the path",
-    Cause.NOT_MOUNTED: "mount the export there",
-    Cause.CHANGED: (
-        f"bring back the export, or the {LEDGER}, that was there; if it is lost, `nfs-provisioner recover --ledger`"
-        " shows what can be written again from the PersistentVolumes"
-    ),
-    Cause.INSIDE: "use a directory that is no other export's volume",
-    Cause.COPY: "use one of the two only; to use both, remove .provisioner from the copy",
-    Cause.TWICE: (
-        "nothing on it is deleted or archived, and no archive is restored: one of them is a copy of the other: stop the"
-        " provisioner of one, then run `nfs-provisioner instances --this-cluster-goes-on` in the other"
-    ),
-    Cause.UNSETTLED: "wait: within a minute that one has shown itself, or what is to be deleted is",
-    Cause.READ_ONLY: "let the server export it for writing (rw in exports(5)), and mount it so where it is mounted",
-    Cause.NO_SPACE: "free some space on it, or enlarge it",
-    Cause.NO_INODES: "remove files from it, or give its file system more inodes",
-    Cause.QUOTA: "raise the quota on the server",
-    Cause.DENIED: "give us write permission on its root and on .provisioner in it",
-    Cause.STALE: "see that the server still exports the same directory, and mount it again where it is mounted",
-    Cause.SYMLINK: f"let {LEDGER} at its root, and what lies on the way to the volume, be directories",
-    Cause.NAME_TOO_LONG: "choose a pathPattern with shorter names",
-    Cause.RECORD: "compare its ledger with the volume",
-    Cause.NO_LEDGER: "let a class or --export name it, if it is the right one",
-    Cause.NOT_YET: "wait a minute or two: servers say so after a restart, or while they are busy",
-    Cause.VERSION: "name a version that the server has with nfsvers= in the class's mountOptions",
-    Cause.KERBEROS: "let the server export it with sec=sys too, or have it mounted for us",
-    Cause.TRANSPORT: "have it mounted for the provisioner (access: mounted in the chart), or take those options out",
-    Cause.NESTED: (
-        "move its data away and unmount it on the server, or keep the directory:"
-        " annotate the volume nfs-provisioner/on-delete=retain"
-    ),
-    Cause.UNSUPPORTED: "use an export on a file system that has directories, renames and symbolic links",
-    Cause.OTHER: "look into the log of its server",
-    Cause.UNEXPECTED: "look for unexpected_error in the provisioner's log, and report it; the work is tried again",
-}
-"""What an admin can do, where the driver knows no better; part of an event as the cause itself."""
-
-
-class ExportError(ProvisionerError):
-    """An export could not do as asked. With UNREACHABLE the outcome of the call is unknown.
-
-    `cause` gives the words for people, `detail` (it may change between attempts) belongs in the log only.
-    """
-
-    def __init__(self, cause: Cause, detail: str = "", *, hint: str = "", answer: str = "") -> None:
-        super().__init__(f"{cause.value}: {detail}" if detail else cause.value)
-        self.cause = cause
-        self.detail = detail
-        self.hint = hint
-        """What the driver knows that an admin can do about it; part of the event."""
-        self.answer = answer
-        """The server's own error and the call that met it, such as `mkdir: NFS4ERR_ACCESS, Permission denied`."""
-
-    @property
-    def reason(self) -> str:
-        """The cause's name, as `NoSpace`."""
-        return self.cause.name.title().replace("_", "")
-
-    @property
-    def advice(self) -> str:
-        """What an admin can do about it: the driver's own words, which know most, or else those for the cause."""
-        return self.hint or _ADVICE[self.cause]
-
-    def event_message(self, export: str) -> str:
-        """The message for an event: it stays the same from attempt to attempt."""
-        said = self.answer or self.detail if self.cause is Cause.OTHER else ""
-        why = f"{self.cause.value} ({said})" if said and said not in self.advice else self.cause.value
-        return f"export {export}: {why}; {self.advice}"
-
-
-class PathExists(ExportError):
-    """There is something under the name that was to be made (EEXIST)."""
-
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(Cause.OTHER, f"{detail} exists already")
-
-
-class PathMissing(ExportError):
-    """There is nothing under that name (ENOENT)."""
-
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(Cause.OTHER, f"{detail} does not exist")
-
-
-class NotEmpty(ExportError):
-    """A directory that was to be removed holds something (ENOTEMPTY), or something in it is in use (EBUSY)."""
-
-    def __init__(self, detail: str = "", *, why: str = "is not empty") -> None:
-        hint = (
-            "look what is in it on the server: a file that a client holds open (.nfs…) goes when that closes it, and"
-            " a snapshot (.snapshot) when the server no longer shows it there"
-        )
-        super().__init__(Cause.OTHER, f"{detail} {why}", hint=hint)
-
-
-class ModeRefused(ExportError):
-    """The server refuses to set modes (chmod), as with NFSv4 ACLs. All else that was asked for has been done."""
-
-    def __init__(self, what: str, *, answer: str) -> None:
-        hint = 'the server refuses to change modes (chmod): let it do so, or leave the mode to it with mode: "0"'
-        super().__init__(Cause.DENIED, f"{what}: {answer}", hint=hint, answer=answer)
-
+from provisioner.ports.errors import Cause as Cause
+from provisioner.ports.errors import ExportError as ExportError
+from provisioner.ports.errors import ModeRefused as ModeRefused
+from provisioner.ports.errors import NotEmpty as NotEmpty
+from provisioner.ports.errors import PathExists as PathExists
+from provisioner.ports.errors import PathMissing as PathMissing
 
 EntryType = Literal["directory", "symlink", "file"]
 
@@ -186,12 +50,10 @@ class Proof:
 
 
 OnProgress = Callable[[int], bool]
-"""Told how many entries went since it was told last, every few seconds at least; says whether to go on."""
+"""Progress callback: receives the number of entries removed since the last call, and returns False to stop.
 
-
-def to_the_end(_removed: int) -> bool:
-    """Go on."""
-    return True
+It is called every few seconds at least.
+"""
 
 
 class Tree(Protocol):
@@ -285,7 +147,7 @@ class Tree(Protocol):
         """Whether a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
         ...
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """Remove a directory with all that is in it and return how many entries went; a missing one is 0.
 
         May take long and has no limit as a whole, each step has; memory does not grow with the directory. Directories

@@ -88,7 +88,7 @@ async def _begin(client: Client4, attempt: Deadline, source: Place, target: Plac
     if answer.completed == len(to_parent) and answer.status in _TAKEN:
         return original, await _begin_again(client, attempt, original, target)
     refusal = client.refusal(answer, target)
-    raise PathMissing(str(target.parent)) if isinstance(refusal, PathMissing) else refusal
+    raise PathMissing(str(target.parent)) if refusal.cause is Cause.NOT_FOUND else refusal
 
 
 async def _begin_again(client: Client4, attempt: Deadline, original: _File, target: Place) -> _File:

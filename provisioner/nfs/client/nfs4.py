@@ -98,7 +98,7 @@ class Client4:
         refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
         if refusal.cause is Cause.SYMLINK:
             return await self._not_a_directory(attempt, path, walked + answer.completed - 1)
-        if isinstance(refusal, PathMissing):
+        if refusal.cause is Cause.NOT_FOUND:
             return errors.no_such_export(self.server, absolute, reserved_port=reserved)
         if refusal.cause is Cause.DENIED:
             detail = nfs4.status_name(answer.status)
@@ -232,7 +232,7 @@ class Client4:
             left -= len(own)
             if left < 0:
                 refusal = self._refusal_of_readlink(answer, look.place)
-                gone = isinstance(refusal, PathMissing) or refusal.cause is Cause.SYMLINK
+                gone = refusal.cause in (Cause.NOT_FOUND, Cause.SYMLINK)
                 raise unproven(look.proof) if gone else refusal
 
     def _require_seen(self, answer: Answer, source: Place, target: Place | None) -> None:
@@ -482,9 +482,9 @@ def _found_there(failed: int, refusal: ExportError, there: int, length: int) -> 
     `failed` is the component whose LOOKUP or CREATE failed, `length` and above for the SETATTRs after them. Raises the
     refusal where another attempt would not help.
     """
-    if isinstance(refusal, PathMissing) and 0 <= failed < there:
+    if refusal.cause is Cause.NOT_FOUND and 0 <= failed < there:
         return failed
-    if isinstance(refusal, PathExists) and there <= failed < length - 1:
+    if refusal.cause is Cause.EXISTS and there <= failed < length - 1:
         return failed + 1  # Somebody made this parent meanwhile.
     if refusal.cause is Cause.NOT_YET:
         return min(failed, length)

@@ -28,7 +28,7 @@ from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found
 from provisioner.ports import endless
 from provisioner.ports.endless import Endless
 from provisioner.ports.refusals import NESTED_INSIDE, inside
-from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ _NAME_BYTES = 16
 _MOST_BYTES = 1536
 """What an entry takes at most: a name of 255 bytes may take four times that as text."""
 _OPEN = Ownership(mode=0o700)
-_GONE = (Cause.STALE, Cause.MISSING)
+_GONE = (Cause.NOT_FOUND, Cause.STALE, Cause.MISSING)
 
 
 class Limited(Protocol):
@@ -132,7 +132,7 @@ class Purge:
 
     client: Client
     limited: Limited
-    on_progress: OnProgress
+    on_progress: OnProgress | None = None
     room: Room = field(default_factory=Room)
     removed: int = 0
     _ending: bool = False
@@ -187,7 +187,8 @@ class Purge:
         self.removed += removed
         if removed:
             self._delays = 0
-        self._ending = not self.on_progress(removed) or self._ending
+        if self.on_progress is not None and not self.on_progress(removed):
+            self._ending = True
 
     async def _work(self) -> None:
         while True:
@@ -238,7 +239,7 @@ class Purge:
         return page
 
     async def _not_read(self, directory: _Directory, reading: Reading, exc: ExportError) -> None:
-        if exc.cause in _GONE or isinstance(exc, PathMissing):
+        if exc.cause in _GONE:
             directory.at_end = True
         elif _may_be_lost(exc) and reading.position.cookie and directory.may_reread(LOST_LIMIT):
             pass
@@ -297,7 +298,7 @@ class Purge:
             if await self._open_up(parent, removal.refusal):
                 continue
             child, children = children[0], children[1:]
-            if not isinstance(removal.refusal, NotEmpty):
+            if removal.refusal.cause is not Cause.NOT_EMPTY:
                 self._refuse(parent, removal.refusal)
             elif child.depth > DEPTH_LIMIT:
                 await self._hoist(child, parent)
@@ -362,7 +363,7 @@ class Purge:
 
         Raises it where all else would meet it as well, or where so much stays that there may be no end of it.
         """
-        if isinstance(refusal, PathMissing) or refusal.cause in _GONE:
+        if refusal.cause in _GONE:
             directory.shrank = True
             return
         directory.stays = True

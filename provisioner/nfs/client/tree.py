@@ -40,7 +40,6 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 T = TypeVar("T")
@@ -238,7 +237,7 @@ class DirectTree:
                     return False
         return True
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`.
 
         Tried first as if it were empty, as many a volume is: that is one call.
@@ -252,7 +251,8 @@ class DirectTree:
             if exc.cause is Cause.UNREACHABLE:
                 raise
         else:
-            on_progress(1)
+            if on_progress is not None:
+                on_progress(1)
             return 1
 
         async def look_up(attempt: Deadline, client: Client, place: Place) -> tuple[Client, Place, Found]:
@@ -354,7 +354,7 @@ class DirectTree:
     ) -> ExportError:
         """The error, in better words where another look at the server gives them."""
         try:
-            if name == "rename" and type(error) is ExportError and error.cause in _OF_A_NESTED:
+            if name == "rename" and error.cause in _OF_A_NESTED:
                 found = await client.look_up(attempt, Place(root.handle, path))
                 if found.attributes.fsid != root.attributes.fsid:
                     return ExportError(Cause.NESTED, error.detail, answer=error.answer)

@@ -22,7 +22,6 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 NAME_LIMIT_BYTES = 255
@@ -208,10 +207,11 @@ class MemoryTree:
         """See `Tree`."""
         return await self._call("is_empty", path, lambda: not self._directory(path).entries)
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`; all of it goes at once."""
         removed = await self._call("remove_tree", path, lambda: self._remove_tree(path))
-        on_progress(removed)
+        if on_progress is not None:
+            on_progress(removed)
         return removed
 
     async def space(self) -> FilesystemStats:

@@ -43,8 +43,8 @@ def test_each_cause_in_words(direct: DirectStorage, server: Ganesha, serve: Make
         "refused": (DirectExport(down, "/down"), (f"refuses connections on port {down.port}", "start")),
         "nowhere": (DirectExport(server, "/nowhere", "4.1"), ("exports no /nowhere",)),
         "nowhere-3": (DirectExport(server, "/nowhere-3", "3"), ("/nowhere-3", "export")),
-        "squashed": (DirectExport(squashed, "/squashed"), ("permission is denied", "no_root_squash")),
-        "read-only": (DirectExport(read_only, "/read-only"), ("it is read-only", "rw in exports(5)")),
+        "squashed": (DirectExport(squashed, "/squashed"), ("denies permission", "no_root_squash")),
+        "read-only": (DirectExport(read_only, "/read-only"), ("is read-only", "rw in exports(5)")),
         "version": (DirectExport(new_only, "/new-only", "3"), ("version 3", "nfsvers=")),
     }
     for name, (export, _) in causes.items():

@@ -15,7 +15,7 @@ from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place, Removal
 from provisioner.nfs.client.remove_tree import DEPTH_LIMIT, Purge
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Position
-from provisioner.ports.tree import Cause, ExportError, OnProgress, to_the_end
+from provisioner.ports.tree import Cause, ExportError, OnProgress
 from tests.support.fakes.directories import Directories
 
 pytestmark = pytest.mark.timeout(300)
@@ -108,7 +108,7 @@ async def limited(step: Callable[[Deadline], Awaitable[object]]) -> object:
     return await step(Deadline(float("inf")))
 
 
-def removal(tree: Directories, *, room: Room | None = None, on_progress: OnProgress = to_the_end) -> Purge:
+def removal(tree: Directories, *, room: Room | None = None, on_progress: OnProgress | None = None) -> Purge:
     """A removal of the tree's top."""
     return Purge(tree, limited, on_progress, room or Room())  # type: ignore[arg-type]
 
