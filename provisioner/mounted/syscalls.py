@@ -17,7 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from provisioner.core.locations import RelPath
 from provisioner.mounted import errnos
 from provisioner.ports import endless, refusals
-from provisioner.ports.tree import Cause, Entry, EntryType, ExportError, FilesystemStats, Ownership, PathExists, Proof
+from provisioner.ports.tree import (
+    PARENT_MODE,
+    Cause,
+    Entry,
+    EntryType,
+    ExportError,
+    FilesystemStats,
+    Ownership,
+    PathExists,
+    Proof,
+)
 
 Step = Callable[[], None]
 
@@ -26,7 +36,6 @@ _CLOSE = os.O_DIRECTORY | os.O_CLOEXEC
 # a symlink is refused (ENOTDIR) and not opened itself (open(2), O_PATH).
 _PASS = os.O_PATH | os.O_NOFOLLOW | _CLOSE
 _READ = os.O_RDONLY | os.O_NOFOLLOW | _CLOSE
-_PARENT_MODE = 0o755
 
 
 @contextlib.contextmanager
@@ -56,21 +65,21 @@ def root_id(root: int, _step: Step | None = None) -> str:
     return f"{seen.st_dev}:{seen.st_ino}"
 
 
-def make_directory(root: int, step: Step, path: RelPath, access: Ownership) -> None:
+def make_directory(root: int, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.make_directory."""
     if not path:
         raise PathExists("the export's root")
     with opened_parent(root, path, make_with=step) as parent:
         step()
-        os.mkdir(path[-1], _first_mode(access), dir_fd=parent)
+        os.mkdir(path[-1], _first_mode(ownership), dir_fd=parent)
         with opened(path[-1], parent) as made:
-            _set_access(made, step, path, access)
+            _set_access(made, step, path, ownership)
 
 
-def set_access(root: int, step: Step, path: RelPath, access: Ownership) -> None:
+def set_access(root: int, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.set_access."""
     with _opened_directory(root, path) as directory:
-        _set_access(directory, step, path, access)
+        _set_access(directory, step, path, ownership)
 
 
 def rename(root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = ()) -> None:
@@ -248,10 +257,10 @@ def _pass(name: str, parent: int, make_with: Step | None) -> int:
     make_with()
     # Where it exists by now, another call was faster: that one sees to the mode.
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, _PARENT_MODE, dir_fd=parent)
+        os.mkdir(name, PARENT_MODE, dir_fd=parent)
         with opened(name, parent) as made, contextlib.suppress(OSError):  # a server may refuse it
-            if stat.S_IMODE(os.fstat(made).st_mode) != _PARENT_MODE:
-                os.fchmod(made, _PARENT_MODE)  # The umask may have taken from it.
+            if stat.S_IMODE(os.fstat(made).st_mode) != PARENT_MODE:
+                os.fchmod(made, PARENT_MODE)  # The umask may have taken from it.
     return os.open(name, _PASS, dir_fd=parent)
 
 
@@ -266,25 +275,30 @@ def _opened_directory(root: int, path: RelPath) -> Iterator[int]:
             yield directory
 
 
-def _first_mode(access: Ownership) -> int:
+def _first_mode(ownership: Ownership) -> int:
     """The mode to make a directory with: as it is to be, for a server may refuse to change it; but closed to others
 
     until it has its owner.
     """
-    if access.mode is None:
-        return _PARENT_MODE
-    return access.mode if access.uid is None and access.gid is None else 0o700
+    if ownership.mode is None:
+        return PARENT_MODE
+    return ownership.mode if ownership.uid is None and ownership.gid is None else 0o700
 
 
-def _set_access(directory: int, step: Step, path: RelPath, access: Ownership) -> None:
-    if access.uid is not None or access.gid is not None:
+def _set_access(directory: int, step: Step, path: RelPath, ownership: Ownership) -> None:
+    if ownership.uid is not None or ownership.gid is not None:
         step()
         with _refusals(path, "chown"):
-            os.fchown(directory, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
-    if access.mode is not None:
+            os.fchown(directory, _or_unchanged(ownership.uid), _or_unchanged(ownership.gid))
+    if ownership.mode is not None:
         step()
         with _refusals(path, "chmod"):
-            os.fchmod(directory, access.mode)  # After fchown, which clears the set-id bits (chown(2)).
+            os.fchmod(directory, ownership.mode)  # After fchown, which clears the set-id bits (chown(2)).
+
+
+def _or_unchanged(number: int | None) -> int:
+    """An owner or group for chown(2), which takes -1 for "leave it"."""
+    return -1 if number is None else number
 
 
 @contextlib.contextmanager

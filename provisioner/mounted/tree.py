@@ -101,15 +101,15 @@ class MountedTree:
         """See `Tree`."""
         self._pinned = root_id
 
-    async def make_directory(self, path: RelPath, access: Ownership) -> None:
+    async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
         await self._change(
-            "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, access)
+            "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, ownership)
         )
 
-    async def set_access(self, path: RelPath, access: Ownership) -> None:
+    async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-        await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, access))
+        await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, ownership))
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""

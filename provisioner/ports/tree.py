@@ -56,6 +56,10 @@ It is called every few seconds at least.
 """
 
 
+PARENT_MODE = 0o755
+"""Mode of the parents that `Tree.make_directory` creates."""
+
+
 class Tree(Protocol):
     """The directory tree of one export. No call follows a symbolic link, in any component, at any time.
 
@@ -85,7 +89,7 @@ class Tree(Protocol):
         """From now on every call but root_id() raises Cause.CHANGED unless the root is this one; "" lifts that."""
         ...
 
-    async def make_directory(self, path: RelPath, access: Ownership) -> None:
+    async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """Make a directory that is not there yet, parents (mode 0755) as needed, then set owner and mode.
 
         Raises PathExists when anything is under that name, Cause.SYMLINK when a parent is not a directory, and as the
@@ -93,7 +97,7 @@ class Tree(Protocol):
         """
         ...
 
-    async def set_access(self, path: RelPath, access: Ownership) -> None:
+    async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """Set owner, then mode, of an existing directory. Raises PathMissing, Cause.SYMLINK, ModeRefused."""
         ...
 

@@ -92,11 +92,13 @@ async def _mapped_port(endpoint: Endpoint, host: _Host) -> int:
     left_s = host.deadline - asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(left_s if endpoint.usual_port is None else left_s / 2):
-            wire = await _connect(host, portmap.PORT)
+            transport = await _connect(host, portmap.PORT)
             try:
-                port = await wire.send(portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL).answer
+                port = await transport.send(
+                    portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL
+                ).answer
             finally:
-                wire.close()
+                transport.close()
     except (ExportError, TimeoutError, rpc.CallRejected, rpc.CredentialRejected) as exc:
         if endpoint.usual_port is not None:
             return endpoint.usual_port
@@ -127,8 +129,8 @@ async def _connect(host: _Host, port: int) -> RpcTransport:
         except OverflowError as exc:
             failure = OSError(str(exc))
         else:
-            new_wire = functools.partial(RpcTransport, host.name, port, reserved=reserved, limit_s=host.limit_s)
-            return (await loop.create_connection(new_wire, sock=sock))[1]
+            new_transport = functools.partial(RpcTransport, host.name, port, reserved=reserved, limit_s=host.limit_s)
+            return (await loop.create_connection(new_transport, sock=sock))[1]
     raise errors.dial_failed(failure, host.name, port) from failure
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Protocol
 
+from provisioner.core.backoff import Backoff
 from provisioner.ports.tree import ExportError
 
-FIRST_PAUSE_S = 0.02
-LONGEST_PAUSE_S = 1.0
+_BACKOFF = Backoff(first_s=0.02, limit_s=1.0, jitter=0)
 
 
 class Sent(Protocol):
@@ -27,13 +26,13 @@ class Deadline:
     `export` says whose calls they are, for a fair share of the server's slots.
     """
 
-    __slots__ = ("_changes", "_pauses_s", "deadline", "export")
+    __slots__ = ("_changes", "_pauses", "at_s", "export")
 
-    def __init__(self, deadline: float, export: str = "") -> None:
-        self.deadline = deadline
+    def __init__(self, at_s: float, export: str = "") -> None:
+        self.at_s = at_s
         self.export = export
         self._changes: list[Sent] = []
-        self._pauses_s = _pauses_s()
+        self._pauses = 0
 
     def note(self, change: Sent) -> None:
         """Remember a call that may change something."""
@@ -46,14 +45,8 @@ class Deadline:
 
     async def pause(self, reason: ExportError) -> None:
         """Wait a little before the server is asked again; raises the reason when the deadline leaves no time for it."""
-        pause_s = next(self._pauses_s)
-        if asyncio.get_running_loop().time() + pause_s >= self.deadline:
+        self._pauses += 1
+        pause_s = _BACKOFF.delay_s(self._pauses, 0)
+        if asyncio.get_running_loop().time() + pause_s >= self.at_s:
             raise reason
         await asyncio.sleep(pause_s)
-
-
-def _pauses_s() -> Iterator[float]:
-    pause_s = FIRST_PAUSE_S
-    while True:
-        yield pause_s
-        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

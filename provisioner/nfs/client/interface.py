@@ -15,7 +15,6 @@ from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports.tree import EntryType, ExportError, FilesystemStats, Ownership, Proof
 
-PARENT_MODE = 0o755
 LARGEST_PAGE_BYTES = 64 << 10
 """What a server is asked for at most that finds a page of a directory too small."""
 
@@ -65,29 +64,29 @@ class Client(Protocol):
         """As that of `Tree`."""
         ...
 
-    async def negotiate(self, attempt: Deadline) -> None:
+    async def negotiate(self, deadline: Deadline) -> None:
         """Raise Cause.VERSION when the server does not have this version."""
         ...
 
-    async def root(self, attempt: Deadline, path: RelPath) -> Found:
+    async def root(self, deadline: Deadline, path: RelPath) -> Found:
         """The root of the export with this path on the server. Raises Cause.MISSING, DENIED, KERBEROS."""
         ...
 
-    async def look_up(self, attempt: Deadline, place: Place) -> Found:
+    async def look_up(self, deadline: Deadline, place: Place) -> Found:
         """What is there. Raises PathMissing."""
         ...
 
-    async def make_directory(self, attempt: Deadline, place: Place, access: Ownership) -> None:
+    async def make_directory(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
         """Make a directory and its parents, set mode and owner."""
         ...
 
-    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
+    async def set_access(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
         """Set mode and owner of a directory."""
         ...
 
     async def rename(
         self,
-        attempt: Deadline,
+        deadline: Deadline,
         source: Place,
         target: Place,
         kind: EntryType,
@@ -101,28 +100,28 @@ class Client(Protocol):
         """
         ...
 
-    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
+    async def remove_directory(self, deadline: Deadline, place: Place) -> None:
         """Remove an empty directory."""
         ...
 
-    async def make_symlink(self, attempt: Deadline, place: Place, target: str) -> None:
+    async def make_symlink(self, deadline: Deadline, place: Place, target: str) -> None:
         """Make a symlink."""
         ...
 
-    async def read_symlink(self, attempt: Deadline, place: Place) -> str:
+    async def read_symlink(self, deadline: Deadline, place: Place) -> str:
         """A symlink's target."""
         ...
 
-    async def remove_symlink(self, attempt: Deadline, place: Place) -> None:
+    async def remove_symlink(self, deadline: Deadline, place: Place) -> None:
         """Remove a symlink."""
         ...
 
-    async def read_symlinks(self, attempt: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
+    async def read_symlinks(self, deadline: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
         """The targets of symlinks of one directory; those that are gone are left out."""
         ...
 
     async def read_directory(
-        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
+        self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """One page of a directory of about that size; each entry has a handle and attributes.
 
@@ -130,12 +129,12 @@ class Client(Protocol):
         """
         ...
 
-    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
+    async def move(self, deadline: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """RENAME from one directory into another, without a look at what it is."""
         ...
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """Remove at most `names_a_call` names in order, all empty directories or all none, up to the first refusal.
 
@@ -143,7 +142,7 @@ class Client(Protocol):
         """
         ...
 
-    async def space(self, attempt: Deadline, root: bytes) -> FilesystemStats:
+    async def space(self, deadline: Deadline, root: bytes) -> FilesystemStats:
         """What statfs says."""
         ...
 

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.locations import NFS_PORT
+from provisioner.core.mount_options import VERSIONS
 from provisioner.nfs.client.backlog import Room
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import Connection
@@ -19,17 +21,8 @@ from provisioner.nfs.protocol import mount3, nfs3, nfs4
 from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
 
-NFS_PORT = 2049
-
-# What `nfsvers=` allows, with the versions that are tried for it, best first (nfs(5)).
-VERSIONS: dict[str | None, tuple[str, ...]] = {
-    None: ("4.2", "4.1", "4.0", "3"),
-    "4": ("4.2", "4.1", "4.0"),
-    "4.2": ("4.2",),
-    "4.1": ("4.1",),
-    "4.0": ("4.0",),
-    "3": ("3",),
-}
+_BEST_FIRST = ("4.2", "4.1", "4.0", "3")
+"""The order in which versions are tried (nfs(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +39,8 @@ class ServerConnection:
     """One NFS service, in the best version that it and the class allow."""
 
     def __init__(self, address: Address, identity: Credentials, resolver: Resolver, *, timeout_s: float) -> None:
-        if address.version not in VERSIONS:
-            known = ", ".join(version for version in VERSIONS if version)
-            raise InvalidSettings(f"nfsvers={address.version} is no version of NFS that we speak: use one of {known}")
+        if address.version not in (None, *VERSIONS):
+            raise InvalidSettings(f"nfsvers={address.version} is not supported: use one of {', '.join(VERSIONS)}")
         self._address = address
         self._identity = identity
         self._resolver = resolver
@@ -57,13 +49,13 @@ class ServerConnection:
         self._client: Client | None = None
         self._choosing = asyncio.Lock()
 
-    async def client(self, attempt: Deadline) -> Client:
+    async def client(self, deadline: Deadline) -> Client:
         """The client for the version that holds until the server no longer has it. Raises ExportError(VERSION)."""
         if self._client is not None:
             return self._client
         async with self._choosing:
             if self._client is None:
-                self._client = await self._choose(attempt)
+                self._client = await self._choose(deadline)
             return self._client
 
     def close(self) -> None:
@@ -72,13 +64,13 @@ class ServerConnection:
             self._client.close()
         self._client = None
 
-    async def _choose(self, attempt: Deadline) -> Client:
+    async def _choose(self, deadline: Deadline) -> Client:
         refusal: ExportError | None = None
         connection4 = self._connection(Endpoint(self._address.server, self._address.port or NFS_PORT, nfs4.PROGRAM, 4))
-        for version in VERSIONS[self._address.version]:
+        for version in _versions_to_try(self._address.version):
             client: Client = self._client3() if version == "3" else Client4(connection4, int(version[2:]))
             try:
-                await client.negotiate(attempt)
+                await client.negotiate(deadline)
             except ExportError as exc:
                 if exc.cause is not Cause.VERSION:
                     client.close()
@@ -129,3 +121,8 @@ class ConnectionPool:
         server.sharing.exports -= 1
         if not server.sharing.exports:
             self._servers.pop(address).close()
+
+
+def _versions_to_try(wanted: str | None) -> list[str]:
+    """The versions that `nfsvers=` allows, best first: all of them without one, all minor versions for "4"."""
+    return [version for version in _BEST_FIRST if wanted is None or wanted in (version, version.split(".")[0])]

@@ -92,7 +92,7 @@ class _Directory:
         return _DIRECTORY_BYTES + sys.getsizeof(self.name) + sys.getsizeof(self.handle)
 
     @property
-    def way(self) -> list[str]:
+    def route(self) -> list[str]:
         """The names from the top, whose own comes first, down to it."""
         names, current = [self.name], self.parent
         while current is not None:
@@ -102,7 +102,7 @@ class _Directory:
 
     def named(self) -> str:
         """Its name for messages."""
-        return endless.named(tuple(self.way))
+        return endless.named(tuple(self.route))
 
     def may_reread(self, limit: int = REREADS_LIMIT) -> bool:
         """Begin again, where that is worth it: some servers skip entries of a directory that shrinks meanwhile."""
@@ -175,7 +175,7 @@ class Purge:
             if self._top.stays and self._refusal is not None:
                 raise self._refusal
             try:
-                await self.limited(lambda attempt: self.client.remove_directory(attempt, place))
+                await self.limited(lambda deadline: self.client.remove_directory(deadline, place))
             except NotEmpty:
                 if not self._top.may_reread():
                     raise
@@ -222,7 +222,7 @@ class Purge:
         place = Place(directory.handle)
         size_bytes = max(SMALLEST_PAGE_BYTES, min(PAGE_BYTES, self._backlog.share_bytes))
         return await self.limited(
-            lambda attempt: self.client.read_directory(attempt, place, reading.position, size_bytes)
+            lambda deadline: self.client.read_directory(deadline, place, reading.position, size_bytes)
         )
 
     def _kept(self, page: DirectoryPage) -> DirectoryPage:
@@ -317,7 +317,7 @@ class Purge:
 
     async def _remove_names(self, directory: _Directory, names: Sequence[str], *, directories: bool) -> Removal:
         removal = await self.limited(
-            lambda attempt: self.client.remove_names(attempt, directory.handle, names, directories=directories)
+            lambda deadline: self.client.remove_names(deadline, directory.handle, names, directories=directories)
         )
         self._count(removal.removed)
         directory.shrank = directory.shrank or removal.removed > 0
@@ -332,7 +332,7 @@ class Purge:
         while True:
             try:
                 await self.limited(
-                    lambda attempt: self.client.move(attempt, parent.handle, child.name, self._top.handle, name)
+                    lambda deadline: self.client.move(deadline, parent.handle, child.name, self._top.handle, name)
                 )
             except ExportError as exc:
                 # It cannot be moved without write permission on it: `..` changes in it.
@@ -351,7 +351,7 @@ class Purge:
             return False
         directory.opened_up = True
         try:
-            await self.limited(lambda attempt: self.client.set_access(attempt, Place(directory.handle), _OPEN))
+            await self.limited(lambda deadline: self.client.set_access(deadline, Place(directory.handle), _OPEN))
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise
@@ -418,7 +418,7 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _with_the_way(directory: _Directory, refusal: ExportError) -> ExportError:
     """The refusal with the way from the top to the directory that it was met in, so that an admin finds the entry."""
-    names = directory.way[1:]
+    names = directory.route[1:]
     found = inside([*names, *refusal.detail.partition(":")[:1]], refusal)
     where = f"in {'/'.join(names)}: " if names else ""
     return ExportError(found.cause, where + found.detail, hint=found.hint, answer=found.answer)

@@ -221,7 +221,7 @@ class Scripted(Directories):
         self.reads = 0
 
     async def read_directory(
-        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
+        self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """See Client."""
         self.reads += 1
@@ -229,7 +229,7 @@ class Scripted(Directories):
         return self._page(position)
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         await asyncio.sleep(0)
@@ -281,7 +281,7 @@ class Waiting(Directories):
     asked = 0
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         self.asked += 1
