@@ -23,12 +23,12 @@ class GivenUp(Exception):
     """The caller has given up; raised inside the job, before its next system call."""
 
 
-class Call(Generic[Result]):
+class ThreadCall(Generic[Result]):
     """One job on its way through a thread."""
 
     __slots__ = ("_given_up", "changes", "error", "future", "job", "loop", "result")
 
-    def __init__(self, job: Callable[[Call[Result]], Result], changes: tuple[RelPath, ...]) -> None:
+    def __init__(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> None:
         self.job = job
         self.changes = changes
         self.loop = asyncio.get_running_loop()
@@ -64,7 +64,7 @@ class Call(Generic[Result]):
             self.future.set_result(self.result)
 
 
-class Calls:
+class ThreadPool:
     """A pool of at most `threads` threads, each started when it is first needed; one event loop uses it."""
 
     def __init__(self, name: str, *, threads: int, timeout_s: float) -> None:
@@ -73,13 +73,13 @@ class Calls:
         self._slots = asyncio.Semaphore(threads)
         # Daemons with a queue of our own: concurrent.futures joins its threads at exit, and a hung one would keep the
         # process from ending.
-        self._queue: queue.SimpleQueue[Call[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[ThreadCall[Any] | None] = queue.SimpleQueue()
         self._started = 0
         self._running = 0
-        self._abandoned: set[Call[Any]] = set()
+        self._abandoned: set[ThreadCall[Any]] = set()
         self._closed = False
 
-    async def run(self, job: Callable[[Call[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
+    async def run(self, job: Callable[[ThreadCall[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
         """Do the job in a thread. `changes` names the paths that it changes.
 
         Raises what the job raises, Cause.UNREACHABLE when the time limit passes (the job may still take effect) and
@@ -99,7 +99,7 @@ class Calls:
         for _ in range(self._started):
             self._queue.put(None)
 
-    async def _hand_over(self, job: Callable[[Call[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
+    async def _hand_over(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
         """Give the job to a thread; the slot is ours and goes back when the thread returns."""
         try:
             self._refuse_busy(changes)
@@ -110,7 +110,7 @@ class Calls:
         except BaseException:
             self._slots.release()
             raise
-        call = Call(job, changes)
+        call = ThreadCall(job, changes)
         self._running += 1
         self._queue.put(call)
         try:
@@ -132,7 +132,7 @@ class Calls:
         threading.Thread(target=_work, args=(self._queue, self._returned), name=name, daemon=True).start()
         self._started += 1
 
-    def _returned(self, call: Call[Any]) -> None:
+    def _returned(self, call: ThreadCall[Any]) -> None:
         """A thread has come back with a call; on the event loop."""
         self._running -= 1
         self._abandoned.discard(call)
@@ -140,7 +140,7 @@ class Calls:
         call.settle()
 
 
-def _work(calls: queue.SimpleQueue[Call[Any] | None], returned: Callable[[Call[Any]], None]) -> None:
+def _work(calls: queue.SimpleQueue[ThreadCall[Any] | None], returned: Callable[[ThreadCall[Any]], None]) -> None:
     """What a thread does until it is told to end."""
     while (call := calls.get()) is not None:
         call.execute()

@@ -15,7 +15,7 @@ from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import translated
 from provisioner.mounted.removal import remove_portion
 from provisioner.mounted.syscalls import Step
-from provisioner.mounted.threads import Call, Calls
+from provisioner.mounted.threads import ThreadCall, ThreadPool
 from provisioner.ports import endless, refusals
 from provisioner.ports.tree import (
     Cause,
@@ -31,11 +31,11 @@ from provisioner.ports.tree import (
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
 Work = Callable[[int, Step], Result]
-Job = Callable[[Call[Result]], Result]
+Job = Callable[[ThreadCall[Result]], Result]
 
 _PURGE_THREADS = 2
-_LINKS_A_BATCH = 256
-_BATCHES_AT_ONCE = 8
+_LINKS_PER_BATCH = 256
+_BATCHES_IN_PARALLEL = 8
 _FRUITLESS_LIMIT = 20
 """Portions of a removal in which nothing went, although there was always more to see."""
 _CALLS: dict[str, refusals.Call] = {
@@ -77,8 +77,8 @@ class MountedTree:
         self._timeout_s = timeout_s
         self._require_mount = require_mount
         self._observe = observe
-        self._calls = Calls(f"export {directory}", threads=threads, timeout_s=timeout_s)
-        self._purges = Calls(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
+        self._pool = ThreadPool(f"export {directory}", threads=threads, timeout_s=timeout_s)
+        self._purge_pool = ThreadPool(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
         # A portion ends well before its time limit, so that what runs into the limit is a call that hangs.
         self._portion_s = timeout_s / 4
         self._pinned = ""
@@ -95,7 +95,7 @@ class MountedTree:
 
     async def root_id(self) -> str:
         """Device and inode: they change when another export is mounted in its place, and at each remount."""
-        return await self._run(self._calls, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
+        return await self._run(self._pool, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
 
     def pin(self, root_id: str) -> None:
         """See `Tree`."""
@@ -151,7 +151,7 @@ class MountedTree:
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has a time limit of its own."""
         rest = iter(names)
-        batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_A_BATCH)), ())
+        batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_PER_BATCH)), ())
         targets: dict[str, str] = {}
 
         async def read_batches() -> None:
@@ -161,7 +161,7 @@ class MountedTree:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(_BATCHES_AT_ONCE):
+                for _ in range(_BATCHES_IN_PARALLEL):
                     group.create_task(read_batches())
         except ExceptionGroup as exc:
             raise exc.exceptions[0] from exc
@@ -182,7 +182,7 @@ class MountedTree:
                 "remove_tree",
                 (path,),
                 lambda root, step: remove_portion(root, step, path, self._portion_s),
-                pool=self._purges,
+                pool=self._purge_pool,
             )
             removed += portion.removed
             wanted = on_progress is None or on_progress(portion.removed)
@@ -205,21 +205,21 @@ class MountedTree:
 
     async def close(self) -> None:
         """See `Tree`; a thread that hangs ends when its call returns, and does not keep the process from ending."""
-        self._calls.close()
-        self._purges.close()
+        self._pool.close()
+        self._purge_pool.close()
 
     async def _read(self, name: str, path: RelPath, work: Work[Result]) -> Result:
         """One job that changes nothing."""
-        return await self._run(self._calls, name, self._job(name, path, work, pinned=self._pinned), ())
+        return await self._run(self._pool, name, self._job(name, path, work, pinned=self._pinned), ())
 
     async def _change(
-        self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: Calls | None = None
+        self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: ThreadPool | None = None
     ) -> Result:
         """One job that changes these paths."""
         job = self._job(name, paths[0], work, pinned=self._pinned)
-        return await self._run(pool or self._calls, name, job, paths)
+        return await self._run(pool or self._pool, name, job, paths)
 
-    async def _run(self, pool: Calls, name: str, job: Job[Result], changes: tuple[RelPath, ...]) -> Result:
+    async def _run(self, pool: ThreadPool, name: str, job: Job[Result], changes: tuple[RelPath, ...]) -> Result:
         started = time.perf_counter()
         try:
             return await pool.run(job, changes=changes)
@@ -230,7 +230,7 @@ class MountedTree:
     def _job(self, name: str, path: RelPath, work: Work[Result], *, pinned: str) -> Job[Result]:
         """The work with the root open; what the kernel refuses becomes an ExportError that names the path."""
 
-        def job(call: Call[Result]) -> Result:
+        def job(call: ThreadCall[Result]) -> Result:
             try:
                 with syscalls.opened_root(self._directory, pinned, require_mount=self._require_mount) as root:
                     return work(root, call.step)

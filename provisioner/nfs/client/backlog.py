@@ -22,7 +22,7 @@ _SHARE = 4
 
 
 @dataclass(slots=True)
-class Room:
+class MemoryBudget:
     """The memory that all removals share."""
 
     limit_bytes: int = TOTAL_BYTES
@@ -32,8 +32,8 @@ class Room:
 class Backlog(Generic[R, C]):
     """The jobs of one removal: readings `R` and changes `C`. One event loop uses it."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self._held_bytes = 0
         self._readings: list[R] = []
         self._changes: list[C] = []
@@ -49,21 +49,21 @@ class Backlog(Generic[R, C]):
     @property
     def share_bytes(self) -> int:
         """What the next page may take; it may be less than one entry needs."""
-        left_bytes = min(self._room.limit_bytes - self._room.held_bytes, REMOVAL_BYTES - self._held_bytes)
+        left_bytes = min(self._budget.limit_bytes - self._budget.held_bytes, REMOVAL_BYTES - self._held_bytes)
         return max(0, left_bytes // _SHARE)
 
-    def hold(self, size_bytes: int) -> None:
+    def hold_memory(self, size_bytes: int) -> None:
         """So much more is held."""
         self._held_bytes += size_bytes
-        self._room.held_bytes += size_bytes
+        self._budget.held_bytes += size_bytes
 
-    def let_go(self, size_bytes: int) -> None:
+    def release_memory(self, size_bytes: int) -> None:
         """So much less is held."""
-        self.hold(-size_bytes)
+        self.hold_memory(-size_bytes)
 
     def close(self) -> None:
         """The removal has ended: nothing of it is held."""
-        self.hold(-self._held_bytes)
+        self.hold_memory(-self._held_bytes)
 
     # ------------------------------------------------------------------------------------------- jobs
 

@@ -82,7 +82,7 @@ async def _look_up(resolver: Resolver, server: str, port: int, limit_s: float) -
         async with asyncio.timeout(limit_s):
             return await resolver.addresses(server)
     except TimeoutError as exc:
-        raise errors.name_hangs(server) from exc
+        raise errors.lookup_timed_out(server) from exc
     except OSError as exc:
         raise errors.dial_failed(exc, server, port) from exc
 

@@ -101,7 +101,7 @@ class Connection:
         except CredentialRejected as exc:
             raise errors.credential_rejected(exc, self.endpoint.server, reserved_port=transport.reserved) from exc
         finally:
-            self._judge(deadline.export, pending, transport)
+            self._update_suspects(deadline.export, pending, transport)
 
     def post(self, transport: RpcTransport, procedure: Procedure[object]) -> None:
         """One call whose answer nobody waits for."""
@@ -112,7 +112,7 @@ class Connection:
         if self._transport is not None and not self._transport.closed:
             return self._transport
         if self._connecting is None:
-            self._look_back()
+            self._raise_during_backoff()
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(self._connected)
         connecting = self._connecting
@@ -172,7 +172,7 @@ class Connection:
         if not isinstance(exc, ExportError | TimeoutError):
             raise exc
 
-    def _judge(self, export: str, pending: Pending[T], transport: RpcTransport) -> None:
+    def _update_suspects(self, export: str, pending: Pending[T], transport: RpcTransport) -> None:
         """A caller leaves: its export is suspect when there is no answer, and no longer when there is one."""
         suspects = self._sharing.suspects
         if not pending.settled:
@@ -189,19 +189,19 @@ class Connection:
         if exc is None:
             self._transport = task.result()
         elif isinstance(exc, ExportError):
-            self._fail(exc)
+            self._record_failure(exc)
 
-    def _look_back(self) -> None:
+    def _raise_during_backoff(self) -> None:
         """Raise what was wrong last time while the back-off lasts."""
         last, self._transport = self._transport, None
         if last is not None and last.answered:
             self._failure, self._failures = None, 0
         elif last is not None:
-            self._fail(last.reason)
+            self._record_failure(last.reason)
         if self._failure is not None and asyncio.get_running_loop().time() < self._retry_at:
             raise ExportError(self._failure.cause, self._failure.detail, hint=self._failure.hint)
 
-    def _fail(self, exc: ExportError) -> None:
+    def _record_failure(self, exc: ExportError) -> None:
         self._failure = exc
         self._failures += 1
         self._retry_at = asyncio.get_running_loop().time() + _BACKOFF.delay_s(self._failures, 0)

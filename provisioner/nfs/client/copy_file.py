@@ -74,7 +74,7 @@ async def copy(client: Client4, deadline: Deadline, source: Place, target: Place
 async def _begin(client: Client4, deadline: Deadline, source: Place, target: Place) -> tuple[_File, _File]:
     """The source, and an empty target that carries its mark."""
     if client.version != "4.2":
-        raise errors.copies_nothing(client.server, str(target), f"this is NFS {client.version}")
+        raise errors.copy_unsupported(client.server, str(target), f"this is NFS {client.version}")
     original = await _find(client, deadline, source)
     if not original.attributes.regular:
         raise ExportError(Cause.SYMLINK, f"{source}: not a regular file")
@@ -134,7 +134,7 @@ async def _copy_bytes(client: Client4, deadline: Deadline, original: _File, made
         copy = nfs4_files.copy(offset, min(size_bytes - offset, COPY_BYTES))
         answer = await client.run(deadline, *between, copy)
         if answer.completed == len(between) and answer.status in _NO_COPY:
-            raise errors.copies_nothing(client.server, str(made.place), nfs4.status_name(answer.status))
+            raise errors.copy_unsupported(client.server, str(made.place), nfs4.status_name(answer.status))
         if answer.status != Status.NFS4_OK:
             raise client.refusal(answer, made.place)
         copied = answer[copy]
@@ -157,9 +157,9 @@ async def _finish(client: Client4, deadline: Deadline, original: _File, made: _F
 
 
 async def _find(client: Client4, deadline: Deadline, place: Place) -> _File:
-    near = await client.resolve_prefix(deadline, place)
+    resolved = await client.resolve_prefix(deadline, place)
     getfh, getattr_ = nfs4.getfh(), nfs4_files.getattr()
-    answer = await client.complete(deadline, near, *lookup_ops(near), getfh, getattr_)
+    answer = await client.complete(deadline, resolved, *lookup_ops(resolved), getfh, getattr_)
     return _File(place, answer[getfh], answer[getattr_])
 
 

@@ -45,7 +45,7 @@ def no_such_export(server: str, path: str, *, reserved_port: bool) -> ExportErro
     return ExportError(Cause.MISSING, f"{server}:{path}", hint=hint)
 
 
-def not_let_in(server: str, path: str, *, reserved_port: bool, detail: str) -> ExportError:
+def access_denied(server: str, path: str, *, reserved_port: bool, detail: str) -> ExportError:
     """The server does not let this client at the export at all."""
     hint = f"{server} denies this client access to {path}: add its address to the export's clients, or correct the path"
     return ExportError(Cause.DENIED, f"{server}:{path}: {detail}", hint=hint + _port_hint(reserved_port))
@@ -62,7 +62,7 @@ def mount_refused(exc: MountRefused, server: str, path: str, *, reserved_port: b
             )
             return ExportError(Cause.MISSING, f"{server}:{path}: {exc}", hint=hint)
         case MountStatus.PERM | MountStatus.ACCES:
-            return not_let_in(server, path, reserved_port=reserved_port, detail=str(exc))
+            return access_denied(server, path, reserved_port=reserved_port, detail=str(exc))
         case MountStatus.NAMETOOLONG | MountStatus.INVAL:
             hint = f"{server} does not take {path} for the path of an export: correct it"
             return ExportError(Cause.MISSING, f"{server}:{path}: {exc}", hint=hint)
@@ -82,7 +82,7 @@ def is_symlink(server: str, link: str, target: str, rest: RelPath) -> ExportErro
     return ExportError(Cause.SYMLINK, f"{server}:{link} -> {target}", hint=hint)
 
 
-def nothing_there(server: str, path: RelPath, depth: int) -> ExportError:
+def path_missing(server: str, path: RelPath, depth: int) -> ExportError:
     """Of a path below an export, its first `depth` components lead to nothing."""
     missing = "/" + "/".join(path[:depth])
     hint = f"there is no {missing} on {server}: make that directory, or correct the path"
@@ -95,7 +95,7 @@ def not_a_directory(server: str, path: str) -> ExportError:
     return ExportError(Cause.MISSING, f"{server}:{path} is not a directory", hint=hint)
 
 
-def only_a_pseudo_root(error: ExportError, path: str, exports: Sequence[str]) -> ExportError:
+def pseudo_root_only(error: ExportError, path: str, exports: Sequence[str]) -> ExportError:
     """The refusal to change anything in a directory that a server shows only to lead to its exports."""
     named = ", ".join(exports[:_EXPORTS_NAMED]) + (", …" if len(exports) > _EXPORTS_NAMED else "")
     hint = f"{path} only leads to the server's exports (NFSv4 pseudo-root): name one of them as the share: {named}"
@@ -129,7 +129,7 @@ def session_too_small(server: str, version: str, granted: Channel, needed: Chann
     return ExportError(Cause.VERSION, f"{server}: a session with {short}", hint=hint)
 
 
-def copies_nothing(server: str, what: str, detail: str) -> ExportError:
+def copy_unsupported(server: str, what: str, detail: str) -> ExportError:
     """The server does not copy files by itself."""
     hint = f"{server} copies no files by itself: that takes NFS 4.2 with CLONE or COPY, which some servers can turn on"
     return ExportError(Cause.OTHER, f"{what}: {detail}", hint=hint)
@@ -149,7 +149,7 @@ def credential_rejected(exc: CredentialRejected, server: str, *, reserved_port: 
     """
     if exc.status == AuthStatus.AUTH_TOOWEAK and reserved_port:
         return ExportError(Cause.KERBEROS, f"{server}: {exc}")
-    return not_let_in(server, "the export", reserved_port=reserved_port, detail=str(exc))
+    return access_denied(server, "the export", reserved_port=reserved_port, detail=str(exc))
 
 
 def dial_failed(exc: OSError, server: str, port: int) -> ExportError:
@@ -158,7 +158,7 @@ def dial_failed(exc: OSError, server: str, port: int) -> ExportError:
     return ExportError(Cause.UNREACHABLE, detail, hint=network_hint(exc, server, port))
 
 
-def name_hangs(server: str) -> ExportError:
+def lookup_timed_out(server: str) -> ExportError:
     """The look-up of a name has not returned in time."""
     hint = f"the look-up of the name {server} does not return: check the name servers that this pod uses"
     return ExportError(Cause.UNREACHABLE, f"no address of {server} in time", hint=hint)

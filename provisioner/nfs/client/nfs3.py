@@ -62,17 +62,17 @@ class Client3:
         try:
             mounted = await self._mounts.call(deadline, mount3.mnt(absolute))
         except mount3.MountRefused as exc:
-            better = await self._looked_for(deadline, path)
+            better = await self._explain_refused_mount(deadline, path)
             reserved = self._mounts.reserved_port
             raise better or errors.mount_refused(exc, server, absolute, reserved_port=reserved) from exc
         if mounted.flavors and AUTH_SYS not in mounted.flavors:
             raise errors.kerberos_needed(server, absolute)
         found = Found(mounted.handle, await self._call(deadline, nfs3.getattr(mounted.handle), absolute))
         if found.attributes.type != "directory":
-            raise await self._not_a_directory(deadline, found, path, len(path))
+            raise await self._explain_not_a_directory(deadline, found, path, len(path))
         return found
 
-    async def _looked_for(self, deadline: Deadline, path: RelPath) -> ExportError | None:
+    async def _explain_refused_mount(self, deadline: Deadline, path: RelPath) -> ExportError | None:
         """The words for a path that cannot be mounted, if it leads over a symlink or to nothing below an export.
 
         Servers say of such a path what they say of one that this client may not mount.
@@ -84,24 +84,26 @@ class Client3:
                 continue
             except ExportError:
                 return None
-            return await self._walked(deadline, mounted.handle, path, depth)
+            return await self._explain_below(deadline, mounted.handle, path, depth)
         return None
 
-    async def _walked(self, deadline: Deadline, handle: bytes, path: RelPath, depth: int) -> ExportError | None:
+    async def _explain_below(self, deadline: Deadline, handle: bytes, path: RelPath, depth: int) -> ExportError | None:
         """The words for what is wrong below an export that is the first `depth` components of a path."""
         for below in range(depth + 1, len(path) + 1):
             try:
                 found = await self.look_up(deadline, Place(handle, (path[below - 1],)))
             except PathMissing:
-                return errors.nothing_there(self._connection.endpoint.server, path, below)
+                return errors.path_missing(self._connection.endpoint.server, path, below)
             except ExportError:
                 return None
             if found.attributes.type != "directory":
-                return await self._not_a_directory(deadline, found, path, below)
+                return await self._explain_not_a_directory(deadline, found, path, below)
             handle = found.handle
         return None
 
-    async def _not_a_directory(self, deadline: Deadline, found: Found, path: RelPath, depth: int) -> ExportError:
+    async def _explain_not_a_directory(
+        self, deadline: Deadline, found: Found, path: RelPath, depth: int
+    ) -> ExportError:
         """The words for an export's path whose first `depth` components lead to a symlink or a file."""
         server, link = self._connection.endpoint.server, "/" + "/".join(path[:depth])
         if found.attributes.type != "symlink":
@@ -120,7 +122,7 @@ class Client3:
 
     async def make_directory(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
         """MKDIR (section 3.3.9); SETATTR only where the answer does not show that mode and owner are right already."""
-        parent = await self._parent_made(deadline, place.parent)
+        parent = await self._make_parents(deadline, place.parent)
         # Without the owner, for a server that refuses that one would seem to refuse to make directories.
         mkdir = nfs3.mkdir(parent, place.name, mode=PARENT_MODE if ownership.mode is None else ownership.mode)
         handle, attributes = await self._call(deadline, mkdir, place)
@@ -255,7 +257,7 @@ class Client3:
             self._ledger[place.handle, place.path] = found
         return found
 
-    async def _parent_made(self, deadline: Deadline, place: Place) -> bytes:
+    async def _make_parents(self, deadline: Deadline, place: Place) -> bytes:
         """The handle of a directory that is made, with its own parents, where it is missing."""
         handle = place.handle
         for depth, name in enumerate(place.path):
@@ -263,12 +265,12 @@ class Client3:
             try:
                 found = await self.look_up(deadline, step)
             except PathMissing:
-                found = await self._made(deadline, step)
+                found = await self._make_parent(deadline, step)
             _require(found, "directory", Place(place.handle, place.path[: depth + 1]))
             handle = found.handle
         return handle
 
-    async def _made(self, deadline: Deadline, step: Place) -> Found:
+    async def _make_parent(self, deadline: Deadline, step: Place) -> Found:
         mkdir = nfs3.mkdir(step.handle, step.name, mode=PARENT_MODE)
         try:
             handle, attributes = await self._call(deadline, mkdir, step)

@@ -36,14 +36,14 @@ from provisioner.ports.tree import (
 # What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, five, and three
 # for each proof of a rename. In bytes it is the call's head and, at most, a record.
 _OVERHEAD_OPERATIONS = 3
-_OVERHEAD_OF_PATHS = 5
-_OVERHEAD_OF_A_PROOF = 3
+_OVERHEAD_OF_TWO_PATHS = 5
+_OVERHEAD_PER_PROOF = 3
 _OPERATIONS_TO_VERIFY = 16
 """Two proofs, and two paths, each of one component; a server that does not say how many it takes, takes so many."""
 _OVERHEAD_BYTES = 2048
 _NAME_BYTES = 4 + 4 + 256
-_NAMES_A_CALL = 48
-_OPERATIONS_A_LINK = 3
+_NAMES_PER_CALL = 48
+_OPERATIONS_PER_LINK = 3
 _LINK_BYTES = 4096 + 64
 _PAGE_OVERHEAD_BYTES = 1024
 
@@ -63,7 +63,7 @@ class Client4:
         """See Client."""
         limits = self._compounds.limits
         names = (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES
-        return min(_NAMES_A_CALL, limits.operations - _OVERHEAD_OPERATIONS, names)
+        return min(_NAMES_PER_CALL, limits.operations - _OVERHEAD_OPERATIONS, names)
 
     @property
     def verifies(self) -> bool:
@@ -84,29 +84,29 @@ class Client4:
         while True:
             answer = await self.run(deadline, head, *map(nfs4.lookup, rest[:depth]), getfh, getattr_)
             if answer.status != Status.NFS4_OK:
-                raise await self._no_root(deadline, answer, path, len(path) - len(rest))
+                raise await self._explain_no_root(deadline, answer, path, len(path) - len(rest))
             if len(rest) <= depth:
                 break
             head, rest = nfs4.putfh(answer[getfh]), rest[depth:]
         found = _found(answer[getfh], answer[getattr_], absolute)
         if found.attributes.type != "directory":
-            raise await self._not_a_directory(deadline, path, len(path))
+            raise await self._explain_not_a_directory(deadline, path, len(path))
         return found
 
-    async def _no_root(self, deadline: Deadline, answer: Answer, path: RelPath, walked: int) -> ExportError:
+    async def _explain_no_root(self, deadline: Deadline, answer: Answer, path: RelPath, walked: int) -> ExportError:
         """The words for an export's path that cannot be gone down; `walked` components lie before the compound."""
         absolute, reserved = "/" + "/".join(path), self._connection.reserved_port
         refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
         if refusal.cause is Cause.SYMLINK:
-            return await self._not_a_directory(deadline, path, walked + answer.completed - 1)
+            return await self._explain_not_a_directory(deadline, path, walked + answer.completed - 1)
         if refusal.cause is Cause.NOT_FOUND:
             return errors.no_such_export(self.server, absolute, reserved_port=reserved)
         if refusal.cause is Cause.DENIED:
             detail = nfs4.status_name(answer.status)
-            return errors.not_let_in(self.server, absolute, reserved_port=reserved, detail=detail)
+            return errors.access_denied(self.server, absolute, reserved_port=reserved, detail=detail)
         return refusal
 
-    async def _not_a_directory(self, deadline: Deadline, path: RelPath, depth: int) -> ExportError:
+    async def _explain_not_a_directory(self, deadline: Deadline, path: RelPath, depth: int) -> ExportError:
         """The words for an export's path whose first `depth` components lead to a symlink or a file."""
         link = "/" + "/".join(path[:depth])
         readlink = nfs4.readlink()
@@ -140,7 +140,7 @@ class Client4:
             refusal = self.refusal(answer, place)
             if isinstance(refusal, ModeRefused) and await self._has_mode(deadline, place, ownership):
                 return
-            there = _found_there(answer.completed - 1, refusal, there, len(place.path))
+            there = _existing_components(answer.completed - 1, refusal, there, len(place.path))
             # Each try settles a parent, unless others make and remove them as fast as we look.
             if refusal.cause is Cause.NOT_YET or tries > len(place.path):
                 await deadline.pause(refusal)
@@ -192,7 +192,7 @@ class Client4:
             for proof, place in zip(proofs, places, strict=True):
                 await self._verified(deadline, [_Look(proof, await self.resolve_prefix(deadline, place))])
             places = []
-        source, target, *places = await self._all_near(deadline, source, target, *places)
+        source, target, *places = await self._resolve_all(deadline, source, target, *places)
         looks = [_Look(proof, place) for proof, place in zip(proofs, places, strict=False)]
         of_type, verified = _OF_TYPE[kind], list[Operations]()
         if looks or not replace:
@@ -278,7 +278,7 @@ class Client4:
         """LOOKUP, READLINK and back to the directory for each name; after one that is gone, a compound for the rest."""
         directory = await self.resolve_prefix(deadline, directory)
         limits = self._compounds.limits
-        room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_A_LINK
+        room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_PER_LINK
         batch = max(1, min(room, limits.response_bytes // _LINK_BYTES))
         targets: dict[str, str] = {}
         rest = list(names)
@@ -289,7 +289,7 @@ class Client4:
             for name, readlink in zip(now, readlinks, strict=True):
                 operations += (nfs4.lookup(name), readlink, nfs4.restorefh())
             answer = await self.run(deadline, *operations)
-            done, within = divmod(answer.completed - len(directory.path) - 2, _OPERATIONS_A_LINK)
+            done, within = divmod(answer.completed - len(directory.path) - 2, _OPERATIONS_PER_LINK)
             if done < 0:
                 raise self.refusal(answer, directory)
             targets.update({name: answer[link] for name, link in zip(now[:done], readlinks, strict=False)})
@@ -370,18 +370,18 @@ class Client4:
             nfs4.remove(place.name),
         )
 
-    async def _all_near(self, deadline: Deadline, *places: Place) -> list[Place]:
+    async def _resolve_all(self, deadline: Deadline, *places: Place) -> list[Place]:
         """The ends of a rename, and its proofs, near enough for one compound."""
-        limits, near = self._compounds.limits, [*places]
-        operations = limits.operations - _OVERHEAD_OF_PATHS - _OVERHEAD_OF_A_PROOF * (len(places) - 2)
+        limits, resolved = self._compounds.limits, [*places]
+        operations = limits.operations - _OVERHEAD_OF_TWO_PATHS - _OVERHEAD_PER_PROOF * (len(places) - 2)
         room = min(operations, (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES)
-        while sum(len(place.path) for place in near) > room:
-            longest = max(range(len(near)), key=lambda index: len(near[index].path))
-            if len(near[longest].path) <= 1:
+        while sum(len(place.path) for place in resolved) > room:
+            longest = max(range(len(resolved)), key=lambda index: len(resolved[index].path))
+            if len(resolved[longest].path) <= 1:
                 break
-            found = await self.look_up(deadline, near[longest].parent)
-            near[longest] = Place(found.handle, (near[longest].name,))
-        return near
+            found = await self.look_up(deadline, resolved[longest].parent)
+            resolved[longest] = Place(found.handle, (resolved[longest].name,))
+        return resolved
 
     async def resolve_prefix(self, deadline: Deadline, place: Place, *, make: bool = False) -> Place:
         """The same place, near enough for one compound: a long path is walked, or made, in several."""
@@ -405,7 +405,7 @@ class Client4:
     def _depth(self) -> int:
         """How many components each of two paths in one compound may have."""
         limits = self._compounds.limits
-        operations, size_bytes = limits.operations - _OVERHEAD_OF_PATHS, limits.request_bytes - _OVERHEAD_BYTES
+        operations, size_bytes = limits.operations - _OVERHEAD_OF_TWO_PATHS, limits.request_bytes - _OVERHEAD_BYTES
         return min(operations, size_bytes // _NAME_BYTES) // 2
 
     async def complete(self, deadline: Deadline, place: Place, *operations: Operation[object]) -> Answer:
@@ -477,7 +477,7 @@ def lookup_ops(place: Place) -> Operations:
     return (nfs4.putfh(place.handle), *map(nfs4.lookup, place.path))
 
 
-def _found_there(failed: int, refusal: ExportError, there: int, length: int) -> int:
+def _existing_components(failed: int, refusal: ExportError, there: int, length: int) -> int:
     """How many components of a path are there, after an attempt to make it from component `there` on.
 
     `failed` is the component whose LOOKUP or CREATE failed, `length` and above for the SETATTRs after them. Raises the

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import NFS_PORT
 from provisioner.core.mount_options import VERSIONS
-from provisioner.nfs.client.backlog import Room
+from provisioner.nfs.client.backlog import MemoryBudget
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import Connection
 from provisioner.nfs.client.deadline import Deadline
@@ -103,7 +103,7 @@ class ConnectionPool:
         self.identity = identity
         self.timeout_s = timeout_s
         self._resolver = Resolver()
-        self.removals = Room()
+        self.removals = MemoryBudget()
         """The memory that all removals of trees share."""
         self._servers: dict[Address, ServerConnection] = {}
 

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from provisioner.nfs.client.backlog import Backlog, Room
+from provisioner.nfs.client.backlog import Backlog, MemoryBudget
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Client, Place, Removal
 from provisioner.nfs.client.reading import Reading
@@ -127,13 +127,13 @@ class _RemoveDirectories:
 
 
 @dataclass(slots=True)
-class Purge:
+class TreeRemoval:
     """One removal at work; `removed` counts the entries that went. `room` is shared with the other removals."""
 
     client: Client
     limited: Limited
     on_progress: OnProgress | None = None
-    room: Room = field(default_factory=Room)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     removed: int = 0
     _ending: bool = False
     """Whether it ends early: what waits is not begun any more."""
@@ -154,7 +154,7 @@ class Purge:
             raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}")
         self._fsid = found.attributes.fsid
         self._top = _Directory(found.handle, str(place))
-        self._backlog = Backlog(self.room)
+        self._backlog = Backlog(self.budget)
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(WORKERS)]
@@ -209,7 +209,7 @@ class Purge:
         """Read the next page and plan what is to be done for it."""
         reading = directory.reading = directory.reading or Reading(ENTRIES_LIMIT)
         try:
-            page = self._kept(await self._page(directory, reading))
+            page = self._fit(await self._page(directory, reading))
             directory.at_end = not reading.advance(page, directory.named)
         except ExportError as exc:
             await self._not_read(directory, reading, exc)
@@ -225,7 +225,7 @@ class Purge:
             lambda deadline: self.client.read_directory(deadline, place, reading.position, size_bytes)
         )
 
-    def _kept(self, page: DirectoryPage) -> DirectoryPage:
+    def _fit(self, page: DirectoryPage) -> DirectoryPage:
         """As much of a page as there is room for by now, and one entry in any case."""
         left_bytes = self._backlog.share_bytes
         if left_bytes >= _MOST_BYTES * len(page.entries):
@@ -258,7 +258,7 @@ class Purge:
             else:
                 child = _Directory(entry.handle, entry.name, directory, directory.depth + 1)
                 directory.open_jobs += 1
-                self._backlog.hold(child.held_bytes)
+                self._backlog.hold_memory(child.held_bytes)
                 if child.depth > DEPTH_LIMIT:
                     deep.append(child)
                 else:
@@ -268,7 +268,7 @@ class Purge:
         for batch in _batches(names, self.client.max_names_per_call):
             held_bytes = _BATCH_BYTES + _NAME_BYTES * len(batch) + sum(map(sys.getsizeof, batch))
             directory.open_jobs += 1
-            self._backlog.hold(held_bytes)
+            self._backlog.hold_memory(held_bytes)
             self._backlog.change(_RemoveFiles(directory, batch, held_bytes))
 
     # ------------------------------------------------------------------------------------------- removing
@@ -284,7 +284,7 @@ class Purge:
                 names = names[1:]
                 self._refuse(directory, removal.refusal)
         directory.open_jobs -= 1
-        self._backlog.let_go(files.held_bytes)
+        self._backlog.release_memory(files.held_bytes)
         self._advance(directory)
 
     async def _remove_directories(self, parent: _Directory, children: Sequence[_Directory]) -> None:
@@ -313,7 +313,7 @@ class Purge:
     def _settle(self, child: _Directory, parent: _Directory) -> None:
         """Nothing is left to do for a subdirectory."""
         parent.open_jobs -= 1
-        self._backlog.let_go(child.held_bytes)
+        self._backlog.release_memory(child.held_bytes)
 
     async def _remove_names(self, directory: _Directory, names: Sequence[str], *, directories: bool) -> Removal:
         removal = await self.limited(
@@ -367,7 +367,7 @@ class Purge:
             directory.shrank = True
             return
         directory.stays = True
-        self._refusal = self._refusal or _with_the_way(directory, refusal)
+        self._refusal = self._refusal or _with_path(directory, refusal)
         self._refusals += 1
         self._delays += refusal.cause is Cause.NOT_YET
         if refusal.cause is Cause.UNREACHABLE or self._delays > WORKERS:
@@ -416,7 +416,7 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _with_the_way(directory: _Directory, refusal: ExportError) -> ExportError:
+def _with_path(directory: _Directory, refusal: ExportError) -> ExportError:
     """The refusal with the way from the top to the directory that it was met in, so that an admin finds the entry."""
     names = directory.route[1:]
     found = inside([*names, *refusal.detail.partition(":")[:1]], refusal)

@@ -25,7 +25,7 @@ from provisioner.nfs.client.deadline import Deadline, Sent
 from provisioner.nfs.client.interface import Client, Place
 from provisioner.nfs.client.pool import Address, ConnectionPool
 from provisioner.nfs.client.reading import Reading
-from provisioner.nfs.client.remove_tree import Purge
+from provisioner.nfs.client.remove_tree import TreeRemoval
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import endless
 from provisioner.ports.tree import (
@@ -49,10 +49,10 @@ Operation = Callable[[Client, Deadline, Place], Awaitable[T]]
 PAGE_BYTES = 64 << 10
 SMALL_PAGE_BYTES = 4 << 10
 LINK_READERS = 16
-LINKS_A_BATCH = 32
+LINKS_PER_BATCH = 32
 PSEUDO_DIRECTORIES = 16
 """So many directories of a server's own are looked at for its exports."""
-_OF_A_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
+_CAUSES_OF_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
 """How servers refuse to rename a directory that is a file system of its own, beside XDEV and BUSY."""
 
 
@@ -206,7 +206,7 @@ class DirectTree:
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has a time limit of its own."""
         rest = iter(names)
-        batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_A_BATCH))), ())
+        batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_PER_BATCH))), ())
         targets: dict[str, str] = {}
 
         async def read_batch(names: tuple[str, ...]) -> dict[str, str]:
@@ -262,7 +262,7 @@ class DirectTree:
             client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
-        purge = Purge(client, limited, on_progress, self._pool.removals)
+        purge = TreeRemoval(client, limited, on_progress, self._pool.removals)
         with contextlib.suppress(PathMissing):
             await purge.remove(place, found)
         return purge.removed
@@ -342,19 +342,19 @@ class DirectTree:
                 return await operation(client, deadline, Place(root.handle, path))
             except ExportError as exc:
                 if exc.cause is not Cause.STALE:
-                    raise await self._looked_into(deadline, client, root, exc, name, path) from exc
+                    raise await self._explain(deadline, client, root, exc, name, path) from exc
             self._root = None
             client, root = await self._reach(deadline)
             return await operation(client, deadline, Place(root.handle, path))
 
         return await self._limited(name, step, changes=changes)
 
-    async def _looked_into(
+    async def _explain(
         self, deadline: Deadline, client: Client, root: Found, error: ExportError, name: str, path: RelPath
     ) -> ExportError:
         """The error, in better words where another look at the server gives them."""
         try:
-            if name == "rename" and error.cause in _OF_A_NESTED:
+            if name == "rename" and error.cause in _CAUSES_OF_NESTED:
                 found = await client.look_up(deadline, Place(root.handle, path))
                 if found.attributes.fsid != root.attributes.fsid:
                     return ExportError(Cause.NESTED, error.detail, answer=error.answer)
@@ -363,7 +363,7 @@ class DirectTree:
                 return ExportError(Cause.NO_INODES, error.detail) if seen.inodes and not seen.free_inodes else error
             if error.cause in (Cause.READ_ONLY, Cause.DENIED) and client.version != "3":
                 exports = await self._exports_below(deadline, client, root)
-                return errors.only_a_pseudo_root(error, self._location.path, exports) if exports else error
+                return errors.pseudo_root_only(error, self._location.path, exports) if exports else error
         except ExportError:
             pass  # the first one is what matters
         return error

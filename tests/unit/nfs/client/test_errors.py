@@ -73,7 +73,7 @@ def test_a_high_source_port_is_suspected() -> None:
     for error in (
         errors.credential_rejected(CredentialRejected(5), "nas", reserved_port=False),
         errors.no_such_export("nas", "/x", reserved_port=False),
-        errors.not_let_in("nas", "/x", reserved_port=False, detail=""),
+        errors.access_denied("nas", "/x", reserved_port=False, detail=""),
     ):
         assert "insecure" in error.hint
     assert "insecure" not in errors.no_such_export("nas", "/x", reserved_port=True).hint
