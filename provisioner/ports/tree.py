@@ -20,7 +20,7 @@ EntryType = Literal["directory", "symlink", "file"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a directory; `file` stands for all that is neither directory nor symlink."""
+    """A name in a directory; `file` is everything that is neither a directory nor a symlink."""
 
     name: str
     type: EntryType
@@ -28,7 +28,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FilesystemStats:
-    """What statfs says of the whole export, in bytes and in inodes (0 and 0 where the server does not count them)."""
+    """Size and free space of the whole export, in bytes and inodes (0 if the server does not count inodes)."""
 
     size_bytes: int
     free_bytes: int
@@ -37,13 +37,16 @@ class FilesystemStats:
 
     @classmethod
     def counted(cls, size_bytes: int, free_bytes: int, inodes: int, free_inodes: int) -> FilesystemStats:
-        """By what a server counts. A negative number, as some have once a reserve is in use, arrives as a huge one."""
+        """Build from a server's counters, with negative ones as 0.
+
+        Some servers report a negative number once a reserve is in use; it arrives as a huge unsigned one.
+        """
         return cls(*(0 if number >> 63 else number for number in (size_bytes, free_bytes, inodes, free_inodes)))
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a rename relies on: the symlink at a path, and the text that it has to have."""
+    """A precondition of a rename: a symlink that must exist at a path, and the text it must have."""
 
     path: RelPath
     text: str
@@ -61,117 +64,121 @@ PARENT_MODE = 0o755
 
 
 class Tree(Protocol):
-    """The directory tree of one export. No call follows a symbolic link, in any component, at any time.
+    """The directory tree of one export. No call ever follows a symbolic link in any component of a path.
 
-    Every call has a time limit and raises ExportError only; after Cause.UNREACHABLE the call may still take effect, and
-    until it has returned a further one that would change the same path raises Cause.BUSY.
+    Every call has a time limit and raises only ExportError. After Cause.UNREACHABLE the call can still take effect.
+    Until it has returned, another call that would change the same path raises Cause.BUSY.
     """
 
     @property
     def unreachable_hint(self) -> str:
-        """What an admin should look at while it does not answer; empty when that is all that is known."""
+        """What an admin should check while the export is not responding; empty if nothing more is known."""
         ...
 
     @property
     def verifies(self) -> bool:
-        """Whether the server looks at the proofs of a rename in the very step that moves something.
+        """Whether the server checks the proofs of a rename in the same step that moves the entry.
 
-        Only then does one that is carried out late, after its proofs have gone, move nothing. Else we look right before
-        it is sent. False as long as that is not known.
+        Only then does a rename that the server runs late, after its proofs are gone, move nothing. Otherwise the client
+        checks the proofs right before it sends the rename. False until the answer is known.
         """
         ...
 
     async def root_id(self) -> str:
-        """What tells this root from another one in its place, cheaply; the text means nothing to others."""
+        """Return an opaque ID that changes when another root takes the place of this one; a cheap call."""
         ...
 
     def pin(self, root_id: str) -> None:
-        """From now on every call but root_id() raises Cause.CHANGED unless the root is this one; "" lifts that."""
+        """Make every call except root_id() raise Cause.CHANGED if the root is another one; "" lifts the pin."""
         ...
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
-        """Make a directory that is not there yet, parents (mode 0755) as needed, then set owner and mode.
+        """Create a directory and missing parents (PARENT_MODE), then set owner and mode.
 
-        Raises PathExists when anything is under that name, Cause.SYMLINK when a parent is not a directory, and as the
-        last step ModeRefused. A failure after the directory was made leaves it: a retry meets PathExists.
+        Raises PathExists if the path has any entry, Cause.SYMLINK if a parent is not a directory, and, as the last
+        step, ModeRefused. A failure after the directory was created leaves it in place: a retry gets PathExists.
         """
         ...
 
     async def set_access(self, path: RelPath, ownership: Ownership) -> None:
-        """Set owner, then mode, of an existing directory. Raises PathMissing, Cause.SYMLINK, ModeRefused."""
+        """Set the owner and then the mode of an existing directory.
+
+        Raises PathMissing, Cause.SYMLINK and ModeRefused.
+        """
         ...
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
-        """Rename a directory. Raises PathMissing for the source, PathExists when there is anything at the target,
+        """Rename a directory to a path that has no entry and whose parent exists.
 
-        Cause.SYMLINK when the source is not a directory. The target's parent must exist. Never replaces anything but,
-        in a race that cannot be closed over NFS, an empty directory. Raises Cause.RECORD, and moves nothing, where one
-        of the proofs is not there, or says otherwise.
+        Raises PathMissing for the source, PathExists for the target, and Cause.SYMLINK if the source is not a
+        directory. Raises Cause.RECORD and moves nothing if a proof is missing or has another text. The call replaces
+        nothing, except for an empty directory in a race that NFS cannot exclude.
         """
         ...
 
     async def remove_directory(self, path: RelPath) -> None:
-        """Remove an empty directory. Raises NotEmpty, PathMissing, Cause.SYMLINK when it is not a directory."""
+        """Remove an empty directory. Raises NotEmpty, PathMissing, and Cause.SYMLINK if it is not a directory."""
         ...
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
-        """Make a symlink whose parent exists. Raises PathExists, PathMissing (no parent)."""
+        """Create a symlink in an existing directory. Raises PathExists, and PathMissing for the parent."""
         ...
 
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
-        """Rename a symlink; the target's parent exists. Raises PathMissing, PathExists for a target that is there.
+        """Rename a symlink into an existing directory. Raises PathMissing for the source, PathExists for the target.
 
-        With `replace` a symlink at the target gives way in the same step: who looks sees one of the two, whole. A
-        directory there is Cause.SYMLINK. Proofs are as those of rename().
+        With `replace`, the rename replaces a symlink at the target in one step: readers see either the old or the new
+        link. A directory at the target is Cause.SYMLINK. Proofs work as in rename().
         """
         ...
 
     async def read_symlink(self, path: RelPath) -> str:
-        """A symlink's target. Raises PathMissing, Cause.SYMLINK when it is something else."""
+        """Return the target of a symlink. Raises PathMissing, and Cause.SYMLINK if it is not a symlink."""
         ...
 
     async def remove_symlink(self, path: RelPath) -> None:
-        """Remove a symlink. Raises PathMissing, Cause.SYMLINK when it is something else."""
+        """Remove a symlink. Raises PathMissing, and Cause.SYMLINK if it is not a symlink."""
         ...
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
-        """The entries of a directory in no order, all or so many of them. Raises PathMissing, Cause.SYMLINK.
+        """Return the entries of a directory in no particular order, all or `at_most` many.
 
-        A directory without an end, or with more entries than we can hold, is Cause.OTHER with a hint.
+        Raises PathMissing and Cause.SYMLINK; Endless if the directory has no end or more entries than fit in memory.
         """
         ...
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-        """The targets of many symlinks of one directory, in parallel; those that are gone by now are left out."""
+        """Read many symlinks of one directory in parallel; the result omits those that no longer exist."""
         ...
 
     async def is_empty(self, path: RelPath) -> bool:
-        """Whether a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
+        """Return True if a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
         ...
 
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
-        """Remove a directory with all that is in it and return how many entries went; a missing one is 0.
+        """Remove a directory with its content and return the number of removed entries; 0 if it does not exist.
 
-        May take long and has no limit as a whole, each step has; memory does not grow with the directory. Directories
-        without write permission are opened up first. What is refused stays, all else goes, and the first refusal is
-        raised. Where `go_on` says no, it ends early, and a further call removes the rest.
+        The removal can take long: each step has a time limit, the whole has none. Memory use does not grow with the
+        directory. The removal adds write permission to directories that lack it. It removes everything that the server
+        allows, and then raises the first refusal. If `on_progress` returns False it stops early, and another call
+        removes the rest.
         """
         ...
 
     async def space(self) -> FilesystemStats:
-        """What statfs says."""
+        """Return size and free space."""
         ...
 
     def above(self) -> Iterable[tuple[str, Tree, RelPath]]:
-        """The directories above the root, nearest first, as far as there may be a way to them.
+        """Iterate over the directories above the root, nearest first, as far as they might be reachable.
 
-        Of each its name, a tree that the caller closes before it takes the next one, and the path of this root in it.
-        Whether the server lets us look into one is found out by its calls.
+        Yields the name of each, its tree, and the path of this root in it. The caller closes the tree before it takes
+        the next one. Only the calls on that tree show whether the server grants access.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of what the driver holds, within a second, even when the server hangs."""
+        """Release all resources within a second, even if the server hangs."""
         ...
