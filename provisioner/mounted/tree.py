@@ -1,4 +1,4 @@
-"""The `Tree` of an export that somebody else mounted, or of a local directory."""
+"""`Tree` over an export that is mounted already, or over a local directory."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _PURGE_THREADS = 2
 _LINKS_PER_BATCH = 256
 _BATCHES_IN_PARALLEL = 8
 _FRUITLESS_LIMIT = 20
-"""Portions of a removal in which nothing went, although there was always more to see."""
+"""Consecutive portions of a removal that removed nothing although the directory still listed entries."""
 _CALLS: dict[str, refusals.Call] = {
     "root_id": "open",
     "make_directory": "mkdir",
-    "set_access": "open",  # descriptors tells chmod and chown apart
+    "set_access": "open",  # `syscalls` names chmod and chown itself
     "rename": "rename",
     "remove_directory": "rmdir",
     "make_symlink": "symlink",
@@ -54,14 +54,14 @@ _CALLS: dict[str, refusals.Call] = {
     "remove_tree": "remove",
     "space": "statfs",
 }
-"""What each job asks of the kernel, for the words when that refuses."""
+"""The system call of each job, for error messages."""
 
 
 class MountedTree:
-    """A `Tree` below a directory that may hang at any call; docstrings are the port's.
+    """A `Tree` over a directory on which any call can hang.
 
-    Each call is one job for one thread (see calls.py); removals of whole trees have two threads of their own, so that
-    they never keep other calls waiting. `observe` is told the name and the seconds of each job, failed ones too.
+    Each call is one job in one thread (see `threads`). Removals of whole trees have two threads of their own, so that
+    they never delay other calls. `observe` receives the name and duration in seconds of each job, failed ones included.
     """
 
     def __init__(
@@ -79,22 +79,22 @@ class MountedTree:
         self._observe = observe
         self._pool = ThreadPool(f"export {directory}", threads=threads, timeout_s=timeout_s)
         self._purge_pool = ThreadPool(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
-        # A portion ends well before its time limit, so that what runs into the limit is a call that hangs.
+        # A portion ends well before its time limit, so that only a call that hangs reaches the limit.
         self._portion_s = timeout_s / 4
         self._pinned = ""
 
     @property
     def unreachable_hint(self) -> str:
-        """See `Tree`: a mount that hangs does not say why."""
+        """See `Tree`; empty, because a hung mount does not say why it hangs."""
         return ""
 
     @property
     def verifies(self) -> bool:
-        """See `Tree`: no system call looks at one name and renames another."""
+        """See `Tree`; False, because no system call checks one name and renames another."""
         return False
 
     async def root_id(self) -> str:
-        """Device and inode: they change when another export is mounted in its place, and at each remount."""
+        """See `Tree`: device and inode, which change with each mount."""
         return await self._run(self._pool, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
 
     def pin(self, root_id: str) -> None:
@@ -128,7 +128,7 @@ class MountedTree:
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
-        """See `Tree`; Cause.SYMLINK when the source is something else."""
+        """See `Tree`; raises Cause.SYMLINK if the source is not a symlink."""
         await self._change(
             "move_symlink",
             (source, target),
@@ -149,7 +149,7 @@ class MountedTree:
         return await self._read("list", path, work)
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-        """See `Tree`; each batch of names has a time limit of its own."""
+        """See `Tree`; each batch of names has its own time limit."""
         rest = iter(names)
         batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_PER_BATCH)), ())
         targets: dict[str, str] = {}
@@ -172,9 +172,10 @@ class MountedTree:
         return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
 
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
-        """See `Tree`; each portion has a time limit of its own.
+        """See `Tree`; each portion has its own time limit.
 
-        Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
+        Raises NotEmpty if a client holds a file open, and Cause.DENIED if the provisioner has no permission to remove
+        an entry.
         """
         removed = fruitless = 0
         while True:
@@ -197,25 +198,25 @@ class MountedTree:
         return await self._read("space", (), syscalls.space)
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
-        """See `Tree`: the directories above the one that it is mounted on; the server's own are not to be seen."""
+        """See `Tree`: the directories above the mount point; those on the server are not visible."""
         directory = pathlib.PurePath(self._directory)
         for parent in directory.parents if directory.is_absolute() else ():
             tree = MountedTree(str(parent), require_mount=False, timeout_s=self._timeout_s, threads=1)
             yield str(parent), tree, directory.relative_to(parent).parts
 
     async def close(self) -> None:
-        """See `Tree`; a thread that hangs ends when its call returns, and does not keep the process from ending."""
+        """See `Tree`; a hung thread ends when its call returns and does not keep the process from exiting."""
         self._pool.close()
         self._purge_pool.close()
 
     async def _read(self, name: str, path: RelPath, work: Work[Result]) -> Result:
-        """One job that changes nothing."""
+        """Run a job that changes nothing."""
         return await self._run(self._pool, name, self._job(name, path, work, pinned=self._pinned), ())
 
     async def _change(
         self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: ThreadPool | None = None
     ) -> Result:
-        """One job that changes these paths."""
+        """Run a job that changes these paths."""
         job = self._job(name, paths[0], work, pinned=self._pinned)
         return await self._run(pool or self._pool, name, job, paths)
 
@@ -228,7 +229,7 @@ class MountedTree:
                 self._observe(name, time.perf_counter() - started)
 
     def _job(self, name: str, path: RelPath, work: Work[Result], *, pinned: str) -> Job[Result]:
-        """The work with the root open; what the kernel refuses becomes an ExportError that names the path."""
+        """Wrap the work: open the root for it, and turn refusals of the kernel into errors that name the path."""
 
         def job(call: ThreadCall[Result]) -> Result:
             try:
@@ -237,6 +238,6 @@ class MountedTree:
             except OSError as exc:
                 raise translated(exc, "/".join(path), self._directory, _CALLS[name]) from exc
             except ValueError as exc:
-                raise ExportError(Cause.OTHER, f"{path!r} has a name that no file can have: {exc}") from exc
+                raise ExportError(Cause.OTHER, f"{path!r} is not a valid file name: {exc}") from exc
 
         return job

@@ -1,8 +1,13 @@
-"""The connection to one program of a server for as long as we need it: made on demand, made again when it died.
+"""Connection to one program of a server: opened on demand, and again after it broke.
 
-A TCP connection that is stuck (see `wire`) is replaced while it still serves: the next one is made, and has answered a
-NULL call, before calls move to it. The old one drains. At most DRAINING_LIMIT do so at a time, so that a server never
-has more than that and two of our connections, whatever it does: source ports below 1024 are few.
+A TCP connection that is stuck (see `transport`) is replaced while it still serves calls:
+
+1. Open a new TCP connection.
+2. Wait until the server answers a NULL call on it, which proves that the new connection works.
+3. Send new calls on the new connection, and drain the old one.
+
+At most DRAINING_LIMIT connections drain at a time. So a server never has more than DRAINING_LIMIT + 2 connections from
+this client, because source ports below 1024 are scarce.
 """
 
 from __future__ import annotations
@@ -34,8 +39,8 @@ DRAINING_LIMIT = 2
 class Connection:
     """Calls to one program, many in flight on one TCP connection, shared by the exports of the server.
 
-    While it cannot be made, the next try waits a back-off of 0.1 to 5 s, and calls in between fail at once with what
-    was wrong: whoever has other servers to care for must not wait for this one.
+    After a failed attempt to connect, the next attempt waits for a back-off of 0.1 to 5 s. Calls in between fail
+    immediately with the last error, so that callers with work for other servers do not wait for this one.
     """
 
     def __init__(
@@ -64,11 +69,11 @@ class Connection:
 
     @property
     def reserved_port(self) -> bool:
-        """Whether the connection comes, or last came, from a source port below 1024."""
+        """Whether the current or last TCP connection uses a source port below 1024."""
         return self._transport is not None and self._transport.reserved
 
     async def call(self, deadline: Deadline, procedure: Procedure[T]) -> T:
-        """One call, when not too many are in flight. Raises ExportError, and what the procedure's result raises."""
+        """Make a call once a slot is free. Raises ExportError, and the errors of the procedure's result."""
         while True:
             transport = await self.transport()
             try:
@@ -80,7 +85,7 @@ class Connection:
             )
 
     def slots(self, count: int) -> Slots:
-        """Slots that the exports of this server share fairly."""
+        """Create slots that the exports of this server share fairly."""
         return Slots(count, self._sharing)
 
     async def exchange(
@@ -90,7 +95,7 @@ class Connection:
         procedure: Procedure[T],
         on_settled: Callable[[T | None], None] | None = None,
     ) -> T:
-        """One call on this very TCP connection. Raises Lost when it ends before the answer."""
+        """Make a call on this TCP connection. Raises Lost if the connection ends before the reply."""
         pending = transport.send(procedure, self._credential, on_settled)
         if procedure.changes:
             deadline.note(pending)
@@ -104,11 +109,11 @@ class Connection:
             self._update_suspects(deadline.export, pending, transport)
 
     def post(self, transport: RpcTransport, procedure: Procedure[object]) -> None:
-        """One call whose answer nobody waits for."""
+        """Send a call without waiting for the reply."""
         transport.send(procedure, self._credential).answer.cancel()
 
     async def transport(self) -> RpcTransport:
-        """The TCP connection for new calls, made when the last one has ended; all callers wait for the same try."""
+        """Return the TCP connection for new calls; open one if the last has ended. All callers share one attempt."""
         if self._transport is not None and not self._transport.closed:
             return self._transport
         if self._connecting is None:
@@ -124,7 +129,7 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """Let go of the connection; a later call makes a new one."""
+        """Close the connection; a later call opens a new one."""
         for task in (self._connecting, self._replacing):
             if task is not None:
                 task.cancel()
@@ -139,7 +144,7 @@ class Connection:
         return transport
 
     def _replace(self, stuck: RpcTransport) -> None:
-        """Begin to replace a TCP connection that is stuck, unless that is being done, or was tried just now."""
+        """Start to replace a stuck TCP connection, unless a replacement runs or has failed recently."""
         self._draining = [transport for transport in self._draining if not transport.closed]
         now = asyncio.get_running_loop().time()
         if self._replacing is None and now >= self._replace_at and len(self._draining) < DRAINING_LIMIT:
@@ -147,12 +152,12 @@ class Connection:
             self._replacing.add_done_callback(self._replaced)
 
     async def _move_from(self, stuck: RpcTransport) -> None:
-        """Move to a new TCP connection, once it has proved to be of use."""
+        """Open a new TCP connection, and move new calls to it once the server has answered on it."""
         transport = await self._connect()
         null = rpc.null(self.endpoint.program, self.endpoint.version)
         try:
             async with asyncio.timeout(self._timeout_s):
-                with contextlib.suppress(CallRejected, CredentialRejected):  # These are answers too.
+                with contextlib.suppress(CallRejected, CredentialRejected):  # A rejection is an answer too.
                     await transport.send(null, self._credential).answer
             if self._transport is stuck:
                 stuck.drain()
@@ -167,13 +172,13 @@ class Connection:
         exc = None if task.cancelled() else task.exception()
         if exc is None:
             return
-        # The old one goes on, for what it still answers.
+        # Keep using the old connection for the calls that it still answers.
         self._replace_at = asyncio.get_running_loop().time() + _BACKOFF.limit_s
         if not isinstance(exc, ExportError | TimeoutError):
             raise exc
 
     def _update_suspects(self, export: str, pending: Pending[T], transport: RpcTransport) -> None:
-        """A caller leaves: its export is suspect when there is no answer, and no longer when there is one."""
+        """Mark the caller's export as suspect if its call got no answer, and clear it if it got one."""
         suspects = self._sharing.suspects
         if not pending.settled:
             suspects.add(export)
@@ -192,7 +197,7 @@ class Connection:
             self._record_failure(exc)
 
     def _raise_during_backoff(self) -> None:
-        """Raise what was wrong last time while the back-off lasts."""
+        """Take note of how the last connection ended; raise its error again during the back-off."""
         last, self._transport = self._transport, None
         if last is not None and last.answered:
             self._failure, self._failures = None, 0

@@ -441,7 +441,7 @@ def _id(root: Found) -> str:
 
 def _below_root(path: RelPath) -> RelPath:
     if not path:
-        raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+        raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
     return path
 
 
@@ -449,7 +449,7 @@ def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of which each is one component: servers differ in what they make of others."""
     for name in names:
         if name in ("", ".", "..") or "/" in name:
-            raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+            raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
         if len(_encodable(name).encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT_BYTES:
             # Servers do not agree in what they say of one: Linux calls a v3 call with it garbage.
             raise ExportError(Cause.NAME_TOO_LONG, name)

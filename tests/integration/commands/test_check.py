@@ -471,7 +471,7 @@ def test_nothing_is_left_on_a_server(troubles: Checked, site: Site) -> None:
     [
         ("127.0.0.1:/squashed", "denies permission", "no_root_squash"),
         ("127.0.0.1:/readonly", "read-only", "rw in exports(5)"),
-        ("127.0.0.1:/nowhere", "does not exist", "exports no /nowhere"),
+        ("127.0.0.1:/nowhere", "does not exist", "does not export /nowhere"),
         ("127.0.0.1:/refused", "is not responding", "refuses connections on port"),
         ("127.0.0.1:/hung", "is not responding", "firewall"),
         ("127.0.0.1:/plain", "with nfsvers=3: the export does not support", "does not serve NFS version 3"),

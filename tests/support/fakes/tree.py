@@ -277,7 +277,7 @@ class MemoryTree:
     def _parent(self, path: RelPath, *, make: bool = False) -> Directory:
         """The directory that the path's last component is in."""
         if not path:
-            raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+            raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
         for name in path:
             _check(name)
         current = self.root
@@ -398,7 +398,7 @@ def _count(node: Node) -> int:
 
 def _check(name: str) -> None:
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+        raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
     if len(_encoded(name)) > NAME_LIMIT_BYTES:
         raise ExportError(Cause.NAME_TOO_LONG, name)
 
