@@ -58,7 +58,7 @@ def mount_refused(exc: MountRefused, server: str, path: str, *, reserved_port: b
         case MountStatus.NOENT:
             return no_such_export(server, path, reserved_port=reserved_port)
         case MountStatus.NOTDIR:
-            hint = f"{path} on {server} is not a directory: name a directory or, for a symbolic link, the path of its target"
+            hint = f"{path} on {server} is not a directory: name a directory or, for a symbolic link, its target"
             return ExportError(Cause.MISSING, f"{server}:{path}: {exc}", hint=hint)
         case MountStatus.PERM | MountStatus.ACCES:
             return access_denied(server, path, reserved_port=reserved_port, detail=str(exc))

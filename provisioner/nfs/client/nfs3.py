@@ -1,7 +1,8 @@
-"""NFSv3 (RFC 1813): each step down a path is a LOOKUP, and each operation of a tree a few calls.
+"""NFSv3 (RFC 1813): each step down a path is a LOOKUP call, and each operation of a tree is a few calls.
 
-Handles of directories are not kept between operations: a directory may be renamed at any time, and an operation under
-its old handle would land where nobody wants it. Those of the ledger are: they are ours alone, and halve the calls.
+The client does not keep handles of directories between operations. A directory can be renamed at any time, and a call
+on its old handle would then change the wrong directory. The directories of the ledger are an exception: only the
+provisioner uses them, and keeping their handles halves the number of calls.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 
 class Client3:
-    """See `Client`. `mounts` is the connection to the server's MOUNT program."""
+    """Client for NFSv3; see `Client`. `mounts` is the connection to the server's MOUNT program."""
 
     version = "3"
     max_names_per_call = 1
@@ -49,14 +50,14 @@ class Client3:
         self._connection = connection
         self._mounts = mounts
         self._ledger: dict[tuple[bytes, RelPath], Found] = {}
-        """The ledger's directories by root handle and path, until a handle proves stale."""
+        """Directories of the ledger by root handle and path; cleared when a handle turns out to be stale."""
 
     async def negotiate(self, deadline: Deadline) -> None:
         """NULL (section 3.3.0)."""
         await self._call(deadline, nfs3.null(), "NULL")
 
     async def root(self, deadline: Deadline, path: RelPath) -> Found:
-        """MNT (appendix I): asked once for each export, so its connection soon closes for want of use."""
+        """MNT (appendix I). One call per export, so the idle connection soon closes."""
         absolute = "/" + "/".join(path)
         server = self._connection.endpoint.server
         try:
@@ -73,9 +74,10 @@ class Client3:
         return found
 
     async def _explain_refused_mount(self, deadline: Deadline, path: RelPath) -> ExportError | None:
-        """The words for a path that cannot be mounted, if it leads over a symlink or to nothing below an export.
+        """Return a better error for a refused path, if it leads through a symlink or does not exist.
 
-        Servers say of such a path what they say of one that this client may not mount.
+        Servers send the same error for such a path as for one that this client may not mount. To tell them apart, mount
+        the nearest parent that the server allows, and walk down from there.
         """
         for depth in range(len(path) - 1, -1, -1):
             try:
@@ -88,7 +90,7 @@ class Client3:
         return None
 
     async def _explain_below(self, deadline: Deadline, handle: bytes, path: RelPath, depth: int) -> ExportError | None:
-        """The words for what is wrong below an export that is the first `depth` components of a path."""
+        """Walk down from an export at the first `depth` components, and return an error for what is wrong below."""
         for below in range(depth + 1, len(path) + 1):
             try:
                 found = await self.look_up(deadline, Place(handle, (path[below - 1],)))
@@ -104,7 +106,7 @@ class Client3:
     async def _explain_not_a_directory(
         self, deadline: Deadline, found: Found, path: RelPath, depth: int
     ) -> ExportError:
-        """The words for an export's path whose first `depth` components lead to a symlink or a file."""
+        """Return the error for a path whose first `depth` components lead to a symlink or a file."""
         server, link = self._connection.endpoint.server, "/" + "/".join(path[:depth])
         if found.attributes.type != "symlink":
             return errors.not_a_directory(server, link)
@@ -112,7 +114,7 @@ class Client3:
         return errors.is_symlink(server, link, target, path[depth:])
 
     async def look_up(self, deadline: Deadline, place: Place) -> Found:
-        """LOOKUP (section 3.3.3) of each component; GETATTR (3.3.1) where the last gave no attributes."""
+        """LOOKUP (section 3.3.3) of each component; GETATTR (3.3.1) if the last reply had no attributes."""
         handle, attributes = place.handle, None
         for name in place.path:
             handle, attributes = await self._call(deadline, nfs3.lookup(handle, name), place)
@@ -121,9 +123,9 @@ class Client3:
         return Found(handle, attributes)
 
     async def make_directory(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
-        """MKDIR (section 3.3.9); SETATTR only where the answer does not show that mode and owner are right already."""
+        """MKDIR (section 3.3.9), then SETATTR unless the reply shows that mode and owner are already right."""
         parent = await self._make_parents(deadline, place.parent)
-        # Without the owner, for a server that refuses that one would seem to refuse to make directories.
+        # MKDIR leaves the owner out. Otherwise, if the server refuses the owner, the error would be about MKDIR.
         mkdir = nfs3.mkdir(parent, place.name, mode=PARENT_MODE if ownership.mode is None else ownership.mode)
         handle, attributes = await self._call(deadline, mkdir, place)
         if attributes is not None and _satisfies(attributes, ownership):
@@ -133,7 +135,7 @@ class Client3:
         await self._setattr(deadline, handle, ownership, place)
 
     async def set_access(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
-        """LOOKUP, SETATTR (section 3.3.2) of what proved to be a directory."""
+        """LOOKUP to check that it is a directory, then SETATTR (section 3.3.2)."""
         found = await self._directory(deadline, place)
         await self._setattr(deadline, found.handle, ownership, place)
 
@@ -147,7 +149,7 @@ class Client3:
         replace: bool,
         proofs: Sequence[Proof] = (),
     ) -> None:
-        """LOOKUP of both names, READLINK of the proofs, RENAME (section 3.3.14)."""
+        """LOOKUP of both names, READLINK of the proofs, then RENAME (section 3.3.14)."""
         source_parent = await self._directory(deadline, source.parent)
         _require(await self.look_up(deadline, Place(source_parent.handle, (source.name,))), kind, source)
         target_parent = await self._directory(deadline, target.parent)
@@ -162,7 +164,7 @@ class Client3:
             raise PathExists(str(target)) from exc
 
     async def remove_directory(self, deadline: Deadline, place: Place) -> None:
-        """RMDIR (section 3.3.13), which takes nothing but directories."""
+        """RMDIR (section 3.3.13), which only removes directories."""
         parent = await self._directory(deadline, place.parent)
         await self._call(deadline, nfs3.rmdir(parent.handle, place.name), place)
 
@@ -185,7 +187,7 @@ class Client3:
         await self._call(deadline, nfs3.remove(parent.handle, place.name), place)
 
     async def read_symlinks(self, deadline: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
-        """LOOKUP and READLINK for each."""
+        """LOOKUP and READLINK for each name."""
         parent = await self._directory(deadline, directory)
         targets: dict[str, str] = {}
         for name in names:
@@ -196,7 +198,7 @@ class Client3:
     async def read_directory(
         self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
-        """READDIRPLUS (section 3.3.17); LOOKUP of what it gave without handle or attributes."""
+        """READDIRPLUS (section 3.3.17); LOOKUP of entries that it returned without handle or attributes."""
         directory = place.handle if not place.path else (await self._directory(deadline, place)).handle
         while True:
             try:
@@ -224,7 +226,7 @@ class Client3:
     async def remove_names(
         self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
-        """RMDIR or REMOVE of each."""
+        """RMDIR or REMOVE for each name."""
         procedure = nfs3.rmdir if directories else nfs3.remove
         for removed, name in enumerate(names):
             try:
@@ -246,7 +248,7 @@ class Client3:
 
     async def _directory(self, deadline: Deadline, place: Place) -> Found:
         if not place.path:
-            # A LOOKUP under the export's root tells soon enough when it is not there any more.
+            # No check here: the next LOOKUP below the root fails if the root no longer exists.
             return Found(place.handle, _ROOT)
         known = self._ledger.get((place.handle, place.path))
         if known is not None:
@@ -258,7 +260,7 @@ class Client3:
         return found
 
     async def _make_parents(self, deadline: Deadline, place: Place) -> bytes:
-        """The handle of a directory that is made, with its own parents, where it is missing."""
+        """Return the handle of a directory; create it and its parents if they are missing."""
         handle = place.handle
         for depth, name in enumerate(place.path):
             step = Place(handle, (name,))
@@ -291,7 +293,7 @@ class Client3:
             raise unproven(proof)
 
     async def _require_free(self, deadline: Deadline, target: Place) -> None:
-        """Raise PathExists when there is something."""
+        """Raise PathExists if the path has an entry."""
         try:
             await self.look_up(deadline, target)
         except PathMissing:
@@ -299,7 +301,7 @@ class Client3:
         raise PathExists(str(target))
 
     async def _setattr(self, deadline: Deadline, handle: bytes, ownership: Ownership, place: Place) -> None:
-        """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
+        """SETATTR of the owner, then of the mode, because some servers refuse only one of them."""
         if ownership.uid is not None or ownership.gid is not None:
             owner = nfs3.setattr(handle, mode=None, uid=ownership.uid, gid=ownership.gid)
             await self._call(deadline, owner, place, "chown")
@@ -309,9 +311,10 @@ class Client3:
     async def _call(
         self, deadline: Deadline, procedure: Procedure[T], what: Place | str, call: Call | None = None
     ) -> T:
-        """One call; again after a while when the server says JUKEBOX, and again at once when the connection ended
+        """Make a call, and repeat it in two cases.
 
-        under a call that changes nothing.
+        If the server answers NFS3ERR_JUKEBOX, it asks the client to try later: wait and repeat. If the connection ends
+        before the reply, repeat the call once, but only a call that changes nothing: the outcome of others is unknown.
         """
         lost = False
         while True:
@@ -325,7 +328,7 @@ class Client3:
                 asked = call or nfs3.CALLS.get(procedure.number, "call")
                 refusal = errors.refused3(exc.status, str(what), self._connection.identity, asked)
                 if refusal.cause is Cause.STALE:
-                    self._ledger.clear()  # the tree tries once more
+                    self._ledger.clear()  # `DirectTree` tries once more
                 if refusal.cause is not Cause.NOT_YET:
                     raise refusal from exc
                 await deadline.pause(refusal)
@@ -337,7 +340,7 @@ _LEDGER_DEPTH = 2
 
 def _require(found: Found, kind: EntryType, place: Place) -> None:
     if found.attributes.type != kind:
-        raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}, no {kind}")
+        raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}, not a {kind}")
 
 
 def _is_too_small(exc: ExportError) -> bool:
@@ -345,7 +348,7 @@ def _is_too_small(exc: ExportError) -> bool:
 
 
 def _satisfies(attributes: Attributes, ownership: Ownership) -> bool:
-    """Whether a new directory is as it should be, so that SETATTR has nothing to do."""
+    """Return True if a new directory already has this mode and owner, so that it needs no SETATTR."""
     return (
         ownership.mode in (None, attributes.mode)
         and ownership.uid in (None, attributes.uid)

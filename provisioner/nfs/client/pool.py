@@ -1,4 +1,4 @@
-"""The servers that we speak to: one connection for each server, version and port, shared by all of its exports."""
+"""Pool of connections: one per server, version and port, shared by all exports of the server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BEST_FIRST = ("4.2", "4.1", "4.0", "3")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Which service of which server: what a class says with `server`, `nfsvers=`, `port=` and `mountport=`."""
+    """An NFS service, as a class names it with `server`, `nfsvers=`, `port=` and `mountport=`."""
 
     server: str
     version: str | None = None
@@ -36,7 +36,7 @@ class Address:
 
 
 class ServerConnection:
-    """One NFS service, in the best version that it and the class allow."""
+    """One NFS service, in the best version that the server and the class allow."""
 
     def __init__(self, address: Address, identity: Credentials, resolver: Resolver, *, timeout_s: float) -> None:
         if address.version not in (None, *VERSIONS):
@@ -50,7 +50,7 @@ class ServerConnection:
         self._choosing = asyncio.Lock()
 
     async def client(self, deadline: Deadline) -> Client:
-        """The client for the version that holds until the server no longer has it. Raises ExportError(VERSION)."""
+        """Return the client, after negotiating the version on the first call. Raises ExportError(VERSION)."""
         if self._client is not None:
             return self._client
         async with self._choosing:
@@ -59,7 +59,7 @@ class ServerConnection:
             return self._client
 
     def close(self) -> None:
-        """Let go of the connection; a later call makes a new one."""
+        """Close the connection; a later call opens a new one and negotiates again."""
         if self._client is not None:
             self._client.close()
         self._client = None
@@ -97,18 +97,21 @@ class ServerConnection:
 
 
 class ConnectionPool:
-    """The servers in use. `identity` is who we are to all of them, `timeout_s` how long a call may take."""
+    """Connections to the servers in use.
+
+    `identity` is the user that all servers see, `timeout_s` the time limit of a call.
+    """
 
     def __init__(self, identity: Credentials, *, timeout_s: float) -> None:
         self.identity = identity
         self.timeout_s = timeout_s
         self._resolver = Resolver()
         self.removals = MemoryBudget()
-        """The memory that all removals of trees share."""
+        """Memory limit that all removals of trees share."""
         self._servers: dict[Address, ServerConnection] = {}
 
     def acquire(self, address: Address) -> ServerConnection:
-        """The server at an address, shared with everybody else who has acquired it. Raises InvalidSettings."""
+        """Return the shared connection for an address; each caller must release it. Raises InvalidSettings."""
         if address not in self._servers:
             self._servers[address] = ServerConnection(address, self.identity, self._resolver, timeout_s=self.timeout_s)
         server = self._servers[address]
@@ -116,7 +119,7 @@ class ConnectionPool:
         return server
 
     def release(self, address: Address) -> None:
-        """One user less; the last one closes the connection."""
+        """Release the connection; it is closed with its last user."""
         server = self._servers[address]
         server.sharing.exports -= 1
         if not server.sharing.exports:
@@ -124,5 +127,5 @@ class ConnectionPool:
 
 
 def _versions_to_try(wanted: str | None) -> list[str]:
-    """The versions that `nfsvers=` allows, best first: all of them without one, all minor versions for "4"."""
+    """Return the versions that `nfsvers=` allows, best first; without it all, and for "4" all minor versions."""
     return [version for version in _BEST_FIRST if wanted is None or wanted in (version, version.split(".")[0])]

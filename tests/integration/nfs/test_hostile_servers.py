@@ -121,11 +121,11 @@ async def test_a_page_larger_than_asked_for_is_read_in_parts(version: str) -> No
 @pytest.mark.parametrize(
     ("channel", "words"),
     [
-        (Channel(1 << 16, 512, 0, 64, 64), "512 bytes an answer (4096 are needed)"),
-        (Channel(1 << 16, 0, 0, 64, 64), "0 bytes an answer (4096 are needed)"),
-        (Channel(100, 1 << 16, 0, 64, 64), "100 bytes a request (4096 are needed)"),
-        (Channel(1 << 16, 1 << 16, 0, 7, 64), "7 operations a request (8 are needed)"),
-        (Channel(1 << 16, 1 << 16, 0, 0, 64), "0 operations a request (8 are needed)"),
+        (Channel(1 << 16, 512, 0, 64, 64), "512 bytes per reply (4096 are needed)"),
+        (Channel(1 << 16, 0, 0, 64, 64), "0 bytes per reply (4096 are needed)"),
+        (Channel(100, 1 << 16, 0, 64, 64), "100 bytes per request (4096 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 7, 64), "7 operations per request (8 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 0, 64), "0 operations per request (8 are needed)"),
         (Channel(1 << 16, 1 << 16, 0, 64, 0), "0 slots (1 are needed)"),
     ],
 )
