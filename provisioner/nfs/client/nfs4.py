@@ -1,6 +1,7 @@
-"""NFSv4.0, 4.1 and 4.2 (RFC 7530, 8881, 7862): an operation of a tree is one compound.
+"""NFSv4.0, 4.1 and 4.2 (RFC 7530, 8881, 7862): most operations of a tree are one compound.
 
-A compound stops at the first operation that fails, and says which that was: the position tells what was missing.
+A compound stops at the first operation that fails, and its reply says how many succeeded. So the position of the
+failure shows which component was missing.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from provisioner.ports.tree import (
     Proof,
 )
 
-# What a compound needs beside names: SEQUENCE, PUTFH and one more; or, for an operation on two paths, five, and three
-# for each proof of a rename. In bytes it is the call's head and, at most, a record.
+# Operations of a compound besides the LOOKUPs of names: SEQUENCE, PUTFH and one more. An operation on two paths needs
+# five, and three for each proof of a rename. The overhead in bytes is the header of the call and at most one record.
 _OVERHEAD_OPERATIONS = 3
 _OVERHEAD_OF_TWO_PATHS = 5
 _OVERHEAD_PER_PROOF = 3
 _OPERATIONS_TO_VERIFY = 16
-"""Two proofs, and two paths, each of one component; a server that does not say how many it takes, takes so many."""
+"""Enough for two proofs and two paths of one component each; servers that announce no limit accept this many."""
 _OVERHEAD_BYTES = 2048
 _NAME_BYTES = 4 + 4 + 256
 _NAMES_PER_CALL = 48
@@ -51,7 +52,7 @@ Operations = tuple[Operation[object], ...]
 
 
 class Client4:
-    """See `Client`."""
+    """Client for NFSv4.0, 4.1 and 4.2; see `Client`."""
 
     def __init__(self, connection: Connection, minor: int) -> None:
         self.version = f"4.{minor}"
@@ -67,17 +68,17 @@ class Client4:
 
     @property
     def verifies(self) -> bool:
-        """See Client: not with a server that takes too few operations at a time."""
+        """See Client; False with a server that accepts too few operations per compound."""
         return self._compounds.limits.operations >= _OPERATIONS_TO_VERIFY
 
     async def negotiate(self, deadline: Deadline) -> None:
-        """PUTROOTFH, which every server allows: a missing minor version is the answer to the compound itself."""
+        """PUTROOTFH, which every server allows; a missing minor version is an error of the compound itself."""
         answer = await self.run(deadline, nfs4.putrootfh())
         if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
             raise errors.version_missing(self.server, self.version, nfs4.status_name(answer.status))
 
     async def root(self, deadline: Deadline, path: RelPath) -> Found:
-        """From the root of the server's name space down (RFC 8881 section 7.3), as a mount does it."""
+        """Walk down from the root of the server's namespace (RFC 8881 section 7.3), like a mount."""
         getfh, getattr_ = nfs4.getfh(), nfs4.getattr(*attributes4.OBJECT)
         head: Operation[None] = nfs4.putrootfh()
         absolute, rest, depth = "/" + "/".join(path), path, self._depth
@@ -94,7 +95,7 @@ class Client4:
         return found
 
     async def _explain_no_root(self, deadline: Deadline, answer: Answer, path: RelPath, walked: int) -> ExportError:
-        """The words for an export's path that cannot be gone down; `walked` components lie before the compound."""
+        """Return the error for an export's path; earlier compounds have passed the first `walked` components."""
         absolute, reserved = "/" + "/".join(path), self._connection.reserved_port
         refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
         if refusal.cause is Cause.SYMLINK:
@@ -107,7 +108,7 @@ class Client4:
         return refusal
 
     async def _explain_not_a_directory(self, deadline: Deadline, path: RelPath, depth: int) -> ExportError:
-        """The words for an export's path whose first `depth` components lead to a symlink or a file."""
+        """Return the error for a path whose first `depth` components lead to a symlink or a file."""
         link = "/" + "/".join(path[:depth])
         readlink = nfs4.readlink()
         answer = await self.run(deadline, nfs4.putrootfh(), *map(nfs4.lookup, path[:depth]), readlink)
@@ -123,32 +124,42 @@ class Client4:
         return _found(answer[getfh], answer[getattr_], str(place))
 
     async def make_directory(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
-        """LOOKUPs of the parents, CREATE, SETATTR; where a parent is missing, CREATE of all from there on."""
+        """LOOKUP of the parents, CREATE and SETATTR in one compound, repeated until all parents exist.
+
+        The first try assumes that all parents exist and creates only the last component. If the compound fails, its
+        position shows which parent is missing, or which parent another client has created between two tries. The next
+        try creates the components from there on.
+        """
         place = await self.resolve_prefix(deadline, place, make=True)
-        there = len(place.path) - 1
+        existing = len(place.path) - 1
         bare = False
         for tries in itertools.count():
-            if there == len(place.path):
+            if existing == len(place.path):
+                # An earlier try has created the directory, but then the server asked to try SETATTR later.
                 await self.set_access(deadline, place, ownership)
                 return
-            answer = await self._make(deadline, place, ownership, there, bare=bare)
+            answer = await self._make(deadline, place, ownership, existing, bare=bare)
             if answer.status == Status.NFS4_OK:
                 return
             if answer.status == Status.NFS4ERR_ATTRNOTSUPP and answer.refused == "mkdir" and not bare:
+                # The server does not accept a mode with CREATE: create the directory without one.
                 bare = True
                 continue
             refusal = self.refusal(answer, place)
+            # The server refuses SETATTR of a mode, but it can have accepted the same mode with CREATE.
             if isinstance(refusal, ModeRefused) and await self._has_mode(deadline, place, ownership):
                 return
-            there = _existing_components(answer.completed - 1, refusal, there, len(place.path))
-            # Each try settles a parent, unless others make and remove them as fast as we look.
+            existing = _existing_components(answer.completed - 1, refusal, existing, len(place.path))
+            # Each try settles one parent, unless other clients create and remove parents just as fast.
             if refusal.cause is Cause.NOT_YET or tries > len(place.path):
                 await deadline.pause(refusal)
 
-    async def _make(self, deadline: Deadline, place: Place, ownership: Ownership, there: int, *, bare: bool) -> Answer:
-        """Go down the components that are there, and make the others; `bare` ones where a server takes no mode."""
-        *parents, name = place.path[there:]
-        upper = Place(place.handle, place.path[:there])
+    async def _make(
+        self, deadline: Deadline, place: Place, ownership: Ownership, existing: int, *, bare: bool
+    ) -> Answer:
+        """LOOKUP of the first `existing` components, CREATE of the others; `bare` without a mode."""
+        *parents, name = place.path[existing:]
+        upper = Place(place.handle, place.path[:existing])
         mode = PARENT_MODE if ownership.mode is None else ownership.mode
         return await self.run(
             deadline,
@@ -159,7 +170,7 @@ class Client4:
         )
 
     async def set_access(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
-        """VERIFY that it is a directory, SETATTR."""
+        """VERIFY that it is a directory, then SETATTR."""
         place = await self.resolve_prefix(deadline, place)
         try:
             await self.complete(
@@ -170,7 +181,7 @@ class Client4:
                 raise
 
     async def _has_mode(self, deadline: Deadline, place: Place, ownership: Ownership) -> bool:
-        """Whether a directory has its mode from CREATE already, so that a SETATTR that is refused does not matter."""
+        """Return True if CREATE has already set the mode, so that a refused SETATTR does not matter."""
         return (await self.look_up(deadline, place)).attributes.mode == ownership.mode
 
     async def rename(
@@ -183,12 +194,22 @@ class Client4:
         replace: bool,
         proofs: Sequence[Proof] = (),
     ) -> None:
-        """One compound to see that the source is of that kind and the target free, one for the RENAME itself.
+        """Two compounds: the first checks, the second checks again and renames.
 
-        The first reads the proofs as well. The second goes on only while they, and what is renamed, are what was seen.
+        1. Read the proofs, check that the source has the right type, and check that the target is free.
+        2. VERIFY that proofs and source are still the objects and versions that the first compound saw, then RENAME.
+
+        The server stops a compound at the first VERIFY that fails. So a RENAME that it runs late moves nothing if a
+        proof has changed. The second compound does not check the target again. If an entry appears there in between,
+        RENAME replaces an empty directory with a directory, and a symlink or file with a symlink (RFC 8881 section
+        18.26.3).
+
+        With a server that accepts too few operations, the proofs do not fit into the second compound (see `verifies`).
+        Then the client only reads them before the first compound.
         """
         places = [Place(source.handle, proof.path) for proof in proofs]
         if not self.verifies:
+            # Read each proof in a compound of its own; the second compound then goes without them.
             for proof, place in zip(proofs, places, strict=True):
                 await self._verified(deadline, [_Look(proof, await self.resolve_prefix(deadline, place))])
             places = []
@@ -196,10 +217,12 @@ class Client4:
         looks = [_Look(proof, place) for proof, place in zip(proofs, places, strict=False)]
         of_type, verified = _OF_TYPE[kind], list[Operations]()
         if looks or not replace:
+            # The first compound: read the proofs, look up the source, and expect that LOOKUP of the target fails.
             fileid = nfs4.getattr(attributes4.FILEID)
             to_source = (*lookup_ops(source), nfs4.verify(of_type), fileid)
             answer = await self._verified(deadline, looks, *to_source, *(() if replace else lookup_ops(target)))
             self._require_seen(answer, source, None if replace else target)
+            # From here on the source must be this very object, and each proof the same symlink in the same version.
             of_type = attributes4.of_type(_TYPES[kind], answer[fileid])
             verified = [look.verify(answer) for look in looks]
         answer = await self.run(
@@ -218,7 +241,7 @@ class Client4:
         self._require(answer, source)
 
     async def _verified(self, deadline: Deadline, looks: Sequence[_Look], *then: Operation[object]) -> Answer:
-        """Run a compound that first looks at proofs. Raises Cause.RECORD unless they say what they should."""
+        """Run a compound that begins by reading proofs. Raises Cause.RECORD if one is missing or has another text."""
         answer = await self.run(deadline, *itertools.chain(*(look.operations for look in looks)), *then)
         self._require_proofs(answer, looks, [look.operations for look in looks])
         for look in looks:
@@ -227,7 +250,7 @@ class Client4:
         return answer
 
     def _require_proofs(self, answer: Answer, looks: Sequence[_Look], operations: Sequence[Operations]) -> None:
-        """Raise what it means where a compound ended in the operations of a proof, with which it began."""
+        """Raise the right error if a compound stopped in the operations of a proof, which are its first ones."""
         left = answer.completed
         for look, own in zip(looks, operations, strict=True):
             left -= len(own)
@@ -237,7 +260,7 @@ class Client4:
                 raise unproven(look.proof) if gone else refusal
 
     def _require_seen(self, answer: Answer, source: Place, target: Place | None) -> None:
-        """Raise what it means unless the source is there and the last LOOKUP, that of the target, met nothing."""
+        """Raise the right error unless the source exists and the last LOOKUP, of the target, found nothing."""
         end = len(answer.operations) - (0 if target is None else 1 + len(target.path))
         if answer.completed < end:
             raise self.refusal(answer, source)
@@ -249,7 +272,7 @@ class Client4:
             raise self.refusal(answer, target.parent)
 
     async def remove_directory(self, deadline: Deadline, place: Place) -> None:
-        """VERIFY that it is a directory, REMOVE: NFSv4 has one REMOVE for everything."""
+        """VERIFY that it is a directory, then REMOVE, which removes entries of any type."""
         await self._remove(deadline, place, "directory")
 
     async def make_symlink(self, deadline: Deadline, place: Place, target: str) -> None:
@@ -262,7 +285,7 @@ class Client4:
         self._require(answer, place)
 
     async def read_symlink(self, deadline: Deadline, place: Place) -> str:
-        """READLINK, which answers NFS4ERR_INVAL or WRONG_TYPE for anything else (RFC 8881 section 18.24.3)."""
+        """READLINK, which fails for other types with NFS4ERR_INVAL or WRONG_TYPE (RFC 8881 section 18.24.3)."""
         place = await self.resolve_prefix(deadline, place)
         readlink = nfs4.readlink()
         answer = await self.run(deadline, *lookup_ops(place), readlink)
@@ -271,11 +294,14 @@ class Client4:
         return answer[readlink]
 
     async def remove_symlink(self, deadline: Deadline, place: Place) -> None:
-        """VERIFY that it is a symlink, REMOVE."""
+        """VERIFY that it is a symlink, then REMOVE."""
         await self._remove(deadline, place, "symlink")
 
     async def read_symlinks(self, deadline: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
-        """LOOKUP, READLINK and back to the directory for each name; after one that is gone, a compound for the rest."""
+        """LOOKUP, READLINK and RESTOREFH for each name, many names per compound.
+
+        A name that no longer exists ends the compound; the next compound continues behind that name.
+        """
         directory = await self.resolve_prefix(deadline, directory)
         limits = self._compounds.limits
         room = (limits.operations - _OVERHEAD_OPERATIONS - len(directory.path)) // _OPERATIONS_PER_LINK
@@ -303,7 +329,10 @@ class Client4:
     async def read_directory(
         self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
-        """READDIR with type, file system and file handle. An entry without them is a mount point we may not enter."""
+        """READDIR with type, file system and file handle.
+
+        An entry without these attributes is a mount point that the client is not allowed to enter.
+        """
         place = await self.resolve_prefix(deadline, place)
         largest_bytes = min(LARGEST_PAGE_BYTES, self._compounds.limits.response_bytes - _PAGE_OVERHEAD_BYTES)
         size_bytes = min(size_bytes, largest_bytes)
@@ -335,7 +364,7 @@ class Client4:
     async def remove_names(
         self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
-        """REMOVEs in one compound. NFSv4 does not ask which kind a name is; a directory that holds something stays."""
+        """REMOVE of all names in one compound; REMOVE does not check the type, but keeps non-empty directories."""
         answer = await self.run(deadline, nfs4.putfh(directory), *map(nfs4.remove, names))
         if answer.status == Status.NFS4_OK:
             return Removal(len(names))
@@ -343,7 +372,7 @@ class Client4:
         return Removal(removed, self.refusal(answer, Place(directory, (names[removed],))))
 
     async def space(self, deadline: Deadline, root: bytes) -> FilesystemStats:
-        """GETATTR of what the filesystem has (RFC 8881 section 5.8.2)."""
+        """GETATTR of the attributes of the file system (RFC 8881 section 5.8.2)."""
         getattr_ = nfs4.getattr(*attributes4.SPACE)
         answer = await self.complete(deadline, Place(root), nfs4.putfh(root), getattr_)
         return answer[getattr_].space
@@ -371,7 +400,10 @@ class Client4:
         )
 
     async def _resolve_all(self, deadline: Deadline, *places: Place) -> list[Place]:
-        """The ends of a rename, and its proofs, near enough for one compound."""
+        """Shorten the paths of a rename and its proofs until they fit into one compound.
+
+        Look up the parent of the longest path and continue from its handle, until all LOOKUPs fit.
+        """
         limits, resolved = self._compounds.limits, [*places]
         operations = limits.operations - _OVERHEAD_OF_TWO_PATHS - _OVERHEAD_PER_PROOF * (len(places) - 2)
         room = min(operations, (limits.request_bytes - _OVERHEAD_BYTES) // _NAME_BYTES)
@@ -384,7 +416,10 @@ class Client4:
         return resolved
 
     async def resolve_prefix(self, deadline: Deadline, place: Place, *, make: bool = False) -> Place:
-        """The same place, near enough for one compound: a long path is walked, or made, in several."""
+        """Return the same place with a path that fits into one compound.
+
+        A longer path is walked in several compounds. With `make`, missing directories on the way are created.
+        """
         depth = self._depth
         while len(place.path) > depth:
             upper = Place(place.handle, place.path[:depth])
@@ -396,20 +431,20 @@ class Client4:
                 try:
                     await self.make_directory(deadline, upper, Ownership(mode=PARENT_MODE))
                 except PathExists:
-                    await deadline.pause(exc)  # others make and remove it, or the server cannot make up its mind
+                    await deadline.pause(exc)  # other clients create and remove it, or the server is inconsistent
                 continue
             place = Place(found.handle, place.path[depth:])
         return place
 
     @property
     def _depth(self) -> int:
-        """How many components each of two paths in one compound may have."""
+        """How many components each of two paths in one compound can have."""
         limits = self._compounds.limits
         operations, size_bytes = limits.operations - _OVERHEAD_OF_TWO_PATHS, limits.request_bytes - _OVERHEAD_BYTES
         return min(operations, size_bytes // _NAME_BYTES) // 2
 
     async def complete(self, deadline: Deadline, place: Place, *operations: Operation[object]) -> Answer:
-        """Run a compound of which all must go well."""
+        """Run a compound; raises the refusal unless all operations succeed."""
         answer = await self.run(deadline, *operations)
         self._require(answer, place)
         return answer
@@ -419,19 +454,21 @@ class Client4:
             raise self.refusal(answer, place)
 
     def refusal(self, answer: Answer, place: Place) -> ExportError:
-        """The port's error for what stopped a compound about a place."""
+        """Return the error for the operation that stopped a compound."""
         return errors.refused4(answer.status, str(place), self._connection.identity, answer.refused)
 
     def _refusal_of_readlink(self, answer: Answer, place: Place) -> ExportError:
-        """NFSv4.0 has NFS4ERR_INVAL for what is no symlink, where 4.1 has NFS4ERR_WRONG_TYPE."""
+        """Return the error for READLINK: NFSv4.0 uses NFS4ERR_INVAL for other types, 4.1 NFS4ERR_WRONG_TYPE."""
         wrong_type = answer.status == Status.NFS4ERR_INVAL and answer.refused == "readlink"
         status = Status.NFS4ERR_WRONG_TYPE if wrong_type else answer.status
         return errors.refused4(status, str(place), self._connection.identity, answer.refused)
 
     async def run(self, deadline: Deadline, *operations: Operation[object]) -> Answer:
-        """Run a compound; again after a while when the server asks for it and nothing was changed, and again at once
+        """Run a compound, and repeat it in two cases.
 
-        when the connection ended under a compound that changes nothing.
+        If the server asks the client to try later (NFS4ERR_DELAY, NFS4ERR_GRACE) and no operation has changed anything,
+        wait and repeat. If the connection ends before the reply, repeat the compound once, but only one that changes
+        nothing: the outcome of others is unknown.
         """
         changes = any(operation.changes for operation in operations)
         lost = False
@@ -452,7 +489,7 @@ class Client4:
 
 
 class _Look:
-    """A look at a proof, and how to verify later that it is still the same symlink, in the same version."""
+    """Operations that read a proof, and operations that later verify that it is the same symlink, unchanged."""
 
     def __init__(self, proof: Proof, place: Place) -> None:
         self.proof = proof
@@ -462,7 +499,7 @@ class _Look:
         self.operations: Operations = (*lookup_ops(place), self.readlink, self._version)
 
     def verify(self, answer: Answer) -> Operations:
-        """The operations that fail unless it is as the answer shows it."""
+        """Return operations that fail unless the symlink is still as this answer shows it."""
         return (*lookup_ops(self.place), nfs4.verify(attributes4.of_type(_TYPES["symlink"], answer[self._version])))
 
 
@@ -473,27 +510,27 @@ _NO_ATTRIBUTES = attributes4.settable()
 
 
 def lookup_ops(place: Place) -> Operations:
-    """PUTFH, and a LOOKUP for each component."""
+    """Return PUTFH and a LOOKUP for each component."""
     return (nfs4.putfh(place.handle), *map(nfs4.lookup, place.path))
 
 
-def _existing_components(failed: int, refusal: ExportError, there: int, length: int) -> int:
-    """How many components of a path are there, after an attempt to make it from component `there` on.
+def _existing_components(failed: int, refusal: ExportError, existing: int, length: int) -> int:
+    """Return how many components of a path exist, after a try to create it from component `existing` on.
 
-    `failed` is the component whose LOOKUP or CREATE failed, `length` and above for the SETATTRs after them. Raises the
-    refusal where another attempt would not help.
+    `failed` is the index of the component whose LOOKUP or CREATE failed; it is `length` or more for the SETATTRs after
+    them. Raises the refusal if another try would not help.
     """
-    if refusal.cause is Cause.NOT_FOUND and 0 <= failed < there:
+    if refusal.cause is Cause.NOT_FOUND and 0 <= failed < existing:
         return failed
-    if refusal.cause is Cause.EXISTS and there <= failed < length - 1:
-        return failed + 1  # Somebody made this parent meanwhile.
+    if refusal.cause is Cause.EXISTS and existing <= failed < length - 1:
+        return failed + 1  # Another client has created this parent.
     if refusal.cause is Cause.NOT_YET:
         return min(failed, length)
     raise refusal
 
 
 def _setattr(ownership: Ownership) -> Operations:
-    """SETATTR of the owner, then of the mode, each where there is one to set: a server may refuse the one alone."""
+    """Return SETATTRs of the owner, then of the mode, because some servers refuse only one of them."""
     owner, mode = attributes4.settable(uid=ownership.uid, gid=ownership.gid), attributes4.settable(mode=ownership.mode)
     owned = ownership.uid is not None or ownership.gid is not None
     return (
@@ -504,5 +541,5 @@ def _setattr(ownership: Ownership) -> Operations:
 
 def _found(handle: bytes, fattr4: attributes4.Fattr4, what: str) -> Found:
     if fattr4.attributes is None:
-        raise ExportError(Cause.OTHER, f"{what}: the server gives it no type")
+        raise ExportError(Cause.OTHER, f"{what}: the server does not report its type")
     return Found(handle, fattr4.attributes)

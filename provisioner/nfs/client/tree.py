@@ -1,9 +1,10 @@
-"""The `Tree` of an export that we speak to ourselves.
+"""The `Tree` driver that speaks NFS itself, without a mount.
 
-An operation whose time is up, or whose connection was lost, has an unknown outcome. What it sent stays on the books of
-its connection (see `wire`): until the server has answered it or the connection has ended, another operation that would
-change the same path is refused with Cause.BUSY. That takes about a minute at most: a connection on which a call stays
-unanswered gets a successor, and is closed once the other calls on it have their answers (see `connection`).
+What happens to a change whose time limit has passed, or whose connection was lost? Its outcome is unknown, and the
+server can still run it later. So the call stays registered with its connection (see `transport`). Until the server has
+answered it or the connection has ended, every other operation that would change the same path fails with Cause.BUSY.
+This takes about a minute at most: a connection with an unanswered call is replaced, and closes once its other calls
+have their replies (see `connection`).
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ SMALL_PAGE_BYTES = 4 << 10
 LINK_READERS = 16
 LINKS_PER_BATCH = 32
 PSEUDO_DIRECTORIES = 16
-"""So many directories of a server's own are looked at for its exports."""
+"""How many directories of a pseudo file system are searched for exports."""
 _CAUSES_OF_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
-"""How servers refuse to rename a directory that is a file system of its own, beside XDEV and BUSY."""
+"""How servers refuse to rename a directory that is a file system itself, besides XDEV and BUSY."""
 
 
 class DirectTree:
-    """A `Tree` over NFS; docstrings are the port's.
+    """A `Tree` over NFS.
 
-    `version` is what `nfsvers=` says (None: the best that the server has), `port` and `mount_port` are `port=` and
-    `mountport=`. The connection is that of `servers`, shared with all trees of the same server. `observe` is told the
-    name and the seconds of each step, failed ones too. Raises InvalidSettings for an unknown version.
+    `version` is the value of `nfsvers=` (None for the best version of the server), `port` and `mount_port` those of
+    `port=` and `mountport=`. All trees of the same server share a connection of `pool`. `observe` receives the name and
+    duration in seconds of each step, failed ones included. Raises InvalidSettings for an unknown version.
     """
 
     def __init__(
@@ -85,13 +86,14 @@ class DirectTree:
         self._pinned = ""
         self._unsettled: dict[RelPath, list[Sent]] = {}
         self._listed = 0
-        """Entries that lists under way hold."""
+        """Number of entries that running lists hold in memory."""
         self._closed = False
 
     def set_routes(self, routes: Sequence[MountOptions]) -> None:
-        """From now on speak to the same service in the first of these ways, and until one has worked in each in turn.
+        """Use the first of these routes to the service; until one has worked, each failure moves on to the next.
 
-        Ways differ in version and in where the mount service is. The classes that name an export may disagree in them.
+        Routes differ in the NFS version and in the port of the mount service. The classes that name an export can
+        disagree about them.
         """
         self._take([replace(self._address, version=route.version, mount_port=route.mount_port) for route in routes])
 
@@ -111,11 +113,11 @@ class DirectTree:
 
     @property
     def verifies(self) -> bool:
-        """See `Tree`: by NFSv4."""
+        """See `Tree`; True with NFSv4."""
         return self._root is not None and self._root[0].verifies
 
     async def root_id(self) -> str:
-        """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
+        """See `Tree`: file system and file handle of the root, by a new look-up; a replaced export has others."""
 
         async def look_up(deadline: Deadline) -> str:
             client = await self._server.client(deadline)
@@ -126,13 +128,13 @@ class DirectTree:
         tried = self._address
         try:
             return await self._limited("root_id", look_up)
-        except (ExportError, asyncio.CancelledError):  # who waits for a silent server may give up before we do
+        except (ExportError, asyncio.CancelledError):  # callers can give up before the time limit
             if tried is self._address and not (self._pinned or self._closed):
                 self._take([*self._routes[1:], tried])
             raise
 
     def pin(self, root_id: str) -> None:
-        """See `Tree`. It costs no call: an operation goes by the root's file handle, and that is what is compared."""
+        """See `Tree`; costs no call, because each operation already has the root's file handle to compare."""
         self._pinned = root_id
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
@@ -185,7 +187,7 @@ class DirectTree:
         )
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
-        """See `Tree`; each page has a time limit of its own."""
+        """See `Tree`; each page has its own time limit."""
         types: dict[str, EntryType] = {}
         read = 0
         try:
@@ -204,7 +206,7 @@ class DirectTree:
         return [Entry(*found) for found in itertools.islice(types.items(), at_most)]
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-        """See `Tree`; each batch of names has a time limit of its own."""
+        """See `Tree`; each batch of names has its own time limit."""
         rest = iter(names)
         batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_PER_BATCH))), ())
         targets: dict[str, str] = {}
@@ -237,7 +239,7 @@ class DirectTree:
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`.
 
-        Tried first as if it were empty, as many a volume is: that is one call.
+        Tries a plain removal first, because many volumes are empty: that takes one call.
         """
         _below_root(path)
         try:
@@ -282,7 +284,7 @@ class DirectTree:
             yield label(where, address.port), tree, components[depth:]
 
     async def close(self) -> None:
-        """See `Tree`; the connection stays while other trees of the server use it."""
+        """See `Tree`; the connection stays open while other trees of the server use it."""
         if not self._closed:
             self._closed = True
             self._pool.release(self._address)
@@ -314,7 +316,7 @@ class DirectTree:
         )
 
     async def _pages(self, name: str, path: RelPath, size_bytes: int) -> AsyncGenerator[DirectoryPage, None]:
-        """The pages of a directory one after the other. Raises Cause.OTHER where they have no end."""
+        """Yield the pages of a directory. Raises Endless if they have no end."""
         reading, more = Reading(endless.LISTING_LIMIT), True
         while more:
             page = await self._page(name, path, reading.position, size_bytes)
@@ -329,11 +331,11 @@ class DirectTree:
         )
 
     async def _change(self, name: str, path: RelPath, operation: Operation[T]) -> T:
-        """An operation that changes what is at one path."""
+        """Run an operation that changes one path."""
         return await self._run(name, path, operation, changes=(path,))
 
     async def _run(self, name: str, path: RelPath, operation: Operation[T], *, changes: tuple[RelPath, ...] = ()) -> T:
-        """An operation at a path. The root is looked up once more when its handle is no longer valid."""
+        """Run an operation at a path; if the root's handle is stale, look up the root again and retry once."""
         _checked(path)
 
         async def step(deadline: Deadline) -> T:
@@ -352,7 +354,12 @@ class DirectTree:
     async def _explain(
         self, deadline: Deadline, client: Client, root: Found, error: ExportError, name: str, path: RelPath
     ) -> ExportError:
-        """The error, in better words where another look at the server gives them."""
+        """Return a more specific error if a further call to the server can tell, else the same error.
+
+        - A refused rename: the directory can be a file system itself, which its file system ID shows.
+        - No space: only the free inodes show whether space or inodes are missing.
+        - Read-only or denied: the root can be a pseudo root of NFSv4 that only leads to the exports.
+        """
         try:
             if name == "rename" and error.cause in _CAUSES_OF_NESTED:
                 found = await client.look_up(deadline, Place(root.handle, path))
@@ -365,17 +372,18 @@ class DirectTree:
                 exports = await self._exports_below(deadline, client, root)
                 return errors.pseudo_root_only(error, self._location.path, exports) if exports else error
         except ExportError:
-            pass  # the first one is what matters
+            pass  # the first error is the one to report
         return error
 
     async def _exports_below(self, deadline: Deadline, client: Client, root: Found) -> Sequence[str]:
-        """The paths of the server's exports below a root that only leads to them; none for any other.
+        """Return the paths of the exports below a pseudo root, or nothing for any other root.
 
-        An NFSv4 server shows what leads to its exports as directories in a file system of its own (RFC 8881, 7.3).
+        An NFSv4 server shows the directories that lead to its exports as a file system of its own (RFC 8881 section
+        7.3). Such a file system has only directories, and each directory of another file system is an export.
         """
         exports: list[str] = []
         on_the_way: list[tuple[RelPath, bytes]] = [((), root.handle)]
-        for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # it grows meanwhile
+        for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # the loop appends to it
             page = await client.read_directory(deadline, Place(handle), Position(), PAGE_BYTES)
             for entry in page.entries:
                 if entry.handle is None or entry.attributes is None or entry.attributes.type != "directory":
@@ -387,7 +395,7 @@ class DirectTree:
         return sorted(exports)
 
     async def _reach(self, deadline: Deadline) -> tuple[Client, Found]:
-        """The server's client, and the export's root as that client knows it. Raises Cause.CHANGED."""
+        """Return the client and the root of the export. Raises Cause.CHANGED if the root is not the pinned one."""
         client = await self._server.client(deadline)
         reached = self._root
         if reached is None or reached[0] is not client:
@@ -403,7 +411,7 @@ class DirectTree:
     async def _limited(
         self, name: str, step: Callable[[Deadline], Awaitable[T]], *, changes: tuple[RelPath, ...] = ()
     ) -> T:
-        """A step with its time limit. Raises Cause.BUSY while an earlier change of these paths is under way."""
+        """Run a step with its time limit. Raises Cause.BUSY while an earlier change of these paths is running."""
         for path in changes:
             if any(not change.settled for change in self._unsettled.get(path, ())):
                 raise ExportError(Cause.BUSY, "/".join(path))
@@ -417,7 +425,7 @@ class DirectTree:
             raise ExportError(Cause.UNREACHABLE, detail, hint=self.unreachable_hint) from exc
         except ExportError as exc:
             if exc.cause is Cause.VERSION:
-                self._server.close()  # It has changed: the next operation looks for its best version again.
+                self._server.close()  # The server has changed: the next operation negotiates again.
             raise
         finally:
             self._remember(deadline, changes)
@@ -425,7 +433,7 @@ class DirectTree:
                 self._observe(name, asyncio.get_running_loop().time() - started)
 
     def _remember(self, deadline: Deadline, changes: tuple[RelPath, ...]) -> None:
-        """Keep what was sent and has no answer, for BUSY."""
+        """Remember the unanswered changes of these paths, for Cause.BUSY."""
         unsettled = deadline.unsettled
         if not unsettled:
             return
@@ -446,22 +454,22 @@ def _below_root(path: RelPath) -> RelPath:
 
 
 def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of which each is one component: servers differ in what they make of others."""
+    """Check that each name is one path component, because servers disagree about other names."""
     for name in names:
         if name in ("", ".", "..") or "/" in name:
             raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
         if len(_encodable(name).encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT_BYTES:
-            # Servers do not agree in what they say of one: Linux calls a v3 call with it garbage.
+            # Servers disagree about the error: Linux rejects an NFSv3 call with such a name as garbage.
             raise ExportError(Cause.NAME_TOO_LONG, name)
     return names
 
 
 def _encodable(text: str) -> str:
-    """A name or a symlink's target that can be said in bytes."""
+    """Check that a name or symlink target can be encoded."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as exc:
-        raise ExportError(Cause.OTHER, f"{text!r} is no text: {exc}") from exc
+        raise ExportError(Cause.OTHER, f"{text!r} cannot be encoded: {exc}") from exc
     if "\0" in text:
-        raise ExportError(Cause.OTHER, f"{text!r} has a null character")
+        raise ExportError(Cause.OTHER, f"{text!r} contains a null character")
     return text
