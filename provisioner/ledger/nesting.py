@@ -33,8 +33,8 @@ async def require_no_root_above(tree: Tree, path: RelPath) -> None:
     for root, found in zip(above, await asyncio.gather(*(is_root(tree, each) for each in above)), strict=True):
         if found:
             raise PathTaken(
-                f"directory {'/'.join(path)!r} overlaps with the root of another export ({'/'.join(root)!r} has a {LEDGER}"
-                " in it): use a pathPattern that leads elsewhere, or a class of that export"
+                f"directory {'/'.join(path)!r} overlaps with the root of another export ({'/'.join(root)!r} has a"
+                f" {LEDGER} in it): use a pathPattern that leads elsewhere, or a StorageClass of that export"
             )
 
 

@@ -140,7 +140,7 @@ class ExportRegistry:
             refusal = _unsupported(location(source.server, source.path), mount_options.parse(volume.spec.mount_options))
         except InvalidSettings as exc:
             return str(exc)
-        return "" if refusal is None else f"{refusal.cause.value}; {refusal.advice}"
+        return "" if refusal is None else f"{refusal}: {refusal.advice}"
 
     def forget(self, export: Export) -> None:
         """Remove an export that nothing names any more. A mounted one, which the settings name, stays."""

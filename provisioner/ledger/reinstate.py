@@ -8,9 +8,9 @@ from provisioner.core.locations import RelPath
 from provisioner.ledger import layout, modes
 from provisioner.ledger.archives import is_there
 from provisioner.ledger.errors import AlreadyThere
-from provisioner.ports.tree import Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing, Tree
+from provisioner.ports.tree import PARENT_MODE, Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing, Tree
 
-_PARENT = Ownership(mode=0o755)
+_PARENT = Ownership(mode=PARENT_MODE)
 
 
 async def move(tree: Tree, source: RelPath, path: RelPath) -> None:

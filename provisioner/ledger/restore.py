@@ -26,9 +26,9 @@ from provisioner.ledger.archives import is_free, is_recorded, is_taking, is_ther
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import Ownership, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import PARENT_MODE, Ownership, PathExists, PathMissing, Proof, Tree
 
-_PARENT = Ownership(mode=0o755)
+_PARENT = Ownership(mode=PARENT_MODE)
 
 
 async def bring_back(

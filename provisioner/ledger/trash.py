@@ -29,7 +29,6 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 
@@ -79,7 +78,7 @@ class Trash:
             await self._keep_taken(target)
         return True
 
-    async def purge(self, name: str, *, on_progress: OnProgress = to_the_end, taken: bool = False) -> int:
+    async def purge(self, name: str, *, on_progress: OnProgress | None = None, taken: bool = False) -> int:
         """Remove one directory in the trash for good, as `Tree.remove_tree` does; return how many entries went.
 
         With `taken` a directory that no rename can replace keeps the name.
