@@ -46,7 +46,7 @@ async def find(tree: Tree, id: str, others: Iterable[Other]) -> Other | None:
         try:
             await tree.read_symlink(layout.mark(mark))
         except PathMissing as exc:
-            raise ExportError(Cause.COPY, f"of {same.name}", hint=_HINT.format(same.name)) from exc
+            raise ExportError(Cause.COPY, f"the other export is {same.name}", hint=_HINT.format(same.name)) from exc
     return same
 
 

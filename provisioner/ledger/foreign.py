@@ -15,5 +15,5 @@ def look_at(other: str) -> Iterator[None]:
         yield
     except ExportError as exc:
         detail = f"export {other}: {exc.detail}"
-        hint = f"that is export {other}, which must answer before this one can be used: {exc.advice}"
+        hint = f"the error is of export {other}, which must respond before this one can be used: {exc.advice}"
         raise ExportError(exc.cause, detail, hint=hint, answer=exc.answer) from exc

@@ -22,8 +22,8 @@ from provisioner.ledger.foreign import look_at
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
 _HINT = (
-    "the directory above it, {}, is an export too, and this one lies in a directory of its volumes or of its"
-    " provisioner: use a directory that belongs to no volume, or use the export above"
+    "the other export is {}, and this one lies in a directory of its volumes or of its provisioner: use a directory"
+    " that belongs to no volume, or use the other export"
 )
 
 

@@ -103,4 +103,4 @@ async def test_another_name_that_does_not_answer() -> None:
     with pytest.raises(ExportError) as caught:
         await second.open(others=[first, second])
     assert caught.value.cause is Cause.READ_ONLY
-    assert f"that is export {BY_NAME}" in caught.value.event_message(str(BY_ADDRESS))
+    assert f"the error is of export {BY_NAME}," in caught.value.event_message(str(BY_ADDRESS))

@@ -135,6 +135,6 @@ async def test_an_export_above_that_fails() -> None:
     with pytest.raises(ExportError) as caught:
         await opened(tree)
     assert caught.value.cause is Cause.UNREACHABLE
-    assert "that is export nas:/exports" in caught.value.event_message("nas:/exports/team")
+    assert "the error is of export nas:/exports," in caught.value.event_message("nas:/exports/team")
     assert "see that it runs" in caught.value.advice
     assert "export nas:/exports: timed out" in str(caught.value)
