@@ -99,7 +99,9 @@ class Enrollment:
 
     async def _write_again(self, volume_name: str, record: Record) -> None:
         """Replace a record that cannot be read; one that another version wrote stays."""
-        if await self._records.refresh(volume_name) is not None:
-            return
-        if volume_name in self._state.index.unreadable - self._state.index.foreign:
+        state = self._state
+        if (
+            await self._records.refresh(volume_name) is None
+            and volume_name in state.index.unreadable - state.index.foreign
+        ):
             await symlinks.replace(self._tree, layout.of("volumes", volume_name), encode(record))
