@@ -1,7 +1,8 @@
-"""Tells two names of one export from an export and its copy, where both show the same id.
+"""Tells two names of one export from an export and its copy.
 
-The id travels with a copy of the files, and so does everything else that was written there. A fresh mark does not: it
-is created on the one export, and shows up on the other one only if both are the same directory.
+In both cases two exports show the same id. The id travels with a copy of the files, and so does everything else that
+was written there. A fresh mark does not: it is created on the one export, and shows up on the other one only if both
+are the same directory.
 """
 
 from __future__ import annotations

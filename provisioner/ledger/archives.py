@@ -1,4 +1,4 @@
-"""Archives: directories at an export's root that were volumes, each with a record of its own.
+"""Archives: directories at an export's root that were volumes, each with a record.
 
 The record comes first, then the rename: so an attempt after a crash continues under the same name. A record ends after
 its directory is gone. An archive without a record, as other provisioners leave them, is never removed.
@@ -24,9 +24,10 @@ _TRIES = 100
 
 
 async def store(tree: Tree, index: LedgerIndex, volume_name: str, at: datetime, proof: Proof) -> str | None:
-    """Rename a volume's directory to an archive; return the archive's name, or None if there is no directory.
+    """Rename a volume's directory to an archive.
 
-    Success if done before: the record of an earlier attempt has the name. `proof` is the volume's record.
+    Returns the archive's name, or None if there is no directory. Success if done before: the record of an earlier
+    attempt has the name. `proof` is the volume's record.
     """
     was = archived(index.records[volume_name])
     # 1. The name, with its record: of an earlier attempt, if there was one.
@@ -127,7 +128,10 @@ async def _kind(tree: Tree, path: RelPath) -> Literal["directory", "other"] | No
 
 
 async def replace_record(tree: Tree, index: LedgerIndex, archive: str, record: ArchiveRecord, *, was: str = "") -> None:
-    """Replace an archive's record in one step; with `was` only if that is its text, otherwise raise Cause.RECORD."""
+    """Replace an archive's record in one step.
+
+    With `was` only if that is its text, otherwise raise Cause.RECORD.
+    """
     await symlinks.replace(tree, layout.archive(archive), encode(record), was=was)
     index.enter_archive(archive, record)
 
@@ -167,7 +171,10 @@ async def expire(tree: Tree, index: LedgerIndex, archive: str, at: datetime) -> 
 
 
 async def end_lost(tree: Tree, index: LedgerIndex, archive: str) -> bool:
-    """End the record of an archive whose directory is gone, unless it is still needed; return True if it has ended."""
+    """End the record of an archive whose directory is gone, unless it is still needed.
+
+    Returns True if it has ended.
+    """
     live = await read(tree, archive)
     if live is None:
         index.remove_archive(archive)
@@ -179,14 +186,20 @@ async def end_lost(tree: Tree, index: LedgerIndex, archive: str) -> bool:
 
 
 async def _is_needed(tree: Tree, index: LedgerIndex, archive: str, live: ArchiveRecord) -> bool:
-    """Return True if the volume is still becoming this archive, or a claim waits for it, by any record."""
+    """Return True if a volume or a claim still needs this archive, by any record.
+
+    The volume is still becoming the archive, or the claim waits for it.
+    """
     if live.volume in index.records or any(index.records[each].archive == archive for each in index.pending):
         return True
     return await is_recorded(tree, live.volume) or await is_taking(tree, live.taker, archive)
 
 
 async def is_recorded(tree: Tree, volume_name: str) -> bool:
-    """Return True if a volume has a record: one that is becoming an archive has it until that is done."""
+    """Return True if a volume has a record.
+
+    A volume that is becoming an archive has one until that is done.
+    """
     for state in layout.STATES:
         with suppress(PathMissing):
             await tree.read_symlink(layout.of(state, volume_name))
@@ -195,7 +208,7 @@ async def is_recorded(tree: Tree, volume_name: str) -> bool:
 
 
 async def is_taking(tree: Tree, volume_name: str, archive: str) -> bool:
-    """Return True if the volume that an archive's record names as its taker is still being provisioned."""
+    """Return True if the taker of an archive is still being provisioned."""
     if not volume_name:
         return False
     try:
@@ -207,7 +220,10 @@ async def is_taking(tree: Tree, volume_name: str, archive: str) -> bool:
 
 
 async def read(tree: Tree, archive: str) -> ArchiveRecord | None:
-    """Return the record of an archive as the export has it now; None if it has none that this version can read."""
+    """Return the record of an archive as the export has it now.
+
+    None if there is none that this version can read.
+    """
     return (await look(tree, archive))[0]
 
 

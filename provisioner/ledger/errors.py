@@ -1,4 +1,4 @@
-"""Errors of the ledger: why an export does not give a directory or an archive to a claim."""
+"""Errors of the ledger: why a claim does not get a directory or an archive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from provisioner.core.reasons import Reason
 
 
 class DiscreetError(ProvisionerError):
-    """A refusal that can name objects of other namespaces: the text is for the log, `event_text` for an event."""
+    """A refusal that can name objects of other namespaces.
+
+    The text is for the log, `event_text` is for an event.
+    """
 
     def __init__(self, words: Words | str) -> None:
         """`words` is one text if it names nothing of another namespace."""
@@ -23,7 +26,10 @@ class DiscreetError(ProvisionerError):
 
 
 class PathTaken(DiscreetError):
-    """The directory overlaps with one of another volume, archive or export; the text names that one."""
+    """The directory overlaps with that of another volume, archive or export.
+
+    The text names that one.
+    """
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""An export with its ledger, trash and archives, over any `Tree`: the class that controllers and commands use.
+"""An export with its ledger, trash and archives, over any `Tree`.
 
 README.md in this folder has the protocol: the states, the order of steps, what a crash leaves. The steps themselves are
 in `provisioning`, `reclaiming` and `enrollment`; this module opens and probes an export, and puts its parts together.
@@ -62,17 +62,20 @@ class Export:
 
     @property
     def folds(self) -> bool:
-        """Whether the server treats names as equal that differ in case or in their normal form, by open()."""
+        """Whether the server folds names: case, or normal forms. Found out by open()."""
         return self._folds
 
     @property
     def since(self) -> str:
-        """Since when a provisioner has kept the ledger: UTC, RFC 3339; empty before the first heartbeat."""
+        """Since when the ledger is kept: UTC, RFC 3339; empty before the first heartbeat."""
         return self.heartbeats.since
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """The records of volumes in memory, by volume name: all since open(), with the changes of this process."""
+        """The records of volumes in memory, by volume name.
+
+        All that open() has read, with the changes of this process.
+        """
         return self._state.index.records
 
     @property
@@ -82,12 +85,18 @@ class Export:
 
     @property
     def archived(self) -> Mapping[str, ArchiveRecord]:
-        """The records of archives, by archive name. An archive of another provisioner has none."""
+        """The records of archives, by archive name.
+
+        An archive of another provisioner has none.
+        """
         return self._state.index.archives
 
     @property
     def unreadable(self) -> Set[str]:
-        """The names in the ledger whose records this version cannot read: reported, never touched."""
+        """The names in the ledger whose records this version cannot read.
+
+        They are reported, and only `restore_ledger` replaces them.
+        """
         return self._state.index.unreadable
 
     @property
@@ -97,16 +106,19 @@ class Export:
 
     @property
     def unreachable_hint(self) -> str:
-        """What an admin can check while the export does not answer; empty if nothing more is known."""
+        """What an admin can check while the export does not answer.
+
+        Empty if nothing more is known.
+        """
         return self._tree.unreachable_hint
 
     @property
     def exposed(self) -> str:
-        """The server's answer if it refused to close the ledger to others when open() created it, or empty."""
+        """The server's answer if it refused to make a new ledger private, or empty."""
         return self._ledger_refusal
 
     def mode_refused(self, volume_name: str) -> str:
-        """Return the server's answer if it did not set the mode of a pending volume's directory, or empty."""
+        """Return the server's answer if it refused a mode for a pending volume, or empty."""
         return self._state.mode_refusals.get(volume_name, "")
 
     # ------------------------------------------------------------------------------------------- opening
@@ -114,11 +126,11 @@ class Export:
     async def open(
         self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
     ) -> Export:
-        """Find the ledger, read all of it and check the export's id. Can be called again, and reads all again.
+        """Find the ledger, check the export's id, and read all records.
 
-        `create` allows a ledger to be made where there is none; without it that raises Cause.NO_LEDGER. `carried` are
-        the ids that volumes on the export carry: with any of them no ledger is made, and an id that is not among them
-        raises Cause.CHANGED.
+        Can be called again, and reads all again. `create` allows a ledger to be made where there is none; without it
+        that raises Cause.NO_LEDGER. `carried` are the ids that volumes on the export carry: with any of them no ledger
+        is made, and an id that is not among them raises Cause.CHANGED.
 
         Returns the one of `others` that is this export by another name, or this object. Only the returned one is open.
         Raises Cause.COPY if one of `others` has the same id and is another export.
@@ -155,17 +167,23 @@ class Export:
             await symlinks.remove(self._tree, layout.mark(name))
 
     async def probe(self) -> FilesystemStats:
-        """Check that the export answers and is the same one, with its ledger; return what statfs says."""
+        """Check that the export answers and is the same one, with its ledger.
+
+        Returns what statfs says.
+        """
         if self.id:
             await opening.probe(self._tree, self.id)
         return await self._tree.space()
 
     async def read_remains(self) -> None:
-        """Read what is left of a ledger that has lost its id, and create nothing. Raises ExportError."""
+        """Read what is left of a ledger that has lost its id.
+
+        Creates nothing. Raises ExportError.
+        """
         self._state.index = await opening.read(self._tree, mend=False)
 
     async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
-        """Write the records that are missing or cannot be read, then the id if the ledger has another one or none.
+        """Write records that are missing or unreadable, then the id if it is another one.
 
         Returns, by volume, why a record was not written. Can be repeated: what is there stays.
         """
@@ -185,7 +203,7 @@ class Export:
     # ------------------------------------------------------------------------------------------- provisioning
 
     def adoptable(self, record: Record) -> str | None:
-        """Return the volume whose settled record has exactly this directory and a namespace of the same name."""
+        """Return the volume whose settled record has the same directory and namespace name."""
         return self._state.index.adoptable(record)
 
     async def provision(
@@ -197,40 +215,44 @@ class Export:
         adopt_from: str | None = None,
         tenant: Tenant = UNKNOWN,
     ) -> Record:
-        """Write the record, then create the directory. Return the record that counts: an earlier attempt's stays.
+        """Write the record, then create the directory; return the record that counts.
 
-        `adopt_from` names the record whose directory can be handed out again; the caller has checked that its volume is
-        gone and that it is the tenant's. If the record names an archive, the archive's directory is renamed to the
-        claim's, if the archive is the tenant's. Raises PathTaken, AlreadyThere, ArchiveUnusable.
+        The record of an earlier attempt stays and counts. `adopt_from` names the record whose directory can be handed
+        out again; the caller has checked that its volume is gone and that it is the tenant's. If the record names an
+        archive, the archive's directory is renamed to the claim's, if the archive is the tenant's. Raises PathTaken,
+        AlreadyThere, ArchiveUnusable.
         """
         return await self._provisioning.provision(volume_name, record, ownership, adopt_from=adopt_from, tenant=tenant)
 
     async def settle(self, volume_name: str, volume_uid: str = "") -> None:
-        """Record that the PersistentVolume exists, with this uid: from now on only a reclaim ends the record.
+        """Record that the PersistentVolume exists, with this uid.
 
-        A record that is settled already gets the uid too. An empty uid leaves the recorded one.
+        From then on only a reclaim ends the record. A record that is settled already gets the uid too. An empty uid
+        leaves the recorded one.
         """
         await self._provisioning.settle(volume_name, volume_uid)
 
     async def undo(self, volume_name: str) -> bool:
-        """Undo a provisioning that never got a PersistentVolume: rmdir if empty, then the record.
+        """Undo a provisioning that never got a PersistentVolume.
 
-        A directory that came from an archive becomes that archive again. Returns False if the directory is not empty:
-        then nothing was touched. Leaves a settled record alone and returns True.
+        Removes the directory if it is empty, then the record. A directory that came from an archive becomes that
+        archive again. Returns False if the directory is not empty: then nothing was touched. Leaves a settled record
+        alone and returns True.
         """
         return await self._provisioning.undo(volume_name)
 
     # ------------------------------------------------------------------------------------------- records
 
     async def take_over(self, records: Mapping[str, Record]) -> dict[str, str]:
-        """Write records for volumes that another provisioner made; touch nothing but the ledger.
+        """Write records for volumes that another provisioner made.
 
-        Returns, by volume, why a record was not written: another volume has the directory, or one above or below it.
+        Touches nothing but the ledger. Returns, by volume, why a record was not written: another volume has the
+        directory, or one above or below it.
         """
         return await self._enrollment.take_over(records)
 
     async def reinstate(self, volume_name: str, record: Record, *, archive: str = "", trash: str = "") -> None:
-        """Move the data of a volume that exists back into its directory, out of an archive or the trash.
+        """Move a volume's data back into its directory, out of an archive or the trash.
 
         Writes the record first if the volume has none, then renames, never over anything but an empty directory, then
         ends the archive's record. Raises PathTaken, AlreadyThere, and Cause.RECORD if the data are gone.
@@ -238,19 +260,28 @@ class Export:
         await self._enrollment.reinstate(volume_name, record, archive=archive, trash=trash)
 
     async def vet(self, volume_name: str, record: Record) -> None:
-        """Raise PathTaken if a directory that exists cannot become a volume's; see `Occupancy.vet`."""
+        """Raise PathTaken if an existing directory cannot become a volume's.
+
+        See `Occupancy.vet`.
+        """
         await self._occupancy.vet(volume_name, record)
 
     async def replace_record(self, volume_name: str, record: Record) -> None:
-        """Replace a volume's record in one step: a reader sees the old one or the new one, never a part."""
+        """Replace a volume's record in one step.
+
+        A reader sees the old one or the new one, never a part.
+        """
         await self._records.replace(volume_name, record)
 
     async def refresh_record(self, volume_name: str) -> Record | None:
-        """Read a volume's record from the export, and update `records`; None where the export has none."""
+        """Read a volume's record from the export, and update `records`.
+
+        Returns None if the export has none.
+        """
         return await self._records.refresh(volume_name)
 
     async def find_damage(self) -> None:
-        """Read all settled records again: those that cannot be read any more become `unreadable`."""
+        """Read all settled records again, and update `unreadable`."""
         await self._records.find_damage()
 
     # ------------------------------------------------------------------------------------------- directories
@@ -263,7 +294,7 @@ class Export:
             return "gone"
 
     async def directory_missing(self, volume_name: str) -> bool:
-        """Return True if a volume has no record, or the directory in its record does not exist."""
+        """Return True if a volume has no record, or its directory does not exist."""
         record = self.records.get(volume_name)
         try:
             if record is not None:
@@ -281,11 +312,14 @@ class Export:
             return False
 
     async def missing(self, paths: Iterable[RelPath]) -> Set[RelPath]:
-        """Return the paths at which there is nothing: one listing per parent, not one call per path."""
+        """Return the paths at which there is nothing.
+
+        Costs one listing per parent, not one call per path.
+        """
         return await presence.missing(self._tree, paths)
 
     async def unknown_directories(self, known: PathIndex, *, limit: int) -> list[RelPath]:
-        """Return at most `limit` directories that hold something and that no record or volume knows.
+        """Return at most `limit` unknown directories that hold something.
 
         See `ledger.unknown`. The ledger, archives, and what servers put into a root themselves do not count.
         """
@@ -294,11 +328,17 @@ class Export:
     # ------------------------------------------------------------------------------------------- reclaiming
 
     async def move_to_trash(self, volume_name: str) -> bool:
-        """Move a volume's directory into the trash; return False if there is none. Success if done before."""
+        """Move a volume's directory into the trash.
+
+        Returns False if there is none. Success if done before.
+        """
         return await self._reclaiming.move_to_trash(volume_name)
 
     async def archive(self, volume_name: str, at: datetime) -> str | None:
-        """Rename a volume's directory to `archived-…`, with a record; return the name, or None without a directory."""
+        """Rename a volume's directory to `archived-…`, with a record.
+
+        Returns the name, or None without a directory.
+        """
         return await self._reclaiming.archive(volume_name, at)
 
     async def retain(self, volume_name: str, at: datetime) -> bool:

@@ -1,4 +1,7 @@
-"""Looks at another export on the way to one: its errors name the other export, not the one that is being opened."""
+"""Looks at another export while one is being opened.
+
+Errors on the way name the other export, not the one that is being opened.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Heartbeats: when a provisioner of each cluster was on an export last, and which instance works in its name."""
+"""Heartbeats: when a provisioner of each cluster was on an export last.
+
+They also say which instance works in a cluster's name.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class Heartbeats:
 
     @property
     def since(self) -> str:
-        """Since when a provisioner has kept the ledger: UTC, RFC 3339; empty before the first heartbeat."""
+        """Since when the ledger is kept: UTC, RFC 3339; empty before the first heartbeat."""
         return self._since
 
     async def read_since(self) -> None:
@@ -42,7 +45,10 @@ class Heartbeats:
         return {name: at for name, at in signs.items() if not is_instances(name)}
 
     async def instance(self, name: str) -> str:
-        """Return the sign of an instance under a name (core.instances); empty where there is none."""
+        """Return the sign of an instance under a name (core.instances).
+
+        Returns an empty text if there is none.
+        """
         with suppress(PathMissing):
             return await self._tree.read_symlink((*layout.CLUSTERS, name))
         return ""

@@ -1,7 +1,8 @@
-"""The ledger in memory: which volume has which directory of one export, its state, and which archives there are.
+"""The ledger in memory: the records of one export's volumes and archives.
 
-Pure bookkeeping over records; `ledger.volume_records` and the other parts of an export do the calls. A path is entered
-before the first call that creates anything, so that two claims that are provisioned side by side cannot both get it.
+It knows which volume has which directory, in which state. Pure bookkeeping over records; `ledger.volume_records` and
+the other parts of an export do the calls. A path is entered before the first call that creates anything, so that two
+claims that are provisioned side by side cannot both get it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from provisioner.ledger.layout import State
 
 
 class LedgerIndex:
-    """The records of one export by volume name, an index of their paths, and the records of its archives by name."""
+    """The records of one export's volumes and archives by name, and an index of paths."""
 
     def __init__(self, *, folds: bool = False) -> None:
-        """`folds`: the server treats names as equal that differ in case, or in their normal form."""
+        """`folds`: the server treats names as equal that differ in case or normal form."""
         self._folds = folds
         self._records: dict[str, Record] = {}
         self._pending: set[str] = set()
@@ -67,7 +68,10 @@ class LedgerIndex:
     # ------------------------------------------------------------------------------------------- volumes
 
     def read(self, targets: Mapping[str, str], state: State) -> None:
-        """Enter records that were read from the export; those that cannot be read become `unreadable`."""
+        """Enter records that were read from the export.
+
+        Those that cannot be read become `unreadable`.
+        """
         for volume_name, target in targets.items():
             try:
                 self.enter(volume_name, decode(target), state)
@@ -75,7 +79,10 @@ class LedgerIndex:
                 self._note(volume_name, target)
 
     def note_damage(self, targets: Mapping[str, str]) -> None:
-        """Note which of the targets cannot be read; the other records stay as they are in memory."""
+        """Note which of the targets cannot be read.
+
+        The other records stay as they are in memory.
+        """
         for volume_name, target in targets.items():
             try:
                 decode(target)
@@ -121,11 +128,11 @@ class LedgerIndex:
     # ------------------------------------------------------------------------------------------- paths
 
     def touching(self, path: RelPath, *, other_than: Collection[str] = ()) -> str | None:
-        """Return a volume, other than the given ones, whose directory is this path, or one above or below it."""
+        """Return a volume, other than the given ones, whose directory overlaps with a path."""
         return self._paths.touching(path, other_than=other_than)
 
     def adoptable(self, record: Record) -> str | None:
-        """Return the volume whose settled record has the same directory, cluster and namespace name."""
+        """Return the settled volume of the same directory, cluster and namespace name."""
         own = name_for_claim(record.claim_uid)
         for holder in sorted(self._paths.owners(record.path)):
             held = self._records[holder]
@@ -142,7 +149,10 @@ class LedgerIndex:
     # ------------------------------------------------------------------------------------------- archives
 
     def read_archives(self, targets: Mapping[str, str]) -> None:
-        """Enter records of archives that were read from the export; those that cannot be read become `unreadable`."""
+        """Enter records of archives that were read from the export.
+
+        Those that cannot be read become `unreadable`.
+        """
         for archive, target in targets.items():
             try:
                 self.enter_archive(archive, decode_archive(target))
@@ -161,7 +171,7 @@ class LedgerIndex:
             del self._archive_of[record.volume]
 
     def archive_at(self, name: str) -> str | None:
-        """Return the archive that has this name at the export's root, as the server compares names."""
+        """Return the archive of this name, as the server compares names."""
         if not fold(name).startswith(ARCHIVE_PREFIX):
             return None
         same = (archive for archive in self._archives if fold(archive) == fold(name)) if self._folds else iter(())
@@ -173,7 +183,10 @@ class LedgerIndex:
 
 
 def _lean(record: Record) -> Record:
-    """Return the record with one shared copy of the texts that many records repeat: there can be tens of thousands."""
+    """Return the record with one shared copy of the texts that many records repeat.
+
+    There can be tens of thousands of records.
+    """
     return structs.replace(
         record,
         namespace=intern(record.namespace),

@@ -65,7 +65,10 @@ def mark(name: str) -> RelPath:
 
 
 def trashed(volume_name: str) -> RelPath:
-    """Return where a volume's directory goes: one path, so that a rename that is carried out twice finds the first."""
+    """Return where a volume's directory goes in the trash.
+
+    It is one path, so that a rename that is carried out twice finds the first one's result.
+    """
     return (*TRASH, volume_name)
 
 
@@ -75,7 +78,10 @@ def trashed_before(volume_name: str, record: Record) -> RelPath:
 
 
 def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
-    """Return where an archive's directory goes; `at` counts if the record has no time that can be read."""
+    """Return where an archive's directory goes.
+
+    `at` counts if the record has no time that can be read.
+    """
     return (*TRASH, f"{record.volume}.{times.file_stamp(times.parse(record.archived) or at)}")
 
 

@@ -1,4 +1,7 @@
-"""Directories on servers that do not set modes, as many with NFSv4 ACLs: only a mode that a class names is required."""
+"""Directories on servers that do not set modes, as many with NFSv4 ACLs.
+
+Only a mode that a class names is required; a default mode is optional.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,18 @@ from provisioner.ports.tree import ModeRefused, Ownership, Tree
 
 
 async def make_directory(tree: Tree, path: RelPath, ownership: Ownership) -> str:
-    """Create a directory as `Tree.make_directory` does; return the server's answer if it refused a default mode."""
+    """Create a directory as `Tree.make_directory` does.
+
+    Returns the server's answer if it refused a default mode.
+    """
     return await _tolerate_refusal(tree.make_directory(path, ownership), ownership)
 
 
 async def set_access(tree: Tree, path: RelPath, ownership: Ownership) -> str:
-    """Set owner and mode as `Tree.set_access` does; return the server's answer if it refused a default mode."""
+    """Set owner and mode as `Tree.set_access` does.
+
+    Returns the server's answer if it refused a default mode.
+    """
     return await _tolerate_refusal(tree.set_access(path, ownership), ownership)
 
 

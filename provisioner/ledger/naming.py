@@ -1,6 +1,7 @@
-"""Finds out whether a server treats names as equal that differ in case, or in their Unicode normal form.
+"""Finds out whether a server folds names.
 
-It looks up names that exist in the ledger, written differently. A server that finds them folds names.
+Such a server treats names as equal that differ in case, or in their Unicode normal form. The test looks up
+names that exist in the ledger, written differently. A server that finds them folds names.
 """
 
 from __future__ import annotations

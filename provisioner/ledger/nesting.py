@@ -1,8 +1,8 @@
-"""Exports in exports: a directory of a server can lie in another one, and each can be an export with its own ledger.
+"""Exports in exports: checks for roots that lie in each other.
 
-No directory inside another export's root is handed out. No export is used if its root lies in a directory that another
-export has handed out. Each side writes first, its record or its ledger, and looks then: of two, at least one sees the
-other.
+A directory of a server can lie in another one, and each can be an export with its own ledger. No directory inside
+another export's root is handed out. No export is used if its root lies in a directory that another export has handed
+out. Each side writes first, its record or its ledger, and looks then: of two, at least one sees the other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _HINT = (
 
 
 async def require_no_root_above(tree: Tree, path: RelPath) -> None:
-    """Raise PathTaken if a directory on the way to a path has a ledger, and so is the root of another export."""
+    """Raise PathTaken if a directory on the way to a path is another export's root.
+
+    Such a directory has a ledger in it.
+    """
     above = list(ancestors(path))
     for root, found in zip(above, await asyncio.gather(*(is_root(tree, each) for each in above)), strict=True):
         if found:
@@ -52,9 +55,9 @@ async def is_root(tree: Tree, directory: RelPath) -> bool:
 
 
 async def taken_from_above(tree: Tree) -> PathIndex:
-    """Return the directories below the root that exports above it have handed out, as far as the server shows them.
+    """Return the directories below the root that exports above it have handed out.
 
-    Raises Cause.INSIDE if the root itself lies in one of them.
+    Only as far as the server shows the directories above. Raises Cause.INSIDE if the root itself lies in one of them.
     """
     taken = PathIndex(folds=True)  # to be safe: it can only refuse too much
     for name, outer, root in tree.above():

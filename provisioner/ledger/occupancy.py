@@ -1,9 +1,10 @@
-"""Whether a directory is free for a volume: by this export's ledger, by those of the exports above it, by nested roots.
+"""Whether a directory is free for a volume.
 
-Two clusters, or two exports that share a directory, can want the same directory at the same moment. NFS has no
-transaction over two records, so each of them *writes its own record first and looks at the others then*. Of two that do
-so, at least one sees the other and retreats; both can retreat, and then both retry. So every look here comes after the
-caller's own record is on the export, and before anything else is created.
+The checks look at this export's ledger, at those of the exports above it, and for roots on the way. Two clusters, or
+two exports that share a directory, can want the same directory at the same moment. NFS has no transaction over two
+records, so each of them *writes its own record first and looks at the others then*. Of two that do so, at least one
+sees the other and retreats; both can retreat, and then both retry. So every look here comes after the caller's own
+record is on the export, and before anything else is created.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from provisioner.ledger.volume_records import VolumeRecords
 
 
 class Occupancy:
-    """Checks that raise PathTaken where another volume, an archive or another export has a directory."""
+    """Checks that a directory is free, which raise PathTaken."""
 
     def __init__(self, state: LedgerState, records: VolumeRecords) -> None:
         self._state = state
@@ -81,7 +82,10 @@ class Occupancy:
             )
 
     async def _taken_above(self, path: RelPath) -> str | None:
-        """Return who has a directory by the ledger of an export above; reads that again before a claim is refused."""
+        """Return who has a directory by the ledger of an export above.
+
+        Reads that ledger again before a claim is refused.
+        """
         if self._state.above.touching(path) is not None:
             self._state.above = await nesting.taken_from_above(self._tree)
         return self._state.above.touching(path)

@@ -20,7 +20,7 @@ from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, 
 
 
 async def find(tree: Tree, *, known: str, carried: Set[str], create: bool) -> tuple[str, str]:
-    """Return the export's id, and the server's answer if it refused to close a new ledger to others.
+    """Return the export's id, and the server's answer if a new ledger is not private.
 
     Creates a ledger if there is none and `create` allows it; otherwise raises Cause.NO_LEDGER. `known` is the id that
     this process has seen before, `carried` are the ids that volumes on the export carry. Raises Cause.CHANGED if the
@@ -44,23 +44,30 @@ async def find(tree: Tree, *, known: str, carried: Set[str], create: bool) -> tu
 
 
 async def _make_ledger(tree: Tree, id: str) -> str:
-    """Create what is missing of a ledger, except for its id; return the server's answer if it does not close it."""
+    """Create what is missing of a ledger, except for its id.
+
+    Returns the server's answer if it refuses to close it to others.
+    """
     refusals = [] if id else [await _make_private(tree, (LEDGER,))]
     refusals += await _make_directories(tree)
     return next(filter(None, refusals), "")
 
 
 async def restore_directories(tree: Tree) -> str:
-    """Create what is missing of a lost ledger, except for its id; return the id that is there, or empty."""
+    """Create what is missing of a lost ledger, except for its id.
+
+    Returns the id that is there, or empty.
+    """
     found = await _read(tree, layout.ID)
     await _make_ledger(tree, found)
     return found
 
 
 async def restore_id(tree: Tree, id: str, *, instead_of: str, began: Iterable[str]) -> None:
-    """Write the id that an export had, as the last step, and the oldest of the times in `began` as `since`.
+    """Write the oldest time in `began` as `since`, then the id that an export had.
 
-    Raises Cause.CHANGED if the id is no longer `instead_of`: another process has created a ledger.
+    The id is the last step of a recovery. Raises Cause.CHANGED if the id is no longer `instead_of`: another process has
+    created a ledger.
     """
     since = min(began, default="")
     if since:
@@ -81,7 +88,7 @@ async def restore_id(tree: Tree, id: str, *, instead_of: str, began: Iterable[st
 
 
 async def probe(tree: Tree, id: str) -> None:
-    """Raise Cause.CHANGED unless the ledger is there, with this id and all of its directories."""
+    """Raise Cause.CHANGED unless the ledger has this id and all directories."""
     found, entries = await asyncio.gather(_read(tree, layout.ID), _entries(tree))
     if found != id:
         raise ExportError(Cause.CHANGED, f"its id was {id} and is {found}" if found else "its ledger is gone")
@@ -102,7 +109,7 @@ async def has_ledger(tree: Tree) -> bool:
 
 
 async def since(tree: Tree) -> str:
-    """Return since when a provisioner has kept the ledger; empty before the first heartbeat."""
+    """Return since when the ledger is kept; empty before the first heartbeat."""
     return await _read(tree, layout.SINCE)
 
 
@@ -113,13 +120,16 @@ async def _read(tree: Tree, symlink: RelPath) -> str:
 
 
 async def _make_directories(tree: Tree) -> list[str]:
-    """Create the ledger's directories that are missing, in a new ledger or after an admin removed some."""
+    """Create the ledger's directories that are missing."""
     there = await _entries(tree)
     return [await _make_private(tree, path) for path in layout.directories()[1:] if path[-1] not in there]
 
 
 async def _make_private(tree: Tree, path: RelPath) -> str:
-    """Create a directory of the ledger; return the server's answer if it refuses to close it to others."""
+    """Create a directory of the ledger.
+
+    Returns the server's answer if it refuses to close it to others.
+    """
     try:
         return await modes.make_directory(tree, path, layout.PRIVATE)
     except PathExists:

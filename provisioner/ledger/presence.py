@@ -1,4 +1,7 @@
-"""Finds out which of many directories are missing, by one listing per parent instead of one look-up per directory."""
+"""Finds out which of many directories are missing.
+
+One listing per parent replaces one look-up per directory.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provisioning a volume on an export, and undoing a provisioning that never got a PersistentVolume.
+"""Provisioning a volume on an export, and undoing unfinished attempts.
 
 The steps, in this order (the table of crashes: README.md):
 
@@ -28,7 +28,7 @@ from provisioner.ports.tree import NotEmpty, Ownership, PathExists, PathMissing
 
 
 class Provisioning:
-    """Creates the directories of volumes, settles their records and undoes unfinished attempts."""
+    """Creates directories of volumes, settles their records and undoes attempts."""
 
     def __init__(self, state: LedgerState, records: VolumeRecords, occupancy: Occupancy) -> None:
         self._state = state
@@ -127,9 +127,10 @@ class Provisioning:
     async def _make(
         self, volume_name: str, held: Record, ownership: Ownership, *, fresh: bool, adopt_from: str | None
     ) -> bool:
-        """Create the directory; return False if it is there and is adopted, or is an earlier attempt's.
+        """Create the directory.
 
-        Raises AlreadyThere for any other directory that is there.
+        Returns False if it is there and is adopted, or is an earlier attempt's. Raises AlreadyThere for any other
+        directory that is there.
         """
         try:
             self._note_mode(volume_name, await modes.make_directory(self._tree, held.path, ownership))
@@ -155,7 +156,10 @@ class Provisioning:
             self._state.mode_refusals[volume_name] = refusal
 
     async def _restore(self, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
-        """Rename the archive that a record names to the claim's directory; return False if that was done before."""
+        """Rename the archive that a record names to the claim's directory.
+
+        Returns False if that was done before.
+        """
         async with self._state.archive_lock(held.archive):
             try:
                 return await restore.bring_back(self._tree, self._state.index, volume_name, held, tenant, fresh=fresh)
@@ -240,15 +244,19 @@ class Provisioning:
         return True
 
     async def _give_back(self, volume_name: str, held: Record) -> bool:
-        """Rename a restored directory back to its archive and remove the record; return True if that was done."""
+        """Rename a restored directory back to its archive and remove the record.
+
+        Returns True if that was done.
+        """
         async with self._state.archive_lock(held.archive):
             return await restore.put_back(self._tree, volume_name, held) and await self._give_up(volume_name, held)
 
     async def _give_up(self, volume_name: str, held: Record) -> bool:
-        """Remove the record of a restore that has moved nothing; return False if something was moved after all.
+        """Remove the record of a restore that has moved nothing.
 
-        Each rename of a restore relies on the record, so nothing moves once it is gone. But another leader can have
-        moved the archive right before: then the record is written again, for nothing else tells whose data lie there.
+        Returns False if something was moved after all. Each rename of a restore relies on the record, so nothing moves
+        once it is gone. But another leader can have moved the archive right before: then the record is written again,
+        for nothing else tells whose data lie there.
         """
         await self._records.withdraw(volume_name)
         if not await restore.has_moved(self._tree, held):

@@ -1,4 +1,4 @@
-"""Reclaiming a volume on an export: its directory goes to the trash, becomes an archive, or stays.
+"""Reclaiming a volume: its directory is trashed, archived or retained.
 
 The steps, in this order (the table of crashes: README.md):
 

@@ -1,4 +1,7 @@
-"""All exports: mounted ones by location, and the others by location and port, as classes and volumes name them."""
+"""All exports of the process.
+
+Mounted ones are found by location, the others by location and port, as classes and volumes name them.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,10 @@ class ExportRegistry:
         return self._places
 
     def primary(self, export: Export) -> Export:
-        """Return the object that stands for an export: itself, or the one that it was united with."""
+        """Return the object that stands for an export.
+
+        That is the export itself, or the one that it was united with.
+        """
         return self._primary.get(export, export)
 
     def unite(self, alias: Export, primary: Export) -> None:
@@ -89,9 +95,10 @@ class ExportRegistry:
         self._places.unite(primary.location, alias.location)
 
     def get(self, location: Location, options: MountOptions) -> Export:
-        """Return the export at a location; one that is not mounted is reached with these mount options.
+        """Return the export at a location.
 
-        Raises ExportError, with a hint, if the options ask for what the NFS client does not support.
+        One that is not mounted is reached with these mount options. Raises ExportError, with a hint, if the options ask
+        for what the NFS client does not support.
         """
         return self.primary(self._at(location, options, by_class=True))
 
@@ -115,7 +122,7 @@ class ExportRegistry:
         return known.export
 
     def locate(self, volume: Volume) -> tuple[Export, RelPath] | None:
-        """Return the export that a volume lies on, and its directory there; None if no export is known.
+        """Return the export that a volume lies on, and its directory there, or None.
 
         A volume of nfs-provisioner names its directory in an annotation: the rest of the NFS path is the export.
         A volume of another provisioner does not, so it has to lie on an export that a setting or a class names.
@@ -132,7 +139,10 @@ class ExportRegistry:
         return None if located is None else (self.primary(located[0]), located[1])
 
     def obstacle(self, volume: Volume) -> str:
-        """Return why a volume's mount options do not lead to its server, and what to change; empty if they do."""
+        """Return why a volume's mount options do not lead to its server, and what to change.
+
+        Empty if they do.
+        """
         source = volume.spec.nfs
         if source is None:
             return ""
@@ -143,7 +153,10 @@ class ExportRegistry:
         return "" if refusal is None else f"{refusal}: {refusal.advice}"
 
     def forget(self, export: Export) -> None:
-        """Remove an export that nothing names any more. A mounted one, which the settings name, stays."""
+        """Remove an export that nothing names any more.
+
+        A mounted one, which the settings name, stays.
+        """
         self._direct = {key: known for key, known in self._direct.items() if self.primary(known.export) is not export}
         self._primary = {alias: primary for alias, primary in self._primary.items() if primary is not export}
         self._places.part(export.location)
@@ -174,7 +187,10 @@ class ExportRegistry:
 
 
 def _unsupported(location: Location, options: MountOptions) -> ExportError | None:
-    """Return the error for options that the NFS client does not support: it never falls back to clear text."""
+    """Return the error for mount options that the NFS client does not support.
+
+    It never falls back to clear text.
+    """
     way = f"mount it for the provisioner (access: mounted in the chart, or --export {location}=DIRECTORY)"
     if options.kerberos:
         return ExportError(Cause.KERBEROS, hint=f"the provisioner's own NFS client does not support Kerberos: {way}")
@@ -188,7 +204,7 @@ def _unsupported(location: Location, options: MountOptions) -> ExportError | Non
 
 
 def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, RelPath] | None:
-    """Return the export that a directory is on, the innermost one if exports nest, and its path below the root."""
+    """Return the innermost export that a directory is on, and its path below the root."""
     found: tuple[Export, RelPath] | None = None
     for where, export in exports:
         below = where.relative(source.server, source.path)

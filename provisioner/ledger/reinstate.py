@@ -1,4 +1,4 @@
-"""Moves data of a volume that exists back into its directory, out of the trash or an archive."""
+"""Moves a volume's data back into its directory, out of the trash or an archive."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PARENT = Ownership(mode=PARENT_MODE)
 
 
 async def move(tree: Tree, source: RelPath, path: RelPath) -> None:
-    """Rename a directory to a volume's path, never over anything but an empty directory. Success if done before.
+    """Rename a directory to a volume's path, never over anything but an empty directory.
 
-    Raises AlreadyThere, and Cause.RECORD if the source is gone and nothing came to the path.
+    Success if done before. Raises AlreadyThere, and Cause.RECORD if the source is gone and nothing came to the path.
     """
     if len(path) > 1:
         with suppress(PathExists):

@@ -1,4 +1,4 @@
-"""Restoring: an archive's directory becomes that of a claim, and the archive again if the claim goes.
+"""Restoring an archive into a claim, and giving it back if the claim is deleted.
 
 The steps, in this order:
 
@@ -34,9 +34,10 @@ _PARENT = Ownership(mode=PARENT_MODE)
 async def bring_back(
     tree: Tree, index: LedgerIndex, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool
 ) -> bool:
-    """Do steps 2 to 4 for the archive that a claim's record names; return False if that was done before.
+    """Do steps 2 to 4 for the archive that a claim's record names.
 
-    Mode and owner stay as the data's last user left them. Raises ArchiveUnusable, AlreadyThere.
+    Returns False if that was done before. Mode and owner stay as the data's last user left them. Raises
+    ArchiveUnusable, AlreadyThere.
     """
     record, taken = await look(tree, held.archive)
     if record is None:
@@ -63,9 +64,9 @@ async def bring_back(
 
 
 async def _keep_rule(tree: Tree, index: LedgerIndex, volume_name: str, held: Record, record: ArchiveRecord) -> Record:
-    """Write the milder rule into the claim's record, before anything of the archive is touched.
+    """Write the milder rule into the claim's record.
 
-    A crash afterwards repeats it.
+    Nothing of the archive has moved yet, so a retry after a crash repeats it.
     """
     wanted = restored(held, record)
     if wanted == held:
@@ -81,7 +82,10 @@ async def _keep_rule(tree: Tree, index: LedgerIndex, volume_name: str, held: Rec
 
 
 async def _wanted(tree: Tree, volume_name: str, held: Record) -> Proof:
-    """Return the claim's pending record as proof. Raises Cause.RECORD if the export has another one, or none."""
+    """Return the claim's pending record as proof.
+
+    Raises Cause.RECORD if the export has another one, or none.
+    """
     proof = Proof(layout.of("pending", volume_name), "")
     with suppress(PathMissing, InvalidRecord):
         proof = Proof(proof.path, await tree.read_symlink(proof.path))
@@ -93,9 +97,9 @@ async def _wanted(tree: Tree, volume_name: str, held: Record) -> Proof:
 async def _reserve(
     tree: Tree, index: LedgerIndex, volume_name: str, held: Record, record: ArchiveRecord, seen: Proof
 ) -> Proof:
-    """Write the taker into an archive's record, if that still has the text of `seen`; return the new one as proof.
+    """Write the taker into an archive's record, if that still has the text of `seen`.
 
-    Raises ArchiveUnusable, AlreadyThere.
+    Returns the new record as proof. Raises ArchiveUnusable, AlreadyThere.
     """
     if await is_recorded(tree, record.volume):
         raise ArchiveUnusable(
@@ -158,5 +162,8 @@ async def put_back(tree: Tree, volume_name: str, held: Record) -> bool:
 
 
 async def has_moved(tree: Tree, held: Record) -> bool:
-    """Return True if the claim's path has a directory and the archive's has none: it can be the archive's."""
+    """Return True if the directory at the claim's path can be the archive's.
+
+    That is so if there is one, and nothing at the archive's path.
+    """
     return await is_there(tree, held.path) and await is_free(tree, (held.archive,))

@@ -1,4 +1,4 @@
-"""The trial run of `check`: proves that an export can be used, by creating and removing one directory."""
+"""The trial run of `check`: creates and removes one directory on an export."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class TrialRun:
 
 
 async def trial_run(tree: Tree) -> TrialRun:
-    """Do once what provisioning does, in the ledger or, while there is none, beside it. Raises ExportError.
+    """Do once what provisioning does, in the ledger or, while there is none, beside it.
 
-    Calls that only read come first, so that a server that hangs is not asked to create anything.
+    Raises ExportError. Calls that only read come first, so that a server that hangs is not asked to create anything.
     """
     ledger = await _has_ledger(tree)
     space = await tree.space()

@@ -1,4 +1,4 @@
-"""What the parts of one export share: the tree, the ledger in memory, and what is under way."""
+"""What the parts of one export share: tree, ledger in memory, work under way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LedgerState:
     _archive_locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def archive_lock(self, archive: str) -> asyncio.Lock:
-        """Return the lock under which this process restores an archive, gives it back or ends it."""
+        """Return the lock for restoring an archive, giving it back or ending it."""
         lock = self._archive_locks.get(archive)
         if lock is None:
             lock = self._archive_locks[archive] = asyncio.Lock()

@@ -1,4 +1,7 @@
-"""Symlinks that hold text, of which a ledger consists: read all of a directory, replace one in one step, remove one."""
+"""Symlinks that hold text: the form of all records of a ledger.
+
+Read all of a directory, replace one in one step, remove one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ _PER_READ = 4096
 
 
 async def read_all(tree: Tree, directory: RelPath) -> dict[str, str]:
-    """Return the targets of all symlinks in a directory, by name; none for a directory that does not exist."""
+    """Return the targets of all symlinks in a directory, by name.
+
+    A directory that does not exist has none.
+    """
     try:
         entries = await tree.list(directory)
     except PathMissing:
@@ -41,9 +47,10 @@ async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str
 
 
 async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -> None:
-    """Create a symlink, or replace its target in one step: a reader sees the old text or the new one, whole.
+    """Create a symlink, or replace its target in one step.
 
-    With `was` only if that is its target; otherwise raises Cause.RECORD.
+    A reader sees the old text or the new one, never a part. With `was` only if that is its target; otherwise raises
+    Cause.RECORD.
     """
     draft = (*layout.DRAFTS, symlink[-1])
     try:

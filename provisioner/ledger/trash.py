@@ -1,8 +1,8 @@
-"""The trash of an export: directories that wait for their removal, each under the name of its volume.
+"""The trash of an export: directories that wait for their removal.
 
-A removal first gives its directory another name, and a recovery of data is a rename too: of the two, the first one wins
-and the second one finds nothing. So a directory that still has its first name is complete; one with `.begun` behind its
-name is being removed.
+Each has the name of its volume. A removal first gives its directory another name, and a recovery of data is a rename
+too: of the two, the first one wins and the second one finds nothing. So a directory that still has its first name is
+complete; one with `.begun` behind its name is being removed.
 
 A leader that was held up can send its rename long after another leader has done the same, when a new claim already has
 the path. A server that verifies what the rename relies on refuses it. On any other server the name in the trash has to
@@ -39,11 +39,17 @@ class Trash:
         self._tree = tree
 
     async def names(self) -> list[str]:
-        """Return the names in the trash, at most TRASH_LIMIT of them: the next call has the others."""
+        """Return the names in the trash, at most TRASH_LIMIT of them.
+
+        Once those are removed, the next call has the others.
+        """
         return sorted({name.removesuffix(layout.BEGUN) for name in await self._listed()})
 
     async def begun(self) -> Set[str]:
-        """Return the names whose removal has begun: a part of the directory can be gone, or all of it."""
+        """Return the names whose removal has begun.
+
+        A part of such a directory can be gone, or all of it.
+        """
         listed = await self._listed()
         found = {name.removesuffix(layout.BEGUN) for name in listed if name.endswith(layout.BEGUN)}
         if not self._tree.verifies:
@@ -51,17 +57,17 @@ class Trash:
         return found
 
     def may_come_late(self, name: str) -> bool:
-        """Return True if a late rename of a former leader can still move a directory to this name.
+        """Return True if a former leader's late rename can still move data to this name.
 
         Never so for an archive's: the directory that such a rename moves has a name that is never used again.
         """
         return not self._tree.verifies and volume_of(name) == name
 
     async def move(self, volume_name: str, path: RelPath, proof: Proof, *, aside: RelPath) -> bool:
-        """Move a volume's directory into the trash; return False if there is none. Success if done before.
+        """Move a volume's directory into the trash.
 
-        `aside` is where an earlier directory of a volume of this name goes: it can still be in the trash as long as the
-        volume exists.
+        Returns False if there is none. Success if done before. `aside` is where an earlier directory of a volume of
+        this name goes: it can still be in the trash as long as the volume exists.
         """
         target = layout.trashed(volume_name)
         try:
@@ -79,9 +85,9 @@ class Trash:
         return True
 
     async def purge(self, name: str, *, on_progress: OnProgress | None = None, taken: bool = False) -> int:
-        """Remove one directory in the trash for good, as `Tree.remove_tree` does; return how many entries went.
+        """Remove one directory in the trash for good, as `Tree.remove_tree` does.
 
-        With `taken` a directory that no rename can replace keeps the name.
+        Returns how many entries went. With `taken` a directory that no rename can replace keeps the name.
         """
         removed = (*layout.TRASH, name + layout.BEGUN)
         with suppress(PathMissing, PathExists):  # begun before, or recovered
@@ -91,7 +97,10 @@ class Trash:
         return await self._tree.remove_tree(removed, on_progress=on_progress)
 
     async def _make_room(self, volume_name: str, aside: RelPath) -> None:
-        """Rename an earlier directory of this volume name; one that only keeps the name taken stays."""
+        """Rename an earlier directory of this volume name.
+
+        One that only keeps the name taken stays.
+        """
         if not self._tree.verifies and await self._is_purged(volume_name):
             hint = "an earlier directory of this volume is being removed: its name is free some minutes after the purge"
             raise ExportError(Cause.OTHER, f"volume {volume_name} is in the trash already", hint=hint)

@@ -21,10 +21,11 @@ _IN_FLIGHT = 16
 
 
 async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> list[RelPath]:
-    """Return at most `limit` directories that hold something and are neither known, nor above or below a known one.
+    """Return at most `limit` unknown directories that hold something.
 
-    An empty directory does not count: it is a parent whose volumes are gone. Costs one call per directory on the way to
-    a known one, and one per unknown directory.
+    An unknown directory is neither known, nor above or below a known one. An empty directory does not count: it
+    is a parent whose volumes are gone. Costs one call per directory on the way to a known one, and one per unknown
+    directory.
     """
     found: list[RelPath] = []
     on_the_way: Sequence[RelPath] = [()]
@@ -66,7 +67,7 @@ async def _directories(tree: Tree, path: RelPath, known: PathIndex) -> list[RelP
 
 
 def _is_expected(path: RelPath) -> bool:
-    """Return True for the ledger, an archive, and what the server itself puts into a directory."""
+    """Return True for the ledger, archives, and what the server itself puts there."""
     name = path[-1]
     if len(path) > 1:
         return is_servers(name)
@@ -83,5 +84,8 @@ async def _holds_something(tree: Tree, path: RelPath) -> bool:
 
 
 def _is_of_the_path(exc: ExportError) -> bool:
-    """Return True if an error concerns one directory only: it is gone, no directory any more, or not readable."""
+    """Return True if an error concerns one directory only.
+
+    It is gone, no directory any more, or not readable.
+    """
     return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)

@@ -1,7 +1,7 @@
-"""The records of volumes on an export: read, replaced and removed, each in one call that is atomic on the server.
+"""The records of volumes on an export: reading, replacing and removing them.
 
-The ledger in memory (`ledger.index`) follows what these calls find: another cluster, another leader or an admin can
-have changed a record since this process read it.
+Each change is one call that is atomic on the server. The ledger in memory (`ledger.index`) follows what these calls
+find: another cluster, another leader or an admin can have changed a record since this process read it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ class VolumeRecords:
         self._tree = state.tree
 
     async def exists(self, volume_name: str) -> bool:
-        """Return True if the export has a record of the volume now, or is about to get one from this process."""
+        """Return True if the export has a record of the volume or is about to get one.
+
+        It is about to get one while this process writes it.
+        """
         if volume_name in self._state.reserving:
             return True
         for state in STATES:
@@ -37,7 +40,10 @@ class VolumeRecords:
         return False
 
     async def refresh(self, volume_name: str) -> Record | None:
-        """Read a volume's record from the export and put it into the index; None where the export has none."""
+        """Read a volume's record from the export and put it into the index.
+
+        Returns None if the export has none.
+        """
         unreadable: dict[str, str] = {}
         for state in ("volumes", "pending"):  # the more likely one first
             with suppress(PathMissing):
@@ -55,7 +61,10 @@ class VolumeRecords:
         return None
 
     async def is_pending(self, volume_name: str) -> bool:
-        """Return True if the export has a pending record of the volume now; otherwise refresh the record."""
+        """Return True if the export has a pending record of the volume now.
+
+        If not, the index gets what the export has instead.
+        """
         try:
             await self._tree.read_symlink(layout.of("pending", volume_name))
         except PathMissing:
@@ -85,7 +94,10 @@ class VolumeRecords:
         raise ExportError(Cause.RECORD, f"the record of volume {volume_name} has changed", hint=hint)
 
     async def learn_new(self) -> None:
-        """Read the records that the index does not have: other clusters and other leaders write some."""
+        """Read the records that the index does not have.
+
+        Other clusters and other leaders write some.
+        """
         listings = await asyncio.gather(*(self._tree.list((LEDGER, state)) for state in STATES))
         for state, listing in zip(STATES, listings, strict=True):
             unknown = self._state.index.unknown({entry.name for entry in listing if entry.type == "symlink"})
@@ -93,11 +105,14 @@ class VolumeRecords:
                 self._state.index.read(await symlinks.read(self._tree, (LEDGER, state), sorted(unknown)), state)
 
     async def find_damage(self) -> None:
-        """Read all settled records again and note in the index which of them cannot be read any more."""
+        """Read all settled records again and note which of them cannot be read."""
         self._state.index.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
 
     async def replace(self, volume_name: str, record: Record) -> None:
-        """Replace a volume's record in one step: a reader sees the old one or the new one, never a part."""
+        """Replace a volume's record in one step.
+
+        A reader sees the old one or the new one, never a part.
+        """
         state = self._state.index.state(volume_name)
         await symlinks.replace(self._tree, layout.of(state, volume_name), encode(record))
         self._state.index.enter(volume_name, record, state)
