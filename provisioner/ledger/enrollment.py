@@ -1,9 +1,10 @@
 """Records for volumes that exist already.
 
-The volumes are another provisioner's, those of a lost ledger, and those whose data come back. `take_over` and `restore` touch
-nothing but the ledger: the directories are there, and in use. Each record is written as settled, because the volume has
-its PersistentVolume. As in `ledger.provisioning`, the record is written first, and the records of other clusters are
-read afterwards.
+The volumes are another provisioner's, those of a lost ledger, and those whose data come back.
+
+`take_over` and `restore` touch nothing but the ledger: the directories are there, and in use. Each record is written as
+settled, because the volume has its PersistentVolume. As in `ledger.provisioning`, the record is written first, and the
+records of other clusters are read afterwards.
 """
 
 from __future__ import annotations
