@@ -225,7 +225,7 @@ def test_every_right_is_explained() -> None:
     wanted: dict[str, set[str]] = {}
     for each in permissions(lease=("nfs", "nfs")):
         wanted.setdefault(each.target, set()).add(each.verb)
-    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("understand/security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("concepts/security.md"), re.MULTILINE)
     assert {resource: set(verbs.split(", ")) for resource, verbs in rows} == wanted
 
 
