@@ -1,4 +1,4 @@
-"""Each citation of docs/development in a docstring or a comment names a page and a heading that exist."""
+"""The code's citations of docs/development lead to a heading, and the code map names what the tree has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.pages import DOCS, ROOT
+from tests.support.pages import DOCS, ROOT
 
 PAGES = {page.stem: page for page in (DOCS / "development").glob("*.md")}
 CITATION = re.compile(rf'\(({"|".join(PAGES)}), (?:"([^"]+)"|harms? (\d+)(?: to (\d+))?|([A-Z][a-z]+) (\d+))\)')
@@ -35,3 +35,19 @@ def test_a_citation_leads_to_a_heading(citation: tuple[str, ...]) -> None:
 def test_there_are_citations() -> None:
     """The pattern finds those that the code has."""
     assert len(citations()) >= 5
+
+
+def mapped() -> list[str]:
+    """The folders of the code map, and the modules that each entry names."""
+    text = (DOCS / "development" / "architecture.md").read_text().partition("## Code map")[2].partition("\n## ")[0]
+    found = []
+    for names, body in re.findall(r"^((?:`[\w./]+`(?:, )?)+)\n:   (.*?)(?=^`|\Z)", text, re.MULTILINE | re.DOTALL):
+        folders = re.findall(r"`([^`]+)`", names)
+        found += [*folders, *(folders[0] + module for module in re.findall(r"`(\w+\.py)`", body))]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("name", mapped())
+def test_the_code_map_is_exact(name: str) -> None:
+    """Each folder and each module that the code map names exists."""
+    assert (ROOT / name).exists() or (ROOT / "provisioner" / name).exists()
