@@ -173,7 +173,7 @@ def test_every_log_line_is_explained() -> None:
 
 def test_every_trouble_with_an_export_is_explained() -> None:
     """Each cause that an event can give for an export's failure has a row with what to do."""
-    page = section("troubleshooting.md", "## What is wrong with an export")
+    page = section("troubleshooting.md", "## Export errors")
     assert tabled(page) == {cause.value for cause in Cause}
 
 
@@ -193,13 +193,13 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_alert_has_a_runbook() -> None:
-    """Each says what it means, where to look and what to do, and is in the list at the top."""
+    """Each says what it means, what it affects, where to look and what to do, and is in the list at the top."""
     template = (CHART / "templates" / "prometheusrule.yaml").read_text()
     alerts = re.findall(r"- alert: (\w+)", template)
     assert len(alerts) >= 7
     for alert in alerts:
         runbook = section("operations/alerts.md", f"## {alert}")
-        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Look", "Do"]
+        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
         assert f"| [{alert}](#{alert.lower()}) |" in section("operations/alerts.md")
 
 
