@@ -30,7 +30,7 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv with everything pinned, and the project in it
 	@:
 
-$(STAMP): requirements-dev.txt pyproject.toml
+$(STAMP): requirements-dev.txt pyproject.toml testbed/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer on PATH: install one, or say make PYTHON=/path/to/python3"; exit 1; }
 	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
 	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
@@ -42,7 +42,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	  || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing the packages of requirements-dev.txt into $(VENV): a minute, several on a busy machine"
 	@$(BIN)/python -m pip $(INSTALL) $(LOCKED) -r requirements-dev.txt
-	@PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip $(INSTALL) --no-build-isolation -e .
+	@PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip $(INSTALL) --no-build-isolation -e . -e ./testbed
 	@problems=$$($(BIN)/python -m pip --disable-pip-version-check check) || { echo "$$problems"; exit 1; }
 	@touch $@
 
@@ -51,7 +51,7 @@ testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 45 min
 	@$(BIN)/python -m testbed install || echo "the tests that need what is missing will be skipped"
 
 demo: $(STAMP) ## see it work on a real control plane on this machine; KEEP=1 leaves it running
-	@$(BIN)/nfs-provisioner demo $(KEEP:%=--keep)
+	@$(BIN)/python -m demo $(KEEP:%=--keep)
 
 test: testbed ## unit, simulation, contract and integration tests; PARALLEL=0 runs them in one process
 	@$(if $(TESTS),,$(MAKE) unit)
@@ -75,7 +75,7 @@ e2e: testbed ## the image and the chart as they are deployed; skipped, with the 
 	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
 
 manifests: testbed ## write deploy/base from the chart
-	@$(BIN)/python -m testbed.helm_manifests
+	@$(BIN)/python -m deploy.manifests
 
 pictures: testbed ## write docs/pictures from what really runs, a quarter of an hour; takes root
 	@$(BIN)/python -m pictures
@@ -104,5 +104,5 @@ lock: $(STAMP) ## pin the newest dependencies, with hashes
 	@$(BIN)/$(LOCK) --extra dev --output-file requirements-dev.txt
 
 clean: ## remove what the other targets made here; the cached control plane stays
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info testbed/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

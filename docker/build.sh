@@ -15,7 +15,7 @@ echo "building the wheels of $image"
 rm -rf dist/image
 mkdir -p dist/image/packages
 # From a copy: setuptools would leave its build directory here, and take from it what is gone by now.
-cp -r provisioner testbed pyproject.toml README.md LICENSE "$work"
+cp -r provisioner pyproject.toml README.md LICENSE "$work"
 # The same code makes the same wheel, whenever it is built: Docker then finds that nothing has changed.
 SOURCE_DATE_EPOCH=$(date --date=2000-01-01T00:00Z +%s)
 export SOURCE_DATE_EPOCH

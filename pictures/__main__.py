@@ -16,7 +16,7 @@ from testbed.ganesha import GaneshaMissing
 from testbed.processes import ServerFailed
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "pictures"
-_DEMO = (sys.executable, "-m", "provisioner", "demo")
+_DEMO = (sys.executable, "-m", "demo")
 
 
 def main() -> int:
@@ -46,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 def _draw_demonstration(directory: Path) -> None:
     """Its first half, in which claims are made, and its second, in which some are deleted."""
     start, made, deleted, measured = terminal.parts(terminal.shown(_DEMO, timeout_s=1200.0))
-    terminal.draw([*start, "", *made], "nfs-provisioner demo", directory / "demo-claims.svg")
-    terminal.draw([*deleted, "", *measured], "nfs-provisioner demo", directory / "demo-fates.svg")
+    terminal.draw([*start, "", *made], "make demo", directory / "demo-claims.svg")
+    terminal.draw([*deleted, "", *measured], "make demo", directory / "demo-fates.svg")
 
 
 def _draw_dashboard(directory: Path, minutes: float) -> None:

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.demo.interrupts import Interrupts
-from provisioner.demo.screen import Screen
+from demo.interrupts import Interrupts
+from demo.screen import Screen
 from testbed import binaries, ganesha
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha, GaneshaMissing

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from demo.interrupts import Interrupts
+from demo.objects import Object, Objects, open_objects
+from demo.observer import VOLUMES, StoryFailed
+from demo.scenario import Scenario
+from demo.screen import Screen, count, duration
+from demo.servers import PATH, SERVER, Daemon, Grounds, grounds
+from demo.story import Story, clear_away, left
 from provisioner.core.errors import InvalidSettings
-from provisioner.demo.interrupts import Interrupts
-from provisioner.demo.objects import Object, Objects, open_objects
-from provisioner.demo.observer import VOLUMES, StoryFailed
-from provisioner.demo.scenario import Scenario
-from provisioner.demo.screen import Screen, count, duration
-from provisioner.demo.servers import PATH, SERVER, Daemon, Grounds, grounds
-from provisioner.demo.story import Story, clear_away, left
 from provisioner.ports import ClusterError
 from testbed.binaries import BinariesMissing
 from testbed.processes import ServerFailed
@@ -216,8 +216,13 @@ def _tell_how_to_go_on(place: Grounds, scenario: Scenario, daemon: Daemon, scree
         screen.say(f"The export is {SERVER}:{PATH} at port {place.nfs_port}, NFSv4. The daemon logs to {daemon.log}.")
     else:
         screen.say(f"The daemon logs to {daemon.log}.")
-    screen.say("To end it:")
-    screen.code(f"{_program()} demo --stop")
+    screen.say("To stop it:")
+    screen.code(stop_command())
+
+
+def stop_command() -> str:
+    """Return the command that stops the demonstration, as the user in this directory types it."""
+    return f"{os.path.relpath(sys.executable)} -m demo --stop"
 
 
 def _program() -> str:

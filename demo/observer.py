@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from provisioner.demo.objects import Object, Objects
-from provisioner.demo.scenario import Scenario
+from demo.objects import Object, Objects
+from demo.scenario import Scenario
 from provisioner.ports import ClusterError
 
 VOLUMES = "/api/v1/persistentvolumes"

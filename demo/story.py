@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from demo.objects import Object, Objects
+from demo.observer import VOLUMES, Observer, Sight
+from demo.scenario import REPLICAS, SHORT_MODES, STATEFUL_SET, PlannedClaim, Scenario, claim_spec
+from demo.screen import Row, Screen, duration, in_trash
+from demo.servers import Grounds
 from provisioner.core.quantities import parse_bytes
-from provisioner.demo.objects import Object, Objects
-from provisioner.demo.observer import VOLUMES, Observer, Sight
-from provisioner.demo.scenario import REPLICAS, SHORT_MODES, STATEFUL_SET, PlannedClaim, Scenario, claim_spec
-from provisioner.demo.screen import Row, Screen, duration, in_trash
-from provisioner.demo.servers import Grounds
 
 _SOON_S = 60.0
 _PACE_S = 0.25
