@@ -1,4 +1,4 @@
-"""`make manifests`: render the chart into deploy/base, a kustomize base for clusters without Helm."""
+"""`make manifests`: render the chart into deploy/base, a kustomize base."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rendered(helm: Helm) -> dict[str, str]:
 
 
 def write(helm: Helm) -> None:
-    """Write the base as the chart renders it, and remove files that the chart no longer renders."""
+    """Write the base as the chart renders it, and remove stale files."""
     BASE.mkdir(parents=True, exist_ok=True)
     files = rendered(helm)
     for stale in {path.name for path in BASE.iterdir()} - set(files):
