@@ -47,7 +47,10 @@ def start(interrupts: Interrupts, *, kubeconfig: str | None) -> int:
 
 
 def stay(interrupts: Interrupts, *, kubeconfig: str | None, ready_fd: int) -> int:
-    """Run the demonstration in the background process; write to `ready_fd` once the story is over and it stays."""
+    """Run the demonstration in the background process.
+
+    Write to `ready_fd` once the story is over and it stays.
+    """
 
     def kept() -> None:
         os.write(ready_fd, b"ready")
@@ -96,7 +99,10 @@ def _hold() -> None:
 
 
 def _holder() -> int | None:
-    """Return the process that holds the lock, or None. The file of a killed process is not locked."""
+    """Return the process that holds the lock, or None.
+
+    The file of a killed process is not locked.
+    """
     with _path().open("a+") as file:
         if _is_free(file):
             return None

@@ -1,4 +1,6 @@
-"""The pictures of the documentation, made from what really runs; `make pictures` writes them to docs/pictures.
+"""The pictures of the documentation, made from what really runs.
+
+`make pictures` writes them to docs/pictures.
 
 dashboard  Grafana's dashboard of the chart: its panels, and what Prometheus answers to their queries
 values     numbers as Grafana writes them, by unit

@@ -1,4 +1,7 @@
-"""The dashboard's grid and its panels, drawn with matplotlib as one SVG; all lengths are in its pixels."""
+"""The dashboard's grid and its panels, drawn with matplotlib as one SVG.
+
+All lengths are in its pixels.
+"""
 
 from __future__ import annotations
 
@@ -346,7 +349,10 @@ Ask = Callable[[Panel], Sequence[Line]]
 
 
 def draw(title: str, panels: Sequence[Panel], ask: Ask, span: Span, file: Path) -> None:
-    """Write the dashboard as SVG, each panel with what `ask` says that it shows; collapsed rows stay so."""
+    """Write the dashboard as SVG, each panel with what `ask` says that it shows.
+
+    Collapsed rows stay so.
+    """
     picture = Picture(title, span, max(panel.place.y + panel.place.h for panel in panels))
     for panel in panels:
         picture.draw(Shown(panel, ask(panel)))

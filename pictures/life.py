@@ -153,7 +153,10 @@ def cluster(directory: Path) -> Iterator[Cluster]:
 
 
 def live(cluster: Cluster, minutes: float, say: Say) -> Span:
-    """Have tenants at work for so long, while things break and are mended; the time that a dashboard is to show."""
+    """Have tenants at work for so long, while things break and are mended.
+
+    The time that a dashboard is to show.
+    """
     load, began, total_s = _Load(cluster, minutes), time.time(), 60 * minutes
     say(f"tenants are at work for {minutes:g} minutes")
     ahead = deque(_events(cluster, load))

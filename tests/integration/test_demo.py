@@ -107,7 +107,7 @@ def test_the_story_comes_out_as_promised_and_leaves_nothing(demo: Demo) -> None:
     assert status == 0, output
     assert "all 14 promises kept" in output or "all 13 promises kept" in output, output  # one more where there is NFS
     assert "✗" not in output
-    assert re.search(r"claim made → volume made +\d+ ms \(median of 8\)", output), output
+    assert re.search(r"claim created → volume created +\d+ ms \(median of 8\)", output), output
     assert "ProvisioningFailed: the directory '../../intruder' has the component '..'" in output
     assert not demo.left()
 
