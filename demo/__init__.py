@@ -1,4 +1,4 @@
-"""`make demo`: the daemon at work on a real control plane, shown as it happens and checked at each step.
+"""`make demo`: the daemon at work on a real control plane, shown live and checked.
 
 __main__     the command line
 performance  puts the parts together and tears them down

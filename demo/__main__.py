@@ -23,7 +23,7 @@ from demo.performance import perform
     help="Use this cluster and start no control plane; the demonstration's own objects are deleted afterwards.",
 )
 def main(*, keep: bool, stop: bool, ready_fd: int | None, kubeconfig: str | None) -> None:
-    """Play a day of some users on a real control plane on this machine, and check every promise.
+    """Show the daemon at work on a real control plane, and check every promise.
 
     Starts etcd, kube-apiserver and kube-controller-manager (built once, in 6 to 35 minutes), NFS-Ganesha where it is
     or can be installed, and the daemon. Creates claims, writes into their directories, deletes some claims, and shows

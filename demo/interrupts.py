@@ -27,7 +27,7 @@ class Interrupts:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt for the first signal during the context, or for one that came before."""
+        """Raise KeyboardInterrupt for the first signal, during the context or before it."""
 
         def interrupt() -> None:
             raise KeyboardInterrupt
@@ -37,7 +37,7 @@ class Interrupts:
 
     @contextmanager
     def calling(self, act: Callable[[], object]) -> Iterator[None]:
-        """Call `act` for the first signal during the context, or for one that came before."""
+        """Call `act` for the first signal, during the context or before it."""
         self._act = act
         try:
             if self.received:

@@ -1,4 +1,4 @@
-"""A few calls of an API server, in JSON, over the daemon's own connection: it accepts any kubeconfig."""
+"""A few calls of an API server in JSON, over the connection that the daemon uses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ class Objects:
         return True
 
     async def watch(self, path: str) -> AsyncGenerator[tuple[str, Object], None]:
-        """Yield the objects of a collection and their changes: ADDED, MODIFIED or DELETED, and the object."""
+        """Yield the objects of a collection and their changes.
+
+        Each item is ADDED, MODIFIED or DELETED, and the object.
+        """
         call = Call("watch", path, path, _CALL_S, query="watch=1")
         rest = b""
         async for chunk in self._connection.stream(call, silence_s=_SILENCE_S):

@@ -1,4 +1,4 @@
-"""What the API server reports about the claims, their volumes and events, with local timestamps."""
+"""What the API server reports about claims, volumes and events, with timestamps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Sight:
 
     @property
     def phase(self) -> str:
-        """The phase of the claim as in the API, "" before its creation, "deleted" after its deletion."""
+        """The phase of the claim in the API, "" before its creation, or "deleted"."""
         if not self.claim:
             return ""
         return "deleted" if self.claim_gone else str(self.claim.get("status", {}).get("phase", "Pending"))
@@ -68,7 +68,10 @@ class Sight:
 
 
 class Observer:
-    """Watches the namespace of a scenario, and calls `changed` with the name of the claim at each event."""
+    """Watches the namespace of a scenario.
+
+    It calls `changed` with the name of the claim at each event.
+    """
 
     def __init__(self, objects: Objects, scenario: Scenario, changed: Callable[[str], None]) -> None:
         self.sights = {claim.name: Sight() for claim in scenario.claims()}

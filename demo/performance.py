@@ -36,7 +36,7 @@ Kept = Callable[[], None]
 
 
 def perform(kubeconfig: str | None, interrupts: Interrupts, *, kept: Kept | None = None) -> int:
-    """Play the story on the cluster of `kubeconfig` or on a new one, and return the exit status.
+    """Play the story on a cluster, by default a new one, and return the exit status.
 
     The status is 0 if every promise was kept, 1 after printing the reason otherwise, and 130 after a signal. With
     `kept`, everything stays up after a successful story until a signal. Nothing stays behind in any case.

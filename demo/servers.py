@@ -117,7 +117,10 @@ def _export(directory: Path, stack: ExitStack, screen: Screen) -> tuple[Path, in
 
 
 def _servable(directory: Path, stack: ExitStack) -> Path:
-    """Return the directory, or one in memory if its filesystem cannot be exported, as in a container."""
+    """Return the directory, or one in memory if its filesystem cannot be exported.
+
+    A container's filesystem cannot.
+    """
     if ganesha.vfs_problem(directory) and _IN_MEMORY.is_dir() and os.access(_IN_MEMORY, os.W_OK):
         in_memory = _directory(stack, _IN_MEMORY)
         if not ganesha.vfs_problem(in_memory):

@@ -229,7 +229,7 @@ class Story:
 
 
 async def clear_away(objects: Objects, scenario: Scenario) -> None:
-    """Delete the claims and the StatefulSet, and return when the daemon has reclaimed their volumes.
+    """Delete the claims and the StatefulSet, and wait until their volumes are reclaimed.
 
     Waits for at most 30 s; the deletion of the namespace removes the rest. Raises ClusterError.
     """
@@ -261,7 +261,10 @@ def _is_bound(sight: Sight) -> bool:
 
 
 def _is_over(sight: Sight) -> bool:
-    """Return True if the volume of a deleted claim has its final state: deleted, or Released and retained."""
+    """Return True if the volume of a deleted claim is in its final state.
+
+    That is: deleted, or Released and retained.
+    """
     retained = sight.volume.get("spec", {}).get("persistentVolumeReclaimPolicy") == "Retain"
     return sight.volume_gone_s is not None or (retained and sight.volume_phase == "Released")
 
