@@ -13,7 +13,6 @@ from provisioner import __version__
 from provisioner.cli.adopt import adopt
 from provisioner.cli.archives import archives
 from provisioner.cli.check import check
-from provisioner.cli.demo import demo
 from provisioner.cli.instances import instances
 from provisioner.cli.orphans import orphans
 from provisioner.cli.recover import recover
@@ -42,7 +41,6 @@ cli.add_command(restore)
 cli.add_command(recover)
 cli.add_command(instances)
 cli.add_command(adopt)
-cli.add_command(demo)
 
 
 def main() -> None:

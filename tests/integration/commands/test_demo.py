@@ -1,4 +1,4 @@
-"""`nfs-provisioner demo` as a process of its own, in a temporary directory of its own that must be empty afterwards."""
+"""`python -m demo` as a process of its own, in a temporary directory of its own that must be empty afterwards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Demo:
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
         """One that runs; its output is a pipe."""
-        command = [sys.executable, "-m", "provisioner", "demo", *flags]
+        command = [sys.executable, "-m", "demo", *flags]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._environment
         )
@@ -107,7 +107,7 @@ def test_the_story_comes_out_as_promised_and_leaves_nothing(demo: Demo) -> None:
     assert status == 0, output
     assert "all 14 promises kept" in output or "all 13 promises kept" in output, output  # one more where there is NFS
     assert "✗" not in output
-    assert re.search(r"claim made → volume made +\d+ ms \(median of 8\)", output), output
+    assert re.search(r"claim created → volume created +\d+ ms \(median of 8\)", output), output
     assert "ProvisioningFailed: the directory '../../intruder' has the component '..'" in output
     assert not demo.left()
 
@@ -174,7 +174,7 @@ def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "demo.nfs-provisioner/nfs" in done.stderr
     status, output = demo.run("--keep")
-    assert (status, "runs in the background already" in output) == (1, True), output
+    assert (status, "already runs in the background" in output) == (1, True), output
     status, output = demo.run("--stop")
     assert status == 0, output
     assert not demo.left()
@@ -205,9 +205,9 @@ def test_a_demonstration_that_cannot_be_given_says_why(demo: Demo, tmp_path: Pat
     assert not demo.left()
 
 
-def test_the_daemon_loads_nothing_of_the_demonstration() -> None:
-    """The command line without `demo` imports neither it nor the testbed: each replica would pay for them."""
-    names = "('provisioner.demo', 'testbed')"
+def test_the_product_loads_neither_demo_nor_testbed() -> None:
+    """The command line and the daemon import neither the demonstration nor the testbed: the image has neither."""
+    names = "('demo', 'testbed')"
     code = f"import sys, provisioner.cli, provisioner.app; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

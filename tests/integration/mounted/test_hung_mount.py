@@ -147,10 +147,10 @@ async def test_closing_does_not_wait_for_the_mount(mount: HangingMount, tree: Mo
 
 PROGRAM = """
 import asyncio, sys
-from provisioner.nfs.mounted import MountedTree
+from provisioner.mounted.tree import MountedTree
 from testbed import fuse
 from testbed.fuse import HangingMount
-from provisioner.ports import ExportError
+from provisioner.ports.tree import ExportError
 
 async def main():
     tree = MountedTree(sys.argv[1], require_mount=False, timeout_s=0.2)

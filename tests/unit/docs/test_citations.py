@@ -50,4 +50,4 @@ def mapped() -> list[str]:
 @pytest.mark.parametrize("name", mapped())
 def test_the_code_map_is_exact(name: str) -> None:
     """Each folder and each module that the code map names exists."""
-    assert (ROOT / name).exists() or (ROOT / "provisioner" / name).exists()
+    assert (ROOT / name).exists()

@@ -1,4 +1,4 @@
-"""Who claims what, and what was promised to them: the values that the story is played and checked by."""
+"""The claims and classes of the story, and what is promised for each claim."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATEFUL_SET = "web"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedClaim:
-    """One claim: what it asks for, and what becomes of its directory."""
+    """A claim: its request, and the promised fate of its directory."""
 
     name: str
     purpose: str
@@ -25,12 +25,15 @@ class PlannedClaim:
     fate: Fate = "stays"
     annotations: dict[str, str] = field(default_factory=dict)
     by_controller: bool = False
-    """Whether the StatefulSet controller makes it, from a template."""
+    """Whether the StatefulSet controller creates it from a template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """The objects of one demonstration. The suffix keeps them apart from all else in a cluster that is not our own."""
+    """The objects of one demonstration.
+
+    The suffix makes their names unique in a user's cluster.
+    """
 
     suffix: str
     server: str
@@ -39,20 +42,20 @@ class Scenario:
 
     @property
     def provisioner(self) -> str:
-        """The provisioner's name, of this demonstration alone."""
+        """The name of the provisioner, unique to this demonstration."""
         return f"demo.nfs-provisioner/nfs{self.suffix}"
 
     @property
     def namespace(self) -> str:
-        """Where the claims are."""
+        """The namespace of the claims."""
         return f"shop{self.suffix}"
 
     def directory(self, claim: str) -> str:
-        """A claim's directory below the export, by the classes' pathPattern."""
+        """Return the directory of a claim below the export, by the pathPattern of the classes."""
         return f"{self.namespace}/{claim}"
 
     def claims(self) -> tuple[PlannedClaim, ...]:
-        """All claims, in the order in which they are made."""
+        """Return all claims in the order of their creation."""
         archive, delete, retain, team = (name + self.suffix for name in _RULES)
         web = (
             PlannedClaim(
@@ -72,11 +75,11 @@ class Scenario:
             _claim("scratch", "to be deleted", delete, "5Gi", fate="deleted"),
             _claim("reports", "to be archived", archive, "5Gi", fate="archived"),
             _claim("invoices", "to be retained", retain, "5Gi", fate="retained"),
-            _claim("intruder", "others' directories", team, "1Gi", fate="refused", annotations={"team": "../.."}),
+            _claim("intruder", "directories of others", team, "1Gi", fate="refused", annotations={"team": "../.."}),
         )
 
     def classes(self) -> Iterator[dict[str, Any]]:
-        """The StorageClasses."""
+        """Yield the StorageClasses."""
         for name, (reclaim_policy, parameters) in _RULES.items():
             yield {
                 "metadata": {"name": name + self.suffix},
@@ -87,7 +90,10 @@ class Scenario:
             }
 
     def stateful_set(self) -> dict[str, Any]:
-        """A StatefulSet with a claim template. Its pods are no scheduler's, so they run nowhere and hold no claim."""
+        """Return a StatefulSet with a claim template.
+
+        No scheduler serves its pods: they never run, and hold no claim.
+        """
         labels = {"app": STATEFUL_SET}
         template = next(claim for claim in self.claims() if claim.by_controller)
         return {
@@ -100,7 +106,7 @@ class Scenario:
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {
-                        "schedulerName": "nobody",
+                        "schedulerName": "none",
                         "containers": [{"name": "web", "image": "registry.k8s.io/pause:3.10"}],
                     },
                 },
@@ -116,7 +122,7 @@ _RULES: dict[str, tuple[str, dict[str, str]]] = {
     "nfs-retain": ("Retain", {"pathPattern": _PATTERN}),
     "nfs-team": ("Delete", {"onDelete": "delete", "pathPattern": "${.PVC.annotations.team}/${.PVC.name}"}),
 }
-"""Each class's reclaimPolicy and parameters. In the last one a tenant's words become a part of the path."""
+"""reclaimPolicy and parameters of each class. In the last class an annotation of the tenant is part of the path."""
 
 
 def _claim(name: str, purpose: str, class_name: str, size: str, **rest: Any) -> PlannedClaim:
@@ -125,7 +131,7 @@ def _claim(name: str, purpose: str, class_name: str, size: str, **rest: Any) -> 
 
 
 def claim_spec(claim: PlannedClaim) -> dict[str, Any]:
-    """The `spec` of a PersistentVolumeClaim."""
+    """Return the `spec` of a PersistentVolumeClaim."""
     return {
         "storageClassName": claim.class_name,
         "accessModes": [claim.access_mode],

@@ -1,4 +1,4 @@
-"""All that is printed: in place and in colour on a terminal, line by line in a log."""
+"""The output: live and in colour on a terminal, line by line in a log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Progress = Callable[[str], None]
 _QUIET_IN_LOGS_S = 30.0
 _LOG_WIDTH = 110
 _BESIDE_WIDTH = 108
-"""Terminals narrower than this get the table without its column of purposes."""
+"""Terminals narrower than this get the table without the column `for`."""
 
 _MANY_FILES = 3
 
 Row = tuple[str, str, str, str, str, str, str, str]
 COLUMNS = ("claim", "for", "asks", "class", "phase", "volume", "directory", "after")
 _MIN_WIDTHS = {"phase": 8, "volume": 12, "directory": 15, "after": 7}
-"""So that a live table does not change its shape as it fills."""
+"""Minimum widths, so that a live table keeps its shape while it fills."""
 
 _STYLES = {
     "Bound": "green",
@@ -40,40 +40,40 @@ _STYLES = {
 
 
 class Screen:
-    """The one place that writes to standard output."""
+    """The only writer to standard output."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
         self.is_terminal = self._console.is_terminal
         if not self.is_terminal:
             self._console = Console(highlight=False, width=_LOG_WIDTH)
-        self._news = _News(self.say)
+        self._changes = _Changes(self.say)
 
     def title(self, text: str) -> None:
-        """A heading of one part."""
+        """Print the heading of a part."""
         self._console.print()
         self._console.print(Rule(f"[bold]{escape(text)}", align="left", style="cyan", characters="─"))
 
     def say(self, text: str) -> None:
-        """A sentence or two."""
+        """Print a sentence or two."""
         self._console.print(escape(text))
 
     def done(self, text: str, *, took_s: float | None = None) -> None:
-        """Something that has come about."""
+        """Print a success, with its duration."""
         took = "" if took_s is None else f"  [dim]{duration(took_s)}"
         self._console.print(f"[green]✓[/] {escape(text)}{took}", soft_wrap=not self.is_terminal)
 
     def failed(self, text: str) -> None:
-        """Something that has not."""
+        """Print a failure."""
         self._console.print(f"[bold red]✗[/] {escape(text)}", soft_wrap=not self.is_terminal)
 
     def code(self, text: str) -> None:
-        """Something to copy: never wrapped."""
+        """Print text to copy, without wrapping."""
         self._console.print(f"  [bold]{escape(text)}", soft_wrap=True)
 
     @contextmanager
     def step(self, text: str) -> Iterator[Progress]:
-        """A long step: what it is doing while it runs, given line by line, and `text` once it is done."""
+        """Show the progress of a long step, and print `text` once it is done."""
         began_s = time.monotonic()
         if self.is_terminal:
             with self._console.status("", spinner_style="cyan") as status:
@@ -84,17 +84,19 @@ class Screen:
 
     @contextmanager
     def table(self, rows: Callable[[], Sequence[Row]]) -> Iterator[Callable[[str], None]]:
-        """A table that is live. Call the value with a claim's name when that row may have changed.
+        """Show a live table.
+
+        Call the yielded function with the name of a claim when its row can have changed.
 
         In a log each change of a row is a line, and the table comes at the end.
         """
         if self.is_terminal:
-            # Drawn by a thread of Live's own: what is measured meanwhile must not wait for it.
+            # Live draws in a thread of its own: drawing must not delay the measurements.
             with Live(get_renderable=lambda: self._table(rows()), console=self._console, refresh_per_second=10):
                 yield lambda _: None
             self.say("")
             return
-        yield lambda name: self._news.tell(next(row for row in rows() if row[0] == name))
+        yield lambda name: self._changes.show(next(row for row in rows() if row[0] == name))
         self._console.print("", self._table(rows()), "", sep="\n")
 
     def _table(self, rows: Sequence[Row]) -> Table:
@@ -110,11 +112,11 @@ class Screen:
         return table
 
     def tree(self, root: str, directory: Path) -> None:
-        """The directories and files of an export; its ledger as one line."""
+        """Print the directories and files of an export, with the ledger as one line."""
         self._console.print(_tree(Tree(f"[bold]{escape(root)}", guide_style="dim"), directory))
 
     def measures(self, measures: Sequence[tuple[str, str]]) -> None:
-        """Names and values."""
+        """Print names and values."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
         for name, value in measures:
             table.add_row(escape(name), Text(value, style="bold"))
@@ -122,7 +124,7 @@ class Screen:
 
 
 class _Sparse:
-    """Progress for a log: a line that is as the last one up to its colon carries on from it, and comes rarely."""
+    """Progress for a log: updates of a line (equal up to the colon) appear rarely."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -135,16 +137,16 @@ class _Sparse:
             self._say(f"  {line}")
 
 
-class _News:
-    """A line for each row that is not as it was told last."""
+class _Changes:
+    """Prints a line for each row that differs from the last one printed."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._told: dict[str, Row] = {}
+        self._shown: dict[str, Row] = {}
 
-    def tell(self, row: Row) -> None:
-        if self._told.get(row[0]) != row:
-            self._told[row[0]] = row
+    def show(self, row: Row) -> None:
+        if self._shown.get(row[0]) != row:
+            self._shown[row[0]] = row
             name, _, _, _, phase, volume, directory, after = row
             self._say(f"  {name:<11} {phase:<9} {volume:<14} {directory:<20} {after}".rstrip())
 
@@ -168,14 +170,17 @@ def _tree(tree: Tree, directory: Path) -> Tree:
 
 
 def _ledger(directory: Path) -> str:
-    # By glob: while the daemon makes its ledger, parts of it are not there yet.
+    # Glob, because parts of the ledger can be missing while the daemon creates it.
     records = sum(len(list(directory.glob(f"{kind}/*"))) for kind in ("pending", "volumes"))
     trash = in_trash(directory)
     return f".provisioner/  the ledger: {count(records, 'record')}, {trash or 'nothing'} in the trash"
 
 
 def in_trash(ledger: Path) -> int:
-    """How many directories wait to be purged; what is only kept taken is none of them."""
+    """Return how many directories wait to be purged.
+
+    Entries with only a tombstone do not count.
+    """
     return sum([*entry.glob("*")] != [entry / TOMBSTONE] for entry in ledger.glob("trash/*"))
 
 
@@ -185,7 +190,7 @@ def count(number: int, what: str) -> str:
 
 
 def duration(took_s: float) -> str:
-    """A duration in the unit that suits it."""
+    """Return a duration in a suitable unit."""
     if took_s < 1:
         return f"{took_s * 1000:.0f} ms"
     return f"{took_s:.1f} s" if took_s < 60 else f"{took_s // 60:.0f} min {took_s % 60:.0f} s"

@@ -1,4 +1,4 @@
-"""A few calls of an API server in JSON, over the connection that the daemon uses too: any kubeconfig will do."""
+"""A few calls of an API server in JSON, over the connection that the daemon uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provisioner.kube.connection import Call, Connection, Verb, open_connection
 from provisioner.ports.cluster import NotFound
 
 Object = dict[str, Any]
-"""A Kubernetes object as it travels."""
+"""A Kubernetes object as decoded JSON."""
 
 _CALL_S = 15.0
 _SILENCE_S = 600.0
@@ -21,7 +21,7 @@ _SILENCE_S = 600.0
 
 @asynccontextmanager
 async def open_objects(kubeconfig: str) -> AsyncIterator[Objects]:
-    """Objects of the cluster that a kubeconfig names. Raises InvalidSettings."""
+    """Connect to the cluster of a kubeconfig. Raises InvalidSettings."""
     answered: set[str] = set()
 
     def observe(verb: str, path: str, status: int) -> None:
@@ -33,27 +33,30 @@ async def open_objects(kubeconfig: str) -> AsyncIterator[Objects]:
 
 
 class Objects:
-    """Objects by their paths. Raises ClusterError. `watches_answered` are the paths of watches that the server took."""
+    """Objects by their paths. Every method raises ClusterError.
+
+    `watches_answered` contains the paths whose watches the server has started.
+    """
 
     def __init__(self, connection: Connection, watches_answered: Set[str]) -> None:
         self.watches_answered = watches_answered
         self._connection = connection
 
     async def get(self, path: str) -> Object:
-        """The object, or the list, at a path."""
+        """Return the object or the list at a path."""
         return await self._send("get", path)
 
     async def create(self, path: str, body: Object) -> Object:
-        """The object as stored in the collection at a path."""
+        """Create an object in the collection at a path, and return the stored object."""
         return await self._send("create", path, body)
 
     async def delete(self, path: str) -> None:
-        """Ask for an object's deletion; one that is not there is success."""
+        """Delete the object at a path; a missing object is a success."""
         with suppress(NotFound):
             await self._send("delete", path)
 
     async def exists(self, path: str) -> bool:
-        """Whether there is an object at a path."""
+        """Return True if an object exists at a path."""
         try:
             await self._send("get", path)
         except NotFound:
@@ -61,7 +64,10 @@ class Objects:
         return True
 
     async def watch(self, path: str) -> AsyncGenerator[tuple[str, Object], None]:
-        """What there is and what changes in a collection: ADDED, MODIFIED or DELETED, and the object."""
+        """Yield the objects of a collection and their changes.
+
+        Each item is ADDED, MODIFIED or DELETED, and the object.
+        """
         call = Call("watch", path, path, _CALL_S, query="watch=1")
         rest = b""
         async for chunk in self._connection.stream(call, silence_s=_SILENCE_S):

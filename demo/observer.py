@@ -1,4 +1,4 @@
-"""What the API server says of the claims, their volumes and events, and when it said so by this machine's clock."""
+"""What the API server reports about claims, volumes and events, with timestamps."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from provisioner.demo.objects import Object, Objects
-from provisioner.demo.scenario import Scenario
+from demo.objects import Object, Objects
+from demo.scenario import Scenario
 from provisioner.ports.cluster import ClusterError
 
 VOLUMES = "/api/v1/persistentvolumes"
 
 
 class StoryFailed(Exception):
-    """Something did not come about; the text says what."""
+    """Something did not happen in time; the text says what."""
 
 
 @dataclass(slots=True)
 class Sight:
-    """What was seen of one claim and its volume. The moments are seconds of time.monotonic(), None until they come.
+    """What was seen of one claim and its volume, with times of time.monotonic(), or None.
 
-    `claimed_s` and `deleted_s` are when we asked for it, or for what a controller made, when the news of it came.
+    `claimed_s` and `deleted_s` are the times of the demonstration's requests. For a claim that a controller creates,
+    `claimed_s` is the time of the first watch event.
     """
 
     claim: Object = field(default_factory=dict)
@@ -38,36 +39,39 @@ class Sight:
 
     @property
     def phase(self) -> str:
-        """The claim's phase, in words of the API, or that it is not there yet or any more."""
+        """The phase of the claim in the API, "" before its creation, or "deleted"."""
         if not self.claim:
             return ""
         return "deleted" if self.claim_gone else str(self.claim.get("status", {}).get("phase", "Pending"))
 
     @property
     def volume_phase(self) -> str:
-        """The volume's phase, as last seen before it went."""
+        """The last phase of the volume, "" if there is none."""
         return "" if self.volume_gone_s else str(self.volume.get("status", {}).get("phase", ""))
 
     @property
     def to_volume_s(self) -> float | None:
-        """How long from the claim to the news of its volume."""
+        """Seconds from the claim to the first event of its volume."""
         return None if self.claimed_s is None or self.made_s is None else self.made_s - self.claimed_s
 
     @property
     def to_bound_s(self) -> float | None:
-        """How long from the claim to the news that it is Bound."""
+        """Seconds from the claim to the event that it is Bound."""
         return None if self.claimed_s is None or self.bound_s is None else self.bound_s - self.claimed_s
 
     @property
     def to_reclaimed_s(self) -> float | None:
-        """How long from the claim's deletion to the news that its volume is gone."""
+        """Seconds from the deletion of the claim to the event that its volume is deleted."""
         if self.deleted_s is None or self.volume_gone_s is None:
             return None
         return self.volume_gone_s - self.deleted_s
 
 
 class Observer:
-    """Follows one scenario's namespace; `changed` is called with the claim's name at every news."""
+    """Watches the namespace of a scenario.
+
+    It calls `changed` with the name of the claim at each event.
+    """
 
     def __init__(self, objects: Objects, scenario: Scenario, changed: Callable[[str], None]) -> None:
         self.sights = {claim.name: Sight() for claim in scenario.claims()}
@@ -78,7 +82,7 @@ class Observer:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watch while the context is open."""
+        """Watch for the length of the context."""
         inside = f"/api/v1/namespaces/{self._namespace}"
         watches = {
             f"{inside}/persistentvolumeclaims": self._claim,
@@ -87,10 +91,10 @@ class Observer:
         }
         tasks = [asyncio.create_task(self._follow(path, see)) for path, see in watches.items()]
         try:
-            # All of them before anything happens, or the moments would say when we began to look.
+            # Every watch must run before the first claim: otherwise the times would be those of the start of the watch.
             await self.until(
                 lambda: watches.keys() <= self._objects.watches_answered,
-                "the API server answers our watches",
+                "the API server answers the watches",
                 timeout_s=30.0,
             )
             yield
@@ -100,7 +104,10 @@ class Observer:
             await asyncio.wait(tasks)
 
     async def until(self, condition: Callable[[], bool], what: str, *, timeout_s: float) -> None:
-        """Return once the condition holds. Raises StoryFailed when it does not in time, or nothing can be seen."""
+        """Return once the condition holds.
+
+        Raises StoryFailed at the time limit, or if a watch fails.
+        """
         deadline_s = time.monotonic() + timeout_s
         while not condition():
             if self._failure:

@@ -1,4 +1,4 @@
-"""The plain manifests for those without Helm: a kustomize base, rendered from the chart. `python -m` writes it."""
+"""`make manifests`: render the chart into deploy/base, a kustomize base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASE = ROOT / "deploy" / "base"
 
 NAME = "nfs-provisioner"
 HELMS_OWN = ("app.kubernetes.io/managed-by", "helm.sh/chart")
-"""Labels that say that Helm manages an object, which is not so here."""
+"""Labels that mark an object as managed by Helm, which is wrong here."""
 
 NOTICE = "# Rendered from charts/nfs-provisioner by `make manifests`: change the chart, not this file.\n"
 NAMESPACE = {
@@ -28,7 +28,7 @@ Object = dict[str, Any]
 
 
 def rendered(helm: Helm) -> dict[str, str]:
-    """The base's files: text by name. Raises HelmFailed."""
+    """Return the files of the base as text by name. Raises HelmFailed."""
     values = ROOT / "deploy" / "values.yaml"
     chart = ROOT / "charts" / NAME
     said = helm.run("template", NAME, chart, f"--namespace={NAME}", "--no-hooks", f"--values={values}")
@@ -47,7 +47,7 @@ def rendered(helm: Helm) -> dict[str, str]:
 
 
 def write(helm: Helm) -> None:
-    """Make the base what the chart says: files that it has no more are removed."""
+    """Write the base as the chart renders it, and remove stale files."""
     BASE.mkdir(parents=True, exist_ok=True)
     files = rendered(helm)
     for stale in {path.name for path in BASE.iterdir()} - set(files):

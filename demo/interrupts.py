@@ -1,6 +1,8 @@
-"""SIGINT, SIGTERM and SIGHUP: the first one ends what is under way, at places that allow it; later ones are not heeded.
+"""SIGINT, SIGTERM and SIGHUP: the first signal stops the work, at places that allow it.
 
-Cleaning up is never interrupted: it is short, bounded, and a second Ctrl-C would leave behind what it was about to end.
+Later ones are ignored.
+
+Nothing interrupts the cleanup: it is short and bounded, and a second Ctrl-C would leave servers behind.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from types import FrameType
 
 
 class Interrupts:
-    """The signals of one process, caught from the moment this is made. Outside `raising` and `calling` they wait."""
+    """Catches the signals of this process from its creation on.
+
+    A signal outside `raising` and `calling` waits for the next of them.
+    """
 
     def __init__(self) -> None:
         self.received = False
@@ -22,7 +27,7 @@ class Interrupts:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """While it is open, the first signal is a KeyboardInterrupt; so is one that came before."""
+        """Raise KeyboardInterrupt for the first signal, during the context or before it."""
 
         def interrupt() -> None:
             raise KeyboardInterrupt
@@ -32,7 +37,7 @@ class Interrupts:
 
     @contextmanager
     def calling(self, act: Callable[[], object]) -> Iterator[None]:
-        """While it is open, the first signal calls `act`; so does one that came before."""
+        """Call `act` for the first signal, during the context or before it."""
         self._act = act
         try:
             if self.received:

@@ -1,4 +1,4 @@
-"""The story, played on a cluster and an export; every outcome that was promised is looked at, and not believed."""
+"""Plays the scenario on a cluster and an export, and checks every promised outcome."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from demo.objects import Object, Objects
+from demo.observer import VOLUMES, Observer, Sight
+from demo.scenario import REPLICAS, SHORT_MODES, STATEFUL_SET, PlannedClaim, Scenario, claim_spec
+from demo.screen import Row, Screen, duration, in_trash
+from demo.servers import Setup
 from provisioner.core.quantities import parse_bytes
-from provisioner.demo.objects import Object, Objects
-from provisioner.demo.observer import VOLUMES, Observer, Sight
-from provisioner.demo.scenario import REPLICAS, SHORT_MODES, STATEFUL_SET, PlannedClaim, Scenario, claim_spec
-from provisioner.demo.screen import Row, Screen, duration, in_trash
-from provisioner.demo.servers import Grounds
 
 _SOON_S = 60.0
 _PACE_S = 0.25
-"""Between two claims, so that eyes can follow and each is measured alone; no measure includes it."""
+"""Pause between two claims, for the viewer, and to measure each claim alone; no measurement includes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Something that was promised, and whether it came so; else `seen` says what came instead."""
+    """A promise, and whether it was kept; if not, `seen` says what happened instead."""
 
     text: str
     kept: bool
@@ -32,27 +32,27 @@ class Promise:
 
 
 class Story:
-    """One performance. `promises` grows as it goes."""
+    """One performance. `promises` collects the checked promises."""
 
-    def __init__(self, objects: Objects, scenario: Scenario, grounds: Grounds, screen: Screen) -> None:
+    def __init__(self, objects: Objects, scenario: Scenario, setup: Setup, screen: Screen) -> None:
         self.promises: list[Promise] = []
         self.observer = Observer(objects, scenario, lambda name: self._news(name))
         self._objects = objects
         self._scenario = scenario
-        self._grounds = grounds
+        self._setup = setup
         self._screen = screen
         self._claims = scenario.claims()
         self._news: Callable[[str], None] = lambda name: None
 
     async def play(self) -> None:
-        """All of it. Raises StoryFailed when something does not come about in time, ClusterError."""
+        """Play everything. Raises StoryFailed if something does not happen in time, ClusterError."""
         async with self.observer.watching():
-            self._screen.title("Claims are made")
+            self._screen.title("Users create claims")
             self._show_tree("the export before")
             with self._screen.table(self._rows) as self._news:
                 await self._claim()
             self._look_at_claims()
-            self._screen.title("Applications write, and three claims are deleted")
+            self._screen.title("Applications write, and users delete three claims")
             self._write()
             self._show_tree("the export, in use")
             with self._screen.table(self._rows) as self._news:
@@ -60,7 +60,7 @@ class Story:
             self._show_tree("the export after")
             self._look_at_fates()
 
-    # --------------------------------------------------------------------------------------------- making
+    # --------------------------------------------------------------------------------------------- creating
 
     async def _claim(self) -> None:
         namespace = f"/namespaces/{self._scenario.namespace}"
@@ -87,13 +87,13 @@ class Story:
             else:
                 directory = self._scenario.directory(claim.name)
                 mode = SHORT_MODES[claim.access_mode]
-                text = f"{claim.name}: {claim.size}, {mode}, in {directory} of its own"
+                text = f"{claim.name}: {claim.size}, {mode}, in its own directory {directory}"
                 self._promise(text, list(self._amiss(claim, sight, directory)))
-        if self._grounds.nfs_port is not None:
-            self._screen.say("  (made over NFS by the daemon itself: it knows no directory, and nothing is mounted)")
+        if self._setup.nfs_port is not None:
+            self._screen.say("  (created over NFS by the daemon itself: nothing is mounted)")
 
     def _amiss(self, claim: PlannedClaim, sight: Sight, directory: str) -> Iterator[str]:
-        """What is not as promised with a bound claim's volume."""
+        """Yield what is wrong with the volume of a bound claim."""
         spec = sight.volume["spec"]
         if parse_bytes(spec["capacity"]["storage"]) != parse_bytes(claim.size):
             yield f"the volume has {spec['capacity']['storage']}"
@@ -104,7 +104,7 @@ class Story:
         if spec["nfs"] != {"server": self._scenario.server, "path": f"{self._scenario.path}/{directory}"}:
             yield f"the volume is at {spec['nfs']}"
         if not self._local(directory).is_dir():
-            yield f"there is no directory {directory}"
+            yield f"the directory {directory} does not exist"
 
     def _look_at_refusal(self, claim: PlannedClaim, sight: Sight) -> None:
         event = next((text for text in sight.warnings if text.startswith("ProvisioningFailed")), "")
@@ -114,13 +114,18 @@ class Story:
         if sight.volume:
             amiss.append(f"it got the volume {sight.volume['metadata']['name']}")
         annotations = json.dumps(claim.annotations)
-        self._promise(f"{claim.name}: refused for its annotations {annotations}, with an event that says why", amiss)
+        self._promise(
+            f"{claim.name}: refused for its annotations {annotations}, with an event that states the reason", amiss
+        )
         self._screen.say(f"    {event}")
 
     # --------------------------------------------------------------------------------------------- using
 
     def _write(self) -> None:
-        """Leave a file in each directory, as its pods would: what becomes of them is the point of the rest."""
+        """Write a file into each directory, as its pods would.
+
+        The rest of the story checks these files.
+        """
         for claim in self._claims:
             if claim.fate == "refused":
                 continue
@@ -146,31 +151,31 @@ class Story:
         await self._until(lambda: not in_trash(ledger), "the trash is purged")
 
     def _look_at_fates(self) -> None:
-        root, names = self._grounds.export_directory, self._scenario
+        root, names = self._setup.export_directory, self._scenario
         for claim in self._claims:
             words = f"what {claim.name} must not lose\n"
             there = _text(root / names.directory(claim.name) / "data")
             archived = [_text(path / "data") for path in root.glob(f"archived-{claim.name}-*")]
             match claim.fate:
                 case "deleted":
-                    self._promise(f"{claim.name}: its volume and its directory are gone", _unless(there is None))
+                    self._promise(f"{claim.name}: volume and directory are deleted", _unless(there is None))
                 case "archived":
                     kept = there is None and archived == [words]
-                    self._promise(f"{claim.name}: its volume is gone, its data are in one archive", _unless(kept))
+                    self._promise(f"{claim.name}: the volume is deleted, the data are in one archive", _unless(kept))
                 case "retained":
-                    text = f"{claim.name}: its volume is Released, its data where they were"
+                    text = f"{claim.name}: the volume is Released, the data are in place"
                     self._promise(text, _unless(there == words))
         others = [claim.name for claim in self._claims if claim.fate == "stays"]
-        self._promise(f"{', '.join(others)}: as they were", list(self._changed(others)))
+        self._promise(f"{', '.join(others)}: unchanged", list(self._changed(others)))
 
     def _changed(self, names: list[str]) -> Iterator[str]:
         for name in names:
             directory = self._local(self._scenario.directory(name))
             files = REPLICAS if name == "wordpress" else 1
             if self.observer.sights[name].phase != "Bound" or len(list(directory.glob("*"))) != files:
-                yield f"not so for {name}"
+                yield f"{name} has changed"
 
-    # --------------------------------------------------------------------------------------------- telling
+    # --------------------------------------------------------------------------------------------- showing
 
     def _rows(self) -> list[Row]:
         return [self._row(claim) for claim in self._claims]
@@ -180,7 +185,7 @@ class Story:
         asks = f"{claim.size} {SHORT_MODES[claim.access_mode]}"
         phase, volume, directory, after = sight.phase, "", "", ""
         if sight.volume:
-            volume = "gone" if sight.volume_gone_s else sight.volume["metadata"]["name"][:12]
+            volume = "deleted" if sight.volume_gone_s else sight.volume["metadata"]["name"][:12]
             directory = self._whereabouts(claim) if _is_over(sight) else self._directory_of(sight)
         if sight.volume_phase == "Released":
             volume = "Released"
@@ -191,10 +196,10 @@ class Story:
         return claim.name, claim.purpose, asks, claim.class_name, phase, volume, directory, after
 
     def _whereabouts(self, claim: PlannedClaim) -> str:
-        """What there is on the export of a directory whose volume is over."""
+        """Return the state of the directory after the end of its volume."""
         if self._local(self._scenario.directory(claim.name)).exists():
             return "still there"
-        return "archived" if any(self._grounds.export_directory.glob(f"archived-{claim.name}-*")) else "removed"
+        return "archived" if any(self._setup.export_directory.glob(f"archived-{claim.name}-*")) else "removed"
 
     def _directory_of(self, sight: Sight) -> str:
         path: str = sight.volume["spec"]["nfs"]["path"]
@@ -202,7 +207,7 @@ class Story:
 
     def _show_tree(self, when: str) -> None:
         root = f"{self._scenario.server}:{self._scenario.path}"
-        self._screen.tree(f"{root}  {when}", self._grounds.export_directory)
+        self._screen.tree(f"{root}  {when}", self._setup.export_directory)
 
     def _promise(self, text: str, amiss: list[str]) -> None:
         self.promises.append(Promise(text, not amiss, "; ".join(amiss)))
@@ -211,10 +216,10 @@ class Story:
         else:
             self._screen.done(text)
 
-    # --------------------------------------------------------------------------------------------- small things
+    # --------------------------------------------------------------------------------------------- helpers
 
     def _local(self, directory: str) -> Path:
-        return self._grounds.export_directory / directory
+        return self._setup.export_directory / directory
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         await self.observer.until(condition, what, timeout_s=_SOON_S)
@@ -224,9 +229,9 @@ class Story:
 
 
 async def clear_away(objects: Objects, scenario: Scenario) -> None:
-    """Delete the claims and what made them, and return when no volume of theirs is left that the daemon reclaims.
+    """Delete the claims and the StatefulSet, and wait until their volumes are reclaimed.
 
-    Waits for at most 30 s, and leaves the rest to the namespace's deletion. Raises ClusterError.
+    Waits for at most 30 s; the deletion of the namespace removes the rest. Raises ClusterError.
     """
     inside = f"/namespaces/{scenario.namespace}"
     await objects.delete(f"/apis/apps/v1{inside}/statefulsets/{STATEFUL_SET}")
@@ -241,7 +246,7 @@ async def clear_away(objects: Objects, scenario: Scenario) -> None:
 
 
 async def left(objects: Objects, scenario: Scenario) -> list[Object]:
-    """The scenario's volumes that there are now."""
+    """Return the remaining volumes of the scenario."""
     listed: list[Object] = (await objects.get(VOLUMES))["items"]
     classes = {storage_class["metadata"]["name"] for storage_class in scenario.classes()}
     return [volume for volume in listed if volume["spec"].get("storageClassName") in classes]
@@ -256,7 +261,10 @@ def _is_bound(sight: Sight) -> bool:
 
 
 def _is_over(sight: Sight) -> bool:
-    """Whether nothing will happen to a deleted claim's volume any more: it is gone, or Released to be retained."""
+    """Return True if the volume of a deleted claim is in its final state.
+
+    That is: deleted, or Released and retained.
+    """
     retained = sight.volume.get("spec", {}).get("persistentVolumeReclaimPolicy") == "Retain"
     return sight.volume_gone_s is not None or (retained and sight.volume_phase == "Released")
 
@@ -269,4 +277,4 @@ def _text(path: Path) -> str | None:
 
 
 def _unless(kept: bool) -> list[str]:
-    return [] if kept else ["the tree above says otherwise"]
+    return [] if kept else ["see the tree above"]
