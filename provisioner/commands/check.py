@@ -24,6 +24,7 @@ from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ledger.selftest import Rehearsal, trial_run
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.settings import Settings, identity
@@ -85,9 +86,10 @@ async def inspect(settings: Settings) -> Report:
     uses = checks.uses(
         [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
     )
-    at_once = asyncio.Semaphore(_EXPORTS_AT_ONCE)
-    tried = await asyncio.gather(
-        *(_try_export(use, settings, at_once, health.on_export(seen.volumes, use, uses, mounted)) for use in uses)
+    tried = await map_bounded(
+        lambda use: _try_export(use, settings, health.on_export(seen.volumes, use, uses, mounted)),
+        uses,
+        limit=_EXPORTS_AT_ONCE,
     )
     exports = [finding for finding, _, _ in tried]
     return Report(
@@ -281,7 +283,7 @@ def _api_finding(error: ClusterError) -> Finding:
 
 
 async def _try_export(
-    use: Use, settings: Settings, at_once: asyncio.Semaphore, volumes: Sequence[tuple[Volume, RelPath]]
+    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
 ) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
     """Reach one export in the way in which the daemon would if this were the only class, and read its ledger.
 
@@ -289,11 +291,10 @@ async def _try_export(
     """
     name, manner = label(use.export, use.options.port), checks.manner(use.options)
     by = f"with {' '.join(manner)}: " if manner else ""
-    async with at_once:
-        try:
-            done, read, lacking = await _rehearse(use, settings, volumes)
-        except ExportError as exc:
-            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
+    try:
+        done, read, lacking = await _rehearse(use, settings, volumes)
+    except ExportError as exc:
+        return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from provisioner.commands.session import Survey, surveyed
-from provisioner.core import archives, mount_options, names
+from provisioner.core import archives, classes, names
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, StorageClass
-from provisioner.core.parameters import parse
 from provisioner.core.records import ArchiveRecord
 from provisioner.core.scope import NOTHING
 from provisioner.core.tenancy import Tenant
@@ -120,7 +119,7 @@ async def _require_owner(survey: Survey, order: Order, find: _Find, storage_clas
     namespace = await survey.cluster.get_namespace(order.namespace)
     if namespace is None:
         raise NotRestored(f"there is no namespace {order.namespace}")
-    tenant = Tenant.of(namespace, accepts_former=parse(storage_class.parameters).accepts_former)
+    tenant = Tenant.of(namespace, accepts_former=classes.parameters_of(storage_class).accepts_former)
     wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=survey.cluster_id)
     refusal = archives.not_for(order.archive, find.record, wanted, tenant)
     if refusal is not None:
@@ -178,9 +177,8 @@ def _class(survey: Survey, name: str, find: _Find) -> StorageClass:
 
 def _lies_on(survey: Survey, storage_class: StorageClass, export: Export) -> bool:
     try:
-        where = parse(storage_class.parameters).export or survey.served.default
-        options = mount_options.parse(storage_class.mount_options)
-        return where is not None and survey.served.get(where, options) is export
+        settings = classes.settings_of(storage_class, survey.served.default)
+        return settings.export is not None and survey.served.get(settings.export, settings.mount_options) is export
     except (InvalidSettings, ExportError):
         return False
 

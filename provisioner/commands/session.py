@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from provisioner.commands.wiring import served
-from provisioner.core import mount_options, scope
+from provisioner.core import classes, scope
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
-from provisioner.core.parameters import parse
 from provisioner.core.scope import Scope, Seen, Unseen
 from provisioner.kube.cluster import open_cluster
 from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import Cluster
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.settings import Settings, identity
@@ -138,14 +138,14 @@ def _name_export(storage_class: StorageClass, exports: ExportRegistry, no_way: s
     """Have a class's export among those that are served; why that cannot be, if so. Then it is in `no_way`."""
     what = f"StorageClass {storage_class.name}"
     try:
-        where = parse(storage_class.parameters).export or exports.default
+        where = classes.export_of(storage_class, exports.default)
     except InvalidSettings as exc:
         return Unseen(what, str(exc))
     if where is None:
         advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
         return Unseen(what, f"it names no export, and there is no default export; {advice}")
     try:
-        exports.get(where, mount_options.parse(storage_class.mount_options))
+        exports.get(where, classes.mount_options_of(storage_class))
     except InvalidSettings as exc:
         problem = str(exc)
     except ExportError as exc:
@@ -169,10 +169,4 @@ async def _open(export: Export) -> ExportError | None:
 
 async def side_by_side(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
     """All results, in order; a few at a time."""
-    places = asyncio.Semaphore(_AT_ONCE)
-
-    async def placed(job: Job) -> Result:
-        async with places:
-            return await work(job)
-
-    return await asyncio.gather(*map(placed, jobs))
+    return await map_bounded(work, jobs, limit=_AT_ONCE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 
 from provisioner.controllers.context import ControllerContext
@@ -12,17 +15,16 @@ from provisioner.controllers.namespaces import Namespaces
 from provisioner.controllers.rollback import PENDING, Rollback
 from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_doubtful
-from provisioner.core import archives, claims, mount_options, names, tenancy
+from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import parse
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AlreadyExists, AnyItem, ClusterError, Conflict, Kind, Rejected
+from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rejected
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import LATER, VolumeLocks
@@ -44,7 +46,7 @@ class ClaimController:
 
     def __init__(self, ctx: ControllerContext, queue: WorkQueue, lanes: FairShare, locks: VolumeLocks) -> None:
         self._ctx = ctx
-        self._store = ctx.store
+        self._cache = ctx.cache
         self._queue = queue
         self._lanes = lanes
         self._turns = locks
@@ -59,35 +61,55 @@ class ClaimController:
 
     # ------------------------------------------------------------------------------------------- what changed
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: puts the claims on the queue that a change can matter to."""
-        if kind == "claims":
-            claim = after or before
-            if isinstance(claim, Claim) and after is None:
-                self._namespaces.claim_gone(claim.metadata.namespace)
-            if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
-                self._queue.add(claim.uid)
-        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._ctx.provisioner:
-            self._get_to_know(after)
-            for claim in self._store.claims.values():
-                if claim.class_name == after.name and claim.status.phase == "Pending":
-                    self._queue.add(claim.uid)
-        elif kind == "volumes" and after is None and before is not None:
-            self.path_freed()
-            uid = names.claim_uid(before.metadata.name)
-            if uid in self._store.claims:
-                # The volume may have decided before the cache learned of its end. Not at once: while the cache has
-                # a claim that is gone, its volume would be created and reclaimed as fast as calls are answered.
-                self._queue.add_after(uid, FAILED.first_s)
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Queue the claims that a change in the cache can matter to, while the context is open."""
+        cache = self._cache
+        with (
+            cache.claims.subscribed(
+                on_added=self._claim_changed,
+                on_updated=lambda _, claim: self._claim_changed(claim),
+                on_deleted=self._claim_deleted,
+            ),
+            cache.classes.subscribed(
+                on_added=self._class_changed, on_updated=lambda _, changed: self._class_changed(changed)
+            ),
+            cache.volumes.subscribed(on_deleted=self._volume_deleted),
+        ):
+            yield
 
-    def _get_to_know(self, storage_class: StorageClass) -> None:
+    def _claim_changed(self, claim: Claim) -> None:
+        if claims.is_unfinished(claim):
+            self._queue.add(claim.uid)
+
+    def _claim_deleted(self, claim: Claim) -> None:
+        self._namespaces.claim_gone(claim.metadata.namespace)
+        self._queue.add(claim.uid)
+
+    def _class_changed(self, storage_class: StorageClass) -> None:
+        if storage_class.provisioner != self._ctx.provisioner:
+            return
+        self._add_export(storage_class)
+        for claim in self._cache.claims.values():
+            if claim.class_name == storage_class.name and claim.status.phase == "Pending":
+                self._queue.add(claim.uid)
+
+    def _volume_deleted(self, volume: Volume) -> None:
+        self.path_freed()
+        uid = names.claim_uid(volume.name)
+        if uid is not None and uid in self._cache.claims:
+            # The claim may have been judged while the cache still had its volume: look at it again. Not immediately:
+            # while the cache still has a claim that is gone, its volume would be created and reclaimed in a loop, as
+            # fast as the API server answers.
+            self._queue.add_after(uid, FAILED.first_s)
+
+    def _add_export(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
         try:
-            parameters = parse(storage_class.parameters)
-            where = parameters.export or self._ctx.exports.default
-            if where is not None:
-                options = mount_options.parse(storage_class.mount_options)
-                self._ctx.health.add(self._ctx.exports.get(where, options), named=True)
+            settings = classes.settings_of(storage_class, self._ctx.exports.default)
+            if settings.export is not None:
+                export = self._ctx.exports.get(settings.export, settings.mount_options)
+                self._ctx.health.add(export, named=True)
         except (InvalidSettings, ExportError) as exc:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
@@ -99,7 +121,7 @@ class ClaimController:
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
-        for uid, claim in self._store.claims.items():
+        for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
         for name in export.pending:
@@ -115,8 +137,8 @@ class ClaimController:
             return await self._reconcile(uid) if ours else LATER
 
     async def _reconcile(self, uid: str) -> Backoff | None:
-        claim = self._store.claims.get(uid)
-        volume = self._store.volumes.get(names.volume_name(uid))
+        claim = self._cache.claims.get(uid)
+        volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
             self._on_a_path.discard(uid)
@@ -129,7 +151,7 @@ class ClaimController:
         if whole is None:
             return PENDING  # it is gone, and the watch says so soon
         decision = claims.decide(self._view(whole, volume))
-        if isinstance(decision, Wait | Refuse) and decision.on_a_path:
+        if isinstance(decision, Wait | Refuse) and decision.directory_taken:
             self._on_a_path.add(uid)
         match decision:
             case Ignore():
@@ -138,8 +160,8 @@ class ClaimController:
                 expanded = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why) as wait:
-                log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
-                if wait.on_a_path and self._queue.failures(uid) >= _MANY:
+                log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)
+                if wait.directory_taken and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
                     self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
                 return PENDING
@@ -150,7 +172,7 @@ class ClaimController:
 
     async def _completed(self, claim: Claim) -> Claim | None:
         """The claim with what its class's pattern reads of it; None where it is gone. Raises ClusterError."""
-        template = claims.template_of(claim, self._store.classes.get(claim.class_name))
+        template = claims.template_of(claim, self._cache.classes.get(claim.class_name))
         if template is None:
             return claim
         live = await self._ctx.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
@@ -161,7 +183,7 @@ class ClaimController:
         return ClaimView(
             provisioner=self._ctx.provisioner,
             claim=claim,
-            storage_class=self._store.classes.get(claim.class_name),
+            storage_class=self._cache.classes.get(claim.class_name),
             volume=volume,
             default_export=self._ctx.exports.default,
             holder=lambda export, path: self._holder(export, path, own),
@@ -173,7 +195,7 @@ class ClaimController:
         """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
         leaving: Volume | None = None
         passed: set[str] = set()
-        while (found := self._store.holder(export, path, other_than=own, passed=passed)) is not None:
+        while (found := self._cache.holder(export, path, other_than=own, passed=passed)) is not None:
             if not claims.is_leaving(found, self._ctx.provisioner):
                 return found
             leaving = leaving or found
@@ -181,11 +203,11 @@ class ClaimController:
         return leaving
 
     def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
-        self._ctx.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
+        self._ctx.recorder.claim(claim, refusal.type, refusal.event_reason, refusal.message)
         if refusal.type == "Warning":
-            self._count_failure(claim, "Refused")
+            self._count_failure(claim, refusal.reason)
             if self._queue.failures(claim.uid) == 0:
-                message = refusal.whole or refusal.message
+                message = refusal.log_message or refusal.message
                 log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
         return REFUSED
 
@@ -210,21 +232,28 @@ class ClaimController:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
-            return self._failed(plan, exc.told, exc, FAILED)
+            return self._failed(plan, exc.event_text, exc, FAILED)
         except ArchiveUnusable as exc:
-            return self._failed(plan, self._with_place(exc.told, plan), exc, REFUSED)
+            return self._failed(plan, self._with_place(exc.event_text, plan), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
         except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
-            return self._failed(plan, exc.told, exc, REFUSED)
+            return self._failed(plan, exc.event_text, exc, REFUSED)
 
     def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
         claim = plan.claim
         if self._queue.failures(claim.uid) == 0:
-            log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
+            log.warning(
+                "provisioning_failed",
+                claim=claim.key,
+                volume=plan.volume,
+                reason=exc.reason,
+                error=str(exc),
+                message=message,
+            )
         self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
         self._count_failure(claim, exc.reason)
         return again
@@ -352,12 +381,12 @@ class ClaimController:
 
     async def _still_wanted(self, uid: str) -> bool:
         """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""
-        cached = self._store.claims.get(uid)
+        cached = self._cache.claims.get(uid)
         claim = await self._completed(cached) if cached is not None else None
         return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
 
     def _is_gone(self, uid: str) -> bool:
-        claim = self._store.claims.get(uid)
+        claim = self._cache.claims.get(uid)
         return claim is None or claim.metadata.deletion_timestamp is not None
 
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:

@@ -9,12 +9,12 @@ from msgspec import structs
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.free_space import space_conflict
-from provisioner.core import expansion, names
+from provisioner.core import classes, expansion, names
 from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.expansion import Expansion, outgrown
 from provisioner.core.objects import Claim, Volume
-from provisioner.core.parameters import ClassParameters, parse
+from provisioner.core.parameters import ClassParameters
 from provisioner.core.records import require_room
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable, ClusterError, Conflict, NotFound, Rejected
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 async def expand(claim: Claim, ctx: ControllerContext) -> Backoff | None:
     """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
-    volume = ctx.store.volumes.get(claim.spec.volume_name)
+    volume = ctx.cache.volumes.get(claim.spec.volume_name)
     now = ctx.stamp()
     plan = expansion.decide(claim, volume, ctx.provisioner, now)
     if plan is None or volume is None:
@@ -77,9 +77,9 @@ async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: Contro
 
 def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | None:
     """Those of the volume's class; None where it is gone, or cannot be used any more: then nothing says a limit."""
-    storage_class = ctx.store.classes.get(volume.spec.storage_class_name)
+    storage_class = ctx.cache.classes.get(volume.spec.storage_class_name)
     try:
-        return None if storage_class is None else parse(storage_class.parameters)
+        return None if storage_class is None else classes.parameters_of(storage_class)
     except InvalidSettings:
         return None
 
@@ -110,7 +110,7 @@ async def note_sizes(export: Export, ctx: ControllerContext) -> None:
     The sweep does this, for expansions that met an export that was down, or a crash. Raises ExportError.
     """
     for name, record in list(export.records.items()):
-        volume = ctx.store.volumes.get(name)
+        volume = ctx.cache.volumes.get(name)
         if volume is not None and volume.is_by(ctx.provisioner) and outgrown(record.capacity, volume.capacity):
             await _note(name, volume.capacity, export, ctx)
 

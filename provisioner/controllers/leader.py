@@ -45,7 +45,7 @@ class LeaderTasks:
         """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
         self._ctx = ctx
         self._leadership = leadership
-        ctx.store.places = ctx.exports.places
+        ctx.cache.places = ctx.exports.places
         self._workers = workers
         self._relist = relist
         self._trouble = ""
@@ -135,8 +135,8 @@ class LeaderTasks:
             stack.enter_context(ctx.health.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
             for ready in (claims.export_ready, volumes.export_ready, takeover.export_ready):
                 stack.enter_context(ctx.health.listening(ready))
-            for changed in (claims.changed, volumes.changed, takeover.changed):
-                stack.enter_context(ctx.store.listening(changed))
+            for controller in (claims, volumes, takeover):
+                stack.enter_context(controller.subscribed())
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(keep("sweep", sweep.run)),

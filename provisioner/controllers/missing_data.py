@@ -61,10 +61,10 @@ class Lacking:
         now_s = ctx.clock.monotonic()
         due = now_s - seen.looked_s >= _EVERY_S
         if due:
-            volumes = list(ctx.store.on_export(export.location))
+            volumes = list(ctx.cache.on_export(export.location))
             seen.looked_s = now_s
         elif seen.suspects:
-            volumes = [ctx.store.volumes[name] for name in seen.suspects if name in ctx.store.volumes]
+            volumes = [ctx.cache.volumes[name] for name in seen.suspects if name in ctx.cache.volumes]
         else:
             return
         found = await find(export, volumes, ctx.exports, ctx.provisioner, live=ctx.cluster.get_volume)

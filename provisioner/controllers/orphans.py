@@ -54,9 +54,9 @@ class Orphans:
         ctx = self._ctx
         known = Known(
             cluster=ctx.cluster_id,
-            volumes=ctx.store.volumes,
-            waiting={uid for uid, claim in ctx.store.claims.items() if claim.status.phase == "Pending"},
-            holder=ctx.store.holder,
+            volumes=ctx.cache.volumes,
+            waiting={uid for uid, claim in ctx.cache.claims.items() if claim.status.phase == "Pending"},
+            holder=ctx.cache.holder,
         )
         await self._sign(export)
         now_s = ctx.clock.monotonic()

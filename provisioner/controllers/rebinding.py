@@ -57,7 +57,7 @@ class Bindings:
         reference = volume.spec.claim_ref
         if not self.is_behind(volume) or reference is None:
             return
-        claim = self._ctx.store.claims.get(reference.uid)
+        claim = self._ctx.cache.claims.get(reference.uid)
         if claim is not None and claim.spec.volume_name == volume.name:
             self._seen[volume.name] = volume.metadata.uid, reference
 

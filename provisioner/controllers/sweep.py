@@ -21,9 +21,10 @@ from provisioner.controllers.orphans import Orphans
 from provisioner.controllers.returned import Returned
 from provisioner.controllers.trash import Purge
 from provisioner.core.backoff import Backoff
+from provisioner.core.objects import Volume
 from provisioner.core.returned import volume_of
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.cluster import ClusterError
 from provisioner.ports.tree import ExportError
 
 log = structlog.get_logger(__name__)
@@ -58,11 +59,10 @@ class Sweep:
         """Something went into the export's trash."""
         self._purge.look(export)
 
-    def _changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: a volume that has gone needs its data no longer."""
-        self._retention.changed(kind, before, after)
-        if kind == "volumes" and after is None and before is not None:
-            self._purge.freed(before.metadata.name)
+    def _volume_deleted(self, volume: Volume) -> None:
+        """A volume is gone, and needs its data no longer."""
+        self._retention.volume_deleted(volume)
+        self._purge.freed(volume.name)
 
     async def _keeps(self, export: Export, name: str) -> bool:
         """Whether an entry in the trash stays, since its volume is there."""
@@ -92,7 +92,7 @@ class Sweep:
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
         try:
-            with self._ctx.store.listening(self._changed):
+            with self._ctx.cache.volumes.subscribed(on_deleted=self._volume_deleted):
                 async with asyncio.TaskGroup() as self._group:
                     self._kept = {export: self._start(self._group, export) for export in self._kept}
                     await asyncio.Event().wait()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,6 +20,7 @@ from provisioner.controllers.instances import Guard
 from provisioner.core.backoff import Backoff
 from provisioner.core.returned import volume_of
 from provisioner.ledger.export import Export
+from provisioner.ports.aio import wait_for_event
 from provisioner.ports.clock import Clock
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.supervision import Supervisor
@@ -149,9 +150,7 @@ class Purge:
                     trash.workers += 1
                     group.create_task(self._work(export, trash))
                 await self._clock.sleep(_PAUSE_S)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._rest_s(trash)):
-                        await trash.look.wait()
+                await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
         """Have what is in the trash removed, but for what was refused a short while ago."""

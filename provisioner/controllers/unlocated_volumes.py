@@ -51,7 +51,7 @@ class Homeless:
 
     async def _look(self) -> None:
         found: list[Volume] = []
-        for number, volume in enumerate(list(self._ctx.store.volumes.values())):
+        for number, volume in enumerate(list(self._ctx.cache.volumes.values())):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             if is_homeless(self._ctx, volume):
@@ -90,7 +90,7 @@ def is_homeless(ctx: ControllerContext, volume: Volume) -> bool:
 
 def refuse_doubtful(ctx: ControllerContext, plan: Provision, export: Export) -> None:
     """Raise PathTaken where a volume without a known export has the plan's absolute path, or one above or below."""
-    for volume in ctx.store.anywhere(export.location, plan.record.path):
+    for volume in ctx.cache.anywhere(export.location, plan.record.path):
         if volume.name != plan.volume and is_homeless(ctx, volume):
             source = volume.source
             place = f"{source.server}:{source.path}" if source is not None else ""

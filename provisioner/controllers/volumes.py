@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import structlog
 
@@ -20,7 +20,7 @@ from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.records import OnDelete
 from provisioner.core.volumes import Deny, Finalizer, Leave, Reclaim, ReclaimFacts
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AnyItem, Conflict, Kind, NotFound
+from provisioner.ports.cluster import Conflict, NotFound
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import LATER, VolumeLocks
@@ -58,44 +58,63 @@ class VolumeController:
         self._held_up: set[str] = set()
         """Volumes whose directories other volumes need: the end of any volume may free them."""
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: puts the volumes on the queue that a change can matter to."""
-        if kind == "volumes":
-            if self._held_up and (after is None or after.metadata.deletion_timestamp):
-                self._try_held_up()
-            self._volume_changed(cast(Volume | None, before), cast(Volume | None, after))
-        elif kind == "claims":
-            self._claim_changed(cast(Claim | None, before), cast(Claim | None, after))
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Queue the volumes that a change in the cache can matter to, while the context is open."""
+        cache = self._ctx.cache
+        with (
+            cache.claims.subscribed(
+                on_added=self._claim_changed,
+                on_updated=lambda _, claim: self._claim_changed(claim),
+                on_deleted=self._claim_deleted,
+            ),
+            cache.volumes.subscribed(
+                on_added=self._volume_added, on_updated=self._volume_changed, on_deleted=self._volume_deleted
+            ),
+        ):
+            yield
 
-    def _volume_changed(self, before: Volume | None, after: Volume | None) -> None:
-        if after is None:
-            self._bindings.forget(cast(Volume, before).name)
-        elif after.is_by(self._ctx.provisioner):
-            located = self._ctx.exports.locate(after) if before is None else None
-            if located is not None:
-                self._ctx.health.add(located[0], named=False)
-            self._bindings.note(after)
-            wanted = volumes.decide(after, self._ctx.provisioner)
-            # The echo of our own writes changes nothing; retries are the queue's.
-            # A list may show another object under the name, of which nothing is known.
-            known = (
-                before is not None
-                and before.metadata.uid == after.metadata.uid
-                and volumes.decide(before, self._ctx.provisioner) == wanted
-            )
-            if (not isinstance(wanted, Leave) and not known) or self._bindings.is_behind(after):
-                self._queue.add(after.name)
+    def _volume_added(self, volume: Volume) -> None:
+        located = self._ctx.exports.locate(volume) if volume.is_by(self._ctx.provisioner) else None
+        if located is not None:
+            self._ctx.health.add(located[0], named=False)
+        self._volume_changed(None, volume)
 
-    def _claim_changed(self, before: Claim | None, after: Claim | None) -> None:
-        if after is None and before is not None:
-            # The volume may have been released while its claim was still there: bound elsewhere.
-            self._queue.add(names.volume_name(before.uid))
-        claim = after or before
-        volume = self._ctx.store.volumes.get(claim.spec.volume_name) if claim is not None else None
+    def _volume_changed(self, before: Volume | None, volume: Volume) -> None:
+        if volume.metadata.deletion_timestamp:
+            self._try_held_up()
+        if not volume.is_by(self._ctx.provisioner):
+            return
+        self._bindings.note(volume)
+        wanted = volumes.decide(volume, self._ctx.provisioner)
+        # The echo of the daemon's own writes changes nothing, and the queue retries by itself.
+        # After a list another object may have the name, of which nothing is known.
+        known = (
+            before is not None
+            and before.metadata.uid == volume.metadata.uid
+            and volumes.decide(before, self._ctx.provisioner) == wanted
+        )
+        if (not isinstance(wanted, Leave) and not known) or self._bindings.is_behind(volume):
+            self._queue.add(volume.name)
+
+    def _volume_deleted(self, volume: Volume) -> None:
+        self._try_held_up()
+        self._bindings.forget(volume.name)
+
+    def _claim_changed(self, claim: Claim) -> None:
+        volume = self._ctx.cache.volumes.get(claim.spec.volume_name)
         if volume is not None:
             self._bindings.note(volume)
-            if after is None or self._bindings.is_behind(volume):
+            if self._bindings.is_behind(volume):
                 self._queue.add(volume.name)
+
+    def _claim_deleted(self, claim: Claim) -> None:
+        # The volume may have been released while its claim still existed: bound elsewhere.
+        self._queue.add(names.volume_name(claim.uid))
+        volume = self._ctx.cache.volumes.get(claim.spec.volume_name)
+        if volume is not None:
+            self._bindings.note(volume)
+            self._queue.add(volume.name)
 
     def _try_held_up(self) -> None:
         held_up, self._held_up = self._held_up, set()
@@ -105,7 +124,7 @@ class VolumeController:
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: what waits for its reclaim goes on."""
         for name in export.records:
-            volume = self._ctx.store.volumes.get(name)
+            volume = self._ctx.cache.volumes.get(name)
             if volume is None or self._wants(volume):
                 self._queue.add(name)
 
@@ -120,7 +139,7 @@ class VolumeController:
             return await self._reconcile(name) if ours else LATER
 
     async def _reconcile(self, name: str) -> Backoff | None:
-        volume = self._ctx.store.volumes.get(name)
+        volume = self._ctx.cache.volumes.get(name)
         try:
             if volume is None:
                 await self._end_record(name)
@@ -263,7 +282,7 @@ class VolumeController:
     def _class_of(self, volume: Volume) -> str:
         """The volume's class as a metric's label: one that exists, for whoever creates a volume may write any name."""
         name = volume.spec.storage_class_name
-        return name if name in self._ctx.store.classes else ""
+        return name if name in self._ctx.cache.classes else ""
 
     def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Backoff:
         self._ctx.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)

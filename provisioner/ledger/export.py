@@ -315,15 +315,14 @@ class Export:
         archive = self._ledger.archive_at(record.path[0])
         if archive is not None:
             owner = owner_by(self._ledger.archives[archive].was)
-            raise PathTaken(discretion.taken(asker, record.directory, owner, f"{archive!r} is an archive"))
+            raise PathTaken(discretion.taken(asker, record.directory, owner, f"archive {archive!r}"))
         if (outer := await self._taken_above(record.path)) is not None:
-            by = f"{outer} has it, or one above or below it"
-            raise PathTaken(discretion.taken(asker, record.directory, None, by))
+            raise PathTaken(discretion.taken(asker, record.directory, None, outer))
         allowed = (volume, adopt_from or "")
         while (holder := self._ledger.touching(record.path, other_than=allowed)) is not None:
             held = self._ledger.records[holder]
             if await self._is_recorded(holder):
-                by = f"by the ledger of export {self._name}, volume {holder} has {held.directory!r}"
+                by = f"volume {holder} ({held.directory}) in the ledger of export {self._name}"
                 raise PathTaken(discretion.taken(asker, record.directory, owner_by(held), by))
             self._ledger.remove(holder)  # ended by another cluster, or another replica
 

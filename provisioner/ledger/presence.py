@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 from provisioner.core.locations import RelPath
-from provisioner.ledger.unknown import each
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
+_IN_FLIGHT = 16
+"""Calls on one export at a time."""
 _FEW = 4
 """Children of one parent for which that many look-ups cost less than a listing."""
 
@@ -20,9 +23,9 @@ async def missing(tree: Tree, paths: Iterable[RelPath]) -> set[RelPath]:
     for path in paths:
         below[path[:-1]].append(path)
     parents = [parent for parent, found in below.items() if len(found) > _FEW]
-    listed = dict(zip(parents, await each(parents, lambda parent: _names(tree, parent)), strict=True))
+    listed = dict(zip(parents, await map_bounded(partial(_names, tree), parents, limit=_IN_FLIGHT), strict=True))
     suspects = [path for parent, found in below.items() for path in found if path[-1] not in listed.get(parent, ())]
-    gone = await each(suspects, lambda path: _is_gone(tree, path))
+    gone = await map_bounded(partial(_is_gone, tree), suspects, limit=_IN_FLIGHT)
     return {path for path, directory_missing in zip(suspects, gone, strict=True) if directory_missing}
 
 

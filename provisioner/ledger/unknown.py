@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from functools import partial
 
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
 from provisioner.core.reserved import is_hidden_at_root, is_servers
 from provisioner.ports import endless
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
-T = TypeVar("T")
-
-_AT_ONCE = 16
+_IN_FLIGHT = 16
 
 
 async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> list[RelPath]:
@@ -36,15 +34,15 @@ async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> li
         return below
 
     while on_the_way:
-        listings = await each(on_the_way, directories)
+        listings = await map_bounded(directories, on_the_way, limit=_IN_FLIGHT)
         below = [path for listing in listings for path in listing if not known.owners(path)]
         on_the_way = [path for path in below if known.leads_on(path)]
         suspects = sorted(path for path in below if not known.leads_on(path))
-        for start in range(0, len(suspects), _AT_ONCE):
+        for start in range(0, len(suspects), _IN_FLIGHT):
             if len(found) >= limit:
                 break
-            some = suspects[start : start + _AT_ONCE]
-            holding = await each(some, lambda path: _holds_something(tree, path))
+            some = suspects[start : start + _IN_FLIGHT]
+            holding = await map_bounded(partial(_holds_something, tree), some, limit=_IN_FLIGHT)
             found += [path for path, holds in zip(some, holding, strict=True) if holds]
     return sorted(found)[:limit]
 
@@ -80,19 +78,3 @@ async def _holds_something(tree: Tree, path: RelPath) -> bool:
 def _tells_nothing(exc: ExportError) -> bool:
     """Whether an error is about one directory only: it is gone by now, no directory any more, or keeps us out."""
     return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)
-
-
-async def each(paths: Iterable[RelPath], ask: Callable[[RelPath], Awaitable[T]]) -> list[T]:
-    """The answers for all paths, in their order, few of them asked for at a time."""
-    places = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(path: RelPath) -> T:
-        async with places:
-            return await ask(path)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(path)) for path in paths]
-    except ExceptionGroup as exc:
-        raise exc.exceptions[0] from exc
-    return [task.result() for task in tasks]

@@ -12,6 +12,7 @@ import structlog
 from provisioner.core import leases
 from provisioner.core.backoff import is_logged
 from provisioner.core.leases import LeaseRecord, LeaseTimes, Observation
+from provisioner.ports.aio import wait_for_event
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AlreadyExists, Cluster, ClusterError, Conflict, Forbidden, NotFound, Rejected
 from provisioner.runtime.supervision import Count, Shield
@@ -96,9 +97,7 @@ class Elector:
             if await self._try():
                 return asked_s
             pause_s = self._times.retry_period_s * (1 + 0.2 * self._clock.random())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await stopping.wait()
+            await wait_for_event(stopping, timeout_s=pause_s)
         return None
 
     async def _hold(self, lead: Lead, stopping: asyncio.Event, asked_s: float) -> None:

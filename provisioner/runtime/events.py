@@ -34,17 +34,20 @@ class EventRecorder:
         cluster: Cluster,
         clock: Clock,
         *,
-        busy: Callable[[], bool] = lambda: False,
         count: Count = lambda loop: None,
     ) -> None:
-        """`busy` says whether there is work that matters more just now; `count` is called for unexpected errors."""
+        """`count` is called for unexpected errors."""
         self._cluster = cluster
         self._clock = clock
-        self._busy = busy
+        self._busy: Callable[[], bool] = lambda: False
         self._count = count
         self._seen: OrderedDict[str, tuple[Occurrence, datetime]] = OrderedDict()
         self._backlog: deque[tuple[Event, str, float]] = deque(maxlen=_BACKLOG)
         self._wakeup = asyncio.Event()
+
+    def give_way_while(self, busy: Callable[[], bool]) -> None:
+        """Let Normal events wait for a moment while `busy()` returns True: there is work that matters more."""
+        self._busy = busy
 
     def claim(self, claim: Claim, type: EventType, reason: str, message: str) -> None:
         """Say something of a claim, unless the same was said a short while ago."""

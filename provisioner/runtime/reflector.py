@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import structlog
 
@@ -19,7 +20,7 @@ from provisioner.core.backoff import is_logged
 from provisioner.core.watches import WatchState
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind
-from provisioner.runtime.informer import Store
+from provisioner.runtime.informer import Informer
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +32,11 @@ class Reflector:
     """Reflects one kind. `restarted` counts the watches."""
 
     def __init__(
-        self, kind: Kind, *, cluster: Cluster, store: Store, clock: Clock, restarted: Callable[[Kind], None]
+        self, informer: Informer[Any], *, cluster: Cluster, clock: Clock, restarted: Callable[[Kind], None]
     ) -> None:
-        self.kind = kind
+        self.kind = informer.kind
+        self._informer = informer
         self._cluster = cluster
-        self._store = store
         self._clock = clock
         self._restarted = restarted
         self._state = WatchState()
@@ -105,7 +106,7 @@ class Reflector:
         while page.continue_token:
             page = await self._cluster.list(self.kind, continue_token=page.continue_token)
             items.extend(page.items)
-        self._store.replace(self.kind, items)
+        self._informer.replace(items)
         log.info("listed", kind=self.kind, items=len(items), version=page.version)
         self._state = self._state.listed(page.version)
         self._relist_at_s = self._clock.monotonic() + watches.relist_after_s(self._clock.random())
@@ -123,7 +124,7 @@ class Reflector:
                 async for event in events:
                     self._compare(event.version)
                     if event.item is not None:
-                        self._store.apply(self.kind, event.item, deleted=event.type == "DELETED")
+                        self._informer.apply(event.item, deleted=event.type == "DELETED")
                     self._state = self._state.received(event.version)
                     self._error = None
         except Expired:

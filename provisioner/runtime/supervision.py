@@ -14,6 +14,7 @@ from types import TracebackType
 import structlog
 
 from provisioner.core.backoff import Backoff
+from provisioner.ports.aio import wait_for_event
 from provisioner.ports.clock import Clock
 from provisioner.telemetry.metrics import Loop, Metrics
 
@@ -93,7 +94,5 @@ class Supervisor:
             if self._clock.monotonic() - began_s > AGAIN.limit_s:
                 failures = 0  # it had worked well
             failures += 1
-            with suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN.delay_s(failures, self._clock.random())):
-                    await until.wait()
+            if await wait_for_event(until, timeout_s=AGAIN.delay_s(failures, self._clock.random())):
                 return

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from msgspec import structs
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.core import instances, names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Metadata, Namespace, Volume
@@ -22,7 +23,6 @@ from provisioner.ledger.export import Export
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
 from provisioner.ports.tree import ExportError, NotEmpty, Ownership, PathExists, PathMissing, Proof, Tree
-from provisioner.runtime.informer import Store
 from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts, running
@@ -34,9 +34,9 @@ _TRASH: RelPath = (LEDGER, "trash")
 class _Through:
     """A port as it is, but for what a subclass does otherwise."""
 
-    def __init__(self, port: Any, store: Store | None = None) -> None:
+    def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
         self._port = port
-        self._store = store or Store(PROVISIONER)
+        self._cache = cache or ClusterCache(PROVISIONER)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
@@ -51,23 +51,23 @@ class Mutant(Parts):
         export: type[Export] = Export,
         tree: type[_Through] | None = None,
         cluster: type[_Through] | None = None,
-        store: type[Store] = Store,
+        cache: type[ClusterCache] = ClusterCache,
         supervisor: type[Supervisor] = Supervisor,
     ) -> None:
-        self._export, self._tree, self._cluster, self._store = export, tree, cluster, store
+        self._export, self._tree, self._cluster, self._cache = export, tree, cluster, cache
         self._supervisor = supervisor
 
     def export(self, location: Location, tree: Tree) -> Export:
         """See `Parts`."""
         return self._export(location, tree if self._tree is None else cast(Tree, self._tree(tree)))
 
-    def cluster(self, cluster: Cluster, store: Store) -> Cluster:
+    def cluster(self, cluster: Cluster, cache: ClusterCache) -> Cluster:
         """See `Parts`."""
-        return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, store))
+        return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, cache))
 
-    def store(self) -> Store:
+    def cache(self) -> ClusterCache:
         """See `Parts`."""
-        return self._store(PROVISIONER)
+        return self._cache(PROVISIONER)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
         """See `Parts`."""
@@ -210,7 +210,7 @@ class _ClaimNotReadAgain(_Through):
 
 class _VolumeFromCache(_Through):
     async def get_volume(self, name: str) -> Volume | None:
-        return self._store.volumes.get(name)
+        return self._cache.volumes.get(name)
 
 
 # ------------------------------------------------------------------------------------------------ provisioning
@@ -225,8 +225,8 @@ class _PathExistsIsSuccess(_Through):
 
 
 class _RecordAfterDirectory(_Through):
-    def __init__(self, port: Any, store: Store | None = None) -> None:
-        super().__init__(port, store)
+    def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
+        super().__init__(port, cache)
         self._late: list[tuple[RelPath, str]] = []
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
@@ -267,14 +267,14 @@ class _RootsNotLookedFor(Export):
         return None
 
 
-class _NobodyIsHomeless(Store):
+class _NobodyIsHomeless(ClusterCache):
     """A volume on a server that nothing names does not count."""
 
     def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
         return iter(())
 
 
-class _NobodyHolds(Store):
+class _NobodyHolds(ClusterCache):
     def holder(
         self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
@@ -489,8 +489,8 @@ BUGS: dict[str, Parts] = {
     "the volume is read from the cache": Mutant(cluster=_VolumeFromCache),
     "a directory that exists is taken for one's own": Mutant(tree=_PathExistsIsSuccess),
     "the record comes after the directory": Mutant(tree=_RecordAfterDirectory),
-    "overlaps are not looked for": Mutant(export=_NoOverlapCheck, store=_NobodyHolds),
-    "anything is adopted": Mutant(export=_AdoptAnything, store=_NobodyHolds),
+    "overlaps are not looked for": Mutant(export=_NoOverlapCheck, cache=_NobodyHolds),
+    "anything is adopted": Mutant(export=_AdoptAnything, cache=_NobodyHolds),
     "a record is never settled": Mutant(export=_NeverSettled),
     "undo removes what is full": Mutant(export=_UndoWhatIsFull),
     "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
@@ -501,11 +501,11 @@ BUGS: dict[str, Parts] = {
     "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
     "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
     "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),
-    "volumes on no known export do not count": Mutant(store=_NobodyIsHomeless),
+    "volumes on no known export do not count": Mutant(cache=_NobodyIsHomeless),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
-    "neighbours are not looked for": Mutant(store=_NobodyHolds),
+    "neighbours are not looked for": Mutant(cache=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
     "events tell of other namespaces": Mutant(export=_TellsAll),
     "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),

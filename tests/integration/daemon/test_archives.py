@@ -237,7 +237,7 @@ def test_what_annotation_does_not_give(control_plane: ControlPlane, served: Serv
     annotations = {"annotations": {RESTORE: name}}
     source = {"kind": "PersistentVolumeClaim", "name": "old"}
     served.claim(class_name, "both", metadata=annotations, dataSource=source)
-    assert "each say where the data is to come from" in served.refusal("both")
+    assert "both name a source for the data" in served.refusal("both")
     assert records(root)[name] == before
     assert (root / name / "file").read_text() == "precious"
     control_plane.api.delete(f"/api/v1/namespaces/{other}")

@@ -122,7 +122,7 @@ def test_3_no_directory_is_given_twice(served: ServedStorage, first: str, second
     kept = served.directory(volume) / "kept"
     kept.write_text("kept")
     served.claim(storage_class, "second", metadata=annotated(second))
-    assert "is taken" in served.refusal("second")
+    assert "overlaps with" in served.refusal("second")
     assert kept.read_text() == "kept"
     served.released(volume)
     again = served.directory(served.bound("second"))
@@ -136,7 +136,7 @@ def test_3_no_directory_is_given_above_another(served: ServedStorage) -> None:
     served.claim(storage_class, "first", metadata=annotated("team/data"))
     volume = served.bound("first")
     served.claim(storage_class, "second", metadata=annotated("team"))
-    assert "is taken" in served.refusal("second")
+    assert "overlaps with" in served.refusal("second")
     served.released(volume)
     served.eventually(
         lambda: any("exists on export" in event["message"] for event in served.events("second")),

@@ -64,7 +64,7 @@ def test_a_static_volume_by_the_other_name(daemon: Daemons, storage: Storage, ex
     parameters = {"server": "nas.example", "share": "/x", "pathPattern": "team/${.PVC.name}"}
     storage.claim(storage.storage_class(started.provisioner_name, parameters))
     event = storage.eventually(lambda: storage.events(reason="ProvisioningFailed"), "the claim is refused")[0]
-    assert "is taken" in event["message"]
+    assert "overlaps with" in event["message"]
 
 
 def test_a_copy_of_an_export(daemon: Daemons, storage: Storage, tmp_path: Path) -> None:

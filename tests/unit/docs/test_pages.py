@@ -18,6 +18,7 @@ from provisioner.cli import cli
 from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
+from provisioner.core.reasons import Reason
 from provisioner.ports.tree import Cause
 from provisioner.telemetry.metrics import Metrics
 from tests.support.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
@@ -180,16 +181,23 @@ def test_every_trouble_with_an_export_is_explained() -> None:
 def test_every_metric_is_explained() -> None:
     """The reference has each metric of ours, and no other; so has every query that a page prints."""
     exported = {each.name + SUFFIXES.get(each.type, "") for each in Metrics().registry.collect()}
-    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "commands/run.py").read_text())
+    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "controllers/gauges.py").read_text())
     ours = {name for name in exported if name.startswith(("nfs_provisioner_", "controller_"))}
     ours |= {f"nfs_provisioner_{name}" for name in sampled}
-    assert tabled(section("reference/metrics.md")) == ours
+    page = section("reference/metrics.md")
+    assert tabled(page.replace(section("reference/metrics.md", "## Failure reasons"), "")) == ours
     used = {
         re.sub(r"_(bucket|sum|count)$", "", name)
         for page in PAGES
         for name in re.findall(r"\b(?:nfs_provisioner|controller)_[a-z_]+[a-z]\b", page.read_text())
     }
     assert used == ours
+
+
+def test_every_refusal_of_a_claim_is_explained() -> None:
+    """The reference has each machine reason that counts as a failure."""
+    explained = tabled(section("reference/metrics.md", "## Failure reasons"))
+    assert explained == set(Reason) - {Reason.EXTERNAL_POPULATOR}
 
 
 def test_every_alert_has_a_runbook() -> None:

@@ -69,10 +69,10 @@ async def test_a_directory_that_is_taken(somebody: Somebody, wanted: str, namesp
     export = await somebody(namespace, cluster)
     with pytest.raises(PathTaken) as caught:
         await export.provision("pvc-1", record(wanted), PLAIN)
-    told = caught.value.told.replace(repr(wanted), "")
-    assert "is taken by a volume outside this namespace" in told
+    told = caught.value.event_text.replace(repr(wanted), "")
+    assert "overlaps with a volume outside this namespace" in told
     assert not any(secret in told for secret in SECRETS)
-    assert str(caught.value) != caught.value.told
+    assert str(caught.value) != caught.value.event_text
 
 
 @pytest.mark.parametrize(("somebody", "wanted"), [(by_a_record, "team"), (by_an_archive, ARCHIVE)])
@@ -81,7 +81,7 @@ async def test_a_directory_of_one_s_own(somebody: Somebody, wanted: str) -> None
     export = await somebody("shop", "one")
     with pytest.raises(PathTaken) as caught:
         await export.provision("pvc-1", record(wanted), PLAIN)
-    assert caught.value.told == str(caught.value)
+    assert caught.value.event_text == str(caught.value)
 
 
 async def refused(export: Export, archive: str) -> ProvisionerError:
@@ -96,17 +96,17 @@ async def test_an_archive_that_the_namespace_does_not_have() -> None:
     heard: dict[str, str] = {}
     for namespace, cluster in (("bank", "one"), ("shop", "another")):
         error = await refused(await by_an_archive(namespace, cluster), ARCHIVE)
-        heard[error.told] = str(error)
+        heard[error.event_text] = str(error)
     export = await opened(MemoryTree())
-    heard[(await refused(export, ARCHIVE)).told] = "none"
+    heard[(await refused(export, ARCHIVE)).event_text] = "none"
     await export._tree.make_directory((ARCHIVE,), Ownership())
     error = await refused(export, ARCHIVE)
-    heard[error.told] = str(error)
+    heard[error.event_text] = str(error)
     assert "has no record" in str(error)
     half = await opened(MemoryTree())
     await keep(half, record("vault", namespace="bank"))
     assert await half.archive("pv-secret", AT) == ARCHIVE
-    heard[(await refused(half, ARCHIVE)).told] = "in the making"
+    heard[(await refused(half, ARCHIVE)).event_text] = "in the making"
     (told,) = heard
     assert told.startswith(f"there is no archive {ARCHIVE!r} of namespace shop on the class's export")
 

@@ -265,7 +265,7 @@ async def test_taken(directory: str, settled: bool) -> None:
     await export.provision(V1, record("a/b"), ACCESS)
     if settled:
         await export.settle(V1)
-    with pytest.raises(PathTaken, match=r"volume pvc-1 has 'a/b'.*\.PV\.name"):
+    with pytest.raises(PathTaken, match=r"overlaps with volume pvc-1 \(a/b\).*\.PV\.name"):
         await export.provision(V2, record(directory, V2), ACCESS)
     assert V2 not in export.records
     assert V2 not in ledger(tree, "pending")

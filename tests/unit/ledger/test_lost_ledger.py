@@ -255,7 +255,7 @@ async def test_a_directory_that_is_recorded_for_another() -> None:
     """A record of a directory that by the ledger another volume has, above or below too, is not written."""
     tree, id = await in_use()
     export = await opened(tree)
-    assert "is taken" in (await export.restore_ledger(id, {"pvc-3": record("b", "pvc-3")}))["pvc-3"]
+    assert "overlaps with" in (await export.restore_ledger(id, {"pvc-3": record("b", "pvc-3")}))["pvc-3"]
     assert ledger(tree, "volumes") == [V1, V2]
 
 

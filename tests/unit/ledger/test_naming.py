@@ -100,7 +100,7 @@ async def test_an_archive_in_other_letters() -> None:
     archive = await export.archive("pvc-1", datetime(2026, 1, 1, tzinfo=UTC))
     await export.forget("pvc-1")
     assert archive is not None
-    with pytest.raises(PathTaken, match="is an archive"):
+    with pytest.raises(PathTaken, match="overlaps with archive"):
         await export.provision("pvc-2", samples.record(archive.upper(), claim_uid="2"), Ownership())
 
 
