@@ -107,7 +107,7 @@ class LeaderTasks:
 
     async def _work(self, ctx: ControllerContext, stopping: asyncio.Event) -> None:
         claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
-        claim_lanes, volume_lanes = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
+        claim_share, volume_share = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
         locks = VolumeLocks()
         instances = Instances(
             self._leadership,
@@ -117,13 +117,13 @@ class LeaderTasks:
             provisioner=ctx.provisioner,
         )
         ctx = replace(ctx, guard=instances)
-        claims = ClaimController(ctx, claim_queue, claim_lanes, locks)
+        claims = ClaimController(ctx, claim_queue, claim_share, locks)
         sweep = Sweep(ctx, instances, revisit=claim_queue.add, freed=claims.path_freed)
         takeover = Takeover(ctx, entered=volume_queue.add)
         volumes = VolumeController(
             ctx,
             volume_queue,
-            volume_lanes,
+            volume_share,
             locks,
             freed=claims.path_freed,
             discarded=sweep.discarded,
@@ -144,8 +144,8 @@ class LeaderTasks:
                     group.create_task(keep("exports", Homeless(ctx).run)),
                 ]
                 workers = [
-                    group.create_task(self._reconcile("claims", claim_queue, claim_lanes, claims.reconcile)),
-                    group.create_task(self._reconcile("volumes", volume_queue, volume_lanes, volumes.reconcile)),
+                    group.create_task(self._reconcile("claims", claim_queue, claim_share, claims.reconcile)),
+                    group.create_task(self._reconcile("volumes", volume_queue, volume_share, volumes.reconcile)),
                 ]
                 await stopping.wait()
                 for queue in (claim_queue, volume_queue):
@@ -156,9 +156,9 @@ class LeaderTasks:
         await instances.leave()
         log.info("work_ended", given_up=len(unfinished))
 
-    async def _reconcile(self, loop: Loop, queue: WorkQueue, lanes: FairShare, reconcile: Reconcile) -> None:
+    async def _reconcile(self, loop: Loop, queue: WorkQueue, share: FairShare, reconcile: Reconcile) -> None:
         supervisor = self._ctx.supervisor
-        await work(queue, lanes, reconcile, workers=self._workers, supervisor=supervisor, loop=loop)
+        await work(queue, share, reconcile, workers=self._workers, supervisor=supervisor, loop=loop)
 
     def _queue(self, name: str) -> WorkQueue:
         waited = self._ctx.metrics.queue_wait_s.labels(name).observe

@@ -13,7 +13,6 @@ from provisioner.controllers.neighbours import neighbour
 from provisioner.controllers.rebinding import Bindings
 from provisioner.controllers.stale_records import end_record, settle_record
 from provisioner.core import names, volumes
-from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, ProvisionerError
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
@@ -23,8 +22,8 @@ from provisioner.ledger.export import Export
 from provisioner.ports.cluster import Conflict, NotFound
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.fair_share import FairShare
-from provisioner.runtime.locks import LATER, VolumeLocks
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.locks import VolumeLocks
+from provisioner.runtime.requeue import FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ class VolumeController:
         self,
         ctx: ControllerContext,
         queue: WorkQueue,
-        lanes: FairShare,
+        share: FairShare,
         locks: VolumeLocks,
         *,
         freed: Callable[[], None],
@@ -49,12 +48,12 @@ class VolumeController:
     ) -> None:
         self._ctx = ctx
         self._queue = queue
-        self._lanes = lanes
-        self._turns = locks
+        self._share = share
+        self._locks = locks
         self._freed = freed
         self._discarded = discarded
         self._take_over = take_over
-        self._bindings = Bindings(ctx, lanes)
+        self._bindings = Bindings(ctx, share)
         self._held_up: set[str] = set()
         """Volumes whose directories other volumes need: the end of any volume may free them."""
 
@@ -133,12 +132,12 @@ class VolumeController:
             return True
         return not isinstance(volumes.decide(volume, self._ctx.provisioner), Leave)
 
-    async def reconcile(self, name: str) -> Backoff | None:
+    async def reconcile(self, name: str) -> Requeue | None:
         """Bring one volume to where it should be."""
-        with self._turns.try_acquire(name) as ours:
-            return await self._reconcile(name) if ours else LATER
+        with self._locks.try_acquire(name) as acquired:
+            return await self._reconcile(name) if acquired else LOCKED
 
-    async def _reconcile(self, name: str) -> Backoff | None:
+    async def _reconcile(self, name: str) -> Requeue | None:
         volume = self._ctx.cache.volumes.get(name)
         try:
             if volume is None:
@@ -174,7 +173,7 @@ class VolumeController:
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
-    async def _reclaim(self, volume: Volume) -> Backoff | None:
+    async def _reclaim(self, volume: Volume) -> Requeue | None:
         located = self._ctx.exports.locate(volume)
         if located is None:
             return self._deny(volume, volumes.nowhere_message(self._ctx.exports.obstacle(volume)))
@@ -182,7 +181,7 @@ class VolumeController:
         self._ctx.health.add(export, named=False)
         began_s = self._ctx.clock.monotonic()
         try:
-            with self._lanes.place(export.name, volume.name):
+            with self._share.slot(export.name, volume.name):
                 export = await self._ctx.health.require_ready(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
@@ -204,7 +203,7 @@ class VolumeController:
                 return volumes.moved_message(volume.name, export.name, other.name)
         return ""
 
-    async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Backoff | None:
+    async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Requeue | None:
         """All that decides is read live here, right before the first step that cannot be taken back."""
         volume, claim = await self._bindings.live(cached)
         if volume is None:
@@ -284,7 +283,7 @@ class VolumeController:
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""
 
-    def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Backoff:
+    def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Requeue:
         self._ctx.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
         self._ctx.metrics.delete_failed.labels(self._class_of(volume)).inc()
         self._ctx.metrics.failures.labels("delete", error.reason if error else "Refused").inc()

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from provisioner.core.backoff import Backoff
 from provisioner.ports.clock import Clock
+from provisioner.runtime.requeue import Requeue
 
 
 class WorkQueue:
@@ -53,20 +53,22 @@ class WorkQueue:
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_at(due_s, self.add, key)
 
-    def retry(self, key: str, backoff: Backoff) -> float:
-        """The key failed: it comes up again after a while, which is returned, longer with each failure in a row."""
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay_s = backoff.delay_s(failures, self._clock.random())
-        self.add_after(key, delay_s)
-        return delay_s
+    def requeue(self, key: str, requeue: Requeue | None) -> None:
+        """Note the outcome of a reconcile: None if it is done, else add the key after the delay of the Requeue.
+
+        A failure makes the next delay longer. Any other outcome clears the count of failures.
+        """
+        failures = self._failures.pop(key, 0)
+        if requeue is None:
+            return
+        if requeue.is_failure:
+            failures += 1
+            self._failures[key] = failures
+        self.add_after(key, requeue.backoff.delay_s(max(failures, 1), self._clock.random()))
 
     def failures(self, key: str) -> int:
         """How often in a row the key has failed."""
         return self._failures.get(key, 0)
-
-    def forget(self, key: str) -> None:
-        """The key did not fail."""
-        self._failures.pop(key, None)
 
     def shut_down(self) -> None:
         """Hand out no more keys, so that workers end when they are through with theirs."""
