@@ -63,9 +63,10 @@ class ClaimController:
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the claims that a change in the cache can matter to, while the context is open."""
+        """Queue the claims that a change in the cache or of an export can matter to, while the context is open."""
         cache = self._cache
         with (
+            self._ctx.health.listening(self._export_ready),
             cache.claims.subscribed(
                 on_added=self._claim_changed,
                 on_updated=lambda _, claim: self._claim_changed(claim),
@@ -120,7 +121,7 @@ class ClaimController:
         for uid in blocked:
             self._queue.add(uid)
 
-    def export_ready(self, export: Export) -> None:
+    def _export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
         for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":

@@ -27,7 +27,7 @@ from provisioner.runtime.requeue import AWAITING_CHANGE, REFUSED, Requeue
 log = structlog.get_logger(__name__)
 
 
-class Bindings:
+class Rebinding:
     """Keeps records in step with bindings, and in mind which binding each volume was seen in that is still behind."""
 
     def __init__(self, ctx: ControllerContext, share: FairShare) -> None:
