@@ -17,7 +17,7 @@ from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.leader import LeaderTasks
-from provisioner.controllers.unused_exports import Forgetting
+from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.kube.cluster import open_cluster
 from provisioner.ports.clock import SystemClock
 from provisioner.ports.cluster import ClusterError, Kind
@@ -104,7 +104,7 @@ async def _work(
     background = [
         *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
         keep("exports", ctx.health.run),
-        keep("exports", Forgetting(ctx).run),
+        keep("exports", UnusedExports(ctx).run),
         keep("events", ctx.recorder.run),
     ]
 

@@ -22,6 +22,17 @@ class DiscreetError(ProvisionerError):
         return self._words.event
 
 
+class InProgress(Exception):
+    """Provisioning still runs in the background: the volume is neither done nor failed (sig-storage-lib's outcome).
+
+    No error for users: the claim is looked at again after `after_s` seconds, without an event or a count of failures.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"still running, to be looked at again in {after_s:g} s")
+        self.after_s = after_s
+
+
 class PathTaken(DiscreetError):
     """A directory cannot be handed out because it overlaps with another one; the text names that one's owner."""
 
