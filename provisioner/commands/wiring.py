@@ -29,7 +29,7 @@ def served(
 
     No call is made yet. `reached` is told of each export, now or when a class first names it, and of its tree.
     """
-    servers = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
+    pool = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
 
     def over(where: Location, tree: Tree, name: str) -> Export:
         export = Export(where, tree, name=name)
@@ -49,7 +49,7 @@ def served(
         name = label(where, options.port)
         tree = DirectTree(
             where,
-            servers,
+            pool,
             version=options.version,
             port=options.port,
             mount_port=options.mount_port,

@@ -54,7 +54,6 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 
@@ -762,7 +761,7 @@ class Export:
         """
         return not self._tree.verifies and volume_of(name) == name
 
-    async def purge(self, name: str, *, on_progress: OnProgress = to_the_end, taken: bool = False) -> int:
+    async def purge(self, name: str, *, on_progress: OnProgress | None = None, taken: bool = False) -> int:
         """Remove one directory in the trash for good, as Tree.remove_tree does; returns how many entries went.
 
         Where its name is to stay `taken`, a directory stays that no rename can replace.

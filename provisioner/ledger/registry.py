@@ -136,7 +136,7 @@ class ExportRegistry:
             refusal = _unspoken(location(source.server, source.path), mount_options.parse(volume.spec.mount_options))
         except InvalidSettings as exc:
             return str(exc)
-        return "" if refusal is None else f"{refusal.cause.value}; {refusal.advice}"
+        return "" if refusal is None else f"{refusal}: {refusal.advice}"
 
     def forget(self, export: Export) -> None:
         """Nothing names an export any more: from now on it is not one of ours. One of the settings stays."""

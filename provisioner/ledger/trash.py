@@ -82,7 +82,7 @@ async def _make_room(tree: Tree, volume: str, aside: RelPath) -> None:
         await tree.rename(layout.trashed(volume), aside)
 
 
-async def purge(tree: Tree, name: str, *, on_progress: OnProgress, taken: bool) -> int:
+async def purge(tree: Tree, name: str, *, on_progress: OnProgress | None, taken: bool) -> int:
     """Remove one directory in the trash for good; returns how many entries went. With `taken` its name stays so."""
     removed = (*layout.TRASH, name + layout.BEGUN)
     with suppress(PathMissing, PathExists):  # begun before, or brought back

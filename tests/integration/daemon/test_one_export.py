@@ -133,5 +133,5 @@ def test_an_export_in_a_volume(daemon: Daemons, storage: Storage, export_directo
     (export_directory / "team/share").mkdir()
     blue = daemon(f"--export=nas2.example:/share={export_directory / 'team/share'}", OPTIONS, wait_ready=False)
     line = storage.eventually(lambda: blue.logged("export_failing"), "the export is refused")[0]
-    assert "it lies in a directory that another export keeps" in line["error"]
+    assert "is inside a directory that another export uses" in line["error"]
     assert os.listdir(export_directory / "team/share") == []

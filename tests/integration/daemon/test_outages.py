@@ -123,7 +123,7 @@ def test_export_not_mounted(daemon: Daemons, storage: Storage, export_directory:
         pytest.skip("this machine cannot mount: the tests do not run as root")
     running = start(daemon, export_directory, "--require-mount")
     storage.claim(storage.storage_class(running.provisioner_name))
-    assert EXPORT in waits_with(storage, "nothing is mounted")
+    assert EXPORT in waits_with(storage, "is not mounted")
     assert os.listdir(export_directory) == []
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(export_directory)], check=True)
     try:
@@ -210,7 +210,7 @@ def test_hung_mount_holds_back_only_its_own(daemon: Daemons, storage: Storage, t
         storage.eventually(lambda: len(running.logged("volume_provisioned")) == 1, "nothing else yet")
         storage.claim(good, "good")
         volume_made(storage, "good", timeout_s=3)
-        assert "hung.example:/y" in waits_with(storage, "does not answer", name="hung-0")
+        assert "hung.example:/y" in waits_with(storage, "is not responding", name="hung-0")
         storage.claim(good, "good-too")
         volume_made(storage, "good-too", timeout_s=3)
         mount.go_on()

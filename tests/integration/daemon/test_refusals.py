@@ -65,7 +65,7 @@ def test_a_volume_that_is_a_file_system_of_its_own(served: ServedStorage, rule: 
         (directory / "file").touch()
         served.delete_claim()
         message = served.volume_event(volume["metadata"]["name"])["message"]
-        assert "another file system is mounted on the directory" in message
+        assert "another file system mounted on the directory" in message
         assert "nfs-provisioner/on-delete=retain" in message
         assert (directory / "file").exists()
     finally:

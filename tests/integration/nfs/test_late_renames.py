@@ -34,10 +34,10 @@ async def relay(server: Ganesha) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-async def first(server: Ganesha, relay: Relay, servers: ConnectionPool, version: str) -> AsyncIterator[Export]:
+async def first(server: Ganesha, relay: Relay, pool: ConnectionPool, version: str) -> AsyncIterator[Export]:
     """The export of a leader whose calls go through the relay; there is one volume, in use."""
     where = location("127.0.0.1", "/plain")
-    tree = DirectTree(where, servers, version=version, port=relay.port, mount_port=server.mount_port)
+    tree = DirectTree(where, pool, version=version, port=relay.port, mount_port=server.mount_port)
     yield await used(Export(where, tree), V1)
     await tree.close()
 

@@ -191,7 +191,7 @@ def test_limits_that_cannot_be_looked_at() -> None:
         async with site.led(), free.led():
             assert await site.expand() is FAILED
             assert site.sizes() == ("10", "10")
-            assert ["it does not answer" in told for told in await site.told()] == [True]
+            assert ["is not responding" in told for told in await site.told()] == [True]
             assert await free.expand() is None
             assert free.sizes() == ("30", "30")
             site.tree.before = no_fault

@@ -80,8 +80,8 @@ class Site:
         )
 
     def _reach(self, where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
-        servers = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
-        direct = DirectTree(where, servers, version=None, port=None, mount_port=None, observe=lambda *_: None)
+        pool = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
+        direct = DirectTree(where, pool, version=None, port=None, mount_port=None, observe=lambda *_: None)
         self.trees[where] = OddTree()
         name = str(where) if options.port is None else f"{where} port {options.port}"
         return Export(where, self.trees[where], name=name), direct.set_routes

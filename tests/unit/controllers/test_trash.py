@@ -16,7 +16,7 @@ from provisioner.controllers.trash import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, 
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
-from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing, to_the_end
+from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing
 from provisioner.telemetry.metrics import Metrics
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.guard import Gate
@@ -39,7 +39,7 @@ class SlowTree(MemoryTree):
         self.refusals: dict[str, Exception] = {}
         self.attempts: list[str] = []
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`."""
         self.attempts.append(path[-1].removesuffix(BEGUN))
         self.running[self] = self.running.get(self, 0) + 1
@@ -50,7 +50,7 @@ class SlowTree(MemoryTree):
         finally:
             self.running[self] -= 1
 
-    async def _remove_slowly(self, path: RelPath, on_progress: OnProgress) -> int:
+    async def _remove_slowly(self, path: RelPath, on_progress: OnProgress | None) -> int:
         removed, name = 0, path[-1].removesuffix(BEGUN)
         while True:
             await asyncio.sleep(1.0)
@@ -62,11 +62,12 @@ class SlowTree(MemoryTree):
             removed += 1
             if not directory.entries and not path[-1].startswith("endless"):
                 await self.remove_directory(path)
-                on_progress(1)
+                if on_progress is not None:
+                    on_progress(1)
                 return removed
             if directory.entries:
                 directory.entries.popitem()
-            if not on_progress(1):
+            if on_progress is not None and not on_progress(1):
                 return removed
 
 

@@ -26,7 +26,7 @@ async def test_a_ledger_of_too_much_text_is_not_opened(monkeypatch: pytest.Monke
         await tree.make_symlink((".provisioner", "volumes", f"pvc-{number}"), "x" * 1000)
     with pytest.raises(ExportError) as caught:
         await opened.open()
-    assert "directory .provisioner/volumes holds symbolic links of more than 1 MiB in all" in caught.value.advice
+    assert "directory .provisioner/volumes holds symbolic links of more than 1 MiB in total" in caught.value.advice
 
 
 async def test_a_trash_of_many_is_seen_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,8 @@ class DirectExport:
         """What somebody who has the export mounted does there: the server sees it, as it would not on its disk."""
 
         async def mounted() -> T:
-            servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
-            tree = DirectTree(location(HOST, self.path), servers, version="4", port=self.server.port)
+            pool = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
+            tree = DirectTree(location(HOST, self.path), pool, version="4", port=self.server.port)
             try:
                 return await act(tree)
             finally:
