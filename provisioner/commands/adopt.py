@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from provisioner.commands.recover import Recovery, place_of, present_in
-from provisioner.commands.session import Survey, surveyed
+from provisioner.commands.session import Session, open_session
 from provisioner.core import adoption, names, times
 from provisioner.core.adoption import Found, NotAdopted, Plan, Wish
 from provisioner.core.checks import Permission
@@ -35,23 +35,23 @@ class Prospect:
 
 
 class Adoption:
-    """One look at the exports and the cluster, for one directory and one claim. `adopting` makes it."""
+    """One look at the exports and the cluster, for one directory and one claim. `open_adoption` creates it."""
 
-    def __init__(self, survey: Survey, wish: Wish, named: Set[Location]) -> None:
+    def __init__(self, session: Session, wish: Wish, named: Set[Location]) -> None:
         """`named` are the exports that are meant, where some are."""
-        self._survey = survey
+        self._session = session
         self._wish = wish
         self._named = named
 
     @property
     def lines(self) -> list[str]:
         """What was looked at."""
-        return self._survey.scope.lines()
+        return self._session.scope.lines()
 
     async def look(self, provisioner: str) -> Prospect:
         """The plan. Raises NotAdopted, PathTaken, InvalidRecord, InvalidSettings, ExportError, ClusterError."""
-        survey, wish = self._survey, self._wish
-        if survey.scope.status == NOTHING:
+        session, wish = self._session, self._wish
+        if session.scope.status == NOTHING:
             raise InvalidSettings("; ".join(self.lines))
         self._export = export = await self._find()
         # Read after the ledgers: a volume that is made meanwhile is in neither, or in both.
@@ -69,7 +69,7 @@ class Adoption:
         """Carry the plan out; repeating it is harmless. Raises as look() does."""
         plan, export = prospect.plan, self._export
         volume = plan.step.remains.volume
-        if not await self._survey.cluster.is_allowed(Permission(verb="create", resource="persistentvolumes")):
+        if not await self._session.cluster.is_allowed(Permission(verb="create", resource="persistentvolumes")):
             raise NotAdopted("this takes the right to create persistentvolumes: use an admin's kubeconfig")
         if plan.fresh:
             taken = await export.take_over({volume: plan.record})
@@ -77,11 +77,11 @@ class Adoption:
                 raise NotAdopted(taken[volume])
         recovery = Recovery(
             [export],
-            self._survey.cluster,
+            self._session.cluster,
             self._present,
-            scope=self._survey.scope,
+            scope=self._session.scope,
             offline="",
-            places=self._survey.served.places,
+            places=self._session.served.places,
         )
         why = await recovery.make(plan.step)
         if why:
@@ -91,10 +91,10 @@ class Adoption:
 
     async def _find(self) -> Export:
         """The one export that has the directory. Raises NotAdopted, ExportError."""
-        same, wish = self._survey.served.places.same, self._wish
+        same, wish = self._session.served.places.same, self._wish
         meant = [
             export
-            for export in self._survey.exports
+            for export in self._session.exports
             if not self._named or not self._named.isdisjoint(same(export.location))
         ]
         there = [export for export in meant if await self._is_on(export)]
@@ -103,8 +103,8 @@ class Adoption:
             raise NotAdopted(f"there is a directory {wish.directory!r} on {places}: name one of them with --export")
         if not there:
             raise NotAdopted(self._why_not_found([export.name for export in meant]))
-        root = self._survey.served.places.root_within(
-            there[0].location, wish.path, (other.location for other in self._survey.served if other is not there[0])
+        root = self._session.served.places.root_within(
+            there[0].location, wish.path, (other.location for other in self._session.served if other is not there[0])
         )
         if root is not None:
             raise NotAdopted(f"export {root} has its root in directory {wish.directory!r}, or above or below it")
@@ -119,23 +119,23 @@ class Adoption:
             raise
 
     def _why_not_found(self, looked_at: Sequence[str]) -> str:
-        bare = [each.export for each in self._survey.scope.exports if not each.has_ledger]
+        bare = [each.export for each in self._session.scope.exports if not each.has_ledger]
         without = f"; no provisioner has made a volume on {', '.join(bare)} yet: let one do so first" if bare else ""
-        unseen = "; not all exports could be looked at" if self._survey.scope.unseen else ""
+        unseen = "; not all exports could be looked at" if self._session.scope.unseen else ""
         return (
             f"there is no directory {self._wish.directory!r}, reached without a symbolic link, on"
             f" {', '.join(looked_at) or 'any export with a ledger'}{without}{unseen}"
         )
 
     async def _read(self, provisioner: str) -> Present:
-        cluster, name = self._survey.cluster, self._wish.namespace
+        cluster, name = self._session.cluster, self._wish.namespace
         present, namespace = await present_in(cluster, provisioner), await cluster.get_namespace(name)
         return replace(present, namespaces={name: namespace.metadata.uid} if namespace is not None else {})
 
     def _plan(self, export: Export, present: Present) -> Plan:
         path = self._wish.path
         records = {volume: record for volume, record in export.records.items() if record.path == path}
-        place = place_of(export, self._survey.served.places)
+        place = place_of(export, self._session.served.places)
         for volume in self._elsewhere(place, present):
             if volume.is_by(present.provisioner) and volume.source is not None:
                 raise NotAdopted(
@@ -146,19 +146,19 @@ class Adoption:
             self._wish,
             Found(place=place, records=records, pending=frozenset(export.pending & records.keys())),
             present,
-            {each.name: each for each in self._survey.classes},
-            now=times.text(self._survey.cluster.server_time() or datetime.now(UTC)),
+            {each.name: each for each in self._session.classes},
+            now=times.text(self._session.cluster.server_time() or datetime.now(UTC)),
             new_name=lambda: names.volume_name(str(uuid.uuid4())),
         )
 
     def _elsewhere(self, place: Place, present: Present) -> list[Volume]:
-        places = self._survey.served.places
-        known = tuple(place_of(export, places) for export in self._survey.exports)
+        places = self._session.served.places
+        known = tuple(place_of(export, places) for export in self._session.exports)
         return adoption.elsewhere(place, self._wish.path, present.volumes, known)
 
 
 @asynccontextmanager
-async def adopting(settings: Settings, wish: Wish, *, named: Set[Location]) -> AsyncIterator[Adoption]:
+async def open_adoption(settings: Settings, wish: Wish, *, named: Set[Location]) -> AsyncIterator[Adoption]:
     """Open all exports. Raises ClusterError, InvalidSettings."""
-    async with surveyed(settings) as survey:
-        yield Adoption(survey, wish, named)
+    async with open_session(settings) as session:
+        yield Adoption(session, wish, named)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from provisioner import __version__
-from provisioner.commands.wiring import served
+from provisioner.commands.session import connect, list_all
+from provisioner.commands.wiring import build_registry
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import checks, health
 from provisioner.core.checks import Finding, Permission, Use
@@ -19,14 +20,13 @@ from provisioner.core.ledgers import Ledger, Us
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
-from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
-from provisioner.kube.pages import everything
+from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ledger.selftest import Rehearsal, trial_run
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
-from provisioner.settings import Settings, identity
+from provisioner.settings import Settings
 
 _CALL_S = 4.0
 """The longest that one call may take: somebody waits for all of them."""
@@ -64,7 +64,7 @@ class _Seen:
     """The API server's time, where it told."""
 
 
-async def inspect(settings: Settings) -> Report:
+async def run_checks(settings: Settings) -> Report:
     """Everything that must be right for the daemon to work, and the daemon itself, whether it is or not.
 
     The only thing that is changed is a directory that is made on each export and taken away. Up to 32 exports that hang
@@ -72,12 +72,7 @@ async def inspect(settings: Settings) -> Report:
     seconds more. Raises InvalidSettings.
     """
     settings = replace(settings, nfs_timeout_s=min(settings.nfs_timeout_s, _CALL_S))
-    async with open_cluster(
-        settings.kubeconfig,
-        provisioner=settings.provisioner,
-        identity=identity(),
-        limits=Limits(call_s=_CALL_S),
-    ) as cluster:
+    async with connect(settings, limits=Limits(call_s=_CALL_S)) as cluster:
         findings, seen = await _ask_cluster(cluster, settings)
     ours = [each for each in seen.classes if each.provisioner == settings.provisioner]
     judged = [checks.judge(each, settings.default_export) for each in ours]
@@ -139,7 +134,7 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
         *await _ask_permissions(cluster, settings),
     ]
     try:
-        seen.classes = await everything(cluster, StorageClass)
+        seen.classes = await list_all(cluster, StorageClass)
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="StorageClass", name="(unknown)"))
     else:
@@ -148,7 +143,7 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
             findings.append(checks.no_class(settings.provisioner, names))
     findings += await _ask_leader(cluster, settings, seen.classes)
     try:
-        seen.volumes, seen.claims = await everything(cluster, Volume), await everything(cluster, Claim)
+        seen.volumes, seen.claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
         seen.cluster = await cluster.cluster_uid()
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
@@ -229,8 +224,8 @@ async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> Non
 
 async def _last_warning(cluster: KubeCluster, namespace: str, uid: str) -> str:
     """The last warning about an object, in words; empty where there is none. Raises ClusterError."""
-    told = [each for each in await cluster.told(namespace, uid) if each.type == "Warning"]
-    last = max(told, key=lambda each: each.at, default=None)
+    warnings = [each for each in await cluster.list_events(namespace, uid) if each.type == "Warning"]
+    last = max(warnings, key=lambda each: each.at, default=None)
     return f"{last.reason}: {last.message}" if last is not None else ""
 
 
@@ -310,7 +305,7 @@ async def _rehearse(
     """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)
-    exports = served(replace(settings, exports=own), reached=trees.__setitem__)
+    exports = build_registry(replace(settings, exports=own), reached=trees.__setitem__)
     try:
         export = exports.get(use.export, use.options)
         async with asyncio.timeout(_EXPORT_S):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from provisioner.commands.session import Ledgers, opened, side_by_side, surveyed
+from provisioner.commands.session import Ledgers, list_all, map_concurrently, open_ledgers, open_session
 from provisioner.controllers.orphan_facts import has_leftovers
 from provisioner.core import recovery, returned, times
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
@@ -19,15 +19,14 @@ from provisioner.core.places import Places
 from provisioner.core.recovery import ArchiveRemains, Bring, Enter, Lost, Make, Place, Present, Remains, Skip, Step
 from provisioner.core.returned import Stored
 from provisioner.core.scope import Scope, Unseen
-from provisioner.kube.pages import everything
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
-Told = Callable[[int, int], None]
-"""Told of progress: how many of how many are done."""
+Progress = Callable[[int, int], None]
+"""Called with the number of jobs that are done, and the number of all jobs."""
 
 
 class StillAtWork(ProvisionerError):
@@ -71,7 +70,7 @@ def place_of(export: Export, places: Places) -> Place:
 
 
 class Recovery:
-    """One look at the ledgers and the cluster, and what can be made of it. `recovering` makes it."""
+    """One look at the ledgers and the cluster, and what can be made of it. `open_recovery` creates it."""
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class Recovery:
         return Prospect(
             lost=lost,
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),
-            steps=[*back, *recovery.plan(await side_by_side(self._examine, meant), present, by_name=bool(named))],
+            steps=[*back, *recovery.plan(await map_concurrently(self._examine, meant), present, by_name=bool(named))],
             archives=recovery.plan_archives(archives, present, lost=cluster),
             scope=self._scope,
             gone=[] if named else await self._gone(),
@@ -133,7 +132,7 @@ class Recovery:
             *(each.record.was.namespace for each in archives),
             *(reference.namespace for reference in references if reference is not None),
         }
-        found = await side_by_side(cluster.get_namespace, sorted(wanted - {""}))
+        found = await map_concurrently(cluster.get_namespace, sorted(wanted - {""}))
         uids = {each.metadata.name: each.metadata.uid for each in found if each is not None}
         return replace(self._present, namespaces=uids)
 
@@ -152,7 +151,7 @@ class Recovery:
             # One without a claim's uid is a recovery that was cut off, which needs no name.
             if self._present.cluster and name not in export.pending and export.records[name].claim_uid
         ]
-        there = await side_by_side(self._is_there, lost)
+        there = await map_concurrently(self._is_there, lost)
         return sorted(name for (_, name), holds in zip(lost, there, strict=True) if holds)
 
     async def _is_there(self, each: tuple[Export, str]) -> bool:
@@ -227,7 +226,7 @@ class Recovery:
 
     # ------------------------------------------------------------------------------------------- making
 
-    async def apply(self, prospect: Prospect, told: Told, *, cluster_gone: bool) -> Mapping[str, str]:
+    async def apply(self, prospect: Prospect, on_progress: Progress, *, cluster_gone: bool) -> Mapping[str, str]:
         """Carry out what was found. Returns by volume, or archive, why for what failed; all of it may be repeated.
 
         Where the lost cluster seems to live, raises StillAtWork before all else, unless `cluster_gone`.
@@ -245,10 +244,10 @@ class Recovery:
             name, what = job
             why = await self._carry_out(what)
             done += 1
-            told(done, len(jobs))
+            on_progress(done, len(jobs))
             return name, why
 
-        return {name: why for name, why in await side_by_side(carry_out, jobs) if why}
+        return {name: why for name, why in await map_concurrently(carry_out, jobs) if why}
 
     async def _carry_out(self, what: Step | ArchiveRemains) -> str:
         """Why it could not be done; empty when it was."""
@@ -302,7 +301,7 @@ class Recovery:
 
 
 @asynccontextmanager
-async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Recovery]:
+async def open_recovery(settings: Settings, *, offline: bool) -> AsyncIterator[Recovery]:
     """Open all exports, and compare with the cluster; with `offline` without it, where there is no way to it.
 
     Raises ClusterError, InvalidSettings.
@@ -310,15 +309,15 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
     async with AsyncExitStack() as stack:
         cluster, why = None, ""
         try:
-            survey = await stack.enter_async_context(surveyed(settings))
-            present, cluster = await present_in(survey.cluster, settings.provisioner), survey.cluster
-            ledgers: Ledgers = survey
+            session = await stack.enter_async_context(open_session(settings))
+            present, cluster = await present_in(session.cluster, settings.provisioner), session.cluster
+            ledgers: Ledgers = session
             scope = ledgers.scope
         except (ApiUnavailable, InvalidSettings) as exc:
             if not offline or (isinstance(exc, InvalidSettings) and settings.kubeconfig is not None):
                 raise
             ledgers, present, why = (
-                await stack.enter_async_context(opened(settings)),
+                await stack.enter_async_context(open_ledgers(settings)),
                 Present(provisioner=settings.provisioner),
                 str(exc),
             )
@@ -329,7 +328,7 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
 
 async def present_in(cluster: Cluster, provisioner: str) -> Present:
     """The cluster as it is now. Raises ClusterError."""
-    volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
+    volumes, claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
     return Present(
         provisioner=provisioner,
         cluster=await cluster.cluster_uid(),

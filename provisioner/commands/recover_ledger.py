@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from provisioner.commands.session import Survey, side_by_side, unseen
+from provisioner.commands.session import Session, list_all, map_concurrently, open_session, unseen
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import ledgers, times
 from provisioner.core.ledgers import Found, Ledger, Sheet
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import Scope
-from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import Cluster, ClusterError
 from provisioner.ports.tree import ExportError
+from provisioner.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class Rewriting:
             )
             return await _examined(export, found) if ledgers.is_in_doubt(found, ledger) else found
 
-        return sorted(await side_by_side(look, ours), key=lambda found: found.volume.name)
+        return sorted(await map_concurrently(look, ours), key=lambda found: found.volume.name)
 
     # ------------------------------------------------------------------------------------------- writing
 
@@ -135,7 +135,7 @@ class Rewriting:
             )
             return "" if same else "the volume has changed meanwhile: run this again to see what it is now"
 
-        changed = zip(seen, await side_by_side(compare, seen), strict=True)
+        changed = zip(seen, await map_concurrently(compare, seen), strict=True)
         return {volume.name: why for volume, why in changed if why}
 
 
@@ -149,15 +149,34 @@ async def _examined(export: Export, found: Found) -> Found:
     return replace(found, there=there, trouble=trouble)
 
 
-async def rewriting(survey: Survey, provisioner: str) -> Rewriting:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What ledgers lack, and what could not be written."""
+
+    sheets: Sequence[Sheet]
+    failed: Mapping[str, str]
+    """The reason by volume or export; empty for a dry run."""
+    scope: Scope
+
+
+async def rewrite_ledgers(settings: Settings, *, dry_run: bool) -> Outcome:
+    """Find what the ledgers lack, and write it unless `dry_run`. Raises ClusterError, InvalidSettings."""
+    async with open_session(settings) as session:
+        rewriter = await _rewriting(session, settings.provisioner)
+        sheets = await rewriter.look()
+        failed = {} if dry_run else await rewriter.apply()
+        return Outcome(sheets=sheets, failed=failed, scope=rewriter.but(session.scope))
+
+
+async def _rewriting(session: Session, provisioner: str) -> Rewriting:
     """Read the cluster, after the ledgers: a volume that is made meanwhile has its record. Raises ClusterError."""
-    cluster = survey.cluster
-    volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
-    classes = await everything(cluster, StorageClass)
+    cluster = session.cluster
+    volumes, claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
+    classes = await list_all(cluster, StorageClass)
     present = Present(
-        us=ledgers.Us(provisioner=provisioner, cluster=survey.cluster_id),
+        us=ledgers.Us(provisioner=provisioner, cluster=session.cluster_id),
         volumes=volumes,
         claims={claim.key: claim for claim in claims},
         classes={each.name: each for each in classes},
     )
-    return Rewriting(survey.exports, survey.bare, survey.served, cluster, present)
+    return Rewriting(session.exports, session.bare, session.served, cluster, present)

@@ -7,13 +7,12 @@ itself once more whether the claim may have the archive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec import structs
 
-from provisioner.commands.session import Survey, surveyed
+from provisioner.commands.session import Session
 from provisioner.core import archives, mount_options, names
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, StorageClass
@@ -21,8 +20,8 @@ from provisioner.core.parameters import parse
 from provisioner.core.records import ArchiveRecord
 from provisioner.core.scope import NOTHING
 from provisioner.core.tenancy import Tenant
-from provisioner.kube.claims import Claims, open_claims
-from provisioner.kube.events import Told
+from provisioner.kube.cluster import KubeCluster
+from provisioner.kube.events import RecordedEvent
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Conflict
 from provisioner.ports.tree import ExportError
@@ -68,17 +67,17 @@ async def restore(settings: Settings, order: Order, tell: Tell) -> None:
 
     `tell` hears what happens meanwhile. Raises NotRestored, ClusterError, ExportError, InvalidSettings.
     """
-    async with _rooms(settings) as (survey, claims):
-        for line in survey.scope.lines() if survey.scope.status != NOTHING else ():
+    async with connect(settings) as cluster, open_session_on(cluster, settings) as session:
+        for line in session.scope.lines() if session.scope.status != NOTHING else ():
             tell(line)
-        find = await _find(survey, order)
-        claim, storage_class = await _ask_for(survey, claims, order, find)
+        find = await _find(session, order)
+        claim, storage_class = await _ask_for(cluster, session, order, find)
         unscheduled = not any(claim.metadata.annotations.get(key) for key in names.SELECTED_NODE_ANNOTATIONS)
         if storage_class.volume_binding_mode == "WaitForFirstConsumer" and unscheduled:
             why = f"as StorageClass {storage_class.name} says"
             tell(f"claim {order.key} gets the data when its first pod is scheduled, {why}")
             return
-        volume = await _Wait(survey, claims, order, settings.provisioner, tell).bound()
+        volume = await _Wait(cluster, order, settings.provisioner, tell).bound()
         record = await find.export.reread(volume)
         if record is None or record.archive != order.archive:
             raise NotRestored(
@@ -88,24 +87,18 @@ async def restore(settings: Settings, order: Order, tell: Tell) -> None:
         tell(f"claim {order.key} has the data of archive {order.archive} as volume {volume}")
 
 
-@asynccontextmanager
-async def _rooms(settings: Settings) -> AsyncIterator[tuple[Survey, Claims]]:
-    async with open_claims(settings.kubeconfig) as claims, surveyed(settings) as survey:
-        yield survey, claims
-
-
 # ---------------------------------------------------------------------------------------------------- what is there
 
 
-async def _find(survey: Survey, order: Order) -> _Find:
+async def _find(session: Session, order: Order) -> _Find:
     """The archive that is meant. Raises NotRestored, ExportError."""
     finds = [
-        _Find(export.archived[order.archive], export) for export in survey.exports if order.archive in export.archived
+        _Find(export.archived[order.archive], export) for export in session.exports if order.archive in export.archived
     ]
-    if not finds and survey.scope.status == NOTHING:
-        raise InvalidSettings("; ".join(survey.scope.lines()))
+    if not finds and session.scope.status == NOTHING:
+        raise InvalidSettings("; ".join(session.scope.lines()))
     if not finds:
-        raise NotRestored(await _why_not_found(survey, order.archive))
+        raise NotRestored(await _why_not_found(session, order.archive))
     if len(finds) > 1:
         places = " and ".join(find.export.name for find in finds)
         raise NotRestored(f"there is an archive {order.archive} on {places}: name one class, and one export, only")
@@ -115,60 +108,60 @@ async def _find(survey: Survey, order: Order) -> _Find:
     return find
 
 
-async def _require_owner(survey: Survey, order: Order, find: _Find, storage_class: StorageClass) -> None:
+async def _require_owner(session: Session, order: Order, find: _Find, storage_class: StorageClass) -> None:
     """Raise NotRestored where the archive does not go to that namespace by that class. Raises ClusterError."""
-    namespace = await survey.cluster.get_namespace(order.namespace)
+    namespace = await session.cluster.get_namespace(order.namespace)
     if namespace is None:
         raise NotRestored(f"there is no namespace {order.namespace}")
     tenant = Tenant.of(namespace, accepts_former=parse(storage_class.parameters).accepts_former)
-    wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=survey.cluster_id)
+    wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=session.cluster_id)
     refusal = archives.not_for(order.archive, find.record, wanted, tenant)
     if refusal is not None:
         raise NotRestored(refusal)
 
 
-async def _why_not_found(survey: Survey, archive: str) -> str:
-    for export in survey.exports:
+async def _why_not_found(session: Session, archive: str) -> str:
+    for export in session.exports:
         if archive in await export.archives():
             return (
                 f"archive {archive} on export {export.name} has no record, so nothing says whose data it is: make a"
                 " claim, and copy what is in it by hand"
             )
-    unseen = f" Not looked at: {', '.join(each.what for each in survey.scope.unseen)}" if survey.scope.unseen else ""
+    unseen = f" Not looked at: {', '.join(each.what for each in session.scope.unseen)}" if session.scope.unseen else ""
     return f"there is no archive {archive}; `nfs-provisioner archives` lists those that there are.{unseen}"
 
 
 # ---------------------------------------------------------------------------------------------------- the claim
 
 
-async def _ask_for(survey: Survey, claims: Claims, order: Order, find: _Find) -> tuple[Claim, StorageClass]:
+async def _ask_for(cluster: KubeCluster, session: Session, order: Order, find: _Find) -> tuple[Claim, StorageClass]:
     """Have a claim that asks for the archive, and its class. Raises NotRestored."""
     try:
-        claim = await survey.cluster.get_claim(order.namespace, order.claim)
+        claim = await cluster.get_claim(order.namespace, order.claim)
         if claim is None:
-            wanted = _class(survey, order.class_name or find.record.was.class_name, find)
-            await _require_owner(survey, order, find, wanted)
+            wanted = _class(session, order.class_name or find.record.was.class_name, find)
+            await _require_owner(session, order, find, wanted)
             body = archives.claim_body(order.archive, find.record, name=order.claim, class_name=wanted.name)
-            return await claims.create(body, namespace=order.namespace), wanted
+            return await cluster.create_claim(order.namespace, body), wanted
         refusal = archives.cannot_have(order.archive, claim)
         if refusal is not None:
             raise NotRestored(f"claim {order.key} {refusal}")
         if order.class_name not in (None, claim.class_name):
             raise NotRestored(f"claim {order.key} is there, and of StorageClass {claim.class_name}: leave out --class")
-        wanted = _class(survey, claim.class_name, find)
-        await _require_owner(survey, order, find, wanted)
-        return await claims.annotate(claim, {names.RESTORE: order.archive}), wanted
+        wanted = _class(session, claim.class_name, find)
+        await _require_owner(session, order, find, wanted)
+        return await cluster.annotate_claim(claim, {names.RESTORE: order.archive}), wanted
     except (AlreadyExists, Conflict) as exc:
         raise NotRestored(f"somebody else has just changed claim {order.key}: look at it, and try again") from exc
 
 
-def _class(survey: Survey, name: str, find: _Find) -> StorageClass:
+def _class(session: Session, name: str, find: _Find) -> StorageClass:
     """The class of that name, when its volumes lie on the archive's export. Raises NotRestored."""
-    fitting = [each for each in survey.classes if _lies_on(survey, each, find.export)]
+    fitting = [each for each in session.classes if _lies_on(session, each, find.export)]
     for each in fitting:
         if each.name == name:
             return each
-    there = any(each.name == name for each in survey.classes)
+    there = any(each.name == name for each in session.classes)
     why = "is not on that export" if there else "does not exist, or is another provisioner's"
     choice = ", ".join(sorted(each.name for each in fitting)) or "none: make one"
     raise NotRestored(
@@ -176,11 +169,11 @@ def _class(survey: Survey, name: str, find: _Find) -> StorageClass:
     )
 
 
-def _lies_on(survey: Survey, storage_class: StorageClass, export: Export) -> bool:
+def _lies_on(session: Session, storage_class: StorageClass, export: Export) -> bool:
     try:
-        where = parse(storage_class.parameters).export or survey.served.default
+        where = parse(storage_class.parameters).export or session.served.default
         options = mount_options.parse(storage_class.mount_options)
-        return where is not None and survey.served.get(where, options) is export
+        return where is not None and session.served.get(where, options) is export
     except (InvalidSettings, ExportError):
         return False
 
@@ -191,9 +184,8 @@ def _lies_on(survey: Survey, storage_class: StorageClass, export: Export) -> boo
 class _Wait:
     """Waits until a claim is bound, and tells what is said of it meanwhile."""
 
-    def __init__(self, survey: Survey, claims: Claims, order: Order, provisioner: str, tell: Tell) -> None:
-        self._cluster = survey.cluster
-        self._claims = claims
+    def __init__(self, cluster: KubeCluster, order: Order, provisioner: str, tell: Tell) -> None:
+        self._cluster = cluster
         self._order = order
         self._provisioner = provisioner
         self._tell = tell
@@ -224,7 +216,7 @@ class _Wait:
                 claim = await self._cluster.get_claim(self._order.namespace, self._order.claim)
                 if claim is None or claim.metadata.deletion_timestamp:
                     raise NotRestored(f"claim {self._order.key} was deleted; the archive is kept, or becomes one again")
-                for event in await self._claims.events(claim):
+                for event in await self._cluster.list_events(self._order.namespace, claim.uid):
                     self._pass_on(event)
                 if claim.status.phase == "Bound":
                     return claim.spec.volume_name
@@ -235,7 +227,7 @@ class _Wait:
                 silent_at_s = float("inf")
             await asyncio.sleep(_POLL_S)
 
-    def _pass_on(self, event: Told) -> None:
+    def _pass_on(self, event: RecordedEvent) -> None:
         if event.by == self._provisioner:
             self._heard = True
             self._last = event.message

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from provisioner import __version__
-from provisioner.commands.wiring import served
+from provisioner.commands.wiring import build_registry
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.gauges import Tally
@@ -26,7 +26,7 @@ from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone
 from provisioner.runtime.reflector import Reflector, relist
-from provisioner.settings import Settings, identity
+from provisioner.settings import Settings, replica_identity
 from provisioner.telemetry import endpoint
 from provisioner.telemetry.metrics import Metrics, Sample
 
@@ -46,9 +46,9 @@ async def run(settings: Settings) -> None:
     """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
     # Directories have the modes that classes ask for from the beginning: some servers refuse to change them later.
     os.umask(0)
-    clock, metrics, me = SystemClock(), Metrics(), identity()
+    clock, metrics, me = SystemClock(), Metrics(), replica_identity()
     stopping = _stop_on_signals()
-    exports = served(settings, observe=metrics.export_call)
+    exports = build_registry(settings, observe=metrics.export_call)
     log.info("starting", version=__version__, provisioner=settings.provisioner, identity=me, **_described(settings))
     async with open_cluster(
         settings.kubeconfig,

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from provisioner.commands.adopt import Adoption
-from provisioner.commands.session import Survey
+from provisioner.commands.session import Session
 from provisioner.core.adoption import NotAdopted, Wish
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import Location
@@ -60,7 +60,7 @@ async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) 
     await export.open(create=False)
     storage_class = cluster.storage_class("nfs")
     assert storage_class is not None
-    survey = Survey(
+    survey = Session(
         cluster=cluster,
         cluster_id=US,
         classes=[storage_class],
