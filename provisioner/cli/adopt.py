@@ -40,7 +40,7 @@ async def adopt(
     capacity: str | None,
     output: str,
 ) -> int:
-    """Give DIRECTORY, which exists on an export with its data, to a claim.
+    """Give DIRECTORY on an export, with its data, to a claim.
 
     DIRECTORY is relative to the export: created manually, left by another provisioner, or retained when an earlier
     claim was deleted. Its content is not changed. The claim must not have a volume yet, or must not exist: then it

@@ -22,9 +22,9 @@ _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "
 @options.with_settings
 @click.option("-n", "--namespace", metavar="NAME", help="Only archives of claims in this namespace.")
 async def archives(settings: Settings, *, output: str, namespace: str | None) -> int:
-    """List the archives on all exports: the former claim of each, its age, and how long it is kept.
+    """List the archives on all exports.
 
-    CAPACITY is the size that the claim requested, not the size of the files. An archive without a record, such as
+    Shows the former claim of each archive, its age, and how long it is kept. CAPACITY is the size that the claim requested, not the size of the files. An archive without a record, such as
     another provisioner leaves, is kept indefinitely, and no claim can get it automatically. `restore` gives an archive
     to a claim. Takes the flags and the environment of `run`: replace `run` with `archives`.
 

@@ -19,7 +19,7 @@ from provisioner.settings import Settings
 @options.taking(options.output())
 @options.with_settings
 async def check(settings: Settings, *, output: str) -> int:
-    """Check the daemon and everything that it needs, and print advice for each failure.
+    """Check the installation, and print advice for each failure.
 
     Checks the API server, the permissions, the Lease of the running daemon, each StorageClass of the provisioner, and
     each export: whether it can be reached and written in the way that the daemon uses. Warns of Pending claims, of

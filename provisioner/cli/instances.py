@@ -22,7 +22,9 @@ _COLUMNS = ("EXPORT", "INSTANCE", "TERM", "SIGNED", "STATE")
 @options.taking(options.output())
 @options.with_settings
 async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bool) -> int:
-    """Show which instance of the provisioner works on each export for this cluster.
+    """Show which instance works on each export.
+
+    An instance is one process of the provisioner of this cluster that leads.
 
     A cluster that is restored from an etcd backup next to its original has the id of the original. When both work on
     an export, both stop deleting and archiving on it, until an admin stops the provisioner of one cluster and runs

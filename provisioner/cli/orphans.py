@@ -21,9 +21,9 @@ _COLUMNS = ("KIND", "EXPORT", "DIRECTORY", "VOLUME", "CLAIM", "AGE", "WHY", "WHA
 @options.taking(options.output())
 @options.with_settings
 async def orphans(settings: Settings, *, output: str) -> int:
-    """List directories and records that belong to no volume, with advice for each. Changes nothing.
+    """List directories and records that belong to no volume.
 
-    Also lists volumes in use whose directory or ledger record is missing.
+    Prints advice for each, and changes nothing. Also lists volumes in use whose directory or record is missing.
 
     Compares the ledger and the directories of each export with the volumes and claims of the API server. Reads the
     exports of the settings and those that the provisioner's StorageClasses name. Takes the flags and the environment

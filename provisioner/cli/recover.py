@@ -47,9 +47,9 @@ async def recover(
     ledger: bool,
     output: str,
 ) -> int:
-    """Recreate the volumes of a lost cluster, from the ledgers and directories on the exports alone.
+    """Recreate the volumes of a lost cluster.
 
-    Each volume gets its old name, is reserved for its former claim, and has the reclaim policy Retain: a claim that is
+    Reads the ledgers and directories on the exports; no backup of the cluster is needed. Each volume gets its old name, is reserved for its former claim, and has the reclaim policy Retain: a claim that is
     recreated under its old name binds to its old data. Archives are included, so that they can be restored. Nothing is
     deleted, and no directory is changed. The command can be repeated at any time, also after an interruption.
 

@@ -20,7 +20,9 @@ from provisioner.settings import Settings
               help="How long to wait until the claim has the data.")  # fmt: skip
 @options.with_settings
 async def restore(settings: Settings, *, archive: str, claim: str, class_name: str | None, timeout_s: float) -> int:
-    """Give the data of ARCHIVE to a claim in its former namespace, and wait until the claim has it.
+    """Give the data of ARCHIVE to a claim.
+
+    The claim must be in the former namespace of the archive. The command waits until the claim has the data.
 
     Creates a claim that does not exist, with the class, the size and the access modes of the archived claim; an
     existing claim must not have a volume yet. The archive is renamed, not copied. This needs the right to create and

@@ -16,7 +16,9 @@ from provisioner.telemetry import logs
 @click.command()
 @options.taking(options.name(), options.exports(), options.cluster(), options.election(), options.daemon())
 def run(*, log_format: str | None, log_level: str, **flags: Any) -> None:
-    """Run the daemon: provision and reclaim volumes until SIGTERM or SIGINT.
+    """Run the daemon.
+
+    Provisions and reclaims volumes until SIGTERM or SIGINT.
 
     NFS_SERVER and NFS_PATH in the environment name the default export, for classes without `server` and `share`. It is
     used through the directory /persistentvolumes if that is a mount point. Without these variables, a single --export

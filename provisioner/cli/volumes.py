@@ -27,9 +27,9 @@ _COLUMNS = ("CLAIM", "CLASS", "PHASE", "CAPACITY", "EXPORT", "DIRECTORY", "ON DE
 def volumes(
     *, output: str, provisioner_name: str, kubeconfig: str | None, class_name: str | None, namespace: str | None
 ) -> int:
-    """List the provisioner's volumes: the claim and the directory of each, and what happens when the claim is deleted.
+    """List the provisioner's volumes.
 
-    Reads only the API server, not the exports.
+    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Reads only the API server, not the exports.
 
     Exit status 0 also when there is no volume, 1 if the API server does not respond, 2 if neither a volume nor a
     StorageClass has the provisioner's name, or for unusable settings.
