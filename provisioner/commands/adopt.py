@@ -1,4 +1,4 @@
-"""The work of `adopt`: finds the directory, applies the rules of core.adoption, and creates the volume as `recover` does."""
+"""The work of `adopt`: finds the directory, applies core.adoption, and creates the volume as `recover` does."""
 
 from __future__ import annotations
 

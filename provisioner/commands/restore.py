@@ -84,7 +84,7 @@ async def restore(settings: Settings, order: Order, report: Report) -> None:
                 f"claim {order.key} got the new volume {volume} before the provisioner read its annotation, and archive"
                 f" {order.archive} is unchanged: delete the claim, and try again"
             )
-        tell(f"claim {order.key} has the data of archive {order.archive} as volume {volume}")
+        report(f"claim {order.key} has the data of archive {order.archive} as volume {volume}")
 
 
 # ---------------------------------------------------------------------------------------------------- what is there
@@ -202,8 +202,10 @@ class _Wait:
                 return await self._poll()
         except TimeoutError as exc:
             why = self._last if self._responded else self._no_response
-            text = f"claim {self._order.key} is not bound within {self._order.timeout_s:g} s; {why}"
-            raise NotRestored(f"{text}. The restore continues in the background; delete the claim to cancel it") from exc
+            raise NotRestored(
+                f"claim {self._order.key} is not bound within {self._order.timeout_s:g} s; {why}."
+                " The restore continues in the background; delete the claim to cancel it"
+            ) from exc
 
     @property
     def _no_response(self) -> str:
@@ -216,7 +218,7 @@ class _Wait:
             try:
                 claim = await self._cluster.get_claim(self._order.namespace, self._order.claim)
                 if claim is None or claim.metadata.deletion_timestamp:
-                    raise NotRestored(f"claim {self._order.key} was deleted; the data stays or becomes an archive again")
+                    raise NotRestored(f"claim {self._order.key} was deleted; its data is kept as an archive")
                 for event in await self._cluster.list_events(self._order.namespace, claim.uid):
                     self._report_event(event)
                 if claim.status.phase == "Bound":

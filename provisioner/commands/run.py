@@ -1,4 +1,4 @@
-"""The composition root of `run`: puts the parts together, and reads like a table of contents."""
+"""The composition root of `run`: builds the daemon from its parts, and runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import structlog
@@ -18,7 +19,7 @@ from provisioner.controllers.gauges import Tally
 from provisioner.controllers.leader import LeaderTasks
 from provisioner.controllers.unused_exports import Forgetting
 from provisioner.core import times
-from provisioner.kube.cluster import open_cluster
+from provisioner.kube.cluster import KubeCluster, open_cluster
 from provisioner.ports.clock import Clock, SystemClock
 from provisioner.ports.cluster import Cluster, ClusterError, Kind
 from provisioner.runtime.election import Elector
@@ -38,82 +39,106 @@ _RESOURCES: dict[Kind, str] = {
     "classes": "storageclasses",
 }
 _DRAIN_S = 1.0
+"""How long the process writes outstanding events after the Lease is released."""
 _PING_S = 5.0
 """How long /readyz waits for the API server."""
 
 
 async def run(settings: Settings) -> None:
-    """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
-    # Directories have the modes that classes ask for from the beginning: some servers refuse to change them later.
+    """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before any work has begun."""
+    # New directories must have the modes that classes ask for from the start: some servers refuse to change them later.
     os.umask(0)
-    clock, metrics, me = SystemClock(), Metrics(), replica_identity()
+    clock, metrics, identity = SystemClock(), Metrics(), replica_identity()
     stopping = _stop_on_signals()
     exports = build_registry(settings, observe=metrics.export_call)
-    log.info("starting", version=__version__, provisioner=settings.provisioner, identity=me, **_described(settings))
-    async with open_cluster(
-        settings.kubeconfig,
-        provisioner=settings.provisioner,
-        identity=me,
-        observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
-        on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
-        connections=settings.workers // 2 + 16,  # each takes 256 KiB for TLS, and the API server is no faster with more
-    ) as cluster:
+    _log_start(settings, identity)
+    async with _cluster(settings, identity, metrics) as cluster:
         store = Store(settings.provisioner, count=metrics.unexpected)
+        health = ExportHealth(exports, clock, metrics, marked=store.marked)
+        # Events give way to the leader's queues. The leader's tasks need the recorder first, hence the late binding.
+        recorder = EventRecorder(cluster, clock, busy=lambda: tasks.busy(), count=metrics.unexpected)
         ctx = ControllerContext(
             provisioner=settings.provisioner,
             cluster=cluster,
             store=store,
             exports=exports,
-            health=(watch := ExportHealth(exports, clock, metrics, marked=store.marked)),
-            recorder=(recorder := EventRecorder(cluster, clock, busy=lambda: term.busy(), count=metrics.unexpected)),
+            health=health,
+            recorder=recorder,
             metrics=metrics,
             clock=clock,
         )
-        keep = ctx.supervisor.keep
-        reflectors = [
-            Reflector(
-                kind,
-                cluster=cluster,
-                store=store,
-                clock=clock,
-                restarted=lambda what: metrics.watch_restarts.labels(_RESOURCES[what]).inc(),
-            )
-            for kind in _RESOURCES
-        ]
-        elector = _elector(settings, ctx, me, reflectors) if settings.leader_election else None
-        leadership = elector or Alone(me)
-        term = LeaderTasks(ctx, leadership, workers=settings.workers, relist=partial(relist, reflectors))
-        _sample(metrics, store, settings.provisioner, term.queue_depths, clock)
+        reflectors = _reflectors(ctx)
+        elector = _elector(settings, ctx, identity, reflectors) if settings.leader_election else None
+        leadership = elector or Alone(identity)
+        tasks = LeaderTasks(ctx, leadership, workers=settings.workers, relist=partial(relist, reflectors))
+        _sample(metrics, store, settings.provisioner, tasks.queue_depths, clock)
         async with endpoint.serve(
             settings.listen_host,
             settings.listen_port,
             registry=metrics.registry,
             prepare=metrics.take_samples,
-            readiness=partial(_unready, cluster, store, watch, reflectors, elector, term),
+            readiness=partial(_unready, cluster, store, health, reflectors, elector, tasks),
         ):
-            background = [
-                *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
-                keep("exports", watch.run),
-                keep("exports", Forgetting(ctx).run),
-                keep("events", recorder.run),
-            ]
-
-            async def lead(stopping: asyncio.Event) -> None:
-                await keep("leader", partial(term.lead, stopping), until=stopping)
-
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(coroutine) for coroutine in background]
-                if elector is not None:
-                    await elector.run(lead, stopping)
-                else:
-                    await lead(stopping)
-                await asyncio.wait([asyncio.create_task(recorder.drain())], timeout=_DRAIN_S)
-                for task in tasks:
-                    task.cancel()
+            await _work(ctx, reflectors, elector, tasks, stopping)
     for export in exports:
         with ctx.supervisor.shield("exports", export=export.name):
             await export.close()
     log.info("stopped")
+
+
+async def _work(
+    ctx: ControllerContext,
+    reflectors: Sequence[Reflector],
+    elector: Elector | None,
+    leader_tasks: LeaderTasks,
+    stopping: asyncio.Event,
+) -> None:
+    """Run the loops of every replica, and the leader's tasks while this replica leads, until `stopping` is set."""
+    keep = ctx.supervisor.keep
+    loops = [
+        *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
+        keep("exports", ctx.health.run),
+        keep("exports", Forgetting(ctx).run),
+        keep("events", ctx.recorder.run),
+    ]
+
+    async def lead(stopping: asyncio.Event) -> None:
+        await keep("leader", partial(leader_tasks.lead, stopping), until=stopping)
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(loop) for loop in loops]
+        if elector is not None:
+            await elector.run(lead, stopping)
+        else:
+            await lead(stopping)
+        await asyncio.wait([asyncio.create_task(ctx.recorder.drain())], timeout=_DRAIN_S)
+        for task in running:
+            task.cancel()
+
+
+def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsyncContextManager[KubeCluster]:
+    return open_cluster(
+        settings.kubeconfig,
+        provisioner=settings.provisioner,
+        identity=identity,
+        observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
+        on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
+        # Each connection takes 256 KiB for TLS, and the API server is no faster with more of them.
+        connections=settings.workers // 2 + 16,
+    )
+
+
+def _reflectors(ctx: ControllerContext) -> list[Reflector]:
+    return [
+        Reflector(
+            kind,
+            cluster=ctx.cluster,
+            store=ctx.store,
+            clock=ctx.clock,
+            restarted=lambda kind: ctx.metrics.watch_restarts.labels(_RESOURCES[kind]).inc(),
+        )
+        for kind in _RESOURCES
+    ]
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -123,7 +148,7 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _elector(settings: Settings, ctx: ControllerContext, me: str, reflectors: Sequence[Reflector]) -> Elector:
+def _elector(settings: Settings, ctx: ControllerContext, identity: str, reflectors: Sequence[Reflector]) -> Elector:
     def went_back() -> None:
         for reflector in reflectors:
             reflector.relist()
@@ -133,34 +158,41 @@ def _elector(settings: Settings, ctx: ControllerContext, me: str, reflectors: Se
         ctx.clock,
         namespace=settings.lease_namespace,
         name=settings.lease_name,
-        identity=me,
+        identity=identity,
         times=settings.lease_times,
         count=ctx.metrics.unexpected,
         went_back=went_back,
     )
 
 
-def _described(settings: Settings) -> dict[str, object]:
-    exports = [f"{each.location}={each.directory or 'direct'}" for each in settings.exports]
-    return {"exports": exports, "workers": settings.workers, "leader_election": settings.leader_election}
+def _log_start(settings: Settings, identity: str) -> None:
+    log.info(
+        "starting",
+        version=__version__,
+        provisioner=settings.provisioner,
+        identity=identity,
+        exports=[f"{each.location}={each.directory or 'direct'}" for each in settings.exports],
+        workers=settings.workers,
+        leader_election=settings.leader_election,
+    )
 
 
 async def _unready(
     cluster: Cluster,
     store: Store,
-    watch: ExportHealth,
+    health: ExportHealth,
     reflectors: Sequence[Reflector],
     elector: Elector | None,
-    term: LeaderTasks,
+    leader_tasks: LeaderTasks,
 ) -> Mapping[str, str]:
-    """What /readyz finds missing."""
+    """Return what is not ready, and why, for /readyz."""
     missing = {f"cache of {kind}": "not listed yet" for kind in store.missing}
     missing |= {f"cache of {each.kind}": each.trouble for each in reflectors if each.trouble}
-    missing |= {f"export {name}": str(error) for name, error in watch.failing().items()}
+    missing |= {f"export {name}": str(error) for name, error in health.failing().items()}
     if elector is not None and elector.trouble:
         missing["Lease"] = elector.trouble
-    if term.trouble:
-        missing["cluster"] = term.trouble
+    if leader_tasks.trouble:
+        missing["cluster"] = leader_tasks.trouble
     try:
         async with asyncio.timeout(_PING_S):
             await cluster.ping()
