@@ -372,6 +372,6 @@ def test_no_provisioner_runs(
     flag, claim = f"--export=nas.example:/x={export_directory}", f"--claim={storage.namespace}/new"
     done = command(control_plane, "restore", started.provisioner_name, flag, name, claim, "--timeout=3s")
     assert done.returncode == 1
-    assert "no provisioner seems to run under the name" in done.stderr
+    assert "has responded: check that it is running" in done.stderr
     started.start()
     assert text_of(storage, export_directory, "new") == "precious"
