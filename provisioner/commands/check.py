@@ -23,7 +23,7 @@ from provisioner.core.scope import count
 from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.ledger.selftest import Rehearsal, trial_run
+from provisioner.ledger.selftest import TrialRun, trial_run
 from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
@@ -302,7 +302,7 @@ async def _try_export(
 
 async def _trial_run(
     use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
-) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
+) -> tuple[TrialRun, Ledger | None, Sequence[Finding]]:
     """Run the trial, and read the ledger if time allows. Raises ExportError, with UNREACHABLE after a timeout."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)

@@ -77,7 +77,7 @@ async def restore(settings: Settings, order: Order, report: Report) -> None:
             report(f"claim {order.key} gets the data when its first pod is scheduled, {why}")
             return
         volume = await _Wait(cluster, order, settings.provisioner, report).bound()
-        record = await find.export.reread(volume)
+        record = await find.export.refresh_record(volume)
         if record is None or record.archive != order.archive:
             raise NotRestored(
                 f"claim {order.key} got the new volume {volume} before the provisioner read its annotation, and archive"

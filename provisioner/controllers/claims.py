@@ -359,7 +359,7 @@ class ClaimController:
             return None
         if await self._ctx.cluster.get_volume(former) is not None:
             return None
-        record = await export.reread(former)
+        record = await export.refresh_record(former)
         if record is not None and not plan.tenant.owns(record):
             raise AlreadyThere(tenancy.refusal(record, plan.tenant))
         return former if record is not None else None

@@ -131,12 +131,12 @@ async def _note_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
 
 async def _note(volume: str, size: str, export: Export, ctx: ControllerContext) -> None:
     """By the record as it is now: what we remember may be older than a recovery, which must not be undone."""
-    live = await export.reread(volume)
+    live = await export.refresh_record(volume)
     if live is None or live.cluster != ctx.cluster_id or not outgrown(live.capacity, size):
         return
     grown = structs.replace(live, capacity=size)
     try:
         require_room(volume, grown)  # also for its archive, which else could not be made or brought back later
-        await export.amend(volume, grown)
+        await export.replace_record(volume, grown)
     except InvalidRecord as exc:
         log.warning("size_not_recorded", volume=volume, size=size, error=str(exc))

@@ -116,7 +116,7 @@ async def find(
         volume = await live(name)
         if volume is None or path_of(volume) != known[name]:
             continue  # it is on its way out, or another one by now
-        if lack == "record-missing" and await export.reread(name) is not None:
+        if lack == "record-missing" and await export.refresh_record(name) is not None:
             continue  # a command has written it beside us
         found.append((volume, known[name], lack))
     return found

@@ -124,7 +124,7 @@ class Rebinding:
         was_bound: bool = False,
         namespace_uid: str = "",
     ) -> Requeue | None:
-        record = await export.reread(volume.name)
+        record = await export.refresh_record(volume.name)
         if record is None:
             return None
         recorded = await self._ctx.cluster.get_claim(record.namespace, record.claim)
@@ -143,7 +143,7 @@ class Rebinding:
         if isinstance(follows, Wait):
             return AWAITING_CHANGE
         if follows is not None and follows != record:
-            await export.amend(volume.name, follows)
+            await export.replace_record(volume.name, follows)
             self._tell(volume, export, record, follows)
         self._warn(volume, export, path)
         return None

@@ -53,7 +53,7 @@ class Rollback:
             if await settle_record(self._ctx, export, made):
                 return None
             # While there is a volume of this name, nothing is undone: it may lie here by another name of the server.
-            await export.reread(volume)
+            await export.refresh_record(volume)
             return AWAITING_CHANGE if volume in export.pending else None
         claim = await cluster.get_claim(record.namespace, record.claim)
         if claim is not None and claim.uid == record.claim_uid and is_unfinished(claim):

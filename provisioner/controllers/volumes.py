@@ -230,7 +230,7 @@ class VolumeController:
             neighbour=found,
         )
         verdict = volumes.authorize(evidence, self._ctx.provisioner)
-        if isinstance(verdict, Deny) and await export.reread(volume.name) != record:
+        if isinstance(verdict, Deny) and await export.refresh_record(volume.name) != record:
             return FAILED  # `recover` has changed it beside us: it is judged anew
         match verdict:
             case Leave(why):

@@ -53,3 +53,11 @@ class AlreadyThere(ProvisionerError):
 
 class ArchiveUnusable(DiscreetError):
     """An archive cannot be restored for this claim; the text says why."""
+
+
+def unreadable_record(export_name: str, volume_name: str) -> PathTaken:
+    """Return the error for a volume whose own record exists and cannot be read."""
+    return PathTaken(
+        f"the ledger of export {export_name} has an unreadable record of volume {volume_name}: check the export with"
+        " `nfs-provisioner check`"
+    )

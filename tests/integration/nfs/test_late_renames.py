@@ -97,9 +97,9 @@ async def test_a_rename_that_comes_late(
     await holds.wait()
     await RECLAIMS[rule](second)
     await second.forget(V1)
-    for name in await second.trash():
-        assert second.may_come_late(name) is (version == "3")
-        await second.purge(name, taken=second.may_come_late(name))
+    for name in await second.trash.names():
+        assert second.trash.may_come_late(name) is (version == "3")
+        await second.trash.purge(name, taken=second.trash.may_come_late(name))
     await used(second, V2)
     (tmp_path / "plain/team/data/precious").write_text("precious")
     goes_on.set()

@@ -44,10 +44,10 @@ class SlowExport(Export):
         self.outcomes: list[Exception] = []
         """What the next attempts raise."""
 
-    async def provision(self, volume: str, record: Record, access: Ownership, **how: Any) -> Record:
+    async def provision(self, volume_name: str, record: Record, ownership: Ownership, **how: Any) -> Record:
         if self.outcomes:
             raise self.outcomes.pop(0)
-        return await super().provision(volume, record, access, **how)
+        return await super().provision(volume_name, record, ownership, **how)
 
 
 class Site:

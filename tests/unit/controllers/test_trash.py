@@ -105,7 +105,7 @@ class Trash:
 
     async def names(self, export: str) -> list[str]:
         """What is in an export's trash."""
-        return sorted(name.split(".")[0] for name in await self.exports[export].trash())
+        return sorted(name.split(".")[0] for name in await self.exports[export].trash.names())
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -237,7 +237,7 @@ async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
     trash = Trash()
     tree = await trash.export("nas", *(f"v{number}" for number in range(50)))
     silent = ExportError(Cause.UNREACHABLE, "no answer")
-    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash(), silent)
+    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash.names(), silent)
     with capture_logs() as logs:
         async with trash.at_work():
             await asyncio.sleep(5 * 60.0)
@@ -314,7 +314,7 @@ async def test_what_a_volume_needs_stays() -> None:
     async with trash.at_work():
         await asyncio.sleep(HOUR_S)
         assert await trash.names("nas") == ["v1"]
-        assert await trash.exports["nas"].begun() == set()
+        assert await trash.exports["nas"].trash.begun() == set()
         assert tree.attempts == [f"v2.{STAMP}"]
         assert trash.sample("nfs_provisioner_trash_refused", "nas") == 0
         trash.needed.clear()
@@ -333,7 +333,7 @@ async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
         trash.needed.add("v1")
         await asyncio.sleep(HOUR_S)
         assert await trash.names("nas") == ["v1"]
-        assert await trash.exports["nas"].begun() == {f"v1.{STAMP}"}
+        assert await trash.exports["nas"].trash.begun() == {f"v1.{STAMP}"}
 
 
 async def kept(trash: Trash, *names: str) -> None:
