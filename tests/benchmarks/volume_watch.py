@@ -1,4 +1,4 @@
-"""When volumes came and went, as one watch of the API server saw it; told apart by the namespace of their claims."""
+"""When volumes appear and disappear, as one watch of the API server sees it, by the namespace of their claims."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _WATCH_S = 4 * 3600
 
 
 class NotSeen(Exception):
-    """What a measurement waited for did not come, or the watch ended; the text says which."""
+    """A measurement waited in vain, or the watch ended; the text says which."""
 
 
-class Sightings:
-    """One watch in a thread, for as long as the process lives. Times are of CLOCK_MONOTONIC, in order of arrival."""
+class VolumeWatch:
+    """One watch in a thread that lives as long as the process. Times are CLOCK_MONOTONIC, in order of arrival."""
 
     def __init__(self, api: Api) -> None:
-        """The watch begins with what happens from now on."""
+        """Start the watch with the next change."""
         self._api = api
         self._changed = threading.Condition()
         self._names: dict[str, list[str]] = defaultdict(list)
@@ -28,19 +28,19 @@ class Sightings:
         self._deleted_s: dict[str, list[float]] = defaultdict(list)
         self._ended = ""
         version = str(api.get(VOLUMES, limit="1")["metadata"]["resourceVersion"])
-        threading.Thread(target=self._watch, args=(version,), name="sightings", daemon=True).start()
+        threading.Thread(target=self._watch, args=(version,), name="volume-watch", daemon=True).start()
 
     def names(self, namespace: str) -> list[str]:
-        """The volumes that were made for claims of a namespace."""
+        """Return the volumes for claims of a namespace."""
         with self._changed:
             return list(self._names[namespace])
 
     def added(self, namespace: str, count: int, *, timeout_s: float = 180.0) -> list[float]:
-        """Wait for so many volumes of a namespace; when each was seen. Raises NotSeen."""
+        """Wait for `count` volumes of a namespace, and return when each appeared. Raises NotSeen."""
         return self._wait(self._added_s[namespace], count, f"{count} volumes in {namespace}", timeout_s)
 
     def deleted(self, namespace: str, count: int, *, timeout_s: float = 180.0) -> list[float]:
-        """Wait until so many volumes of a namespace are gone; when each went. Raises NotSeen."""
+        """Wait until `count` volumes of a namespace are gone, and return when each disappeared. Raises NotSeen."""
         return self._wait(self._deleted_s[namespace], count, f"{count} volumes of {namespace} gone", timeout_s)
 
     def _wait(self, seen: list[float], count: int, what: str, timeout_s: float) -> list[float]:
@@ -53,7 +53,7 @@ class Sightings:
     def _watch(self, version: str) -> None:
         try:
             while True:
-                # The API server ends a watch whose reader falls behind: go on from there.
+                # The API server ends a watch whose reader falls behind: resume at the last version.
                 for event in self._api.watch(VOLUMES, timeout_s=_WATCH_S, resourceVersion=version):
                     version = event["object"]["metadata"].get("resourceVersion", "")
                     self._note(event["type"], event["object"], time.monotonic())

@@ -1,9 +1,9 @@
-"""Where it is all measured: one API server, one export in a temporary directory, and one daemon, started when needed.
+"""The setup of the measurements: one API server, one export in a temporary directory, and one daemon.
 
-kube-controller-manager does not run, so that nobody but the daemon and the measurement writes: the bench itself
-puts the annotations on claims that say "yours", and sets the phase of volumes to Released. Admission would put the
-finalizers kubernetes.io/pvc-protection and pv-protection on them, which only that manager takes away again, so its
-plugin is off: a volume is gone when the daemon has taken its own finalizer off.
+kube-controller-manager does not run, so that only the daemon and the measurement write: the bench sets the annotations
+that hand claims to the daemon, and the phase Released of volumes. Admission would add the finalizers
+kubernetes.io/pvc-protection and pv-protection, which only that manager removes, so its plugin is off: a volume is gone
+when the daemon removes its own finalizer.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ from tempfile import TemporaryDirectory
 from testbed.cluster import ControlPlane, TokenUser
 from tests.benchmarks import objects, usage
 from tests.benchmarks.flood import Flooded, Request, Target, flood
-from tests.benchmarks.sightings import VOLUMES, Sightings
+from tests.benchmarks.volume_watch import VOLUMES, VolumeWatch
 from tests.support.daemon import Daemon
 
 
-class Site:
-    """See `open_site`."""
+class Bench:
+    """The servers and calls of a measurement; see `open_bench`."""
 
     def __init__(self, plane: ControlPlane, user: TokenUser, daemon: Daemon, export: Path) -> None:
         self.api = plane.api_as(user)
         self.daemon = daemon
         self.export = export
-        self.sightings = Sightings(self.api)
+        self.volumes = VolumeWatch(self.api)
         self._target = Target(url=plane.url, ca_file=plane.ca_file, token=user.token)
         self._servers = [plane.etcd, plane.api_server]
         self._namespaces = 0
 
     def server_cpu_s(self) -> float:
-        """Seconds of CPU that the API server and etcd have used."""
+        """Return the seconds of CPU that the API server and etcd have used."""
         return sum(usage.cpu_s(server.pid) for server in self._servers if server.pid is not None)
 
     def namespace(self, prefix: str) -> str:
-        """A new namespace: each measurement has its own."""
+        """Create a namespace for one measurement, and return its name."""
         self._namespaces += 1
         name = f"{prefix}-{self._namespaces}"
         self.api.post(objects.NAMESPACES, {"metadata": {"name": name}})
         return name
 
     def flood(self, *requests: Request) -> Flooded:
-        """Send requests as fast as they are taken."""
+        """Send requests as fast as the API server answers."""
         return flood(self._target, requests)
 
     def create_claims(self, namespace: str, count: int) -> Flooded:
-        """Claims that the cluster handed to us already."""
+        """Create claims with the annotations that hand them to the daemon."""
         path = objects.claims_path(namespace)
         return self.flood(*(Request("POST", path, objects.claim(f"claim-{i}")) for i in range(count)))
 
     def release(self, namespace: str) -> Flooded:
-        """Delete the claims of a namespace, and then say of its volumes what the volume binder would; that is timed."""
+        """Delete a namespace's claims, then set its volumes to Released, as the volume binder does; time only that."""
         path = objects.claims_path(namespace)
         claims = [claim["metadata"]["name"] for claim in self.api.list(path)]
         self.flood(*(Request("DELETE", f"{path}/{name}") for name in claims))
         phase = {"status": {"phase": "Released"}}
-        names = self.sightings.names(namespace)
+        names = self.volumes.names(namespace)
         return self.flood(*(Request("PATCH", f"{VOLUMES}/{name}/status", phase) for name in names))
 
     @contextmanager
     def one_by_one(self, namespace: str) -> Iterator[http.client.HTTPSConnection]:
-        """A connection that stays open, for requests of which each is timed."""
+        """Open a connection for requests that are timed one by one."""
         host = self._target.url.removeprefix("https://")
         context = ssl.create_default_context(cafile=str(self._target.ca_file))
         connection = http.client.HTTPSConnection(host, context=context, timeout=30.0)
@@ -87,8 +87,8 @@ class Site:
 
 
 @contextmanager
-def open_site(*, workers: int) -> Iterator[Site]:
-    """Start the API server and make the class; the daemon is the caller's to start. All ends with the context."""
+def open_bench(*, workers: int) -> Iterator[Bench]:
+    """Start the API server and create the class, until the context closes; the caller starts the daemon."""
     user = TokenUser.new("bench", "system:masters")
     with TemporaryDirectory(prefix="bench-") as directory:
         (export := Path(directory, "export")).mkdir()
@@ -108,9 +108,9 @@ def open_site(*, workers: int) -> Iterator[Site]:
             for server in (plane.etcd, plane.api_server):
                 server.start()
                 server.wait_ready()
-            site = Site(plane, user, daemon, export)
-            site.api.post(objects.CLASSES, objects.storage_class())
-            yield site
+            bench = Bench(plane, user, daemon, export)
+            bench.api.post(objects.CLASSES, objects.storage_class())
+            yield bench
         finally:
             daemon.kill()
             plane.stop()

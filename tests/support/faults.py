@@ -1,4 +1,4 @@
-"""Bad weather by plan: kills, pauses, restarts and full disks at moments that a seed decides."""
+"""Faults on a schedule: kills, pauses, restarts and full disks at moments that a seed decides."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from testbed.ganesha import Ganesha
 
 Fault = Callable[[], AbstractContextManager[None]]
-"""Something that is wrong for as long as the context lasts."""
+"""A fault that lasts while the context is open."""
 MEGABYTE = 1 << 20
 
 
-class Weather:
-    """What happens when: all of it in the thread that calls `run`, as servers die with the thread that began them."""
+class FaultSchedule:
+    """Runs faults at their times, in the thread that calls `run`: servers die with the thread that started them."""
 
     def __init__(self, chance: random.Random, duration_s: float) -> None:
         self._chance = chance
@@ -27,19 +27,19 @@ class Weather:
         self._plan: list[tuple[float, str, Callable[[], object]]] = []
 
     def at(self, at_s: float, what: str, act: Callable[[], object]) -> None:
-        """One thing at one time."""
+        """Schedule one action."""
         self._plan.append((at_s, what, act))
 
-    def now_and_then(self, times: int, what: str, act: Callable[[], object]) -> list[float]:
-        """So many times, each at a moment of its own share of the whole; returns when."""
+    def spread(self, times: int, what: str, act: Callable[[], object]) -> list[float]:
+        """Schedule an action several times, each at a random moment of its share of the duration; return the times."""
         share_s = self._duration_s / times
         moments = [(number + self._chance.uniform(0.1, 0.9)) * share_s for number in range(times)]
         for at_s in moments:
             self.at(at_s, what, act)
         return moments
 
-    def one_after_another(self, faults: dict[str, Fault], *, lasting_s: float) -> None:
-        """Each fault once, in an order of chance, and each over before the next begins."""
+    def in_turn(self, faults: dict[str, Fault], *, lasting_s: float) -> None:
+        """Schedule each fault once, in random order, each over before the next begins."""
         names = list(faults)
         self._chance.shuffle(names)
         share_s = self._duration_s / len(names)
@@ -50,7 +50,7 @@ class Weather:
             self.at(min(begin_s + lasting_s, (number + 1) * share_s), f"{name}: over", stack.close)
 
     def run(self, check: Callable[[], None]) -> None:
-        """Let it happen, asking `check` all the while, which may raise."""
+        """Run the schedule and call `check` throughout, which can raise."""
         began_s = time.monotonic()
         for at_s, what, act in sorted(self._plan, key=lambda item: item[0]):
             self._wait(began_s + at_s, check)
@@ -69,7 +69,7 @@ def _begin(stack: ExitStack, fault: Fault) -> None:
 
 
 class SmallDisk:
-    """A file system of its own below which a server exports a directory."""
+    """A separate small file system with a directory that a server exports."""
 
     def __init__(self, place: Path, *, size_mb: int, inodes: int) -> None:
         self.place = place
@@ -81,12 +81,12 @@ class SmallDisk:
         self.exported.chmod(0o777)
 
     def close(self) -> None:
-        """Take it away, whatever is on it."""
+        """Unmount it, even while it is in use."""
         subprocess.run(["umount", "-l", str(self.place)], check=True)
 
     @contextmanager
     def without_space(self) -> Iterator[None]:
-        """ENOSPC: every byte is taken."""
+        """ENOSPC: fill every byte."""
         filler = self.place / "filler"
         with filler.open("wb", buffering=0) as file:
             for size in (MEGABYTE, 4096):
@@ -98,7 +98,7 @@ class SmallDisk:
 
     @contextmanager
     def without_inodes(self) -> Iterator[None]:
-        """ENOSPC though there is space: every inode is taken."""
+        """ENOSPC with space left: use every inode."""
         fillers: list[Path] = []
         with contextlib.suppress(OSError):
             while True:
@@ -111,7 +111,7 @@ class SmallDisk:
 
     @contextmanager
     def read_only(self, server: Ganesha) -> Iterator[None]:
-        """EROFS, as after an error on its disk; its server is killed first, since one that writes holds it writable."""
+        """EROFS, as after a disk error; the server is killed first, because one that writes keeps the disk writable."""
         server.kill()
         subprocess.run(["mount", "-o", "remount,ro", str(self.place)], check=True)
         server.start()
@@ -120,14 +120,14 @@ class SmallDisk:
 
     @contextmanager
     def denied(self) -> Iterator[None]:
-        """EACCES: nobody may write at the export's root. (Its server must squash root.)"""
+        """EACCES: no client can write at the export's root. The server must squash root."""
         self.exported.chmod(0o555)
         yield
         self.exported.chmod(0o777)
 
     @contextmanager
     def stale(self, server: Ganesha) -> Iterator[None]:
-        """ESTALE: its server sees another file system in its place, read-only, and every handle is of the old one."""
+        """ESTALE: the server sees another, read-only file system, and every handle belongs to the old one."""
         place = str(self.place)
         script = 'mount -t tmpfs tmpfs "$0" && mkdir "$0/export" && mount -o remount,ro "$0"'
         _in_its_mounts(server, "sh", "-c", script, place)
@@ -140,5 +140,5 @@ class SmallDisk:
 
 
 def _in_its_mounts(server: Ganesha, *command: str) -> None:
-    """Run a command in a server's mount namespace: a server of NFSv3 has its own (testbed.ganesha)."""
+    """Run a command in a server's mount namespace; a server with NFSv3 has its own (testbed.ganesha)."""
     subprocess.run(["nsenter", f"--mount=/proc/{server.pid}/ns/mnt", "--", *command], check=True)
