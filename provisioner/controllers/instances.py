@@ -87,7 +87,7 @@ class Instances:
         self._cluster = cluster
         self._name = instances.name(cluster, provisioner)
         self._states: dict[Export, _State] = {}
-        self.resumed: list[Callable[[Export], None]] = []
+        self.on_resumed: list[Callable[[Export], None]] = []
         """Told when something may be destroyed on an export that had to wait."""
 
     async def keep(self, export: Export) -> None:
@@ -190,7 +190,7 @@ class Instances:
             log.info("second_cluster_over", export=export.name, cluster=self._cluster)
         if state.held_up and self.allows(export):
             state.held_up = False
-            for resumed in self.resumed:
+            for resumed in self.on_resumed:
                 resumed(export)
 
     def _state(self, export: Export) -> _State:

@@ -44,7 +44,7 @@ class _Seen:
     told: dict[str, Lack] = field(default_factory=dict)
 
 
-class Lacking:
+class MissingData:
     """Looks at each export every ten minutes, and each minute at what it found; that counts from the second time on."""
 
     def __init__(self, ctx: ControllerContext) -> None:

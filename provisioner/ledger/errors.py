@@ -25,6 +25,18 @@ class DiscreetError(ProvisionerError):
         return self._words.event
 
 
+class InProgress(Exception):
+    """Provisioning still runs in the background: the volume is neither done nor failed.
+
+    It is sig-storage-lib's ProvisioningInBackground. Users see no error: the claim is retried after `after_s` seconds,
+    without an event and without counting a failure.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"still running, retried in {after_s:g} s")
+        self.after_s = after_s
+
+
 class PathTaken(DiscreetError):
     """The directory overlaps with that of another volume, archive or export.
 

@@ -154,13 +154,13 @@ def test_refused(site: Site) -> None:
     before = dict(site.export.records)
     refusals = {
         site.key(): "has two volumes",
-        f"{site.key()}/inner": "there is no directory",
+        f"{site.key()}/inner": "no directory",
         site.storage.namespace: "has two volumes",
         "static": "has two volumes",
         "static/inner": "has two volumes",
-        "link": "there is no directory",
+        "link": "no directory",
         "nested": "root of another export",
-        "nowhere": "there is no directory",
+        "nowhere": "no directory",
     }
     for directory, why in refusals.items():
         refused = site.adopt(directory, f"--claim={site.key('new')}", "--capacity=1Mi", "--apply")

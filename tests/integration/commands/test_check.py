@@ -104,7 +104,7 @@ def test_all_is_well(control_plane: ControlPlane, classes: Storage, name: str, e
     export = done.of("export")
     assert export["name"] == "nas:/x"
     assert "writable" in export["result"]
-    assert "the first start makes it" in export["result"]
+    assert "the first start of the daemon creates it" in export["result"]
     assert contents(export_directory) == []
 
 

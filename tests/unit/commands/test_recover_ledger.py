@@ -196,7 +196,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     cluster.delete("volumes", "pvc-2")
     failed = await rewriter.apply()
     assert sorted(failed) == sorted(MADE)
-    assert all("changed meanwhile" in why for why in failed.values())
+    assert all("changed during the command" in why for why in failed.values())
     assert not (await opened(tree)).records
 
 

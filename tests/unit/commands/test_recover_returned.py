@@ -153,7 +153,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     cluster.change("volumes", VOLUME, lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Retain"))
     failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
-    assert "changed meanwhile" in failed[VOLUME]
+    assert "changed during the command" in failed[VOLUME]
 
 
 async def test_a_volume_that_is_being_reclaimed() -> None:

@@ -72,7 +72,7 @@ class Leader:
         self.metrics = Metrics()
         self.resumed: list[str] = []
         self.guard = Instances(leadership, LoopClock(), self.metrics, cluster=CLUSTER, provisioner=provisioner)
-        self.guard.resumed.append(lambda export: self.resumed.append(export.name))
+        self.guard.on_resumed.append(lambda export: self.resumed.append(export.name))
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Leader:
