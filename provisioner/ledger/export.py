@@ -72,10 +72,7 @@ class Export:
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """The records of volumes in memory, by volume name.
-
-        All that open() has read, with the changes of this process.
-        """
+        """The records of volumes by name: all that open() has read, with later changes."""
         return self._state.index.records
 
     @property
@@ -85,10 +82,7 @@ class Export:
 
     @property
     def archived(self) -> Mapping[str, ArchiveRecord]:
-        """The records of archives, by archive name.
-
-        An archive of another provisioner has none.
-        """
+        """The records of archives by name; an archive of another provisioner has none."""
         return self._state.index.archives
 
     @property
@@ -106,10 +100,7 @@ class Export:
 
     @property
     def unreachable_hint(self) -> str:
-        """What an admin can check while the export does not answer.
-
-        Empty if nothing more is known.
-        """
+        """What an admin can check while the export does not answer, or empty."""
         return self._tree.unreachable_hint
 
     @property
@@ -167,19 +158,13 @@ class Export:
             await symlinks.remove(self._tree, layout.mark(name))
 
     async def probe(self) -> FilesystemStats:
-        """Check that the export answers and is the same one, with its ledger.
-
-        Returns what statfs says.
-        """
+        """Check that the export answers and is the same one; return what statfs says."""
         if self.id:
             await opening.probe(self._tree, self.id)
         return await self._tree.space()
 
     async def read_remains(self) -> None:
-        """Read what is left of a ledger that has lost its id.
-
-        Creates nothing. Raises ExportError.
-        """
+        """Read what is left of a ledger without an id. Creates nothing."""
         self._state.index = await opening.read(self._tree, mend=False)
 
     async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
@@ -260,24 +245,15 @@ class Export:
         await self._enrollment.reinstate(volume_name, record, archive=archive, trash=trash)
 
     async def vet(self, volume_name: str, record: Record) -> None:
-        """Raise PathTaken if an existing directory cannot become a volume's.
-
-        See `Occupancy.vet`.
-        """
+        """Raise PathTaken if an existing directory cannot become a volume's."""
         await self._occupancy.vet(volume_name, record)
 
     async def replace_record(self, volume_name: str, record: Record) -> None:
-        """Replace a volume's record in one step.
-
-        A reader sees the old one or the new one, never a part.
-        """
+        """Replace a volume's record in one step: no reader ever sees a part of it."""
         await self._records.replace(volume_name, record)
 
     async def refresh_record(self, volume_name: str) -> Record | None:
-        """Read a volume's record from the export, and update `records`.
-
-        Returns None if the export has none.
-        """
+        """Read a volume's record from the export into `records`; None if there is none."""
         return await self._records.refresh(volume_name)
 
     async def find_damage(self) -> None:
@@ -312,10 +288,7 @@ class Export:
             return False
 
     async def missing(self, paths: Iterable[RelPath]) -> Set[RelPath]:
-        """Return the paths at which there is nothing.
-
-        Costs one listing per parent, not one call per path.
-        """
+        """Return the paths at which there is nothing; see `ledger.presence`."""
         return await presence.missing(self._tree, paths)
 
     async def unknown_directories(self, known: PathIndex, *, limit: int) -> list[RelPath]:
@@ -328,17 +301,11 @@ class Export:
     # ------------------------------------------------------------------------------------------- reclaiming
 
     async def move_to_trash(self, volume_name: str) -> bool:
-        """Move a volume's directory into the trash.
-
-        Returns False if there is none. Success if done before.
-        """
+        """Move a volume's directory into the trash; return False if there is none."""
         return await self._reclaiming.move_to_trash(volume_name)
 
     async def archive(self, volume_name: str, at: datetime) -> str | None:
-        """Rename a volume's directory to `archived-…`, with a record.
-
-        Returns the name, or None without a directory.
-        """
+        """Rename a volume's directory to `archived-…`; return the name, or None if gone."""
         return await self._reclaiming.archive(volume_name, at)
 
     async def retain(self, volume_name: str, at: datetime) -> bool:
