@@ -13,7 +13,7 @@ KINDS: dict[EntryType, int] = {"directory": 2, "symlink": 5, "file": 1}
 
 
 def words(*numbers: int) -> bytes:
-    """Unsigned integers one after another."""
+    """Encode unsigned integers."""
     return b"".join(map(xdr.uint, numbers))
 
 
