@@ -1,4 +1,4 @@
-"""The sites on which the direct driver meets the contract: the Linux kernel's server with an XFS, in each version.
+"""Sites for the contract of the NFS client: the Linux kernel's server with XFS, in each version.
 
 One virtual machine serves a whole session; each test has a directory of its own there as its export.
 """
@@ -25,7 +25,7 @@ _SERVER = pytest.StashKey[KernelServer]()
 
 
 def _server(request: pytest.FixtureRequest) -> KernelServer:
-    """The session's server; skips the test where none can run."""
+    """Return the session's server; skips the test if no server can run."""
     stash = request.config.stash
     if _SERVER not in stash:
         reason = vm.missing()

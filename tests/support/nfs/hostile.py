@@ -1,4 +1,4 @@
-"""A server whose answers are well-formed and odd: every name is a directory; pages and statuses are scripted."""
+"""A server with well-formed but odd replies: every name is a directory; pages and statuses are scripted."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Pages = Callable[[Position], DirectoryPage]
 
 
 def last_page(_: Position) -> DirectoryPage:
-    """An empty directory."""
+    """Return the only page of an empty directory."""
     return LAST_PAGE
 
 
 @dataclass(slots=True)
 class Hostile:
-    """What the server says, and how often it was asked."""
+    """The replies of the server, and a count of its calls."""
 
     pages: Pages = last_page
     statuses: dict[int, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Hostile:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        """Serve on loopback; the port."""
+        """Serve on loopback; yields the port."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         try:
             yield server.sockets[0].getsockname()[1]

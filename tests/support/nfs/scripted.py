@@ -1,4 +1,4 @@
-"""A small RPC server on loopback that follows a script: deaf for some calls, slow for others, and it counts everything.
+"""A small RPC server on loopback that follows a script: it ignores, delays and counts calls.
 
 A call to the first kind of program carries a name and is answered with that name. The second kind is NFSv4.1 as far as
 sessions go: PUTFH stands for what concerns an export, its file handle for the export.
@@ -25,13 +25,13 @@ PUTFH, EXCHANGE_ID, CREATE_SESSION, DESTROY_SESSION, SEQUENCE, RECLAIM_COMPLETE 
 
 
 def named(name: str, *, changes: bool = False) -> Procedure[str]:
-    """A call that carries a name, whose result is that name."""
+    """Return a call that carries a name, and whose result is that name."""
     return Procedure(PROGRAM, VERSION, 1, xdr.string(name), lambda reply: reply.string(255), changes)
 
 
 @dataclass(slots=True)
 class Script:
-    """What the server does, and what it has seen."""
+    """What the server does, and the calls that it has seen."""
 
     deaf_to: set[str] = field(default_factory=set)
     """Names, or file handles, that are never answered."""
@@ -62,17 +62,17 @@ class Script:
     _unanswered: set[tuple[bytes, int]] = field(default_factory=set)
 
     def release(self) -> None:
-        """Send the answers that were held."""
+        """Send the replies that were held back."""
         self.hold = False
         while self._held:
             self._held.pop()()
 
     def count(self, name: str) -> int:
-        """How often a name has come."""
+        """Return how often a name was called."""
         return sum(seen == name for _, seen in self.seen)
 
     def cut(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for writer in self._writers:
             writer.close()
 
@@ -181,7 +181,7 @@ class Script:
 
 @asynccontextmanager
 async def listening(script: Script) -> AsyncIterator[int]:
-    """A server that follows the script; its port on 127.0.0.1."""
+    """Start a server that follows the script; yields its port on 127.0.0.1."""
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
