@@ -109,7 +109,7 @@ async def test_a_volume_is_created_once(at: ClusterSite) -> None:
     await at.cluster.patch_volume(at.prefix, {"metadata": {"finalizers": None}})
 
 
-async def test_what_is_not_there_is_none(at: ClusterSite) -> None:
+async def test_a_missing_object_is_none(at: ClusterSite) -> None:
     """get_volume, get_claim, get_namespace and get_lease return None for an unknown name."""
     assert await at.cluster.get_namespace("no-such-namespace") is None
     assert await at.cluster.get_volume(at.prefix) is None
@@ -151,7 +151,7 @@ async def test_a_patch_of_an_old_version_conflicts(at: ClusterSite) -> None:
         await at.cluster.patch_volume(at.prefix + "-gone", {"metadata": {"annotations": {"a": "1"}}})
 
 
-async def test_what_a_patch_does_not_change_keeps_its_version(at: ClusterSite) -> None:
+async def test_a_patch_without_a_change_keeps_the_version(at: ClusterSite) -> None:
     """A patch without a change writes nothing."""
     await create(at)
     before = await volume_in(at, at.prefix, "Available")
@@ -159,7 +159,7 @@ async def test_what_a_patch_does_not_change_keeps_its_version(at: ClusterSite) -
     assert patched.metadata.resource_version == before.metadata.resource_version
 
 
-async def test_what_the_server_will_never_take_is_rejected(at: ClusterSite) -> None:
+async def test_an_invalid_object_is_rejected(at: ClusterSite) -> None:
     """An invalid object raises Rejected, and so does a changed source of an existing volume."""
     body = volume_body(at.prefix, at.prefix)
     body["spec"]["accessModes"] = ["ReadSometimes"]
@@ -393,7 +393,7 @@ async def test_a_long_list_comes_in_pages(at: ClusterSite) -> None:
     assert len(found) == len(set(found))
 
 
-async def test_a_page_that_came_too_late_is_expired(at: ClusterSite) -> None:
+async def test_a_late_page_is_expired(at: ClusterSite) -> None:
     """Once the server has forgotten the version of a list, its next page raises Expired."""
     await create_many(at, 501)
     page = await at.cluster.list("volumes")
@@ -425,7 +425,7 @@ def changes(events: list[WatchEvent[Any]], prefix: str) -> list[tuple[str, str]]
     return [change for i, change in enumerate(seen) if change not in seen[:i]]
 
 
-async def test_a_watch_tells_all_changes_and_ends_cleanly(at: ClusterSite) -> None:
+async def test_a_watch_yields_all_changes_and_ends_cleanly(at: ClusterSite) -> None:
     """A watch yields creation, change and removal in order, bookmarks have a version, and its end is no error."""
     first = (await at.cluster.list("volumes")).version
     watch = asyncio.create_task(until_end(at.cluster.watch("volumes", first)))
@@ -483,7 +483,7 @@ async def test_a_kinds_version_is_that_of_a_list(at: ClusterSite) -> None:
     assert ("ADDED", at.prefix) not in changes(events, at.prefix)
 
 
-async def test_a_watch_from_a_version_that_is_yet_to_come_is_silent(at: ClusterSite) -> None:
+async def test_a_watch_from_a_future_version_is_silent(at: ClusterSite) -> None:
     """A watch from a future version is silent without an error: only versions show that the server went back."""
     future = str(int(await at.cluster.version("volumes")) + 1_000_000)
     watch = asyncio.create_task(until_end(at.cluster.watch("volumes", future)))
@@ -515,14 +515,14 @@ async def test_an_event_is_created_and_counted(at: ClusterSite) -> None:
     assert (stored["firstTimestamp"], stored["lastTimestamp"]) == ("2026-01-01T12:00:00Z", "2026-01-01T12:01:30Z")
 
 
-async def test_an_event_that_expired_is_created_anew(at: ClusterSite) -> None:
+async def test_an_expired_event_is_created_again(at: ClusterSite) -> None:
     """A repetition of an expired event creates the event with its count."""
     seen = datetime.now(UTC)
     await at.cluster.record_event(about(at.namespace), count=7, name="data.2", first_seen=seen, seen=seen)
     assert (await at.event(at.namespace, "data.2"))["count"] == 7
 
 
-async def test_an_event_that_is_there_already_is_updated(at: ClusterSite) -> None:
+async def test_an_existing_event_is_updated(at: ClusterSite) -> None:
     """A first occurrence of an event that exists, as after a restart, updates the event."""
     seen = datetime(2026, 1, 1, tzinfo=UTC)
     for when in (seen, seen + timedelta(hours=1)):
@@ -537,7 +537,7 @@ async def test_events_of_volumes_live_in_default(at: ClusterSite) -> None:
     assert (await at.event("default", at.prefix))["count"] == 1
 
 
-async def test_an_event_in_a_namespace_that_is_gone_is_an_error_of_the_port(at: ClusterSite) -> None:
+async def test_an_event_in_a_deleted_namespace_is_an_error_of_the_port(at: ClusterSite) -> None:
     """An event in a deleted namespace raises NotFound."""
     seen = datetime.now(UTC)
     with pytest.raises(NotFound):
@@ -547,7 +547,7 @@ async def test_an_event_in_a_namespace_that_is_gone_is_an_error_of_the_port(at: 
 # ------------------------------------------------------------------------------------------------ leases
 
 
-async def test_a_lease_goes_to_who_is_first(at: ClusterSite) -> None:
+async def test_a_lease_goes_to_the_first_writer(at: ClusterSite) -> None:
     """A lease is created once, and replaced only with its latest version; it round-trips.
 
     Each write leaves the version of the program that wrote.
@@ -579,7 +579,7 @@ async def test_a_lease_is_released(at: ClusterSite) -> None:
 # ------------------------------------------------------------------------------------------------ being there
 
 
-async def test_a_cluster_is_there_and_has_a_name(at: ClusterSite) -> None:
+async def test_a_cluster_is_ready_and_has_an_id(at: ClusterSite) -> None:
     """ping() succeeds while the server is ready, and cluster_uid() is always the same."""
     await at.cluster.ping()
     assert await at.cluster.cluster_uid() == await at.cluster.cluster_uid() != ""

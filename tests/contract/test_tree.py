@@ -150,7 +150,7 @@ async def test_the_root_exists(site: Site) -> None:
         await site.tree.make_directory((), PLAIN)
 
 
-async def test_of_many_makers_one_succeeds(site: Site) -> None:
+async def test_of_many_concurrent_creations_one_succeeds(site: Site) -> None:
     """Of 32 concurrent calls that create one directory below new parents, one succeeds and 31 get PathExists."""
     calls = (site.tree.make_directory(("a", "b", "c"), PLAIN) for _ in range(32))
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -159,7 +159,7 @@ async def test_of_many_makers_one_succeeds(site: Site) -> None:
     assert await mode(site, "a", "b") == 0o755
 
 
-async def test_many_directories_at_once(site: Site) -> None:
+async def test_many_concurrent_creations(site: Site) -> None:
     """64 concurrent calls below one new parent all succeed."""
     await asyncio.gather(*(site.tree.make_directory(("parent", str(number)), PLAIN) for number in range(64)))
     assert len(await site.tree.list(("parent",))) == 64
@@ -184,7 +184,7 @@ async def test_an_empty_directory_is_removed(site: Site) -> None:
         await site.tree.remove_directory(("a", "b"))
 
 
-async def test_a_directory_that_holds_something_stays(site: Site) -> None:
+async def test_a_non_empty_directory_stays(site: Site) -> None:
     """remove_directory raises NotEmpty for a directory with a file or a directory in it."""
     await make(site, ("a", "b"), ("c",))
     await site.write_file(("c", "file"), "text")
@@ -198,7 +198,7 @@ async def test_a_directory_that_holds_something_stays(site: Site) -> None:
 # ---------------------------------------------------------------------------------------------------- rename
 
 
-async def test_rename_moves_a_directory_with_all_in_it(site: Site) -> None:
+async def test_rename_moves_a_directory_with_its_content(site: Site) -> None:
     """A renamed directory keeps its content, and nothing stays at the old path."""
     await make(site, ("a", "b"), ("trash",))
     await site.write_file(("a", "b", "file"), "text")
@@ -315,7 +315,7 @@ async def test_proofs_replace_nothing_either(proven: Site) -> None:
     assert await proven.look(("a", "b", "file")) is not None
 
 
-async def test_a_directory_that_holds_something_is_in_the_way(proven: Site) -> None:
+async def test_a_non_empty_target_refuses_a_rename(proven: Site) -> None:
     """A non-empty directory at the target makes a rename fail, and nothing moves."""
     await make(proven, ("trash", "b", "gone"))
     with pytest.raises(PathExists):
@@ -353,7 +353,7 @@ ONTO: dict[str, Callable[[Tree, RelPath], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file"])
 @pytest.mark.parametrize("call", INTO)
-async def test_a_parent_that_is_no_directory_is_refused(lured: Site, call: str, name: str) -> None:
+async def test_a_parent_that_is_not_a_directory_is_refused(lured: Site, call: str, name: str) -> None:
     """A symlink or a file as parent is Cause.SYMLINK, and the target of the symlink is unchanged."""
     await refused(Cause.SYMLINK, INTO[call](lured.tree, (name,)))
     await assert_untouched(lured)
@@ -361,7 +361,7 @@ async def test_a_parent_that_is_no_directory_is_refused(lured: Site, call: str, 
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file"])
 @pytest.mark.parametrize("call", ONTO)
-async def test_a_last_component_that_is_no_directory_is_refused(lured: Site, call: str, name: str) -> None:
+async def test_a_last_component_that_is_not_a_directory_is_refused(lured: Site, call: str, name: str) -> None:
     """A symlink or a file instead of a directory is Cause.SYMLINK, and the target of the symlink is unchanged."""
     await refused(Cause.SYMLINK, ONTO[call](lured.tree, (name,)))
     await assert_untouched(lured)
@@ -441,7 +441,7 @@ async def test_moving_a_symlink_replaces_nothing(lured: Site, name: str) -> None
     await assert_untouched(lured)
 
 
-async def test_a_symlink_gives_way_to_another_in_one_step(lured: Site) -> None:
+async def test_a_symlink_replaces_another_in_one_step(lured: Site) -> None:
     """With `replace`, a moved symlink replaces an existing one, but never a directory."""
     await make(lured, ("pending",), ("volumes",))
     await lured.tree.make_symlink(("pending", "record"), "new")
@@ -462,7 +462,7 @@ async def test_moving_a_symlink_makes_no_parents(lured: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["file", "home"])
-async def test_what_is_no_symlink_is_neither_read_nor_moved_nor_removed(lured: Site, name: str) -> None:
+async def test_only_symlinks_are_read_moved_and_removed(lured: Site, name: str) -> None:
     """Reading, moving or removing a directory or a file as a symlink is Cause.SYMLINK."""
     await refused(Cause.SYMLINK, lured.tree.read_symlink((name,)))
     await refused(Cause.SYMLINK, lured.tree.remove_symlink((name,)))
@@ -477,7 +477,7 @@ async def test_a_missing_symlink(site: Site) -> None:
         await site.tree.read_symlink(("missing",))
 
 
-async def test_many_symlinks_are_read_at_once(site: Site) -> None:
+async def test_many_symlinks_are_read(site: Site) -> None:
     """read_symlinks returns all targets, even for several batches, and omits missing symlinks."""
     await make(site, ("ledger",))
     written = {f"pvc-{number}": f"target-{number}" for number in range(600)}
@@ -511,7 +511,7 @@ async def test_names_that_are_too_long(site: Site, name: str) -> None:
     await refused(Cause.NAME_TOO_LONG, site.tree.make_symlink((name,), "target"))
 
 
-async def test_a_list_tells_types(lured: Site) -> None:
+async def test_a_list_has_types(lured: Site) -> None:
     """A list has every entry with its type, without `.` and `..`."""
     assert {entry.name: entry.type for entry in await lured.tree.list(())} == {
         "outside": "directory",
@@ -552,7 +552,7 @@ async def test_empty_or_not(site: Site) -> None:
     assert not await site.tree.is_empty(("a",))
 
 
-async def test_space_is_told(site: Site) -> None:
+async def test_free_space_is_within_the_size(site: Site) -> None:
     """Sizes are not 0, and free bytes and inodes are within them."""
     space = await site.tree.space()
     assert 0 <= space.free_bytes <= space.size_bytes > 0
@@ -562,7 +562,7 @@ async def test_space_is_told(site: Site) -> None:
 # ---------------------------------------------------------------------------------------------------- remove_tree
 
 
-async def test_a_tree_is_removed_with_all_in_it(lured: Site) -> None:
+async def test_a_tree_is_removed_with_its_content(lured: Site) -> None:
     """remove_tree removes and counts all entries and the directory; targets of symlinks stay."""
     await make(lured, ("gone", "a", "b"), ("gone", "c"))
     await lured.write_file(("gone", "a", "file"), "text")
@@ -604,7 +604,7 @@ async def test_a_wide_tree(site: Site) -> None:
     assert await site.tree.remove_tree(("gone",)) == 1501
 
 
-async def test_a_removal_tells_how_it_gets_on(site: Site) -> None:
+async def test_a_removal_reports_progress_and_can_be_stopped(site: Site) -> None:
     """The progress callback counts every entry once and can stop the removal; another call removes the rest."""
     await make(site, *(("gone", str(number), "below") for number in range(100)))
     told: list[int] = []
@@ -628,7 +628,7 @@ async def test_a_deep_tree(site: Site) -> None:
     assert await site.tree.remove_tree(("gone",)) == 201
 
 
-async def test_trees_are_removed_at_once(site: Site) -> None:
+async def test_trees_are_removed_concurrently(site: Site) -> None:
     """Concurrent removals do not disturb each other or other calls."""
     await make(site, *((f"gone-{tree}", str(number)) for tree in range(6) for number in range(20)))
     removals = (site.tree.remove_tree((f"gone-{tree}",)) for tree in range(6))

@@ -69,7 +69,7 @@ def broken_off() -> Iterator[Seen]:
     raise OSError(errno.ELOOP, "Too many levels of symbolic links")
 
 
-async def test_a_list_without_end_is_told(
+async def test_an_endless_list_fails(
     tree: MountedTree, scanned: Callable[[Iterator[Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list of an endless directory fails with a clear error; a list with a limit returns that many entries."""
@@ -82,7 +82,7 @@ async def test_a_list_without_end_is_told(
     assert len(await tree.list(("some",), at_most=50)) == 50
 
 
-async def test_a_position_that_is_repeated_is_no_symbolic_link(
+async def test_eloop_in_a_directory_is_a_readdir_loop(
     tree: MountedTree, scanned: Callable[[Iterator[Any]], None]
 ) -> None:
     """ELOOP in the middle of a directory is reported as a readdir loop by lists and removals."""
@@ -94,7 +94,7 @@ async def test_a_position_that_is_repeated_is_no_symbolic_link(
         assert "repeats a directory position (readdir loop) in directory some" in caught.value.advice
 
 
-async def test_entries_that_are_never_there_end_a_removal(
+async def test_entries_that_never_exist_end_a_removal(
     tree: MountedTree, scanned: Callable[[Iterator[Any]], None]
 ) -> None:
     """A directory that keeps listing entries that do not exist ends a removal with a clear error."""
@@ -120,7 +120,7 @@ def side_by_side(top: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [level_by_level, side_by_side])
-async def test_a_removal_holds_next_to_nothing(tmp_path: pathlib.Path, shape: Callable[[pathlib.Path], None]) -> None:
+async def test_a_removal_holds_few_entries(tmp_path: pathlib.Path, shape: Callable[[pathlib.Path], None]) -> None:
     """A removal of 2,000 directories in any arrangement holds a few entries at a time."""
     shape(tmp_path / "gone")
     tree = MountedTree(str(tmp_path), require_mount=False, timeout_s=60.0)
@@ -132,6 +132,6 @@ async def test_a_removal_holds_next_to_nothing(tmp_path: pathlib.Path, shape: Ca
     assert peak < 256 << 10
 
 
-async def test_as_many_as_asked_for(tree: MountedTree) -> None:
+async def test_a_list_with_a_limit(tree: MountedTree) -> None:
     """A list with a limit returns all entries if there are fewer."""
     assert await tree.list((), at_most=5) == [Entry("some", "directory")]

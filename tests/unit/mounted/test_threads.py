@@ -39,7 +39,7 @@ async def run_at_last(calls: ThreadPool, *changes: RelPath) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_results_and_errors_come_back() -> None:
+async def test_results_and_errors_reach_the_caller() -> None:
     """The caller gets the result of the job, or its exception."""
     calls = ThreadPool("test", threads=2, timeout_s=30.0)
 
@@ -52,7 +52,7 @@ async def test_results_and_errors_come_back() -> None:
     calls.close()
 
 
-async def test_a_hung_job_lets_its_caller_go(released: threading.Event) -> None:
+async def test_a_hung_job_releases_its_caller(released: threading.Event) -> None:
     """After the time limit, the caller gets Cause.UNREACHABLE while the job still hangs."""
     calls = ThreadPool("test", threads=2, timeout_s=0.05)
     with pytest.raises(ExportError) as caught:

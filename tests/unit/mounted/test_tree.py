@@ -37,7 +37,7 @@ async def cause_of(tree: MountedTree) -> Cause:
     return caught.value.cause
 
 
-async def test_a_missing_root_is_never_made(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+async def test_a_missing_root_is_never_created(tree: MountedTree, tmp_path: pathlib.Path) -> None:
     """If the directory is missing or is a file, every call is Cause.MISSING and creates nothing."""
     assert await cause_of(tree) is Cause.MISSING
     assert os.listdir(tmp_path) == []
@@ -45,7 +45,7 @@ async def test_a_missing_root_is_never_made(tree: MountedTree, tmp_path: pathlib
     assert await cause_of(tree) is Cause.MISSING
 
 
-async def test_the_root_is_looked_up_anew_for_each_call(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+async def test_each_call_opens_the_root_again(tree: MountedTree, tmp_path: pathlib.Path) -> None:
     """The next call notices a root that appears, disappears or is replaced."""
     root = tmp_path / "export"
     root.mkdir()
@@ -68,7 +68,7 @@ async def test_the_root_may_be_a_symlink(tree: MountedTree, tmp_path: pathlib.Pa
     assert (tmp_path / "real" / "a").is_dir()
 
 
-async def test_a_plain_directory_is_no_mount(tmp_path: pathlib.Path) -> None:
+async def test_a_plain_directory_is_not_a_mount(tmp_path: pathlib.Path) -> None:
     """If a mount is required, a plain directory is Cause.NOT_MOUNTED and nothing is created in it."""
     tree = MountedTree(str(tmp_path), require_mount=True, timeout_s=30.0)
     assert await cause_of(tree) is Cause.NOT_MOUNTED
@@ -111,7 +111,7 @@ async def test_every_call_is_measured(tmp_path: pathlib.Path) -> None:
     await tree.close()
 
 
-async def test_bytes_that_are_no_text(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+async def test_names_that_are_not_utf8(tree: MountedTree, tmp_path: pathlib.Path) -> None:
     """Names and targets that are not UTF-8 are listed, read, written and removed as surrogate escapes."""
     root = os.fsencode(tmp_path / "export")
     os.mkdir(root)
@@ -124,7 +124,7 @@ async def test_bytes_that_are_no_text(tree: MountedTree, tmp_path: pathlib.Path)
 
 
 @pytest.mark.parametrize("name", ["nul\0byte", "lone\ud800surrogate"])
-async def test_names_that_no_file_can_have(tree: MountedTree, tmp_path: pathlib.Path, name: str) -> None:
+async def test_invalid_names(tree: MountedTree, tmp_path: pathlib.Path, name: str) -> None:
     """A NUL or a lone surrogate in a name or a target raises ExportError."""
     (tmp_path / "export").mkdir()
     with pytest.raises(ExportError):
@@ -147,7 +147,7 @@ def chain(root: pathlib.Path, depth: int) -> None:
     os.close(current)
 
 
-async def test_a_chain_of_any_depth_goes(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+async def test_a_chain_of_any_depth_is_removed(tree: MountedTree, tmp_path: pathlib.Path) -> None:
     """A chain of 5,000 directories is removed and counted like any other tree."""
     root = tmp_path / "export"
     root.mkdir()
@@ -171,7 +171,7 @@ def test_a_portion_holds_few_descriptors(tmp_path: pathlib.Path) -> None:
     assert most - before <= 2 * DEPTH_LIMIT + 10
 
 
-def test_a_portion_ends_in_time_and_gets_on(tmp_path: pathlib.Path) -> None:
+def test_a_portion_without_time_removes_one_entry(tmp_path: pathlib.Path) -> None:
     """A portion without time removes one entry, and enough portions remove the tree."""
     for number in range(20):
         (tmp_path / "gone" / str(number) / "deep").mkdir(parents=True)
@@ -193,7 +193,7 @@ def busy(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["umount", place], check=True)
 
 
-async def test_what_cannot_go_stays_and_is_told(tree: MountedTree, busy: pathlib.Path) -> None:
+async def test_an_entry_that_stays_is_named(tree: MountedTree, busy: pathlib.Path) -> None:
     """A removal removes all other entries, then fails with the name and cause of the entry that stays."""
     for name in ("another", "last"):
         await tree.make_directory(("gone", name, "deep"), PLAIN)
@@ -203,9 +203,7 @@ async def test_what_cannot_go_stays_and_is_told(tree: MountedTree, busy: pathlib
     assert os.listdir(busy.parent) == ["busy"]
 
 
-async def test_a_name_that_servers_keep_is_no_other_in_a_plain_directory(
-    tree: MountedTree, tmp_path: pathlib.Path
-) -> None:
+async def test_reserved_names_in_a_plain_directory_are_removed(tree: MountedTree, tmp_path: pathlib.Path) -> None:
     """A tenant's directories with names that servers reserve are removed with their content."""
     (tmp_path / "export").mkdir()
     await tree.make_directory(("gone", ".snapshot", "deep"), PLAIN)
@@ -225,7 +223,7 @@ def snapshot(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["umount", place], check=True)
 
 
-async def test_a_snapshot_is_not_read_through(tree: MountedTree, snapshot: pathlib.Path) -> None:
+async def test_snapshots_are_not_read(tree: MountedTree, snapshot: pathlib.Path) -> None:
     """Snapshots are not read; everything else is removed, and the error names the directory of snapshots."""
     (snapshot.parent / "file").touch()
     with pytest.raises(NotEmpty) as caught:
@@ -281,6 +279,6 @@ def test_an_errno_has_a_cause(tmp_path: pathlib.Path, number: int, cause: Cause)
         (errno.EBUSY, NotEmpty),
     ],
 )
-def test_an_errno_has_a_kind(tmp_path: pathlib.Path, number: int, kind: type[ExportError]) -> None:
+def test_an_errno_has_a_type(tmp_path: pathlib.Path, number: int, kind: type[ExportError]) -> None:
     """The errors that callers catch by type have their own types."""
     assert type(translated(OSError(number, os.strerror(number)), "a/b", str(tmp_path))) is kind

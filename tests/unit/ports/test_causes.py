@@ -24,7 +24,7 @@ def test_every_cause_has_advice(cause: Cause) -> None:
     assert ExportError(cause, hint="do this").advice == "do this"
 
 
-def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
+def test_an_unknown_error_has_the_servers_text() -> None:
     """An error without a specific cause is in the event as the server reported it, and only once."""
     error = ExportError(Cause.OTHER, "a/b: mkdir: NFS4ERR_IO", answer="mkdir: NFS4ERR_IO")
     assert "(mkdir: NFS4ERR_IO)" in error.event_message("nas:/x")
@@ -42,7 +42,7 @@ def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
         (Status3.NFS3ERR_STALE, Status4.NFS4ERR_STALE, errno.ESTALE),
     ],
 )
-def test_all_ways_to_an_export_tell_the_same(status3: int, status4: int, number: int) -> None:
+def test_all_drivers_report_the_same(status3: int, status4: int, number: int) -> None:
     """A full, read-only or stale export has the same text with all drivers and NFS versions."""
     told = {
         error.event_message("nas:/x")

@@ -8,7 +8,7 @@ from datetime import timedelta
 from provisioner.ports.clock import SystemClock
 
 
-def test_time_goes_on_while_the_machine_is_suspended() -> None:
+def test_time_continues_while_the_machine_is_suspended() -> None:
     """Durations follow CLOCK_BOOTTIME, so leases and retention expire even if the machine is suspended."""
     clock = SystemClock()
     before_s = time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -31,7 +31,7 @@ def refused(name: str, call: Call, *, uid: int = 0) -> ExportError:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_error_of_every_call_is_told(call: Call) -> None:
+def test_every_error_of_every_call_has_detail_and_advice(call: Call) -> None:
     """Every error has the path as detail, and advice; an unknown one has the error's name and the call."""
     for name in NAMES:
         error = refused(name, call)
@@ -72,7 +72,7 @@ RULES: list[tuple[str, Call, Cause, str]] = [
 
 
 @pytest.mark.parametrize(("key", "call", "cause", "words"), RULES)
-def test_all_ways_to_an_export_mean_the_same(key: str, call: Call, cause: Cause, words: str) -> None:
+def test_all_drivers_share_one_table(key: str, call: Call, cause: Cause, words: str) -> None:
     """One table holds for mounted exports and all NFS versions, and the advice fits the call that failed."""
     names = {f"E{key}" if key != "NOTSUPP" else "EOPNOTSUPP", f"NFS3ERR_{key}", f"NFS4ERR_{key}"}
     for name in names:
@@ -82,7 +82,7 @@ def test_all_ways_to_an_export_mean_the_same(key: str, call: Call, cause: Cause,
         assert isinstance(error, ModeRefused) is (call == "chmod")
 
 
-def test_what_one_protocol_has_alone() -> None:
+def test_errors_of_one_protocol_only() -> None:
     """Errors that only errno or one NFS version has are known as well."""
     assert refused("EBUSY", "rename").cause is Cause.NESTED
     assert refused("NFS4ERR_FILE_OPEN", "rename").cause is Cause.NESTED
@@ -95,7 +95,7 @@ def test_what_one_protocol_has_alone() -> None:
     assert "mounted on the directory" in refused("NFS3ERR_JUKEBOX", "rename").advice
 
 
-def test_another_user_is_told_by_number() -> None:
+def test_another_user_is_named_by_number() -> None:
     """The advice for a user other than root names the user and the missing permission, and not root_squash."""
     assert refused("EACCES", "mkdir", uid=7).advice == "uid 7 and gid 7 need write permission there"
     assert refused("EACCES", "readdir", uid=7).advice == "uid 7 and gid 7 need read and search permission there"
@@ -112,7 +112,7 @@ def test_another_user_is_told_by_number() -> None:
         ("EBUSY", "remove", NotEmpty),
     ],
 )
-def test_what_a_retry_tells_apart(name: str, call: Call, kind: type[ExportError]) -> None:
+def test_types_of_errors(name: str, call: Call, kind: type[ExportError]) -> None:
     """The errors that callers catch by type have their own types."""
     assert type(refused(name, call)) is kind
 
@@ -127,7 +127,7 @@ def test_a_snapshot_does_not_make_an_export_read_only(names: tuple[str, ...], ca
     assert inside(names, denied) is denied
 
 
-def test_the_kernels_words_come_along() -> None:
+def test_the_detail_has_the_kernels_text() -> None:
     """The detail has the name of the error and, if the kernel knows the error, its text."""
     assert refused("NFS4ERR_XDEV", "rename").detail == f"a/b: rename: NFS4ERR_XDEV, {os.strerror(errno.EXDEV)}"
     assert refused("NFS4ERR_SERVERFAULT", "mkdir").detail == "a/b: mkdir: NFS4ERR_SERVERFAULT"

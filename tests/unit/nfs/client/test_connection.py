@@ -100,7 +100,7 @@ async def test_a_dead_export_leaves_slots_to_its_neighbours(call: Call, script: 
     await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_new_calls_move_off_a_connection_that_owes_an_answer(call: Call, script: Script) -> None:
+async def test_new_calls_leave_a_stuck_connection(call: Call, script: Script) -> None:
     """If one call stays unanswered while others are answered, new calls use a new connection; the old one closes.
 
     Nothing is sent twice, and no slot is used again before it is answered (RFC 8881 sections 2.9.2 and 2.10.6.2).
@@ -117,7 +117,7 @@ async def test_new_calls_move_off_a_connection_that_owes_an_answer(call: Call, s
     assert not script.misused
 
 
-async def test_a_lost_answer_is_settled_in_the_end(script: Script) -> None:
+async def test_a_lost_reply_is_settled_in_the_end(script: Script) -> None:
     """A change without a reply counts as settled once its connection is closed, even if other calls are answered."""
     async with listening(script) as port:
         connection = Connection(
@@ -149,7 +149,7 @@ async def test_the_old_connection_serves_until_the_new_one_has_answered(call: Ca
     assert {number for number, name in script.seen if name == "healthy"} == {1}
 
 
-async def test_late_answers_still_arrive(call: Call, script: Script) -> None:
+async def test_late_replies_still_arrive(call: Call, script: Script) -> None:
     """Calls that still wait on the old connection get their replies from it."""
     await call("healthy")
     script.deaf_to = {"dead"}
@@ -167,7 +167,7 @@ async def test_late_answers_still_arrive(call: Call, script: Script) -> None:
     assert not script.misused
 
 
-async def test_a_server_has_few_connections_of_ours(call: Call, script: Script) -> None:
+async def test_a_server_gets_few_connections(call: Call, script: Script) -> None:
     """An export that never answers causes new connections one after another, but only a few at a time."""
     await call("healthy")
     script.deaf_to = {"dead"}
@@ -183,7 +183,7 @@ async def _again_and_again(call: Call, export: str) -> None:
         await asyncio.gather(asyncio.wait_for(call(export), LIMIT_S), return_exceptions=True)
 
 
-async def test_an_export_that_answers_again_is_whole_again(call: Call, script: Script) -> None:
+async def test_an_export_recovers_after_an_outage(call: Call, script: Script) -> None:
     """After an outage of one export, hundreds of concurrent calls for it succeed."""
     await call("healthy")
     script.deaf_to = {"dead"}
@@ -195,7 +195,7 @@ async def test_an_export_that_answers_again_is_whole_again(call: Call, script: S
     assert script.answered["dead"] == 300
 
 
-async def test_answers_in_another_order(call: Call, script: Script) -> None:
+async def test_replies_in_any_order(call: Call, script: Script) -> None:
     """Replies are matched to calls in any order."""
     await call("first")
     script.hold = True
@@ -207,7 +207,7 @@ async def test_answers_in_another_order(call: Call, script: Script) -> None:
     assert not script.misused
 
 
-async def test_closing_ends_all_of_it(script: Script) -> None:
+async def test_closing_ends_all_connections(script: Script) -> None:
     """Closing ends the calls on all connections, draining ones included."""
     async with listening(script) as port:
         connection = Connection(
@@ -260,7 +260,7 @@ async def test_a_session_of_one_slot(call: Call, script: Script) -> None:
 
 
 @pytest.mark.parametrize("call", ["sessions"], indirect=True)
-async def test_a_server_that_cannot_drop_the_session_before(call: Call, script: Script) -> None:
+async def test_a_server_that_cannot_drop_the_previous_session(call: Call, script: Script) -> None:
     """If CREATE_SESSION gets NFS4ERR_DELAY because a call of the previous session still runs, a new owner is used."""
     await call("healthy")
     script.delayed_owners = set(script.owners)

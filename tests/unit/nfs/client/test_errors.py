@@ -30,7 +30,7 @@ def test_every_status_of_nfs4_has_an_error(status: int) -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(2, PathMissing), (17, PathExists), (66, NotEmpty)])
-def test_the_port_has_classes_for_three_of_them(status: int, kind: type[ExportError]) -> None:
+def test_three_errors_have_their_own_types(status: int, kind: type[ExportError]) -> None:
     """ENOENT, EEXIST and ENOTEMPTY have their own error types in all versions."""
     assert type(errors.refused3(status, "x", SOMEBODY)) is kind
     assert type(errors.refused4(status, "x", SOMEBODY)) is kind
@@ -56,13 +56,13 @@ def test_both_versions_agree_on_causes(status: int, cause: Cause) -> None:
     assert errors.refused4(status, "x", SOMEBODY).cause is cause
 
 
-def test_a_squashed_root_is_told_apart() -> None:
+def test_a_squashed_root_has_its_own_hint() -> None:
     """Denied access as root mentions root_squash; for another user it names that user."""
     assert "no_root_squash" in errors.refused4(13, "x", Credentials()).hint
     assert "uid 1000 and gid 100" in errors.refused3(13, "x", SOMEBODY).hint
 
 
-def test_kerberos_is_told_apart() -> None:
+def test_kerberos_has_its_own_cause() -> None:
     """NFS4ERR_WRONGSEC, and AUTH_TOOWEAK with a source port below 1024, mean that Kerberos is required."""
     assert errors.refused4(10016, "x", SOMEBODY).cause is Cause.KERBEROS
     assert errors.credential_rejected(CredentialRejected(5), "nas", reserved_port=True).cause is Cause.KERBEROS
@@ -79,7 +79,7 @@ def test_a_high_source_port_is_suspected() -> None:
     assert "insecure" not in errors.no_such_export("nas", "/x", reserved_port=True).hint
 
 
-def test_a_missing_version_is_told() -> None:
+def test_a_missing_version_has_a_hint() -> None:
     """PROG_MISMATCH names the missing version and the advice."""
     error = errors.call_rejected(CallRejected(2, lowest=3, highest=3), "nas", 4)
     assert error.cause is Cause.VERSION
@@ -96,7 +96,7 @@ def test_a_missing_version_is_told() -> None:
         (TimeoutError(errno.ETIMEDOUT, "timed out"), "is not responding on port 2049"),
     ],
 )
-def test_a_connection_that_is_not_made_says_why(exc: OSError, words: str) -> None:
+def test_a_failed_connection_has_a_hint(exc: OSError, words: str) -> None:
     """An unknown name, a refused connection, no route and silence have different hints, and all are UNREACHABLE."""
     error = errors.dial_failed(exc, "nas", 2049)
     assert error.cause is Cause.UNREACHABLE

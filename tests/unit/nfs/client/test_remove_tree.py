@@ -153,7 +153,7 @@ async def test_memory_has_a_bound_for_any_shape(shape: Shape) -> None:
     assert budget.held_bytes == 0
 
 
-def test_all_removals_together_stay_below_what_a_pod_can_spare() -> None:
+def test_all_removals_share_a_limit() -> None:
     """All removals of a process share 8 MiB, of which one removal takes at most a quarter."""
     assert TOTAL_BYTES == 8 << 20
     assert REMOVAL_BYTES <= TOTAL_BYTES // 4
@@ -161,7 +161,7 @@ def test_all_removals_together_stay_below_what_a_pod_can_spare() -> None:
     assert budget.limit_bytes == TOTAL_BYTES
 
 
-async def test_what_lies_deep_comes_to_the_top_and_nowhere_else() -> None:
+async def test_deep_directories_move_to_the_top_only() -> None:
     """A chain is cut every 32 levels, and its rest is moved into the top directory with one rename."""
     tree = Directories()
     deep(tree)
@@ -169,7 +169,7 @@ async def test_what_lies_deep_comes_to_the_top_and_nowhere_else() -> None:
     assert tree.moved == (COUNT - 1) // DEPTH_LIMIT
 
 
-async def test_an_ordinary_tree_is_never_moved_and_keeps_many_calls_in_flight() -> None:
+async def test_an_ordinary_tree_is_removed_in_place() -> None:
     """A tree of ordinary depth is removed without renames and with all workers busy."""
     tree = Directories()
     two_wide_levels(tree)
@@ -187,7 +187,7 @@ async def test_two_removals_of_one_tree() -> None:
     assert not list(tree.left())
 
 
-async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> None:
+async def test_a_stopped_removal_can_be_continued() -> None:
     """A removal of a deep tree that stops early releases its memory, and the next removal continues."""
     tree, budget = Directories(), MemoryBudget()
     deep_among_siblings(tree)
@@ -198,7 +198,7 @@ async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> Non
         assert budget.held_bytes == 0
 
 
-async def test_what_is_refused_deep_down_stays_and_all_else_goes() -> None:
+async def test_a_deep_refused_entry_stays() -> None:
     """A file below the depth limit that cannot be removed stays with its parents, and the refusal is raised."""
     tree = Directories()
     here = tree.top
@@ -240,7 +240,7 @@ class Scripted(Directories):
 
 @pytest.mark.parametrize("period", [1, 2, 3, 7, 64, 1000])
 @pytest.mark.parametrize("empty", [False, True])
-async def test_cookies_that_loop_end_a_removal(period: int, *, empty: bool) -> None:
+async def test_a_readdir_loop_ends_a_removal(period: int, *, empty: bool) -> None:
     """Repeated positions, after any number of pages, with or without entries, are reported as a readdir loop."""
 
     def page(position: Position) -> DirectoryPage:
@@ -256,7 +256,7 @@ async def test_cookies_that_loop_end_a_removal(period: int, *, empty: bool) -> N
     assert tree.reads < 6 * period + 10
 
 
-async def test_names_without_end_end_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_names_end_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory with endless new names ends a removal with a clear error."""
     monkeypatch.setattr(purging, "ENTRIES_LIMIT", 1000)
     tree = Scripted(
@@ -268,7 +268,7 @@ async def test_names_without_end_end_a_removal(monkeypatch: pytest.MonkeyPatch) 
         await remove(tree)
 
 
-async def test_a_server_that_lets_nothing_go_but_says_so_ends_a_removal() -> None:
+async def test_a_server_that_keeps_entries_ends_a_removal() -> None:
     """A server that reports entries as removed but keeps them ends a removal as not empty."""
     tree = Scripted(lambda _: DirectoryPage((DirectoryEntry("name", cookie=1),), None))
     tree.put(tree.top, "name")
@@ -290,7 +290,7 @@ class Waiting(Directories):
         return Removal(0, ExportError(Cause.NOT_YET, names[0]))
 
 
-async def test_a_server_that_always_asks_for_patience_ends_a_removal() -> None:
+async def test_a_server_that_always_delays_ends_a_removal() -> None:
     """A removal does not wait for each entry of a server that always asks to try later."""
     tree = Waiting()
     wide(tree)

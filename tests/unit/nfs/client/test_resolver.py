@@ -92,7 +92,7 @@ async def test_a_name_that_hangs_delays_only_itself(names: Names) -> None:
     assert await asyncio.gather(*hung) == [["10.0.0.2"]] * 50
 
 
-async def test_names_that_hang_leave_threads_to_the_others(names: Names) -> None:
+async def test_hanging_names_leave_threads_for_others(names: Names) -> None:
     """If many names hang, the threads are limited, and a name that was found before is still looked up."""
     resolver = Resolver()
     names.known = {"nas": ["10.0.0.1"]}
@@ -108,7 +108,7 @@ async def test_names_that_hang_leave_threads_to_the_others(names: Names) -> None
     assert names.most_a_name == 1
 
 
-async def test_names_that_failed_leave_threads_to_new_ones(names: Names) -> None:
+async def test_failed_names_leave_threads_for_new_ones(names: Names) -> None:
     """Names whose last look-up failed and that hang now do not block the look-up of a new name."""
     resolver = Resolver()
     failing = {f"forged-{number}" for number in range(200)}
@@ -173,7 +173,7 @@ async def test_a_port_out_of_range() -> None:
         await dial(Endpoint("127.0.0.1", 70_000, PROGRAM, VERSION), Resolver(), timeout_s=10.0)
 
 
-async def test_a_name_that_hangs_is_told(names: Names) -> None:
+async def test_a_lookup_that_times_out_is_named(names: Names) -> None:
     """If the look-up of a name times out, the hint names the look-up and not the server."""
     names.hanging = {"nas"}
     with pytest.raises(ExportError) as caught:

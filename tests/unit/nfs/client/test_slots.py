@@ -21,7 +21,7 @@ async def test_slots_are_taken_lowest_first() -> None:
     assert await slots.take() == 0
 
 
-async def test_whoever_waits_longest_is_served_first() -> None:
+async def test_callers_are_served_in_order() -> None:
     """If no slot is free, callers wait and get slots in order of arrival."""
     slots = Slots(1)
     await slots.take()
@@ -39,7 +39,7 @@ async def test_whoever_waits_longest_is_served_first() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_a_cancelled_caller_takes_no_slot_along() -> None:
+async def test_a_cancelled_caller_loses_no_slot() -> None:
     """A slot that was given to a cancelled caller goes to the next one."""
     slots = Slots(1)
     await slots.take()
@@ -65,7 +65,7 @@ async def test_a_server_may_want_fewer_slots() -> None:
     slots.give(held)
 
 
-async def test_closing_wakes_everybody() -> None:
+async def test_closing_wakes_all_callers() -> None:
     """After close, no caller gets a slot, and waiting callers get SlotsClosed."""
     slots = Slots(1)
     await slots.take()
@@ -162,7 +162,7 @@ async def test_the_export_that_holds_fewest_is_served_first() -> None:
     assert order == ["few", "many"]
 
 
-async def test_whoever_gives_up_leaves_nothing_behind() -> None:
+async def test_a_caller_that_gives_up_leaves_nothing_behind() -> None:
     """A call that gave up waiting leaves nothing behind: an export that hangs can have thousands of them."""
     slots = Slots(1)
     held = await slots.take("busy")

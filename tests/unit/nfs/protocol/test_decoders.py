@@ -120,20 +120,20 @@ def test_an_answer_that_does_not_fit_is_malformed(result: bytes) -> None:
         nfs4.compound((nfs4.putrootfh(),), minor=0).decode(Cursor(result))
 
 
-def test_owners_travel_as_numbers() -> None:
+def test_owners_are_sent_as_numbers() -> None:
     """Owner and group are decimal strings after the mode, in the order of the attribute numbers."""
     encoded = attributes4.settable(mode=0o700, uid=65534, gid=12)
     values = words(0o700) + xdr.string("65534") + xdr.string("12")
     assert encoded == words(2, 0, 1 << 1 | 1 << 4 | 1 << 5) + xdr.opaque(values)
 
 
-def test_an_attribute_that_was_not_asked_for_is_malformed() -> None:
+def test_an_unrequested_attribute_is_malformed() -> None:
     """A bitmap with an unknown bit is malformed, because the length of its value is unknown."""
     with pytest.raises(MalformedReply):
         attributes4.fattr4(Cursor(attributes4.bitmap(4) + xdr.opaque(bytes(8))))
 
 
-def test_a_refused_mount_is_told() -> None:
+def test_a_refused_mount_is_an_error() -> None:
     """A refused MNT raises MountRefused, for unknown values as well."""
     for status, text in ((13, "MNT3ERR_ACCES"), (12345, "mountstat3 12345")):
         with pytest.raises(mount3.MountRefused, match=text):
@@ -174,7 +174,7 @@ def test_a_failed_compound_names_an_operation_of_its_own(status: int, statuses: 
 
 
 @given(st.lists(entries4, min_size=2, max_size=8), st.integers(1, 2000))
-def test_a_page_ends_where_as_much_was_read_as_was_asked_for(entries: list[DirectoryEntry], size_bytes: int) -> None:
+def test_a_page_ends_at_the_requested_size(entries: list[DirectoryEntry], size_bytes: int) -> None:
     """Entries beyond the requested size are left for the next page, which begins behind the last entry."""
     entries = [replace(entry, cookie=cookie) for cookie, entry in enumerate(entries, 3)]
     reply = replies.page4(DirectoryPage(tuple(entries), None))

@@ -55,7 +55,7 @@ def test_attributes_come_back(found: FileAttributes) -> None:
 
 
 @given(hypers, st.booleans(), st.binary(min_size=8, max_size=8), st.integers(0, 1), st.integers(0, 1))
-def test_what_was_copied_comes_back(size_bytes: int, stable: bool, verifier: bytes, one: int, other: int) -> None:
+def test_the_result_of_a_copy(size_bytes: int, stable: bool, verifier: bytes, one: int, other: int) -> None:
     """COPY returns the number of bytes, whether they are stable, and the verifier."""
     reply = words(0) + xdr.hyper(size_bytes) + words(2 if stable else 0) + verifier + words(one, other)
     assert result_of(nfs4_files.copy(0, 2**64 - 1), reply) == Copied(size_bytes, stable, verifier)
@@ -91,7 +91,7 @@ def test_a_file_is_made_as_the_rfc_draws_it() -> None:
     assert nfs4_files.close().arguments == words(0, 1, 0, 0, 0)
 
 
-def test_what_is_set_travels_in_the_order_of_its_numbers() -> None:
+def test_attributes_are_in_the_order_of_their_numbers() -> None:
     """`fattr4` has size, mode, owner, group and client times, in the order of the attribute numbers."""
     encoded = nfs4_files.settable(
         size_bytes=9, mode=0o640, owner="u", group="g", accessed=Time(-1, 2), modified=Time(3, 4)
@@ -117,7 +117,7 @@ def test_a_file_without_a_delegation_is_open(delegation: tuple[int, ...]) -> Non
         (OPERATIONS[0], attributes4.bitmap(1) + xdr.opaque(words(1))),  # attributes left out
     ],
 )
-def test_what_was_not_asked_for_is_malformed(operation: Operation[object], result: bytes) -> None:
+def test_an_unrequested_result_is_malformed(operation: Operation[object], result: bytes) -> None:
     """A delegation, an asynchronous copy, and results beyond or below the request are malformed."""
     with pytest.raises(MalformedReply):
         result_of(operation, result)

@@ -45,7 +45,7 @@ def test_an_accepted_reply_ends_where_the_result_begins() -> None:
     reply.finish()
 
 
-def test_a_missing_version_is_told_with_those_there_are() -> None:
+def test_a_missing_version_names_the_supported_ones() -> None:
     """PROG_MISMATCH has the lowest and highest version that the server supports."""
     with pytest.raises(CallRejected, match="PROG_MISMATCH") as caught:
         rpc.results(words(5, 1, 0) + VERIFIER + words(2, 3, 4))
@@ -53,14 +53,14 @@ def test_a_missing_version_is_told_with_those_there_are() -> None:
 
 
 @pytest.mark.parametrize("status", [1, 3, 4, 5, 77])
-def test_a_rejected_call_is_told(status: int) -> None:
+def test_a_rejected_call_is_an_error(status: int) -> None:
     """Each other accept_stat raises CallRejected."""
     with pytest.raises(CallRejected):
         rpc.results(words(5, 1, 0) + VERIFIER + words(status))
 
 
 @pytest.mark.parametrize("status", [1, 2, 5, 77])
-def test_a_rejected_credential_is_told(status: int) -> None:
+def test_a_rejected_credential_is_an_error(status: int) -> None:
     """MSG_DENIED with AUTH_ERROR raises CredentialRejected with the reason."""
     with pytest.raises(CredentialRejected) as caught:
         rpc.results(words(5, 1, 1, 1, status))
@@ -68,7 +68,7 @@ def test_a_rejected_credential_is_told(status: int) -> None:
 
 
 @pytest.mark.parametrize("message", [(5, 0, 2), (5, 1, 1, 0, 2, 2), (5, 1, 7), (5, 1, 0, 0, 4000), (5,), ()])
-def test_what_is_no_reply_is_malformed(message: tuple[int, ...]) -> None:
+def test_anything_but_a_reply_is_malformed(message: tuple[int, ...]) -> None:
     """A call, another RPC version, an unknown reply_stat, an endless verifier and a cut reply are malformed."""
     with pytest.raises(MalformedReply):
         rpc.results(words(*message))
@@ -78,7 +78,7 @@ records = st.lists(st.binary(max_size=60), max_size=6)
 
 
 @given(records, st.data())
-def test_records_come_out_however_the_stream_is_cut(given_records: list[bytes], draw: st.DataObject) -> None:
+def test_records_from_a_stream_cut_anywhere(given_records: list[bytes], draw: st.DataObject) -> None:
     """Any split into fragments, and of the stream into pieces, yields the same records."""
     stream = b""
     for record in given_records:
@@ -109,7 +109,7 @@ def test_an_endless_record_is_refused() -> None:
         list(itertools.chain.from_iterable(map(reader.feed, endless)))
 
 
-def test_empty_fragments_without_end_are_refused() -> None:
+def test_endless_empty_fragments_are_refused() -> None:
     """An empty fragment that is not the last is malformed, because a server could send them endlessly."""
     with pytest.raises(MalformedReply):
         list(RecordReader(LIMIT).feed(xdr.uint(0)))

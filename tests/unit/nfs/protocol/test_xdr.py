@@ -58,7 +58,7 @@ def test_optional_data_comes_back(number: int | None) -> None:
 
 
 @given(st.binary(max_size=64), st.data())
-def test_what_is_cut_short_is_refused(data: bytes, draw: st.DataObject) -> None:
+def test_cut_data_is_refused(data: bytes, draw: st.DataObject) -> None:
     """Opaque data that is cut at any byte is malformed."""
     encoded = xdr.opaque(data)
     end = draw.draw(st.integers(0, len(encoded) - 1))
@@ -87,7 +87,7 @@ def test_a_boolean_is_0_or_1(number: int) -> None:
         Cursor(xdr.uint(number)).bool()
 
 
-def test_nothing_may_be_left() -> None:
+def test_no_bytes_may_be_left() -> None:
     """Bytes after the end of a result are malformed."""
     with pytest.raises(MalformedReply):
         Cursor(bytes(4)).finish()
