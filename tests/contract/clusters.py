@@ -99,14 +99,14 @@ class MemorySite:
 
     async def event(self, namespace: str, name: str) -> Mapping[str, object]:
         """See `ClusterSite`."""
-        told = self.memory.events[namespace, name]
+        recorded = self.memory.events[namespace, name]
         return {
-            "count": told.count,
-            "type": told.event.type,
-            "reason": told.event.reason,
-            "message": told.event.message,
-            "firstTimestamp": told.first_seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "lastTimestamp": told.seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "count": recorded.count,
+            "type": recorded.event.type,
+            "reason": recorded.event.reason,
+            "message": recorded.event.message,
+            "firstTimestamp": recorded.first_seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTimestamp": recorded.seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
     async def expire(self) -> None:

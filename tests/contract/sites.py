@@ -37,7 +37,7 @@ class Site(Protocol):
     local: pathlib.Path | None
     """Where the export's root is on this machine, for tests that need a thread of their own behind the tree's back."""
     owners: bool
-    """Whether we may give directories away."""
+    """Whether the site permits chown."""
 
     async def write_file(self, path: RelPath, text: str) -> None:
         """Write a file, as a tenant."""

@@ -1,6 +1,6 @@
 """Contract of the `Cluster` port: the driver on a real API server and the fake behave the same.
 
-That includes what the cluster's controllers do to claims and volumes meanwhile, since the fake imitates it.
+This includes the cluster's controllers for claims and volumes, which the fake imitates.
 """
 
 from __future__ import annotations

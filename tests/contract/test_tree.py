@@ -112,7 +112,7 @@ async def test_a_mode_of_none_is_left_to_the_server(site: Site) -> None:
 async def test_a_directory_has_the_owner_asked_for(site: Site) -> None:
     """Owner and group are set, and the set-group-ID bit is kept."""
     if not site.owners:
-        pytest.skip("this machine cannot give directories away: the tests do not run as root")
+        pytest.skip("this machine does not permit chown: the tests do not run as root")
     await site.tree.make_directory(("both",), Ownership(mode=0o2770, uid=1234, gid=2345))
     await site.tree.make_directory(("group",), Ownership(mode=0o2770, gid=2345))
     both, group = await site.look(("both",)), await site.look(("group",))
@@ -607,17 +607,17 @@ async def test_a_wide_tree(site: Site) -> None:
 async def test_a_removal_reports_progress_and_can_be_stopped(site: Site) -> None:
     """The progress callback counts every entry once and can stop the removal; another call removes the rest."""
     await make(site, *(("gone", str(number), "below") for number in range(100)))
-    told: list[int] = []
+    removed_counts: list[int] = []
 
     def not_long(removed: int) -> bool:
-        told.append(removed)
-        return sum(told) < 20
+        removed_counts.append(removed)
+        return sum(removed_counts) < 20
 
     removed = [await site.tree.remove_tree(("gone",), on_progress=not_long)]
     while removed[-1]:
-        told.clear()
+        removed_counts.clear()
         removed.append(await site.tree.remove_tree(("gone",), on_progress=not_long))
-        assert sum(told) == removed[-1]
+        assert sum(removed_counts) == removed[-1]
     assert sum(removed) == 201
     assert await site.look(("gone",)) is None
 

@@ -1,7 +1,7 @@
 """Sites for the contract of the NFS client: NFS-Ganesha on loopback, in each NFS version.
 
-One server serves a whole session; each test has a directory of its own there as its export. The tenant works over
-NFSv3, since Ganesha caches directories and does not see what is changed behind its back.
+One server runs for the whole session; each test exports its own directory there. The tenant works over NFSv3, because
+Ganesha caches directories and does not notice changes in the underlying file system.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sites for the contract of the NFS client: the Linux kernel's server with XFS, in each version.
 
-One virtual machine serves a whole session; each test has a directory of its own there as its export.
+One virtual machine serves the whole session; each test exports its own directory there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.contract.trees_direct import reached
 
 EXPORT = "/srv"
 OPTIONS = "rw,async,no_root_squash,insecure"
-"""Nobody turns the power off here: without waiting for the disk at each change the suite takes half the time."""
+"""No power loss happens here, and without waiting for the disk at each change the suite takes half the time."""
 
 _SERVER = pytest.StashKey[KernelServer]()
 

@@ -82,7 +82,7 @@ BROKEN: dict[str, Answer] = {
     "zeros": writing(bytes(4096), 10_000),
     "oversized": writing(xdr.uint(LAST | 0x7FFF_FFFF), 1),
     "endless fragments": writing(xdr.uint(1000) + bytes(1000), 100_000),
-    "answers to nobody": writing(xdr.uint(LAST | 24) + bytes(24), 1),
+    "a reply to no call": writing(xdr.uint(LAST | 24) + bytes(24), 1),
     "empty result": replying(b""),
     "garbage result": replying(b"\xff" * 4096),
     "calls": writing(xdr.uint(LAST | 8) + bytes(8), 100_000),

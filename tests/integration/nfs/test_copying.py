@@ -31,7 +31,7 @@ from tests.support.nfs.relay import Cut, Relay, relay_to
 pytestmark = pytest.mark.timeout(180)
 
 FOREVER = Deadline(at_s=float("inf"))
-ROOT, SOMEBODY = Credentials(), Credentials(uid=1000, gid=1000)
+ROOT, OTHER_USER = Credentials(), Credentials(uid=1000, gid=1000)
 CHUNK_BYTES = 60_000
 SIZE_BYTES = (6 << 20) + 12_345
 """More than the kernel's server copies in one call, and no multiple of a block."""
@@ -130,7 +130,7 @@ async def desk(relay: Relay) -> AsyncIterator[Desk]:
     """A new directory of the kernel's server, owned by another user, and used as root through the relay."""
     name = secrets.token_hex(6)
     async with _desk(relay.port, "srv") as top:
-        access = Ownership(mode=0o755, uid=SOMEBODY.uid, gid=SOMEBODY.gid)
+        access = Ownership(mode=0o755, uid=OTHER_USER.uid, gid=OTHER_USER.gid)
         await top.client.make_directory(FOREVER, top.at(name), access)
         yield Desk(top.client, (await top.client.look_up(FOREVER, top.at(name))).handle)
 
@@ -293,7 +293,7 @@ async def test_another_user_copies_files_it_can_read(desk: Desk, kernel: KernelS
     """A user other than root can copy its own file, and is denied a file that it cannot read."""
     await desk.write("a", _content(), settable(owner="1000", group="1000"), settable(mode=0o400))
     await desk.write("secret", b"not theirs")
-    async with _desk(kernel.port, "srv", SOMEBODY) as theirs:
+    async with _desk(kernel.port, "srv", OTHER_USER) as theirs:
         here = Desk(theirs.client, desk.root)
         assert await copy_file.clone(here.client, FOREVER, here.at("a"), here.at("b")) == "clone"
         with pytest.raises(ExportError) as caught:

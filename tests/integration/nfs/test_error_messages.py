@@ -47,8 +47,8 @@ async def test_a_read_only_export(tree: MakeTree, version: str) -> None:
 
 async def test_a_user_without_permission(tree: MakeTree, version: str) -> None:
     """A user other than root is denied, and the hint has its UID."""
-    somebody = ConnectionPool(Credentials(uid=4321, gid=4321), timeout_s=TIMEOUT_S)
-    error = await refusal(tree("/plain", version=version, registry=somebody))
+    other_user = ConnectionPool(Credentials(uid=4321, gid=4321), timeout_s=TIMEOUT_S)
+    error = await refusal(tree("/plain", version=version, registry=other_user))
     assert error.cause is Cause.DENIED
     assert "uid 4321" in error.hint
 

@@ -55,7 +55,7 @@ async def test_the_other_export_continues(
 ) -> None:
     """While one export hangs, all calls of the other export work; afterwards both work.
 
-    Meanwhile the calls move to another connection, as one that owes answers is replaced.
+    In between, new calls move to another connection, because the connection with unanswered calls is replaced.
     """
 
     def tree(path: str) -> DirectTree:

@@ -65,8 +65,8 @@ async def test_entries_of_other_users_stay(tree: MakeTree, version: str, tmp_pat
         fill(top / name, 3)
     for place in (top, top / "ours", top / "more"):
         os.chown(place, 1000, 1000)
-    somebody = ConnectionPool(Credentials(uid=1000, gid=1000), timeout_s=TIMEOUT_S)
-    one = tree(version=version, registry=somebody)
+    other_user = ConnectionPool(Credentials(uid=1000, gid=1000), timeout_s=TIMEOUT_S)
+    one = tree(version=version, registry=other_user)
     with pytest.raises(ExportError) as caught:
         await one.remove_tree(("top",))
     assert caught.value.cause is Cause.DENIED
@@ -113,7 +113,7 @@ async def test_a_tenant_that_still_writes(tree: MakeTree, version: str, tmp_path
     while top.exists():
         try:
             removed += await tree(version=version).remove_tree(("top",))
-        except NotEmpty:  # told by a server between two of his files: the purge comes back later
+        except NotEmpty:  # reported between two of the tenant's files: the purge tries again later
             await asyncio.sleep(0.05)
     assert await tenant > 0
     assert removed > 0

@@ -70,7 +70,7 @@ class _SkippingSelector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready now, and advance the time by the timeout."""
         if timeout is None:
-            raise RuntimeError("everybody waits, and for no timer: this would never end")
+            raise RuntimeError("all tasks wait, but not for a timer: this would never end")
         self.passed_s += max(timeout, 0.0)
         return super().select(0)
 

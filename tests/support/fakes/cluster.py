@@ -1,6 +1,6 @@
 """An API server in memory: the `Cluster` port for tests, with versions, watches and injected faults.
 
-What kube-controller-manager does beside it is in fakes.controllers.
+The controllers of kube-controller-manager are in fakes.controllers.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _NEW: dict[Kind, dict[str, Any]] = {
     "volumes": {"metadata": {"finalizers": [VOLUME_PROTECTION]}, "status": {"phase": "Pending"}},
     "classes": {},
 }
-"""What the API server and its admission plugin StorageObjectInUseProtection add to a new object."""
+"""Finalizers that the admission plugin StorageObjectInUseProtection adds to new objects."""
 _BOOKMARK_EARLY_S = 2.0
 
 Body = dict[str, Any]
 Hook = Callable[[str, str], Awaitable[None]]
-"""Told a call's name and what it is about: a kind, a name or `namespace/name`. It may wait, or raise ClusterError."""
+"""Receives the name of a call and its object (a kind, a name or `namespace/name`); can wait or raise ClusterError."""
 Listener = Callable[[Kind, AnyItem | None, AnyItem | None], None]
-"""Told of each change as it is made: the kind, what was there and what is there."""
+"""Receives each change when it happens: the kind, the old object and the new object."""
 Result = TypeVar("Result")
 
 
@@ -58,7 +58,7 @@ async def no_fault(_call: str, _about: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecordedEvent:
     """The fields of an event object that tests read."""
 
     event: Event
@@ -103,10 +103,10 @@ class Namespaces:
 class MemoryCluster:
     """A `Cluster` in memory. Each call takes effect in one step, between its two hooks.
 
-    An error out of `before` is a call without effect; one out of `after` is one that took effect and whose caller does
-    not know. `delivering` is called before each event of a watch, which is late, or breaks, as that hook wants, and
-    `again` says how many of the events before it a watch tells once more. The methods without a port are for those
-    beside us: users, admins and controllers.
+    An error raised by `before` is a call without effect. An error raised by `after` is a call that took effect, but
+    whose caller does not know. `delivering` runs before each event of a watch and can delay or break the watch. `again`
+    says how many earlier events a watch repeats. The methods that are not part of the port are for other clients:
+    users, admins and controllers.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class MemoryCluster:
         self.listeners: list[Listener] = []
         self.namespaces = Namespaces(identity)
         self.namespaces |= {"default", "kube-system"}
-        self.events: dict[tuple[str, str], Told] = {}
+        self.events: dict[tuple[str, str], RecordedEvent] = {}
         self._identity = identity
         self._uid_prefix = uids or identity
         self._page_items = page_items
@@ -155,15 +155,15 @@ class MemoryCluster:
         """See `Cluster`."""
         await self.before("watch", kind)
         loop = asyncio.get_running_loop()
-        at, end_s, told = int(version), loop.time() + self._watch_s - _BOOKMARK_EARLY_S, 0
+        at, end_s, sent = int(version), loop.time() + self._watch_s - _BOOKMARK_EARLY_S, 0
         news = asyncio.Event()
         self._waiting.append(news)
         try:
             while True:
                 news.clear()
-                for event in self._news(kind, at, told):
+                for event in self._news(kind, at, sent):
                     await self.delivering("watch", kind)
-                    at, told = max(at, int(event.version)), told + 1
+                    at, sent = max(at, int(event.version)), sent + 1
                     yield event
                 if news.is_set():
                     continue
@@ -217,8 +217,8 @@ class MemoryCluster:
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
         """See `Cluster`."""
         where = event.about.namespace or "default"
-        told = Told(event, count, first_seen, seen)
-        await self._call("record_event", f"{where}/{_checked(name)}", lambda: self._record(where, name, told))
+        recorded = RecordedEvent(event, count, first_seen, seen)
+        await self._call("record_event", f"{where}/{_checked(name)}", lambda: self._record(where, name, recorded))
 
     async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
         """See `Cluster`."""
@@ -252,7 +252,7 @@ class MemoryCluster:
         """See `Cluster`; follows the loop's time."""
         return _time()
 
-    # ------------------------------------------------------------------------------------------------ those beside us
+    # ------------------------------------------------------------------------------------------------ other clients
 
     def claim(self, key: str) -> Claim | None:
         """Return a claim by `namespace/name`."""
@@ -376,7 +376,7 @@ class MemoryCluster:
             listener(kind, before, None if gone else item)
         return body
 
-    def _news(self, kind: Kind, at: int, told: int) -> Sequence[WatchEvent[AnyItem]]:
+    def _news(self, kind: Kind, at: int, sent: int) -> Sequence[WatchEvent[AnyItem]]:
         """Return the events after a version, preceded by as many repeated events as `again` wants."""
         history = self._history[kind]
         if at < self._forgotten:
@@ -384,7 +384,7 @@ class MemoryCluster:
         first = next((i for i in range(len(history) - 1, -1, -1) if int(history[i].version) <= at), -1) + 1
         if first == len(history):
             return []
-        return history[max(0, first - min(self.again(), told)) :]
+        return history[max(0, first - min(self.again(), sent)) :]
 
     def _list(self, kind: Kind, token: str) -> Page[AnyItem]:
         start = 0
@@ -454,11 +454,13 @@ class MemoryCluster:
             raise Conflict(f"{kind} {key} is not as it was read")
         return body
 
-    def _record(self, namespace: str, name: str, told: Told) -> None:
+    def _record(self, namespace: str, name: str, recorded: RecordedEvent) -> None:
         if namespace not in self.namespaces:
             raise NotFound(f"there is no namespace {namespace}")
         known = self.events.get((namespace, name))
-        self.events[namespace, name] = told if known is None else replace(known, count=told.count, seen=told.seen)
+        self.events[namespace, name] = (
+            recorded if known is None else replace(known, count=recorded.count, seen=recorded.seen)
+        )
 
     def _create_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
         if (namespace, name) in self._leases:

@@ -1,8 +1,9 @@
 """The controllers of kube-controller-manager for claims and volumes, over a MemoryCluster.
 
-The persistentvolume controller hands claims to their provisioner, binds what a claimRef names, and releases what has
-lost its claim; pv-protection and pvc-protection let go of what nobody uses. It goes through everything after each
-change, and writes what its source writes, in that order (kubernetes, pkg/controller/volume/persistentvolume).
+The persistentvolume controller assigns claims to their provisioner, binds claims and volumes by claimRef, and releases
+volumes without a claim. pv-protection and pvc-protection remove their finalizers from unused objects. The fake checks
+all objects after each change, and makes the same writes in the same order as the original (kubernetes,
+pkg/controller/volume/persistentvolume).
 """
 
 from __future__ import annotations

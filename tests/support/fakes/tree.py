@@ -28,7 +28,7 @@ NAME_LIMIT_BYTES = 255
 TARGET_LIMIT_BYTES = 1023
 
 Hook = Callable[[str, RelPath], Awaitable[None]]
-"""Told a call's name and its path (a rename's source). It may wait, or raise ExportError."""
+"""Receives the name of a call and its path (for a rename, the source); can wait or raise ExportError."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Directory:
 class Folding(dict[str, "Node"]):
     """Entries on a server that folds names: each keeps its spelling and is found by any equal one.
 
-    `same` gives equal texts for names that the server takes for one.
+    `same` returns equal texts for names that are equal for the server.
     """
 
     def __init__(self, same: Callable[[str], str]) -> None:
@@ -113,9 +113,9 @@ async def no_fault(_call: str, _path: RelPath) -> None:
 class MemoryTree:
     """A `Tree` in memory. Each call takes effect in one step, between its two hooks.
 
-    An error out of `before` is a call without effect; an error out of `after` is one that took effect and whose caller
-    does not know. `root`, and the methods at the end, are for tenants and for the test's own eyes;
-    another `id` is another export in its place.
+    An error raised by `before` is a call without effect. An error raised by `after` is a call that took effect, but
+    whose caller does not know. `root` and the methods at the end are for tenants and for checks by the test. A changed
+    `id` stands for another export in the same place.
     """
 
     def __init__(

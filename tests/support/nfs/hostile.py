@@ -32,12 +32,12 @@ class Hostile:
 
     pages: Pages = last_page
     statuses: dict[int, int] = field(default_factory=dict)
-    """For an operation of NFSv4, or a procedure of NFSv3, always this refusal."""
+    """The refusal of each call of an NFSv4 operation or NFSv3 procedure."""
     channel: Channel = field(default_factory=lambda: Channel(1 << 16, 1 << 17, 4096, 64, 64))
     space: tuple[int, int, int, int] = (1 << 40, 1 << 40, 1000, 1000)
-    """Bytes and inodes: all, and those that are left."""
+    """Bytes and inodes: total and free."""
     bare: bool = False
-    """Whether objects have no attributes."""
+    """Whether objects are sent without attributes."""
     calls: int = 0
 
     @contextlib.asynccontextmanager

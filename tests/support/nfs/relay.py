@@ -16,11 +16,11 @@ async def at_once(_call: bytes) -> None:
 
 
 class Relay:
-    """Passes on what comes for a port of 127.0.0.1, call by call.
+    """Passes calls on to a port of 127.0.0.1, one by one.
 
-    `change` may rewrite a call, and `change_reply` a reply, given the call. A call of which `cut`
-    says so ends its connection: "before" the server sees it, or "after" the server has answered it, without the answer.
-    A call is passed on when `hold` returns.
+    `change` can rewrite a call, and `change_reply` the reply to a call. `cut` can close the connection at a call:
+    "before" the server sees the call, or "after" the server has answered it, without the reply. The relay passes a call
+    on when `hold` returns.
     """
 
     def __init__(self, port: int) -> None:

@@ -29,8 +29,8 @@ def test_an_unknown_error_has_the_servers_text() -> None:
     error = ExportError(Cause.OTHER, "a/b: mkdir: NFS4ERR_IO", answer="mkdir: NFS4ERR_IO")
     assert "(mkdir: NFS4ERR_IO)" in error.event_message("nas:/x")
     assert "(a listing has no end)" in ExportError(Cause.OTHER, "a listing has no end").event_message("nas:/x")
-    told = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").event_message("nas:/x")
-    assert told.count("it has no end") == 1
+    outputs = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").event_message("nas:/x")
+    assert outputs.count("it has no end") == 1
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_an_unknown_error_has_the_servers_text() -> None:
 )
 def test_all_drivers_report_the_same(status3: int, status4: int, number: int) -> None:
     """A full, read-only or stale export has the same text with all drivers and NFS versions."""
-    told = {
+    outputs = {
         error.event_message("nas:/x")
         for error in (
             errors.refused3(status3, "one attempt", Credentials()),
@@ -52,4 +52,4 @@ def test_all_drivers_report_the_same(status3: int, status4: int, number: int) ->
             translated(OSError(number, os.strerror(number)), "a/b", "/"),
         )
     }
-    assert len(told) == 1
+    assert len(outputs) == 1

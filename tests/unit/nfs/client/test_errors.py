@@ -14,26 +14,26 @@ from provisioner.ports.tree import Cause, ExportError, NotEmpty, PathExists, Pat
 
 pytestmark = pytest.mark.timeout(60)
 
-SOMEBODY = Credentials(uid=1000, gid=100)
+OTHER_USER = Credentials(uid=1000, gid=100)
 
 
 @pytest.mark.parametrize("status", [*nfs3.Status, 99999])
 def test_every_status_of_nfs3_has_an_error(status: int) -> None:
     """Each nfsstat3, unknown values included, becomes an ExportError with the path."""
-    assert "volume" in errors.refused3(status, "volume", SOMEBODY).detail
+    assert "volume" in errors.refused3(status, "volume", OTHER_USER).detail
 
 
 @pytest.mark.parametrize("status", [*nfs4.Status, 99999])
 def test_every_status_of_nfs4_has_an_error(status: int) -> None:
     """Each nfsstat4, unknown values included, becomes an ExportError with the path."""
-    assert "volume" in errors.refused4(status, "volume", SOMEBODY).detail
+    assert "volume" in errors.refused4(status, "volume", OTHER_USER).detail
 
 
 @pytest.mark.parametrize(("status", "kind"), [(2, PathMissing), (17, PathExists), (66, NotEmpty)])
 def test_three_errors_have_their_own_types(status: int, kind: type[ExportError]) -> None:
     """ENOENT, EEXIST and ENOTEMPTY have their own error types in all versions."""
-    assert type(errors.refused3(status, "x", SOMEBODY)) is kind
-    assert type(errors.refused4(status, "x", SOMEBODY)) is kind
+    assert type(errors.refused3(status, "x", OTHER_USER)) is kind
+    assert type(errors.refused4(status, "x", OTHER_USER)) is kind
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def test_three_errors_have_their_own_types(status: int, kind: type[ExportError])
 )
 def test_both_versions_agree_on_causes(status: int, cause: Cause) -> None:
     """Errors that NFSv3 and NFSv4 share have the same cause."""
-    assert errors.refused3(status, "x", SOMEBODY).cause is cause
-    assert errors.refused4(status, "x", SOMEBODY).cause is cause
+    assert errors.refused3(status, "x", OTHER_USER).cause is cause
+    assert errors.refused4(status, "x", OTHER_USER).cause is cause
 
 
 def test_a_squashed_root_has_its_own_hint() -> None:
     """Denied access as root mentions root_squash; for another user it names that user."""
     assert "no_root_squash" in errors.refused4(13, "x", Credentials()).hint
-    assert "uid 1000 and gid 100" in errors.refused3(13, "x", SOMEBODY).hint
+    assert "uid 1000 and gid 100" in errors.refused3(13, "x", OTHER_USER).hint
 
 
 def test_kerberos_has_its_own_cause() -> None:
     """NFS4ERR_WRONGSEC, and AUTH_TOOWEAK with a source port below 1024, mean that Kerberos is required."""
-    assert errors.refused4(10016, "x", SOMEBODY).cause is Cause.KERBEROS
+    assert errors.refused4(10016, "x", OTHER_USER).cause is Cause.KERBEROS
     assert errors.credential_rejected(CredentialRejected(5), "nas", reserved_port=True).cause is Cause.KERBEROS
 
 
