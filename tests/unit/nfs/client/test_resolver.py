@@ -1,4 +1,4 @@
-"""direct.resolver and direct.dial: names that hang, fail and come back, and servers of several addresses.
+"""nfs.client.resolver and connect: names that hang, fail and come back, and servers with several addresses.
 
 getaddrinfo is the system's; here it answers as a script says, in the resolver's own threads.
 """
@@ -40,7 +40,7 @@ class Names:
         self._lock = threading.Lock()
         self._answer = threading.Event()
 
-    def on_progress(self) -> None:
+    def answer(self) -> None:
         """Answer the look-ups that hang."""
         self.hanging.clear()
         self._answer.set()
@@ -69,7 +69,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     names = Names()
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
     yield names
-    names.on_progress()
+    names.answer()
 
 
 async def found(resolver: Resolver, name: str) -> list[str]:
@@ -88,7 +88,7 @@ async def test_a_name_that_hangs_delays_only_itself(names: Names) -> None:
         assert await found(resolver, name) == ["10.0.0.1"]
     assert names.looked_up.count("dead") == 1
     names.known["dead"] = ["10.0.0.2"]
-    names.on_progress()
+    names.answer()
     assert await asyncio.gather(*hung) == [["10.0.0.2"]] * 50
 
 
@@ -103,7 +103,7 @@ async def test_hanging_names_leave_threads_for_others(names: Names) -> None:
     names.known = {"nas": ["10.0.0.2"]}
     assert await found(resolver, "nas") == ["10.0.0.2"]
     assert names.most_threads <= resolvers.THREADS
-    names.on_progress()
+    names.answer()
     await asyncio.gather(*hung, return_exceptions=True)
     assert names.most_a_name == 1
 
@@ -118,7 +118,7 @@ async def test_failed_names_leave_threads_for_new_ones(names: Names) -> None:
     await asyncio.sleep(0.1)
     names.known = {"new": ["10.0.0.1"]}
     assert await found(resolver, "new") == ["10.0.0.1"]
-    names.on_progress()
+    names.answer()
     await asyncio.gather(*hung, return_exceptions=True)
 
 
@@ -132,7 +132,7 @@ async def test_the_last_known_addresses_while_a_lookup_hangs(names: Names) -> No
     assert await found(resolver, "nas") == ["10.0.0.1"]
     assert names.looked_up.count("nas") == 2
     names.known = {"nas": ["10.0.0.2"]}
-    names.on_progress()
+    names.answer()
     async with asyncio.timeout(30):
         while await found(resolver, "nas") != ["10.0.0.2"]:  # noqa: ASYNC110 - nothing tells when the thread is done
             await asyncio.sleep(0.01)
