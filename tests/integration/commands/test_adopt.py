@@ -90,7 +90,7 @@ def test_for_a_claim_that_waits(site: Site) -> None:
 
     looked = site.adopt(site.key(), f"--claim={site.key()}")
     assert looked.returncode == 0, looked.stderr
-    assert "would be made" in looked.stdout
+    assert "would be created" in looked.stdout
     assert f"nfs-provisioner adopt {site.key()} --claim {site.key()} --export" in looked.stderr
     assert site.export.records == {}
 

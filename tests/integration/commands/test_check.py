@@ -203,7 +203,7 @@ def test_the_permissions_are_those_that_the_daemon_needs(
     storage.claim(storage.storage_class(running.provisioner_name, {"minFree": "100%"}), "refused")
     storage.event("ProvisioningFailed", "refused")
     waits = check(control_plane.kubeconfig_for(restricted_user), *flags, "--no-leader-election").of("claim")
-    assert "not allowed to list events" in waits["result"]
+    assert "no right to list events" in waits["result"]
     storage.claim(storage.storage_class(running.provisioner_name, {"onDelet": "x"}), "unusable")
     storage.event("ProvisioningFailed", "unusable")
     waits = check(control_plane.kubeconfig_for(restricted_user), *flags, "--no-leader-election").of(

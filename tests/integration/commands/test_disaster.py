@@ -341,7 +341,7 @@ def test_the_drill(way: str, plane: ControlPlane, daemons: Daemons, request: pyt
 
     ledger = site.ledger()
     looked = cluster.recover()
-    assert len([line for line in looked.stdout.splitlines() if line.endswith("would be made")]) == CLAIMS
+    assert len([line for line in looked.stdout.splitlines() if line.endswith("would be created")]) == CLAIMS
     manifests = json.loads(cluster.recover("-o", "json").stdout)
     assert len(manifests["items"]) == CLAIMS
     assert site.ledger() == ledger

@@ -82,11 +82,11 @@ def test_several_clusters(control_plane: ControlPlane, export: Exported) -> None
     chosen = recover(control_plane.kubeconfig, export.flag, "--cluster=second")
     assert chosen.returncode == 0
     assert f"looked at export {export.location}: 2 volume records, 0 archive records, 2 clusters" in chosen.stderr
-    assert "1 volume would be made, 0 archives would come along" in chosen.stderr
+    assert "1 volume would be created, 0 archives would be included" in chosen.stderr
     heading, line = chosen.stdout.splitlines()
     assert heading.split() == ["CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT"]
     assert line.split()[:4] == ["shop/claim-pvc-old-2", "pvc-old-2", export.location, "pvc-old-2"]
-    assert line.endswith("would be made")
+    assert line.endswith("would be created")
     assert "WARNING" not in chosen.stderr
     unknown = recover(control_plane.kubeconfig, export.flag, "--cluster=third")
     assert unknown.returncode == 2
@@ -99,7 +99,7 @@ def test_a_cluster_that_may_be_alive(control_plane: ControlPlane, export: Export
     looked = recover(control_plane.kubeconfig, export.flag)
     assert looked.returncode == 0
     assert "WARNING: a provisioner of cluster first was at work on these exports" in looked.stderr
-    assert "would be made" in looked.stdout
+    assert "would be created" in looked.stdout
 
     ledger = contents(export)
     refused = recover(control_plane.kubeconfig, export.flag, "--apply")
@@ -123,13 +123,13 @@ def test_what_is_next(control_plane: ControlPlane, export: Exported) -> None:
         leave(export, volume, cluster="first")
     done = recover(control_plane.kubeconfig, export.flag, "--apply")
     assert done.returncode == 0
-    assert "2 volumes made, 0 archives came along" in done.stderr
-    assert "1. apply the manifests of the claims again" in done.stderr
+    assert "2 volumes created, 0 archives included" in done.stderr
+    assert "1. apply the manifests of the claims" in done.stderr
     assert "for pv in pvc-old-1 pvc-old-2; do kubectl patch pv $pv -p '{" in done.stderr
     for volume in ("pvc-old-1", "pvc-old-2"):
         control_plane.api.delete(f"/api/v1/persistentvolumes/{volume}")
     again = recover(control_plane.kubeconfig, export.flag)
-    assert "would be made" in again.stdout
+    assert "would be created" in again.stdout
 
 
 def test_manifests(control_plane: ControlPlane, export: Exported) -> None:
@@ -147,7 +147,7 @@ def test_an_export_that_cannot_be_looked_at(control_plane: ControlPlane, export:
     looked = recover(control_plane.kubeconfig, export.flag, f"--export=nas.test:/gone={tmp_path}/nowhere")
     assert looked.returncode == 1
     assert "not looked at: export nas.test:/gone: its directory is not there" in looked.stderr
-    assert "would be made" in looked.stdout
+    assert "would be created" in looked.stdout
 
 
 def test_no_export(control_plane: ControlPlane) -> None:

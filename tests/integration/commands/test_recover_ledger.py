@@ -184,4 +184,4 @@ def test_flags_that_do_not_go_together(control_plane: ControlPlane, daemon: Daem
     running = daemon("--no-leader-election", export.flag)
     status, said = run("recover", control_plane, running, export, "--ledger", "--volume=pvc-1", "-ojson")
     assert status == 2
-    assert "does not go with --volume, --output json" in said
+    assert "cannot be used with --volume, --output json" in said

@@ -70,7 +70,7 @@ async def test_a_relative_path_is_one_from_the_kubeconfig(tmp_path: Path) -> Non
 async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
     """A plugin that is missing is named, with what its author says of installing it."""
     text = await refusal({"apiVersion": V1, "command": "no-such-plugin", "installHint": "see\nhttps://example.com"})
-    assert "credential plugin no-such-plugin is not found here: install it (see https://example.com), or" in text
+    assert "credential plugin no-such-plugin is not installed: install it (see https://example.com), or" in text
     assert "interpreter" in await refusal(plugin(tmp_path, "", interpreter="/no/such/interpreter"))
 
 
@@ -80,15 +80,15 @@ async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
         ("echo no login >&2; echo twice >&2; exit 3", "ended with status 3: no login twice"),
         ("exit 1", "ended with status 1"),
         ("kill -9 $$", "ended with status -9"),
-        ("echo garbage", "no ExecCredential"),
-        ("true", "no ExecCredential"),
-        ("printf '\\377\\376'", "no ExecCredential"),
-        ("echo '[]'", "no ExecCredential"),
-        ('echo \'{"kind": "Secret", "apiVersion": "v1"}\'', "no ExecCredential"),
+        ("echo garbage", "other than an ExecCredential"),
+        ("true", "other than an ExecCredential"),
+        ("printf '\\377\\376'", "other than an ExecCredential"),
+        ("echo '[]'", "other than an ExecCredential"),
+        ('echo \'{"kind": "Secret", "apiVersion": "v1"}\'', "other than an ExecCredential"),
         (f"echo '{credential()}'", "neither a token nor a client certificate"),
         (f"echo '{credential(token='')}'", "neither a token nor a client certificate"),
         (f"echo '{credential(clientCertificateData='C')}'", "neither a token nor a client certificate"),
-        (f"echo '{credential(token='t')}' | sed s/v1/v1beta1/", "speaks client.authentication.k8s.io/v1beta1"),
+        (f"echo '{credential(token='t')}' | sed s/v1/v1beta1/", "uses client.authentication.k8s.io/v1beta1"),
         ("yes", "more than 1 MiB"),
         ("yes >&2", "more than 1 MiB"),
     ],
