@@ -1,4 +1,4 @@
-"""A ledger that people lose: nothing is begun anew, it is said at once, and `recover --ledger` writes it again."""
+"""A lost ledger: no new one is created, claims report it, and `recover --ledger` rewrites it."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ Damage = Callable[[Exported], None]
 
 
 def removed(export: Exported) -> None:
-    """A tidy admin."""
+    """Remove the ledger, as a tidy admin would."""
     shutil.rmtree(export.root / LEDGER)
 
 
 def begun_anew(export: Exported) -> None:
-    """A move of the data without dot files, after which another provisioner was faster."""
+    """Move the data without dot files, after which another provisioner creates a new ledger."""
     removed(export)
     (export.root / LEDGER / "volumes").mkdir(parents=True)
     (export.root / LEDGER / "export").symlink_to("another")
 
 
 def nameless(export: Exported) -> None:
-    """The id alone is gone."""
+    """Remove only the id."""
     (export.root / LEDGER / "export").unlink()
 
 
 def run(command: str, control_plane: ControlPlane, daemon: Daemon, export: Exported, *flags: str) -> tuple[int, str]:
-    """A command in a process of its own; its status, and all that it printed."""
+    """Run the command in a separate process; return its status and its output."""
     words = [sys.executable, "-m", "provisioner", command, f"--provisioner-name={daemon.provisioner_name}"]
     words += [f"--kubeconfig={control_plane.kubeconfig}", export.flag, *flags]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
@@ -76,7 +76,7 @@ def test_a_ledger_that_is_lost(
     *,
     restarts: bool,
 ) -> None:
-    """Claims wait and say why, until the ledger is written again; then all goes on, and old volumes are reclaimed."""
+    """Claims wait and say why until the ledger is rewritten; then work continues, and old volumes are reclaimed."""
     running = daemon("--no-leader-election", export.flag)
     storage_class = storage.storage_class(running.provisioner_name, {"onDelete": "delete"})
     storage.claim(storage_class)
@@ -126,7 +126,7 @@ def _with(text: str, words: str) -> str | None:
 def test_records_that_are_damaged(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export: Exported
 ) -> None:
-    """Records that are gone or garbled are written again beside the daemon; one that says otherwise is listed."""
+    """Missing or garbled records are rewritten while the daemon runs; a record that disagrees is listed."""
     running = daemon("--no-leader-election", export.flag)
     storage_class = storage.storage_class(running.provisioner_name, {"onDelete": "archive"})
     volumes = {}
@@ -159,7 +159,7 @@ def test_records_that_are_damaged(
 def test_another_export_in_its_place(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export: Exported, tmp_path: Path
 ) -> None:
-    """An empty directory in the place of the export gets neither a ledger nor records, whatever is run."""
+    """An empty directory in the place of the export gets neither a ledger nor records, from any command."""
     running = daemon("--no-leader-election", export.flag)
     storage_class = storage.storage_class(running.provisioner_name)
     storage.claim(storage_class)
@@ -180,7 +180,7 @@ def test_another_export_in_its_place(
 
 
 def test_flags_that_do_not_go_together(control_plane: ControlPlane, daemon: Daemons, export: Exported) -> None:
-    """--ledger is about the volumes of this cluster: with --volume and the like it is refused, in words."""
+    """--ledger reads the volumes of this cluster: with --volume and similar flags it is refused."""
     running = daemon("--no-leader-election", export.flag)
     status, said = run("recover", control_plane, running, export, "--ledger", "--volume=pvc-1", "-ojson")
     assert status == 2
