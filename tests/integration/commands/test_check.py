@@ -494,7 +494,7 @@ def test_kerberos(troubles: Checked, site: Site) -> None:
 
 
 def test_a_server_that_wants_a_low_port(control_plane: ControlPlane, troubles: Checked, site: Site) -> None:
-    """A server that requires low source ports works with the right to use them; without it, both ways out are reported."""
+    """A server that requires low source ports works with the right to use them; else both ways out are reported."""
     assert troubles.of("export", "127.0.0.1:/secure")["ok"]
     bindable = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
     if os.geteuid() != 0 or int(bindable) < 1024:

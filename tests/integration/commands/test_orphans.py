@@ -238,7 +238,7 @@ def test_an_odd_path_among_orphans(site: Site, control_plane: ControlPlane) -> N
 
 
 def test_nothing_to_look_at(site: Site, control_plane: ControlPlane) -> None:
-    """With a wrong name and no export, the command reports that there was nothing to look at, and why, with status 2."""
+    """With a wrong name and no export, the command reports status 2, and why there was nothing to look at."""
     done = orphans(control_plane, "test.example/wrong")
     assert (done.returncode, done.stdout) == (2, "")
     assert "nothing to look at: no StorageClass has the provisioner test.example/wrong" in done.stderr

@@ -1,4 +1,4 @@
-"""What only the driver does, against a real API server; the contract of the port is in tests/contract/test_cluster.py."""
+"""What only the driver does, against a real API server; tests/contract/test_cluster.py has the contract of the port."""
 
 from __future__ import annotations
 

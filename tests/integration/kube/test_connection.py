@@ -77,7 +77,7 @@ async def test_throttling_is_obeyed_within_the_call(tmp_path: Path, requests: Re
 async def test_what_must_not_be_waited_for_in_the_call_is_told(
     tmp_path: Path, requests: Requests, code: int, retry_after: str | None, expected: float | None
 ) -> None:
-    """A wait beyond the time limit, and any refusal but 429, raise ApiUnavailable immediately with the server's Retry-After."""
+    """A wait beyond the time limit, and any refusal but 429, raise ApiUnavailable immediately, with Retry-After."""
     async with serve(requests.keeping(throttled(code, 9, retry_after))) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url)
         async with open_cluster(path, provisioner="p", identity="i") as cluster:
@@ -179,7 +179,7 @@ def dated(text: str, *, delay_s: float = 0.0) -> Handler:
 
 
 async def test_the_servers_time(tmp_path: Path) -> None:
-    """The server's clock is known from its first answer on, advances locally, and is never earlier than the server's date."""
+    """The server's clock is known from its first answer on, advances locally, and is never behind the server's date."""
     async with serve(dated("Wed, 21 Oct 2015 07:28:00 GMT")) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url)
         async with open_cluster(path, provisioner="p", identity="i") as cluster:
@@ -396,7 +396,7 @@ def kubeconfig(user_of_context: str, user: str = "user: {token: t}") -> str:
     ],
 )
 async def test_a_kubeconfig_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
-    """A file that is missing, not YAML, not a kubeconfig or without its certificates gives one line that names the file."""
+    """A missing file, an unusable kubeconfig and missing certificates each give one line that names the file."""
     path = tmp_path / "kubeconfig"
     if text is not None:
         path.write_text(text)
