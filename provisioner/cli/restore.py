@@ -37,6 +37,6 @@ async def restore(settings: Settings, *, archive: str, claim: str, class_name: s
       nfs-provisioner restore archived-data-20261123T161512.123456Z --claim shop/data
     """
     namespace, name = options.claim_names(claim)
-    order = Order(archive=archive, namespace=namespace, claim=name, class_name=class_name, timeout_s=timeout_s)
+    order = Order(archive=archive, namespace=namespace, claim_name=name, class_name=class_name, timeout_s=timeout_s)
     await carry_out(settings, order, lambda text: click.echo(text, err=True))
     return 0

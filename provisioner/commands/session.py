@@ -1,6 +1,6 @@
 """What commands work with: the cluster, its StorageClasses, and the ledgers of all exports, opened concurrently.
 
-No command creates a ledger: an export without one has no volume of this provisioner.
+No command creates a ledger: an export on which no provisioner has created a volume has nothing to report.
 """
 
 from __future__ import annotations
