@@ -172,9 +172,9 @@ def _class(session: Session, name: str, find: _Found) -> StorageClass:
 def _is_on(session: Session, storage_class: StorageClass, export: Export) -> bool:
     """Return True if the volumes of a class are on an export. The session has registered the exports of all classes."""
     try:
-        where = parse(storage_class.parameters).export or session.served.default
+        where = parse(storage_class.parameters).export or session.registry.default
         options = mount_options.parse(storage_class.mount_options)
-        return where is not None and session.served.get(where, options) is export
+        return where is not None and session.registry.get(where, options) is export
     except (InvalidSettings, ExportError):
         return False
 

@@ -67,7 +67,7 @@ async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) 
         exports=[export],
         bare=[],
         scope=Scope(provisioner=samples.US, exports=[Seen(export=export.name)]),
-        served=ExportRegistry({NAS: export}, NAS, _nowhere),
+        registry=ExportRegistry({NAS: export}, NAS, _nowhere),
     )
     return Adoption(survey, wish, set())
 
