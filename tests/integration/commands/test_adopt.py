@@ -122,8 +122,8 @@ def test_for_a_claim_that_is_yet_to_come(site: Site) -> None:
         refused = site.adopt("old photos/2019", f"--claim={site.key()}", *words)
         assert refused.returncode == 1, refused.stderr
         assert why in refused.stderr
-    said = (f"--class={class_name}", "--capacity=1Gi", "--apply", "-o", "json")
-    done = site.adopt("old photos/2019", f"--claim={site.key()}", *said)
+    flags = (f"--class={class_name}", "--capacity=1Gi", "--apply", "-o", "json")
+    done = site.adopt("old photos/2019", f"--claim={site.key()}", *flags)
     assert done.returncode == 0, done.stderr
     name = json.loads(done.stdout)["metadata"]["name"]
     assert "1. create claim" in done.stderr

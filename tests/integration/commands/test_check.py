@@ -65,9 +65,9 @@ def check(kubeconfig: Path, *flags: str, prefix: tuple[str, ...] = ()) -> Checke
     """Run the command with `-o json`."""
     done = run(kubeconfig, "--lease-namespace=default", "-o", "json", *flags, prefix=prefix)
     assert done.returncode in (0, 1), done.stderr
-    told = json.loads(done.stdout)
-    assert told["ok"] is (done.returncode == 0)
-    return Checked(done.returncode, told["findings"])
+    report = json.loads(done.stdout)
+    assert report["ok"] is (done.returncode == 0)
+    return Checked(done.returncode, report["findings"])
 
 
 def contents(directory: Path) -> list[str]:
@@ -449,7 +449,7 @@ def troubles(control_plane: ControlPlane, site: Site) -> Checked:
     return check(control_plane.kubeconfig, f"--provisioner-name={site.provisioner}")
 
 
-def test_all_troubles_at_once(troubles: Checked) -> None:
+def test_all_troubles_together(troubles: Checked) -> None:
     """One run reports every export, good and bad, and ends with status 1."""
     assert troubles.status == 1
     assert all(finding["ok"] for finding in troubles.findings if finding["kind"] not in ("export", "leader"))

@@ -140,10 +140,10 @@ def test_all_that_can_be_left(site: Site, control_plane: ControlPlane) -> None:
     site.daemon.start()
     site.daemon.wait_ready()
 
-    told = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are told of")
+    lines = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are reported")
     name = by_hand["metadata"]["name"]
-    assert (told[0]["volumes"], told[0]["unreadable"]) == ([attempt, name], ["odd"])
-    assert told[0]["unknown"] == ["foreign", f"{site.namespace}/old"]
+    assert (lines[0]["volumes"], lines[0]["unreadable"]) == ([attempt, name], ["odd"])
+    assert lines[0]["unknown"] == ["foreign", f"{site.namespace}/old"]
     assert site.gauge() == f'nfs_provisioner_orphans{{export="{site.export.location}"}} 5.0'
 
     found = listed(control_plane, site.provisioner, site.export.flag)
@@ -203,8 +203,8 @@ def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: P
     site.daemon.stop()
     site.daemon.start()
     site.daemon.wait_ready()
-    told = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are told of")
-    assert told[0]["kinds"] == {"cluster-gone": 1}
+    lines = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are reported")
+    assert lines[0]["kinds"] == {"cluster-gone": 1}
     assert (site.export.root / site.namespace / "theirs" / "precious").read_text() == "kept"
 
 

@@ -158,7 +158,7 @@ def test_no_export(control_plane: ControlPlane) -> None:
     assert "nothing to recover" not in looked.stderr
 
 
-def test_a_volume_that_nobody_knows(control_plane: ControlPlane, export: Exported) -> None:
+def test_an_unknown_volume(control_plane: ControlPlane, export: Exported) -> None:
     """A volume name without a record on any export is reported, and fails."""
     looked = recover(control_plane.kubeconfig, export.flag, "--volume=pvc-typo")
     assert looked.returncode == 1

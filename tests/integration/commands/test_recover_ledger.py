@@ -97,22 +97,22 @@ def test_a_ledger_that_is_lost(
     assert "recover --ledger" in storage.event("ProvisioningFailed", "later")["message"]
     there = sorted(path.name for path in (export.root / LEDGER).rglob("*")) if (export.root / LEDGER).exists() else []
     assert there == left, "nothing is begun"
-    status, said = run("check", control_plane, running, export, "--no-leader-election")
+    status, output = run("check", control_plane, running, export, "--no-leader-election")
     assert status == 1
-    assert f"1 volume on it ({name})" in said
+    assert f"1 volume on it ({name})" in output
 
-    status, said = run("recover", control_plane, running, export, "--ledger")
-    assert status == 0, said
-    assert "would be" in said
-    assert str(id) in said
+    status, output = run("recover", control_plane, running, export, "--ledger")
+    assert status == 0, output
+    assert "would be" in output
+    assert str(id) in output
     assert storage.get_claim("later")["status"]["phase"] == "Pending"
-    status, said = run("recover", control_plane, running, export, "--ledger", "--apply")
-    assert status == 0, said
+    status, output = run("recover", control_plane, running, export, "--ledger", "--apply")
+    assert status == 0, output
     storage.bound("later", timeout_s=30.0)
     assert (export.root / LEDGER / "export").readlink() == id
-    status, said = run("recover", control_plane, running, export, "--ledger")
-    assert status == 0, said
-    assert "2 volumes in agreement, 0 records would be written" in said
+    status, output = run("recover", control_plane, running, export, "--ledger")
+    assert status == 0, output
+    assert "2 volumes in agreement, 0 records would be written" in output
     assert (export.directory(volume) / "precious").read_text() == "kept"
     storage.delete_claim()
     storage.volume_gone(name)
@@ -140,16 +140,16 @@ def test_records_that_are_damaged(
     patch(control_plane, volumes["edited"], {"metadata": {"annotations": {names.EXPORT_ID: "another"}}})
     event = storage.volume_event(volumes["edited"], reason="VolumeDisagrees")
     assert f"kubectl annotate pv {volumes['edited']} --overwrite nfs-provisioner/export-id=" in event["message"]
-    status, said = run("check", control_plane, running, export, "--no-leader-election")
-    assert status == 0, said
-    assert "2 volumes whose record or export id does not agree" in said
-    status, said = run("recover", control_plane, running, export, "--ledger", "--apply")
-    assert status == 0, said
-    assert "1 volume in agreement, 2 records written, 1 volume skipped" in said
+    status, output = run("check", control_plane, running, export, "--no-leader-election")
+    assert status == 0, output
+    assert "2 volumes whose record or export id does not agree" in output
+    status, output = run("recover", control_plane, running, export, "--ledger", "--apply")
+    assert status == 0, output
+    assert "1 volume in agreement, 2 records written, 1 volume skipped" in output
     id = str((export.root / LEDGER / "export").readlink())
     patch(control_plane, volumes["edited"], {"metadata": {"annotations": {names.EXPORT_ID: id}}})
-    status, said = run("recover", control_plane, running, export, "--ledger")
-    assert "4 volumes in agreement" in said
+    status, output = run("recover", control_plane, running, export, "--ledger")
+    assert "4 volumes in agreement" in output
     for claim, name in volumes.items():
         storage.delete_claim(claim)
         storage.volume_gone(name)
@@ -170,9 +170,9 @@ def test_another_export_in_its_place(
     again = daemon("--no-leader-election", export.flag, provisioner_name=running.provisioner_name, wait_ready=False)
     storage.claim(storage_class, "later")
     storage.event("ProvisioningFailed", "later")
-    status, said = run("recover", control_plane, again, export, "--ledger", "--apply")
+    status, output = run("recover", control_plane, again, export, "--ledger", "--apply")
     assert status == 1
-    assert "is it the right export?" in said
+    assert "is it the right export?" in output
     assert list(export.root.iterdir()) == []
     export.root.rmdir()
     (tmp_path / "aside").rename(export.root)
@@ -182,6 +182,6 @@ def test_another_export_in_its_place(
 def test_flags_that_do_not_go_together(control_plane: ControlPlane, daemon: Daemons, export: Exported) -> None:
     """--ledger reads the volumes of this cluster: with --volume and similar flags it is refused."""
     running = daemon("--no-leader-election", export.flag)
-    status, said = run("recover", control_plane, running, export, "--ledger", "--volume=pvc-1", "-ojson")
+    status, output = run("recover", control_plane, running, export, "--ledger", "--volume=pvc-1", "-ojson")
     assert status == 2
-    assert "cannot be used with --volume, --output json" in said
+    assert "cannot be used with --volume, --output json" in output

@@ -74,7 +74,7 @@ async def test_throttling_is_obeyed_within_the_call(tmp_path: Path, requests: Re
     ("code", "retry_after", "expected"),
     [(429, "3600", 3600.0), (429, None, None), (503, "1", 1.0), (500, None, None), (504, "2", 2.0)],
 )
-async def test_what_must_not_be_waited_for_in_the_call_is_told(
+async def test_refusals_that_are_not_retried_in_the_call(
     tmp_path: Path, requests: Requests, code: int, retry_after: str | None, expected: float | None
 ) -> None:
     """A wait beyond the time limit, and any refusal but 429, raise ApiUnavailable immediately, with Retry-After."""
@@ -235,7 +235,7 @@ def exec_plugin(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("user", [token_file, exec_plugin])
-async def test_credentials_that_changed_are_loaded_anew(tmp_path: Path, requests: Requests, user: Any) -> None:
+async def test_changed_credentials_are_reloaded(tmp_path: Path, requests: Requests, user: Any) -> None:
     """When the server refuses an old token, many concurrent calls get the new one with one retry each."""
     secret = tmp_path / "token"
     secret.write_text("old\n")
@@ -264,7 +264,7 @@ def once_then_hangs(path: Path, expire: str) -> dict[str, Any]:
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
 
 
-async def test_a_plugin_that_hangs_at_the_renewal_stops_nobody(tmp_path: Path, requests: Requests) -> None:
+async def test_a_plugin_that_hangs_at_the_renewal_stops_no_call(tmp_path: Path, requests: Requests) -> None:
     """Credentials are renewed before they expire, while calls continue; the plugin ends with the connection."""
     user = once_then_hangs(tmp_path / "token", (datetime.now(UTC) + timedelta(seconds=30)).isoformat())
     async with serve(requests.keeping(guarded(["old"]))) as url:

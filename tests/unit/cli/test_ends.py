@@ -65,11 +65,11 @@ def nowhere(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("words", [*LOOKING, ["check"]], ids=lambda words: words[0])
-def test_no_cluster_is_given(words: list[str]) -> None:
+def test_without_a_cluster(words: list[str]) -> None:
     """Outside a pod and without a kubeconfig, one line says what to set."""
     done = run(*words)
-    said = "nfs-provisioner: not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    message = "nfs-provisioner: not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 def test_a_pod_without_an_account() -> None:
@@ -85,8 +85,8 @@ def test_no_api_server(nowhere: tuple[Path, str], words: list[str]) -> None:
     """An API server that is not there is one line with its address and the reason, and status 1."""
     config, url = nowhere
     done = run(*words, f"--kubeconfig={config}")
-    said = f"nfs-provisioner: cannot reach the API server {url}: connection refused\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    message = f"nfs-provisioner: cannot reach the API server {url}: connection refused\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
 def test_a_name_that_cannot_be_resolved(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_name_that_cannot_be_resolved(tmp_path: Path) -> None:
     assert "https://no-such-server.invalid:6443: the name no-such-server.invalid cannot be resolved" in done.stderr
 
 
-def test_recover_names_what_it_saw_without_an_api_server(nowhere: tuple[Path, str], tmp_path: Path) -> None:
+def test_recover_reads_exports_without_an_api_server(nowhere: tuple[Path, str], tmp_path: Path) -> None:
     """A dry run with a dead API server still reads the exports, and reports that the comparison is missing."""
     (tmp_path / "export").mkdir()
     export = f"--export=nas:/x={tmp_path / 'export'}"
@@ -127,7 +127,7 @@ def test_no_command_at_all() -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"]], ids=" ".join)
-def test_a_reader_that_is_gone(words: list[str]) -> None:
+def test_a_closed_pipe(words: list[str]) -> None:
     """A closed pipe ends a command quietly."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -139,7 +139,7 @@ def test_a_reader_that_is_gone(words: list[str]) -> None:
     assert done.returncode == 1
 
 
-def test_a_table_that_nobody_reads() -> None:
+def test_a_table_into_a_closed_pipe() -> None:
     """A closed pipe ends a command that prints a table quietly."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -155,7 +155,7 @@ def test_a_table_that_nobody_reads() -> None:
     assert done.stderr == b""
 
 
-def test_no_room_for_the_output() -> None:
+def test_a_full_disk() -> None:
     """A full disk ends a command with one line."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -168,7 +168,7 @@ def test_no_room_for_the_output() -> None:
 
 
 @pytest.mark.parametrize("words", [*LOOKING, ["check"], ["recover"]], ids=lambda words: words[0])
-def test_an_interrupt(tmp_path: Path, words: list[str]) -> None:
+def test_interrupt(tmp_path: Path, words: list[str]) -> None:
     """Ctrl-C during a call ends a command with status 130 and without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = kubeconfig(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -181,6 +181,6 @@ def test_an_interrupt(tmp_path: Path, words: list[str]) -> None:
         )
         with silent.accept()[0]:  # it has asked, and waits
             process.send_signal(signal.SIGINT)
-            output, said = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=120)
     assert (process.returncode, output) == (130, "")
-    assert "Traceback" not in said
+    assert "Traceback" not in errors

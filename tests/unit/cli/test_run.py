@@ -152,15 +152,15 @@ def test_unusable_settings(
     monkeypatch.setattr(sys, "argv", ["nfs-provisioner", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert said.out == ""
-    assert said.err.startswith("nfs-provisioner: ")
-    assert said.err.count("\n") == 1
-    assert words in said.err
+    assert printed.out == ""
+    assert printed.err.startswith("nfs-provisioner: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
 
 
-def test_no_time_for_calls() -> None:
+def test_timeout_of_zero() -> None:
     """A time limit of zero, with which no call could succeed, is refused."""
     with pytest.raises((InvalidSettings, click.UsageError), match="nfs-timeout"):
         settings("--nfs-timeout", "0")

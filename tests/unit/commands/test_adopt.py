@@ -140,7 +140,7 @@ async def interrupted(fault: Fault, number: int, tree: MemoryTree, cluster: Memo
 
 @pytest.mark.parametrize("directory", ["old/photos", "old", "old/photos/2019"])
 @pytest.mark.parametrize("cluster_id", [US, "blue"])
-async def test_a_volume_that_is_made_at_the_same_time(directory: str, cluster_id: str) -> None:
+async def test_a_volume_created_at_the_same_time(directory: str, cluster_id: str) -> None:
     """A claim of any cluster that gets the directory, or one above or below, after the look makes `adopt` refuse."""
     tree, cluster = await site()
     run = await adoption(tree, cluster)

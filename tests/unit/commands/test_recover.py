@@ -185,7 +185,7 @@ async def test_a_backup_applied_beside_it() -> None:
     assert (held.cluster, held.volume_uid) == (NEW, volume.metadata.uid)
 
 
-async def test_a_volume_that_changes_meanwhile() -> None:
+async def test_a_volume_that_changes_during_the_command() -> None:
     """A volume that exists is recorded as it was read, or not at all."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
@@ -213,7 +213,7 @@ async def test_a_cluster_that_lives() -> None:
     assert "pvc-1" not in (await opened(tree)).records
 
 
-async def test_a_volume_that_appears_meanwhile() -> None:
+async def test_a_volume_that_appears_during_the_command() -> None:
     """A volume that appears between look and apply is reported, and the next look decides about it."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
@@ -226,7 +226,7 @@ async def test_a_volume_that_appears_meanwhile() -> None:
     await is_recovered(tree, cluster)
 
 
-async def test_what_cannot_be_read() -> None:
+async def test_unreadable_entries() -> None:
     """An unreadable record and an entry that is not a directory are reported, and stop nothing else."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     await tree.make_symlink((".provisioner", "volumes", "pvc-future"), '{"v":9}')
@@ -234,8 +234,8 @@ async def test_what_cannot_be_read() -> None:
     await tree.make_symlink(("a",), "/etc")
     _, prospect = await looked(tree, cluster)
     assert prospect.unreadable == {"nas:/exports": ["pvc-future"]}
-    told = {step.remains.volume: step.action for step in prospect.steps}
-    assert "cannot be read" in getattr(told["pvc-1"], "why", "")
+    actions = {step.remains.volume: step.action for step in prospect.steps}
+    assert "cannot be read" in getattr(actions["pvc-1"], "why", "")
     assert await recover(tree, cluster) == {}
     assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
 

@@ -122,7 +122,7 @@ def lose(tree: MemoryTree) -> None:
     del tree.root.entries[".provisioner"]
 
 
-async def test_a_ledger_is_written_again() -> None:
+async def test_a_ledger_is_rewritten() -> None:
     """Each Bound volume whose directory exists gets its record back, and a second run has nothing to do."""
     tree, cluster, id = await in_use()
     lose(tree)
@@ -162,15 +162,15 @@ async def test_cut_off_anywhere(fault: Fault) -> None:
     assert number > 20
 
 
-async def test_a_directory_that_is_not_there() -> None:
+async def test_a_missing_directory() -> None:
     """A volume without its directory gets no record; the others do."""
     tree, cluster, id = await in_use()
     lose(tree)
     await tree.remove_tree(("a",))
     _, (sheet,) = await looked(tree, cluster)
-    told = {step.found.volume.name: step.action for step in sheet.steps}
-    assert isinstance(told["pvc-1"], Skip)
-    assert "directory is not there" in told["pvc-1"].why
+    actions = {step.found.volume.name: step.action for step in sheet.steps}
+    assert isinstance(actions["pvc-1"], Skip)
+    assert "directory is not there" in actions["pvc-1"].why
     assert await rewrite(tree, cluster) == {}
     assert set((await opened(tree)).records) == {"pvc-2"}
     assert (await opened(tree)).id == id
@@ -186,7 +186,7 @@ async def test_another_export_in_its_place() -> None:
     assert not tree.root.entries
 
 
-async def test_a_volume_that_changes_meanwhile() -> None:
+async def test_a_volume_that_changes_during_the_command() -> None:
     """A volume that changed or disappeared after the look gets no record, and is reported."""
     tree, cluster, _ = await in_use()
     lose(tree)
@@ -200,7 +200,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     assert not (await opened(tree)).records
 
 
-async def test_what_fails() -> None:
+async def test_failures_are_reported() -> None:
     """An API server or an export that does not respond is reported per volume, and nothing else is written."""
     tree, cluster, id = await in_use()
     lose(tree)
@@ -241,7 +241,7 @@ async def test_an_export_that_does_not_answer() -> None:
     assert await rewriter.apply() == {}
 
 
-async def test_a_directory_that_cannot_be_looked_at() -> None:
+async def test_an_unreadable_directory() -> None:
     """A directory that the provisioner cannot read is reported, and gets no record."""
     tree, cluster, _ = await in_use()
     lose(tree)
@@ -252,5 +252,5 @@ async def test_a_directory_that_cannot_be_looked_at() -> None:
 
     tree.before = closed
     _, (sheet,) = await looked(tree, cluster)
-    told = {step.found.volume.name: getattr(step.action, "why", "") for step in sheet.steps}
-    assert "permission is denied" in told["pvc-1"]
+    reasons = {step.found.volume.name: getattr(step.action, "why", "") for step in sheet.steps}
+    assert "permission is denied" in reasons["pvc-1"]

@@ -69,7 +69,7 @@ async def is_back(tree: MemoryTree, cluster: MemoryCluster) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_it_is_brought_back(rule: str) -> None:
+async def test_data_is_brought_back(rule: str) -> None:
     """A look changes nothing; a look without a name counts the volume; --apply brings the data back once."""
     tree, cluster = await gone_back(rule)
     _, prospect = await looked(tree, cluster)
@@ -115,7 +115,7 @@ async def test_an_empty_directory_gives_way(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_something_comes_in_the_way(rule: str) -> None:
+async def test_a_pod_writes_during_the_command(rule: str) -> None:
     """Data that a pod writes between look and rename is not replaced; the old data stays where it is."""
     tree, cluster = await gone_back(rule)
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
@@ -147,7 +147,7 @@ async def test_a_purge_that_was_slower() -> None:
     await is_back(tree, cluster)
 
 
-async def test_a_volume_that_changes_meanwhile() -> None:
+async def test_a_volume_that_changes_during_the_command() -> None:
     """A volume that was replaced or deleted gets no data."""
     tree, cluster = await gone_back("delete")
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])

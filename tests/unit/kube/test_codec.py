@@ -75,7 +75,7 @@ def test_a_null_counts_as_a_field_left_out(field: str) -> None:
     assert undecodable == []
 
 
-def test_a_page_says_where_it_goes_on() -> None:
+def test_a_page_has_version_and_token() -> None:
     """A page has the list's resourceVersion and continue token."""
     decoded = codec.CLAIMS.page(page(metadata={"resourceVersion": "12", "continue": "abc"}), Undecodable())
     assert (decoded.version, decoded.continue_token) == ("12", "abc")
@@ -83,13 +83,13 @@ def test_a_page_says_where_it_goes_on() -> None:
 
 
 @pytest.mark.parametrize("items", [None, []])
-def test_a_list_of_nothing_is_empty(items: object) -> None:
+def test_null_items_are_an_empty_list(items: object) -> None:
     """A list whose items are null, as a Go server can write, is an empty list."""
     answer = json.dumps(json.loads(page()) | {"items": items}).encode()
     assert codec.CLAIMS.page(answer, Undecodable()).items == []
 
 
-def test_one_item_that_cannot_be_read_does_not_hide_the_others() -> None:
+def test_an_unreadable_item_does_not_hide_the_others() -> None:
     """A page leaves out an item that cannot be decoded, reports its name and error, and keeps all others."""
     undecodable = Undecodable()
     broken = claim("broken", labels={"a": 5})
@@ -156,7 +156,7 @@ def test_an_error_line_raises_for_every_kind(codec: codec.Codec[Any]) -> None:
         codec.event("watch /x", line("ERROR", gone | {"code": 500}), Undecodable())
 
 
-def test_a_change_that_cannot_be_read_only_moves_the_version_on() -> None:
+def test_an_unreadable_change_becomes_a_bookmark() -> None:
     """An undecodable object is reported and becomes a bookmark, so that the next watch does not meet it again."""
     undecodable = Undecodable()
     assert read(line("MODIFIED", claim("broken", labels=5)), undecodable) == WatchEvent("BOOKMARK", "7")
@@ -164,7 +164,7 @@ def test_a_change_that_cannot_be_read_only_moves_the_version_on() -> None:
     assert [name for _, name, _ in undecodable] == ["team/broken", "?"]
 
 
-def test_a_type_of_the_future_tells_nothing() -> None:
+def test_an_unknown_type_is_ignored() -> None:
     """A line of an unknown type does not end the watch."""
     assert read(line("SYNCED", claim())) == WatchEvent("BOOKMARK", "7")
 
@@ -191,7 +191,7 @@ def test_lines_survive_any_cut(lines: list[bytes], cuts: list[int], end: bytes) 
     assert not splitter.pending
 
 
-def test_a_line_cut_short_is_pending() -> None:
+def test_a_truncated_line_is_pending() -> None:
     """A watch that ends in the middle of a line is distinguished from one that ends cleanly."""
     splitter = codec.LineSplitter()
     assert splitter.feed(b"whole\npa") == [b"whole"]
@@ -203,7 +203,7 @@ def test_a_line_cut_short_is_pending() -> None:
 # ------------------------------------------------------------------------------------------------ leases
 
 
-def test_a_lease_with_nothing_in_it_is_a_lease_that_nobody_holds() -> None:
+def test_an_empty_lease_has_no_holder() -> None:
     """Null and missing fields of a Lease count as empty."""
     for spec in ({}, {"spec": None}, {"spec": {"holderIdentity": None, "renewTime": None}}):
         body = json.dumps({"kind": "Lease", "metadata": {"resourceVersion": "3"}} | spec).encode()

@@ -83,7 +83,7 @@ def test_each_refusal_has_one_error(code: int, body: bytes, expected: type[Clust
         ("0", b"", None),
     ],
 )
-def test_the_servers_wish_for_a_pause_is_kept(header: str | None, body: bytes, expected: float | None) -> None:
+def test_retry_after(header: str | None, body: bytes, expected: float | None) -> None:
     """Retry-After in seconds, or the Status's own field, reaches the caller."""
     error = errors.refused("create /x", 503, body, retry_after=header)
     assert isinstance(error, ApiUnavailable)
@@ -116,7 +116,7 @@ def test_no_text_holds_credentials(leak: str) -> None:
     "exc",
     [TimeoutError(), aiohttp.ServerDisconnectedError(), ssl.SSLError("bad"), aiohttp.ClientPayloadError("cut short")],
 )
-def test_a_failure_without_words_of_its_own_still_says_something(exc: Exception) -> None:
+def test_a_message_is_never_empty(exc: Exception) -> None:
     """A call without an answer has an unknown outcome, and its message is never empty."""
     text = str(errors.failed("get /x", exc))
     assert text.removeprefix("get /x: ").strip()
@@ -136,7 +136,7 @@ def test_a_failure_without_words_of_its_own_still_says_something(exc: Exception)
     ],
     ids=["refused", "several addresses", "closed", "name", "certificate", "TLS", "proxy", "else"],
 )  # fmt: skip
-def test_no_way_to_the_server(exc: Exception, words: str) -> None:
+def test_an_unreachable_server(exc: Exception, words: str) -> None:
     """The error for an unreachable server has its address and a short reason, without the library's wording."""
     error = errors.unreachable("https://me:hunter2@api.example:6443", exc)
     assert isinstance(error, ApiUnavailable)
@@ -145,7 +145,7 @@ def test_no_way_to_the_server(exc: Exception, words: str) -> None:
     assert "\n" not in str(error)
 
 
-def test_a_right_that_is_missing() -> None:
+def test_a_missing_right() -> None:
     """The error for a missing right names the role that grants it."""
     error = errors.refused("list /x", 403, status("Forbidden", 403, "no"), source="the chart gives it")
     assert isinstance(error, Forbidden)
@@ -153,7 +153,7 @@ def test_a_right_that_is_missing() -> None:
     assert "credentials" in getattr(errors.refused("list /x", 401, b""), "advice", "")
 
 
-def test_a_watch_that_expired_is_told_from_one_that_failed() -> None:
+def test_an_expired_watch_differs_from_a_failed_one() -> None:
     """Only code 410 in an ERROR line asks for a new list; everything else is retried from the same version."""
     assert isinstance(errors.watch_failed("watch /x", status("Expired", 410, "too old")), Expired)
     for body in (status("InternalError", 500, "etcd"), status("", 0), b'"?"', b"{}"):

@@ -43,13 +43,13 @@ async def refusal(config: dict[str, Any], *, base: str = "/", limit_s: float = 6
 async def test_a_token(tmp_path: Path) -> None:
     """A plugin gets its arguments, variables and the request, and its token is used."""
     printed = credential(token="t-$1-$A", expirationTimestamp="2026-11-27T21:00:00.5+01:00").replace('"', '\\"')
-    script = f'echo "$KUBERNETES_EXEC_INFO" > {tmp_path}/told; echo "{printed}"'
+    script = f'echo "$KUBERNETES_EXEC_INFO" > {tmp_path}/request; echo "{printed}"'
     config = plugin(tmp_path, script, args=["one"], env=[{"name": "A", "value": "two"}], provideClusterInfo=False)
     got = await credentials(config, base="/")
     assert got.token == "t-one-two"
     assert got.expire == datetime(2026, 11, 27, 20, 0, 0, 500_000, UTC)
-    told = json.loads((tmp_path / "told").read_text())
-    assert told == {"apiVersion": V1, "kind": "ExecCredential", "spec": {"interactive": False}}
+    request = json.loads((tmp_path / "request").read_text())
+    assert request == {"apiVersion": V1, "kind": "ExecCredential", "spec": {"interactive": False}}
 
 
 @pytest.mark.parametrize("written", ["", "soon", "2026-11-27"])
@@ -67,7 +67,7 @@ async def test_a_relative_path_is_one_from_the_kubeconfig(tmp_path: Path) -> Non
     assert (await credentials(config, base=str(tmp_path))).token == "t"
 
 
-async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_missing_plugin(tmp_path: Path) -> None:
     """The error for a missing plugin has its name and its installHint."""
     text = await refusal({"apiVersion": V1, "command": "no-such-plugin", "installHint": "see\nhttps://example.com"})
     assert "credential plugin no-such-plugin is not installed: install it (see https://example.com), or" in text
@@ -75,7 +75,7 @@ async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("echo no login >&2; echo twice >&2; exit 3", "ended with status 3: no login twice"),
         ("exit 1", "ended with status 1"),
@@ -93,11 +93,11 @@ async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
         ("yes >&2", "more than 1 MiB"),
     ],
 )
-async def test_a_plugin_that_fails(tmp_path: Path, script: str, said: str) -> None:
+async def test_a_plugin_that_fails(tmp_path: Path, script: str, message: str) -> None:
     """Each way to fail has its own line, which names the plugin."""
     config = plugin(tmp_path, script)
     text = await refusal(config)
-    assert said in text
+    assert message in text
     assert config["command"] in text
 
 
@@ -159,7 +159,7 @@ async def test_a_plugin_that_hangs_leaves_nothing_behind(tmp_path: Path, script:
     assert await ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_a_plugin_that_nobody_waits_for_any_more(tmp_path: Path) -> None:
+async def test_a_cancelled_plugin(tmp_path: Path) -> None:
     """When the caller is cancelled, the plugin is killed with its children."""
     config = plugin(tmp_path, HANGS.format(tmp_path))
     waiting = asyncio.create_task(credentials(config, base="/"))

@@ -104,7 +104,7 @@ async def test_formats(http: aiohttp.ClientSession) -> None:
             assert "collected" in await answer.text()
 
 
-async def test_readiness_is_found_out_once_for_all(http: aiohttp.ClientSession) -> None:
+async def test_readiness_is_checked_once_for_all(http: aiohttp.ClientSession) -> None:
     """300 concurrent requests cost one readiness check, also if it fails; missing parts are reported with 503."""
     async with served() as scene:
 
@@ -175,7 +175,7 @@ def test_samples_are_read_when_they_are_taken() -> None:
     assert shown() == 2.0
 
 
-async def test_what_costs_little_is_made_again_soon() -> None:
+async def test_a_cheap_value_is_computed_again_soon() -> None:
     """With a share of a tenth, a value is kept for ten times its computing time, and never beyond its limit."""
     made: list[float] = []
 

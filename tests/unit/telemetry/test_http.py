@@ -119,7 +119,7 @@ async def test_no_answer_names_a_server() -> None:
         (b"PRI * HTTP/2.0", 505),
     ],
 )
-async def test_what_is_not_answered(head: bytes, status: int) -> None:
+async def test_refused_requests(head: bytes, status: int) -> None:
     """A request that is malformed, has a body or is too large gets its status, and the server keeps serving."""
     async with at() as server:
         client = await server.connect()
@@ -182,7 +182,7 @@ async def idle(client: Client) -> None:
 
 
 @pytest.mark.parametrize("behave", [silent, unfinished, not_read, hanging, idle])
-async def test_nobody_stays(behave: Callable[[Client], object]) -> None:
+async def test_slow_clients_are_closed(behave: Callable[[Client], object]) -> None:
     """A connection that is silent, does not complete its request, or does not read the response is closed in time."""
     async with at(QUICK) as server:
         client = await server.connect()
@@ -259,7 +259,7 @@ async def test_many_at_the_same_time_leave_the_loop_to_others() -> None:
             client.writer.transport.abort()
 
 
-async def test_the_end() -> None:
+async def test_stopping_closes_connections() -> None:
     """When the server stops, it closes every connection, in any state."""
     async with at() as server:
         clients = [await server.connect() for _ in range(3)]
