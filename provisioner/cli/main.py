@@ -11,7 +11,6 @@ from importlib import import_module
 import click
 
 from provisioner import __version__
-from provisioner.cli.demo import demo
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 
 COMMANDS = ("adopt", "archives", "check", "instances", "orphans", "recover", "restore", "run", "volumes")
@@ -38,9 +37,6 @@ def cli() -> None:
     Creates a directory on an NFS server and a PersistentVolume for each PersistentVolumeClaim whose StorageClass names
     this provisioner. When the claim is deleted, the directory is deleted, archived or retained, as the class specifies.
     """
-
-
-cli.add_command(demo)
 
 
 def all_commands() -> dict[str, click.Command]:

@@ -23,7 +23,8 @@ from provisioner.core.scope import count
 from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.ledger.selftest import Rehearsal, trial_run
+from provisioner.ledger.selftest import TrialRun, trial_run
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.settings import Settings
@@ -81,9 +82,10 @@ async def run_checks(settings: Settings) -> Report:
     uses = checks.uses(
         [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
     )
-    slots = asyncio.Semaphore(_CONCURRENCY)
-    tried = await asyncio.gather(
-        *(_try_export(use, settings, slots, health.on_export(seen.volumes, use, uses, mounted)) for use in uses)
+    tried = await map_bounded(
+        lambda use: _try_export(use, settings, health.on_export(seen.volumes, use, uses, mounted)),
+        uses,
+        limit=_CONCURRENCY,
     )
     exports = [finding for finding, _, _ in tried]
     return Report(
@@ -276,7 +278,7 @@ def _api_finding(error: ClusterError) -> Finding:
 
 
 async def _try_export(
-    use: Use, settings: Settings, slots: asyncio.Semaphore, volumes: Sequence[tuple[Volume, RelPath]]
+    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
 ) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
     """Use one export as the daemon would for this class, and read its ledger.
 
@@ -284,11 +286,10 @@ async def _try_export(
     """
     name, manner = label(use.export, use.options.port), checks.manner(use.options)
     by = f"with {' '.join(manner)}: " if manner else ""
-    async with slots:
-        try:
-            done, read, lacking = await _trial_run(use, settings, volumes)
-        except ExportError as exc:
-            return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
+    try:
+        done, read, lacking = await _trial_run(use, settings, volumes)
+    except ExportError as exc:
+        return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
     ledger = "" if done.ledger else "; no ledger yet, the first start of the daemon creates it"
@@ -301,7 +302,7 @@ async def _try_export(
 
 async def _trial_run(
     use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
-) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
+) -> tuple[TrialRun, Ledger | None, Sequence[Finding]]:
     """Run the trial, and read the ledger if time allows. Raises ExportError, with UNREACHABLE after a timeout."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)

@@ -24,11 +24,11 @@ async def list_instances(settings: Settings, *, this_cluster_goes_on: bool) -> t
         name = rules.name(session.cluster_id, settings.provisioner)
         for export in session.exports:
             try:
-                text = await export.instance(name)
+                text = await export.heartbeats.instance(name)
                 sign = rules.parse(text)
                 if this_cluster_goes_on and sign.state == "twice":
                     sign = rules.decided(times.text(datetime.now(UTC)), socket.gethostname())
-                    await export.sign_instance(name, str(sign), over=True)
+                    await export.heartbeats.sign_instance(name, str(sign), over=True)
             except ExportError as exc:
                 missed.append(unseen(export, exc))
                 continue

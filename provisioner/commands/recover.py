@@ -98,7 +98,7 @@ class Recovery:
         if named:
             wanted_records = set(named) - stored.keys()
             records, archives = [each for each in records if each.volume in wanted_records], []
-        signs = await asyncio.gather(*(export.heartbeats() for export in self._exports.values()))
+        signs = await asyncio.gather(*(export.heartbeats.last_seen() for export in self._exports.values()))
         present = self._present = await self._with_namespaces(records, archives)
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
@@ -164,7 +164,7 @@ class Recovery:
         """Return, by volume, the archives and trash entries of volumes that still exist."""
         found: dict[str, list[Stored]] = {}
         for place, export in self._exports.items():
-            trash, begun = await export.trash(), await export.begun()
+            trash, begun = await export.trash.names(), await export.trash.begun()
             entries = [(returned.volume_of(name), {"trash": name, "begun": name in begun}) for name in trash]
             entries += [(each.volume, {"archive": name, "was": each}) for name, each in export.archived.items()]
             known = [(volume, what) for name, what in entries if (volume := self._returned(place, name)) is not None]
@@ -253,7 +253,7 @@ class Recovery:
         """Carry out one job; return why it failed, or an empty text."""
         try:
             if isinstance(what, ArchiveRemains):
-                await self._exports[what.place].amend_archive(what.archive, what.record)
+                await self._exports[what.place].replace_archive_record(what.archive, what.record)
                 return ""
             if isinstance(what.action, Bring):
                 return await self._bring(what, what.action)
@@ -281,14 +281,14 @@ class Recovery:
         assert self._cluster is not None
         assert not isinstance(step.action, Skip | Bring)
         export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record
-        live = await export.reread(volume)
+        live = await export.refresh_record(volume)
         if live not in (step.remains.record, record):
             return "its record has changed during the command: check that the cluster that had it is not at work"
         seen = step.action.volume if isinstance(step.action, Enter) else None
         if seen is not None and await self._has_changed(seen):
             return "the volume has changed during the command: run it again to see the new state"
         if live != record:
-            await export.amend(volume, record)
+            await export.replace_record(volume, record)
         uid = ""
         if isinstance(step.action, Make):
             try:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from provisioner.commands.session import Session, connect, open_session_on
-from provisioner.core import archives, mount_options, names
+from provisioner.core import archives, classes, names
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, StorageClass
-from provisioner.core.parameters import parse
 from provisioner.core.records import ArchiveRecord
 from provisioner.core.scope import NOTHING
 from provisioner.core.tenancy import Tenant
@@ -78,7 +77,7 @@ async def restore(settings: Settings, order: Order, report: Report) -> None:
             report(f"claim {order.key} gets the data when its first pod is scheduled, {why}")
             return
         volume = await _Wait(cluster, order, settings.provisioner, report).bound()
-        record = await find.export.reread(volume)
+        record = await find.export.refresh_record(volume)
         if record is None or record.archive != order.archive:
             raise NotRestored(
                 f"claim {order.key} got the new volume {volume} before the provisioner read its annotation, and archive"
@@ -113,7 +112,7 @@ async def _require_owner(session: Session, order: Order, find: _Found, storage_c
     namespace = await session.cluster.get_namespace(order.namespace)
     if namespace is None:
         raise NotRestored(f"there is no namespace {order.namespace}")
-    tenant = Tenant.of(namespace, accepts_former=parse(storage_class.parameters).accepts_former)
+    tenant = Tenant.of(namespace, accepts_former=classes.parameters_of(storage_class).accepts_former)
     wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=session.cluster_id)
     refusal = archives.not_for(order.archive, find.record, wanted, tenant)
     if refusal is not None:
@@ -172,9 +171,8 @@ def _class(session: Session, name: str, find: _Found) -> StorageClass:
 def _is_on(session: Session, storage_class: StorageClass, export: Export) -> bool:
     """Return True if the volumes of a class are on an export. The session has registered the exports of all classes."""
     try:
-        where = parse(storage_class.parameters).export or session.registry.default
-        options = mount_options.parse(storage_class.mount_options)
-        return where is not None and session.registry.get(where, options) is export
+        settings = classes.settings_of(storage_class, session.registry.default)
+        return settings.export is not None and session.registry.get(settings.export, settings.mount_options) is export
     except (InvalidSettings, ExportError):
         return False
 

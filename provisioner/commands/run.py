@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -13,23 +13,22 @@ import structlog
 
 from provisioner import __version__
 from provisioner.commands.wiring import build_registry
+from provisioner.controllers import gauges
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
-from provisioner.controllers.gauges import Tally
 from provisioner.controllers.leader import LeaderTasks
-from provisioner.controllers.unused_exports import Forgetting
-from provisioner.core import times
+from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.kube.cluster import KubeCluster, open_cluster
-from provisioner.ports.clock import Clock, SystemClock
-from provisioner.ports.cluster import Cluster, ClusterError, Kind
+from provisioner.ports.clock import SystemClock
+from provisioner.ports.cluster import ClusterError, Kind
 from provisioner.runtime.election import Elector
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone
 from provisioner.runtime.reflector import Reflector, relist
 from provisioner.settings import Settings, replica_identity
 from provisioner.telemetry import endpoint
-from provisioner.telemetry.metrics import Metrics, Sample
+from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -53,33 +52,37 @@ async def run(settings: Settings) -> None:
     exports = build_registry(settings, observe=metrics.export_call)
     _log_start(settings, identity)
     async with _cluster(settings, identity, metrics) as cluster:
-        store = Store(settings.provisioner, count=metrics.unexpected)
-        health = ExportHealth(exports, clock, metrics, marked=store.marked)
-        # Events give way to the leader's queues. The leader's tasks need the recorder first, hence the late binding.
-        recorder = EventRecorder(cluster, clock, busy=lambda: tasks.busy(), count=metrics.unexpected)
+        cache = ClusterCache(settings.provisioner, count=metrics.unexpected)
+        health = ExportHealth(exports, clock, metrics, marked=cache.marked)
+        recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(
             provisioner=settings.provisioner,
             cluster=cluster,
-            store=store,
+            cache=cache,
             exports=exports,
             health=health,
             recorder=recorder,
             metrics=metrics,
             clock=clock,
         )
-        reflectors = _reflectors(ctx)
+        reflectors = [
+            Reflector(informer, cluster=cluster, clock=clock, restarted=partial(_count_restart, metrics))
+            for informer in cache.informers
+        ]
         elector = _elector(settings, ctx, identity, reflectors) if settings.leader_election else None
-        leadership = elector or Alone(identity)
-        tasks = LeaderTasks(ctx, leadership, workers=settings.workers, relist=partial(relist, reflectors))
-        _sample(metrics, store, settings.provisioner, tasks.queue_depths, clock)
-        async with endpoint.serve(
-            settings.listen_host,
-            settings.listen_port,
-            registry=metrics.registry,
-            prepare=metrics.take_samples,
-            readiness=partial(_unready, cluster, store, health, reflectors, elector, tasks),
-        ):
-            await _work(ctx, reflectors, elector, tasks, stopping)
+        tasks = LeaderTasks(
+            ctx, elector or Alone(identity), workers=settings.workers, relist=partial(relist, reflectors)
+        )
+        recorder.give_way_while(tasks.busy)
+        with gauges.sampled(ctx, queue_depths=tasks.queue_depths):
+            async with endpoint.serve(
+                settings.listen_host,
+                settings.listen_port,
+                registry=metrics.registry,
+                prepare=metrics.take_samples,
+                readiness=partial(_unready, ctx, reflectors, elector, tasks),
+            ):
+                await _work(ctx, reflectors, elector, tasks, stopping)
     for export in exports:
         with ctx.supervisor.shield("exports", export=export.name):
             await export.close()
@@ -90,7 +93,7 @@ async def _work(
     ctx: ControllerContext,
     reflectors: Sequence[Reflector],
     elector: Elector | None,
-    leader_tasks: LeaderTasks,
+    tasks: LeaderTasks,
     stopping: asyncio.Event,
 ) -> None:
     """Run the loops of every replica, and the leader's tasks while this replica leads, until `stopping` is set."""
@@ -98,12 +101,12 @@ async def _work(
     loops = [
         *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
         keep("exports", ctx.health.run),
-        keep("exports", Forgetting(ctx).run),
+        keep("exports", UnusedExports(ctx).run),
         keep("events", ctx.recorder.run),
     ]
 
     async def lead(stopping: asyncio.Event) -> None:
-        await keep("leader", partial(leader_tasks.lead, stopping), until=stopping)
+        await keep("leader", partial(tasks.lead, stopping), until=stopping)
 
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(loop) for loop in loops]
@@ -116,6 +119,10 @@ async def _work(
             task.cancel()
 
 
+def _count_restart(metrics: Metrics, kind: Kind) -> None:
+    metrics.watch_restarts.labels(_RESOURCES[kind]).inc()
+
+
 def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsyncContextManager[KubeCluster]:
     return open_cluster(
         settings.kubeconfig,
@@ -126,19 +133,6 @@ def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsy
         # Each connection takes 256 KiB for TLS, and the API server is no faster with more of them.
         connections=settings.workers // 2 + 16,
     )
-
-
-def _reflectors(ctx: ControllerContext) -> list[Reflector]:
-    return [
-        Reflector(
-            kind,
-            cluster=ctx.cluster,
-            store=ctx.store,
-            clock=ctx.clock,
-            restarted=lambda kind: ctx.metrics.watch_restarts.labels(_RESOURCES[kind]).inc(),
-        )
-        for kind in _RESOURCES
-    ]
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -178,55 +172,21 @@ def _log_start(settings: Settings, identity: str) -> None:
 
 
 async def _unready(
-    cluster: Cluster,
-    store: Store,
-    health: ExportHealth,
-    reflectors: Sequence[Reflector],
-    elector: Elector | None,
-    leader_tasks: LeaderTasks,
+    ctx: ControllerContext, reflectors: Sequence[Reflector], elector: Elector | None, tasks: LeaderTasks
 ) -> Mapping[str, str]:
     """Return what is not ready, and why, for /readyz."""
-    missing = {f"cache of {kind}": "not listed yet" for kind in store.missing}
+    missing = {f"cache of {kind}": "not listed yet" for kind in ctx.cache.missing}
     missing |= {f"cache of {each.kind}": each.trouble for each in reflectors if each.trouble}
-    missing |= {f"export {name}": str(error) for name, error in health.failing().items()}
+    missing |= {f"export {name}": str(error) for name, error in ctx.health.failing().items()}
     if elector is not None and elector.trouble:
         missing["Lease"] = elector.trouble
-    if leader_tasks.trouble:
-        missing["cluster"] = leader_tasks.trouble
+    if tasks.trouble:
+        missing["cluster"] = tasks.trouble
     try:
         async with asyncio.timeout(_PING_S):
-            await cluster.ping()
+            await ctx.cluster.ping()
     except ClusterError as exc:
         missing["API server"] = str(exc)
     except TimeoutError:
         missing["API server"] = f"no answer within {_PING_S:g} s"
     return missing
-
-
-def _sample(metrics: Metrics, store: Store, provisioner: str, queue_depths: Callable[[], Sample], clock: Clock) -> None:
-    """Have the gauges that count what is in memory read for each scrape; the sums are kept as objects change."""
-    tally = Tally(provisioner)
-    store.listen(tally.changed)
-
-    def volumes() -> Sample:
-        return {(name, phase): count for (name, phase), count in tally.volumes.items()}
-
-    def capacity() -> Sample:
-        return {(name,): capacity_bytes for name, capacity_bytes in tally.capacity_bytes.items()}
-
-    def pending() -> dict[str, Collection[str]]:
-        """When the claims without a volume were made, by class: one that exists, for a tenant may write any name."""
-        return {name: made.values() for name, made in tally.pending.items() if name in store.classes}
-
-    def counts() -> Sample:
-        return {(name,): len(made) for name, made in pending().items()}
-
-    def waits() -> Sample:
-        oldest = {(name,): times.parse(min(made)) for name, made in pending().items()}
-        return {label: (clock.now() - at).total_seconds() for label, at in oldest.items() if at is not None}
-
-    metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
-    metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), waits)
-    metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
-    metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
-    metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)

@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from provisioner.commands.wiring import build_registry
-from provisioner.core import mount_options, scope
+from provisioner.core import classes, scope
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import parse
 from provisioner.core.scope import Scope, Seen, Unseen
 from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import Cluster, Kind
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.settings import Settings, replica_identity
@@ -165,14 +165,14 @@ def _register_export(
     """Register the export of a class; return the problem if this fails, and add the export to `unusable_locations`."""
     what = f"StorageClass {storage_class.name}"
     try:
-        where = parse(storage_class.parameters).export or registry.default
+        where = classes.export_of(storage_class, registry.default)
     except InvalidSettings as exc:
         return Unseen(what, str(exc))
     if where is None:
         advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
         return Unseen(what, f"it names no export, and there is no default export; {advice}")
     try:
-        registry.get(where, mount_options.parse(storage_class.mount_options))
+        registry.get(where, classes.mount_options_of(storage_class))
     except InvalidSettings as exc:
         problem = str(exc)
     except ExportError as exc:
@@ -211,10 +211,4 @@ async def list_all(cluster: Cluster, of: type[Item]) -> list[Item]:
 
 async def map_concurrently(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
     """Return the results of all jobs, in the order of the jobs; a few run concurrently."""
-    slots = asyncio.Semaphore(_CONCURRENCY)
-
-    async def limited(job: Job) -> Result:
-        async with slots:
-            return await work(job)
-
-    return await asyncio.gather(*map(limited, jobs))
+    return await map_bounded(work, jobs, limit=_CONCURRENCY)

@@ -31,7 +31,7 @@ def build_registry(
     options of the classes that name them. No call is made yet. `reached` is called with each export and its tree, now
     or when a class first names the export.
     """
-    servers = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
+    pool = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
 
     def over(where: Location, tree: Tree, name: str) -> Export:
         export = Export(where, tree, name=name)
@@ -51,7 +51,7 @@ def build_registry(
         name = label(where, options.port)
         tree = DirectTree(
             where,
-            servers,
+            pool,
             version=options.version,
             port=options.port,
             mount_port=options.mount_port,

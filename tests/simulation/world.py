@@ -14,6 +14,7 @@ import structlog
 
 from provisioner.commands.adopt import Adoption
 from provisioner.commands.session import Session
+from provisioner.controllers.cache import ClusterCache
 from provisioner.core import instances
 from provisioner.core.adoption import Wish
 from provisioner.core.errors import ProvisionerError
@@ -23,7 +24,6 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.scope import Scope, Seen
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import ApiUnavailable, Expired, NotFound
-from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone, Leadership
 from provisioner.telemetry.metrics import Metrics
 from tests.simulation import loop
@@ -365,7 +365,7 @@ class World:
     async def adopt(self, path: RelPath, key: str) -> bool:
         """An admin hands a directory to a claim by `nfs-provisioner adopt`; whether the command did."""
         self.note(f"admin has {'/'.join(path)} adopted for {key}")
-        cluster = self.parts.cluster(self.site.cluster, Store(PROVISIONER))
+        cluster = self.parts.cluster(self.site.cluster, ClusterCache(PROVISIONER))
         export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
         survey = Session(
             cluster=cluster,

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from provisioner.nfs.client.backlog import Backlog, Room
+from provisioner.nfs.client.backlog import Backlog, MemoryBudget
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Client, Place, Removal
 from provisioner.nfs.client.reading import Reading
@@ -28,7 +28,7 @@ from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found
 from provisioner.ports import endless
 from provisioner.ports.endless import Endless
 from provisioner.ports.refusals import NESTED_INSIDE, inside
-from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ _NAME_BYTES = 16
 _MOST_BYTES = 1536
 """What an entry takes at most: a name of 255 bytes may take four times that as text."""
 _OPEN = Ownership(mode=0o700)
-_GONE = (Cause.STALE, Cause.MISSING)
+_GONE = (Cause.NOT_FOUND, Cause.STALE, Cause.MISSING)
 
 
 class Limited(Protocol):
@@ -92,7 +92,7 @@ class _Directory:
         return _DIRECTORY_BYTES + sys.getsizeof(self.name) + sys.getsizeof(self.handle)
 
     @property
-    def way(self) -> list[str]:
+    def route(self) -> list[str]:
         """The names from the top, whose own comes first, down to it."""
         names, current = [self.name], self.parent
         while current is not None:
@@ -102,7 +102,7 @@ class _Directory:
 
     def named(self) -> str:
         """Its name for messages."""
-        return endless.named(tuple(self.way))
+        return endless.named(tuple(self.route))
 
     def may_reread(self, limit: int = REREADS_LIMIT) -> bool:
         """Begin again, where that is worth it: some servers skip entries of a directory that shrinks meanwhile."""
@@ -127,13 +127,13 @@ class _RemoveDirectories:
 
 
 @dataclass(slots=True)
-class Purge:
+class TreeRemoval:
     """One removal at work; `removed` counts the entries that went. `room` is shared with the other removals."""
 
     client: Client
     limited: Limited
-    on_progress: OnProgress
-    room: Room = field(default_factory=Room)
+    on_progress: OnProgress | None = None
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     removed: int = 0
     _ending: bool = False
     """Whether it ends early: what waits is not begun any more."""
@@ -154,7 +154,7 @@ class Purge:
             raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}")
         self._fsid = found.attributes.fsid
         self._top = _Directory(found.handle, str(place))
-        self._backlog = Backlog(self.room)
+        self._backlog = Backlog(self.budget)
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(WORKERS)]
@@ -175,7 +175,7 @@ class Purge:
             if self._top.stays and self._refusal is not None:
                 raise self._refusal
             try:
-                await self.limited(lambda attempt: self.client.remove_directory(attempt, place))
+                await self.limited(lambda deadline: self.client.remove_directory(deadline, place))
             except NotEmpty:
                 if not self._top.may_reread():
                     raise
@@ -187,7 +187,8 @@ class Purge:
         self.removed += removed
         if removed:
             self._delays = 0
-        self._ending = not self.on_progress(removed) or self._ending
+        if self.on_progress is not None and not self.on_progress(removed):
+            self._ending = True
 
     async def _work(self) -> None:
         while True:
@@ -208,7 +209,7 @@ class Purge:
         """Read the next page and plan what is to be done for it."""
         reading = directory.reading = directory.reading or Reading(ENTRIES_LIMIT)
         try:
-            page = self._kept(await self._page(directory, reading))
+            page = self._fit(await self._page(directory, reading))
             directory.at_end = not reading.advance(page, directory.named)
         except ExportError as exc:
             await self._not_read(directory, reading, exc)
@@ -221,10 +222,10 @@ class Purge:
         place = Place(directory.handle)
         size_bytes = max(SMALLEST_PAGE_BYTES, min(PAGE_BYTES, self._backlog.share_bytes))
         return await self.limited(
-            lambda attempt: self.client.read_directory(attempt, place, reading.position, size_bytes)
+            lambda deadline: self.client.read_directory(deadline, place, reading.position, size_bytes)
         )
 
-    def _kept(self, page: DirectoryPage) -> DirectoryPage:
+    def _fit(self, page: DirectoryPage) -> DirectoryPage:
         """As much of a page as there is room for by now, and one entry in any case."""
         left_bytes = self._backlog.share_bytes
         if left_bytes >= _MOST_BYTES * len(page.entries):
@@ -238,7 +239,7 @@ class Purge:
         return page
 
     async def _not_read(self, directory: _Directory, reading: Reading, exc: ExportError) -> None:
-        if exc.cause in _GONE or isinstance(exc, PathMissing):
+        if exc.cause in _GONE:
             directory.at_end = True
         elif _may_be_lost(exc) and reading.position.cookie and directory.may_reread(LOST_LIMIT):
             pass
@@ -257,7 +258,7 @@ class Purge:
             else:
                 child = _Directory(entry.handle, entry.name, directory, directory.depth + 1)
                 directory.open_jobs += 1
-                self._backlog.hold(child.held_bytes)
+                self._backlog.hold_memory(child.held_bytes)
                 if child.depth > DEPTH_LIMIT:
                     deep.append(child)
                 else:
@@ -267,7 +268,7 @@ class Purge:
         for batch in _batches(names, self.client.max_names_per_call):
             held_bytes = _BATCH_BYTES + _NAME_BYTES * len(batch) + sum(map(sys.getsizeof, batch))
             directory.open_jobs += 1
-            self._backlog.hold(held_bytes)
+            self._backlog.hold_memory(held_bytes)
             self._backlog.change(_RemoveFiles(directory, batch, held_bytes))
 
     # ------------------------------------------------------------------------------------------- removing
@@ -283,7 +284,7 @@ class Purge:
                 names = names[1:]
                 self._refuse(directory, removal.refusal)
         directory.open_jobs -= 1
-        self._backlog.let_go(files.held_bytes)
+        self._backlog.release_memory(files.held_bytes)
         self._advance(directory)
 
     async def _remove_directories(self, parent: _Directory, children: Sequence[_Directory]) -> None:
@@ -297,7 +298,7 @@ class Purge:
             if await self._open_up(parent, removal.refusal):
                 continue
             child, children = children[0], children[1:]
-            if not isinstance(removal.refusal, NotEmpty):
+            if removal.refusal.cause is not Cause.NOT_EMPTY:
                 self._refuse(parent, removal.refusal)
             elif child.depth > DEPTH_LIMIT:
                 await self._hoist(child, parent)
@@ -312,11 +313,11 @@ class Purge:
     def _settle(self, child: _Directory, parent: _Directory) -> None:
         """Nothing is left to do for a subdirectory."""
         parent.open_jobs -= 1
-        self._backlog.let_go(child.held_bytes)
+        self._backlog.release_memory(child.held_bytes)
 
     async def _remove_names(self, directory: _Directory, names: Sequence[str], *, directories: bool) -> Removal:
         removal = await self.limited(
-            lambda attempt: self.client.remove_names(attempt, directory.handle, names, directories=directories)
+            lambda deadline: self.client.remove_names(deadline, directory.handle, names, directories=directories)
         )
         self._count(removal.removed)
         directory.shrank = directory.shrank or removal.removed > 0
@@ -331,7 +332,7 @@ class Purge:
         while True:
             try:
                 await self.limited(
-                    lambda attempt: self.client.move(attempt, parent.handle, child.name, self._top.handle, name)
+                    lambda deadline: self.client.move(deadline, parent.handle, child.name, self._top.handle, name)
                 )
             except ExportError as exc:
                 # It cannot be moved without write permission on it: `..` changes in it.
@@ -350,7 +351,7 @@ class Purge:
             return False
         directory.opened_up = True
         try:
-            await self.limited(lambda attempt: self.client.set_access(attempt, Place(directory.handle), _OPEN))
+            await self.limited(lambda deadline: self.client.set_access(deadline, Place(directory.handle), _OPEN))
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise
@@ -362,11 +363,11 @@ class Purge:
 
         Raises it where all else would meet it as well, or where so much stays that there may be no end of it.
         """
-        if isinstance(refusal, PathMissing) or refusal.cause in _GONE:
+        if refusal.cause in _GONE:
             directory.shrank = True
             return
         directory.stays = True
-        self._refusal = self._refusal or _with_the_way(directory, refusal)
+        self._refusal = self._refusal or _with_path(directory, refusal)
         self._refusals += 1
         self._delays += refusal.cause is Cause.NOT_YET
         if refusal.cause is Cause.UNREACHABLE or self._delays > WORKERS:
@@ -415,9 +416,9 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _with_the_way(directory: _Directory, refusal: ExportError) -> ExportError:
+def _with_path(directory: _Directory, refusal: ExportError) -> ExportError:
     """The refusal with the way from the top to the directory that it was met in, so that an admin finds the entry."""
-    names = directory.way[1:]
+    names = directory.route[1:]
     found = inside([*names, *refusal.detail.partition(":")[:1]], refusal)
     where = f"in {'/'.join(names)}: " if names else ""
     return ExportError(found.cause, where + found.detail, hint=found.hint, answer=found.answer)

@@ -67,7 +67,7 @@ class Compounds(Protocol):
         """How large a compound and its reply may be."""
         ...
 
-    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """Send a compound once. Raises ExportError for what concerns the connection, not for a failed operation."""
         ...
 
@@ -80,9 +80,9 @@ class Sessionless:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """See Compounds."""
-        return await self._connection.call(attempt, nfs4.compound(operations, minor=0))
+        return await self._connection.call(deadline, nfs4.compound(operations, minor=0))
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +90,7 @@ class _Session:
     """One session on one TCP connection, with the next sequence id of each slot."""
 
     id: bytes
-    wire: RpcTransport
+    transport: RpcTransport
     channel: Channel
     slots: Slots
     sequences: list[int]
@@ -129,15 +129,15 @@ class Sessions:
         """What the server granted last."""
         return self._session.channel if self._session is not None else _UNNEGOTIATED
 
-    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """See Compounds. A compound whose SEQUENCE is refused has not run: it goes out again in a new session."""
         while True:
-            session = await self._current(attempt)
+            session = await self._current(deadline)
             try:
-                slot = await session.slots.take(attempt.export)
+                slot = await session.slots.take(deadline.export)
             except SlotsClosed:
                 continue
-            answer = await self._send(attempt, session, slot, operations)
+            answer = await self._send(deadline, session, slot, operations)
             if answer.completed:
                 return Answer(answer.status, operations, answer.results[1:])
             reason = errors.refused4(answer.status, "SEQUENCE", self._connection.identity)
@@ -145,65 +145,69 @@ class Sessions:
                 session.drop()
             elif reason.cause is not Cause.NOT_YET:
                 raise reason
-            await attempt.pause(reason)
+            await deadline.pause(reason)
 
     async def _send(
-        self, attempt: Deadline, session: _Session, slot: int, operations: Sequence[Operation[object]]
+        self, deadline: Deadline, session: _Session, slot: int, operations: Sequence[Operation[object]]
     ) -> Answer:
         sequence = nfs4_sessions.sequence(
             session.id, session.sequences[slot], slot, highest_slot=session.channel.requests - 1
         )
         procedure = nfs4.compound((sequence, *operations), self._minor)
         settle = functools.partial(session.settle, slot)
-        return await self._connection.exchange(session.wire, attempt, procedure, settle)
+        return await self._connection.exchange(session.transport, deadline, procedure, settle)
 
-    async def _current(self, attempt: Deadline) -> _Session:
-        wire = await self._connection.wire()
+    async def _current(self, deadline: Deadline) -> _Session:
+        transport = await self._connection.transport()
         session = self._session
-        if session is not None and session.wire is wire and not session.gone:
+        if session is not None and session.transport is transport and not session.gone:
             return session
         async with self._making:
-            wire = await self._connection.wire()
+            transport = await self._connection.transport()
             session = self._session
-            if session is None or session.wire is not wire or session.gone:
-                session = self._session = await self._make(attempt, wire)
+            if session is None or session.transport is not transport or session.gone:
+                session = self._session = await self._make(deadline, transport)
             return session
 
-    async def _make(self, attempt: Deadline, wire: RpcTransport) -> _Session:
+    async def _make(self, deadline: Deadline, transport: RpcTransport) -> _Session:
         """EXCHANGE_ID, CREATE_SESSION and RECLAIM_COMPLETE (RFC 8881 section 2.4)."""
-        if self._session is not None and self._session.wire is not wire and not self._session.wire.closed:
+        if (
+            self._session is not None
+            and self._session.transport is not transport
+            and not self._session.transport.closed
+        ):
             self._owner = _new_owner()
         try:
-            created = await self._create(attempt, wire, waits=False)
+            created = await self._create(deadline, transport, waits=False)
         except ExportError as exc:
             if exc.cause is not Cause.NOT_YET:
                 raise
             self._owner = _new_owner()
-            created = await self._create(attempt, wire)
+            created = await self._create(deadline, transport)
         destroy_session = nfs4.compound((nfs4_sessions.destroy_session(created.id),), self._minor)
-        wire.farewell = functools.partial(self._connection.post, wire, destroy_session)
+        transport.farewell = functools.partial(self._connection.post, transport, destroy_session)
         channel = created.channel.within(_FORE)
         if _NEEDED.within(channel) != _NEEDED:
             raise errors.session_too_small(self._connection.endpoint.server, f"4.{self._minor}", channel, _NEEDED)
-        wire.slots = self._connection.slots(channel.requests)
-        session = _Session(created.id, wire, channel, wire.slots, [1] * channel.requests)
-        slot = await session.slots.take(attempt.export)
+        transport.slots = self._connection.slots(channel.requests)
+        session = _Session(created.id, transport, channel, transport.slots, [1] * channel.requests)
+        slot = await session.slots.take(deadline.export)
         # Some servers refuse changes until they know that nothing will be reclaimed (RFC 8881 section 18.51.3).
-        await self._send(attempt, session, slot, (nfs4_sessions.reclaim_complete(),))
+        await self._send(deadline, session, slot, (nfs4_sessions.reclaim_complete(),))
         return session
 
-    async def _create(self, attempt: Deadline, wire: RpcTransport, *, waits: bool = True) -> CreatedSession:
+    async def _create(self, deadline: Deadline, transport: RpcTransport, *, waits: bool = True) -> CreatedSession:
         exchange_id = nfs4_sessions.exchange_id(os.urandom(nfs4_sessions.VERIFIER_BYTES), self._owner)
-        client = (await self._run_alone(attempt, wire, exchange_id))[exchange_id]
+        client = (await self._run_alone(deadline, transport, exchange_id))[exchange_id]
         create_session = nfs4_sessions.create_session(client, _FORE, _BACK)
-        return (await self._run_alone(attempt, wire, create_session, waits=waits))[create_session]
+        return (await self._run_alone(deadline, transport, create_session, waits=waits))[create_session]
 
     async def _run_alone(
-        self, attempt: Deadline, wire: RpcTransport, operation: Operation[object], *, waits: bool = True
+        self, deadline: Deadline, transport: RpcTransport, operation: Operation[object], *, waits: bool = True
     ) -> Answer:
         """A compound that has no session yet. Raises Cause.NOT_YET when the server asks to wait and `waits` is not."""
         while True:
-            answer = await self._connection.exchange(wire, attempt, nfs4.compound((operation,), self._minor))
+            answer = await self._connection.exchange(transport, deadline, nfs4.compound((operation,), self._minor))
             if answer.status == Status.NFS4_OK:
                 return answer
             if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
@@ -211,7 +215,7 @@ class Sessions:
             reason = errors.refused4(answer.status, f"operation {operation.number}", self._connection.identity)
             if reason.cause is not Cause.NOT_YET or not waits:
                 raise reason
-            await attempt.pause(reason)
+            await deadline.pause(reason)
 
     def _no_such_minor(self) -> ExportError:
         server = self._connection.endpoint.server

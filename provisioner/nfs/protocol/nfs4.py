@@ -195,12 +195,12 @@ def _answer(reply: Cursor, operations: Sequence[Operation[object]]) -> Answer:
 
 def putrootfh() -> Operation[None]:
     """PUTROOTFH (section 18.21): the root of the server's name space."""
-    return Operation(24, b"", _void)
+    return Operation(24, b"", xdr.void)
 
 
 def putfh(handle: bytes) -> Operation[None]:
     """PUTFH (section 18.19): set the current file handle."""
-    return Operation(22, xdr.opaque(handle), _void)
+    return Operation(22, xdr.opaque(handle), xdr.void)
 
 
 def getfh() -> Operation[bytes]:
@@ -210,17 +210,17 @@ def getfh() -> Operation[bytes]:
 
 def savefh() -> Operation[None]:
     """SAVEFH (section 18.28): keep the current file handle aside."""
-    return Operation(32, b"", _void)
+    return Operation(32, b"", xdr.void)
 
 
 def restorefh() -> Operation[None]:
     """RESTOREFH (section 18.27): back to the file handle that was saved."""
-    return Operation(31, b"", _void)
+    return Operation(31, b"", xdr.void)
 
 
 def lookup(name: str) -> Operation[None]:
     """LOOKUP (section 18.13): from a directory to what it has under a name, which may be a symlink and stays one."""
-    return Operation(15, xdr.string(name), _void, call="lookup")
+    return Operation(15, xdr.string(name), xdr.void, call="lookup")
 
 
 # ---------------------------------------------------------------------------------------------------- attributes
@@ -238,7 +238,7 @@ def setattr(attributes: bytes, call: Call = "call") -> Operation[None]:
 
 def verify(attributes: bytes) -> Operation[None]:
     """VERIFY (section 18.31): go on only if the object has these attributes, else NFS4ERR_NOT_SAME."""
-    return Operation(37, attributes, _void)
+    return Operation(37, attributes, xdr.void)
 
 
 # ---------------------------------------------------------------------------------------------------- directories
@@ -285,10 +285,6 @@ def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[Dir
         + attributes4.bitmap(*numbers)
     )
     return Operation(26, arguments, functools.partial(_readdir4resok, position, size_bytes), call="readdir")
-
-
-def _void(_: Cursor) -> None:
-    return None
 
 
 def _handle(reply: Cursor) -> bytes:

@@ -130,7 +130,7 @@ def commit() -> Operation[bytes]:
 
 def clone() -> Operation[None]:
     """CLONE (RFC 7862 section 15.13) of the whole saved file into the current one."""
-    return Operation(71, ANONYMOUS * 2 + xdr.hyper(0) * 2 + xdr.hyper(_TO_THE_END), _void, changes=True)
+    return Operation(71, ANONYMOUS * 2 + xdr.hyper(0) * 2 + xdr.hyper(_TO_THE_END), xdr.void, changes=True)
 
 
 def copy(offset_bytes: int, size_bytes: int) -> Operation[Copied]:
@@ -142,10 +142,6 @@ def copy(offset_bytes: int, size_bytes: int) -> Operation[Copied]:
     where = xdr.hyper(offset_bytes) * 2 + xdr.hyper(size_bytes)
     arguments = ANONYMOUS * 2 + where + consecutive + synchronous + xdr.array(())
     return Operation(60, arguments, functools.partial(_copy4resok, size_bytes), changes=True)
-
-
-def _void(_: Cursor) -> None:
-    return None
 
 
 def _stateid(reply: Cursor) -> None:

@@ -89,12 +89,12 @@ def create_session(client: ClientId, fore: Channel, back: Channel) -> Operation[
 
 def destroy_session(session: bytes) -> Operation[None]:
     """DESTROY_SESSION (section 18.37): requests of the session that the server has not begun are not run any more."""
-    return Operation(44, session, _void)
+    return Operation(44, session, xdr.void)
 
 
 def reclaim_complete() -> Operation[None]:
     """RECLAIM_COMPLETE (section 18.51): there is nothing that we want back after the server's restart."""
-    return Operation(58, xdr.uint(0), _void)
+    return Operation(58, xdr.uint(0), xdr.void)
 
 
 def sequence(session: bytes, sequence_id: int, slot: int, highest_slot: int) -> Operation[Sequenced]:
@@ -104,10 +104,6 @@ def sequence(session: bytes, sequence_id: int, slot: int, highest_slot: int) -> 
     """
     numbers = xdr.uint(sequence_id) + xdr.uint(slot) + xdr.uint(highest_slot) + xdr.uint(0)
     return Operation(53, session + numbers, _sequence4resok)
-
-
-def _void(_: Cursor) -> None:
-    return None
 
 
 def _exchange_id4resok(reply: Cursor) -> ClientId:

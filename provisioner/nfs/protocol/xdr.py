@@ -141,3 +141,7 @@ class Cursor:
         """Nothing may be left: more means that the two sides do not speak the same language."""
         if self.left:
             raise MalformedReply(f"{self.left} bytes more than expected")
+
+
+def void(_: Cursor) -> None:
+    """Void (section 4.16): a result without any bytes."""

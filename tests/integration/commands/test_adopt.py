@@ -86,7 +86,7 @@ def test_for_a_claim_that_waits(site: Site) -> None:
     directory = site.data(site.key())
     mode = directory.stat()
     site.storage.claim(class_name)
-    assert "no record lets this claim have it" in site.storage.event("ProvisioningFailed")["message"]
+    assert "no record gives it to this claim" in site.storage.event("ProvisioningFailed")["message"]
 
     looked = site.adopt(site.key(), f"--claim={site.key()}")
     assert looked.returncode == 0, looked.stderr

@@ -148,7 +148,7 @@ async def test_a_volume_created_at_the_same_time(directory: str, cluster_id: str
     other = await opened(tree)
     held = structs.replace(samples.record(directory, claim_uid="9"), cluster=cluster_id)
     await other.take_over({"pvc-9": held})
-    with pytest.raises(NotAdopted, match="is taken"):
+    with pytest.raises(NotAdopted, match="overlaps with"):
         await run.apply(prospect)
     assert cluster.volumes() == []
     assert set((await opened(tree)).records) == {"pvc-9"}

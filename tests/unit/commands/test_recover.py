@@ -47,7 +47,7 @@ async def lost_cluster() -> MemoryTree:
     await export.retain(KEPT, AT)
     await export.archive(ARCHIVED, AT)
     await export.forget(ARCHIVED)
-    await export.heartbeat(OLD, AT)
+    await export.heartbeats.beat(OLD, AT)
     return tree
 
 

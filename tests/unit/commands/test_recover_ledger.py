@@ -218,7 +218,7 @@ async def test_failures_are_reported() -> None:
     lose(tree)
     rewriter, _ = await looked(tree, cluster)
     tree.before = hangs
-    assert dict(await rewriter.apply()) == dict.fromkeys(MADE, "it does not answer")
+    assert dict(await rewriter.apply()) == dict.fromkeys(MADE, "the export is not responding")
     tree.before = fake_tree.no_fault
     assert await rewriter.apply() == {}
     await is_whole(tree, cluster, id)
@@ -253,4 +253,4 @@ async def test_an_unreadable_directory() -> None:
     tree.before = closed
     _, (sheet,) = await looked(tree, cluster)
     reasons = {step.found.volume.name: getattr(step.action, "why", "") for step in sheet.steps}
-    assert "permission is denied" in reasons["pvc-1"]
+    assert "denies permission" in reasons["pvc-1"]

@@ -18,6 +18,7 @@ from provisioner.cli.main import all_commands
 from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
+from provisioner.core.reasons import Reason
 from provisioner.ports.tree import Cause
 from provisioner.telemetry.metrics import Metrics
 from tests.support.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
@@ -174,17 +175,18 @@ def test_every_log_line_is_explained() -> None:
 
 def test_every_trouble_with_an_export_is_explained() -> None:
     """Each cause that an event can give for an export's failure has a row with what to do."""
-    page = section("troubleshooting.md", "## What is wrong with an export")
+    page = section("troubleshooting.md", "## Export errors")
     assert tabled(page) == {cause.value for cause in Cause}
 
 
 def test_every_metric_is_explained() -> None:
     """The reference has each metric of ours, and no other; so has every query that a page prints."""
     exported = {each.name + SUFFIXES.get(each.type, "") for each in Metrics().registry.collect()}
-    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "commands/run.py").read_text())
+    sampled = re.findall(r'metrics\.sample\("(\w+)"', (ROOT / "provisioner" / "controllers/gauges.py").read_text())
     ours = {name for name in exported if name.startswith(("nfs_provisioner_", "controller_"))}
     ours |= {f"nfs_provisioner_{name}" for name in sampled}
-    assert tabled(section("reference/metrics.md")) == ours
+    page = section("reference/metrics.md")
+    assert tabled(page.replace(section("reference/metrics.md", "## Failure reasons"), "")) == ours
     used = {
         re.sub(r"_(bucket|sum|count)$", "", name)
         for page in PAGES
@@ -193,14 +195,20 @@ def test_every_metric_is_explained() -> None:
     assert used == ours
 
 
+def test_every_refusal_of_a_claim_is_explained() -> None:
+    """The reference has each machine reason that counts as a failure."""
+    explained = tabled(section("reference/metrics.md", "## Failure reasons"))
+    assert explained == set(Reason) - {Reason.EXTERNAL_POPULATOR}
+
+
 def test_every_alert_has_a_runbook() -> None:
-    """Each says what it means, where to look and what to do, and is in the list at the top."""
+    """Each says what it means, what it affects, where to look and what to do, and is in the list at the top."""
     template = (CHART / "templates" / "prometheusrule.yaml").read_text()
     alerts = re.findall(r"- alert: (\w+)", template)
     assert len(alerts) >= 7
     for alert in alerts:
         runbook = section("operations/alerts.md", f"## {alert}")
-        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Look", "Do"]
+        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
         assert f"| [{alert}](#{alert.lower()}) |" in section("operations/alerts.md")
 
 
@@ -226,7 +234,7 @@ def test_every_right_is_explained() -> None:
     wanted: dict[str, set[str]] = {}
     for each in permissions(lease=("nfs", "nfs")):
         wanted.setdefault(each.target, set()).add(each.verb)
-    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("understand/security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("concepts/security.md"), re.MULTILINE)
     assert {resource: set(verbs.split(", ")) for resource, verbs in rows} == wanted
 
 
