@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -21,7 +20,8 @@ from provisioner.core.archives import Moment
 from provisioner.core.objects import Volume
 from provisioner.core.records import ArchiveRecord
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.aio import wait_for_event
+from provisioner.ports.cluster import ClusterError
 from provisioner.ports.tree import Cause, ExportError
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ _AT_MOST_S = 60.0
 _AGREEMENT = timedelta(minutes=1)
 
 
-class Retention:
+class ArchiveExpiry:
     """Ends archives on the exports that it is told to keep to. `discarded` is told when one went into the trash.
 
     An archive whose volume is there again is kept, as `returned` says.
@@ -47,12 +47,11 @@ class Retention:
         self._in_use: dict[tuple[Export, str], str] = {}
         """Archives that are due, and the volume that each is kept for; empty for none."""
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store."""
-        if kind == "volumes" and after is None and isinstance(before, Volume):
-            located = self._ctx.exports.locate(before)
-            if located is not None:
-                self.look(located[0])
+    def volume_deleted(self, volume: Volume) -> None:
+        """A volume is gone, so its archive may be due."""
+        located = self._ctx.exports.locate(volume)
+        if located is not None:
+            self.look(located[0])
 
     def look(self, export: Export) -> None:
         """What is due may go now."""
@@ -80,9 +79,7 @@ class Retention:
             except (ExportError, ClusterError) as exc:
                 log.debug("retention_failed", export=export.name, error=str(exc))
             await self._ctx.clock.sleep(_AT_LEAST_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s - _AT_LEAST_S):
-                    await wakeup.wait()
+            await wait_for_event(wakeup, timeout_s=pause_s - _AT_LEAST_S)
 
     async def _end_due(self, export: Export) -> float:
         """Expire what is due; the seconds until the next look."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 
 from provisioner.controllers.context import ControllerContext
@@ -9,24 +12,22 @@ from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
-from provisioner.controllers.rollback import PENDING, Rollback
+from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_doubtful
-from provisioner.core import archives, claims, mount_options, names, tenancy
-from provisioner.core.backoff import Backoff
+from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import parse
 from provisioner.core.records import Record
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AlreadyExists, AnyItem, ClusterError, Conflict, Kind, Rejected
+from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rejected
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
-from provisioner.runtime.locks import LATER, VolumeLocks
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.locks import VolumeLocks
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -42,12 +43,12 @@ class NameTaken(ProvisionerError):
 class ClaimController:
     """Reconciles claims, by uid, one at a time each."""
 
-    def __init__(self, ctx: ControllerContext, queue: WorkQueue, lanes: FairShare, locks: VolumeLocks) -> None:
+    def __init__(self, ctx: ControllerContext, queue: WorkQueue, share: FairShare, locks: VolumeLocks) -> None:
         self._ctx = ctx
-        self._store = ctx.store
+        self._cache = ctx.cache
         self._queue = queue
-        self._lanes = lanes
-        self._turns = locks
+        self._share = share
+        self._locks = locks
         self._attempts = Rollback(ctx, freed=self.path_freed)
         self._namespaces = Namespaces(ctx.cluster)
         self._seen_s: dict[str, float] = {}
@@ -59,35 +60,56 @@ class ClaimController:
 
     # ------------------------------------------------------------------------------------------- what changed
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: puts the claims on the queue that a change can matter to."""
-        if kind == "claims":
-            claim = after or before
-            if isinstance(claim, Claim) and after is None:
-                self._namespaces.claim_gone(claim.metadata.namespace)
-            if isinstance(claim, Claim) and (after is None or claims.is_unfinished(claim)):
-                self._queue.add(claim.uid)
-        elif kind == "classes" and isinstance(after, StorageClass) and after.provisioner == self._ctx.provisioner:
-            self._get_to_know(after)
-            for claim in self._store.claims.values():
-                if claim.class_name == after.name and claim.status.phase == "Pending":
-                    self._queue.add(claim.uid)
-        elif kind == "volumes" and after is None and before is not None:
-            self.path_freed()
-            uid = names.claim_uid(before.metadata.name)
-            if uid in self._store.claims:
-                # The volume may have decided before the cache learned of its end. Not at once: while the cache has
-                # a claim that is gone, its volume would be created and reclaimed as fast as calls are answered.
-                self._queue.add_after(uid, FAILED.first_s)
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Queue the claims that a change in the cache or of an export can matter to, while the context is open."""
+        cache = self._cache
+        with (
+            self._ctx.health.listening(self._export_ready),
+            cache.claims.subscribed(
+                on_added=self._claim_changed,
+                on_updated=lambda _, claim: self._claim_changed(claim),
+                on_deleted=self._claim_deleted,
+            ),
+            cache.classes.subscribed(
+                on_added=self._class_changed, on_updated=lambda _, changed: self._class_changed(changed)
+            ),
+            cache.volumes.subscribed(on_deleted=self._volume_deleted),
+        ):
+            yield
 
-    def _get_to_know(self, storage_class: StorageClass) -> None:
+    def _claim_changed(self, claim: Claim) -> None:
+        if claims.is_unfinished(claim):
+            self._queue.add(claim.uid)
+
+    def _claim_deleted(self, claim: Claim) -> None:
+        self._namespaces.claim_gone(claim.metadata.namespace)
+        self._queue.add(claim.uid)
+
+    def _class_changed(self, storage_class: StorageClass) -> None:
+        if storage_class.provisioner != self._ctx.provisioner:
+            return
+        self._add_export(storage_class)
+        for claim in self._cache.claims.values():
+            if claim.class_name == storage_class.name and claim.status.phase == "Pending":
+                self._queue.add(claim.uid)
+
+    def _volume_deleted(self, volume: Volume) -> None:
+        self.path_freed()
+        uid = names.claim_uid(volume.name)
+        if uid is not None and uid in self._cache.claims:
+            # The claim may have been judged while the cache still had its volume: look at it again. Not immediately:
+            # while the cache still has a claim that is gone, its volume would be created and reclaimed in a loop, as
+            # fast as the API server answers.
+            self._queue.add_after(uid, FAILED.backoff.first_s)
+
+    def _add_export(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
         try:
-            parameters = parse(storage_class.parameters)
-            where = parameters.export or self._ctx.exports.default
-            if where is not None:
-                options = mount_options.parse(storage_class.mount_options)
-                self._ctx.health.add(self._ctx.exports.get(where, options), named=True)
+            settings = classes.settings_of(storage_class, self._ctx.exports.default)
+            if settings.export is not None:
+                export = self._ctx.exports.get(settings.export, settings.mount_options)
+                self._ctx.health.add(export, named=True)
         except (InvalidSettings, ExportError) as exc:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
@@ -97,9 +119,9 @@ class ClaimController:
         for uid in blocked:
             self._queue.add(uid)
 
-    def export_ready(self, export: Export) -> None:
+    def _export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
-        for uid, claim in self._store.claims.items():
+        for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
         for name in export.pending:
@@ -109,14 +131,14 @@ class ClaimController:
 
     # ------------------------------------------------------------------------------------------- what to do
 
-    async def reconcile(self, uid: str) -> Backoff | None:
+    async def reconcile(self, uid: str) -> Requeue | None:
         """Bring one claim, there or gone, to where it should be."""
-        with self._turns.try_acquire(names.volume_name(uid)) as ours:
-            return await self._reconcile(uid) if ours else LATER
+        with self._locks.try_acquire(names.volume_name(uid)) as acquired:
+            return await self._reconcile(uid) if acquired else LOCKED
 
-    async def _reconcile(self, uid: str) -> Backoff | None:
-        claim = self._store.claims.get(uid)
-        volume = self._store.volumes.get(names.volume_name(uid))
+    async def _reconcile(self, uid: str) -> Requeue | None:
+        claim = self._cache.claims.get(uid)
+        volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
             self._on_a_path.discard(uid)
@@ -127,9 +149,9 @@ class ClaimController:
             log.info("claim_not_read", claim=claim.key, error=str(exc))
             return FAILED
         if whole is None:
-            return PENDING  # it is gone, and the watch says so soon
+            return AWAITING_CHANGE  # it is gone, and the watch says so soon
         decision = claims.decide(self._view(whole, volume))
-        if isinstance(decision, Wait | Refuse) and decision.on_a_path:
+        if isinstance(decision, Wait | Refuse) and decision.directory_taken:
             self._on_a_path.add(uid)
         match decision:
             case Ignore():
@@ -138,11 +160,11 @@ class ClaimController:
                 expanded = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
                 return again or expanded
             case Wait(why) as wait:
-                log.debug("claim_waits", claim=claim.key, why=wait.whole or why)
-                if wait.on_a_path and self._queue.failures(uid) >= _MANY:
+                log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)
+                if wait.directory_taken and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
                     self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
-                return PENDING
+                return AWAITING_CHANGE
             case Refuse() as refusal:
                 return self._refuse(claim, refusal)
             case Provision() as plan:
@@ -150,7 +172,7 @@ class ClaimController:
 
     async def _completed(self, claim: Claim) -> Claim | None:
         """The claim with what its class's pattern reads of it; None where it is gone. Raises ClusterError."""
-        template = claims.template_of(claim, self._store.classes.get(claim.class_name))
+        template = claims.template_of(claim, self._cache.classes.get(claim.class_name))
         if template is None:
             return claim
         live = await self._ctx.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
@@ -161,7 +183,7 @@ class ClaimController:
         return ClaimView(
             provisioner=self._ctx.provisioner,
             claim=claim,
-            storage_class=self._store.classes.get(claim.class_name),
+            storage_class=self._cache.classes.get(claim.class_name),
             volume=volume,
             default_export=self._ctx.exports.default,
             holder=lambda export, path: self._holder(export, path, own),
@@ -173,25 +195,25 @@ class ClaimController:
         """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
         leaving: Volume | None = None
         passed: set[str] = set()
-        while (found := self._store.holder(export, path, other_than=own, passed=passed)) is not None:
+        while (found := self._cache.holder(export, path, other_than=own, passed=passed)) is not None:
             if not claims.is_leaving(found, self._ctx.provisioner):
                 return found
             leaving = leaving or found
             passed.add(found.name)
         return leaving
 
-    def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
-        self._ctx.recorder.claim(claim, refusal.type, refusal.reason, refusal.message)
+    def _refuse(self, claim: Claim, refusal: Refuse) -> Requeue:
+        self._ctx.recorder.claim(claim, refusal.type, refusal.event_reason, refusal.message)
         if refusal.type == "Warning":
-            self._count_failure(claim, "Refused")
+            self._count_failure(claim, refusal.reason)
             if self._queue.failures(claim.uid) == 0:
-                message = refusal.whole or refusal.message
+                message = refusal.log_message or refusal.message
                 log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
         return REFUSED
 
     # ------------------------------------------------------------------------------------------- provisioning
 
-    async def _attempt(self, plan: Provision) -> Backoff | None:
+    async def _attempt(self, plan: Provision) -> Requeue | None:
         """Carry out a plan; a failure becomes an event with one stable message and a retry."""
         claim = plan.claim
         self._seen_s.setdefault(claim.uid, self._ctx.clock.monotonic())
@@ -201,30 +223,40 @@ class ClaimController:
             export = self._ctx.exports.get(plan.export, plan.mount_options)
             where = export.name
             self._ctx.health.add(export, named=True)
-            with self._lanes.place(export.name, claim.uid):
+            with self._share.slot(export.name, claim.uid):
                 export = await self._ctx.health.require_ready(export)
                 return await self._provision(plan, export)
+        except InProgress as exc:
+            log.debug("provisioning_in_progress", claim=claim.key, volume=plan.volume, after_s=exc.after_s)
+            return Requeue.after(exc.after_s)
         except ExportError as exc:
             return FAILED if is_unsettled(exc) else self._failed(plan, exc.event_message(where), exc, FAILED)
         except PathTaken as exc:
             self._on_a_path.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # mostly a volume whose record is about to go
-            return self._failed(plan, exc.told, exc, FAILED)
+            return self._failed(plan, exc.event_text, exc, FAILED)
         except ArchiveUnusable as exc:
-            return self._failed(plan, self._with_place(exc.told, plan), exc, REFUSED)
+            return self._failed(plan, self._with_place(exc.event_text, plan), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
         except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
-            return self._failed(plan, exc.told, exc, REFUSED)
+            return self._failed(plan, exc.event_text, exc, REFUSED)
 
-    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
+    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Requeue) -> Requeue:
         claim = plan.claim
         if self._queue.failures(claim.uid) == 0:
-            log.warning("provisioning_failed", claim=claim.key, volume=plan.volume, error=str(exc), message=message)
+            log.warning(
+                "provisioning_failed",
+                claim=claim.key,
+                volume=plan.volume,
+                reason=exc.reason,
+                error=str(exc),
+                message=message,
+            )
         self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
         self._count_failure(claim, exc.reason)
         return again
@@ -246,7 +278,7 @@ class ClaimController:
                 return f"{message}; it is on export {export.name}: take a class of that one"
         return message
 
-    async def _provision(self, plan: Provision, export: Export) -> Backoff | None:
+    async def _provision(self, plan: Provision, export: Export) -> Requeue | None:
         """Record, directory, volume, settled record: in this order, each step repeatable."""
         claim = plan.claim
         known = export.records.get(plan.volume)
@@ -327,7 +359,7 @@ class ClaimController:
             return None
         if await self._ctx.cluster.get_volume(former) is not None:
             return None
-        record = await export.reread(former)
+        record = await export.refresh_record(former)
         if record is not None and not plan.tenant.owns(record):
             raise AlreadyThere(tenancy.refusal(record, plan.tenant))
         return former if record is not None else None
@@ -352,12 +384,12 @@ class ClaimController:
 
     async def _still_wanted(self, uid: str) -> bool:
         """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""
-        cached = self._store.claims.get(uid)
+        cached = self._cache.claims.get(uid)
         claim = await self._completed(cached) if cached is not None else None
         return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
 
     def _is_gone(self, uid: str) -> bool:
-        claim = self._store.claims.get(uid)
+        claim = self._cache.claims.get(uid)
         return claim is None or claim.metadata.deletion_timestamp is not None
 
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.instances import Guard, Unguarded
 from provisioner.core import times
@@ -12,7 +13,6 @@ from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import Cluster
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Metrics
 
@@ -23,7 +23,7 @@ class ControllerContext:
 
     provisioner: str
     cluster: Cluster
-    store: Store
+    cache: ClusterCache
     exports: ExportRegistry
     health: ExportHealth
     recorder: EventRecorder

@@ -19,6 +19,7 @@ from provisioner.core.locations import Location
 from provisioner.core.objects import Volume
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.aio import wait_for_event
 from provisioner.ports.clock import Clock
 from provisioner.ports.tree import Cause, ExportError, FilesystemStats
 from provisioner.runtime.supervision import AGAIN, Supervisor
@@ -206,9 +207,7 @@ class ExportHealth:
         stale = state.used_s - state.looked_s > _FRESH_S
         if stale or not (state.opened or state.error is not None):
             self._demand(state)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PROBE_LIMIT_S + 1.0):
-                    await state.known.wait()
+            await wait_for_event(state.known, timeout_s=_PROBE_LIMIT_S + 1.0)
         if state.united:
             return await self.require_ready(export)
         if state.error is not None:
@@ -298,9 +297,7 @@ class ExportHealth:
                 await export.close()
                 return
             self._measure(export, state)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s(state)):
-                    await state.due.wait()
+            await wait_for_event(state.due, timeout_s=self._pause_s(state))
 
     def _ready(self, export: Export, state: _State) -> None:
         log.info("export_ready", export=export.name, records=len(export.records))

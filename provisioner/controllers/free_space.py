@@ -16,7 +16,7 @@ def space_conflict(
     space = ctx.health.space(export)
     if space is None or not parameters.limits_space:
         return None
-    others = (each for each in ctx.store.on_export(export.location) if each.name != volume)
+    others = (each for each in ctx.cache.on_export(export.location) if each.name != volume)
     return claims.space_conflict(
         parameters,
         size,

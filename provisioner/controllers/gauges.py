@@ -1,17 +1,52 @@
-"""Sums over the store, kept as objects change: a scrape of the metrics does not walk ten thousand volumes."""
+"""Gauges over the cache. The sums are kept as objects change: a scrape must not walk ten thousand volumes."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from typing import TypeVar, cast
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
 
+from provisioner.controllers.cache import ClusterCache
+from provisioner.controllers.context import ControllerContext
+from provisioner.core import times
 from provisioner.core.errors import InvalidQuantity
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.quantities import parse_bytes
-from provisioner.ports.cluster import AnyItem, Kind
+from provisioner.telemetry.metrics import Sample
 
 Key = TypeVar("Key")
+
+
+@contextmanager
+def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> Iterator[None]:
+    """Add the gauges that count cached objects, kept up to date while the context is open; read at each scrape."""
+    cache, clock, metrics, tally = ctx.cache, ctx.clock, ctx.metrics, Tally(ctx.provisioner)
+
+    def volumes() -> Sample:
+        return {(name, phase): count for (name, phase), count in tally.volumes.items()}
+
+    def capacity() -> Sample:
+        return {(name,): capacity_bytes for name, capacity_bytes in tally.capacity_bytes.items()}
+
+    def pending() -> dict[str, Collection[str]]:
+        """When pending claims were created, by class: only classes that exist, for a tenant may write any name."""
+        return {name: created.values() for name, created in tally.pending.items() if name in cache.classes}
+
+    def counts() -> Sample:
+        return {(name,): len(created) for name, created in pending().items()}
+
+    def ages_s() -> Sample:
+        oldest = {(name,): times.parse(min(created)) for name, created in pending().items()}
+        return {label: (clock.now() - at).total_seconds() for label, at in oldest.items() if at is not None}
+
+    metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
+    metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), ages_s)
+    metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
+    metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
+    metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)
+    with tally.subscribed(cache):
+        yield
 
 
 class Tally:
@@ -38,14 +73,25 @@ class Tally:
         """When each claim without a volume was made, by class and uid; any class, for a tenant may write any name."""
         return self._pending
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store."""
-        if kind == "volumes":
-            self._volume(cast("Volume | None", before), cast("Volume | None", after))
-        elif kind == "claims":
-            self._claim(cast("Claim | None", before), cast("Claim | None", after))
+    @contextmanager
+    def subscribed(self, cache: ClusterCache) -> Iterator[None]:
+        """Count the objects of the cache while the context is open."""
+        with (
+            cache.claims.subscribed(
+                on_added=lambda claim: self.count_claim(None, claim),
+                on_updated=self.count_claim,
+                on_deleted=lambda claim: self.count_claim(claim, None),
+            ),
+            cache.volumes.subscribed(
+                on_added=lambda volume: self.count_volume(None, volume),
+                on_updated=self.count_volume,
+                on_deleted=lambda volume: self.count_volume(volume, None),
+            ),
+        ):
+            yield
 
-    def _volume(self, before: Volume | None, after: Volume | None) -> None:
+    def count_volume(self, before: Volume | None, after: Volume | None) -> None:
+        """Count what a volume is now instead of what it was before; None where there is none."""
         was, is_now = self._counted(before), self._counted(after)
         if was == is_now:
             return
@@ -55,7 +101,8 @@ class Tally:
                 _add(self._volumes, (storage_class, phase), sign)
                 _add(self._capacities, storage_class, sign * _bytes(capacity))
 
-    def _claim(self, before: Claim | None, after: Claim | None) -> None:
+    def count_claim(self, before: Claim | None, after: Claim | None) -> None:
+        """The same for a claim."""
         if before is not None and self._waits(before):
             waiting = self._pending[before.class_name]
             waiting.pop(before.uid, None)
@@ -81,7 +128,7 @@ def _add(counter: Counter[Key], key: Key, count: int) -> None:
 
 
 def _bytes(capacity: str) -> int:
-    """An unreadable quantity counts as 0: a metric must not stop the store from taking the object."""
+    """An unreadable quantity counts as 0: a metric must not keep an object out of the cache."""
     try:
         return parse_bytes(capacity)
     except InvalidQuantity:

@@ -44,7 +44,7 @@ class _Seen:
     told: dict[str, Lack] = field(default_factory=dict)
 
 
-class Lacking:
+class MissingData:
     """Looks at each export every ten minutes, and each minute at what it found; that counts from the second time on."""
 
     def __init__(self, ctx: ControllerContext) -> None:
@@ -61,10 +61,10 @@ class Lacking:
         now_s = ctx.clock.monotonic()
         due = now_s - seen.looked_s >= _EVERY_S
         if due:
-            volumes = list(ctx.store.on_export(export.location))
+            volumes = list(ctx.cache.on_export(export.location))
             seen.looked_s = now_s
         elif seen.suspects:
-            volumes = [ctx.store.volumes[name] for name in seen.suspects if name in ctx.store.volumes]
+            volumes = [ctx.cache.volumes[name] for name in seen.suspects if name in ctx.cache.volumes]
         else:
             return
         found = await find(export, volumes, ctx.exports, ctx.provisioner, live=ctx.cluster.get_volume)
@@ -116,7 +116,7 @@ async def find(
         volume = await live(name)
         if volume is None or path_of(volume) != known[name]:
             continue  # it is on its way out, or another one by now
-        if lack == "record-missing" and await export.reread(name) is not None:
+        if lack == "record-missing" and await export.refresh_record(name) is not None:
             continue  # a command has written it beside us
         found.append((volume, known[name], lack))
     return found

@@ -19,7 +19,7 @@ async def neighbour(ctx: ControllerContext, export: Export, path: RelPath, *, ot
     passed: set[str] = set()
     locations = ctx.exports.places.same(export.location)
     while True:
-        found = ctx.store.holder(export.location, path, other_than=other_than, passed=passed)
+        found = ctx.cache.holder(export.location, path, other_than=other_than, passed=passed)
         if found is None:
             return ""
         live = await ctx.cluster.get_volume(found.name)

@@ -49,7 +49,7 @@ class Returned:
 
     async def _find(self, name: str) -> Volume | None:
         """The volume where it keeps its data: by the cache, which may lag behind, or as it is now."""
-        cached = self._ctx.store.volumes.get(name)
+        cached = self._ctx.cache.volumes.get(name)
         if cached is not None and returned.keeps(cached):
             return cached
         live = await self._ctx.cluster.get_volume(name)

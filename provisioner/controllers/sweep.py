@@ -7,23 +7,25 @@ record goes when its volume and its directory are both gone, and the trash is wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
 
-from provisioner.controllers.archive_expiry import Retention
+from provisioner.controllers.archive_expiry import ArchiveExpiry
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import note_sizes
 from provisioner.controllers.instances import Instances
-from provisioner.controllers.missing_data import Lacking
+from provisioner.controllers.missing_data import MissingData
 from provisioner.controllers.orphans import Orphans
 from provisioner.controllers.returned import Returned
 from provisioner.controllers.trash import Purge
 from provisioner.core.backoff import Backoff
+from provisioner.core.objects import Volume
 from provisioner.core.returned import volume_of
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.cluster import ClusterError
 from provisioner.ports.tree import ExportError
 
 log = structlog.get_logger(__name__)
@@ -47,22 +49,27 @@ class Sweep:
         self._ctx = ctx
         self._instances = instances
         self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
-        self._lacking = Lacking(ctx)
+        self._missing_data = MissingData(ctx)
         self._returned = Returned(ctx)
         self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard)
-        self._retention = Retention(ctx, self._returned, discarded=self.discarded)
+        self._archive_expiry = ArchiveExpiry(ctx, self._returned, discarded=self.trash_added)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
 
-    def discarded(self, export: Export) -> None:
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Look after each export that is ready, until it is forgotten, while the context is open."""
+        with self._ctx.health.listening(self.export_ready, forgotten=self._export_forgotten):
+            yield
+
+    def trash_added(self, export: Export) -> None:
         """Something went into the export's trash."""
         self._purge.look(export)
 
-    def _changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: a volume that has gone needs its data no longer."""
-        self._retention.changed(kind, before, after)
-        if kind == "volumes" and after is None and before is not None:
-            self._purge.freed(before.metadata.name)
+    def _volume_deleted(self, volume: Volume) -> None:
+        """A volume is gone, and needs its data no longer."""
+        self._archive_expiry.volume_deleted(volume)
+        self._purge.freed(volume.name)
 
     async def _keeps(self, export: Export, name: str) -> bool:
         """Whether an entry in the trash stays, since its volume is there."""
@@ -71,7 +78,7 @@ class Sweep:
     def resumed(self, export: Export) -> None:
         """What had to wait may be destroyed on the export now."""
         self._purge.look(export)
-        self._retention.look(export)
+        self._archive_expiry.look(export)
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again."""
@@ -81,18 +88,18 @@ class Sweep:
         elif export not in self._kept:
             self._kept[export] = self._start(self._group, export)
 
-    def export_forgotten(self, export: Export) -> None:
+    def _export_forgotten(self, export: Export) -> None:
         """Nothing names the export any more."""
         for task in self._kept.pop(export, ()):
             task.cancel()
         self._orphans.forget(export)
-        self._lacking.forget(export)
+        self._missing_data.forget(export)
         self._instances.forget(export)
 
     async def run(self) -> None:
         """Look after all exports side by side, each from when it is first usable, until cancelled."""
         try:
-            with self._ctx.store.listening(self._changed):
+            with self._ctx.cache.volumes.subscribed(on_deleted=self._volume_deleted):
                 async with asyncio.TaskGroup() as self._group:
                     self._kept = {export: self._start(self._group, export) for export in self._kept}
                     await asyncio.Event().wait()
@@ -106,7 +113,7 @@ class Sweep:
             group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
             group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
             group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
-            group.create_task(keep("retention", partial(self._retention.keep, export), export=export.name)),
+            group.create_task(keep("retention", partial(self._archive_expiry.keep, export), export=export.name)),
         ]
 
     async def _look_at(self, export: Export) -> None:
@@ -118,7 +125,7 @@ class Sweep:
                 await self._orphans.look(export)
                 await note_sizes(export, self._ctx)
                 self._ctx.metrics.archives.labels(export.name).set(len(await export.archives()))
-                await self._lacking.look(export)
+                await self._missing_data.look(export)
             except (ExportError, ClusterError) as exc:
                 failures += 1
                 log.debug("sweep_failed", export=export.name, error=str(exc))

@@ -6,7 +6,8 @@ At start, and whenever one is first seen; a reclaim makes sure of it once more. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -16,7 +17,7 @@ from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
 from provisioner.core.takeover import Enter, Find, Refuse
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AnyItem, ClusterError, Kind
+from provisioner.ports.cluster import ClusterError
 from provisioner.ports.tree import ExportError
 
 log = structlog.get_logger(__name__)
@@ -38,20 +39,33 @@ class Takeover:
         self._due = asyncio.Event()
         self._refused: dict[str, str] = {}
 
-    def changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
-        """A listener of the store: a volume that is new, or one whose end may free what another one needs."""
-        if kind != "volumes":
-            return
-        if isinstance(after, Volume) and (after.name in self._refused or _phase(before) != _phase(after)):
-            self._look_at([after])
-        elif after is None and isinstance(before, Volume):
-            self._refused.pop(before.name, None)
-            volumes = self._ctx.store.volumes
-            self._look_at(volumes[name] for name in self._refused if name in volumes)
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Look at volumes when they appear or change, and when another one is deleted, while the context is open."""
+        ctx = self._ctx
+        with (
+            ctx.health.listening(self._export_ready),
+            ctx.cache.volumes.subscribed(
+                on_added=lambda volume: self._look_at([volume]),
+                on_updated=self._volume_changed,
+                on_deleted=self._volume_deleted,
+            ),
+        ):
+            yield
 
-    def export_ready(self, export: Export) -> None:
+    def _volume_changed(self, before: Volume, volume: Volume) -> None:
+        if volume.name in self._refused or before.status.phase != volume.status.phase:
+            self._look_at([volume])
+
+    def _volume_deleted(self, volume: Volume) -> None:
+        # The refused volumes may have been refused because of this one.
+        self._refused.pop(volume.name, None)
+        volumes = self._ctx.cache.volumes
+        self._look_at(volumes[name] for name in self._refused if name in volumes)
+
+    def _export_ready(self, export: Export) -> None:
         """An export is usable, or usable again, and its ledger has been read."""
-        self._look_at(self._ctx.store.volumes.values())
+        self._look_at(self._ctx.cache.volumes.values())
 
     def _look_at(self, volumes: Iterable[Volume]) -> None:
         peers = (volume for volume in volumes if takeover.is_peers(volume, self._ctx.provisioner))
@@ -61,7 +75,7 @@ class Takeover:
 
     async def run(self) -> None:
         """Enter what is to be entered, for ever."""
-        driven = sum(volume.spec.csi is not None for volume in self._ctx.store.volumes.values())
+        driven = sum(volume.spec.csi is not None for volume in self._ctx.cache.volumes.values())
         if driven:
             log.info("csi_volumes_left_alone", count=driven)
         while True:
@@ -92,7 +106,7 @@ class Takeover:
         """Enter those of the volumes that have no record, all exports side by side; whether all could be tried."""
         found: dict[Export, list[tuple[Volume, RelPath]]] = {}
         for name in names:
-            volume = self._ctx.store.volumes.get(name)
+            volume = self._ctx.cache.volumes.get(name)
             located = self._ctx.exports.locate(volume) if volume is not None else None
             if volume is not None and located is not None and name not in located[0].records:
                 found.setdefault(located[0], []).append((volume, located[1]))
@@ -124,7 +138,7 @@ class Takeover:
         wanted: dict[str, Enter] = {}
         for cached, path in volumes:
             # What the cache does not keep is asked for: when a volume was created that no claim is bound to.
-            volume = cached if _phase(cached) == "Bound" else await self._ctx.cluster.get_volume(cached.name)
+            volume = cached if cached.status.phase == "Bound" else await self._ctx.cluster.get_volume(cached.name)
             if volume is None:
                 continue
             match takeover.decide(self._find(volume, export, path)):
@@ -140,12 +154,12 @@ class Takeover:
                 self._succeeded(name, export, enter)
 
     def _find(self, volume: Volume, export: Export, path: RelPath) -> Find:
-        ctx, store = self._ctx, self._ctx.store
+        ctx, cache = self._ctx, self._ctx.cache
         return Find(
             volume=volume,
             path=path,
-            storage_class=store.classes.get(volume.spec.storage_class_name),
-            holder=store.holder(export.location, path, other_than=volume.name),
+            storage_class=cache.classes.get(volume.spec.storage_class_name),
+            holder=cache.holder(export.location, path, other_than=volume.name),
             provisioner=ctx.provisioner,
             cluster=ctx.cluster_id,
             now=ctx.stamp(),
@@ -169,7 +183,3 @@ class Takeover:
         if self._refused.get(name) != message:
             log.warning("volume_not_taken_over", volume=name, why=message)
         self._refused[name] = message
-
-
-def _phase(volume: AnyItem | None) -> str:
-    return volume.status.phase if isinstance(volume, Volume) else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,6 +20,7 @@ from provisioner.controllers.instances import Guard
 from provisioner.core.backoff import Backoff
 from provisioner.core.returned import volume_of
 from provisioner.ledger.export import Export
+from provisioner.ports.aio import wait_for_event
 from provisioner.ports.clock import Clock
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.supervision import Supervisor
@@ -142,16 +143,14 @@ class Purge:
                 trash.interrupted = False
                 under_way = frozenset(trash.taken)  # some of it may go while we look
                 try:
-                    self._take(export, trash, await export.trash(), under_way)
+                    self._take(export, trash, await export.trash.names(), under_way)
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):
                     trash.workers += 1
                     group.create_task(self._work(export, trash))
                 await self._clock.sleep(_PAUSE_S)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._rest_s(trash)):
-                        await trash.look.wait()
+                await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
         """Have what is in the trash removed, but for what was refused a short while ago."""
@@ -248,12 +247,12 @@ class Purge:
                 gives_way = is_over or not self._guard.allows(export)
                 return not gives_way
 
-            await export.purge(name, on_progress=on_progress, taken=self._stays_taken(export, trash, name))
+            await export.trash.purge(name, on_progress=on_progress, taken=self._stays_taken(export, trash, name))
         return not gives_way
 
     def _stays_taken(self, export: Export, trash: _Trash, name: str) -> bool:
         """Whether a name stays taken once its directory is purged; afterwards what is left of that goes as well."""
-        return name not in trash.free_s and export.may_come_late(name)
+        return name not in trash.free_s and export.trash.may_come_late(name)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -274,7 +273,7 @@ class Purge:
         self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
         if trash.free_s.pop(name, None) is not None:
             return
-        if export.may_come_late(name):
+        if export.trash.may_come_late(name):
             trash.free_s[name] = self._clock.monotonic() + TAKEN_S
         self._metrics.trash_entries.labels(export.name).dec()
         log.info("purged", export=export.name, trash=name, entries=entries)

@@ -32,7 +32,7 @@ _HINT = (
 )
 
 
-class Homeless:
+class UnlocatedVolumes:
     """Looks for them each minute."""
 
     def __init__(self, ctx: ControllerContext) -> None:
@@ -51,10 +51,10 @@ class Homeless:
 
     async def _look(self) -> None:
         found: list[Volume] = []
-        for number, volume in enumerate(list(self._ctx.store.volumes.values())):
+        for number, volume in enumerate(list(self._ctx.cache.volumes.values())):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if is_homeless(self._ctx, volume):
+            if is_unlocated(self._ctx, volume):
                 found.append(volume)
         self._ctx.metrics.homeless.set(len(found))
         for volume in found:
@@ -80,7 +80,7 @@ class Homeless:
             )
 
 
-def is_homeless(ctx: ControllerContext, volume: Volume) -> bool:
+def is_unlocated(ctx: ControllerContext, volume: Volume) -> bool:
     """Whether a volume under our name lies on no export that a setting or a class names, or that we could open."""
     if not volume.is_by(ctx.provisioner) or volume.spec.nfs is None:
         return False
@@ -90,8 +90,8 @@ def is_homeless(ctx: ControllerContext, volume: Volume) -> bool:
 
 def refuse_doubtful(ctx: ControllerContext, plan: Provision, export: Export) -> None:
     """Raise PathTaken where a volume without a known export has the plan's absolute path, or one above or below."""
-    for volume in ctx.store.anywhere(export.location, plan.record.path):
-        if volume.name != plan.volume and is_homeless(ctx, volume):
+    for volume in ctx.cache.anywhere(export.location, plan.record.path):
+        if volume.name != plan.volume and is_unlocated(ctx, volume):
             source = volume.source
             place = f"{source.server}:{source.path}" if source is not None else ""
             directory, owner = plan.record.directory, discretion.owner_of(volume, ctx.cluster_id)

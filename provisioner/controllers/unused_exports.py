@@ -9,9 +9,9 @@ from __future__ import annotations
 import structlog
 
 from provisioner.controllers.context import ControllerContext
+from provisioner.core import classes
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
-from provisioner.core.parameters import parse
 from provisioner.ledger.export import Export
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ _IDLE_S = 300.0
 """An export is forgotten when nothing has used it for so long: no reclaim and no purge is under way then."""
 
 
-class Forgetting:
+class UnusedExports:
     """Compares the exports with what names them, once a minute."""
 
     def __init__(self, ctx: ControllerContext) -> None:
@@ -30,7 +30,7 @@ class Forgetting:
     async def run(self) -> None:
         """Look again and again; not before all classes and volumes are known."""
         while True:
-            if not self._ctx.store.missing:
+            if not self._ctx.cache.missing:
                 await self._look()
             await self._ctx.clock.sleep(_EVERY_S)
 
@@ -46,11 +46,11 @@ class Forgetting:
         ctx = self._ctx
         default = ctx.exports.default
         named = {default} if default is not None else set()
-        for each in ctx.store.classes.values():
+        for each in ctx.cache.classes.values():
             if each.provisioner != ctx.provisioner:
                 continue
             try:
-                where = parse(each.parameters).export
+                where = classes.export_of(each, None)
             except InvalidSettings:
                 continue  # no claim of the class is ever provisioned
             if where is not None:
@@ -59,7 +59,7 @@ class Forgetting:
 
     def _is_needed(self, export: Export) -> bool:
         ctx = self._ctx
-        return ctx.store.has_volumes(export.location) or ctx.health.is_needed(export, idle_s=_IDLE_S)
+        return ctx.cache.has_volumes(export.location) or ctx.health.is_needed(export, idle_s=_IDLE_S)
 
     async def _forget(self, export: Export) -> None:
         self._ctx.exports.forget(export)

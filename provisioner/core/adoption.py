@@ -11,13 +11,13 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from provisioner.core import manifests, mount_options, names, paths, quantities
+from provisioner.core import classes, manifests, names, paths, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidSettings, ProvisionerError
-from provisioner.core.locations import RelPath
+from provisioner.core.locations import RelPath, split_path
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import ClassParameters, parse
+from provisioner.core.parameters import ClassParameters
 from provisioner.core.records import NO_OBJECT, Record, require_room, short_modes
-from provisioner.core.recovery import ALL_MODES, Make, Place, Present, Remains, Step, Taken, components
+from provisioner.core.recovery import ALL_MODES, Make, Place, Present, Remains, Step, Taken
 
 
 class NotAdopted(ProvisionerError):
@@ -98,20 +98,20 @@ def plan(
     wish: Wish,
     found: Found,
     present: Present,
-    classes: Mapping[str, StorageClass],
+    storage_classes: Mapping[str, StorageClass],
     *,
     now: str,
     new_name: Callable[[], str],
 ) -> Plan:
     """The record and the volume that hand the directory to the claim. Raises NotAdopted, InvalidRecord.
 
-    `classes` are ours, by name; `new_name` gives a name for a volume that no volume has had.
+    `storage_classes` are ours, by name; `new_name` gives a name for a volume that no volume has had.
     """
     claim = present.claims.get(wish.key)
     if claim is not None:
         _require_waiting(claim)
     former = _former(wish, found, present, claim)
-    storage_class, parameters = _class(wish, claim, former[1] if former else None, classes)
+    storage_class, parameters = _class(wish, claim, former[1] if former else None, storage_classes)
     volume = former[0] if former is not None else new_name()
     record = Record(
         directory=wish.directory,
@@ -193,24 +193,24 @@ def _has_it(wish: Wish, volume: Volume) -> str:
 
 
 def _class(
-    wish: Wish, claim: Claim | None, former: Record | None, classes: Mapping[str, StorageClass]
+    wish: Wish, claim: Claim | None, former: Record | None, storage_classes: Mapping[str, StorageClass]
 ) -> tuple[StorageClass, ClassParameters]:
     """The class of the claim, and what it says. Raises NotAdopted."""
-    known = ", ".join(sorted(classes)) or "none"
+    known = ", ".join(sorted(storage_classes)) or "none"
     if claim is not None and wish.class_name not in (None, claim.class_name):
         raise NotAdopted(
             f"claim {claim.key} is there, and of StorageClass {claim.class_name or '(none)'}: omit --class"
         )
-    only = next(iter(classes)) if len(classes) == 1 else ""
-    of_former = former.class_name if former is not None and former.class_name in classes else ""
+    only = next(iter(storage_classes)) if len(storage_classes) == 1 else ""
+    of_former = former.class_name if former is not None and former.class_name in storage_classes else ""
     name = claim.class_name if claim is not None else wish.class_name or of_former or only
     if not name and claim is None:
         raise NotAdopted(f"claim {wish.key} does not exist: say with --class of which class it will be ({known})")
-    if name not in classes:
+    if name not in storage_classes:
         raise NotAdopted(f"StorageClass {name or '(none)'} does not exist, or is another provisioner's; ours: {known}")
+    storage_class = storage_classes[name]
     try:
-        mount_options.parse(classes[name].mount_options)
-        return classes[name], parse(classes[name].parameters)
+        return storage_class, classes.settings_of(storage_class, None).parameters
     except InvalidSettings as exc:
         raise NotAdopted(f"StorageClass {name}: {exc}") from exc
 
@@ -264,13 +264,13 @@ def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known:
 
     Their server may be this export's by another name.
     """
-    absolute = {(*each.components, *path) for each in place.locations or (place.location,)}
+    absolute = {(*each.components, *path) for each in place.all_locations}
     found: list[Volume] = []
     for volume in volumes.values():
         source = volume.source
         if source is None or any(_is_on(each, volume) for each in known):
             continue
-        there = components(source.path)
+        there = split_path(source.path)
         if there and any(there[: len(each)] == each[: len(there)] for each in absolute):
             found.append(volume)
     return found
@@ -278,8 +278,9 @@ def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known:
 
 def _is_on(place: Place, volume: Volume) -> bool:
     source = volume.source
-    locations = place.locations or (place.location,)
-    return source is not None and any(each.relative(source.server, source.path) is not None for each in locations)
+    if source is None:
+        return False
+    return any(each.relative(source.server, source.path) is not None for each in place.all_locations)
 
 
 def command(wish: Wish, exports: Iterable[str]) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from provisioner.core import mount_options, scope
-from provisioner.core.errors import InvalidSettings
+from provisioner.core import classes, scope
+from provisioner.core.errors import InvalidMountOption, InvalidSettings
 from provisioner.core.locations import Location, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
-from provisioner.core.parameters import parse
 
 Kind = Literal["API server", "permission", "leader", "version", "StorageClass", "export", "claim", "volume"]
 
@@ -130,20 +129,18 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
         return Finding(kind="StorageClass", name=storage_class.name, ok=not advice, result=result, advice=advice)
 
     try:
-        parameters = parse(storage_class.parameters)
-    except InvalidSettings as exc:
-        # Kubernetes lets nobody change the parameters of a class.
-        return found(str(exc), "delete the class and create it again, corrected; its volumes stay as they are"), None
-    try:
-        options = mount_options.parse(storage_class.mount_options)
-    except InvalidSettings as exc:
+        settings = classes.settings_of(storage_class, default_export)
+    except InvalidMountOption as exc:
         return found(str(exc), "correct the class's mountOptions"), None
-    export = parameters.export or default_export
+    except InvalidSettings as exc:
+        # Kubernetes does not allow changes of a class's parameters.
+        return found(str(exc), "delete the class and create it again, corrected; its volumes stay as they are"), None
+    parameters, export = settings.parameters, settings.export
     if export is None:
         advice = "create it again with the parameters server and share, or set NFS_SERVER and NFS_PATH for us"
         return found("it names no export, and there is no default export", advice), None
     rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
-    use = Use(export, options)
+    use = Use(export, settings.mount_options)
     ignored = f"; without effect: {', '.join(parameters.ignored)}" if parameters.ignored else ""
     well = found(f"on {way(use)}; {rule} when a claim is deleted{ignored}")
     return (_of_cluster_dns(well, export) if is_cluster_dns(export.server) else well), use

@@ -1,6 +1,7 @@
-"""What to do about a claim: leave it, wait, refuse it, or provision it (kubernetes-contract, "Provisioning").
+"""What to do about a claim: ignore it, wait, refuse it, or provision it (kubernetes-contract, "Provisioning").
 
-Each rule is a small function that returns a Decision or None for "not my case"; the first one to speak wins.
+Each rule is a small function named after what it finds. It returns a Decision, or None if it does not apply; the first
+rule that applies decides. A claim that passes all rules is planned: every step of the plan can still refuse it.
 """
 
 from __future__ import annotations
@@ -11,76 +12,78 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import discretion, expansion, manifests, mount_options, names, quantities
+from provisioner.core import classes, discretion, expansion, manifests, names, quantities
+from provisioner.core.classes import ClassSettings
 from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, ClaimRef, Namespace, StorageClass, Volume
-from provisioner.core.parameters import ClassParameters, Ownership, as_written, parse
+from provisioner.core.parameters import ClassParameters, Ownership, as_written
 from provisioner.core.paths import is_archive_name
+from provisioner.core.reasons import Reason
 from provisioner.core.records import RECORD_LIMIT_BYTES, Record, milder, require_room, short_modes
 from provisioner.core.templates import Template
 from provisioner.core.tenancy import UNKNOWN, Tenant
 
-_LONGEST = RECORD_LIMIT_BYTES + 1
-"""Characters of a label or annotation: with a longer one in its directory no record of a claim can be written."""
-
-ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
+_VALUE_LIMIT = RECORD_LIMIT_BYTES + 1
+"""Characters of a label or annotation that are kept: a directory with a longer value fits into no record anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimView:
-    """All that a decision about one claim is made of, gathered at one moment."""
+    """All facts for a decision about one claim, gathered at one moment."""
 
     provisioner: str
     claim: Claim
     storage_class: StorageClass | None
     volume: Volume | None
-    """The volume that bears this claim's name, if there is one."""
+    """The volume that has this claim's volume name, if there is one."""
     default_export: Location | None
     holder: Callable[[Location, RelPath], Volume | None]
-    """Which volume has a directory of an export, or one above or below it."""
+    """Return the volume that has a directory of an export, or one above or below it."""
     now: str
     """UTC, RFC 3339."""
     cluster: str = ""
-    """What tells this cluster from others that share an export."""
+    """The id of this cluster, which distinguishes it from others that share an export."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """Nothing to do, and nobody to tell."""
+    """No action and no event."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: a change of something that we watch brings the claim back."""
+    """No action yet: a change of a watched object brings the claim back."""
 
     why: str
-    on_a_path: bool = False
-    """Whether it is for a directory that somebody else has."""
-    whole: str = ""
-    """For the log, where `why` does not tell all."""
+    directory_taken: bool = False
+    """Whether the claim waits for a directory that another volume has."""
+    log_message: str = ""
+    """For the log, if `why` leaves out details that the claim's namespace must not see."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Not as it is: the event says what to change."""
+    """The claim cannot be provisioned as it is: the event says what to change."""
 
+    reason: str
+    """The machine reason, for logs and metrics (`core.reasons`)."""
     message: str
-    reason: str = names.PROVISIONING_FAILED
+    event_reason: str = names.PROVISIONING_FAILED
     type: Literal["Normal", "Warning"] = "Warning"
-    on_a_path: bool = False
-    """Whether it is for a directory that somebody else has."""
-    whole: str = ""
-    """For the log, where the message does not tell all."""
+    directory_taken: bool = False
+    """Whether another volume has the claim's directory."""
+    log_message: str = ""
+    """For the log, if `message` leaves out details that the claim's namespace must not see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provision:
-    """Make this directory and this volume."""
+    """Create this directory and this volume."""
 
     volume: str
     export: Location
@@ -92,32 +95,42 @@ class Provision:
     claim: Claim
     storage_class: StorageClass
     tenant: Tenant = UNKNOWN
-    """Who may have what former claims of the same name have left."""
+    """The claim's namespace: it decides whether the claim can have what former claims of the same name left behind."""
 
 
 Decision = Ignore | Wait | Refuse | Provision
 
 
 def decide(view: ClaimView) -> Decision:
-    """What to do about a claim; pure, so that the same view always gives the same answer."""
-    return _not_ours(view) or _not_yet(view) or _unsupported(view) or _plan(view)
+    """Decide what to do about a claim. Pure: the same view always gives the same decision."""
+    for rule in _RULES:
+        decision = rule(view)
+        if decision is not None:
+            return decision
+    return _plan(view)
 
 
 def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | None:
-    """The class's pattern where it reads more of a claim that waits than the cache keeps; else None."""
+    """Return the class's pattern if a pending claim must be read live for it, else None.
+
+    The cache keeps neither labels nor most annotations of a claim.
+    """
     if storage_class is None or claim.status.phase != "Pending" or claim.spec.volume_name:
         return None
     try:
-        template = parse(storage_class.parameters).template
+        template = classes.parameters_of(storage_class).template
     except InvalidSettings:
         return None
     return template if template.keys("labels") or template.keys("annotations") else None
 
 
 def completed(cached: Claim, live: Claim, template: Template) -> Claim:
-    """The claim with what the pattern reads of it, and no more: the rest may be as large as a tenant likes."""
+    """Return the cached claim with the labels and annotations that the pattern reads.
+
+    All others are left out: they can be as large as a tenant likes.
+    """
     labels, annotations = (
-        {key: of[key][:_LONGEST] for key in template.keys(source) if key in of}
+        {key: of[key][:_VALUE_LIMIT] for key in template.keys(source) if key in of}
         for source, of in (("labels", live.metadata.labels), ("annotations", live.metadata.annotations))
     )
     metadata = structs.replace(
@@ -126,42 +139,80 @@ def completed(cached: Claim, live: Claim, template: Template) -> Claim:
     return structs.replace(cached, metadata=metadata)
 
 
-def _not_ours(view: ClaimView) -> Decision | None:
-    claim, storage_class = view.claim, view.storage_class
-    if not claim.is_for(view.provisioner):
-        return Ignore("the claim is another provisioner's")
-    if claim.spec.volume_name or claim.status.phase != "Pending":
-        return Ignore("the claim has a volume")
-    if claim.metadata.deletion_timestamp:
-        return Ignore("the claim is being deleted")
-    if view.volume is not None:
-        return Ignore("the volume exists; binding it is the cluster's part")
-    if not claim.class_name:
-        return Ignore("the claim names no class")
-    if storage_class is not None and storage_class.provisioner != view.provisioner:
-        return Ignore("the claim's class is another provisioner's")
-    return None
+# ------------------------------------------------------------------------------------------- rules: nothing to do
 
 
-def _not_yet(view: ClaimView) -> Decision | None:
-    if view.storage_class is None:
-        return Wait("the claim's class does not exist")
+def _is_for_another_provisioner(view: ClaimView) -> Decision | None:
+    return None if view.claim.is_for(view.provisioner) else Ignore("the claim is another provisioner's")
+
+
+def _has_a_volume(view: ClaimView) -> Decision | None:
+    claim = view.claim
+    has_one = claim.spec.volume_name or claim.status.phase != "Pending"
+    return Ignore("the claim has a volume") if has_one else None
+
+
+def _is_being_deleted(view: ClaimView) -> Decision | None:
+    return Ignore("the claim is being deleted") if view.claim.metadata.deletion_timestamp else None
+
+
+def _is_provisioned(view: ClaimView) -> Decision | None:
+    return None if view.volume is None else Ignore("the volume exists; Kubernetes binds it")
+
+
+def _names_no_class(view: ClaimView) -> Decision | None:
+    return None if view.claim.class_name else Ignore("the claim names no class")
+
+
+def _class_is_another_provisioners(view: ClaimView) -> Decision | None:
+    storage_class = view.storage_class
+    if storage_class is None or storage_class.provisioner == view.provisioner:
+        return None
+    return Ignore("the claim's class is another provisioner's")
+
+
+# ------------------------------------------------------------------------------------------- rules: not yet
+
+
+def _class_is_missing(view: ClaimView) -> Decision | None:
+    return Wait("the claim's class does not exist") if view.storage_class is None else None
+
+
+def _no_node_is_selected(view: ClaimView) -> Decision | None:
     annotations = view.claim.metadata.annotations
     selected = any(annotations.get(key) for key in names.SELECTED_NODE_ANNOTATIONS)
-    if view.storage_class.volume_binding_mode == "WaitForFirstConsumer" and not selected:
+    if _class_of(view).volume_binding_mode == "WaitForFirstConsumer" and not selected:
         return Wait("no node is selected for the claim")
     return None
 
 
-def _unsupported(view: ClaimView) -> Decision | None:
-    spec = view.claim.spec
-    if spec.volume_mode != "Filesystem":
-        return Refuse(f"an NFS directory cannot serve volumeMode {spec.volume_mode}: use volumeMode: Filesystem")
-    if spec.selector is not None:
-        return Refuse("a claim with a label selector cannot be provisioned: remove spec.selector")
-    if spec.volume_attributes_class_name:
-        return Refuse("an NFS volume never matches a VolumeAttributesClass: remove spec.volumeAttributesClassName")
-    return _data_source(view)
+# ------------------------------------------------------------------------------------------- rules: not supported
+
+
+def _volume_mode(view: ClaimView) -> Decision | None:
+    mode = view.claim.spec.volume_mode
+    if mode == "Filesystem":
+        return None
+    return Refuse(
+        Reason.UNSUPPORTED_VOLUME_MODE, f"NFS volumes do not support volumeMode {mode}: use volumeMode: Filesystem"
+    )
+
+
+def _selector(view: ClaimView) -> Decision | None:
+    if view.claim.spec.selector is None:
+        return None
+    return Refuse(
+        Reason.UNSUPPORTED_SELECTOR, "a claim with a label selector cannot be provisioned: remove spec.selector"
+    )
+
+
+def _attributes_class(view: ClaimView) -> Decision | None:
+    if not view.claim.spec.volume_attributes_class_name:
+        return None
+    return Refuse(
+        Reason.UNSUPPORTED_ATTRIBUTES_CLASS,
+        "NFS volumes do not support a VolumeAttributesClass: remove spec.volumeAttributesClassName",
+    )
 
 
 def _data_source(view: ClaimView) -> Decision | None:
@@ -170,113 +221,188 @@ def _data_source(view: ClaimView) -> Decision | None:
         return None
     if view.claim.metadata.annotations.get(names.RESTORE):
         return Refuse(
-            f"annotation {names.RESTORE} and spec.dataSource each say where the data is to come from: make the claim"
-            " anew with one of them"
+            Reason.CONFLICTING_DATA_SOURCES,
+            f"annotation {names.RESTORE} and spec.dataSource both name a source for the data: recreate the claim with"
+            " only one of them",
         )
     if source.kind == "PersistentVolumeClaim" and not source.api_group:
-        return Refuse("clones (dataSource of kind PersistentVolumeClaim) are not supported yet: remove spec.dataSource")
+        return Refuse(
+            Reason.UNSUPPORTED_DATA_SOURCE,
+            "clones (dataSource of kind PersistentVolumeClaim) are not supported yet: remove spec.dataSource",
+        )
     if source.kind == "VolumeSnapshot":
-        return Refuse("snapshots (dataSource of kind VolumeSnapshot) are not supported: remove spec.dataSource")
+        return Refuse(
+            Reason.UNSUPPORTED_DATA_SOURCE,
+            "snapshots (dataSource of kind VolumeSnapshot) are not supported: remove spec.dataSource",
+        )
     return Refuse(
+        Reason.EXTERNAL_POPULATOR,
         f"dataSource of kind {source.kind}: an external populator is assumed to fill the volume",
         names.PROVISIONING,
         "Normal",
     )
 
 
-def _plan(view: ClaimView) -> Decision:
-    claim, storage_class = view.claim, view.storage_class
-    assert storage_class is not None  # _not_yet has looked
+def _size(view: ClaimView) -> Decision | None:
     try:
-        if quantities.parse_bytes(claim.requested) <= 0:
-            return Refuse(f"the requested size {claim.requested!r} is not above zero")
-        parameters = parse(storage_class.parameters)
-        options = mount_options.parse(storage_class.mount_options)
-        name = names.volume_name(claim.uid)
-        path = parameters.template.render(claim, name)
-        record = _record(view, storage_class, parameters, path)
-    except InvalidSettings as exc:
-        return Refuse(f"StorageClass {storage_class.name}: {exc}")
-    except InvalidPath as exc:
-        written = as_written("pathPattern", storage_class.parameters)
-        return Refuse(
-            f"{exc}: change the claim's labels or annotations, or the parameter {written} of StorageClass"
-            f" {storage_class.name}, where ${{…:-other}} stands in for what is missing"
-        )
-    except (InvalidRecord, InvalidQuantity) as exc:
-        return Refuse(str(exc))
-    if record.archive and not is_archive_name(record.archive):
-        return Refuse(f"annotation {names.RESTORE}: {record.archive!r} is not the name of an archive (archived-…)")
-    export = parameters.export or view.default_export
-    if export is None:
-        return Refuse(
-            f"StorageClass {storage_class.name} names no export, and no default export is configured:"
-            " add the parameters server and share"
-        )
-    adopt = parameters.adopts(storage_class.reclaim_policy)
+        size_bytes = quantities.parse_bytes(view.claim.requested)
+    except InvalidQuantity as exc:
+        return Refuse(Reason.INVALID_SIZE, f"requested size {exc}")
+    if size_bytes > 0:
+        return None
+    return Refuse(Reason.INVALID_SIZE, f"requested size {view.claim.requested!r} is not above zero: request more")
+
+
+_RULES: tuple[Callable[[ClaimView], Decision | None], ...] = (
+    # Nothing to do for this provisioner: these come first, so that no event appears on such a claim, whatever is in it.
+    _is_for_another_provisioner,
+    _has_a_volume,
+    _is_being_deleted,
+    _is_provisioned,
+    _names_no_class,
+    _class_is_another_provisioners,
+    # Not yet: a change of the class or of the claim brings the claim back.
+    _class_is_missing,
+    _no_node_is_selected,
+    # Not supported: the claim asks for what an NFS directory cannot be.
+    _volume_mode,
+    _selector,
+    _attributes_class,
+    _data_source,
+    _size,
+)
+
+
+def _class_of(view: ClaimView) -> StorageClass:
+    assert view.storage_class is not None  # _class_is_missing comes before
+    return view.storage_class
+
+
+# ------------------------------------------------------------------------------------------- the plan
+
+
+class _Refused(Exception):
+    """A step of the plan refuses the claim."""
+
+    def __init__(self, refusal: Refuse) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def _plan(view: ClaimView) -> Decision:
+    """Work out directory, record and export; each step can refuse the claim."""
+    storage_class = _class_of(view)
+    volume_name = names.volume_name(view.claim.uid)
+    try:
+        settings = _settings(view)
+        path = _directory(view, settings, volume_name)
+        record = _record(view, settings, path, volume_name)
+        export = _export(storage_class, settings)
+    except _Refused as exc:
+        return exc.refusal
+    adopt = settings.parameters.adopts(storage_class.reclaim_policy)
     return _path_conflict(view, export, path, adopt=adopt) or Provision(
-        volume=name,
+        volume=volume_name,
         export=export,
-        mount_options=options,
+        mount_options=settings.mount_options,
         record=record,
-        access=parameters.access,
+        access=settings.parameters.access,
         adopt=adopt,
-        parameters=parameters,
-        claim=claim,
+        parameters=settings.parameters,
+        claim=view.claim,
         storage_class=storage_class,
     )
 
 
-def _record(view: ClaimView, storage_class: StorageClass, parameters: ClassParameters, path: RelPath) -> Record:
-    claim = view.claim
+def _settings(view: ClaimView) -> ClassSettings:
+    storage_class = _class_of(view)
+    try:
+        return classes.settings_of(storage_class, view.default_export)
+    except InvalidSettings as exc:
+        raise _Refused(Refuse(exc.reason, f"StorageClass {storage_class.name}: {exc}")) from exc
+
+
+def _directory(view: ClaimView, settings: ClassSettings, volume_name: str) -> RelPath:
+    try:
+        return settings.parameters.template.render(view.claim, volume_name)
+    except InvalidPath as exc:
+        storage_class = _class_of(view)
+        written = as_written("pathPattern", storage_class.parameters)
+        message = (
+            f"{exc}: change the claim's labels or annotations, or the parameter {written} of StorageClass"
+            f" {storage_class.name}, where ${{…:-other}} sets a fallback for a missing value"
+        )
+        raise _Refused(Refuse(exc.reason, message)) from exc
+
+
+def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name: str) -> Record:
+    claim, storage_class = view.claim, _class_of(view)
     record = Record(
         directory="/".join(path),
         namespace=claim.metadata.namespace,
         claim=claim.metadata.name,
         claim_uid=claim.uid,
         class_name=storage_class.name,
-        on_delete=parameters.on_delete,
+        on_delete=settings.parameters.on_delete,
         capacity=claim.requested,
         created=view.now,
         cluster=view.cluster,
         modes=short_modes(claim.spec.access_modes),
         mount_options=",".join(storage_class.mount_options),
-        retention=parameters.retention,
+        retention=settings.parameters.retention,
         archive=claim.metadata.annotations.get(names.RESTORE, ""),
     )
-    require_room(names.volume_name(claim.uid), record)
+    try:
+        require_room(volume_name, record)
+    except InvalidRecord as exc:
+        raise _Refused(Refuse(exc.reason, str(exc))) from exc
+    if record.archive and not is_archive_name(record.archive):
+        message = f"annotation {names.RESTORE}: {record.archive!r} is not the name of an archive (archived-…)"
+        raise _Refused(Refuse(Reason.INVALID_ARCHIVE_NAME, message))
     return record
 
 
+def _export(storage_class: StorageClass, settings: ClassSettings) -> Location:
+    if settings.export is not None:
+        return settings.export
+    message = (
+        f"StorageClass {storage_class.name} names no export, and no default export is configured:"
+        " add the parameters server and share"
+    )
+    raise _Refused(Refuse(Reason.MISSING_EXPORT, message))
+
+
 def _path_conflict(view: ClaimView, export: Location, path: RelPath, *, adopt: bool) -> Decision | None:
+    """Wait for the volume that has the directory, or refuse the claim; None if the directory is free."""
     holder = view.holder(export, path)
     if holder is None:
         return None
     asker = Owner(view.claim.metadata.namespace, view.cluster)
     owner = discretion.owner_of(holder, view.cluster)
     if is_leaving(holder, view.provisioner):
-        # Mostly the same claim, deleted and made again under its name.
-        whole, told = discretion.words(
+        # Usually the same claim, deleted and recreated under its name.
+        log_text, event_text = discretion.words(
             asker,
             owner,
-            f"volume {holder.name}, which has the directory, is being reclaimed",
-            "a volume outside this namespace, which has the directory, is being reclaimed",
+            f"volume {holder.name} has the directory and is being reclaimed",
+            "a volume outside this namespace has the directory and is being reclaimed",
         )
-        return Wait(told, on_a_path=True, whole=whole)
+        return Wait(event_text, directory_taken=True, log_message=log_text)
     if _is_reserved(holder, view.claim):
         return Wait(
-            f"volume {holder.name} is for this claim, and the cluster binds the two if they fit", on_a_path=True
+            f"volume {holder.name} is reserved for this claim; Kubernetes binds the two if they match",
+            directory_taken=True,
         )
     if _is_former(holder, view.claim) and _lies_at(holder, export, path):
-        return Refuse(former_message("/".join(path), holder.name, view.claim, adopt=adopt), on_a_path=True)
-    place = holder.source.path if holder.source else ""
-    by = f"volume {holder.name} has {place!r}, and no volume may have another's directory, or one above or below it"
-    whole, told = discretion.taken(asker, "/".join(path), owner, by)
-    return Refuse(told, on_a_path=True, whole=whole)
+        message = former_message("/".join(path), holder.name, view.claim, adopt=adopt)
+        return Refuse(Reason.RETAINED_DIRECTORY, message, directory_taken=True)
+    place = f" ({holder.source.path})" if holder.source else ""
+    log_text, event_text = discretion.taken(asker, "/".join(path), owner, f"volume {holder.name}{place}")
+    return Refuse(Reason.OVERLAPPING_DIRECTORY, event_text, directory_taken=True, log_message=log_text)
 
 
 def _names(volume: Volume, claim: Claim) -> ClaimRef | None:
-    """The claimRef of a volume that is, or was, for a claim of this name."""
+    """Return the claimRef of a volume if it names a claim of this namespace and name."""
     reference = volume.spec.claim_ref
     if reference is None or (reference.namespace, reference.name) != (claim.metadata.namespace, claim.metadata.name):
         return None
@@ -284,16 +410,16 @@ def _names(volume: Volume, claim: Claim) -> ClaimRef | None:
 
 
 def _is_reserved(volume: Volume, claim: Claim) -> bool:
-    """Whether a volume waits for this claim: an admin, or a command of ours, made or freed it for the claim."""
+    """Return True if a volume waits for this claim: an admin or a command created it, or freed it, for the claim."""
     reference = _names(volume, claim)
     waits = volume.status.phase in ("Pending", "Available")
     return reference is not None and waits and reference.uid in ("", claim.uid)
 
 
 def _is_former(volume: Volume, claim: Claim) -> bool:
-    """Whether a volume is what a claim of this name had, and is kept."""
-    kept = volume.spec.persistent_volume_reclaim_policy == "Retain"
-    return kept and volume.status.phase == "Released" and _names(volume, claim) is not None
+    """Return True if a volume belonged to an earlier claim of this name and is retained."""
+    retained = volume.spec.persistent_volume_reclaim_policy == "Retain"
+    return retained and volume.status.phase == "Released" and _names(volume, claim) is not None
 
 
 def _lies_at(volume: Volume, export: Location, path: RelPath) -> bool:
@@ -302,65 +428,71 @@ def _lies_at(volume: Volume, export: Location, path: RelPath) -> bool:
 
 
 def in_namespace(plan: Provision, namespace: Namespace | None) -> Provision:
-    """A plan with the claim's namespace, as it was read; None is one that could not be."""
+    """Return the plan with the claim's namespace in it; None stands for a namespace that could not be read."""
     tenant = Tenant.of(namespace, accepts_former=plan.parameters.accepts_former)
     return replace(plan, tenant=tenant, record=structs.replace(plan.record, namespace_uid=tenant.uid))
 
 
 def is_leaving(volume: Volume, provisioner: str) -> bool:
-    """Whether a volume is of ours and on its way out."""
-    # A Bound one that somebody deletes stays for as long as its claim: that may be years, and must not pass in silence.
+    """Return True if a volume is this provisioner's and is about to be reclaimed."""
+    # A Bound volume that is being deleted stays until its claim is deleted. That can take years: the claim that waits
+    # for the directory must get a refusal, not silence.
     phase, deleted = volume.status.phase, volume.metadata.deletion_timestamp is not None
     leaving = phase in ("Released", "Failed") or (deleted and phase != "Bound")
     ours = volume.is_by(provisioner) and volume.spec.nfs is not None
     return leaving and ours and volume.spec.persistent_volume_reclaim_policy == "Delete"
 
 
+# ------------------------------------------------------------------------------------------- messages
+
+
 def provisioning_message(claim: Claim) -> str:
-    """The words for a claim whose volume is being made, and for what on it has no effect."""
+    """Return the message for a claim whose volume is being created; it names annotations that are ignored."""
     unread = [key for key in names.ACCESS_OF_NFS_SUBDIR if key in claim.metadata.annotations]
-    note = f"; without effect: {', '.join(unread)}, as the class's mode, uid and gid count" if unread else ""
+    note = f"; ignored annotations: {', '.join(unread)} (set mode, uid and gid in the StorageClass)" if unread else ""
     return f'provisioning a volume for claim "{claim.key}"{note}'
 
 
 def succeeded_message(plan: Provision, record: Record) -> str:
-    """The words for a claim that has its volume; `record` is what the ledger has."""
+    """Return the message for a claim that has its volume; `record` is the ledger's."""
     text = f"Successfully provisioned volume {plan.volume}"
     if not record.archive:
         return text
     kept = record.on_delete != plan.record.on_delete
-    rule = f"; its rule stays {record.on_delete}: an archive is never deleted by way of a class" if kept else ""
+    rule = f"; onDelete stays {record.on_delete}: a class cannot delete data that came from an archive" if kept else ""
     return f"{text} from archive {record.archive}{rule}"
 
 
 def former_message(directory: str, holder: str, claim: Claim, *, adopt: bool) -> str:
-    """The words for a directory whose volume was retained when an earlier claim of this name was deleted."""
+    """Return the message for a directory whose volume was retained when an earlier claim of this name was deleted."""
     patch = '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}'
     otherwise = (
-        f"; or delete the volume with `kubectl delete pv {holder}`, which leaves its data, and this claim gets the"
-        " directory"
+        f"; to give this claim only the directory, run `kubectl delete pv {holder}`, which keeps the data"
+        if adopt
+        else ""
     )
     return (
-        f"directory {directory!r} is that of volume {holder}, which an earlier claim {claim.key} had and which is"
-        " Released: its reclaim policy Retain keeps it for an admin's decision. To have this claim bound to it, run"
-        f" `kubectl patch pv {holder} -p '{patch}'`{otherwise if adopt else ''}"
+        f"directory {directory!r} belongs to volume {holder} of an earlier claim {claim.key}, which is Released and"
+        " kept by its reclaim policy Retain: to bind that volume to this claim, run"
+        f" `kubectl patch pv {holder} -p '{patch}'`{otherwise}"
     )
 
 
 def mode_message(directory: str, mode: int, refusal: str) -> str:
-    """The words for a directory whose default mode the server refused to set."""
+    """Return the message for a directory whose default mode the server refused to set."""
     return (
-        f"the server refuses to set the mode {mode:04o} of directory {directory!r} ({refusal}): it keeps the mode that"
-        " the server gave it. If pods cannot write there, let the export's root pass on an ACL that lets them; the"
-        ' parameter mode: "0" in the class leaves modes to the server without this warning'
+        f"the server refuses to set mode {mode:04o} on directory {directory!r} ({refusal}); it keeps the mode that the"
+        " server gave it: if pods cannot write there, set an ACL on the export's root that directories inherit; the"
+        ' class parameter mode: "0" leaves modes to the server without this warning'
     )
 
 
 def root_conflict(plan: Provision, root: Location) -> Refuse:
-    """The words for a directory in which another export has its root."""
+    """Return the refusal of a directory that overlaps with the root of another export."""
     return Refuse(
-        f"directory {plan.record.directory!r} is taken: export {root} has its root there, or above or below;"
-        " choose a pathPattern that leads elsewhere, or take a class of that export"
+        Reason.OVERLAPPING_DIRECTORY,
+        f"directory {plan.record.directory!r} overlaps with the root of export {root}: use a pathPattern that leads"
+        " elsewhere, or a StorageClass of that export",
     )
 
 
@@ -373,29 +505,49 @@ def space_conflict(
     free_bytes: int,
     provisioned_bytes: int,
 ) -> Refuse | None:
-    """Whether `minFree` or `overcommit` refuse a size; `provisioned_bytes` sums the export's other volumes."""
-    if parameters.min_free is not None and free_bytes < parameters.min_free.of(size_bytes):
-        return Refuse(f"export {export} has less free than the class's minFree keeps for the volumes that exist")
+    """Return the refusal of a size by `minFree` or `overcommit`, or None.
+
+    `provisioned_bytes` is the sum of the capacities of the export's other volumes.
+    """
+    if parameters.min_free is not None and free_bytes < (limit_bytes := parameters.min_free.of(size_bytes)):
+        # The event leaves out the free space, which changes all the time: each new text would be a new event.
+        limit, advice = quantities.readable(limit_bytes), "free up space on it, or use a class with a lower minFree"
+        return Refuse(
+            Reason.NOT_ENOUGH_SPACE,
+            f"export {export} has less free space than the class's minFree ({limit}): {advice}",
+            log_message=f"export {export} has {quantities.readable(free_bytes)} free, below the class's minFree"
+            f" ({limit}): {advice}",
+        )
     requested = quantities.parse_bytes(size)
     if parameters.overcommit is not None and provisioned_bytes + requested > parameters.overcommit * size_bytes:
-        return Refuse(f"export {export}: this claim would pass the class's overcommit of {parameters.overcommit:g}")
+        return Refuse(
+            Reason.OVERCOMMIT_EXCEEDED,
+            f"export {export}: the sum of all capacities would exceed the class's overcommit of"
+            f" {parameters.overcommit:g}: request less, delete volumes, or use a class with a higher overcommit",
+        )
     return None
 
 
 def not_ours(volume: Volume, claim: Claim, provisioner: str) -> str:
-    """The message for an existing volume that has the name of the claim's, and is not the one in the plan."""
+    """Return the message for an existing volume that has the name of the claim's, but is not the planned one."""
     reference, source = volume.spec.claim_ref, volume.source
     if volume.is_by(provisioner) and reference is not None and reference.uid == claim.uid and source is not None:
         return (
-            f"volume {volume.name} was made at the same time, on {source.server}:{source.path}, by another provisioner"
-            f" of the name {provisioner}: is there a second installation? Remove one of them, or give each its own"
-            " provisioner name"
+            f"another provisioner named {provisioner} created volume {volume.name} at the same time, on"
+            f" {source.server}:{source.path}: check for a second installation, and remove one of the two or give each"
+            " its own provisioner name"
         )
-    return f"a volume {volume.name} that is not this claim's exists already: see who made it, and delete it"
+    return f"volume {volume.name} already exists and is not this claim's: find out who created it, and delete it"
+
+
+# ------------------------------------------------------------------------------------------- the volume
 
 
 def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id: str) -> dict[str, object]:
-    """The PersistentVolume for a plan; `record` is what the ledger has: its rule may be milder, as an archive's is."""
+    """Return the PersistentVolume for a plan.
+
+    `record` is the ledger's: its onDelete can be milder than the class's, as that of an archive.
+    """
     claim, storage_class = plan.claim, plan.storage_class
     return manifests.volume(
         plan.volume,
@@ -419,7 +571,7 @@ def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id:
 
 
 def is_unfinished(claim: Claim) -> bool:
-    """Whether a claim can need anything of us: a volume, or a larger one."""
+    """Return True if a claim can need work: a volume, or a larger one."""
     if claim.status.phase == "Pending":
         return not claim.metadata.deletion_timestamp and not claim.spec.volume_name
     resized = claim.requested != claim.status.capacity.get("storage") or expansion.is_marked(claim)

@@ -1,7 +1,7 @@
-"""What the event on a claim says of other objects: all of it if they are of the claim's own namespace, else nothing.
+"""What the event on a claim says of other objects: everything if they are of the claim's own namespace, else nothing.
 
-Whoever may read the events of one namespace must not learn from them which volumes, directories and archives others
-have. That a directory is taken cannot be hidden: the claim is refused. By what it is taken is in the daemon's log.
+Users who can read the events of one namespace must not learn which volumes, directories and archives other namespaces
+have. That a directory is taken cannot be hidden, since the claim is refused; what it overlaps with is in the log only.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from provisioner.core.records import Record
 
 
 class Owner(NamedTuple):
-    """Whose something is: a namespace of one cluster, of those that share an export."""
+    """The owner of a volume, directory or archive: a namespace of one of the clusters that share an export."""
 
     namespace: str
     cluster: str
     uid: str = ""
-    """The namespace's, where it is known: one that is created again may be another team's."""
+    """The namespace's uid, if known: a namespace that was deleted and recreated can be another team's."""
 
     def is_same(self, other: Owner) -> bool:
-        """Whether nothing speaks against the two being one."""
+        """Return True if the two can be one namespace: same name, same cluster, no different uids."""
         uids = {self.uid, other.uid} - {"", tenancy.ANY}
         return (self.namespace, self.cluster) == (other.namespace, other.cluster) and len(uids) < 2
 
@@ -30,50 +30,54 @@ class Owner(NamedTuple):
 class Words(NamedTuple):
     """One refusal in two texts."""
 
-    whole: str
-    """For the log, which admins read."""
-    told: str
-    """For the event, which the claim's namespace reads."""
+    log: str
+    """The whole text, which admins read in the log."""
+    event: str
+    """The text for the event, which users of the claim's namespace read."""
 
 
 def words(asker: Owner, owner: Owner | None, whole: str, otherwise: str) -> Words:
-    """The texts of a refusal in whose whole text something of `owner` is named; None is unknown, and so not the asker.
+    """Return the texts of a refusal whose whole text names an object of `owner`.
 
-    This alone decides what an event says of other objects.
+    The event gets the whole text if the asker is the owner. None is an unknown owner, and so not the asker. This
+    function alone decides what an event says of other objects.
     """
     return Words(whole, whole if owner is not None and asker.is_same(owner) else otherwise)
 
 
 def owner_by(record: Record) -> Owner:
-    """Whose a directory is by its record."""
+    """Return the owner of a directory by its record."""
     return Owner(record.namespace, record.cluster, record.namespace_uid)
 
 
 def owner_of(volume: Volume, cluster: str) -> Owner | None:
-    """Whose a volume of the cluster is; None for one that is for no claim."""
+    """Return the owner of a volume of the cluster; None for a volume without a claimRef."""
     reference = volume.spec.claim_ref
     return None if reference is None else Owner(reference.namespace, cluster)
 
 
-_ADVICE = "make the class's pathPattern unique, for instance with ${.PV.name}"
+_ADVICE = "use a pathPattern that is unique per volume, for example by adding ${.PV.name}"
 
 
-def taken(asker: Owner, directory: str, owner: Owner | None, by: str) -> Words:
-    """The texts for a directory that is taken; `by` says what has it, or one above or below it."""
+def taken(asker: Owner, directory: str, owner: Owner | None, holder: str) -> Words:
+    """Return the texts for a directory that overlaps with another one; `holder` names that one and its owner."""
     return words(
         asker,
         owner,
-        f"directory {directory!r} is taken: {by}; {_ADVICE}",
-        f"directory {directory!r} is taken by a volume outside this namespace, or one above or below it is; {_ADVICE}",
+        f"directory {directory!r} overlaps with {holder}: {_ADVICE}",
+        f"directory {directory!r} overlaps with a volume outside this namespace: {_ADVICE}",
     )
 
 
 def no_archive(asker: Owner, archive: str, whole: str) -> Words:
-    """The texts for an archive that does not go to a claim: whether others have one of that name is not told."""
+    """Return the texts for an archive that the asker cannot have.
+
+    The event always says that there is none, so that users cannot find out which archives other namespaces have.
+    """
     return words(
         asker,
         None,
         whole,
-        f"there is no archive {archive!r} of namespace {asker.namespace} on the class's export;"
-        " `nfs-provisioner archives` lists them",
+        f"there is no archive {archive!r} of namespace {asker.namespace} on the class's export:"
+        " `nfs-provisioner archives` lists the archives that exist",
     )

@@ -146,7 +146,7 @@ def reckoned(
         now="",
     )
     match decide(view):
-        case Refuse(message):
+        case Refuse(message=message):
             return message
         case Wait(why):
             return why
@@ -249,7 +249,7 @@ def on_export(
 def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, RelPath]], us: Us) -> list[Finding]:
     """Whether the ledger of an export is that of the volumes on it, and how many do not agree with their records."""
     ours = [(volume, path) for volume, path in found if ledgers.is_ours(volume, ledger, us)]
-    where = ledgers.locations(ledger.place)
+    where = ledger.place.all_locations
     carried = {
         volume.name: volume.metadata.annotations[names.EXPORT_ID]
         for volume, _ in ours

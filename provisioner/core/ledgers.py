@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from provisioner.core import identity, names, paths
+from provisioner.core import classes, identity, names, paths
 from provisioner.core.errors import InvalidPath, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.core.parameters import parse
 from provisioner.core.records import OnDelete, Record, require_room
 from provisioner.core.recovery import Place, Remains, Taken, settled_record
 from provisioner.core.scope import count
@@ -47,11 +46,6 @@ class Us:
     provisioner: str
     cluster: str
     """What tells the cluster from others."""
-
-
-def locations(place: Place) -> tuple[Location, ...]:
-    """All that lead to an export."""
-    return place.locations or (place.location,)
 
 
 def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) -> bool:
@@ -241,7 +235,7 @@ def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, st
     """The id that the ledger is to have, and why that is not the one that its volumes carry."""
     carried: defaultdict[str, list[Found]] = defaultdict(list)
     for each in found:
-        if is_marked_on(each.volume, locations(ledger.place), us.provisioner):
+        if is_marked_on(each.volume, ledger.place.all_locations, us.provisioner):
             carried[each.volume.metadata.annotations[names.EXPORT_ID]].append(each)
     has = ledger.place.id
     if not carried or has in carried:
@@ -315,7 +309,7 @@ def _record(found: Found, us: Us, *, now: str) -> Record:
     retention = ""
     try:
         if found.storage_class is not None and found.storage_class.provisioner == us.provisioner:
-            retention = parse(found.storage_class.parameters).retention
+            retention = classes.parameters_of(found.storage_class).retention
     except InvalidSettings:
         pass  # an archive that is kept for ever loses nothing
     created = volume.metadata.creation_timestamp or now

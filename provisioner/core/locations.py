@@ -20,6 +20,11 @@ RelPath = tuple[str, ...]
 """Components of a path below an export's root, none of them empty, `.` or `..`; `()` is the root itself."""
 
 
+def split_path(path: str) -> RelPath:
+    """Split a path at its slashes; leading, trailing and double ones add nothing. `.` and `..` are not dropped."""
+    return tuple(part for part in path.split("/") if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """An export's address: a server's name or address, and an absolute path without a trailing `/`."""
@@ -35,7 +40,7 @@ class Location:
     @property
     def components(self) -> RelPath:
         """The path's components; `()` for a server's root."""
-        return tuple(part for part in self.path.split("/") if part)
+        return split_path(self.path)
 
     def below(self, path: RelPath) -> str:
         """The absolute path on the server of something below this export."""
@@ -48,7 +53,7 @@ class Location:
         """
         if normal_server(server) != self.server or not path.startswith("/"):
             return None
-        parts = tuple(part for part in path.split("/") if part)
+        parts = split_path(path)
         depth = len(self.components)
         return parts[depth:] if parts[:depth] == self.components else None
 
@@ -122,7 +127,7 @@ def location(server: str, path: str) -> Location:
         raise InvalidSettings(
             f"the path {encodable(path)} on {server} is not valid UTF-8: no PersistentVolume can name it"
         )
-    parts = [part for part in path.split("/") if part]
+    parts = split_path(path)
     if any(part in (".", "..") or any(ord(c) < 32 or ord(c) == 127 for c in part) for part in parts):
         raise InvalidSettings(f"the path {path!r} of an export on {server} has a component that is not a name")
     return Location(server, "/" + "/".join(parts))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from provisioner.core.errors import InvalidSettings
+from provisioner.core.errors import InvalidMountOption
 
 VERSIONS = ("3", "4", "4.0", "4.1", "4.2")
 _SECURITY = ("sys", "krb5", "krb5i", "krb5p", "none", "null")
@@ -39,7 +39,7 @@ def parse(options: Iterable[str]) -> MountOptions:
 
     Names and values are read in any case, so that no spelling of an encryption is passed over. Of an option that is
     given twice the last counts, as for the kernel; but what was asked for once in the way of security holds.
-    Options that are the kernel client's own affair are passed over. Raises InvalidSettings that names the option.
+    Options that are the kernel client's own affair are passed over. Raises InvalidMountOption that names the option.
     """
     values: dict[str, str] = {}
     found = [_pair(part) for entry in options for part in entry.split(",") if part.strip()]
@@ -66,17 +66,17 @@ def _pair(option: str) -> tuple[str, str]:
 
 
 def _is_kerberos(name: str, value: str) -> bool:
-    """Whether an option allows no other security flavour than Kerberos's. Raises InvalidSettings."""
+    """Whether an option allows no other security flavour than Kerberos's. Raises InvalidMountOption."""
     if name != "sec":
         return "krb5" in name or (name.startswith("sec") and "krb5" in value)
     flavours = [flavour.strip() for flavour in value.split(":") if flavour.strip()]
     if not set(flavours) <= set(_SECURITY):
-        raise InvalidSettings(f"mount option sec={value}: known are {', '.join(_SECURITY)}")
+        raise InvalidMountOption(f"mount option sec={value}: known are {', '.join(_SECURITY)}")
     return bool(flavours) and all(flavour.startswith("krb5") for flavour in flavours)
 
 
 def _encryption(name: str, value: str) -> str:
-    """The option when it asks for encryption, else nothing. Raises InvalidSettings."""
+    """The option when it asks for encryption, else nothing. Raises InvalidMountOption."""
     if name == "xprtsec":
         return "" if _one_of(_TLS, name, value) == "none" else f"{name}={value}"
     if _ENCRYPTION.fullmatch(name) and value not in _OFF:
@@ -85,7 +85,7 @@ def _encryption(name: str, value: str) -> str:
 
 
 def _transport(name: str, value: str, values: dict[str, str]) -> str:
-    """The option when it asks for a way to the server that is not TCP to its own address. Raises InvalidSettings."""
+    """The option when it asks for a way to the server that is not TCP to its own address. Raises InvalidMountOption."""
     if name == "proto":
         return "" if _one_of(_TRANSPORTS, name, value) in _TCP else f"{name}={value}"
     if name in _TRANSPORTS and name not in _TCP:
@@ -102,7 +102,7 @@ def _first(texts: Iterable[str]) -> str:
 
 def _one_of(known: tuple[str, ...], name: str, value: str) -> str:
     if value not in known:
-        raise InvalidSettings(f"mount option {name}={value}: known are {', '.join(known)}")
+        raise InvalidMountOption(f"mount option {name}={value}: known are {', '.join(known)}")
     return value
 
 
@@ -113,7 +113,7 @@ def _version(values: dict[str, str]) -> str | None:
     if version == "4" and "minorversion" in values:
         version = f"4.{values['minorversion']}"
     if version not in VERSIONS:
-        raise InvalidSettings(f"mount option nfsvers={version}: known are {', '.join(VERSIONS)}")
+        raise InvalidMountOption(f"mount option nfsvers={version}: known are {', '.join(VERSIONS)}")
     return version
 
 
@@ -122,5 +122,5 @@ def _port(name: str, values: dict[str, str]) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or int(text) > 65535:
-        raise InvalidSettings(f"mount option {name}={text} is not the number of a port")
+        raise InvalidMountOption(f"mount option {name}={text} is not the number of a port")
     return int(text) or None  # 0 means: ask the portmapper

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from provisioner.core.locations import Location, RelPath, normal_server
+from provisioner.core.directories import DirectoryIndex
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Volume
-from provisioner.core.paths import PathIndex
 
 
 def needs(volume: Volume, locations: Iterable[Location], path: RelPath, *, folds: bool = False) -> bool:
@@ -18,13 +18,9 @@ def needs(volume: Volume, locations: Iterable[Location], path: RelPath, *, folds
     source = volume.source
     if source is None or volume.metadata.deletion_timestamp is not None:
         return False
-    index = PathIndex(folds=folds)
-    index.add(tuple(part for part in source.path.split("/") if part), volume.name)
-    return any(
-        index.touching((*each.components, *path), below=len(each.components)) is not None
-        for each in locations
-        if each.server == normal_server(source.server)
-    )
+    index = DirectoryIndex()
+    index.add(source.server, source.path, volume.name)
+    return index.holder(locations, path, folds=folds) is not None
 
 
 def shared_message(directory: str, holder: str) -> str:

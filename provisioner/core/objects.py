@@ -1,8 +1,9 @@
-"""The few fields of Kubernetes objects that we read: frozen values, decoded once at the edge.
+"""The few fields of Kubernetes objects that the daemon reads: frozen values, decoded once at the edge.
 
-The daemon's cache keeps only what a rule reads. The `Kept` mappings below, each beside its type, say what that is, and
-runtime.transform makes the copies. A rule that is to read more adds its key here. Until then its first test on a cached
-object fails: reading what is not kept is an error, not an absence.
+The daemon's cache keeps only the fields that a rule reads. The `Kept…` mappings below, each beside its type, list the
+keys that it keeps, and runtime.transform makes the slim copies. Reading any other key of a cached object raises
+NotKept: a stripped field never looks like an absent one. `tests/unit/runtime/test_transform.py` applies the rules to
+cached copies, so a rule that reads a stripped field fails there until its key is added here.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from provisioner.core import quantities, templates
 from provisioner.core.durations import parse_s
-from provisioner.core.errors import InvalidQuantity, InvalidSettings
+from provisioner.core.errors import InvalidParameter, InvalidQuantity, InvalidSettings, UnknownParameter
 from provisioner.core.locations import Location, location
 from provisioner.core.records import OnDelete
 from provisioner.core.templates import Template
@@ -131,7 +131,8 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         ignored=tuple(name for name in sorted(parameters) if _IGNORED.fullmatch(name)),
     )
     if given.problems:
-        raise InvalidSettings("; ".join(given.problems))
+        error = UnknownParameter if given.has_unknown else InvalidParameter
+        raise error("; ".join(given.problems))
     return parsed
 
 
@@ -145,11 +146,14 @@ class _Given:
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         self.problems: list[str] = []
+        self.has_unknown = False
         self._values: dict[str, list[tuple[str, str]]] = {}
         for written in sorted(parameters):
             name, value = _SPELLINGS.get(written.strip().lower()), parameters[written].strip()
             if name is None:
-                self.problems += _unknown(written)
+                unknown = _unknown(written)
+                self.problems += unknown
+                self.has_unknown = self.has_unknown or bool(unknown)
             elif value:
                 self._values.setdefault(name, []).append((written, value))
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
 from provisioner.core.folding import fold, fold_path
-from provisioner.core.locations import RelPath
+from provisioner.core.locations import RelPath, split_path
 from provisioner.core.reserved import is_servers, is_servers_at_root
 
 COMPONENT_LIMIT_BYTES = 255
@@ -24,7 +24,7 @@ LEDGER = ".provisioner"
 
 def components(text: str) -> list[str]:
     """The names in a path as people write it: slashes and `.` that add nothing are left out, `..` is not."""
-    return [part for part in text.split("/") if part not in ("", ".")]
+    return [part for part in split_path(text) if part != "."]
 
 
 def shown(text: str) -> str:
@@ -130,6 +130,14 @@ class PathIndex:
             self._below[above] -= 1
             if not self._below[above]:
                 del self._below[above]
+
+    def folded(self) -> PathIndex:
+        """Return an index of the same paths with their names folded."""
+        index = PathIndex(folds=True)
+        for path, owners in self._owners.items():
+            for owner in owners:
+                index.add(path, owner)
+        return index
 
     def owners(self, path: RelPath) -> Set[str]:
         """Who has exactly this path."""

@@ -11,6 +11,7 @@ from provisioner.core.errors import InvalidQuantity
 
 _PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([KMGTPE]i)|([numkMGTPE])|[eE]([+-]?\d{1,3}))?", re.ASCII)
 _BINARY = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
+_UNITS = ("", *_BINARY)
 _DECIMAL = {letter: Decimal(1000) ** power for power, letter in enumerate("num kMGTPE", start=-3) if letter != " "}
 
 
@@ -18,7 +19,7 @@ def parse_bytes(text: str) -> int:
     """The quantity in whole bytes, rounded up. Raises InvalidQuantity."""
     match = _PATTERN.fullmatch(text)
     if match is None or len(text) > 64:
-        raise InvalidQuantity(f"{text!r} is not a quantity such as 10Gi or 500M")
+        raise InvalidQuantity(f"{text!r} is not a quantity: write for example 10Gi or 500M")
     number, binary, decimal, exponent = match.groups()
     value = Decimal(number)
     if binary:
@@ -37,6 +38,14 @@ def total_bytes(texts: Iterable[str]) -> int:
         with suppress(InvalidQuantity):
             total += parse_bytes(text)
     return total
+
+
+def readable(size_bytes: int) -> str:
+    """Return a number of bytes in the largest binary unit that fits, such as `3.1Gi`."""
+    power = 0
+    while size_bytes >= 1024 ** (power + 1) and power + 1 < len(_UNITS):
+        power += 1
+    return f"{size_bytes / 1024**power:.1f}".removesuffix(".0") + _UNITS[power]
 
 
 def is_less(left: str, right: str) -> bool:

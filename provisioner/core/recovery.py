@@ -16,11 +16,11 @@ from typing import Literal
 from msgspec import structs
 
 from provisioner.core import identity, manifests, tenancy
+from provisioner.core.directories import DirectoryIndex
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import Location, RelPath, normal_server
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
-from provisioner.core.paths import PathIndex
 from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record, short_modes
 from provisioner.core.scope import count
 
@@ -49,8 +49,12 @@ class Place:
 
     def has(self, source: NfsSource, path: RelPath) -> bool:
         """Whether a volume's source is this directory of the export, by any of its locations."""
-        names = self.locations or (self.location,)
-        return any(each.relative(source.server, source.path) == path for each in names)
+        return any(each.relative(source.server, source.path) == path for each in self.all_locations)
+
+    @property
+    def all_locations(self) -> tuple[Location, ...]:
+        """All locations that lead to the export."""
+        return self.locations or (self.location,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,8 +286,7 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 class Taken:
     """What cannot be given to a volume any more: directories and claims. For `adopt` as well."""
 
-    paths: dict[tuple[str, bool], PathIndex] = field(default_factory=dict)
-    """By server, as they are written and with names folded."""
+    directories: DirectoryIndex = field(default_factory=DirectoryIndex)
     claims: dict[str, str] = field(default_factory=dict)
     """The volume that is for a claim, by `namespace/name`."""
     made: set[str] = field(default_factory=set)
@@ -294,7 +297,7 @@ class Taken:
         taken = cls()
         for volume in volumes:
             if volume.source is not None:
-                taken._enter(volume.source.server, components(volume.source.path), volume.name)
+                taken.directories.add(volume.source.server, volume.source.path, volume.name)
             reference = volume.spec.claim_ref
             if reference is not None and volume.status.phase not in ("Released", "Failed"):
                 taken.claims[f"{reference.namespace}/{reference.name}"] = volume.name
@@ -303,31 +306,16 @@ class Taken:
     def add(self, each: Remains) -> None:
         """A volume that is about to be made has its directory and its claim."""
         location = each.place.location
-        self._enter(location.server, (*location.components, *each.record.path), each.volume)
+        self.directories.add(location.server, location.below(each.record.path), each.volume)
         self.claims[each.key] = each.volume
         self.made.add(each.volume)
 
     def holder(self, each: Remains) -> str | None:
         """Who has the directory, or one above or below it; volumes of the whole export do not count."""
-        for location in each.place.locations or (each.place.location,):
-            root = location.components
-            index = self._index(location.server, folds=each.place.folds)
-            found = index.touching((*root, *each.record.path), other_than=(each.volume,), below=len(root))
-            if found is not None:
-                return found
-        return None
-
-    def _enter(self, server: str, path: RelPath, owner: str) -> None:
-        for folds in (False, True):
-            self._index(server, folds=folds).add(path, owner)
-
-    def _index(self, server: str, *, folds: bool) -> PathIndex:
-        return self.paths.setdefault((normal_server(server), folds), PathIndex(folds=folds))
-
-
-def components(path: str) -> RelPath:
-    """The names in a volume's path."""
-    return tuple(part for part in path.split("/") if part)
+        place = each.place
+        return self.directories.holder(
+            place.all_locations, each.record.path, folds=place.folds, other_than=(each.volume,)
+        )
 
 
 def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> Action | None:

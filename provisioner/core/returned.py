@@ -92,7 +92,7 @@ def path_on(place: Place, volume: Volume) -> RelPath | None:
     source = volume.spec.nfs
     if source is None:
         return None
-    found = (each.relative(source.server, source.path) for each in place.locations or (place.location,))
+    found = (each.relative(source.server, source.path) for each in place.all_locations)
     return next(filter(None, found), None)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from provisioner.core.errors import InvalidPath, InvalidSettings
+from provisioner.core.errors import InvalidPath, InvalidSettings, MissingAnnotation, MissingLabel
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.paths import check, components, shorten, shown
@@ -224,8 +224,8 @@ def _value(variable: Variable, claim: Claim, volume: str) -> str:
         return value
     if variable.fallback is not None:
         return _text(variable.fallback, claim, volume)
-    kind = variable.source.removesuffix("s")
-    raise InvalidPath(f"the claim has no {kind} {shown(variable.key)}, or an empty one, which the pathPattern needs")
+    kind, error = ("label", MissingLabel) if variable.source == "labels" else ("annotation", MissingAnnotation)
+    raise error(f"the claim has no {kind} {shown(variable.key)}, or an empty one, which the pathPattern needs")
 
 
 DEFAULT = parse(DEFAULT_PATTERN)

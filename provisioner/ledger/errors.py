@@ -1,33 +1,70 @@
-"""Errors of the ledger: why an export does not give a directory or an archive to a claim."""
+"""Errors of the ledger: why a claim does not get a directory or an archive."""
 
 from __future__ import annotations
 
 from provisioner.core.discretion import Words
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.parameters import Ownership as Ownership
+from provisioner.core.reasons import Reason
 
 
 class DiscreetError(ProvisionerError):
-    """A refusal that names what other namespaces may have: the text is for the log, `told` for an event on a claim."""
+    """A refusal that can name objects of other namespaces.
+
+    The text is for the log, `event_text` is for an event.
+    """
 
     def __init__(self, words: Words | str) -> None:
-        """`words` is one text where nothing in it is of another namespace."""
+        """`words` is one text if it names nothing of another namespace."""
         self._words = Words(words, words) if isinstance(words, str) else words
-        super().__init__(self._words.whole)
+        super().__init__(self._words.log)
 
     @property
-    def told(self) -> str:
+    def event_text(self) -> str:
         """See `ProvisionerError`."""
-        return self._words.told
+        return self._words.event
+
+
+class InProgress(Exception):
+    """Provisioning still runs in the background: the volume is neither done nor failed.
+
+    It is sig-storage-lib's ProvisioningInBackground. Users see no error: the claim is retried after `after_s` seconds,
+    without an event and without counting a failure.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"still running, retried in {after_s:g} s")
+        self.after_s = after_s
 
 
 class PathTaken(DiscreetError):
-    """A directory cannot be handed out because somebody else has it, or one above or below it; the text says who."""
+    """The directory overlaps with that of another volume, archive or export.
+
+    The text names that one.
+    """
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.OVERLAPPING_DIRECTORY
 
 
 class AlreadyThere(ProvisionerError):
-    """The directory was there before, and the rule for existing directories does not let us hand it out."""
+    """The directory already exists, and no record gives it to the claim."""
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.DIRECTORY_EXISTS
 
 
 class ArchiveUnusable(DiscreetError):
-    """An archive cannot be brought back for this claim; the text says why."""
+    """An archive cannot be restored into the claim; the text says why."""
+
+
+def unreadable_record(export_name: str, volume_name: str) -> PathTaken:
+    """Return the error for a volume whose own record exists and cannot be read."""
+    return PathTaken(
+        f"the ledger of export {export_name} has an unreadable record of volume {volume_name}: check the export with"
+        " `nfs-provisioner check`"
+    )

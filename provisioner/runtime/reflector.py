@@ -1,8 +1,11 @@
-"""A reflector: keeps one kind of the store as the API server has it, by list and watch (client-go, tools/cache).
+"""Reflectors: keep an informer in step with the API server by list and watch (client-go, tools/cache).
 
-A watch alone does not show that etcd was restored from a backup: the API server answers a watch from a version that is
-yet to come with silence. So each watch that resumes asks for the current version first, every version that comes in is
-compared, and a list is repeated every few hours and whenever it is asked for.
+A watch alone does not show that etcd was restored from a backup. A watch from a version that lies in the future of the
+restored cluster gets no answer, neither an error nor an event. Hence three measures:
+
+1. A watch that resumes asks for the current version first.
+2. Every version that comes in is compared with the last one.
+3. The list is repeated every few hours, and on demand.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import structlog
 
@@ -19,38 +23,38 @@ from provisioner.core.backoff import is_logged
 from provisioner.core.watches import WatchState
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind
-from provisioner.runtime.informer import Store
+from provisioner.runtime.informer import Informer
 
 log = structlog.get_logger(__name__)
 
 _LASTING = 4
-"""So many failures in a row are no hiccup."""
+"""After this many failures in a row the cache counts as out of date."""
 
 
 class Reflector:
-    """Reflects one kind. `restarted` counts the watches."""
+    """Keeps one informer up to date. `restarted` is called for each watch that begins."""
 
     def __init__(
-        self, kind: Kind, *, cluster: Cluster, store: Store, clock: Clock, restarted: Callable[[Kind], None]
+        self, informer: Informer[Any], *, cluster: Cluster, clock: Clock, restarted: Callable[[Kind], None]
     ) -> None:
-        self.kind = kind
+        self.kind = informer.kind
+        self._informer = informer
         self._cluster = cluster
-        self._store = store
         self._clock = clock
         self._restarted = restarted
         self._state = WatchState()
         self._error: ClusterError | None = None
-        """What the latest call failed with."""
+        """The error of the latest call; None if it succeeded."""
         self._watching_s: float | None = None
-        """When the watch that runs now began."""
+        """When the current watch began."""
         self._relist_at_s = math.inf
         self._limit: asyncio.Timeout | None = None
         self._asked: list[asyncio.Event] = []
-        """Set, and taken out, by a list that begins after they were put in."""
+        """Events of relist(): each is set, and removed, by a list that began after it was added."""
 
     @property
     def trouble(self) -> str:
-        """Why the store is not kept up to date; empty while it is."""
+        """Why the informer is not kept up to date; empty while it is."""
         error, watching_s = self._error, self._watching_s
         if error is None or (watching_s is not None and watches.is_established(self._clock.monotonic() - watching_s)):
             return ""
@@ -59,15 +63,15 @@ class Reflector:
         return str(error) if self._state.failures >= _LASTING else ""
 
     def relist(self) -> asyncio.Event:
-        """List again now; the event is set when a list that began after this call is in the store."""
+        """List again now; the event is set when a list that began after this call is in the informer."""
         listed = asyncio.Event()
         self._asked.append(listed)
         if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._limit.reschedule(asyncio.get_running_loop().time())  # ends the current watch
         return listed
 
     async def run(self) -> None:
-        """List, watch, and begin again where core.watches says so, until cancelled."""
+        """List and watch until cancelled; core.watches decides what follows the end of each watch."""
         while True:
             left_s = self._relist_at_s - self._clock.monotonic()
             try:
@@ -79,10 +83,10 @@ class Reflector:
                 self._limit = None
 
     async def _round(self) -> None:
-        """One watch, after what must come before it."""
+        """Wait for the delay, list or compare versions, then watch until the watch ends."""
         await self._clock.sleep(self._state.delay_s(self._clock.random()))
         try:
-            # A list that was asked for may have ended in an error that started this loop again.
+            # An earlier list on demand may have failed, so that it is still due.
             if self._asked or not self._state.version:
                 await self._list()
             else:
@@ -105,7 +109,7 @@ class Reflector:
         while page.continue_token:
             page = await self._cluster.list(self.kind, continue_token=page.continue_token)
             items.extend(page.items)
-        self._store.replace(self.kind, items)
+        self._informer.replace(items)
         log.info("listed", kind=self.kind, items=len(items), version=page.version)
         self._state = self._state.listed(page.version)
         self._relist_at_s = self._clock.monotonic() + watches.relist_after_s(self._clock.random())
@@ -114,7 +118,7 @@ class Reflector:
             self._asked.remove(each)
 
     async def _watch(self) -> None:
-        """One watch until its end. One that breaks after it brought something resumes after that."""
+        """Watch until the end of the watch. If it breaks after some events, the next one resumes after them."""
         self._restarted(self.kind)
         began_s = self._watching_s = self._clock.monotonic()
         began = self._state
@@ -123,7 +127,7 @@ class Reflector:
                 async for event in events:
                     self._compare(event.version)
                     if event.item is not None:
-                        self._store.apply(self.kind, event.item, deleted=event.type == "DELETED")
+                        self._informer.apply(event.item, deleted=event.type == "DELETED")
                     self._state = self._state.received(event.version)
                     self._error = None
         except Expired:
@@ -139,13 +143,13 @@ class Reflector:
             self._error = None
 
     def _compare(self, version: str) -> None:
-        """Raises Expired for a version that is below the one we have."""
+        """Raise Expired for a version below the last one: the cluster went back in time."""
         if versions.is_below(version, self._state.version):
             log.warning("cluster_went_back", kind=self.kind, version=version, was=self._state.version)
             raise Expired(f"version {version} is below {self._state.version}: the cluster was restored from a backup")
 
 
 async def relist(reflectors: Sequence[Reflector]) -> None:
-    """List all kinds again, side by side; returns when all lists are in."""
+    """List all kinds again, in parallel; return when all lists are in the informers."""
     for listed in [each.relist() for each in reflectors]:
         await listed.wait()

@@ -56,7 +56,7 @@ class Bench:
         return self.flood(*(Request("POST", path, objects.claim(f"claim-{i}")) for i in range(count)))
 
     def release(self, namespace: str) -> Flooded:
-        """Delete the claims of a namespace, then set its volumes to Released like the volume binder, which is timed."""
+        """Delete a namespace's claims, then set its volumes to Released, as the volume binder does; time only that."""
         path = objects.claims_path(namespace)
         claims = [claim["metadata"]["name"] for claim in self.api.list(path)]
         self.flood(*(Request("DELETE", f"{path}/{name}") for name in claims))

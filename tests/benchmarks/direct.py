@@ -159,8 +159,8 @@ async def _purge(server: Ganesha, version: str) -> Figures:
 
 def _tree(server: Ganesha, path: str, version: str) -> DirectTree:
     """Return an export with its own connection."""
-    servers = ConnectionPool(Credentials(), timeout_s=_TIMEOUT_S)
-    return DirectTree(location(_HOST, path), servers, version=version, port=server.port, mount_port=server.mount_port)
+    pool = ConnectionPool(Credentials(), timeout_s=_TIMEOUT_S)
+    return DirectTree(location(_HOST, path), pool, version=version, port=server.port, mount_port=server.mount_port)
 
 
 async def _one_by_one(tree: DirectTree) -> int:

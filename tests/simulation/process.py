@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.leader import LeaderTasks
-from provisioner.controllers.unused_exports import Forgetting
+from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
@@ -22,7 +23,6 @@ from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.cluster import Cluster, Kind
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Leadership
 from provisioner.runtime.reflector import Reflector, relist
 from provisioner.runtime.supervision import Supervisor
@@ -30,7 +30,6 @@ from provisioner.telemetry.metrics import Metrics
 from tests.support.fakes.clock import LoopClock
 
 PROVISIONER = "example.com/nfs"
-KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")
 WORKERS = 3
 
 running: ContextVar[Process | None] = ContextVar("running", default=None)
@@ -44,13 +43,13 @@ class Died(BaseException):
 class Parts:
     """What a process is made of; a deliberate bug substitutes one of them."""
 
-    def cluster(self, cluster: Cluster, store: Store) -> Cluster:
+    def cluster(self, cluster: Cluster, cache: ClusterCache) -> Cluster:
         """The API server as control sees it."""
         return cluster
 
-    def store(self) -> Store:
+    def cache(self) -> ClusterCache:
         """The cache."""
-        return Store(PROVISIONER)
+        return ClusterCache(PROVISIONER)
 
     def export(self, location: Location, tree: Tree) -> Export:
         """An export with its ledger."""
@@ -123,8 +122,8 @@ class Process:
         self._metrics = metrics
         self._parts = parts
         self._leadership = leadership
-        self._store = parts.store()
-        self._cluster = parts.cluster(cluster, self._store)
+        self._cache = parts.cache()
+        self._cluster = parts.cluster(cluster, self._cache)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
         self._exports = ExportRegistry(exports, next(iter(exports)), nowhere)
         self._ended = ended
@@ -151,27 +150,27 @@ class Process:
         self._ended(self, end)
 
     async def _run(self) -> None:
-        cluster, store, clock, metrics = self._cluster, self._store, self._clock, self._metrics
+        cluster, cache, clock, metrics = self._cluster, self._cache, self._clock, self._metrics
         supervisor = self._parts.supervisor(clock, metrics)
-        watch = ExportHealth(self._exports, clock, metrics, marked=store.marked)
+        watch = ExportHealth(self._exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(
             provisioner=PROVISIONER,
             cluster=cluster,
-            store=store,
+            cache=cache,
             exports=self._exports,
             health=watch,
             recorder=recorder,
             metrics=metrics,
             clock=clock,
         )
-        reflectors = [Reflector(kind, cluster=cluster, store=store, clock=clock, restarted=_ignore) for kind in KINDS]
+        reflectors = [Reflector(each, cluster=cluster, clock=clock, restarted=_ignore) for each in cache.informers]
         term = LeaderTasks(ctx, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
         async with asyncio.TaskGroup() as group:
             background = [
                 *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),
                 supervisor.keep("exports", watch.run),
-                supervisor.keep("exports", Forgetting(ctx).run),
+                supervisor.keep("exports", UnusedExports(ctx).run),
                 supervisor.keep("events", recorder.run),
             ]
             tasks = [group.create_task(each) for each in background]

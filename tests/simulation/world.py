@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import structlog
 
 from provisioner.commands.adopt import Adoption
-from provisioner.commands.session import Survey
+from provisioner.commands.session import Session
+from provisioner.controllers.cache import ClusterCache
 from provisioner.core import instances
 from provisioner.core.adoption import Wish
 from provisioner.core.errors import ProvisionerError
@@ -23,7 +24,6 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.scope import Scope, Seen
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import ApiUnavailable, Expired, NotFound
-from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone, Leadership
 from provisioner.telemetry.metrics import Metrics
 from tests.simulation import loop
@@ -365,16 +365,16 @@ class World:
     async def adopt(self, path: RelPath, key: str) -> bool:
         """An admin hands a directory to a claim by `nfs-provisioner adopt`; whether the command did."""
         self.note(f"admin has {'/'.join(path)} adopted for {key}")
-        cluster = self.parts.cluster(self.site.cluster, Store(PROVISIONER))
+        cluster = self.parts.cluster(self.site.cluster, ClusterCache(PROVISIONER))
         export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
-        survey = Survey(
+        survey = Session(
             cluster=cluster,
             cluster_id=self.site.name,
             classes=[each for each in self.site.cluster.classes() if each.provisioner == PROVISIONER],
             exports=[export],
             bare=[],
             scope=Scope(provisioner=PROVISIONER, exports=[Seen(export=export.name)]),
-            served=ExportRegistry({NAS: export}, NAS, nowhere),
+            registry=ExportRegistry({NAS: export}, NAS, nowhere),
         )
         namespace, claim = key.split("/")
         run = Adoption(survey, Wish(path=path, namespace=namespace, claim=claim), set())

@@ -65,8 +65,8 @@ class DirectExport:
         """Run calls of a tenant over NFS, so that the server sees them; it does not see changes on its disk."""
 
         async def mounted() -> T:
-            servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
-            tree = DirectTree(location(HOST, self.path), servers, version="4", port=self.server.port)
+            pool = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
+            tree = DirectTree(location(HOST, self.path), pool, version="4", port=self.server.port)
             try:
                 return await act(tree)
             finally:

@@ -151,7 +151,7 @@ def test_notes(cluster_helm: Helm, namespace: str, path: Path) -> None:
     assert "nfs-provisioner check" in notes
     assert "storageClassName: nfs" in notes or "storageClassName: second-nfs" in notes
     assert ("runs as root" in notes) == path.stem.startswith("mounted")
-    assert ("runs instead" in notes) == (path.stem == "peer-defaults")
+    assert ("a different program" in notes) == (path.stem == "peer-defaults")
     assert ("podSecurityPolicy.enabled has no effect" in notes) == (path.stem == "peer-ci")
 
 

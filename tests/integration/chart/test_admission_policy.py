@@ -24,10 +24,10 @@ POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 FINALIZERS = "external-provisioner.volume.kubernetes.io/finalizer"
 NOT_OURS: list[tuple[Object, str]] = [
-    ({"hostPath": {"path": "/"}, "nfs": None}, "volumes of NFS alone"),
-    ({"csi": {"driver": "nfs.csi.k8s.io", "volumeHandle": "x"}, "nfs": None}, "volumes of NFS alone"),
-    ({"persistentVolumeReclaimPolicy": "Recycle"}, "none that are recycled"),
-    ({"claimRef": None}, "volumes for claims alone"),
+    ({"hostPath": {"path": "/"}, "nfs": None}, "only NFS volumes"),
+    ({"csi": {"driver": "nfs.csi.k8s.io", "volumeHandle": "x"}, "nfs": None}, "only NFS volumes"),
+    ({"persistentVolumeReclaimPolicy": "Recycle"}, "not with the policy Recycle"),
+    ({"claimRef": None}, "volumes only for claims"),
 ]
 
 
@@ -145,7 +145,7 @@ def test_a_volume_without_our_annotations_cannot_be_created(thief: Api, key: str
     """A volume must have each of our annotations and our provisioner's name."""
     with pytest.raises(ApiError, match="this account may create"):
         thief.post(VOLUMES, changed({}, {key: None}))
-    with pytest.raises(ApiError, match="its provisioner alone"):
+    with pytest.raises(ApiError, match="volumes of its own provisioner"):
         thief.post(VOLUMES, changed({}, {"pv.kubernetes.io/provisioned-by": "another.example/nfs"}))
 
 
@@ -189,7 +189,7 @@ def test_what_the_daemon_never_changes_cannot_be_changed(
 ) -> None:
     """The account cannot give a volume to another claim, or change its rule, policy, class or mount options."""
     path = f"{VOLUMES}/{volume(ours())['metadata']['name']}"
-    with pytest.raises(ApiError, match="capacity and finalizers alone"):
+    with pytest.raises(ApiError, match="only the capacity and the finalizers"):
         thief.patch(path, patch)
 
 

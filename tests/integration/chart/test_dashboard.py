@@ -18,8 +18,8 @@ from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(180)
 
-UNEVENTFUL = {"Calls of the API server that failed"}
-"""Panels that are empty while nothing fails."""
+UNEVENTFUL = {"Failed API requests"}
+"""Panels that are empty as long as nothing goes wrong."""
 QUIET = {"NfsProvisionerNoLeader", "NfsProvisionerExportDown"}
 
 

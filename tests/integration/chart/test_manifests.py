@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from deploy.manifests import BASE, NAME, rendered
 from testbed.api import Api, ApiError
 from testbed.helm import Helm
-from testbed.helm_manifests import BASE, NAME, rendered
 from tests.integration.chart.rendering import Release, collection, rules
 
 pytestmark = pytest.mark.timeout(120)

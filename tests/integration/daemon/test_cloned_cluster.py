@@ -102,7 +102,7 @@ def test_neither_cluster_deletes_until_an_admin_decides(
     (listed,) = json.loads(command(plane, "instances", NAME, *flags, "-o", "json").stdout)
     assert listed["state"] == "twice"
     done = command(plane, "instances", NAME, *flags, "--this-cluster-goes-on")
-    assert (done.returncode, "goes on" in done.stderr) == (0, True)
+    assert (done.returncode, "resumes on" in done.stderr) == (0, True)
     storage.volume_gone(other["metadata"]["name"], timeout_s=90)
     eventually(lambda: not other_file.exists(), "its directory is gone")
     assert kept_file.read_text() == "kept"

@@ -51,6 +51,6 @@ def test_labels_that_differ_in_case(daemon: Daemons, storage: Storage, export_di
     for name in ("inner", "same"):
         refused = partial(storage.events, name, reason="ProvisioningFailed")
         event = storage.eventually(refused, f"the claim {name} is refused")[0]
-        assert "is taken" in event["message"]
+        assert "overlaps with" in event["message"]
     assert disk(export_directory).directories == {"shop", "lab"}
     assert os.listdir(export_directory / "shop") == []

@@ -13,7 +13,7 @@ NAMES = (
     "controller_persistentvolume_delete_total{",
     "controller_persistentvolume_delete_duration_seconds_bucket{",
     "# TYPE controller_persistentvolume_delete_failed_total counter",
-    'nfs_provisioner_failures_total{reason="Refused",work="provision"}',
+    'nfs_provisioner_failures_total{reason="UnknownParameter",work="provision"}',
     "nfs_provisioner_claims_pending{class=",
     "nfs_provisioner_leader 1.0",
     'nfs_provisioner_queue_depth{queue="claims"}',

@@ -65,7 +65,7 @@ def test_a_static_volume_by_the_other_name(daemon: Daemons, storage: Storage, ex
     parameters = {"server": "nas.example", "share": "/x", "pathPattern": "team/${.PVC.name}"}
     storage.claim(storage.storage_class(started.provisioner_name, parameters))
     event = storage.eventually(lambda: storage.events(reason="ProvisioningFailed"), "the claim is refused")[0]
-    assert "is taken" in event["message"]
+    assert "overlaps with" in event["message"]
 
 
 def test_a_copy_of_an_export(daemon: Daemons, storage: Storage, tmp_path: Path) -> None:
@@ -134,5 +134,5 @@ def test_an_export_in_a_volume(daemon: Daemons, storage: Storage, export_directo
     (export_directory / "team/share").mkdir()
     blue = daemon(f"--export=nas2.example:/share={export_directory / 'team/share'}", OPTIONS, wait_ready=False)
     line = storage.eventually(lambda: blue.logged("export_failing"), "the export is refused")[0]
-    assert "it lies in a directory that another export keeps" in line["error"]
+    assert "is inside a directory that another export uses" in line["error"]
     assert os.listdir(export_directory / "team/share") == []

@@ -197,8 +197,8 @@ def test_hung_mount_holds_back_only_its_own(daemon: Daemons, storage: Storage, t
             storage.claim(bad, f"hung-{number}")
         storage.claim(good, "good")
         volume_made(storage, "good", timeout_s=3)
-        assert "hung.example:/y" in waits_with(storage, "does not answer", name="hung-0")
-        assert "does not answer" in storage.volume_event(volume)["message"]
+        assert "hung.example:/y" in waits_with(storage, "is not responding", name="hung-0")
+        assert "is not responding" in storage.volume_event(volume)["message"]
         storage.claim(good, "good-too")
         volume_made(storage, "good-too", timeout_s=3)
         assert len(running.logged("volume_provisioned")) == 4  # two before the hang, and the good ones

@@ -182,12 +182,12 @@ def test_a_directory_whose_volume_exists_is_not_adopted(served: ServedStorage) -
     volume = served.volume(parameters, "first", reclaimPolicy="Retain")
     class_name = served.own_class(parameters)
     served.claim(class_name, "second")
-    assert "is taken" in served.refusal("second")
+    assert "overlaps with" in served.refusal("second")
     served.delete_claim("first")
     name = volume["metadata"]["name"]
     served.eventually(lambda: served.get_volume(name)["status"]["phase"] == "Released", "the volume is Released")
     served.claim(class_name, "third")
-    assert "is taken" in served.refusal("third")
+    assert "overlaps with" in served.refusal("third")
     served.api.delete(f"{VOLUMES}/{name}")
     served.volume_gone(name)
     served.eventually(lambda: len(served.unbound(["second", "third"])) == 1, "one of the two is bound")
@@ -202,7 +202,7 @@ def test_one_of_many_waiting_claims_adopts(served: ServedStorage) -> None:
     for name in waiting:
         served.claim(class_name, name)
     for name in waiting:
-        assert "is taken" in served.refusal(name)
+        assert "overlaps with" in served.refusal(name)
     while waiting:
         served.released(holder)
         served.eventually(lambda: len(served.unbound(waiting)) < len(waiting), "one of them is bound")
@@ -220,7 +220,7 @@ def test_only_the_whole_directory_is_adopted(served: ServedStorage) -> None:
     retained(served)
     for name, pattern in (("above", "${.PVC.namespace}"), ("below", "${.PVC.namespace}/stable/below")):
         served.claim(served.own_class({"pathPattern": pattern, "existing": "adopt"}), name)
-        assert "is taken" in served.refusal(name)
+        assert "overlaps with" in served.refusal(name)
 
 
 # ------------------------------------------------------------------------------------------- minFree, overcommit

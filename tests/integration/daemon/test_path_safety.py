@@ -83,7 +83,7 @@ def test_a_directory_in_use_goes_to_no_other_claim(served: ServedStorage) -> Non
     kept.write_text("kept")
     for name in ("second", "deleted"):
         served.claim(storage_class, name, metadata=annotated("team"))
-        assert "is taken" in served.refusal(name)
+        assert "overlaps with" in served.refusal(name)
     served.delete_claim("deleted")
     served.settled()
     assert kept.read_text() == "kept"
@@ -99,7 +99,7 @@ def test_no_claim_gets_a_directory_above_a_volume(served: ServedStorage) -> None
     served.claim(storage_class, "first", metadata=annotated("team/data"))
     volume = served.bound("first")
     served.claim(storage_class, "second", metadata=annotated("team"))
-    assert "is taken" in served.refusal("second")
+    assert "overlaps with" in served.refusal("second")
     served.released(volume)
     served.eventually(
         lambda: any("exists on export" in event["message"] for event in served.events("second")),

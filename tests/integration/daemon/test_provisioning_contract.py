@@ -542,7 +542,7 @@ def test_a_static_volume_keeps_its_directory(served: ServedStorage) -> None:
     class_name = served.own_class(BY_ANNOTATION)
     for number, directory in enumerate(("team", "team/below")):
         served.claim(class_name, f"data-{number}", metadata={"annotations": {"dir": directory}})
-        assert "is taken" in served.refusal(f"data-{number}")
+        assert "overlaps with" in served.refusal(f"data-{number}")
 
 
 # ------------------------------------------------------------------------------------------- two on one export

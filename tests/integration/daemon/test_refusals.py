@@ -64,7 +64,7 @@ def test_a_volume_with_a_file_system_mounted_on_it(served: ServedStorage) -> Non
         (directory / "file").touch()
         served.delete_claim()
         message = served.volume_event(volume["metadata"]["name"])["message"]
-        assert "another file system is mounted on the directory" in message
+        assert "another file system mounted on the directory" in message
         assert "nfs-provisioner/on-delete=retain" in message
         assert (directory / "file").exists()
     finally:

@@ -27,7 +27,7 @@ def test_nothing_is_written_below_a_missing_mount(storage: Storage, daemon: Daem
     storage.claim(storage_class)
     message = storage.event("ProvisioningFailed")["message"]
     assert export.location in message
-    assert "nothing is mounted" in message
+    assert "is not mounted" in message
     assert list(place.iterdir()) == []
     with HangingMount(source, place):
         storage.bound(timeout_s=30.0)
@@ -53,8 +53,8 @@ def test_another_export_with_a_ledger_of_its_own(storage: Storage, daemon: Daemo
     (export.directory(volume) / "precious").write_text("kept")
     storage.delete_claim()
     storage.claim(storage_class, "later")
-    assert "another export is mounted" in storage.event("ProvisioningFailed", "later")["message"]
-    assert "another export is mounted" in storage.volume_event(volume["metadata"]["name"])["message"]
+    assert "was replaced by another export" in storage.event("ProvisioningFailed", "later")["message"]
+    assert "was replaced by another export" in storage.volume_event(volume["metadata"]["name"])["message"]
     assert (export.directory(volume) / "precious").read_text() == "kept"
     assert export.names() == {export.directory(volume).name}
     export.root.rename(tmp_path / "wrong")

@@ -84,7 +84,7 @@ def test_annotations_that_are_refused(control_plane: ControlPlane, served: Serve
     annotations = {"annotations": {RESTORE: name}}
     source = {"kind": "PersistentVolumeClaim", "name": "old"}
     served.claim(class_name, "both", metadata=annotations, dataSource=source)
-    assert "each say where the data is to come from" in served.refusal("both")
+    assert "both name a source for the data" in served.refusal("both")
     assert records(root)[name] == before
     assert (root / name / "file").read_text() == "precious"
     control_plane.api.delete(f"/api/v1/namespaces/{other}")
@@ -220,6 +220,6 @@ def test_no_provisioner_runs(
     flag, claim = f"--export=nas.example:/x={export_directory}", f"--claim={storage.namespace}/new"
     done = command(control_plane, "restore", started.provisioner_name, flag, name, claim, "--timeout=3s")
     assert done.returncode == 1
-    assert "no provisioner seems to run under the name" in done.stderr
+    assert "has responded: check that it is running" in done.stderr
     started.start()
     assert text_of(storage, export_directory, "new") == "precious"

@@ -1,4 +1,4 @@
-"""An export's directory tree in memory: the `Tree` port for tests, with faults on demand and tenants who write."""
+"""An export in memory: the `Tree` port for tests, with injected faults and writing tenants."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 NAME_LIMIT_BYTES = 255
 TARGET_LIMIT_BYTES = 1023
 
 Hook = Callable[[str, RelPath], Awaitable[None]]
-"""Told a call's name and its path (a rename's source). It may wait, or raise ExportError."""
+"""Receives the name of a call and its path (for a rename, the source); can wait or raise ExportError."""
 
 
 @dataclass(slots=True)
 class Directory:
-    """A directory; its entries are in the order in which they were made."""
+    """A directory; its entries are in order of creation."""
 
     mode: int = 0o755
     uid: int = 0
@@ -43,9 +42,9 @@ class Directory:
 
 
 class Folding(dict[str, "Node"]):
-    """A directory's entries on a server that folds names: each keeps its letters and is found by any of them.
+    """Entries on a server that folds names: each keeps its spelling and is found by any equal one.
 
-    `same` gives equal texts for names that the server takes for one.
+    `same` returns equal texts for names that are equal for the server.
     """
 
     def __init__(self, same: Callable[[str], str]) -> None:
@@ -74,15 +73,15 @@ class Folding(dict[str, "Node"]):
         super().__delitem__(self._kept(name))
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The node of a name, in whatever letters."""
+        """Return the node of a name, in any spelling."""
         return super().get(self._kept(name), default)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Take out the node of a name, in whatever letters."""
+        """Remove the node of a name, in any spelling."""
         return super().pop(self._kept(name), *default)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        """The node of a name, in whatever letters; put there if there is none."""
+        """Return the node of a name, in any spelling; add it if it is missing."""
         if name not in self:
             self[name] = default
         return self[name]
@@ -90,14 +89,14 @@ class Folding(dict[str, "Node"]):
 
 @dataclass(slots=True)
 class Symlink:
-    """A symbolic link."""
+    """A symlink."""
 
     target: str
 
 
 @dataclass(slots=True)
 class File:
-    """Anything else."""
+    """A file, or any other type."""
 
     content: bytes = b""
 
@@ -108,15 +107,15 @@ Result = TypeVar("Result")
 
 
 async def no_fault(_call: str, _path: RelPath) -> None:
-    """The hook of an export that works."""
+    """Hook of an export without faults."""
 
 
 class MemoryTree:
-    """A `Tree` in memory. Each call takes effect at once, between its two hooks.
+    """A `Tree` in memory. Each call takes effect in one step, between its two hooks.
 
-    An error out of `before` is a call without effect; an error out of `after` is one that took effect and whose caller
-    does not know. `root`, and the methods at the end, are for tenants and for the test's own eyes;
-    another `id` is another export in its place.
+    An error raised by `before` is a call without effect. An error raised by `after` is a call that took effect, but
+    whose caller does not know. `root` and the methods at the end are for tenants and for checks by the test. A changed
+    `id` stands for another export in the same place.
     """
 
     def __init__(
@@ -157,13 +156,13 @@ class MemoryTree:
         """See `Tree`."""
         self.pinned = root_id
 
-    async def make_directory(self, path: RelPath, access: Ownership) -> None:
+    async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-        await self._call("make_directory", path, lambda: self._make_directory(path, access))
+        await self._call("make_directory", path, lambda: self._make_directory(path, ownership))
 
-    async def set_access(self, path: RelPath, access: Ownership) -> None:
+    async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-        await self._call("set_access", path, lambda: self._set_access(path, access))
+        await self._call("set_access", path, lambda: self._set_access(path, ownership))
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
@@ -208,10 +207,11 @@ class MemoryTree:
         """See `Tree`."""
         return await self._call("is_empty", path, lambda: not self._directory(path).entries)
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
-        """See `Tree`; all of it goes at once."""
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
+        """See `Tree`; removes everything in one step."""
         removed = await self._call("remove_tree", path, lambda: self._remove_tree(path))
-        on_progress(removed)
+        if on_progress is not None:
+            on_progress(removed)
         return removed
 
     async def space(self) -> FilesystemStats:
@@ -228,22 +228,22 @@ class MemoryTree:
     # ------------------------------------------------------------------------------------------------ the tenant
 
     def look(self, path: RelPath) -> Node | None:
-        """What is at a path, or None."""
+        """Return the node at a path, or None."""
         try:
             return self._parent(path).entries.get(path[-1]) if path else self.root
         except ExportError:
             return None
 
     def write_file(self, path: RelPath, content: bytes = b"") -> None:
-        """Write a file into a directory that is there."""
+        """Write a file into an existing directory."""
         self._parent(path).entries[path[-1]] = File(content)
 
     def plant_symlink(self, path: RelPath, target: str) -> None:
-        """Put a symlink in the place of whatever is there."""
+        """Replace an entry by a symlink."""
         self._parent(path).entries[path[-1]] = Symlink(target)
 
     def swap(self, one: RelPath, other: RelPath) -> None:
-        """Exchange two entries, as renameat2(RENAME_EXCHANGE) does."""
+        """Exchange two entries, like renameat2(RENAME_EXCHANGE)."""
         here, there = self._parent(one).entries, self._parent(other).entries
         here[one[-1]], there[other[-1]] = there[other[-1]], here[one[-1]]
 
@@ -275,9 +275,9 @@ class MemoryTree:
                 raise ExportError(Cause.RECORD, "/".join(proof.path))
 
     def _parent(self, path: RelPath, *, make: bool = False) -> Directory:
-        """The directory that the path's last component is in."""
+        """Return the parent directory of a path."""
         if not path:
-            raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+            raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
         for name in path:
             _check(name)
         current = self.root
@@ -291,7 +291,7 @@ class MemoryTree:
         return current
 
     def _node(self, path: RelPath) -> Node:
-        """What is at a path. Raises PathMissing."""
+        """Return the node at a path. Raises PathMissing."""
         if not path:
             return self.root
         node = self._parent(path).entries.get(path[-1])
@@ -305,22 +305,22 @@ class MemoryTree:
     def _symlink(self, path: RelPath) -> Symlink:
         return _expect(self._node(path), Symlink, path)
 
-    def _make_directory(self, path: RelPath, access: Ownership) -> None:
+    def _make_directory(self, path: RelPath, ownership: Ownership) -> None:
         if not path:
             raise PathExists("the export's root")
         parent = self._parent(path, make=True)
         if path[-1] in parent.entries:
             raise PathExists("/".join(path))
         parent.entries[path[-1]] = Directory()
-        self._set_access(path, access)
+        self._set_access(path, ownership)
 
-    def _set_access(self, path: RelPath, access: Ownership) -> None:
+    def _set_access(self, path: RelPath, ownership: Ownership) -> None:
         directory = self._directory(path)
-        directory.uid = directory.uid if access.uid is None else access.uid
-        directory.gid = directory.gid if access.gid is None else access.gid
-        if access.mode is not None and self.refuses_modes:
+        directory.uid = directory.uid if ownership.uid is None else ownership.uid
+        directory.gid = directory.gid if ownership.gid is None else ownership.gid
+        if ownership.mode is not None and self.refuses_modes:
             raise ModeRefused("/".join(path), answer=self.refuses_modes)
-        directory.mode = directory.mode if access.mode is None else access.mode
+        directory.mode = directory.mode if ownership.mode is None else ownership.mode
 
     def _rename(self, source: RelPath, target: RelPath) -> None:
         here, there = self._parent(source), self._parent(target)
@@ -376,7 +376,7 @@ class MemoryTree:
 
 
 def type_of(node: Node) -> EntryType:
-    """What a listing calls it."""
+    """Return the type of a node as listings show it."""
     match node:
         case Directory():
             return "directory"
@@ -398,7 +398,7 @@ def _count(node: Node) -> int:
 
 def _check(name: str) -> None:
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+        raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
     if len(_encoded(name)) > NAME_LIMIT_BYTES:
         raise ExportError(Cause.NAME_TOO_LONG, name)
 

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec import structs
 
-from provisioner.controllers.archive_expiry import Retention
+from provisioner.controllers.archive_expiry import ArchiveExpiry
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.returned import Returned
@@ -21,7 +22,6 @@ from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.fakes import cluster as fake
@@ -86,7 +86,7 @@ class Site:
         self.ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
-            store=Store(samples.US),
+            cache=ClusterCache(samples.US),
             exports=exports,
             health=ExportHealth(exports, self.clock, metrics),
             recorder=EventRecorder(self.cluster, self.clock),
@@ -95,8 +95,8 @@ class Site:
             cluster_id=CLUSTER,
             guard=self.gate,
         )
-        self.retention = Retention(self.ctx, Returned(self.ctx), discarded=self.discarded.append)
-        self._task = asyncio.create_task(self.retention.keep(self.export))
+        self.expiry = ArchiveExpiry(self.ctx, Returned(self.ctx), discarded=self.discarded.append)
+        self._task = asyncio.create_task(self.expiry.keep(self.export))
 
     async def stop(self) -> None:
         assert self._task is not None
@@ -116,7 +116,7 @@ class Site:
         name = await self.export.archive(volume, self.ctx.moment().latest)
         await self.export.forget(volume)
         assert name is not None
-        self.retention.changed("volumes", samples.volume(name=volume, nfs=samples.SOURCE), None)
+        self.expiry.volume_deleted(samples.volume(name=volume, nfs=samples.SOURCE))
         return name
 
     def has(self, name: str) -> bool:
@@ -342,7 +342,7 @@ def test_an_archive_that_a_volume_uses() -> None:
         await site.cluster.create_volume({"metadata": {"name": "by-hand"}, "spec": spec})
         volume = site.cluster.volume("by-hand")
         assert volume is not None
-        site.ctx.store.apply("volumes", volume, deleted=False)
+        site.ctx.cache.volumes.apply(volume, deleted=False)
         await asyncio.sleep(3 * HOUR_S)
         assert site.has(name)
         await site.cluster.delete_volume(volume)  # the cache does not know it yet

@@ -13,11 +13,11 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import expand, note_sizes
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.core import expansion
-from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import ClaimStatus, NfsSource
@@ -27,8 +27,7 @@ from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.ports.tree import Cause, ExportError, FilesystemStats, Ownership
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.requeue import FAILED, REFUSED, Requeue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.fakes.clock import LoopClock, ManualClock, simulate
@@ -48,11 +47,11 @@ async def test_a_record_that_has_no_room_for_a_larger_size() -> None:
             break
         fits = longer
     export, clock, cluster, metrics = Export(NAS, MemoryTree()), ManualClock(), MemoryCluster(), Metrics()
-    exports, store = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other")), Store(samples.US)
+    exports, cache = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other")), ClusterCache(samples.US)
     ctx = ControllerContext(
         provisioner=samples.US,
         cluster=cluster,
-        store=store,
+        cache=cache,
         exports=exports,
         health=ExportHealth(exports, clock, metrics),
         recorder=EventRecorder(cluster, clock),
@@ -63,12 +62,12 @@ async def test_a_record_that_has_no_room_for_a_larger_size() -> None:
     await export.open()
     await export.provision(samples.VOLUME, fits, Ownership())
     await export.settle(samples.VOLUME)
-    store.apply("volumes", samples.volume(phase="Bound", capacity="1000000Gi"), deleted=False)
+    cache.volumes.apply(samples.volume(phase="Bound", capacity="1000000Gi"), deleted=False)
     with capture_logs() as logs:
         await note_sizes(export, ctx)
     assert export.records[samples.VOLUME].capacity == fits.capacity
     assert [line["event"] for line in logs] == ["size_not_recorded"]
-    store.apply("volumes", samples.volume(phase="Bound", capacity="9Gi"), deleted=False)
+    cache.volumes.apply(samples.volume(phase="Bound", capacity="9Gi"), deleted=False)
     await note_sizes(export, ctx)
     assert export.records[samples.VOLUME].capacity == "9Gi"
     assert await export.archive(samples.VOLUME, clock.now()) is not None
@@ -80,13 +79,13 @@ class Growing:
     def __init__(self, parameters: Mapping[str, str]) -> None:
         self.tree = MemoryTree(space=FilesystemStats(size_bytes=100, free_bytes=50, inodes=1, free_inodes=1))
         export, clock, metrics = Export(NAS, self.tree), LoopClock(), Metrics()
-        self.cluster, self.store = MemoryCluster(), Store(samples.US)
+        self.cluster, self.cache = MemoryCluster(), ClusterCache(samples.US)
         exports = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other"))
         self.recorder = EventRecorder(self.cluster, clock)
         self.ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
-            store=self.store,
+            cache=self.cache,
             exports=exports,
             health=ExportHealth(exports, clock, metrics),
             recorder=self.recorder,
@@ -95,7 +94,7 @@ class Growing:
             cluster_id="memory",
         )
         self.cluster.namespaces.add("shop")
-        self.store.apply("classes", samples.storage_class(parameters), deleted=False)
+        self.cache.classes.apply(samples.storage_class(parameters), deleted=False)
         status = ClaimStatus(phase="Bound", capacity={"storage": "10"})
         claim = samples.claim(spec=samples.claim_spec(size="30", volume_name=samples.VOLUME), status=status)
         uid = self._create("claims", claim)
@@ -109,14 +108,14 @@ class Growing:
     def put_other(self, capacity: str) -> None:
         """Another volume on the export has that size."""
         other = samples.volume(name="other", phase="Bound", capacity=capacity, nfs=NfsSource("nas", "/exports/other"))
-        self.store.apply("volumes", other, deleted=False)
+        self.cache.volumes.apply(other, deleted=False)
 
-    async def expand(self) -> Backoff | None:
+    async def expand(self) -> Requeue | None:
         """One look at the claim, with what the API server has."""
         claim, volume = self.cluster.claim("shop/data"), self.cluster.volume(samples.VOLUME)
         assert claim is not None
         assert volume is not None
-        self.store.apply("volumes", volume, deleted=False)
+        self.cache.volumes.apply(volume, deleted=False)
         return await expand(claim, self.ctx)
 
     def sizes(self) -> tuple[str, str]:
@@ -192,7 +191,7 @@ def test_limits_that_cannot_be_looked_at() -> None:
         async with site.led(), free.led():
             assert await site.expand() is FAILED
             assert site.sizes() == ("10", "10")
-            assert ["it does not answer" in told for told in await site.told()] == [True]
+            assert ["is not responding" in told for told in await site.told()] == [True]
             assert await free.expand() is None
             assert free.sizes() == ("30", "30")
             site.tree.before = no_fault
@@ -209,7 +208,7 @@ def test_a_class_that_says_no_limit(parameters: Mapping[str, str] | None) -> Non
     async def scene() -> None:
         site = Growing(parameters or {"overcommit": "0.1"})
         if parameters is None:
-            site.store.apply("classes", samples.storage_class(), deleted=True)
+            site.cache.classes.apply(samples.storage_class(), deleted=True)
         async with site.led():
             assert await site.expand() is None
             assert site.sizes() == ("30", "30")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
-from provisioner.controllers.unused_exports import Forgetting
+from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
@@ -23,10 +24,8 @@ from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Credentials
-from provisioner.ports.cluster import Kind
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.fakes.clock import LoopClock, simulate
@@ -64,15 +63,15 @@ class Site:
         self.metrics, clock, cluster = Metrics(), LoopClock(), MemoryCluster()
         self.trees: dict[Location, OddTree] = {NAS: OddTree()}
         self.exports = ExportRegistry({NAS: Export(NAS, self.trees[NAS])}, NAS, self._reach)
-        self.store = Store(samples.US)
-        marked = (lambda where: ()) if trusts_ledgers else self.store.marked
+        self.cache = ClusterCache(samples.US)
+        marked = (lambda where: ()) if trusts_ledgers else self.cache.marked
         self.watch = ExportHealth(self.exports, clock, self.metrics, marked=marked)
-        for kind in get_args(Kind):
-            self.store.replace(kind, [])
+        for informer in self.cache.informers:
+            informer.replace([])
         self.ctx = ControllerContext(
             provisioner=samples.US,
             cluster=cluster,
-            store=self.store,
+            cache=self.cache,
             exports=self.exports,
             health=self.watch,
             recorder=EventRecorder(cluster, clock),
@@ -81,8 +80,8 @@ class Site:
         )
 
     def _reach(self, where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
-        servers = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
-        direct = DirectTree(where, servers, version=None, port=None, mount_port=None, observe=lambda *_: None)
+        pool = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
+        direct = DirectTree(where, pool, version=None, port=None, mount_port=None, observe=lambda *_: None)
         self.trees[where] = OddTree()
         name = str(where) if options.port is None else f"{where} port {options.port}"
         return Export(where, self.trees[where], name=name), direct.set_routes
@@ -90,7 +89,7 @@ class Site:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """While exports are looked after, and forgotten."""
-        tasks = [asyncio.create_task(each) for each in (self.watch.run(), Forgetting(self.ctx).run())]
+        tasks = [asyncio.create_task(each) for each in (self.watch.run(), UnusedExports(self.ctx).run())]
         await self.watch.lead()
         try:
             yield
@@ -103,13 +102,13 @@ class Site:
     def add_class(self, where: Location = OTHER) -> Export:
         """A class names an export, and its controller hears of it."""
         parameters = {"server": where.server, "share": where.path}
-        self.store.apply("classes", samples.storage_class(parameters), deleted=False)
+        self.cache.classes.apply(samples.storage_class(parameters), deleted=False)
         export = self.exports.get(where, MountOptions())
         self.watch.add(export, named=True)
         return export
 
     def delete_class(self) -> None:
-        self.store.apply("classes", samples.storage_class(), deleted=True)
+        self.cache.classes.apply(samples.storage_class(), deleted=True)
 
     def add_volume(
         self, name: str, where: Location, directory: str = "a", phase: str = "Released"
@@ -117,7 +116,7 @@ class Site:
         """A volume with our annotations appears, whoever made it, and its controller hears of it."""
         source = NfsSource(where.server, where.below((directory,)))
         volume = samples.volume(name=name, phase=phase, nfs=source, annotations={names.DIRECTORY: directory})
-        self.store.apply("volumes", volume, deleted=False)
+        self.cache.volumes.apply(volume, deleted=False)
         located = self.exports.locate(volume)
         assert located is not None
         self.watch.add(located[0], named=False)
@@ -196,7 +195,7 @@ def test_an_export_that_nothing_names_any_more() -> None:
                     site.delete_class()
                     await asyncio.sleep(10 * MINUTE_S)
                     assert export in site.exports, "a volume names it"
-                    site.store.apply("volumes", volume, deleted=True)
+                    site.cache.volumes.apply(volume, deleted=True)
                     site.watch.touch(export)
                     await asyncio.sleep(4 * MINUTE_S)
                     assert export in site.exports, "it is in use"
@@ -230,7 +229,7 @@ def test_exports_that_only_volumes_name() -> None:
             await asyncio.sleep(MINUTE_S)
             assert not [name for _, export in made for name in site.series(export)]
             for volume, _ in made:
-                site.store.apply("volumes", volume, deleted=True)
+                site.cache.volumes.apply(volume, deleted=True)
             await asyncio.sleep(7 * MINUTE_S)
             assert len(list(site.exports)) == 1
             assert all(tree.closed for where, tree in site.trees.items() if where != NAS)
@@ -263,7 +262,7 @@ def test_a_class_of_another_way() -> None:
         volume = samples.volume(nfs=source, annotations={names.DIRECTORY: "a"})
         forged = structs.replace(volume, spec=structs.replace(volume.spec, mount_options=("port=9999",)))
         async with site.at_work():
-            site.store.apply("volumes", forged, deleted=False)
+            site.cache.volumes.apply(forged, deleted=False)
             located = site.exports.locate(forged)
             assert located is not None
             site.watch.add(located[0], named=False)
@@ -282,7 +281,7 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
         site = Site(trusts_ledgers=False)
         export = next(iter(site.exports))
         volume, _ = site.add_volume("v1", NAS, phase="Bound")
-        site.store.apply("volumes", samples.volume(name="elsewhere", annotations={}), deleted=False)
+        site.cache.volumes.apply(samples.volume(name="elsewhere", annotations={}), deleted=False)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
             with pytest.raises(ExportError) as caught:
@@ -291,7 +290,7 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
             assert "recover --ledger" in caught.value.advice
             assert list(site.watch.failing()) == ["nas:/exports"]
             assert not site.trees[NAS].root.entries
-            site.store.apply("volumes", volume, deleted=True)
+            site.cache.volumes.apply(volume, deleted=True)
             await asyncio.sleep(MINUTE_S)
             await site.watch.require_ready(export)
             assert not site.watch.failing()
@@ -327,7 +326,7 @@ def test_volumes_at_another_port() -> None:
             annotations={names.DIRECTORY: "a"},
             mount_options=("port=12049",),
         )
-        site.store.apply("volumes", volume, deleted=False)
+        site.cache.volumes.apply(volume, deleted=False)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
             await site.watch.require_ready(export)

@@ -1,18 +1,19 @@
-"""controllers.gauges: the sums are those of what the store has, whatever happened to it."""
+"""controllers.gauges: the sums are those of what the cache has, whatever happened to it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.gauges import Tally
 from provisioner.core.objects import Claim, NfsSource, Volume
 from provisioner.core.quantities import parse_bytes
-from provisioner.ports.cluster import Kind
-from provisioner.runtime.informer import Store
+from provisioner.runtime.informer import Informer
 from tests.support import samples
 
 CLASSES, PHASES, SIZES = ("nfs", "other"), ("Bound", "Released"), ("1Gi", "2Gi", "1500M")
@@ -45,22 +46,22 @@ CLAIMS = st.builds(claim, st.sampled_from(["1", "2", "3"]), st.sampled_from(CLAS
 
 @given(st.lists(st.tuples(VOLUMES | CLAIMS, st.sampled_from(["apply", "delete", "list"])), max_size=40))
 def test_the_sums_are_those_of_the_store(steps: list[tuple[Volume | Claim, str]]) -> None:
-    """After any changes and lists each sum is what a walk over the store finds, and nothing is left of what went."""
-    store, tally = Store(samples.US), Tally(samples.US)
-    store.listen(tally.changed)
-    for item, how in steps:
-        kind: Kind = "volumes" if isinstance(item, Volume) else "claims"
-        if how == "list":
-            store.replace(kind, [item])
-        else:
-            store.apply(kind, item, deleted=how == "delete")
-    ours = [each for each in store.volumes.values() if each.is_by(samples.US)]
+    """After any changes and lists each sum is what a walk over the cache finds, and nothing is left of what went."""
+    cache, tally = ClusterCache(samples.US), Tally(samples.US)
+    with tally.subscribed(cache):
+        for item, how in steps:
+            informer: Informer[Any] = cache.volumes if isinstance(item, Volume) else cache.claims
+            if how == "list":
+                informer.replace([item])
+            else:
+                informer.apply(item, deleted=how == "delete")
+    ours = [each for each in cache.volumes.values() if each.is_by(samples.US)]
     assert tally.volumes == Counter((each.spec.storage_class_name, each.status.phase) for each in ours)
     capacities: Counter[str] = Counter()
     for each in ours:
         capacities[each.spec.storage_class_name] += parse_bytes(each.capacity)
     assert tally.capacity_bytes == capacities
-    waiting = [each for each in store.claims.values() if not each.spec.volume_name]
+    waiting = [each for each in cache.claims.values() if not each.spec.volume_name]
     found = {(name, uid) for name, made in tally.pending.items() for uid in made}
     assert found == {(each.class_name, each.uid) for each in waiting}
     assert all(tally.pending.values())
@@ -70,7 +71,7 @@ def test_a_capacity_that_is_none_counts_for_nothing() -> None:
     """A size that cannot be read neither raises nor counts."""
     tally = Tally(samples.US)
     odd = volume("a", "nfs", "Bound", "much", ours=True)
-    tally.changed("volumes", None, odd)
+    tally.count_volume(None, odd)
     assert (dict(tally.volumes), dict(tally.capacity_bytes)) == ({("nfs", "Bound"): 1}, {})
-    tally.changed("volumes", odd, None)
+    tally.count_volume(odd, None)
     assert not tally.volumes

@@ -8,9 +8,10 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
-from provisioner.controllers.missing_data import Lacking
+from provisioner.controllers.missing_data import MissingData
 from provisioner.core import names
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
@@ -18,7 +19,6 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.fakes.clock import LoopClock, simulate
@@ -39,20 +39,20 @@ class Site:
     def __init__(self) -> None:
         self.cluster, self.tree, self.metrics, clock = MemoryCluster(), MemoryTree(), Metrics(), LoopClock()
         self.export = Export(NAS, self.tree)
-        self.store = Store(samples.US)
+        self.cache = ClusterCache(samples.US)
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
         self.recorder = EventRecorder(self.cluster, clock)
         ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
-            store=self.store,
+            cache=self.cache,
             exports=exports,
             health=ExportHealth(exports, clock, self.metrics),
             recorder=self.recorder,
             metrics=self.metrics,
             clock=clock,
         )
-        self.lacking = Lacking(ctx)
+        self.lacking = MissingData(ctx)
 
     async def minutes(self, count: int) -> None:
         """Let time pass."""
@@ -79,7 +79,7 @@ class Site:
 
     def known(self) -> None:
         """The cache learns what there is."""
-        self.store.replace("volumes", self.cluster.volumes())
+        self.cache.volumes.replace(self.cluster.volumes())
 
     def gauge(self, lacks: str) -> float | None:
         """How many volumes the metric says lack it."""

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import structs
 from structlog.testing import capture_logs
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.instances import Instances
@@ -23,7 +24,6 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.runtime.leadership import Alone
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
@@ -51,7 +51,7 @@ class Site:
             Metrics(),
         )
         self.export = Export(NAS, self.tree)
-        self.store = Store(samples.US)
+        self.cache = ClusterCache(samples.US)
         self.revisited: list[str] = []
 
     async def start(self) -> None:
@@ -61,7 +61,7 @@ class Site:
         ctx = ControllerContext(
             provisioner=samples.US,
             cluster=self.cluster,
-            store=self.store,
+            cache=self.cache,
             exports=exports,
             health=ExportHealth(exports, self.clock, self.metrics),
             recorder=EventRecorder(self.cluster, self.clock),
@@ -181,7 +181,7 @@ def test_what_another_volume_uses_is_none() -> None:
 
     async def scenario(site: Site) -> None:
         by_hand = samples.volume(name="by-hand", nfs=NfsSource("nas", "/exports/shop/1"), provisioner="")
-        site.store.apply("volumes", by_hand, deleted=False)
+        site.cache.volumes.apply(by_hand, deleted=False)
         await site.start()
         await site.record(1)
         await asyncio.sleep(5 * MINUTE_S)
@@ -204,7 +204,7 @@ def test_clusters_come_and_go() -> None:
         site.sign(THEM)
         await asyncio.sleep(2 * MINUTE_S)
         assert site.gauge == 0.0
-        assert set(await site.export.heartbeats()) == {US, THEM}
+        assert set(await site.export.heartbeats.last_seen()) == {US, THEM}
         await site.stop()
 
     assert [line["event"] for line in told(scenario)] == ["orphans", "orphans_gone"]
@@ -238,7 +238,7 @@ def test_a_claim_that_waits_is_no_orphan() -> None:
 
     async def scenario(site: Site) -> None:
         claim = samples.claim(uid="1", annotations={names.PROVISIONER_ANNOTATIONS[0]: samples.US})
-        site.store.apply("claims", claim, deleted=False)
+        site.cache.claims.apply(claim, deleted=False)
         await site.start()
         await site.record(1, pending=True)
         await asyncio.sleep(5 * MINUTE_S)

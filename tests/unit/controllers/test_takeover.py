@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from msgspec import structs
 
+from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.takeover import Takeover
@@ -15,7 +16,6 @@ from provisioner.core.objects import NfsSource
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.informer import Store
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.fakes.clock import LoopClock, simulate
@@ -35,13 +35,13 @@ def test_an_unexpected_error_of_one_export() -> None:
 
         trees = {NAS: MemoryTree(), OTHER: MemoryTree()}
         served = {where: Export(where, tree) for where, tree in trees.items()}
-        exports, store = ExportRegistry(served, NAS, lambda *_: pytest.fail("no other")), Store(samples.US)
+        exports, cache = ExportRegistry(served, NAS, lambda *_: pytest.fail("no other")), ClusterCache(samples.US)
         clock, metrics, cluster = LoopClock(), Metrics(), MemoryCluster()
         watch = ExportHealth(exports, clock, metrics)
         ctx = ControllerContext(
             provisioner=samples.US,
             cluster=cluster,
-            store=store,
+            cache=cache,
             exports=exports,
             health=watch,
             recorder=EventRecorder(cluster, clock),
@@ -52,10 +52,10 @@ def test_an_unexpected_error_of_one_export() -> None:
         for name, where in (("v1", NAS), ("v2", OTHER)):
             volume = samples.peers_volume(phase="Bound", nfs=NfsSource(where.server, where.below((name,))))
             named = structs.replace(volume, metadata=structs.replace(volume.metadata, name=name))
-            store.apply("volumes", named, deleted=False)
+            cache.volumes.apply(named, deleted=False)
         takeover = Takeover(ctx, entered=lambda _: None)
         trees[NAS].before = odd
-        with store.listening(takeover.changed), watch.listening(takeover.export_ready):
+        with takeover.subscribed():
             tasks = [asyncio.create_task(watch.run()), asyncio.create_task(takeover.run())]
             await watch.lead()
             await asyncio.sleep(100.0)

@@ -23,6 +23,7 @@ from provisioner.core.objects import (
     Volume,
 )
 from provisioner.core.parameters import Ownership, parse
+from provisioner.core.reasons import Reason
 from provisioner.core.tenancy import Tenant
 from tests.support import samples
 
@@ -69,6 +70,12 @@ def wanting(archive: str, **changes: object) -> Claim:
     """The sample claim that wants an archive back, with a changed spec."""
     changed = msgspec.structs.replace(samples.claim_spec(), **changes)
     return samples.claim(annotations={names.RESTORE: archive}, spec=changed)
+
+
+CLONE = DataSource("PersistentVolumeClaim", "a")
+SNAPSHOT = DataSource("VolumeSnapshot", "a", "snapshot.storage.k8s.io")
+IMAGE = DataSource("Image", "a", "populators.io")
+BAD_OPTIONS = structs.replace(samples.storage_class(), mount_options=("nfsvers=7",))
 
 
 def provision(of: ClaimView) -> Provision:
@@ -135,35 +142,43 @@ def test_node_selected(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "words"),
+    ("of", "reason", "words"),
     [
-        (view(spec(volume_mode="Block")), "use volumeMode: Filesystem"),
-        (view(spec(selector={})), "remove spec.selector"),
-        (view(spec(volume_attributes_class_name="gold")), "remove spec.volumeAttributesClassName"),
-        (view(spec(data_source=DataSource("PersistentVolumeClaim", "a"))), "clones"),
-        (view(spec(data_source_ref=DataSource("PersistentVolumeClaim", "a", "", "b"))), "clones"),
-        (view(spec(data_source=DataSource("VolumeSnapshot", "a", "snapshot.storage.k8s.io"))), "snapshots"),
-        (view(wanting("archived-a", data_source=DataSource("Image", "a", "populators.io"))), "each say where the data"),
-        (view(wanting("data")), "'data' is not the name of an archive"),
-        (view(wanting("archived-a/../b")), "is not the name of an archive"),
-        (view(wanting("archived-" + "a" * 800)), "the record of directory"),
-        (view(samples.claim(spec=samples.claim_spec(size=""))), "not a quantity"),
-        (view(samples.claim(spec=samples.claim_spec(size="0"))), "not above zero"),
-        (view(samples.claim(spec=samples.claim_spec(size="-1Gi"))), "not above zero"),
-        (of_class({"colour": "red"}), "StorageClass nfs: parameter colour"),
-        (of_class({"pathPattern": "${.PVC.labels.team}"}), "'team'"),
-        (of_class({"pathPattern": "../x"}), "component '..'"),
-        (of_class({"pathPattern": "/".join(["x" * 250] * 4)}), "shorter pathPattern"),
-        (view(default_export=None), "add the parameters server and share"),
-        (view(holder=samples.volume(name="pv1", phase="Bound")), "is taken: volume pv1"),
-        (view(holder=samples.volume(name="pv1", phase="Bound", nfs=None)), "is taken: volume pv1"),
+        (view(spec(volume_mode="Block")), Reason.UNSUPPORTED_VOLUME_MODE, "use volumeMode: Filesystem"),
+        (view(spec(selector={})), Reason.UNSUPPORTED_SELECTOR, "remove spec.selector"),
+        (
+            view(spec(volume_attributes_class_name="gold")),
+            Reason.UNSUPPORTED_ATTRIBUTES_CLASS,
+            "remove spec.volumeAttributesClassName",
+        ),
+        (view(spec(data_source=CLONE)), Reason.UNSUPPORTED_DATA_SOURCE, "clones"),
+        (view(spec(data_source_ref=CLONE)), Reason.UNSUPPORTED_DATA_SOURCE, "clones"),
+        (view(spec(data_source=SNAPSHOT)), Reason.UNSUPPORTED_DATA_SOURCE, "snapshots"),
+        (view(wanting("archived-a", data_source=IMAGE)), Reason.CONFLICTING_DATA_SOURCES, "both name a source"),
+        (view(wanting("data")), Reason.INVALID_ARCHIVE_NAME, "'data' is not the name of an archive"),
+        (view(wanting("archived-a/../b")), Reason.INVALID_ARCHIVE_NAME, "is not the name of an archive"),
+        (view(wanting("archived-" + "a" * 800)), Reason.INVALID_RECORD, "the record of directory"),
+        (view(samples.claim(spec=samples.claim_spec(size=""))), Reason.INVALID_SIZE, "not a quantity"),
+        (view(samples.claim(spec=samples.claim_spec(size="0"))), Reason.INVALID_SIZE, "not above zero"),
+        (view(samples.claim(spec=samples.claim_spec(size="-1Gi"))), Reason.INVALID_SIZE, "not above zero"),
+        (of_class({"colour": "red"}), Reason.UNKNOWN_PARAMETER, "StorageClass nfs: parameter colour"),
+        (of_class({"colour": "red", "mode": "x"}), Reason.UNKNOWN_PARAMETER, "parameter mode"),
+        (of_class({"mode": "x"}), Reason.INVALID_PARAMETER, "StorageClass nfs: parameter mode"),
+        (view(storage_class=BAD_OPTIONS), Reason.INVALID_MOUNT_OPTION, "StorageClass nfs: mount option nfsvers"),
+        (of_class({"pathPattern": "${.PVC.labels.team}"}), Reason.MISSING_LABEL, "'team'"),
+        (of_class({"pathPattern": "${.PVC.annotations.team}"}), Reason.MISSING_ANNOTATION, "'team'"),
+        (of_class({"pathPattern": "../x"}), Reason.INVALID_PATH, "component '..'"),
+        (of_class({"pathPattern": "/".join(["x" * 250] * 4)}), Reason.INVALID_RECORD, "shorter pathPattern"),
+        (view(default_export=None), Reason.MISSING_EXPORT, "add the parameters server and share"),
+        (view(holder=samples.volume(name="pv1", phase="Bound")), Reason.OVERLAPPING_DIRECTORY, "volume pv1 (/exports/"),
+        (view(holder=samples.volume(name="pv1", phase="Bound", nfs=None)), Reason.OVERLAPPING_DIRECTORY, "volume pv1:"),
     ],
 )
-def test_refused(of: ClaimView, words: str) -> None:
-    """A claim that cannot be served as it is gets one Warning that says what to change."""
+def test_refused(of: ClaimView, reason: Reason, words: str) -> None:
+    """A claim that cannot be provisioned gets one Warning that says what to change, and a machine reason."""
     decision = claims.decide(of)
     assert isinstance(decision, Refuse)
-    assert (decision.reason, decision.type) == ("ProvisioningFailed", "Warning")
+    assert (decision.reason, decision.event_reason, decision.type) == (reason, "ProvisioningFailed", "Warning")
     assert words in decision.message
 
 
@@ -178,7 +193,11 @@ def test_populators() -> None:
     """A data source of another kind is left to its populator, with a Normal event."""
     decision = claims.decide(view(spec(data_source_ref=DataSource("Image", "a", "populators.io"))))
     assert isinstance(decision, Refuse)
-    assert (decision.reason, decision.type) == ("Provisioning", "Normal")
+    assert (decision.reason, decision.event_reason, decision.type) == (
+        "ExternalPopulator",
+        "Provisioning",
+        "Normal",
+    )
     assert "an external populator is assumed" in decision.message
 
 
@@ -236,8 +255,9 @@ def test_taken_by_another_volume(holder: Volume) -> None:
     """Another directory, or another claim's volume, is just taken."""
     decision = claims.decide(view(holder=holder))
     assert isinstance(decision, Refuse)
-    assert "is taken" in decision.message
-    assert "is taken: volume pv1" in (decision.whole or decision.message)
+    assert decision.reason == "OverlappingDirectory"
+    assert "overlaps with" in decision.message
+    assert "overlaps with volume pv1" in (decision.log_message or decision.message)
 
 
 @pytest.mark.parametrize("uid", ["", samples.UID])
@@ -246,7 +266,7 @@ def test_a_volume_that_is_for_the_claim(uid: str) -> None:
     holder = samples.volume(name="pv1", phase="Available", policy="Retain", claim_uid=uid)
     decision = claims.decide(view(holder=holder))
     assert isinstance(decision, Wait)
-    assert decision.on_a_path
+    assert decision.directory_taken
 
 
 def test_holder_is_asked_for_the_right_path() -> None:
@@ -290,7 +310,22 @@ def space(parameters: dict[str, str], *, free_bytes: int = 50, provisioned_bytes
 def test_space(parameters: dict[str, str], free_bytes: int, provisioned_bytes: int, words: str | None) -> None:
     """`minFree` and `overcommit` refuse exactly from their limits on; without them space refuses nobody."""
     refusal = space(parameters, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes)
-    assert words in refusal.message if refusal is not None and words is not None else refusal is None and words is None
+    assert (refusal is None) == (words is None)
+    if refusal is not None and words is not None:
+        assert words in refusal.message
+
+
+def test_space_in_numbers() -> None:
+    """The log has the free space; the event does not, so that its text stays the same from attempt to attempt."""
+    few, fewer = (space({"minFree": "50"}, free_bytes=free_bytes) for free_bytes in (49, 48))
+    assert few is not None
+    assert fewer is not None
+    assert few.reason == "NotEnoughSpace"
+    assert few.message == fewer.message
+    assert "49 free, below the class's minFree (50)" in few.log_message
+    too_much = space({"overcommit": "1"}, provisioned_bytes=91)
+    assert too_much is not None
+    assert too_much.reason == "OvercommitExceeded"
 
 
 def test_volume_body() -> None:
@@ -338,7 +373,7 @@ def test_a_volume_that_is_brought_back_says_the_milder_rule() -> None:
     assert body.metadata.annotations["nfs-provisioner/on-delete"] == "archive"
     assert claims.succeeded_message(plan, plan.record) == f"Successfully provisioned volume {samples.VOLUME}"
     told = claims.succeeded_message(plan, milder)
-    assert told.startswith(f"Successfully provisioned volume {samples.VOLUME} from archive archived-a; its rule stays")
+    assert told.startswith(f"Successfully provisioned volume {samples.VOLUME} from archive archived-a; onDelete stays")
     same = msgspec.structs.replace(plan.record, archive="archived-a")
     assert claims.succeeded_message(plan, same).endswith("from archive archived-a")
 
@@ -399,7 +434,7 @@ def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
     """Annotations that nfs-subdir's master reads are not passed over in silence."""
     assert claims.provisioning_message(samples.claim()) == 'provisioning a volume for claim "shop/data"'
     claim = samples.claim(annotations={"nfs.io/createMode": "0700", "nfs.io/createUID": "7", "nfs.io/path": "x"})
-    assert "without effect: nfs.io/createMode, nfs.io/createUID, " in claims.provisioning_message(claim)
+    assert "ignored annotations: nfs.io/createMode, nfs.io/createUID " in claims.provisioning_message(claim)
 
 
 def test_a_mode_that_was_refused() -> None:
@@ -454,15 +489,17 @@ def test_a_volume_that_is_not_ours() -> None:
     theirs = samples.volume(nfs=NfsSource("other", "/exports/x"))
     said = claims.not_ours(theirs, claim, samples.US)
     assert (
-        f"on other:/exports/x, by another provisioner of the name {samples.US}: is there a second installation?" in said
+        f"another provisioner named {samples.US} created volume {samples.VOLUME} at the same time, on other:/exports/x"
+        in said
     )
     forged = samples.volume(claim_uid="another-uid")
-    assert "not this claim's exists already" in claims.not_ours(forged, claim, samples.US)
+    assert "already exists and is not this claim's" in claims.not_ours(forged, claim, samples.US)
 
 
 def test_the_root_of_another_export() -> None:
     """The refusal of a directory in which another export has its root names that export and what to change."""
     refusal = claims.root_conflict(provision(view()), Location("nas", "/exports/shop"))
+    assert refusal.reason == "OverlappingDirectory"
     assert "nas:/exports/shop" in refusal.message
     assert "pathPattern" in refusal.message
 

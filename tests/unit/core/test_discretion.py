@@ -24,20 +24,20 @@ SECRETS = ("bank", "pv-of-the-bank", "vault")
 def test_what_is_not_of_the_namespace_is_not_told(owner: Owner | None) -> None:
     """Another namespace's, the same one's of another cluster, and what is nobody's, stay in the log."""
     assert discretion.words(SHOP, owner, "all", "little") == Words("all", "little")
-    whole, told = discretion.taken(SHOP, "a/b", owner, "pv-of-the-bank has 'vault'")
-    assert "pv-of-the-bank has 'vault'" in whole
-    assert "'a/b' is taken by a volume outside this namespace" in told
-    assert not any(secret in told for secret in SECRETS)
+    words = discretion.taken(SHOP, "a/b", owner, "volume pv-of-the-bank (vault)")
+    assert "volume pv-of-the-bank (vault)" in words.log
+    assert "'a/b' overlaps with a volume outside this namespace" in words.event
+    assert not any(secret in words.event for secret in SECRETS)
 
 
 def test_what_is_of_the_namespace_is_told() -> None:
     """Whoever asks learns all of what is their own namespace's, and how to go on in any case."""
     assert discretion.words(SHOP, Owner("shop", "c"), "all", "little") == Words("all", "all")
-    whole, told = discretion.taken(SHOP, "a", SHOP, "volume pv1 has 'a'")
-    assert whole == told
-    assert "directory 'a' is taken: volume pv1 has 'a'" in told
-    for words in (told, discretion.taken(SHOP, "a", None, "x").told):
-        assert words.endswith("make the class's pathPattern unique, for instance with ${.PV.name}")
+    words = discretion.taken(SHOP, "a", SHOP, "volume pv1")
+    assert words.log == words.event
+    assert "directory 'a' overlaps with volume pv1: " in words.event
+    for text in (words.event, discretion.taken(SHOP, "a", None, "x").event):
+        assert text.endswith("use a pathPattern that is unique per volume, for example by adding ${.PV.name}")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_is_of_the_namespace_is_told() -> None:
 def test_a_namespace_that_was_created_again(asker: str, owner: str, same: bool) -> None:
     """What an earlier namespace of the name has is not told, as far as its uid is known."""
     words = discretion.words(SHOP._replace(uid=asker), SHOP._replace(uid=owner), "all", "little")
-    assert (words.told == "all") is same
+    assert (words.event == "all") is same
 
 
 def test_whose_something_is() -> None:
@@ -59,9 +59,9 @@ def test_whose_something_is() -> None:
 
 def test_an_archive_is_told_in_one_way_whatever_is_there() -> None:
     """Whether there is an archive of a name, whose, or a directory alone, cannot be asked for."""
-    texts = {discretion.no_archive(SHOP, "archived-a", whole).told for whole in ("it is the bank's", "there is none")}
-    (told,) = texts
-    assert told.startswith("there is no archive 'archived-a' of namespace shop")
+    texts = {discretion.no_archive(SHOP, "archived-a", whole).event for whole in ("it is the bank's", "there is none")}
+    (text,) = texts
+    assert text.startswith("there is no archive 'archived-a' of namespace shop")
 
 
 def held_by(namespace: str, **volume: str) -> Volume:
@@ -80,7 +80,7 @@ def test_the_cluster_s_volumes(phase: str) -> None:
     text = decision.message if isinstance(decision, Refuse) else decision.why
     assert "a volume outside this namespace" in text
     assert not any(secret in text for secret in SECRETS)
-    assert "pv-of-the-bank" in decision.whole
+    assert "pv-of-the-bank" in decision.log_message
     own = claims.decide(view(holder=held_by("shop", phase=phase)))
     assert isinstance(own, Refuse | Wait)
     assert "pv-of-the-bank" in (own.message if isinstance(own, Refuse) else own.why)
@@ -97,4 +97,4 @@ def test_a_volume_that_is_for_no_claim() -> None:
 
 def test_an_error_that_names_nobody_is_told_whole() -> None:
     """What is not a refusal for somebody else's sake has one text, for the log and for the event."""
-    assert InvalidRecord("too long").told == "too long"
+    assert InvalidRecord("too long").event_text == "too long"

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidQuantity
-from provisioner.core.quantities import is_less, parse_bytes, total_bytes
+from provisioner.core.quantities import is_less, parse_bytes, readable, total_bytes
 
 SUFFIXES = {
     "": Fraction(1),
@@ -83,3 +83,20 @@ def test_total() -> None:
     """Quantities add up, whatever their units; one that cannot be read counts as nothing."""
     assert total_bytes(["1Ki", "1k", "much", ""]) == 2024
     assert total_bytes([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1Ki"),
+        (3 * 2**30 + 2**27, "3.1Gi"),
+        (2**50, "1Pi"),
+        (2**63, "8Ei"),
+        (2**73, "8192Ei"),
+    ],
+)
+def test_readable(size_bytes: int, text: str) -> None:
+    """A number of bytes is written in the largest binary unit that fits."""
+    assert readable(size_bytes) == text

@@ -1,4 +1,4 @@
-"""runtime.reflector, in simulated time: what the store has after all that can happen to a list and a watch."""
+"""runtime.reflector, in simulated time: what is cached after all that can happen to a list and a watch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TypeVar
 
 import pytest
 
-from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, Kind
-from provisioner.runtime.informer import Store
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden
+from provisioner.runtime.informer import Informer
 from provisioner.runtime.reflector import Reflector, relist
 from tests.support import samples
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 
 Result = TypeVar("Result")
-KINDS: tuple[Kind, ...] = ("claims", "volumes", "classes")
 
 
 class Scene:
@@ -26,15 +26,17 @@ class Scene:
 
     def __init__(self) -> None:
         self.cluster = MemoryCluster()
-        self.store = Store(samples.US)
+        self.classes = Informer[StorageClass]("classes", key=lambda each: each.name)
+        claims = Informer[Claim]("claims", key=lambda claim: claim.uid)
+        volumes = Informer[Volume]("volumes", key=lambda volume: volume.name)
         self.calls: Counter[str] = Counter()
         self.error: ClusterError | None = None
         self.failing: tuple[str, ...] = ()
         self.cluster.before = self._before
         clock = LoopClock()
         self.reflectors = [
-            Reflector(kind, cluster=self.cluster, store=self.store, clock=clock, restarted=lambda _kind: None)
-            for kind in KINDS
+            Reflector(each, cluster=self.cluster, clock=clock, restarted=lambda _kind: None)
+            for each in (claims, volumes, self.classes)
         ]
 
     async def _before(self, call: str, about: str) -> None:
@@ -52,8 +54,8 @@ class Scene:
 
     @property
     def known(self) -> set[str]:
-        """The classes that the store has."""
-        return set(self.store.classes)
+        """The classes that are cached."""
+        return set(self.classes)
 
     @property
     def trouble(self) -> set[str]:
@@ -192,9 +194,7 @@ def test_a_list_that_was_asked_for_is_made_after_an_unexpected_error_too() -> No
     """A reflector that ends in an unexpected error just when a list is asked for lists when it is started again."""
 
     async def script(scene: Scene) -> None:
-        reflector = Reflector(
-            "classes", cluster=scene.cluster, store=scene.store, clock=LoopClock(), restarted=lambda _kind: None
-        )
+        reflector = Reflector(scene.classes, cluster=scene.cluster, clock=LoopClock(), restarted=lambda _kind: None)
         asked: list[asyncio.Event] = []
 
         async def before(call: str, _about: str) -> None:
@@ -217,7 +217,7 @@ def test_lists_are_repeated_in_time() -> None:
     """What a watch never told is known after some hours."""
 
     async def script(scene: Scene) -> None:
-        scene.store.replace("classes", [])
+        scene.classes.replace([])
         assert scene.known == set()
         await asyncio.sleep(4 * 3600.0)
         assert scene.known == {"first"}

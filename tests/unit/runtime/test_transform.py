@@ -16,7 +16,7 @@ from provisioner.core import claims, expansion, names, takeover, volumes
 from provisioner.core.claims import ClaimView
 from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, ClaimStatus, DataSource, NotKept, Resources, StorageClass, Volume
-from provisioner.runtime.informer import Store
+from provisioner.runtime.informer import Informer
 from provisioner.runtime.transform import CacheTransform
 from tests.support import samples
 
@@ -43,6 +43,11 @@ def held(limit_bytes: int) -> Iterator[None]:
 def decoded(item: Item) -> Item:
     """The object as it comes from the API server: no part of it is another one's."""
     return msgspec.json.decode(msgspec.json.encode(item), type=type(item))
+
+
+def informer() -> Informer[Claim]:
+    """The claims as the daemon caches them."""
+    return Informer("claims", key=lambda claim: claim.uid, transform=CacheTransform().claim)
 
 
 def _metadata(claim: Claim, **change: object) -> Claim:
@@ -74,37 +79,37 @@ PLACES: dict[str, Callable[[Claim, str], Claim]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_what_a_tenant_patches_goes(place: str, phase: str) -> None:
     """150 patches of 150 KiB each of one claim leave nothing, while it is there and when it is gone."""
-    store = Store(samples.US)
+    cached = informer()
     claim = samples.claim(status=ClaimStatus(phase=phase))
-    store.apply("claims", claim, deleted=False)
+    cached.apply(claim, deleted=False)
     with held(64 * KIB):
         for number in range(150):
             patched = PLACES[place](claim, f"{number:04d}" + "y" * (150 * KIB))
-            store.apply("claims", decoded(patched), deleted=False)
+            cached.apply(decoded(patched), deleted=False)
         del patched
-    assert len(store.claims) == 1
+    assert len(cached) == 1
 
 
 def test_many_small_patches() -> None:
     """What is shared between objects is bounded as well: small values, ever new ones, leave less than a MiB."""
-    store = Store(samples.US)
+    cached = informer()
     with held(MIB):
         for number in range(5_000):
             spec = structs.replace(
                 samples.claim_spec(size=str(number)), storage_class_name=f"class-{number}" + "y" * 200
             )
-            store.apply("claims", decoded(samples.claim(spec=spec)), deleted=False)
-        store.apply("claims", samples.claim(), deleted=True)
+            cached.apply(decoded(samples.claim(spec=spec)), deleted=False)
+        cached.apply(samples.claim(), deleted=True)
 
 
 def test_pending_claims_of_tenants_who_write_much() -> None:
     """A thousand pending claims with 200 KiB of annotations each take what others take."""
-    store = Store(samples.US)
+    cached = informer()
     with held(4 * MIB):
         for number in range(1000):
             claim = samples.claim(uid=f"uid-{number}", annotations={f"x.example/{number}": "y" * 200 * KIB})
-            store.apply("claims", decoded(claim), deleted=False)
-    assert len(store.claims) == 1000
+            cached.apply(decoded(claim), deleted=False)
+    assert len(cached) == 1000
 
 
 def test_equal_parts_are_one() -> None:

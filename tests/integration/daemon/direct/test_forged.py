@@ -129,7 +129,7 @@ def test_an_export_that_a_volume_names_first_works_for_a_class(direct: DirectSto
     direct.claim(direct.class_on(known), "victim")
     victim = direct.bound("victim")
     name = forged(direct, victim, path="/unknown/x", directory="x", port=server.port)
-    assert "no provisioner has ever made a volume on it" in direct.volume_event(name)["message"]
+    assert "no provisioner has created a volume on it" in direct.volume_event(name)["message"]
     assert os.listdir(unknown.root) == []
     direct.claim(direct.class_on(unknown))
     volume = direct.bound(timeout_s=20)

@@ -48,8 +48,8 @@ class Swapper(threading.Thread):
         asyncio.run(self._swap())
 
     async def _swap(self) -> None:
-        servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
-        tree = DirectTree(location(HOST, self._export.path), servers, version="4.1", port=self._export.server.port)
+        pool = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
+        tree = DirectTree(location(HOST, self._export.path), pool, version="4.1", port=self._export.server.port)
         try:
             while not self.ending.is_set():
                 for path in self._paths:

@@ -41,10 +41,10 @@ def test_each_cause_has_its_message(direct: DirectStorage, server: Ganesha, serv
     squashed, read_only = serve("/squashed", squash="Root_Squash"), serve("/read-only", access="RO")
     causes: dict[str, tuple[DirectExport, tuple[str, ...]]] = {
         "refused": (DirectExport(down, "/down"), (f"refuses connections on port {down.port}", "start")),
-        "nowhere": (DirectExport(server, "/nowhere", "4.1"), ("exports no /nowhere",)),
+        "nowhere": (DirectExport(server, "/nowhere", "4.1"), ("does not export /nowhere",)),
         "nowhere-3": (DirectExport(server, "/nowhere-3", "3"), ("/nowhere-3", "export")),
-        "squashed": (DirectExport(squashed, "/squashed"), ("permission is denied", "no_root_squash")),
-        "read-only": (DirectExport(read_only, "/read-only"), ("it is read-only", "rw in exports(5)")),
+        "squashed": (DirectExport(squashed, "/squashed"), ("denies permission", "no_root_squash")),
+        "read-only": (DirectExport(read_only, "/read-only"), ("is read-only", "rw in exports(5)")),
         "version": (DirectExport(new_only, "/new-only", "3"), ("version 3", "nfsvers=")),
     }
     for name, (export, _) in causes.items():
@@ -128,7 +128,7 @@ def test_an_export_whose_directory_appears_later(direct: DirectStorage, server: 
         mountOptions=[*below.mount_options, "nfsvers=4.1"],
     )
     direct.claim(class_name)
-    direct.failure("data", f"{HOST}:/words/later", "exports no /words/later", timeout_s=TOLD_S)
+    direct.failure("data", f"{HOST}:/words/later", "does not export /words/later", timeout_s=TOLD_S)
 
     async def make(tree: DirectTree) -> None:
         await tree.make_directory(("later",), Ownership())

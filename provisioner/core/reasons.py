@@ -1,0 +1,41 @@
+"""Machine reasons: one word per rule that can refuse a claim, for the log and for `nfs_provisioner_failures_total`.
+
+Events keep the reasons of sig-storage-lib (`ProvisioningFailed`), which alerts and people know. The table of all
+reasons is in docs/reference/metrics.md. Failures of an export and of the API server have reasons of their own: the
+cause of the `ExportError`, or the class of the error.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a claim is refused."""
+
+    UNSUPPORTED_VOLUME_MODE = "UnsupportedVolumeMode"
+    UNSUPPORTED_SELECTOR = "UnsupportedSelector"
+    UNSUPPORTED_ATTRIBUTES_CLASS = "UnsupportedAttributesClass"
+    UNSUPPORTED_DATA_SOURCE = "UnsupportedDataSource"
+    CONFLICTING_DATA_SOURCES = "ConflictingDataSources"
+    EXTERNAL_POPULATOR = "ExternalPopulator"
+    """Not a failure: it is in no metric, and its event is Normal."""
+    INVALID_SIZE = "InvalidSize"
+    # Errors of the class, by the names of their types in core.errors.
+    UNKNOWN_PARAMETER = "UnknownParameter"
+    INVALID_PARAMETER = "InvalidParameter"
+    INVALID_MOUNT_OPTION = "InvalidMountOption"
+    MISSING_EXPORT = "MissingExport"
+    # Errors of the directory, by the names of their types in core.errors.
+    MISSING_LABEL = "MissingLabel"
+    MISSING_ANNOTATION = "MissingAnnotation"
+    INVALID_PATH = "InvalidPath"
+    INVALID_RECORD = "InvalidRecord"
+    INVALID_ARCHIVE_NAME = "InvalidArchiveName"
+    OVERLAPPING_DIRECTORY = "OverlappingDirectory"
+    RETAINED_DIRECTORY = "RetainedDirectory"
+    # What only the export can tell.
+    DIRECTORY_EXISTS = "DirectoryExists"
+    ARCHIVE_UNUSABLE = "ArchiveUnusable"
+    NOT_ENOUGH_SPACE = "NotEnoughSpace"
+    OVERCOMMIT_EXCEEDED = "OvercommitExceeded"
