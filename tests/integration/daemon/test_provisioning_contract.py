@@ -281,7 +281,7 @@ def test_another_kind_of_source_is_left_to_its_populator(served: ServedStorage) 
 def test_a_class_on_an_unreachable_export(served: ServedStorage) -> None:
     """A claim of a class whose server is unknown waits with an event that names the export."""
     served.claim(served.own_class({"server": "elsewhere.test", "share": "/vol"}))
-    assert "export elsewhere.test:/vol: " in served.refusal()
+    assert "export elsewhere.test:/vol is not responding: " in served.refusal()
 
 
 # ------------------------------------------------------------------------------------------- 6 and 7: names and events
