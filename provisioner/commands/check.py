@@ -245,7 +245,7 @@ def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[F
 
     def why(claim: Claim) -> str:
         said = seen.said.get(claim.uid)
-        return said or health.reckoned(
+        return said or health.expected_reason(
             claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
         )
 

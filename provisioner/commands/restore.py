@@ -133,7 +133,7 @@ async def _why_not_found(survey: Survey, archive: str) -> str:
                 f"archive {archive} on export {export.name} has no record, so nothing says whose data it is: make a"
                 " claim, and copy what is in it by hand"
             )
-    unseen = f" Not looked at: {', '.join(each.what for each in survey.scope.unseen)}" if survey.scope.unseen else ""
+    unseen = f" Skipped: {', '.join(each.what for each in survey.scope.unseen)}" if survey.scope.unseen else ""
     return f"there is no archive {archive}; `nfs-provisioner archives` lists those that there are.{unseen}"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from provisioner.core import classes, manifests, names, paths, quantities
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidSettings, ProvisionerError
 from provisioner.core.locations import RelPath, split_path
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, NfsSource, StorageClass, Volume
 from provisioner.core.parameters import ClassParameters
 from provisioner.core.records import NO_OBJECT, Record, require_room, short_modes
 from provisioner.core.recovery import ALL_MODES, Make, Place, Present, Remains, Step, Taken
@@ -268,7 +268,7 @@ def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known:
     found: list[Volume] = []
     for volume in volumes.values():
         source = volume.source
-        if source is None or any(_is_on(each, volume) for each in known):
+        if source is None or any(_is_on(each, source) for each in known):
             continue
         there = split_path(source.path)
         if there and any(there[: len(each)] == each[: len(there)] for each in absolute):
@@ -276,10 +276,7 @@ def elsewhere(place: Place, path: RelPath, volumes: Mapping[str, Volume], known:
     return found
 
 
-def _is_on(place: Place, volume: Volume) -> bool:
-    source = volume.source
-    if source is None:
-        return False
+def _is_on(place: Place, source: NfsSource) -> bool:
     return any(each.relative(source.server, source.path) is not None for each in place.all_locations)
 
 

@@ -142,7 +142,7 @@ def test_records_that_are_damaged(
     assert f"kubectl annotate pv {volumes['edited']} --overwrite nfs-provisioner/export-id=" in event["message"]
     status, said = run("check", control_plane, running, export, "--no-leader-election")
     assert status == 0, said
-    assert "2 volumes whose record or export id does not agree" in said
+    assert "2 volumes whose record or export id does not match" in said
     status, said = run("recover", control_plane, running, export, "--ledger", "--apply")
     assert status == 0, said
     assert "1 volume in agreement, 2 records written, 1 volume skipped" in said

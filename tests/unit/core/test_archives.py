@@ -133,10 +133,10 @@ def test_how_long_what_is_brought_back_is_kept_again(was: str, wanted: str, kept
     [
         (samples.claim(), None),
         (samples.claim(annotations={names.RESTORE: "archived-a"}), None),
-        (samples.claim(annotations={names.RESTORE: "archived-b"}), "is to get archive 'archived-b'"),
+        (samples.claim(annotations={names.RESTORE: "archived-b"}), "already asks for archive 'archived-b'"),
         (samples.claim(deleted=True), "is being deleted"),
-        (samples.claim(status=ClaimStatus(phase="Bound")), "has a volume already"),
-        (samples.claim(spec=structs.replace(samples.claim_spec(), volume_name="pv1")), "has a volume already"),
+        (samples.claim(status=ClaimStatus(phase="Bound")), "already has a volume"),
+        (samples.claim(spec=structs.replace(samples.claim_spec(), volume_name="pv1")), "already has a volume"),
         (
             samples.claim(spec=structs.replace(samples.claim_spec(), data_source=DataSource("Image"))),
             "has a dataSource",

@@ -121,7 +121,7 @@ def test_what_the_rules_say() -> None:
     """Where no event can be read, the daemon's own rules say why a claim has no volume, as far as they can tell."""
 
     def why(waiting: Claim, storage_class: StorageClass | None, failing: dict[str, str] | None = None) -> str:
-        return health.reckoned(waiting, storage_class, samples.US, NAS, failing or {})
+        return health.expected_reason(waiting, storage_class, samples.US, NAS, failing or {})
 
     waiting, good = samples.claim(), samples.storage_class()
     assert why(waiting, good) == ""
@@ -152,8 +152,8 @@ def test_the_rest_is_counted() -> None:
     """What is not listed one by one is counted."""
     assert health.more(0, 0) == []
     claims, volumes = health.more(1, 12)
-    assert (claims.kind, claims.result) == ("claim", "1 more claim, Pending too")
-    assert (volumes.kind, volumes.result) == ("volume", "12 more volumes, not reclaimed either")
+    assert (claims.kind, claims.result) == ("claim", "1 more claim, also Pending")
+    assert (volumes.kind, volumes.result) == ("volume", "12 more volumes, also not reclaimed")
 
 
 def on(path: str, *, name: str, server: str = "nas", options: tuple[str, ...] = (), directory: str = "") -> Volume:
@@ -226,12 +226,13 @@ def test_ledgers_and_volumes() -> None:
     assert of_ledger("e1", {}, *ours) == []
     shown = "(v0, v1, v2, v3, v4 and 2 more)"
     assert of_ledger("", {}, *ours) == [(False, f"its ledger is gone: 7 volumes on it {shown}")]
-    assert of_ledger("e2", {}, *ours[:1]) == [(False, "its ledger has another id than they carry: 1 volume on it (v0)")]
+    another = "its ledger has another id than its volumes: 1 volume on it (v0)"
+    assert of_ledger("e2", {}, *ours[:1]) == [(False, another)]
     odd = [marked("odd", "odd", id="e2"), *ours]
-    wrong = "1 volume whose record or export id does not agree: odd"
+    wrong = "1 volume whose record or export id does not match: odd"
     assert of_ledger("e1", records, *odd) == [(True, wrong)]
     foreign = structs.replace(records["v0"], cluster="another")
-    wrong = "1 volume whose record or export id does not agree: v0"
+    wrong = "1 volume whose record or export id does not match: v0"
     assert of_ledger("e1", {**records, "v0": foreign}, *ours) == [(True, wrong)]
     assert of_ledger("", {}) == []
 

@@ -267,7 +267,7 @@ def test_a_directory_that_another_volume_uses() -> None:
     """Of two volumes of one directory neither gets a record."""
     second = samples.volume(name="second", nfs=NfsSource("nas", f"/exports/{samples.DIRECTORY}/inner"))
     sheet = ledgers.plan(ledger(), [found(volume())], [volume(), second], US, now=NOW)
-    assert "is also volume second's" in why(sheet)
+    assert "overlaps with that of volume second" in why(sheet)
 
 
 # ------------------------------------------------------------------------------------------- the export's id

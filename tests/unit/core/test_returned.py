@@ -144,7 +144,7 @@ def test_a_rule_that_is_not_known() -> None:
         ([stored(trouble="it cannot be looked at")], "cannot be looked at"),
         ([stored(), archived()], f"several: the trash (entry {ENTRY}), archive archived-x"),
         ([stored(begun=True)], f"purge of .provisioner/trash/{ENTRY} had begun"),
-        ([stored(home="data")], "holds something"),
+        ([stored(home="data")], "is not empty"),
         ([stored(volume=samples.volume(phase="Bound", annotations={names.EXPORT_ID: "e2"}))], "on another export"),
         ([stored(record=structs.replace(WAS, directory="other"))], "its directory was another one: other, "),
         ([archived(was=structs.replace(ARCHIVE, was=structs.replace(WAS, cluster="blue")))], "another cluster's"),

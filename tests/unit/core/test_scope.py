@@ -35,7 +35,7 @@ def test_an_export_in_words() -> None:
     records = {"pvc-1": samples.record("a"), "pvc-2": structs.replace(samples.record("b"), cluster="another")}
     archives = {"archived-x": ArchiveRecord(volume="pvc-3", archived="", was=samples.record("c"))}
     assert str(seen("nas:/x", records, archives)) == "export nas:/x: 2 volume records, 1 archive record, 2 clusters"
-    assert "no volume was ever made on it" in str(Seen(export="nas:/x", has_ledger=False))
+    assert "no volume was ever created on it" in str(Seen(export="nas:/x", has_ledger=False))
 
 
 def test_what_was_looked_at() -> None:
@@ -44,7 +44,7 @@ def test_what_was_looked_at() -> None:
     assert told.lines() == [
         f"provisioner {samples.US}: 2 StorageClasses",
         "looked at export nas:/x: 0 volume records, 0 archive records, 0 clusters",
-        "not looked at: export nas:/down: it does not answer",
+        "skipped export nas:/down: it does not answer",
     ]
     assert told.status == NOT_SEEN
 
