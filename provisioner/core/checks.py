@@ -138,9 +138,7 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
         return found(str(exc), "delete the class and create it again, corrected; its volumes stay as they are"), None
     parameters, export = settings.parameters, settings.export
     if export is None:
-        advice = (
-            "create it again with the parameters server and share, or set NFS_SERVER and NFS_PATH"
-        )
+        advice = "create it again with the parameters server and share, or set NFS_SERVER and NFS_PATH"
         return found("it names no export, and there is no default export", advice), None
     rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
     use = Use(export, settings.mount_options)

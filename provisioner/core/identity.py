@@ -131,7 +131,7 @@ def _is_alive(binding: Binding, reference: ClaimRef) -> bool:
 
 
 def _has_claim(binding: Binding) -> bool:
-    """Return True if the claim in the record still exists: a populator keeps its claim until it hands over the volume."""
+    """Return True if the claim in the record still exists: a populator keeps its own until it hands over the volume."""
     recorded, uid = binding.recorded, binding.record.claim_uid
     return recorded is not None and uid in ("", recorded.uid)
 

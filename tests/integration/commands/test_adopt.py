@@ -105,7 +105,7 @@ def test_for_a_claim_that_waits(site: Site) -> None:
     assert (record["uid"], record["pvuid"]) == (site.storage.get_claim()["metadata"]["uid"], volume["metadata"]["uid"])
     again = site.adopt(site.key(), f"--claim={site.key()}", "--apply")
     assert again.returncode == 1
-    assert "has a volume already" in again.stderr
+    assert "already has a volume" in again.stderr
 
     site.plane.api.patch(f"{VOLUMES}/{name}", {"spec": {"persistentVolumeReclaimPolicy": "Delete"}})
     site.storage.delete_claim()

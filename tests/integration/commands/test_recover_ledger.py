@@ -172,7 +172,7 @@ def test_another_export_in_its_place(
     storage.event("ProvisioningFailed", "later")
     status, said = run("recover", control_plane, again, export, "--ledger", "--apply")
     assert status == 1
-    assert "is it the right export?" in said
+    assert "the right export" in said
     assert list(export.root.iterdir()) == []
     export.root.rmdir()
     (tmp_path / "aside").rename(export.root)

@@ -170,7 +170,7 @@ async def test_a_directory_that_is_not_there() -> None:
     _, (sheet,) = await looked(tree, cluster)
     told = {step.found.volume.name: step.action for step in sheet.steps}
     assert isinstance(told["pvc-1"], Skip)
-    assert "directory is not there" in told["pvc-1"].why
+    assert "directory does not exist" in told["pvc-1"].why
     assert await rewrite(tree, cluster) == {}
     assert set((await opened(tree)).records) == {"pvc-2"}
     assert (await opened(tree)).id == id

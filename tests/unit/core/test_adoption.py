@@ -129,7 +129,7 @@ def test_the_claims_own_attempt() -> None:
     begun = structs.replace(KEPT, namespace="shop", retained="", volume_uid="")
     made = plan(of=found({samples.VOLUME: begun}, samples.VOLUME))
     assert (made.fresh, made.step.remains.volume) == (False, samples.VOLUME)
-    with pytest.raises(NotAdopted, match=r"is being made for claim shop/data.*recover --volume"):
+    with pytest.raises(NotAdopted, match=r"is being provisioned for claim shop/data.*recover --volume"):
         plan(of=found({"pvc-1": structs.replace(begun, claim_uid="1")}, "pvc-1"))
 
 
@@ -152,10 +152,10 @@ def spec(**changes: Any) -> ClaimSpec:
     ("claim", "words"),
     [
         (waiting(deleted=True), "is being deleted"),
-        (waiting(spec(volume_name="pv1")), "has a volume already"),
-        (waiting(status=ClaimStatus("Bound")), "has a volume already"),
+        (waiting(spec(volume_name="pv1")), "already has a volume"),
+        (waiting(status=ClaimStatus("Bound")), "already has a volume"),
         (waiting(spec(data_source=DataSource("PersistentVolumeClaim", "x"))), "has a dataSource"),
-        (waiting(annotations={names.RESTORE: "archived-x"}), "is to get an archive"),
+        (waiting(annotations={names.RESTORE: "archived-x"}), "asks for an archive"),
         (waiting(spec(selector={})), "has a selector"),
         (waiting(spec(volume_mode="Block")), "has volumeMode Block"),
         (waiting(spec(storage_class_name="other")), "StorageClass other does not exist, or is another provisioner's"),
@@ -177,7 +177,7 @@ def changed(**fields: Any) -> Record:
     [
         (found({"pv1": changed(cluster="lost")}), present(), "of cluster lost: if that cluster is lost, run"),
         (found({"pv1": changed(cluster="")}), present(), r"of cluster \(without an id\)"),
-        (found({"pv1": KEPT}, "pv1"), present(), "is being made for claim lab/data"),
+        (found({"pv1": KEPT}, "pv1"), present(), "is being provisioned for claim lab/data"),
         (found({"pv1": KEPT}), present(samples.volume(name="pv1")), "volume pv1, which is for claim shop/data"),
         (found({"pv1": KEPT, "pv2": KEPT}), present(), "has several records: pv1, pv2"),
     ],
@@ -198,7 +198,7 @@ def lying(path: str, *, server: str = "nas", name: str = "pv1", provisioner: str
 @pytest.mark.parametrize("reference", [ClaimRef("bank", "data", "7"), None])
 def test_a_volume_of_any_maker_has_it(path: str, reference: ClaimRef | None) -> None:
     """A directory on, above or below that of any PersistentVolume stays that one's; the whole export does not count."""
-    with pytest.raises(NotAdopted, match="is that of volume pv1"):
+    with pytest.raises(NotAdopted, match="overlaps with that of volume pv1"):
         plan(now=present(lying(path, claim_ref=reference), samples.claim()))
     assert plan(now=present(lying("/exports"), samples.claim()))
 
@@ -206,17 +206,17 @@ def test_a_volume_of_any_maker_has_it(path: str, reference: ClaimRef | None) -> 
 def test_the_claim_has_a_volume_to_come() -> None:
     """Another volume that waits for the claim would be bound to it instead."""
     other = lying("/exports/x", claim_ref=ClaimRef("shop", "data", ""))
-    with pytest.raises(NotAdopted, match="volume pv1 is there for claim shop/data"):
+    with pytest.raises(NotAdopted, match="volume pv1 already exists for claim shop/data"):
         plan(now=present(other, samples.claim()))
 
 
 @pytest.mark.parametrize(
     ("wish", "now", "classes", "words"),
     [
-        ({"class_name": "x"}, present(samples.claim()), None, "is there, and of StorageClass nfs: omit --class"),
-        ({"capacity": "1Mi"}, present(samples.claim()), None, "asks for 1Gi, and --capacity is less"),
-        ({}, present(), None, "say with --capacity"),
-        ({"capacity": "1Gi"}, present(), {}, "say with --class of which class"),
+        ({"class_name": "x"}, present(samples.claim()), None, "already exists, with StorageClass nfs: omit --class"),
+        ({"capacity": "1Mi"}, present(samples.claim()), None, "requests 1Gi, but --capacity is less"),
+        ({}, present(), None, "with --capacity, at least"),
+        ({"capacity": "1Gi"}, present(), {}, "name its class with --class"),
         ({"capacity": "1Gi", "class_name": "x"}, present(), None, "StorageClass x does not exist"),
         ({}, present(samples.claim()), {"nfs": samples.storage_class({"x": "y"})}, "parameter x is unknown"),
     ],

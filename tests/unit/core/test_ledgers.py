@@ -121,7 +121,7 @@ def test_whose_volume_it_is() -> None:
         pytest.param(volume({names.ON_DELETE: "?"}), ledger(record()), "on-delete=delete", id="the rule"),
         pytest.param(volume({names.ON_DELETE: ""}), ledger(), "on-delete=retain", id="the rule, and no record"),
         pytest.param(volume({names.PROVISIONED_BY: "x"}), ledger(record()), f"by={samples.US}", id="whose it is"),
-        pytest.param(without(*names.MARKS), ledger(record()), "annotations do not agree", id="all of them"),
+        pytest.param(without(*names.MARKS), ledger(record()), "annotations do not match", id="all of them"),
         pytest.param(volume(), ledger(unreadable=frozenset({samples.VOLUME})), "cannot be read", id="unreadable"),
         pytest.param(
             volume(),
@@ -230,10 +230,10 @@ RESERVED = samples.volume(
         pytest.param(found(volume(), claim=None), ledger(), "it is Bound", id="no claim"),
         pytest.param(found(volume(), claim=samples.claim()), ledger(), "has no record", id="not the claim's volume"),
         pytest.param(found(volume(), claim=samples.claim(uid="x")), ledger(), "has no record", id="another claim"),
-        pytest.param(found(volume(), there=False), ledger(), "its directory is not there", id="no directory"),
+        pytest.param(found(volume(), there=False), ledger(), "its directory does not exist", id="no directory"),
         pytest.param(found(volume(), trouble="denied"), ledger(), "denied", id="not to be looked at"),
         pytest.param(found(volume({names.ON_DELETE: "?"})), ledger(), "kubectl annotate", id="edited"),
-        pytest.param(found(samples.peers_volume()), ledger(), "the daemon enters it", id="a peer's"),
+        pytest.param(found(samples.peers_volume()), ledger(), "the daemon records it", id="a peer's"),
         pytest.param(found(volume()), ledger(record("x")), "of directory 'x'", id="a record that says otherwise"),
         pytest.param(
             found(volume()),
@@ -315,8 +315,8 @@ def test_bound_volumes_count_first() -> None:
             id="another cluster's records",
         ),
         pytest.param(ledger(record(cluster=""), id="new"), [found(volume())], "(without an id)", id="no cluster's"),
-        pytest.param(ledger(id=""), [found(volume(), there=False)], "is it the right export", id="an empty export"),
-        pytest.param(ledger(id=""), [found(volume(), trouble="denied")], "is it the right export", id="closed"),
+        pytest.param(ledger(id=""), [found(volume(), there=False)], "the right export", id="an empty export"),
+        pytest.param(ledger(id=""), [found(volume(), trouble="denied")], "the right export", id="closed"),
     ],
 )
 def test_an_id_that_stays(of: Ledger, each: list[Found], said: str) -> None:

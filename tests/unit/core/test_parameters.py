@@ -118,11 +118,11 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("given_", "problem"),
     [
-        ({"pathpatern": "x"}, "parameter pathpatern is unknown; known are server, "),
+        ({"pathpatern": "x"}, "parameter pathpatern is unknown: use one of server, "),
         ({"onDelet": ""}, "parameter onDelet is unknown"),
         ({"mountOptions": "nfsvers=4.1"}, "parameter mountOptions is a field of the StorageClass"),
         ({"reclaimPolicy": "Retain"}, "parameter reclaimPolicy is a field of the StorageClass"),
-        ({"rootSquash": "true"}, "parameter rootSquash .* export on its server"),
+        ({"rootSquash": "true"}, "parameter rootSquash .* options on the server"),
         ({"nfsServer": "nas"}, "parameter nfsServer is unknown: use server"),
         ({"csi.storage.k8s.io/pvc/name": "x"}, "parameter csi.storage.k8s.io/pvc/name is unknown"),
         ({"pathPattern": "{{ .PVC.Name }}"}, r"parameter pathPattern: .* Go template.*write \$\{\.PVC\.name\}"),

@@ -83,7 +83,7 @@ def actions(
 ) -> dict[str, Action]:
     """What is done about each volume of which anything is told."""
     now = now or present()
-    meant = recovery.meant(found, now, lost=lost, named=named)
+    meant = recovery.selected(found, now, lost=lost, named=named)
     return {step.remains.volume: step.action for step in recovery.plan(meant, now, by_name=bool(named))}
 
 
@@ -210,7 +210,7 @@ class TestNotMade:
         assert action == Enter(record(uid="77", cluster=NEW, volume_uid=f"uid-of-{V1}"), action.why, bound)
         known = remains(record(uid="", cluster=NEW, volume_uid=f"uid-of-{V1}"))
         assert actions(known, now=present(bound)) == {}
-        assert why(actions(known, now=present(bound), named=[V1])[V1]) == "the volume is there"
+        assert why(actions(known, now=present(bound), named=[V1])[V1]) == "the volume already exists"
 
     def test_another_object(self) -> None:
         """A volume of the same cluster that was created again gets the record by name, when it cannot go by that."""
@@ -261,7 +261,7 @@ class TestNotMade:
     def test_a_directory_that_is_taken(self, path: str) -> None:
         """A directory that another volume has, above or below too, is not given a second time."""
         other = volume("static", path=path, reference=None)
-        assert "volume static has its directory" in why(actions(remains(), now=present(other))[V1])
+        assert "overlaps with that of volume static" in why(actions(remains(), now=present(other))[V1])
         whole = volume("everything", path="/exports", reference=None)
         elsewhere = volume("elsewhere", path=None, reference=None)
         assert isinstance(actions(remains(), now=present(whole, elsewhere))[V1], Make)
@@ -275,7 +275,8 @@ class TestNotMade:
             made = volume(name, phase=phase, reference=ClaimRef("shop", "data", "77"))
             return structs.replace(made, spec=structs.replace(made.spec, nfs=NfsSource("10.0.0.5", path)))
 
-        assert "volume static has its directory" in why(actions(here, now=present(at("static", "/srv/dir/below")))[V1])
+        below = present(at("static", "/srv/dir/below"))
+        assert "overlaps with that of volume static" in why(actions(here, now=below)[V1])
         assert "another volume of that name" not in why(actions(here, now=present(at(V1, "/srv/dir", "Bound")))[V1])
         assert "another volume of that name" in why(actions(here, now=present(at(V1, "/dir", "Bound")))[V1])
 
@@ -283,20 +284,20 @@ class TestNotMade:
         """A directory that another volume has in other letters is taken where the server takes the two for one."""
         other = volume("static", path="/exports/DIR", reference=None)
         folding = replace(remains(), place=replace(PLACE, folds=True))
-        assert "volume static has its directory" in why(actions(folding, now=present(other))[V1])
+        assert "overlaps with that of volume static" in why(actions(folding, now=present(other))[V1])
         assert isinstance(actions(remains(), now=present(other))[V1], Make)
 
     def test_a_claim_that_has_a_volume(self) -> None:
         """A claim that was made again too early, and got a new volume, is told of; one that waits is welcome."""
         hasty = samples.claim(uid="9", spec=samples.claim_spec(volume_name="pvc-9"))
-        assert "its claim has volume pvc-9" in why(actions(remains(), now=present(hasty))[V1])
+        assert "its claim already has volume pvc-9" in why(actions(remains(), now=present(hasty))[V1])
         for waits in (samples.claim_spec(), samples.claim_spec(volume_name=V1)):
             assert isinstance(actions(remains(), now=present(samples.claim(uid="9", spec=waits)))[V1], Make)
 
     def test_a_claim_for_which_a_volume_waits(self) -> None:
         """A claim for which there is a volume gets no second one; a volume that it has left behind does not count."""
         other = volume("other", path="/elsewhere/x")
-        assert "volume other is there for its claim" in why(actions(remains(), now=present(other))[V1])
+        assert "volume other already exists for its claim" in why(actions(remains(), now=present(other))[V1])
         released = volume("other", path="/elsewhere/x", phase="Released")
         assert isinstance(actions(remains(), now=present(released))[V1], Make)
 
@@ -317,7 +318,7 @@ class TestSeveral:
         newer = remains(record("a/b", claim="two", uid="2", created="2026-01-02T00:00:00Z"), volume=V2)
         done = actions(older, newer)
         assert isinstance(done[V2], Make)
-        assert f"volume {V2} has its directory" in why(done[V1])
+        assert f"overlaps with that of volume {V2}" in why(done[V1])
 
     def test_in_the_order_of_claims(self) -> None:
         """Volumes are listed in the order of their claims."""
@@ -409,7 +410,7 @@ class TestWhichCluster:
 
     def test_unknown(self) -> None:
         """A cluster that nobody knows, and this one itself, are refused with what there is."""
-        with pytest.raises(InvalidSettings, match="there are none"):
+        with pytest.raises(InvalidSettings, match="known clusters: none"):
             choose([], "typo", this=NEW)
         with pytest.raises(InvalidSettings, match="--volume"):
             choose([], NEW, this=NEW)

@@ -78,7 +78,7 @@ def test_rendered(pattern: str, path: RelPath) -> None:
         ("${.pvc.name}", r"unknown: write \$\{\.PVC\.name\}"),
         ("${ .PVC.name }", r"unknown: write \$\{\.PVC\.name\}"),
         ("${PVC.Labels.App}", r"unknown: write \$\{\.PVC\.labels\.App\}"),
-        ("${.PVC.labels.x:-${.PVC.nmae}}", r"'\$\{\.PVC\.nmae\}' is unknown; known are"),
+        ("${.PVC.labels.x:-${.PVC.nmae}}", r"'\$\{\.PVC\.nmae\}' is unknown: use one of"),
         ("${.PVC.labels.x:-${.PVC.name}", "not closed"),
         ("${.PVC.labels.x:-a{b}}", "not closed"),
         ("${.PVC.labels.x:-", "not closed"),
@@ -89,7 +89,7 @@ def test_rendered(pattern: str, path: RelPath) -> None:
         ("{{- .PVName -}}", r"Go template.*write \$\{\.PV\.name\}"),
         ('{{ index .PVC.Annotations "nfs.io/path" }}', r"write \$\{\.PVC\.annotations\.nfs\.io/path\}"),
         ("{{ .PVC.Labels.app }}", r"write \$\{\.PVC\.labels\.app\}"),
-        ("{{ .Values.x }}", r"Go template.*known are \$\{"),
+        ("{{ .Values.x }}", r"Go template.*use one of \$\{"),
         ("${{ .PVC.name }}", "Go template"),
         ("x/{{", "Go template"),
         ("$.PVC.name", r"without its braces: write \$\{\.PVC\.name\}"),
@@ -133,7 +133,7 @@ def test_the_export_itself(pattern: str) -> None:
 )  # fmt: skip
 def test_an_empty_fallback(pattern: str) -> None:
     """A fallback that leaves a component empty is refused by its name: a namespace's directory is no volume."""
-    with pytest.raises(InvalidPath, match=r"empty component: '\$\{\.PVC\.labels\.none:-.* came out empty"):
+    with pytest.raises(InvalidPath, match=r"empty component: '\$\{\.PVC\.labels\.none:-.* is empty"):
         parse(pattern).render(CLAIM, samples.VOLUME)
 
 

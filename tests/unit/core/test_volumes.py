@@ -160,7 +160,11 @@ def test_left_after_all(of: ReclaimFacts, why: str) -> None:
         pytest.param(evidence(path=()), "not a directory below", id="the export's root"),
         pytest.param(evidence(path=("..", "a")), "not a directory below", id="dots"),
         pytest.param(evidence(path=(".",)), "not a directory below", id="dot"),
-        pytest.param(evidence(volume=samples.volume(annotations={names.ON_DELETE: ""})), "is not delete, archive or retain", id="no rule"),
+        pytest.param(
+            evidence(volume=samples.volume(annotations={names.ON_DELETE: ""})),
+            "is not delete, archive or retain",
+            id="no rule",
+        ),
         pytest.param(evidence(export_id="e2"), "another export", id="another export"),
         pytest.param(dataclasses.replace(evidence(), record=None), "no record", id="no record"),
         pytest.param(evidence(record=samples.record(claim_uid="another")), "does not match", id="another claim"),
