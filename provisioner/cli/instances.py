@@ -13,7 +13,7 @@ import click
 from provisioner.cli import listings, options
 from provisioner.core import instances as rules
 from provisioner.core import times
-from provisioner.core.instances import Listed
+from provisioner.core.instances import InstanceRow
 from provisioner.core.scope import Scope, Unseen
 from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
@@ -54,11 +54,11 @@ def instances(
     return status
 
 
-async def _look(settings: Settings, *, goes_on: bool) -> tuple[list[Listed], Scope]:
+async def _look(settings: Settings, *, goes_on: bool) -> tuple[list[InstanceRow], Scope]:
     """The signs, and what was looked at. Raises ClusterError, InvalidSettings."""
     from provisioner.commands.session import surveyed, unseen
 
-    found: list[Listed] = []
+    found: list[InstanceRow] = []
     missed: list[Unseen] = []
     async with surveyed(settings) as survey:
         name = rules.name(survey.cluster_id, settings.provisioner)
@@ -77,7 +77,7 @@ async def _look(settings: Settings, *, goes_on: bool) -> tuple[list[Listed], Sco
         return found, survey.scope.but(missed)
 
 
-def _show(found: Sequence[Listed]) -> None:
+def _show(found: Sequence[InstanceRow]) -> None:
     from provisioner.cli import tables
 
     rows: list[list[tables.Cell]] = [

@@ -72,7 +72,7 @@ def is_instances(name: str) -> bool:
     return "." in name
 
 
-class Listed(Struct, frozen=True):
+class InstanceRow(Struct, frozen=True):
     """One sign; the fields are the columns of the table."""
 
     export: str
@@ -84,7 +84,7 @@ class Listed(Struct, frozen=True):
     meaning: str
 
 
-def listed(export: str, sign: Sign) -> Listed:
+def listed(export: str, sign: Sign) -> InstanceRow:
     """Return the row of a sign."""
     meanings = {
         "": "at work",
@@ -93,7 +93,7 @@ def listed(export: str, sign: Sign) -> Listed:
         "decided": "an admin has decided, and no instance has signed since",
     }
     meaning = "written by another version" if sign.term < 0 else meanings[sign.state]
-    return Listed(export, sign.instance, sign.term, sign.at, sign.state, sign.other, meaning)
+    return InstanceRow(export, sign.instance, sign.term, sign.at, sign.state, sign.other, meaning)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,28 +128,28 @@ def known(
     return index
 
 
-def find(evidence: ExportFacts) -> list[Orphan]:
+def find(facts: ExportFacts) -> list[Orphan]:
     """Return all orphans of one export, in the order of a listing."""
-    found = [*_of_records(evidence), *_unreadable(evidence), *_unknown(evidence)]
+    found = [*_of_records(facts), *_unreadable(facts), *_unknown(facts)]
     return sorted(found, key=lambda each: (each.kind, each.directory, each.volume))
 
 
-def _of_records(evidence: ExportFacts) -> Iterator[Orphan]:
-    silent = _silent(evidence)
-    for name, record in evidence.records.items():
+def _of_records(facts: ExportFacts) -> Iterator[Orphan]:
+    silent = _silent(facts)
+    for name, record in facts.records.items():
         if record.cluster in silent:
             kind, why = _CLUSTER_GONE, silent[record.cluster]
-        elif name not in evidence.left:
+        elif name not in facts.left:
             continue
-        elif name in evidence.pending:
+        elif name in facts.pending:
             kind, why = _ATTEMPT_LEFT, "its claim is gone and never got a volume, but the directory is not empty"
         else:
             kind, why = _VOLUME_GONE, "its PersistentVolume is gone, but the directory still exists"
-        if record.retained or name in evidence.volumes or evidence.holder(record.path) is not None:
+        if record.retained or name in facts.volumes or facts.holder(record.path) is not None:
             continue
         yield Orphan(
             kind=kind,
-            export=evidence.export,
+            export=facts.export,
             directory=record.directory,
             volume=name,
             claim=f"{record.namespace}/{record.claim}",
@@ -164,13 +164,13 @@ _ATTEMPT_LEFT: Kind = "attempt-left"
 _VOLUME_GONE: Kind = "volume-gone"
 
 
-def _silent(evidence: ExportFacts) -> dict[str, str]:
+def _silent(facts: ExportFacts) -> dict[str, str]:
     """Return the other clusters whose provisioners are not at work, each with the reason as text."""
-    clusters = {record.cluster for record in evidence.records.values()} - {evidence.cluster}
+    clusters = {record.cluster for record in facts.records.values()} - {facts.cluster}
     return {
-        cluster: _silence(cluster, evidence.signs.get(cluster))
+        cluster: _silence(cluster, facts.signs.get(cluster))
         for cluster in clusters
-        if is_silent(evidence.signs.get(cluster, ""), evidence.now)
+        if is_silent(facts.signs.get(cluster, ""), facts.now)
     }
 
 
@@ -186,20 +186,20 @@ def _silence(cluster: str, sign: str | None) -> str:
     return f"no provisioner {of} has been at work on this export" + (f" since {sign}" if sign else "")
 
 
-def _unreadable(evidence: ExportFacts) -> Iterator[Orphan]:
+def _unreadable(facts: ExportFacts) -> Iterator[Orphan]:
     why = "this version cannot read this entry of the ledger"
-    for name in evidence.unreadable:
-        yield Orphan("unreadable", evidence.export, "", name, "", "", why, _WAYS["unreadable"])
+    for name in facts.unreadable:
+        yield Orphan("unreadable", facts.export, "", name, "", "", why, _WAYS["unreadable"])
 
 
-def _unknown(evidence: ExportFacts) -> Iterator[Orphan]:
-    if not evidence.unknown_directories:
+def _unknown(facts: ExportFacts) -> Iterator[Orphan]:
+    if not facts.unknown_directories:
         return
     # A claim may have got one of the directories since they were found.
-    index = PathIndex(folds=evidence.folds)
-    for name, record in evidence.records.items():
+    index = PathIndex(folds=facts.folds)
+    for name, record in facts.records.items():
         index.add(record.path, name)
     why = "no record and no volume of this cluster uses the directory, and it is not empty"
-    for path in evidence.unknown_directories:
-        if index.touching(path) is None and evidence.holder(path) is None:
-            yield Orphan("unknown", evidence.export, "/".join(path), "", "", "", why, _WAYS["unknown"])
+    for path in facts.unknown_directories:
+        if index.touching(path) is None and facts.holder(path) is None:
+            yield Orphan("unknown", facts.export, "/".join(path), "", "", "", why, _WAYS["unknown"])

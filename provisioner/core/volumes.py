@@ -105,48 +105,48 @@ class ReclaimFacts:
     """Another volume that uses this directory, or one above or below it, and is not being deleted itself."""
 
 
-def authorize(evidence: ReclaimFacts, provisioner: str) -> Leave | Reclaim | Deny:
+def authorize(facts: ReclaimFacts, provisioner: str) -> Leave | Reclaim | Deny:
     """Decide whether the volume's directory can be reclaimed now, and how. Everything that does not match is a refusal.
 
     The rule is the one on the volume since its creation, or the ledger's if that is milder: a volume that was forged to
     point at a retained directory must not get that directory deleted.
     """
-    volume = evidence.volume
+    volume = facts.volume
     again = decide(volume, provisioner)
     if not isinstance(again, Reclaim):
         return Leave("it has changed since")
     reference = volume.spec.claim_ref
     if reference is None:
         return Deny("it has no claimRef, so nothing says whose directory this is: restore spec.claimRef")
-    if evidence.claim is not None and reference.uid in ("", evidence.claim.uid):
+    if facts.claim is not None and reference.uid in ("", facts.claim.uid):
         return Leave("its claim still exists")
-    if not evidence.path or any(part in (".", "..") for part in evidence.path):
-        return Deny(f"its path is not a directory below the export {evidence.export}; nothing was deleted")
-    judged = _marked(evidence, reference) if volume.is_marked else _taken_over(evidence, reference)
-    if isinstance(judged, Reclaim) and judged.on_delete != "retain" and evidence.neighbour:
-        return Deny(shared_message("/".join(evidence.path), evidence.neighbour))
+    if not facts.path or any(part in (".", "..") for part in facts.path):
+        return Deny(f"its path is not a directory below the export {facts.export}; nothing was deleted")
+    judged = _marked(facts, reference) if volume.is_marked else _taken_over(facts, reference)
+    if isinstance(judged, Reclaim) and judged.on_delete != "retain" and facts.neighbour:
+        return Deny(shared_message("/".join(facts.path), facts.neighbour))
     return judged
 
 
-def _marked(evidence: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
-    volume, export = evidence.volume, evidence.export
+def _marked(facts: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
+    volume, export = facts.volume, facts.export
     annotated = _recorded_rule(volume)
     if annotated is None:
         return Deny(f"its annotation {names.ON_DELETE} is not delete, archive or retain; nothing was deleted")
-    if volume.metadata.annotations.get(names.EXPORT_ID) != evidence.export_id:
+    if volume.metadata.annotations.get(names.EXPORT_ID) != facts.export_id:
         return Deny(
             f"it was created on another export than the one that is now {export}, or its annotation {names.EXPORT_ID}"
             " was changed; nothing was deleted: run `nfs-provisioner recover --ledger` to see what to do"
         )
-    recorded = _by_the_ledger(evidence, reference)
+    recorded = _by_the_ledger(facts, reference)
     if isinstance(recorded, Deny):
         return recorded
     return Reclaim(milder(annotated, recorded.on_delete))
 
 
-def _taken_over(evidence: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
+def _taken_over(facts: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
     """A volume that was taken over from nfs-subdir has no annotation with its rule: the record has it."""
-    recorded = _by_the_ledger(evidence, reference)
+    recorded = _by_the_ledger(facts, reference)
     if isinstance(recorded, Deny):
         return recorded
     if not recorded.peer:
@@ -154,50 +154,50 @@ def _taken_over(evidence: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
     return Reclaim(recorded.on_delete)
 
 
-def _by_the_ledger(evidence: ReclaimFacts, reference: ClaimRef) -> Record | Deny:
+def _by_the_ledger(facts: ReclaimFacts, reference: ClaimRef) -> Record | Deny:
     """Return the record if it matches the volume that is to be reclaimed."""
-    record, export = evidence.record, evidence.export
+    record, export = facts.record, facts.export
     if record is None:
         return Deny(
             f"the ledger of export {export} has no record of it; nothing was deleted: if the ledger was lost or"
             " damaged, run `nfs-provisioner recover --ledger` to see what to do"
         )
-    if record.cluster != evidence.cluster:
-        return Deny(_foreign(record, evidence))
-    if not identity.is_for(record, reference) or record.path != evidence.path:
+    if record.cluster != facts.cluster:
+        return Deny(_foreign(record, facts))
+    if not identity.is_for(record, reference) or record.path != facts.path:
         return Deny(
             f"its record on export {export} does not match this volume's claim or directory; nothing was deleted:"
-            f" `nfs-provisioner recover --volume {evidence.volume.name}` shows what the record has"
+            f" `nfs-provisioner recover --volume {facts.volume.name}` shows what the record has"
         )
-    another = _another_object(record, evidence)
+    another = _another_object(record, facts)
     if another:
         return Deny(another)
     return record
 
 
-def _foreign(record: Record, evidence: ReclaimFacts) -> str:
+def _foreign(record: Record, facts: ReclaimFacts) -> str:
     """Claims and volumes can be copied into another cluster with their uids; the id of a cluster cannot."""
     owner = f"cluster {record.cluster}" if record.cluster else "a cluster that the record does not name"
     return (
-        f"its record on export {evidence.export} belongs to {owner}, not to this cluster; nothing was deleted: if that"
-        f" cluster is lost, `nfs-provisioner recover --volume {evidence.volume.name}` takes the record over"
+        f"its record on export {facts.export} belongs to {owner}, not to this cluster; nothing was deleted: if that"
+        f" cluster is lost, `nfs-provisioner recover --volume {facts.volume.name}` takes the record over"
     )
 
 
-def _another_object(record: Record, evidence: ReclaimFacts) -> str:
+def _another_object(record: Record, facts: ReclaimFacts) -> str:
     """Return why the volume may not be the object that the record was written for; empty if it is that object.
 
     A record of an older version has no uid. Then the volume must not be younger than its record, and its claim's name
     must be free: if volumes and claims came from a backup, the claims exist under their names with new uids.
     """
-    volume, on_export = evidence.volume, f"its record on export {evidence.export}"
+    volume, on_export = facts.volume, f"its record on export {facts.export}"
     if record.volume_uid:
         why = f"{on_export} is for another PersistentVolume object of this name, with another uid"
         return "" if record.volume_uid == volume.metadata.uid else _created_again(why, volume)
     if identity.is_later(record, volume):
         return _created_again(f"{on_export} is clearly older than this PersistentVolume", volume)
-    if evidence.claim is not None:
-        why = f"{on_export} has no PersistentVolume uid, and another claim now has the name {evidence.claim.key}"
+    if facts.claim is not None:
+        why = f"{on_export} has no PersistentVolume uid, and another claim now has the name {facts.claim.key}"
         return _created_again(why, volume)
     return ""
 
