@@ -26,7 +26,10 @@ class NotAdopted(ProvisionerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """The directory and the claim that gets it; class and size are for a claim that does not exist yet."""
+    """The directory and the claim that gets it.
+
+    Class and size are for a claim that does not exist yet.
+    """
 
     path: RelPath
     namespace: str
@@ -220,7 +223,10 @@ def _class(
 
 
 def _capacity(wish: Wish, claim: Claim | None, former: Record | None) -> str:
-    """Return the volume's size, which is at least what the claim requests. Raises NotAdopted."""
+    """Return the volume's size, which is at least what the claim requests.
+
+    Raises NotAdopted.
+    """
     if claim is not None:
         if wish.capacity is not None and quantities.is_less(wish.capacity, claim.requested):
             raise NotAdopted(

@@ -50,7 +50,10 @@ class Moment:
 
 
 def kept_until(record: ArchiveRecord) -> datetime | None:
-    """Return when an archive expires; None means never, also if the record's times cannot be read."""
+    """Return when an archive expires.
+
+    None means never, also if the record's times cannot be read.
+    """
     since = times.parse(record.archived)
     if since is None or not record.was.retention:
         return None
@@ -61,7 +64,10 @@ def kept_until(record: ArchiveRecord) -> datetime | None:
 
 
 def due_in_s(record: ArchiveRecord, moment: Moment) -> float | None:
-    """Return the seconds until an archive expires, 0 or less if it has; None if unknown, or never."""
+    """Return the seconds until an archive expires, 0 or less if it has.
+
+    Return None if this is unknown, or never.
+    """
     until, now = kept_until(record), moment.earliest
     if until is None or now is None:
         return None
@@ -75,7 +81,10 @@ def is_due(record: ArchiveRecord, moment: Moment) -> bool:
 
 
 def not_for(archive: str, record: ArchiveRecord, wanted: Record, tenant: Tenant) -> str | None:
-    """Return why an archive cannot be restored for the claim whose record names it; None if it can."""
+    """Return why an archive cannot be restored for the claim whose record names it.
+
+    Return None if it can.
+    """
     if record.was.cluster != wanted.cluster:
         return f"archive {archive!r} belongs to another cluster that shares the export: restore it in that cluster"
     if record.was.namespace != wanted.namespace:

@@ -14,7 +14,10 @@ class Backoff:
     jitter: float = 0.25
 
     def delay_s(self, failures: int, chance: float) -> float:
-        """Return the wait after the n-th failure in a row (from 1); `chance` is a random number in [0, 1)."""
+        """Return the wait after the n-th failure in a row (from 1).
+
+        `chance` is a random number in [0, 1).
+        """
         doubled = self.first_s * 2.0 ** min(failures - 1, 62)
         return min(doubled, self.limit_s) * (1 - self.jitter * chance)
 

@@ -49,7 +49,10 @@ class Permission:
 
 
 def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
-    """Return all permissions that the daemon needs; `lease` is the namespace and name of its Lease, if it has one."""
+    """Return all permissions that the daemon needs.
+
+    `lease` is the namespace and name of its Lease, if it has one.
+    """
     volumes = [
         Permission(verb=verb, resource="persistentvolumes")
         for verb in ("get", "list", "watch", "create", "patch", "delete")
@@ -92,7 +95,10 @@ def source(verb: str, resource: str) -> str:
 
 
 def permitted(answers: Mapping[Permission, bool]) -> list[Finding]:
-    """Return a finding per resource; `answers` says of each permission whether it is granted."""
+    """Return a finding per resource.
+
+    `answers` says of each permission whether it is granted.
+    """
     targets = dict.fromkeys((permission.target, permission.namespace) for permission in answers)
     return [
         _permitted(
@@ -124,7 +130,10 @@ class Use:
 
 
 def judge(storage_class: StorageClass, default_export: Location | None) -> tuple[Finding, Use | None]:
-    """Check whether a class can be used; return the finding, and the export that the class uses."""
+    """Check whether a class can be used.
+
+    Return the finding, and the export that the class uses.
+    """
 
     def found(result: str, advice: str = "") -> Finding:
         return Finding(kind="StorageClass", name=storage_class.name, ok=not advice, result=result, advice=advice)
@@ -160,7 +169,10 @@ def _of_cluster_dns(finding: Finding, export: Location) -> Finding:
 
 
 def no_class(provisioner: str, classes: Mapping[str, int]) -> Finding:
-    """Report that no class has the provisioner's name; `classes` counts the classes of each provisioner."""
+    """Report that no class has the provisioner's name.
+
+    `classes` counts the classes of each provisioner.
+    """
     return Finding(
         kind="StorageClass",
         name="(none)",

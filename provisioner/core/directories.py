@@ -14,7 +14,10 @@ from provisioner.core.paths import PathIndex
 
 
 class DirectoryIndex:
-    """Directories by server, with their owners. A look-up takes time that does not grow with their number."""
+    """Directories by server, with their owners.
+
+    A look-up takes time that does not grow with their number.
+    """
 
     def __init__(self) -> None:
         self._written: dict[str, PathIndex] = {}

@@ -89,7 +89,10 @@ def _finish(size: str) -> dict[str, object]:
 
 
 def outgrown(recorded: str, size: str) -> bool:
-    """Return True if a volume is larger than its record says; False if the sizes cannot be compared."""
+    """Return True if a volume is larger than its record says.
+
+    Return False if the sizes cannot be compared.
+    """
     try:
         return quantities.is_less(recorded, size)
     except InvalidQuantity:

@@ -169,7 +169,10 @@ def unreclaimed(volumes: Iterable[Volume], provisioner: str) -> list[Volume]:
 
 
 def waits(claim: Claim, reason: str, now: datetime) -> Finding:
-    """Report a claim without a volume; `reason` is its latest event, or the reason that the rules give."""
+    """Report a claim without a volume.
+
+    `reason` is its latest event, or the reason that the rules give.
+    """
     since = age(claim.metadata.creation_timestamp, now)
     meta = claim.metadata
     return Finding(
@@ -228,7 +231,10 @@ def homeless(
 def on_export(
     volumes: Iterable[Volume], use: Use, uses: Sequence[Use], mounted: Collection[Location]
 ) -> list[tuple[Volume, RelPath]]:
-    """Return the NFS volumes on an export with their directories; those on another export inside of it are left out."""
+    """Return the NFS volumes on an export with their directories.
+
+    Those on another export inside of it are left out.
+    """
     found = []
     for volume in volumes:
         source, port = volume.spec.nfs, _port(volume)
@@ -312,7 +318,10 @@ def _unknown_export(place: str, found: Sequence[str]) -> Finding:
 
 
 def _place(volume: Volume) -> str:
-    """Return the volume's export; server and whole path if the volume does not say where its export ends."""
+    """Return the volume's export.
+
+    It is server and whole path if the volume does not say where its export ends.
+    """
     found = listed(volume)
     return found.export if ":/" in found.export else f"{found.export}:{found.directory}"
 

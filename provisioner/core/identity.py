@@ -137,7 +137,10 @@ def _has_claim(binding: Binding) -> bool:
 
 
 def _is_of(record: Record, binding: Binding) -> bool:
-    """Return True if cluster, directory and export match; a volume of nfs-subdir does not name its export."""
+    """Return True if cluster, directory and export match.
+
+    A volume of nfs-subdir does not name its export.
+    """
     named = binding.volume.metadata.annotations.get(names.EXPORT_ID)
     same_export = named == binding.export_id or (record.peer and not binding.volume.is_marked)
     return record.cluster == binding.cluster and record.path == binding.path and same_export

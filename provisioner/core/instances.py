@@ -68,7 +68,10 @@ def name(cluster: str, provisioner: str) -> str:
 
 
 def is_instances(name: str) -> bool:
-    """Return True if the name of a sign is an instance's. A cluster's sign, the uid of its kube-system, has no dot."""
+    """Return True if the name of a sign is an instance's.
+
+    A cluster's sign, the uid of its kube-system, has no dot.
+    """
     return "." in name
 
 
@@ -146,7 +149,10 @@ def is_strange(known: Standing, sign: Sign | None, me: Sign) -> bool:
 
 
 def unwritten(known: Standing, sign: Sign | None, me: Sign, *, full: bool, now_s: float) -> Standing:
-    """Return the standing after a sign could not be written; `full` says that the export has no room for it."""
+    """Return the standing after a sign could not be written.
+
+    `full` says that the export has no room for it.
+    """
     if known.signed and is_of(sign, me):
         return known  # its own sign is there, with an older time
     if not full or known.signed or known.stopped is not None:

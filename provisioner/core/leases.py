@@ -19,7 +19,10 @@ from provisioner.core.versions import is_below
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """A `coordination.k8s.io/v1` Lease. Its times are RFC 3339 texts that are only compared for change."""
+    """A `coordination.k8s.io/v1` Lease.
+
+    Its times are RFC 3339 texts that are only compared for change.
+    """
 
     holder: str = ""
     duration_s: float = 15.0
@@ -65,7 +68,10 @@ class Observation:
 
 
 def observe(previous: Observation | None, lease: LeaseRecord | None, now_s: float) -> Observation:
-    """Return the observation after reading the lease, or its absence; only a change restarts its time."""
+    """Return the observation after reading the lease, or its absence.
+
+    Only a change restarts its time.
+    """
     lease = lease or LeaseRecord()
     if previous is None:
         return Observation(lease, now_s, lease.holder, lease.duration_s)
@@ -93,7 +99,10 @@ def claimable(seen: Observation | None, identity: str, now_s: float) -> bool:
 
 
 def taken(seen: Observation | None, identity: str, times: LeaseTimes, stamp: str) -> LeaseRecord:
-    """Return the lease to write for acquiring or renewing it; `stamp` is the wall clock, for people to read."""
+    """Return the lease to write for acquiring or renewing it.
+
+    `stamp` is the wall clock, for people to read.
+    """
     if seen is None or not (seen.lease.version or seen.lease.transitions):
         return LeaseRecord(holder=identity, duration_s=times.duration_s, acquired=stamp, renewed=stamp)
     lease, renewal = seen.lease, seen.holder == identity

@@ -217,7 +217,10 @@ def is_in_doubt(found: Found, ledger: Ledger) -> bool:
 
 
 def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: Us, *, now: str) -> Sheet:
-    """Decide what to do about the volumes on one export; `volumes` are all of the cluster, `now` is RFC 3339."""
+    """Decide what to do about the volumes on one export.
+
+    `volumes` are all of the cluster, `now` is RFC 3339.
+    """
     id, trouble = _reconciled(ledger, found, us)
     taken = Taken.by(volumes)
     restored = replace(ledger, place=replace(ledger.place, id=id))

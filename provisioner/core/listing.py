@@ -70,7 +70,10 @@ def _rule(volume: Volume) -> str:
 
 
 def age(created: str, now: datetime) -> str:
-    """Return how long ago a time was, in at most two units, as kubectl writes it; empty if the text is not a time."""
+    """Return how long ago a time was, in at most two units, as kubectl writes it.
+
+    The result is empty if the text is not a time.
+    """
     try:
         seconds = max(0, int((now - datetime.fromisoformat(created)).total_seconds()))
     except (ValueError, TypeError):

@@ -21,7 +21,10 @@ RelPath = tuple[str, ...]
 
 
 def split_path(path: str) -> RelPath:
-    """Split a path at its slashes; leading, trailing and double ones add nothing. `.` and `..` are not dropped."""
+    """Split a path at its slashes.
+
+    Leading, trailing and double ones add nothing. `.` and `..` are not dropped.
+    """
     return tuple(part for part in path.split("/") if part)
 
 
@@ -86,7 +89,10 @@ def require_server(server: str) -> None:
 
 
 def _require_ipv6(server: str) -> None:
-    """Raise InvalidSettings for a server with a colon that is no IPv6 address; it can have a zone: fe80::1%eth0."""
+    """Raise InvalidSettings for a server with a colon that is no IPv6 address.
+
+    It can have a zone: fe80::1%eth0.
+    """
     try:
         zone = ipaddress.IPv6Address(server).scope_id or ""
     except ValueError as exc:
@@ -114,7 +120,10 @@ def _name_problem(server: str) -> str:
 
 
 def location(server: str, path: str) -> Location:
-    """Return the location for a server and an absolute path. Raises InvalidSettings with what to change."""
+    """Return the location for a server and an absolute path.
+
+    Raises InvalidSettings with what to change.
+    """
     for advice in (_advice_on_server(server.strip()), _advice_on_path(path)):
         if advice:
             raise InvalidSettings(advice)
@@ -140,7 +149,10 @@ _WITH_PATH = re.compile(r"(?P<server>\[[^]]*\]|[^:/\\]+)(:\d+)?:?(?P<path>/.*)")
 
 
 def _advice_on_server(text: str) -> str:
-    """Return what to write instead of a server that is more than a name or an address; else ""."""
+    """Return what to write instead of a server that is more than a name or an address.
+
+    Return "" for all others.
+    """
     if found := _URL.fullmatch(text):
         return f"server {text!r} is a URL: write {_as_server(found)}" + _port_advice(found["port"])
     if found := _SMB.fullmatch(text):

@@ -66,7 +66,10 @@ def _pair(option: str) -> tuple[str, str]:
 
 
 def _is_kerberos(name: str, value: str) -> bool:
-    """Return True if an option allows no security flavour but Kerberos. Raises InvalidMountOption."""
+    """Return True if an option allows no security flavour but Kerberos.
+
+    Raises InvalidMountOption.
+    """
     if name != "sec":
         return "krb5" in name or (name.startswith("sec") and "krb5" in value)
     flavours = [flavour.strip() for flavour in value.split(":") if flavour.strip()]
@@ -85,7 +88,10 @@ def _encryption(name: str, value: str) -> str:
 
 
 def _transport(name: str, value: str, values: dict[str, str]) -> str:
-    """Return the option if it asks for anything but TCP to the server's address, else "". Raises InvalidMountOption."""
+    """Return the option if it asks for anything but TCP to the server's address, else "".
+
+    Raises InvalidMountOption.
+    """
     if name == "proto":
         return "" if _one_of(_TRANSPORTS, name, value) in _TCP else f"{name}={value}"
     if name in _TRANSPORTS and name not in _TCP:
@@ -96,7 +102,10 @@ def _transport(name: str, value: str, values: dict[str, str]) -> str:
 
 
 def _first(texts: Iterable[str]) -> str:
-    """Return the first text that is not empty. All are evaluated, since each of them can be invalid."""
+    """Return the first text that is not empty.
+
+    All are evaluated, since each of them can be invalid.
+    """
     return next(filter(None, list(texts)), "")
 
 

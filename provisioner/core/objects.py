@@ -85,7 +85,10 @@ class Metadata(Struct, frozen=True, rename="camel", gc=False):
 
 
 class KeptOfClaim(Kept):
-    """The kept annotations of a pending claim; those that a class's pattern names are read live."""
+    """The kept annotations of a pending claim.
+
+    Those that a class's pattern names are read live.
+    """
 
     __slots__ = ()
 
@@ -259,7 +262,10 @@ class Volume(Struct, frozen=True, gc=False):
 
     @property
     def source(self) -> NfsSource | None:
-        """Return the place of the directory of an NFS volume or one of csi-driver-nfs; None for all others."""
+        """Return the place of the directory of an NFS volume or one of csi-driver-nfs.
+
+        Return None for all others.
+        """
         spec = self.spec
         return spec.nfs if spec.nfs is not None or spec.csi is None else spec.csi.nfs
 
@@ -269,7 +275,10 @@ class Volume(Struct, frozen=True, gc=False):
         return any(key in self.metadata.annotations for key in names.MARKS)
 
     def is_by(self, provisioner: str) -> bool:
-        """Return True if the volume says that the provisioner created it. Users can write that: never rely on it."""
+        """Return True if the volume says that the provisioner created it.
+
+        Users can write that: never rely on it.
+        """
         return self.metadata.annotations.get(names.PROVISIONED_BY) == provisioner
 
 

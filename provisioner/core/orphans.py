@@ -175,7 +175,10 @@ def _silent(facts: ExportFacts) -> dict[str, str]:
 
 
 def is_silent(sign: str, now: datetime) -> bool:
-    """Return True if a provisioner with this last sign has not been at work for minutes; "" means it never was."""
+    """Return True if a provisioner with this last sign has not been at work for minutes.
+
+    An empty sign means that it never was.
+    """
     last = times.parse(sign)
     return last is None or now - last > SILENT_AFTER
 

@@ -171,7 +171,10 @@ class _Given:
                 yield from self._values.get(alias, ())
 
     def read(self, name: str, default: T, reader: Callable[[str], T]) -> T:
-        """Return the value of a parameter under any of its names; the default if it is not set or invalid."""
+        """Return the value of a parameter under any of its names.
+
+        Return the default if it is not set or invalid.
+        """
         found: dict[str, T] = {}
         for written, value in self.all(name):
             try:
@@ -226,7 +229,10 @@ def _on_delete(text: str) -> OnDelete:
 
 
 def archive_flag(text: str) -> OnDelete:
-    """Return the rule that a value of archiveOnDelete means to nfs-subdir, case-sensitive. Raises InvalidSettings."""
+    """Return the rule that a value of archiveOnDelete means to nfs-subdir, case-sensitive.
+
+    Raises InvalidSettings.
+    """
     if text in _TRUE:
         return "archive"
     if text in _FALSE:

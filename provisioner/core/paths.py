@@ -79,7 +79,10 @@ def shorten(start: str, middle: str, end: str) -> str:
 
 
 def archive_name(directory: RelPath, stamp: str) -> str:
-    """Return `archived-<last component>-<UTC time>`; the component is cut if the name would exceed 255 bytes."""
+    """Return `archived-<last component>-<UTC time>`.
+
+    The component is cut if the name would exceed 255 bytes.
+    """
     return shorten(ARCHIVE_PREFIX, directory[-1], f"-{stamp}")
 
 

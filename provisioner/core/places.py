@@ -13,7 +13,10 @@ from provisioner.core.paths import PathIndex
 
 
 class Places:
-    """The locations of each export. An unknown location stands for itself, and folds no names."""
+    """The locations of each export.
+
+    An unknown location stands for itself, and folds no names.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[Location, tuple[Location, ...]] = {}

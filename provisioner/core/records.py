@@ -115,7 +115,10 @@ _archive_decoder = msgspec.json.Decoder(ArchiveRecord)
 
 
 def encode(record: Record | ArchiveRecord) -> str:
-    """Encode a record as a symlink target. Raises InvalidRecord if it would not fit on every server."""
+    """Encode a record as a symlink target.
+
+    Raises InvalidRecord if it would not fit on every server.
+    """
     try:
         target = _encoder.encode(record)
     except UnicodeEncodeError as exc:

@@ -86,7 +86,10 @@ class ArchiveRemains:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """The cluster in which volumes are recreated, as it is now. Without its id it was not asked for anything."""
+    """The cluster in which volumes are recreated, as it is now.
+
+    Without its id it was not asked for anything.
+    """
 
     provisioner: str
     cluster: str = ""
@@ -112,7 +115,10 @@ class Make:
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """Write this record and create no volume; an existing volume must not have changed since."""
+    """Write this record and create no volume.
+
+    An existing volume must not have changed since.
+    """
 
     record: Record
     why: str
@@ -153,7 +159,10 @@ class Step:
 def settled_record(
     volume: Volume, path: RelPath, *, cluster: str, on_delete: OnDelete, created: str, retention: str = ""
 ) -> Record:
-    """Return the settled record of a volume that has a claimRef, from the volume itself; `path` is below its export."""
+    """Return the settled record of a volume that has a claimRef, from the volume itself.
+
+    `path` is below its export.
+    """
     reference = volume.spec.claim_ref or ClaimRef()
     return Record(
         directory="/".join(path),
@@ -192,7 +201,10 @@ class Lost:
         return f"{self.cluster or '(without an id)'}: {found}, {signed}"
 
     def is_alive(self, now: datetime) -> bool:
-        """Return True if its provisioner was at work in the last minutes; a clock that is ahead counts as now."""
+        """Return True if its provisioner was at work in the last minutes.
+
+        A clock that is ahead counts as now.
+        """
         return not is_silent(self.signed, now)
 
     def is_at_work(self) -> str:
@@ -226,7 +238,10 @@ def lost_clusters(
 
 
 def choose(lost: Sequence[Lost], wanted: str | None, *, this: str) -> Lost | None:
-    """Return the cluster whose volumes are recovered; None if there is no other cluster. Raises InvalidSettings."""
+    """Return the cluster whose volumes are recovered.
+
+    Return None if there is no other cluster. Raises InvalidSettings.
+    """
     known = "; ".join(map(str, lost))
     if wanted is not None:
         chosen = next((each for each in lost if each.cluster == wanted), None)
@@ -265,14 +280,20 @@ def selected(
 
 
 def _is_interrupted(each: Remains, present: Present) -> bool:
-    """Return True if a recovery of this cluster wrote only the record; older versions left no mark in it."""
+    """Return True if a recovery of this cluster wrote only the record.
+
+    Older versions left no mark in it.
+    """
     record = each.record
     unmarked = not record.claim_uid and each.volume not in present.volumes
     return not record.retained and (record.volume_uid == NO_OBJECT or unmarked)
 
 
 def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[Step]:
-    """Decide what to do about each, in the order of their claims; `by_name` says that an admin named each of them."""
+    """Decide what to do about each, in the order of their claims.
+
+    `by_name` says that an admin named each of them.
+    """
     taken = Taken.by(present.volumes.values())
     steps = []
     # Newest first: of two volumes for one claim, the newer one is the one that the claim had last.
@@ -287,7 +308,10 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 
 @dataclass(slots=True)
 class Taken:
-    """The directories and claims that are no longer available for a volume. Also used by `adopt`."""
+    """The directories and claims that are no longer available for a volume.
+
+    Also used by `adopt`.
+    """
 
     directories: DirectoryIndex = field(default_factory=DirectoryIndex)
     claims: dict[str, str] = field(default_factory=dict)

@@ -88,7 +88,10 @@ class Stored:
 
 
 def path_on(place: Place, volume: Volume) -> RelPath | None:
-    """Return a volume's directory below an export, by any of the export's locations; None if it is elsewhere."""
+    """Return a volume's directory below an export, by any of the export's locations.
+
+    Return None if it is elsewhere.
+    """
     source = volume.spec.nfs
     if source is None:
         return None
@@ -97,7 +100,10 @@ def path_on(place: Place, volume: Volume) -> RelPath | None:
 
 
 def plan(stored: Sequence[Stored], present: Present, now: str) -> Step:
-    """Decide what to do about a volume with data outside of its directory; `stored` is all data of one volume."""
+    """Decide what to do about a volume with data outside of its directory.
+
+    `stored` is all data of one volume.
+    """
     first = stored[0]
     path = path_on(first.place, first.volume) or ()
     record = _record(first, path, present, now)

@@ -103,7 +103,10 @@ def _doubt(volume: Volume, reference: ClaimRef, since: str) -> str:
 
 
 def rule(storage_class: StorageClass | None, provisioner: str) -> tuple[OnDelete, str]:
-    """Return what nfs-subdir would do with a directory of the class, and a note; archive in case of doubt."""
+    """Return what nfs-subdir would do with a directory of the class, and a note.
+
+    Archive in case of doubt.
+    """
     if storage_class is None:
         return "archive", "its class is gone"
     if storage_class.provisioner != provisioner:

@@ -42,7 +42,10 @@ _WITHOUT_BRACES = re.compile(r"\$\(?(\.?PVC?\.[\w./-]*)\)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One `${…}`: `source` is namespace, name, volume, labels or annotations; `key` is for the last two."""
+    """One `${…}`: `source` is namespace, name, volume, labels or annotations.
+
+    `key` is for the last two.
+    """
 
     text: str = field(compare=False)
     source: str
@@ -178,7 +181,10 @@ def _known(name: str, text: str, fallback: tuple[Piece, ...] | None) -> Variable
 
 
 def _segments(pieces: Iterable[Piece]) -> Iterator[Segment]:
-    """Split pieces at the slashes of their literal texts; slashes and `.` that add nothing are dropped."""
+    """Split pieces at the slashes of their literal texts.
+
+    Slashes and `.` that add nothing are dropped.
+    """
     segment: list[Piece] = []
     for piece in (*pieces, "/"):
         if isinstance(piece, Variable):

@@ -28,7 +28,10 @@ def printable(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    """Escape a character as Python writes it; one that stands for a byte is written as that byte."""
+    """Escape a character as Python writes it.
+
+    One that stands for a byte is written as that byte.
+    """
     number = ord(char)
     if 0xDC80 <= number <= 0xDCFF:
         return f"\\x{number - 0xDC00:02x}"
@@ -36,7 +39,10 @@ def _escaped(char: str) -> str:
 
 
 def plain(value: object, *, depth: int = _DEPTH) -> object:
-    """Convert a value for JSON, with every text safe to show; other types become text. Never raises."""
+    """Convert a value for JSON, with every text safe to show.
+
+    Other types become text. Never raises.
+    """
     if value is None or (isinstance(value, int) and abs(value) < _LARGE) or _is_finite(value):
         return value
     if isinstance(value, str):

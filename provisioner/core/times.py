@@ -27,7 +27,10 @@ def file_stamp(at: datetime) -> str:
 
 
 def stamped(name: str) -> datetime | None:
-    """Return the time at the end of a name such as `NAME.20261123T161512.123456Z`; None for any other name."""
+    """Return the time at the end of a name such as `NAME.20261123T161512.123456Z`.
+
+    None for any other name.
+    """
     stamp = ".".join(name.rsplit(".", 2)[1:])
     try:
         return datetime.strptime(stamp, _FILE_FORMAT).replace(tzinfo=UTC)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 
 def is_below(version: str, other: str) -> bool:
-    """Return True if a version is older than another one of the same kind; False if they are not numbers."""
+    """Return True if a version is older than another one of the same kind.
+
+    Return False if they are not numbers.
+    """
     if not (_is_number(version) and _is_number(other)):
         return False
     one, two = version.lstrip("0"), other.lstrip("0")

@@ -176,7 +176,10 @@ def _by_the_ledger(facts: ReclaimFacts, reference: ClaimRef) -> Record | Deny:
 
 
 def _foreign(record: Record, facts: ReclaimFacts) -> str:
-    """Claims and volumes can be copied into another cluster with their uids; the id of a cluster cannot."""
+    """Claims and volumes can be copied into another cluster with their uids.
+
+    The id of a cluster cannot.
+    """
     owner = f"cluster {record.cluster}" if record.cluster else "a cluster that the record does not name"
     return (
         f"its record on export {facts.export} belongs to {owner}, not to this cluster; nothing was deleted: if that"
@@ -210,7 +213,10 @@ def _created_again(why: str, volume: Volume) -> str:
 
 
 def nowhere_message(obstacle: str) -> str:
-    """Return the message for a volume on no known export; `obstacle` is a mount option that is in the way."""
+    """Return the message for a volume on no known export.
+
+    `obstacle` is a mount option that is in the way.
+    """
     if obstacle:
         return f"its mountOptions keep the provisioner from its server; nothing was deleted: {obstacle}"
     return (

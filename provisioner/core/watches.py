@@ -23,7 +23,10 @@ RELIST_S = 3 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """`version` is where to watch from, empty to list first; `failures` counts failures in a row."""
+    """`version` is where to watch from, empty to list first.
+
+    `failures` counts failures in a row.
+    """
 
     version: str = ""
     failures: int = 0
