@@ -224,7 +224,7 @@ def test_an_export_that_cannot_be_read(control_plane: ControlPlane, tmp_path: Pa
     """An export that cannot be read is named, and the exit status is 1."""
     done = command(control_plane, "archives", "test.example/nobody", f"--export=nas.example:/x={tmp_path}/missing")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "not looked at: export nas.example:/x" in done.stderr
+    assert "skipped export nas.example:/x" in done.stderr
 
 
 # ---------------------------------------------------------------------------------------------------- by annotation
@@ -368,7 +368,7 @@ def test_claims_and_classes_as_they_are(control_plane: ControlPlane, served: Ser
     served.claim(refused, "waiting", metadata={"annotations": {RESTORE: first}})
     served.refusal("waiting")
     status, said = restore(control_plane, served, second, "waiting")
-    assert (status, f"is to get archive '{first}'" in said) == (1, True), said
+    assert (status, f"already asks for archive '{first}'" in said) == (1, True), said
     served.api.delete(f"/apis/storage.k8s.io/v1/storageclasses/{class_name}")
     status, said = restore(control_plane, served, second, "new")
     assert (status, f"StorageClass {class_name} does not exist" in said) == (1, True), said
@@ -388,7 +388,7 @@ def test_what_the_command_refuses(control_plane: ControlPlane, served: ServedSto
         (name, "default/new"): "is not of namespace default",
         ("archived-none", "new"): "there is no archive archived-none",
         ("archived-bare", "new"): "has no record",
-        (name, "bound"): "has a volume already",
+        (name, "bound"): "already has a volume",
     }
     for (wanted, claim), words in cases.items():
         status, said = restore(control_plane, served, wanted, claim)
