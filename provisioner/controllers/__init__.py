@@ -1,1 +1,1 @@
-"""The product's loops: each gathers facts, lets core decide, and acts through the ports."""
+"""The product's control loops: each gathers facts, lets core decide, and acts through the ports."""

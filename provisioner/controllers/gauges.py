@@ -50,7 +50,7 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
 
 
 class Tally:
-    """Of the volumes of one provisioner, and of the claims that wait for it."""
+    """Counts and sums of the volumes of one provisioner, and of the claims that wait for it."""
 
     def __init__(self, provisioner: str) -> None:
         self._provisioner = provisioner
@@ -60,7 +60,7 @@ class Tally:
 
     @property
     def volumes(self) -> Mapping[tuple[str, str], int]:
-        """How many volumes there are, by class and phase."""
+        """The number of volumes by class and phase."""
         return self._volumes
 
     @property
@@ -70,7 +70,7 @@ class Tally:
 
     @property
     def pending(self) -> Mapping[str, Mapping[str, str]]:
-        """When each claim without a volume was made, by class and uid; any class, for a tenant may write any name."""
+        """When each pending claim was created, by class and uid; any class name, since tenants can write any."""
         return self._pending
 
     @contextmanager
@@ -121,7 +121,7 @@ class Tally:
 
 
 def _add(counter: Counter[Key], key: Key, count: int) -> None:
-    """What comes to nothing is no series."""
+    """Add to a counter; a key that comes to 0 is dropped, so that it has no series."""
     counter[key] += count
     if not counter[key]:
         del counter[key]

@@ -1,6 +1,6 @@
-"""Neighbours: another PersistentVolume that uses a directory, or one above or below it, whoever created that volume.
+"""Neighbours: other PersistentVolumes, of any creator, that use a directory, or one above or below it.
 
-The cache names the candidates, and each is read live, so that nothing is destroyed, or held up, on old knowledge.
+The cache yields candidates, and each is read live, so that no decision rests on outdated data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from provisioner.ledger.export import Export
 
 
 async def neighbour(ctx: ControllerContext, export: Export, path: RelPath, *, other_than: str = "") -> str:
-    """The name of a volume that needs the directory, and is not itself being deleted; empty where there is none.
+    """The name of a volume that uses the directory and is not being deleted; empty if there is none.
 
     Raises ClusterError.
     """

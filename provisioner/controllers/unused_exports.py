@@ -35,7 +35,7 @@ class UnusedExports:
             await self._ctx.clock.sleep(_EVERY_S)
 
     async def _look(self) -> None:
-        self._ctx.health.unname_but(self._named())
+        self._ctx.health.keep_named(self._named())
         for export in list(self._ctx.exports):
             if not self._is_needed(export):
                 with self._ctx.supervisor.shield("exports", export=export.name):
