@@ -14,7 +14,7 @@ from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
 from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.stale_records import settle_record
-from provisioner.controllers.unlocated_volumes import refuse_doubtful
+from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, mount_options, names, tenancy
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -287,7 +287,7 @@ class ClaimController:
         )
         if refusal is not None:
             return self._refuse(claim, refusal)
-        refuse_doubtful(self._ctx, plan, export)
+        refuse_unlocated(self._ctx, plan, export)
         self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
         adopt_from = await self._adoptable(plan, export)
         if adopt_from is not None or plan.record.archive:

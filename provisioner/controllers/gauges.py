@@ -42,8 +42,8 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
 
     metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
     metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), ages_s)
-    metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
-    metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
+    metrics.sample("volumes", "Volumes of this provisioner.", ("class", "phase"), volumes)
+    metrics.sample("capacity_bytes", "Sum of the capacities of this provisioner's volumes.", ("class",), capacity)
     metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)
     with tally.subscribed(cache):
         yield

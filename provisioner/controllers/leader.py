@@ -28,7 +28,7 @@ from provisioner.telemetry.metrics import Loop, Sample
 log = structlog.get_logger(__name__)
 
 _FINISH_S = 6.5
-"""How long work in flight may take after the daemon is told to stop; the process has 10 s, for the lease as well."""
+"""How long work in flight can take after the signal to stop; the process has 10 s, for the lease as well."""
 _IDENTIFY_EVERY_S = 2.0
 
 
@@ -66,7 +66,7 @@ class LeaderTasks:
         return {(name,): float(len(queue)) for name, queue in self._queues.items()}
 
     async def lead(self, stopping: asyncio.Event) -> None:
-        """Work until told to stop, then finish what is in flight. Cancelled when the lease is lost."""
+        """Work until `stopping` is set, then finish the work in flight. Cancelled when the lease is lost."""
         ctx = await self._prepare(stopping)
         if ctx is None:
             return
@@ -82,7 +82,7 @@ class LeaderTasks:
             self._queues.clear()
 
     async def _prepare(self, stopping: asyncio.Event) -> ControllerContext | None:
-        """Wait until the caches are complete and the cluster is identified; None if told to stop before that.
+        """Wait until the caches are complete and the cluster is identified; None if stopped before that.
 
         Nothing may be decided earlier.
         """

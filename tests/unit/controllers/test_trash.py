@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from provisioner.controllers import trash
-from provisioner.controllers.trash import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, Purge
+from provisioner.controllers.trash import IN_PARALLEL, PER_EXPORT, TAKEN_S, TURN_S, Purge
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
@@ -158,14 +158,14 @@ async def test_bounds() -> None:
         await asyncio.sleep(HOUR_S)
     assert [await trash.names(name) for name in trash.exports] == [[]] * 10
     assert {tree.peak for tree in trees} == {PER_EXPORT}
-    assert max(tree.peak_of_all for tree in trees) == AT_ONCE
+    assert max(tree.peak_of_all for tree in trees) == IN_PARALLEL
 
 
 @simulated
 async def test_a_huge_tree_never_starves_another_export() -> None:
     """Where huge trees of other exports have taken all places, a small one is still removed within a few turns."""
     trash = Trash()
-    huge = AT_ONCE // PER_EXPORT + 2
+    huge = IN_PARALLEL // PER_EXPORT + 2
     for number in range(huge):
         await trash.export(f"huge-{number}", *(f"endless-{each}" for each in range(PER_EXPORT)))
     await trash.export("small")
