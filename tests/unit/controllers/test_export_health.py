@@ -1,4 +1,4 @@
-"""controllers.export_health and unused_exports in simulated time: each export is probed and forgotten alone."""
+"""controllers.export_health and unused_exports, in simulated time: each export is probed and forgotten alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAS, OTHER = Location("nas", "/exports"), Location("other", "/")
 
 
 class OddTree(MemoryTree):
-    """A tree that raises what no tree raises while it has an error for that; it counts its calls."""
+    """A tree that counts its calls, and raises unexpected errors on demand."""
 
     def __init__(self) -> None:
         super().__init__(before=self._before_call)
@@ -56,10 +56,10 @@ class OddTree(MemoryTree):
 
 
 class Site:
-    """A replica that leads, with an export that is mounted for it, and others that classes and volumes name."""
+    """A leader with one mounted export, and others that classes and volumes name."""
 
     def __init__(self, *, trusts_ledgers: bool = True) -> None:
-        """With `trusts_ledgers` a ledger counts whatever the volumes on its export say."""
+        """With `trusts_ledgers` a ledger is accepted whatever the volumes on its export carry."""
         self.metrics, clock, cluster = Metrics(), LoopClock(), MemoryCluster()
         self.trees: dict[Location, OddTree] = {NAS: OddTree()}
         self.exports = ExportRegistry({NAS: Export(NAS, self.trees[NAS])}, NAS, self._reach)
@@ -88,7 +88,7 @@ class Site:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """While exports are looked after, and forgotten."""
+        """Check exports, and forget unused ones, while the context is open."""
         tasks = [asyncio.create_task(each) for each in (self.watch.run(), UnusedExports(self.ctx).run())]
         await self.watch.lead()
         try:
@@ -100,7 +100,7 @@ class Site:
             assert all(isinstance(each, asyncio.CancelledError) for each in ended)
 
     def add_class(self, where: Location = OTHER) -> Export:
-        """A class names an export, and its controller hears of it."""
+        """Create a class that names an export, and notify its controller."""
         parameters = {"server": where.server, "share": where.path}
         self.cache.classes.apply(samples.storage_class(parameters), deleted=False)
         export = self.exports.get(where, MountOptions())
@@ -113,7 +113,7 @@ class Site:
     def add_volume(
         self, name: str, where: Location, directory: str = "a", phase: str = "Released"
     ) -> tuple[Volume, Export]:
-        """A volume with our annotations appears, whoever made it, and its controller hears of it."""
+        """Create a volume with the annotations of this provisioner, and notify its controller."""
         source = NfsSource(where.server, where.below((directory,)))
         volume = samples.volume(name=name, phase=phase, nfs=source, annotations={names.DIRECTORY: directory})
         self.cache.volumes.apply(volume, deleted=False)
@@ -123,7 +123,7 @@ class Site:
         return volume, located[0]
 
     def series(self, export: Export) -> list[str]:
-        """The metrics that an export has."""
+        """The names of an export's metrics."""
         return [
             sample.name
             for family in self.metrics.registry.collect()
@@ -138,7 +138,7 @@ def played(scene: Coroutine[Any, Any, None]) -> None:
 
 @pytest.mark.parametrize("odd", [RuntimeError("odd"), UnicodeError("label too long"), RecursionError()], ids=repr)
 def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
-    """It makes that export unusable, in words, until it has passed; all others are looked after as before."""
+    """The export is unusable, with a message, until the error has passed; all others are checked as before."""
 
     async def scene() -> None:
         site = Site()
@@ -163,7 +163,7 @@ def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
 
 
 def test_a_listener_that_fails() -> None:
-    """A listener that raises keeps the news from no other, and the export is looked after as before."""
+    """A listener that raises keeps the news from no other one, and the export is checked as before."""
 
     async def scene() -> None:
         site, heard = Site(), list[str]()
@@ -182,7 +182,7 @@ def test_a_listener_that_fails() -> None:
 
 
 def test_an_export_that_nothing_names_any_more() -> None:
-    """It is forgotten with its probes, its series and its connections; named again, it is looked after again."""
+    """It is forgotten with its probes, series and connections, and checked again once it is named again."""
 
     async def scene() -> None:
         site = Site()
@@ -220,7 +220,7 @@ def test_an_export_that_nothing_names_any_more() -> None:
 
 
 def test_exports_that_only_volumes_name() -> None:
-    """Forged volumes make no series, and their exports are forgotten with them."""
+    """Forged volumes create no series, and their exports are forgotten with them."""
 
     async def scene() -> None:
         site = Site()
@@ -238,7 +238,7 @@ def test_exports_that_only_volumes_name() -> None:
 
 
 def test_an_export_that_was_only_met_is_not_named() -> None:
-    """An export that a forged volume names, and that nothing looks after, does not count as named."""
+    """An export that a forged volume names, and that is not checked, does not count as named."""
 
     async def scene() -> None:
         site = Site()
@@ -253,7 +253,7 @@ def test_an_export_that_was_only_met_is_not_named() -> None:
 
 
 def test_a_class_of_another_way() -> None:
-    """A class names an export at its own port only: a volume that names another port gets no ledger made there."""
+    """If a class names an export at its own port only, a volume with another port gets no ledger created there."""
 
     async def scene() -> None:
         site = Site()
@@ -275,7 +275,7 @@ def test_a_class_of_another_way() -> None:
 
 
 def test_a_ledger_that_volumes_do_not_know() -> None:
-    """An export is not used, and gets no ledger, while volumes on it carry the id of another one: it says so."""
+    """An export gets no ledger, and is not used, while its volumes carry another export's id; the error says so."""
 
     async def scene() -> None:
         site = Site(trusts_ledgers=False)
@@ -299,7 +299,7 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
 
 
 def test_a_volume_that_no_claim_has() -> None:
-    """A volume that is not bound, a forged one perhaps, keeps no export from getting its ledger."""
+    """A volume that is not Bound, such as a forged one, does not keep an export from getting its ledger."""
 
     async def scene() -> None:
         site = Site(trusts_ledgers=False)
@@ -313,7 +313,7 @@ def test_a_volume_that_no_claim_has() -> None:
 
 
 def test_volumes_at_another_port() -> None:
-    """What volumes on the same path of another server at another port carry says nothing of this one."""
+    """Volumes on the same path at another port do not affect this export."""
 
     async def scene() -> None:
         site = Site(trusts_ledgers=False)

@@ -26,7 +26,7 @@ NAS, OTHER = Location("nas", "/exports"), Location("other", "/exports")
 
 
 def test_an_unexpected_error_of_one_export() -> None:
-    """Its volumes are entered when the error has passed, those of other exports at the start."""
+    """The volumes of other exports are entered at the start, those of this one when the error has passed."""
 
     async def scene() -> None:
         async def odd(call: str, path: RelPath) -> None:
