@@ -1,4 +1,4 @@
-"""Deliberate bugs, each a small change of one part: the simulation must find every one of them."""
+"""Deliberate bugs, each a small change to one part: the simulation must find every one of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TRASH: RelPath = (LEDGER, "trash")
 
 
 class _Through:
-    """A port as it is, but for what a subclass does otherwise."""
+    """A port that passes everything through, except what a subclass overrides."""
 
     def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
         self._port = port
@@ -43,7 +43,7 @@ class _Through:
 
 
 class Mutant(Parts):
-    """Parts of which one is another kind."""
+    """The parts of a process, some of them replaced."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Mutant(Parts):
 
 
 class _Unsupervised(Supervisor):
-    """The loops of the process run as they are; what they raise ends it."""
+    """The loops run without supervision: an error ends the process."""
 
     async def keep(self, loop: Loop, work: Callable[[], Awaitable[None]], **how: Any) -> None:
         await work()
@@ -110,7 +110,7 @@ class _RecordBeforeRename(Export):
 
 
 class _LedgerFromMemory(Export):
-    """Believes what it remembers of the ledger, whatever another leader has done to it since."""
+    """Trusts its memory of the ledger, whatever another leader has written since."""
 
     async def _recorded(self, volume: str) -> tuple[RelPath, Proof]:
         record = self.records[volume]
@@ -124,7 +124,7 @@ class _LedgerFromMemory(Export):
 
 
 class _Unproven(_Through):
-    """A rename does not look at what it relies on."""
+    """A rename does not check the records that it relies on."""
 
     async def rename(self, source: RelPath, target: RelPath, **_proofs: Any) -> None:
         await self._port.rename(source, target)
@@ -134,14 +134,14 @@ class _Unproven(_Through):
 
 
 class _NamesInTheTrashAreFree(Export):
-    """Nothing is left of what was purged."""
+    """A purged name is free immediately."""
 
     def may_come_late(self, name: str) -> bool:
         return False
 
 
 class _PutsBackWhatAnotherBrought(Export):
-    """A restore that fails gives back what lies there."""
+    """A restore that fails moves whatever lies there back to the archive."""
 
     async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
         try:
@@ -166,15 +166,15 @@ class _ArchiveOverAnother(Export):
 
 
 class _DeleteArchived(Export):
-    """Takes every rule for delete."""
+    """Treats archive like delete."""
 
     async def archive(self, volume: str, at: datetime) -> str | None:
         await self.move_to_trash(volume)
         return None
 
 
-class _RecordOfWhatIsLeftEnds(Export):
-    """The sweep believes that every directory without a volume is gone."""
+class _RecordOfRemainingDirectoryRemoved(Export):
+    """Every directory without a volume counts as gone."""
 
     async def directory_missing(self, volume: str) -> bool:
         return True
@@ -189,7 +189,7 @@ class _FinalizerTooEarly(_Through):
 
 
 class _FinalizerNever(_Through):
-    """Volumes are made without a finalizer, and none is put on."""
+    """Volumes are created without a finalizer, and none is added."""
 
     async def create_volume(self, body: Mapping[str, Any]) -> Volume:
         metadata = {**body["metadata"], "finalizers": []}
@@ -202,7 +202,7 @@ class _FinalizerNever(_Through):
 
 
 class _ClaimNotReadAgain(_Through):
-    """Every claim that is asked for counts as gone."""
+    """Every claim that is read live counts as gone."""
 
     async def get_claim(self, namespace: str, name: str) -> Claim | None:
         return None
@@ -217,7 +217,7 @@ class _VolumeFromCache(_Through):
 
 
 class _PathExistsIsSuccess(_Through):
-    """A retry after an unknown outcome takes whatever is there for its own."""
+    """A retry after an unknown outcome accepts any existing directory."""
 
     async def make_directory(self, path: RelPath, access: Ownership) -> None:
         with suppress(PathExists):
@@ -249,7 +249,7 @@ class _NoOverlapCheck(Export):
 
 
 class _NamesAsWritten(Export):
-    """Every server tells `team` from `TEAM`."""
+    """Every server is taken for one that distinguishes `team` from `TEAM`."""
 
     async def open(
         self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
@@ -261,20 +261,20 @@ class _NamesAsWritten(Export):
 
 
 class _RootsNotLookedFor(Export):
-    """Another export's root is a directory as any other."""
+    """The root of another export counts as an ordinary directory."""
 
     async def _refuse_roots_above(self, path: RelPath) -> None:
         return None
 
 
-class _NobodyIsHomeless(ClusterCache):
-    """A volume on a server that nothing names does not count."""
+class _NothingIsUnlocated(ClusterCache):
+    """Volumes on unknown servers do not count."""
 
     def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
         return iter(())
 
 
-class _NobodyHolds(ClusterCache):
+class _NothingIsHeld(ClusterCache):
     def holder(
         self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
@@ -282,7 +282,7 @@ class _NobodyHolds(ClusterCache):
 
 
 class _AdoptAnything(Export):
-    """Whatever record names the directory, it is handed out again."""
+    """A directory is adopted whatever record names it."""
 
     def adoptable(self, record: Record) -> str | None:
         return next((volume for volume, held in self.records.items() if held.path == record.path), None)
@@ -293,7 +293,7 @@ class _NeverSettled(Export):
         return None
 
 
-class _UndoWhatIsFull(Export):
+class _UndoRemovesData(Export):
     async def undo(self, volume: str) -> bool:
         if volume in self.pending:
             await self._tree.remove_tree(self.records[volume].path)
@@ -313,8 +313,8 @@ class _UndoNever(Export):
         return True
 
 
-class _TellsAll(Export):
-    """Events say whose volume has a directory, whoever asks."""
+class _IndiscreetEvents(Export):
+    """Events name the volume that has a directory, also to other namespaces."""
 
     async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
         try:
@@ -324,7 +324,7 @@ class _TellsAll(Export):
 
 
 class _RestoredByItsClass(Export):
-    """What an archive was counts for nothing once a claim has it back."""
+    """A restored volume gets the rule of its class, whatever the archive's was."""
 
     async def provision(self, volume: str, record: Record, access: Ownership, **how: Any) -> Record:
         held = await super().provision(volume, record, access, **how)
@@ -338,7 +338,7 @@ class _RestoredByItsClass(Export):
 
 
 class _AnyObject(Export):
-    """Which PersistentVolume object a record is for is never learned."""
+    """Records never learn the uid of their PersistentVolume."""
 
     async def settle(self, volume: str, uid: str = "") -> None:
         await super().settle(volume)
@@ -348,14 +348,14 @@ class _AnyObject(Export):
 
 
 class _AnyCluster(_Through):
-    """Every cluster says that it is the same one."""
+    """Every cluster has the same uid."""
 
     async def cluster_uid(self) -> str:
         return "one"
 
 
 class _NeverFollows(Export):
-    """A record is for the claim that it was written for, whatever becomes of the volume."""
+    """A record keeps its claim, even if the volume is bound to another one."""
 
     async def amend(self, volume: str, record: Record) -> None:
         if record.claim_uid == self.records[volume].claim_uid:
@@ -363,7 +363,7 @@ class _NeverFollows(Export):
 
 
 class _AnyReleasedOne(Export):
-    """A released volume of a peer's is taken at its word, whenever it came."""
+    """A released volume of a predecessor is trusted, whenever it was created."""
 
     @property
     def since(self) -> str:
@@ -371,7 +371,7 @@ class _AnyReleasedOne(Export):
 
 
 class _CommandsSeeNoVolumes(_Through):
-    """A command does not look which volumes there are."""
+    """A command sees no volumes."""
 
     async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
         page: Page[AnyItem] = await self._port.list(kind, continue_token=continue_token)
@@ -379,7 +379,7 @@ class _CommandsSeeNoVolumes(_Through):
 
 
 class _NamespaceByName(_Through):
-    """A namespace is told by its name alone."""
+    """A namespace is identified by its name alone."""
 
     async def get_namespace(self, name: str) -> Namespace | None:
         found: Namespace | None = await self._port.get_namespace(name)
@@ -387,7 +387,7 @@ class _NamespaceByName(_Through):
 
 
 class _VolumeByOneName(_Through):
-    """A volume by another name of the server counts as not made."""
+    """A volume by another name of the server counts as missing."""
 
     async def get_volume(self, name: str) -> Volume | None:
         volume: Volume | None = await self._port.get_volume(name)
@@ -395,29 +395,29 @@ class _VolumeByOneName(_Through):
         return None if nfs is not None and nfs.server != NAS.server else volume
 
 
-class _ExpiryAsksNobody(Export):
-    """Whether the volume of an archive is there again does not count: another one is asked for."""
+class _ExpiryChecksNoVolume(Export):
+    """The expiry checks for a volume that never exists instead of the archive's."""
 
     @property
     def archived(self) -> Mapping[str, ArchiveRecord]:
-        return {name: structs.replace(each, volume=_NOBODY) for name, each in super().archived.items()}
+        return {name: structs.replace(each, volume=_NO_VOLUME) for name, each in super().archived.items()}
 
 
-class _PurgeAsksNobody(Export):
-    """The same for what is in the trash."""
+class _PurgeChecksNoVolume(Export):
+    """The purge checks for a volume that never exists instead of the entry's."""
 
     async def trash(self) -> list[str]:
-        return [f"{_NOBODY}{name}" for name in await super().trash()]
+        return [f"{_NO_VOLUME}{name}" for name in await super().trash()]
 
     async def purge(self, name: str, **how: Any) -> int:
-        return await super().purge(name.removeprefix(_NOBODY), **how)
+        return await super().purge(name.removeprefix(_NO_VOLUME), **how)
 
 
-_NOBODY = "nobody-"
+_NO_VOLUME = "no-volume-"
 
 
-class _BegunAnew(Export):
-    """Where there is no ledger, one is made, whatever volumes say."""
+class _LedgerRecreated(Export):
+    """A missing ledger is created, although volumes carry its id."""
 
     async def open(
         self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
@@ -426,7 +426,7 @@ class _BegunAnew(Export):
 
 
 class _IdNeverRestored(Export):
-    """Records are written again, and the export keeps the id that it has got meanwhile."""
+    """Records are restored, but the export keeps its new id."""
 
     async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
         await opening.restore_directories(self._tree)
@@ -434,14 +434,14 @@ class _IdNeverRestored(Export):
 
 
 class _UnreadableStays(Export):
-    """What cannot be read is never written again."""
+    """Unreadable records are never restored."""
 
     async def _write_again(self, volume: str, record: Record) -> None:
         return None
 
 
 class _SignsUnread(Export):
-    """Leaves its sign, and never looks at another's."""
+    """Writes its sign, and never reads those of others."""
 
     _own = ""
 
@@ -453,8 +453,8 @@ class _SignsUnread(Export):
         self._own = sign
 
 
-class _NobodyIsAtWork(Export):
-    """Every other instance counts as one that has stopped."""
+class _OthersHaveStopped(Export):
+    """Every other instance counts as stopped."""
 
     async def instance(self, name: str) -> str:
         found = await super().instance(name)
@@ -463,7 +463,7 @@ class _NobodyIsAtWork(Export):
 
 
 class _PurgeTooMuch(Export):
-    """What cannot be settled in the trash is done at the root."""
+    """The purge removes archives at the root of the export as well."""
 
     async def purge(self, name: str, **how: Any) -> int:
         for entry in await self._tree.list(()):
@@ -474,47 +474,47 @@ class _PurgeTooMuch(Export):
 
 
 BUGS: dict[str, Parts] = {
-    "the volume goes before its directory": Mutant(export=_VolumeBeforeRename),
-    "the record goes before the directory": Mutant(export=_RecordBeforeRename),
+    "the volume is deleted before its directory": Mutant(export=_VolumeBeforeRename),
+    "the record is deleted before the directory": Mutant(export=_RecordBeforeRename),
     "the ledger is not read again": Mutant(export=_LedgerFromMemory, tree=_Unproven),
-    "a rename does not look at what it relies on": Mutant(tree=_Unproven),
-    "nothing keeps a name in the trash taken": Mutant(export=_NamesInTheTrashAreFree),
-    "what another leader brought back is put back": Mutant(export=_PutsBackWhatAnotherBrought),
-    "an archive takes the place of another one": Mutant(export=_ArchiveOverAnother),
+    "a rename does not check what it relies on": Mutant(tree=_Unproven),
+    "a purged name is free immediately": Mutant(export=_NamesInTheTrashAreFree),
+    "an archive that another leader restored is put back": Mutant(export=_PutsBackWhatAnotherBrought),
+    "an archive replaces another one": Mutant(export=_ArchiveOverAnother),
     "archive means delete": Mutant(export=_DeleteArchived),
-    "a record ends while its directory is there": Mutant(export=_RecordOfWhatIsLeftEnds),
-    "the finalizer goes first": Mutant(cluster=_FinalizerTooEarly),
+    "a record is removed while its directory exists": Mutant(export=_RecordOfRemainingDirectoryRemoved),
+    "the finalizer is removed first": Mutant(cluster=_FinalizerTooEarly),
     "there is no finalizer": Mutant(cluster=_FinalizerNever),
     "the claim is not read again": Mutant(cluster=_ClaimNotReadAgain),
     "the volume is read from the cache": Mutant(cluster=_VolumeFromCache),
-    "a directory that exists is taken for one's own": Mutant(tree=_PathExistsIsSuccess),
-    "the record comes after the directory": Mutant(tree=_RecordAfterDirectory),
-    "overlaps are not looked for": Mutant(export=_NoOverlapCheck, cache=_NobodyHolds),
-    "anything is adopted": Mutant(export=_AdoptAnything, cache=_NobodyHolds),
+    "an existing directory is accepted": Mutant(tree=_PathExistsIsSuccess),
+    "the record is written after the directory": Mutant(tree=_RecordAfterDirectory),
+    "overlaps are not checked": Mutant(export=_NoOverlapCheck, cache=_NothingIsHeld),
+    "anything is adopted": Mutant(export=_AdoptAnything, cache=_NothingIsHeld),
     "a record is never settled": Mutant(export=_NeverSettled),
-    "undo removes what is full": Mutant(export=_UndoWhatIsFull),
-    "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
+    "undo removes data": Mutant(export=_UndoRemovesData),
+    "undo removes the record only": Mutant(export=_UndoTheRecordOnly),
     "nothing is ever undone": Mutant(export=_UndoNever),
-    "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
-    "expiry asks nobody": Mutant(export=_ExpiryAsksNobody),
-    "the purge asks nobody": Mutant(export=_PurgeAsksNobody),
-    "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
+    "the purge leaves the trash": Mutant(export=_PurgeTooMuch),
+    "the expiry does not check for the volume": Mutant(export=_ExpiryChecksNoVolume),
+    "the purge does not check for the volume": Mutant(export=_PurgeChecksNoVolume),
+    "a volume by another name of its server counts as missing": Mutant(cluster=_VolumeByOneName),
     "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
-    "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),
-    "volumes on no known export do not count": Mutant(cache=_NobodyIsHomeless),
+    "names that differ in case are different on every server": Mutant(export=_NamesAsWritten),
+    "volumes on unknown exports do not count": Mutant(cache=_NothingIsUnlocated),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
-    "neighbours are not looked for": Mutant(cache=_NobodyHolds),
+    "neighbours are not checked": Mutant(cache=_NothingIsHeld),
     "a record never follows": Mutant(export=_NeverFollows),
-    "events tell of other namespaces": Mutant(export=_TellsAll),
-    "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
+    "events reveal other namespaces": Mutant(export=_IndiscreetEvents),
+    "a restored volume follows its class": Mutant(export=_RestoredByItsClass),
     "the sign of another instance is not read": Mutant(export=_SignsUnread),
-    "another instance is not waited for": Mutant(export=_NobodyIsAtWork),
-    "a directory is adopted whoever has it": Mutant(export=_NoOverlapCheck, cluster=_CommandsSeeNoVolumes),
-    "a namespace is told by its name": Mutant(cluster=_NamespaceByName),
-    "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
-    "a lost ledger is begun anew": Mutant(export=_BegunAnew),
-    "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),
-    "a record that cannot be read stays": Mutant(export=_UnreadableStays),
+    "another instance is not waited for": Mutant(export=_OthersHaveStopped),
+    "a directory in use is adopted": Mutant(export=_NoOverlapCheck, cluster=_CommandsSeeNoVolumes),
+    "a namespace is identified by its name": Mutant(cluster=_NamespaceByName),
+    "a released volume of a predecessor is trusted": Mutant(export=_AnyReleasedOne),
+    "a lost ledger is created again": Mutant(export=_LedgerRecreated),
+    "the id of a lost ledger is not restored": Mutant(export=_IdNeverRestored),
+    "an unreadable record is not restored": Mutant(export=_UnreadableStays),
 }

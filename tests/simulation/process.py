@@ -1,4 +1,4 @@
-"""One process of the provisioner, put together as app.run does it, over fakes of its ports; it can die at any call."""
+"""One process of the provisioner, built as in commands.run, over fakes of its ports; it can die at any call."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ PROVISIONER = "example.com/nfs"
 WORKERS = 3
 
 running: ContextVar[Process | None] = ContextVar("running", default=None)
-"""The process whose code this is; None for everybody else."""
+"""The process whose code is running; None outside of processes."""
 
 
 class Died(BaseException):
-    """The process is dead: whatever it still tries reaches nobody."""
+    """The process is dead: nothing that it still tries has an effect."""
 
 
 class Parts:
-    """What a process is made of; a deliberate bug substitutes one of them."""
+    """The parts of a process; a deliberate bug replaces some of them."""
 
     def cluster(self, cluster: Cluster, cache: ClusterCache) -> Cluster:
-        """The API server as control sees it."""
+        """The API server as the controllers see it."""
         return cluster
 
     def cache(self) -> ClusterCache:
@@ -56,12 +56,12 @@ class Parts:
         return Export(location, tree)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
-        """What keeps the loops running."""
+        """Keeps the loops running."""
         return Supervisor(clock, metrics)
 
 
 class Clock(LoopClock):
-    """Simulated time with chance of its own, and a wall clock that may be wrong."""
+    """Simulated time with its own randomness, and a wall clock that may be wrong."""
 
     def __init__(self, chance: random.Random, error_s: Callable[[], float]) -> None:
         super().__init__()
@@ -84,12 +84,12 @@ class Clock(LoopClock):
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """The `Leadership` of a process. The last one that was started has the Lease; those before it do not know yet."""
+    """The `Leadership` of a process. The last one started has the Lease; earlier ones do not know that yet."""
 
     instance: str
     term: int
     terms: Callable[[], int]
-    """The term of the last one that was started."""
+    """The term of the last process that was started."""
 
     def holds(self) -> bool:
         """See `Leadership`."""
@@ -101,7 +101,7 @@ class Elected:
 
 
 class Process:
-    """One process. `ended` is called with what ended it, or None where it was told to."""
+    """One process of the provisioner."""
 
     def __init__(
         self,
@@ -115,6 +115,7 @@ class Process:
         leadership: Leadership,
         ended: Callable[[Process, BaseException | None], None],
     ) -> None:
+        """`ended` is called when the process ends, with its error, or None if it was stopped."""
         self.name = name
         self.dead = False
         self.stopping = asyncio.Event()
@@ -130,13 +131,13 @@ class Process:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the process."""
         context = copy_context()
         context.run(running.set, self)
         self._task = asyncio.get_running_loop().create_task(self._main(), name=self.name, context=context)
 
     def die(self) -> None:
-        """End at once, as by kill -9: nothing that is done from now on reaches anybody."""
+        """End immediately, as by kill -9: nothing that it does from now on has an effect."""
         self.dead = True
         if self._task is not None:
             self._task.cancel()
@@ -145,7 +146,7 @@ class Process:
         end: BaseException | None = None
         try:
             await self._run()
-        except BaseException as exc:  # noqa: BLE001  # a process ends with whatever it does not catch, the simulation does not
+        except BaseException as exc:  # noqa: BLE001  # an uncaught error ends the process, not the simulation
             end = exc
         self._ended(self, end)
 
@@ -180,14 +181,14 @@ class Process:
 
 
 def _ignore(_kind: Kind) -> None:
-    """Nobody counts the watches."""
+    """The restarts of watches are not counted."""
 
 
 def nowhere(location: Location, _options: MountOptions) -> tuple[Export, SetRoutes]:
-    """The driver of exports that no setting names."""
+    """The driver for exports that no setting names."""
     raise ExportError(Cause.UNREACHABLE, f"{location} is no part of this simulation")
 
 
 def unreachable() -> NoReturn:
-    """For a process that is dead."""
+    """Raise Died, for a process that is dead."""
     raise Died

@@ -1,4 +1,4 @@
-"""The test of the test: each deliberate bug is found."""
+"""A test of the simulation itself: it finds each deliberate bug."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from itertools import chain
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.histories import CLONES, KINDS, SCRIPTED, faulted, folding, homeless, nested, unrecorded
+from tests.simulation.histories import CLONES, KINDS, SCRIPTED, faulted, folding, nested, unlocated, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
 SEEDS = 150
-"""Those of test_random, in which nothing is found without a bug."""
+"""The seeds of test_random, which finds nothing without a bug."""
 
 
 def smooth(parts: Parts) -> Iterator[World]:
-    """Small histories in which nothing goes wrong."""
+    """Small histories without faults."""
     for lives in (1, 2):
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
@@ -28,7 +28,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         yield clones.play(0, parts)
     yield nested(parts)
     yield folding(parts)
-    yield homeless(parts)
+    yield unlocated(parts)
 
 
 def crowds(parts: Parts) -> Iterator[World]:
