@@ -109,7 +109,7 @@ async def _work(
     ]
 
     async def lead(stopping: asyncio.Event) -> None:
-        await keep("leader", partial(tasks.lead, stopping), until=stopping)
+        await keep("leader", partial(tasks.run, stopping), until=stopping)
 
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(coroutine) for coroutine in background]

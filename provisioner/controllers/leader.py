@@ -65,7 +65,7 @@ class LeaderTasks:
         """The number of waiting keys per queue; empty while another replica leads."""
         return {(name,): float(len(queue)) for name, queue in self._queues.items()}
 
-    async def lead(self, stopping: asyncio.Event) -> None:
+    async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set, then finish the work in flight. Cancelled when the lease is lost."""
         ctx = await self._prepare(stopping)
         if ctx is None:

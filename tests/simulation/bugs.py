@@ -31,7 +31,7 @@ from tests.simulation.world import NAS
 _TRASH: RelPath = (LEDGER, "trash")
 
 
-class _Through:
+class Through:
     """A port that passes everything through, except what a subclass overrides."""
 
     def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
@@ -49,8 +49,8 @@ class Mutant(Parts):
         self,
         *,
         export: type[Export] = Export,
-        tree: type[_Through] | None = None,
-        cluster: type[_Through] | None = None,
+        tree: type[Through] | None = None,
+        cluster: type[Through] | None = None,
         cache: type[ClusterCache] = ClusterCache,
         supervisor: type[Supervisor] = Supervisor,
     ) -> None:
@@ -123,7 +123,7 @@ class _LedgerFromMemory(Export):
         return True
 
 
-class _Unproven(_Through):
+class _Unproven(Through):
     """A rename does not check the records that it relies on."""
 
     async def rename(self, source: RelPath, target: RelPath, **_proofs: Any) -> None:
@@ -180,7 +180,7 @@ class _RecordOfRemainingDirectoryRemoved(Export):
         return True
 
 
-class _FinalizerTooEarly(_Through):
+class _FinalizerTooEarly(Through):
     async def get_volume(self, name: str) -> Volume | None:
         volume: Volume | None = await self._port.get_volume(name)
         if volume is not None and volume.status.phase == "Released":
@@ -188,7 +188,7 @@ class _FinalizerTooEarly(_Through):
         return volume
 
 
-class _FinalizerNever(_Through):
+class _FinalizerNever(Through):
     """Volumes are created without a finalizer, and none is added."""
 
     async def create_volume(self, body: Mapping[str, Any]) -> Volume:
@@ -201,14 +201,14 @@ class _FinalizerNever(_Through):
             await self._port.set_finalizer(volume, finalizer, present=False)
 
 
-class _ClaimNotReadAgain(_Through):
+class _ClaimNotReadAgain(Through):
     """Every claim that is read live counts as gone."""
 
     async def get_claim(self, namespace: str, name: str) -> Claim | None:
         return None
 
 
-class _VolumeFromCache(_Through):
+class _VolumeFromCache(Through):
     async def get_volume(self, name: str) -> Volume | None:
         return self._cache.volumes.get(name)
 
@@ -216,7 +216,7 @@ class _VolumeFromCache(_Through):
 # ------------------------------------------------------------------------------------------------ provisioning
 
 
-class _PathExistsIsSuccess(_Through):
+class _PathExistsIsSuccess(Through):
     """A retry after an unknown outcome accepts any existing directory."""
 
     async def make_directory(self, path: RelPath, access: Ownership) -> None:
@@ -224,7 +224,7 @@ class _PathExistsIsSuccess(_Through):
             await self._port.make_directory(path, access)
 
 
-class _RecordAfterDirectory(_Through):
+class _RecordAfterDirectory(Through):
     def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
         super().__init__(port, cache)
         self._late: list[tuple[RelPath, str]] = []
@@ -347,7 +347,7 @@ class _AnyObject(Export):
         await super().amend(volume, structs.replace(record, volume_uid=""))
 
 
-class _AnyCluster(_Through):
+class _AnyCluster(Through):
     """Every cluster has the same uid."""
 
     async def cluster_uid(self) -> str:
@@ -370,7 +370,7 @@ class _AnyReleasedOne(Export):
         return ""
 
 
-class _CommandsSeeNoVolumes(_Through):
+class _CommandsSeeNoVolumes(Through):
     """A command sees no volumes."""
 
     async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
@@ -378,7 +378,7 @@ class _CommandsSeeNoVolumes(_Through):
         return Page([], page.version) if kind == "volumes" and running.get() is None else page
 
 
-class _NamespaceByName(_Through):
+class _NamespaceByName(Through):
     """A namespace is identified by its name alone."""
 
     async def get_namespace(self, name: str) -> Namespace | None:
@@ -386,7 +386,7 @@ class _NamespaceByName(_Through):
         return Namespace(Metadata(name=name, uid=name)) if found is not None else None
 
 
-class _VolumeByOneName(_Through):
+class _VolumeByOneName(Through):
     """A volume by another name of the server counts as missing."""
 
     async def get_volume(self, name: str) -> Volume | None:

@@ -153,29 +153,29 @@ class Process:
     async def _run(self) -> None:
         cluster, cache, clock, metrics = self._cluster, self._cache, self._clock, self._metrics
         supervisor = self._parts.supervisor(clock, metrics)
-        watch = ExportHealth(self._exports, clock, metrics, marked=cache.marked)
+        health = ExportHealth(self._exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(
             provisioner=PROVISIONER,
             cluster=cluster,
             cache=cache,
             exports=self._exports,
-            health=watch,
+            health=health,
             recorder=recorder,
             metrics=metrics,
             clock=clock,
         )
         reflectors = [Reflector(each, cluster=cluster, clock=clock, restarted=_ignore) for each in cache.informers]
-        term = LeaderTasks(ctx, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
+        leader = LeaderTasks(ctx, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
         async with asyncio.TaskGroup() as group:
             background = [
                 *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),
-                supervisor.keep("exports", watch.run),
+                supervisor.keep("exports", health.run),
                 supervisor.keep("exports", UnusedExports(ctx).run),
                 supervisor.keep("events", recorder.run),
             ]
             tasks = [group.create_task(each) for each in background]
-            await supervisor.keep("leader", partial(term.lead, self.stopping), until=self.stopping)
+            await supervisor.keep("leader", partial(leader.run, self.stopping), until=self.stopping)
             for task in tasks:
                 task.cancel()
 

@@ -65,7 +65,7 @@ class Site:
         self.exports = ExportRegistry({NAS: Export(NAS, self.trees[NAS])}, NAS, self._reach)
         self.cache = ClusterCache(samples.US)
         marked = (lambda where: ()) if trusts_ledgers else self.cache.marked
-        self.watch = ExportHealth(self.exports, clock, self.metrics, marked=marked)
+        self.health = ExportHealth(self.exports, clock, self.metrics, marked=marked)
         for informer in self.cache.informers:
             informer.replace([])
         self.ctx = ControllerContext(
@@ -73,7 +73,7 @@ class Site:
             cluster=cluster,
             cache=self.cache,
             exports=self.exports,
-            health=self.watch,
+            health=self.health,
             recorder=EventRecorder(cluster, clock),
             metrics=self.metrics,
             clock=clock,
@@ -89,8 +89,8 @@ class Site:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Check exports, and forget unused ones, while the context is open."""
-        tasks = [asyncio.create_task(each) for each in (self.watch.run(), UnusedExports(self.ctx).run())]
-        await self.watch.lead()
+        tasks = [asyncio.create_task(each) for each in (self.health.run(), UnusedExports(self.ctx).run())]
+        await self.health.lead()
         try:
             yield
         finally:
@@ -104,7 +104,7 @@ class Site:
         parameters = {"server": where.server, "share": where.path}
         self.cache.classes.apply(samples.storage_class(parameters), deleted=False)
         export = self.exports.get(where, MountOptions())
-        self.watch.add(export, named=True)
+        self.health.add(export, named=True)
         return export
 
     def delete_class(self) -> None:
@@ -119,7 +119,7 @@ class Site:
         self.cache.volumes.apply(volume, deleted=False)
         located = self.exports.locate(volume)
         assert located is not None
-        self.watch.add(located[0], named=False)
+        self.health.add(located[0], named=False)
         return volume, located[0]
 
     def series(self, export: Export) -> list[str]:
@@ -146,18 +146,18 @@ def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
         good = next(iter(site.exports))
         site.trees[OTHER].odd = odd
         async with site.at_work():
-            with site.watch.listening(lambda each: heard.append(each.name)):
+            with site.health.listening(lambda each: heard.append(each.name)):
                 await asyncio.sleep(10 * MINUTE_S)
                 assert heard == [good.name]
-                await site.watch.require_ready(good)
+                await site.health.require_ready(good)
                 with pytest.raises(ExportError) as caught:
-                    await site.watch.require_ready(export)
+                    await site.health.require_ready(export)
                 assert caught.value.cause is Cause.UNEXPECTED
                 assert site.trees[NAS].calls > 2 * site.trees[OTHER].calls
                 site.trees[OTHER].odd = None
                 await asyncio.sleep(1.5 * MINUTE_S)
                 assert heard == [good.name, export.name]
-                await site.watch.require_ready(export)
+                await site.health.require_ready(export)
 
     played(scene())
 
@@ -172,10 +172,10 @@ def test_a_listener_that_fails() -> None:
             raise RuntimeError("odd")
 
         async with site.at_work():
-            with site.watch.listening(fails), site.watch.listening(lambda each: heard.append(each.name)):
+            with site.health.listening(fails), site.health.listening(lambda each: heard.append(each.name)):
                 export = site.add_class()
                 await asyncio.sleep(MINUTE_S)
-                await site.watch.require_ready(export)
+                await site.health.require_ready(export)
         assert heard == ["nas:/exports", export.name]
 
     played(scene())
@@ -190,13 +190,13 @@ def test_an_export_that_nothing_names_any_more() -> None:
         volume, _ = site.add_volume("v1", OTHER)
         with capture_logs() as logs:
             async with site.at_work():
-                with site.watch.listening(lambda _: None, forgotten=forgotten.append):
+                with site.health.listening(lambda _: None, forgotten=forgotten.append):
                     await asyncio.sleep(10 * MINUTE_S)
                     site.delete_class()
                     await asyncio.sleep(10 * MINUTE_S)
                     assert export in site.exports, "a volume names it"
                     site.cache.volumes.apply(volume, deleted=True)
-                    site.watch.touch(export)
+                    site.health.touch(export)
                     await asyncio.sleep(4 * MINUTE_S)
                     assert export in site.exports, "it is in use"
                     assert site.series(export)
@@ -209,10 +209,10 @@ def test_an_export_that_nothing_names_any_more() -> None:
                     assert old.calls == calls
                     assert not site.series(export)
                     with pytest.raises(ExportError):
-                        await site.watch.require_ready(export)
+                        await site.health.require_ready(export)
                     again = site.add_class()
                     assert again is not export
-                    await site.watch.require_ready(again)
+                    await site.health.require_ready(again)
                     assert site.series(again)
         assert [line["export"] for line in logs if line["event"] == "export_forgotten"] == [export.name]
 
@@ -247,7 +247,7 @@ def test_an_export_that_was_only_met_is_not_named() -> None:
             located = site.exports.locate(samples.volume(nfs=source, annotations={names.DIRECTORY: "a"}))
             assert located is not None
             assert located[0] in list(site.exports)
-            assert not site.watch.is_named(located[0])
+            assert not site.health.is_named(located[0])
 
     played(scene())
 
@@ -265,10 +265,10 @@ def test_a_class_of_another_way() -> None:
             site.cache.volumes.apply(forged, deleted=False)
             located = site.exports.locate(forged)
             assert located is not None
-            site.watch.add(located[0], named=False)
+            site.health.add(located[0], named=False)
             await asyncio.sleep(5 * MINUTE_S)
             with pytest.raises(ExportError) as caught:
-                await site.watch.require_ready(located[0])
+                await site.health.require_ready(located[0])
             assert caught.value.cause is Cause.NO_LEDGER
 
     played(scene())
@@ -285,15 +285,15 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
             with pytest.raises(ExportError) as caught:
-                await site.watch.require_ready(export)
+                await site.health.require_ready(export)
             assert caught.value.cause is Cause.CHANGED
             assert "recover --ledger" in caught.value.advice
-            assert list(site.watch.failing()) == ["nas:/exports"]
+            assert list(site.health.failing()) == ["nas:/exports"]
             assert not site.trees[NAS].root.entries
             site.cache.volumes.apply(volume, deleted=True)
             await asyncio.sleep(MINUTE_S)
-            await site.watch.require_ready(export)
-            assert not site.watch.failing()
+            await site.health.require_ready(export)
+            assert not site.health.failing()
 
     played(scene())
 
@@ -307,7 +307,7 @@ def test_a_volume_that_no_claim_has() -> None:
         site.add_volume("forged", NAS)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
-            await site.watch.require_ready(export)
+            await site.health.require_ready(export)
 
     played(scene())
 
@@ -329,6 +329,6 @@ def test_volumes_at_another_port() -> None:
         site.cache.volumes.apply(volume, deleted=False)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
-            await site.watch.require_ready(export)
+            await site.health.require_ready(export)
 
     played(scene())
