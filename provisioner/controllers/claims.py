@@ -281,6 +281,7 @@ class ClaimController:
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
         if doubtful and await self._ctx.cluster.get_volume(plan.volume) is not None:
             return await self._rollback.finish(plan.volume)
+        # Rules that need the export: roots of other exports, free space, volumes whose server is unknown.
         size = plan.record.capacity
         refusal = self._root_conflict(plan, export) or space_conflict(
             self._ctx, export, plan.parameters, size, volume_name=plan.volume
@@ -289,6 +290,7 @@ class ClaimController:
             return self._refuse(claim, refusal)
         refuse_unlocated(self._ctx, plan, export)
         self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
+        # The directory: a new one, that of a former volume, or an archive.
         adopt_from = await self._adoptable(plan, export)
         if adopt_from is not None or plan.record.archive:
             await self._ctx.guard.require(export)  # unlike a new directory, these may belong to another cluster
@@ -306,9 +308,11 @@ class ClaimController:
                 self._refuse_forgotten(plan, export)
             raise
         self._warn_of_mode(plan, record, export)
+        # Creating the directory took time: the claim may have changed, or may be gone.
         if not await self._still_wanted(claim.uid):
             return await self._rollback.finish(plan.volume)
         created = await self._create(plan, export, record, again=known is not None)
+        # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
         if self._is_gone(claim.uid):
             return await self._rollback.withdraw(plan, export)
         await export.settle(plan.volume, created.metadata.uid)

@@ -3,8 +3,8 @@
 Removals are limited per export and in total. A removal that has used up its turn gives its slot to one that waits, so a
 huge directory tree never holds back the trash of another export.
 
-A crash loses nothing: everything in the trash is still to be removed. After a purge an empty remainder of the directory
-keeps its name taken for a while if a delayed rename by an earlier leader may still arrive under this name.
+A crash loses nothing: everything in the trash is still to be removed. If a delayed rename by an earlier leader may
+still arrive under the name of a purged directory, a remainder of that directory keeps the name taken for a while.
 """
 
 from __future__ import annotations

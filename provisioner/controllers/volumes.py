@@ -211,6 +211,8 @@ class VolumeController:
             return None
         if _place(volume) != _place(cached):
             return FAILED  # its claim or directory changed: the watch will deliver which
+        # Bring the record up to date: a predecessor's volume may have none yet, that of an interrupted attempt is
+        # pending, and that of a volume that was bound to another claim still names the former one.
         refusal = await self._takeover.enter(volume, export, path)
         if refusal is not None:
             return self._deny(volume, refusal)
@@ -218,6 +220,7 @@ class VolumeController:
         behind = await self._rebinding.catch_up(volume, claim, export, path)
         if behind is not None:
             return behind
+        # Gather the facts, and let core.volumes judge them.
         holder = await neighbour(self._ctx, export, path, other_than=volume.name)
         record = export.records.get(volume.name)
         facts = ReclaimFacts(
