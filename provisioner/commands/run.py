@@ -57,7 +57,7 @@ async def run(settings: Settings) -> None:
         on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
         connections=settings.workers // 2 + 16,  # each takes 256 KiB for TLS, and the API server is no faster with more
     ) as cluster:
-        cache = ClusterCache(settings.provisioner, count=metrics.unexpected)
+        cache = ClusterCache(settings.provisioner, places=exports.places, count=metrics.unexpected)
         health = ExportHealth(exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(

@@ -26,8 +26,11 @@ class ClusterCache:
     csi-driver-nfs.
     """
 
-    def __init__(self, provisioner: str, *, count: Count = lambda loop: None) -> None:
-        """`count` is called for each unexpected error of a subscriber."""
+    def __init__(self, provisioner: str, *, places: Places | None = None, count: Count = lambda loop: None) -> None:
+        """`places` are those of the registry: a volume on a location of an export is found by all of its locations.
+
+        `count` is called for each unexpected error of a subscriber.
+        """
         self._provisioner = provisioner
         transform = CacheTransform()
         self.claims = Informer[Claim](
@@ -48,8 +51,7 @@ class ClusterCache:
         )
         self.classes = Informer[StorageClass]("classes", key=lambda storage_class: storage_class.name, count=count)
         self.informers = (self.claims, self.volumes, self.classes)
-        self.places = Places()
-        """Which locations lead to one export: a volume that uses a directory by one of them uses it by all."""
+        self.places = Places() if places is None else places
         self._paths: dict[str, PathIndex] = {}
         """Directories by server, then the names of the volumes that use them."""
         self._folded: dict[str, PathIndex] = {}

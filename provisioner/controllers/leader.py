@@ -46,7 +46,6 @@ class LeaderTasks:
         """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
         self._ctx = ctx
         self._leadership = leadership
-        ctx.cache.places = ctx.exports.places
         self._workers = workers
         self._relist = relist
         self._trouble = ""

@@ -15,6 +15,7 @@ from provisioner.core import instances, names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
+from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import opening, restore
@@ -65,9 +66,9 @@ class Mutant(Parts):
         """See `Parts`."""
         return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, cache))
 
-    def cache(self) -> ClusterCache:
+    def cache(self, places: Places) -> ClusterCache:
         """See `Parts`."""
-        return self._cache(PROVISIONER)
+        return self._cache(PROVISIONER, places=places)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
         """See `Parts`."""

@@ -18,6 +18,7 @@ from provisioner.controllers.leader import LeaderTasks
 from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
+from provisioner.core.places import Places
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.cluster import Cluster, Kind
@@ -47,9 +48,9 @@ class Parts:
         """The API server as the controllers see it."""
         return cluster
 
-    def cache(self) -> ClusterCache:
+    def cache(self, places: Places) -> ClusterCache:
         """The cache."""
-        return ClusterCache(PROVISIONER)
+        return ClusterCache(PROVISIONER, places=places)
 
     def export(self, location: Location, tree: Tree) -> Export:
         """An export with its ledger."""
@@ -123,10 +124,10 @@ class Process:
         self._metrics = metrics
         self._parts = parts
         self._leadership = leadership
-        self._cache = parts.cache()
-        self._cluster = parts.cluster(cluster, self._cache)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
         self._exports = ExportRegistry(exports, next(iter(exports)), nowhere)
+        self._cache = parts.cache(self._exports.places)
+        self._cluster = parts.cluster(cluster, self._cache)
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
 
