@@ -104,7 +104,7 @@ class Elector:
         return None
 
     async def _hold(self, lead: Lead, stopping: asyncio.Event, asked_s: float) -> None:
-        """Run the work and renew the lease beside it, until either ends."""
+        """Run the work while renewing the lease, until either ends."""
         # The deadline counts from before the request: another replica counts from when the server got it, or later.
         self._held_until_s = asked_s + self._times.renew_deadline_s
         work = asyncio.ensure_future(lead(stopping))

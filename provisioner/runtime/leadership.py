@@ -20,7 +20,7 @@ class Leadership(Protocol):
         ...
 
     def holds(self) -> bool:
-        """Whether no other process can lead, by the own clock, which goes on while the machine is suspended."""
+        """Whether no other process can lead, by a local clock that keeps counting while the machine is suspended."""
         ...
 
     async def confirm(self) -> bool | None:

@@ -1,4 +1,4 @@
-"""A copy of a cluster beside its original: both have one id, and neither may destroy the other's data."""
+"""A copy of a cluster in parallel to its original: both have one id, and neither may destroy the other's data."""
 
 from __future__ import annotations
 

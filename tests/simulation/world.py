@@ -110,7 +110,7 @@ class World:
         self.plan: Plan = plan or Nothing()
         self.parts = parts or Parts()
         self.calls = 0
-        self.beside: list[asyncio.Task[None]] = []
+        self.parallel: list[asyncio.Task[None]] = []
         self.rests_from = 0
         """The length of the trace when people had finished."""
         self.rested_from = 0
@@ -419,8 +419,8 @@ class World:
         self.trace.append(f"{asyncio.get_running_loop().time():.3f} {what}")
 
     def later(self, what: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the script, outside of the process whose call this may be in."""
-        self.beside.append(asyncio.get_running_loop().create_task(what, context=self._context.copy()))
+        """Run something in parallel to the script, outside of the process whose call this may be in."""
+        self.parallel.append(asyncio.get_running_loop().create_task(what, context=self._context.copy()))
 
     def mend(self) -> None:
         """End all faults, and all leaders but one in each cluster.
@@ -488,7 +488,7 @@ async def _played(world: World, script: Script) -> None:
         for site in world.sites:
             for process in site.processes:
                 process.die()
-        tasks += world.beside
+        tasks += world.parallel
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

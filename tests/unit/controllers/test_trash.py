@@ -181,7 +181,7 @@ async def test_a_huge_tree_never_starves_another_export() -> None:
 
 @simulated
 async def test_a_huge_tree_does_not_keep_its_own_export() -> None:
-    """Beside a huge tree the rest of its export's trash is removed, also trash that comes later."""
+    """A huge tree does not hold back the rest of its export's trash, also trash that comes later."""
     trash = Trash()
     await trash.export("nas", "endless", "v1")
     async with trash.at_work():
