@@ -1,4 +1,4 @@
-"""The composition root of `run`: puts the parts together, and reads like a table of contents."""
+"""The composition root of `run`: puts the parts of the daemon together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ _PING_S = 5.0
 
 
 async def run(settings: Settings) -> None:
-    """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
+    """Provision and reclaim until SIGTERM or SIGINT.
+
+    Raises InvalidSettings before anything has begun.
+    """
     # Directories have the modes that classes ask for from the beginning: some servers refuse to change them later.
     os.umask(0)
     clock, metrics, me = SystemClock(), Metrics(), identity()
@@ -99,7 +102,7 @@ async def _work(
     tasks: LeaderTasks,
     stopping: asyncio.Event,
 ) -> None:
-    """Run what every replica runs, and the leader's tasks while this one leads, until told to stop."""
+    """Run the tasks of every replica, and those of the leader while this one leads."""
     keep = ctx.supervisor.keep
     background = [
         *(keep("reflector", each.run, kind=each.kind) for each in reflectors),

@@ -1,1 +1,4 @@
-"""The product's control loops: each gathers facts, lets core decide, and acts through the ports."""
+"""The product's control loops.
+
+Each gathers facts, lets core decide, and acts through the ports.
+"""

@@ -1,8 +1,8 @@
-"""Archive expiry: moves archives whose retention is over into the trash, as core.archives decides by several clocks.
+"""Archive expiry: moves archives whose retention is over into the trash.
 
-Right before, the daemon asks the API server for the cluster's id. That proves that it is still the same cluster, and
-the answer carries the server's current time. Records of archives whose directory was removed are deleted as well, once
-nothing can need them any more.
+core.archives decides when that is, by several clocks. Right before a move, the daemon asks the API server for the
+cluster's id. That proves that it is still the same cluster, and the answer carries the server's current time. Records
+of archives whose directory was removed are deleted as well, once nothing can need them any more.
 """
 
 from __future__ import annotations
@@ -134,7 +134,10 @@ class ArchiveExpiry:
         )
 
     async def _is_in_use(self, export: Export, archive: str) -> bool:
-        """Whether a volume uses the archive's directory, as an admin may have created one; logged when that changes."""
+        """Whether a volume uses the archive's directory, as an admin may have created one.
+
+        Logged when that changes.
+        """
         holder = await neighbour(self._ctx, export, (archive,))
         if holder and self._in_use.get((export, archive)) != holder:
             why = f"volume {holder} uses its directory"

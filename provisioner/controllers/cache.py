@@ -1,4 +1,6 @@
-"""The cluster as the daemon knows it: its claims, volumes on NFS, classes, and which volume uses which directory.
+"""The cluster as the daemon knows it.
+
+Its claims, volumes on NFS, classes, and which volume uses which directory.
 
 The informers hold the objects. On top of them, an index of directories by server answers which volumes use a directory,
 or one above or below it.
@@ -27,7 +29,7 @@ class ClusterCache:
     """
 
     def __init__(self, provisioner: str, *, places: Places | None = None, count: Count = lambda loop: None) -> None:
-        """`places` are those of the registry: a volume on a location of an export is found by all of its locations.
+        """`places` are those of the registry: a volume is found by all locations of its export.
 
         `count` is called for each unexpected error of a subscriber.
         """
@@ -67,10 +69,11 @@ class ClusterCache:
     def holder(
         self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
-        """A volume that uses a directory of an export, or one above or below it; None where there is none.
+        """A volume that uses a directory of an export, or one above or below it.
 
-        `other_than` and `passed` are the names of volumes that do not count. The volume may use the directory by any
-        name of the export. Volumes of the whole export, which admins create to look around in it, do not count.
+        Returns None if there is none. `other_than` and `passed` are the names of volumes that do not count. The volume
+        may use the directory by any name of the export. Volumes of the whole export, which admins create to look around
+        in it, do not count.
         """
         folds = self.places.folds(export)
         for each in self.places.same(export):
@@ -83,7 +86,7 @@ class ClusterCache:
         return None
 
     def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
-        """The volumes, on any server, of the absolute path of a directory, or of one above or below it."""
+        """The volumes on any server with a directory's absolute path, or one above or below it."""
         for each in self.places.same(export):
             absolute = (*each.components, *path)
             for server, written in list(self._paths.items()):
@@ -105,9 +108,10 @@ class ClusterCache:
                 yield volume
 
     def marked(self, export: Location) -> Iterator[Volume]:
-        """The Bound volumes of this provisioner that lie on an export and carry an export id, by their annotations.
+        """The Bound volumes of this provisioner on an export that carry an export id.
 
-        A volume that is not Bound, such as a forged one or one from a backup, must not keep an export from being used.
+        All of this is judged by their annotations. A volume that is not Bound, such as a forged one or one from a
+        backup, must not keep an export from being used.
         """
         places = self.places.same(export)
         for volume in self.volumes.values():
@@ -138,7 +142,10 @@ class ClusterCache:
                 self._folded.pop(server, None)
 
     def _fold(self, server: str) -> PathIndex:
-        """The index of a server with names folded; built when first asked for, kept up to date from then on."""
+        """The index of a server with names folded.
+
+        Built when first asked for, kept up to date from then on.
+        """
         index = self._folded.get(server)
         if index is None:
             index = self._folded[server] = PathIndex(folds=True)
@@ -150,7 +157,10 @@ class ClusterCache:
 
 
 def _was_matched(claim: Claim) -> bool:
-    """Whether the cluster bound a claim to an existing volume, such as a recovered one, and asked no provisioner."""
+    """Whether the cluster bound a claim to an existing volume without asking any provisioner.
+
+    Recovered volumes are bound in this way.
+    """
     asked = any(key in claim.metadata.annotations for key in names.PROVISIONER_ANNOTATIONS)
     return bool(claim.spec.volume_name) and not asked
 

@@ -1,4 +1,7 @@
-"""The claim controller: gathers a view of each claim, lets core.claims decide, and carries the decision out."""
+"""The claim controller: provisions volumes for claims.
+
+It gathers a view of each claim, lets core.claims decide, and carries the decision out.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ _MANY = 6
 
 
 class NameTaken(ProvisionerError):
-    """The name of the volume to create is taken by another volume; the text says whose that is."""
+    """The name of the volume to create is taken by another volume.
+
+    The text says whose that is.
+    """
 
 
 class ClaimController:
@@ -63,7 +69,7 @@ class ClaimController:
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the claims that a change in the cache or of an export can matter to, while the context is open."""
+        """While the context is open, queue the claims that a change can matter to."""
         cache = self._cache
         with (
             self._ctx.health.listening(self._export_ready),
@@ -122,7 +128,10 @@ class ClaimController:
             self._queue.add(uid)
 
     def _export_ready(self, export: Export) -> None:
-        """Queue pending claims and unfinished attempts: an export is ready, so they need not wait for their delay."""
+        """Queue pending claims and unfinished attempts.
+
+        An export is ready, so they need not wait for their delay.
+        """
         for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
@@ -173,7 +182,10 @@ class ClaimController:
                 return await self._attempt(plan)
 
     async def _completed(self, claim: Claim) -> Claim | None:
-        """The claim with the fields that its class's pathPattern reads; None if it is gone. Raises ClusterError."""
+        """The claim with the fields that its class's pathPattern reads; None if it is gone.
+
+        Raises ClusterError.
+        """
         template = claims.template_of(claim, self._cache.classes.get(claim.class_name))
         if template is None:
             return claim
@@ -194,7 +206,10 @@ class ClaimController:
         )
 
     def _holder(self, export: Location, path: RelPath, own: str) -> Volume | None:
-        """The volume that uses a directory: if there are several, rather one that stays than one being deleted."""
+        """The volume that uses a directory.
+
+        If there are several, rather one that stays than one being deleted.
+        """
         leaving: Volume | None = None
         passed: set[str] = set()
         while (found := self._cache.holder(export, path, other_than=own, passed=passed)) is not None:
@@ -274,7 +289,10 @@ class ClaimController:
         return message
 
     async def _provision(self, plan: Provision, export: Export) -> Requeue | None:
-        """Create record, directory and volume, then settle the record: in this order, each step repeatable."""
+        """Create record, directory and volume, then settle the record.
+
+        In this order, each step repeatable.
+        """
         claim = plan.claim
         known = export.records.get(plan.volume)
         # A settled record, or one begun with other data: the volume may exist already, and the cache does not know yet.
@@ -320,7 +338,10 @@ class ClaimController:
         return None
 
     def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
-        """Warn that a directory lacks the mode of its class because the server does not set modes; log it once."""
+        """Warn that a directory lacks the mode of its class; log it once per export.
+
+        Some servers do not set modes.
+        """
         refusal = export.mode_refused(plan.volume)
         if not refusal or plan.access.mode is None:
             return
@@ -331,7 +352,10 @@ class ClaimController:
             log.warning("mode_refused", export=export.name, claim=plan.claim.key, volume=plan.volume, message=message)
 
     def _refuse_forgotten(self, plan: Provision, export: Export) -> None:
-        """Raise AlreadyThere if the claim had a volume that the cluster lost, as after a restore of an older etcd."""
+        """Raise AlreadyThere if the claim had a volume that the cluster lost.
+
+        That happens when etcd is restored from an older backup.
+        """
         record = export.records.get(plan.volume)
         if record is None or plan.volume in export.pending:
             return
@@ -342,7 +366,10 @@ class ClaimController:
             )
 
     def _root_conflict(self, plan: Provision, export: Export) -> Refuse | None:
-        """Refuse a directory that holds the root of another export, which may have no ledger yet; else None."""
+        """Refuse a directory that holds the root of another export; None if it does not.
+
+        The roots come from settings and classes, since an export may have no ledger yet.
+        """
         ctx = self._ctx
         others = (other for other in ctx.exports if other is not export and ctx.health.is_named(other))
         root = ctx.exports.places.root_within(export.location, plan.record.path, (other.location for other in others))
@@ -365,7 +392,10 @@ class ClaimController:
         return former if record is not None else None
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
-        """Create the volume; with `again`, an earlier attempt may have created it already. Raises NameTaken."""
+        """Create the volume; with `again`, an earlier attempt may have created it already.
+
+        Raises NameTaken.
+        """
         body = claims.volume_body(plan, provisioner=self._ctx.provisioner, record=record, export_id=export.id)
         try:
             return await self._ctx.cluster.create_volume(body)
@@ -416,7 +446,10 @@ def _is_for(volume: Volume, plan: Provision) -> bool:
 
 
 def _source(claim: Claim) -> str:
-    """The kind of the claim's data source as a label of metrics; a fixed set, since tenants can write any kind."""
+    """The kind of the claim's data source as a label of metrics.
+
+    A fixed set, since tenants can write any kind.
+    """
     source = claim.spec.data_source_ref or claim.spec.data_source
     if source is None:
         return ""

@@ -1,4 +1,7 @@
-"""Expansion of bound volumes, step by step, as core.expansion decides; the ledger records the new size."""
+"""Expansion of bound volumes, step by step, as core.expansion decides.
+
+The ledger records the new size.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ async def expand(claim: Claim, ctx: ControllerContext) -> Requeue | None:
 
 
 async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Requeue | None:
-    """Refuse the expansion if the class's `minFree` or `overcommit` leave no room; None if there is room."""
+    """Refuse the expansion if the class's `minFree` or `overcommit` leave no room.
+
+    Returns None if there is room.
+    """
     located, parameters = ctx.exports.locate(volume), _parameters(volume, ctx)
     if plan.grow is None or located is None or parameters is None or not parameters.limits_space:
         return None
@@ -75,7 +81,10 @@ async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: Contro
 
 
 def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | None:
-    """The parameters of the volume's class; None if it is gone or unusable, so that no limit applies."""
+    """The parameters of the volume's class.
+
+    Returns None if it is gone or unusable, so that no limit applies.
+    """
     storage_class = ctx.cache.classes.get(volume.spec.storage_class_name)
     try:
         return None if storage_class is None else parse(storage_class.parameters)
@@ -84,7 +93,10 @@ def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | Non
 
 
 async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> None:
-    """Write each step under the resourceVersion that was read: a newer change by a user is never overwritten."""
+    """Write each step under the resourceVersion that was read.
+
+    A newer change by a user is never overwritten.
+    """
     cluster, meta = ctx.cluster, claim.metadata
     version = meta.resource_version
     if plan.mark is not None:
@@ -115,7 +127,10 @@ async def note_sizes(export: Export, ctx: ControllerContext) -> None:
 
 
 async def _record_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
-    """Record a size, best effort: the expansion is done, and must not wait for an unreachable export."""
+    """Record a size, best effort.
+
+    The expansion is done, and must not wait for an unreachable export.
+    """
     located = ctx.exports.locate(volume)
     if located is None:
         return
@@ -130,7 +145,10 @@ async def _record_now(volume: Volume, size: str, ctx: ControllerContext) -> None
 
 
 async def _record_size(volume_name: str, size: str, export: Export, ctx: ControllerContext) -> None:
-    """Update the record as it is on the export: the one in memory may be older than a `recover` run."""
+    """Update the record as it is on the export.
+
+    The one in memory may be older than a `recover` run.
+    """
     live = await export.reread(volume_name)
     if live is None or live.cluster != ctx.cluster_id or not outgrown(live.capacity, size):
         return

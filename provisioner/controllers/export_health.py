@@ -75,7 +75,10 @@ class _State:
 
 
 class ExportHealth:
-    """Probes every export while it runs. On the leader it also opens them, and gates their use."""
+    """Probes every export while it runs.
+
+    On the leader it also opens them, and gates their use.
+    """
 
     def __init__(
         self,
@@ -85,7 +88,10 @@ class ExportHealth:
         *,
         marked: Callable[[Location], Iterable[Volume]] = lambda export: (),
     ) -> None:
-        """`marked` returns the volumes on an export that carry an export id: the ledger must have one of these ids."""
+        """`marked` returns the volumes on an export that carry an export id.
+
+        The ledger must have one of these ids.
+        """
         self._marked = marked
         self._exports = exports
         self._clock = clock
@@ -101,7 +107,7 @@ class ExportHealth:
 
     @contextmanager
     def listening(self, ready: Listener, *, forgotten: Listener | None = None) -> Iterator[None]:
-        """Call `ready` for each export that is ready, and each time that one becomes ready, while the context is open.
+        """While the context is open, call `ready` for each export that is or becomes ready.
 
         `forgotten` is called right before an export is forgotten.
         """
@@ -120,7 +126,10 @@ class ExportHealth:
             listener(export)
 
     def add(self, export: Export, *, named: bool) -> None:
-        """Check an export from now on. A ledger may be created on it only if a setting or a class names it."""
+        """Check an export from now on.
+
+        A ledger may be created on it only if a setting or a class names it.
+        """
         export = self._exports.primary(export)
         state = self._states.get(export)
         if named:
@@ -134,7 +143,10 @@ class ExportHealth:
             state.due.set()
 
     def keep_named(self, named: Container[Location]) -> None:
-        """Set the locations that classes name now: on other exports no ledger may be created any more."""
+        """Set the locations that classes name now.
+
+        On other exports no ledger may be created any more.
+        """
         for export, state in self._states.items():
             by_class = any(location in named for location in self._exports.places.same(export.location))
             state.named = state.configured or (state.named and by_class)
@@ -145,7 +157,10 @@ class ExportHealth:
             self._states[export].used_s = self._clock.monotonic()
 
     def is_needed(self, export: Export, *, idle_s: float) -> bool:
-        """Whether a setting or a class names the export, or it was added or used within the last `idle_s` seconds."""
+        """Whether a setting or a class names the export, or it was in use recently.
+
+        Recently means: added or used within the last `idle_s` seconds, or there are calls on it now.
+        """
         state = self._states.get(export)
         if state is None:
             return False
@@ -167,12 +182,18 @@ class ExportHealth:
         await export.close()
 
     def is_named(self, export: Export) -> bool:
-        """Whether a setting or a class names an export; False for one that was never added, or was forgotten."""
+        """Whether a setting or a class names an export.
+
+        Returns False for one that was never added, or was forgotten.
+        """
         state = self._states.get(self._exports.primary(export))
         return state is not None and state.named
 
     def is_known(self, export: Export) -> bool:
-        """Whether a setting or a class names the export, or it has been opened, so that its id identifies it."""
+        """Whether a setting or a class names the export, or its id is known.
+
+        The id is known once the export has been opened.
+        """
         state = self._states.get(self._exports.primary(export))
         return state is not None and (state.named or state.opened)
 
@@ -237,7 +258,10 @@ class ExportHealth:
             raise state.error from None
 
     def _state(self, export: Export) -> _State:
-        """What is known of an export, by any of its names. Raises ExportError for one that was forgotten."""
+        """What is known of an export, by any of its names.
+
+        Raises ExportError for one that was forgotten.
+        """
         try:
             return self._states[self._exports.primary(export)]
         except KeyError as exc:
@@ -253,10 +277,10 @@ class ExportHealth:
         return self._state(export).space
 
     def failing(self) -> dict[str, ExportError]:
-        """The exports of the settings that cannot be used, by name, and why; one not checked yet counts as well.
+        """The exports of the settings that cannot be used, by name, and why.
 
-        Exports that only a class or a volume names do not count: one team's dead server must not make the replica
-        unready for all.
+        One not checked yet counts as well. Exports that only a class or a volume names do not count: one team's dead
+        server must not make the replica unready for all.
         """
         early = ExportError(Cause.UNREACHABLE, "it has not answered yet")
         return {
@@ -348,7 +372,10 @@ class ExportHealth:
         return ExportError(Cause.UNEXPECTED)
 
     def _carried(self, export: Export) -> Set[str]:
-        """The export ids that the volumes on an export carry; another port of the server may be another export."""
+        """The export ids that the volumes on an export carry.
+
+        Another port of the server may be another export.
+        """
         located = ((volume, self._exports.locate(volume)) for volume in self._marked(export.location))
         return {
             volume.metadata.annotations[names.EXPORT_ID]
@@ -357,7 +384,10 @@ class ExportHealth:
         }
 
     def _unite(self, export: Export, state: _State, primary: Export) -> ExportError | None:
-        """Replace an export that turned out to be a second name of `primary`, which is checked from now on instead."""
+        """Replace an export that turned out to be a second name of `primary`.
+
+        From now on `primary` is checked instead.
+        """
         log.info("export_known", export=export.name, same_as=primary.name)
         self._exports.unite(export, primary)
         del self._states[export]

@@ -1,4 +1,4 @@
-"""Whether an export has room for the size that a claim asks for, by its class's `minFree` and `overcommit`."""
+"""The limits `minFree` and `overcommit` of classes, for new and growing volumes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from provisioner.ledger.export import Export
 def space_conflict(
     ctx: ControllerContext, export: Export, parameters: ClassParameters, size: str, *, volume_name: str
 ) -> Refuse | None:
-    """Refuse a size by the free space of the last probe and the existing volumes; None if there is room.
+    """Refuse a size by the free space of the last probe and the existing volumes.
 
-    `volume_name` is the volume that is created or grows.
+    Returns None if there is room. `volume_name` is the volume that is created or grows.
     """
     space = ctx.health.space(export)
     if space is None or not parameters.limits_space:

@@ -1,4 +1,7 @@
-"""Gauges over the cache. The sums are kept as objects change: a scrape must not walk ten thousand volumes."""
+"""Gauges over the cache.
+
+The sums are updated as objects change, so that a scrape does not walk ten thousand volumes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Key = TypeVar("Key")
 
 @contextmanager
 def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> Iterator[None]:
-    """Add the gauges that count cached objects, kept up to date while the context is open; read at each scrape."""
+    """Add the gauges that count cached objects, kept up to date while the context is open.
+
+    Read at each scrape.
+    """
     cache, clock, metrics, tally = ctx.cache, ctx.clock, ctx.metrics, Tally(ctx.provisioner)
 
     def volumes() -> Sample:
@@ -30,7 +36,10 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
         return {(name,): capacity_bytes for name, capacity_bytes in tally.capacity_bytes.items()}
 
     def pending() -> dict[str, Collection[str]]:
-        """When pending claims were created, by class: only classes that exist, for a tenant may write any name."""
+        """When pending claims were created, by class.
+
+        Only for classes that exist, since tenants can write any name.
+        """
         return {name: created.values() for name, created in tally.pending.items() if name in cache.classes}
 
     def counts() -> Sample:
@@ -70,7 +79,10 @@ class Tally:
 
     @property
     def pending(self) -> Mapping[str, Mapping[str, str]]:
-        """When each pending claim was created, by class and uid; any class name, since tenants can write any."""
+        """When each pending claim was created, by class and uid.
+
+        Any class name, since tenants can write any.
+        """
         return self._pending
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Instances: a guard against two provisioners that work on one export in the name of one cluster.
+"""A guard against two provisioners on one export in the name of one cluster.
 
 Each instance leaves a sign on the export. The sign is read every few seconds, and again right before anything is
 destroyed; core.instances judges it. If two instances are at work, nothing is destroyed on that export until an admin
@@ -41,7 +41,10 @@ class Guard(Protocol):
         ...
 
     def allows(self, export: Export) -> bool:
-        """Whether something may be destroyed by the last look at the sign; for work that takes long."""
+        """Whether something may be destroyed by the last look at the sign.
+
+        For long work, which checks this repeatedly.
+        """
         ...
 
 
@@ -57,7 +60,10 @@ class Unguarded:
 
 
 def is_unsettled(error: ProvisionerError) -> bool:
-    """Whether an error only means waiting: a former leader did not sign off, and may still be at work."""
+    """Whether an error only means waiting.
+
+    A former leader did not sign off, and may still be at work.
+    """
     return isinstance(error, ExportError) and error.cause is Cause.UNSETTLED
 
 
@@ -134,7 +140,10 @@ class Instances:
     # ------------------------------------------------------------------------------------------- looking
 
     async def _look(self, export: Export, state: _State) -> None:
-        """Read the sign, and write this instance's if due. Callers that wait share one look. Raises ExportError."""
+        """Read the sign, and write this instance's if due.
+
+        Callers that wait share one look. Raises ExportError.
+        """
         asked = state.looks
         async with state.lock:
             if state.shared > asked:

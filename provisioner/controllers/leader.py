@@ -1,4 +1,7 @@
-"""The tasks of the leader: everything that acts on volumes runs in here, from getting the lease until losing it."""
+"""The tasks of the leader.
+
+Everything that changes volumes runs in here, from acquiring the lease until losing it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ _IDENTIFY_EVERY_S = 2.0
 
 
 class LeaderTasks:
-    """The leader's work, built again for each term: no key and no count of an earlier term is carried over."""
+    """The leader's work, built again for each term.
+
+    No key and no count of an earlier term is carried over.
+    """
 
     def __init__(
         self,
@@ -43,7 +49,10 @@ class LeaderTasks:
         workers: int,
         relist: Callable[[], Awaitable[None]],
     ) -> None:
-        """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
+        """`relist` lists all kinds again.
+
+        The cache of a standby replica may be out of date after a restore of etcd.
+        """
         self._ctx = ctx
         self._leadership = leadership
         self._workers = workers
@@ -65,7 +74,10 @@ class LeaderTasks:
         return {(name,): float(len(queue)) for name, queue in self._queues.items()}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set, then finish the work in flight. Cancelled when the lease is lost."""
+        """Work until `stopping` is set, then finish the work in flight.
+
+        Cancelled when the lease is lost.
+        """
         ctx = await self._prepare(stopping)
         if ctx is None:
             return
@@ -81,9 +93,9 @@ class LeaderTasks:
             self._queues.clear()
 
     async def _prepare(self, stopping: asyncio.Event) -> ControllerContext | None:
-        """Wait until the caches are complete and the cluster is identified; None if stopped before that.
+        """Wait until the caches are complete and the cluster is identified.
 
-        Nothing may be decided earlier.
+        Returns None if stopped before that. Nothing may be decided earlier.
         """
         identified, stopped = asyncio.create_task(self._identify()), asyncio.create_task(stopping.wait())
         try:

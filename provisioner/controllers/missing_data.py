@@ -1,4 +1,4 @@
-"""Reports volumes of this provisioner that lack their directory or their record (core.lacking)."""
+"""Missing data: reports volumes that lack their directory or record (core.lacking)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class _Seen:
 
 
 class MissingData:
-    """Looks at each export every ten minutes, and at suspects every minute; reports those that two looks found."""
+    """Looks at each export every ten minutes, and at suspects every minute.
+
+    Reports those that two looks found.
+    """
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx

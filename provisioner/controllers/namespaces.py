@@ -27,7 +27,10 @@ class Namespaces:
         self._warned = False
 
     async def of_claim(self, name: str) -> Namespace | None:
-        """The namespace of a cached claim; None if the daemon may not read namespaces. Raises ClusterError."""
+        """The namespace of a cached claim; None if the daemon may not read namespaces.
+
+        Raises ClusterError.
+        """
         known = self._known.get(name)
         if known is not None:
             return known
@@ -44,7 +47,10 @@ class Namespaces:
         return found
 
     def claim_gone(self, name: str) -> None:
-        """Forget a namespace: one of its claims was deleted, so it may be deleted and created again."""
+        """Forget a namespace of which a claim was deleted.
+
+        From now on it can be deleted and created again.
+        """
         self._gone += 1
         self._known.pop(name, None)
 

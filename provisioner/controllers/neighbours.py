@@ -1,6 +1,7 @@
-"""Neighbours: other PersistentVolumes, of any creator, that use a directory, or one above or below it.
+"""Neighbours: other volumes that use a directory, or one above or below it.
 
-The cache yields candidates, and each is read live, so that no decision rests on outdated data.
+They may have any creator. The cache yields candidates, and each is read live, so that no decision rests on outdated
+data.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from provisioner.ledger.export import Export
 
 
 async def neighbour(ctx: ControllerContext, export: Export, path: RelPath, *, other_than: str = "") -> str:
-    """The name of a volume that uses the directory and is not being deleted; empty if there is none.
+    """The name of a volume that uses the directory and is not being deleted.
 
-    Raises ClusterError.
+    Returns an empty string if there is none. Raises ClusterError.
     """
     passed: set[str] = set()
     locations = ctx.exports.places.same(export.location)

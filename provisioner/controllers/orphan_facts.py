@@ -1,4 +1,7 @@
-"""Facts about orphans on one export: one gather for the daemon and for the command (rules: core.orphans)."""
+"""Facts about orphans on one export.
+
+One gather for the daemon and for the command (rules: core.orphans).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ IsLeft = Callable[[Export, str], Awaitable[bool]]
 
 
 async def has_leftovers(export: Export, volume_name: str) -> bool:
-    """Return True if there is something at the path in a volume's record; an attempt's directory must not be empty.
+    """Return True if there is something at the path in a volume's record.
+
+    An attempt's directory must not be empty.
 
     A symlink in its place, or a directory without permission, counts: one odd path must not hide the other orphans.
     Raises ExportError if the whole export fails.
@@ -54,7 +59,10 @@ async def has_leftovers(export: Export, volume_name: str) -> bool:
 async def gather(
     export: Export, known: Known, *, now: datetime, unknown_directories: Sequence[RelPath], left: IsLeft = has_leftovers
 ) -> ExportFacts:
-    """Gather all facts that decide which orphans an export has. Raises ExportError, and the errors of `left`."""
+    """Gather all facts that decide which orphans an export has.
+
+    Raises ExportError, and the errors of `left`.
+    """
     doubtful = orphans.doubtful(
         export.records, export.pending, cluster=known.cluster, volumes=known.volumes, waiting=known.waiting
     )
@@ -79,7 +87,10 @@ async def gather(
 async def find_unknown_directories(
     export: Export, known: Known, exports: ExportRegistry, *, limit: int
 ) -> list[RelPath]:
-    """Directories on an export that belong to no record, no volume and no other export. Raises ExportError."""
+    """Directories on an export that belong to no record, no volume and no other export.
+
+    Raises ExportError.
+    """
     same = exports.places.same
     others = [location for other in exports for location in same(other.location)]
     owned = orphans.known(

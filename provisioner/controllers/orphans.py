@@ -1,4 +1,7 @@
-"""Orphans: finishes those that provably can be finished, and reports the rest when it changes (core.orphans)."""
+"""Orphans: finishes those that provably can be finished, and reports the rest.
+
+core.orphans decides what is an orphan. The report is repeated only when it changes.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ class Orphans:
         self._report(export, seen, orphans.find(facts))
 
     async def _is_left(self, export: Export, volume_name: str) -> bool:
-        """Whether a record remains an orphan; one without a directory or leftovers is finished or removed here."""
+        """Whether a record remains an orphan.
+
+        One without a directory or leftovers is finished or removed here.
+        """
         if await has_leftovers(export, volume_name):
             record = export.records.get(volume_name)
             return record is not None and not record.retained and await self._is_gone(volume_name)
@@ -90,7 +96,7 @@ class Orphans:
         return await self._ctx.cluster.get_volume(volume_name) is None
 
     async def _heartbeat(self, export: Export) -> None:
-        """Write the heartbeat by which other clusters see that this cluster's provisioner is at work."""
+        """Write the heartbeat that shows other clusters that this provisioner is at work."""
         ctx = self._ctx
         try:
             await export.heartbeat(ctx.cluster_id, ctx.clock.now())

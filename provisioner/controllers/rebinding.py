@@ -1,8 +1,8 @@
-"""Rebinding: the record of a volume follows the claim that Kubernetes binds the volume to, as core.identity decides.
+"""Rebinding: the record of a volume follows the claim that the volume is bound to.
 
 Populators, data movers, tools that rename claims, and admins who reuse a retained volume bind a volume to another
-claim. The volume's reclaim rule, archive and recovery belong to that claim from then on. The change is one step on the
-export.
+claim. The volume's reclaim rule, archive and recovery belong to that claim from then on, as core.identity decides. The
+change is one step on the export.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ log = structlog.get_logger(__name__)
 
 
 class Rebinding:
-    """Keeps records in step with bindings, and remembers the bindings that a record still has to follow."""
+    """Keeps records in step with bindings.
+
+    Remembers the bindings that a record still has to follow.
+    """
 
     def __init__(self, ctx: ControllerContext, share: FairShare) -> None:
         self._ctx = ctx
@@ -52,7 +55,10 @@ class Rebinding:
         return edited or not identity.agrees(record, volume)
 
     def note(self, volume: Volume) -> None:
-        """Remember that a volume and its claim name each other: the claim may be deleted before the record follows."""
+        """Remember that a volume and its claim name each other.
+
+        The claim may be deleted before the record follows.
+        """
         reference = volume.spec.claim_ref
         if not self.is_behind(volume) or reference is None:
             return
@@ -89,16 +95,20 @@ class Rebinding:
             return REFUSED
 
     async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: RelPath) -> Requeue | None:
-        """Let the record of a released volume, read live, follow the claim that the volume was seen bound to.
+        """Let the record of a released volume follow the claim that it was seen bound to.
 
-        Returns a Requeue if the claim in the record still exists. Raises ClusterError, ExportError.
+        The volume must have been read live. Returns a Requeue if the claim in the record still exists. Raises
+        ClusterError, ExportError.
         """
         if self._seen.get(volume.name) != (volume.metadata.uid, volume.spec.claim_ref):
             return None
         return await self._follow(volume, claim, export, path, was_bound=True)
 
     async def _namespace_uid(self, volume: Volume) -> str:
-        """The uid of the namespace in a volume's claimRef; empty if it cannot be read. Raises ClusterError."""
+        """The uid of the namespace in a volume's claimRef; empty if it cannot be read.
+
+        Raises ClusterError.
+        """
         reference = volume.spec.claim_ref
         try:
             found = await self._ctx.cluster.get_namespace(reference.namespace) if reference is not None else None

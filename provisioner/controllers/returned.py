@@ -1,4 +1,7 @@
-"""Checks, before the data of a volume are destroyed, whether the volume exists again (core.returned)."""
+"""Returned volumes: a check whether a volume exists again before its data are destroyed.
+
+The rules are in core.returned.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _RECLAIM_S = 120.0
 
 
 class Returned:
-    """Keeps data whose volume exists, and reports it: as an event while it lasts, in the log once."""
+    """Keeps data whose volume exists, and reports it.
+
+    As an event while it lasts, in the log once.
+    """
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx
@@ -26,9 +32,9 @@ class Returned:
         self._logged: set[tuple[Export, str]] = set()
 
     async def keeps(self, export: Export, volume_name: str, *, name: str, where: str) -> bool:
-        """Return True if the data in an archive or an entry of the trash must stay, also if that is unknown.
+        """Return True if the data in an archive or an entry of the trash must stay.
 
-        `name` is the archive or the entry, and `where` describes it in words.
+        They stay as well while that is unknown. `name` is the archive or the entry, and `where` describes it in words.
         """
         key = export, name
         try:

@@ -1,4 +1,7 @@
-"""Unfinished attempts at provisioning: settled if the volume exists, undone if the claim needs none any more."""
+"""Unfinished attempts at provisioning.
+
+Settled if the volume exists, undone if the claim needs none any more.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ class Rollback:
         self._freed = freed
 
     async def finish(self, volume_name: str) -> Requeue | None:
-        """Finish an earlier attempt for a claim that needs none any more: its volume exists, or the claim is gone."""
+        """Finish an earlier attempt for a claim that needs none any more.
+
+        Its volume exists, or the claim is gone.
+        """
         requeue = None
         for export in self._ctx.exports:
             if volume_name in export.pending and export.records[volume_name].cluster == self._ctx.cluster_id:
@@ -74,9 +80,9 @@ class Rollback:
         return None
 
     async def withdraw(self, plan: Provision, export: Export) -> Requeue | None:
-        """Remove a volume whose claim was deleted while the volume was created, and which no pod has used.
+        """Remove a volume whose claim was deleted while the volume was created.
 
-        The record is still pending, so that a crash in here leaves the rest to the next start.
+        No pod has used it. The record is still pending, so that a crash in here leaves the rest to the next start.
         """
         cluster, meta = self._ctx.cluster, plan.claim.metadata
         now = await cluster.get_claim(meta.namespace, meta.name)

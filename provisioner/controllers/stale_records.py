@@ -1,4 +1,4 @@
-"""Stale records: settled if the volume exists, removed if volume and directory are both gone."""
+"""Stale records: settled if the volume exists, removed if volume and directory are gone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def ledger_of(export: Export, places: Places) -> Ledger:
 
 
 async def settle_record(ctx: ControllerContext, export: Export, volume: Volume) -> bool:
-    """Settle the pending record of a volume that was read live; return False if the record is not for it."""
+    """Settle the pending record of a volume that was read live.
+
+    Returns False if the record is not for it.
+    """
     record, nfs = export.records.get(volume.name), volume.spec.nfs
     if record is None or nfs is None or record.cluster != ctx.cluster_id:
         return False
@@ -41,9 +44,9 @@ async def settle_record(ctx: ControllerContext, export: Export, volume: Volume) 
 
 
 async def end_record(ctx: ControllerContext, export: Export, volume_name: str) -> bool:
-    """Remove a settled record if its volume and its directory, both read live, are gone; return whether it is gone.
+    """Remove a settled record if its volume and its directory, both read live, are gone.
 
-    Records of other clusters are left alone.
+    Returns whether it is gone. Records of other clusters are left alone.
     """
     record = export.records.get(volume_name)
     if record is None:

@@ -78,7 +78,10 @@ class Sweep:
         return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
 
     def resumed(self, export: Export) -> None:
-        """Look again at archives and trash of an export: what had to wait there can be destroyed now."""
+        """Look again at archives and trash of an export.
+
+        What had to wait there can be destroyed now.
+        """
         self._purge.look(export)
         self._archive_expiry.look(export)
 
@@ -99,7 +102,10 @@ class Sweep:
         self._instances.forget(export)
 
     async def run(self) -> None:
-        """Run the tasks of all exports in parallel, each from when it is first ready, until cancelled."""
+        """Run the tasks of all exports in parallel until cancelled.
+
+        Those of an export start when it is first ready.
+        """
         try:
             with self._ctx.cache.volumes.subscribed(on_deleted=self._volume_deleted):
                 async with asyncio.TaskGroup() as self._group:

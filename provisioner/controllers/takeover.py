@@ -1,7 +1,8 @@
-"""Takeover: writes records for volumes that a predecessor created under this provisioner name (core.takeover).
+"""Takeover: writes records for volumes that a predecessor created.
 
-Predecessors are nfs-subdir-external-provisioner and the like. Volumes are taken over at the start, when one is first
-seen, and at the latest before a reclaim. Only the ledger is written.
+Predecessors used the same provisioner name, as nfs-subdir-external-provisioner does. The rules are in core.takeover.
+Volumes are taken over at the start, when one is first seen, and at the latest before a reclaim. Only the ledger is
+written.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Takeover:
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Look at volumes when they appear or change, and when another one is deleted, while the context is open."""
+        """While the context is open, look at volumes that appear or change.
+
+        The refused ones are looked at again when any volume is deleted.
+        """
         ctx = self._ctx
         with (
             ctx.health.listening(self._export_ready),
@@ -93,9 +97,9 @@ class Takeover:
                 self._due.set()
 
     async def enter(self, volume: Volume, export: Export, path: RelPath) -> str | None:
-        """Make sure that a predecessor's volume, read live, has a record; return why not if it is refused one.
+        """Make sure that a predecessor's volume, read live, has a record.
 
-        Raises ExportError, ClusterError.
+        Returns why not if it is refused one. Raises ExportError, ClusterError.
         """
         if not takeover.is_peers(volume, self._ctx.provisioner) or volume.name in export.records:
             return None
@@ -105,7 +109,10 @@ class Takeover:
     # ------------------------------------------------------------------------------------------- entering
 
     async def _enter_all(self, names: Iterable[str]) -> bool:
-        """Enter the volumes without a record, all exports in parallel; return whether all could be tried."""
+        """Enter the volumes without a record, all exports in parallel.
+
+        Returns whether all could be tried.
+        """
         found: dict[Export, list[tuple[Volume, RelPath]]] = {}
         for name in names:
             volume = self._ctx.cache.volumes.get(name)

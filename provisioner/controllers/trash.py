@@ -1,7 +1,7 @@
-"""The purge: removes the directories in the trash of all exports, in parallel, with limits and fairly.
+"""The purge: removes the directories in the trash of all exports.
 
-Removals are limited per export and in total. A removal that has used up its turn gives its slot to one that waits, so a
-huge directory tree never holds back the trash of another export.
+Removals run in parallel, and are limited per export and in total. A removal that has used up its turn gives its slot to
+one that waits, so a huge directory tree never holds back the trash of another export.
 
 A crash loses nothing: everything in the trash is still to be removed. If a delayed rename by an earlier leader may
 still arrive under the name of a purged directory, a remainder of that directory keeps the name taken for a while.
@@ -100,9 +100,10 @@ Keeps = Callable[[Export, str], Awaitable[bool]]
 
 
 class Purge:
-    """Empties the trash of each export that `keep` runs for, except entries for which `keeps` returns True."""
+    """Empties the trash of each export that `keep` runs for."""
 
     def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard) -> None:
+        """Entries for which `keeps` returns True stay."""
         self._clock = clock
         self._guard = guard
         self._metrics = metrics
@@ -154,7 +155,7 @@ class Purge:
                 await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
-        """Queue the entries of a listing for removal, except those whose time to be tried again has not come."""
+        """Queue the entries of a listing for removal, except those that must still wait."""
         now_s, there = self._clock.monotonic(), set(names)
         # Forget what is known of entries that are gone.
         for known in (trash.refused, trash.kept):
@@ -217,7 +218,10 @@ class Purge:
             trash.look.set()  # to update the metrics, and plan the next try of what is left
 
     async def _is_kept(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Whether an entry stays for now; checked for each turn of a removal, which may take hours in all."""
+        """Whether an entry stays for now.
+
+        Checked for each turn of a removal, which may take hours in all.
+        """
         kept = True
         with self._supervisor.shield("purge", export=export.name, trash=name):
             kept = await self._keeps(export, name)
@@ -229,13 +233,19 @@ class Purge:
         return kept
 
     async def _try(self, export: Export, trash: _Trash, name: str) -> bool:
-        """As _remove(); an unexpected error becomes an ExportError, so that only this entry waits for the next try."""
+        """As _remove(), with unexpected errors turned into ExportError.
+
+        So only this entry waits for the next try.
+        """
         with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
             return await self._remove(export, trash, name)
         raise ExportError(Cause.UNEXPECTED)
 
     async def _remove(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Continue one removal for a minute, or until another one needs the slot; return whether it is complete."""
+        """Continue one removal for a minute, or until another one needs the slot.
+
+        Returns whether it is complete.
+        """
         purged = self._metrics.purged.labels(export.name)
         async with self._slot():
             await self._guard.require(export)
@@ -255,7 +265,10 @@ class Purge:
         return not gives_way
 
     def _stays_taken(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Whether a name stays taken after the purge of its directory; the remainder is removed after that time."""
+        """Whether a name stays taken after the purge of its directory.
+
+        The remainder is removed after that time.
+        """
         return name not in trash.free_s and export.may_come_late(name)
 
     @asynccontextmanager

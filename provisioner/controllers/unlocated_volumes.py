@@ -1,4 +1,6 @@
-"""Unlocated volumes: volumes of this provisioner that lie on no known export. They are logged, counted and protected.
+"""Unlocated volumes: volumes of this provisioner that lie on no known export.
+
+They are logged, counted and protected.
 
 Their server may be a known one by another name, for instance if a migration wrote an address instead of a name. While
 this is unknown, no claim gets a directory of the same absolute path, or one above or below it, on any server.
@@ -81,7 +83,10 @@ class UnlocatedVolumes:
 
 
 def is_unlocated(ctx: ControllerContext, volume: Volume) -> bool:
-    """Whether a volume of this provisioner lies on no export that a setting or a class names, or that was opened."""
+    """Whether a volume of this provisioner lies on no known export.
+
+    Known exports are those that a setting or a class names, or that were opened.
+    """
     if not volume.is_by(ctx.provisioner) or volume.spec.nfs is None:
         return False
     located = ctx.exports.locate(volume)
@@ -89,7 +94,7 @@ def is_unlocated(ctx: ControllerContext, volume: Volume) -> bool:
 
 
 def refuse_unlocated(ctx: ControllerContext, plan: Provision, export: Export) -> None:
-    """Raise PathTaken if an unlocated volume has the absolute path of the plan, or one above or below it."""
+    """Raise PathTaken if an unlocated volume has the plan's absolute path, or one above or below."""
     for volume in ctx.cache.anywhere(export.location, plan.record.path):
         if volume.name != plan.volume and is_unlocated(ctx, volume):
             source = volume.source

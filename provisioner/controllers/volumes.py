@@ -1,4 +1,4 @@
-"""The volume controller: finalizers, and the reclaim of released volumes, as core.volumes decides."""
+"""The volume controller: finalizers, and the reclaim of released volumes (core.volumes)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class VolumeController:
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the volumes that a change in the cache or of an export can matter to, while the context is open."""
+        """While the context is open, queue the volumes that a change can matter to."""
         cache = self._ctx.cache
         with (
             self._ctx.health.listening(self.export_ready),
@@ -194,7 +194,10 @@ class VolumeController:
             return self._deny(volume, f"{exc}; nothing is touched", exc)
 
     def _moved(self, volume: Volume, export: Export) -> str:
-        """A message if nothing but the volume names its export, and its record is on another export; else empty."""
+        """A message if the record of a volume is on another export; else empty.
+
+        Only for a volume whose export nothing else names.
+        """
         reference = volume.spec.claim_ref
         if reference is None or self._ctx.health.is_named(export):
             return ""
@@ -249,7 +252,10 @@ class VolumeController:
                 return None
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
-        """Reclaim storage, volume, finalizer and record in this order, so that a crash at any point can be resumed."""
+        """Reclaim storage, volume, finalizer and record, in this order.
+
+        So a crash at any point can be resumed.
+        """
         ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
         await ctx.guard.require(export)
         if rule == "delete":
@@ -285,7 +291,10 @@ class VolumeController:
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **fields)
 
     def _class_of(self, volume: Volume) -> str:
-        """The volume's class as a label of metrics: only a class that exists, since volumes can carry any name."""
+        """The volume's class as a label of metrics.
+
+        Only a class that exists, since volumes can carry any name.
+        """
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""
 

@@ -1,1 +1,4 @@
-"""A small controller runtime without product knowledge: list-watch, work queue, election, events."""
+"""A small controller runtime without product knowledge.
+
+List-watch, work queue, election, events.
+"""
