@@ -69,9 +69,8 @@ class Orphans:
             seen.unknown_directories = await find_unknown_directories(export, known, ctx.exports, limit=UNKNOWN_LIMIT)
             seen.unknown_s = now_s
         for name in list(export.unreadable):
-            await export.refresh_record(
-                name
-            )  # an admin may have removed it, or `recover --ledger` have written it again
+            # An admin may have removed it, or `recover --ledger` have written it again.
+            await export.refresh_record(name)
         facts = await gather(
             export, known, now=ctx.clock.now(), unknown_directories=seen.unknown_directories, left=self._is_left
         )

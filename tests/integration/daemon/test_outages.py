@@ -111,7 +111,7 @@ def test_export_directory_missing(daemon: Daemons, storage: Storage, export_dire
     missing = export_directory / "mnt"
     running = start(daemon, missing)
     storage.claim(storage.storage_class(running.provisioner_name))
-    assert EXPORT in waits_with(storage, "not there")
+    assert EXPORT in waits_with(storage, "does not exist")
     assert not missing.exists()
     missing.mkdir()
     volume_made(storage, "data", timeout_s=RECOVERY_S)
