@@ -1,17 +1,17 @@
 #!/bin/sh
-# Makes the image debian:trixie-slim out of Debian's packages, for where no registry answers. Takes root and debootstrap.
-# The Dockerfile then builds as usual. Usage: docker/base-image.sh [MIRROR]
+# Builds the image debian:trixie-slim from Debian's packages, for machines that reach no registry. Needs root and debootstrap.
+# After that the Dockerfile builds as usual. Usage: docker/base-image.sh [MIRROR]
 set -eu
 mirror=${1:-http://deb.debian.org/debian}
 image=debian:trixie-slim
 for tool in debootstrap docker tar; do
-  command -v $tool >/dev/null || { echo "$tool is missing: apt-get install debootstrap docker.io" >&2; exit 1; }
+  command -v $tool >/dev/null || { echo "$tool is missing: run apt-get install debootstrap docker.io" >&2; exit 1; }
 done
 if docker image inspect $image >/dev/null 2>&1; then
-  echo "$image is here already"
+  echo "$image already exists"
   exit
 fi
-echo "making $image of the packages of $mirror: about a minute"
+echo "building $image from the packages of $mirror: takes about a minute"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 debootstrap --variant=minbase trixie "$work/root" "$mirror" >"$work/log" 2>&1 || {
@@ -32,7 +32,7 @@ Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 SOURCES
 rm -f "$work/root/etc/apt/sources.list"
-# As Debian's own slim images: nothing to read, and no service that a package would start.
+# As in Debian's slim images: no documentation, and no package starts a service.
 cat >"$work/root/etc/dpkg/dpkg.cfg.d/docker" <<SLIM
 path-exclude /usr/share/doc/*
 path-include /usr/share/doc/*/copyright

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes the image: our wheel, the pinned packages as wheels for the image's Python, and then `docker build`.
-# Only apt needs a network in there, so that it builds behind a proxy with certificates of its own too.
-# Usage: docker/build.sh PYTHON [IMAGE]; PYTHON has pip and the setuptools that requirements-dev.txt pins.
+# Builds the image: the project's wheel, the pinned packages as wheels for the image's Python, then `docker build`.
+# Inside the build only apt needs the network, so that the image also builds behind a proxy with its own certificates.
+# Usage: docker/build.sh PYTHON [IMAGE]. PYTHON needs pip and the setuptools that requirements-dev.txt pins.
 set -eu
 python=$1
 image=${2:-nfs-provisioner:dev}
-# trixie's; requirements.txt holds for all of them.
+# The Python of Debian trixie; requirements.txt is valid for every version.
 series=3.13
 machine=$(uname -m)
 cd "$(dirname "$0")/.."
@@ -14,9 +14,9 @@ trap 'rm -rf "$work"' EXIT
 echo "building the wheels of $image"
 rm -rf dist/image
 mkdir -p dist/image/packages
-# From a copy: setuptools would leave its build directory here, and take from it what is gone by now.
-cp -r provisioner testbed pyproject.toml README.md LICENSE "$work"
-# The same code makes the same wheel, whenever it is built: Docker then finds that nothing has changed.
+# Build from a copy: setuptools would leave its build directory in the checkout and reuse deleted files from it.
+cp -r provisioner pyproject.toml README.md LICENSE "$work"
+# The same code gives the same wheel at any time, so that Docker can use its cache.
 SOURCE_DATE_EPOCH=$(date --date=2000-01-01T00:00Z +%s)
 export SOURCE_DATE_EPOCH
 "$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist/image "$work"

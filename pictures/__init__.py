@@ -1,8 +1,10 @@
-"""The pictures of the documentation, made from what really runs; `make pictures` writes them to docs/pictures.
+"""The pictures of the documentation, made from real runs.
 
-dashboard  Grafana's dashboard of the chart: its panels, and what Prometheus answers to their queries
-values     numbers as Grafana writes them, by unit
-drawing    the dashboard's grid and its panels, drawn with matplotlib as one SVG
-life       minutes of a small cluster's life, with a load and an outage, for the dashboard to show
-terminal   what a program showed on a terminal, as an SVG
+`make pictures` writes them to docs/pictures.
+
+dashboard  the chart's Grafana dashboard: its panels, and Prometheus's answers to their queries
+values     numbers in Grafana's format, by unit
+drawing    the dashboard drawn with matplotlib as one SVG
+life       a few minutes of a small cluster with load and an outage, for the dashboard
+terminal   the terminal output of a program as an SVG
 """

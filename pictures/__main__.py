@@ -1,4 +1,4 @@
-"""`make pictures`: play the demonstration and live through some minutes of a cluster, and write what was to be seen."""
+"""`make pictures`: run the demonstration and a small cluster, and draw what they show."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from testbed.ganesha import GaneshaMissing
 from testbed.processes import ServerFailed
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "pictures"
-_DEMO = (sys.executable, "-m", "provisioner", "demo")
+_DEMO = (sys.executable, "-m", "demo")
 
 
 def main() -> int:
-    """Write the pictures; 1 when something broke."""
+    """Write the pictures, and return the exit status."""
     options = _parser().parse_args()
     failures = (BinariesMissing, CalledProcessError, GaneshaMissing, ServerFailed, terminal.ProgramFailed)
     return exit_status(partial(_draw, options), *failures)
@@ -37,21 +37,21 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pictures", description=__doc__)
-    parser.add_argument("--only", choices=["demo", "dashboard"], help="write these pictures, and not all")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of life in the dashboard")
+    parser.add_argument("--only", choices=["demo", "dashboard"], help="write only these pictures")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes that the dashboard shows")
     parser.add_argument("--directory", type=Path, default=DIRECTORY)
     return parser
 
 
 def _draw_demonstration(directory: Path) -> None:
-    """Its first half, in which claims are made, and its second, in which some are deleted."""
+    """Draw its first half, which creates claims, and its second half, which deletes some."""
     start, made, deleted, measured = terminal.parts(terminal.shown(_DEMO, timeout_s=1200.0))
-    terminal.draw([*start, "", *made], "nfs-provisioner demo", directory / "demo-claims.svg")
-    terminal.draw([*deleted, "", *measured], "nfs-provisioner demo", directory / "demo-fates.svg")
+    terminal.draw([*start, "", *made], "make demo", directory / "demo-claims.svg")
+    terminal.draw([*deleted, "", *measured], "make demo", directory / "demo-fates.svg")
 
 
 def _draw_dashboard(directory: Path, minutes: float) -> None:
-    """The dashboard with its last row folded, as it opens, and that row by itself."""
+    """Draw the dashboard as it opens, with the last row collapsed, and that row alone."""
     with TemporaryDirectory(prefix="pictures-") as home, life.cluster(Path(home)) as cluster:
         span = life.live(cluster, minutes, partial(print, flush=True))
         ask = partial(dashboard.lines, prometheus=cluster.prometheus, span=span)

@@ -1,4 +1,4 @@
-"""Grafana's dashboard of the chart: its panels, and what Prometheus answers to their queries."""
+"""The chart's Grafana dashboard: its panels, and the answers to their queries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = Path(__file__).parents[1] / "charts" / "nfs-provisioner" / "dashboards" /
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a panel is, in units of Grafana's grid, which is 24 wide."""
+    """The place of a panel, in units of Grafana's grid, which is 24 wide."""
 
     x: int
     y: int
@@ -26,19 +26,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL with Grafana's variables in it, and how its series are called: text with {{label}}."""
+    """PromQL with Grafana's variables, and the name of its series: text with {{label}}."""
 
     expression: str
     legend: str
 
     def name(self, series: Series) -> str:
-        """The name of one of its series."""
+        """Return the name of a series of this query."""
         return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: series.labels.get(found[1], ""), self.legend)
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel. `defaults` and `overrides` are as in Grafana's `fieldConfig`."""
+    """A panel. `defaults` and `overrides` are those of Grafana's `fieldConfig`."""
 
     type: str
     title: str
@@ -47,21 +47,21 @@ class Panel:
     defaults: Mapping[str, Any]
     overrides: Sequence[Mapping[str, Any]]
     folded: Sequence[Panel] = ()
-    """The panels of a row that is collapsed."""
+    """The panels of a collapsed row."""
 
     @property
     def unit(self) -> str:
-        """The unit's name, see values.written."""
+        """The name of the unit, see values.written."""
         return str(self.defaults.get("unit", "short"))
 
     @property
     def custom(self) -> Mapping[str, Any]:
-        """What is particular to the panel's type."""
+        """The options of the panel's type."""
         custom: Mapping[str, Any] = self.defaults.get("custom", {})
         return custom
 
     def colour_of(self, name: str) -> str | None:
-        """The colour that the panel wants for a series, by Grafana's name for it."""
+        """Return the colour of a series by the overrides, as Grafana names it, or None."""
         for override in self.overrides:
             if override["matcher"]["id"] == "byRegexp" and re.search(override["matcher"]["options"], name):
                 values = {each["id"]: each["value"] for each in override["properties"]}
@@ -69,7 +69,7 @@ class Panel:
         return None
 
     def threshold_colour(self, value: float) -> str | None:
-        """The colour of a value by the panel's thresholds, or None where it has none."""
+        """Return the colour of a value by the thresholds of the panel, or None."""
         steps = self.defaults.get("thresholds", {"steps": []})["steps"]
         reached = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
         return reached[-1] if reached else None
@@ -85,7 +85,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time that is looked at, in seconds since 1970, and how far apart the samples are."""
+    """A time range in seconds since 1970, and the distance of the samples."""
 
     start_s: float
     end_s: float
@@ -93,24 +93,24 @@ class Span:
 
 
 def panels(file: Path = FILE) -> list[Panel]:
-    """The panels and rows in the order of the file; those of collapsed rows are in their row."""
+    """Return the panels and rows in file order; a collapsed row contains its panels."""
     return [_panel(body) for body in json.loads(file.read_text())["panels"]]
 
 
 def all_panels(file: Path = FILE) -> Iterator[Panel]:
-    """The panels that have queries, those of collapsed rows too."""
+    """Yield the panels with queries, including those of collapsed rows."""
     for panel in panels(file):
         yield from (each for each in (panel, *panel.folded) if each.queries)
 
 
 def unfolded(row: Panel) -> list[Panel]:
-    """A collapsed row and its panels by themselves, from the top of the grid on."""
+    """Return a collapsed row and its panels alone, moved to the top of the grid."""
     panels = [replace(row, folded=()), *row.folded]
     return [replace(panel, place=replace(panel.place, y=panel.place.y - row.place.y)) for panel in panels]
 
 
 def lines(panel: Panel, prometheus: Prometheus, span: Span) -> list[Line]:
-    """What the panel shows; a sample that is no number (0/0) is none. Raises QueryRefused."""
+    """Return the lines of the panel, without samples that are NaN (0/0). Raises QueryRefused."""
     found = []
     for query in panel.queries:
         expression = filled(query.expression, scrape_interval_s=prometheus.scrape_interval_s, step_s=span.step_s)
@@ -123,8 +123,9 @@ def lines(panel: Panel, prometheus: Prometheus, span: Span) -> list[Line]:
 
 
 def filled(expression: str, *, scrape_interval_s: float, step_s: float) -> str:
-    """PromQL with the variables filled in: all namespaces, all jobs, and the interval of rates by Grafana's rule.
+    """Return PromQL with the variables filled in.
 
+    They select all namespaces and jobs, and the rate interval of Grafana's rule:
     https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/
     """
     interval_s = max(4 * scrape_interval_s, scrape_interval_s + step_s)

@@ -1,4 +1,7 @@
-"""The dashboard's grid and its panels, drawn with matplotlib as one SVG; all lengths are in its pixels."""
+"""The dashboard, drawn with matplotlib as one SVG.
+
+All lengths are in its pixels.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ Samples = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle, from the picture's left and top."""
+    """A rectangle, measured from the left and top of the picture."""
 
     left: float
     top: float
@@ -43,23 +46,23 @@ class Box:
     height: float
 
     def within(self, *, left: float = 0, top: float = 0, right: float = 0, bottom: float = 0) -> Box:
-        """What is left of it without these edges."""
+        """Return the rectangle without these margins."""
         return Box(self.left + left, self.top + top, self.width - left - right, self.height - top - bottom)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A panel and what it shows."""
+    """A panel and its lines."""
 
     panel: Panel
     lines: Sequence[Line]
 
 
 class Picture:
-    """One dashboard over one span of time; `save` writes it."""
+    """A dashboard over one time range; `save` writes it."""
 
     def __init__(self, title: str, span: Span, rows: int) -> None:
-        """`rows` is how many units of the grid it is high."""
+        """`rows` is the height in units of the grid."""
         self._height = _HEADER + rows * _ROW + _MARGIN
         self._span = span
         self._figure = Figure(figsize=(_WIDTH / 72, self._height / 72), dpi=72, facecolor=_PAPER)
@@ -68,7 +71,7 @@ class Picture:
         self._text(times, _WIDTH - _MARGIN - 4, _HEADER / 2 + 2, colour=_DIM, align="right")
 
     def draw(self, shown: Shown) -> None:
-        """Draw one panel where it belongs."""
+        """Draw one panel at its place."""
         panel, box = shown.panel, _box(shown.panel.place)
         if panel.type == "row":
             note = f"   ({len(panel.folded)} panels)" if panel.folded else ""
@@ -84,7 +87,10 @@ class Picture:
         draw(panel, shown.lines, box)
 
     def save(self, file: Path) -> None:
-        """Write it as SVG: texts stay texts, and nothing but the data makes one run's file differ from another's."""
+        """Write the picture as SVG.
+
+        Texts stay texts, and the file depends on nothing but the data.
+        """
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name, "font.sans-serif": _FONTS}):
             self._figure.savefig(file, format="svg", facecolor=_PAPER, metadata={"Date": None, "Creator": None})
         file.write_text(_compact(file.read_text()))
@@ -92,7 +98,7 @@ class Picture:
     # ------------------------------------------------------------------------------------------- kinds of panels
 
     def _stat(self, panel: Panel, lines: Sequence[Line], box: Box) -> None:
-        """The last value, in the colour of the threshold that it reached, over what it was before."""
+        """Draw the last value in the colour of its threshold, above the past values."""
         middle = box.left + box.width / 2
         self._text(panel.title, box.left + 10, box.top + 15, weight="bold")
         if not lines:
@@ -126,7 +132,7 @@ class Picture:
         _scale(axes, panel)
 
     def _state_timeline(self, panel: Panel, lines: Sequence[Line], box: Box) -> None:
-        """A bar for each series, in the colour of its value, with the value's word where there is room."""
+        """Draw a bar per series, coloured by value, with the text of the value where it fits."""
         left = 24 + max((_width(line.name, _SMALL) for line in lines), default=0)
         axes = self._axes(box.within(left=left, right=14, top=36, bottom=26))
         words: Mapping[str, Mapping[str, str]] = panel.defaults["mappings"][0]["options"]
@@ -145,7 +151,7 @@ class Picture:
     # ------------------------------------------------------------------------------------------- parts of a panel
 
     def _legend(self, entries: Sequence[tuple[str, str]], box: Box) -> float:
-        """Draw it at the bottom of a panel, in as many lines as it takes; its height."""
+        """Draw the legend at the bottom of a panel, and return its height."""
         lines: list[list[tuple[str, str]]] = [[]]
         room = box.width - 24
         for name, colour in entries:
@@ -202,13 +208,13 @@ class Picture:
         self._figure.text(*at, text, size=size, color=colour, ha=align, va="center_baseline", weight=weight)
 
     def _placed(self, box: Box) -> tuple[float, float, float, float]:
-        """The rectangle as matplotlib has it: fractions of the figure, from its left and bottom."""
+        """Return the rectangle in fractions of the figure, from its left and bottom."""
         bottom = self._height - box.top - box.height
         return box.left / _WIDTH, bottom / self._height, box.width / _WIDTH, box.height / self._height
 
 
 _FONTS = ("DejaVu Sans", "Verdana", "Helvetica", "Arial")
-"""The first is matplotlib's own, by which all is measured; the others are not wider."""
+"""The first font is that of matplotlib, which measures the texts; the others are not wider."""
 
 
 def _box(place: Place) -> Box:
@@ -243,7 +249,7 @@ class _Curve:
 
 
 def _stacked(lines: Sequence[Line], span: Span) -> list[_Curve]:
-    """Each line on top of the ones before it; where one has no sample it is nothing."""
+    """Draw each line stacked on the ones before; a missing sample counts as 0."""
     count = int((span.end_s - span.start_s) / span.step_s) + 1
     times = [span.start_s + number * span.step_s for number in range(count)]
     curves: list[_Curve] = []
@@ -257,7 +263,7 @@ def _stacked(lines: Sequence[Line], span: Span) -> list[_Curve]:
 
 
 def _apart(lines: Sequence[Line], span: Span) -> list[_Curve]:
-    """Each line by itself, with a break wherever samples are missing, as Grafana draws it."""
+    """Draw each line alone, with a gap where samples are missing, like Grafana."""
     curves = []
     for line in lines:
         times: list[float] = []
@@ -273,7 +279,7 @@ def _apart(lines: Sequence[Line], span: Span) -> list[_Curve]:
 
 
 def _scale(axes: Axes, panel: Panel) -> None:
-    """Bounds and marks of the values' axis, for what is drawn."""
+    """Set the bounds and ticks of the value axis."""
     drawn = [value for line in axes.lines for value in map(float, np.asarray(line.get_ydata())) if value == value]
     if panel.custom.get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log")
@@ -291,7 +297,7 @@ def _scale(axes: Axes, panel: Panel) -> None:
 
 
 def _runs(samples: Samples, span: Span) -> list[tuple[float, float, float]]:
-    """Times in which a series keeps its value: from, to, value."""
+    """Yield the periods in which a series keeps its value: start, end, value."""
     runs: list[tuple[float, float, float]] = []
     for at, value in samples:
         end = min(at + span.step_s, span.end_s)
@@ -303,22 +309,22 @@ def _runs(samples: Samples, span: Span) -> list[tuple[float, float, float]]:
 
 
 def _marks(upper: float, unit: str) -> list[float]:
-    """Where an axis from 0 to `upper` has its marks, three at least: multiples of a round number of the unit."""
+    """Return at least three ticks from 0 to `upper`, multiples of a round number of the unit."""
     base = values.base(upper, unit)
     step = base * _round_number(upper / base / 2.2)
     if unit == "short":
-        step = max(step, 1.0)  # these count things
+        step = max(step, 1.0)  # these are whole numbers of things
     return [number * step for number in range(int(upper / step + 1e-9) + 1)]
 
 
 def _round_number(most: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not above `most`."""
+    """Return the largest of 1, 2 or 5 times a power of ten up to `most`."""
     power = 10.0 ** math.floor(math.log10(most))
     return next(factor * power for factor in (5.0, 2.0, 1.0) if factor * power <= most * (1 + 1e-9))
 
 
 def _times(span: Span) -> list[float]:
-    """Whole minutes inside the span, a few of them."""
+    """Return a few whole minutes inside the time range."""
     every_s = 60.0 * _round_number(max((span.end_s - span.start_s) / 60 / 4, 1.0))
     first = math.ceil((span.start_s + 0.04 * (span.end_s - span.start_s)) / every_s)
     last = math.floor((span.end_s - 0.04 * (span.end_s - span.start_s)) / every_s)
@@ -330,7 +336,10 @@ def _clock(at_s: float) -> str:
 
 
 def _compact(svg: str) -> str:
-    """An SVG of matplotlib's without what nobody sees: more digits than pixels have, comments, fonts at each word."""
+    """Return an SVG of matplotlib without invisible parts.
+
+    These are digits below a pixel, comments, and the font at each word.
+    """
     svg = re.sub(r' transform="rotate\(-?0 [^"]*\)"|<!--.*?-->|font-family: [^;]*; ', "", svg, flags=re.DOTALL)
     svg = svg.replace("<svg ", f'<svg font-family="{", ".join(_FONTS)}, sans-serif" ', 1)
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\d+\.\d+", _tenths, path[0]), svg)
@@ -346,7 +355,10 @@ Ask = Callable[[Panel], Sequence[Line]]
 
 
 def draw(title: str, panels: Sequence[Panel], ask: Ask, span: Span, file: Path) -> None:
-    """Write the dashboard as SVG, each panel with what `ask` says that it shows; collapsed rows stay so."""
+    """Write the dashboard as SVG, each panel with the lines from `ask`.
+
+    Collapsed rows stay collapsed.
+    """
     picture = Picture(title, span, max(panel.place.y + panel.place.h for panel in panels))
     for panel in panels:
         picture.draw(Shown(panel, ask(panel)))

@@ -1,6 +1,7 @@
-"""Minutes of a small cluster's life, for the dashboard to show: claims come and go, and a server hangs for a while.
+"""A few minutes of a small cluster, for the dashboard.
 
-All of it is real: a control plane, two NFS servers, two replicas of the daemon, and a Prometheus that scrapes them.
+Claims come and go, and a server hangs for a while. Everything is real: a control plane, two NFS servers, two replicas
+of the daemon, and a Prometheus that scrapes them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _CLAIMS = "/api/v1/namespaces/default/persistentvolumeclaims"
 _TICK_S = 0.5
 _SEED = 7
 _SAMPLES = 120
-"""Of each line in a picture."""
+"""The number of samples per line in a picture."""
 _FILE_BYTES = 8 * 1024
 
 Say = Callable[[str], None]
@@ -35,16 +36,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A class of volumes on a server of its own, whose disk is a filesystem in memory."""
+    """A class of volumes on a server of its own, with a filesystem in memory."""
 
     name: str
     on_delete: str
     disk_mib: int
     share: float
-    """How many of all claims are of this class."""
+    """The share of all claims that use this class."""
     sizes: tuple[str, ...]
     files: tuple[int, ...]
-    """How many files a volume gets; one of these numbers."""
+    """The number of files of a volume: one of these."""
 
 
 KINDS = (
@@ -55,13 +56,13 @@ KINDS = (
 
 @dataclass(slots=True)
 class Cluster:
-    """What runs: see `cluster`."""
+    """The running servers, see `cluster`."""
 
     api: Api
     servers: dict[str, Ganesha]
-    """By class."""
+    """NFS servers by class."""
     replicas: list[Daemon]
-    """The first one leads."""
+    """The daemons; the first one leads at the start."""
     prometheus: Prometheus
 
 
@@ -74,7 +75,7 @@ class _Claim:
 
 @dataclass(slots=True)
 class _Load:
-    """Tenants: how many claims they make changes as the day goes by, and so does how long they keep each."""
+    """Tenants who create and delete claims at a varying rate."""
 
     cluster: Cluster
     minutes: float
@@ -84,7 +85,7 @@ class _Load:
     made: int = 0
 
     def tick(self) -> None:
-        """Make, use and delete what is due now."""
+        """Create, use and delete the claims that are due now."""
         now_s = time.monotonic() - self.began_s
         due = self.chance.random() < self._rate(now_s) * _TICK_S % 1
         for _ in range(int(self._rate(now_s) * _TICK_S) + due):
@@ -97,12 +98,12 @@ class _Load:
                 self.cluster.api.delete(f"{_CLAIMS}/{claim['metadata']['name']}")
 
     def leave(self) -> None:
-        """Have every second claim end now."""
+        """Let every second claim end now."""
         for claim in list(self.claims.values())[::2]:
             claim.ends_s = 0.0
 
     def _rate(self, now_s: float) -> float:
-        """Claims a second: two waves in the whole time, and a rush in its first third."""
+        """Return claims per second: two waves in the whole time, and a rush in its first third."""
         part = now_s / (60 * self.minutes)
         rush = 1.6 if 0.26 < part < 0.31 else 0.0
         return 0.45 + 0.3 * math.sin(4 * math.pi * part) + rush
@@ -112,7 +113,7 @@ class _Load:
         name = f"{kind.name}-{self.made}"
         stays = self.chance.random() < 0.2
         kept_s = math.inf if stays else self.chance.expovariate(1 / 70)
-        # Some ask for what no NFS volume can be; they see so, and give up.
+        # Some claims request a block volume, which NFS cannot provide; their tenants give up.
         mistaken = self.made % 40 == 5
         self.claims[name] = _Claim(kind, now_s + (25.0 if mistaken else kept_s))
         spec = {
@@ -134,9 +135,9 @@ class _Load:
 
 @contextmanager
 def cluster(directory: Path) -> Iterator[Cluster]:
-    """A control plane, the classes and their servers, two replicas and Prometheus, until the end of the context.
+    """Run a control plane, the classes with their servers, two replicas and Prometheus.
 
-    Raises ServerFailed, GaneshaMissing, and CalledProcessError where no filesystem can be mounted (it takes root).
+    Raises ServerFailed, GaneshaMissing, and CalledProcessError if a filesystem cannot be mounted, which needs root.
     """
     with ExitStack() as ending:
         servers = {kind.name: ending.enter_context(_served(kind, directory)) for kind in KINDS}
@@ -153,7 +154,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
 
 
 def live(cluster: Cluster, minutes: float, say: Say) -> Span:
-    """Have tenants at work for so long, while things break and are mended; the time that a dashboard is to show."""
+    """Let tenants work while servers fail and recover, and return the time range."""
     load, began, total_s = _Load(cluster, minutes), time.time(), 60 * minutes
     say(f"tenants are at work for {minutes:g} minutes")
     ahead = deque(_events(cluster, load))
@@ -169,7 +170,7 @@ def live(cluster: Cluster, minutes: float, say: Say) -> Span:
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """Something that happens when a part of the time is over."""
+    """An event after a part of the time."""
 
     part: float
     what: str
@@ -180,10 +181,10 @@ def _events(cluster: Cluster, load: _Load) -> list[_Event]:
     server, leader = cluster.servers["bulk"], cluster.replicas[0]
     return [
         _Event(0.48, "a server hangs", server.pause),
-        _Event(0.58, "it goes on", server.resume),
-        _Event(0.75, "a team leaves, with half of all claims", load.leave),
+        _Event(0.58, "the server resumes", server.resume),
+        _Event(0.75, "a team deletes half of all claims", load.leave),
         _Event(0.87, "the leader is killed", leader.kill),
-        _Event(0.92, "it comes back", leader.start),
+        _Event(0.92, "the killed replica restarts", leader.start),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a program showed on a terminal, as an SVG."""
+"""The terminal output of a program as an SVG."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ _THEME = TerminalTheme(
         (110, 170, 250), (198, 140, 230), (90, 195, 205), (214, 218, 224),
     ],
 )  # fmt: skip
-"""Background, text, and the eight colours in ANSI's order."""
+"""Background, text, and the eight colours in ANSI order."""
 _CODE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\r|\n")
 
 
 class ProgramFailed(Exception):
-    """The program ended with an error; the text is what it showed."""
+    """The program failed; the text contains its output."""
 
 
 def shown(command: Sequence[str], *, timeout_s: float) -> list[str]:
-    """What is left on a terminal when the command has ended, line by line, colours as ANSI codes.
+    """Run a command and return the final lines on its terminal, with colours as ANSI codes.
 
-    Raises ProgramFailed, and TimeoutExpired when it takes longer.
+    Raises ProgramFailed, or TimeoutExpired after `timeout_s`.
     """
-    # Programs that use rich take a pipe for a terminal when they are told so.
+    # FORCE_COLOR lets programs that use rich treat a pipe like a terminal.
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s)
-    output = done.stdout.decode()  # as it is: in text mode a carriage return would be a new line
+    output = done.stdout.decode()  # not in text mode, which would turn a carriage return into a new line
     if done.returncode:
-        raise ProgramFailed(f"{' '.join(command)} ended with status {done.returncode}:\n{output}")
+        raise ProgramFailed(f"{' '.join(command)} failed with status {done.returncode}:\n{output}")
     return settled(output)
 
 
 def settled(output: str) -> list[str]:
-    """The lines after all that was written over: of ECMA-48, what rich uses for what is live.
+    """Return the lines after all overwriting.
 
-    Cursor up (CUU), erase in line (EL) and carriage return are obeyed, colours (SGR) are kept, other codes are not for
-    the eye.
+    Of ECMA-48 it supports what rich uses for live output. It applies cursor up (CUU), erase in line (EL) and carriage
+    return, keeps colours (SGR), and drops other codes.
     """
     lines, row, at = [""], 0, 0
     for code in _CODE.finditer(output):
@@ -69,14 +69,14 @@ def settled(output: str) -> list[str]:
 
 
 def _trimmed(lines: list[str]) -> list[str]:
-    """Without empty lines at the end."""
+    """Return the lines without empty ones at the end."""
     while lines and not Text.from_ansi(lines[-1]).plain.strip():
         lines = lines[:-1]
     return lines
 
 
 def draw(lines: Sequence[str], title: str, file: Path) -> None:
-    """Write the lines as the SVG of a terminal's window."""
+    """Write the lines as the SVG of a terminal window."""
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor")
     for line in [*lines, ""]:
         console.print(Text.from_ansi(line), soft_wrap=True)
@@ -86,7 +86,7 @@ def draw(lines: Sequence[str], title: str, file: Path) -> None:
 
 
 def parts(lines: Sequence[str]) -> list[list[str]]:
-    """The lines of each part, which begins with its title: one that is followed by a rule to the terminal's edge."""
+    """Return the lines of each part, which starts with a title and a rule."""
     found: list[list[str]] = []
     for line in lines:
         if "─" * 10 in line:
@@ -97,7 +97,7 @@ def parts(lines: Sequence[str]) -> list[list[str]]:
 
 
 def _without_spaces(found: re.Match[str]) -> str:
-    """A text of rich's without spaces around it, where it was: not all that show SVG keep them."""
+    """Return a text of rich in place without spaces around it: some viewers drop them."""
     content = html.unescape(found["content"]).replace("\xa0", " ")
     left, width = float(found["x"]), float(found["width"])
     cell = width / len(content)
@@ -136,4 +136,4 @@ _FORMAT = """\
 </g>
 </svg>
 """
-"""Rich's own, but for its fonts, which it would have from a server that a picture may not ask."""
+"""The template of rich, but with local fonts: a picture must not load fonts from a server."""

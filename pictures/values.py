@@ -1,23 +1,26 @@
-"""Numbers as Grafana writes them, by unit."""
+"""Numbers in Grafana's format, by unit."""
 
 from __future__ import annotations
 
 _DURATIONS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _MANY = 2
-"""From so many on, minutes, hours and days are written as such."""
+"""From this number on, minutes, hours and days are the unit."""
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _DECIMAL = ("", " K", " M", " G")
 
 
 def written(value: float, unit: str) -> str:
-    """A value with its unit: `s`, `bytes`, `percentunit`, `short`, or `suffix:` and what comes after the number."""
+    """Return a value with its unit.
+
+    The unit is `s`, `bytes`, `percentunit`, `short`, or `suffix:` with the text after the number.
+    """
     if unit.startswith("suffix:"):
         return _short(value) + unit.removeprefix("suffix:")
     return {"s": _duration, "bytes": _bytes, "percentunit": _percent, "short": _short}[unit](value)
 
 
 def base(largest: float, unit: str) -> float:
-    """What the marks of an axis up to `largest` are to be multiples of: 1 MiB, say, or a minute."""
+    """Return the base of the ticks of an axis up to `largest`, such as 1 MiB or a minute."""
     if unit == "bytes":
         return float(1024 ** _scale(largest, 1024.0, len(_BINARY)))
     if unit == "s":
@@ -26,7 +29,7 @@ def base(largest: float, unit: str) -> float:
 
 
 def _number(value: float) -> str:
-    """At most three digits that matter, and no zeros that do not."""
+    """Return at most three significant digits, without trailing zeros."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,5 +1,5 @@
 """`python -m provisioner` is `nfs-provisioner`."""
 
-from provisioner.cli import main
+from provisioner.cli.main import main
 
 main()

@@ -142,6 +142,6 @@ def listen(text: str) -> tuple[str, int]:
     return host.strip("[]") or _ALL_ADDRESSES, int(port)
 
 
-def identity() -> str:
-    """Who we are among the replicas: the host's name, for people, and something that no other process has."""
+def replica_identity() -> str:
+    """Return a unique identity of this replica: the hostname, for people, plus a UUID."""
     return f"{socket.gethostname()}_{uuid.uuid4()}"

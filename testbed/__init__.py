@@ -1,13 +1,13 @@
-"""Real servers on loopback for anyone who writes a controller in Python: a Kubernetes control plane and an NFS server.
+"""envtest for Python: a Kubernetes control plane and an NFS server for tests.
 
-    with ControlPlane() as cluster:          # etcd, kube-apiserver and kube-controller-manager, ready in some seconds
+    with ControlPlane() as cluster:          # etcd, kube-apiserver and kube-controller-manager, ready in seconds
         cluster.api.get("/api/v1/namespaces")
-        cluster.api_server.kill()            # what does your controller do now?
+        cluster.api_server.kill()            # what does your controller do?
 
     with Ganesha([Export(Path("/srv/nfs"), "/nfs")]) as server:
-        server.pause()                       # and now?
+        server.pause()                       # connections open, and no call is answered
 
-Nothing here needs Docker, a cluster or more than the standard library; what it starts ends with it.
+The testbed needs no Docker, no cluster and only the standard library. Its servers stop with the process.
 """
 
 from __future__ import annotations

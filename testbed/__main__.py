@@ -1,4 +1,4 @@
-"""`python -m testbed`: a control plane in the foreground, and the installation of what the testbed runs."""
+"""`python -m testbed`: run a control plane, or install the testbed's programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET_IN_LOGS_S = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status."""
+    """Run a command and return the exit status."""
     options = _parser().parse_args(arguments)
     return exit_status(partial(_run, options), BinariesMissing, GaneshaMissing, NotInstalled, ServerFailed)
 
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
         print(locate(progress=_to_terminal()))
         locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=_to_terminal())
     elif options.command == "install":
-        # What most tests need comes first: one that cannot be installed ends this.
+        # The packages that most tests need come first: the first failure ends the installation.
         install_bindfs(_to_terminal())
         install_ganesha(_to_terminal())
         _install_vm()
@@ -49,13 +49,15 @@ def _run(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    up = commands.add_parser("up", help="run a control plane until Ctrl-C (the default)")
-    up.add_argument("--directory", type=Path, help="keep its data and logs here; by default they are wiped")
-    up.add_argument("--scheduler", action="store_true", help="run kube-scheduler too")
-    commands.add_parser("build", help="build the control plane's binaries, whose directory it prints, and Helm")
+    up = commands.add_parser("up", help="run a control plane until Ctrl-C (default)")
+    up.add_argument("--directory", type=Path, help="keep its data and logs here (default: a temporary directory)")
+    up.add_argument("--scheduler", action="store_true", help="also run kube-scheduler")
+    commands.add_parser(
+        "build", help="build the control plane's binaries and Helm, and print the directory of the binaries"
+    )
     commands.add_parser(
         "install",
-        help="install NFS-Ganesha, bindfs, libfaketime, Prometheus and a virtual machine unless they are there",
+        help="install NFS-Ganesha, bindfs, libfaketime, Prometheus and a virtual machine where they are missing",
     )
     parser.set_defaults(command="up", directory=None, scheduler=False)
     return parser
@@ -64,16 +66,19 @@ def _parser() -> argparse.ArgumentParser:
 def _up(directory: Path | None, *, scheduler: bool) -> None:
     with ControlPlane(directory, scheduler=scheduler, progress=_to_terminal()) as cluster:
         print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
-        print("Ctrl-C ends it.", file=sys.stderr)
+        print("Press Ctrl-C to stop it.", file=sys.stderr)
         try:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            print("ending", file=sys.stderr)
+            print("stopping", file=sys.stderr)
 
 
 def _install_vm() -> None:
-    """The virtual machine is for tests that can be skipped: without it, say why and go on."""
+    """Install the virtual machine, or print why that fails.
+
+    The tests that need it can be skipped.
+    """
     try:
         install_vm(_to_terminal())
     except VmMissing as exc:
@@ -81,7 +86,10 @@ def _install_vm() -> None:
 
 
 def _to_terminal() -> Progress:
-    """Progress on stderr: on a terminal each line is overwritten by its own later self, in a log there are fewer."""
+    """Return a Progress that prints to stderr.
+
+    On a terminal an update overwrites its line; a log gets fewer lines.
+    """
     last, shown_s = "", 0.0
 
     def show(line: str) -> None:

@@ -1,4 +1,4 @@
-"""A small synchronous client of an API server, for tests and demonstrations: JSON over verified HTTPS."""
+"""A small synchronous client for an API server, for tests: JSON over verified HTTPS."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
-"""A Kubernetes object as it travels: JSON."""
+"""A Kubernetes object as decoded JSON."""
 
 MERGE_PATCH = "application/merge-patch+json"
 
 
 class ApiError(Exception):
-    """The API server refused a call: `status` is the HTTP status, `reason` the machine's word for it."""
+    """The API server refused a call.
+
+    `status` is the HTTP status, `reason` the machine-readable reason.
+    """
 
     def __init__(self, message: str, *, status: int, reason: str) -> None:
         super().__init__(message)
@@ -28,49 +31,58 @@ class ApiError(Exception):
 
 
 class Api:
-    """One user's way to one API server. Each call opens its own connection, so a restart never leaves it broken."""
+    """A client of one API server as one user.
+
+    Each call opens a connection of its own, so that a restart of the server breaks no later call.
+    """
 
     def __init__(self, url: str, *, ca_file: Path, token: str, timeout_s: float = 30.0) -> None:
-        """`ca_file` may come into being later, with the API server's first start."""
+        """`ca_file` need not exist yet: the API server writes it at its first start."""
         self._url = url
         self._ca_file = ca_file
         self._token = token
         self._timeout_s = timeout_s
 
     def get(self, path: str, **query: str) -> Object:
-        """The object at `path`. Raises ApiError for an answer that is not 2xx, OSError for none."""
+        """Return the object at `path`.
+
+        Raises ApiError for a response other than 2xx, OSError for none.
+        """
         return self._call("GET", path, query=query)
 
     def list(self, path: str, **query: str) -> list[Object]:
-        """The items of the collection at `path`."""
+        """Return the items of the collection at `path`."""
         items: list[Object] = self._call("GET", path, query=query)["items"]
         return items
 
     def post(self, path: str, body: Mapping[str, Any]) -> Object:
-        """Create `body` in the collection at `path`; the object as stored."""
+        """Create `body` in the collection at `path`, and return the stored object."""
         return self._call("POST", path, body=body)
 
     def put(self, path: str, body: Mapping[str, Any]) -> Object:
-        """Replace the object at `path`."""
+        """Replace the object at `path`, and return the stored object."""
         return self._call("PUT", path, body=body)
 
     def patch(self, path: str, body: Any, *, content_type: str = MERGE_PATCH) -> Object:
-        """Patch the object at `path`, as a JSON merge patch (RFC 7386) unless told otherwise."""
+        """Patch the object at `path`, by default with a JSON merge patch (RFC 7386)."""
         return self._call("PATCH", path, body=body, content_type=content_type)
 
     def delete(self, path: str, body: Mapping[str, Any] | None = None) -> Object:
-        """Delete the object at `path`; `body` may be DeleteOptions."""
+        """Delete the object at `path`; `body` can be DeleteOptions."""
         return self._call("DELETE", path, body=body)
 
     def watch(self, path: str, *, timeout_s: int = 10, **query: str) -> Iterator[Object]:
-        """The events of a watch on the collection at `path`, until the server ends it after `timeout_s`."""
+        """Yield the events of a watch on the collection at `path`.
+
+        The server ends the watch after `timeout_s`.
+        """
         query |= {"watch": "1", "timeoutSeconds": str(timeout_s)}
         with self._open("GET", path, query=query, timeout_s=timeout_s + 5.0) as answer:
             for line in answer:
                 yield json.loads(line)
 
     def ready(self) -> bool:
-        """Whether the server says that it is ready, asked once."""
+        """Ask once whether the server is ready."""
         try:
             with self._open("GET", "/readyz", timeout_s=2.0):
                 return True
@@ -90,7 +102,9 @@ class Api:
             try:
                 decoded: Object = json.loads(answer.read())
             except http.client.HTTPException as exc:
-                raise ConnectionError(f"the answer to {method} {path} ended in the middle") from exc
+                raise ConnectionError(
+                    f"the response to {method} {path} is incomplete: the server closed the connection"
+                ) from exc
             return decoded
 
     def _open(
@@ -109,7 +123,7 @@ class Api:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", content_type)
         context = ssl.create_default_context(cafile=str(self._ca_file))
-        # No proxy of the environment's: the server is on loopback.
+        # Ignore proxies of the environment: the server is on loopback.
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )

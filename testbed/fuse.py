@@ -1,4 +1,4 @@
-"""Mounts that hang or refuse calls, as those of odd NFS servers do: a directory shown elsewhere by bindfs (FUSE)."""
+"""Mounts that hang or refuse calls, like those of odd NFS servers, with bindfs (FUSE)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 def missing() -> str:
-    """Why nothing can be mounted so here, or "" when it can."""
+    """Return why such mounts cannot work here, or ""."""
     if not os.path.exists("/dev/fuse"):
-        return "it has no /dev/fuse"
+        return "there is no /dev/fuse"
     if os.geteuid() != 0 and not _CONNECTIONS.is_mount():
-        return "it does not show how many requests a FUSE mount serves: mount -t fusectl fusectl " + str(_CONNECTIONS)
-    return "" if shutil.which("bindfs") else "bindfs is not installed: apt-get install " + " ".join(PACKAGES)
+        return "the state of FUSE mounts is not visible: run mount -t fusectl fusectl " + str(_CONNECTIONS)
+    return "" if shutil.which("bindfs") else "bindfs is not installed: run apt-get install " + " ".join(PACKAGES)
 
 
 def install_bindfs(progress: Progress = silent) -> None:
-    """Install bindfs unless it is there or would be of no use. Raises packages.NotInstalled."""
+    """Install bindfs if it is missing and can work here. Raises packages.NotInstalled."""
     if os.path.exists("/dev/fuse") and missing():
         packages.install(PACKAGES, progress)
 
 
 @contextmanager
 def without_chmod(directory: Path) -> Iterator[Path]:
-    """A file system below a directory that refuses chmod and chown, as one with NFSv4 ACLs may."""
+    """Mount a file system that refuses chmod and chown, as one with NFSv4 ACLs can."""
     place, behind = directory / "no-chmod", directory / "behind"
     place.mkdir()
     behind.mkdir()
@@ -55,19 +55,19 @@ def _requests(device: int) -> int:
 
 
 class HangingMount:
-    """`source` shown at `place`; as a context it unmounts at the end, hung or not."""
+    """A mount of `source` at `place` that can hang; the context unmounts it, hanging or not."""
 
     def __init__(self, source: Path, place: Path) -> None:
-        """Mount; returns when the place is a mount point."""
+        """Mount, and return when `place` is a mount point."""
         self.source = source
         self.place = place
-        # Nothing is cached, so that every system call asks the process.
+        # No caching, so that every system call reaches the process.
         options = "attr_timeout=0,entry_timeout=0,negative_timeout=0"
         self._process = subprocess.Popen(["bindfs", "-f", "-o", options, str(source), str(place)])
         self._mounted = True
         while not place.is_mount():
             if self._process.poll() is not None:
-                raise RuntimeError(f"bindfs has ended with status {self._process.returncode}")
+                raise RuntimeError(f"bindfs failed with status {self._process.returncode}")
             time.sleep(0.01)
         self._device = os.minor(place.stat().st_dev)
 
@@ -80,30 +80,30 @@ class HangingMount:
         self._process.wait()
 
     def hang(self) -> None:
-        """From now on every call on the mount hangs.
+        """Let every call on the mount hang from now on.
 
-        The process stops between two requests. Linux lets a killed process go whose request waits, as an NFS mount
-        does, but not one whose request FUSE is already serving.
+        The process stops between two requests. Linux can end a process whose request still waits, as on an NFS mount,
+        but not one whose request FUSE is already serving.
         """
         while True:
             self._process.send_signal(signal.SIGSTOP)
-            os.waitpid(self._process.pid, os.WUNTRACED)  # the kernel says that it has stopped
+            os.waitpid(self._process.pid, os.WUNTRACED)  # returns once the process has stopped
             if not _requests(self._device):
                 return
             self.go_on()
             time.sleep(0.01)
 
     def go_on(self) -> None:
-        """Answer again, to the calls that hang as well."""
+        """Answer calls again, including those that hang."""
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the process and leave the mount behind."""
+        """Kill the process and leave the mount in place."""
         self._process.kill()
         self._process.wait()
 
     def unmount(self) -> None:
-        """Take the mount away, if it is there."""
+        """Unmount, if it is still mounted."""
         if self._mounted:
             subprocess.run(["fusermount3", "-u", "-z", str(self.place)], check=True)
             self._mounted = False

@@ -1,7 +1,7 @@
-"""An NFS server on loopback, NFS-Ganesha, that needs neither the kernel's server nor a mount.
+"""NFS-Ganesha on loopback, without the kernel's NFS server and without a mount.
 
-NFSv4 needs nothing else. NFSv3 also needs rpcbind at the start, which gets a mount and a network namespace of its own,
-so that it meets no other; the server itself is on the machine's loopback, with known ports, in every version.
+NFSv4 needs no other program. NFSv3 also needs rpcbind at the start. rpcbind runs in a mount and a network namespace of
+its own, apart from any rpcbind of the machine; Ganesha itself listens on the machine's loopback, on known ports.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from testbed.processes import Server, ServerFailed
 NFS_PROGRAM, MOUNT_PROGRAM = 100_003, 100_005
 PACKAGES = ("nfs-ganesha", "nfs-ganesha-vfs", "nfs-ganesha-mem", "rpcbind")
 _SEARCHED = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-"""Debian puts servers where only root's PATH leads."""
+"""Debian installs servers in directories that only the PATH of root contains."""
 
 
 class GaneshaMissing(Exception):
-    """Ganesha is not installed and could not be; the text says what to do."""
+    """Ganesha is not installed and cannot be; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A directory and the path by which clients know it.
+    """A directory and the path under which clients mount it.
 
-    `backend` VFS serves the real directory and needs root and a filesystem with file handles; MEM serves an empty tree
-    of its own in memory, lost at the server's end, and works for every user.
+    Backend VFS serves the real directory, and needs root and a filesystem with file handles. MEM serves an initially
+    empty tree in memory, which is lost when the server ends, and works for every user.
     """
 
     directory: Path
@@ -47,20 +47,23 @@ class Export:
     squash: Literal["No_Root_Squash", "Root_Squash", "All_Squash"] = "No_Root_Squash"
     access: Literal["RW", "RO"] = "RW"
     privileged_port: bool = False
-    """Whether clients must come from a port below 1024, as with `secure` in exports(5)."""
+    """Whether clients must use a port below 1024, as with `secure` in exports(5)."""
 
 
 class Ganesha(NfsServer):
-    """The server, ready on entry and ended on exit, or by `start` and `stop`.
+    """The server, as a context or by `start` and `stop`.
 
-    `port` (NFS) and `mount_port` (MOUNT, of v3) are on 127.0.0.1 and stay the same for life. What clients did to a VFS
-    export survives kill and start. Ganesha caches directories: change them through NFS, not behind its back.
+    `port` (NFS) and `mount_port` (MOUNT of NFSv3) are on 127.0.0.1 and never change. The files of a VFS export survive
+    a kill. Ganesha caches directories: change them through NFS and not directly.
     """
 
     def __init__(
         self, exports: Sequence[Export], *, versions: Sequence[Literal[3, 4]] = (4,), directory: Path | None = None
     ) -> None:
-        """A `directory` that is given holds configuration, log and recovery records afterwards; else they are wiped."""
+        """Keep configuration, log and recovery records in `directory`.
+
+        Without one, use a temporary directory.
+        """
         super().__init__("Ganesha")
         self._wiped = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ganesha-"))
@@ -71,9 +74,9 @@ class Ganesha(NfsServer):
         self._rpcbind = self._new_rpcbind() if 3 in versions else None
 
     def start(self) -> None:
-        """Start and return when every version answers.
+        """Start, and return when every NFS version answers.
 
-        Raises GaneshaMissing when it is not installed, ServerFailed when it ends, or cannot serve an export.
+        Raises GaneshaMissing if it is not installed, ServerFailed if it ends or cannot serve an export.
         """
         reason = missing()
         if reason:
@@ -89,20 +92,20 @@ class Ganesha(NfsServer):
         self._server.wait_ready()
 
     def stop(self) -> None:
-        """End it, SIGTERM first, and wipe a directory of our own."""
+        """Stop it, SIGTERM first, and delete a temporary directory."""
         for server in (self._server, self._rpcbind):
             if server is not None:
                 server.stop(grace_s=5.0)
-        self._server = None  # its command names the process of an rpcbind that is gone
+        self._server = None  # its command refers to the ended rpcbind process
         if self._wiped:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def restart(self) -> None:
-        """Stop it in an orderly way and start it again."""
+        """Stop it orderly and start it again."""
         self._running().restart()
 
     def answers(self) -> bool:
-        """Whether every version that it should serve answers a NULL call now."""
+        """Return True if every configured version answers a NULL call now."""
         if 3 in self.versions and not null_call(self.mount_port, program=MOUNT_PROGRAM, version=3):
             return False
         return all(null_call(self.port, program=NFS_PROGRAM, version=version) for version in self.versions)
@@ -110,13 +113,13 @@ class Ganesha(NfsServer):
     def _refuse_unservable_exports(self) -> None:
         for export in self.exports:
             if not export.directory.is_dir():
-                raise ServerFailed(f"Ganesha cannot serve {export.directory}: there is no such directory")
+                raise ServerFailed(f"Ganesha cannot serve {export.directory}: the directory does not exist")
             problem = vfs_problem(export.directory) if export.backend == "VFS" else None
             if problem:
                 raise ServerFailed(f"Ganesha cannot serve {export.directory}: {problem}")
 
     def _new_rpcbind(self) -> Server:
-        # Its socket is /run/rpcbind.sock: with a /run of its own it meets neither the machine's rpcbind nor another.
+        # The socket is /run/rpcbind.sock: a /run of its own keeps it apart from every other rpcbind.
         command = [
             "unshare",
             "--net",
@@ -137,7 +140,7 @@ class Ganesha(NfsServer):
         return None if self._rpcbind is None else self._rpcbind.pid
 
     def _new_server(self) -> Server:
-        # Only rpcbind's mount namespace: its socket is in there, and our ports stay on the machine's loopback.
+        # Enter only the mount namespace, for rpcbind's socket: the ports stay on the machine's loopback.
         prefix = ["nsenter", f"--mount=/proc/{self._rpcbind_pid()}/ns/mnt", "--"] if self._rpcbind is not None else []
         files: list[str | Path] = [
             "-f",
@@ -163,7 +166,7 @@ class Ganesha(NfsServer):
             f"NFS_CORE_PARAM {{ Bind_addr = 127.0.0.1; NFS_Port = {self.port}; MNT_Port = {self.mount_port};",
             f"  Protocols = {versions}; mount_path_pseudo = true;",
             "  Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }",
-            # Graceless: a restarted server serves at once, where a real one makes clients wait for 90 s.
+            # Graceless: a restarted server serves immediately, while a real one lets clients wait for 90 s.
             "NFSV4 { Graceless = true; Only_Numeric_Owners = true; RecoveryBackend = fs;",
             f'  RecoveryRoot = "{recovery}"; }}',
             f'NFS_KRB5 {{ Active_krb5 = false; CCacheDir = "{self.directory}"; }}',
@@ -183,20 +186,20 @@ def _export_block(number: int, export: Export, versions: str) -> str:
 
 
 def missing(*, versions: Sequence[Literal[3, 4]] = (4,)) -> str:
-    """Why Ganesha cannot run here in these versions, or "" when it can."""
+    """Return why Ganesha cannot serve these versions here, or ""."""
     if not shutil.which("ganesha.nfsd", path=_SEARCHED):
-        return "NFS-Ganesha is not installed: apt-get install " + " ".join(PACKAGES)
+        return "NFS-Ganesha is not installed: run apt-get install " + " ".join(PACKAGES)
     if 3 not in versions:
         return ""
     lacking = [name for name in ("rpcbind", "unshare", "nsenter") if not shutil.which(name, path=_SEARCHED)]
     if lacking:
-        return f"NFSv3 needs {', '.join(lacking)}: apt-get install rpcbind util-linux"
+        return f"NFSv3 needs {', '.join(lacking)}: run apt-get install rpcbind util-linux"
     allowed = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, timeout=10).returncode == 0
-    return "" if allowed else "NFSv3 needs namespaces of its own (unshare), which takes root"
+    return "" if allowed else "NFSv3 needs namespaces of its own (unshare), which need root"
 
 
 def install_ganesha(progress: Progress = silent) -> None:
-    """Install Ganesha with apt-get unless it is there. Raises GaneshaMissing when that takes somebody else."""
+    """Install Ganesha with apt-get if it is missing. Raises GaneshaMissing if that fails."""
     if not missing():
         return
     try:
@@ -204,16 +207,16 @@ def install_ganesha(progress: Progress = silent) -> None:
     except packages.NotInstalled as exc:
         raise GaneshaMissing(f"{missing()}: {exc}") from exc
     if missing():
-        raise GaneshaMissing(f"apt-get installed {', '.join(PACKAGES)}, and still: {missing()}")
+        raise GaneshaMissing(f"apt-get installed {', '.join(PACKAGES)}, but {missing()}")
 
 
 def null_call(port: int, *, program: int, version: int, timeout_s: float = 2.0) -> bool:
-    """Whether a server on 127.0.0.1 answers the NULL procedure of an RPC program (RFC 5531) with success."""
+    """Return True if 127.0.0.1 answers the NULL procedure of an RPC program (RFC 5531)."""
     call = struct.pack(">10I", 1, 0, 2, program, version, 0, 0, 0, 0, 0)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
             connection.sendall(struct.pack(">I", 0x8000_0000 | len(call)) + call)
-            # The record mark, then xid, REPLY, MSG_ACCEPTED, an empty verifier, SUCCESS.
+            # Record mark, xid, REPLY, MSG_ACCEPTED, an empty verifier, SUCCESS.
             answer = connection.recv(28, socket.MSG_WAITALL)
     except OSError:
         return False
@@ -221,9 +224,10 @@ def null_call(port: int, *, program: int, version: int, timeout_s: float = 2.0) 
 
 
 def vfs_problem(directory: Path) -> str | None:
-    """Why FSAL VFS cannot serve this directory, or None: it keeps file handles, and asks the kernel to open them again.
+    """Return why FSAL VFS cannot serve this directory, or None.
 
-    See open_by_handle_at(2). Overlay filesystems, those of containers, have no handles; ext4, xfs, btrfs and tmpfs do.
+    FSAL VFS keeps file handles and lets the kernel open them again: see open_by_handle_at(2). The overlay filesystems
+    of containers have no handles; ext4, xfs, btrfs and tmpfs do.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 8 + 128)
@@ -231,7 +235,7 @@ def vfs_problem(directory: Path) -> str | None:
     at_fdcwd = -100
     if libc.name_to_handle_at(at_fdcwd, os.fsencode(directory), handle, ctypes.byref(mount_id), 0) != 0:
         error = os.strerror(ctypes.get_errno())
-        return f"its filesystem has no file handles ({error}); use ext4, xfs or tmpfs, or backend MEM"
+        return f"its filesystem has no file handles ({error}): use ext4, xfs or tmpfs, or the backend MEM"
     anchor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         opened = libc.open_by_handle_at(anchor, handle, os.O_RDONLY | os.O_DIRECTORY)
@@ -239,6 +243,6 @@ def vfs_problem(directory: Path) -> str | None:
     finally:
         os.close(anchor)
     if opened < 0:
-        return f"open_by_handle_at says: {error}; it takes root (CAP_DAC_READ_SEARCH), or use backend MEM"
+        return f"open_by_handle_at failed ({error}): run as root (CAP_DAC_READ_SEARCH), or use the backend MEM"
     os.close(opened)
     return None

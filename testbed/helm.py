@@ -1,4 +1,4 @@
-"""Helm, built as the control plane is: from helmbuild/go.mod, once, into our cache."""
+"""Helm, built once from helmbuild/go.mod into the cache, like the control plane."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from testbed.binaries import Progress, Source, silent
 
 
 def _stamp(source: Source) -> dict[str, str]:
-    """As Helm's own Makefile does: the Kubernetes that charts are rendered for is that of its client."""
+    """Return the version variables that Helm's Makefile sets.
+
+    Charts are rendered for the Kubernetes version of Helm's client.
+    """
     minor = source.pinned(r"k8s\.io/client-go v0\.(\d+)")
     packages = [f"helm.sh/helm/v3/pkg/{name}" for name in ("chartutil", "lint/rules")]
     kubernetes = {
@@ -32,23 +35,23 @@ SOURCE = Source(
 
 
 class HelmFailed(Exception):
-    """Helm ended with an error; the text is what it said."""
+    """Helm failed; the text is its error message."""
 
 
 class Helm:
-    """Helm with a home of its own: it reads and writes nothing of the user's."""
+    """Helm with a home directory of its own: it reads and writes no files of the user."""
 
     def __init__(self, home: Path, *, kubeconfig: Path | None = None, progress: Progress = silent) -> None:
-        """The first use ever builds it, and may raise BinariesMissing."""
+        """The first use on a machine builds Helm, and can raise BinariesMissing."""
         self._binary = binaries.locate(tuple(SOURCE.packages), SOURCE, progress=progress) / "helm"
-        # HOME too: what the API server serves is remembered in there.
+        # HOME too: Helm caches the API resources of the server there.
         places = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
         places["HOME"] = str(home)
-        # A file that is not there: without a cluster of its own it must not find the user's.
+        # A missing file: without a cluster, Helm must not find a kubeconfig of the user.
         self._environment = places | {"KUBECONFIG": str(kubeconfig or home / "no-kubeconfig")}
 
     def run(self, *words: str | Path, input: str | None = None, timeout_s: float = 120.0) -> str:
-        """What a command says on stdout. Raises HelmFailed with what it says on stderr."""
+        """Run a command and return its output. Raises HelmFailed with its error message."""
         command = [self._binary, *words]
         done = subprocess.run(
             command, input=input, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -59,6 +62,6 @@ class Helm:
 
 
 def missing() -> str:
-    """Why Helm is not here yet, or "" when it is."""
+    """Return why Helm is missing, or ""."""
     present = binaries.present(tuple(SOURCE.packages), SOURCE) is not None
     return "" if present else "Helm is not built yet: run `make test`, or `python -m testbed build` once"

@@ -1,4 +1,4 @@
-"""What the servers of the testbed have in common: ready on entry and ended on exit, killed, frozen, thawed."""
+"""What the servers of the testbed have in common: start, stop, kill, pause and resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from testbed.processes import Server, ServerFailed, free_port
 
 
 class Startable(ABC):
-    """Ready on entry of the context and ended on exit, or by `start` and `stop`."""
+    """Servers that a context starts on entry and stops on exit; or call `start` and `stop`."""
 
     def __enter__(self) -> Self:
         try:
@@ -24,15 +24,18 @@ class Startable(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start what does not run, and return when it is ready. Raises ServerFailed."""
+        """Start the servers that do not run, and return when they are ready. Raises ServerFailed."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End it, and wipe what was made for it."""
+        """Stop the servers, and delete their temporary files."""
 
 
 class NfsServer(Startable):
-    """An NFS server that is one process. `port` (NFS) and `mount_port` (MOUNT, of v3) stay the same for life."""
+    """An NFS server in one process.
+
+    `port` (NFS) and `mount_port` (MOUNT of NFSv3) never change.
+    """
 
     def __init__(self, name: str) -> None:
         self.port = free_port()
@@ -42,19 +45,22 @@ class NfsServer(Startable):
 
     @property
     def pid(self) -> int | None:
-        """The process id, or None while it does not run."""
+        """The process id, or None while the server does not run."""
         return None if self._server is None else self._server.pid
 
     def kill(self) -> None:
-        """End it as a crash, or a power cut, would; `start` brings it back on the same ports."""
+        """End it like a crash or a power failure; `start` restarts it on the same ports."""
         self._running().kill()
 
     def pause(self) -> None:
-        """Freeze it: connections are accepted, and nothing is answered until `resume`."""
+        """Freeze it: it accepts connections, but answers no call until `resume`."""
         self._running().pause()
 
     def resume(self) -> None:
-        """Let it go on; it carries out what it was asked while paused, as a slow server would."""
+        """Resume it.
+
+        It carries out the calls that arrived while it was paused, like a slow server.
+        """
         self._running().resume()
 
     def _running(self) -> Server:

@@ -1,4 +1,4 @@
-"""Debian packages that the servers come from, installed with apt-get without starting a service."""
+"""Install the Debian packages of the servers with apt-get, without starting services."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ class NotInstalled(Exception):
 
 
 def install(packages: Sequence[str], progress: Progress = silent) -> None:
-    """Install packages. Raises NotInstalled where there is no apt-get, no root, or apt-get fails."""
+    """Install packages.
+
+    Raises NotInstalled where there is no apt-get, no root, or apt-get fails.
+    """
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise NotInstalled("installing it takes root on Debian or Ubuntu")
+        raise NotInstalled("installation needs root on Debian or Ubuntu")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with tempfile.NamedTemporaryFile(prefix="apt-get-", suffix=".log") as log, _services_stay_off():
         for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
@@ -36,8 +39,9 @@ def install(packages: Sequence[str], progress: Progress = silent) -> None:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """Keep packages from starting their services: whoever runs tests has not asked for an NFS server on this machine.
+    """Keep packages from starting their services.
 
+    A test run must not leave an NFS server running on this machine.
     Debian's invoke-rc.d and deb-systemd-invoke ask /usr/sbin/policy-rc.d; 101 means that the action is forbidden.
     """
     policy = Path("/usr/sbin/policy-rc.d")

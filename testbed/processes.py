@@ -1,4 +1,4 @@
-"""One server as a child process: started, ready, stopped, killed, paused, and started again with the same command."""
+"""A server as a child process: start, wait until ready, stop, kill, pause and restart it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from pathlib import Path
 from typing import Self
 
 TESTBED_PORTS = range(20_000, 32_000)
-"""Below Linux's ephemeral range (32768 and up): no outgoing connection takes the port of a server that is down."""
+"""Below Linux's ephemeral range (32768 and up): no outgoing connection can take the port of a stopped server."""
 
 
 class ServerFailed(Exception):
-    """A server ended, or was not ready in time; the text names it and ends with the tail of its log."""
+    """A server failed, or was not ready in time.
+
+    The text names it and ends with the tail of its log.
+    """
 
 
 _BLOCK = 400
-"""How many of them a process has to itself: more than it starts servers in the time that one of them is down."""
+"""Ports per process: more than the servers that it starts while one of its servers is down."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, and that no other process gets from here while this one lives.
+    """Return a free TCP port of 127.0.0.1.
 
-    So nobody takes it before its server has started, or while that is down. Raises OSError when there is none.
+    This function gives it to no other process while this one lives. Thus no other server takes the port before its
+    server starts, or while its server is down. Raises OSError if there is none.
     """
     ports = _own_ports()
     for port in itertools.islice(ports, _BLOCK):
@@ -46,10 +50,11 @@ def free_port() -> int:
 
 @functools.cache
 def _own_ports() -> Iterator[int]:
-    """The ports of this process, round and round, so that one comes again as late as it can.
+    """Return the ports of this process in a cycle.
 
-    A block is taken by a name in the kernel that ends with the process (unix(7), "abstract"), as nothing else does.
-    Where there are no such names, or no block is left, it is any one.
+    A cycle reuses each port as late as possible.
+    A process reserves a block of ports by binding an abstract Unix socket (unix(7)), which the kernel releases when the
+    process ends. Where abstract sockets are missing, or all blocks are taken, the process shares some block.
     """
     blocks = [TESTBED_PORTS[first : first + _BLOCK] for first in range(0, len(TESTBED_PORTS), _BLOCK)]
     random.shuffle(blocks)
@@ -66,21 +71,21 @@ def _own_ports() -> Iterator[int]:
 
 
 def tail(path: Path, *, lines: int = 20) -> str:
-    """The last lines of a log, or a note that there are none."""
+    """Return the last lines of a log, or a note that it is empty."""
     try:
         found = path.read_text(errors="replace").splitlines()[-lines:]
     except FileNotFoundError:
         found = []
-    return "\n".join(found) or f"(nothing in {path})"
+    return "\n".join(found) or f"({path} is empty)"
 
 
 class Server:
-    """A command that runs until told otherwise.
+    """A command that runs until it is stopped.
 
-    The child dies with the *thread* that started it, even by SIGKILL: a killed test run would otherwise leave servers
-    behind for ever. So start servers from a thread that lives as long as they should. The kernel does this (prctl(2),
-    PR_SET_PDEATHSIG), asked by `setpriv` of util-linux rather than by a preexec_fn, which is unsafe in a process with
-    threads. Where there is no setpriv (macOS), only an orderly end takes the children along.
+    The kernel kills the child when the *thread* that started it ends, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG):
+    a killed test run would otherwise leave its servers running. Therefore start a server from a thread that lives as
+    long as the server. `setpriv` of util-linux sets this, because a preexec_fn is unsafe in a process with threads.
+    Without setpriv (macOS) the children end only with an orderly stop.
     """
 
     def __init__(
@@ -92,7 +97,10 @@ class Server:
         ready: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`ready` asks once whether the server answers, must return within seconds, and may not raise."""
+        """`ready` checks once whether the server answers.
+
+        It must return within seconds and must not raise.
+        """
         self.name = name
         self.log = log
         self._command = [os.fspath(word) for word in command]
@@ -119,17 +127,23 @@ class Server:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status of the last run, negative for a signal; None while it runs or before the first start."""
+        """The exit status of the last run, negative for a signal.
+
+        None while it runs or before the first start.
+        """
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start the command unless it runs; its output is appended to the log. Does not wait for readiness."""
+        """Start the command unless it runs, and append its output to the log.
+
+        Does not wait until it is ready.
+        """
         if self.pid is not None:
             return
         setpriv = shutil.which("setpriv")
         prefix = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C in a terminal must reach us alone, or etcd would end before the API server.
+            # A session of its own: otherwise Ctrl-C in a terminal would end etcd before the API server.
             self._process = subprocess.Popen(
                 [*prefix, *self._command],
                 stdin=subprocess.DEVNULL,
@@ -140,17 +154,23 @@ class Server:
             )
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Return once the server answers. Raises ServerFailed when it ended, or does not answer in time."""
+        """Return once the server answers.
+
+        Raises ServerFailed if it ends, or does not answer in time.
+        """
         deadline = time.monotonic() + timeout_s
         while not self._ready():
             if self.returncode is not None:
-                raise ServerFailed(f"{self.name} ended with status {self.returncode}:\n{tail(self.log)}")
+                raise ServerFailed(f"{self.name} failed with status {self.returncode}:\n{tail(self.log)}")
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name} was not ready after {timeout_s:.0f} s:\n{tail(self.log)}")
             time.sleep(0.05)
 
     def wait(self, timeout_s: float = 15.0) -> int:
-        """Wait for the end and return the exit status. Raises ServerFailed when it still runs after that time."""
+        """Wait for the end and return the exit status.
+
+        Raises ServerFailed if it still runs after `timeout_s`.
+        """
         if self._process is None:
             raise ServerFailed(f"{self.name} was never started")
         try:
@@ -159,7 +179,10 @@ class Server:
             raise ServerFailed(f"{self.name} still runs after {timeout_s:.0f} s:\n{tail(self.log)}") from exc
 
     def stop(self, grace_s: float = 15.0) -> None:
-        """End it as an operator would: SIGTERM, and SIGKILL after the grace. Does nothing when it does not run."""
+        """Send SIGTERM, and SIGKILL after the grace period.
+
+        Does nothing if the server does not run.
+        """
         if self._process is None:
             return
         self.terminate()
@@ -169,22 +192,25 @@ class Server:
             self.kill()
 
     def terminate(self) -> None:
-        """Send SIGTERM and return at once; a paused server is resumed, as it could not see the signal."""
+        """Send SIGTERM and return immediately.
+
+        Resume a paused server, which cannot handle the signal.
+        """
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it as a crash or a lost machine would."""
+        """End it like a crash or a lost machine."""
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): its kernel goes on accepting connections and nobody answers."""
+        """Freeze it (SIGSTOP): the kernel still accepts connections, but no call is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Resume a paused server."""
         self._signal(signal.SIGCONT)
 
     def restart(self, timeout_s: float = 60.0) -> None:

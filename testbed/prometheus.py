@@ -1,4 +1,4 @@
-"""Prometheus, from Debian's package: a server on loopback that scrapes what it is told to, and its tool for checks."""
+"""Prometheus from Debian's package: a server on loopback, and promtool."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from testbed import packages
 from testbed.binaries import Progress, silent
 from testbed.processes import Server, free_port
@@ -23,19 +21,19 @@ PACKAGES = ("prometheus",)
 
 
 class QueryRefused(Exception):
-    """Prometheus cannot evaluate a query; the text names both."""
+    """Prometheus cannot evaluate a query; the text contains the query and the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of an answer: its labels, and its samples as (seconds since 1970, value)."""
+    """A time series: its labels, and its samples as (seconds since 1970, value)."""
 
     labels: Mapping[str, str]
     samples: Sequence[tuple[float, float]]
 
 
 class Prometheus(Server):
-    """One server; see Server for start, stop and the context that does both."""
+    """A Prometheus server; see Server for start, stop and the context."""
 
     def __init__(
         self,
@@ -45,14 +43,16 @@ class Prometheus(Server):
         scrape_interval_s: int = 5,
         rules: Mapping[str, Any] | None = None,
     ) -> None:
-        """`targets` has the labels of each HOST:PORT, whose /metrics is scraped; `job` may be one of them.
+        """Scrape /metrics of each HOST:PORT in `targets`, which maps it to its labels.
 
-        `rules` are groups as a PrometheusRule's `spec` has them. The directory holds configuration, data and log.
+        `job` can be one of the labels. `rules` has the form of the `spec` of a PrometheusRule. The directory contains
+        configuration, data and log.
         """
         self.port = free_port()
         self.configuration = directory / "prometheus.yaml"
         self.scrape_interval_s = scrape_interval_s
-        (directory / "rules.yaml").write_text(yaml.safe_dump(dict(rules or {"groups": []})))
+        # JSON is valid YAML.
+        (directory / "rules.yaml").write_text(json.dumps(dict(rules or {"groups": []})))
         interval = f"{scrape_interval_s}s"
         scraped = [{"targets": [address], "labels": dict(labels)} for address, labels in targets.items()]
         body = {
@@ -60,7 +60,7 @@ class Prometheus(Server):
             "rule_files": ["rules.yaml"],
             "scrape_configs": [{"job_name": "scraped", "static_configs": scraped}],
         }
-        self.configuration.write_text(yaml.safe_dump(body))
+        self.configuration.write_text(json.dumps(body))
         command = [
             "prometheus",
             f"--config.file={self.configuration}",
@@ -71,21 +71,30 @@ class Prometheus(Server):
         super().__init__("prometheus", command, log=directory / "prometheus.log", ready=self._is_ready)
 
     def query(self, expression: str) -> list[Series]:
-        """The value now of each series. Raises QueryRefused; OSError where there is no answer."""
+        """Return each series with its current value.
+
+        Raises QueryRefused, or OSError if the server does not answer.
+        """
         found = self._ask("query", query=expression)["result"]
         return [Series(each["metric"], _samples([each["value"]])) for each in found]
 
     def query_range(self, expression: str, *, start_s: float, end_s: float, step_s: float) -> list[Series]:
-        """The series over a time, seconds since 1970, a sample a step. Raises as `query`."""
+        """Return the series of a time range in seconds since 1970, one sample per step.
+
+        Raises as `query`.
+        """
         found = self._ask("query_range", query=expression, start=start_s, end=end_s, step=step_s)["result"]
         return [Series(each["metric"], _samples(each["values"])) for each in found]
 
     def rules(self) -> list[dict[str, Any]]:
-        """Every rule with its health ("ok", "err", "unknown" until it was evaluated) and its last error."""
+        """Return every rule with its health and last error.
+
+        The health is "ok", "err", or "unknown" before the first evaluation.
+        """
         return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
 
     def unscraped(self) -> list[str]:
-        """The targets that were not scraped with success yet, and why."""
+        """Return the targets that were not scraped successfully yet, each with the reason."""
         targets = self._ask("targets", state="active")["activeTargets"]
         return [f"{each['scrapeUrl']}: {each['lastError']}" for each in targets if each["health"] != "up"]
 
@@ -107,25 +116,25 @@ class Prometheus(Server):
 
 
 def promtool(*words: str | Path, input: str | None = None) -> str:
-    """What a command of Prometheus's tool complains of, or "" when it is content."""
+    """Run promtool and return its complaints, or "" if it has none."""
     done = subprocess.run(["promtool", *words], input=input, capture_output=True, text=True, timeout=60)
     return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or f"exit status {done.returncode}"
 
 
 def missing() -> str:
-    """Why Prometheus and its tool are not here, or "" when they are."""
+    """Return why Prometheus or promtool is missing, or ""."""
     found = all(shutil.which(name) for name in ("prometheus", "promtool"))
-    return "" if found else "prometheus and promtool are missing: apt-get install " + " ".join(PACKAGES)
+    return "" if found else "prometheus and promtool are missing: run apt-get install " + " ".join(PACKAGES)
 
 
 def install_prometheus(progress: Progress = silent) -> None:
-    """Install both unless they are there. Raises packages.NotInstalled."""
+    """Install both if they are missing. Raises packages.NotInstalled."""
     if missing():
         packages.install(PACKAGES, progress)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # No proxy of the environment's: the server is on loopback.
+    # Ignore proxies of the environment: the server is on loopback.
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

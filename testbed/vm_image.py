@@ -1,7 +1,8 @@
-"""What our virtual machine boots: Debian's kernel, and an initrd of its modules, busybox and the NFS programs.
+"""The image of the virtual machine: Debian's kernel and an initrd.
 
-Everything comes from this machine's own apt sources, and is unpacked and never installed. The result stays in our
-cache; another list of packages or programs is another result. Building takes no root.
+The initrd contains kernel modules, busybox and the NFS programs. The packages come from the apt sources of this
+machine; they are unpacked, never installed. The image stays in the cache under a name that depends on this module.
+Building needs no root.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from testbed.binaries import Progress, cache, silent
 from testbed.processes import tail
 
 KERNEL = "linux-image-cloud-amd64"
-"""Debian's package that leads to the newest kernel of the release that is made for virtual machines."""
+"""Debian's metapackage for the newest kernel for virtual machines."""
 
 PACKAGES = ("busybox-static", "dash", "mount", "nfs-common", "nfs-kernel-server", "rpcbind", "util-linux", "xfsprogs")
 PROGRAMS = (
@@ -29,13 +30,13 @@ PROGRAMS = (
     *("rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd"),
     *("mkfs.xfs", "xfs_quota"),
 )
-"""What the machine has besides busybox, with their libraries; dash since busybox' shell prefers its own mount."""
+"""The programs besides busybox, with their libraries. dash, because the shell of busybox prefers its own mount."""
 
 FILES = ("netconfig",)
-"""What libtirpc reads in /etc to know TCP."""
+"""Files in /etc that libtirpc needs for TCP."""
 
 MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "nfs", "nfsv3", "nfsv4", "nfsd", "xfs")
-"""Modules, to be had with what they depend on; one that is not there is part of the kernel."""
+"""Kernel modules, loaded with their dependencies; a module without a file is built into the kernel."""
 
 PROTOCOLS = "tcp 6 TCP\nudp 17 UDP\n"
 SERVICES = "sunrpc 111/tcp\nsunrpc 111/udp\nnfs 2049/tcp\nnfs 2049/udp\n"
@@ -61,18 +62,18 @@ ip route add default via 10.0.2.2
 . /role
 reboot -f
 """
-"""The first process: prepares the machine, does what /role says, and ends the machine after that."""
+"""The first process: prepares the machine, runs /role, and then turns the machine off."""
 
 _DIRECTORY, _FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
 
 
 class ImageMissing(Exception):
-    """There is no image and none can be built; the text says why."""
+    """The image does not exist and cannot be built; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A kernel, and an initrd to which `archive` of a file /role is appended."""
+    """A kernel, and an initrd; append `archive` with a file /role to the initrd."""
 
     kernel: Path
     initrd: Path
@@ -84,19 +85,23 @@ class Image:
 
 
 def present() -> Image | None:
-    """The image, if it is built."""
+    """Return the newest built image, or None."""
     return max((_image(found) for found in cache().glob(f"vm-*-{_recipe()}")), key=_built_at, default=None)
 
 
 def locate(progress: Progress = silent) -> Image:
-    """The image, after building it if it is missing: 30 MB to download and some seconds. Raises ImageMissing."""
+    """Return the image.
+
+    Build it if it is missing, with a download of 30 MB. Raises ImageMissing.
+    """
     return present() or _build(progress)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """A cpio archive (format newc) of executable files and the directories above them, all of them root's.
+    """Return a cpio archive (format newc) of executable files, owned by root.
 
-    The kernel unpacks several, one after the other (Documentation/driver-api/early-userspace/buffer-format.rst).
+    It contains their parent directories too. The kernel unpacks concatenated archives in order
+    (Documentation/driver-api/early-userspace/buffer-format.rst).
     """
     above = {str(parent) for name in files for parent in Path(name).parents} - {"."}
     entries = [(name, _DIRECTORY, b"") for name in sorted(above)]
@@ -105,7 +110,7 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def _entry(name: str, mode: int, content: bytes) -> bytes:
-    # inode, mode, uid, gid, links, mtime, size, device and its node's numbers, length of the name, checksum.
+    # inode, mode, uid, gid, links, mtime, size, device numbers, length of the name, checksum.
     fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
     head = b"070701" + "".join(f"{field:08x}" for field in fields).encode() + name.encode() + b"\0"
     return _padded(head) + _padded(content)
@@ -116,7 +121,7 @@ def _padded(data: bytes) -> bytes:
 
 
 def _recipe() -> str:
-    """Tells images apart that were built by other versions of this module."""
+    """Return a key that differs for each version of this module."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 
 
@@ -139,7 +144,7 @@ def _build(progress: Progress) -> Image:
         os.rename(kernel, result / kernel.name)
         release = kernel.name.removeprefix("vmlinuz-")
         (result / "initrd").write_bytes(archive(dict(_files(root, release))))
-        # Whole or not at all; another process may have been faster with the same.
+        # Rename is atomic; another process can have built the same image in the meantime.
         target = cache() / f"vm-{release}-{_recipe()}"
         if not target.exists():
             os.rename(result, target)
@@ -150,18 +155,21 @@ def _build(progress: Progress) -> Image:
 def _kernel_package() -> str:
     found = re.search(r"Depends: (linux-image-\S+)", _apt("apt-cache", "depends", KERNEL, check=False))
     if found is None:
-        raise ImageMissing(f"apt does not know {KERNEL}: it takes Debian, and apt-get update")
+        raise ImageMissing(f"apt does not know {KERNEL}: this needs Debian; run apt-get update")
     return found[1]
 
 
 def _with_libraries(packages: Sequence[str]) -> list[str]:
-    """The packages, and the library packages that they depend on, by way of libraries only."""
+    """Return the packages and the library packages that they depend on.
+
+    Dependencies of libraries count too, but only on other libraries.
+    """
     known: dict[str, None] = {}
     fresh = set(packages)
     while fresh:
         known |= dict.fromkeys(sorted(fresh))
-        told = _apt("apt-cache", "depends", "--important", *sorted(fresh))
-        fresh = set(re.findall(r"Depends: (lib\S+)$", told, re.MULTILINE)) - known.keys()
+        depends = _apt("apt-cache", "depends", "--important", *sorted(fresh))
+        fresh = set(re.findall(r"Depends: (lib\S+)$", depends, re.MULTILINE)) - known.keys()
     return list(known)
 
 
@@ -178,7 +186,7 @@ def _unpack(packages: Sequence[str], root: Path, progress: Progress) -> None:
 
 
 def _apt(*command: str, directory: Path = Path("/"), check: bool = True) -> str:
-    """What a command of Debian's says."""
+    """Run a command of apt or dpkg and return its output."""
     with tempfile.NamedTemporaryFile(prefix="vm-image-", suffix=".log") as log:
         try:
             done = subprocess.run(command, cwd=directory, stdout=subprocess.PIPE, stderr=log, text=True, timeout=300)
@@ -190,7 +198,7 @@ def _apt(*command: str, directory: Path = Path("/"), check: bool = True) -> str:
 
 
 def _files(root: Path, release: str) -> Iterator[tuple[str, bytes]]:
-    """What the initrd holds, by its path in there."""
+    """Yield the files of the initrd: path and content."""
     yield "init", INIT.encode()
     yield "etc/passwd", ACCOUNTS.encode()
     yield "etc/protocols", PROTOCOLS.encode()
@@ -209,19 +217,19 @@ def _program(root: Path, name: str) -> Path:
     for directory in ("bin", "sbin", "usr/bin", "usr/sbin"):
         if (root / directory / name).is_file():
             return root / directory / name
-    raise ImageMissing(f"no package has a program {name}")
+    raise ImageMissing(f"no package contains the program {name}")
 
 
 def _libraries(root: Path, programs: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """The libraries that programs need, as the dynamic linker among the unpacked ones finds them."""
+    """Yield the libraries that the programs need, as the unpacked dynamic linker resolves them."""
     linker = next(path for path in root.rglob("ld-linux-x86-64.so.2") if not path.is_symlink())
     places = [str(root / prefix / "lib/x86_64-linux-gnu") for prefix in (".", "usr")]
     found: dict[str, Path] = {}
     for program in programs:
-        told = _apt(str(linker), "--library-path", ":".join(places), "--list", str(program))
-        if "not found" in told:
-            raise ImageMissing(f"{program.name} lacks a library:\n{told}")
-        found |= {name: Path(place) for name, place in re.findall(r"(\S+) => (/\S+)", told)}
+        listing = _apt(str(linker), "--library-path", ":".join(places), "--list", str(program))
+        if "not found" in listing:
+            raise ImageMissing(f"{program.name} lacks a library:\n{listing}")
+        found |= {name: Path(place) for name, place in re.findall(r"(\S+) => (/\S+)", listing)}
     yield f"lib64/{linker.name}", linker.read_bytes()
     for name, place in found.items():
         if "/" not in name:
@@ -229,7 +237,7 @@ def _libraries(root: Path, programs: Iterable[Path]) -> Iterator[tuple[str, byte
 
 
 def _modules(root: Path, release: str) -> Iterator[tuple[str, bytes]]:
-    """The modules, and the index modules.dep (depmod(8)) by which modprobe loads those that one depends on."""
+    """Yield the modules, and the index modules.dep of their dependencies (depmod(8))."""
     files = {path.name.split(".")[0].replace("-", "_"): path for path in root.rglob("*.ko*")}
     directory = f"lib/modules/{release}"
     waiting, index = list(MODULES), {}
@@ -249,7 +257,7 @@ def _modules(root: Path, release: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _below(name: str, index: Mapping[str, Sequence[str]]) -> list[str]:
-    """All that a module depends on, a dependent before what it depends on."""
+    """Return all dependencies of a module; each module comes before those that it depends on."""
     order: dict[str, None] = {}
     for other in index[name]:
         if other in index:

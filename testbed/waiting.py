@@ -1,4 +1,4 @@
-"""Waiting until something of a real system comes true, with a failure that says what was seen instead."""
+"""Wait for a condition of a real system, with a failure that says what was seen instead."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class NotInTime(AssertionError):
-    """What a test waited for did not come true; the text says what that was, and what was last seen."""
+    """A condition did not become true in time; the text names it and what was last seen."""
 
 
 def eventually(
     condition: Callable[[], T | None], what: str, *, timeout_s: float = 30.0, explain: Callable[[], str] = str
 ) -> T:
-    """Ask until `condition` gives something true, and return that.
+    """Call `condition` until it returns a true value, and return that value.
 
-    An ApiError or OSError of the condition counts as "not yet". Raises NotInTime with the last answer or error and
-    whatever `explain` adds.
+    An ApiError or OSError of the condition counts as "not yet". Raises NotInTime with the last value or error and the
+    text of `explain`.
     """
     deadline = time.monotonic() + timeout_s
     while True:

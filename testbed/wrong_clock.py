@@ -1,4 +1,4 @@
-"""A wall clock that is wrong for one process, and can be set while that runs, by Debian's libfaketime."""
+"""A wrong, adjustable wall clock for one process, with Debian's libfaketime."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ def _library() -> Path | None:
 
 
 def missing() -> str:
-    """Why no clock can be wrong here, or "" when one can."""
-    return "" if _library() else "libfaketime is not installed: apt-get install " + " ".join(PACKAGES)
+    """Return why this cannot work here, or ""."""
+    return "" if _library() else "libfaketime is not installed: run apt-get install " + " ".join(PACKAGES)
 
 
 def install_libfaketime(progress: Progress = silent) -> None:
-    """Install libfaketime unless it is there. Raises packages.NotInstalled."""
+    """Install libfaketime if it is missing. Raises packages.NotInstalled."""
     if missing():
         packages.install(PACKAGES, progress)
 
 
 class WrongClock:
-    """How far a clock is off, in seconds, in a file that a process started with `environment` asks each time."""
+    """The offset of a clock, in a file that a process with `environment` reads at each call."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.set(0)
 
     def set(self, ahead_s: int) -> None:
-        """Have the clock be ahead by so many seconds from now on, or behind. Monotonic time goes on as it does."""
+        """Put the clock ahead by `ahead_s` seconds, or behind if negative.
+
+        Monotonic time does not change.
+        """
         self._file.write_text(f"{ahead_s:+d}\n")
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """For the process whose clock it is to be."""
+        """The environment variables for the process that gets this clock."""
         return {
             "LD_PRELOAD": str(_library()),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),

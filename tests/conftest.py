@@ -1,6 +1,6 @@
-"""What holds for every test: one control plane a session, and in CI a skipped test is a failed one.
+"""Fixtures and rules for all tests: one control plane per session, and in CI a skip is a failure.
 
-But for those that this machine cannot run at all.
+CI accepts a skip only for what the machine cannot do at all.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from testbed.cluster import ControlPlane, TokenUser
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 CANNOT = "this machine cannot"
-"""How the reason of a permitted skip begins; pytest's summary (-ra) prints it in full."""
+"""The beginning of every accepted skip reason; pytest's summary (-ra) prints the reasons."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    return _judged(report)
+    return _strict(report)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    return _judged(report)
+    return _strict(report)
 
 
-def _judged(report: Report) -> Report:
-    """The report, failed when it is a skip that CI does not permit."""
+def _strict(report: Report) -> Report:
+    """Return the report, as a failure if it is a skip that CI does not accept."""
     if not os.environ.get("CI") or not report.skipped or hasattr(report, "wasxfail"):
         return report
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -45,15 +45,15 @@ def _judged(report: Report) -> Report:
 
 @pytest.fixture(scope="session")
 def restricted_user() -> TokenUser:
-    """A user who may do nothing until a test gives it a role."""
+    """A user without any rights until a test grants it a role."""
     return TokenUser.new("restricted", "testers")
 
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory, restricted_user: TokenUser) -> Iterator[ControlPlane]:
-    """Started once; with xdist, once in each worker."""
+    """A control plane, started once per session; with xdist, once per worker."""
     if binaries.present(("etcd", "kube-apiserver", "kube-controller-manager")) is None:
-        # Not built here: that takes longer than any test may.
+        # Building takes longer than any test's time limit.
         pytest.fail("the control plane is not built yet: run `make test`, or `python -m testbed build` once")
     with ControlPlane(tmp_path_factory.mktemp("control-plane"), users=[restricted_user]) as cluster:
         yield cluster

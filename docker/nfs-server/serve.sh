@@ -1,12 +1,12 @@
 #!/bin/sh
-# Writes Ganesha's configuration for the directories in EXPORTS, and becomes Ganesha.
+# Writes Ganesha's configuration for the directories in EXPORTS and runs Ganesha.
 set -eu
 configuration=/run/ganesha/ganesha.conf
 cat >$configuration <<CORE
 NFS_CORE_PARAM {
   NFS_Port = 2049; MNT_Port = 20048; Protocols = 3, 4; mount_path_pseudo = true;
   Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false;
-  # It would take CAP_SYS_RESOURCE, and is for servers whose own clients run beside them.
+  # The flag needs CAP_SYS_RESOURCE and matters only for servers with clients on the same machine.
   allow_set_io_flusher_fail = true;
 }
 NFSV4 { Graceless = true; Only_Numeric_Owners = true; RecoveryBackend = fs; }

@@ -1,9 +1,12 @@
-"""The flags that commands share, each with its environment variable (design, "Command line"), and what they come to."""
+"""The flags that commands share, each with its environment variable, and the settings they amount to."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -33,7 +36,7 @@ class Duration(click.ParamType[float]):
 
 
 def taking(*groups: list[Option[Any]]) -> Callable[[Command], Command]:
-    """A decorator that gives a command these groups of flags, in this order."""
+    """Return a decorator that adds these groups of flags to a command, in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed([option for group in groups for option in group]):
@@ -43,90 +46,101 @@ def taking(*groups: list[Option[Any]]) -> Callable[[Command], Command]:
     return decorate
 
 
+def with_settings(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., int]:
+    """Add the flags of `run` to an asynchronous command, which gets the settings as its first argument.
+
+    A command then works in the daemon's pod with the daemon's command line: `run` is replaced by the command's name.
+    The flags that only the daemon acts on are accepted and ignored; those of the log do not reach the command.
+    """
+
+    @wraps(command)
+    def run(**given: Any) -> int:
+        del given["log_format"], given["log_level"]
+        flags = {name: given.pop(name) for name in _SETTINGS}
+        return asyncio.run(command(settings(**flags), **given))
+
+    return taking(name(), exports(), cluster(), election(), daemon(hidden=True))(run)
+
+
 def name() -> list[Option[Any]]:
-    """Who we are to classes and volumes."""
+    """Return the flag for the provisioner's name."""
     return [
         click.option("--provisioner-name", envvar="PROVISIONER_NAME", default=setting.DEFAULT_PROVISIONER,
-                     show_default=True, show_envvar=True, help="The name under which StorageClasses know us."),
+                     show_default=True, show_envvar=True, help="The `provisioner:` of the StorageClasses to serve."),
     ]  # fmt: skip
 
 
 def exports() -> list[Option[Any]]:
-    """Which exports there are, and how they are reached."""
+    """Return the flags for exports and for the way they are reached."""
     return [
         click.option("--export", "exports", envvar="NFS_EXPORTS", multiple=True, metavar="SERVER:PATH[=DIRECTORY]",
                      show_envvar=True, help="An export to serve; DIRECTORY is where it is mounted. Repeatable;"
-                     " spaces between several in the environment."),
+                     " separate several with spaces in the environment variable."),
         click.option("--require-mount/--no-require-mount", envvar="REQUIRE_MOUNT", default=False, show_default=True,
-                     show_envvar=True, help="Count a DIRECTORY that is not a mount point as missing."),
+                     show_envvar=True, help="Treat a DIRECTORY that is not a mount point as missing."),
         click.option("--nfs-uid", envvar="NFS_UID", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True,
-                     show_envvar=True, help="Who we are to servers that we speak to directly."),
+                     show_envvar=True, help="UID used for direct NFS access (AUTH_SYS)."),
         click.option("--nfs-gid", envvar="NFS_GID", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True,
-                     show_envvar=True, help="Our group there."),
+                     show_envvar=True, help="GID used for direct NFS access (AUTH_SYS)."),
         click.option("--nfs-timeout", "nfs_timeout_s", envvar="NFS_TIMEOUT", type=Duration(), default="10s",
-                     show_default=True, show_envvar=True, help="How long a call on an export may take."),
+                     show_default=True, show_envvar=True, help="Time limit for one call on an export."),
         click.option("--nfs-server", envvar="NFS_SERVER", hidden=True),
         click.option("--nfs-path", envvar="NFS_PATH", hidden=True),
     ]  # fmt: skip
 
 
 def cluster() -> list[Option[Any]]:
-    """Which cluster."""
+    """Return the flag for the cluster."""
     return [
         click.option("--kubeconfig", envvar="KUBECONFIG", metavar="FILE", show_envvar=True,
-                     help="The cluster to serve; without it, the one that this pod runs in."),
+                     help="The cluster to serve; by default the cluster that this pod runs in."),
     ]  # fmt: skip
 
 
 def election() -> list[Option[Any]]:
-    """Whether there is a Lease, and where."""
+    """Return the flags for leader election."""
     return [
         click.option("--leader-election/--no-leader-election", envvar="ENABLE_LEADER_ELECTION", default=True,
-                     show_default=True, show_envvar=True, help="Let one replica of several act, by a Lease."),
+                     show_default=True, show_envvar=True, help="Let only one replica act at a time, by a Lease."),
         click.option("--lease-namespace", envvar="POD_NAMESPACE", show_envvar=True, metavar="NAME",
-                     help="Where the Lease is; by default the pod's own namespace."),
+                     help="The namespace of the Lease; by default the pod's own."),
     ]  # fmt: skip
 
 
 def daemon(*, hidden: bool = False) -> list[Option[Any]]:
-    """What only `run` acts on; hidden for a command that takes the same command line as it does."""
+    """Return the flags that only the daemon acts on; hidden for commands that accept its command line."""
     return [
         click.option("--lease-duration", "lease_duration_s", envvar="LEASE_DURATION", type=Duration(), default="15s",
                      show_default=True, show_envvar=True, hidden=hidden,
-                     help="How long others wait for a silent leader."),
+                     help="How long standby replicas wait for a silent leader."),
         click.option("--renew-deadline", "renew_deadline_s", envvar="RENEW_DEADLINE", type=Duration(), default="10s",
                      show_default=True, show_envvar=True, hidden=hidden,
-                     help="How long the leader goes on without a renewal."),
+                     help="How long the leader keeps working without renewing the Lease."),
         click.option("--retry-period", "retry_period_s", envvar="RETRY_PERIOD", type=Duration(), default="2s",
                      show_default=True, show_envvar=True, hidden=hidden,
-                     help="How often the lease is tried for or renewed."),
+                     help="Interval between attempts to acquire or renew the Lease."),
         click.option("--listen", envvar="LISTEN", default="0.0.0.0:8080", show_default=True, metavar="HOST:PORT",
-                     show_envvar=True, hidden=hidden, help="Where /metrics, /healthz and /readyz are served."),
+                     show_envvar=True, hidden=hidden, help="Address that serves /metrics, /healthz and /readyz."),
         click.option("--workers", envvar="WORKERS", type=click.IntRange(1, 1024), default=64, show_default=True,
-                     show_envvar=True, hidden=hidden, help="Claims, and volumes, that are worked on at once."),
+                     show_envvar=True, hidden=hidden, help="Number of claims and volumes processed concurrently."),
         click.option("--log-format", envvar="LOG_FORMAT", type=click.Choice(["json", "console"]), show_envvar=True,
-                     hidden=hidden, help="By default json when the output is not a terminal."),
+                     hidden=hidden, help="Log format; by default json unless the standard error is a terminal."),
         click.option("--log-level", envvar="LOG_LEVEL", default="info", show_default=True, show_envvar=True,
                      hidden=hidden, type=click.Choice(["debug", "info", "warning", "error"]),
-                     help="From which level up."),
+                     help="Lowest level that is logged."),
     ]  # fmt: skip
 
 
-def as_run() -> list[Option[Any]]:
-    """The flags of `run`, for a command that can be put in its place; settings() reads them."""
-    return [*name(), *exports(), *cluster(), *election(), *daemon(hidden=True)]
-
-
 def output() -> list[Option[Any]]:
-    """For people or for programs."""
+    """Return the flag for the output format."""
     return [
         click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-                     help="A table for people, or JSON for programs."),
+                     help="Output format: a table for people, or JSON for programs."),
     ]  # fmt: skip
 
 
 def claim_names(claim: str) -> tuple[str, str]:
-    """The namespace and the name in a `--claim NAMESPACE/NAME`. Raises InvalidSettings."""
+    """Return the namespace and the name in a `--claim NAMESPACE/NAME`. Raises InvalidSettings."""
     namespace, _, name = claim.partition("/")
     if not re.fullmatch(_LABEL, namespace) or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", name):
         raise InvalidSettings(f"--claim {claim!r} is not of the form NAMESPACE/NAME")
@@ -137,34 +151,45 @@ def settings(
     *,
     provisioner_name: str,
     exports: tuple[str, ...],
+    require_mount: bool,
+    nfs_uid: int,
+    nfs_gid: int,
     nfs_timeout_s: float,
     nfs_server: str | None,
     nfs_path: str | None,
     kubeconfig: str | None,
+    leader_election: bool,
     lease_namespace: str | None,
     lease_duration_s: float,
     renew_deadline_s: float,
     retry_period_s: float,
     listen: str,
-    **plain: Any,
+    workers: int,
 ) -> setting.Settings:
-    """The flags as settings. Raises InvalidSettings."""
+    """Return the values of the flags as settings. Raises InvalidSettings."""
     all_exports = setting.exports([setting.export(text) for text in exports], nfs_server or None, nfs_path or None)
     if not nfs_timeout_s:
-        raise InvalidSettings("--nfs-timeout 0 leaves a call no time: give it some, such as 10s")
-    single = all_exports[0].location if nfs_server or len(all_exports) == 1 else None
+        raise InvalidSettings("--nfs-timeout 0 leaves no time for a call: set a positive duration such as 10s")
     host, port = setting.listen(listen)
     return setting.Settings(
         provisioner=setting.provisioner_name(provisioner_name),
         exports=all_exports,
-        default_export=single,
+        default_export=all_exports[0].location if nfs_server or len(all_exports) == 1 else None,
+        require_mount=require_mount,
+        nfs_uid=nfs_uid,
+        nfs_gid=nfs_gid,
         nfs_timeout_s=nfs_timeout_s,
         kubeconfig=kubeconfig or None,
+        leader_election=leader_election,
         lease_namespace=setting.lease_namespace(lease_namespace),
         lease_times=LeaseTimes(
             duration_s=lease_duration_s, renew_deadline_s=renew_deadline_s, retry_period_s=retry_period_s
         ),
         listen_host=host,
         listen_port=port,
-        **plain,
+        workers=workers,
     )
+
+
+_SETTINGS = tuple(inspect.signature(settings).parameters)
+"""The flags that settings() takes, by parameter name."""

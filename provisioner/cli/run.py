@@ -9,24 +9,26 @@ from typing import Any
 import click
 
 from provisioner.cli import options
+from provisioner.commands.run import run as run_daemon
+from provisioner.telemetry import logs
 
 
 @click.command()
 @options.taking(options.name(), options.exports(), options.cluster(), options.election(), options.daemon())
-def run(*, log_format: str | None, log_level: str, **given: Any) -> None:
-    """Provision and reclaim volumes until told to stop.
+def run(*, log_format: str | None, log_level: str, **flags: Any) -> None:
+    """Run the daemon.
 
-    NFS_SERVER and NFS_PATH in the environment name the default export, for classes without `server` and `share`; it is
-    the directory /persistentvolumes when that is a mount point. Without them, a single --export is the default.
+    Provisions and reclaims volumes until SIGTERM or SIGINT.
 
-    SIGTERM stops in good order: what is in flight is finished within ten seconds, and the lease is released. Exit
-    status 0 after that, 2 for unusable settings.
+    NFS_SERVER and NFS_PATH in the environment name the default export, for classes without `server` and `share`. It is
+    used through the directory /persistentvolumes if that is a mount point. Without these variables, a single --export
+    is the default.
+
+    On SIGTERM the daemon finishes its work in flight within ten seconds and releases the Lease. Exit status 0 after
+    that, 2 for unusable settings.
 
     Example: nfs-provisioner run --kubeconfig ~/.kube/config --export nas:/exports/k8s=/mnt/k8s
     """
-    settings = options.settings(**given)
-    from provisioner.commands import run
-    from provisioner.telemetry import logs
-
+    settings = options.settings(**flags)
     logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)
-    asyncio.run(run.run(settings))
+    asyncio.run(run_daemon(settings))

@@ -1,11 +1,10 @@
-"""`nfs-provisioner volumes`: whose volumes there are, where, and what becomes of them."""
+"""`nfs-provisioner volumes`: the provisioner's volumes, with their claims and directories."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -13,8 +12,9 @@ import msgspec
 
 from provisioner import settings as setting
 from provisioner.cli import options
-from provisioner.core.listing import VolumeRow, age, listed
-from provisioner.core.objects import StorageClass, Volume
+from provisioner.cli.output import print_table
+from provisioner.commands.volumes import list_volumes
+from provisioner.core.listing import VolumeRow, age
 from provisioner.core.scope import FOUND, NOTHING, count, no_class
 
 _COLUMNS = ("CLAIM", "CLASS", "PHASE", "CAPACITY", "EXPORT", "DIRECTORY", "ON DELETE", "AGE")
@@ -27,54 +27,42 @@ _COLUMNS = ("CLAIM", "CLASS", "PHASE", "CAPACITY", "EXPORT", "DIRECTORY", "ON DE
 def volumes(
     *, output: str, provisioner_name: str, kubeconfig: str | None, class_name: str | None, namespace: str | None
 ) -> int:
-    """List our volumes: each with its claim, its directory, and what becomes of that when the claim is deleted.
+    """List the provisioner's volumes.
 
-    Exit status 0 also when there is none, 1 when the API server does not answer, 2 when neither a volume nor a
-    StorageClass has the provisioner's name, and for unusable settings.
+    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Reads only the API server, not the exports.
+
+    Exit status 0 also when there is no volume, 1 if the API server does not respond, 2 if neither a volume nor a
+    StorageClass has the provisioner's name, or for unusable settings.
+
+    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner volumes --namespace shop
     """
     provisioner = setting.provisioner_name(provisioner_name)
-    found, total, classes = asyncio.run(_list(kubeconfig or None, provisioner))
+    found = asyncio.run(list_volumes(kubeconfig or None, provisioner))
+    own = found.volumes
     chosen = [
         each
-        for each in sorted(found, key=lambda each: (each.namespace, each.claim, each.volume))
+        for each in sorted(own, key=lambda each: (each.namespace, each.claim, each.volume))
         if class_name in (None, each.storage_class) and namespace in (None, each.namespace)
     ]
-    click.echo(f"looked at {count(total, 'PersistentVolume')}, {len(found)} of provisioner {provisioner}", err=True)
+    click.echo(f"looked at {count(found.total, 'PersistentVolume')}, {len(own)} of provisioner {provisioner}", err=True)
     if output == "json":
         click.echo(json.dumps(msgspec.to_builtins(chosen), indent=2))
     elif chosen:
-        _show(chosen)
-    if found and not chosen:
+        _print_rows(chosen)
+    if own and not chosen:
         of = f" of StorageClass {class_name}" if class_name else ""
         within = f" in namespace {namespace}" if namespace else ""
-        click.echo(f"no volumes{of}{within} ({len(found)} in others)", err=True)
-    elif not found and classes.get(provisioner):
-        named = f"{count(classes[provisioner], 'StorageClass')} with this provisioner"
+        click.echo(f"no volumes{of}{within} ({len(own)} in others)", err=True)
+    elif not own and found.classes.get(provisioner):
+        named = f"{count(found.classes[provisioner], 'StorageClass')} with this provisioner"
         click.echo(f"no volumes of {provisioner}, though there is {named}", err=True)
-    elif not found:
-        click.echo(f"no volumes of {provisioner}: {no_class(provisioner, classes)}", err=True)
+    elif not own:
+        click.echo(f"no volumes of {provisioner}: {no_class(provisioner, found.classes)}", err=True)
         return NOTHING
     return FOUND
 
 
-async def _list(kubeconfig: str | None, provisioner: str) -> tuple[list[VolumeRow], int, Mapping[str, int]]:
-    """All volumes that the provisioner made, and of how many; for none, how many StorageClasses each provisioner has.
-
-    Raises ClusterError, InvalidSettings.
-    """
-    from provisioner.kube.cluster import open_cluster
-    from provisioner.kube.pages import everything
-
-    async with open_cluster(kubeconfig, provisioner=provisioner, identity=setting.identity()) as cluster:
-        volumes = await everything(cluster, Volume)
-        found = [listed(volume) for volume in volumes if volume.is_by(provisioner)]
-        classes = [] if found else await everything(cluster, StorageClass)
-        return found, len(volumes), Counter(each.provisioner for each in classes)
-
-
-def _show(chosen: Sequence[VolumeRow]) -> None:
-    from provisioner.cli import tables
-
+def _print_rows(chosen: Sequence[VolumeRow]) -> None:
     now = datetime.now(UTC)
     rows = [
         [
@@ -89,4 +77,4 @@ def _show(chosen: Sequence[VolumeRow]) -> None:
         ]
         for each in chosen
     ]
-    tables.show(_COLUMNS, rows)
+    print_table(_COLUMNS, rows)

@@ -1,4 +1,4 @@
-"""The composition root of `adopt`: looks for the directory, has core.adoption judge, and goes a recovery's way."""
+"""The work of `adopt`: finds the directory, applies core.adoption, and creates the volume as `recover` does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from provisioner.commands.recover import Recovery, place_of, present_in
-from provisioner.commands.session import Survey, surveyed
+from provisioner.commands.session import Session, open_session
 from provisioner.core import adoption, names, times
 from provisioner.core.adoption import Found, NotAdopted, Plan, Wish
 from provisioner.core.checks import Permission
@@ -25,36 +25,39 @@ from provisioner.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """What can be done, and what people should look at first; nothing has been changed yet."""
+    """What `apply` would do, and what an admin should check first; nothing has been changed yet."""
 
     plan: Plan
     export: str
     claim_is_there: bool
     doubts: Sequence[Volume]
-    """Volumes of others on servers that nothing names, with the same absolute path: another name of the server's?"""
+    """Volumes of other provisioners with the same absolute path, on servers that nothing names.
+
+    Their server may be this one under another name.
+    """
 
 
 class Adoption:
-    """One look at the exports and the cluster, for one directory and one claim. `adopting` makes it."""
+    """The adoption of one directory for one claim. `open_adoption` creates it."""
 
-    def __init__(self, survey: Survey, wish: Wish, named: Set[Location]) -> None:
-        """`named` are the exports that are meant, where some are."""
-        self._survey = survey
+    def __init__(self, session: Session, wish: Wish, named: Set[Location]) -> None:
+        """`named` are the exports to search; empty for all."""
+        self._session = session
         self._wish = wish
         self._named = named
 
     @property
     def lines(self) -> list[str]:
-        """What was looked at."""
-        return self._survey.scope.lines()
+        """What was looked at, one line per export."""
+        return self._session.scope.lines()
 
     async def look(self, provisioner: str) -> Prospect:
-        """The plan. Raises NotAdopted, PathTaken, InvalidRecord, InvalidSettings, ExportError, ClusterError."""
-        survey, wish = self._survey, self._wish
-        if survey.scope.status == NOTHING:
+        """Return the plan. Raises NotAdopted, PathTaken, InvalidRecord, InvalidSettings, ExportError, ClusterError."""
+        session, wish = self._session, self._wish
+        if session.scope.status == NOTHING:
             raise InvalidSettings("; ".join(self.lines))
         self._export = export = await self._find()
-        # Read after the ledgers: a volume that is made meanwhile is in neither, or in both.
+        # Read after the ledgers, so that a volume created during the command is in neither of them, or in both.
         self._present = present = await self._read(provisioner)
         plan = self._plan(export, present)
         await export.vet(plan.step.remains.volume, plan.record)
@@ -66,22 +69,22 @@ class Adoption:
         )
 
     async def apply(self, prospect: Prospect) -> None:
-        """Carry the plan out; repeating it is harmless. Raises as look() does."""
+        """Carry out the plan; repeating it is harmless. Raises the same errors as look()."""
         plan, export = prospect.plan, self._export
         volume = plan.step.remains.volume
-        if not await self._survey.cluster.is_allowed(Permission(verb="create", resource="persistentvolumes")):
-            raise NotAdopted("this takes the right to create persistentvolumes: use an admin's kubeconfig")
+        if not await self._session.cluster.is_allowed(Permission(verb="create", resource="persistentvolumes")):
+            raise NotAdopted("this needs the right to create persistentvolumes: use an admin's kubeconfig")
         if plan.fresh:
             taken = await export.take_over({volume: plan.record})
             if taken:
                 raise NotAdopted(taken[volume])
         recovery = Recovery(
             [export],
-            self._survey.cluster,
+            self._session.cluster,
             self._present,
-            scope=self._survey.scope,
+            scope=self._session.scope,
             offline="",
-            places=self._survey.served.places,
+            places=self._session.served.places,
         )
         why = await recovery.make(plan.step)
         if why:
@@ -90,21 +93,21 @@ class Adoption:
     # ------------------------------------------------------------------------------------------- looking
 
     async def _find(self) -> Export:
-        """The one export that has the directory. Raises NotAdopted, ExportError."""
-        same, wish = self._survey.served.places.same, self._wish
-        meant = [
+        """Return the only export that has the directory. Raises NotAdopted, ExportError."""
+        same, wish = self._session.served.places.same, self._wish
+        searched = [
             export
-            for export in self._survey.exports
+            for export in self._session.exports
             if not self._named or not self._named.isdisjoint(same(export.location))
         ]
-        there = [export for export in meant if await self._is_on(export)]
+        there = [export for export in searched if await self._is_on(export)]
         if len(there) > 1:
             places = " and ".join(export.name for export in there)
-            raise NotAdopted(f"there is a directory {wish.directory!r} on {places}: name one of them with --export")
+            raise NotAdopted(f"directory {wish.directory!r} exists on {places}: name one of them with --export")
         if not there:
-            raise NotAdopted(self._why_not_found([export.name for export in meant]))
-        root = self._survey.served.places.root_within(
-            there[0].location, wish.path, (other.location for other in self._survey.served if other is not there[0])
+            raise NotAdopted(self._why_not_found([export.name for export in searched]))
+        root = self._session.served.places.root_within(
+            there[0].location, wish.path, (other.location for other in self._session.served if other is not there[0])
         )
         if root is not None:
             raise NotAdopted(f"export {root} has its root in directory {wish.directory!r}, or above or below it")
@@ -118,47 +121,47 @@ class Adoption:
                 return False
             raise
 
-    def _why_not_found(self, looked_at: Sequence[str]) -> str:
-        bare = [each.export for each in self._survey.scope.exports if not each.has_ledger]
-        without = f"; no provisioner has made a volume on {', '.join(bare)} yet: let one do so first" if bare else ""
-        unseen = "; not all exports could be looked at" if self._survey.scope.unseen else ""
+    def _why_not_found(self, searched: Sequence[str]) -> str:
+        bare = [each.export for each in self._session.scope.exports if not each.has_ledger]
+        without = f"; no provisioner has created a volume on {', '.join(bare)} yet: create one first" if bare else ""
+        unseen = "; not all exports could be read" if self._session.scope.unseen else ""
         return (
-            f"there is no directory {self._wish.directory!r}, reached without a symbolic link, on"
-            f" {', '.join(looked_at) or 'any export with a ledger'}{without}{unseen}"
+            f"no directory {self._wish.directory!r} that is reached without a symbolic link on"
+            f" {', '.join(searched) or 'any export with a ledger'}{without}{unseen}"
         )
 
     async def _read(self, provisioner: str) -> Present:
-        cluster, name = self._survey.cluster, self._wish.namespace
+        cluster, name = self._session.cluster, self._wish.namespace
         present, namespace = await present_in(cluster, provisioner), await cluster.get_namespace(name)
         return replace(present, namespaces={name: namespace.metadata.uid} if namespace is not None else {})
 
     def _plan(self, export: Export, present: Present) -> Plan:
         path = self._wish.path
         records = {volume: record for volume, record in export.records.items() if record.path == path}
-        place = place_of(export, self._survey.served.places)
+        place = place_of(export, self._session.served.places)
         for volume in self._elsewhere(place, present):
             if volume.is_by(present.provisioner) and volume.source is not None:
                 raise NotAdopted(
                     f"volume {volume.name} lies on {volume.source.server}:{volume.source.path}, and its server may be"
-                    f" {export.name} by another name: name it with --export too, or delete that volume"
+                    f" {export.name} under another name: add --export for it too, or delete that volume"
                 )
         return adoption.plan(
             self._wish,
             Found(place=place, records=records, pending=frozenset(export.pending & records.keys())),
             present,
-            {each.name: each for each in self._survey.classes},
-            now=times.text(self._survey.cluster.server_time() or datetime.now(UTC)),
+            {each.name: each for each in self._session.classes},
+            now=times.text(self._session.cluster.server_time() or datetime.now(UTC)),
             new_name=lambda: names.volume_name(str(uuid.uuid4())),
         )
 
     def _elsewhere(self, place: Place, present: Present) -> list[Volume]:
-        places = self._survey.served.places
-        known = tuple(place_of(export, places) for export in self._survey.exports)
+        places = self._session.served.places
+        known = tuple(place_of(export, places) for export in self._session.exports)
         return adoption.elsewhere(place, self._wish.path, present.volumes, known)
 
 
 @asynccontextmanager
-async def adopting(settings: Settings, wish: Wish, *, named: Set[Location]) -> AsyncIterator[Adoption]:
-    """Open all exports. Raises ClusterError, InvalidSettings."""
-    async with surveyed(settings) as survey:
-        yield Adoption(survey, wish, named)
+async def open_adoption(settings: Settings, wish: Wish, *, named: Set[Location]) -> AsyncIterator[Adoption]:
+    """Open all exports for one adoption. Raises ClusterError, InvalidSettings."""
+    async with open_session(settings) as session:
+        yield Adoption(session, wish, named)

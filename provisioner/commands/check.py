@@ -1,4 +1,4 @@
-"""The composition root of `check`: asks the API server, then all exports side by side, and gives what it found."""
+"""The work of `check`: asks the API server, then all exports concurrently, and collects the findings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from provisioner import __version__
-from provisioner.commands.wiring import served
+from provisioner.commands.session import connect, list_all
+from provisioner.commands.wiring import build_registry
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import checks, health
 from provisioner.core.checks import Finding, Permission, Use
@@ -19,30 +20,30 @@ from provisioner.core.ledgers import Ledger, Us
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
-from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
-from provisioner.kube.pages import everything
+from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.ledger.selftest import Rehearsal, trial_run
+from provisioner.ledger.selftest import TrialRun, trial_run
 from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import Cause, ExportError, Tree
-from provisioner.settings import Settings, identity
+from provisioner.settings import Settings
 
 _CALL_S = 4.0
-"""The longest that one call may take: somebody waits for all of them."""
+"""Time limit for one call: the admin waits for all of them."""
 _EXPORT_S = 8.0
+"""Time limit for one export."""
 _LEASE_S = 8.0
-"""The longest that a Lease is watched which looks as if no daemon held it."""
-_LOOK_S = 0.5
+"""How long a Lease is watched that seems to have no holder."""
+_POLL_S = 0.5
 _READ_EVENTS = Permission(verb="list", resource="events")
-_UNEXPECTED = "see what the API server is, and that --kubeconfig names the right one"
-_EXPORTS_AT_ONCE = 32
+_UNEXPECTED = "check the API server, and that --kubeconfig names the right one"
+_CONCURRENCY = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found, and in a few words what was looked at."""
+    """The findings, and a summary of what was checked."""
 
     findings: Sequence[Finding]
     scope: str
@@ -50,38 +51,33 @@ class Report:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the API server told; what it did not tell stays empty."""
+    """What the API server returned; the rest stays empty."""
 
     classes: Sequence[StorageClass] = ()
     volumes: Sequence[Volume] = ()
     cluster: str = ""
-    """What tells the cluster from others."""
+    """The cluster's UID."""
     claims: Sequence[Claim] = ()
-    said: Mapping[str, str] = field(default_factory=dict)
-    """The last warning about a claim or a volume, by uid."""
-    unsaid: str = "no warning event"
-    """What to say of all others."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """The last warning event about a claim or a volume, by uid."""
+    no_warning: str = "no warning event"
+    """What to print for objects without a warning."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    """The API server's time, where it told."""
+    """The API server's time, if its answers have one."""
 
 
-async def inspect(settings: Settings) -> Report:
-    """Everything that must be right for the daemon to work, and the daemon itself, whether it is or not.
+async def run_checks(settings: Settings) -> Report:
+    """Check the daemon and everything that it needs.
 
-    The only thing that is changed is a directory that is made on each export and taken away. Up to 32 exports that hang
-    cost four seconds together, an API server that hangs as much a call; a Lease that looks stale is watched for some
-    seconds more. Raises InvalidSettings.
+    Only creates and removes one directory per export. Up to 32 hanging exports take four seconds together; a hanging
+    API server takes four seconds per call; a Lease that looks stale is watched for some seconds more.
+    Raises InvalidSettings.
     """
     settings = replace(settings, nfs_timeout_s=min(settings.nfs_timeout_s, _CALL_S))
-    async with open_cluster(
-        settings.kubeconfig,
-        provisioner=settings.provisioner,
-        identity=identity(),
-        limits=Limits(call_s=_CALL_S),
-    ) as cluster:
+    async with connect(settings, limits=Limits(call_s=_CALL_S)) as cluster:
         findings, seen = await _ask_cluster(cluster, settings)
-    ours = [each for each in seen.classes if each.provisioner == settings.provisioner]
-    judged = [checks.judge(each, settings.default_export) for each in ours]
+    own = [each for each in seen.classes if each.provisioner == settings.provisioner]
+    judged = [checks.judge(each, settings.default_export) for each in own]
     mounted = {each.location for each in settings.exports if each.directory}
     uses = checks.uses(
         [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
@@ -89,7 +85,7 @@ async def inspect(settings: Settings) -> Report:
     tried = await map_bounded(
         lambda use: _try_export(use, settings, health.on_export(seen.volumes, use, uses, mounted)),
         uses,
-        limit=_EXPORTS_AT_ONCE,
+        limit=_CONCURRENCY,
     )
     exports = [finding for finding, _, _ in tried]
     return Report(
@@ -110,7 +106,7 @@ async def inspect(settings: Settings) -> Report:
 def _of_ledgers(
     settings: Settings, seen: _Seen, ledgers: Mapping[Use, Ledger | None], mounted: Collection[Location]
 ) -> list[Finding]:
-    """Whether ledgers and volumes agree; each export once, however many ways there are to it."""
+    """Check that ledgers and volumes agree; each export once, even if it is reached in several ways."""
     if not seen.cluster:
         return []
     us = Us(provisioner=settings.provisioner, cluster=seen.cluster)
@@ -130,18 +126,18 @@ def _looked_at(settings: Settings, seen: _Seen, *, exports: int) -> str:
 
 
 async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[Finding], _Seen]:
-    """What the API server lets us do, what runs there, and what there is; as much of it as it tells."""
+    """Check the API server, the permissions and the daemon, and read the objects; as far as the server answers."""
     seen = _Seen()
     try:
         await cluster.ping()
     except ClusterError as exc:
         return [_api_finding(exc)], seen
     findings = [
-        Finding(kind="API server", name="", ok=True, result="it answers and is ready"),
+        Finding(kind="API server", name="", ok=True, result="responding and ready"),
         *await _ask_permissions(cluster, settings),
     ]
     try:
-        seen.classes = await everything(cluster, StorageClass)
+        seen.classes = await list_all(cluster, StorageClass)
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="StorageClass", name="(unknown)"))
     else:
@@ -150,7 +146,7 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
             findings.append(checks.no_class(settings.provisioner, names))
     findings += await _ask_leader(cluster, settings, seen.classes)
     try:
-        seen.volumes, seen.claims = await everything(cluster, Volume), await everything(cluster, Claim)
+        seen.volumes, seen.claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
         seen.cluster = await cluster.cluster_uid()
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
@@ -182,9 +178,9 @@ async def _ask_leader(cluster: KubeCluster, settings: Settings, classes: Sequenc
 
 
 async def _watch_lease(cluster: Cluster, settings: Settings) -> tuple[LeaseRecord | None, bool]:
-    """The Lease, and whether a daemon holds it: it is fresh, or is renewed while it is watched.
+    """Return the Lease, and whether a daemon holds it: the Lease is fresh, or is renewed while it is watched.
 
-    Clocks may disagree, and right after a rollout the next leader is about to take it.
+    Watching is needed because clocks can differ, and because right after a rollout the next leader has yet to take it.
     """
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + min(_LEASE_S, 3 * settings.lease_times.retry_period_s)
@@ -195,12 +191,12 @@ async def _watch_lease(cluster: Cluster, settings: Settings) -> tuple[LeaseRecor
             return lease, True
         if loop.time() >= ends_s:
             return lease, False
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
         lease = await cluster.get_lease(settings.lease_namespace, settings.lease_name)
 
 
 def _now(cluster: Cluster) -> datetime:
-    """The API server's time, by which a Lease is judged; ours where it does not tell."""
+    """Return the API server's time, which decides whether a Lease is fresh; the local time if that is unknown."""
     return cluster.server_time() or datetime.now(UTC)
 
 
@@ -208,9 +204,9 @@ def _now(cluster: Cluster) -> datetime:
 
 
 async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> None:
-    """Learn what was said last of the claims that wait and the volumes that stay.
+    """Read the last warning about each pending claim and each volume that is not reclaimed.
 
-    The daemon's own account may not read events. It asks before it tries, so that no audit has a refusal of it.
+    The daemon's ServiceAccount has no right to read events. Asking first keeps a refusal out of the audit log.
     """
     seen.now = _now(cluster)
     claims = health.pending(seen.claims, settings.provisioner)[: health.LISTED]
@@ -221,38 +217,37 @@ async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> Non
         return
     try:
         if await cluster.is_allowed(_READ_EVENTS):
-            said = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
-            seen.said = dict(zip(about, said, strict=True))
+            warnings = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
+            seen.warnings = dict(zip(about, warnings, strict=True))
         else:
-            seen.unsaid = "not allowed to list events, which say why"
+            seen.no_warning = "no right to list events, which give the reason"
     except ClusterError as exc:
-        seen.unsaid = f"events cannot be read: {exc}"
+        seen.no_warning = f"events cannot be read: {exc}"
 
 
 async def _last_warning(cluster: KubeCluster, namespace: str, uid: str) -> str:
-    """The last warning about an object, in words; empty where there is none. Raises ClusterError."""
-    told = [each for each in await cluster.told(namespace, uid) if each.type == "Warning"]
-    last = max(told, key=lambda each: each.at, default=None)
+    """Return the last warning about an object, or an empty text. Raises ClusterError."""
+    warnings = [each for each in await cluster.list_events(namespace, uid) if each.type == "Warning"]
+    last = max(warnings, key=lambda each: each.at, default=None)
     return f"{last.reason}: {last.message}" if last is not None else ""
 
 
 def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[Finding]:
-    """Claims that wait and volumes that stay, each with what was said of it last or what the rules say now."""
+    """Report pending claims and volumes that are not reclaimed, each with its last warning or the present reason."""
     claims = health.pending(seen.claims, settings.provisioner)
     volumes = health.unreclaimed(seen.volumes, settings.provisioner)
     classes = {each.name: each for each in seen.classes}
     failing = {each.name: f"{each.result}; {each.advice}" for each in exports if not each.ok}
 
     def why(claim: Claim) -> str:
-        said = seen.said.get(claim.uid)
-        return said or health.expected_reason(
+        return seen.warnings.get(claim.uid) or health.expected_reason(
             claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
         )
 
     return [
-        *(health.waits(claim, why(claim) or seen.unsaid, seen.now) for claim in claims[: health.LISTED]),
+        *(health.waits(claim, why(claim) or seen.no_warning, seen.now) for claim in claims[: health.LISTED]),
         *(
-            health.stays(volume, seen.said.get(volume.metadata.uid) or seen.unsaid)
+            health.stays(volume, seen.warnings.get(volume.metadata.uid) or seen.no_warning)
             for volume in volumes[: health.LISTED]
         ),
         *health.more(len(claims) - health.LISTED, len(volumes) - health.LISTED),
@@ -275,7 +270,7 @@ async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding
 def _api_finding(error: ClusterError) -> Finding:
     advice = error.advice
     if isinstance(error, ApiUnavailable):
-        advice = "see that it runs, that it can be reached from here, and that --kubeconfig names the right one"
+        advice = "check that it is running and reachable from here, and that --kubeconfig names the right one"
     return Finding(kind="API server", name="", ok=False, result=str(error), advice=advice or _UNEXPECTED)
 
 
@@ -285,33 +280,33 @@ def _api_finding(error: ClusterError) -> Finding:
 async def _try_export(
     use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
 ) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
-    """Reach one export in the way in which the daemon would if this were the only class, and read its ledger.
+    """Use one export as the daemon would for this class, and read its ledger.
 
-    The last findings are about the volumes on it that lack something.
+    The last findings are about volumes on the export that lack their directory or record.
     """
     name, manner = label(use.export, use.options.port), checks.manner(use.options)
     by = f"with {' '.join(manner)}: " if manner else ""
     try:
-        done, read, lacking = await _rehearse(use, settings, volumes)
+        done, read, lacking = await _trial_run(use, settings, volumes)
     except ExportError as exc:
         return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
     gib = 1 << 30
     room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
-    ledger = "" if done.ledger else "; it has no ledger yet, the first start makes it"
+    ledger = "" if done.ledger else "; no ledger yet, the first start of the daemon creates it"
     if read is None:
-        ledger = f"; its ledger was not read within {_EXPORT_S:g} s"
-    modes = f"; it does not set modes ({done.mode_refused})" if done.mode_refused else ""
+        ledger = f"; the ledger was not read within {_EXPORT_S:g} s"
+    modes = f"; the server does not set modes ({done.mode_refused})" if done.mode_refused else ""
     result = f"{by}reachable and writable, {room}{ledger}{modes}"
     return Finding(kind="export", name=name, ok=True, result=result), read, lacking
 
 
-async def _rehearse(
+async def _trial_run(
     use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
-) -> tuple[Rehearsal, Ledger | None, Sequence[Finding]]:
-    """With its ledger, where that can be read in time. Raises ExportError, UNREACHABLE too when it takes too long."""
+) -> tuple[TrialRun, Ledger | None, Sequence[Finding]]:
+    """Run the trial, and read the ledger if time allows. Raises ExportError, with UNREACHABLE after a timeout."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)
-    exports = served(replace(settings, exports=own), reached=trees.__setitem__)
+    exports = build_registry(replace(settings, exports=own), reached=trees.__setitem__)
     try:
         export = exports.get(use.export, use.options)
         async with asyncio.timeout(_EXPORT_S):
@@ -328,7 +323,7 @@ async def _rehearse(
 async def _lacking(
     export: Export, ledger: Ledger | None, volumes: Sequence[tuple[Volume, RelPath]], provisioner: str
 ) -> Sequence[Finding]:
-    """Which volumes lack their directory or their record; nothing where that takes too long. Raises ExportError."""
+    """Report volumes that lack their directory or record; nothing if that takes too long. Raises ExportError."""
     if ledger is None or not ledger.place.id:
         return ()
     used = [(volume, path) for volume, path in volumes if is_in_use(volume, path, provisioner)]
@@ -341,7 +336,7 @@ async def _lacking(
 
 
 async def _read(export: Export, exports: ExportRegistry) -> Ledger | None:
-    """What the ledger has; None where it could not be read in time. Raises ExportError."""
+    """Read the ledger; None if it could not be read in time. Raises ExportError."""
     try:
         async with asyncio.timeout(_EXPORT_S):
             await export.open(create=False)

@@ -1,4 +1,4 @@
-"""The composition root of `recover`: what the ledgers have of other clusters' volumes, and the making of them anew."""
+"""The work of `recover`: finds volumes of other clusters in the ledgers, and recreates them in this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from provisioner.commands.session import Ledgers, opened, side_by_side, surveyed
+from provisioner.commands.session import Ledgers, list_all, map_concurrently, open_ledgers, open_session
 from provisioner.controllers.orphan_facts import has_leftovers
 from provisioner.core import recovery, returned, times
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
@@ -19,48 +19,47 @@ from provisioner.core.places import Places
 from provisioner.core.recovery import ArchiveRemains, Bring, Enter, Lost, Make, Place, Present, Remains, Skip, Step
 from provisioner.core.returned import Stored
 from provisioner.core.scope import Scope, Unseen
-from provisioner.kube.pages import everything
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Cluster, ClusterError
 from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
-Told = Callable[[int, int], None]
-"""Told of progress: how many of how many are done."""
+Progress = Callable[[int, int], None]
+"""Called with the number of jobs that are done, and the number of all jobs."""
 
 
 class StillAtWork(ProvisionerError):
-    """The lost cluster's provisioner was at work a few minutes ago; the text says what to do."""
+    """The provisioner of the lost cluster was at work a few minutes ago; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """What can be recovered, and what stands in the way; nothing has been changed yet."""
+    """What can be recovered, and what prevents it; nothing has been changed yet."""
 
     lost: Lost | None
     alive: bool
-    """Whether the lost cluster's provisioner was at work a few minutes ago."""
+    """Whether the provisioner of the lost cluster was at work a few minutes ago."""
     steps: Sequence[Step]
     archives: Sequence[ArchiveRemains]
     scope: Scope
-    """Which exports were looked at, and which could not be."""
+    """Which exports were read, and which could not be."""
     gone: Sequence[str]
-    """Volumes of this cluster whose PersistentVolumes are gone, and whose directories are there."""
+    """Volumes of this cluster whose PersistentVolume is gone and whose directory exists."""
     away: Sequence[str]
-    """Volumes of this cluster that exist, and whose data are in an archive or the trash."""
+    """Volumes of this cluster that exist and whose data is in an archive or the trash."""
     there: Container[str]
     """The claims of this cluster, by `namespace/name`."""
     unreadable: Mapping[str, Collection[str]]
-    """Entries of ledgers that are no records that we know, by export."""
+    """Entries of ledgers that this version cannot read, by export."""
     unknown: Collection[str]
-    """Volumes that were named, and of which there is no record."""
+    """Volumes that were named and have no record."""
     offline: str
-    """Why nothing could be compared with the cluster; empty where it was."""
+    """Why the records were not compared with the cluster; empty if they were."""
 
 
 def place_of(export: Export, places: Places) -> Place:
-    """An export as the rules of a recovery know it."""
+    """Return an export as the rules of core.recovery see it."""
     return Place(
         name=export.name,
         location=export.location,
@@ -71,7 +70,7 @@ def place_of(export: Export, places: Places) -> Place:
 
 
 class Recovery:
-    """One look at the ledgers and the cluster, and what can be made of it. `recovering` makes it."""
+    """Compares the ledgers with the cluster once, and recreates volumes. `open_recovery` creates it."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class Recovery:
         offline: str,
         places: Places | None = None,
     ) -> None:
-        # An export that is reached by two names has one ledger: the first name counts.
+        # An export with two names has one ledger: the first name counts.
         known = {export.id: export for export in reversed(list(exports))}
         self._exports = {place_of(export, places or Places()): export for export in known.values()}
         self._cluster = cluster
@@ -92,14 +91,14 @@ class Recovery:
         self._offline = offline
 
     async def look(self, wanted: str | None, named: Collection[str]) -> Prospect:
-        """What there is to recover. Raises InvalidSettings where it is not clear of which cluster, ExportError."""
+        """Return what can be recovered. Raises InvalidSettings if the lost cluster is ambiguous, ExportError."""
         records, archives = self._records(), self._archives()
         stored = await self._stored()
         back = [returned.plan(each, self._present, self._now()) for name, each in stored.items() if name in named]
         if named:
             wanted_records = set(named) - stored.keys()
             records, archives = [each for each in records if each.volume in wanted_records], []
-        signs = await asyncio.gather(*(export.heartbeats() for export in self._exports.values()))
+        signs = await asyncio.gather(*(export.heartbeats.last_seen() for export in self._exports.values()))
         present = self._present = await self._with_namespaces(records, archives)
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
@@ -108,7 +107,7 @@ class Recovery:
         return Prospect(
             lost=lost,
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),
-            steps=[*back, *recovery.plan(await side_by_side(self._examine, meant), present, by_name=bool(named))],
+            steps=[*back, *recovery.plan(await map_concurrently(self._examine, meant), present, by_name=bool(named))],
             archives=recovery.plan_archives(archives, present, lost=cluster),
             scope=self._scope,
             gone=[] if named else await self._gone(),
@@ -122,7 +121,7 @@ class Recovery:
         )
 
     async def _with_namespaces(self, records: Sequence[Remains], archives: Sequence[ArchiveRemains]) -> Present:
-        """The cluster with the namespaces that records name, and the claims of volumes. Raises ClusterError."""
+        """Add the namespaces that records and the claims of volumes name. Raises ClusterError."""
         cluster = self._cluster
         if cluster is None:
             return self._present
@@ -133,12 +132,12 @@ class Recovery:
             *(each.record.was.namespace for each in archives),
             *(reference.namespace for reference in references if reference is not None),
         }
-        found = await side_by_side(cluster.get_namespace, sorted(wanted - {""}))
+        found = await map_concurrently(cluster.get_namespace, sorted(wanted - {""}))
         uids = {each.metadata.name: each.metadata.uid for each in found if each is not None}
         return replace(self._present, namespaces=uids)
 
     async def _gone(self) -> list[str]:
-        """The volumes of this cluster that were deleted by hand: they are recovered only when they are named."""
+        """Return the volumes of this cluster that were deleted manually: they are only recovered by name."""
         lost = [
             (export, name)
             for export in self._exports.values()
@@ -149,10 +148,10 @@ class Recovery:
                 volumes=self._present.volumes,
                 waiting=(),
             )
-            # One without a claim's uid is a recovery that was cut off, which needs no name.
+            # A record without a claim UID is an interrupted recovery, which needs no name.
             if self._present.cluster and name not in export.pending and export.records[name].claim_uid
         ]
-        there = await side_by_side(self._is_there, lost)
+        there = await map_concurrently(self._is_there, lost)
         return sorted(name for (_, name), holds in zip(lost, there, strict=True) if holds)
 
     async def _is_there(self, each: tuple[Export, str]) -> bool:
@@ -162,10 +161,10 @@ class Recovery:
             return False
 
     async def _stored(self) -> dict[str, list[Stored]]:
-        """By volume, what the exports have of volumes that exist outside of their directories."""
+        """Return, by volume, the archives and trash entries of volumes that still exist."""
         found: dict[str, list[Stored]] = {}
         for place, export in self._exports.items():
-            trash, begun = await export.trash(), await export.begun()
+            trash, begun = await export.trash.names(), await export.trash.begun()
             entries = [(returned.volume_of(name), {"trash": name, "begun": name in begun}) for name in trash]
             entries += [(each.volume, {"archive": name, "was": each}) for name, each in export.archived.items()]
             known = [(volume, what) for name, what in entries if (volume := self._returned(place, name)) is not None]
@@ -178,7 +177,7 @@ class Recovery:
         return found
 
     def _returned(self, place: Place, name: str) -> Volume | None:
-        """The volume of ours of that name on an export, where it keeps its data."""
+        """Return the volume of this provisioner with that name, if it is on the export and keeps its data."""
         volume = self._present.volumes.get(name)
         if volume is None or not volume.is_by(self._present.provisioner) or not returned.keeps(volume):
             return None
@@ -189,11 +188,11 @@ class Recovery:
         try:
             home, trouble = await export.contents(returned.path_on(place, volume) or ()), ""
         except ExportError as exc:
-            home, trouble = "data", f"its directory cannot be looked at: {exc}"
+            home, trouble = "data", f"its directory cannot be read: {exc}"
         return Stored(place=place, volume=volume, home=home, record=record, trouble=trouble, **what)
 
     def _away(self, stored: Iterable[str]) -> list[str]:
-        """Those that are not just being reclaimed."""
+        """Leave out volumes that are being reclaimed."""
         return sorted(name for name in stored if not returned.is_being_reclaimed(self._present.volumes[name]))
 
     def _now(self) -> str:
@@ -214,7 +213,7 @@ class Recovery:
         ]
 
     async def _examine(self, each: Remains) -> Remains:
-        """With what there is of its directory."""
+        """Add the state of its directory."""
         export, contents, trouble = self._exports[each.place], each.contents, ""
         try:
             if await export.directory_missing(each.volume):
@@ -222,15 +221,15 @@ class Recovery:
             elif each.pending:
                 contents = "data" if await export.has_leftovers(each.volume) else "empty"
         except ExportError as exc:
-            trouble = f"its directory cannot be looked at: {exc}"
+            trouble = f"its directory cannot be read: {exc}"
         return replace(each, contents=contents, trouble=trouble)
 
-    # ------------------------------------------------------------------------------------------- making
+    # ------------------------------------------------------------------------------------------- creating
 
-    async def apply(self, prospect: Prospect, told: Told, *, cluster_gone: bool) -> Mapping[str, str]:
-        """Carry out what was found. Returns by volume, or archive, why for what failed; all of it may be repeated.
+    async def apply(self, prospect: Prospect, on_progress: Progress, *, cluster_gone: bool) -> Mapping[str, str]:
+        """Carry out the plan; return the reason per volume or archive that failed. It can be repeated.
 
-        Where the lost cluster seems to live, raises StillAtWork before all else, unless `cluster_gone`.
+        Raises StillAtWork, before anything is changed, if the lost cluster seems alive and `cluster_gone` is False.
         """
         jobs: list[tuple[str, Step | ArchiveRemains]] = [
             *((step.remains.volume, step) for step in prospect.steps if not isinstance(step.action, Skip)),
@@ -245,16 +244,16 @@ class Recovery:
             name, what = job
             why = await self._carry_out(what)
             done += 1
-            told(done, len(jobs))
+            on_progress(done, len(jobs))
             return name, why
 
-        return {name: why for name, why in await side_by_side(carry_out, jobs) if why}
+        return {name: why for name, why in await map_concurrently(carry_out, jobs) if why}
 
     async def _carry_out(self, what: Step | ArchiveRemains) -> str:
-        """Why it could not be done; empty when it was."""
+        """Carry out one job; return why it failed, or an empty text."""
         try:
             if isinstance(what, ArchiveRemains):
-                await self._exports[what.place].amend_archive(what.archive, what.record)
+                await self._exports[what.place].replace_archive_record(what.archive, what.record)
                 return ""
             if isinstance(what.action, Bring):
                 return await self._bring(what, what.action)
@@ -263,35 +262,39 @@ class Recovery:
             return str(exc)
 
     async def _bring(self, step: Step, action: Bring) -> str:
-        """The record first: with it the volume's archive does not expire, wherever this is cut off."""
+        """Bring data back to a volume.
+
+        The record comes first: once it exists, the archive of the volume does not expire, even after an interruption.
+        """
         export, volume = self._exports[step.remains.place], step.remains.volume
         if await self._has_changed(action.volume):
-            return "the volume has changed meanwhile: run this again to see what it is now"
+            return "the volume has changed during the command: run it again to see the new state"
         await export.reinstate(volume, action.record, archive=action.archive, trash=action.trash)
         return ""
 
     async def make(self, step: Step) -> str:
-        """Carry out one step; why it could not be done, empty when it was. Raises ExportError, ClusterError.
+        """Carry out one step; return why it failed, or an empty text. Raises ExportError, ClusterError.
 
-        The record comes first: a crash before the volume leaves one that the next recovery knows as begun.
+        The record comes first: after a crash before the volume is created, the next recovery recognizes the record as
+        an interrupted recovery and resumes it.
         """
         assert self._cluster is not None
         assert not isinstance(step.action, Skip | Bring)
         export, volume, record = self._exports[step.remains.place], step.remains.volume, step.action.record
-        live = await export.reread(volume)
+        live = await export.refresh_record(volume)
         if live not in (step.remains.record, record):
-            return "its record has changed meanwhile: is the cluster that had it still at work?"
+            return "its record has changed during the command: check that the cluster that had it is not at work"
         seen = step.action.volume if isinstance(step.action, Enter) else None
         if seen is not None and await self._has_changed(seen):
-            return "the volume has changed meanwhile: run this again to see what it is now"
+            return "the volume has changed during the command: run it again to see the new state"
         if live != record:
-            await export.amend(volume, record)
+            await export.replace_record(volume, record)
         uid = ""
         if isinstance(step.action, Make):
             try:
                 uid = (await self._cluster.create_volume(step.action.body)).metadata.uid
             except AlreadyExists:
-                return "a volume of that name has appeared meanwhile: run this again to see whether it is the one"
+                return "a volume of that name was created during the command: run it again to compare it"
         await export.settle(volume, uid)
         return ""
 
@@ -302,23 +305,23 @@ class Recovery:
 
 
 @asynccontextmanager
-async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Recovery]:
-    """Open all exports, and compare with the cluster; with `offline` without it, where there is no way to it.
+async def open_recovery(settings: Settings, *, offline: bool) -> AsyncIterator[Recovery]:
+    """Open all exports and read the cluster. With `offline`, continue without the cluster if it cannot be reached.
 
     Raises ClusterError, InvalidSettings.
     """
     async with AsyncExitStack() as stack:
         cluster, why = None, ""
         try:
-            survey = await stack.enter_async_context(surveyed(settings))
-            present, cluster = await present_in(survey.cluster, settings.provisioner), survey.cluster
-            ledgers: Ledgers = survey
+            session = await stack.enter_async_context(open_session(settings))
+            present, cluster = await present_in(session.cluster, settings.provisioner), session.cluster
+            ledgers: Ledgers = session
             scope = ledgers.scope
         except (ApiUnavailable, InvalidSettings) as exc:
             if not offline or (isinstance(exc, InvalidSettings) and settings.kubeconfig is not None):
                 raise
             ledgers, present, why = (
-                await stack.enter_async_context(opened(settings)),
+                await stack.enter_async_context(open_ledgers(settings)),
                 Present(provisioner=settings.provisioner),
                 str(exc),
             )
@@ -328,8 +331,8 @@ async def recovering(settings: Settings, *, offline: bool) -> AsyncIterator[Reco
 
 
 async def present_in(cluster: Cluster, provisioner: str) -> Present:
-    """The cluster as it is now. Raises ClusterError."""
-    volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
+    """Read the volumes and claims of the cluster. Raises ClusterError."""
+    volumes, claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
     return Present(
         provisioner=provisioner,
         cluster=await cluster.cluster_uid(),

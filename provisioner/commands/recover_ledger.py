@@ -1,4 +1,4 @@
-"""The composition root of `recover --ledger`: what ledgers lack or have wrong of the volumes, and writing it again."""
+"""The work of `recover --ledger`: compares ledgers with the volumes, and rewrites missing records."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from provisioner.commands.session import Survey, side_by_side, unseen
+from provisioner.commands.session import Session, list_all, map_concurrently, open_session, unseen
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import ledgers, times
 from provisioner.core.ledgers import Found, Ledger, Sheet
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import Scope
-from provisioner.kube.pages import everything
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import Cluster, ClusterError
 from provisioner.ports.tree import ExportError
+from provisioner.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Present:
 
 
 class Rewriting:
-    """One look at the ledgers and at the volumes on their exports, and the writing of what is missing."""
+    """Compares the ledgers with the volumes on their exports once, and writes what is missing."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Rewriting:
         cluster: Cluster,
         present: Present,
     ) -> None:
-        """`bare` are the exports whose ledgers have no id; what is left of them has not been read."""
+        """`bare` are the exports whose ledgers have no id; the rest of those ledgers has not been read."""
         self._bare = list(bare)
         self._exports = [*exports, *self._bare]
         self._served = served
@@ -54,7 +54,7 @@ class Rewriting:
         self._missed: list[tuple[Export, ExportError]] = []
 
     async def look(self) -> Sequence[Sheet]:
-        """What is to be done, export by export; nothing is changed."""
+        """Return what to do for each export; nothing is changed."""
         on = self._by_export()
         for export in self._exports:
             try:
@@ -70,11 +70,11 @@ class Rewriting:
         return list(self._sheets.values())
 
     def but(self, scope: Scope) -> Scope:
-        """What was looked at, without the exports that turned out not to answer."""
+        """Return the scope without the exports that failed during look()."""
         return scope.but(unseen(export, error) for export, error in self._missed)
 
     async def apply(self) -> Mapping[str, str]:
-        """Write what was found to be missing. Returns by volume, or export, why for what failed; it may be repeated."""
+        """Write what look() found missing; return the reason per volume or export that failed. It can be repeated."""
         failed: dict[str, str] = {}
         for export, sheet in self._sheets.items():
             if not sheet.has_work:
@@ -91,7 +91,7 @@ class Rewriting:
     # ------------------------------------------------------------------------------------------- looking
 
     def _by_export(self) -> Mapping[Export, list[tuple[Volume, RelPath]]]:
-        """The volumes of NFS on each export that was opened."""
+        """Return the NFS volumes on each export that was opened."""
         on: defaultdict[Export, list[tuple[Volume, RelPath]]] = defaultdict(list)
         for volume in self._present.volumes:
             located = self._served.locate(volume) if volume.spec.nfs is not None else None
@@ -100,7 +100,7 @@ class Rewriting:
         return on
 
     async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, RelPath]]) -> list[Found]:
-        """The volumes of ours on an export, with what there is of their directories."""
+        """Return this provisioner's volumes on an export, with the state of their directories."""
         present = self._present
         ours = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
 
@@ -115,12 +115,12 @@ class Rewriting:
             )
             return await _examined(export, found) if ledgers.is_in_doubt(found, ledger) else found
 
-        return sorted(await side_by_side(look, ours), key=lambda found: found.volume.name)
+        return sorted(await map_concurrently(look, ours), key=lambda found: found.volume.name)
 
     # ------------------------------------------------------------------------------------------- writing
 
     async def _changed(self, sheet: Sheet) -> dict[str, str]:
-        """Why for the volumes that are not any more what they were when they were judged."""
+        """Return the reason per volume that has changed since look()."""
         seen = [step.found.volume for step in sheet.steps if step.found.volume.name in sheet.records]
 
         async def compare(volume: Volume) -> str:
@@ -133,31 +133,50 @@ class Rewriting:
                 volume.spec,
                 volume.status,
             )
-            return "" if same else "the volume has changed meanwhile: run this again to see what it is now"
+            return "" if same else "the volume has changed during the command: run it again to see the new state"
 
-        changed = zip(seen, await side_by_side(compare, seen), strict=True)
+        changed = zip(seen, await map_concurrently(compare, seen), strict=True)
         return {volume.name: why for volume, why in changed if why}
 
 
 async def _examined(export: Export, found: Found) -> Found:
-    """With what there is of its directory."""
+    """Add the state of its directory."""
     there, trouble = True, ""
     try:
         there = await export.contents(found.path) != "gone"
     except ExportError as exc:
-        trouble = f"its directory cannot be looked at: {exc}"
+        trouble = f"its directory cannot be read: {exc}"
     return replace(found, there=there, trouble=trouble)
 
 
-async def rewriting(survey: Survey, provisioner: str) -> Rewriting:
-    """Read the cluster, after the ledgers: a volume that is made meanwhile has its record. Raises ClusterError."""
-    cluster = survey.cluster
-    volumes, claims = await everything(cluster, Volume), await everything(cluster, Claim)
-    classes = await everything(cluster, StorageClass)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What ledgers lack, and what could not be written."""
+
+    sheets: Sequence[Sheet]
+    failed: Mapping[str, str]
+    """The reason by volume or export; empty for a dry run."""
+    scope: Scope
+
+
+async def rewrite_ledgers(settings: Settings, *, dry_run: bool) -> Outcome:
+    """Find what the ledgers lack, and write it unless `dry_run`. Raises ClusterError, InvalidSettings."""
+    async with open_session(settings) as session:
+        rewriter = await _rewriting(session, settings.provisioner)
+        sheets = await rewriter.look()
+        failed = {} if dry_run else await rewriter.apply()
+        return Outcome(sheets=sheets, failed=failed, scope=rewriter.but(session.scope))
+
+
+async def _rewriting(session: Session, provisioner: str) -> Rewriting:
+    """Read the cluster, after the ledgers: a volume created during the command has its record. Raises ClusterError."""
+    cluster = session.cluster
+    volumes, claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
+    classes = await list_all(cluster, StorageClass)
     present = Present(
-        us=ledgers.Us(provisioner=provisioner, cluster=survey.cluster_id),
+        us=ledgers.Us(provisioner=provisioner, cluster=session.cluster_id),
         volumes=volumes,
         claims={claim.key: claim for claim in claims},
         classes={each.name: each for each in classes},
     )
-    return Rewriting(survey.exports, survey.bare, survey.served, cluster, present)
+    return Rewriting(session.exports, session.bare, session.served, cluster, present)

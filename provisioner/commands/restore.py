@@ -1,27 +1,26 @@
-"""The composition root of `restore`: has an archive's data given to a claim, and waits until the claim has it.
+"""The work of `restore`: asks for an archive on behalf of a claim, and waits until the claim has its data.
 
-It only writes the claim's annotation, with the rights of whoever runs it; the provisioner does the rest, and judges by
-itself once more whether the claim may have the archive.
+The command only annotates the claim, with the rights of the admin who runs it. The daemon does the rest, and decides
+again on its own whether the claim may have the archive.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec import structs
 
-from provisioner.commands.session import Survey, surveyed
+from provisioner.commands.session import Session, connect, open_session_on
 from provisioner.core import archives, classes, names
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.objects import Claim, StorageClass
 from provisioner.core.records import ArchiveRecord
 from provisioner.core.scope import NOTHING
 from provisioner.core.tenancy import Tenant
-from provisioner.kube.claims import Claims, open_claims
-from provisioner.kube.events import Told
+from provisioner.kube.cluster import KubeCluster
+from provisioner.kube.events import RecordedEvent
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Conflict
 from provisioner.ports.tree import ExportError
@@ -29,18 +28,18 @@ from provisioner.settings import Settings
 
 _POLL_S = 1.0
 _SILENCE_S = 15.0
-"""A provisioner that runs has said something of a claim by then."""
+"""A running provisioner has written an event about the claim by then."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class NotRestored(ProvisionerError):
-    """The claim does not have the archive's data; the text says why, and what to do."""
+    """The claim did not get the data of the archive; the text says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Which archive is to go to which claim; the class is for a claim that has to be made."""
+    """Which archive to give to which claim; the class is for a claim that does not exist."""
 
     archive: str
     namespace: str
@@ -50,135 +49,130 @@ class Order:
 
     @property
     def key(self) -> str:
-        """The claim as people write it."""
+        """The claim as `namespace/name`."""
         return f"{self.namespace}/{self.claim}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Find:
-    """An archive, and where it is."""
+class _Found:
+    """An archive, and the export that has it."""
 
     record: ArchiveRecord
     export: Export
 
 
-async def restore(settings: Settings, order: Order, tell: Tell) -> None:
-    """Give an archive to a claim, which is made where there is none, and wait until it has it.
+async def restore(settings: Settings, order: Order, report: Report) -> None:
+    """Give an archive to a claim, created if it does not exist, and wait until the claim has the data.
 
-    `tell` hears what happens meanwhile. Raises NotRestored, ClusterError, ExportError, InvalidSettings.
+    Calls `report` with each line of progress. Raises NotRestored, ClusterError, ExportError, InvalidSettings.
     """
-    async with _rooms(settings) as (survey, claims):
-        for line in survey.scope.lines() if survey.scope.status != NOTHING else ():
-            tell(line)
-        find = await _find(survey, order)
-        claim, storage_class = await _ask_for(survey, claims, order, find)
+    async with connect(settings) as cluster, open_session_on(cluster, settings) as session:
+        for line in session.scope.lines() if session.scope.status != NOTHING else ():
+            report(line)
+        find = await _find(session, order)
+        claim, storage_class = await _ask_for(cluster, session, order, find)
         unscheduled = not any(claim.metadata.annotations.get(key) for key in names.SELECTED_NODE_ANNOTATIONS)
         if storage_class.volume_binding_mode == "WaitForFirstConsumer" and unscheduled:
             why = f"as StorageClass {storage_class.name} says"
-            tell(f"claim {order.key} gets the data when its first pod is scheduled, {why}")
+            report(f"claim {order.key} gets the data when its first pod is scheduled, {why}")
             return
-        volume = await _Wait(survey, claims, order, settings.provisioner, tell).bound()
-        record = await find.export.reread(volume)
+        volume = await _Wait(cluster, order, settings.provisioner, report).bound()
+        record = await find.export.refresh_record(volume)
         if record is None or record.archive != order.archive:
             raise NotRestored(
-                f"claim {order.key} was given the new volume {volume} before its annotation was seen, and archive"
-                f" {order.archive} is where it was: delete the claim, and try again"
+                f"claim {order.key} got the new volume {volume} before the provisioner read its annotation, and archive"
+                f" {order.archive} is unchanged: delete the claim, and try again"
             )
-        tell(f"claim {order.key} has the data of archive {order.archive} as volume {volume}")
-
-
-@asynccontextmanager
-async def _rooms(settings: Settings) -> AsyncIterator[tuple[Survey, Claims]]:
-    async with open_claims(settings.kubeconfig) as claims, surveyed(settings) as survey:
-        yield survey, claims
+        report(f"claim {order.key} has the data of archive {order.archive} as volume {volume}")
 
 
 # ---------------------------------------------------------------------------------------------------- what is there
 
 
-async def _find(survey: Survey, order: Order) -> _Find:
-    """The archive that is meant. Raises NotRestored, ExportError."""
+async def _find(session: Session, order: Order) -> _Found:
+    """Find the archive. Raises NotRestored, ExportError."""
     finds = [
-        _Find(export.archived[order.archive], export) for export in survey.exports if order.archive in export.archived
+        _Found(export.archived[order.archive], export) for export in session.exports if order.archive in export.archived
     ]
-    if not finds and survey.scope.status == NOTHING:
-        raise InvalidSettings("; ".join(survey.scope.lines()))
+    if not finds and session.scope.status == NOTHING:
+        raise InvalidSettings("; ".join(session.scope.lines()))
     if not finds:
-        raise NotRestored(await _why_not_found(survey, order.archive))
+        raise NotRestored(await _why_not_found(session, order.archive))
     if len(finds) > 1:
         places = " and ".join(find.export.name for find in finds)
         raise NotRestored(f"there is an archive {order.archive} on {places}: name one class, and one export, only")
     (find,) = finds
     if order.archive not in await find.export.archives():
-        raise NotRestored(f"the directory of archive {order.archive} is not on export {find.export.name} any more")
+        raise NotRestored(f"the directory of archive {order.archive} is no longer on export {find.export.name}")
     return find
 
 
-async def _require_owner(survey: Survey, order: Order, find: _Find, storage_class: StorageClass) -> None:
-    """Raise NotRestored where the archive does not go to that namespace by that class. Raises ClusterError."""
-    namespace = await survey.cluster.get_namespace(order.namespace)
+async def _require_owner(session: Session, order: Order, find: _Found, storage_class: StorageClass) -> None:
+    """Raise NotRestored if that namespace and class may not have the archive. Raises ClusterError."""
+    namespace = await session.cluster.get_namespace(order.namespace)
     if namespace is None:
         raise NotRestored(f"there is no namespace {order.namespace}")
     tenant = Tenant.of(namespace, accepts_former=classes.parameters_of(storage_class).accepts_former)
-    wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=survey.cluster_id)
+    wanted = structs.replace(find.record.was, namespace=order.namespace, cluster=session.cluster_id)
     refusal = archives.not_for(order.archive, find.record, wanted, tenant)
     if refusal is not None:
         raise NotRestored(refusal)
 
 
-async def _why_not_found(survey: Survey, archive: str) -> str:
-    for export in survey.exports:
+async def _why_not_found(session: Session, archive: str) -> str:
+    for export in session.exports:
         if archive in await export.archives():
             return (
-                f"archive {archive} on export {export.name} has no record, so nothing says whose data it is: make a"
-                " claim, and copy what is in it by hand"
+                f"archive {archive} on export {export.name} has no record, so its owner is unknown: create a claim, and"
+                " copy the data manually"
             )
-    unseen = f" Skipped: {', '.join(each.what for each in survey.scope.unseen)}" if survey.scope.unseen else ""
-    return f"there is no archive {archive}; `nfs-provisioner archives` lists those that there are.{unseen}"
+    unseen = f" Skipped: {', '.join(each.what for each in session.scope.unseen)}" if session.scope.unseen else ""
+    return f"there is no archive {archive}; `nfs-provisioner archives` lists all archives.{unseen}"
 
 
 # ---------------------------------------------------------------------------------------------------- the claim
 
 
-async def _ask_for(survey: Survey, claims: Claims, order: Order, find: _Find) -> tuple[Claim, StorageClass]:
-    """Have a claim that asks for the archive, and its class. Raises NotRestored."""
+async def _ask_for(cluster: KubeCluster, session: Session, order: Order, find: _Found) -> tuple[Claim, StorageClass]:
+    """Create or annotate the claim, so that it asks for the archive; return it with its class. Raises NotRestored."""
     try:
-        claim = await survey.cluster.get_claim(order.namespace, order.claim)
+        claim = await cluster.get_claim(order.namespace, order.claim)
         if claim is None:
-            wanted = _class(survey, order.class_name or find.record.was.class_name, find)
-            await _require_owner(survey, order, find, wanted)
+            wanted = _class(session, order.class_name or find.record.was.class_name, find)
+            await _require_owner(session, order, find, wanted)
             body = archives.claim_body(order.archive, find.record, name=order.claim, class_name=wanted.name)
-            return await claims.create(body, namespace=order.namespace), wanted
+            return await cluster.create_claim(order.namespace, body), wanted
         refusal = archives.cannot_have(order.archive, claim)
         if refusal is not None:
             raise NotRestored(f"claim {order.key} {refusal}")
         if order.class_name not in (None, claim.class_name):
-            raise NotRestored(f"claim {order.key} is there, and of StorageClass {claim.class_name}: leave out --class")
-        wanted = _class(survey, claim.class_name, find)
-        await _require_owner(survey, order, find, wanted)
-        return await claims.annotate(claim, {names.RESTORE: order.archive}), wanted
+            raise NotRestored(f"claim {order.key} exists with StorageClass {claim.class_name}: omit --class")
+        wanted = _class(session, claim.class_name, find)
+        await _require_owner(session, order, find, wanted)
+        return await cluster.annotate_claim(claim, {names.RESTORE: order.archive}), wanted
     except (AlreadyExists, Conflict) as exc:
-        raise NotRestored(f"somebody else has just changed claim {order.key}: look at it, and try again") from exc
+        raise NotRestored(f"another client has just changed claim {order.key}: check the claim, and try again") from exc
 
 
-def _class(survey: Survey, name: str, find: _Find) -> StorageClass:
-    """The class of that name, when its volumes lie on the archive's export. Raises NotRestored."""
-    fitting = [each for each in survey.classes if _lies_on(survey, each, find.export)]
+def _class(session: Session, name: str, find: _Found) -> StorageClass:
+    """Return the class of that name, if its volumes are on the archive's export. Raises NotRestored."""
+    fitting = [each for each in session.classes if _is_on(session, each, find.export)]
     for each in fitting:
         if each.name == name:
             return each
-    there = any(each.name == name for each in survey.classes)
-    why = "is not on that export" if there else "does not exist, or is another provisioner's"
-    choice = ", ".join(sorted(each.name for each in fitting)) or "none: make one"
+    there = any(each.name == name for each in session.classes)
+    why = "is not on that export" if there else "does not exist, or belongs to another provisioner"
+    choice = ", ".join(sorted(each.name for each in fitting)) or "none: create one"
     raise NotRestored(
         f"the archive is on export {find.export.name}, and StorageClass {name} {why}; classes on it: {choice}"
     )
 
 
-def _lies_on(survey: Survey, storage_class: StorageClass, export: Export) -> bool:
+def _is_on(session: Session, storage_class: StorageClass, export: Export) -> bool:
+    """Return True if the volumes of a class are on an export. The session has registered the exports of all classes."""
     try:
-        settings = classes.settings_of(storage_class, survey.served.default)
-        return settings.export is not None and survey.served.get(settings.export, settings.mount_options) is export
+        settings = classes.settings_of(storage_class, session.served.default)
+        return settings.export is not None and session.served.get(settings.export, settings.mount_options) is export
     except (InvalidSettings, ExportError):
         return False
 
@@ -187,32 +181,33 @@ def _lies_on(survey: Survey, storage_class: StorageClass, export: Export) -> boo
 
 
 class _Wait:
-    """Waits until a claim is bound, and tells what is said of it meanwhile."""
+    """Waits until a claim is bound, and reports the events about it."""
 
-    def __init__(self, survey: Survey, claims: Claims, order: Order, provisioner: str, tell: Tell) -> None:
-        self._cluster = survey.cluster
-        self._claims = claims
+    def __init__(self, cluster: KubeCluster, order: Order, provisioner: str, report: Report) -> None:
+        self._cluster = cluster
         self._order = order
         self._provisioner = provisioner
-        self._tell = tell
-        self._told: set[tuple[str, str]] = set()
-        self._heard = False
-        """Whether the provisioner has said anything."""
+        self._report = report
+        self._reported: set[tuple[str, str]] = set()
+        self._responded = False
+        """Whether the provisioner has written any event about the claim."""
         self._last = ""
 
     async def bound(self) -> str:
-        """The name of the claim's volume. Raises NotRestored when it has none in time, or the claim goes."""
+        """Return the name of the claim's volume. Raises NotRestored if it has none in time, or the claim is deleted."""
         try:
             async with asyncio.timeout(self._order.timeout_s):
                 return await self._poll()
         except TimeoutError as exc:
-            why = self._last if self._heard else self._silence
-            text = f"claim {self._order.key} is not bound within {self._order.timeout_s:g} s; {why}"
-            raise NotRestored(f"{text}. It goes on asking for the archive until it is deleted") from exc
+            why = self._last if self._responded else self._no_response
+            raise NotRestored(
+                f"claim {self._order.key} is not bound within {self._order.timeout_s:g} s; {why}."
+                " The restore continues in the background; delete the claim to cancel it"
+            ) from exc
 
     @property
-    def _silence(self) -> str:
-        return f"no provisioner seems to run under the name {self._provisioner}: nothing was heard of it"
+    def _no_response(self) -> str:
+        return f"no provisioner with the name {self._provisioner} has responded: check that it is running"
 
     async def _poll(self) -> str:
         loop = asyncio.get_running_loop()
@@ -221,22 +216,22 @@ class _Wait:
             try:
                 claim = await self._cluster.get_claim(self._order.namespace, self._order.claim)
                 if claim is None or claim.metadata.deletion_timestamp:
-                    raise NotRestored(f"claim {self._order.key} was deleted; the archive is kept, or becomes one again")
-                for event in await self._claims.events(claim):
-                    self._pass_on(event)
+                    raise NotRestored(f"claim {self._order.key} was deleted; its data is kept as an archive")
+                for event in await self._cluster.list_events(self._order.namespace, claim.uid):
+                    self._report_event(event)
                 if claim.status.phase == "Bound":
                     return claim.spec.volume_name
             except ApiUnavailable as exc:
                 self._last = str(exc)
-            if not self._heard and loop.time() >= silent_at_s:
-                self._tell(self._silence)
+            if not self._responded and loop.time() >= silent_at_s:
+                self._report(self._no_response)
                 silent_at_s = float("inf")
             await asyncio.sleep(_POLL_S)
 
-    def _pass_on(self, event: Told) -> None:
+    def _report_event(self, event: RecordedEvent) -> None:
         if event.by == self._provisioner:
-            self._heard = True
+            self._responded = True
             self._last = event.message
-        if (event.reason, event.message) not in self._told:
-            self._told.add((event.reason, event.message))
-            self._tell(f"{event.reason}: {event.message}")
+        if (event.reason, event.message) not in self._reported:
+            self._reported.add((event.reason, event.message))
+            self._report(f"{event.reason}: {event.message}")

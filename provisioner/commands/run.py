@@ -1,4 +1,4 @@
-"""The composition root of `run`: puts the parts together, and reads like a table of contents."""
+"""The composition root of `run`: builds the daemon from its parts, and runs it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import structlog
 
 from provisioner import __version__
-from provisioner.commands.wiring import served
+from provisioner.commands.wiring import build_registry
 from provisioner.controllers import gauges
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.leader import LeaderTasks
-from provisioner.controllers.unused_exports import Forgetting
-from provisioner.kube.cluster import open_cluster
+from provisioner.controllers.unused_exports import UnusedExports
+from provisioner.kube.cluster import KubeCluster, open_cluster
 from provisioner.ports.clock import SystemClock
 from provisioner.ports.cluster import ClusterError, Kind
 from provisioner.runtime.election import Elector
 from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.leadership import Alone
 from provisioner.runtime.reflector import Reflector, relist
-from provisioner.settings import Settings, identity
+from provisioner.settings import Settings, replica_identity
 from provisioner.telemetry import endpoint
 from provisioner.telemetry.metrics import Metrics
 
@@ -37,26 +38,20 @@ _RESOURCES: dict[Kind, str] = {
     "classes": "storageclasses",
 }
 _DRAIN_S = 1.0
+"""How long the process writes outstanding events after the Lease is released."""
 _PING_S = 5.0
 """How long /readyz waits for the API server."""
 
 
 async def run(settings: Settings) -> None:
-    """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before anything has begun."""
-    # Directories have the modes that classes ask for from the beginning: some servers refuse to change them later.
+    """Provision and reclaim until SIGTERM or SIGINT. Raises InvalidSettings before any work has begun."""
+    # New directories must have the modes that classes ask for from the start: some servers refuse to change them later.
     os.umask(0)
-    clock, metrics, me = SystemClock(), Metrics(), identity()
+    clock, metrics, identity = SystemClock(), Metrics(), replica_identity()
     stopping = _stop_on_signals()
-    exports = served(settings, observe=metrics.export_call)
-    log.info("starting", version=__version__, provisioner=settings.provisioner, identity=me, **_described(settings))
-    async with open_cluster(
-        settings.kubeconfig,
-        provisioner=settings.provisioner,
-        identity=me,
-        observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
-        on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
-        connections=settings.workers // 2 + 16,  # each takes 256 KiB for TLS, and the API server is no faster with more
-    ) as cluster:
+    exports = build_registry(settings, observe=metrics.export_call)
+    _log_start(settings, identity)
+    async with _cluster(settings, identity, metrics) as cluster:
         cache = ClusterCache(settings.provisioner, count=metrics.unexpected)
         health = ExportHealth(exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
@@ -74,8 +69,10 @@ async def run(settings: Settings) -> None:
             Reflector(informer, cluster=cluster, clock=clock, restarted=partial(_count_restart, metrics))
             for informer in cache.informers
         ]
-        elector = _elector(settings, ctx, me, reflectors) if settings.leader_election else None
-        tasks = LeaderTasks(ctx, elector or Alone(me), workers=settings.workers, relist=partial(relist, reflectors))
+        elector = _elector(settings, ctx, identity, reflectors) if settings.leader_election else None
+        tasks = LeaderTasks(
+            ctx, elector or Alone(identity), workers=settings.workers, relist=partial(relist, reflectors)
+        )
         recorder.give_way_while(tasks.busy)
         with gauges.sampled(ctx, queue_depths=tasks.queue_depths):
             async with endpoint.serve(
@@ -99,12 +96,12 @@ async def _work(
     tasks: LeaderTasks,
     stopping: asyncio.Event,
 ) -> None:
-    """Run what every replica runs, and the leader's tasks while this one leads, until told to stop."""
+    """Run the loops of every replica, and the leader's tasks while this replica leads, until `stopping` is set."""
     keep = ctx.supervisor.keep
-    background = [
+    loops = [
         *(keep("reflector", each.run, kind=each.kind) for each in reflectors),
         keep("exports", ctx.health.run),
-        keep("exports", Forgetting(ctx).run),
+        keep("exports", UnusedExports(ctx).run),
         keep("events", ctx.recorder.run),
     ]
 
@@ -112,7 +109,7 @@ async def _work(
         await keep("leader", partial(tasks.lead, stopping), until=stopping)
 
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(coroutine) for coroutine in background]
+        running = [group.create_task(loop) for loop in loops]
         if elector is not None:
             await elector.run(lead, stopping)
         else:
@@ -126,6 +123,18 @@ def _count_restart(metrics: Metrics, kind: Kind) -> None:
     metrics.watch_restarts.labels(_RESOURCES[kind]).inc()
 
 
+def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsyncContextManager[KubeCluster]:
+    return open_cluster(
+        settings.kubeconfig,
+        provisioner=settings.provisioner,
+        identity=identity,
+        observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
+        on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
+        # Each connection takes 256 KiB for TLS, and the API server is no faster with more of them.
+        connections=settings.workers // 2 + 16,
+    )
+
+
 def _stop_on_signals() -> asyncio.Event:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,7 +142,7 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _elector(settings: Settings, ctx: ControllerContext, me: str, reflectors: Sequence[Reflector]) -> Elector:
+def _elector(settings: Settings, ctx: ControllerContext, identity: str, reflectors: Sequence[Reflector]) -> Elector:
     def went_back() -> None:
         for reflector in reflectors:
             reflector.relist()
@@ -143,22 +152,29 @@ def _elector(settings: Settings, ctx: ControllerContext, me: str, reflectors: Se
         ctx.clock,
         namespace=settings.lease_namespace,
         name=settings.lease_name,
-        identity=me,
+        identity=identity,
         times=settings.lease_times,
         count=ctx.metrics.unexpected,
         went_back=went_back,
     )
 
 
-def _described(settings: Settings) -> dict[str, object]:
-    exports = [f"{each.location}={each.directory or 'direct'}" for each in settings.exports]
-    return {"exports": exports, "workers": settings.workers, "leader_election": settings.leader_election}
+def _log_start(settings: Settings, identity: str) -> None:
+    log.info(
+        "starting",
+        version=__version__,
+        provisioner=settings.provisioner,
+        identity=identity,
+        exports=[f"{each.location}={each.directory or 'direct'}" for each in settings.exports],
+        workers=settings.workers,
+        leader_election=settings.leader_election,
+    )
 
 
 async def _unready(
     ctx: ControllerContext, reflectors: Sequence[Reflector], elector: Elector | None, tasks: LeaderTasks
 ) -> Mapping[str, str]:
-    """What /readyz reports as missing."""
+    """Return what is not ready, and why, for /readyz."""
     missing = {f"cache of {kind}": "not listed yet" for kind in ctx.cache.missing}
     missing |= {f"cache of {each.kind}": each.trouble for each in reflectors if each.trouble}
     missing |= {f"export {name}": str(error) for name, error in ctx.health.failing().items()}

@@ -1,6 +1,6 @@
-"""What commands look at that read or change ledgers: the cluster, and all exports of its classes, opened side by side.
+"""What commands work with: the cluster, its StorageClasses, and the ledgers of all exports, opened concurrently.
 
-No command makes a ledger: an export on which no provisioner has ever made a volume has nothing to tell.
+No command creates a ledger: an export without one has no volume of this provisioner.
 """
 
 from __future__ import annotations
@@ -12,45 +12,47 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from provisioner.commands.wiring import served
+from provisioner.commands.wiring import build_registry
 from provisioner.core import classes, scope
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import StorageClass
+from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import Scope, Seen, Unseen
-from provisioner.kube.cluster import open_cluster
-from provisioner.kube.pages import everything
+from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.aio import map_bounded
-from provisioner.ports.cluster import Cluster
+from provisioner.ports.cluster import Cluster, Kind
 from provisioner.ports.tree import Cause, ExportError
-from provisioner.settings import Settings, identity
+from provisioner.settings import Settings, replica_identity
 
 _OPENING_S = 60.0
-"""For one export: a ledger of ten thousand records takes seconds."""
-_AT_ONCE = 16
-"""Volumes that are looked at, or made, side by side."""
+"""Time limit for opening one export: a ledger of ten thousand records takes seconds."""
+_CONCURRENCY = 16
+"""How many volumes a command reads or writes concurrently."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Item = TypeVar("Item", Claim, Volume, StorageClass)
+
+_KINDS: dict[type, Kind] = {Claim: "claims", Volume: "volumes", StorageClass: "classes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledgers:
-    """The exports, those that have a ledger first of all, and the whole of what was looked at."""
+    """The exports whose ledgers could be read, the exports without one, and a summary of both."""
 
     exports: Sequence[Export]
     bare: Sequence[Export]
-    """Those that answer and have no ledger, or one without an id."""
+    """Exports that respond and have no ledger, or a ledger without an id."""
     scope: Scope
     served: ExportRegistry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey(Ledgers):
-    """The ledgers, the cluster, and our classes in it."""
+class Session(Ledgers):
+    """The ledgers, the cluster, and the StorageClasses of this provisioner."""
 
     cluster: Cluster
     cluster_id: str
@@ -58,39 +60,57 @@ class Survey(Ledgers):
 
 
 def unseen(export: Export, error: ExportError) -> Unseen:
-    """An export that could not be looked at, with what to do about it."""
+    """Return the entry of the summary for an export that could not be read, with advice."""
     return Unseen(f"export {export.name}", f"{error}; {error.advice}")
 
 
 @asynccontextmanager
-async def surveyed(settings: Settings) -> AsyncIterator[Survey]:
-    """Open all exports that the settings or the cluster's classes name. Raises ClusterError, InvalidSettings."""
-    async with open_cluster(settings.kubeconfig, provisioner=settings.provisioner, identity=identity()) as cluster:
-        classes = await everything(cluster, StorageClass)
-        cluster_id = await cluster.cluster_uid()
-        ours = [each for each in classes if each.provisioner == settings.provisioner]
-        async with opened(settings, ours) as ledgers:
-            yield Survey(
-                cluster=cluster,
-                cluster_id=cluster_id,
-                classes=ours,
-                exports=ledgers.exports,
-                bare=ledgers.bare,
-                scope=replace(ledgers.scope, classes=Counter(each.provisioner for each in classes)),
-                served=ledgers.served,
-            )
+async def connect(settings: Settings, *, limits: Limits | None = None) -> AsyncIterator[KubeCluster]:
+    """Connect to the API server. Raises InvalidSettings."""
+    async with open_cluster(
+        settings.kubeconfig, provisioner=settings.provisioner, identity=replica_identity(), limits=limits
+    ) as cluster:
+        yield cluster
 
 
 @asynccontextmanager
-async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
-    """Open all exports that the settings or these classes name, which takes no cluster. Raises InvalidSettings."""
-    exports = served(settings)
+async def open_session(settings: Settings) -> AsyncIterator[Session]:
+    """Connect to the API server, and open all exports that the settings or the StorageClasses name.
+
+    Raises ClusterError, InvalidSettings.
+    """
+    async with connect(settings) as cluster, open_session_on(cluster, settings) as session:
+        yield session
+
+
+@asynccontextmanager
+async def open_session_on(cluster: Cluster, settings: Settings) -> AsyncIterator[Session]:
+    """Open a session on a connection that exists already. Raises ClusterError, InvalidSettings."""
+    classes = await list_all(cluster, StorageClass)
+    cluster_id = await cluster.cluster_uid()
+    own = [each for each in classes if each.provisioner == settings.provisioner]
+    async with open_ledgers(settings, own) as ledgers:
+        yield Session(
+            cluster=cluster,
+            cluster_id=cluster_id,
+            classes=own,
+            exports=ledgers.exports,
+            bare=ledgers.bare,
+            scope=replace(ledgers.scope, classes=Counter(each.provisioner for each in classes)),
+            served=ledgers.served,
+        )
+
+
+@asynccontextmanager
+async def open_ledgers(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
+    """Open all exports that the settings or these classes name; this needs no cluster. Raises InvalidSettings."""
+    exports = build_registry(settings)
     no_way: set[Location] = set()
-    """Exports that a class names with options that we cannot follow: what asks for encryption is not read in clear."""
-    unusable = [problem for each in classes if (problem := _name_export(each, exports, no_way)) is not None]
+    """Exports that a class names with unsupported options. An export that asks for encryption is not read in clear."""
+    unusable = [problem for each in classes if (problem := _register_export(each, exports, no_way)) is not None]
     reached = {export.location for export in exports}
     for location in {setting.location for setting in settings.exports} - reached - no_way:
-        exports.get(location, MountOptions())  # no class says how it is reached
+        exports.get(location, MountOptions())  # no class names options for it
     known = list(exports)
     try:
         outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
@@ -114,7 +134,10 @@ async def opened(settings: Settings, classes: Iterable[StorageClass] = ()) -> As
 
 
 def _unite(served: ExportRegistry, found: Iterable[Export]) -> None:
-    """Let one object stand for each export. A command leaves no mark on it: two with one id and one ledger are one."""
+    """Let one object represent each export, however many names it has.
+
+    A command writes no mark to an export, so two exports count as the same if they have one id and one ledger.
+    """
     first: dict[str, Export] = {}
     for export in found:
         served.places.note(export.location, folds=export.folds)
@@ -124,7 +147,7 @@ def _unite(served: ExportRegistry, found: Iterable[Export]) -> None:
 
 
 def _is_bare(error: ExportError) -> bool:
-    """Whether an export was looked at, and has no ledger."""
+    """Return True if the export responds and has no ledger."""
     return error.cause is Cause.NO_LEDGER
 
 
@@ -134,8 +157,8 @@ def _seen(export: Export, error: ExportError | None) -> Seen | None:
     return Seen(export=export.name, has_ledger=False) if _is_bare(error) else None
 
 
-def _name_export(storage_class: StorageClass, exports: ExportRegistry, no_way: set[Location]) -> Unseen | None:
-    """Have a class's export among those that are served; why that cannot be, if so. Then it is in `no_way`."""
+def _register_export(storage_class: StorageClass, exports: ExportRegistry, no_way: set[Location]) -> Unseen | None:
+    """Register the export of a class; return the problem if this fails, and add the export to `no_way`."""
     what = f"StorageClass {storage_class.name}"
     try:
         where = classes.export_of(storage_class, exports.default)
@@ -167,6 +190,21 @@ async def _open(export: Export) -> ExportError | None:
     return None
 
 
-async def side_by_side(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
-    """All results, in order; a few at a time."""
-    return await map_bounded(work, jobs, limit=_AT_ONCE)
+async def list_all(cluster: Cluster, of: type[Item]) -> list[Item]:
+    """Return all objects of a type, from all pages of the list.
+
+    Raises ClusterError; Expired if reading the pages takes longer than the server keeps them.
+    """
+    found: list[Item] = []
+    token = ""
+    while True:
+        page = await cluster.list(_KINDS[of], continue_token=token)
+        found += [item for item in page.items if isinstance(item, of)]
+        token = page.continue_token
+        if not token:
+            return found
+
+
+async def map_concurrently(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:
+    """Return the results of all jobs, in the order of the jobs; a few run concurrently."""
+    return await map_bounded(work, jobs, limit=_CONCURRENCY)

@@ -1,4 +1,4 @@
-"""Puts the exports together: which tree each is reached by, and the ledger on top of it."""
+"""Builds the exports: the tree that reaches each, and the ledger on top of it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from provisioner.ports.tree import Tree
 from provisioner.settings import Settings
 
 Observe = Callable[[str, str, float], None]
-"""Told of each call on an export: the export's name, the call's, and the seconds that it took."""
+"""Called after each call on an export, with the name of the export, the name of the call, and its seconds."""
 
 
-def served(
+def build_registry(
     settings: Settings,
     *,
     observe: Observe = lambda export, call, took_s: None,
     reached: Callable[[Export, Tree], None] = lambda export, tree: None,
 ) -> ExportRegistry:
-    """Those of the settings that have a directory; all others are spoken to, as the classes that name them say how.
+    """Return the registry of exports, which reaches an export as the settings and the StorageClasses specify.
 
-    No call is made yet. `reached` is told of each export, now or when a class first names it, and of its tree.
+    An export with a directory in the settings is used through that mount; all others are used directly, with the mount
+    options of the classes that name them. No call is made yet. `reached` is called with each export and its tree, now
+    or when a class first names the export.
     """
-    servers = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
+    pool = ConnectionPool(Credentials(uid=settings.nfs_uid, gid=settings.nfs_gid), timeout_s=settings.nfs_timeout_s)
 
     def over(where: Location, tree: Tree, name: str) -> Export:
         export = Export(where, tree, name=name)
@@ -49,7 +51,7 @@ def served(
         name = label(where, options.port)
         tree = DirectTree(
             where,
-            servers,
+            pool,
             version=options.version,
             port=options.port,
             mount_port=options.mount_port,

@@ -32,7 +32,7 @@ _AT_MOST_S = 60.0
 _AGREEMENT = timedelta(minutes=1)
 
 
-class Retention:
+class ArchiveExpiry:
     """Ends archives on the exports that it is told to keep to. `discarded` is told when one went into the trash.
 
     An archive whose volume is there again is kept, as `returned` says.

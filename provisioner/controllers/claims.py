@@ -12,23 +12,22 @@ from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
-from provisioner.controllers.rollback import PENDING, Rollback
+from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_doubtful
 from provisioner.core import archives, claims, classes, names, tenancy
-from provisioner.core.backoff import Backoff
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.records import Record
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rejected
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
-from provisioner.runtime.locks import LATER, VolumeLocks
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.locks import VolumeLocks
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -44,12 +43,12 @@ class NameTaken(ProvisionerError):
 class ClaimController:
     """Reconciles claims, by uid, one at a time each."""
 
-    def __init__(self, ctx: ControllerContext, queue: WorkQueue, lanes: FairShare, locks: VolumeLocks) -> None:
+    def __init__(self, ctx: ControllerContext, queue: WorkQueue, share: FairShare, locks: VolumeLocks) -> None:
         self._ctx = ctx
         self._cache = ctx.cache
         self._queue = queue
-        self._lanes = lanes
-        self._turns = locks
+        self._share = share
+        self._locks = locks
         self._attempts = Rollback(ctx, freed=self.path_freed)
         self._namespaces = Namespaces(ctx.cluster)
         self._seen_s: dict[str, float] = {}
@@ -63,9 +62,10 @@ class ClaimController:
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the claims that a change in the cache can matter to, while the context is open."""
+        """Queue the claims that a change in the cache or of an export can matter to, while the context is open."""
         cache = self._cache
         with (
+            self._ctx.health.listening(self._export_ready),
             cache.claims.subscribed(
                 on_added=self._claim_changed,
                 on_updated=lambda _, claim: self._claim_changed(claim),
@@ -101,7 +101,7 @@ class ClaimController:
             # The claim may have been judged while the cache still had its volume: look at it again. Not immediately:
             # while the cache still has a claim that is gone, its volume would be created and reclaimed in a loop, as
             # fast as the API server answers.
-            self._queue.add_after(uid, FAILED.first_s)
+            self._queue.add_after(uid, FAILED.backoff.first_s)
 
     def _add_export(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
@@ -119,7 +119,7 @@ class ClaimController:
         for uid in blocked:
             self._queue.add(uid)
 
-    def export_ready(self, export: Export) -> None:
+    def _export_ready(self, export: Export) -> None:
         """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
         for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
@@ -131,12 +131,12 @@ class ClaimController:
 
     # ------------------------------------------------------------------------------------------- what to do
 
-    async def reconcile(self, uid: str) -> Backoff | None:
+    async def reconcile(self, uid: str) -> Requeue | None:
         """Bring one claim, there or gone, to where it should be."""
-        with self._turns.try_acquire(names.volume_name(uid)) as ours:
-            return await self._reconcile(uid) if ours else LATER
+        with self._locks.try_acquire(names.volume_name(uid)) as acquired:
+            return await self._reconcile(uid) if acquired else LOCKED
 
-    async def _reconcile(self, uid: str) -> Backoff | None:
+    async def _reconcile(self, uid: str) -> Requeue | None:
         claim = self._cache.claims.get(uid)
         volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
@@ -149,7 +149,7 @@ class ClaimController:
             log.info("claim_not_read", claim=claim.key, error=str(exc))
             return FAILED
         if whole is None:
-            return PENDING  # it is gone, and the watch says so soon
+            return AWAITING_CHANGE  # it is gone, and the watch says so soon
         decision = claims.decide(self._view(whole, volume))
         if isinstance(decision, Wait | Refuse) and decision.directory_taken:
             self._on_a_path.add(uid)
@@ -164,7 +164,7 @@ class ClaimController:
                 if wait.directory_taken and self._queue.failures(uid) >= _MANY:
                     message = f"{why}; that takes long: see the events of the volume"
                     self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
-                return PENDING
+                return AWAITING_CHANGE
             case Refuse() as refusal:
                 return self._refuse(claim, refusal)
             case Provision() as plan:
@@ -202,7 +202,7 @@ class ClaimController:
             passed.add(found.name)
         return leaving
 
-    def _refuse(self, claim: Claim, refusal: Refuse) -> Backoff:
+    def _refuse(self, claim: Claim, refusal: Refuse) -> Requeue:
         self._ctx.recorder.claim(claim, refusal.type, refusal.event_reason, refusal.message)
         if refusal.type == "Warning":
             self._count_failure(claim, refusal.reason)
@@ -213,7 +213,7 @@ class ClaimController:
 
     # ------------------------------------------------------------------------------------------- provisioning
 
-    async def _attempt(self, plan: Provision) -> Backoff | None:
+    async def _attempt(self, plan: Provision) -> Requeue | None:
         """Carry out a plan; a failure becomes an event with one stable message and a retry."""
         claim = plan.claim
         self._seen_s.setdefault(claim.uid, self._ctx.clock.monotonic())
@@ -223,9 +223,12 @@ class ClaimController:
             export = self._ctx.exports.get(plan.export, plan.mount_options)
             where = export.name
             self._ctx.health.add(export, named=True)
-            with self._lanes.place(export.name, claim.uid):
+            with self._share.slot(export.name, claim.uid):
                 export = await self._ctx.health.require_ready(export)
                 return await self._provision(plan, export)
+        except InProgress as exc:
+            log.debug("provisioning_in_progress", claim=claim.key, volume=plan.volume, after_s=exc.after_s)
+            return Requeue.after(exc.after_s)
         except ExportError as exc:
             return FAILED if is_unsettled(exc) else self._failed(plan, exc.event_message(where), exc, FAILED)
         except PathTaken as exc:
@@ -243,7 +246,7 @@ class ClaimController:
         except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
             return self._failed(plan, exc.event_text, exc, REFUSED)
 
-    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Backoff) -> Backoff:
+    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Requeue) -> Requeue:
         claim = plan.claim
         if self._queue.failures(claim.uid) == 0:
             log.warning(
@@ -275,7 +278,7 @@ class ClaimController:
                 return f"{message}; it is on export {export.name}: take a class of that one"
         return message
 
-    async def _provision(self, plan: Provision, export: Export) -> Backoff | None:
+    async def _provision(self, plan: Provision, export: Export) -> Requeue | None:
         """Record, directory, volume, settled record: in this order, each step repeatable."""
         claim = plan.claim
         known = export.records.get(plan.volume)
@@ -356,7 +359,7 @@ class ClaimController:
             return None
         if await self._ctx.cluster.get_volume(former) is not None:
             return None
-        record = await export.reread(former)
+        record = await export.refresh_record(former)
         if record is not None and not plan.tenant.owns(record):
             raise AlreadyThere(tenancy.refusal(record, plan.tenant))
         return former if record is not None else None

@@ -10,7 +10,6 @@ from msgspec import structs
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.free_space import space_conflict
 from provisioner.core import classes, expansion, names
-from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.expansion import Expansion, outgrown
 from provisioner.core.objects import Claim, Volume
@@ -19,12 +18,12 @@ from provisioner.core.records import require_room
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable, ClusterError, Conflict, NotFound, Rejected
 from provisioner.ports.tree import ExportError
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.requeue import FAILED, REFUSED, Requeue
 
 log = structlog.get_logger(__name__)
 
 
-async def expand(claim: Claim, ctx: ControllerContext) -> Backoff | None:
+async def expand(claim: Claim, ctx: ControllerContext) -> Requeue | None:
     """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
     volume = ctx.cache.volumes.get(claim.spec.volume_name)
     now = ctx.stamp()
@@ -54,7 +53,7 @@ async def expand(claim: Claim, ctx: ControllerContext) -> Backoff | None:
     return None
 
 
-async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Backoff | None:
+async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Requeue | None:
     """How to try again where the class's `minFree` or `overcommit` leave no room; the claim stays as it is."""
     located, parameters = ctx.exports.locate(volume), _parameters(volume, ctx)
     if plan.grow is None or located is None or parameters is None or not parameters.limits_space:
@@ -132,12 +131,12 @@ async def _note_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
 
 async def _note(volume: str, size: str, export: Export, ctx: ControllerContext) -> None:
     """By the record as it is now: what we remember may be older than a recovery, which must not be undone."""
-    live = await export.reread(volume)
+    live = await export.refresh_record(volume)
     if live is None or live.cluster != ctx.cluster_id or not outgrown(live.capacity, size):
         return
     grown = structs.replace(live, capacity=size)
     try:
         require_room(volume, grown)  # also for its archive, which else could not be made or brought back later
-        await export.amend(volume, grown)
+        await export.replace_record(volume, grown)
     except InvalidRecord as exc:
         log.warning("size_not_recorded", volume=volume, size=size, error=str(exc))

@@ -87,7 +87,7 @@ class Instances:
         self._cluster = cluster
         self._name = instances.name(cluster, provisioner)
         self._states: dict[Export, _State] = {}
-        self.resumed: list[Callable[[Export], None]] = []
+        self.on_resumed: list[Callable[[Export], None]] = []
         """Told when something may be destroyed on an export that had to wait."""
 
     async def keep(self, export: Export) -> None:
@@ -127,9 +127,9 @@ class Instances:
     async def _leave(self, export: Export) -> None:
         with suppress(ExportError):
             async with self._state(export).lock:
-                sign = instances.parse(await export.instance(self._name))
+                sign = instances.parse(await export.heartbeats.instance(self._name))
                 if self.allows(export) and instances.is_of(sign, self._me()):
-                    await export.sign_instance(self._name, str(self._me("left")), over=True)
+                    await export.heartbeats.sign_instance(self._name, str(self._me("left")), over=True)
 
     # ------------------------------------------------------------------------------------------- looking
 
@@ -150,7 +150,7 @@ class Instances:
 
     async def _step(self, export: Export, state: _State) -> None:
         known, me = state.standing, self._me()
-        found = await export.instance(self._name)
+        found = await export.heartbeats.instance(self._name)
         sign = instances.parse(found) if found else None
         leads = await self._leads() if instances.is_strange(known, sign, me) else None
         now_s = self._clock.monotonic()
@@ -172,7 +172,7 @@ class Instances:
     async def _write(self, export: Export, step: Step) -> None:
         if not self._leadership.holds():
             raise ExportError(Cause.UNSETTLED)
-        await export.sign_instance(self._name, str(step.write), over=step.over)
+        await export.heartbeats.sign_instance(self._name, str(step.write), over=step.over)
 
     async def _leads(self) -> bool | None:
         try:
@@ -190,7 +190,7 @@ class Instances:
             log.info("second_cluster_over", export=export.name, cluster=self._cluster)
         if state.held_up and self.allows(export):
             state.held_up = False
-            for resumed in self.resumed:
+            for resumed in self.on_resumed:
                 resumed(export)
 
     def _state(self, export: Export) -> _State:

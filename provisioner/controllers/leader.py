@@ -1,4 +1,4 @@
-"""One term of leadership: from the lease until it is lost or we are told to stop, everything that acts runs in here."""
+"""The tasks of the leader: everything that acts on volumes runs in here, from getting the lease until losing it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.sweep import Sweep
 from provisioner.controllers.takeover import Takeover
-from provisioner.controllers.unlocated_volumes import Homeless
+from provisioner.controllers.unlocated_volumes import UnlocatedVolumes
 from provisioner.controllers.volumes import VolumeController
 from provisioner.core.backoff import is_logged
 from provisioner.ports.cluster import ClusterError
@@ -28,11 +28,12 @@ from provisioner.telemetry.metrics import Loop, Sample
 log = structlog.get_logger(__name__)
 
 _FINISH_S = 6.5
-"""What is in flight when we are told to stop may take this long; the process has 10 s in all, for the lease too."""
+"""How long work in flight may take after the daemon is told to stop; the process has 10 s, for the lease as well."""
+_IDENTIFY_EVERY_S = 2.0
 
 
 class LeaderTasks:
-    """The leader's work, made anew for each term: nothing of an older one, no key and no count, is carried over."""
+    """The leader's work, built again for each term: no key and no count of an earlier term is carried over."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class LeaderTasks:
 
     @property
     def trouble(self) -> str:
-        """Why a term cannot begin although we lead; empty where it can, and while another replica leads."""
+        """Why the leader cannot start its work; empty if it can, and while another replica leads."""
         return self._trouble
 
     def busy(self) -> bool:
@@ -61,11 +62,11 @@ class LeaderTasks:
         return sum(len(queue) for queue in self._queues.values()) > self._workers
 
     def queue_depths(self) -> Sample:
-        """The keys that wait, by queue; nothing while another replica leads."""
+        """The number of waiting keys per queue; empty while another replica leads."""
         return {(name,): float(len(queue)) for name, queue in self._queues.items()}
 
     async def lead(self, stopping: asyncio.Event) -> None:
-        """Work until told to stop, then finish what is in flight; cancelled at once when the lease is lost."""
+        """Work until told to stop, then finish what is in flight. Cancelled when the lease is lost."""
         ctx = await self._prepare(stopping)
         if ctx is None:
             return
@@ -81,17 +82,20 @@ class LeaderTasks:
             self._queues.clear()
 
     async def _prepare(self, stopping: asyncio.Event) -> ControllerContext | None:
-        """Nothing may be decided before the caches are whole and the cluster has a name; a stop waits for neither."""
-        known, stopped = asyncio.create_task(self._known()), asyncio.create_task(stopping.wait())
+        """Wait until the caches are complete and the cluster is identified; None if told to stop before that.
+
+        Nothing may be decided earlier.
+        """
+        identified, stopped = asyncio.create_task(self._identify()), asyncio.create_task(stopping.wait())
         try:
-            await asyncio.wait({known, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return None if stopping.is_set() else known.result()
+            await asyncio.wait({identified, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return None if stopping.is_set() else identified.result()
         finally:
-            known.cancel()
+            identified.cancel()
             stopped.cancel()
             self._trouble = ""
 
-    async def _known(self) -> ControllerContext:
+    async def _identify(self) -> ControllerContext:
         await self._relist()
         failures = 0
         while True:
@@ -103,51 +107,40 @@ class LeaderTasks:
                 failures += 1
                 if is_logged(failures):
                     log.error("cluster_not_identified", failures=failures, error=str(exc), hint=hint)
-                await self._ctx.clock.sleep(2.0)
+                await self._ctx.clock.sleep(_IDENTIFY_EVERY_S)
 
     async def _work(self, ctx: ControllerContext, stopping: asyncio.Event) -> None:
-        claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
-        claim_lanes, volume_lanes = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
-        locks = VolumeLocks()
         instances = Instances(
-            self._leadership,
-            ctx.clock,
-            ctx.metrics,
-            cluster=ctx.cluster_id,
-            provisioner=ctx.provisioner,
+            self._leadership, ctx.clock, ctx.metrics, cluster=ctx.cluster_id, provisioner=ctx.provisioner
         )
         ctx = replace(ctx, guard=instances)
-        claims = ClaimController(ctx, claim_queue, claim_lanes, locks)
+        claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
+        claim_share, volume_share = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
+        locks = VolumeLocks()
+        claims = ClaimController(ctx, claim_queue, claim_share, locks)
         sweep = Sweep(ctx, instances, revisit=claim_queue.add, freed=claims.path_freed)
         takeover = Takeover(ctx, entered=volume_queue.add)
         volumes = VolumeController(
-            ctx,
-            volume_queue,
-            volume_lanes,
-            locks,
-            freed=claims.path_freed,
-            discarded=sweep.discarded,
-            take_over=takeover.enter,
+            ctx, volume_queue, volume_share, locks, claims=claims, sweep=sweep, takeover=takeover
         )
-        instances.resumed += (volumes.export_ready, sweep.resumed)
+        unlocated = UnlocatedVolumes(ctx)
+        instances.on_resumed += (volumes.export_ready, sweep.resumed)
         keep = ctx.supervisor.keep
         with ExitStack() as stack:
-            stack.enter_context(ctx.health.listening(sweep.export_ready, forgotten=sweep.export_forgotten))
-            for ready in (claims.export_ready, volumes.export_ready, takeover.export_ready):
-                stack.enter_context(ctx.health.listening(ready))
-            for controller in (claims, volumes, takeover):
-                stack.enter_context(controller.subscribed())
+            for part in (sweep, claims, volumes, takeover):
+                stack.enter_context(part.subscribed())
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(keep("sweep", sweep.run)),
                     group.create_task(keep("takeover", takeover.run)),
-                    group.create_task(keep("exports", Homeless(ctx).run)),
+                    group.create_task(keep("exports", unlocated.run)),
                 ]
                 workers = [
-                    group.create_task(self._reconcile("claims", claim_queue, claim_lanes, claims.reconcile)),
-                    group.create_task(self._reconcile("volumes", volume_queue, volume_lanes, volumes.reconcile)),
+                    group.create_task(self._reconcile("claims", claim_queue, claim_share, claims.reconcile)),
+                    group.create_task(self._reconcile("volumes", volume_queue, volume_share, volumes.reconcile)),
                 ]
                 await stopping.wait()
+                # Hand out no more keys, and give the workers time for those that they have.
                 for queue in (claim_queue, volume_queue):
                     queue.shut_down()
                 _, unfinished = await asyncio.wait(workers, timeout=_FINISH_S)
@@ -156,9 +149,9 @@ class LeaderTasks:
         await instances.leave()
         log.info("work_ended", given_up=len(unfinished))
 
-    async def _reconcile(self, loop: Loop, queue: WorkQueue, lanes: FairShare, reconcile: Reconcile) -> None:
+    async def _reconcile(self, loop: Loop, queue: WorkQueue, share: FairShare, reconcile: Reconcile) -> None:
         supervisor = self._ctx.supervisor
-        await work(queue, lanes, reconcile, workers=self._workers, supervisor=supervisor, loop=loop)
+        await work(queue, share, reconcile, workers=self._workers, supervisor=supervisor, loop=loop)
 
     def _queue(self, name: str) -> WorkQueue:
         waited = self._ctx.metrics.queue_wait_s.labels(name).observe

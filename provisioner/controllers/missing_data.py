@@ -44,7 +44,7 @@ class _Seen:
     told: dict[str, Lack] = field(default_factory=dict)
 
 
-class Lacking:
+class MissingData:
     """Looks at each export every ten minutes, and each minute at what it found; that counts from the second time on."""
 
     def __init__(self, ctx: ControllerContext) -> None:
@@ -116,7 +116,7 @@ async def find(
         volume = await live(name)
         if volume is None or path_of(volume) != known[name]:
             continue  # it is on its way out, or another one by now
-        if lack == "record-missing" and await export.reread(name) is not None:
+        if lack == "record-missing" and await export.refresh_record(name) is not None:
             continue  # a command has written it beside us
         found.append((volume, known[name], lack))
     return found

@@ -66,7 +66,7 @@ async def gather(
         records=export.records,
         pending=export.pending,
         unreadable=export.unreadable,
-        signs=await export.heartbeats() if others else {},
+        signs=await export.heartbeats.last_seen() if others else {},
         now=now,
         volumes=known.volumes,
         holder=lambda path: known.holder(export.location, path),

@@ -65,7 +65,9 @@ class Orphans:
             seen.unknown_directories = await find_unknown_directories(export, known, ctx.exports, limit=STRAYS_LIMIT)
             seen.strays_s = now_s
         for name in list(export.unreadable):
-            await export.reread(name)  # somebody may have removed it, or `recover --ledger` have written it again
+            await export.refresh_record(
+                name
+            )  # somebody may have removed it, or `recover --ledger` have written it again
         evidence = await gather(
             export, known, now=ctx.clock.now(), unknown_directories=seen.unknown_directories, left=self._is_left
         )
@@ -92,7 +94,7 @@ class Orphans:
         """Leave word for other clusters that this one's provisioner is at work."""
         ctx = self._ctx
         try:
-            await export.heartbeat(ctx.cluster_id, ctx.clock.now())
+            await export.heartbeats.beat(ctx.cluster_id, ctx.clock.now())
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise

@@ -11,10 +11,8 @@ import asyncio
 import structlog
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.rollback import PENDING
 from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import identity, ledgers, names
-from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.identity import Binding, Wait
 from provisioner.core.locations import RelPath
@@ -24,17 +22,17 @@ from provisioner.ledger.export import Export
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
-from provisioner.runtime.workers import REFUSED
+from provisioner.runtime.requeue import AWAITING_CHANGE, REFUSED, Requeue
 
 log = structlog.get_logger(__name__)
 
 
-class Bindings:
+class Rebinding:
     """Keeps records in step with bindings, and in mind which binding each volume was seen in that is still behind."""
 
-    def __init__(self, ctx: ControllerContext, lanes: FairShare) -> None:
+    def __init__(self, ctx: ControllerContext, share: FairShare) -> None:
         self._ctx = ctx
-        self._lanes = lanes
+        self._share = share
         self._seen: dict[str, tuple[str, ClaimRef]] = {}
         """By name, the uid of a volume and the claim that had it, both by the cache."""
 
@@ -65,16 +63,16 @@ class Bindings:
         """The volume is gone."""
         self._seen.pop(volume, None)
 
-    async def follow(self, cached: Volume) -> Backoff | None:
+    async def follow(self, cached: Volume) -> Requeue | None:
         """Let the record of a Bound volume follow. Raises ClusterError."""
         located = self._ctx.exports.locate(cached)
         if located is None or not self.is_behind(cached):
             return None
         export, path = located
         if cached.name in export.pending:
-            return PENDING  # it is settled first
+            return AWAITING_CHANGE  # it is settled first
         try:
-            with self._lanes.place(export.name, cached.name):
+            with self._share.slot(export.name, cached.name):
                 export = await self._ctx.health.require_ready(export)
                 # Before the claim: as long as that is there, the namespace is the one that it lies in.
                 namespace_uid = await self._namespace_uid(cached)
@@ -89,7 +87,7 @@ class Bindings:
             log.warning("record_not_followed", volume=cached.name, error=str(exc))
             return REFUSED
 
-    async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: RelPath) -> Backoff | None:
+    async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: RelPath) -> Requeue | None:
         """Let the record of a released volume, read live, follow the claim that it was seen bound to.
 
         Returns how to try again where the claim in the record is still there. Raises ClusterError, ExportError.
@@ -125,8 +123,8 @@ class Bindings:
         *,
         was_bound: bool = False,
         namespace_uid: str = "",
-    ) -> Backoff | None:
-        record = await export.reread(volume.name)
+    ) -> Requeue | None:
+        record = await export.refresh_record(volume.name)
         if record is None:
             return None
         recorded = await self._ctx.cluster.get_claim(record.namespace, record.claim)
@@ -143,9 +141,9 @@ class Bindings:
         )
         follows = identity.followed(binding)
         if isinstance(follows, Wait):
-            return PENDING
+            return AWAITING_CHANGE
         if follows is not None and follows != record:
-            await export.amend(volume.name, follows)
+            await export.replace_record(volume.name, follows)
             self._tell(volume, export, record, follows)
         self._warn(volume, export, path)
         return None

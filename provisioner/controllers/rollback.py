@@ -10,17 +10,13 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.stale_records import settle_record
 from provisioner.core import names
-from provisioner.core.backoff import Backoff
 from provisioner.core.claims import Provision, is_unfinished
 from provisioner.core.errors import ProvisionerError
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import Conflict, NotFound
-from provisioner.runtime.workers import FAILED
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, Requeue
 
 log = structlog.get_logger(__name__)
-
-PENDING = Backoff(first_s=1.0, limit_s=60.0)
-"""For what a change that we watch ends: only in case that we missed it."""
 
 
 class Rollback:
@@ -30,7 +26,7 @@ class Rollback:
         self._ctx = ctx
         self._freed = freed
 
-    async def finish(self, volume: str) -> Backoff | None:
+    async def finish(self, volume: str) -> Requeue | None:
         """End an earlier attempt for a claim that needs none any more: its volume exists, or it is gone."""
         again = None
         for export in self._ctx.exports:
@@ -45,7 +41,7 @@ class Rollback:
                     return None
         return again
 
-    async def _finish_on(self, volume: str, export: Export) -> Backoff | None:
+    async def _finish_on(self, volume: str, export: Export) -> Requeue | None:
         export = await self._ctx.health.require_ready(export)
         record = export.records.get(volume)
         if record is None:
@@ -57,11 +53,11 @@ class Rollback:
             if await settle_record(self._ctx, export, made):
                 return None
             # While there is a volume of this name, nothing is undone: it may lie here by another name of the server.
-            await export.reread(volume)
-            return PENDING if volume in export.pending else None
+            await export.refresh_record(volume)
+            return AWAITING_CHANGE if volume in export.pending else None
         claim = await cluster.get_claim(record.namespace, record.claim)
         if claim is not None and claim.uid == record.claim_uid and is_unfinished(claim):
-            return PENDING  # still to be provisioned: the claim's own way will meet the record
+            return AWAITING_CHANGE  # still to be provisioned: the claim's own way will meet the record
         await self._ctx.guard.require(export)
         if await export.undo(volume):
             log.info("attempt_undone", volume=volume, directory=record.directory)
@@ -73,7 +69,7 @@ class Rollback:
             self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_CLEANUP_FAILED, message)
         return None
 
-    async def withdraw(self, plan: Provision, export: Export) -> Backoff | None:
+    async def withdraw(self, plan: Provision, export: Export) -> Requeue | None:
         """The claim went while its volume was made: nobody has used it, so nothing of it stays.
 
         Volume first: when the binder was faster, its resourceVersion has changed, and all is left to the volume's own

@@ -7,16 +7,17 @@ record goes when its volume and its directory are both gone, and the trash is wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
 
-from provisioner.controllers.archive_expiry import Retention
+from provisioner.controllers.archive_expiry import ArchiveExpiry
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import note_sizes
 from provisioner.controllers.instances import Instances
-from provisioner.controllers.missing_data import Lacking
+from provisioner.controllers.missing_data import MissingData
 from provisioner.controllers.orphans import Orphans
 from provisioner.controllers.returned import Returned
 from provisioner.controllers.trash import Purge
@@ -48,20 +49,26 @@ class Sweep:
         self._ctx = ctx
         self._instances = instances
         self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
-        self._lacking = Lacking(ctx)
+        self._missing_data = MissingData(ctx)
         self._returned = Returned(ctx)
         self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard)
-        self._retention = Retention(ctx, self._returned, discarded=self.discarded)
+        self._archive_expiry = ArchiveExpiry(ctx, self._returned, discarded=self.trash_added)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
 
-    def discarded(self, export: Export) -> None:
+    @contextmanager
+    def subscribed(self) -> Iterator[None]:
+        """Look after each export that is ready, until it is forgotten, while the context is open."""
+        with self._ctx.health.listening(self.export_ready, forgotten=self._export_forgotten):
+            yield
+
+    def trash_added(self, export: Export) -> None:
         """Something went into the export's trash."""
         self._purge.look(export)
 
     def _volume_deleted(self, volume: Volume) -> None:
         """A volume is gone, and needs its data no longer."""
-        self._retention.volume_deleted(volume)
+        self._archive_expiry.volume_deleted(volume)
         self._purge.freed(volume.name)
 
     async def _keeps(self, export: Export, name: str) -> bool:
@@ -71,7 +78,7 @@ class Sweep:
     def resumed(self, export: Export) -> None:
         """What had to wait may be destroyed on the export now."""
         self._purge.look(export)
-        self._retention.look(export)
+        self._archive_expiry.look(export)
 
     def export_ready(self, export: Export) -> None:
         """An export is usable, or usable again."""
@@ -81,12 +88,12 @@ class Sweep:
         elif export not in self._kept:
             self._kept[export] = self._start(self._group, export)
 
-    def export_forgotten(self, export: Export) -> None:
+    def _export_forgotten(self, export: Export) -> None:
         """Nothing names the export any more."""
         for task in self._kept.pop(export, ()):
             task.cancel()
         self._orphans.forget(export)
-        self._lacking.forget(export)
+        self._missing_data.forget(export)
         self._instances.forget(export)
 
     async def run(self) -> None:
@@ -106,7 +113,7 @@ class Sweep:
             group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
             group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
             group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
-            group.create_task(keep("retention", partial(self._retention.keep, export), export=export.name)),
+            group.create_task(keep("retention", partial(self._archive_expiry.keep, export), export=export.name)),
         ]
 
     async def _look_at(self, export: Export) -> None:
@@ -118,7 +125,7 @@ class Sweep:
                 await self._orphans.look(export)
                 await note_sizes(export, self._ctx)
                 self._ctx.metrics.archives.labels(export.name).set(len(await export.archives()))
-                await self._lacking.look(export)
+                await self._missing_data.look(export)
             except (ExportError, ClusterError) as exc:
                 failures += 1
                 log.debug("sweep_failed", export=export.name, error=str(exc))

@@ -42,11 +42,14 @@ class Takeover:
     @contextmanager
     def subscribed(self) -> Iterator[None]:
         """Look at volumes when they appear or change, and when another one is deleted, while the context is open."""
-        volumes = self._ctx.cache.volumes
-        with volumes.subscribed(
-            on_added=lambda volume: self._look_at([volume]),
-            on_updated=self._volume_changed,
-            on_deleted=self._volume_deleted,
+        ctx = self._ctx
+        with (
+            ctx.health.listening(self._export_ready),
+            ctx.cache.volumes.subscribed(
+                on_added=lambda volume: self._look_at([volume]),
+                on_updated=self._volume_changed,
+                on_deleted=self._volume_deleted,
+            ),
         ):
             yield
 
@@ -60,7 +63,7 @@ class Takeover:
         volumes = self._ctx.cache.volumes
         self._look_at(volumes[name] for name in self._refused if name in volumes)
 
-    def export_ready(self, export: Export) -> None:
+    def _export_ready(self, export: Export) -> None:
         """An export is usable, or usable again, and its ledger has been read."""
         self._look_at(self._ctx.cache.volumes.values())
 

@@ -143,7 +143,7 @@ class Purge:
                 trash.interrupted = False
                 under_way = frozenset(trash.taken)  # some of it may go while we look
                 try:
-                    self._take(export, trash, await export.trash(), under_way)
+                    self._take(export, trash, await export.trash.names(), under_way)
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):
@@ -247,12 +247,12 @@ class Purge:
                 gives_way = is_over or not self._guard.allows(export)
                 return not gives_way
 
-            await export.purge(name, on_progress=on_progress, taken=self._stays_taken(export, trash, name))
+            await export.trash.purge(name, on_progress=on_progress, taken=self._stays_taken(export, trash, name))
         return not gives_way
 
     def _stays_taken(self, export: Export, trash: _Trash, name: str) -> bool:
         """Whether a name stays taken once its directory is purged; afterwards what is left of that goes as well."""
-        return name not in trash.free_s and export.may_come_late(name)
+        return name not in trash.free_s and export.trash.may_come_late(name)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -273,7 +273,7 @@ class Purge:
         self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
         if trash.free_s.pop(name, None) is not None:
             return
-        if export.may_come_late(name):
+        if export.trash.may_come_late(name):
             trash.free_s[name] = self._clock.monotonic() + TAKEN_S
         self._metrics.trash_entries.labels(export.name).dec()
         log.info("purged", export=export.name, trash=name, entries=entries)

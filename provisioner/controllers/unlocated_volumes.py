@@ -32,7 +32,7 @@ _HINT = (
 )
 
 
-class Homeless:
+class UnlocatedVolumes:
     """Looks for them each minute."""
 
     def __init__(self, ctx: ControllerContext) -> None:
@@ -54,7 +54,7 @@ class Homeless:
         for number, volume in enumerate(list(self._ctx.cache.volumes.values())):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if is_homeless(self._ctx, volume):
+            if is_unlocated(self._ctx, volume):
                 found.append(volume)
         self._ctx.metrics.homeless.set(len(found))
         for volume in found:
@@ -80,7 +80,7 @@ class Homeless:
             )
 
 
-def is_homeless(ctx: ControllerContext, volume: Volume) -> bool:
+def is_unlocated(ctx: ControllerContext, volume: Volume) -> bool:
     """Whether a volume under our name lies on no export that a setting or a class names, or that we could open."""
     if not volume.is_by(ctx.provisioner) or volume.spec.nfs is None:
         return False
@@ -91,7 +91,7 @@ def is_homeless(ctx: ControllerContext, volume: Volume) -> bool:
 def refuse_doubtful(ctx: ControllerContext, plan: Provision, export: Export) -> None:
     """Raise PathTaken where a volume without a known export has the plan's absolute path, or one above or below."""
     for volume in ctx.cache.anywhere(export.location, plan.record.path):
-        if volume.name != plan.volume and is_homeless(ctx, volume):
+        if volume.name != plan.volume and is_unlocated(ctx, volume):
             source = volume.source
             place = f"{source.server}:{source.path}" if source is not None else ""
             directory, owner = plan.record.directory, discretion.owner_of(volume, ctx.cluster_id)

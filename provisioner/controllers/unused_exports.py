@@ -21,7 +21,7 @@ _IDLE_S = 300.0
 """An export is forgotten when nothing has used it for so long: no reclaim and no purge is under way then."""
 
 
-class Forgetting:
+class UnusedExports:
     """Compares the exports with what names them, once a minute."""
 
     def __init__(self, ctx: ControllerContext) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
 
+from provisioner.controllers.claims import ClaimController
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.neighbours import neighbour
-from provisioner.controllers.rebinding import Bindings
+from provisioner.controllers.rebinding import Rebinding
 from provisioner.controllers.stale_records import end_record, settle_record
+from provisioner.controllers.sweep import Sweep
+from provisioner.controllers.takeover import Takeover
 from provisioner.core import names, volumes
-from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord, ProvisionerError
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
@@ -23,46 +25,44 @@ from provisioner.ledger.export import Export
 from provisioner.ports.cluster import Conflict, NotFound
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.fair_share import FairShare
-from provisioner.runtime.locks import LATER, VolumeLocks
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.locks import VolumeLocks
+from provisioner.runtime.requeue import FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
-TakeOver = Callable[[Volume, Export, RelPath], Awaitable[str | None]]
-"""Makes sure that a peer's volume has a record, or says why it must not have one. Raises ExportError."""
-
 
 class VolumeController:
-    """Reconciles volumes, by name, one at a time each. `freed` is told when a directory's record is gone."""
+    """Reconciles volumes, by name, one at a time each."""
 
     def __init__(
         self,
         ctx: ControllerContext,
         queue: WorkQueue,
-        lanes: FairShare,
+        share: FairShare,
         locks: VolumeLocks,
         *,
-        freed: Callable[[], None],
-        discarded: Callable[[Export], None],
-        take_over: TakeOver,
+        claims: ClaimController,
+        sweep: Sweep,
+        takeover: Takeover,
     ) -> None:
         self._ctx = ctx
         self._queue = queue
-        self._lanes = lanes
-        self._turns = locks
-        self._freed = freed
-        self._discarded = discarded
-        self._take_over = take_over
-        self._bindings = Bindings(ctx, lanes)
+        self._share = share
+        self._locks = locks
+        self._claims = claims
+        self._sweep = sweep
+        self._takeover = takeover
+        self._rebinding = Rebinding(ctx, share)
         self._held_up: set[str] = set()
         """Volumes whose directories other volumes need: the end of any volume may free them."""
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the volumes that a change in the cache can matter to, while the context is open."""
+        """Queue the volumes that a change in the cache or of an export can matter to, while the context is open."""
         cache = self._ctx.cache
         with (
+            self._ctx.health.listening(self.export_ready),
             cache.claims.subscribed(
                 on_added=self._claim_changed,
                 on_updated=lambda _, claim: self._claim_changed(claim),
@@ -85,7 +85,7 @@ class VolumeController:
             self._try_held_up()
         if not volume.is_by(self._ctx.provisioner):
             return
-        self._bindings.note(volume)
+        self._rebinding.note(volume)
         wanted = volumes.decide(volume, self._ctx.provisioner)
         # The echo of the daemon's own writes changes nothing, and the queue retries by itself.
         # After a list another object may have the name, of which nothing is known.
@@ -94,18 +94,18 @@ class VolumeController:
             and before.metadata.uid == volume.metadata.uid
             and volumes.decide(before, self._ctx.provisioner) == wanted
         )
-        if (not isinstance(wanted, Leave) and not known) or self._bindings.is_behind(volume):
+        if (not isinstance(wanted, Leave) and not known) or self._rebinding.is_behind(volume):
             self._queue.add(volume.name)
 
     def _volume_deleted(self, volume: Volume) -> None:
         self._try_held_up()
-        self._bindings.forget(volume.name)
+        self._rebinding.forget(volume.name)
 
     def _claim_changed(self, claim: Claim) -> None:
         volume = self._ctx.cache.volumes.get(claim.spec.volume_name)
         if volume is not None:
-            self._bindings.note(volume)
-            if self._bindings.is_behind(volume):
+            self._rebinding.note(volume)
+            if self._rebinding.is_behind(volume):
                 self._queue.add(volume.name)
 
     def _claim_deleted(self, claim: Claim) -> None:
@@ -113,7 +113,7 @@ class VolumeController:
         self._queue.add(names.volume_name(claim.uid))
         volume = self._ctx.cache.volumes.get(claim.spec.volume_name)
         if volume is not None:
-            self._bindings.note(volume)
+            self._rebinding.note(volume)
             self._queue.add(volume.name)
 
     def _try_held_up(self) -> None:
@@ -129,16 +129,16 @@ class VolumeController:
                 self._queue.add(name)
 
     def _wants(self, volume: Volume) -> bool:
-        if self._bindings.is_behind(volume):
+        if self._rebinding.is_behind(volume):
             return True
         return not isinstance(volumes.decide(volume, self._ctx.provisioner), Leave)
 
-    async def reconcile(self, name: str) -> Backoff | None:
+    async def reconcile(self, name: str) -> Requeue | None:
         """Bring one volume to where it should be."""
-        with self._turns.try_acquire(name) as ours:
-            return await self._reconcile(name) if ours else LATER
+        with self._locks.try_acquire(name) as acquired:
+            return await self._reconcile(name) if acquired else LOCKED
 
-    async def _reconcile(self, name: str) -> Backoff | None:
+    async def _reconcile(self, name: str) -> Requeue | None:
         volume = self._ctx.cache.volumes.get(name)
         try:
             if volume is None:
@@ -146,10 +146,10 @@ class VolumeController:
                 return None
             match volumes.decide(volume, self._ctx.provisioner):
                 case Leave():
-                    return await self._bindings.follow(volume)
+                    return await self._rebinding.follow(volume)
                 case Finalizer(present):
                     await self._set_finalizer(volume, present=present)
-                    return await self._bindings.follow(volume)
+                    return await self._rebinding.follow(volume)
                 case Deny(message):
                     return self._deny(volume, message)
                 case Reclaim():
@@ -164,7 +164,7 @@ class VolumeController:
         """The volume is gone: its record ends too, where an outage came in between."""
         for export in self._ctx.exports:
             if name in export.records and await end_record(self._ctx, export, name):
-                self._freed()
+                self._claims.path_freed()
 
     async def _set_finalizer(self, volume: Volume, *, present: bool) -> None:
         located = self._ctx.exports.locate(volume)
@@ -174,7 +174,7 @@ class VolumeController:
 
     # ------------------------------------------------------------------------------------------- reclaiming
 
-    async def _reclaim(self, volume: Volume) -> Backoff | None:
+    async def _reclaim(self, volume: Volume) -> Requeue | None:
         located = self._ctx.exports.locate(volume)
         if located is None:
             return self._deny(volume, volumes.nowhere_message(self._ctx.exports.obstacle(volume)))
@@ -182,7 +182,7 @@ class VolumeController:
         self._ctx.health.add(export, named=False)
         began_s = self._ctx.clock.monotonic()
         try:
-            with self._lanes.place(export.name, volume.name):
+            with self._share.slot(export.name, volume.name):
                 export = await self._ctx.health.require_ready(export)
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
@@ -204,18 +204,18 @@ class VolumeController:
                 return volumes.moved_message(volume.name, export.name, other.name)
         return ""
 
-    async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Backoff | None:
+    async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Requeue | None:
         """All that decides is read live here, right before the first step that cannot be taken back."""
-        volume, claim = await self._bindings.live(cached)
+        volume, claim = await self._rebinding.live(cached)
         if volume is None:
             return None
         if _place(volume) != _place(cached):
             return FAILED  # that was another claim or directory: the watch brings which
-        refusal = await self._take_over(volume, export, path)
+        refusal = await self._takeover.enter(volume, export, path)
         if refusal is not None:
             return self._deny(volume, refusal)
         await settle_record(self._ctx, export, volume)
-        behind = await self._bindings.catch_up(volume, claim, export, path)
+        behind = await self._rebinding.catch_up(volume, claim, export, path)
         if behind is not None:
             return behind
         found = await neighbour(self._ctx, export, path, other_than=volume.name)
@@ -230,7 +230,7 @@ class VolumeController:
             neighbour=found,
         )
         verdict = volumes.authorize(evidence, self._ctx.provisioner)
-        if isinstance(verdict, Deny) and await export.reread(volume.name) != record:
+        if isinstance(verdict, Deny) and await export.refresh_record(volume.name) != record:
             return FAILED  # `recover` has changed it beside us: it is judged anew
         match verdict:
             case Leave(why):
@@ -250,7 +250,7 @@ class VolumeController:
         await ctx.guard.require(export)
         if rule == "delete":
             found = await export.move_to_trash(volume.name)
-            self._discarded(export)
+            self._sweep.trash_added(export)
         elif rule == "archive":
             archive = await export.archive(volume.name, ctx.moment().latest)
             found = archive is not None
@@ -268,7 +268,7 @@ class VolumeController:
             pass
         if rule != "retain":
             await export.forget(volume.name)
-            self._freed()
+            self._claims.path_freed()
         said = {"archive": archive} if archive else {} if found else {"missing": True}
         self._succeeded(rule, volume, said, began_s)
 
@@ -284,7 +284,7 @@ class VolumeController:
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""
 
-    def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Backoff:
+    def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Requeue:
         self._ctx.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
         self._ctx.metrics.delete_failed.labels(self._class_of(volume)).inc()
         self._ctx.metrics.failures.labels("delete", error.reason if error else "Refused").inc()

@@ -135,7 +135,7 @@ class KubeCluster:
 
     async def get_claim(self, namespace: str, name: str) -> Claim | None:
         """See Cluster.get_claim."""
-        path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}"
+        path = _claim_path(namespace, name)
         try:
             return await self._ask(self._call("get", "persistentvolumeclaims", path), codec.CLAIMS.item)
         except NotFound:
@@ -187,7 +187,7 @@ class KubeCluster:
 
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
         """See Cluster.patch_claim_status."""
-        path = f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims/{_quote(name)}/status"
+        path = f"{_claim_path(namespace, name)}/status"
         call = self._call("patch", "persistentvolumeclaims/status", path, body=patch, content_type=STRATEGIC_PATCH)
         return await self._ask(call, codec.CLAIMS.item)
 
@@ -213,10 +213,29 @@ class KubeCluster:
         except (AlreadyExists, NotFound):
             await self._connection.request(otherwise)
 
-    async def told(self, namespace: str, uid: str) -> Sequence[events.Told]:
-        """What was said of an object in a namespace; for commands: the daemon has no right to read events."""
+    # ------------------------------------------------------------------------------------------- for commands only
+    # Not part of the port: the daemon's ServiceAccount has none of these rights.
+
+    async def list_events(self, namespace: str, uid: str) -> Sequence[events.RecordedEvent]:
+        """Return the events about one object, a hundred at most."""
         path = f"/api/v1/namespaces/{_quote(namespace)}/events"
         return await self._ask(self._call("list", "events", path, query=events.query(uid)), events.decode)
+
+    async def create_claim(self, namespace: str, body: Mapping[str, object]) -> Claim:
+        """Create a claim. Raises AlreadyExists."""
+        call = self._call("create", "persistentvolumeclaims", _claims_path(namespace), body=body)
+        return await self._ask(call, codec.CLAIMS.item)
+
+    async def annotate_claim(self, claim: Claim, annotations: Mapping[str, str]) -> Claim:
+        """Add annotations to exactly the claim that was read. Raises Conflict if it has changed, NotFound."""
+        meta = claim.metadata
+        preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        patch = {"metadata": {**preconditions, "annotations": annotations}}
+        path = _claim_path(meta.namespace, meta.name)
+        call = self._call("patch", "persistentvolumeclaims", path, body=patch, content_type=MERGE_PATCH)
+        return await self._ask(call, codec.CLAIMS.item)
+
+    # ------------------------------------------------------------------------------------------- Lease and server
 
     async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
         """See Cluster.get_lease."""
@@ -278,6 +297,14 @@ class KubeCluster:
             return decode(body)
         except codec.DECODE_ERRORS as exc:
             raise errors.undecodable(str(call), exc) from exc
+
+
+def _claims_path(namespace: str) -> str:
+    return f"/api/v1/namespaces/{_quote(namespace)}/persistentvolumeclaims"
+
+
+def _claim_path(namespace: str, name: str) -> str:
+    return f"{_claims_path(namespace)}/{_quote(name)}"
 
 
 def _volume_path(name: str) -> str:

@@ -9,10 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from provisioner.core import times
+from provisioner.core.events import clip
 from provisioner.ports.cluster import Event
 
-MESSAGE_LIMIT = 1024
-"""Characters; what `events.k8s.io/v1` allows for a note and client-go's recorder keeps to."""
 INSTANCE_LIMIT = 128
 """Characters of reportingInstance (Kubernetes, pkg/apis/core/validation/events.go)."""
 
@@ -21,7 +20,7 @@ class _Source(Struct, frozen=True):
     component: str = ""
 
 
-class Told(Struct, frozen=True, rename="camel"):
+class RecordedEvent(Struct, frozen=True, rename="camel"):
     """An event that was written, as far as it is shown."""
 
     type: str = ""
@@ -44,7 +43,7 @@ class Told(Struct, frozen=True, rename="camel"):
 
 class _List(Struct):
     kind: str
-    items: list[Told] = []
+    items: list[RecordedEvent] = []
 
 
 _decoder = msgspec.json.Decoder(_List)
@@ -55,7 +54,7 @@ def query(uid: str) -> dict[str, str]:
     return {"fieldSelector": f"involvedObject.uid={uid}", "limit": "100"}
 
 
-def decode(body: bytes) -> Sequence[Told]:
+def decode(body: bytes) -> Sequence[RecordedEvent]:
     """The events in an answer. Raises msgspec.DecodeError."""
     return _decoder.decode(body).items
 
@@ -85,7 +84,7 @@ def body(
         "involvedObject": {key: value for key, value in involved.items() if value},
         "type": event.type,
         "reason": event.reason,
-        "message": event.message[:MESSAGE_LIMIT],
+        "message": clip(event.message),
         "source": {"component": provisioner},
         "reportingComponent": provisioner,
         "reportingInstance": identity[:INSTANCE_LIMIT],

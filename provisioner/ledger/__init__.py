@@ -1,1 +1,4 @@
-"""The ledger: which directory belongs to which volume of one export, over any Tree, without NFS and Kubernetes."""
+"""The ledger: which directory of an export belongs to which volume.
+
+It works over any `Tree`, and knows neither NFS nor Kubernetes. README.md has the protocol.
+"""

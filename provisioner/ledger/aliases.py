@@ -1,7 +1,8 @@
-"""Whether two exports with one id are one directory under two names, or a directory and its copy.
+"""Tells two names of one export from an export and its copy.
 
-The id travels with a copy of the files, and so does all else that is written there. What tells the two apart is a fresh
-mark: made in the one, it is seen in the other only where both are the same directory.
+In both cases two exports show the same id. The id travels with a copy of the files, and so does everything else that
+was written there. A fresh mark does not: it is created on the one export, and shows up on the other one only if both
+are the same directory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
 
 class Opened(Protocol):
-    """An export that was opened: `Export`, as far as this module needs it."""
+    """An open export: `Export`, as far as this module needs it."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -31,22 +32,26 @@ Other = TypeVar("Other", bound=Opened)
 
 
 async def find(tree: Tree, id: str, others: Iterable[Other]) -> Other | None:
-    """The one of the others that is the export of this tree, by its id. Raises Cause.COPY where it only has its id."""
+    """Return the one of the others that is the export of this tree, or None.
+
+    Raises Cause.COPY if one of them has the id and is another directory.
+    """
     same = next((other for other in others if other.id == id), None)
     if same is None:
         return None
     mark = f"{layout.MARK}{uuid.uuid4().hex}"
     async with AsyncExitStack() as stack:
+        # Only this step asks the other export: its errors are reported as that export's.
         with look_at(same.name):
             await stack.enter_async_context(same.marked(mark))
         try:
             await tree.read_symlink(layout.mark(mark))
         except PathMissing as exc:
-            raise ExportError(Cause.COPY, f"of {same.name}", hint=_HINT.format(same.name)) from exc
+            raise ExportError(Cause.COPY, f"the other export is {same.name}", hint=_HINT.format(same.name)) from exc
     return same
 
 
 _HINT = (
-    "use only one of it and {}; to use both, make sure which one is the copy, and remove .provisioner from that one:"
-    " it then gets a ledger of its own"
+    "use only one of this export and {}; to use both, find out which one is the copy and remove .provisioner from it:"
+    " that one then gets a ledger of its own"
 )

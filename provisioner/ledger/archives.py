@@ -1,7 +1,7 @@
-"""Archives: directories at an export's root that volumes became, each with a record of its own.
+"""Archives: directories at an export's root that were volumes, each with a record.
 
-The record comes first, then the rename, so that a crash in between is resumed under the same name; a record goes after
-its directory has. An archive without a record, as another provisioner leaves them, is never removed by us.
+The record comes first, then the rename: so an attempt after a crash continues under the same name. A record ends after
+its directory is gone. An archive without a record, as other provisioners leave them, is never removed.
 """
 
 from __future__ import annotations
@@ -16,89 +16,102 @@ from provisioner.core.locations import RelPath
 from provisioner.core.paths import archive_name
 from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
 from provisioner.ledger import layout, symlinks
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
 _TRIES = 100
+"""Names that an archive tries before it fails."""
 
 
-async def store(tree: Tree, ledger: Ledger, volume: str, at: datetime, proof: Proof) -> str | None:
-    """Make an archive of a volume's directory; its name, or None when there is no such directory any more.
+async def store(tree: Tree, index: LedgerIndex, volume_name: str, at: datetime, proof: Proof) -> str | None:
+    """Rename a volume's directory to an archive.
 
-    Done already is success: the record of an earlier attempt says under which name. `proof` is the volume's record.
+    Returns the archive's name, or None if there is no directory. Success if done before: the record of an earlier
+    attempt has the name. `proof` is the volume's record.
     """
-    was = archived(ledger.records[volume])
-    name = _begun(ledger, volume, was)
+    was = archived(index.records[volume_name])
+    # 1. The name, with its record: of an earlier attempt, if there was one.
+    name = _begun(index, volume_name, was)
     if name is None and not tree.verifies:
-        # Under the name that a leader before us has noted, its rename would meet ours, however late it comes.
-        await _learn(tree, ledger)
-        name = _begun(ledger, volume, was)
+        # A former leader can have a rename under way, which no record stops on this server. Under the name that it has
+        # reserved, its rename meets this one's archive, however late it comes.
+        await _learn(tree, index)
+        name = _begun(index, volume_name, was)
     if name is not None and await is_there(tree, was.path):
-        # That attempt may be long ago, and its time is no measure of how long this has been an archive.
-        await amend(tree, ledger, name, ArchiveRecord(volume, max(times.text(at), ledger.archives[name].archived), was))
+        # That attempt can be long ago, and its time is no measure of how long this has been an archive.
+        since = max(times.text(at), index.archives[name].archived)
+        await replace_record(tree, index, name, ArchiveRecord(volume_name, since, was))
     for _ in range(_TRIES):
         if name is None:
-            name = await _reserve(tree, ledger, volume, at)
+            name = await _reserve(tree, index, volume_name, at)
+        # 2. The directory.
         try:
             await tree.rename(was.path, (name,), proofs=[proof])
         except PathExists:
-            await symlinks.require(tree, proof)  # else it is this very archive, and another leader has made it
-            await drop(tree, ledger, name)  # never over anything, and no record of ours for what is not ours
+            # If the volume's record is gone, another leader has made this very archive: this raises.
+            await symlinks.require(tree, proof)
+            # Otherwise another directory has the name. It is never replaced and gets no record of this volume.
+            await drop(tree, index, name)
             name = None
         except PathMissing:
             if await is_there(tree, (name,)):
                 return name
-            await drop(tree, ledger, name)
+            await drop(tree, index, name)
             return None
         else:
             return name
     raise _no_name(was.path, at)
 
 
-def _begun(ledger: Ledger, volume: str, was: Record) -> str | None:
-    """The archive that this volume is becoming: that of an earlier one of its name is another, after etcd went back."""
-    if ledger.archive_of(volume) is None:
+def _begun(index: LedgerIndex, volume_name: str, was: Record) -> str | None:
+    """Return the archive that this volume is becoming.
+
+    After etcd went back, an earlier volume of the name can have become another archive: `was` tells them apart.
+    """
+    if index.archive_of(volume_name) is None:
         return None
-    known = ((name, record) for name, record in ledger.archives.items() if record.volume == volume)
+    known = ((name, record) for name, record in index.archives.items() if record.volume == volume_name)
     return next((name for name, record in known if record.was.created == was.created), None)
 
 
-async def _learn(tree: Tree, ledger: Ledger) -> None:
-    """Enter the archives that another leader has noted since."""
+async def _learn(tree: Tree, index: LedgerIndex) -> None:
+    """Put the archives into the index that another leader has recorded since."""
     noted = {entry.name for entry in await tree.list(layout.ARCHIVES) if entry.type == "symlink"}
-    unknown = sorted(noted - ledger.archives.keys())
-    ledger.read_archives(await symlinks.read(tree, layout.ARCHIVES, unknown))
+    unknown = sorted(noted - index.archives.keys())
+    index.read_archives(await symlinks.read(tree, layout.ARCHIVES, unknown))
 
 
-async def _reserve(tree: Tree, ledger: Ledger, volume: str, at: datetime) -> str:
-    """Write the record of an archive under a name that nothing has."""
-    was, stamp = archived(ledger.records[volume]), times.file_stamp(at)
-    record = ArchiveRecord(volume, times.text(at), was)
+async def _reserve(tree: Tree, index: LedgerIndex, volume_name: str, at: datetime) -> str:
+    """Write the record of an archive under a name that is free; return the name."""
+    was, stamp = archived(index.records[volume_name]), times.file_stamp(at)
+    record = ArchiveRecord(volume_name, times.text(at), was)
     for attempt in range(_TRIES):
         name = archive_name(was.path, stamp if attempt == 0 else f"{stamp}-{attempt}")
         if not await is_free(tree, (name,)):
             continue
-        ledger.enter_archive(name, record)  # before: with an unknown outcome the next attempt writes it once more
+        # Before the write: after an unknown outcome the next attempt finds the name in the index.
+        index.enter_archive(name, record)
         try:
             await tree.make_symlink(layout.archive(name), encode(record))
         except PathExists:
-            ledger.remove_archive(name)
+            index.remove_archive(name)
         else:
             return name
     raise _no_name(was.path, at)
 
 
 def _no_name(path: RelPath, at: datetime) -> ExportError:
-    return ExportError(Cause.OTHER, f"{_TRIES} archives of {path[-1]!r} bear the time {times.file_stamp(at)}")
+    detail = f"{_TRIES} archives of {path[-1]!r} have the time {times.file_stamp(at)} already"
+    return ExportError(Cause.OTHER, detail)
 
 
 async def is_free(tree: Tree, path: RelPath) -> bool:
-    """Whether there is nothing at all at a path."""
+    """Return True if there is nothing at a path."""
     return await _kind(tree, path) is None
 
 
 async def is_there(tree: Tree, path: RelPath) -> bool:
-    """Whether there is a directory at a path."""
+    """Return True if there is a directory at a path."""
     return await _kind(tree, path) == "directory"
 
 
@@ -114,89 +127,108 @@ async def _kind(tree: Tree, path: RelPath) -> Literal["directory", "other"] | No
     return "directory"
 
 
-async def amend(tree: Tree, ledger: Ledger, archive: str, record: ArchiveRecord, *, was: str = "") -> None:
-    """Put a record in the place of an archive's, in one step; with `was` only in that one's place."""
-    await symlinks.replace(tree, layout.archive(archive), encode(record), was=was)
-    ledger.enter_archive(archive, record)
+async def replace_record(tree: Tree, index: LedgerIndex, archive: str, record: ArchiveRecord, *, was: str = "") -> None:
+    """Replace an archive's record in one step.
 
-
-async def drop(tree: Tree, ledger: Ledger, archive: str) -> None:
-    """Remove the record of an archive; done already is success."""
-    await symlinks.remove(tree, layout.archive(archive))
-    ledger.remove_archive(archive)
-
-
-async def expire(tree: Tree, ledger: Ledger, archive: str, at: datetime) -> bool:
-    """Move an archive into the trash, then end its record; whether that was done.
-
-    Not when anything still needs it, nor when the export itself, asked now, says otherwise of it than we remember.
+    With `was` only if that is its text, otherwise raise Cause.RECORD.
     """
-    known = ledger.archives[archive]
+    await symlinks.replace(tree, layout.archive(archive), encode(record), was=was)
+    index.enter_archive(archive, record)
+
+
+async def drop(tree: Tree, index: LedgerIndex, archive: str) -> None:
+    """Remove the record of an archive. Success if it is gone already."""
+    await symlinks.remove(tree, layout.archive(archive))
+    index.remove_archive(archive)
+
+
+async def expire(tree: Tree, index: LedgerIndex, archive: str, at: datetime) -> bool:
+    """Move an archive into the trash, then end its record; return True if that was done.
+
+    Not if a volume or a claim still needs the archive, nor if the export now has another record of it than the index.
+    """
+    known = index.archives[archive]
+    # 1. Read the record again: the caller has judged by the one in the index.
     live, proof = await look(tree, archive)
     if live != known:
         if live is None:
-            ledger.remove_archive(archive)
+            index.remove_archive(archive)
         else:
-            ledger.enter_archive(archive, live)
+            index.enter_archive(archive, live)
         return False
-    if await _is_needed(tree, ledger, archive, live):
+    if await _is_needed(tree, index, archive, live):
         return False
+    # 2. The rename relies on that record.
     try:
         await tree.rename((archive,), layout.trashed_archive(live, at), proofs=[proof])
-    except PathMissing:  # by an earlier attempt; or a claim has it by now
+    except PathMissing:
+        # An earlier attempt moved it, and the record can end; or a claim has it since, and the record has changed.
         if (await look(tree, archive))[1] != proof:
             return False
-    await drop(tree, ledger, archive)
+    # 3. The record ends last.
+    await drop(tree, index, archive)
     return True
 
 
-async def end_lost(tree: Tree, ledger: Ledger, archive: str) -> bool:
-    """End the record of an archive whose directory is gone, unless anything still needs it; whether it has ended."""
+async def end_lost(tree: Tree, index: LedgerIndex, archive: str) -> bool:
+    """End the record of an archive whose directory is gone, unless it is still needed.
+
+    Returns True if it has ended.
+    """
     live = await read(tree, archive)
     if live is None:
-        ledger.remove_archive(archive)
+        index.remove_archive(archive)
         return False
-    if await _is_needed(tree, ledger, archive, live) or not await is_free(tree, (archive,)):
+    if await _is_needed(tree, index, archive, live) or not await is_free(tree, (archive,)):
         return False
-    await drop(tree, ledger, archive)
+    await drop(tree, index, archive)
     return True
 
 
-async def _is_needed(tree: Tree, ledger: Ledger, archive: str, live: ArchiveRecord) -> bool:
-    """Whether the volume is still becoming this archive, or a claim is to have it, by what anybody has noted."""
-    if live.volume in ledger.records or any(ledger.records[each].archive == archive for each in ledger.pending):
+async def _is_needed(tree: Tree, index: LedgerIndex, archive: str, live: ArchiveRecord) -> bool:
+    """Return True if a volume or a claim still needs this archive, by any record.
+
+    The volume is still becoming the archive, or the claim waits for it.
+    """
+    if live.volume in index.records or any(index.records[each].archive == archive for each in index.pending):
         return True
     return await is_recorded(tree, live.volume) or await is_taking(tree, live.taker, archive)
 
 
-async def is_recorded(tree: Tree, volume: str) -> bool:
-    """Whether a volume has a record: one that is becoming an archive has, until it is one for good."""
+async def is_recorded(tree: Tree, volume_name: str) -> bool:
+    """Return True if a volume has a record.
+
+    A volume that is becoming an archive has one until that is done.
+    """
     for state in layout.STATES:
         with suppress(PathMissing):
-            await tree.read_symlink(layout.of(state, volume))
+            await tree.read_symlink(layout.of(state, volume_name))
             return True
     return False
 
 
-async def is_taking(tree: Tree, volume: str, archive: str) -> bool:
-    """Whether a volume that was noted as an archive's taker is still being made."""
-    if not volume:
+async def is_taking(tree: Tree, volume_name: str, archive: str) -> bool:
+    """Return True if the taker of an archive is still being provisioned."""
+    if not volume_name:
         return False
     try:
-        return decode(await tree.read_symlink(layout.of("pending", volume))).archive == archive
+        return decode(await tree.read_symlink(layout.of("pending", volume_name))).archive == archive
     except PathMissing:
         return False
     except InvalidRecord:
-        return True  # a newer program's, which knows more
+        return True  # a newer version wrote it, and can read it
 
 
 async def read(tree: Tree, archive: str) -> ArchiveRecord | None:
-    """The record of an archive as the export has it now; None for one that has none that we know."""
+    """Return the record of an archive as the export has it now.
+
+    None if there is none that this version can read.
+    """
     return (await look(tree, archive))[0]
 
 
 async def look(tree: Tree, archive: str) -> tuple[ArchiveRecord | None, Proof]:
-    """As read(), and the record as a rename may rely on it."""
+    """Return what `read` returns, and the record as proof for a rename."""
     text = ""
     with suppress(PathMissing, InvalidRecord):
         text = await tree.read_symlink(layout.archive(archive))

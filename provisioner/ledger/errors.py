@@ -1,4 +1,4 @@
-"""Errors of the ledger: why an export does not give a directory or an archive to a claim."""
+"""Errors of the ledger: why a claim does not get a directory or an archive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from provisioner.core.reasons import Reason
 
 
 class DiscreetError(ProvisionerError):
-    """A refusal that can name objects of other namespaces: the text is for the log, `event_text` for an event."""
+    """A refusal that can name objects of other namespaces.
+
+    The text is for the log, `event_text` is for an event.
+    """
 
     def __init__(self, words: Words | str) -> None:
         """`words` is one text if it names nothing of another namespace."""
@@ -22,8 +25,23 @@ class DiscreetError(ProvisionerError):
         return self._words.event
 
 
+class InProgress(Exception):
+    """Provisioning still runs in the background: the volume is neither done nor failed.
+
+    It is sig-storage-lib's ProvisioningInBackground. Users see no error: the claim is retried after `after_s` seconds,
+    without an event and without counting a failure.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"still running, retried in {after_s:g} s")
+        self.after_s = after_s
+
+
 class PathTaken(DiscreetError):
-    """A directory cannot be handed out because it overlaps with another one; the text names that one's owner."""
+    """The directory overlaps with that of another volume, archive or export.
+
+    The text names that one.
+    """
 
     @property
     def reason(self) -> str:
@@ -32,7 +50,7 @@ class PathTaken(DiscreetError):
 
 
 class AlreadyThere(ProvisionerError):
-    """The directory already exists, and the rule for existing directories does not allow the claim to have it."""
+    """The directory already exists, and no record gives it to the claim."""
 
     @property
     def reason(self) -> str:
@@ -41,4 +59,12 @@ class AlreadyThere(ProvisionerError):
 
 
 class ArchiveUnusable(DiscreetError):
-    """An archive cannot be restored for this claim; the text says why."""
+    """An archive cannot be restored into the claim; the text says why."""
+
+
+def unreadable_record(export_name: str, volume_name: str) -> PathTaken:
+    """Return the error for a volume whose own record exists and cannot be read."""
+    return PathTaken(
+        f"the ledger of export {export_name} has an unreadable record of volume {volume_name}: check the export with"
+        " `nfs-provisioner check`"
+    )

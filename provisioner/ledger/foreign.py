@@ -1,4 +1,7 @@
-"""Looks at other exports that are in the way of one: what they meet is told as the other's, and not as that one's."""
+"""Looks at another export while one is being opened.
+
+Errors on the way name the other export, not the one that is being opened.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from provisioner.ports.tree import ExportError
 
 @contextmanager
 def look_at(other: str) -> Iterator[None]:
-    """Errors within this are those of another export: they name it, and keep their cause."""
+    """Raise the errors of this block as errors of export `other`, with the same cause."""
     try:
         yield
     except ExportError as exc:
         detail = f"export {other}: {exc.detail}"
-        hint = f"that is export {other}, which has to be looked at before this one is used: {exc.advice}"
+        hint = f"the error is of export {other}, which must respond before this one can be used: {exc.advice}"
         raise ExportError(exc.cause, detail, hint=hint, answer=exc.answer) from exc

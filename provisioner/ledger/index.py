@@ -1,7 +1,8 @@
-"""The ledger in memory: which volume has which directory on one export, how far it is, and which archives there are.
+"""The ledger in memory: the records of one export's volumes and archives.
 
-Pure bookkeeping over records; ledger.export does the calls. A path is entered before the first call that creates
-anything, so that two claims that are provisioned side by side cannot both take it.
+It knows which volume has which directory, in which state. Pure bookkeeping over records; `ledger.volume_records` and
+the other parts of an export do the calls. A path is entered before the first call that creates anything, so that two
+claims that are provisioned side by side cannot both get it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from msgspec import structs
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.folding import fold
 from provisioner.core.locations import RelPath
-from provisioner.core.names import volume_name
+from provisioner.core.names import volume_name as name_for_claim
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
 from provisioner.core.records import ArchiveRecord, Record, decode, decode_archive, is_foreign
 from provisioner.ledger.layout import State
 
 
-class Ledger:
-    """The records of one export by volume name, an index of their paths, and the records of its archives by name."""
+class LedgerIndex:
+    """The records of one export's volumes and archives by name, and an index of paths."""
 
     def __init__(self, *, folds: bool = False) -> None:
-        """`folds`: the server takes names for one that differ in case, or in their normal form."""
+        """`folds`: the server treats names as equal that differ in case or normal form."""
         self._folds = folds
         self._records: dict[str, Record] = {}
         self._pending: set[str] = set()
@@ -37,22 +38,22 @@ class Ledger:
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """All records of volumes, however far they are."""
+        """The records of all volumes, pending and settled."""
         return self._records
 
     @property
     def pending(self) -> Set[str]:
-        """Those without a PersistentVolume as yet."""
+        """The volumes whose PersistentVolume is not confirmed yet."""
         return self._pending
 
     @property
     def unreadable(self) -> Set[str]:
-        """Names whose targets are no records that we know."""
+        """The names of volumes and archives whose records cannot be read."""
         return self._unreadable | self._unreadable_archives
 
     @property
     def foreign(self) -> Set[str]:
-        """Those of volumes that another version wrote."""
+        """The volumes among `unreadable` whose records another version wrote."""
         return self._foreign
 
     @property
@@ -60,73 +61,79 @@ class Ledger:
         """The records of archives."""
         return self._archives
 
-    def state(self, volume: str) -> State:
-        """How far a volume that has a record is."""
-        return "pending" if volume in self._pending else "volumes"
+    def state(self, volume_name: str) -> State:
+        """Return the state of a volume that has a record."""
+        return "pending" if volume_name in self._pending else "volumes"
 
     # ------------------------------------------------------------------------------------------- volumes
 
     def read(self, targets: Mapping[str, str], state: State) -> None:
-        """Enter what was read from the export; what cannot be read is kept apart, never touched."""
-        for volume, target in targets.items():
+        """Enter records that were read from the export.
+
+        Those that cannot be read become `unreadable`.
+        """
+        for volume_name, target in targets.items():
             try:
-                self.enter(volume, decode(target), state)
+                self.enter(volume_name, decode(target), state)
             except InvalidRecord:
-                self._note(volume, target)
+                self._note(volume_name, target)
 
     def note_damage(self, targets: Mapping[str, str]) -> None:
-        """Keep apart those of the targets that cannot be read; all others stay as they are in memory."""
-        for volume, target in targets.items():
+        """Note which of the targets cannot be read.
+
+        The other records stay as they are in memory.
+        """
+        for volume_name, target in targets.items():
             try:
                 decode(target)
             except InvalidRecord:
-                self._note(volume, target)
+                self._note(volume_name, target)
 
-    def _note(self, volume: str, target: str) -> None:
-        self._unreadable.add(volume)
+    def _note(self, volume_name: str, target: str) -> None:
+        self._unreadable.add(volume_name)
         if is_foreign(target):
-            self._foreign.add(volume)
+            self._foreign.add(volume_name)
 
-    def enter(self, volume: str, record: Record, state: State) -> None:
-        """Enter a record in place of the one that the volume had; a settled one never becomes pending again."""
-        known = self._records.get(volume)
+    def enter(self, volume_name: str, record: Record, state: State) -> None:
+        """Enter a record, or replace the volume's; a settled one never becomes pending again."""
+        known = self._records.get(volume_name)
         if known is not None:
-            self._paths.remove(known.path, volume)
-        self._records[volume] = _lean(record)
-        self._paths.add(record.path, volume)
-        self._unreadable.discard(volume)
-        self._foreign.discard(volume)
+            self._paths.remove(known.path, volume_name)
+        self._records[volume_name] = _lean(record)
+        self._paths.add(record.path, volume_name)
+        self._unreadable.discard(volume_name)
+        self._foreign.discard(volume_name)
         if state == "volumes":
-            self.settle(volume)
+            self.settle(volume_name)
         elif known is None:
-            self._pending.add(volume)
+            self._pending.add(volume_name)
 
-    def settle(self, volume: str) -> None:
-        """The volume's PersistentVolume exists."""
-        self._pending.discard(volume)
+    def settle(self, volume_name: str) -> None:
+        """Note that the volume's PersistentVolume exists."""
+        self._pending.discard(volume_name)
 
-    def remove(self, volume: str) -> None:
-        """Take a record out; one that is not in it is none."""
-        record = self._records.pop(volume, None)
-        self._pending.discard(volume)
-        self._unreadable.discard(volume)
-        self._foreign.discard(volume)
+    def remove(self, volume_name: str) -> None:
+        """Remove a record; a no-op if there is none."""
+        record = self._records.pop(volume_name, None)
+        self._pending.discard(volume_name)
+        self._unreadable.discard(volume_name)
+        self._foreign.discard(volume_name)
         if record is not None:
-            self._paths.remove(record.path, volume)
+            self._paths.remove(record.path, volume_name)
 
-    def unknown(self, volumes: Set[str]) -> Set[str]:
-        """Those of the names that are not in the ledger yet."""
-        return volumes - self._records.keys() - self._unreadable
+    def unknown(self, volume_names: Set[str]) -> Set[str]:
+        """Return the names that are not in the index yet."""
+        return volume_names - self._records.keys() - self._unreadable
 
     # ------------------------------------------------------------------------------------------- paths
 
     def touching(self, path: RelPath, *, other_than: Collection[str] = ()) -> str | None:
-        """A volume whose directory is this path, or one above or below it, and that is none of the given."""
+        """Return a volume, other than the given ones, whose directory overlaps with a path."""
         return self._paths.touching(path, other_than=other_than)
 
     def adoptable(self, record: Record) -> str | None:
-        """The volume with a settled record of exactly this directory, from the same cluster and a namespace's name."""
-        own = volume_name(record.claim_uid)
+        """Return the settled volume of the same directory, cluster and namespace name."""
+        own = name_for_claim(record.claim_uid)
         for holder in sorted(self._paths.owners(record.path)):
             held = self._records[holder]
             same = (held.namespace, held.cluster, held.path) == (record.namespace, record.cluster, record.path)
@@ -134,15 +141,18 @@ class Ledger:
                 return holder
         return None
 
-    def former(self, volume: str) -> str | None:
-        """The volume whose settled record a pending one is to follow: its directory was adopted."""
-        record = self._records.get(volume)
-        return self.adoptable(record) if record is not None and volume in self._pending else None
+    def former(self, volume_name: str) -> str | None:
+        """Return the volume whose directory a pending volume adopts."""
+        record = self._records.get(volume_name)
+        return self.adoptable(record) if record is not None and volume_name in self._pending else None
 
     # ------------------------------------------------------------------------------------------- archives
 
     def read_archives(self, targets: Mapping[str, str]) -> None:
-        """Enter the records of archives that were read from the export; an unreadable one is reported as others are."""
+        """Enter records of archives that were read from the export.
+
+        Those that cannot be read become `unreadable`.
+        """
         for archive, target in targets.items():
             try:
                 self.enter_archive(archive, decode_archive(target))
@@ -150,30 +160,33 @@ class Ledger:
                 self._unreadable_archives.add(archive)
 
     def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
-        """Enter the record of an archive."""
+        """Enter the record of an archive, or replace it."""
         self._archives[archive] = record
         self._archive_of[record.volume] = archive
 
     def remove_archive(self, archive: str) -> None:
-        """Take the record of an archive out."""
+        """Remove the record of an archive; a no-op if there is none."""
         record = self._archives.pop(archive, None)
         if record is not None and self._archive_of.get(record.volume) == archive:
             del self._archive_of[record.volume]
 
     def archive_at(self, name: str) -> str | None:
-        """The archive that has this name at the export's root, as the server compares names."""
+        """Return the archive of this name, as the server compares names."""
         if not fold(name).startswith(ARCHIVE_PREFIX):
             return None
         same = (archive for archive in self._archives if fold(archive) == fold(name)) if self._folds else iter(())
         return name if name in self._archives else next(same, None)
 
-    def archive_of(self, volume: str) -> str | None:
-        """The archive that a volume became, or is becoming."""
-        return self._archive_of.get(volume)
+    def archive_of(self, volume_name: str) -> str | None:
+        """Return the archive that a volume became, or is becoming."""
+        return self._archive_of.get(volume_name)
 
 
 def _lean(record: Record) -> Record:
-    """The record with what repeats from record to record kept once: there may be tens of thousands."""
+    """Return the record with one shared copy of the texts that many records repeat.
+
+    There can be tens of thousands of records.
+    """
     return structs.replace(
         record,
         namespace=intern(record.namespace),

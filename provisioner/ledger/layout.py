@@ -1,19 +1,19 @@
-"""The ledger's place on an export (design, "The export's ledger"): what is where below `.provisioner`.
+"""The paths of a ledger: what is where below `.provisioner` on an export.
 
     .provisioner/export              -> the export's id
     .provisioner/since               -> since when a provisioner has kept this ledger
-    .provisioner/pending/<volume>    -> a record whose PersistentVolume has not been made yet
-    .provisioner/volumes/<volume>    -> a record whose PersistentVolume has been made
+    .provisioner/pending/<volume>    -> the record of a volume whose PersistentVolume is not confirmed yet
+    .provisioner/volumes/<volume>    -> the record of a volume whose PersistentVolume exists, or existed
     .provisioner/archives/<archive>  -> the record of the archive of that name at the export's root
     .provisioner/clusters/<cluster>  -> when a provisioner of that cluster was here last
-    .provisioner/clusters/<cluster>.<digest>  -> the instance that works here in its name (core.instances)
-    .provisioner/trash/<volume>         a volume's directory on its way out; with `.begun` behind it, a part may be gone
-    .provisioner/trash/<volume>.<time>  that of an archive, by the time that its record has; and of older versions
-    .provisioner/drafts/<name>       -> a record that is about to take the place of another one
-    .provisioner/names-é             -> to see which names the server takes for one
+    .provisioner/clusters/<cluster>.<digest>  -> the instance that works for the cluster (core.instances)
+    .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
+    .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
+    .provisioner/drafts/<name>       -> a record right before it replaces another one
+    .provisioner/names-é             -> shows which names the server treats as equal
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
 
-`->` is a symlink, whose target is the text.
+`->` is a symlink, whose target is the text. The design is in docs/development/design.md, "The export's ledger".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from provisioner.core.records import ArchiveRecord, Record
 from provisioner.ports.tree import Ownership
 
 State = Literal["pending", "volumes"]
-"""How far a volume is, which is the directory that its record is in."""
+"""The state of a volume, which is the directory that its record is in."""
 STATES: tuple[State, ...] = get_args(State)
 
 ID: RelPath = (LEDGER, "export")
@@ -44,41 +44,47 @@ BEGUN = ".begun"
 TOMBSTONE = ".provisioner-gone"
 
 _NO_TIME = datetime.fromtimestamp(0, UTC)
-"""For a record that does not tell its time."""
+"""The time of a record that has none."""
 
 PRIVATE = Ownership(mode=0o700)
 
 
-def of(state: State, volume: str) -> RelPath:
-    """Where a volume's record is."""
-    return (LEDGER, state, volume)
+def of(state: State, volume_name: str) -> RelPath:
+    """Return the path of a volume's record."""
+    return (LEDGER, state, volume_name)
 
 
 def archive(name: str) -> RelPath:
-    """Where the record of an archive is."""
+    """Return the path of an archive's record."""
     return (*ARCHIVES, name)
 
 
 def mark(name: str) -> RelPath:
-    """Where a mark is."""
+    """Return the path of a mark."""
     return (LEDGER, name)
 
 
-def trashed(volume: str) -> RelPath:
-    """Where a volume's directory goes: one place, so that a rename which is carried out twice meets its first time."""
-    return (*TRASH, volume)
+def trashed(volume_name: str) -> RelPath:
+    """Return where a volume's directory goes in the trash.
+
+    It is one path, so that a rename that is carried out twice finds the first one's result.
+    """
+    return (*TRASH, volume_name)
 
 
-def trashed_before(volume: str, record: Record) -> RelPath:
-    """Where an earlier directory goes that has the place of a volume in the trash."""
-    return (*TRASH, f"{volume}.{times.file_stamp(times.parse(record.created) or _NO_TIME)}")
+def trashed_before(volume_name: str, record: Record) -> RelPath:
+    """Return where an earlier directory goes that has a volume's path in the trash."""
+    return (*TRASH, f"{volume_name}.{times.file_stamp(times.parse(record.created) or _NO_TIME)}")
 
 
 def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
-    """Where an archive's directory goes; `at` is for a record whose own time is none."""
+    """Return where an archive's directory goes.
+
+    `at` counts if the record has no time that can be read.
+    """
     return (*TRASH, f"{record.volume}.{times.file_stamp(times.parse(record.archived) or at)}")
 
 
 def directories() -> list[RelPath]:
-    """All directories of a ledger, in the order in which they are made."""
+    """Return all directories of a ledger, in the order in which they are created."""
     return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]

@@ -1,4 +1,7 @@
-"""Directories on servers that do not set modes, as many with NFSv4 ACLs: a default mode is not insisted on."""
+"""Directories on servers that do not set modes, as many with NFSv4 ACLs.
+
+Only a mode that a class names is required; a default mode is optional.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,27 @@ from provisioner.core.locations import RelPath
 from provisioner.ports.tree import ModeRefused, Ownership, Tree
 
 
-async def make_directory(tree: Tree, path: RelPath, access: Ownership) -> str:
-    """Make a directory as Tree.make_directory does. Return the server's answer where it refused a default mode."""
-    return await _leniently(tree.make_directory(path, access), access)
+async def make_directory(tree: Tree, path: RelPath, ownership: Ownership) -> str:
+    """Create a directory as `Tree.make_directory` does.
+
+    Returns the server's answer if it refused a default mode.
+    """
+    return await _tolerate_refusal(tree.make_directory(path, ownership), ownership)
 
 
-async def set_access(tree: Tree, path: RelPath, access: Ownership) -> str:
-    """Set owner and mode as Tree.set_access does. Return the server's answer where it refused a default mode."""
-    return await _leniently(tree.set_access(path, access), access)
+async def set_access(tree: Tree, path: RelPath, ownership: Ownership) -> str:
+    """Set owner and mode as `Tree.set_access` does.
+
+    Returns the server's answer if it refused a default mode.
+    """
+    return await _tolerate_refusal(tree.set_access(path, ownership), ownership)
 
 
-async def _leniently(call: Awaitable[None], access: Ownership) -> str:
+async def _tolerate_refusal(call: Awaitable[None], ownership: Ownership) -> str:
     try:
         await call
     except ModeRefused as exc:
-        if access.mode_asked:
+        if ownership.mode_asked:
             raise
         return exc.answer
     return ""

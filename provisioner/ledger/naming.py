@@ -1,4 +1,8 @@
-"""Whether a server takes names for one that differ in case, or in the normal form of Unicode: found out at opening."""
+"""Finds out whether a server folds names.
+
+Such a server treats names as equal that differ in case, or in their Unicode normal form. The test looks up
+names that exist in the ledger, written differently. A server that finds them folds names.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,14 @@ _OTHER_FORM: RelPath = (LEDGER, "names-e\u0301")
 """layout.NAMES in its other normal form."""
 
 _OF_THE_SERVER = (Cause.UNREACHABLE, Cause.CHANGED, Cause.STALE, Cause.NOT_YET)
-"""What says nothing about names: it is tried again."""
+"""Causes that say nothing about names: the caller retries."""
 
 
 async def folds(tree: Tree, id: str, *, create: bool) -> bool:
-    """Whether the server of an export with this id folds names. With `create` what the probe takes is made."""
+    """Return True if the server of the export with this id folds names.
+
+    `create` allows the symlink with an accent in its name to be created.
+    """
     if await _target(tree, _OTHER_CASE) == id:
         return True
     if create and not await _target(tree, layout.NAMES):
@@ -34,7 +41,7 @@ async def _target(tree: Tree, path: RelPath) -> str:
     except ExportError as exc:
         if exc.cause in _OF_THE_SERVER:
             raise
-        return ""  # a server that takes no such name has none that differ in it
+        return ""  # a server that refuses the name has no names that differ in it
 
 
 async def _make(tree: Tree) -> None:

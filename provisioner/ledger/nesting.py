@@ -1,7 +1,8 @@
-"""Exports in exports: one directory of a server may lie in another one, and each have a ledger of its own.
+"""Exports in exports: checks for roots that lie in each other.
 
-Nobody hands out a directory inside another export's root, and nobody uses an export whose root lies in a directory that
-another export has handed out. Each side writes first, its record or its ledger, and looks then: one of two sees it.
+A directory of a server can lie in another one, and each can be an export with its own ledger. No directory inside
+another export's root is handed out. No export is used if its root lies in a directory that another export has handed
+out. Each side writes first, its record or its ledger, and looks then: of two, at least one sees the other.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ from provisioner.ledger.foreign import look_at
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
 _HINT = (
-    "the directory above it, {}, is an export too, and this one lies in a directory of its own volumes or of its"
-    " provisioner: use a directory that no volume has, or take the volumes of the export above"
+    "the other export is {}, and this one lies in a directory of its volumes or of its provisioner: use a directory"
+    " that belongs to no volume, or use the other export"
 )
 
 
 async def require_no_root_above(tree: Tree, path: RelPath) -> None:
-    """Raise PathTaken where a directory on the way to a path is the root of another export, by its ledger."""
+    """Raise PathTaken if a directory on the way to a path is another export's root.
+
+    Such a directory has a ledger in it.
+    """
     above = list(ancestors(path))
     for root, found in zip(above, await asyncio.gather(*(is_root(tree, each) for each in above)), strict=True):
         if found:
             raise PathTaken(
-                f"directory {'/'.join(path)!r} is taken: {'/'.join(root)!r} has a {LEDGER} in it, so it is the root of"
-                " another export; choose a pathPattern that leads elsewhere, or take a class of that export"
+                f"directory {'/'.join(path)!r} overlaps with the root of another export ({'/'.join(root)!r} has a"
+                f" {LEDGER} in it): use a pathPattern that leads elsewhere, or a StorageClass of that export"
             )
 
 
 async def is_root(tree: Tree, directory: RelPath) -> bool:
-    """Whether there is a ledger in a directory."""
+    """Return True if there is a ledger in a directory."""
     try:
         await tree.is_empty((*directory, LEDGER))
     except PathMissing:
@@ -51,11 +55,11 @@ async def is_root(tree: Tree, directory: RelPath) -> bool:
 
 
 async def taken_from_above(tree: Tree) -> PathIndex:
-    """The directories below a root that exports above it have handed out, as far as the server lets us look.
+    """Return the directories below the root that exports above it have handed out.
 
-    Raises Cause.INSIDE where the root itself lies in one of them.
+    Only as far as the server shows the directories above. Raises Cause.INSIDE if the root itself lies in one of them.
     """
-    taken = PathIndex(folds=True)  # what it refuses is looked at again
+    taken = PathIndex(folds=True)  # to be safe: it can only refuse too much
     for name, outer, root in tree.above():
         try:
             id = await _id(outer)
@@ -71,17 +75,20 @@ async def taken_from_above(tree: Tree) -> PathIndex:
 async def _id(outer: Tree) -> str:
     try:
         return await outer.read_symlink(layout.ID)
-    except ExportError:  # mostly a directory that the server does not export to us
+    except ExportError:  # mostly a directory that the server does not export to this client
         return ""
 
 
 async def _look(name: str, outer: Tree, root: RelPath, taken: PathIndex, *, key: Callable[[RelPath], RelPath]) -> None:
-    """`key` makes paths equal that the server takes for one."""
+    """Add to `taken` what one export above has handed out below `root`.
+
+    `key` gives equal values for paths that the server treats as equal.
+    """
     with look_at(name):
         held, archived = await _held(outer), await _is_archive(outer, root)
     for owner, path in held:
         if key(path) == key(root[: len(path)]):
-            # Which volume that is, is for the log: the hint is told to every claim.
+            # The volume's name goes into the detail, which is for the log: every claim reads the hint.
             raise ExportError(Cause.INSIDE, f"{owner} has {'/'.join(path)!r} there", hint=_HINT.format(name))
         if key(root) == key(path[: len(root)]):
             taken.add(path[len(root) :], f"{owner} of export {name}")
@@ -92,9 +99,9 @@ async def _look(name: str, outer: Tree, root: RelPath, taken: PathIndex, *, key:
 async def _held(outer: Tree) -> list[tuple[str, RelPath]]:
     held: list[tuple[str, RelPath]] = []
     for state in layout.STATES:
-        for volume, target in (await symlinks.read_all(outer, (LEDGER, state))).items():
+        for volume_name, target in (await symlinks.read_all(outer, (LEDGER, state))).items():
             with suppress(InvalidRecord):
-                held.append((f"volume {volume}", decode(target).path))
+                held.append((f"volume {volume_name}", decode(target).path))
     return held
 
 

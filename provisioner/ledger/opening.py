@@ -1,4 +1,8 @@
-"""Opening an export: its id, the directories of its ledger, made where they are missing, and all that is in them."""
+"""Opening an export: its id, the directories of its ledger, and all records in it.
+
+The id is written last, so an export that has one has a whole ledger. A ledger that was interrupted while it was being
+created has none, and the next open completes it.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,20 @@ from contextlib import suppress
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger import layout, modes, symlinks
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from provisioner.ledger.layout import STATES
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Tree
 
 
 async def find(tree: Tree, *, known: str, carried: Set[str], create: bool) -> tuple[str, str]:
-    """The export's id. Where there is none, a ledger is made if that is wanted; raises Cause.NO_LEDGER if not.
+    """Return the export's id, and the server's answer if a new ledger is not private.
 
-    The second text is the server's answer where it refused to close what was made of the ledger to others.
-    `known` is the id that we have seen before, `carried` are those that volumes on the export carry: raises
-    Cause.CHANGED where the known one has gone, or is another one, and where no volume carries the one that is there.
+    Creates a ledger if there is none and `create` allows it; otherwise raises Cause.NO_LEDGER. `known` is the id that
+    this process has seen before, `carried` are the ids that volumes on the export carry. Raises Cause.CHANGED if the
+    known id is gone or different, and if no volume carries the id that is there.
     """
     found = await _read(tree, layout.ID)
+    # A lost ledger is never replaced by a new one: the volumes on the export would lose their records for good.
     expected = {known} if known else carried
     if expected and found not in expected:
         was = ", ".join(sorted(expected))
@@ -33,29 +38,36 @@ async def find(tree: Tree, *, known: str, carried: Set[str], create: bool) -> tu
     if found:
         return found, refusal
     with suppress(PathExists):  # another replica was faster
-        # The id last: an export that has one has a whole ledger.
         await tree.make_symlink(layout.ID, uuid.uuid4().hex)
+    # Read it back: of two replicas that create a ledger, both use the id that is there.
     return await tree.read_symlink(layout.ID), refusal
 
 
 async def _make_ledger(tree: Tree, id: str) -> str:
-    """Make what is missing of a ledger, but for its id; the server's answer where it does not close it to others."""
+    """Create what is missing of a ledger, except for its id.
+
+    Returns the server's answer if it refuses to close it to others.
+    """
     refusals = [] if id else [await _make_private(tree, (LEDGER,))]
     refusals += await _make_directories(tree)
     return next(filter(None, refusals), "")
 
 
 async def restore_directories(tree: Tree) -> str:
-    """Make what is missing of a ledger that was lost, but for its id; returns the id that is there, if any."""
+    """Create what is missing of a lost ledger, except for its id.
+
+    Returns the id that is there, or empty.
+    """
     found = await _read(tree, layout.ID)
     await _make_ledger(tree, found)
     return found
 
 
 async def restore_id(tree: Tree, id: str, *, instead_of: str, began: Iterable[str]) -> None:
-    """Write the id that an export had, last of all, and since when there has been a ledger at the latest.
+    """Write the oldest time in `began` as `since`, then the id that an export had.
 
-    Raises Cause.CHANGED where it has got another one meanwhile.
+    The id is the last step of a recovery. Raises Cause.CHANGED if the id is no longer `instead_of`: another process has
+    created a ledger.
     """
     since = min(began, default="")
     if since:
@@ -72,11 +84,11 @@ async def restore_id(tree: Tree, id: str, *, instead_of: str, began: Iterable[st
     with suppress(PathExists):
         await tree.make_symlink(layout.ID, id)
     if await _read(tree, layout.ID) != id:
-        raise ExportError(Cause.CHANGED, "somebody has begun another ledger meanwhile")
+        raise ExportError(Cause.CHANGED, "another process has created a ledger at the same time")
 
 
 async def probe(tree: Tree, id: str) -> None:
-    """Raise Cause.CHANGED unless the ledger is there, with this id and all of its directories."""
+    """Raise Cause.CHANGED unless the ledger has this id and all directories."""
     found, entries = await asyncio.gather(_read(tree, layout.ID), _entries(tree))
     if found != id:
         raise ExportError(Cause.CHANGED, f"its id was {id} and is {found}" if found else "its ledger is gone")
@@ -92,12 +104,12 @@ async def _entries(tree: Tree) -> Set[str]:
 
 
 async def has_ledger(tree: Tree) -> bool:
-    """Whether there is a whole ledger: its id is written last."""
+    """Return True if there is a whole ledger: its id is written last."""
     return bool(await _read(tree, layout.ID))
 
 
 async def since(tree: Tree) -> str:
-    """Since when a provisioner has kept the ledger; empty where none has signed yet."""
+    """Return since when the ledger is kept; empty before the first heartbeat."""
     return await _read(tree, layout.SINCE)
 
 
@@ -108,31 +120,35 @@ async def _read(tree: Tree, symlink: RelPath) -> str:
 
 
 async def _make_directories(tree: Tree) -> list[str]:
-    """Make those of the ledger's directories that are missing, in a new ledger or after a clean-up by hand."""
+    """Create the ledger's directories that are missing."""
     there = await _entries(tree)
     return [await _make_private(tree, path) for path in layout.directories()[1:] if path[-1] not in there]
 
 
 async def _make_private(tree: Tree, path: RelPath) -> str:
-    """Make a directory of the ledger; the server's answer where it refuses to close that to others."""
+    """Create a directory of the ledger.
+
+    Returns the server's answer if it refuses to close it to others.
+    """
     try:
         return await modes.make_directory(tree, path, layout.PRIVATE)
     except PathExists:
         return await modes.set_access(tree, path, layout.PRIVATE)
 
 
-async def read(tree: Tree, *, mend: bool, folds: bool = False) -> Ledger:
-    """All that is in the ledger. What one replica settled while another one tried anew is settled.
+async def read(tree: Tree, *, mend: bool, folds: bool = False) -> LedgerIndex:
+    """Read all that is in the ledger.
 
-    With `mend` what is left of the other one's attempt is removed.
+    A volume with two records is settled: one replica settled it while another one retried. `mend` allows the pending
+    record to be removed then.
     """
-    ledger = Ledger(folds=folds)
+    index = LedgerIndex(folds=folds)
     pending, settled = [await symlinks.read_all(tree, (LEDGER, state)) for state in STATES]
-    for volume in pending.keys() & settled.keys():
-        del pending[volume]
+    for volume_name in pending.keys() & settled.keys():
+        del pending[volume_name]
         if mend:
-            await symlinks.remove(tree, layout.of("pending", volume))
-    ledger.read(pending, "pending")
-    ledger.read(settled, "volumes")
-    ledger.read_archives(await symlinks.read_all(tree, layout.ARCHIVES))
-    return ledger
+            await symlinks.remove(tree, layout.of("pending", volume_name))
+    index.read(pending, "pending")
+    index.read(settled, "volumes")
+    index.read_archives(await symlinks.read_all(tree, layout.ARCHIVES))
+    return index

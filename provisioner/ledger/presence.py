@@ -1,4 +1,7 @@
-"""Which of many directories are there: by one listing of each parent of several, not by a look-up for each."""
+"""Finds out which of many directories are missing.
+
+One listing per parent replaces one look-up per directory.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,20 @@ from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 _IN_FLIGHT = 16
 """Calls on one export at a time."""
 _FEW = 4
-"""Children of one parent for which that many look-ups cost less than a listing."""
+"""Up to this many children of one parent, look-ups cost less than a listing."""
+
+_OF_THE_PATH = (Cause.SYMLINK, Cause.DENIED)
+"""Causes that concern one path and say nothing about the export."""
 
 
 async def missing(tree: Tree, paths: Iterable[RelPath]) -> set[RelPath]:
-    """Those of the directories at whose path there is nothing."""
+    """Return the paths at which there is nothing."""
     below: defaultdict[RelPath, list[RelPath]] = defaultdict(list)
     for path in paths:
         below[path[:-1]].append(path)
     parents = [parent for parent, found in below.items() if len(found) > _FEW]
     listed = dict(zip(parents, await map_bounded(partial(_names, tree), parents, limit=_IN_FLIGHT), strict=True))
+    # A listing only shortens the list: what it lacks is looked up, since the server can compare names differently.
     suspects = [path for parent, found in below.items() for path in found if path[-1] not in listed.get(parent, ())]
     gone = await map_bounded(partial(_is_gone, tree), suspects, limit=_IN_FLIGHT)
     return {path for path, directory_missing in zip(suspects, gone, strict=True) if directory_missing}
@@ -40,7 +47,7 @@ async def _names(tree: Tree, path: RelPath) -> frozenset[str]:
 
 
 async def _is_gone(tree: Tree, path: RelPath) -> bool:
-    """Whether there is nothing; what cannot be looked into is there, and a server may compare names otherwise."""
+    """Return True if there is nothing at a path; something that cannot be read is there."""
     try:
         await tree.is_empty(path)
     except PathMissing:
@@ -49,6 +56,3 @@ async def _is_gone(tree: Tree, path: RelPath) -> bool:
         if exc.cause not in _OF_THE_PATH:
             raise
     return False
-
-
-_OF_THE_PATH = (Cause.SYMLINK, Cause.DENIED)

@@ -1,4 +1,7 @@
-"""The exports that we serve: those mounted for us by location, all others by location and port, as we meet them."""
+"""All exports of the process.
+
+Mounted ones are found by location, the others by location and port, as classes and volumes name them.
+"""
 
 from __future__ import annotations
 
@@ -22,35 +25,38 @@ Reach = Callable[[Location, MountOptions], tuple[Export, SetRoutes]]
 
 @dataclass(slots=True)
 class _Direct:
-    """An export that we speak to, in which ways, and whether classes said so: what only a volume says may be forged."""
+    """An export that the project's own NFS client reaches."""
 
     export: Export
     set_routes: SetRoutes
-    ways: list[MountOptions]
+    routes: list[MountOptions]
+    """The mount options to try, in this order."""
     by_class: bool
+    """Whether a class has named them. Options that only a volume names can be forged by anyone who may create one."""
 
     def add_mount_options(self, options: MountOptions) -> None:
-        """A class names the export with these options: they end a volume's, and count until some have worked.
+        """Add mount options from a StorageClass.
 
-        Another class that still asks for what the server does not have must not take the way from one that is right.
+        They replace options from a volume, and are tried first, until one set works. Then the set stays: another class
+        that asks for what the server does not support must not break the working route.
         """
         if not self.by_class:
-            ways = [options]
-        elif not self.export.id and options not in self.ways:
-            ways = [options, *self.ways]
+            routes = [options]
+        elif not self.export.id and options not in self.routes:
+            routes = [options, *self.routes]
         else:
             return
         self.by_class = True
-        if ways != self.ways:
-            self.ways = ways
-            self.set_routes(ways)
+        if routes != self.routes:
+            self.routes = routes
+            self.set_routes(routes)
 
 
 class ExportRegistry:
-    """The `Exports` port.
+    """All exports of the process.
 
     One export is one object, whichever class or volume names it, so that it has one ledger in memory. Two servers that
-    differ in nothing but their port are two. Two names of one export are two objects until both have been opened.
+    differ only in their port are two exports. Two names of one export are two objects until both have been opened.
     """
 
     def __init__(self, mounted: Mapping[Location, Export], default: Location | None, reach: Reach) -> None:
@@ -63,32 +69,36 @@ class ExportRegistry:
 
     @property
     def default(self) -> Location | None:
-        """The export of classes that name none."""
+        """The export of classes that do not name one."""
         return self._default
 
     def __iter__(self) -> Iterator[Export]:
-        """All exports, configured or met so far."""
+        """Iterate over all exports that settings, classes and volumes have named so far."""
         met = [*self._mounted.values(), *(known.export for known in self._direct.values())]
         return iter(dict.fromkeys(map(self.primary, met)))
 
     @property
     def places(self) -> Places:
-        """Which locations lead to one export, as far as is known."""
+        """Which locations lead to the same export, as far as is known."""
         return self._places
 
     def primary(self, export: Export) -> Export:
-        """The object that stands for an export: itself, or the one that it was united with."""
+        """Return the object that stands for an export.
+
+        That is the export itself, or the one that it was united with.
+        """
         return self._primary.get(export, export)
 
     def unite(self, alias: Export, primary: Export) -> None:
-        """Two objects are one export: from now on `primary` stands for it."""
+        """Note that two objects are one export: from now on `primary` stands for it."""
         self._primary[alias] = primary
         self._places.unite(primary.location, alias.location)
 
     def get(self, location: Location, options: MountOptions) -> Export:
-        """The export at a location; one that is not mounted for us is spoken to as the options say.
+        """Return the export at a location.
 
-        Raises ExportError with a hint where it cannot be reached so.
+        One that is not mounted is reached with these mount options. Raises ExportError, with a hint, if the options ask
+        for what the NFS client does not support.
         """
         return self.primary(self._at(location, options, by_class=True))
 
@@ -96,7 +106,7 @@ class ExportRegistry:
         mounted = self._mounted.get(location)
         if mounted is not None:
             return mounted
-        refusal = _unspoken(location, options)
+        refusal = _unsupported(location, options)
         if refusal is not None:
             raise refusal
         key = (location, options.port or NFS_PORT)
@@ -112,9 +122,10 @@ class ExportRegistry:
         return known.export
 
     def locate(self, volume: Volume) -> tuple[Export, RelPath] | None:
-        """The export that a volume lies on: a mounted one, or the one that is left when its directory is taken off.
+        """Return the export that a volume lies on, and its directory there, or None.
 
-        A peer's volume does not say what its directory is: then it is an export that a setting or a class names.
+        A volume of nfs-provisioner names its directory in an annotation: the rest of the NFS path is the export.
+        A volume of another provisioner does not, so it has to lie on an export that a setting or a class names.
         """
         source = volume.spec.nfs
         if source is None:
@@ -123,39 +134,46 @@ class ExportRegistry:
             located = _deepest([*self._mounted.items(), *self._named_at_port(volume)], source)
         else:
             located = _deepest(self._mounted.items(), source) or self._of_direct(volume, source)
-            # Somebody may have changed or removed the annotation: the ledger of the export knows the directory.
+            # The annotation can have been changed or removed: the ledger of the export knows the directory.
             located = located or _deepest(self._named_at_port(volume), source)
         return None if located is None else (self.primary(located[0]), located[1])
 
     def obstacle(self, volume: Volume) -> str:
-        """What in a volume's mount options keeps the driver from its server, and what to change; empty for nothing."""
+        """Return why a volume's mount options do not lead to its server, and what to change.
+
+        Empty if they do.
+        """
         source = volume.spec.nfs
         if source is None:
             return ""
         try:
-            refusal = _unspoken(location(source.server, source.path), mount_options.parse(volume.spec.mount_options))
+            refusal = _unsupported(location(source.server, source.path), mount_options.parse(volume.spec.mount_options))
         except InvalidSettings as exc:
             return str(exc)
-        return "" if refusal is None else f"{refusal.cause.value}; {refusal.advice}"
+        return "" if refusal is None else f"{refusal}: {refusal.advice}"
 
     def forget(self, export: Export) -> None:
-        """Nothing names an export any more: from now on it is not one of ours. One of the settings stays."""
+        """Remove an export that nothing names any more.
+
+        A mounted one, which the settings name, stays.
+        """
         self._direct = {key: known for key, known in self._direct.items() if self.primary(known.export) is not export}
         self._primary = {alias: primary for alias, primary in self._primary.items() if primary is not export}
         self._places.part(export.location)
 
     def _named_at_port(self, volume: Volume) -> list[tuple[Location, Export]]:
-        """The exports that classes name at the port to which a volume's nodes go."""
+        """Return the exports that classes name at the port to which a volume's nodes go."""
         try:
             options = mount_options.parse(volume.spec.mount_options)
         except InvalidSettings:
             return []
         if options.kerberos or options.encryption:
-            return []  # nothing of it is to pass in clear text
+            return []  # nothing of it must pass in clear text
         port = options.port or NFS_PORT
         return [(where, known.export) for (where, at), known in self._direct.items() if known.by_class and at == port]
 
     def _of_direct(self, volume: Volume, source: NfsSource) -> tuple[Export, RelPath] | None:
+        """Return the export that is left of a volume's NFS path without its directory."""
         directory = volume.metadata.annotations.get(names.DIRECTORY, "")
         root = source.path.removesuffix(f"/{directory}")
         if not directory or root == source.path:
@@ -168,22 +186,25 @@ class ExportRegistry:
         return export, tuple(directory.split("/"))
 
 
-def _unspoken(location: Location, options: MountOptions) -> ExportError | None:
-    """Why we cannot speak to an export as the options say: what asks for security is never sent in clear text."""
-    way = f"have it mounted for the provisioner (access: mounted in the chart, or --export {location}=DIRECTORY)"
+def _unsupported(location: Location, options: MountOptions) -> ExportError | None:
+    """Return the error for mount options that the NFS client does not support.
+
+    It never falls back to clear text.
+    """
+    way = f"mount it for the provisioner (access: mounted in the chart, or --export {location}=DIRECTORY)"
     if options.kerberos:
-        return ExportError(Cause.KERBEROS, hint=f"the provisioner's own NFS client does not speak Kerberos: {way}")
+        return ExportError(Cause.KERBEROS, hint=f"the provisioner's own NFS client does not support Kerberos: {way}")
     if options.encryption:
         hint = f"mount option {options.encryption}: the provisioner's own NFS client does not encrypt: {way}"
         return ExportError(Cause.TRANSPORT, hint=hint)
     if options.transport:
         hint = f"mount option {options.transport}: the provisioner's own NFS client speaks TCP to the server: {way}"
-        return ExportError(Cause.TRANSPORT, hint=f"{hint}, or take that option out")
+        return ExportError(Cause.TRANSPORT, hint=f"{hint}, or remove that option")
     return None
 
 
 def _deepest(exports: Iterable[tuple[Location, Export]], source: NfsSource) -> tuple[Export, RelPath] | None:
-    """Of exports that may nest the one that a directory is on, and its components below that one's root."""
+    """Return the innermost export that a directory is on, and its path below the root."""
     found: tuple[Export, RelPath] | None = None
     for where, export in exports:
         below = where.relative(source.server, source.path)

@@ -1,9 +1,13 @@
-"""Restoring: an archive's directory becomes that of a claim, and the archive again when the claim goes.
+"""Restoring an archive into a claim, and giving it back if the claim is deleted.
 
-The archive's record first says for which volume, while there is nothing yet at that volume's place. So whoever goes on
-after a crash, or beside another leader, knows that what is there then is the archive's directory, and nobody else's.
-Each rename relies on the claim's pending record and on the archive's, as they were read: once one of them has changed,
-nothing moves.
+The steps, in this order:
+
+1. The caller has written the claim's pending record, which names the archive.
+2. The claim's record gets the milder of its own rule and the archive's.
+3. The archive's record gets the *taker*: the claim's volume. There is nothing at the claim's path yet. So after a
+   crash, or beside another leader, what lies there later can only be the archive's directory.
+4. The rename. It relies on both records as they were read: once one of them has changed, nothing moves.
+5. The caller settles the claim's record, then ends the archive's.
 """
 
 from __future__ import annotations
@@ -18,62 +22,71 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.records import ArchiveRecord, Record, decode, encode, require_room
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import layout, modes, symlinks
-from provisioner.ledger.archives import amend, is_free, is_recorded, is_taking, is_there, look
+from provisioner.ledger.archives import is_free, is_recorded, is_taking, is_there, look, replace_record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import Ownership, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import PARENT_MODE, Ownership, PathExists, PathMissing, Proof, Tree
 
-_PARENT = Ownership(mode=0o755)
+_PARENT = Ownership(mode=PARENT_MODE)
 
 
-async def bring_back(tree: Tree, ledger: Ledger, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
-    """Give an archive's directory to the claim whose record names it, by rename; False when that was done before.
+async def bring_back(
+    tree: Tree, index: LedgerIndex, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool
+) -> bool:
+    """Do steps 2 to 4 for the archive that a claim's record names.
 
-    Mode and owner stay as the data's last user left them. Raises ArchiveUnusable, AlreadyThere.
+    Returns False if that was done before. Mode and owner stay as the data's last user left them. Raises
+    ArchiveUnusable, AlreadyThere.
     """
     record, taken = await look(tree, held.archive)
     if record is None:
-        ledger.remove_archive(held.archive)
-        raise ArchiveUnusable(await _why_none(tree, ledger, held))
+        index.remove_archive(held.archive)
+        raise ArchiveUnusable(await _why_none(tree, index, held))
     refusal = not_for(held.archive, record, held, tenant)
     if refusal is not None:
         raise ArchiveUnusable(no_archive(owner_by(held), held.archive, refusal))
-    held = await _keep_rule(tree, ledger, volume, held, record)
+    held = await _keep_rule(tree, index, volume_name, held, record)
     if len(held.path) > 1:
         with suppress(PathExists):
             await modes.make_directory(tree, held.path[:-1], _PARENT)
-    if fresh or record.taker != volume:
-        taken = await _take(tree, ledger, volume, held, record, taken)
+    if fresh or record.taker != volume_name:
+        taken = await _reserve(tree, index, volume_name, held, record, taken)
     try:
-        await tree.rename((held.archive,), held.path, proofs=[await _wanted(tree, volume, held), taken])
+        await tree.rename((held.archive,), held.path, proofs=[await _wanted(tree, volume_name, held), taken])
     except PathMissing as exc:
-        if await is_there(tree, held.path):  # by an earlier attempt, or by another leader
-            return False
+        if await is_there(tree, held.path):
+            return False  # an earlier attempt, or another leader, moved it
         raise ArchiveUnusable(f"the directory of archive {held.archive!r} is gone from the export") from exc
     except PathExists as exc:
         raise _in_the_way(held) from exc
     return True
 
 
-async def _keep_rule(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord) -> Record:
-    """Give the claim's record the milder rule, before anything of the archive is touched: a crash repeats it."""
+async def _keep_rule(tree: Tree, index: LedgerIndex, volume_name: str, held: Record, record: ArchiveRecord) -> Record:
+    """Write the milder rule into the claim's record.
+
+    Nothing of the archive has moved yet, so a retry after a crash repeats it.
+    """
     wanted = restored(held, record)
     if wanted == held:
         return held
     try:
-        require_room(volume, wanted)
+        require_room(volume_name, wanted)
     except InvalidRecord as exc:
-        raise ArchiveUnusable(f"archive {held.archive!r} cannot be given back to this claim: {exc}") from exc
-    state = ledger.state(volume)
-    await symlinks.replace(tree, layout.of(state, volume), encode(wanted))
-    ledger.enter(volume, wanted, state)
+        raise ArchiveUnusable(f"archive {held.archive!r} cannot be restored into this claim: {exc}") from exc
+    state = index.state(volume_name)
+    await symlinks.replace(tree, layout.of(state, volume_name), encode(wanted))
+    index.enter(volume_name, wanted, state)
     return wanted
 
 
-async def _wanted(tree: Tree, volume: str, held: Record) -> Proof:
-    """The claim's pending record, as the export has it now. Raises Cause.RECORD where it has another one, or none."""
-    proof = Proof(layout.of("pending", volume), "")
+async def _wanted(tree: Tree, volume_name: str, held: Record) -> Proof:
+    """Return the claim's pending record as proof.
+
+    Raises Cause.RECORD if the export has another one, or none.
+    """
+    proof = Proof(layout.of("pending", volume_name), "")
     with suppress(PathMissing, InvalidRecord):
         proof = Proof(proof.path, await tree.read_symlink(proof.path))
         if decode(proof.text) == held:
@@ -81,22 +94,26 @@ async def _wanted(tree: Tree, volume: str, held: Record) -> Proof:
     raise unproven(proof)
 
 
-async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: ArchiveRecord, seen: Proof) -> Proof:
-    """Note in an archive's record for whom it is, where that still is as it was seen; the record from then on.
+async def _reserve(
+    tree: Tree, index: LedgerIndex, volume_name: str, held: Record, record: ArchiveRecord, seen: Proof
+) -> Proof:
+    """Write the taker into an archive's record, if that still has the text of `seen`.
 
-    Raises ArchiveUnusable, AlreadyThere.
+    Returns the new record as proof. Raises ArchiveUnusable, AlreadyThere.
     """
     if await is_recorded(tree, record.volume):
-        raise ArchiveUnusable(f"archive {held.archive!r} is not whole yet: volume {record.volume} is being reclaimed")
-    if record.taker != volume and await is_taking(tree, record.taker, held.archive):
-        raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim: its volume is {record.taker}")
+        raise ArchiveUnusable(
+            f"archive {held.archive!r} is not complete yet: volume {record.volume} is still being reclaimed"
+        )
+    if record.taker != volume_name and await is_taking(tree, record.taker, held.archive):
+        raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim, as volume {record.taker}")
     if not await is_free(tree, held.path):
-        if record.taker == volume and await has_moved(tree, held):
+        if record.taker == volume_name and await has_moved(tree, held):
             return seen
         raise _in_the_way(held)
-    wanted = structs.replace(record, taker=volume)
-    await amend(tree, ledger, held.archive, wanted, was=seen.text)
-    # Read back: of two that write at once, one may have put the other's text there.
+    wanted = structs.replace(record, taker=volume_name)
+    await replace_record(tree, index, held.archive, wanted, was=seen.text)
+    # Read it back: of two processes that write at the same time, the text of either one can be there.
     live, proof = await look(tree, held.archive)
     if live != wanted:
         raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim")
@@ -105,37 +122,38 @@ async def _take(tree: Tree, ledger: Ledger, volume: str, held: Record, record: A
 
 def _in_the_way(held: Record) -> AlreadyThere:
     return AlreadyThere(
-        f"directory {held.directory!r} exists already, and archive {held.archive!r} never replaces anything: move it"
+        f"directory {held.directory!r} already exists, and archive {held.archive!r} never replaces anything: move it"
         " away, or choose another name for the claim"
     )
 
 
-async def _why_none(tree: Tree, ledger: Ledger, held: Record) -> Words | str:
-    """Words for an archive that has no record."""
-    for volume, record in ledger.records.items():
-        if (record.archive, record.namespace) == (held.archive, held.namespace) and volume not in ledger.pending:
-            return f"archive {held.archive!r} has been given back to claim {record.namespace}/{record.claim}"
+async def _why_none(tree: Tree, index: LedgerIndex, held: Record) -> Words | str:
+    """Return the words for an archive that has no record."""
+    for volume_name, record in index.records.items():
+        if (record.archive, record.namespace) == (held.archive, held.namespace) and volume_name not in index.pending:
+            return f"archive {held.archive!r} was restored into claim {record.namespace}/{record.claim} already"
     if await is_free(tree, (held.archive,)):
         whole = f"there is no archive {held.archive!r} on the class's export; `nfs-provisioner archives` lists them"
     else:
         whole = (
-            f"archive {held.archive!r} has no record, so nothing says whose data it is: an admin can copy it by hand"
+            f"archive {held.archive!r} has no record, so nothing says whose data it holds: an admin can copy the data"
         )
     return no_archive(owner_by(held), held.archive, whole)
 
 
-async def put_back(tree: Tree, volume: str, held: Record) -> bool:
-    """Make an archive again of what was brought back for a claim that is to have no volume; nothing moved is success.
+async def put_back(tree: Tree, volume_name: str, held: Record) -> bool:
+    """Rename a restored directory back to its archive. Success if nothing was moved.
 
-    False, and nothing is touched, where what is at the claim's place may be the archive, and may not.
+    Returns False, and touches nothing, if the directory at the claim's path can be the archive's or another one's.
     """
     if not await is_there(tree, held.path):
         return True
     record, taken = await look(tree, held.archive)
-    if record is None or record.taker != volume:
-        return not await is_free(tree, (held.archive,))  # as long as the archive is in its own place
+    if record is None or record.taker != volume_name:
+        # Nothing was moved for this claim, as long as there is something in the archive's own place.
+        return not await is_free(tree, (held.archive,))
     try:
-        await tree.rename(held.path, (held.archive,), proofs=[await _wanted(tree, volume, held), taken])
+        await tree.rename(held.path, (held.archive,), proofs=[await _wanted(tree, volume_name, held), taken])
     except PathMissing:
         pass
     except PathExists:
@@ -144,5 +162,8 @@ async def put_back(tree: Tree, volume: str, held: Record) -> bool:
 
 
 async def has_moved(tree: Tree, held: Record) -> bool:
-    """Whether what lies at the claim's place may be the archive: there is a directory, and none in the archive's."""
+    """Return True if the directory at the claim's path can be the archive's.
+
+    That is so if there is one, and nothing at the archive's path.
+    """
     return await is_there(tree, held.path) and await is_free(tree, (held.archive,))

@@ -1,4 +1,4 @@
-"""Proves that an export can be used, by a directory that is made and taken away again, and says what to do if not."""
+"""The trial run of `check`: creates and removes one directory on an export."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from provisioner.ports.tree import Cause, ExportError, FilesystemStats, Ownershi
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What an export that can be used has."""
+class TrialRun:
+    """The result for an export that can be used."""
 
     space: FilesystemStats
     ledger: bool
-    """Whether there is a ledger already; otherwise the first start of the daemon makes it."""
+    """Whether there is a ledger; without one, the first start of the daemon creates it."""
     mode_refused: str
-    """The server's answer where it does not set modes; empty where it does."""
+    """The server's answer if it does not set modes, or empty."""
 
 
-async def trial_run(tree: Tree) -> Rehearsal:
-    """Do once what provisioning does, in the ledger or, while there is none, beside it. Raises ExportError.
+async def trial_run(tree: Tree) -> TrialRun:
+    """Do once what provisioning does, in the ledger or, while there is none, beside it.
 
-    What only reads comes first, so that a server that hangs is not asked to make anything.
+    Raises ExportError. Calls that only read come first, so that a server that hangs is not asked to create anything.
     """
     ledger = await _has_ledger(tree)
     space = await tree.space()
@@ -35,18 +35,18 @@ async def trial_run(tree: Tree) -> Rehearsal:
     try:
         mode_refused = await modes.make_directory(tree, path, Ownership(mode=0o700))
     except ExportError as exc:
-        # Refused, it is mostly not there; it may be where no answer came.
-        if await _take_away(tree, path) or exc.cause is not Cause.UNREACHABLE:
+        # After a refusal the directory mostly does not exist; without an answer it can exist.
+        if await _remove(tree, path) or exc.cause is not Cause.UNREACHABLE:
             raise
         raise _leaving(exc, path) from exc
     except asyncio.CancelledError:
-        await _take_away(tree, path)
+        await _remove(tree, path)
         raise
     try:
         await tree.remove_directory(path)
     except ExportError as exc:
         raise _leaving(exc, path) from exc
-    return Rehearsal(space, ledger, mode_refused)
+    return TrialRun(space, ledger, mode_refused)
 
 
 async def _has_ledger(tree: Tree) -> bool:
@@ -57,8 +57,8 @@ async def _has_ledger(tree: Tree) -> bool:
     return True
 
 
-async def _take_away(tree: Tree, path: RelPath) -> bool:
-    """Whether it is gone, or never was there."""
+async def _remove(tree: Tree, path: RelPath) -> bool:
+    """Remove a directory; return True if it is gone, or never was there."""
     try:
         await tree.remove_directory(path)
     except PathMissing:
@@ -69,6 +69,6 @@ async def _take_away(tree: Tree, path: RelPath) -> bool:
 
 
 def _leaving(error: ExportError, path: RelPath) -> ExportError:
-    """The error, with the directory that nobody could take away."""
-    hint = f"{error.advice}; then remove the empty directory {'/'.join(path)} if it is there"
+    """Return the error with a hint at the directory that could not be removed."""
+    hint = f"{error.advice}; then remove the empty directory {'/'.join(path)} if it exists"
     return ExportError(error.cause, error.detail, hint=hint, answer=error.answer)

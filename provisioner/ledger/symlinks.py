@@ -1,4 +1,7 @@
-"""Symlinks that hold text, which a ledger is made of: all of a directory, one replaced in one step, one gone."""
+"""Symlinks that hold text: the form of all records of a ledger.
+
+Read all of a directory, replace one in one step, remove one.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,31 @@ from provisioner.ports import endless
 from provisioner.ports.refusals import unproven
 from provisioner.ports.tree import PathExists, PathMissing, Proof, Tree
 
-_A_READING = 4096
-"""Symlinks that are read before it is looked at how much they hold."""
+_PER_READ = 4096
+"""Symlinks that are read before their total size is checked."""
 
 
 async def read_all(tree: Tree, directory: RelPath) -> dict[str, str]:
-    """The targets of all symlinks in a directory, by name; a directory that is not there has none."""
+    """Return the targets of all symlinks in a directory, by name.
+
+    A directory that does not exist has none.
+    """
     try:
         entries = await tree.list(directory)
     except PathMissing:
-        return {}  # looked at by a newer program than the one that made it
+        return {}  # an older version created the ledger
     return await read(tree, directory, [entry.name for entry in entries if entry.type == "symlink"])
 
 
 async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str, str]:
-    """The targets of symlinks in a directory, by name, but for those that are gone. Raises Cause.OTHER for too much."""
+    """Return the targets of symlinks in a directory, by name, without those that are gone.
+
+    Raises Cause.OTHER if they hold more than endless.TARGETS_LIMIT_BYTES together.
+    """
     targets: dict[str, str] = {}
     held_bytes = 0
-    for start in range(0, len(names), _A_READING):
-        some = await tree.read_symlinks(directory, names[start : start + _A_READING])
+    for start in range(0, len(names), _PER_READ):
+        some = await tree.read_symlinks(directory, names[start : start + _PER_READ])
         held_bytes += sum(map(len, some.values()))
         if held_bytes > endless.TARGETS_LIMIT_BYTES:
             raise endless.too_long(endless.named(directory))
@@ -38,14 +47,15 @@ async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str
 
 
 async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -> None:
-    """Give a symlink another target, or make it: whoever reads sees the one or the other, whole.
+    """Create a symlink, or replace its target in one step.
 
-    With `was` only while that is its target; else Cause.RECORD.
+    A reader sees the old text or the new one, never a part. With `was` only if that is its target; otherwise raises
+    Cause.RECORD.
     """
     draft = (*layout.DRAFTS, symlink[-1])
     try:
         await tree.make_symlink(draft, target)
-    except PathExists:  # of an attempt that came no further
+    except PathExists:  # of an attempt that was interrupted
         await remove(tree, draft)
         await tree.make_symlink(draft, target)
     await tree.move_symlink(draft, symlink, replace=True, proofs=[Proof(symlink, was)] if was else [])
@@ -61,6 +71,6 @@ async def require(tree: Tree, proof: Proof) -> None:
 
 
 async def remove(tree: Tree, symlink: RelPath) -> None:
-    """Remove a symlink; done already is success."""
+    """Remove a symlink. Success if it is gone already."""
     with suppress(PathMissing):
         await tree.remove_symlink(symlink)

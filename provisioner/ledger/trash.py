@@ -1,11 +1,12 @@
-"""The trash of an export: directories that are on their way out, each under one name, its volume's.
+"""The trash of an export: directories that wait for their removal.
 
-A removal first gives its directory another name, and data are brought back by a rename too: of the two, one comes
-first and the other one finds nothing. So what has its first name is whole, and what has not is being removed.
+Each has the name of its volume. A removal first gives its directory another name, and a recovery of data is a rename
+too: of the two, the first one wins and the second one finds nothing. So a directory that still has its first name is
+complete; one with `.begun` behind its name is being removed.
 
-A leader that was held up may send its rename when another one has done the same long ago, and a new claim has the path.
-A server that verifies what the rename relies on refuses it. With any other the name in the trash has to stay taken for
-some minutes after the purge, by a directory that is not empty: no rename replaces such a one.
+A leader that was held up can send its rename long after another leader has done the same, when a new claim already has
+the path. A server that verifies what the rename relies on refuses it. On any other server the name in the trash has to
+stay taken for some minutes after the purge, by a directory that is not empty: no rename replaces such a directory.
 """
 
 from __future__ import annotations
@@ -31,80 +32,99 @@ from provisioner.ports.tree import (
 )
 
 
-async def names(tree: Tree) -> list[str]:
-    """The names in the trash, or as many of them as we hold: the others come when these have gone."""
-    return sorted({name.removesuffix(layout.BEGUN) for name in await _listed(tree)})
+class Trash:
+    """The directories below `.provisioner/trash`."""
 
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
 
-async def begun(tree: Tree) -> Set[str]:
-    """Those of which a part may have been removed already, or all of it."""
-    listed = await _listed(tree)
-    found = {name.removesuffix(layout.BEGUN) for name in listed if name.endswith(layout.BEGUN)}
-    if not tree.verifies:
-        found |= {name for name in listed if volume_of(name) == name and await _is_purged(tree, name)}
-    return found
+    async def names(self) -> list[str]:
+        """Return the names in the trash, at most TRASH_LIMIT of them.
 
+        Once those are removed, the next call has the others.
+        """
+        return sorted({name.removesuffix(layout.BEGUN) for name in await self._listed()})
 
-async def _is_purged(tree: Tree, name: str) -> bool:
-    """Whether a name is only kept taken."""
-    with suppress(PathMissing):
-        return await tree.list((*layout.TRASH, name), at_most=2) == [Entry(layout.TOMBSTONE, "directory")]
-    return False
+    async def begun(self) -> Set[str]:
+        """Return the names whose removal has begun.
 
+        A part of such a directory can be gone, or all of it.
+        """
+        listed = await self._listed()
+        found = {name.removesuffix(layout.BEGUN) for name in listed if name.endswith(layout.BEGUN)}
+        if not self._tree.verifies:
+            found |= {name for name in listed if volume_of(name) == name and await self._is_purged(name)}
+        return found
 
-async def move(tree: Tree, volume: str, path: RelPath, proof: Proof, *, aside: RelPath) -> bool:
-    """Move a volume's directory into the trash, where an earlier attempt has not; False where there is none.
+    def may_come_late(self, name: str) -> bool:
+        """Return True if a former leader's late rename can still move data to this name.
 
-    An earlier directory of a volume of this name, which may be kept there as long as the volume exists, goes `aside`.
-    """
-    target = layout.trashed(volume)
-    try:
+        Never so for an archive's: the directory that such a rename moves has a name that is never used again.
+        """
+        return not self._tree.verifies and volume_of(name) == name
+
+    async def move(self, volume_name: str, path: RelPath, proof: Proof, *, aside: RelPath) -> bool:
+        """Move a volume's directory into the trash.
+
+        Returns False if there is none. Success if done before. `aside` is where an earlier directory of a volume of
+        this name goes: it can still be in the trash as long as the volume exists.
+        """
+        target = layout.trashed(volume_name)
         try:
-            await tree.rename(path, target, proofs=[proof])
+            try:
+                await self._tree.rename(path, target, proofs=[proof])
+            except PathExists:
+                await self._make_room(volume_name, aside)
+                await self._tree.rename(path, target, proofs=[proof])
+        except PathMissing:
+            if not await is_there(self._tree, target):
+                return any(volume_of(name) == volume_name for name in await self.names())
+        if not self._tree.verifies:
+            # Before a new claim can want the volume's path: an empty directory does not keep a name taken.
+            await self._keep_taken(target)
+        return True
+
+    async def purge(self, name: str, *, on_progress: OnProgress | None = None, taken: bool = False) -> int:
+        """Remove one directory in the trash for good, as `Tree.remove_tree` does.
+
+        Returns how many entries went. With `taken` a directory that no rename can replace keeps the name.
+        """
+        removed = (*layout.TRASH, name + layout.BEGUN)
+        with suppress(PathMissing, PathExists):  # begun before, or recovered
+            await self._tree.rename((*layout.TRASH, name), removed)
+        if taken:
+            await self._keep_taken((*layout.TRASH, name))
+        return await self._tree.remove_tree(removed, on_progress=on_progress)
+
+    async def _make_room(self, volume_name: str, aside: RelPath) -> None:
+        """Rename an earlier directory of this volume name.
+
+        One that only keeps the name taken stays.
+        """
+        if not self._tree.verifies and await self._is_purged(volume_name):
+            hint = "an earlier directory of this volume is being removed: its name is free some minutes after the purge"
+            raise ExportError(Cause.OTHER, f"volume {volume_name} is in the trash already", hint=hint)
+        with suppress(PathMissing):  # recovered, or its removal has begun
+            await self._tree.rename(layout.trashed(volume_name), aside)
+
+    async def _is_purged(self, name: str) -> bool:
+        """Return True if there is nothing left under a name but what keeps it taken."""
+        with suppress(PathMissing):
+            return await self._tree.list((*layout.TRASH, name), at_most=2) == [Entry(layout.TOMBSTONE, "directory")]
+        return False
+
+    async def _keep_taken(self, target: RelPath) -> None:
+        """Create a directory that is not empty at a name.
+
+        A server that is full refuses it. Deleting must not depend on that, and data keep the name taken as well.
+        """
+        try:
+            await self._tree.make_directory((*target, layout.TOMBSTONE), Ownership(mode=0o700))
         except PathExists:
-            await _make_room(tree, volume, aside)
-            await tree.rename(path, target, proofs=[proof])
-    except PathMissing:
-        if not await is_there(tree, target):
-            return any(volume_of(name) == volume for name in await names(tree))
-    if not tree.verifies:
-        # Before anybody else can want the volume's path: of an empty directory the name is not taken.
-        await _keep_taken(tree, target)
-    return True
+            pass
+        except ExportError as exc:
+            if exc.cause is Cause.UNREACHABLE:
+                raise
 
-
-async def _make_room(tree: Tree, volume: str, aside: RelPath) -> None:
-    """Give another name to what was discarded as this volume before; what only keeps the name taken stays."""
-    if not tree.verifies and await _is_purged(tree, volume):
-        hint = "an earlier directory of this volume is on its way out: its name is free some minutes after the purge"
-        raise ExportError(Cause.OTHER, f"volume {volume} is in the trash already", hint=hint)
-    with suppress(PathMissing):  # brought back, or its removal has begun
-        await tree.rename(layout.trashed(volume), aside)
-
-
-async def purge(tree: Tree, name: str, *, on_progress: OnProgress, taken: bool) -> int:
-    """Remove one directory in the trash for good; returns how many entries went. With `taken` its name stays so."""
-    removed = (*layout.TRASH, name + layout.BEGUN)
-    with suppress(PathMissing, PathExists):  # begun before, or brought back
-        await tree.rename((*layout.TRASH, name), removed)
-    if taken:
-        await _keep_taken(tree, (*layout.TRASH, name))
-    return await tree.remove_tree(removed, on_progress=on_progress)
-
-
-async def _keep_taken(tree: Tree, target: RelPath) -> None:
-    """Have a directory there that holds something.
-
-    A server that is full refuses it: deleting must not depend on that, and data keep the name taken as well.
-    """
-    try:
-        await tree.make_directory((*target, layout.TOMBSTONE), Ownership(mode=0o700))
-    except PathExists:
-        pass
-    except ExportError as exc:
-        if exc.cause is Cause.UNREACHABLE:
-            raise
-
-
-async def _listed(tree: Tree) -> list[str]:
-    return [entry.name for entry in await tree.list(layout.TRASH, at_most=TRASH_LIMIT)]
+    async def _listed(self) -> list[str]:
+        return [entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)]

@@ -1,4 +1,8 @@
-"""Directories on an export that nobody knows: found by listing those on the way to known ones, and nothing else."""
+"""Directories on an export that no record or volume knows.
+
+Only directories on the way to known ones are listed, so the cost depends on the number of volumes and not on their
+content.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,15 @@ from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Tree
 
 _IN_FLIGHT = 16
+"""Calls that one search has under way."""
 
 
 async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> list[RelPath]:
-    """Directories that hold something, and are neither known, nor on the way to a known one, nor below one.
+    """Return at most `limit` unknown directories that hold something.
 
-    What is empty is what is left of a parent. One call for each directory on the way to a known one, and one for each
-    stray; at most `limit` strays are told.
+    An unknown directory is neither known, nor above or below a known one. An empty directory does not count: it
+    is a parent whose volumes are gone. Costs one call per directory on the way to a known one, and one per unknown
+    directory.
     """
     found: list[RelPath] = []
     on_the_way: Sequence[RelPath] = [()]
@@ -33,6 +39,7 @@ async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> li
             raise endless.too_many(endless.named(path), endless.LISTING_LIMIT)
         return below
 
+    # One level of the tree per round, starting at the root.
     while on_the_way:
         listings = await map_bounded(directories, on_the_way, limit=_IN_FLIGHT)
         below = [path for listing in listings for path in listing if not known.owners(path)]
@@ -48,11 +55,11 @@ async def unknown_directories(tree: Tree, known: PathIndex, *, limit: int) -> li
 
 
 async def _directories(tree: Tree, path: RelPath, known: PathIndex) -> list[RelPath]:
-    """Those in a directory that lead to a known one or could be strays: no ledger, archive or server's own."""
+    """Return the directories in a directory that lead to a known one or can be unknown."""
     try:
         entries = await tree.list(path)
     except ExportError as exc:
-        if not _tells_nothing(exc):
+        if not _is_of_the_path(exc):
             raise
         return []
     paths = [(*path, entry.name) for entry in entries if entry.type == "directory"]
@@ -60,6 +67,7 @@ async def _directories(tree: Tree, path: RelPath, known: PathIndex) -> list[RelP
 
 
 def _is_expected(path: RelPath) -> bool:
+    """Return True for the ledger, archives, and what the server itself puts there."""
     name = path[-1]
     if len(path) > 1:
         return is_servers(name)
@@ -70,11 +78,14 @@ async def _holds_something(tree: Tree, path: RelPath) -> bool:
     try:
         return not await tree.is_empty(path)
     except ExportError as exc:
-        if not _tells_nothing(exc):
+        if not _is_of_the_path(exc):
             raise
-        return exc.cause is Cause.DENIED  # somebody keeps us out of it
+        return exc.cause is Cause.DENIED  # a directory that the daemon cannot read has an owner, so it is not empty
 
 
-def _tells_nothing(exc: ExportError) -> bool:
-    """Whether an error is about one directory only: it is gone by now, no directory any more, or keeps us out."""
+def _is_of_the_path(exc: ExportError) -> bool:
+    """Return True if an error concerns one directory only.
+
+    It is gone, no directory any more, or not readable.
+    """
     return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)

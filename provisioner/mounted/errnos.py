@@ -1,4 +1,4 @@
-"""What the kernel's errno means for an export: ports.refusals has the table, and this what a system call adds to it."""
+"""Translation of errno into errors of the port; `ports.refusals` has the table that all drivers share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 from provisioner.ports.refusals import Call, refusal
 from provisioner.ports.tree import Cause, ExportError
 
-# EIO and ETIMEDOUT are what a soft NFS mount gives when the server does not answer (nfs(5), soft and softerr); ENOTCONN
-# is a FUSE file system whose process is gone. In all of them the outcome of the call is unknown.
+# A soft NFS mount returns EIO or ETIMEDOUT if the server is not responding (nfs(5), soft and softerr). ENOTCONN comes
+# from a FUSE file system whose process has ended. In all of these cases the outcome of the call is unknown.
 UNREACHABLE = (
     errno.EIO,
     errno.EREMOTEIO,
@@ -27,7 +27,7 @@ UNREACHABLE = (
 
 
 def translated(exc: OSError, path: str, directory: str, call: Call = "call") -> ExportError:
-    """The port's error for a refusal of the kernel; `directory` is the export's own."""
+    """Return the port's error for an OSError at `path`; `directory` is the root of the export."""
     if exc.errno in UNREACHABLE:
         return ExportError(Cause.UNREACHABLE, f"{path}: {exc.strerror}")
     found = refused(exc, path, call)
@@ -37,13 +37,13 @@ def translated(exc: OSError, path: str, directory: str, call: Call = "call") -> 
 
 
 def refused(exc: OSError, path: str, call: Call) -> ExportError:
-    """The port's error for what the kernel refused, other than silence of the server."""
+    """Return the port's error for an OSError that is not about an unreachable server."""
     name = errno.errorcode.get(exc.errno or 0, f"errno {exc.errno}: {exc.strerror}")
     return refusal(name, call, path, uid=os.geteuid(), gid=os.getegid())
 
 
 def _has_no_inodes(directory: str) -> bool:
-    """Whether inodes are what ENOSPC stands for: it does for blocks and for inodes alike, and statfs tells which."""
+    """Return True if ENOSPC is about inodes: the kernel reports the same error for blocks and inodes."""
     try:
         seen = os.statvfs(directory)
     except OSError:

@@ -1,9 +1,13 @@
-"""Removing a directory with all that is in it, in bounded memory, with few descriptors, and never past a symlink.
+"""Removal of a directory with its content, in bounded memory, with few descriptors, never through a symlink.
 
-A removal goes on in portions, each of which starts anew at the top: nothing stays open between them, and a crash, a
-remount or a changed tree needs no special care. A portion holds one descriptor a level; what lies deeper than
-`DEPTH_LIMIT` is hoisted to the top first, so that a tenant's chain of 100,000 directories costs us no more than others.
-Nothing is removed from another filesystem that is mounted inside.
+A removal works in portions, and each portion starts again at the top. Nothing stays open between portions, so a crash,
+a remount or a changed tree needs no special handling.
+
+A portion holds one descriptor per level. A tenant can nest directories without limit, so the removal first renames
+directories below `DEPTH_LIMIT` into the top directory. A chain of 100,000 directories then needs no more descriptors
+than any other tree.
+
+If another file system is mounted inside the directory, nothing is removed from that file system.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ from provisioner.ports.tree import Cause, ExportError
 
 DEPTH_LIMIT = 32
 
-# Refusals that concern one entry only, so that the rest can go: a file held open (EBUSY, NFS), somebody else's file on
-# a server that squashes root, a name that changes its type under our hands.
+# Refusals of a single entry, after which the removal continues: a file that a client holds open (EBUSY, NFS), a file of
+# another user on a server that squashes root, an entry whose type changes during the removal.
 _STAYS = (
     errno.EACCES,
     errno.EBUSY,
@@ -41,21 +45,22 @@ _STAYS = (
 
 
 class _TimeUp(Exception):
-    """The portion has lasted long enough."""
+    """The time of the portion is up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What a portion did: entries removed, and whether the directory is gone."""
+    """Result of a portion: the number of removed entries, and whether the directory is gone."""
 
     removed: int
     done: bool
 
 
 def remove_portion(root: int, step: Step, path: RelPath, portion_s: float) -> Portion:
-    """Remove what can be removed in about `portion_s` seconds, at least one entry. A missing directory is done.
+    """Remove entries for about `portion_s` seconds, at least one; a missing directory counts as done.
 
-    What cannot be removed stays, and all else goes; the first reason for it is raised when nothing else is left.
+    Entries that cannot be removed stay while all others are removed. Once nothing else is left, the first refusal is
+    raised.
     """
     try:
         with syscalls.opened_parent(root, path) as parent:
@@ -70,7 +75,7 @@ def remove_portion(root: int, step: Step, path: RelPath, portion_s: float) -> Po
 
 
 class _Removal:
-    """One portion at work."""
+    """The state of one portion."""
 
     def __init__(self, step: Step, deadline: float, device: int, named: str) -> None:
         self._step = step
@@ -81,16 +86,16 @@ class _Removal:
         self._failure: ExportError | None = None
         self._top = -1
         self._trail: list[str] = []
-        """The names from the top down to the directory at work."""
+        """The names from the top down to the current directory."""
 
     def so_far(self, *, done: bool) -> Portion:
-        """What was done; raises the failure when nothing was."""
+        """Return the result; raises the first refusal if the portion removed nothing."""
         if not self._removed and self._failure is not None:
             raise self._failure
         return Portion(self._removed, done)
 
     def remove(self, name: str, parent: int) -> None:
-        """Remove the directory. Raises _TimeUp, and OSError or ExportError when it stays: the first reason for it."""
+        """Remove the directory. Raises _TimeUp, and the first OSError or ExportError if it stays."""
         try:
             self._remove_directory(name, parent)
         except OSError as exc:
@@ -113,7 +118,7 @@ class _Removal:
                 try:
                     os.rmdir(name, dir_fd=parent)
                 except OSError as exc:
-                    # Some file systems skip entries in a directory that shrinks while it is read: once more.
+                    # Some file systems skip entries of a directory that shrinks while it is read: read it again.
                     if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST) or self._removed == before:
                         raise
                 else:
@@ -121,13 +126,14 @@ class _Removal:
                     return
 
     def _empty(self, directory: int, depth: int) -> None:
-        """Remove what is in a directory, as far as it lets us."""
+        """Remove the entries of a directory, except for those that are refused."""
         with syscalls.scanned(directory, self._named) as entries:
             for entry in entries:
                 try:
                     self._remove_entry(entry, directory, depth)
                 except FileNotFoundError:
-                    self._look_at_clock()  # Others remove it too, or there is no end of what is not there.
+                    # Another client removed the entry, or the directory lists entries that do not exist.
+                    self._look_at_clock()
                 except ExportError as exc:
                     self._failure = self._failure or exc
                     self._look_at_clock()
@@ -149,11 +155,12 @@ class _Removal:
         elif depth < DEPTH_LIMIT:
             self._remove_directory(entry.name, directory)
         else:
-            self._open_up(entry.name, directory)  # It cannot be moved without write permission: `..` changes in it.
+            # A rename changes `..` inside the directory, so it needs write permission on it.
+            self._open_up(entry.name, directory)
             os.rename(entry.name, f".deep-{entry.inode()}", src_dir_fd=directory, dst_dir_fd=self._top)
 
     def _is_removed(self, name: str, parent: int) -> bool:
-        """Try to remove a directory as if it were empty: snapshots that a server shows must not be read through."""
+        """Try to remove a directory without reading it: it can be a snapshot that the server shows."""
         try:
             os.rmdir(name, dir_fd=parent)
         except OSError as exc:
@@ -163,16 +170,16 @@ class _Removal:
         return True
 
     def _open_up(self, name: str, parent: int) -> None:
-        """Give ourselves all permissions on a directory where its mode withholds some, as far as it is ours."""
+        """Add the owner's permissions to a directory that lacks them, if the provisioner owns it."""
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
             self._step()
-            with contextlib.suppress(OSError):  # if it matters, what comes next is refused and names the entry
+            with contextlib.suppress(OSError):  # if the mode matters, the next call is refused and names the entry
                 syscalls.open_up(name, parent)
 
     @contextlib.contextmanager
     def _below(self, name: str) -> Iterator[None]:
-        """Be at work in the directory of that name."""
+        """Add a name to the trail while its directory is being processed."""
         self._trail.append(name)
         try:
             yield

@@ -1,8 +1,8 @@
-"""Directory calls relative to open descriptors: one component at a time, and no symbolic link is ever followed.
+"""Directory calls relative to open descriptors, one path component at a time, so that no symlink is ever followed.
 
-Each function runs in a thread, takes the descriptor of the export's root and works its way down from it with openat(2).
-`step` raises when the caller has given up; it is called before each system call that changes something. What the kernel
-refuses leaves as OSError, for `errnos.translated`.
+Each function runs in a thread. It takes the descriptor of the export's root and walks down from there with openat(2).
+`step` raises if the caller no longer waits; it is called before each system call that changes something. Refusals of
+the kernel leave as OSError, for `errnos.translated`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from provisioner.core.locations import RelPath
 from provisioner.mounted import errnos
 from provisioner.ports import endless, refusals
-from provisioner.ports.tree import Cause, Entry, EntryType, ExportError, FilesystemStats, Ownership, PathExists, Proof
+from provisioner.ports.tree import (
+    PARENT_MODE,
+    Cause,
+    Entry,
+    EntryType,
+    ExportError,
+    FilesystemStats,
+    Ownership,
+    PathExists,
+    Proof,
+)
 
 Step = Callable[[], None]
 
 _CLOSE = os.O_DIRECTORY | os.O_CLOEXEC
-# Search permission is enough to pass through a directory; O_RDONLY would need read permission as well. With O_DIRECTORY
-# a symlink is refused (ENOTDIR) and not opened itself (open(2), O_PATH).
+# O_PATH needs only search permission to walk through a directory; O_RDONLY would need read permission as well. O_PATH
+# with O_NOFOLLOW would open a symlink itself; with O_DIRECTORY the kernel refuses the symlink with ENOTDIR (open(2)).
 _PASS = os.O_PATH | os.O_NOFOLLOW | _CLOSE
 _READ = os.O_RDONLY | os.O_NOFOLLOW | _CLOSE
-_PARENT_MODE = 0o755
 
 
 @contextlib.contextmanager
 def opened_root(directory: str, pinned: str, *, require_mount: bool) -> Iterator[int]:
-    """The export's root, opened anew, so that an unmount or a remount is noticed; symlinks on the way to it count.
+    """Open the export's root for one call, so that an unmount or a remount is noticed.
 
-    Raises Cause.MISSING, Cause.NOT_MOUNTED where a mount is required and the directory is not one, and Cause.CHANGED
-    where it is not the one whose root_id() is `pinned`.
+    Symlinks on the way to the root are followed. Raises Cause.MISSING; Cause.NOT_MOUNTED if a mount is required and the
+    directory is not a mount point; Cause.CHANGED if its root_id() is not `pinned`.
     """
     try:
         root = os.open(directory, os.O_PATH | _CLOSE)
@@ -51,34 +60,34 @@ def opened_root(directory: str, pinned: str, *, require_mount: bool) -> Iterator
 
 
 def root_id(root: int, _step: Step | None = None) -> str:
-    """Device and inode of the root."""
+    """Return device and inode of the root."""
     seen = os.fstat(root)
     return f"{seen.st_dev}:{seen.st_ino}"
 
 
-def make_directory(root: int, step: Step, path: RelPath, access: Ownership) -> None:
+def make_directory(root: int, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.make_directory."""
     if not path:
         raise PathExists("the export's root")
     with opened_parent(root, path, make_with=step) as parent:
         step()
-        os.mkdir(path[-1], _first_mode(access), dir_fd=parent)
+        os.mkdir(path[-1], _first_mode(ownership), dir_fd=parent)
         with opened(path[-1], parent) as made:
-            _set_access(made, step, path, access)
+            _set_access(made, step, path, ownership)
 
 
-def set_access(root: int, step: Step, path: RelPath, access: Ownership) -> None:
+def set_access(root: int, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.set_access."""
     with _opened_directory(root, path) as directory:
-        _set_access(directory, step, path, access)
+        _set_access(directory, step, path, ownership)
 
 
 def rename(root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = ()) -> None:
-    """Tree.rename: a directory, onto nothing.
+    """Tree.rename: rename a directory to a path without an entry.
 
-    Over NFS there is no RENAME_NOREPLACE, so we look first. Where somebody is faster than that, rename(2) itself lets a
-    directory replace nothing but an empty directory; and the `/` behind the source's name makes the kernel refuse
-    (ENOTDIR) whatever else the source has become.
+    NFS has no RENAME_NOREPLACE, so the code checks source, target and proofs first. Another client can still change
+    them before the rename. Two rules of rename(2) limit the damage: a directory can replace only an empty directory,
+    and the `/` behind the source's name makes the kernel refuse (ENOTDIR) if the source is no longer a directory.
     """
     with opened_parent(root, source) as above_source, opened_parent(root, target) as above_target:
         if not stat.S_ISDIR(_look(source, above_source)):
@@ -106,7 +115,7 @@ def make_symlink(root: int, step: Step, path: RelPath, target: str) -> None:
 def move_symlink(
     root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = (), *, replace: bool
 ) -> None:
-    """Tree.move_symlink: onto nothing, unless it is to replace; a link that appears after we looked is replaced."""
+    """Tree.move_symlink. Without `replace`, a link that appears after the check is still replaced."""
     with opened_parent(root, source) as above_source, opened_parent(root, target) as above_target:
         _expect_symlink(source, above_source)
         if not replace:
@@ -143,7 +152,7 @@ def list_directory(root: int, step: Step, path: RelPath, at_most: int | None) ->
 
 
 def read_symlinks(root: int, step: Step, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-    """The targets of those of the names that are there and are symlinks."""
+    """Tree.read_symlinks: the targets of the names that exist."""
     targets = {}
     with _opened_directory(root, path) as directory:
         for name in names:
@@ -161,7 +170,7 @@ def is_empty(root: int, _step: Step, path: RelPath) -> bool:
 
 
 def space(root: int, _step: Step) -> FilesystemStats:
-    """Tree.space; free is what others than root may still use."""
+    """Tree.space; free space is what users other than root can use."""
     seen = os.fstatvfs(root)
     return FilesystemStats.counted(
         size_bytes=seen.f_blocks * seen.f_frsize,
@@ -173,12 +182,12 @@ def space(root: int, _step: Step) -> FilesystemStats:
 
 @contextlib.contextmanager
 def opened_parent(root: int, path: RelPath, *, make_with: Step | None = None) -> Iterator[int]:
-    """The directory that holds the path's last component; with `make_with`, missing ones on the way there are made.
+    """Open the parent of a path; with `make_with`, create missing directories on the way.
 
-    Raises Cause.SYMLINK (as ENOTDIR) for a component that is not a directory, Cause.OTHER for the root's own parent.
+    Raises ENOTDIR (Cause.SYMLINK) for a component that is not a directory, and Cause.OTHER for the root itself.
     """
     if not path:
-        raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+        raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
     for name in path:
         _check(name)
     current = os.dup(root)
@@ -194,7 +203,7 @@ def opened_parent(root: int, path: RelPath, *, make_with: Step | None = None) ->
 
 @contextlib.contextmanager
 def opened(name: str, parent: int) -> Iterator[int]:
-    """A directory opened for reading."""
+    """Open a directory for reading."""
     descriptor = os.open(name, _READ, dir_fd=parent)
     try:
         yield descriptor
@@ -204,9 +213,9 @@ def opened(name: str, parent: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def scanned(directory: int, name: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """The entries of an open directory, as they come.
+    """Iterate over the entries of an open directory.
 
-    The kernel's NFS client says ELOOP where the server repeats a position; no symbolic link has to do with it.
+    The kernel's NFS client reports ELOOP if the server repeats a position; that is not about symlinks.
     """
 
     def one_by_one(entries: Iterator[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
@@ -226,10 +235,10 @@ def scanned(directory: int, name: str) -> Iterator[Iterator[os.DirEntry[str]]]:
 
 
 def open_up(name: str, parent: int) -> None:
-    """Give the owner of a directory all permissions on it, without following a symlink and without read permission.
+    """Give the owner of a directory all permissions, without following a symlink or needing read permission.
 
-    chmod(2) follows symlinks and fchmod(2) refuses O_PATH, so the way is /proc/self/fd, as glibc's own
-    fchmodat(AT_SYMLINK_NOFOLLOW) has it.
+    chmod(2) follows symlinks and fchmod(2) refuses a descriptor with O_PATH. So this goes through /proc/self/fd, as
+    fchmodat(AT_SYMLINK_NOFOLLOW) of glibc does.
     """
     descriptor = os.open(name, _PASS, dir_fd=parent)
     try:
@@ -239,25 +248,25 @@ def open_up(name: str, parent: int) -> None:
 
 
 def _pass(name: str, parent: int, make_with: Step | None) -> int:
-    """The descriptor of a directory on the way down."""
+    """Open the next directory on the way down; create it first if it is missing and `make_with` is given."""
     try:
         return os.open(name, _PASS, dir_fd=parent)
     except FileNotFoundError:
         if make_with is None:
             raise
     make_with()
-    # Where it exists by now, another call was faster: that one sees to the mode.
+    # If the directory exists now, another call was faster, and that call sets the mode.
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, _PARENT_MODE, dir_fd=parent)
-        with opened(name, parent) as made, contextlib.suppress(OSError):  # a server may refuse it
-            if stat.S_IMODE(os.fstat(made).st_mode) != _PARENT_MODE:
-                os.fchmod(made, _PARENT_MODE)  # The umask may have taken from it.
+        os.mkdir(name, PARENT_MODE, dir_fd=parent)
+        with opened(name, parent) as made, contextlib.suppress(OSError):  # some servers refuse chmod
+            if stat.S_IMODE(os.fstat(made).st_mode) != PARENT_MODE:
+                os.fchmod(made, PARENT_MODE)  # The umask can have removed bits.
     return os.open(name, _PASS, dir_fd=parent)
 
 
 @contextlib.contextmanager
 def _opened_directory(root: int, path: RelPath) -> Iterator[int]:
-    """The directory at a path, `()` among them, opened for reading."""
+    """Open the directory at a path for reading; `()` is the root."""
     if not path:
         with opened(".", root) as directory:
             yield directory
@@ -266,30 +275,35 @@ def _opened_directory(root: int, path: RelPath) -> Iterator[int]:
             yield directory
 
 
-def _first_mode(access: Ownership) -> int:
-    """The mode to make a directory with: as it is to be, for a server may refuse to change it; but closed to others
+def _first_mode(ownership: Ownership) -> int:
+    """Return the mode for mkdir: the final mode, because some servers refuse to change it later.
 
-    until it has its owner.
+    A directory that gets another owner is closed to other users until the owner is set.
     """
-    if access.mode is None:
-        return _PARENT_MODE
-    return access.mode if access.uid is None and access.gid is None else 0o700
+    if ownership.mode is None:
+        return PARENT_MODE
+    return ownership.mode if ownership.uid is None and ownership.gid is None else 0o700
 
 
-def _set_access(directory: int, step: Step, path: RelPath, access: Ownership) -> None:
-    if access.uid is not None or access.gid is not None:
+def _set_access(directory: int, step: Step, path: RelPath, ownership: Ownership) -> None:
+    if ownership.uid is not None or ownership.gid is not None:
         step()
         with _refusals(path, "chown"):
-            os.fchown(directory, -1 if access.uid is None else access.uid, -1 if access.gid is None else access.gid)
-    if access.mode is not None:
+            os.fchown(directory, _or_unchanged(ownership.uid), _or_unchanged(ownership.gid))
+    if ownership.mode is not None:
         step()
         with _refusals(path, "chmod"):
-            os.fchmod(directory, access.mode)  # After fchown, which clears the set-id bits (chown(2)).
+            os.fchmod(directory, ownership.mode)  # Last, because fchown clears the set-ID bits (chown(2)).
+
+
+def _or_unchanged(number: int | None) -> int:
+    """An owner or group for chown(2), which takes -1 for "leave it"."""
+    return -1 if number is None else number
 
 
 @contextlib.contextmanager
 def _refusals(path: RelPath, call: refusals.Call) -> Iterator[None]:
-    """Name the call, where it is one of several on the way, when the kernel refuses it."""
+    """Translate a refusal here, where the call that met it is known."""
     try:
         yield
     except OSError as exc:
@@ -299,7 +313,7 @@ def _refusals(path: RelPath, call: refusals.Call) -> Iterator[None]:
 
 
 def _look(path: RelPath, parent: int) -> int:
-    """The type and mode of what a path names, links themselves among them. Raises FileNotFoundError."""
+    """Return type and mode of an entry, without following a symlink. Raises FileNotFoundError."""
     return os.stat(path[-1], dir_fd=parent, follow_symlinks=False).st_mode
 
 
@@ -315,7 +329,7 @@ def _expect_nothing(path: RelPath, parent: int) -> None:
 
 
 def _expect_proofs(root: int, proofs: Sequence[Proof]) -> None:
-    """Look at what a rename relies on, right before it."""
+    """Check the proofs of a rename, right before it. Raises Cause.RECORD."""
     for proof in proofs:
         try:
             with opened_parent(root, proof.path) as parent:
@@ -338,9 +352,9 @@ def _read_link(name: str, parent: int) -> str:
 
 
 def _check(name: str) -> None:
-    """Refuse a name that the kernel would take for more or less than one component of its own directory."""
+    """Refuse a name that is not exactly one path component for the kernel."""
     if name in ("", ".", "..") or "/" in name:
-        raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+        raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
 
 
 def _entry_type(entry: os.DirEntry[str]) -> EntryType:
@@ -350,6 +364,6 @@ def _entry_type(entry: os.DirEntry[str]) -> EntryType:
 
 
 def _is_mount_point(directory: int) -> bool:
-    """Whether something is mounted here, as os.path.ismount() has it: another device than `..`, or the root of all."""
+    """Return True for a mount point, like os.path.ismount(): another device than `..`, or the root directory."""
     here, above = os.fstat(directory), os.stat("..", dir_fd=directory)
     return here.st_dev != above.st_dev or here.st_ino == above.st_ino

@@ -1,8 +1,8 @@
-"""System calls that may hang, in a bounded pool of threads, with a time limit for whoever waits.
+"""System calls that can hang, in a bounded pool of threads and with a time limit for each caller.
 
-A call on a hung mount cannot be interrupted. So the caller is let go after its time limit and the thread stays in its
-call, with its slot, until the kernel lets it return: at most `threads` calls hang, and further callers wait for a slot
-until their own time is up. All bookkeeping is done on the event loop, so that it needs no lock.
+A call on a hung mount cannot be interrupted. So the caller gets an error after its time limit, while the thread stays
+in its call and keeps its slot until the kernel returns. At most `threads` calls can hang; further callers wait for a
+slot until their own time limit. All bookkeeping happens on the event loop, so it needs no lock.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Result = TypeVar("Result")
 
 
 class GivenUp(Exception):
-    """The caller has given up; raised inside the job, before its next system call."""
+    """The caller no longer waits; raised inside the job before its next system call."""
 
 
-class Call(Generic[Result]):
-    """One job on its way through a thread."""
+class ThreadCall(Generic[Result]):
+    """One job in a thread, and its outcome for the caller."""
 
     __slots__ = ("_given_up", "changes", "error", "future", "job", "loop", "result")
 
-    def __init__(self, job: Callable[[Call[Result]], Result], changes: tuple[RelPath, ...]) -> None:
+    def __init__(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> None:
         self.job = job
         self.changes = changes
         self.loop = asyncio.get_running_loop()
@@ -38,24 +38,24 @@ class Call(Generic[Result]):
         self._given_up = False
 
     def step(self) -> None:
-        """Raise GivenUp when nobody waits any more: a job calls this before each system call that changes something."""
+        """Raise GivenUp if the caller no longer waits; called before each system call that changes something."""
         if self._given_up:
             raise GivenUp
 
     def give_up(self) -> None:
-        """Make the next step the last."""
+        """Stop the job at its next step."""
         self._given_up = True
 
     def execute(self) -> None:
-        """Do the job, in the thread."""
+        """Run the job; called in the thread."""
         try:
             self.step()
             self.result = self.job(self)
-        except Exception as exc:  # noqa: BLE001 - not handled here: it crosses over to the caller, whatever it is
+        except Exception as exc:  # noqa: BLE001 - passed on to the caller, which handles it
             self.error = exc
 
     def settle(self) -> None:
-        """Hand over what came out, on the event loop, to whoever still waits."""
+        """Give the outcome to the caller if it still waits; called on the event loop."""
         if self.future.done():
             return
         if self.error is not None:
@@ -64,25 +64,25 @@ class Call(Generic[Result]):
             self.future.set_result(self.result)
 
 
-class Calls:
-    """A pool of at most `threads` threads, each started when it is first needed; one event loop uses it."""
+class ThreadPool:
+    """A pool of at most `threads` threads, started on demand; for use by one event loop."""
 
     def __init__(self, name: str, *, threads: int, timeout_s: float) -> None:
         self._name = name
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(threads)
-        # Daemons with a queue of our own: concurrent.futures joins its threads at exit, and a hung one would keep the
-        # process from ending.
-        self._queue: queue.SimpleQueue[Call[Any] | None] = queue.SimpleQueue()
+        # Daemon threads with their own queue: concurrent.futures joins its threads at exit, so a hung thread would keep
+        # the process from exiting.
+        self._queue: queue.SimpleQueue[ThreadCall[Any] | None] = queue.SimpleQueue()
         self._started = 0
         self._running = 0
-        self._abandoned: set[Call[Any]] = set()
+        self._abandoned: set[ThreadCall[Any]] = set()
         self._closed = False
 
-    async def run(self, job: Callable[[Call[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
-        """Do the job in a thread. `changes` names the paths that it changes.
+    async def run(self, job: Callable[[ThreadCall[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
+        """Run the job in a thread; `changes` are the paths that it changes.
 
-        Raises what the job raises, Cause.UNREACHABLE when the time limit passes (the job may still take effect) and
+        Raises what the job raises, Cause.UNREACHABLE after the time limit (the job can still take effect), and
         Cause.BUSY while an abandoned job that changes one of these paths has not returned.
         """
         self._refuse_busy(changes)
@@ -94,13 +94,13 @@ class Calls:
             raise ExportError(Cause.UNREACHABLE, f"no answer within {self._timeout_s:g} s") from exc
 
     def close(self) -> None:
-        """Let the threads end, each when its call returns; waits for none of them."""
+        """Stop the threads, each after its current call, without waiting for them."""
         self._closed = True
         for _ in range(self._started):
             self._queue.put(None)
 
-    async def _hand_over(self, job: Callable[[Call[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
-        """Give the job to a thread; the slot is ours and goes back when the thread returns."""
+    async def _hand_over(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
+        """Queue the job for a thread; the caller holds a slot, and the thread's return releases it."""
         try:
             self._refuse_busy(changes)
             if self._closed:
@@ -110,13 +110,13 @@ class Calls:
         except BaseException:
             self._slots.release()
             raise
-        call = Call(job, changes)
+        call = ThreadCall(job, changes)
         self._running += 1
         self._queue.put(call)
         try:
             return await call.future
         finally:
-            # Cancelled, and the thread has not returned.
+            # The caller was cancelled, but the thread has not returned.
             if call.future.cancelled():
                 call.give_up()
                 self._abandoned.add(call)
@@ -132,20 +132,20 @@ class Calls:
         threading.Thread(target=_work, args=(self._queue, self._returned), name=name, daemon=True).start()
         self._started += 1
 
-    def _returned(self, call: Call[Any]) -> None:
-        """A thread has come back with a call; on the event loop."""
+    def _returned(self, call: ThreadCall[Any]) -> None:
+        """Release the slot of a call that has returned; called on the event loop."""
         self._running -= 1
         self._abandoned.discard(call)
         self._slots.release()
         call.settle()
 
 
-def _work(calls: queue.SimpleQueue[Call[Any] | None], returned: Callable[[Call[Any]], None]) -> None:
-    """What a thread does until it is told to end."""
+def _work(calls: queue.SimpleQueue[ThreadCall[Any] | None], returned: Callable[[ThreadCall[Any]], None]) -> None:
+    """Run calls from the queue until it yields None; the body of each thread."""
     while (call := calls.get()) is not None:
         call.execute()
         try:
             call.loop.call_soon_threadsafe(returned, call)
         except RuntimeError:
-            return  # The event loop was closed while we hung: nobody is left to tell.
-        del call  # Waiting for the next one must not keep the last one's results alive.
+            return  # The event loop was closed during the call, so no caller is left.
+        del call  # Otherwise the result would stay in memory while the thread waits for the next call.

@@ -1,4 +1,4 @@
-"""The `Tree` of an export that somebody else mounted, or of a local directory."""
+"""`Tree` over an export that is mounted already, or over a local directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import translated
 from provisioner.mounted.removal import remove_portion
 from provisioner.mounted.syscalls import Step
-from provisioner.mounted.threads import Call, Calls
+from provisioner.mounted.threads import ThreadCall, ThreadPool
 from provisioner.ports import endless, refusals
 from provisioner.ports.tree import (
     Cause,
@@ -26,23 +26,22 @@ from provisioner.ports.tree import (
     Ownership,
     Proof,
     Tree,
-    to_the_end,
 )
 
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
 Work = Callable[[int, Step], Result]
-Job = Callable[[Call[Result]], Result]
+Job = Callable[[ThreadCall[Result]], Result]
 
 _PURGE_THREADS = 2
-_LINKS_A_BATCH = 256
-_BATCHES_AT_ONCE = 8
+_LINKS_PER_BATCH = 256
+_BATCHES_IN_PARALLEL = 8
 _FRUITLESS_LIMIT = 20
-"""Portions of a removal in which nothing went, although there was always more to see."""
+"""Consecutive portions of a removal that removed nothing although the directory still listed entries."""
 _CALLS: dict[str, refusals.Call] = {
     "root_id": "open",
     "make_directory": "mkdir",
-    "set_access": "open",  # descriptors tells chmod and chown apart
+    "set_access": "open",  # `syscalls` names chmod and chown itself
     "rename": "rename",
     "remove_directory": "rmdir",
     "make_symlink": "symlink",
@@ -55,14 +54,14 @@ _CALLS: dict[str, refusals.Call] = {
     "remove_tree": "remove",
     "space": "statfs",
 }
-"""What each job asks of the kernel, for the words when that refuses."""
+"""The system call of each job, for error messages."""
 
 
 class MountedTree:
-    """A `Tree` below a directory that may hang at any call; docstrings are the port's.
+    """A `Tree` over a directory on which any call can hang.
 
-    Each call is one job for one thread (see calls.py); removals of whole trees have two threads of their own, so that
-    they never keep other calls waiting. `observe` is told the name and the seconds of each job, failed ones too.
+    Each call is one job in one thread (see `threads`). Removals of whole trees have two threads of their own, so that
+    they never delay other calls. `observe` receives the name and duration in seconds of each job, failed ones included.
     """
 
     def __init__(
@@ -78,39 +77,39 @@ class MountedTree:
         self._timeout_s = timeout_s
         self._require_mount = require_mount
         self._observe = observe
-        self._calls = Calls(f"export {directory}", threads=threads, timeout_s=timeout_s)
-        self._purges = Calls(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
-        # A portion ends well before its time limit, so that what runs into the limit is a call that hangs.
+        self._pool = ThreadPool(f"export {directory}", threads=threads, timeout_s=timeout_s)
+        self._purge_pool = ThreadPool(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
+        # A portion ends well before its time limit, so that only a call that hangs reaches the limit.
         self._portion_s = timeout_s / 4
         self._pinned = ""
 
     @property
     def unreachable_hint(self) -> str:
-        """See `Tree`: a mount that hangs does not say why."""
+        """See `Tree`; empty, because a hung mount does not say why it hangs."""
         return ""
 
     @property
     def verifies(self) -> bool:
-        """See `Tree`: no system call looks at one name and renames another."""
+        """See `Tree`; False, because no system call checks one name and renames another."""
         return False
 
     async def root_id(self) -> str:
-        """Device and inode: they change when another export is mounted in its place, and at each remount."""
-        return await self._run(self._calls, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
+        """See `Tree`: device and inode, which change with each mount."""
+        return await self._run(self._pool, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
 
     def pin(self, root_id: str) -> None:
         """See `Tree`."""
         self._pinned = root_id
 
-    async def make_directory(self, path: RelPath, access: Ownership) -> None:
+    async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
         await self._change(
-            "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, access)
+            "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, ownership)
         )
 
-    async def set_access(self, path: RelPath, access: Ownership) -> None:
+    async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-        await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, access))
+        await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, ownership))
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
@@ -129,7 +128,7 @@ class MountedTree:
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
-        """See `Tree`; Cause.SYMLINK when the source is something else."""
+        """See `Tree`; raises Cause.SYMLINK if the source is not a symlink."""
         await self._change(
             "move_symlink",
             (source, target),
@@ -150,9 +149,9 @@ class MountedTree:
         return await self._read("list", path, work)
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-        """See `Tree`; each batch of names has a time limit of its own."""
+        """See `Tree`; each batch of names has its own time limit."""
         rest = iter(names)
-        batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_A_BATCH)), ())
+        batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_PER_BATCH)), ())
         targets: dict[str, str] = {}
 
         async def read_batches() -> None:
@@ -162,7 +161,7 @@ class MountedTree:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(_BATCHES_AT_ONCE):
+                for _ in range(_BATCHES_IN_PARALLEL):
                     group.create_task(read_batches())
         except ExceptionGroup as exc:
             raise exc.exceptions[0] from exc
@@ -172,10 +171,11 @@ class MountedTree:
         """See `Tree`."""
         return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
-        """See `Tree`; each portion has a time limit of its own.
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
+        """See `Tree`; each portion has its own time limit.
 
-        Raises NotEmpty when a file stays that somebody holds open, Cause.DENIED when something is not ours to remove.
+        Raises NotEmpty if a client holds a file open, and Cause.DENIED if the provisioner has no permission to remove
+        an entry.
         """
         removed = fruitless = 0
         while True:
@@ -183,10 +183,11 @@ class MountedTree:
                 "remove_tree",
                 (path,),
                 lambda root, step: remove_portion(root, step, path, self._portion_s),
-                pool=self._purges,
+                pool=self._purge_pool,
             )
             removed += portion.removed
-            if not on_progress(portion.removed) or portion.done:
+            wanted = on_progress is None or on_progress(portion.removed)
+            if portion.done or not wanted:
                 return removed
             fruitless = 0 if portion.removed else fruitless + 1
             if fruitless > _FRUITLESS_LIMIT:
@@ -197,29 +198,29 @@ class MountedTree:
         return await self._read("space", (), syscalls.space)
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
-        """See `Tree`: the directories above the one that it is mounted on; the server's own are not to be seen."""
+        """See `Tree`: the directories above the mount point; those on the server are not visible."""
         directory = pathlib.PurePath(self._directory)
         for parent in directory.parents if directory.is_absolute() else ():
             tree = MountedTree(str(parent), require_mount=False, timeout_s=self._timeout_s, threads=1)
             yield str(parent), tree, directory.relative_to(parent).parts
 
     async def close(self) -> None:
-        """See `Tree`; a thread that hangs ends when its call returns, and does not keep the process from ending."""
-        self._calls.close()
-        self._purges.close()
+        """See `Tree`; a hung thread ends when its call returns and does not keep the process from exiting."""
+        self._pool.close()
+        self._purge_pool.close()
 
     async def _read(self, name: str, path: RelPath, work: Work[Result]) -> Result:
-        """One job that changes nothing."""
-        return await self._run(self._calls, name, self._job(name, path, work, pinned=self._pinned), ())
+        """Run a job that changes nothing."""
+        return await self._run(self._pool, name, self._job(name, path, work, pinned=self._pinned), ())
 
     async def _change(
-        self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: Calls | None = None
+        self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: ThreadPool | None = None
     ) -> Result:
-        """One job that changes these paths."""
+        """Run a job that changes these paths."""
         job = self._job(name, paths[0], work, pinned=self._pinned)
-        return await self._run(pool or self._calls, name, job, paths)
+        return await self._run(pool or self._pool, name, job, paths)
 
-    async def _run(self, pool: Calls, name: str, job: Job[Result], changes: tuple[RelPath, ...]) -> Result:
+    async def _run(self, pool: ThreadPool, name: str, job: Job[Result], changes: tuple[RelPath, ...]) -> Result:
         started = time.perf_counter()
         try:
             return await pool.run(job, changes=changes)
@@ -228,15 +229,15 @@ class MountedTree:
                 self._observe(name, time.perf_counter() - started)
 
     def _job(self, name: str, path: RelPath, work: Work[Result], *, pinned: str) -> Job[Result]:
-        """The work with the root open; what the kernel refuses becomes an ExportError that names the path."""
+        """Wrap the work: open the root for it, and turn refusals of the kernel into errors that name the path."""
 
-        def job(call: Call[Result]) -> Result:
+        def job(call: ThreadCall[Result]) -> Result:
             try:
                 with syscalls.opened_root(self._directory, pinned, require_mount=self._require_mount) as root:
                     return work(root, call.step)
             except OSError as exc:
                 raise translated(exc, "/".join(path), self._directory, _CALLS[name]) from exc
             except ValueError as exc:
-                raise ExportError(Cause.OTHER, f"{path!r} has a name that no file can have: {exc}") from exc
+                raise ExportError(Cause.OTHER, f"{path!r} is not a valid file name: {exc}") from exc
 
         return job

@@ -1,1 +1,1 @@
-"""Exports: directory trees, mounted by somebody else or reached by our own NFS client, and the ledger on top."""
+"""The NFS client: `protocol` converts values to bytes and back, `client` implements the `Tree` port over it."""

@@ -1,4 +1,4 @@
-"""The `Clock` port: wall clock, monotonic time and randomness; and the system's own clock."""
+"""The `Clock` port: wall clock, monotonic time and randomness; and the driver for the system clock."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time and chance, so that a simulation can provide them."""
+    """Source of time and randomness, which a simulation can replace."""
 
     def now(self) -> datetime:
-        """The wall clock, UTC, aware. It may jump: for names and records only."""
+        """Return the wall clock, in UTC and timezone-aware. It can jump: use it for names and records only."""
         ...
 
     def steady(self) -> datetime:
-        """The wall clock at the process's start, and the seconds since: it may be wrong, and never jumps."""
+        """Return the wall clock at process start plus the seconds since: can be wrong, but never jumps."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow, also while the machine is suspended: for every decision about durations."""
+        """Return seconds that only grow, even while the machine is suspended; use it for all durations."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
         ...
 
     def random(self) -> float:
-        """A number in [0, 1), for jitter."""
+        """Return a number in [0, 1), for jitter."""
         ...
 
 
 _COUNTS_SUSPENSION = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux stops CLOCK_MONOTONIC while the machine, or the virtual machine, is suspended; a Lease runs out meanwhile."""
+"""Linux stops CLOCK_MONOTONIC while the (virtual) machine is suspended, but a Lease still expires in that time."""
 
 
 class SystemClock:
-    """Driver of the port `Clock`."""
+    """The system clock as a driver of `Clock`."""
 
     def __init__(self) -> None:
         self._began = datetime.now(UTC)
         self._began_s = self.monotonic()
 
     def now(self) -> datetime:
-        """The wall clock, UTC, aware."""
+        """See `Clock`."""
         return datetime.now(UTC)
 
     def steady(self) -> datetime:
-        """The wall clock when this was made, and the seconds since."""
+        """See `Clock`; the clock starts when this object is created."""
         return self._began + timedelta(seconds=self.monotonic() - self._began_s)
 
     def monotonic(self) -> float:
-        """Seconds that only grow, also while the machine is suspended."""
+        """See `Clock`."""
         return time.clock_gettime(_COUNTS_SUSPENSION)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
         await asyncio.sleep(seconds)
 
     def random(self) -> float:
-        """A number in [0, 1)."""
+        """See `Clock`."""
         return random.random()

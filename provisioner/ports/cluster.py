@@ -1,4 +1,4 @@
-"""The `Cluster` port: the API server, with the values and errors of its calls."""
+"""The `Cluster` port: calls to the API server, with their values and errors."""
 
 from __future__ import annotations
 
@@ -15,40 +15,43 @@ from provisioner.core.parameters import Ownership as Ownership
 
 
 class ClusterError(ProvisionerError):
-    """A call to the API server failed; the text is short enough for a log line and carries no secret."""
+    """A call to the API server failed. The text fits in a log line and has no secrets."""
 
     def __init__(self, message: str, *, advice: str = "") -> None:
         super().__init__(message)
         self.advice = advice
-        """What an admin can do about it, where more is known than the text says."""
+        """What an admin can do, if more is known than the text says."""
 
 
 class NotFound(ClusterError):
-    """404."""
+    """404: the object does not exist."""
 
 
 class AlreadyExists(ClusterError):
-    """409 for a name that is taken."""
+    """409: an object of this name already exists."""
 
 
 class Conflict(ClusterError):
-    """409 for a resourceVersion or a precondition that no longer holds: read again."""
+    """409: a resourceVersion or precondition no longer holds; read the object again."""
 
 
 class Rejected(ClusterError):
-    """400, 403, 422 and their like: the same call will be refused again until somebody changes something."""
+    """400, 403, 422 and similar: the API server will reject the same call until an admin changes something."""
 
 
 class Forbidden(Rejected):
-    """403: a right is missing."""
+    """403: the ServiceAccount lacks a permission."""
 
 
 class Expired(ClusterError):
-    """410: the version to watch from, or the list to continue, is gone: list again."""
+    """410: the version to watch from or the list to continue has expired; list again."""
 
 
 class ApiUnavailable(ClusterError):
-    """No answer, a 5xx or a 429: **the outcome of a write is unknown**. `retry_after_s` is the server's own wish."""
+    """No response, a 5xx or a 429: **the outcome of a write is unknown**.
+
+    `retry_after_s` is the delay that the server asks for.
+    """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -64,7 +67,7 @@ Item = TypeVar("Item", bound=AnyItem)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """One page of a list. `continue_token` is empty on the last one, `version` is where a watch resumes."""
+    """One page of a list; `continue_token` is empty on the last page, and a watch resumes from `version`."""
 
     items: Sequence[Item]
     version: str
@@ -73,7 +76,7 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent(Generic[Item]):
-    """One line of a watch. A bookmark has no item; `version` is where a watch resumes after it."""
+    """One line of a watch; a bookmark has no item, and a watch resumes from `version`."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
     version: str
@@ -82,7 +85,7 @@ class WatchEvent(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """What an event is about."""
+    """The object that an event is about."""
 
     kind: Literal["PersistentVolumeClaim", "PersistentVolume"]
     namespace: str
@@ -96,7 +99,7 @@ EventType = Literal["Normal", "Warning"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes event to record: on the first occurrence created, on a repetition counted up."""
+    """A Kubernetes event to record: created once, and counted up on each repetition."""
 
     about: ObjectRef
     type: EventType
@@ -105,34 +108,34 @@ class Event:
 
 
 class Cluster(Protocol):
-    """The API server. Every call has a time limit, raises ClusterError only, and obeys 429 with Retry-After."""
+    """The API server. Every call has a time limit, raises only ClusterError, and honors 429 with Retry-After."""
 
     async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
-        """One page of all objects of a kind. Raises Expired when the token is too old."""
+        """Return one page of all objects of a kind. Raises Expired if the token is too old."""
         ...
 
     async def version(self, kind: Kind) -> str:
-        """The version that a list of a kind would have now, which costs no list."""
+        """Return the version that a list of a kind would have now, without listing."""
         ...
 
     def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
-        """Changes after a version until the server ends the watch cleanly; close the generator to end it early.
+        """Yield the changes after a version until the server ends the watch; close the generator to end it early.
 
-        Raises Expired on 410, ApiUnavailable when the connection breaks or nothing comes for too long. A watch from a
-        version that is yet to come is silent until then, but for bookmarks.
+        Raises Expired on 410, and ApiUnavailable if the connection breaks or stays silent for too long. A watch from a
+        future version yields only bookmarks until that version exists.
         """
         ...
 
     async def get_claim(self, namespace: str, name: str) -> Claim | None:
-        """The claim as it is now, or None where there is none of that name."""
+        """Return the current claim, or None if it does not exist."""
         ...
 
     async def get_volume(self, name: str) -> Volume | None:
-        """The volume as it is now, or None where there is none of that name."""
+        """Return the current volume, or None if it does not exist."""
         ...
 
     async def get_namespace(self, name: str) -> Namespace | None:
-        """The namespace as it is now, or None where there is none of that name."""
+        """Return the current namespace, or None if it does not exist."""
         ...
 
     async def create_volume(self, body: Mapping[str, object]) -> Volume:
@@ -140,33 +143,34 @@ class Cluster(Protocol):
         ...
 
     async def patch_volume(self, name: str, patch: Mapping[str, object]) -> Volume:
-        """JSON merge patch (RFC 7386); with `metadata.resourceVersion` in it raises Conflict when that is old."""
+        """Apply a JSON merge patch (RFC 7386). Raises Conflict if its `metadata.resourceVersion` is not current."""
         ...
 
     async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
-        """Put one finalizer on the volume, or take it off, whatever others do to the rest of the list meanwhile.
+        """Add or remove one finalizer; concurrent changes of the other finalizers do not interfere.
 
-        Raises NotFound when the volume is gone, Conflict when another one has its name.
+        Raises NotFound if the volume does not exist, and Conflict if another volume has its name.
         """
         ...
 
     async def delete_volume(self, volume: Volume) -> None:
-        """Delete exactly the volume that was read: its uid and resourceVersion are preconditions (raises Conflict).
+        """Delete exactly the volume that was read: its UID and resourceVersion are preconditions.
 
-        Raises NotFound when it is gone. The object stays until its finalizers are off.
+        Raises Conflict if they do not match, and NotFound if the volume does not exist. The object remains until its
+        finalizers are removed.
         """
         ...
 
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
-        """Strategic merge patch of a claim's status (lists merge by key); raises Conflict as patch_volume does."""
+        """Apply a strategic merge patch to a claim's status (lists merge by key). Raises Conflict like patch_volume."""
         ...
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
-        """Create the event object `name` where `count` is 1, else set its count and the time it was last seen."""
+        """Create the event object `name` if `count` is 1, else update its count and the time it was last seen."""
         ...
 
     async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
-        """The lease as it is now, or None."""
+        """Return the current lease, or None if it does not exist."""
         ...
 
     async def create_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
@@ -174,24 +178,25 @@ class Cluster(Protocol):
         ...
 
     async def replace_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
-        """Replace the lease that was read (`lease.version`). Raises Conflict when somebody else was faster."""
+        """Replace the lease that was read (`lease.version`). Raises Conflict if another replica was faster."""
         ...
 
     async def is_allowed(self, permission: Permission) -> bool:
-        """Whether the API server would let us do that."""
+        """Return True if the API server grants this permission."""
         ...
 
     async def cluster_uid(self) -> str:
-        """What tells this cluster from others for as long as it lives: the uid of its namespace kube-system."""
+        """Return a unique ID that never changes: the UID of the namespace kube-system."""
         ...
 
     async def ping(self) -> None:
-        """Raise ClusterError unless the API server says that it is ready."""
+        """Raise ClusterError unless the API server reports that it is ready."""
         ...
 
     def server_time(self) -> datetime | None:
-        """The API server's own clock by the latest answer that came promptly, and the seconds since; UTC, aware.
+        """Return the API server's clock: the time in its latest prompt response plus the seconds since, in UTC.
 
-        It may be behind by the second that the answer was cut to and the time that it took. None before the first.
+        It can be behind by one second, the resolution of the response, plus the time that the response took. None
+        before the first response.
         """
         ...

@@ -1,47 +1,50 @@
-"""Directories that have no end, or more entries than we hold: the limits, and the words for both drivers."""
+"""Limits for directories that have no end or more entries than fit in memory, and their errors.
+
+Both drivers of `Tree` use them: a broken or hostile server must not keep the daemon busy forever or fill its memory.
+"""
 
 from __future__ import annotations
 
-from provisioner.ports.tree import Cause, ExportError
+from provisioner.ports.errors import Cause, ExportError
 
 LISTING_LIMIT = 100_000
-"""Entries of directories that we hold at a time: of an export's root, of its ledger, of what volumes lie in."""
+"""Directory entries held in memory at a time: of an export's root, its ledger and the parents of its volumes."""
 TARGETS_LIMIT_BYTES = 32 << 20
-"""What the records of one directory of a ledger may take together: some 80,000 of them."""
+"""Total size of the records in one directory of a ledger: about 80,000 records."""
 TRASH_LIMIT = 20_000
-"""Names in the trash that we hold at a time; the others come once these have gone."""
+"""Names in the trash that are held in memory at a time; the rest follow once these are removed."""
 
 
 class Endless(ExportError):
-    """A directory was not read to its end, since there is none within reach."""
+    """The end of a directory was not reached."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(Cause.OTHER, what, hint=f"{what}: {hint}")
 
 
 def repeats(directory: str) -> Endless:
-    """The server gives a position of a directory again that it gave before: reading on would never end."""
+    """The server repeats an earlier position in a directory, so that reading would never end."""
     what = f"the server repeats a directory position (readdir loop) in {directory}"
-    return Endless(what, "update the server, or make that directory again there and move its content over")
+    return Endless(what, "update the server, or recreate that directory there and move its content over")
 
 
 def too_many(directory: str, limit: int) -> Endless:
-    """A directory has more entries than we read, or never ends."""
+    """A directory has more entries than the limit, or has no end."""
     what = f"{directory} has more than {limit:,} entries, or has no end"
-    return Endless(what, "move away what does not belong there, or check the file system of the server")
+    return Endless(what, "move away entries that do not belong there, or check the server's file system")
 
 
 def too_long(directory: str) -> Endless:
-    """The records of a ledger take more than we hold."""
-    what = f"{directory} holds symbolic links of more than {TARGETS_LIMIT_BYTES >> 20} MiB in all"
-    return Endless(what, "move away what does not belong there")
+    """The records in a directory of a ledger exceed TARGETS_LIMIT_BYTES."""
+    what = f"{directory} holds symbolic links of more than {TARGETS_LIMIT_BYTES >> 20} MiB in total"
+    return Endless(what, "move away entries that do not belong there")
 
 
 def vanishing(directory: str) -> Endless:
-    """A directory shows entries without end, and none of them is there when it is to be removed."""
-    return Endless(f"{directory} shows entries that are not there", "check the file system of the server")
+    """A directory keeps listing entries that do not exist when the removal reaches them."""
+    return Endless(f"{directory} lists entries that do not exist", "check the server's file system")
 
 
 def named(path: tuple[str, ...]) -> str:
-    """A directory of an export as messages name it."""
+    """Return the name of a directory for messages."""
     return f"directory {'/'.join(path)}" if path else "the export's root"

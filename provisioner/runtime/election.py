@@ -1,4 +1,4 @@
-"""The elector: lets the work run exactly while this replica holds the Lease (core.leases has the rules)."""
+"""Leader election by a Lease: the leader's work runs exactly while this replica holds it (rules: core.leases)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from provisioner.runtime.supervision import Count, Shield
 log = structlog.get_logger(__name__)
 
 Lead = Callable[[asyncio.Event], Awaitable[None]]
-"""The leader's work: ends by itself, in good order, after the event is set; cancelled when the lease is lost."""
+"""The leader's work: returns in good order after the event is set; cancelled when the lease is lost."""
 
 _LASTING = 4
-"""So many failures in a row are no hiccup."""
+"""After this many failures in a row the replica counts as unable to take part."""
 
 
 class Elector:
-    """Holds one Lease for one identity. `went_back` is called when the Lease shows that etcd was restored."""
+    """Acquires and renews one Lease for one identity."""
 
     def __init__(
         self,
@@ -41,7 +41,10 @@ class Elector:
         count: Count = lambda loop: None,
         went_back: Callable[[], None] = lambda: None,
     ) -> None:
-        """`count` is called for unexpected errors; each is no more than a try that failed."""
+        """`went_back` is called when the Lease shows that etcd was restored from a backup.
+
+        `count` is called for unexpected errors; each counts as one failed try.
+        """
         self._cluster = cluster
         self._clock = clock
         self._count = count
@@ -69,20 +72,20 @@ class Elector:
         return self._clock.monotonic() < self._held_until_s
 
     async def confirm(self) -> bool:
-        """See `Leadership`. It leaves what we know of the Lease as it is."""
+        """See `Leadership`. The answer does not change what this replica knows of the Lease."""
         lease = await self._cluster.get_lease(self._namespace, self._name)
         return lease is not None and lease.holder == self._identity and self.holds()
 
     @property
     def trouble(self) -> str:
-        """Why this replica cannot take part in the election; empty where it can, and while another one leads."""
+        """Why this replica cannot take part in the election; empty if it can, and while another replica leads."""
         if isinstance(self._error, Rejected | NotFound) or self._failures >= _LASTING:
             hint = self._hint()
             return f"{self._error}; {hint}" if hint else str(self._error)
         return ""
 
     async def run(self, lead: Lead, stopping: asyncio.Event) -> None:
-        """Wait for the lease, lead, and wait again when it is lost; release it and return when told to stop."""
+        """Acquire the lease, lead, and start over when it is lost; once stopping is set, release it and return."""
         while not stopping.is_set():
             asked_s = await self._acquire(stopping)
             if asked_s is None:
@@ -91,7 +94,7 @@ class Elector:
             await self._hold(lead, stopping, asked_s)
 
     async def _acquire(self, stopping: asyncio.Event) -> float | None:
-        """Try until the lease is ours; returns when (monotonic) the successful request was sent."""
+        """Try until this replica has the lease; return when (monotonic) the successful request was sent."""
         while not stopping.is_set():
             asked_s = self._clock.monotonic()
             if await self._try():
@@ -101,13 +104,15 @@ class Elector:
         return None
 
     async def _hold(self, lead: Lead, stopping: asyncio.Event, asked_s: float) -> None:
+        """Run the work and renew the lease beside it, until either ends."""
+        # The deadline counts from before the request: another replica counts from when the server got it, or later.
         self._held_until_s = asked_s + self._times.renew_deadline_s
         work = asyncio.ensure_future(lead(stopping))
         keeping = asyncio.create_task(self._renew())
         try:
             await asyncio.wait({work, keeping}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                work.result()
+                work.result()  # raises what the work raised
             else:
                 log.error("lease_lost", lease=self._name, identity=self._identity)
         finally:
@@ -119,7 +124,7 @@ class Elector:
                 await self._release()
 
     async def _renew(self) -> None:
-        """Renew until that fails for the renew deadline, or until somebody else has the lease."""
+        """Renew until that fails for the renew deadline, or until another replica has the lease."""
         while True:
             await self._clock.sleep(self._times.retry_period_s)
             left_s = self._held_until_s - self._clock.monotonic()
@@ -136,7 +141,7 @@ class Elector:
                 return
 
     async def _try(self) -> bool:
-        """Read the lease if we must, and write our name into it if we may."""
+        """Make one try to acquire or renew the lease; return whether this replica has it now."""
         with Shield("lease", self._count, lease=self._name):
             return await self._ask()
         return False
@@ -151,7 +156,7 @@ class Elector:
         return written
 
     async def _try_to_write(self) -> bool:
-        """Raises ClusterError."""
+        """Write the identity into the lease if that is allowed; return whether it was written. Raises ClusterError."""
         if self._seen is None or self._seen.holder != self._identity:
             await self._look()
         if not leases.claimable(self._seen, self._identity, self._clock.monotonic()):
@@ -160,26 +165,26 @@ class Elector:
         try:
             await self._write(lease)
         except (Conflict, AlreadyExists):
-            await self._look()  # another replica has written it since
+            await self._look()  # another replica has written it since it was read
             return False
         except NotFound:
             if not lease.version:
-                raise  # the namespace is not there
+                raise  # creating it failed: the namespace does not exist
             await self._look()
             return False
         return True
 
     def _failed(self, error: ClusterError) -> None:
-        """Logged at 1, 2, 4, 8 … failures in a row, and when it is of another kind."""
+        """Count a failure; log it at 1, 2, 4, 8 … failures in a row, and when it is of another kind."""
         new = type(error) is not type(self._error)
         self._failures, self._error = self._failures + 1, error
         if not (new or is_logged(self._failures)):
             return
-        said = {"lease": self._name, "failures": self._failures, "error": str(error), "hint": self._hint() or None}
+        fields = {"lease": self._name, "failures": self._failures, "error": str(error), "hint": self._hint() or None}
         if isinstance(error, Forbidden):
-            log.warning("lease_forbidden", **said)
+            log.warning("lease_forbidden", **fields)
         else:
-            log.warning("lease_not_reached", **said)
+            log.warning("lease_not_reached", **fields)
 
     def _hint(self) -> str:
         if isinstance(self._error, Forbidden):

@@ -1,4 +1,4 @@
-"""Writes Kubernetes events beside the work: never in its way, and none more often than core.events allows."""
+"""Kubernetes events: recorded without waiting, written in the background, no more often than core.events allows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from provisioner.runtime.supervision import Count, Shield
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 20_000
-"""Events that wait to be written; beyond that the oldest are dropped, as client-go does."""
+"""Events waiting to be written; beyond this number the oldest are dropped, as client-go does."""
 _REMEMBERED = 10_000
 _SENDERS = 4
 _GIVE_WAY_S = 3.0
 
 
 class EventRecorder:
-    """Takes events without waiting, and writes them in turn."""
+    """Records events without waiting, and writes them in turn."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class EventRecorder:
         self._busy = busy
 
     def claim(self, claim: Claim, type: EventType, reason: str, message: str) -> None:
-        """Say something of a claim, unless the same was said a short while ago."""
+        """Record an event on a claim, unless the same one was recorded a short while ago."""
         meta = claim.metadata
         about = ObjectRef("PersistentVolumeClaim", meta.namespace, meta.name, meta.uid, meta.resource_version)
         self._record(Event(about, type, reason, clip(message)))
 
     def volume(self, volume: Volume, type: EventType, reason: str, message: str) -> None:
-        """Say something of a volume, unless the same was said a short while ago."""
+        """Record an event on a volume, unless the same one was recorded a short while ago."""
         meta = volume.metadata
         about = ObjectRef("PersistentVolume", "", meta.name, meta.uid, meta.resource_version)
         self._record(Event(about, type, reason, clip(message)))
@@ -76,13 +76,13 @@ class EventRecorder:
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Write what waits, for ever."""
+        """Write recorded events until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(_SENDERS):
                 group.create_task(self._send())
 
     async def drain(self) -> None:
-        """Return when all that waits has been taken up; the caller sets the time limit."""
+        """Wait until no event is waiting any more; the caller sets the time limit."""
         while self._backlog:
             await self._clock.sleep(0.05)
 
@@ -93,10 +93,10 @@ class EventRecorder:
                 await self._wakeup.wait()
             event, name, recorded_s = self._backlog[0]
             if event.type == "Normal" and self._busy() and self._clock.monotonic() < recorded_s + _GIVE_WAY_S:
-                await self._clock.sleep(0.1)  # a burst of work has the API server first, for a while
+                await self._clock.sleep(0.1)  # leave the API server to a burst of work, for a while
                 continue
             self._backlog.popleft()
-            # An event is news, not state: it is not worth a retry that would delay the next one.
+            # An event is news, not state: a retry is not worth the delay of the next event.
             with Shield("events", self._count, about=event.about.name):
                 await self._write(event, name)
 
@@ -111,7 +111,10 @@ class EventRecorder:
 
 
 def _name(event: Event) -> str:
-    """One name for one thing said of one object: said again, also after a restart, the same Event is counted up."""
-    said = "\0".join((event.about.uid, event.type, event.reason, event.message))
-    digest = hashlib.sha256(encodable(said).encode()).hexdigest()[:16]
+    """The name of the Event object: the same for the same message on the same object.
+
+    So a repeated message counts up one Event instead of creating another one, also after a restart.
+    """
+    content = "\0".join((event.about.uid, event.type, event.reason, event.message))
+    digest = hashlib.sha256(encodable(content).encode()).hexdigest()[:16]
     return f"{event.about.name[:200].rstrip('-.')}.{digest}"

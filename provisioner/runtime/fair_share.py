@@ -1,8 +1,8 @@
-"""Lanes: a share of the workers for each export, so that one that hangs holds back nobody else's claims.
+"""A fair share of the workers per export, so that an export that hangs does not hold back the claims of others.
 
-An export may keep twice as many workers busy as are free at that moment (the dynamic threshold of Choudhury and
-Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998): the first to hang gets two thirds of
-them, the second two thirds of the rest, and there is one left for the next. A key beyond its share is parked.
+An export may use twice as many workers as are free at that moment (the dynamic threshold of Choudhury and Hahne,
+"Dynamic queue length thresholds for shared-memory packet switches", 1998). The first export to hang gets two thirds of
+the workers, the second two thirds of the rest, and one is always left for the next. A key beyond the share is parked.
 """
 
 from __future__ import annotations
@@ -15,45 +15,46 @@ _SHARE = 2
 
 
 class NoSlot(Exception):
-    """The key's export has its share of workers; the key comes up again by itself."""
+    """The export of the key uses up its share of the workers. The key is parked, and resumed when there is a slot."""
 
 
 class FairShare:
-    """Counts the workers in each export's lane, and keeps the keys that wait for a place."""
+    """Counts the workers that each export uses, and parks keys until there is a slot for them."""
 
     def __init__(self, workers: int, resume: Callable[[str], None]) -> None:
+        """`resume` is called with a parked key for which there is a slot now."""
         self._free = workers
         self._resume = resume
-        self._busy: Counter[str] = Counter()
-        self._waiting: dict[str, deque[str]] = {}
+        self._used: Counter[str] = Counter()
+        self._parked: dict[str, deque[str]] = {}
 
     @contextmanager
-    def place(self, export: str, key: str) -> Iterator[None]:
-        """A place in the export's lane for as long as the key works on it. Raises Parked when there is none."""
-        if not self._has_place(export):
-            self._waiting.setdefault(export, deque()).append(key)
+    def slot(self, export_name: str, key: str) -> Iterator[None]:
+        """Use a worker for an export while the context is open. Raises NoSlot, and parks the key, if none is left."""
+        if not self._has_slot(export_name):
+            self._parked.setdefault(export_name, deque()).append(key)
             raise NoSlot
         self._free -= 1
-        self._busy[export] += 1
+        self._used[export_name] += 1
         try:
             yield
         finally:
             self._free += 1
-            self._busy[export] -= 1
-            if not self._busy[export]:
-                del self._busy[export]  # the export may never be met again
+            self._used[export_name] -= 1
+            if not self._used[export_name]:
+                del self._used[export_name]  # the export may never come up again
 
     def wake(self) -> None:
-        """Resume one key of each lane that has a place.
+        """Resume one parked key of each export that has a slot.
 
-        Called after every key, whether it had taken a place or not: the next one is woken also where the last one that
-        was turned out to need no place.
+        Call it after every key, whether that one used a slot or not. A resumed key may turn out to need no slot; the
+        call after it then resumes the next one.
         """
-        for export in [export for export in self._waiting if self._has_place(export)]:
-            waiting = self._waiting[export]
-            self._resume(waiting.popleft())
-            if not waiting:
-                del self._waiting[export]
+        for export_name in [name for name in self._parked if self._has_slot(name)]:
+            parked = self._parked[export_name]
+            self._resume(parked.popleft())
+            if not parked:
+                del self._parked[export_name]
 
-    def _has_place(self, export: str) -> bool:
-        return self._busy[export] < _SHARE * self._free
+    def _has_slot(self, export_name: str) -> bool:
+        return self._used[export_name] < _SHARE * self._free

@@ -1,4 +1,4 @@
-"""Leadership: whether we are the one who acts in our cluster, as everything asks that destroys something."""
+"""Leadership: whether this process is the one that acts in its cluster; checked before anything is destroyed."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Protocol
 
 
 class Leadership(Protocol):
-    """What the election says of this process."""
+    """The state of the election, as this process sees it."""
 
     @property
     def instance(self) -> str:
-        """The process among all that ever were: no two have the same."""
+        """A name of this process that no other process has, now or in the past."""
         ...
 
     @property
     def term(self) -> int:
-        """How often the lease had changed hands when we got it: each leader's is higher than those before."""
+        """How often the lease had changed hands when this process got it: it grows with each leader."""
         ...
 
     def holds(self) -> bool:
-        """Whether nobody else may lead, by our own clock, which goes on while the machine is suspended."""
+        """Whether no other process can lead, by the own clock, which goes on while the machine is suspended."""
         ...
 
     async def confirm(self) -> bool | None:
-        """Whether the cluster says so too, asked now; None where there is no election. Raises ClusterError."""
+        """Ask the cluster whether this process leads; None if there is no election. Raises ClusterError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Without an election this process is the only one, as its admin has promised."""
+    """The leadership without an election: the admin runs only one process."""
 
     instance: str
     term: int = 0

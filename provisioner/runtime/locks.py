@@ -1,30 +1,29 @@
-"""Turns: a claim and its volume are two keys, and what is done for either is done to one record and one directory."""
+"""Locks per volume.
+
+A claim and its volume are two queue keys, but share one record and one directory, so only one may be worked on at a
+time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from provisioner.core.backoff import Backoff
-
-LATER = Backoff(first_s=0.1, limit_s=2.0)
-"""For a key whose volume somebody else is at."""
-
 
 class VolumeLocks:
-    """Which volumes somebody is at."""
+    """Try-locks by volume name: a worker that does not get one requeues its key instead of waiting."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._locked: set[str] = set()
 
     @contextmanager
-    def try_acquire(self, volume: str) -> Iterator[bool]:
-        """Whether the volume is ours for as long as the context is open; else it must be left alone."""
-        if volume in self._taken:
+    def try_acquire(self, volume_name: str) -> Iterator[bool]:
+        """Lock a volume while the context is open. Yields False if it is locked already: leave it alone then."""
+        if volume_name in self._locked:
             yield False
             return
-        self._taken.add(volume)
+        self._locked.add(volume_name)
         try:
             yield True
         finally:
-            self._taken.discard(volume)
+            self._locked.discard(volume_name)

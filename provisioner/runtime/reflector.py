@@ -1,8 +1,11 @@
-"""A reflector: keeps one kind of the store as the API server has it, by list and watch (client-go, tools/cache).
+"""Reflectors: keep an informer in step with the API server by list and watch (client-go, tools/cache).
 
-A watch alone does not show that etcd was restored from a backup: the API server answers a watch from a version that is
-yet to come with silence. So each watch that resumes asks for the current version first, every version that comes in is
-compared, and a list is repeated every few hours and whenever it is asked for.
+A watch alone does not show that etcd was restored from a backup. A watch from a version that lies in the future of the
+restored cluster gets no answer, neither an error nor an event. Hence three measures:
+
+1. A watch that resumes asks for the current version first.
+2. Every version that comes in is compared with the last one.
+3. The list is repeated every few hours, and on demand.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from provisioner.runtime.informer import Informer
 log = structlog.get_logger(__name__)
 
 _LASTING = 4
-"""So many failures in a row are no hiccup."""
+"""After this many failures in a row the cache counts as out of date."""
 
 
 class Reflector:
-    """Reflects one kind. `restarted` counts the watches."""
+    """Keeps one informer up to date. `restarted` is called for each watch that begins."""
 
     def __init__(
         self, informer: Informer[Any], *, cluster: Cluster, clock: Clock, restarted: Callable[[Kind], None]
@@ -41,17 +44,17 @@ class Reflector:
         self._restarted = restarted
         self._state = WatchState()
         self._error: ClusterError | None = None
-        """What the latest call failed with."""
+        """The error of the latest call; None if it succeeded."""
         self._watching_s: float | None = None
-        """When the watch that runs now began."""
+        """When the current watch began."""
         self._relist_at_s = math.inf
         self._limit: asyncio.Timeout | None = None
         self._asked: list[asyncio.Event] = []
-        """Set, and taken out, by a list that begins after they were put in."""
+        """Events of relist(): each is set, and removed, by a list that began after it was added."""
 
     @property
     def trouble(self) -> str:
-        """Why the store is not kept up to date; empty while it is."""
+        """Why the informer is not kept up to date; empty while it is."""
         error, watching_s = self._error, self._watching_s
         if error is None or (watching_s is not None and watches.is_established(self._clock.monotonic() - watching_s)):
             return ""
@@ -60,15 +63,15 @@ class Reflector:
         return str(error) if self._state.failures >= _LASTING else ""
 
     def relist(self) -> asyncio.Event:
-        """List again now; the event is set when a list that began after this call is in the store."""
+        """List again now; the event is set when a list that began after this call is in the informer."""
         listed = asyncio.Event()
         self._asked.append(listed)
         if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._limit.reschedule(asyncio.get_running_loop().time())  # ends the current watch
         return listed
 
     async def run(self) -> None:
-        """List, watch, and begin again where core.watches says so, until cancelled."""
+        """List and watch until cancelled; core.watches decides what follows the end of each watch."""
         while True:
             left_s = self._relist_at_s - self._clock.monotonic()
             try:
@@ -80,10 +83,10 @@ class Reflector:
                 self._limit = None
 
     async def _round(self) -> None:
-        """One watch, after what must come before it."""
+        """Wait for the delay, list or compare versions, then watch until the watch ends."""
         await self._clock.sleep(self._state.delay_s(self._clock.random()))
         try:
-            # A list that was asked for may have ended in an error that started this loop again.
+            # An earlier list on demand may have failed, so that it is still due.
             if self._asked or not self._state.version:
                 await self._list()
             else:
@@ -115,7 +118,7 @@ class Reflector:
             self._asked.remove(each)
 
     async def _watch(self) -> None:
-        """One watch until its end. One that breaks after it brought something resumes after that."""
+        """Watch until the end of the watch. If it breaks after some events, the next one resumes after them."""
         self._restarted(self.kind)
         began_s = self._watching_s = self._clock.monotonic()
         began = self._state
@@ -140,13 +143,13 @@ class Reflector:
             self._error = None
 
     def _compare(self, version: str) -> None:
-        """Raises Expired for a version that is below the one we have."""
+        """Raise Expired for a version below the last one: the cluster went back in time."""
         if versions.is_below(version, self._state.version):
             log.warning("cluster_went_back", kind=self.kind, version=version, was=self._state.version)
             raise Expired(f"version {version} is below {self._state.version}: the cluster was restored from a backup")
 
 
 async def relist(reflectors: Sequence[Reflector]) -> None:
-    """List all kinds again, side by side; returns when all lists are in."""
+    """List all kinds again, in parallel; return when all lists are in the informers."""
     for listed in [each.relist() for each in reflectors]:
         await listed.wait()

@@ -1,7 +1,7 @@
-"""Supervision: an error that no code expects ends no loop, and stops no other work than that in which it came up.
+"""Supervision: an unexpected error stops only the piece of work that raised it.
 
-Such an error is logged with its traceback and counted, and the work is tried again later. Every loop that runs as long
-as the process, and every step that works on one item of many, goes through this module; workers do as well.
+The error is logged with its traceback and counted, and the work is retried later. Every loop that runs as long as the
+process, every step that works on one item of many, and every worker goes through this module.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from provisioner.telemetry.metrics import Loop, Metrics
 log = structlog.get_logger(__name__)
 
 AGAIN = Backoff(first_s=1.0, limit_s=60.0)
-"""How a loop is started again after an unexpected error."""
+"""Delays before a loop is restarted after an unexpected error."""
 
 Count = Callable[[Loop], None]
 Expected = tuple[type[Exception], ...]
 
 
 class Shield:
-    """A block whose unexpected errors go no further: each is logged and counted, and the block ends."""
+    """A context that logs, counts and swallows unexpected errors."""
 
     def __init__(self, loop: Loop, count: Count, expected: Expected = (), /, **about: object) -> None:
-        """`expected` are the errors that the caller handles; `about` says in the log which item the work was on."""
+        """`expected` errors pass through to the caller; `about` are log fields that name the item of work."""
         self._loop = loop
         self._count = count
         self._expected = expected
@@ -50,11 +50,12 @@ class Shield:
 
 
 def is_unexpected(exc: BaseException) -> bool:
-    """Whether an error is no more than a failure of the work in which it came up.
+    """Whether an error is a failure of the work that raised it, and nothing more.
 
-    A cancellation of the task is none, nor is what ends the process. A CancelledError that no cancellation of this task
-    explains is one: it came out of something that the work waited for, and asyncio would end the task in silence.
+    The cancellation of the task, and exceptions that end the process, are not.
     """
+    # A CancelledError although this task is not being cancelled came out of something that the work awaited. Without
+    # this check asyncio would end the task silently.
     if isinstance(exc, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and not task.cancelling()
@@ -62,14 +63,14 @@ def is_unexpected(exc: BaseException) -> bool:
 
 
 class Supervisor:
-    """Runs loops, and starts each again after an unexpected error."""
+    """Runs loops, and restarts each after an unexpected error."""
 
     def __init__(self, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
 
     def shield(self, loop: Loop, expected: Expected = (), /, **about: object) -> Shield:
-        """A block whose unexpected errors are logged and counted, and go no further."""
+        """A context that logs, counts and swallows unexpected errors; see `Shield`."""
         return Shield(loop, self._metrics.unexpected, expected, **about)
 
     async def keep(
@@ -80,9 +81,9 @@ class Supervisor:
         until: asyncio.Event | None = None,
         **about: object,
     ) -> None:
-        """Run work until it returns; after an unexpected error start it again, later with each failure in a row.
+        """Run work until it returns. After an unexpected error restart it with back-off.
 
-        Once `until` is set it is not started again.
+        Once `until` is set it is not restarted.
         """
         until = until or asyncio.Event()
         failures = 0
@@ -92,7 +93,7 @@ class Supervisor:
                 await work()
                 return
             if self._clock.monotonic() - began_s > AGAIN.limit_s:
-                failures = 0  # it had worked well
+                failures = 0  # it had worked for a while: the errors are not in a row
             failures += 1
             if await wait_for_event(until, timeout_s=AGAIN.delay_s(failures, self._clock.random())):
                 return

@@ -1,7 +1,7 @@
-"""What the store keeps of an object: in a large cluster ten thousand claims and volumes must fit a small pod.
+"""Cache transform: slim copies of objects, so that ten thousand claims and volumes fit a small pod.
 
-What no rule reads is not kept at all (core.objects says what is), and what repeats from object to object is kept once.
-Nothing that decides about destruction relies on it: that is read live.
+Fields that no rule reads are dropped (core.objects lists those that are kept), and values that repeat from object to
+object are stored once. No decision to destroy anything relies on the copies: such decisions read objects live.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from provisioner.core.objects import (
 )
 
 _LONGEST = 256
-"""Characters of a text that a tenant may choose; a longer one names nothing that there can be."""
+"""Characters kept of a text that tenants choose; no valid name is longer."""
 _LARGE = 255
-"""Characters of a part that is still shared: what is so long is one object's own."""
+"""Characters of a part up to which it is shared: longer ones are unique to one object in practice."""
 _MOST = 2048
-"""Parts that are shared. With the length of each this bounds what outlives the objects that it came with."""
+"""Number of shared parts. With their length it bounds the memory that outlives the objects they came with."""
 
 T = TypeVar("T")
 _replace = msgspec.structs.replace
 
 
 class CacheTransform:
-    """Makes slim copies; equal parts of different objects become one."""
+    """Makes slim copies; equal parts of different objects are shared."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[type, Hashable], Any] = {}
 
     def volume(self, volume: Volume) -> Volume:
-        """A volume as the rules of core.volumes and the index of paths read it."""
+        """A copy with the fields that the rules of core.volumes and the index of directories read."""
         spec, meta = volume.spec, volume.metadata
         reference, source, driven = spec.claim_ref, spec.nfs, spec.csi
         return _replace(
@@ -63,7 +63,7 @@ class CacheTransform:
                 access_modes=self._texts(spec.access_modes),
                 claim_ref=reference and _replace(reference, namespace=self._text(reference.namespace)),
                 nfs=source and _replace(source, server=self._text(source.server)),
-                csi=driven and _replace(driven, volume_attributes=_where(driven)),
+                csi=driven and _replace(driven, volume_attributes=_directory_of(driven)),
                 mount_options=self._texts(spec.mount_options),
                 persistent_volume_reclaim_policy=self._text(spec.persistent_volume_reclaim_policy),
                 storage_class_name=self._text(spec.storage_class_name),
@@ -72,7 +72,7 @@ class CacheTransform:
         )
 
     def claim(self, claim: Claim) -> Claim:
-        """A claim as core.claims and core.expansion read it."""
+        """A copy with the fields that the rules of core.claims and core.expansion read."""
         spec, status = claim.spec, claim.status
         return _replace(
             claim,
@@ -109,11 +109,11 @@ class CacheTransform:
 
     def _of_volume(self, annotations: Mapping[str, str]) -> Kept:
         kept = KeptOfVolume((key, self._text(annotations[key])) for key in KeptOfVolume.KEYS if key in annotations)
-        # With its directory in it, which no other volume has, there is nothing to share.
+        # The annotation with the directory is unique to the volume, so there is nothing to share.
         return kept if names.DIRECTORY in kept else self._one(tuple(kept.items()), kept)
 
     def _kept(self, kind: type[Kept], given: Mapping[str, str]) -> Kept:
-        """What is kept of a mapping that a tenant may fill."""
+        """The keys of a mapping that are kept; tenants can fill it with any others."""
         kept = kind((key, self._text(given[key][:_LONGEST])) for key in kind.KEYS if key in given)
         return self._one(tuple(kept.items()), kept)
 
@@ -121,15 +121,15 @@ class CacheTransform:
         return self._one(texts, texts)
 
     def _text(self, text: str) -> str:
-        # Not sys.intern(): some versions of Python never let go of what is in there.
+        # Not sys.intern(): some versions of Python never free interned strings.
         return self._one(text, text)
 
     def _one(self, key: Hashable, part: T) -> T:
-        """One part for all that are equal; nobody changes what is in the store."""
+        """The shared part that is equal to this one. Sharing is safe because cached objects never change."""
         if _length(key) > _LARGE:
             return part
         if len(self._parts) >= _MOST:
-            self._parts.clear()  # what is in use stays shared, and goes with those that use it
+            self._parts.clear()  # parts in use stay shared, and are freed with the objects that use them
         kept: T = self._parts.setdefault((type(part), key), part)
         return kept
 
@@ -142,6 +142,6 @@ def _short(source: DataSource | None) -> DataSource | None:
     return source and _replace(source, kind=source.kind[:_LONGEST], name=source.name[:_LONGEST])
 
 
-def _where(driven: CsiSource) -> dict[str, str]:
-    """Of what a volume of csi-driver-nfs says of itself, that which tells its directory."""
-    return {key: value for key, value in driven.volume_attributes.items() if key.lower() in names.CSI_PLACE}
+def _directory_of(source: CsiSource) -> dict[str, str]:
+    """The attributes of a volume of csi-driver-nfs that name its directory."""
+    return {key: value for key, value in source.volume_attributes.items() if key.lower() in names.CSI_PLACE}

@@ -1,4 +1,4 @@
-"""Workers: take keys from a queue, reconcile each, and put it back for later where that failed."""
+"""Workers: each takes keys from a queue, reconciles them, and requeues those that are not done."""
 
 from __future__ import annotations
 
@@ -6,46 +6,37 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from provisioner.core.backoff import Backoff
 from provisioner.runtime.fair_share import FairShare, NoSlot
+from provisioner.runtime.requeue import CRASHED, Requeue
 from provisioner.runtime.supervision import Supervisor
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Loop
 
-FAILED = Backoff(first_s=0.5, limit_s=8.0)
-"""For what may pass by itself: a server, an API outage. The limit keeps the recovery within 15 s of the cause's end."""
-REFUSED = Backoff(first_s=2.0, limit_s=300.0)
-"""For what somebody must change; changes of the objects themselves bring the key back at once."""
-CRASHED = Backoff(first_s=1.0, limit_s=120.0)
-"""After an unexpected error."""
-
-Reconcile = Callable[[str], Awaitable[Backoff | None]]
-"""Brings one key to where it should be; returns how to try again, or None when it is done."""
+Reconcile = Callable[[str], Awaitable[Requeue | None]]
+"""Brings one key to where it should be; returns None when that is done, else when to look at it again."""
 
 
 async def work(
-    queue: WorkQueue, lanes: FairShare, reconcile: Reconcile, *, workers: int, supervisor: Supervisor, loop: Loop
+    queue: WorkQueue, share: FairShare, reconcile: Reconcile, *, workers: int, supervisor: Supervisor, loop: Loop
 ) -> None:
-    """Run so many workers until the queue is shut down and each has finished its key."""
-    one = partial(_worker, queue, lanes, reconcile, supervisor, loop)
+    """Run this many workers until the queue is shut down and each has finished its key."""
+    one = partial(_worker, queue, share, reconcile, supervisor, loop)
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
             group.create_task(supervisor.keep(loop, one))
 
 
-async def _worker(queue: WorkQueue, lanes: FairShare, reconcile: Reconcile, supervisor: Supervisor, loop: Loop) -> None:
+async def _worker(queue: WorkQueue, share: FairShare, reconcile: Reconcile, supervisor: Supervisor, loop: Loop) -> None:
     while (key := await queue.get()) is not None:
-        again: Backoff | None = CRASHED
+        # The outcome if the shield below swallows an unexpected error: a bug that one key meets must not stop the work
+        # on all others.
+        requeue: Requeue | None = CRASHED
         try:
-            # A fault of ours with one key must not end the work on all others.
             with supervisor.shield(loop, (NoSlot,), key=key):
-                again = await reconcile(key)
-            if again is None:
-                queue.forget(key)
-            else:
-                queue.retry(key, again)
+                requeue = await reconcile(key)
+            queue.requeue(key, requeue)
         except NoSlot:
-            pass
+            pass  # the fair share keeps the key, and adds it again when there is a slot
         finally:
             queue.done(key)
-            lanes.wake()
+            share.wake()

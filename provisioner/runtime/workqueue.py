@@ -1,4 +1,4 @@
-"""A work queue: never one key twice at once, a failed key again later, longer each time (client-go, workqueue)."""
+"""A work queue: one worker per key at a time, and failed keys come up again with back-off (client-go, workqueue)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from provisioner.core.backoff import Backoff
 from provisioner.ports.clock import Clock
+from provisioner.runtime.requeue import Requeue
 
 
 class WorkQueue:
     """Keys that wait for a worker.
 
-    A key that is added while a worker has it comes up again after that worker's done(); adding it twice is adding it
-    once. `waited` is told, in seconds, how long each key was ready before a worker took it.
+    A key that is added while a worker has it comes up again after that worker's done(). Adding a waiting key again has
+    no effect.
     """
 
     def __init__(self, clock: Clock, *, waited: Callable[[float], None]) -> None:
+        """`waited` is called for each key that a worker takes, with the seconds that the key was ready."""
         self._clock = clock
         self._waited = waited
         self._ready: deque[str] = deque()
         self._added_s: dict[str, float] = {}
-        """When a key became ready; a key is in here exactly while it waits, in `_ready` or for its worker's done()."""
+        """When each key became ready. A key is in here while it waits, in `_ready` or for its worker's done()."""
         self._working: set[str] = set()
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -30,11 +31,11 @@ class WorkQueue:
         self._shut = False
 
     def __len__(self) -> int:
-        """How many keys are ready or will be when their worker is done; those that wait for their time not counted."""
+        """The number of keys that are ready, or will be when their worker is done; delayed keys do not count."""
         return len(self._added_s)
 
     def add(self, key: str) -> None:
-        """A worker shall look at the key as soon as one is free; a wait for its time is over."""
+        """Add a key for the next free worker; a delay that it still had is over."""
         self._cancel_timer(key)
         if key in self._added_s:
             return
@@ -43,7 +44,7 @@ class WorkQueue:
             self._make_ready(key)
 
     def add_after(self, key: str, delay_s: float) -> None:
-        """As add(), in a while; of two such waits the shorter one counts, and add() ends it."""
+        """Add a key after a delay; of two delays of a key the shorter one counts."""
         if key in self._added_s:
             return
         due_s = asyncio.get_running_loop().time() + delay_s
@@ -53,28 +54,30 @@ class WorkQueue:
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_at(due_s, self.add, key)
 
-    def retry(self, key: str, backoff: Backoff) -> float:
-        """The key failed: it comes up again after a while, which is returned, longer with each failure in a row."""
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay_s = backoff.delay_s(failures, self._clock.random())
-        self.add_after(key, delay_s)
-        return delay_s
+    def requeue(self, key: str, requeue: Requeue | None) -> None:
+        """Note the outcome of a reconcile: None if it is done, else add the key after the delay of the Requeue.
+
+        A failure makes the next delay longer. Any other outcome clears the count of failures.
+        """
+        failures = self._failures.pop(key, 0)
+        if requeue is None:
+            return
+        if requeue.is_failure:
+            failures += 1
+            self._failures[key] = failures
+        self.add_after(key, requeue.backoff.delay_s(max(failures, 1), self._clock.random()))
 
     def failures(self, key: str) -> int:
-        """How often in a row the key has failed."""
+        """How many times in a row the key has failed."""
         return self._failures.get(key, 0)
 
-    def forget(self, key: str) -> None:
-        """The key did not fail."""
-        self._failures.pop(key, None)
-
     def shut_down(self) -> None:
-        """Hand out no more keys, so that workers end when they are through with theirs."""
+        """Hand out no more keys, so that each worker ends after the key that it has."""
         self._shut = True
         self._wakeup.set()
 
     async def get(self) -> str | None:
-        """The next key, for which the caller owes a done(); None when the queue is shut down."""
+        """Wait for the next key, for which the caller must call done(); None once the queue is shut down."""
         while not self._ready and not self._shut:
             self._wakeup.clear()
             await self._wakeup.wait()
@@ -86,13 +89,13 @@ class WorkQueue:
         return key
 
     def done(self, key: str) -> None:
-        """The worker is through with the key."""
+        """Note that the worker has finished with the key."""
         self._working.discard(key)
         if key in self._added_s:
             self._make_ready(key)
 
     def close(self) -> None:
-        """Cancel what waits for its time."""
+        """Cancel all delays."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -1,7 +1,7 @@
-"""`make bench`: how fast volumes are made and reclaimed, on one real API server, and what the daemon takes for it.
+"""`make bench`: how fast the daemon creates and reclaims volumes on a real API server, and what it uses for that.
 
-The API server's own rate is measured between the daemon's, round by round (A B A B), for the machine may be a noisy
-one: compare ratios, not rates, between runs.
+The API server's own rate is measured between the daemon's, round by round (A B A B), because machines are noisy:
+compare ratios, not rates, between runs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rich.console import Console
 from testbed.binaries import BinariesMissing
 from testbed.processes import ServerFailed
 from tests.benchmarks import measures
+from tests.benchmarks.bench import Bench, open_bench
 from tests.benchmarks.flood import FloodFailed
 from tests.benchmarks.measures import Figures, percentile
 from tests.benchmarks.report import Report
-from tests.benchmarks.sightings import NotSeen
-from tests.benchmarks.site import Site, open_site
+from tests.benchmarks.volume_watch import NotSeen
 
 _WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How much of everything."""
+    """The sizes of the measurements."""
 
     volumes: int
     rounds: int
@@ -42,15 +42,15 @@ QUICK = Sizes(volumes=100, rounds=1, singles=20, held=300)
 
 
 def main() -> int:
-    """Measure and print; 1 when something broke, and with --strict also when a mark was missed."""
+    """Measure and print; return 1 if something failed, with --strict also if a mark was missed."""
     options = _parser().parse_args()
     sizes = QUICK if options.quick else FULL
     progress = Console(stderr=True)
-    # As Ctrl-C: an orderly end, which takes the servers and the temporary directory along.
+    # Like Ctrl-C, SIGTERM stops the servers and removes the temporary directory.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with open_site(workers=options.workers) as site:
-            report = _measure(site, sizes, progress)
+        with open_bench(workers=options.workers) as bench:
+            report = _measure(bench, sizes, progress)
     except (BinariesMissing, FloodFailed, NotSeen, ServerFailed) as exc:
         progress.print(str(exc), style="red", markup=False)
         return 1
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(site: Site, sizes: Sizes, progress: Console) -> Report:
+def _measure(bench: Bench, sizes: Sizes, progress: Console) -> Report:
     loads = {"before": os.getloadavg()}
     values: dict[str, list[float]] = defaultdict(list)
     requests: dict[str, Counter[str]] = {"made": Counter(), "reclaimed": Counter()}
@@ -81,23 +81,23 @@ def _measure(site: Site, sizes: Sizes, progress: Console) -> Report:
         for key, value in figures.items():
             values[key].append(value)
 
-    # The first start of all writes byte code and makes the export's ledger: it is nobody's figure.
-    measures.idle(site)
-    measures.ceiling(site, sizes.volumes)
+    # The first start writes byte code and creates the export's ledger: it is not measured.
+    measures.idle(bench)
+    measures.ceiling(bench, sizes.volumes)
     for number in range(sizes.rounds):
         progress.print(f"round {number + 1} of {sizes.rounds}: ceiling, backlog, ceiling, burst", markup=False)
-        note(measures.idle(site))
-        first = measures.ceiling(site, sizes.volumes)
-        backlog = measures.backlog(site, sizes.volumes)
-        second = measures.ceiling(site, sizes.volumes)
-        burst, made, reclaimed = measures.burst(site, sizes.volumes)
+        note(measures.idle(bench))
+        first = measures.ceiling(bench, sizes.volumes)
+        backlog = measures.backlog(bench, sizes.volumes)
+        second = measures.ceiling(bench, sizes.volumes)
+        burst, made, reclaimed = measures.burst(bench, sizes.volumes)
         requests["made"] += made
         requests["reclaimed"] += reclaimed
         note(_round(first, backlog, second, burst))
     progress.print(f"{sizes.singles} single claims", markup=False)
-    note(_latency(*measures.single(site, sizes.singles)))
+    note(_latency(*measures.single(bench, sizes.singles)))
     progress.print(f"memory with {sizes.held} volumes", markup=False)
-    note(measures.held(site, sizes.held))
+    note(measures.held(bench, sizes.held))
     total = sizes.volumes * sizes.rounds
     return Report(
         values=values,
@@ -108,7 +108,7 @@ def _measure(site: Site, sizes: Sizes, progress: Console) -> Report:
 
 
 def _round(first: Figures, backlog: Figures, second: Figures, burst: Figures) -> Figures:
-    """One round's figures; its ceiling is the mean of the two that were measured around the backlog."""
+    """Return one round's figures; the ceiling is the mean of the two measured around the backlog."""
     figures = {key: (first[key] + second[key]) / 2 for key in first} | backlog | burst
     for work in ("create", "delete"):
         for kind in ("backlog", "burst"):

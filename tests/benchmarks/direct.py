@@ -1,8 +1,8 @@
-"""How fast exports are that we reach ourselves: `python -m tests.benchmarks.direct`, on a Ganesha of this machine.
+"""`python -m tests.benchmarks.direct`: how fast exports are that the daemon reaches itself, with a local Ganesha.
 
-Two ratios, each with both of its sides in one run, round by round, for the machine may be a noisy one: volumes made and
-reclaimed through the daemon, over NFS against a local directory; and a purge against removing path by path. And a time:
-that of reading a ledger at the start.
+It measures two ratios, each with both sides in the same rounds, because machines are noisy: volumes created and
+reclaimed over NFS against a local directory, and a purge against removing path by path. It also measures the time to
+read a ledger at the start.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from testbed.api import Object
 from testbed.ganesha import Export as GaneshaExport
 from testbed.ganesha import Ganesha
 from tests.benchmarks import measures, objects, usage
+from tests.benchmarks.bench import Bench, open_bench
 from tests.benchmarks.measures import Figures
-from tests.benchmarks.site import Site, open_site
 
 _HOST = "127.0.0.1"
 _TIMEOUT_S = 10.0
-_NAMES_A_DIRECTORY = 200
+_NAMES_PER_DIRECTORY = 200
 VERSIONS = ("4.2", "4.1", "4.0", "3")
 MARKS = {"ratio_create": 0.8, "ratio_delete": 0.8, "ratio_purge": 5.0}
-"""What issue 4 asks for, at least."""
+"""The minimum of each ratio."""
 LIMITS = {"ledger_s": 3.0}
-"""What issue 5 asks for, at most, of 10,000 records."""
+"""The maximum of each time, with 10,000 records."""
 
 
 def main() -> int:
-    """Measure and print as JSON; 1 when this machine cannot run a server, and with --strict when a mark is missed."""
+    """Measure and print JSON; return 1 if this machine cannot run a server, with --strict if a mark is missed."""
     options = _parser().parse_args()
     with TemporaryDirectory(prefix="bench-direct-") as name:
         reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(Path(name))
@@ -59,7 +59,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.direct", description=__doc__)
-    parser.add_argument("--volumes", type=int, default=500, help="made and reclaimed in each round")
+    parser.add_argument("--volumes", type=int, default=500, help="created and reclaimed in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--entries", type=int, default=20_000, help="in the directory that is purged")
     parser.add_argument("--records", type=int, default=10_000, help="in the ledger that is read")
@@ -76,25 +76,25 @@ def _measure(home: Path, options: argparse.Namespace) -> dict[str, Figures]:
         rounds = [purge(home / f"purge-{version}-{n}", version, options.entries) for n in range(options.rounds)]
         figures[f"purge {version}"] = {key: measures.percentile((one[key] for one in rounds), 50) for key in rounds[0]}
         figures[f"ledger {version}"] = ledger(home / f"ledger-{version}", version, options.records, options.rounds)
-    with open_site(workers=options.workers) as site:
+    with open_bench(workers=options.workers) as bench:
         for version in versions:
-            figures[f"volumes {version}"] = volumes(site, home / version, version, options)
+            figures[f"volumes {version}"] = volumes(bench, home / version, version, options)
     return figures
 
 
 # ------------------------------------------------------------------------------------------- volumes
 
 
-def volumes(site: Site, directory: Path, version: str, options: argparse.Namespace) -> Figures:
-    """Bursts of claims on a local directory and on a server, in turn; rates and milliseconds of CPU, the medians."""
+def volumes(bench: Bench, directory: Path, version: str, options: argparse.Namespace) -> Figures:
+    """Measure bursts of claims on a local directory and on a server, in turn; return medians of rates and CPU time."""
     values: dict[str, list[float]] = defaultdict(list)
     directory.mkdir(parents=True)
     with Ganesha([GaneshaExport(directory, "/bench")], versions=(3, 4)) as server:
         for number in range(options.rounds + 1):
-            local = _burst(site, objects.storage_class(), options.volumes)
-            direct = _burst(site, _direct_class(server, version), options.volumes)
+            local = _burst(bench, objects.storage_class(), options.volumes)
+            direct = _burst(bench, _direct_class(server, version), options.volumes)
             if number == 0:
-                continue  # The first round writes byte code and makes the ledgers: it is nobody's figure.
+                continue  # The first round writes byte code and creates the ledgers: it is not measured.
             for work in ("create", "delete"):
                 values[f"local_{work}"].append(local[f"burst_{work}"])
                 values[f"direct_{work}"].append(direct[f"burst_{work}"])
@@ -111,11 +111,11 @@ def _direct_class(server: Ganesha, version: str) -> Object:
     return body
 
 
-def _burst(site: Site, storage_class: Object, count: int) -> Figures:
-    """A burst of claims of a class that takes the place of the site's own."""
-    site.api.delete(f"{objects.CLASSES}/{objects.CLASS}")
-    site.api.post(objects.CLASSES, storage_class)
-    figures, _, _ = measures.burst(site, count)
+def _burst(bench: Bench, storage_class: Object, count: int) -> Figures:
+    """Measure a burst of claims with a class that replaces the bench's own."""
+    bench.api.delete(f"{objects.CLASSES}/{objects.CLASS}")
+    bench.api.post(objects.CLASSES, storage_class)
+    figures, _, _ = measures.burst(bench, count)
     return figures
 
 
@@ -123,7 +123,7 @@ def _burst(site: Site, storage_class: Object, count: int) -> Figures:
 
 
 def purge(home: Path, version: str, entries: int) -> Figures:
-    """A directory of so many entries removed by a purge, and one like it path by path, over one connection."""
+    """Measure the removal of two equal directories over one connection, by a purge and path by path."""
     home.mkdir(parents=True)
     for name in ("whole", "single"):
         _fill(home / name, entries)
@@ -133,7 +133,7 @@ def purge(home: Path, version: str, entries: int) -> Figures:
 
 def _fill(top: Path, entries: int) -> None:
     for number in range(entries):
-        directory = top / str(number // _NAMES_A_DIRECTORY)
+        directory = top / str(number // _NAMES_PER_DIRECTORY)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"entry-{number}").symlink_to("nowhere")
 
@@ -158,13 +158,13 @@ async def _purge(server: Ganesha, version: str) -> Figures:
 
 
 def _tree(server: Ganesha, path: str, version: str) -> DirectTree:
-    """An export by a connection of its own."""
-    servers = ConnectionPool(Credentials(), timeout_s=_TIMEOUT_S)
-    return DirectTree(location(_HOST, path), servers, version=version, port=server.port, mount_port=server.mount_port)
+    """Return an export with its own connection."""
+    pool = ConnectionPool(Credentials(), timeout_s=_TIMEOUT_S)
+    return DirectTree(location(_HOST, path), pool, version=version, port=server.port, mount_port=server.mount_port)
 
 
 async def _one_by_one(tree: DirectTree) -> int:
-    """Remove every path in turn; how many those were."""
+    """Remove every path in turn, and return their number."""
     removed = 0
     for directory in await tree.list(("single",)):
         for entry in await tree.list(("single", directory.name)):
@@ -180,7 +180,7 @@ async def _one_by_one(tree: DirectTree) -> int:
 
 
 def ledger(home: Path, version: str, records: int, rounds: int) -> Figures:
-    """Opening an export with so many records, each time by a new connection: seconds that pass, and of CPU."""
+    """Measure opening an export with many records over a new connection: seconds of time and of CPU."""
     home.mkdir(parents=True)
     with Ganesha([GaneshaExport(home, "/ledger")], versions=(3, 4)) as server:
         asyncio.run(_opened(server, version, 0))
@@ -224,7 +224,7 @@ async def _opened(server: Ganesha, version: str, records: int) -> tuple[float, f
 
 @contextmanager
 def _timed() -> Iterator[list[float]]:
-    """Seconds that pass, and of CPU that this process uses, when the context has ended."""
+    """Measure a context: the list has its seconds of time and of this process's CPU afterwards."""
     taken: list[float] = []
     began_s, cpu_s = time.monotonic(), usage.own_cpu_s()
     yield taken

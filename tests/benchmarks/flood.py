@@ -1,7 +1,7 @@
-"""Sends requests to an API server as fast as it takes them, a fixed number in flight; run as a process of its own.
+"""Sends requests to an API server as fast as it answers, with a fixed number in flight, in a separate process.
 
-What measures and what is measured must not share an event loop, so `flood` starts this module as a program: requests
-come in on stdin as JSON lines, and one JSON line with the times goes out.
+The measurement and its load must not share an event loop, so `flood` starts this module as a program: it reads requests
+from stdin as JSON lines and prints one JSON line with the times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `body` is sent as JSON, of another content type for a patch."""
+    """One request; `body` is sent as JSON, for a patch with the content type of a merge patch."""
 
     method: str
     path: str
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flooded:
-    """How a flood went. Times are of CLOCK_MONOTONIC, which all processes of a machine share."""
+    """The result of a flood. Times are CLOCK_MONOTONIC, which all processes of a machine share."""
 
     requests: int
     began_s: float
@@ -44,13 +44,13 @@ class Flooded:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / (self.ended_s - self.began_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a flood goes, and as whom."""
+    """The API server and the credentials of a flood."""
 
     url: str
     ca_file: Path
@@ -58,14 +58,14 @@ class Target:
 
 
 class FloodFailed(Exception):
-    """A request was refused, or the process ended without a result; the text has the first reason."""
+    """A request was refused, or the process exited without a result; the text has the first reason."""
 
 
 def flood(target: Target, requests: Iterable[Request]) -> Flooded:
-    """Send all requests, in order, and return when the last one is answered. Raises FloodFailed."""
+    """Send all requests in order, and return when the last one is answered. Raises FloodFailed."""
     lines = "".join(json.dumps(asdict(request)) + "\n" for request in requests)
     command = [sys.executable, "-m", __name__, target.url, str(target.ca_file)]
-    # The token goes the way of the requests: command lines are public.
+    # The token is sent on stdin, because command lines are public.
     done = subprocess.run(
         command, input=f"{target.token}\n{lines}", capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
@@ -83,7 +83,7 @@ async def _main(url: str, ca_file: str) -> int:
         headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        # Every connection is open before the clock starts: a ceiling counts no TLS handshakes.
+        # Open every connection before the clock starts: a ceiling does not include TLS handshakes.
         await asyncio.gather(*(_send(session, "GET", f"{url}/version", None, "") for _ in range(IN_FLIGHT)))
         rest = iter(prepared)
         began_s = time.monotonic()

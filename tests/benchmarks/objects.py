@@ -1,4 +1,4 @@
-"""The claims and volumes of the measurements, as the cluster's own controllers would have left them."""
+"""The claims and volumes of the measurements, as the cluster's controllers leave them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SIZE = "1Gi"
 
 
 def storage_class() -> Object:
-    """The class of all claims: Delete, and a directory that goes at once."""
+    """Return the class of all claims: policy Delete and onDelete delete."""
     return {"metadata": {"name": CLASS}, "provisioner": PROVISIONER, "parameters": {"onDelete": "delete"}}
 
 
 def claims_path(namespace: str) -> str:
-    """The collection of a namespace's claims."""
+    """Return the path of a namespace's claims."""
     return f"{NAMESPACES}/{namespace}/persistentvolumeclaims"
 
 
 def claim(name: str, *, volume: str = "") -> Object:
-    """A claim that was handed to us already: with both annotations of the volume binder; `volume` has it bound."""
+    """Return a claim with both annotations of the volume binder, bound to `volume` if that is given."""
     spec = {
         "storageClassName": CLASS,
         "accessModes": ["ReadWriteMany"],
@@ -40,7 +40,7 @@ def claim(name: str, *, volume: str = "") -> Object:
 
 
 def volume(name: str, *, namespace: str, claim: str, claim_uid: str, export_id: str, finalizer: bool) -> Object:
-    """A volume like those that the daemon makes; without our finalizer a mere DELETE ends it."""
+    """Return a volume like the daemon's; without our finalizer a DELETE removes it."""
     directory = f"{namespace}-{claim}-{name}"
     return {
         "apiVersion": "v1",

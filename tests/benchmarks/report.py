@@ -1,4 +1,4 @@
-"""What was measured, as a table for people and as JSON for programs, each mark beside its figure."""
+"""The report of the measurements, as a table for people and as JSON for programs, with marks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _WIDTH_IN_FILES = 120
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a figure should reach: at least, or at most."""
+    """The goal of a figure: a minimum or a maximum."""
 
     limit: float
     at_least: bool
 
     def met(self, value: float) -> bool:
-        """Whether a figure does."""
+        """Whether a value reaches the goal."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -70,26 +70,26 @@ FIGURES: dict[str, Figure] = {
     "memory_held": Figure("resident memory, many volumes held", "MB"),
     "memory_held_peak": Figure("resident memory, many volumes held: its peak", "MB"),
     "start_to_ready_held": Figure("start → ready, many volumes held", "s"),
-    "cpu_others": Figure("the machine's CPU that others had meanwhile", "%"),
+    "cpu_others": Figure("CPU of the machine that other processes used", "%"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All figures of a run: each round's value, of which the median counts."""
+    """All figures of a run: the value of each round; the median counts."""
 
     values: Mapping[str, list[float]]
     requests: Mapping[str, Mapping[str, float]]
-    """By phase: how many requests of which kind a volume took."""
+    """Requests per volume, by phase and kind."""
     sizes: Mapping[str, int]
     load_average: Mapping[str, tuple[float, float, float]]
 
     def median(self, key: str) -> float:
-        """The figure that counts."""
+        """Return the median of a figure's rounds."""
         return statistics.median(self.values[key])
 
     def missed(self) -> list[str]:
-        """Titles of the figures that do not reach their mark."""
+        """Return the titles of the figures that miss their mark."""
         return [FIGURES[key].title for key in self.values if self._met(key) is False]
 
     def _met(self, key: str) -> bool | None:
@@ -97,7 +97,7 @@ class Report:
         return None if mark is None else mark.met(self.median(key))
 
     def print_table(self) -> None:
-        """For people."""
+        """Print the report as a table."""
         console = Console()
         if not console.is_terminal:
             console.width = _WIDTH_IN_FILES
@@ -131,7 +131,7 @@ class Report:
         return f"{FIGURES[key].mark} {'[green]met[/]' if met else '[bold red]missed[/]'}"
 
     def json(self) -> str:
-        """For programs."""
+        """Return the report as JSON."""
         figures: dict[str, dict[str, Any]] = {}
         for key, rounds in self.values.items():
             figure = FIGURES[key]
@@ -160,5 +160,5 @@ def _machine() -> dict[str, Any]:
 
 
 def _text(value: float) -> str:
-    """Three figures that mean something."""
+    """Format a value with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""What a process uses, as Linux counts it under /proc, and what the daemon says of its own requests."""
+"""Resource usage of processes from /proc, and the daemon's own count of its API requests."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemon import Daemon
 
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-_BESIDE_THE_WORK = ("leases", "readyz")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PERIODIC = ("leases", "readyz")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU, user and system, of all threads since the process began (proc(5), stat)."""
-    # The second field is a name in parentheses, which may hold anything: count from behind it.
+    """Return the seconds of CPU, user and system, of all threads since the process started (proc(5), stat)."""
+    # The second field is a name in parentheses with arbitrary characters: count the fields after it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
 def machine_cpu_s() -> float:
-    """Seconds in which a processor of this machine was busy, with whatever, since it was started (proc(5), stat)."""
+    """Return the seconds in which the machine's processors were busy since its start (proc(5), stat)."""
     user, nice, system, _idle, _iowait, *interrupts_and_stolen = map(
         int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
     )
-    return (user + nice + system + sum(interrupts_and_stolen)) / _TICKS_A_SECOND
+    return (user + nice + system + sum(interrupts_and_stolen)) / _TICKS_PER_SECOND
 
 
 def own_cpu_s() -> float:
-    """Seconds of CPU of this process and of its children that have ended."""
+    """Return the seconds of CPU of this process and of its finished children."""
     return sum(os.times()[:4])
 
 
 def memory_mb(pid: int, field: str = "VmRSS") -> float:
-    """Resident memory now, or with `VmHWM` its peak, in megabytes of 10^6 bytes (proc(5), status)."""
+    """Return resident memory, or with `VmHWM` its peak, in megabytes of 10^6 bytes (proc(5), status)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -45,7 +45,7 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
 
 
 def wait_quiet(pid: int, *, timeout_s: float = 60.0) -> None:
-    """Return once the process has used next to no CPU for half a second, or after the time."""
+    """Wait until the process uses almost no CPU for half a second, or until the timeout."""
     deadline = time.monotonic() + timeout_s
     used_s = cpu_s(pid)
     while time.monotonic() < deadline:
@@ -56,13 +56,13 @@ def wait_quiet(pid: int, *, timeout_s: float = 60.0) -> None:
 
 
 def api_requests(daemon: Daemon) -> Counter[str]:
-    """Calls of the API server by `verb resource`, watches, lists and what runs by the clock left out."""
+    """Count calls of the API server by `verb resource`, without watches, lists and periodic calls."""
     requests: Counter[str] = Counter()
     for family in text_string_to_metric_families(daemon.http("/metrics", timeout_s=30.0)):
         for sample in family.samples:
             if sample.name != "nfs_provisioner_api_requests_total":
                 continue
             verb, resource = sample.labels["verb"], sample.labels["resource"]
-            if resource not in _BESIDE_THE_WORK and verb not in ("list", "watch"):
+            if resource not in _PERIODIC and verb not in ("list", "watch"):
                 requests[f"{verb} {resource}"] += int(sample.value)
     return requests

@@ -35,7 +35,7 @@ from tests.contract.sites import Factory, Seen, Site
 
 ROOT = Credentials()
 TIMEOUT_S = 30.0
-FOREVER = Deadline(deadline=float("inf"))
+FOREVER = Deadline(at_s=float("inf"))
 UNCHECKED_CREATE, FILE_SYNC = 0, 2
 
 _SERVER = pytest.StashKey[tuple[Ganesha, pathlib.Path]]()

@@ -24,7 +24,7 @@ def test_a_daemon_that_answers_is_used() -> None:
         pytest.skip(f"this machine cannot run containers: {reason}")
     done = ran("sh", "-c", "docker version && exit 3")
     assert done.returncode == 3
-    assert done.stderr.strip() == "docker: the daemon that answers here is used"
+    assert done.stderr.strip() == "docker: using the running daemon"
 
 
 def test_where_there_can_be_none(tmp_path: Path) -> None:
@@ -32,5 +32,5 @@ def test_where_there_can_be_none(tmp_path: Path) -> None:
     failed, skipped = ran("true", PATH=str(tmp_path)), ran("--or-skip", "true", PATH=str(tmp_path))
     assert (failed.returncode, skipped.returncode) == (1, 0)
     reason = failed.stderr.splitlines()[-1]
-    assert "takes root" in reason
+    assert "needs root" in reason
     assert skipped.stderr.splitlines()[-1] == f"skipped: {reason}"

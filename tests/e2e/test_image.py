@@ -17,7 +17,7 @@ from tests.e2e.containers import UNPRIVILEGED, run
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-LIMIT_BYTES = 60_000_000
+LIMIT_BYTES = 50_000_000
 IMPORT_ALL = """
 import importlib, pkgutil, provisioner
 found = [each.name for each in pkgutil.walk_packages(provisioner.__path__, "provisioner.")]
@@ -37,6 +37,10 @@ import importlib.util, json, shutil
 commands = "gcc cc c++ make ld as pip pip3 curl wget git".split()
 modules = "pip ensurepip setuptools".split()
 print(json.dumps([*filter(shutil.which, commands), *filter(importlib.util.find_spec, modules)]))
+"""
+UNSHIPPED = """
+import importlib.util, json
+print(json.dumps([*filter(importlib.util.find_spec, "demo testbed tests pictures deploy".split())]))
 """
 PACKAGES = """
 import importlib.metadata, json
@@ -64,7 +68,7 @@ def test_what_the_image_says_of_itself(provisioner_image: str) -> None:
 
 
 def test_its_size(provisioner_image: str) -> None:
-    """It has at most 60 MB to be pulled, compressed as registries keep it."""
+    """A node pulls at most 50 MB, compressed as registries keep it."""
     compressor, size = zlib.compressobj(6, wbits=31), 0
     for piece in DockerClient().client.images.get(provisioner_image).save():
         size += len(compressor.compress(piece))
@@ -82,6 +86,11 @@ def test_the_code_is_what_the_tests_ran(provisioner_image: str) -> None:
     root = ROOT / "provisioner"
     here = {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in root.rglob("*.py")}
     assert json.loads(python(provisioner_image, HASHES)) == here
+
+
+def test_neither_demo_nor_testbed(provisioner_image: str) -> None:
+    """The image contains the product alone, without the demonstration and the servers for tests."""
+    assert json.loads(python(provisioner_image, UNSHIPPED)) == []
 
 
 def test_the_packages_are_those_pinned(provisioner_image: str) -> None:

@@ -1,4 +1,4 @@
-"""Real servers for the integration tests: a namespace, exports and daemons a test, on the session's control plane."""
+"""Real servers for the integration tests: namespaces, exports and daemons on the session's control plane."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.storage import ServedStorage, Storage
 
 @pytest.fixture
 def cluster_api(control_plane: ControlPlane) -> Api:
-    """The administrator's client."""
+    """The administrator's API client."""
     return control_plane.api
 
 
 @pytest.fixture
 def namespace(cluster_api: Api) -> Iterator[str]:
-    """A fresh namespace, whose deletion is asked for at the end and not waited for."""
+    """A new namespace; the test requests its deletion at the end and does not wait for it."""
     name = f"test-{secrets.token_hex(4)}"
     cluster_api.post("/api/v1/namespaces", {"metadata": {"name": name}})
     yield name
@@ -43,7 +43,7 @@ def export_directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nfs_server(export_directory: Path) -> Iterator[Ganesha]:
-    """An NFSv4 server that exports `export_directory` as /nfs; skipped where none can run."""
+    """An NFSv4 server that exports `export_directory` as /nfs; skipped where it cannot run."""
     reason = ganesha.missing() or ganesha.vfs_problem(export_directory)
     if reason:
         pytest.skip(f"this machine cannot run an NFS server: {reason}")
@@ -53,7 +53,7 @@ def nfs_server(export_directory: Path) -> Iterator[Ganesha]:
 
 @pytest.fixture
 def daemon(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
-    """Starts `nfs-provisioner run`: call it with flags."""
+    """Starts `nfs-provisioner run` when called with flags."""
     daemons = Daemons(control_plane, tmp_path)
     yield daemons
     daemons.kill()
@@ -70,18 +70,18 @@ def storage(cluster_api: Api, namespace: str, daemon: Daemons) -> Iterator[Stora
 
 @dataclass(frozen=True)
 class Service:
-    """One daemon that serves the tests of a module, and its exports."""
+    """The daemon of a module's tests, and its exports."""
 
     daemon: Daemon
     export: Exported
     """The default export."""
     second: Exported
-    """Another one, that is a server's root."""
+    """Another export, which is a server's root."""
 
 
 @pytest.fixture(scope="module")
 def service(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A daemon for the whole module: tests that stop or hang one start their own."""
+    """One daemon for all tests of a module; tests that stop or hang a daemon start their own."""
     home = tmp_path_factory.mktemp("service")
     (home / "export").mkdir()
     (home / "second").mkdir()
@@ -104,14 +104,14 @@ def served(cluster_api: Api, namespace: str, service: Service) -> Iterator[Serve
 
 @pytest.fixture
 def plane(tmp_path: Path, control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane that is the test's to damage; the session's one has seen to it that it can be had."""
+    """A control plane that the test can damage; `control_plane` checks that it is built."""
     with ControlPlane(tmp_path / "plane") as own:
         yield own
 
 
 @pytest.fixture
 def daemons(plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
-    """Starts daemons on it."""
+    """Starts daemons on the test's own control plane."""
     started = Daemons(plane, tmp_path)
     yield started
     started.kill()

@@ -18,8 +18,14 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import opening, restore
+from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
+from provisioner.ledger.heartbeats import Heartbeats
+from provisioner.ledger.occupancy import Occupancy
+from provisioner.ledger.provisioning import Provisioning
+from provisioner.ledger.trash import Trash
+from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
 from provisioner.ports.tree import ExportError, NotEmpty, Ownership, PathExists, PathMissing, Proof, Tree
@@ -74,6 +80,20 @@ class Mutant(Parts):
         return self._supervisor(clock, metrics)
 
 
+def with_parts(**parts: type[object]) -> type[Export]:
+    """Return an export of which parts, by their attributes' names, are of other classes."""
+
+    class Changed(Export):
+        def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
+            super().__init__(location, tree, name=name)
+            for attribute, kind in parts.items():
+                part = getattr(self, attribute)
+                assert issubclass(kind, type(part)), f"{kind} is no {type(part)}"
+                part.__class__ = kind
+
+    return Changed
+
+
 # ------------------------------------------------------------------------------------------------ supervision
 
 
@@ -88,38 +108,38 @@ class _Unsupervised(Supervisor):
 
 
 class _VolumeBeforeRename(Export):
-    async def move_to_trash(self, volume: str) -> bool:
-        self._late = {*getattr(self, "_late", ()), volume}
+    async def move_to_trash(self, volume_name: str) -> bool:
+        self._late = {*getattr(self, "_late", ()), volume_name}
         return True
 
-    async def forget(self, volume: str) -> None:
+    async def forget(self, volume_name: str) -> None:
         late: set[str] = getattr(self, "_late", set())
-        if volume in late:
-            late.remove(volume)
-            await super().move_to_trash(volume)
-        await super().forget(volume)
+        if volume_name in late:
+            late.remove(volume_name)
+            await super().move_to_trash(volume_name)
+        await super().forget(volume_name)
 
 
 class _RecordBeforeRename(Export):
-    async def move_to_trash(self, volume: str) -> bool:
-        record = self.records[volume]
-        await self.forget(volume)
+    async def move_to_trash(self, volume_name: str) -> bool:
+        record = self.records[volume_name]
+        await self.forget(volume_name)
         with suppress(PathMissing):
-            await self._tree.rename(record.path, (*_TRASH, volume))
+            await self._tree.rename(record.path, (*_TRASH, volume_name))
         return True
 
 
-class _LedgerFromMemory(Export):
+class _LedgerFromMemory(VolumeRecords):
     """Believes what it remembers of the ledger, whatever another leader has done to it since."""
 
-    async def _recorded(self, volume: str) -> tuple[RelPath, Proof]:
-        record = self.records[volume]
-        return record.path, Proof((LEDGER, "volumes", volume), encode(record))
+    async def require_unchanged(self, volume_name: str) -> tuple[RelPath, Proof]:
+        record = self._state.index.records[volume_name]
+        return record.path, Proof((LEDGER, "volumes", volume_name), encode(record))
 
-    async def reread(self, volume: str) -> Record | None:
-        return self.records.get(volume)
+    async def refresh(self, volume_name: str) -> Record | None:
+        return self._state.index.records.get(volume_name)
 
-    async def _has_come(self, volume: str) -> bool:
+    async def is_pending(self, volume_name: str) -> bool:
         return True
 
 
@@ -133,28 +153,28 @@ class _Unproven(_Through):
         await self._port.move_symlink(source, target, replace=replace)
 
 
-class _NamesInTheTrashAreFree(Export):
+class _NamesInTheTrashAreFree(Trash):
     """Nothing is left of what was purged."""
 
     def may_come_late(self, name: str) -> bool:
         return False
 
 
-class _PutsBackWhatAnotherBrought(Export):
+class _PutsBackWhatAnotherBrought(Provisioning):
     """A restore that fails gives back what lies there."""
 
-    async def _bring_back(self, volume: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
+    async def _restore(self, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
         try:
-            return await super()._bring_back(volume, held, tenant, fresh=fresh)
+            return await super()._restore(volume_name, held, tenant, fresh=fresh)
         except (ArchiveUnusable, AlreadyThere):
-            if await self._has_come(volume) and await restore.put_back(self._tree, volume, held):
-                await self._withdraw(volume)
+            if await self._records.is_pending(volume_name) and await restore.put_back(self._tree, volume_name, held):
+                await self._records.withdraw(volume_name)
             raise
 
 
 class _ArchiveOverAnother(Export):
-    async def archive(self, volume: str, at: datetime) -> str | None:
-        path = self.records[volume].path
+    async def archive(self, volume_name: str, at: datetime) -> str | None:
+        path = self.records[volume_name].path
         target = (f"archived-{path[-1]}",)
         with suppress(PathMissing):
             try:
@@ -168,15 +188,15 @@ class _ArchiveOverAnother(Export):
 class _DeleteArchived(Export):
     """Takes every rule for delete."""
 
-    async def archive(self, volume: str, at: datetime) -> str | None:
-        await self.move_to_trash(volume)
+    async def archive(self, volume_name: str, at: datetime) -> str | None:
+        await self.move_to_trash(volume_name)
         return None
 
 
 class _RecordOfWhatIsLeftEnds(Export):
     """The sweep believes that every directory without a volume is gone."""
 
-    async def directory_missing(self, volume: str) -> bool:
+    async def directory_missing(self, volume_name: str) -> bool:
         return True
 
 
@@ -243,8 +263,8 @@ class _RecordAfterDirectory(_Through):
                 await self._port.make_symlink(symlink, target)
 
 
-class _NoOverlapCheck(Export):
-    async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
+class _NoOverlapCheck(Occupancy):
+    async def require_free(self, volume_name: str, record: Record, adopt_from: str | None) -> None:
         return None
 
 
@@ -256,14 +276,14 @@ class _NamesAsWritten(Export):
     ) -> Export:
         opened = await super().open(create=create, others=others, carried=carried)
         self._folds = False
-        self._ledger = await opening.read(self._tree, mend=create)
+        self._state.index = await opening.read(self._tree, mend=create)
         return opened
 
 
-class _RootsNotLookedFor(Export):
+class _RootsNotLookedFor(Occupancy):
     """Another export's root is a directory as any other."""
 
-    async def _refuse_roots_above(self, path: RelPath) -> None:
+    async def require_no_root_above(self, path: RelPath) -> None:
         return None
 
 
@@ -289,36 +309,36 @@ class _AdoptAnything(Export):
 
 
 class _NeverSettled(Export):
-    async def settle(self, volume: str, uid: str = "") -> None:
+    async def settle(self, volume_name: str, volume_uid: str = "") -> None:
         return None
 
 
 class _UndoWhatIsFull(Export):
-    async def undo(self, volume: str) -> bool:
-        if volume in self.pending:
-            await self._tree.remove_tree(self.records[volume].path)
-            await self.forget(volume)
+    async def undo(self, volume_name: str) -> bool:
+        if volume_name in self.pending:
+            await self._tree.remove_tree(self.records[volume_name].path)
+            await self.forget(volume_name)
         return True
 
 
 class _UndoTheRecordOnly(Export):
-    async def undo(self, volume: str) -> bool:
-        if volume in self.pending:
-            await self.forget(volume)
+    async def undo(self, volume_name: str) -> bool:
+        if volume_name in self.pending:
+            await self.forget(volume_name)
         return True
 
 
 class _UndoNever(Export):
-    async def undo(self, volume: str) -> bool:
+    async def undo(self, volume_name: str) -> bool:
         return True
 
 
-class _TellsAll(Export):
+class _TellsAll(Occupancy):
     """Events say whose volume has a directory, whoever asks."""
 
-    async def _refuse_taken(self, volume: str, record: Record, adopt_from: str | None) -> None:
+    async def require_free(self, volume_name: str, record: Record, adopt_from: str | None) -> None:
         try:
-            await super()._refuse_taken(volume, record, adopt_from)
+            await super().require_free(volume_name, record, adopt_from)
         except PathTaken as exc:
             raise PathTaken(str(exc)) from exc
 
@@ -326,11 +346,11 @@ class _TellsAll(Export):
 class _RestoredByItsClass(Export):
     """What an archive was counts for nothing once a claim has it back."""
 
-    async def provision(self, volume: str, record: Record, access: Ownership, **how: Any) -> Record:
-        held = await super().provision(volume, record, access, **how)
+    async def provision(self, volume_name: str, record: Record, ownership: Ownership, **how: Any) -> Record:
+        held = await super().provision(volume_name, record, ownership, **how)
         if held.archive:
             held = structs.replace(held, on_delete=record.on_delete, retention=record.retention)
-            await self.amend(volume, held)
+            await self.replace_record(volume_name, held)
         return held
 
 
@@ -340,11 +360,11 @@ class _RestoredByItsClass(Export):
 class _AnyObject(Export):
     """Which PersistentVolume object a record is for is never learned."""
 
-    async def settle(self, volume: str, uid: str = "") -> None:
-        await super().settle(volume)
+    async def settle(self, volume_name: str, volume_uid: str = "") -> None:
+        await super().settle(volume_name)
 
-    async def amend(self, volume: str, record: Record) -> None:
-        await super().amend(volume, structs.replace(record, volume_uid=""))
+    async def replace_record(self, volume_name: str, record: Record) -> None:
+        await super().replace_record(volume_name, structs.replace(record, volume_uid=""))
 
 
 class _AnyCluster(_Through):
@@ -357,9 +377,9 @@ class _AnyCluster(_Through):
 class _NeverFollows(Export):
     """A record is for the claim that it was written for, whatever becomes of the volume."""
 
-    async def amend(self, volume: str, record: Record) -> None:
-        if record.claim_uid == self.records[volume].claim_uid:
-            await super().amend(volume, record)
+    async def replace_record(self, volume_name: str, record: Record) -> None:
+        if record.claim_uid == self.records[volume_name].claim_uid:
+            await super().replace_record(volume_name, record)
 
 
 class _AnyReleasedOne(Export):
@@ -403,11 +423,11 @@ class _ExpiryAsksNobody(Export):
         return {name: structs.replace(each, volume=_NOBODY) for name, each in super().archived.items()}
 
 
-class _PurgeAsksNobody(Export):
+class _PurgeAsksNobody(Trash):
     """The same for what is in the trash."""
 
-    async def trash(self) -> list[str]:
-        return [f"{_NOBODY}{name}" for name in await super().trash()]
+    async def names(self) -> list[str]:
+        return [f"{_NOBODY}{name}" for name in await super().names()]
 
     async def purge(self, name: str, **how: Any) -> int:
         return await super().purge(name.removeprefix(_NOBODY), **how)
@@ -433,14 +453,14 @@ class _IdNeverRestored(Export):
         return await self.take_over(records)
 
 
-class _UnreadableStays(Export):
+class _UnreadableStays(Enrollment):
     """What cannot be read is never written again."""
 
-    async def _write_again(self, volume: str, record: Record) -> None:
+    async def _write_again(self, volume_name: str, record: Record) -> None:
         return None
 
 
-class _SignsUnread(Export):
+class _SignsUnread(Heartbeats):
     """Leaves its sign, and never looks at another's."""
 
     _own = ""
@@ -453,7 +473,7 @@ class _SignsUnread(Export):
         self._own = sign
 
 
-class _NobodyIsAtWork(Export):
+class _NobodyIsAtWork(Heartbeats):
     """Every other instance counts as one that has stopped."""
 
     async def instance(self, name: str) -> str:
@@ -462,7 +482,7 @@ class _NobodyIsAtWork(Export):
         return found if sign is None or sign.state else str(replace(sign, state="left"))
 
 
-class _PurgeTooMuch(Export):
+class _PurgeTooMuch(Trash):
     """What cannot be settled in the trash is done at the root."""
 
     async def purge(self, name: str, **how: Any) -> int:
@@ -476,10 +496,12 @@ class _PurgeTooMuch(Export):
 BUGS: dict[str, Parts] = {
     "the volume goes before its directory": Mutant(export=_VolumeBeforeRename),
     "the record goes before the directory": Mutant(export=_RecordBeforeRename),
-    "the ledger is not read again": Mutant(export=_LedgerFromMemory, tree=_Unproven),
+    "the ledger is not read again": Mutant(export=with_parts(_records=_LedgerFromMemory), tree=_Unproven),
     "a rename does not look at what it relies on": Mutant(tree=_Unproven),
-    "nothing keeps a name in the trash taken": Mutant(export=_NamesInTheTrashAreFree),
-    "what another leader brought back is put back": Mutant(export=_PutsBackWhatAnotherBrought),
+    "nothing keeps a name in the trash taken": Mutant(export=with_parts(trash=_NamesInTheTrashAreFree)),
+    "what another leader brought back is put back": Mutant(
+        export=with_parts(_provisioning=_PutsBackWhatAnotherBrought)
+    ),
     "an archive takes the place of another one": Mutant(export=_ArchiveOverAnother),
     "archive means delete": Mutant(export=_DeleteArchived),
     "a record ends while its directory is there": Mutant(export=_RecordOfWhatIsLeftEnds),
@@ -489,17 +511,17 @@ BUGS: dict[str, Parts] = {
     "the volume is read from the cache": Mutant(cluster=_VolumeFromCache),
     "a directory that exists is taken for one's own": Mutant(tree=_PathExistsIsSuccess),
     "the record comes after the directory": Mutant(tree=_RecordAfterDirectory),
-    "overlaps are not looked for": Mutant(export=_NoOverlapCheck, cache=_NobodyHolds),
+    "overlaps are not looked for": Mutant(export=with_parts(_occupancy=_NoOverlapCheck), cache=_NobodyHolds),
     "anything is adopted": Mutant(export=_AdoptAnything, cache=_NobodyHolds),
     "a record is never settled": Mutant(export=_NeverSettled),
     "undo removes what is full": Mutant(export=_UndoWhatIsFull),
     "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
     "nothing is ever undone": Mutant(export=_UndoNever),
-    "the purge goes beyond the trash": Mutant(export=_PurgeTooMuch),
+    "the purge goes beyond the trash": Mutant(export=with_parts(trash=_PurgeTooMuch)),
     "expiry asks nobody": Mutant(export=_ExpiryAsksNobody),
-    "the purge asks nobody": Mutant(export=_PurgeAsksNobody),
+    "the purge asks nobody": Mutant(export=with_parts(trash=_PurgeAsksNobody)),
     "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
-    "a directory within another export is handed out": Mutant(export=_RootsNotLookedFor),
+    "a directory within another export is handed out": Mutant(export=with_parts(_occupancy=_RootsNotLookedFor)),
     "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),
     "volumes on no known export do not count": Mutant(cache=_NobodyIsHomeless),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
@@ -507,14 +529,16 @@ BUGS: dict[str, Parts] = {
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
     "neighbours are not looked for": Mutant(cache=_NobodyHolds),
     "a record never follows": Mutant(export=_NeverFollows),
-    "events tell of other namespaces": Mutant(export=_TellsAll),
+    "events tell of other namespaces": Mutant(export=with_parts(_occupancy=_TellsAll)),
     "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
-    "the sign of another instance is not read": Mutant(export=_SignsUnread),
-    "another instance is not waited for": Mutant(export=_NobodyIsAtWork),
-    "a directory is adopted whoever has it": Mutant(export=_NoOverlapCheck, cluster=_CommandsSeeNoVolumes),
+    "the sign of another instance is not read": Mutant(export=with_parts(heartbeats=_SignsUnread)),
+    "another instance is not waited for": Mutant(export=with_parts(heartbeats=_NobodyIsAtWork)),
+    "a directory is adopted whoever has it": Mutant(
+        export=with_parts(_occupancy=_NoOverlapCheck), cluster=_CommandsSeeNoVolumes
+    ),
     "a namespace is told by its name": Mutant(cluster=_NamespaceByName),
     "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
     "a lost ledger is begun anew": Mutant(export=_BegunAnew),
     "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),
-    "a record that cannot be read stays": Mutant(export=_UnreadableStays),
+    "a record that cannot be read stays": Mutant(export=with_parts(_enrollment=_UnreadableStays)),
 }

@@ -15,7 +15,7 @@ from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.leader import LeaderTasks
-from provisioner.controllers.unused_exports import Forgetting
+from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
@@ -170,7 +170,7 @@ class Process:
             background = [
                 *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),
                 supervisor.keep("exports", watch.run),
-                supervisor.keep("exports", Forgetting(ctx).run),
+                supervisor.keep("exports", UnusedExports(ctx).run),
                 supervisor.keep("events", recorder.run),
             ]
             tasks = [group.create_task(each) for each in background]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from provisioner.commands.adopt import Adoption
-from provisioner.commands.session import Survey
+from provisioner.commands.session import Session
 from provisioner.controllers.cache import ClusterCache
 from provisioner.core import instances
 from provisioner.core.adoption import Wish
@@ -367,7 +367,7 @@ class World:
         self.note(f"admin has {'/'.join(path)} adopted for {key}")
         cluster = self.parts.cluster(self.site.cluster, ClusterCache(PROVISIONER))
         export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
-        survey = Survey(
+        survey = Session(
             cluster=cluster,
             cluster_id=self.site.name,
             classes=[each for each in self.site.cluster.classes() if each.provisioner == PROVISIONER],

@@ -1,4 +1,4 @@
-"""Archives as the tests make and look at them: volumes with data whose claims are deleted, and the two commands."""
+"""Archives in tests: create them from volumes with data, read their records, and run commands."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ RESTORE = "nfs-provisioner/restore"
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
-    """The records of archives on an export, by archive."""
+    """Return the records of archives on an export, by archive."""
     directory = root / LEDGER / "archives"
     # os.readlink: a Path would normalise the text, and it is not a path.
     return {name: json.loads(os.readlink(directory / name)) for name in os.listdir(directory)}
 
 
 def names(root: Path) -> set[str]:
-    """The archives at an export's root."""
+    """Return the archives at an export's root."""
     return {name for name in os.listdir(root) if name.startswith("archived-")}
 
 
 def archive(storage: Storage, root: Path, class_name: str, claim: str = "data", *, text: str = "precious") -> str:
-    """Make a claim with data in its volume, delete it, and wait until that is an archive; its name."""
+    """Create a claim with data, delete it, wait for its archive, and return the archive's name."""
     storage.claim(class_name, claim)
     volume = storage.bound(claim)
     directory(root, volume).joinpath("file").write_text(text)
@@ -40,25 +40,25 @@ def archive(storage: Storage, root: Path, class_name: str, claim: str = "data", 
     storage.volume_gone(name)
     archives = {archive for archive, record in records(root).items() if record["pv"] == name}
     assert len(archives) == 1, archives
-    storage.eventually(lambda: not (root / LEDGER / "volumes" / name).is_symlink(), f"the record of {name} has ended")
+    storage.eventually(lambda: not (root / LEDGER / "volumes" / name).is_symlink(), f"the record of {name} is deleted")
     return archives.pop()
 
 
 def directory(root: Path, volume: Object) -> Path:
-    """Where the directory of a volume right below an export's root is on this machine."""
+    """Return the path on this machine of a volume's directory directly below an export's root."""
     path: str = volume["spec"]["nfs"]["path"]
     return root / path.rsplit("/", 1)[1]
 
 
 def text_of(storage: Storage, root: Path, claim: str) -> str:
-    """What a claim's volume holds, once it is bound."""
+    """Wait until a claim is bound, and return the text in its volume."""
     return directory(root, storage.bound(claim)).joinpath("file").read_text()
 
 
 def command(
     control_plane: ControlPlane, name: str, provisioner: str, *flags: str, kubeconfig: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands in a process of its own."""
+    """Run a command of nfs-provisioner as a process."""
     words: Sequence[str] = [
         *(sys.executable, "-m", "provisioner", name),
         f"--kubeconfig={kubeconfig or control_plane.kubeconfig}",

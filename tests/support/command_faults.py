@@ -1,4 +1,4 @@
-"""A command that is broken off at one call, on the export or on the API server."""
+"""Faults that interrupt a command at one call, on the export or on the API server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def broken_off(
     *,
     errors: tuple[type[Exception], ...],
 ) -> bool:
-    """Run with the fault at the n-th call, which may end in one of these errors; False when there are fewer."""
+    """Run with the fault at the n-th call, which can raise one of these errors; return False if there are fewer."""
     calls = 0
 
     async def hook(error: Exception) -> None:

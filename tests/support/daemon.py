@@ -1,4 +1,4 @@
-"""`nfs-provisioner run` as a real process: started with flags, watched by its endpoint and log, killed at the end."""
+"""`nfs-provisioner run` as a real process, with its endpoint and its log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Daemon(Server):
         super().__init__(f"nfs-provisioner ({log.stem})", command, log=log, ready=self.ready, environment=environment)
 
     def ready(self) -> bool:
-        """Whether /readyz says so now."""
+        """Whether /readyz answers that the daemon is ready."""
         try:
             self.http("/readyz", timeout_s=2.0)
         except OSError:
@@ -48,14 +48,14 @@ class Daemon(Server):
         return True
 
     def http(self, path: str, *, timeout_s: float = 5.0) -> str:
-        """The body that its endpoint answers, such as /metrics. Raises OSError, HTTPError among them."""
+        """Return what its endpoint answers, such as /metrics. Raises OSError, including HTTPError."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=timeout_s) as answer:
             body: bytes = answer.read()
             return body.decode()
 
     def logged(self, event: str | None = None) -> list[dict[str, Any]]:
-        """Its log lines so far, of one event or of all; text that is not JSON, as of a traceback, is left out."""
+        """Return its log lines, of one event or of all, without text that is not JSON, such as tracebacks."""
         lines = []
         for text in self.log.read_text(errors="replace").splitlines():
             try:
@@ -68,7 +68,7 @@ class Daemon(Server):
 
 
 class Daemons:
-    """Starts daemons for one test and ends what is left of them; the `daemon` fixture."""
+    """Starts daemons for one test and kills them at its end; the `daemon` fixture."""
 
     def __init__(self, control_plane: ControlPlane, directory: Path) -> None:
         self._control_plane = control_plane
@@ -84,9 +84,9 @@ class Daemons:
         environment: Mapping[str, str] | None = None,
         wait_ready: bool = True,
     ) -> Daemon:
-        """A daemon run with `flags`, by default under a name of its own and with the administrator's rights.
+        """Start a daemon with `flags`, by default under a new name and with the administrator's rights.
 
-        Give two daemons one name to see them elect a leader.
+        Two daemons with one name elect a leader.
         """
         cluster = self._control_plane
         daemon = Daemon(
@@ -103,10 +103,10 @@ class Daemons:
         return daemon
 
     def log_tails(self) -> str:
-        """What each daemon said last, for the message of a failure."""
+        """Return the last log lines of each daemon, for the message of a failure."""
         return "\n".join(f"--- {daemon.name}\n{tail(daemon.log)}" for daemon in self.started)
 
     def kill(self) -> None:
-        """End all of them."""
+        """Kill all of them."""
         for daemon in self.started:
             daemon.kill()

@@ -1,4 +1,4 @@
-"""What is on an export's disk, read behind the daemon's back, to be compared with what the API says."""
+"""The content of an export's disk, read without the daemon, to compare with the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Disk:
 
 
 def disk(export: Path) -> Disk:
-    """What is on the export now."""
+    """Read the export."""
     names = {entry.name for entry in os.scandir(export)} - {LEDGER}
     archives = {name for name in names if name.startswith("archived-")}
     return Disk(
@@ -38,19 +38,19 @@ def disk(export: Path) -> Disk:
 
 
 def in_trash(export: Path) -> frozenset[str]:
-    """What waits to be purged; not the names that are only kept taken."""
+    """Return the names in the trash, without those that are only reserved."""
     trash = export / LEDGER / "trash"
     return frozenset(name for name in _names(trash) if _names(trash / name) != {TOMBSTONE})
 
 
 def _names(directory: Path) -> frozenset[str]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the daemon works on
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the daemon is running
         return frozenset(os.listdir(directory))
     return frozenset()
 
 
 def disagreement(export: Path, volumes: list[Object]) -> str | None:
-    """How disk and API differ, or None when each volume has its directory and its record, and nothing else is there."""
+    """Describe how disk and API differ; None if each volume has directory and record and nothing else exists."""
     seen = disk(export)
     named = {volume["metadata"]["name"] for volume in volumes}
     paths = {volume["spec"]["nfs"]["path"].rsplit("/", 1)[1] for volume in volumes}

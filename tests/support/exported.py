@@ -29,7 +29,7 @@ class Exported:
 
     @classmethod
     def new(cls, root: Path, path: str = "/exports/k8s") -> Exported:
-        """The directory `root` as an export of a server that no other test names."""
+        """Return the directory `root` as an export of a server that no other test uses."""
         return cls(f"nas-{secrets.token_hex(4)}.test", path, root)
 
     @property
@@ -48,7 +48,7 @@ class Exported:
         return {"server": self.server, "share": self.path}
 
     def directory(self, volume: Object) -> Path:
-        """Where a PersistentVolume's directory is on this machine, whether it exists or not."""
+        """Return the path of a PersistentVolume's directory on this machine, whether it exists or not."""
         nfs = volume["spec"]["nfs"]
         prefix = self.path.rstrip("/") + "/"
         assert nfs["server"] == self.server
@@ -56,40 +56,40 @@ class Exported:
         return self.root.joinpath(nfs["path"].removeprefix(prefix))
 
     def names(self) -> set[str]:
-        """What is at the export's root, but for the ledger."""
+        """Return the names at the export's root, without the ledger."""
         return {entry.name for entry in self.root.iterdir()} - {LEDGER}
 
     def archives(self, component: str = "") -> list[Path]:
-        """The archives of directories whose last component this is, oldest first; or all of them."""
+        """Return the archives of directories with this last component, oldest first; by default all."""
         return sorted(self.root.glob(f"archived-{component}*"))
 
     @property
     def records(self) -> dict[str, RecordFields]:
-        """The settled records by volume."""
+        """The settled records, by volume."""
         return self._records("volumes")
 
     def lists(self, *volumes: Object) -> bool:
-        """Whether there is a ledger, with a settled record of each of these volumes."""
+        """Whether the ledger exists and has a settled record of each of these volumes."""
         ledger = self.root / LEDGER / "volumes"
         return ledger.is_dir() and {volume["metadata"]["name"] for volume in volumes} <= self.records.keys()
 
     @property
     def pending(self) -> dict[str, RecordFields]:
-        """The records of volumes that were never made, as far as the ledger knows."""
+        """The records of unfinished volumes, by volume."""
         return self._records("pending")
 
     @property
     def trash(self) -> list[str]:
-        """What waits to be purged."""
+        """The names in the trash."""
         return sorted(in_trash(self.root))
 
     def plant(self, volume: str, record: RecordFields, *, pending: bool = False) -> None:
-        """Write a record as an earlier run of the daemon, or another cluster's daemon, left it."""
+        """Write a record as an earlier run of the daemon, or another cluster's daemon, leaves it."""
         directory = self.root / LEDGER / ("pending" if pending else "volumes")
         (directory / volume).symlink_to(json.dumps(record, separators=(",", ":")))
 
     def sign(self, cluster: str, at: str = "") -> None:
-        """Leave word, as another cluster's provisioner does, that it was at work at a time, or now."""
+        """Write another cluster's heartbeat with this time, by default now."""
         link = self.root / LEDGER / "clusters" / cluster
         link.unlink(missing_ok=True)
         link.symlink_to(at or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
@@ -97,7 +97,7 @@ class Exported:
     def _records(self, kind: str) -> dict[str, RecordFields]:
         records = {}
         for link in list((self.root / LEDGER / kind).iterdir()):
-            with contextlib.suppress(FileNotFoundError):  # the daemon works on
+            with contextlib.suppress(FileNotFoundError):  # the daemon is running
                 # os.readlink: a Path would normalise the text, and it is not a path.
                 records[link.name] = json.loads(os.readlink(link))
         return records

@@ -1,4 +1,4 @@
-"""Faults between an export and its tree: a process that dies, and answers that are lost, at any one call."""
+"""Faults between an export and its tree: a crash or a lost answer at any call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fault:
         return f"{'lost answer' if self.survives else 'crash'} {'after' if self.effect else 'before'}"
 
     async def at(self, number: int, tree: MemoryTree, operation: Awaitable[object]) -> bool:
-        """Try the operation with the fault at its n-th call; False when it has fewer calls."""
+        """Run the operation with the fault at its n-th call; return False if it has fewer calls."""
         calls = 0
 
         async def hook(call: str, path: RelPath) -> None:
@@ -69,9 +69,9 @@ async def opened(tree: MemoryTree) -> Export:
 async def interrupted(
     fault: Fault, prepare: Callable[[], Awaitable[MemoryTree]], operation: Operation
 ) -> list[tuple[MemoryTree, Export]]:
-    """For each call of an operation: a tree on which it met the fault there, and the export that goes on with it.
+    """Run an operation once per call with a fault there; return each tree and the export that continues with it.
 
-    After a crash that is a new process, which reads the ledger anew.
+    After a crash that is a new process, which reads the ledger again.
     """
     met: list[tuple[MemoryTree, Export]] = []
     for number in range(1, 1000):
@@ -92,14 +92,14 @@ TENANT = samples.TENANT
 
 
 def ledger(tree: MemoryTree, kind: str) -> list[str]:
-    """The names in one of the ledger's directories."""
+    """Return the names in one of the ledger's directories."""
     directory = tree.look((".provisioner", kind))
     assert isinstance(directory, Directory)
     return sorted(directory.entries)
 
 
 def directories(tree: MemoryTree) -> set[str]:
-    """The paths of all directories on the tree, without the ledger's."""
+    """Return the paths of all directories on the tree, without the ledger's."""
     return {"/".join(path) for path in _below((), tree.root) if path[0] != ".provisioner"}
 
 

@@ -1,4 +1,4 @@
-"""The documentation as tests read it: its pages, the blocks of code in them, and what their tables are about."""
+"""The documentation for tests: its pages, their blocks of code, and the first column of their tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FENCE = re.compile(r'^( *)```(\w+)(?: title="([^"]*)")?\n(.*?)^\1```$', re.MULT
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of code, and where it begins; the text stands at the left margin."""
+    """A fenced block of code with its first line; the text has no indentation."""
 
     page: str
     line: int
@@ -29,7 +29,7 @@ class Block:
 
 
 def blocks(language: str) -> list[Block]:
-    """All blocks of a language."""
+    """Return all blocks of a language."""
     found = []
     for page in PAGES:
         text = page.read_text()
@@ -41,7 +41,7 @@ def blocks(language: str) -> list[Block]:
 
 
 def section(page: str, heading: str = "") -> str:
-    """A page's text, or that below one of its headings up to the next of the same rank."""
+    """Return a page's text, or the part below one heading up to the next of the same rank."""
     text = (DOCS / page).read_text()
     if not heading:
         return text
@@ -52,12 +52,12 @@ def section(page: str, heading: str = "") -> str:
 
 
 def tabled(text: str) -> set[str]:
-    """What the tables of a text are about: each `word` in the first cell of a row."""
+    """Return each `word` in the first cells of a text's tables."""
     rows = [row.replace(r"\|", "/").split("|") for row in text.splitlines() if row.lstrip().startswith("|")]
     return {word for row in rows for word in re.findall(r"`([^`]+)`", row[1])}
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as Markdown readers make them."""
+    """Return the anchors of a page's headings, as Markdown renderers create them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}

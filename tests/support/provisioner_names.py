@@ -1,4 +1,4 @@
-"""Names of provisioners that the API server takes in a StorageClass, and names that it refuses."""
+"""Names of provisioners that the API server accepts in a StorageClass, and names that it refuses."""
 
 from __future__ import annotations
 

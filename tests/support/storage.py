@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Storage:
-    """What a user does with storage; every wait fails with the namespace's events and the daemons' last words."""
+    """A user's calls for storage; every failed wait reports the namespace's events and the daemons' last log lines."""
 
     def __init__(self, api: Api, namespace: str, *, daemon_logs: Callable[[], str]) -> None:
         self.api = api
@@ -63,15 +63,15 @@ class Storage:
         return self.eventually(volume, f"the claim {name} is Bound", timeout_s=timeout_s)
 
     def get_claim(self, name: str = "data") -> Object:
-        """The claim as it is now."""
+        """Return the claim."""
         return self.api.get(f"{self.claims}/{name}")
 
     def get_volume(self, name: str) -> Object:
-        """The PersistentVolume as it is now."""
+        """Return the PersistentVolume."""
         return self.api.get(f"{VOLUMES}/{name}")
 
     def has_volume(self, name: str) -> bool:
-        """Whether there is a PersistentVolume of that name."""
+        """Whether a PersistentVolume of that name exists."""
         try:
             self.get_volume(name)
         except ApiError as exc:
@@ -81,17 +81,17 @@ class Storage:
         return True
 
     def make_volume(self, body: Object) -> Object:
-        """Create a PersistentVolume by hand, to be taken away by force at the end of the test."""
+        """Create a PersistentVolume by hand; the test deletes it by force at its end."""
         made = self.api.post(VOLUMES, body)
         self._volumes.append(made["metadata"]["name"])
         return made
 
     def delete_claim(self, name: str = "data") -> None:
-        """Ask for the claim's deletion."""
+        """Request the claim's deletion."""
         self.api.delete(f"{self.claims}/{name}")
 
     def volume_gone(self, name: str, *, timeout_s: float = 60.0) -> None:
-        """Wait until the PersistentVolume is not there any more."""
+        """Wait until the PersistentVolume is gone."""
 
         def gone() -> bool:
             try:
@@ -103,15 +103,15 @@ class Storage:
         self.eventually(gone, f"the volume {name} is gone", timeout_s=timeout_s)
 
     def events(self, involved: str = "data", *, reason: str | None = None) -> list[Object]:
-        """The events about an object of the namespace, of one reason or of all.
+        """Return the events about an object of the namespace, of one reason or of all.
 
-        What kube-controller-manager warns of is left out: it may not have seen a new class yet.
+        Warnings of kube-controller-manager are left out: it warns while it has not seen a new class.
         """
         found = self.api.list(
             f"/api/v1/namespaces/{self.namespace}/events", fieldSelector=f"involvedObject.name={involved}"
         )
-        told = [event for event in found if event["type"] == "Normal" or event["source"].get("component") != _BINDER]
-        return [event for event in told if reason in (None, event["reason"])]
+        kept = [event for event in found if event["type"] == "Normal" or event["source"].get("component") != _BINDER]
+        return [event for event in kept if reason in (None, event["reason"])]
 
     def volume_event(
         self, volume: str, reason: str = "VolumeFailedDelete", *, type: str = "Warning", timeout_s: float = 30.0
@@ -130,20 +130,20 @@ class Storage:
         return self.eventually(lambda: self.events(involved, reason=reason), what, timeout_s=timeout_s)[0]
 
     def eventually(self, condition: Callable[[], T | None], what: str, *, timeout_s: float = 30.0) -> T:
-        """As testbed.waiting.eventually, with this test's events and logs in the failure."""
+        """Wait as testbed.waiting.eventually does, with this test's events and logs in the failure."""
         return eventually(condition, what, timeout_s=timeout_s, explain=self.explain)
 
     def explain(self) -> str:
-        """The namespace's events and the daemons' last log lines."""
+        """Return the namespace's events and the daemons' last log lines."""
         try:
             events = self.api.list(f"/api/v1/namespaces/{self.namespace}/events")
         except (ApiError, OSError) as exc:
-            return f"no events to be had: {exc}\n{self._daemon_logs()}"
-        told = [f"{e['involvedObject']['name']}: {e['type']} {e['reason']}: {e['message']}" for e in events]
-        return "\n".join(["--- events", *told, self._daemon_logs()])
+            return f"the events cannot be read: {exc}\n{self._daemon_logs()}"
+        lines = [f"{e['involvedObject']['name']}: {e['type']} {e['reason']}: {e['message']}" for e in events]
+        return "\n".join(["--- events", *lines, self._daemon_logs()])
 
     def remove_volumes(self) -> None:
-        """Take away the volumes made by hand, whatever finalizers hold them."""
+        """Delete the volumes created by hand, and their finalizers."""
         for name in self._volumes:
             try:
                 self.api.patch(f"{VOLUMES}/{name}", {"metadata": {"finalizers": None}})
@@ -153,12 +153,12 @@ class Storage:
             self.delete_if_there(f"{VOLUMES}/{name}")
 
     def remove_classes(self) -> None:
-        """Delete the classes made here; the claims go with the namespace."""
+        """Delete the classes created here; the claims go with the namespace."""
         for name in self._classes:
             self.delete_if_there(f"{CLASSES}/{name}")
 
     def delete_if_there(self, path: str) -> None:
-        """Ask for an object's deletion; one that is gone already is none."""
+        """Request an object's deletion; a no-op if it is gone."""
         try:
             self.api.delete(path)
         except ApiError as exc:
@@ -167,7 +167,7 @@ class Storage:
 
 
 class ServedStorage(Storage):
-    """Storage whose classes are those of one daemon, with that daemon's default export to look into."""
+    """Storage with classes of one daemon, and that daemon's default export on disk."""
 
     def __init__(self, api: Api, namespace: str, *, daemon: Daemon, export: Exported) -> None:
         super().__init__(api, namespace, daemon_logs=lambda: tail(daemon.log))
@@ -176,16 +176,16 @@ class ServedStorage(Storage):
         self.provisioner = daemon.provisioner_name
 
     def own_class(self, parameters: Mapping[str, str] | None = None, **fields: Any) -> str:
-        """Create a StorageClass of the daemon's, by default with Delete and Immediate, and return its name."""
+        """Create a StorageClass of the daemon, by default with Delete and Immediate, and return its name."""
         return self.storage_class(self.provisioner, parameters, **fields)
 
     def volume(self, parameters: Mapping[str, str] | None = None, name: str = "data", **fields: Any) -> Object:
-        """A claim of a class of its own with these parameters, waited for until it is Bound; its volume."""
+        """Create a claim of a new class with these parameters, wait until it is Bound, and return its volume."""
         self.claim(self.own_class(parameters, **fields), name)
         return self.bound(name)
 
     def directory(self, volume: Object) -> Path:
-        """Where a volume's directory is on this machine."""
+        """Return the path of a volume's directory on this machine."""
         return self.export.directory(volume)
 
     def released(self, volume: Object) -> None:
@@ -194,7 +194,7 @@ class ServedStorage(Storage):
         self.volume_gone(volume["metadata"]["name"])
 
     def refusal(self, name: str = "data") -> str:
-        """Wait for the warning that refuses a claim, and return its message, when the claim got nothing."""
+        """Wait for the warning that refuses a claim, check that it has no volume, and return the message."""
         event = self.event("ProvisioningFailed", name)
         assert event["type"] == "Warning"
         claim = self.get_claim(name)
@@ -204,18 +204,18 @@ class ServedStorage(Storage):
         return message
 
     def settled(self) -> None:
-        """Return when the daemon has worked on all that was asked of it before, by way of one more claim."""
+        """Wait until the daemon has done all earlier work, by way of one more claim."""
         name = f"later-{secrets.token_hex(3)}"
         self.volume({"pathPattern": "${.PV.name}"}, name)
 
     def made(self) -> list[str]:
-        """What there is at the export's root that bears the namespace's name."""
+        """Return the names at the export's root that contain the namespace's name."""
         return sorted(name for name in self.export.names() if self.namespace in name)
 
     def own_claims(self, class_name: str) -> list[Object]:
-        """The claims of a class that are still there."""
+        """Return the remaining claims of a class."""
         return [claim for claim in self.api.list(self.claims) if claim["spec"]["storageClassName"] == class_name]
 
     def unbound(self, names: Iterable[str]) -> list[str]:
-        """Those of the claims that are not Bound."""
+        """Return the claims that are not Bound."""
         return [name for name in names if self.get_claim(name)["status"]["phase"] != "Bound"]

@@ -1,4 +1,4 @@
-{{- /* Refuses values that render and cannot work, with what to change. */ -}}
+{{- /* Reject values that would render but cannot work, and say what to change. */ -}}
 
 {{- define "nfs-provisioner.check" -}}
 {{- include "nfs-provisioner.checkNames" . -}}
@@ -12,7 +12,7 @@
 {{- define "nfs-provisioner.checkNames" -}}
 {{- $full := include "nfs-provisioner.fullname" . -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) -}}
-{{- fail (printf "the Service cannot be called %q: set fullnameOverride to lower-case letters, digits and -, a letter first" $full) -}}
+{{- fail (printf "the Service cannot be called %q: set fullnameOverride to lower-case letters, digits and -, starting with a letter" $full) -}}
 {{- end -}}
 {{- $label := include "nfs-provisioner.name" . -}}
 {{- if not (regexMatch "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$" $label) -}}
@@ -20,29 +20,29 @@
 {{- end -}}
 {{- $name := include "nfs-provisioner.provisionerName" . -}}
 {{- if hasPrefix "kubernetes.io/" $name -}}
-{{- fail (printf "storageClass.provisionerName %q: names that begin kubernetes.io/ are the cluster's own; choose another" $name) -}}
+{{- fail (printf "storageClass.provisionerName %q: names that start with kubernetes.io/ are the cluster's own; choose another name" $name) -}}
 {{- end -}}
 {{- $part := "[a-z0-9]([-a-z0-9]*[a-z0-9])?" -}}
 {{- $domain := printf "%s(\\.%s)*" $part $part -}}
 {{- $parts := splitList "/" (lower $name) -}}
 {{- $short := and (le (len (last $parts)) 63) (le (len (first $parts)) 253) -}}
 {{- if not (and $short (regexMatch (printf "^(%s/)?[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$" $domain) (lower $name))) -}}
-{{- fail (printf "storageClass.provisionerName %q is not a name that a StorageClass can have, such as example.com/nfs" $name) -}}
+{{- fail (printf "storageClass.provisionerName %q is not a valid provisioner name: use a name such as example.com/nfs" $name) -}}
 {{- end -}}
-{{- $ours := list "app" "release" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
+{{- $reserved := list "app" "release" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
 {{- range $key, $_ := .Values.labels -}}
-{{- if has $key $ours -}}
-{{- fail (printf "labels.%s: the chart sets this label itself, and selects its pods by some of them; choose another key" $key) -}}
+{{- if has $key $reserved -}}
+{{- fail (printf "labels.%s: the chart sets this label itself and selects its pods by labels; choose another key" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "nfs-provisioner.checkImage" -}}
 {{- if regexMatch "(@|:[^/]*$)" .Values.image.repository -}}
-{{- fail (printf "image.repository %s has a tag or a digest in it: set image.tag or image.digest instead" .Values.image.repository) -}}
+{{- fail (printf "image.repository %s contains a tag or a digest: set image.tag or image.digest instead" .Values.image.repository) -}}
 {{- end -}}
 {{- if not (regexMatch "^([A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?$" (.Values.image.tag | default "")) -}}
-{{- fail (printf "image.tag %q cannot be a tag: use letters, digits, _, . and -" .Values.image.tag) -}}
+{{- fail (printf "image.tag %q is not a valid tag: use letters, digits, _, . and -" .Values.image.tag) -}}
 {{- end -}}
 {{- end -}}
 
@@ -50,26 +50,26 @@
 {{- $elects := .Values.leaderElection.enabled -}}
 {{- $replicas := include "nfs-provisioner.replicas" . | int -}}
 {{- if lt $replicas 1 -}}
-{{- fail "replicaCount=0 runs no provisioner: set 1 or more; to pause it, use kubectl scale deployment --replicas=0" -}}
+{{- fail "replicaCount=0 runs no provisioner: set 1 or more; to pause it, run kubectl scale deployment --replicas=0" -}}
 {{- end -}}
 {{- if and (gt $replicas 1) (not $elects) -}}
-{{- fail "leaderElection.enabled=false lets every replica act: set replicaCount to 1, or enable it" -}}
+{{- fail "without leader election every replica acts: set replicaCount to 1, or leaderElection.enabled=true" -}}
 {{- end -}}
 {{- if and (eq (.Values.strategyType | default "") "RollingUpdate") (not $elects) -}}
-{{- fail "strategyType=RollingUpdate without leader election lets the old and the new pod act side by side: unset strategyType, or set leaderElection.enabled=true" -}}
+{{- fail "strategyType=RollingUpdate without leader election lets the old and the new pod act concurrently: unset strategyType, or set leaderElection.enabled=true" -}}
 {{- end -}}
 {{- $lease := include "nfs-provisioner.seconds" .Values.leaderElection.leaseDuration | float64 -}}
 {{- $renew := include "nfs-provisioner.seconds" .Values.leaderElection.renewDeadline | float64 -}}
 {{- $retry := include "nfs-provisioner.seconds" .Values.leaderElection.retryPeriod | float64 -}}
 {{- if not (and (gt $lease $renew) (gt $renew $retry) (gt $retry 0.0) (ge $lease 1.0)) -}}
-{{- fail "leaderElection: leaseDuration must exceed renewDeadline, and that retryPeriod, which is above 0; a lease is 1s or longer" -}}
+{{- fail "leaderElection: leaseDuration must exceed renewDeadline, renewDeadline must exceed retryPeriod, retryPeriod must be above 0, and leaseDuration must be 1s or longer" -}}
 {{- end -}}
 {{- if le (include "nfs-provisioner.seconds" .Values.nfs.timeout | float64) 0.0 -}}
-{{- fail "nfs.timeout=0 leaves a call no time: set some, such as 10s" -}}
+{{- fail "nfs.timeout=0 leaves no time for a call: set a duration such as 10s" -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* Of a duration such as 1m30s, or of bare seconds. */ -}}
+{{- /* Seconds of a duration such as 1m30s, or of a number of seconds. */ -}}
 {{- define "nfs-provisioner.seconds" -}}
 {{- $seconds := 0.0 -}}
 {{- range regexFindAll "[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)?" (toString .) -1 -}}
@@ -80,7 +80,7 @@
 {{- $seconds -}}
 {{- end -}}
 
-{{- /* The schema holds numbers within their bounds; those in quotes are held here. */ -}}
+{{- /* The schema checks the bounds of numbers; this checks those of quoted numbers. */ -}}
 {{- define "nfs-provisioner.checkNumbers" -}}
 {{- if regexMatch "^(localhost|127\\..*|::1)$" .Values.listen.host -}}
 {{- fail (printf "listen.host %s hides the endpoint from the kubelet's probes and from Prometheus: use 0.0.0.0 or ::" .Values.listen.host) -}}
@@ -105,7 +105,7 @@
 
 {{- define "nfs-provisioner.checkExports" -}}
 {{- if ne (.Values.nfs.reclaimPolicy | default "Retain") "Retain" -}}
-{{- fail (printf "nfs.reclaimPolicy=%s is for the volume of the export's root, which holds all others: Recycle would have Kubernetes remove them all, and nothing can carry out Delete. Unset nfs.reclaimPolicy, or set Retain" .Values.nfs.reclaimPolicy) -}}
+{{- fail (printf "nfs.reclaimPolicy=%s applies to the volume of the export's root, which holds all other volumes: with Recycle, Kubernetes would remove them all, and nothing can carry out Delete. Unset nfs.reclaimPolicy, or set Retain" .Values.nfs.reclaimPolicy) -}}
 {{- end -}}
 {{- $seen := list -}}
 {{- with .Values.nfs.server -}}
@@ -118,11 +118,11 @@
 {{- include "nfs-provisioner.checkServer" (dict "name" (printf "%s.server" $name) "server" .server) -}}
 {{- include "nfs-provisioner.checkPath" (dict "name" (printf "%s.path" $name) "path" .path) -}}
 {{- if regexMatch "[\\s=]" .path -}}
-{{- fail (printf "%s.path %q has a space or a = in it, which NFS_EXPORTS cannot say: make it nfs.path, or leave it out here and name it in a class, by server and share" $name .path) -}}
+{{- fail (printf "%s.path %q contains a space or a =, which NFS_EXPORTS cannot express: make it nfs.path, or remove it here and name it in a class, with server and share" $name .path) -}}
 {{- end -}}
 {{- $place := include "nfs-provisioner.place" (list .server .path) -}}
 {{- if has $place $seen -}}
-{{- fail (printf "%s: %s is given twice; keep one of the two" $name $place) -}}
+{{- fail (printf "%s: %s is listed twice: keep one of the two" $name $place) -}}
 {{- end -}}
 {{- $seen = append $seen $place -}}
 {{- end -}}
@@ -130,19 +130,19 @@
 
 {{- define "nfs-provisioner.checkServer" -}}
 {{- if regexMatch "^([^:]*:[0-9]+|\\[.*\\]:[0-9]+)$" .server -}}
-{{- fail (printf "%s %q has a port in it: give the name or the address alone, and port=… in mountOptions" .name .server) -}}
+{{- fail (printf "%s %q contains a port: set only the name or the address here, and port=… in mountOptions" .name .server) -}}
 {{- else if regexMatch "^[^:]*:[^:]*$" .server -}}
-{{- fail (printf "%s %q is not the name or the address of a server" .name .server) -}}
+{{- fail (printf "%s %q is not a server name or address: set a DNS name or an IP address" .name .server) -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "nfs-provisioner.checkPath" -}}
 {{- if regexMatch "(^|/)\\.\\.?(/|$)" .path -}}
-{{- fail (printf "%s %q has a component that is not a name: write the export's own path" .name .path) -}}
+{{- fail (printf "%s %q has a . or .. component: write the export's path without it" .name .path) -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* SERVER:PATH in one spelling, from a list of both. */ -}}
+{{- /* SERVER:PATH in canonical spelling, from a list of both. */ -}}
 {{- define "nfs-provisioner.place" -}}
 {{- $server := first . | lower | trimPrefix "[" | trimSuffix "]" -}}
 {{- $path := printf "/%s" (last . | trim | splitList "/" | compact | join "/") -}}
@@ -158,7 +158,7 @@
 {{- fail (printf "a StorageClass cannot be called %q: use lower-case letters, digits, - and ." .name) -}}
 {{- end -}}
 {{- if has .name $names -}}
-{{- fail (printf "two StorageClasses are called %s: rename one of storageClass and storageClasses, or set storageClass.create=false" .name) -}}
+{{- fail (printf "two StorageClasses are called %s: rename one in storageClass or storageClasses, or set storageClass.create=false" .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- if include "nfs-provisioner.isDefault" . -}}
@@ -169,7 +169,7 @@
 {{- include "nfs-provisioner.checkExportOf" (dict "root" $ "class" .) -}}
 {{- end -}}
 {{- if gt (len $defaults) 1 -}}
-{{- fail (printf "the StorageClasses %s are all the default: set defaultClass for one of them" (join ", " $defaults)) -}}
+{{- fail (printf "the StorageClasses %s are all the default: set defaultClass for one class only" (join ", " $defaults)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -181,13 +181,13 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* A class says each thing once, as its own key or among its parameters. */ -}}
+{{- /* Each setting of a class must be given once: as a key of its own, or in its parameters. */ -}}
 {{- define "nfs-provisioner.checkRule" -}}
 {{- $class := . -}}
 {{- range $key, $spellings := dict "pathPattern" (list "pathPattern" "subDir") "onDelete" (list "onDelete") -}}
 {{- range $spelling := $spellings -}}
 {{- if and (get $class $key) (include "nfs-provisioner.parameter" (list $class $spelling)) -}}
-{{- fail (printf "StorageClass %s has %s, and %s among its parameters: keep one of them" $class.name $key $spelling) -}}
+{{- fail (printf "StorageClass %s sets both %s and the parameter %s: keep one of them" $class.name $key $spelling) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -197,14 +197,14 @@ true
 {{- $class := . -}}
 {{- range list (get . "pathPattern" | default "") (include "nfs-provisioner.parameter" (list . "pathPattern")) (include "nfs-provisioner.parameter" (list . "subDir")) -}}
 {{- if contains "{{" . -}}
-{{- fail (printf "StorageClass %s: its pattern %q is a Go template: write variables as ${.PVC.namespace}, ${.PVC.name}, ${.PV.name}" $class.name .) -}}
+{{- fail (printf "StorageClass %s: the pattern %q is a Go template: write variables as ${.PVC.namespace}, ${.PVC.name}, ${.PV.name}" $class.name .) -}}
 {{- else if regexMatch "(^|/)\\.\\.(/|$)" . -}}
-{{- fail (printf "StorageClass %s: its pattern %q leads out of the export: take the .. out" $class.name .) -}}
+{{- fail (printf "StorageClass %s: the pattern %q leads out of the export: remove the .." $class.name .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The value of a parameter of a class, from a list of both; names count in any case. */ -}}
+{{- /* The value of a parameter of a class, from a list of class and name; names are case-insensitive. */ -}}
 {{- define "nfs-provisioner.parameter" -}}
 {{- $name := last . | lower -}}
 {{- range $key, $value := (first .).parameters -}}
@@ -220,11 +220,11 @@ true
 {{- $server := include "nfs-provisioner.parameter" (list $class "server") -}}
 {{- $share := include "nfs-provisioner.parameter" (list $class "share") -}}
 {{- if ne (empty $server) (empty $share) -}}
-{{- fail (printf "StorageClass %s: the parameters server and share belong together: give both, or neither for the default export" $class.name) -}}
+{{- fail (printf "StorageClass %s: the parameters server and share belong together: set both, or neither for the default export" $class.name) -}}
 {{- end -}}
 {{- $place := include "nfs-provisioner.placeOf" . -}}
 {{- if not $place -}}
-{{- fail (printf "StorageClass %s names no export: set nfs.server and nfs.path, the export of classes that name none; or give it the parameters server and share%s" $class.name (eq $class.name $values.storageClass.name | ternary "; or set storageClass.create=false" "")) -}}
+{{- fail (printf "StorageClass %s names no export: set nfs.server and nfs.path as the default export, or set the parameters server and share of the class%s" $class.name (eq $class.name $values.storageClass.name | ternary "; or set storageClass.create=false" "")) -}}
 {{- end -}}
 {{- $mounted := list -}}
 {{- range include "nfs-provisioner.mounts" .root | fromJsonArray -}}
@@ -235,14 +235,14 @@ true
 {{- $known = append $known (include "nfs-provisioner.place" (list .server .path)) -}}
 {{- end -}}
 {{- if and (eq $values.access "mounted") (not (has $place $known)) -}}
-{{- fail (printf "StorageClass %s is on %s, which access=mounted does not mount: add it to exports, with access: direct if the provisioner is to speak to it itself" $class.name $place) -}}
+{{- fail (printf "StorageClass %s is on %s, which access=mounted does not mount: add it to exports, with access: direct if the provisioner should access it directly" $class.name $place) -}}
 {{- end -}}
 {{- if and (include "nfs-provisioner.isKerberos" .) (not (has $place $mounted)) -}}
-{{- fail (printf "StorageClass %s has sec=krb5 in its mountOptions, which takes a mounted export: set access=mounted, for all or for %s in exports" $class.name $place) -}}
+{{- fail (printf "StorageClass %s has sec=krb5 in its mountOptions, which needs a mounted export: set access=mounted, for all or for %s in exports" $class.name $place) -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The export of a class, in one spelling; empty where there is none. */ -}}
+{{- /* The export of a class in canonical spelling; empty if it has none. */ -}}
 {{- define "nfs-provisioner.placeOf" -}}
 {{- $values := .root.Values -}}
 {{- $server := include "nfs-provisioner.parameter" (list .class "server") -}}
@@ -256,7 +256,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Whether a class has no flavour of security but Kerberos, which the provisioner itself does not speak. */ -}}
+{{- /* Whether a class allows no security flavour but Kerberos, which the provisioner itself does not speak. */ -}}
 {{- define "nfs-provisioner.isKerberos" -}}
 {{- $flavours := list -}}
 {{- range include "nfs-provisioner.classOptions" . | fromJsonArray | join "," | splitList "," -}}

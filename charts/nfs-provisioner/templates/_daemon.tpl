@@ -1,4 +1,4 @@
-{{- /* What the daemon runs with; `helm test` runs `check` with the same. */ -}}
+{{- /* Environment and security context of the daemon; `helm test` runs `check` with the same. */ -}}
 
 {{- define "nfs-provisioner.env" -}}
 - name: PROVISIONER_NAME
@@ -47,13 +47,13 @@
 
 {{- define "nfs-provisioner.podSecurityContext" -}}
 {{- $mounted := include "nfs-provisioner.mounts" . | fromJsonArray -}}
-{{- /* On what the kubelet mounted, only root removes what tenants own, as in the nfs-subdir chart. */ -}}
+{{- /* On a mounted export only root can remove the files of tenants, as in the nfs-subdir chart. */ -}}
 {{- $uid := ternary 0 65534 (not (empty $mounted)) -}}
 {{- $context := dict "runAsNonRoot" (empty $mounted) "runAsUser" $uid "runAsGroup" $uid "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- if .Values.lowSourcePorts -}}
 {{- $_ := set $context "sysctls" (list (dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "512")) -}}
 {{- end -}}
-{{- /* Root on request, as the nfs-subdir image ran. null leaves the choice to the cluster, as OpenShift wants it. */ -}}
+{{- /* Root on request, as in the nfs-subdir image. null leaves the choice to the cluster, as OpenShift requires. */ -}}
 {{- range list .Values.podSecurityContext .Values.securityContext -}}
 {{- if and (hasKey . "runAsUser") (not (kindIs "invalid" .runAsUser)) (eq (toString .runAsUser) "0") -}}
 {{- $_ := set $context "runAsNonRoot" false -}}

@@ -1,6 +1,6 @@
-{{- /* Where the exports are, and which of them the kubelet mounts. */ -}}
+{{- /* The exports, and which of them the kubelet mounts. */ -}}
 
-{{- /* The exports that are mounted, as a JSON list: volume, server, path, mountOptions, directory, claim's suffix. */ -}}
+{{- /* The mounted exports as a JSON list: volume, server, path, mountOptions, directory, suffix of the claim. */ -}}
 {{- define "nfs-provisioner.mounts" -}}
 {{- $mounts := list -}}
 {{- if and .Values.nfs.server (eq .Values.access "mounted") -}}
@@ -14,7 +14,7 @@
 {{- toJson $mounts -}}
 {{- end -}}
 
-{{- /* The further exports as the daemon reads them: SERVER:PATH[=DIRECTORY], spaces between. */ -}}
+{{- /* The value of NFS_EXPORTS: SERVER:PATH[=DIRECTORY], separated by spaces. */ -}}
 {{- define "nfs-provisioner.exports" -}}
 {{- $words := list -}}
 {{- range $number, $export := .Values.exports -}}
@@ -28,7 +28,7 @@
 {{- join " " $words -}}
 {{- end -}}
 
-{{- /* The mountOptions of a class. The default export's are of no use to a class on another server. */ -}}
+{{- /* The mountOptions of a class. Those of the default export do not apply to a class on another server. */ -}}
 {{- define "nfs-provisioner.classOptions" -}}
 {{- $options := .class.mountOptions -}}
 {{- if and (kindIs "invalid" $options) (not (include "nfs-provisioner.parameter" (list .class "server"))) -}}

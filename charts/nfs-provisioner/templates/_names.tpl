@@ -1,4 +1,4 @@
-{{- /* What things are called. A release of the nfs-subdir chart that is upgraded to this one keeps its names. */ -}}
+{{- /* Names and labels. A release of the nfs-subdir chart keeps its names when it is upgraded to this chart. */ -}}
 
 {{- define "nfs-provisioner.name" -}}
 {{- $peer := "nfs-subdir-external-provisioner" -}}
@@ -15,7 +15,7 @@
 {{- .Values.storageClass.provisionerName | default (printf "cluster.local/%s" (include "nfs-provisioner.fullname" .)) -}}
 {{- end -}}
 
-{{- /* As Settings.lease_name of the daemon has it. */ -}}
+{{- /* The same rule as Settings.lease_name of the daemon. */ -}}
 {{- define "nfs-provisioner.leaseName" -}}
 {{- $provisioner := include "nfs-provisioner.provisionerName" . -}}
 {{- $name := $provisioner | replace "/" "-" | lower -}}
@@ -35,7 +35,7 @@
 {{- .Values.serviceAccount.name | default (ternary (include "nfs-provisioner.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{- /* The nfs-subdir chart's own, as a Deployment's selector can never change. */ -}}
+{{- /* Those of the nfs-subdir chart, because the selector of a Deployment is immutable. */ -}}
 {{- define "nfs-provisioner.selectorLabels" -}}
 app: {{ include "nfs-provisioner.name" . }}
 release: {{ .Release.Name }}
@@ -57,7 +57,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{- /* Values carried over whole from the nfs-subdir chart name its image: ours is meant. A copy of it elsewhere is a mistake. */ -}}
+{{- /* Values copied from the nfs-subdir chart name its image: render the image of nfs-provisioner. A mirrored copy is rejected. */ -}}
 {{- define "nfs-provisioner.isPeerImage" -}}
 {{- if regexMatch "^(registry\\.k8s\\.io|k8s\\.gcr\\.io|gcr\\.io/k8s-staging-sig-storage)/(sig-storage/)?nfs-subdir-external-provisioner$" .Values.image.repository -}}
 true
@@ -71,7 +71,7 @@ true
 {{- $repository = "ghcr.io/nfs-provisioner/nfs-provisioner" -}}
 {{- $tag = .Chart.AppVersion -}}
 {{- else if regexMatch "(^|/)(nfs-subdir-external-provisioner|nfs-client-provisioner)$" $repository -}}
-{{- fail (printf "image.repository %s is that of nfs-subdir-external-provisioner: unset image.repository and image.tag, or name a copy of nfs-provisioner's" $repository) -}}
+{{- fail (printf "image.repository %s is the image of nfs-subdir-external-provisioner: unset image.repository and image.tag, or name a mirror of nfs-provisioner's image" $repository) -}}
 {{- end -}}
 {{- with (.Values.global | default dict).imageRegistry -}}
 {{- $parts := splitList "/" $repository -}}
@@ -87,7 +87,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Those of the values and of an umbrella chart's global, each once, by name or as an object. */ -}}
+{{- /* The secrets of the values and of an umbrella chart's global, without duplicates, as names or objects. */ -}}
 {{- define "nfs-provisioner.imagePullSecrets" -}}
 {{- $global := (.Values.global | default dict).imagePullSecrets | default list -}}
 {{- $names := list -}}
@@ -103,7 +103,7 @@ true
 {{- kindIs "invalid" .Values.replicaCount | ternary (ternary 2 1 .Values.leaderElection.enabled) .Values.replicaCount | int -}}
 {{- end -}}
 
-{{- /* Unset: where Kubernetes serves it (1.30), and for an account that is the provisioner's alone. */ -}}
+{{- /* Unset: enabled where Kubernetes serves the API (1.30) and the ServiceAccount is the provisioner's alone. */ -}}
 {{- define "nfs-provisioner.hasAdmissionPolicy" -}}
 {{- $wanted := .Values.admissionPolicy.enabled -}}
 {{- if kindIs "invalid" $wanted -}}

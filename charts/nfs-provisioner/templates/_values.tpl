@@ -1,6 +1,6 @@
-{{- /* Values as people write them, made into what the templates read. */ -}}
+{{- /* Convert values as users write them to the form that the templates read. */ -}}
 
-{{- /* Whether anything is to be rendered. Every template asks this first, and so finds the values as they are meant. */ -}}
+{{- /* Whether the chart renders anything. Every template calls this first, so that the values are converted. */ -}}
 {{- define "nfs-provisioner.enabled" -}}
 {{- include "nfs-provisioner.read" . -}}
 {{- if .Values.enabled -}}
@@ -9,7 +9,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Changes .Values in place; doing it again changes nothing. */ -}}
+{{- /* Convert .Values in place; a second call changes nothing. */ -}}
 {{- define "nfs-provisioner.read" -}}
 {{- $values := .Values -}}
 {{- if kindIs "invalid" .Values.enabled -}}
@@ -72,7 +72,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* "false" is false: --set-string, k3s's HelmChart and quotes in a values file make texts of booleans. */ -}}
+{{- /* Read "false" as false: --set-string, k3s's HelmChart and quotes in a values file turn booleans into strings. */ -}}
 {{- define "nfs-provisioner.booleans" -}}
 {{- $in := .in -}}
 {{- range $key := .keys -}}
@@ -93,7 +93,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Annotations and labels are texts: 12, 1.5 and true are written as such. */ -}}
+{{- /* Annotations and labels are strings: convert 12, 1.5 and true. */ -}}
 {{- define "nfs-provisioner.strings" -}}
 {{- $texts := dict -}}
 {{- range $key, $value := (get .in .key | default dict) -}}
@@ -106,7 +106,7 @@ true
 {{- $_ := set .in .key $texts -}}
 {{- end -}}
 
-{{- /* One text with commas is a list, as in fstab(5); an empty map is nothing. */ -}}
+{{- /* Split one string with commas into a list, as in fstab(5); an empty map is an empty list. */ -}}
 {{- define "nfs-provisioner.mountOptions" -}}
 {{- if kindIs "string" .mountOptions -}}
 {{- $options := list -}}
@@ -121,7 +121,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Lays one map over another, deep; null takes a key away. */ -}}
+{{- /* Merge one map over another, deeply; null removes a key. */ -}}
 {{- define "nfs-provisioner.overlay" -}}
 {{- $on := .on -}}
 {{- range $key, $value := .by -}}

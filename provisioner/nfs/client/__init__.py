@@ -1,7 +1,20 @@
-"""Our own NFS client: the directory tree of an export, reached from one unprivileged process without a mount.
+"""NFS client: the directory tree of an export, from one unprivileged process and without a mount.
 
-From the bottom: `resolver` looks up names, `dial` makes a TCP connection, `wire` is one while it lives, `slots` shares
-it between exports, `connection` makes a new one when it died or is stuck, `session` is what NFSv4.1 puts on it,
-`client3` and `client4` are the operations by file handle behind one interface (`client`), `purge` removes trees,
-`copying` has the server copy files, `tree` is the port, and `servers` shares connections. `errors` has the words.
+From the bottom up:
+
+    resolver      looks up server names
+    connect       opens a TCP connection
+    transport     one TCP connection: sends calls and matches the replies
+    slots         shares the calls in flight fairly between the exports of a server
+    connection    one program of a server: opens a connection on demand, replaces it if it breaks or gets stuck
+    session       sessions of NFSv4.1 and 4.2 on a connection
+    interface     the operations by file handle that every NFS version implements
+    nfs3, nfs4    these operations in NFSv3, and in NFSv4.0 to 4.2
+    reading, backlog, remove_tree    removal of whole trees in bounded memory
+    copy_file     copies of files within the server
+    tree          the driver of the `Tree` port
+    pool          connections shared by all exports of a server
+
+`errors` translates what servers and networks answer into the errors of the port. `deadline` is the time limit that an
+operation passes down through all of these layers.
 """

@@ -1,7 +1,8 @@
-"""What a removal has read and not removed yet: its jobs, in an order that bounds them, and the memory that they take.
+"""Jobs of a tree removal: entries that were read but not yet removed, and the memory that they take.
 
-Removals come first, since they make room, then readings, the newest and so deepest first. While there is room, many
-directories are read side by side; beyond that one at a time, so that what is held in excess is one way down the tree.
+The order of the jobs bounds the memory. Changes come first, because they free memory. Then come readings, the newest
+first, which are the deepest. While there is memory left, many directories are read in parallel. After that, one
+directory is read at a time, so that the excess is at most one path down the tree.
 """
 
 from __future__ import annotations
@@ -14,31 +15,31 @@ R = TypeVar("R")
 C = TypeVar("C")
 
 TOTAL_BYTES = 8 << 20
-"""For all removals of a process together."""
+"""Limit for all removals of the process together."""
 REMOVAL_BYTES = 2 << 20
-"""For one of them."""
+"""Limit for one removal."""
 _SHARE = 4
-"""A page of a directory may take this part of the room that is left: deep trees have many pages at a time."""
+"""A page of a directory can take 1/_SHARE of the memory left, because deep trees hold many pages at a time."""
 
 
 @dataclass(slots=True)
-class Room:
-    """The memory that all removals share."""
+class MemoryBudget:
+    """Memory limit that all removals share."""
 
     limit_bytes: int = TOTAL_BYTES
     held_bytes: int = 0
 
 
 class Backlog(Generic[R, C]):
-    """The jobs of one removal: readings `R` and changes `C`. One event loop uses it."""
+    """Jobs of one removal: readings `R` and changes `C`. For use by one event loop."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
         self._held_bytes = 0
         self._readings: list[R] = []
         self._changes: list[C] = []
         self._under_way = 0
-        """Jobs that were taken and are not done."""
+        """Number of jobs that were taken but are not done."""
         self._being_read = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._empty = asyncio.Event()
@@ -48,22 +49,22 @@ class Backlog(Generic[R, C]):
 
     @property
     def share_bytes(self) -> int:
-        """What the next page may take; it may be less than one entry needs."""
-        left_bytes = min(self._room.limit_bytes - self._room.held_bytes, REMOVAL_BYTES - self._held_bytes)
+        """Memory that the next page can take; this can be less than one entry needs."""
+        left_bytes = min(self._budget.limit_bytes - self._budget.held_bytes, REMOVAL_BYTES - self._held_bytes)
         return max(0, left_bytes // _SHARE)
 
-    def hold(self, size_bytes: int) -> None:
-        """So much more is held."""
+    def hold_memory(self, size_bytes: int) -> None:
+        """Count memory as held."""
         self._held_bytes += size_bytes
-        self._room.held_bytes += size_bytes
+        self._budget.held_bytes += size_bytes
 
-    def let_go(self, size_bytes: int) -> None:
-        """So much less is held."""
-        self.hold(-size_bytes)
+    def release_memory(self, size_bytes: int) -> None:
+        """Count memory as free again."""
+        self.hold_memory(-size_bytes)
 
     def close(self) -> None:
-        """The removal has ended: nothing of it is held."""
-        self.hold(-self._held_bytes)
+        """Count all memory of this removal as free, at its end."""
+        self.hold_memory(-self._held_bytes)
 
     # ------------------------------------------------------------------------------------------- jobs
 
@@ -78,7 +79,7 @@ class Backlog(Generic[R, C]):
         self._added()
 
     async def take(self) -> tuple[R | None, C | None]:
-        """The next job, of one kind or the other, as soon as there is one that may begin; ended by done()."""
+        """Wait for the next job that can begin, and return it as reading or change; the caller ends it with done()."""
         while not (self._changes or self._may_read()):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -94,7 +95,7 @@ class Backlog(Generic[R, C]):
         return reading, change
 
     def done(self, reading: R | None) -> None:
-        """A job has come to its end; a reading if it was one."""
+        """End a job; `reading` is the job if it was a reading."""
         self._under_way -= 1
         if reading is not None:
             self._being_read -= 1
@@ -103,7 +104,7 @@ class Backlog(Generic[R, C]):
         self._wake()
 
     async def until_empty(self) -> None:
-        """Return when no job is left or under way."""
+        """Wait until no job is left or running."""
         await self._empty.wait()
 
     def _may_read(self) -> bool:
@@ -114,7 +115,7 @@ class Backlog(Generic[R, C]):
         self._wake()
 
     def _wake(self) -> None:
-        """Have one more worker look, if there is something for it."""
+        """Wake one waiting worker if there is a job for it."""
         if self._changes or self._may_read():
             while self._waiters:
                 waiter = self._waiters.pop()

@@ -1,4 +1,4 @@
-"""Making a TCP connection to a server: its name, the port, and a source port below 1024 where we may have one."""
+"""Opens a TCP connection to a server: look-up of name and port, and a source port below 1024 if permitted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ RESERVED_TRIES = 32
 _ANY_PORT = 0
 
 LOOKUP_LIMIT_S = 3.0
-"""How long a look-up without last known addresses is waited for. It goes on, and the next attempt meets it or what it
-found; but whoever probes the server, which takes 4 s at most, is to learn that it is the name."""
-ADDRESS_LIMIT_S = 2.0
-"""How long one address of several is tried: long enough for one lost packet."""
+"""Time limit for a look-up without last known addresses.
 
-# A dead machine is noticed within 15 s: recovery must not wait for TCP's own quarter of an hour.
+The look-up continues after that, and the next attempt uses its result. The limit is below the 4 s of a probe, so that
+the probe can report that the name is the problem.
+"""
+ADDRESS_LIMIT_S = 2.0
+"""Time limit for one of several addresses: long enough for one lost packet."""
+
+# Detect a dead machine within 15 s. Without keep-alive, TCP would take a quarter of an hour to notice.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 6),
@@ -42,7 +45,10 @@ _KEEPALIVE = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A program on a server. Without a port the port mapper is asked, and `usual_port` taken where there is none."""
+    """An RPC program on a server.
+
+    Without a port, the client asks the port mapper, and uses `usual_port` if the port mapper does not answer.
+    """
 
     server: str
     port: int | None
@@ -53,7 +59,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """A server by its addresses, to be reached before the deadline; `limit_s` is the time limit of a call."""
+    """The addresses of a server, and until when to connect; `limit_s` is the time limit of later calls."""
 
     name: str
     addresses: Sequence[Address]
@@ -62,7 +68,7 @@ class _Host:
 
 
 async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> RpcTransport:
-    """A connection to the program, its name looked up again. Raises ExportError(UNREACHABLE) with what to do."""
+    """Look up the server and connect to the program. Raises ExportError(UNREACHABLE) with a hint."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     port = endpoint.port or endpoint.usual_port or portmap.PORT
     addresses = await _look_up(resolver, endpoint.server, port, min(LOOKUP_LIMIT_S, timeout_s / 2))
@@ -82,21 +88,26 @@ async def _look_up(resolver: Resolver, server: str, port: int, limit_s: float) -
         async with asyncio.timeout(limit_s):
             return await resolver.addresses(server)
     except TimeoutError as exc:
-        raise errors.name_hangs(server) from exc
+        raise errors.lookup_timed_out(server) from exc
     except OSError as exc:
         raise errors.dial_failed(exc, server, port) from exc
 
 
 async def _mapped_port(endpoint: Endpoint, host: _Host) -> int:
-    """The program's port by the port mapper (RFC 1833). Where the usual port can be tried, half of the time is left."""
+    """Ask the port mapper for the program's port (RFC 1833).
+
+    If there is a usual port to fall back on, half of the time is left for it.
+    """
     left_s = host.deadline - asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(left_s if endpoint.usual_port is None else left_s / 2):
-            wire = await _connect(host, portmap.PORT)
+            transport = await _connect(host, portmap.PORT)
             try:
-                port = await wire.send(portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL).answer
+                port = await transport.send(
+                    portmap.getport(endpoint.program, endpoint.version), rpc.NO_CREDENTIAL
+                ).answer
             finally:
-                wire.close()
+                transport.close()
     except (ExportError, TimeoutError, rpc.CallRejected, rpc.CredentialRejected) as exc:
         if endpoint.usual_port is not None:
             return endpoint.usual_port
@@ -111,9 +122,9 @@ async def _mapped_port(endpoint: Endpoint, host: _Host) -> int:
 
 
 async def _connect(host: _Host, port: int) -> RpcTransport:
-    """Try the server's addresses in turn. Each but the last may take its share of the time that is left."""
+    """Try the server's addresses in turn; each but the last gets its share of the remaining time."""
     loop = asyncio.get_running_loop()
-    failure = OSError("it has no address")
+    failure = OSError("the name has no address")
     for number, (family, address) in enumerate(host.addresses):
         left = len(host.addresses) - number
         share_s = min(ADDRESS_LIMIT_S, (host.deadline - loop.time()) / left) if left > 1 else None
@@ -127,13 +138,17 @@ async def _connect(host: _Host, port: int) -> RpcTransport:
         except OverflowError as exc:
             failure = OSError(str(exc))
         else:
-            new_wire = functools.partial(RpcTransport, host.name, port, reserved=reserved, limit_s=host.limit_s)
-            return (await loop.create_connection(new_wire, sock=sock))[1]
+            new_transport = functools.partial(RpcTransport, host.name, port, reserved=reserved, limit_s=host.limit_s)
+            return (await loop.create_connection(new_transport, sock=sock))[1]
     raise errors.dial_failed(failure, host.name, port) from failure
 
 
 async def _connected(family: int, address: tuple[object, ...]) -> tuple[socket.socket, bool]:
-    """A connected socket, and whether its source port is below 1024. Raises OSError."""
+    """Connect a socket; return it and whether its source port is below 1024. Raises OSError.
+
+    Many servers accept only clients with a source port below 1024 (`secure` in exports(5)). The code tries random ports
+    in that range and skips those in use. Without the privilege for such ports it uses any other one.
+    """
     for source_port in random.sample(RESERVED_PORTS, RESERVED_TRIES):
         try:
             return await _connected_from(source_port, family, address), True
@@ -153,7 +168,7 @@ async def _connected_from(source_port: int, family: int, address: tuple[object, 
         for level, option, value in _KEEPALIVE:
             sock.setsockopt(level, option, value)
         if source_port != _ANY_PORT:
-            # A port serves connections to several servers at once, and again right after one has ended (tcp(7)).
+            # Use one port for several servers, and again right after a connection has ended (tcp(7)).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("", source_port))
         await asyncio.get_running_loop().sock_connect(sock, address)

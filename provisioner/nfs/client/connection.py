@@ -1,8 +1,13 @@
-"""The connection to one program of a server for as long as we need it: made on demand, made again when it died.
+"""Connection to one program of a server: opened on demand, and again after it broke.
 
-A TCP connection that is stuck (see `wire`) is replaced while it still serves: the next one is made, and has answered a
-NULL call, before calls move to it. The old one drains. At most DRAINING_LIMIT do so at a time, so that a server never
-has more than that and two of our connections, whatever it does: source ports below 1024 are few.
+A TCP connection that is stuck (see `transport`) is replaced while it still serves calls:
+
+1. Open a new TCP connection.
+2. Wait until the server answers a NULL call on it, which proves that the new connection works.
+3. Send new calls on the new connection, and drain the old one.
+
+At most DRAINING_LIMIT connections drain at a time. So a server never has more than DRAINING_LIMIT + 2 connections from
+this client, because source ports below 1024 are scarce.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import functools
 from collections.abc import Callable
 from typing import TypeVar
 
+from provisioner.core.backoff import Backoff
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.connect import Endpoint, dial
 from provisioner.nfs.client.deadline import Deadline
@@ -26,16 +32,15 @@ from provisioner.ports.tree import ExportError
 
 T = TypeVar("T")
 
-FIRST_BACK_OFF_S = 0.1
-LONGEST_BACK_OFF_S = 5.0
+_BACKOFF = Backoff(first_s=0.1, limit_s=5.0, jitter=0)
 DRAINING_LIMIT = 2
 
 
 class Connection:
     """Calls to one program, many in flight on one TCP connection, shared by the exports of the server.
 
-    While it cannot be made, the next try waits a back-off of 0.1 to 5 s, and calls in between fail at once with what
-    was wrong: whoever has other servers to care for must not wait for this one.
+    After a failed attempt to connect, the next attempt waits for a back-off of 0.1 to 5 s. Calls in between fail
+    immediately with the last error, so that callers with work for other servers do not wait for this one.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Connection:
         self._resolver = resolver
         self._timeout_s = timeout_s
         self._sharing = Sharing() if sharing is None else sharing
-        self._wire: RpcTransport | None = None
+        self._transport: RpcTransport | None = None
         self._draining: list[RpcTransport] = []
         self._connecting: asyncio.Task[RpcTransport] | None = None
         self._replacing: asyncio.Task[None] | None = None
@@ -64,53 +69,55 @@ class Connection:
 
     @property
     def reserved_port(self) -> bool:
-        """Whether the connection comes, or last came, from a source port below 1024."""
-        return self._wire is not None and self._wire.reserved
+        """Whether the current or last TCP connection uses a source port below 1024."""
+        return self._transport is not None and self._transport.reserved
 
-    async def call(self, attempt: Deadline, procedure: Procedure[T]) -> T:
-        """One call, when not too many are in flight. Raises ExportError, and what the procedure's result raises."""
+    async def call(self, deadline: Deadline, procedure: Procedure[T]) -> T:
+        """Make a call once a slot is free. Raises ExportError, and the errors of the procedure's result."""
         while True:
-            wire = await self.wire()
+            transport = await self.transport()
             try:
-                slot = await wire.slots.take(attempt.export)
+                slot = await transport.slots.take(deadline.export)
             except SlotsClosed:
                 continue
-            return await self.exchange(wire, attempt, procedure, functools.partial(_give_back, wire.slots, slot))
+            return await self.exchange(
+                transport, deadline, procedure, functools.partial(_give_back, transport.slots, slot)
+            )
 
     def slots(self, count: int) -> Slots:
-        """Slots that the exports of this server share fairly."""
+        """Create slots that the exports of this server share fairly."""
         return Slots(count, self._sharing)
 
     async def exchange(
         self,
-        wire: RpcTransport,
-        attempt: Deadline,
+        transport: RpcTransport,
+        deadline: Deadline,
         procedure: Procedure[T],
         on_settled: Callable[[T | None], None] | None = None,
     ) -> T:
-        """One call on this very TCP connection. Raises Lost when it ends before the answer."""
-        pending = wire.send(procedure, self._credential, on_settled)
+        """Make a call on this TCP connection. Raises Lost if the connection ends before the reply."""
+        pending = transport.send(procedure, self._credential, on_settled)
         if procedure.changes:
-            attempt.note(pending)
+            deadline.note(pending)
         try:
             return await pending.answer
         except CallRejected as exc:
             raise errors.call_rejected(exc, self.endpoint.server, procedure.version) from exc
         except CredentialRejected as exc:
-            raise errors.credential_rejected(exc, self.endpoint.server, reserved_port=wire.reserved) from exc
+            raise errors.credential_rejected(exc, self.endpoint.server, reserved_port=transport.reserved) from exc
         finally:
-            self._judge(attempt.export, pending, wire)
+            self._update_suspects(deadline.export, pending, transport)
 
-    def post(self, wire: RpcTransport, procedure: Procedure[object]) -> None:
-        """One call whose answer nobody waits for."""
-        wire.send(procedure, self._credential).answer.cancel()
+    def post(self, transport: RpcTransport, procedure: Procedure[object]) -> None:
+        """Send a call without waiting for the reply."""
+        transport.send(procedure, self._credential).answer.cancel()
 
-    async def wire(self) -> RpcTransport:
-        """The TCP connection for new calls, made when the last one has ended; all callers wait for the same try."""
-        if self._wire is not None and not self._wire.closed:
-            return self._wire
+    async def transport(self) -> RpcTransport:
+        """Return the TCP connection for new calls; open one if the last has ended. All callers share one attempt."""
+        if self._transport is not None and not self._transport.closed:
+            return self._transport
         if self._connecting is None:
-            self._look_back()
+            self._raise_during_backoff()
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(self._connected)
         connecting = self._connecting
@@ -122,62 +129,62 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """Let go of the connection; a later call makes a new one."""
+        """Close the connection; a later call opens a new one."""
         for task in (self._connecting, self._replacing):
             if task is not None:
                 task.cancel()
-        for wire in (self._wire, *self._draining):
-            if wire is not None:
-                wire.close()
+        for transport in (self._transport, *self._draining):
+            if transport is not None:
+                transport.close()
 
     async def _connect(self) -> RpcTransport:
-        wire = await dial(self.endpoint, self._resolver, self._timeout_s)
-        wire.slots = self.slots(CALLS_IN_FLIGHT)
-        wire.on_stuck = functools.partial(self._replace, wire)
-        return wire
+        transport = await dial(self.endpoint, self._resolver, self._timeout_s)
+        transport.slots = self.slots(CALLS_IN_FLIGHT)
+        transport.on_stuck = functools.partial(self._replace, transport)
+        return transport
 
     def _replace(self, stuck: RpcTransport) -> None:
-        """Begin to replace a TCP connection that is stuck, unless that is being done, or was tried just now."""
-        self._draining = [wire for wire in self._draining if not wire.closed]
+        """Start to replace a stuck TCP connection, unless a replacement runs or has failed recently."""
+        self._draining = [transport for transport in self._draining if not transport.closed]
         now = asyncio.get_running_loop().time()
         if self._replacing is None and now >= self._replace_at and len(self._draining) < DRAINING_LIMIT:
             self._replacing = asyncio.create_task(self._move_from(stuck))
             self._replacing.add_done_callback(self._replaced)
 
     async def _move_from(self, stuck: RpcTransport) -> None:
-        """Move to a new TCP connection, once it has proved to be of use."""
-        wire = await self._connect()
+        """Open a new TCP connection, and move new calls to it once the server has answered on it."""
+        transport = await self._connect()
         null = rpc.null(self.endpoint.program, self.endpoint.version)
         try:
             async with asyncio.timeout(self._timeout_s):
-                with contextlib.suppress(CallRejected, CredentialRejected):  # These are answers too.
-                    await wire.send(null, self._credential).answer
-            if self._wire is stuck:
+                with contextlib.suppress(CallRejected, CredentialRejected):  # A rejection is an answer too.
+                    await transport.send(null, self._credential).answer
+            if self._transport is stuck:
                 stuck.drain()
                 self._draining.append(stuck)
-                self._wire = wire
+                self._transport = transport
         finally:
-            if self._wire is not wire:
-                wire.close()
+            if self._transport is not transport:
+                transport.close()
 
     def _replaced(self, task: asyncio.Task[None]) -> None:
         self._replacing = None
         exc = None if task.cancelled() else task.exception()
         if exc is None:
             return
-        # The old one goes on, for what it still answers.
-        self._replace_at = asyncio.get_running_loop().time() + LONGEST_BACK_OFF_S
+        # Keep using the old connection for the calls that it still answers.
+        self._replace_at = asyncio.get_running_loop().time() + _BACKOFF.limit_s
         if not isinstance(exc, ExportError | TimeoutError):
             raise exc
 
-    def _judge(self, export: str, pending: Pending[T], wire: RpcTransport) -> None:
-        """A caller leaves: its export is suspect when there is no answer, and no longer when there is one."""
+    def _update_suspects(self, export: str, pending: Pending[T], transport: RpcTransport) -> None:
+        """Mark the caller's export as suspect if its call got no answer, and clear it if it got one."""
         suspects = self._sharing.suspects
         if not pending.settled:
             suspects.add(export)
         elif pending.answered and export in suspects:
             suspects.remove(export)
-            wire.slots.serve()
+            transport.slots.serve()
 
     def _connected(self, task: asyncio.Task[RpcTransport]) -> None:
         self._connecting = None
@@ -185,24 +192,24 @@ class Connection:
             return
         exc = task.exception()
         if exc is None:
-            self._wire = task.result()
+            self._transport = task.result()
         elif isinstance(exc, ExportError):
-            self._fail(exc)
+            self._record_failure(exc)
 
-    def _look_back(self) -> None:
-        """Raise what was wrong last time while the back-off lasts."""
-        last, self._wire = self._wire, None
+    def _raise_during_backoff(self) -> None:
+        """Take note of how the last connection ended; raise its error again during the back-off."""
+        last, self._transport = self._transport, None
         if last is not None and last.answered:
             self._failure, self._failures = None, 0
         elif last is not None:
-            self._fail(last.reason)
+            self._record_failure(last.reason)
         if self._failure is not None and asyncio.get_running_loop().time() < self._retry_at:
             raise ExportError(self._failure.cause, self._failure.detail, hint=self._failure.hint)
 
-    def _fail(self, exc: ExportError) -> None:
-        back_off_s = min(FIRST_BACK_OFF_S * 2**self._failures, LONGEST_BACK_OFF_S)
-        self._failure, self._failures = exc, min(self._failures + 1, 16)
-        self._retry_at = asyncio.get_running_loop().time() + back_off_s
+    def _record_failure(self, exc: ExportError) -> None:
+        self._failure = exc
+        self._failures += 1
+        self._retry_at = asyncio.get_running_loop().time() + _BACKOFF.delay_s(self._failures, 0)
 
 
 def _give_back(slots: Slots, slot: int, _: object) -> None:

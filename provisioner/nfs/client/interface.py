@@ -1,7 +1,8 @@
-"""What each NFS version can do for a tree, by file handle: the interface of client3 and client4.
+"""Interface of the clients for each NFS version (`nfs3`, `nfs4`): the operations of a tree by file handle.
 
-A `Place` is a file handle and a path down from it. Every step down is a LOOKUP, which takes a symlink for what it is,
-so no client ever follows one: where a directory is needed and something else is found, Cause.SYMLINK is raised.
+A `Place` is a file handle and a path down from it. Each step down is a LOOKUP, which returns a symlink itself and not
+its target. So no client ever follows a symlink: it raises Cause.SYMLINK if a step needs a directory and finds
+something else.
 """
 
 from __future__ import annotations
@@ -15,79 +16,81 @@ from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports.tree import EntryType, ExportError, FilesystemStats, Ownership, Proof
 
-PARENT_MODE = 0o755
 LARGEST_PAGE_BYTES = 64 << 10
-"""What a server is asked for at most that finds a page of a directory too small."""
+"""Upper limit for a page of a directory, if the server reports that a smaller page is too small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What lies under a path below a directory whose handle is known."""
+    """A path below a directory whose handle is known."""
 
     handle: bytes
     path: RelPath = ()
 
     @property
     def parent(self) -> Place:
-        """The directory that holds it."""
+        """The parent directory."""
         return Place(self.handle, self.path[:-1])
 
     @property
     def name(self) -> str:
-        """Its name there."""
+        """The last component."""
         return self.path[-1]
 
     def __str__(self) -> str:
-        """The path, for messages."""
+        """Return the path, for messages."""
         return "/".join(self.path) or "the directory itself"
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What came of removing names in order: how many went, and why the one after them did not."""
+    """Result of removing names in order: how many were removed, and the refusal of the next one."""
 
     removed: int
     refusal: ExportError | None = None
 
 
 class Client(Protocol):
-    """One server, in one version of NFS. Calls raise ExportError; `Tree` says what those promise that it has too."""
+    """One server in one NFS version.
+
+    All calls raise ExportError. Calls that `Tree` has as well keep the promises of `Tree`.
+    """
 
     version: str
 
     @property
     def max_names_per_call(self) -> int:
-        """How many names remove_names takes at once."""
+        """How many names one call of remove_names accepts."""
         ...
 
     @property
     def verifies(self) -> bool:
-        """As that of `Tree`."""
+        """See `Tree`."""
         ...
 
-    async def negotiate(self, attempt: Deadline) -> None:
-        """Raise Cause.VERSION when the server does not have this version."""
+    async def negotiate(self, deadline: Deadline) -> None:
+        """Raise Cause.VERSION if the server does not support this version."""
         ...
 
-    async def root(self, attempt: Deadline, path: RelPath) -> Found:
-        """The root of the export with this path on the server. Raises Cause.MISSING, DENIED, KERBEROS."""
+    async def root(self, deadline: Deadline, path: RelPath) -> Found:
+        """Look up the root of an export by its path on the server. Raises Cause.MISSING, DENIED, KERBEROS."""
         ...
 
-    async def look_up(self, attempt: Deadline, place: Place) -> Found:
-        """What is there. Raises PathMissing."""
+    async def look_up(self, deadline: Deadline, place: Place) -> Found:
+        """Return handle and attributes of an entry. Raises PathMissing."""
         ...
 
-    async def make_directory(self, attempt: Deadline, place: Place, access: Ownership) -> None:
-        """Make a directory and its parents, set mode and owner."""
+    async def make_directory(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
+        """Create a directory and its missing parents, then set owner and mode."""
         ...
 
-    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
-        """Set mode and owner of a directory."""
+    async def set_access(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
+        """Set owner and mode of a directory."""
         ...
 
     async def rename(
         self,
-        attempt: Deadline,
+        deadline: Deadline,
         source: Place,
         target: Place,
         kind: EntryType,
@@ -95,58 +98,59 @@ class Client(Protocol):
         replace: bool,
         proofs: Sequence[Proof] = (),
     ) -> None:
-        """Rename a directory or a symlink, as `kind` says, to where nothing is, or with `replace` over a symlink.
+        """Rename a directory or symlink (`kind`) to a free path or, with `replace`, over a symlink.
 
-        The proofs' paths are below the same handle as the source's.
+        The paths of the proofs start at the same handle as the source.
         """
         ...
 
-    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
+    async def remove_directory(self, deadline: Deadline, place: Place) -> None:
         """Remove an empty directory."""
         ...
 
-    async def make_symlink(self, attempt: Deadline, place: Place, target: str) -> None:
-        """Make a symlink."""
+    async def make_symlink(self, deadline: Deadline, place: Place, target: str) -> None:
+        """Create a symlink."""
         ...
 
-    async def read_symlink(self, attempt: Deadline, place: Place) -> str:
-        """A symlink's target."""
+    async def read_symlink(self, deadline: Deadline, place: Place) -> str:
+        """Return the target of a symlink."""
         ...
 
-    async def remove_symlink(self, attempt: Deadline, place: Place) -> None:
+    async def remove_symlink(self, deadline: Deadline, place: Place) -> None:
         """Remove a symlink."""
         ...
 
-    async def read_symlinks(self, attempt: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
-        """The targets of symlinks of one directory; those that are gone are left out."""
+    async def read_symlinks(self, deadline: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
+        """Return the targets of symlinks in one directory, without those that no longer exist."""
         ...
 
     async def read_directory(
-        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
+        self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
-        """One page of a directory of about that size; each entry has a handle and attributes.
+        """Read one page of a directory of about this size; each entry has a handle and attributes.
 
-        A server that finds that too small is asked for a larger one.
+        If the server reports that the page is too small, the client asks for a larger one.
         """
         ...
 
-    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
-        """RENAME from one directory into another, without a look at what it is."""
+    async def move(self, deadline: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
+        """Rename an entry from one directory into another, without checking its type."""
         ...
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
-        """Remove at most `names_a_call` names in order, all empty directories or all none, up to the first refusal.
+        """Remove at most `max_names_per_call` names in order, up to the first refusal.
 
-        Raises ExportError only where nobody knows what was done.
+        Either all names are empty directories, or none is a directory. Raises ExportError only if the outcome is
+        unknown.
         """
         ...
 
-    async def space(self, attempt: Deadline, root: bytes) -> FilesystemStats:
-        """What statfs says."""
+    async def space(self, deadline: Deadline, root: bytes) -> FilesystemStats:
+        """Return size and free space."""
         ...
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         ...

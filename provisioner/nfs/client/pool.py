@@ -1,4 +1,4 @@
-"""The servers that we speak to: one connection for each server, version and port, shared by all of its exports."""
+"""Pool of connections: one per server, version and port, shared by all exports of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass
 
 from provisioner.core.errors import InvalidSettings
-from provisioner.nfs.client.backlog import Room
+from provisioner.core.locations import NFS_PORT
+from provisioner.core.mount_options import VERSIONS
+from provisioner.nfs.client.backlog import MemoryBudget
 from provisioner.nfs.client.connect import Endpoint
 from provisioner.nfs.client.connection import Connection
 from provisioner.nfs.client.deadline import Deadline
@@ -19,22 +21,13 @@ from provisioner.nfs.protocol import mount3, nfs3, nfs4
 from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
 
-NFS_PORT = 2049
-
-# What `nfsvers=` allows, with the versions that are tried for it, best first (nfs(5)).
-VERSIONS: dict[str | None, tuple[str, ...]] = {
-    None: ("4.2", "4.1", "4.0", "3"),
-    "4": ("4.2", "4.1", "4.0"),
-    "4.2": ("4.2",),
-    "4.1": ("4.1",),
-    "4.0": ("4.0",),
-    "3": ("3",),
-}
+_BEST_FIRST = ("4.2", "4.1", "4.0", "3")
+"""The order in which versions are tried (nfs(5))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Which service of which server: what a class says with `server`, `nfsvers=`, `port=` and `mountport=`."""
+    """An NFS service, as a class names it with `server`, `nfsvers=`, `port=` and `mountport=`."""
 
     server: str
     version: str | None = None
@@ -43,12 +36,11 @@ class Address:
 
 
 class ServerConnection:
-    """One NFS service, in the best version that it and the class allow."""
+    """One NFS service, in the best version that the server and the class allow."""
 
     def __init__(self, address: Address, identity: Credentials, resolver: Resolver, *, timeout_s: float) -> None:
-        if address.version not in VERSIONS:
-            known = ", ".join(version for version in VERSIONS if version)
-            raise InvalidSettings(f"nfsvers={address.version} is no version of NFS that we speak: use one of {known}")
+        if address.version not in (None, *VERSIONS):
+            raise InvalidSettings(f"nfsvers={address.version} is not supported: use one of {', '.join(VERSIONS)}")
         self._address = address
         self._identity = identity
         self._resolver = resolver
@@ -57,28 +49,28 @@ class ServerConnection:
         self._client: Client | None = None
         self._choosing = asyncio.Lock()
 
-    async def client(self, attempt: Deadline) -> Client:
-        """The client for the version that holds until the server no longer has it. Raises ExportError(VERSION)."""
+    async def client(self, deadline: Deadline) -> Client:
+        """Return the client, after negotiating the version on the first call. Raises ExportError(VERSION)."""
         if self._client is not None:
             return self._client
         async with self._choosing:
             if self._client is None:
-                self._client = await self._choose(attempt)
+                self._client = await self._choose(deadline)
             return self._client
 
     def close(self) -> None:
-        """Let go of the connection; a later call makes a new one."""
+        """Close the connection; a later call opens a new one and negotiates again."""
         if self._client is not None:
             self._client.close()
         self._client = None
 
-    async def _choose(self, attempt: Deadline) -> Client:
+    async def _choose(self, deadline: Deadline) -> Client:
         refusal: ExportError | None = None
         connection4 = self._connection(Endpoint(self._address.server, self._address.port or NFS_PORT, nfs4.PROGRAM, 4))
-        for version in VERSIONS[self._address.version]:
+        for version in _versions_to_try(self._address.version):
             client: Client = self._client3() if version == "3" else Client4(connection4, int(version[2:]))
             try:
-                await client.negotiate(attempt)
+                await client.negotiate(deadline)
             except ExportError as exc:
                 if exc.cause is not Cause.VERSION:
                     client.close()
@@ -105,18 +97,21 @@ class ServerConnection:
 
 
 class ConnectionPool:
-    """The servers in use. `identity` is who we are to all of them, `timeout_s` how long a call may take."""
+    """Connections to the servers in use.
+
+    `identity` is the user that all servers see, `timeout_s` the time limit of a call.
+    """
 
     def __init__(self, identity: Credentials, *, timeout_s: float) -> None:
         self.identity = identity
         self.timeout_s = timeout_s
         self._resolver = Resolver()
-        self.removals = Room()
-        """The memory that all removals of trees share."""
+        self.removals = MemoryBudget()
+        """Memory limit that all removals of trees share."""
         self._servers: dict[Address, ServerConnection] = {}
 
     def acquire(self, address: Address) -> ServerConnection:
-        """The server at an address, shared with everybody else who has acquired it. Raises InvalidSettings."""
+        """Return the shared connection for an address; each caller must release it. Raises InvalidSettings."""
         if address not in self._servers:
             self._servers[address] = ServerConnection(address, self.identity, self._resolver, timeout_s=self.timeout_s)
         server = self._servers[address]
@@ -124,8 +119,13 @@ class ConnectionPool:
         return server
 
     def release(self, address: Address) -> None:
-        """One user less; the last one closes the connection."""
+        """Release the connection; it is closed with its last user."""
         server = self._servers[address]
         server.sharing.exports -= 1
         if not server.sharing.exports:
             self._servers.pop(address).close()
+
+
+def _versions_to_try(wanted: str | None) -> list[str]:
+    """Return the versions that `nfsvers=` allows, best first; without it all, and for "4" all minor versions."""
+    return [version for version in _BEST_FIRST if wanted is None or wanted in (version, version.split(".")[0])]

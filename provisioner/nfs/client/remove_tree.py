@@ -1,14 +1,21 @@
-"""Removing a directory with all that is in it: many calls in flight, by handle, in memory that is bounded in all.
+"""Removal of a directory with its content: by handle, with many calls in flight and bounded memory.
 
-A directory is read page by page. The names of a page that are no directories are removed in batches, its directories
-are emptied first; only when nothing of a page is left to do is the next one read. Of a page no more is kept than there
-is room for (see `backlog`): the rest is read again later. A directory that lies deeper than `DEPTH_LIMIT` and holds
-something is renamed into the top, under a name that nobody can guess, and read from there: a tenant may nest
-directories without end, and what we hold is never more than one way down and the pages along it.
+How it works:
 
-What is refused stays, and all else goes; the first refusal is raised at the end. Nothing is removed from another
-filesystem that is mounted inside. Nothing but the tree itself knows how far a removal is: after a crash, or beside
-another removal of the same directory, it goes on with what is there.
+1. Read a page of the directory. Keep only as much of the page as memory allows (see `backlog`), and read the rest again
+   later.
+2. Remove the files of the page in batches. Empty its subdirectories in the same way, then remove them in batches.
+3. Once the page is done, read the next page. Once the last page is done, the directory is empty.
+
+A tenant can nest directories without limit, and a path of handles to a deep directory would take unlimited memory. So a
+non-empty directory deeper than `DEPTH_LIMIT` is renamed into the top directory, under a random name that no tenant can
+guess, and the next pass over the top directory finds it there. The removal never holds more than one path down the tree
+and the pages along that path.
+
+Entries that the server refuses to remove stay while all others are removed, and the first refusal is raised at the end.
+If another file system is mounted inside the directory, nothing is removed from that file system. The removal keeps no
+state outside the tree: after a crash, or in parallel with another removal of the same directory, it continues with the
+entries that still exist.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from provisioner.nfs.client.backlog import Backlog, Room
+from provisioner.nfs.client.backlog import Backlog, MemoryBudget
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Client, Place, Removal
 from provisioner.nfs.client.reading import Reading
@@ -28,72 +35,72 @@ from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found
 from provisioner.ports import endless
 from provisioner.ports.endless import Endless
 from provisioner.ports.refusals import NESTED_INSIDE, inside
-from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership
 
 T = TypeVar("T")
 
 WORKERS = 32
 PAGE_BYTES = 32 << 10
 SMALLEST_PAGE_BYTES = 2 << 10
-"""A name of 255 bytes with its handle fits in."""
+"""Large enough for a name of 255 bytes with its handle."""
 DEPTH_LIMIT = 32
 ENTRIES_LIMIT = 10_000_000
-"""Entries of one directory that are read in one go; what is left has to wait for the next attempt."""
+"""Entries of one directory that one pass reads; the rest waits for the next removal."""
 REFUSALS_LIMIT = 1_000_000
-"""Entries that may stay before a removal ends early."""
+"""Number of refused entries after which the removal stops early."""
 LOST_LIMIT = 10_000
-"""How often a directory may be read again because the server has lost the place as entries went."""
+"""How often to read a directory again because the server lost the position while entries were removed."""
 REREADS_LIMIT = 100
-"""How often it may be read again because something was in it after its end."""
+"""How often to read a directory again because it still had entries after the last page."""
 _DIRECTORY_BYTES = 200
 _BATCH_BYTES = 150
 _NAME_BYTES = 16
-"""What we hold for a directory, for a batch of names and for each name, beside its text and its handle."""
+"""Memory for a directory, a batch of names and each name, in addition to the text and the handle."""
 _MOST_BYTES = 1536
-"""What an entry takes at most: a name of 255 bytes may take four times that as text."""
+"""Maximum memory for an entry: a name of 255 bytes can take four times that as text."""
 _OPEN = Ownership(mode=0o700)
-_GONE = (Cause.STALE, Cause.MISSING)
+_GONE = (Cause.NOT_FOUND, Cause.STALE, Cause.MISSING)
 
 
 class Limited(Protocol):
-    """Gives one step a time limit of its own."""
+    """Runs one step with its own time limit."""
 
     async def __call__(self, step: Callable[[Deadline], Awaitable[T]]) -> T:
-        """Run the step. Raises what it raises, and Cause.UNREACHABLE when it takes too long."""
+        """Run the step. Raises what the step raises, and Cause.UNREACHABLE after the time limit."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class _Directory:
-    """A directory on its way out."""
+    """A directory that is being removed."""
 
     handle: bytes
     name: str = ""
     parent: _Directory | None = None
     depth: int = 0
     reading: Reading | None = None
-    """Where its reading goes on; None before it has begun."""
+    """The pass over its pages; None before the first page."""
     at_end: bool = False
-    """Whether its last page was read."""
+    """Whether the last page was read."""
     open_jobs: int = 0
-    """Batches of names of this page that are not removed, and subdirectories that are not."""
+    """Number of batches and subdirectories of the current page that are not done."""
     emptied: list[_Directory] | None = None
-    """Subdirectories that hold nothing any more, to be removed together."""
+    """Empty subdirectories that wait to be removed together."""
     shrank: bool = False
-    """Whether anything went, or came from below, since it was last read from its beginning."""
+    """Whether entries were removed, or moved in from below, since the current pass began."""
     rereads: int = 0
     stays: bool = False
-    """Whether something in it was refused, so that it cannot go itself."""
+    """Whether an entry in it was refused, so that the directory itself has to stay."""
     opened_up: bool = False
 
     @property
     def held_bytes(self) -> int:
-        """What it takes in memory while it waits."""
+        """Memory that it takes while it waits."""
         return _DIRECTORY_BYTES + sys.getsizeof(self.name) + sys.getsizeof(self.handle)
 
     @property
-    def way(self) -> list[str]:
-        """The names from the top, whose own comes first, down to it."""
+    def route(self) -> list[str]:
+        """The names from the top directory, inclusive, down to this one."""
         names, current = [self.name], self.parent
         while current is not None:
             names.append(current.name)
@@ -101,11 +108,11 @@ class _Directory:
         return names[::-1]
 
     def named(self) -> str:
-        """Its name for messages."""
-        return endless.named(tuple(self.way))
+        """Return its name for messages."""
+        return endless.named(tuple(self.route))
 
     def may_reread(self, limit: int = REREADS_LIMIT) -> bool:
-        """Begin again, where that is worth it: some servers skip entries of a directory that shrinks meanwhile."""
+        """Start a new pass if the directory has shrunk; some servers skip entries of a directory that shrinks."""
         if not self.shrank or self.rereads >= limit:
             return False
         self.reading, self.at_end, self.shrank = None, False, False
@@ -127,34 +134,34 @@ class _RemoveDirectories:
 
 
 @dataclass(slots=True)
-class Purge:
-    """One removal at work; `removed` counts the entries that went. `room` is shared with the other removals."""
+class TreeRemoval:
+    """One removal; `removed` counts the removed entries, and all removals share `budget`."""
 
     client: Client
     limited: Limited
-    on_progress: OnProgress
-    room: Room = field(default_factory=Room)
+    on_progress: OnProgress | None = None
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     removed: int = 0
     _ending: bool = False
-    """Whether it ends early: what waits is not begun any more."""
+    """Whether the removal stops early and starts no further job."""
     _backlog: Backlog[_Directory, _RemoveFiles | _RemoveDirectories] = field(init=False)
     _top: _Directory = field(init=False)
     _fsid: Fsid = (0, 0)
     _refusal: ExportError | None = None
     _refusals: int = 0
     _delays: int = 0
-    """How often the server has asked us to wait since anything went."""
+    """How often the server has asked to try later since the last entry was removed."""
 
     async def remove(self, place: Place, found: Found) -> None:
-        """Remove the directory that was found there, or as much of it as `go_on` wants.
+        """Remove the directory that was found at this place, until `on_progress` returns False.
 
-        Raises Cause.SYMLINK, and the first refusal if something stays.
+        Raises Cause.SYMLINK if it is not a directory, and the first refusal if an entry stays.
         """
         if found.attributes.type != "directory":
             raise ExportError(Cause.SYMLINK, f"{place} is a {found.attributes.type}")
         self._fsid = found.attributes.fsid
         self._top = _Directory(found.handle, str(place))
-        self._backlog = Backlog(self.room)
+        self._backlog = Backlog(self.budget)
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(WORKERS)]
@@ -167,6 +174,7 @@ class Purge:
             self._backlog.close()
 
     async def _remove_top(self, place: Place) -> None:
+        """Run passes over the top directory until it is empty, and remove it."""
         while True:
             self._backlog.read(self._top)
             await self._backlog.until_empty()
@@ -175,7 +183,7 @@ class Purge:
             if self._top.stays and self._refusal is not None:
                 raise self._refusal
             try:
-                await self.limited(lambda attempt: self.client.remove_directory(attempt, place))
+                await self.limited(lambda deadline: self.client.remove_directory(deadline, place))
             except NotEmpty:
                 if not self._top.may_reread():
                     raise
@@ -187,7 +195,8 @@ class Purge:
         self.removed += removed
         if removed:
             self._delays = 0
-        self._ending = not self.on_progress(removed) or self._ending
+        if self.on_progress is not None and not self.on_progress(removed):
+            self._ending = True
 
     async def _work(self) -> None:
         while True:
@@ -205,15 +214,15 @@ class Purge:
     # ------------------------------------------------------------------------------------------- reading
 
     async def _read(self, directory: _Directory) -> None:
-        """Read the next page and plan what is to be done for it."""
+        """Read the next page and add the jobs for it."""
         reading = directory.reading = directory.reading or Reading(ENTRIES_LIMIT)
         try:
-            page = self._kept(await self._page(directory, reading))
+            page = self._fit(await self._page(directory, reading))
             directory.at_end = not reading.advance(page, directory.named)
         except ExportError as exc:
             await self._not_read(directory, reading, exc)
         else:
-            self._count(0)  # a deep tree is read for long before anything of it goes
+            self._count(0)  # report progress: a deep tree is read for long before the first entry is removed
             self._plan(directory, page.entries)
         self._advance(directory)
 
@@ -221,11 +230,11 @@ class Purge:
         place = Place(directory.handle)
         size_bytes = max(SMALLEST_PAGE_BYTES, min(PAGE_BYTES, self._backlog.share_bytes))
         return await self.limited(
-            lambda attempt: self.client.read_directory(attempt, place, reading.position, size_bytes)
+            lambda deadline: self.client.read_directory(deadline, place, reading.position, size_bytes)
         )
 
-    def _kept(self, page: DirectoryPage) -> DirectoryPage:
-        """As much of a page as there is room for by now, and one entry in any case."""
+    def _fit(self, page: DirectoryPage) -> DirectoryPage:
+        """Cut a page to the memory that is left now, with at least one entry."""
         left_bytes = self._backlog.share_bytes
         if left_bytes >= _MOST_BYTES * len(page.entries):
             return page
@@ -238,10 +247,10 @@ class Purge:
         return page
 
     async def _not_read(self, directory: _Directory, reading: Reading, exc: ExportError) -> None:
-        if exc.cause in _GONE or isinstance(exc, PathMissing):
-            directory.at_end = True
+        if exc.cause in _GONE:
+            directory.at_end = True  # Another client has removed it.
         elif _may_be_lost(exc) and reading.position.cookie and directory.may_reread(LOST_LIMIT):
-            pass
+            pass  # The next job reads it again from its beginning.
         elif not await self._open_up(directory, exc):
             directory.at_end = True
             self._refuse(directory, exc)
@@ -257,9 +266,9 @@ class Purge:
             else:
                 child = _Directory(entry.handle, entry.name, directory, directory.depth + 1)
                 directory.open_jobs += 1
-                self._backlog.hold(child.held_bytes)
+                self._backlog.hold_memory(child.held_bytes)
                 if child.depth > DEPTH_LIMIT:
-                    deep.append(child)
+                    deep.append(child)  # not read: removed if it is empty, hoisted if not
                 else:
                     self._backlog.read(child)
         for children in _batches(deep, self.client.max_names_per_call):
@@ -267,7 +276,7 @@ class Purge:
         for batch in _batches(names, self.client.max_names_per_call):
             held_bytes = _BATCH_BYTES + _NAME_BYTES * len(batch) + sum(map(sys.getsizeof, batch))
             directory.open_jobs += 1
-            self._backlog.hold(held_bytes)
+            self._backlog.hold_memory(held_bytes)
             self._backlog.change(_RemoveFiles(directory, batch, held_bytes))
 
     # ------------------------------------------------------------------------------------------- removing
@@ -283,7 +292,7 @@ class Purge:
                 names = names[1:]
                 self._refuse(directory, removal.refusal)
         directory.open_jobs -= 1
-        self._backlog.let_go(files.held_bytes)
+        self._backlog.release_memory(files.held_bytes)
         self._advance(directory)
 
     async def _remove_directories(self, parent: _Directory, children: Sequence[_Directory]) -> None:
@@ -296,12 +305,15 @@ class Purge:
                 break
             if await self._open_up(parent, removal.refusal):
                 continue
+            # The server refused the first of the remaining names. Decide what to do with it, and go on with the rest.
             child, children = children[0], children[1:]
-            if not isinstance(removal.refusal, NotEmpty):
+            if removal.refusal.cause is not Cause.NOT_EMPTY:
                 self._refuse(parent, removal.refusal)
             elif child.depth > DEPTH_LIMIT:
+                # A deep directory was never read: this was a try whether it is empty.
                 await self._hoist(child, parent)
             elif child.may_reread():
+                # It still has entries that its last pass did not see. It stays a job of the parent.
                 self._backlog.read(child)
                 continue
             else:
@@ -310,31 +322,31 @@ class Purge:
         self._advance(parent)
 
     def _settle(self, child: _Directory, parent: _Directory) -> None:
-        """Nothing is left to do for a subdirectory."""
+        """Mark a subdirectory as done, removed or not."""
         parent.open_jobs -= 1
-        self._backlog.let_go(child.held_bytes)
+        self._backlog.release_memory(child.held_bytes)
 
     async def _remove_names(self, directory: _Directory, names: Sequence[str], *, directories: bool) -> Removal:
         removal = await self.limited(
-            lambda attempt: self.client.remove_names(attempt, directory.handle, names, directories=directories)
+            lambda deadline: self.client.remove_names(deadline, directory.handle, names, directories=directories)
         )
         self._count(removal.removed)
         directory.shrank = directory.shrank or removal.removed > 0
         return removal
 
     async def _hoist(self, child: _Directory, parent: _Directory) -> None:
-        """Rename a directory that lies deep into the top, to be found when that is read again.
+        """Rename a deep directory into the top directory, where the next pass finds it.
 
-        The top is the very directory that is being removed, by its handle, so that nothing leaves it.
+        The target is the handle of the top directory, so that the directory cannot end up anywhere else.
         """
         name = f".deep-{secrets.token_hex(8)}"
         while True:
             try:
                 await self.limited(
-                    lambda attempt: self.client.move(attempt, parent.handle, child.name, self._top.handle, name)
+                    lambda deadline: self.client.move(deadline, parent.handle, child.name, self._top.handle, name)
                 )
             except ExportError as exc:
-                # It cannot be moved without write permission on it: `..` changes in it.
+                # A rename changes `..` inside the directory, so it needs write permission on it.
                 if not (await self._open_up(child, exc) or await self._open_up(self._top, exc)):
                     self._refuse(parent, exc)
                     return
@@ -345,12 +357,12 @@ class Purge:
                 return
 
     async def _open_up(self, directory: _Directory, refusal: ExportError) -> bool:
-        """Give ourselves all permissions on a directory, once; whether it is worth another try."""
+        """After a denied call, add permissions to the directory, once; return True if a retry makes sense."""
         if refusal.cause is not Cause.DENIED or directory.opened_up:
             return False
         directory.opened_up = True
         try:
-            await self.limited(lambda attempt: self.client.set_access(attempt, Place(directory.handle), _OPEN))
+            await self.limited(lambda deadline: self.client.set_access(deadline, Place(directory.handle), _OPEN))
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise
@@ -358,15 +370,15 @@ class Purge:
         return True
 
     def _refuse(self, directory: _Directory, refusal: ExportError) -> None:
-        """Remember why something stays. What is gone already is none of it.
+        """Remember why an entry stays; an entry that no longer exists does not count.
 
-        Raises it where all else would meet it as well, or where so much stays that there may be no end of it.
+        Raises the refusal if it would also meet all other entries, or if too many entries stay.
         """
-        if isinstance(refusal, PathMissing) or refusal.cause in _GONE:
+        if refusal.cause in _GONE:
             directory.shrank = True
             return
         directory.stays = True
-        self._refusal = self._refusal or _with_the_way(directory, refusal)
+        self._refusal = self._refusal or _with_path(directory, refusal)
         self._refusals += 1
         self._delays += refusal.cause is Cause.NOT_YET
         if refusal.cause is Cause.UNREACHABLE or self._delays > WORKERS:
@@ -377,12 +389,13 @@ class Purge:
     # ------------------------------------------------------------------------------------------- going on
 
     def _advance(self, directory: _Directory) -> None:
-        """Go on with a directory whose jobs have changed, and with those above it that this completes."""
+        """Add the next job of a directory, and continue upwards while directories are complete."""
         current: _Directory | None = directory
         while current is not None:
             current = self._next(current)
 
     def _next(self, directory: _Directory) -> _Directory | None:
+        # Remove the empty subdirectories together, once a batch is full or the page has no other open job.
         ready = len(directory.emptied or ())
         if directory.emptied and (ready == directory.open_jobs or ready >= self.client.max_names_per_call):
             batch, directory.emptied = directory.emptied, None
@@ -393,6 +406,7 @@ class Purge:
         if not directory.at_end:
             self._backlog.read(directory)
             return None
+        # The last page is done, so the directory is empty, unless an entry stays. Hand it over to its parent.
         parent = directory.parent
         if parent is None:
             return None
@@ -407,7 +421,7 @@ class Purge:
 
 
 def _may_be_lost(exc: ExportError) -> bool:
-    """Whether the server may no longer know the place where a directory goes on."""
+    """Return True if the server has possibly lost the position in the directory."""
     return exc.cause is Cause.OTHER and not isinstance(exc, Endless)
 
 
@@ -415,9 +429,9 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _with_the_way(directory: _Directory, refusal: ExportError) -> ExportError:
-    """The refusal with the way from the top to the directory that it was met in, so that an admin finds the entry."""
-    names = directory.way[1:]
+def _with_path(directory: _Directory, refusal: ExportError) -> ExportError:
+    """Add the path below the top directory to a refusal, so that an admin finds the entry."""
+    names = directory.route[1:]
     found = inside([*names, *refusal.detail.partition(":")[:1]], refusal)
     where = f"in {'/'.join(names)}: " if names else ""
     return ExportError(found.cause, where + found.detail, hint=found.hint, answer=found.answer)

@@ -1,12 +1,12 @@
-"""Looks up the names of servers: one thread per name, and the last known addresses while a look-up hangs or fails.
+"""Look-up of server names: one thread per name, with the last known addresses while a look-up hangs or fails.
 
-getaddrinfo goes by /etc/hosts, nsswitch.conf and search domains as everything else in the pod does, and cannot be
-interrupted: it returns when the resolver gives up, after 10 to 40 s. So each look-up has a daemon thread of its own.
-asyncio's default executor is no place for it: the API server's name is looked up there, and its threads are joined at
-the end. A name whose look-up hangs delays nothing but that name.
+getaddrinfo follows /etc/hosts, nsswitch.conf and search domains, like every other program in the pod. It cannot be
+interrupted, and returns only when the resolver gives up, after 10 to 40 s. So each look-up runs in its own daemon
+thread, and a name whose look-up hangs delays only the exports of that name. The default executor of asyncio is not an
+option: it looks up the name of the API server as well, and it joins its threads at exit.
 
-Anyone who may create a PersistentVolume can have names looked up. So there is a limit to the threads, and it is
-higher for names that were found before, lower for those that were not found last time.
+Every user who can create PersistentVolumes can make the daemon look up names. So the number of threads is limited, with
+a higher limit for names that were found before and a lower one for names whose last look-up failed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ NAMES_LIMIT = 1024
 ADDRESSES_LIMIT = 8
 
 FRESH_WITHIN_S = 1.0
-"""How long a look-up may take before the last known addresses are used instead."""
+"""How long to wait for a look-up before using the last known addresses."""
 GONE_AFTER_S = 300.0
-"""How long the last known addresses outlive a name that does not exist any more. DNS caches keep such an answer for
-minutes, even where the name came back at once; after that the name was removed on purpose."""
+"""How long to use the last known addresses of a name that no longer exists.
+
+DNS caches keep a negative answer for minutes, even if the name has already been restored. After that time, the name was
+removed on purpose.
+"""
 
 Address = tuple[int, tuple[Any, ...]]
 """Family and socket address, with port 0."""
@@ -39,25 +42,25 @@ Found = tuple[Address, ...] | OSError
 
 @dataclass(slots=True, eq=False)
 class _Name:
-    """What is known of one name."""
+    """State of one name."""
 
     server: str
     addresses: tuple[Address, ...] = ()
     failing: bool = False
     missing_since_s: float | None = None
     lookup: asyncio.Future[Found] | None = None
-    """The look-up that waits for a thread, or runs."""
+    """The look-up that runs or waits for a thread."""
 
     @property
     def threads(self) -> int:
-        """A look-up of this name starts while fewer threads than this run."""
+        """A look-up of this name can start while fewer threads than this run."""
         if self.failing:
             return THREADS_FOR_FAILING
         return THREADS if self.addresses else THREADS_FOR_NEW
 
 
 class Resolver:
-    """Addresses by name. Used by one event loop."""
+    """Addresses by name, with a cache. For use by one event loop."""
 
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
@@ -65,10 +68,10 @@ class Resolver:
         self._running = 0
 
     async def addresses(self, server: str) -> tuple[Address, ...]:
-        """The addresses of a server, in the order in which to try them (RFC 6724). Raises OSError.
+        """Return the addresses of a server, in the order in which to try them (RFC 6724). Raises OSError.
 
-        Those of the last successful look-up while a further one hangs or fails; where the answer is that the name does
-        not exist, for GONE_AFTER_S after that was first said.
+        While a look-up hangs or fails, these are the addresses of the last successful one. If the name no longer
+        exists, they are returned until GONE_AFTER_S after the first such answer.
         """
         if _is_literal(server):
             return _usable(_look_up(server, flags=socket.AI_NUMERICHOST))
@@ -81,7 +84,7 @@ class Resolver:
         return _usable(lookup.result())
 
     def _name(self, server: str) -> _Name:
-        """What is known of a name; the one that was asked for last is the last to be forgotten."""
+        """Return the state of a name, and forget the least recently used name if there are too many."""
         name = self._names.pop(server, None) or _Name(server)
         self._names[server] = name
         if len(self._names) > NAMES_LIMIT:
@@ -96,7 +99,7 @@ class Resolver:
         return lookup
 
     def _start(self) -> None:
-        """Start the look-ups for which there is a thread: those of names that may have most threads go first."""
+        """Start look-ups while there are threads; names with the highest limit go first."""
         self._waiting.sort(key=lambda name: -name.threads)
         while self._waiting and self._running < self._waiting[0].threads:
             self._run(self._waiting.pop(0))
@@ -109,11 +112,11 @@ class Resolver:
         self._running += 1
         try:
             thread.start()
-        except RuntimeError as exc:  # the process may have no more threads
+        except RuntimeError as exc:  # the process cannot start more threads
             loop.call_soon(self._ended, name, OSError(str(exc)))
 
     def _ended(self, name: _Name, found: Found) -> None:
-        """A look-up has returned; on the event loop."""
+        """Store the result of a look-up; called on the event loop."""
         self._running -= 1
         lookup, name.lookup = name.lookup, None
         assert lookup is not None
@@ -126,7 +129,7 @@ class Resolver:
         self._start()
 
     def _failed(self, name: _Name, exc: OSError) -> None:
-        """Forget the last known addresses of a name that has been missing for long."""
+        """Forget the last known addresses of a name that has not existed for GONE_AFTER_S."""
         if not (isinstance(exc, socket.gaierror) and exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA)):
             return
         now_s = asyncio.get_running_loop().time()
@@ -151,19 +154,19 @@ def _is_literal(server: str) -> bool:
 
 
 def _work(server: str, loop: asyncio.AbstractEventLoop, ended: Callable[[Found], None]) -> None:
-    """What a thread does."""
+    """Look up one name; the body of each thread."""
     found = _look_up(server)
-    with contextlib.suppress(RuntimeError):  # The event loop may be closed by now.
+    with contextlib.suppress(RuntimeError):  # The event loop can be closed already.
         loop.call_soon_threadsafe(ended, found)
 
 
 def _look_up(server: str, flags: int = 0) -> Found:
-    """The addresses of a name, or why there are none."""
+    """Return the addresses of a name, or the error."""
     try:
         found = socket.getaddrinfo(server, None, type=socket.SOCK_STREAM, flags=flags)
     except OSError as exc:
         return exc
-    except Exception as exc:  # noqa: BLE001 - UnicodeError, ValueError, …: whatever it is, the name is of no use
+    except Exception as exc:  # noqa: BLE001 - UnicodeError, ValueError, …: the name is unusable in any case
         return socket.gaierror(socket.EAI_NONAME, str(exc))
     addresses = tuple((int(family), address) for family, _, _, _, address in found[:ADDRESSES_LIMIT])
-    return addresses or OSError("it has no address")
+    return addresses or OSError("the name has no address")

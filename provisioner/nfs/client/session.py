@@ -1,14 +1,19 @@
-"""How compounds reach the server: bare in NFSv4.0, in the slots of a session from 4.1 on (RFC 8881 section 2.10).
+"""Compounds on a connection: bare in NFSv4.0, in the slots of a session in NFSv4.1 and 4.2 (RFC 8881 section 2.10).
 
-We open no files and hold no locks, so a session is cheap to lose. Each one is made by a new incarnation of the client,
-under the same owner: once it is confirmed the server drops the session before it (RFC 8881 section 18.35.4, case 5),
-and with it whatever requests it has not begun. A session belongs to one TCP connection: the next connection makes a new
-one. A slot whose request has no answer is never used again, and no request is sent twice: it is bound to that slot
-(section 2.10.6.2).
+This client opens no files and holds no locks, so losing a session costs little. The rules that it follows:
 
-Two cases take a new owner, another client for the server: the connection before still drains, and its session must
-live until then; and the server answers NFS4ERR_DELAY, as Linux does while it cannot drop the session before because
-one of its requests is still carried out.
+- A session belongs to one TCP connection. A new connection gets a new session.
+- A new session is created with the same client owner and a new verifier, as if the client had restarted. Once the
+  server has confirmed it, the server drops the previous session (RFC 8881 section 18.35.4, case 5), together with the
+  requests of that session that it has not begun. So no request of a broken connection starts late.
+- No request is sent twice. A request without a reply is bound to its slot (section 2.10.6.2), so the client never uses
+  that slot again.
+
+In two cases the client uses a new owner instead, which makes it another client for the server:
+
+- The previous connection still drains. Its session must live until the last reply.
+- The server answers NFS4ERR_DELAY. Linux does so if it cannot drop the previous session because one of its requests is
+  still running.
 """
 
 from __future__ import annotations
@@ -37,13 +42,13 @@ RESPONSE_BYTES = 128 << 10
 
 _FORE = Channel(REQUEST_BYTES, RESPONSE_BYTES, 4096, OPERATIONS_WANTED, SLOTS_WANTED)
 _NEEDED = Channel(4096, 4096, 0, 8, 1)
-"""What our largest compounds need: two names and a record, or one entry of a directory; a RENAME on two paths."""
+"""Minimum for the largest compounds: two names and a record, one directory entry, or a RENAME on two paths."""
 _BACK = Channel(4096, 4096, 0, 2, 1)
 
-# NFSv4.0 says nothing about how many operations a compound may have; older Linux servers stop at 16.
+# NFSv4.0 does not say how many operations a compound can have; older Linux servers accept 16.
 _UNNEGOTIATED = Channel(REQUEST_BYTES, RESPONSE_BYTES, 0, 16, 1)
 
-# SEQUENCE was refused and nothing ran: the session is of no more use (RFC 8881 sections 15.1.11 and 18.46.3).
+# The server refused SEQUENCE, so nothing ran, and the session is unusable (RFC 8881 sections 15.1.11 and 18.46.3).
 _SESSION_GONE = frozenset(
     {
         Status.NFS4ERR_BADSESSION,
@@ -60,44 +65,44 @@ _SESSION_GONE = frozenset(
 
 
 class Compounds(Protocol):
-    """A way for compounds to reach the server."""
+    """Sends compounds to the server."""
 
     @property
     def limits(self) -> Channel:
-        """How large a compound and its reply may be."""
+        """How large a compound and its reply can be."""
         ...
 
-    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
-        """Send a compound once. Raises ExportError for what concerns the connection, not for a failed operation."""
+    async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
+        """Send a compound once. Raises ExportError for problems of the connection, not for a failed operation."""
         ...
 
 
 class Sessionless:
-    """NFSv4.0 (RFC 7530): operations on directories need no client id, a compound stands for itself."""
+    """NFSv4.0 (RFC 7530): operations on directories need no client ID and no session."""
 
     limits = _UNNEGOTIATED
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
+    async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
         """See Compounds."""
-        return await self._connection.call(attempt, nfs4.compound(operations, minor=0))
+        return await self._connection.call(deadline, nfs4.compound(operations, minor=0))
 
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """One session on one TCP connection, with the next sequence id of each slot."""
+    """One session on one TCP connection, with the next sequence ID of each slot."""
 
     id: bytes
-    wire: RpcTransport
+    transport: RpcTransport
     channel: Channel
     slots: Slots
     sequences: list[int]
     gone: bool = False
 
     def settle(self, slot: int, answer: Answer | None) -> None:
-        """A slot's reply is here, whoever still waits for it. Without one, only a new session makes it usable again."""
+        """Update the slot after a reply; without a reply the slot is unusable, so drop the session."""
         if answer is None:
             self.drop()
             return
@@ -109,13 +114,13 @@ class _Session:
         self.slots.give(slot)
 
     def drop(self) -> None:
-        """Use it no more; who waits for a slot turns to the next session."""
+        """Stop using the session; callers that wait for a slot use the next session."""
         self.gone = True
         self.slots.close()
 
 
 class Sessions:
-    """NFSv4.1 and 4.2: one session at a time, as many slots as the server grants, a new one when it is lost."""
+    """NFSv4.1 and 4.2: one session at a time with the slots that the server grants, and a new one when it is lost."""
 
     def __init__(self, connection: Connection, minor: int) -> None:
         self._connection = connection
@@ -126,18 +131,18 @@ class Sessions:
 
     @property
     def limits(self) -> Channel:
-        """What the server granted last."""
+        """The limits that the server granted last."""
         return self._session.channel if self._session is not None else _UNNEGOTIATED
 
-    async def run(self, attempt: Deadline, operations: Sequence[Operation[object]]) -> Answer:
-        """See Compounds. A compound whose SEQUENCE is refused has not run: it goes out again in a new session."""
+    async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
+        """See Compounds. If the server refuses SEQUENCE, the compound did not run: repeat it in a new session."""
         while True:
-            session = await self._current(attempt)
+            session = await self._current(deadline)
             try:
-                slot = await session.slots.take(attempt.export)
+                slot = await session.slots.take(deadline.export)
             except SlotsClosed:
                 continue
-            answer = await self._send(attempt, session, slot, operations)
+            answer = await self._send(deadline, session, slot, operations)
             if answer.completed:
                 return Answer(answer.status, operations, answer.results[1:])
             reason = errors.refused4(answer.status, "SEQUENCE", self._connection.identity)
@@ -145,65 +150,69 @@ class Sessions:
                 session.drop()
             elif reason.cause is not Cause.NOT_YET:
                 raise reason
-            await attempt.pause(reason)
+            await deadline.pause(reason)
 
     async def _send(
-        self, attempt: Deadline, session: _Session, slot: int, operations: Sequence[Operation[object]]
+        self, deadline: Deadline, session: _Session, slot: int, operations: Sequence[Operation[object]]
     ) -> Answer:
         sequence = nfs4_sessions.sequence(
             session.id, session.sequences[slot], slot, highest_slot=session.channel.requests - 1
         )
         procedure = nfs4.compound((sequence, *operations), self._minor)
         settle = functools.partial(session.settle, slot)
-        return await self._connection.exchange(session.wire, attempt, procedure, settle)
+        return await self._connection.exchange(session.transport, deadline, procedure, settle)
 
-    async def _current(self, attempt: Deadline) -> _Session:
-        wire = await self._connection.wire()
+    async def _current(self, deadline: Deadline) -> _Session:
+        transport = await self._connection.transport()
         session = self._session
-        if session is not None and session.wire is wire and not session.gone:
+        if session is not None and session.transport is transport and not session.gone:
             return session
         async with self._making:
-            wire = await self._connection.wire()
+            transport = await self._connection.transport()
             session = self._session
-            if session is None or session.wire is not wire or session.gone:
-                session = self._session = await self._make(attempt, wire)
+            if session is None or session.transport is not transport or session.gone:
+                session = self._session = await self._make(deadline, transport)
             return session
 
-    async def _make(self, attempt: Deadline, wire: RpcTransport) -> _Session:
+    async def _make(self, deadline: Deadline, transport: RpcTransport) -> _Session:
         """EXCHANGE_ID, CREATE_SESSION and RECLAIM_COMPLETE (RFC 8881 section 2.4)."""
-        if self._session is not None and self._session.wire is not wire and not self._session.wire.closed:
+        if (
+            self._session is not None
+            and self._session.transport is not transport
+            and not self._session.transport.closed
+        ):
             self._owner = _new_owner()
         try:
-            created = await self._create(attempt, wire, waits=False)
+            created = await self._create(deadline, transport, waits=False)
         except ExportError as exc:
             if exc.cause is not Cause.NOT_YET:
                 raise
             self._owner = _new_owner()
-            created = await self._create(attempt, wire)
+            created = await self._create(deadline, transport)
         destroy_session = nfs4.compound((nfs4_sessions.destroy_session(created.id),), self._minor)
-        wire.farewell = functools.partial(self._connection.post, wire, destroy_session)
+        transport.farewell = functools.partial(self._connection.post, transport, destroy_session)
         channel = created.channel.within(_FORE)
         if _NEEDED.within(channel) != _NEEDED:
             raise errors.session_too_small(self._connection.endpoint.server, f"4.{self._minor}", channel, _NEEDED)
-        wire.slots = self._connection.slots(channel.requests)
-        session = _Session(created.id, wire, channel, wire.slots, [1] * channel.requests)
-        slot = await session.slots.take(attempt.export)
-        # Some servers refuse changes until they know that nothing will be reclaimed (RFC 8881 section 18.51.3).
-        await self._send(attempt, session, slot, (nfs4_sessions.reclaim_complete(),))
+        transport.slots = self._connection.slots(channel.requests)
+        session = _Session(created.id, transport, channel, transport.slots, [1] * channel.requests)
+        slot = await session.slots.take(deadline.export)
+        # Some servers refuse changes until they know that the client reclaims nothing (RFC 8881 section 18.51.3).
+        await self._send(deadline, session, slot, (nfs4_sessions.reclaim_complete(),))
         return session
 
-    async def _create(self, attempt: Deadline, wire: RpcTransport, *, waits: bool = True) -> CreatedSession:
+    async def _create(self, deadline: Deadline, transport: RpcTransport, *, waits: bool = True) -> CreatedSession:
         exchange_id = nfs4_sessions.exchange_id(os.urandom(nfs4_sessions.VERIFIER_BYTES), self._owner)
-        client = (await self._run_alone(attempt, wire, exchange_id))[exchange_id]
+        client = (await self._run_alone(deadline, transport, exchange_id))[exchange_id]
         create_session = nfs4_sessions.create_session(client, _FORE, _BACK)
-        return (await self._run_alone(attempt, wire, create_session, waits=waits))[create_session]
+        return (await self._run_alone(deadline, transport, create_session, waits=waits))[create_session]
 
     async def _run_alone(
-        self, attempt: Deadline, wire: RpcTransport, operation: Operation[object], *, waits: bool = True
+        self, deadline: Deadline, transport: RpcTransport, operation: Operation[object], *, waits: bool = True
     ) -> Answer:
         """A compound that has no session yet. Raises Cause.NOT_YET when the server asks to wait and `waits` is not."""
         while True:
-            answer = await self._connection.exchange(wire, attempt, nfs4.compound((operation,), self._minor))
+            answer = await self._connection.exchange(transport, deadline, nfs4.compound((operation,), self._minor))
             if answer.status == Status.NFS4_OK:
                 return answer
             if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
@@ -211,7 +220,7 @@ class Sessions:
             reason = errors.refused4(answer.status, f"operation {operation.number}", self._connection.identity)
             if reason.cause is not Cause.NOT_YET or not waits:
                 raise reason
-            await attempt.pause(reason)
+            await deadline.pause(reason)
 
     def _no_such_minor(self) -> ExportError:
         server = self._connection.endpoint.server

@@ -1,15 +1,15 @@
-"""How many calls may be in flight: numbered slots, lowest first (RFC 8881 section 2.10.6.1), shared between exports.
+"""Slots for calls in flight: numbered, lowest first (RFC 8881 section 2.10.6.1), and shared between exports.
 
-An export that hangs keeps its slots for as long as its calls are unanswered. Two rules leave slots to its neighbours,
-where it has some:
+Calls on an export that hangs get no reply, and each keeps its slot. With a plain semaphore, one hung export would soon
+hold all slots of the connection, and block the other exports of the same server. Two rules prevent that:
 
-- No export takes a slot when it would then hold more than three times what is left free. A busy export gets three
-  quarters of the slots, and each one that hangs beside it three quarters of the rest.
-- A suspect is an export whose last call got no answer in time. It may hold SUSPECT_SLOTS, and all suspects together
-  half of the slots.
+- An export does not get a slot if it would then hold more than HELD_TO_FREE times the number of free slots. A busy
+  export gets three quarters of the slots, and the next export that hangs gets three quarters of the rest.
+- An export is suspect if its last call got no reply in time. A suspect export can hold SUSPECT_SLOTS, and all suspects
+  together half of the slots.
 
-Should so many exports hang in the same moment that no slot is left, the next connection has slots again (see `wire`),
-and by then they are suspects.
+If so many exports hang at the same moment that no slot is left, the connection counts as stuck and is replaced (see
+`transport`). The new connection has free slots, and the exports that hang are suspects by then.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SUSPECT_SLOTS = 8
 
 
 class SlotsClosed(Exception):
-    """What the slots belonged to is gone."""
+    """The connection or session of the slots has ended."""
 
 
 @dataclass(slots=True)
 class Sharing:
-    """Who shares the slots of one server, on all of its connections: how many exports, and which are suspect.
+    """The exports that share the slots of one server, on all of its connections, and which of them are suspect.
 
-    When one is a suspect no longer, `Slots.serve` lets its calls go on.
+    After an export is removed from the suspects, `Slots.serve` lets its waiting calls continue.
     """
 
     exports: int = 0
@@ -38,7 +38,7 @@ class Sharing:
 
 
 class Slots:
-    """Slots 0 to count-1. Of the exports that wait, the one that holds fewest is served first."""
+    """Slots 0 to count-1. Of the waiting exports, the one that holds the fewest slots is served first."""
 
     def __init__(self, count: int, sharing: Sharing | None = None) -> None:
         self._sharing = Sharing() if sharing is None else sharing
@@ -52,18 +52,18 @@ class Slots:
 
     @property
     def count(self) -> int:
-        """How many calls may be in flight."""
+        """How many calls can be in flight."""
         return self._highest + 1
 
     async def take(self, export: str = "") -> int:
-        """A slot for a call of this export until it is given back. Raises SlotsClosed."""
+        """Wait for a slot for a call of this export; the caller gives it back. Raises SlotsClosed."""
         if self._closed:
             raise SlotsClosed
         if export not in self._waiting and self._may_take(export):
             return self._take(export)
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(export, {})[waiter] = None
-        self.serve()  # An answer on another connection may have cleared an export of suspicion.
+        self.serve()  # A reply on another connection can have cleared a suspect.
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -83,7 +83,7 @@ class Slots:
             self.serve()
 
     def limit(self, highest: int) -> None:
-        """Use no slot above this one from now on: the server's wish, which may go up and down."""
+        """Stop using slots above this one; the server can raise and lower this limit at any time."""
         if highest == self._highest:
             return
         self._highest = highest
@@ -93,7 +93,7 @@ class Slots:
         self.serve()
 
     def serve(self) -> None:
-        """Give free slots to those that wait and may have one."""
+        """Give free slots to waiting calls whose export can have one."""
         while self._waiting and self._free:
             ready = [export for export in self._waiting if self._may_take(export)]
             if not ready:
@@ -105,7 +105,7 @@ class Slots:
                 waiter.set_result(self._take(export))
 
     def close(self) -> None:
-        """Nobody gets a slot any more; whoever waits for one gets SlotsClosed."""
+        """Give out no more slots; callers that wait for a slot get SlotsClosed."""
         self._closed = True
         waiting, self._waiting = self._waiting, {}
         for waiters in waiting.values():
@@ -129,7 +129,7 @@ class Slots:
         return not held or held < HELD_TO_FREE * (free - 1)
 
     def _leave(self, export: str, waiter: asyncio.Future[int]) -> None:
-        """Wait no longer."""
+        """Remove a waiter from the queue."""
         waiters = self._waiting.get(export, {})
         waiters.pop(waiter, None)
         if not waiters:

@@ -1,14 +1,17 @@
-"""One TCP connection while it lives: calls go out, and answers are matched to them by transaction id (RFC 5531).
+"""One TCP connection: sends calls, and matches replies to them by transaction ID (RFC 5531).
 
-RFC 8881 section 2.9.2 (and 7530 section 3.1.1) has a server answer every request on its connection or drop the
-connection, and forbids the client to repeat it there. So a call whose caller gave up stays registered until the answer
-comes or the connection ends: only then is it settled. A connection is not dropped because one call takes too long,
-for that would lose the answers to all others. It goes through these states instead:
+What happens to a call whose caller gave up? The server must either answer every request on its connection or drop the
+connection, and the client must not repeat a request on the same connection (RFC 8881 section 2.9.2, RFC 7530 section
+3.1.1). So an abandoned call stays registered until the reply arrives or the connection ends. Only then is it settled.
 
-- stuck: a call whose caller has gone has no answer for three times the time limit of a call (a minute at most), or
-  such calls hold all slots. The owner moves to another connection.
-- draining: no new calls. It ends when every call has its answer, or after that time when no caller waits any more.
-- closed. TCP notices that the other machine is gone. A server that sends nothing for `SILENCE_S` is given up.
+Closing the connection because one call takes too long would be the simple way, but it would lose the replies to all
+other calls, and it would not stop the server. So a connection goes through these states instead:
+
+- stuck: an abandoned call has no reply for PATIENCE_LIMITS times the time limit of a call (LONGEST_PATIENCE_S at most),
+  or abandoned calls hold all slots. The owner moves to another connection.
+- draining: the connection accepts no new calls. It closes when every call has its reply, or after the same time if no
+  caller waits any longer.
+- closed: TCP reports that the other machine is gone, or the server sent nothing for `SILENCE_S`.
 """
 
 from __future__ import annotations
@@ -37,9 +40,11 @@ LONGEST_PATIENCE_S = 60.0
 
 
 class Pending(Generic[T]):
-    """A call that was sent. `answer` is its result; `settled` stays False when the caller has gone before it came.
+    """A call that was sent.
 
-    `answered` says whether the server has sent a reply, `sent_s` when the call was sent by the event loop's time.
+    `answer` is the result for the caller. `settled` is True once the reply has arrived or can no longer arrive, even if
+    the caller gave up. `answered` is True if the server has sent a reply. `sent_s` is when the call was sent, in the
+    event loop's time.
     """
 
     __slots__ = ("_on_settled", "_procedure", "answer", "answered", "sent_s", "settled")
@@ -54,11 +59,11 @@ class Pending(Generic[T]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller has gone before the answer came."""
+        """Whether the caller gave up before the reply."""
         return not self.settled and self.answer.done()
 
     def receive(self, record: bytes) -> None:
-        """The reply is here. Raises MalformedReply, with the call not yet settled, when it cannot be read."""
+        """Settle the call with a reply. Raises MalformedReply, without settling it, if the reply is unreadable."""
         try:
             result = self._procedure.decode(rpc.results(record))
         except MalformedReply:
@@ -73,7 +78,7 @@ class Pending(Generic[T]):
                 self.answer.set_result(result)
 
     def fail(self, exc: ProvisionerError) -> None:
-        """There is no result, and there will be none."""
+        """Settle the call with an error."""
         self._settle(None)
         if not self.answer.done():
             self.answer.set_exception(exc)
@@ -85,9 +90,9 @@ class Pending(Generic[T]):
 
 
 class RpcTransport(asyncio.Protocol):
-    """One TCP connection to `peer`; `reserved` says whether it came from a source port below 1024.
+    """One TCP connection to `peer`; `reserved` says whether its source port is below 1024.
 
-    `limit_s` is the time limit of the calls on it, which those who make them keep.
+    `limit_s` is the time limit of the calls on it, which the callers enforce.
     """
 
     def __init__(self, peer: str, port: int, *, reserved: bool, limit_s: float) -> None:
@@ -97,14 +102,14 @@ class RpcTransport(asyncio.Protocol):
         self._patience_s = min(PATIENCE_LIMITS * limit_s, LONGEST_PATIENCE_S)
         self._watch_s = min(WATCH_S, limit_s / 2)
         self.slots = Slots(CALLS_IN_FLIGHT)
-        """For the calls on it; with a session, those of the session."""
+        """Slots for calls on this connection; with a session, the slots of the session."""
         self.farewell: Callable[[], None] | None = None
-        """What to send last, before it ends drained."""
+        """Called once the connection is drained, to send a last call before it closes."""
         self.on_stuck: Callable[[], None] | None = None
-        """Called again and again while it is stuck, until it drains."""
+        """Called repeatedly while the connection is stuck, until it drains."""
         self.closed = self.draining = False
         self.reason = Lost("")
-        """Why it ended, once it has."""
+        """Why the connection ended."""
         self.answered = False
         self._loop = asyncio.get_running_loop()
         self._reader = RecordReader(REPLY_LIMIT_BYTES)
@@ -119,7 +124,7 @@ class RpcTransport(asyncio.Protocol):
     def send(
         self, procedure: Procedure[T], credential: bytes, on_settled: Callable[[T | None], None] | None = None
     ) -> Pending[T]:
-        """Send a call. `on_settled` runs once, with the result or None for a failure, whether or not anybody waits."""
+        """Send a call. `on_settled` runs once with the result, or None for a failure, even if the caller gave up."""
         assert self._transport is not None
         pending = Pending(procedure, on_settled)
         if self.closed:
@@ -135,13 +140,13 @@ class RpcTransport(asyncio.Protocol):
         return pending
 
     def drain(self) -> None:
-        """Take no more calls, and end when those in flight have had their time."""
+        """Accept no more calls, and close the connection once the calls in flight have ended."""
         self.draining = True
         self._drain_until = self._loop.time() + self._patience_s
         self.slots.close()
 
     def close(self) -> None:
-        """End the connection at once; what is in flight is lost."""
+        """Close the connection immediately; the replies to calls in flight are lost."""
         self._end(Lost(f"{self.peer}: the connection was closed"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -168,7 +173,7 @@ class RpcTransport(asyncio.Protocol):
         self._end(Lost(f"{self.peer}: {exc or 'the server closed the connection'}", hint=hint))
 
     def _write(self) -> None:
-        """Write what was sent in this turn of the event loop: one system call for all of it."""
+        """Write all calls of this turn of the event loop in one system call."""
         unwritten, self._unwritten = self._unwritten, []
         if self._transport is not None and not self.closed:
             self._transport.write(b"".join(unwritten))
@@ -179,13 +184,13 @@ class RpcTransport(asyncio.Protocol):
             return
         pending = self._pending.get(xid)
         if pending is None:
-            raise MalformedReply("an answer to a call that was not made")
+            raise MalformedReply("a reply to a call that was not made")
         pending.receive(record)
         self._pending.pop(xid, None)
         self.answered = True
 
     def _look(self) -> None:
-        """Close the connection when it is drained, unused for too long, or the server has sent nothing for too long."""
+        """Close a connection that is drained, idle or silent for too long; report one that is stuck."""
         now = self._loop.time()
         idle_s = now - self._active_at
         if self.draining and self._is_drained(now):
@@ -194,7 +199,7 @@ class RpcTransport(asyncio.Protocol):
             self.close()
         elif self._pending and idle_s >= SILENCE_S:
             hint = silent_hint(self.peer, self.port)
-            self._end(Lost(f"{self.peer}: nothing came back for {SILENCE_S:.0f} s", hint=hint))
+            self._end(Lost(f"{self.peer}: the server sent nothing for {SILENCE_S:.0f} s", hint=hint))
         elif self.on_stuck is not None and not self.draining and self._is_stuck(now):
             self.on_stuck()
         if not self.closed:
@@ -204,7 +209,7 @@ class RpcTransport(asyncio.Protocol):
         abandoned = [call for call in self._pending.values() if call.abandoned]
         if abandoned and len(abandoned) >= self.slots.count:
             return True
-        # A server that says nothing at all is another matter: see SILENCE_S.
+        # A server that sends nothing at all is not stuck but silent: see SILENCE_S.
         heard = now - self._active_at < self._patience_s
         return heard and any(now - call.sent_s >= self._patience_s for call in abandoned)
 
@@ -214,7 +219,7 @@ class RpcTransport(asyncio.Protocol):
         )
 
     def _take_leave(self) -> None:
-        """Say farewell where that has not been done, and close the connection the next time."""
+        """Call the farewell the first time, and close the connection the second time."""
         if self.farewell is None:
             self.close()
         else:

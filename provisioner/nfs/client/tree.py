@@ -1,9 +1,10 @@
-"""The `Tree` of an export that we speak to ourselves.
+"""The `Tree` driver that speaks NFS itself, without a mount.
 
-An operation whose time is up, or whose connection was lost, has an unknown outcome. What it sent stays on the books of
-its connection (see `wire`): until the server has answered it or the connection has ended, another operation that would
-change the same path is refused with Cause.BUSY. That takes about a minute at most: a connection on which a call stays
-unanswered gets a successor, and is closed once the other calls on it have their answers (see `connection`).
+What happens to a change whose time limit has passed, or whose connection was lost? Its outcome is unknown, and the
+server can still run it later. So the call stays registered with its connection (see `transport`). Until the server has
+answered it or the connection has ended, every other operation that would change the same path fails with Cause.BUSY.
+This takes about a minute at most: a connection with an unanswered call is replaced, and closes once its other calls
+have their replies (see `connection`).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from dataclasses import replace
 from typing import TypeVar
 
-from provisioner.core.locations import Location, RelPath, label
+from provisioner.core.locations import NFS_PORT, Location, RelPath, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.paths import COMPONENT_LIMIT_BYTES
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.deadline import Deadline, Sent
 from provisioner.nfs.client.interface import Client, Place
-from provisioner.nfs.client.pool import NFS_PORT, Address, ConnectionPool
+from provisioner.nfs.client.pool import Address, ConnectionPool
 from provisioner.nfs.client.reading import Reading
-from provisioner.nfs.client.remove_tree import Purge
+from provisioner.nfs.client.remove_tree import TreeRemoval
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import endless
 from provisioner.ports.tree import (
@@ -40,35 +41,34 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 T = TypeVar("T")
 Observe = Callable[[str, float], None]
-Operation = Callable[[Deadline, Client, Place], Awaitable[T]]
+Operation = Callable[[Client, Deadline, Place], Awaitable[T]]
 
 PAGE_BYTES = 64 << 10
 SMALL_PAGE_BYTES = 4 << 10
 LINK_READERS = 16
-LINKS_A_BATCH = 32
+LINKS_PER_BATCH = 32
 PSEUDO_DIRECTORIES = 16
-"""So many directories of a server's own are looked at for its exports."""
-_OF_A_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
-"""How servers refuse to rename a directory that is a file system of its own, beside XDEV and BUSY."""
+"""How many directories of a pseudo file system are searched for exports."""
+_CAUSES_OF_NESTED = (Cause.DENIED, Cause.NOT_YET, Cause.OTHER, Cause.UNSUPPORTED)
+"""How servers refuse to rename a directory that is a file system itself, besides XDEV and BUSY."""
 
 
 class DirectTree:
-    """A `Tree` over NFS; docstrings are the port's.
+    """A `Tree` over NFS.
 
-    `version` is what `nfsvers=` says (None: the best that the server has), `port` and `mount_port` are `port=` and
-    `mountport=`. The connection is that of `servers`, shared with all trees of the same server. `observe` is told the
-    name and the seconds of each step, failed ones too. Raises InvalidSettings for an unknown version.
+    `version` is the value of `nfsvers=` (None for the best version of the server), `port` and `mount_port` those of
+    `port=` and `mountport=`. All trees of the same server share a connection of `pool`. `observe` receives the name and
+    duration in seconds of each step, failed ones included. Raises InvalidSettings for an unknown version.
     """
 
     def __init__(
         self,
         location: Location,
-        servers: ConnectionPool,
+        pool: ConnectionPool,
         *,
         version: str | None = None,
         port: int | None = None,
@@ -76,34 +76,35 @@ class DirectTree:
         observe: Observe | None = None,
     ) -> None:
         self._location = location
-        self._servers = servers
-        self._ways = [Address(location.server, version, port, mount_port)]
-        self._server = servers.acquire(self._address)
-        self._timeout_s = servers.timeout_s
+        self._pool = pool
+        self._routes = [Address(location.server, version, port, mount_port)]
+        self._server = pool.acquire(self._address)
+        self._timeout_s = pool.timeout_s
         self._observe = observe
         self._root: tuple[Client, Found] | None = None
         self._reaching = asyncio.Lock()
         self._pinned = ""
         self._unsettled: dict[RelPath, list[Sent]] = {}
         self._listed = 0
-        """Entries that lists under way hold."""
+        """Number of entries that running lists hold in memory."""
         self._closed = False
 
-    def set_routes(self, ways: Sequence[MountOptions]) -> None:
-        """From now on speak to the same service in the first of these ways, and until one has worked in each in turn.
+    def set_routes(self, routes: Sequence[MountOptions]) -> None:
+        """Use the first of these routes to the service; until one has worked, each failure moves on to the next.
 
-        Ways differ in version and in where the mount service is. The classes that name an export may disagree in them.
+        Routes differ in the NFS version and in the port of the mount service. The classes that name an export can
+        disagree about them.
         """
-        self._take([replace(self._address, version=way.version, mount_port=way.mount_port) for way in ways])
+        self._take([replace(self._address, version=route.version, mount_port=route.mount_port) for route in routes])
 
-    def _take(self, ways: list[Address]) -> None:
-        server = self._servers.acquire(ways[0])
-        self._servers.release(self._address)
-        self._ways, self._server, self._root = ways, server, None
+    def _take(self, routes: list[Address]) -> None:
+        server = self._pool.acquire(routes[0])
+        self._pool.release(self._address)
+        self._routes, self._server, self._root = routes, server, None
 
     @property
     def _address(self) -> Address:
-        return self._ways[0]
+        return self._routes[0]
 
     @property
     def unreachable_hint(self) -> str:
@@ -112,47 +113,43 @@ class DirectTree:
 
     @property
     def verifies(self) -> bool:
-        """See `Tree`: by NFSv4."""
+        """See `Tree`; True with NFSv4."""
         return self._root is not None and self._root[0].verifies
 
     async def root_id(self) -> str:
-        """Filesystem and file handle of the export's root, looked up anew: a replaced export has other ones."""
+        """See `Tree`: file system and file handle of the root, by a new look-up; a replaced export has others."""
 
-        async def look_up(attempt: Deadline) -> str:
-            client = await self._server.client(attempt)
-            root = await client.root(attempt, self._location.components)
+        async def look_up(deadline: Deadline) -> str:
+            client = await self._server.client(deadline)
+            root = await client.root(deadline, self._location.components)
             self._root = client, root
             return _id(root)
 
         tried = self._address
         try:
             return await self._limited("root_id", look_up)
-        except (ExportError, asyncio.CancelledError):  # who waits for a silent server may give up before we do
+        except (ExportError, asyncio.CancelledError):  # callers can give up before the time limit
             if tried is self._address and not (self._pinned or self._closed):
-                self._take([*self._ways[1:], tried])
+                self._take([*self._routes[1:], tried])
             raise
 
     def pin(self, root_id: str) -> None:
-        """See `Tree`. It costs no call: an operation goes by the root's file handle, and that is what is compared."""
+        """See `Tree`; costs no call, because each operation already has the root's file handle to compare."""
         self._pinned = root_id
 
-    async def make_directory(self, path: RelPath, access: Ownership) -> None:
+    async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
         if not path:
             raise PathExists("the export's root")
+        await self._change(
+            "make_directory", path, lambda client, deadline, place: client.make_directory(deadline, place, ownership)
+        )
 
-        async def make(attempt: Deadline, client: Client, place: Place) -> None:
-            await client.make_directory(attempt, place, access)
-
-        await self._run("make_directory", path, make, changes=(path,))
-
-    async def set_access(self, path: RelPath, access: Ownership) -> None:
+    async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-
-        async def set_access(attempt: Deadline, client: Client, place: Place) -> None:
-            await client.set_access(attempt, place, access)
-
-        await self._run("set_access", path, set_access, changes=(path,))
+        await self._change(
+            "set_access", path, lambda client, deadline, place: client.set_access(deadline, place, ownership)
+        )
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
@@ -164,11 +161,12 @@ class DirectTree:
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
         """See `Tree`."""
-
-        async def make(attempt: Deadline, client: Client, place: Place) -> None:
-            await client.make_symlink(attempt, place, _encodable(target))
-
-        await self._run("make_symlink", _below_root(path), make, changes=(path,))
+        text = _encodable(target)
+        await self._change(
+            "make_symlink",
+            _below_root(path),
+            lambda client, deadline, place: client.make_symlink(deadline, place, text),
+        )
 
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
@@ -178,22 +176,18 @@ class DirectTree:
 
     async def read_symlink(self, path: RelPath) -> str:
         """See `Tree`."""
-
-        async def read(attempt: Deadline, client: Client, place: Place) -> str:
-            return await client.read_symlink(attempt, place)
-
-        return await self._run("read_symlink", _below_root(path), read)
+        return await self._run(
+            "read_symlink", _below_root(path), lambda client, deadline, place: client.read_symlink(deadline, place)
+        )
 
     async def remove_symlink(self, path: RelPath) -> None:
         """See `Tree`."""
-
-        async def remove(attempt: Deadline, client: Client, place: Place) -> None:
-            await client.remove_symlink(attempt, place)
-
-        await self._run("remove_symlink", _below_root(path), remove, changes=(path,))
+        await self._change(
+            "remove_symlink", _below_root(path), lambda client, deadline, place: client.remove_symlink(deadline, place)
+        )
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
-        """See `Tree`; each page has a time limit of its own."""
+        """See `Tree`; each page has its own time limit."""
         types: dict[str, EntryType] = {}
         read = 0
         try:
@@ -212,15 +206,19 @@ class DirectTree:
         return [Entry(*found) for found in itertools.islice(types.items(), at_most)]
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-        """See `Tree`; each batch of names has a time limit of its own."""
+        """See `Tree`; each batch of names has its own time limit."""
         rest = iter(names)
-        batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_A_BATCH))), ())
+        batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_PER_BATCH))), ())
         targets: dict[str, str] = {}
+
+        async def read_batch(names: tuple[str, ...]) -> dict[str, str]:
+            return await self._run(
+                "read_symlinks", path, lambda client, deadline, place: client.read_symlinks(deadline, place, names)
+            )
 
         async def read_batches() -> None:
             for batch in batches:
-                read = functools.partial(_read_symlinks, batch)
-                targets.update(await self._run("read_symlinks", path, read))
+                targets.update(await read_batch(batch))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -238,10 +236,10 @@ class DirectTree:
                     return False
         return True
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`.
 
-        Tried first as if it were empty, as many a volume is: that is one call.
+        Tries a plain removal first, because many volumes are empty: that takes one call.
         """
         _below_root(path)
         try:
@@ -252,11 +250,12 @@ class DirectTree:
             if exc.cause is Cause.UNREACHABLE:
                 raise
         else:
-            on_progress(1)
+            if on_progress is not None:
+                on_progress(1)
             return 1
 
-        async def look_up(attempt: Deadline, client: Client, place: Place) -> tuple[Client, Place, Found]:
-            return client, place, await client.look_up(attempt, place)
+        async def look_up(client: Client, deadline: Deadline, place: Place) -> tuple[Client, Place, Found]:
+            return client, place, await client.look_up(deadline, place)
 
         async def limited(step: Callable[[Deadline], Awaitable[T]]) -> T:
             return await self._limited("remove_tree", step, changes=(path,))
@@ -265,18 +264,14 @@ class DirectTree:
             client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
-        purge = Purge(client, limited, on_progress, self._servers.removals)
+        purge = TreeRemoval(client, limited, on_progress, self._pool.removals)
         with contextlib.suppress(PathMissing):
             await purge.remove(place, found)
         return purge.removed
 
     async def space(self) -> FilesystemStats:
         """See `Tree`."""
-
-        async def space(attempt: Deadline, client: Client, place: Place) -> FilesystemStats:
-            return await client.space(attempt, place.handle)
-
-        return await self._run("space", (), space)
+        return await self._run("space", (), lambda client, deadline, place: client.space(deadline, place.handle))
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
         """See `Tree`: the directories above the export's path."""
@@ -284,15 +279,15 @@ class DirectTree:
         for depth in range(len(components) - 1, -1, -1):
             where = Location(self._location.server, "/" + "/".join(components[:depth]))
             tree = DirectTree(
-                where, self._servers, version=address.version, port=address.port, mount_port=address.mount_port
+                where, self._pool, version=address.version, port=address.port, mount_port=address.mount_port
             )
             yield label(where, address.port), tree, components[depth:]
 
     async def close(self) -> None:
-        """See `Tree`; the connection stays while other trees of the server use it."""
+        """See `Tree`; the connection stays open while other trees of the server use it."""
         if not self._closed:
             self._closed = True
-            self._servers.release(self._address)
+            self._pool.release(self._address)
 
     async def _rename(
         self,
@@ -306,20 +301,22 @@ class DirectTree:
     ) -> None:
         for path in (target, *(proof.path for proof in proofs)):
             _checked(_below_root(path))
-
-        async def rename(attempt: Deadline, client: Client, place: Place) -> None:
-            await client.rename(attempt, place, Place(place.handle, target), kind, replace=replace, proofs=proofs)
-
-        await self._run(name, _below_root(source), rename, changes=(source, target))
+        await self._run(
+            name,
+            _below_root(source),
+            lambda client, deadline, place: client.rename(
+                deadline, place, Place(place.handle, target), kind, replace=replace, proofs=proofs
+            ),
+            changes=(source, target),
+        )
 
     async def _remove_directory(self, name: str, path: RelPath) -> None:
-        async def remove(attempt: Deadline, client: Client, place: Place) -> None:
-            await client.remove_directory(attempt, place)
-
-        await self._run(name, _below_root(path), remove, changes=(path,))
+        await self._change(
+            name, _below_root(path), lambda client, deadline, place: client.remove_directory(deadline, place)
+        )
 
     async def _pages(self, name: str, path: RelPath, size_bytes: int) -> AsyncGenerator[DirectoryPage, None]:
-        """The pages of a directory one after the other. Raises Cause.OTHER where they have no end."""
+        """Yield the pages of a directory. Raises Endless if they have no end."""
         reading, more = Reading(endless.LISTING_LIMIT), True
         while more:
             page = await self._page(name, path, reading.position, size_bytes)
@@ -327,56 +324,67 @@ class DirectTree:
             yield page
 
     async def _page(self, name: str, path: RelPath, position: Position, size_bytes: int) -> DirectoryPage:
-        async def read(attempt: Deadline, client: Client, place: Place) -> DirectoryPage:
-            return await client.read_directory(attempt, place, position, size_bytes)
+        return await self._run(
+            name,
+            path,
+            lambda client, deadline, place: client.read_directory(deadline, place, position, size_bytes),
+        )
 
-        return await self._run(name, path, read)
+    async def _change(self, name: str, path: RelPath, operation: Operation[T]) -> T:
+        """Run an operation that changes one path."""
+        return await self._run(name, path, operation, changes=(path,))
 
     async def _run(self, name: str, path: RelPath, operation: Operation[T], *, changes: tuple[RelPath, ...] = ()) -> T:
-        """An operation at a path. The root is looked up once more when its handle is no longer valid."""
+        """Run an operation at a path; if the root's handle is stale, look up the root again and retry once."""
         _checked(path)
 
-        async def step(attempt: Deadline) -> T:
-            client, root = await self._reach(attempt)
+        async def step(deadline: Deadline) -> T:
+            client, root = await self._reach(deadline)
             try:
-                return await operation(attempt, client, Place(root.handle, path))
+                return await operation(client, deadline, Place(root.handle, path))
             except ExportError as exc:
                 if exc.cause is not Cause.STALE:
-                    raise await self._looked_into(attempt, client, root, exc, name, path) from exc
+                    raise await self._explain(deadline, client, root, exc, name, path) from exc
             self._root = None
-            client, root = await self._reach(attempt)
-            return await operation(attempt, client, Place(root.handle, path))
+            client, root = await self._reach(deadline)
+            return await operation(client, deadline, Place(root.handle, path))
 
         return await self._limited(name, step, changes=changes)
 
-    async def _looked_into(
-        self, attempt: Deadline, client: Client, root: Found, error: ExportError, name: str, path: RelPath
+    async def _explain(
+        self, deadline: Deadline, client: Client, root: Found, error: ExportError, name: str, path: RelPath
     ) -> ExportError:
-        """The error, in better words where another look at the server gives them."""
+        """Return a more specific error if a further call to the server can tell, else the same error.
+
+        - A refused rename: the directory can be a file system itself, which its file system ID shows.
+        - No space: only the free inodes show whether space or inodes are missing.
+        - Read-only or denied: the root can be a pseudo root of NFSv4 that only leads to the exports.
+        """
         try:
-            if name == "rename" and type(error) is ExportError and error.cause in _OF_A_NESTED:
-                found = await client.look_up(attempt, Place(root.handle, path))
+            if name == "rename" and error.cause in _CAUSES_OF_NESTED:
+                found = await client.look_up(deadline, Place(root.handle, path))
                 if found.attributes.fsid != root.attributes.fsid:
                     return ExportError(Cause.NESTED, error.detail, answer=error.answer)
             if error.cause is Cause.NO_SPACE:
-                seen = await client.space(attempt, root.handle)
+                seen = await client.space(deadline, root.handle)
                 return ExportError(Cause.NO_INODES, error.detail) if seen.inodes and not seen.free_inodes else error
             if error.cause in (Cause.READ_ONLY, Cause.DENIED) and client.version != "3":
-                exports = await self._exports_below(attempt, client, root)
-                return errors.only_a_pseudo_root(error, self._location.path, exports) if exports else error
+                exports = await self._exports_below(deadline, client, root)
+                return errors.pseudo_root_only(error, self._location.path, exports) if exports else error
         except ExportError:
-            pass  # the first one is what matters
+            pass  # the first error is the one to report
         return error
 
-    async def _exports_below(self, attempt: Deadline, client: Client, root: Found) -> Sequence[str]:
-        """The paths of the server's exports below a root that only leads to them; none for any other.
+    async def _exports_below(self, deadline: Deadline, client: Client, root: Found) -> Sequence[str]:
+        """Return the paths of the exports below a pseudo root, or nothing for any other root.
 
-        An NFSv4 server shows what leads to its exports as directories in a file system of its own (RFC 8881, 7.3).
+        An NFSv4 server shows the directories that lead to its exports as a file system of its own (RFC 8881 section
+        7.3). Such a file system has only directories, and each directory of another file system is an export.
         """
         exports: list[str] = []
         on_the_way: list[tuple[RelPath, bytes]] = [((), root.handle)]
-        for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # it grows meanwhile
-            page = await client.read_directory(attempt, Place(handle), Position(), PAGE_BYTES)
+        for path, handle in itertools.islice(on_the_way, PSEUDO_DIRECTORIES):  # the loop appends to it
+            page = await client.read_directory(deadline, Place(handle), Position(), PAGE_BYTES)
             for entry in page.entries:
                 if entry.handle is None or entry.attributes is None or entry.attributes.type != "directory":
                     return ()
@@ -386,15 +394,15 @@ class DirectTree:
                     exports.append(self._location.below((*path, entry.name)))
         return sorted(exports)
 
-    async def _reach(self, attempt: Deadline) -> tuple[Client, Found]:
-        """The server's client, and the export's root as that client knows it. Raises Cause.CHANGED."""
-        client = await self._server.client(attempt)
+    async def _reach(self, deadline: Deadline) -> tuple[Client, Found]:
+        """Return the client and the root of the export. Raises Cause.CHANGED if the root is not the pinned one."""
+        client = await self._server.client(deadline)
         reached = self._root
         if reached is None or reached[0] is not client:
             async with self._reaching:
                 reached = self._root
                 if reached is None or reached[0] is not client:
-                    reached = self._root = client, await client.root(attempt, self._location.components)
+                    reached = self._root = client, await client.root(deadline, self._location.components)
         found = _id(reached[1]) if self._pinned else ""
         if found != self._pinned:
             raise ExportError(Cause.CHANGED, f"{self._location} is {found} and was {self._pinned}")
@@ -403,30 +411,30 @@ class DirectTree:
     async def _limited(
         self, name: str, step: Callable[[Deadline], Awaitable[T]], *, changes: tuple[RelPath, ...] = ()
     ) -> T:
-        """A step with its time limit. Raises Cause.BUSY while an earlier change of these paths is under way."""
+        """Run a step with its time limit. Raises Cause.BUSY while an earlier change of these paths is running."""
         for path in changes:
             if any(not change.settled for change in self._unsettled.get(path, ())):
                 raise ExportError(Cause.BUSY, "/".join(path))
         started = asyncio.get_running_loop().time()
-        attempt = Deadline(started + self._timeout_s, self._location.path)
+        deadline = Deadline(started + self._timeout_s, self._location.path)
         try:
-            async with asyncio.timeout_at(attempt.deadline):
-                return await step(attempt)
+            async with asyncio.timeout_at(deadline.at_s):
+                return await step(deadline)
         except TimeoutError as exc:
             detail = f"no answer within {self._timeout_s:g} s"
             raise ExportError(Cause.UNREACHABLE, detail, hint=self.unreachable_hint) from exc
         except ExportError as exc:
             if exc.cause is Cause.VERSION:
-                self._server.close()  # It has changed: the next operation looks for its best version again.
+                self._server.close()  # The server has changed: the next operation negotiates again.
             raise
         finally:
-            self._remember(attempt, changes)
+            self._remember(deadline, changes)
             if self._observe is not None:
                 self._observe(name, asyncio.get_running_loop().time() - started)
 
-    def _remember(self, attempt: Deadline, changes: tuple[RelPath, ...]) -> None:
-        """Keep what was sent and has no answer, for BUSY."""
-        unsettled = attempt.unsettled
+    def _remember(self, deadline: Deadline, changes: tuple[RelPath, ...]) -> None:
+        """Remember the unanswered changes of these paths, for Cause.BUSY."""
+        unsettled = deadline.unsettled
         if not unsettled:
             return
         for path in [path for path, sent in self._unsettled.items() if all(change.settled for change in sent)]:
@@ -441,31 +449,27 @@ def _id(root: Found) -> str:
 
 def _below_root(path: RelPath) -> RelPath:
     if not path:
-        raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+        raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
     return path
 
 
 def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of which each is one component: servers differ in what they make of others."""
+    """Check that each name is one path component, because servers disagree about other names."""
     for name in names:
         if name in ("", ".", "..") or "/" in name:
-            raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+            raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
         if len(_encodable(name).encode("utf-8", "surrogateescape")) > COMPONENT_LIMIT_BYTES:
-            # Servers do not agree in what they say of one: Linux calls a v3 call with it garbage.
+            # Servers disagree about the error: Linux rejects an NFSv3 call with such a name as garbage.
             raise ExportError(Cause.NAME_TOO_LONG, name)
     return names
 
 
 def _encodable(text: str) -> str:
-    """A name or a symlink's target that can be said in bytes."""
+    """Check that a name or symlink target can be encoded."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as exc:
-        raise ExportError(Cause.OTHER, f"{text!r} is no text: {exc}") from exc
+        raise ExportError(Cause.OTHER, f"{text!r} cannot be encoded: {exc}") from exc
     if "\0" in text:
-        raise ExportError(Cause.OTHER, f"{text!r} has a null character")
+        raise ExportError(Cause.OTHER, f"{text!r} contains a null character")
     return text
-
-
-async def _read_symlinks(names: tuple[str, ...], attempt: Deadline, client: Client, place: Place) -> dict[str, str]:
-    return await client.read_symlinks(attempt, place, names)

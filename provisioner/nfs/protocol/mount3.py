@@ -16,7 +16,7 @@ HANDLE_LIMIT_BYTES = 64
 
 
 class MountStatus(enum.IntEnum):
-    """`mountstat3`, as far as it says more than "an error"."""
+    """`mountstat3`: the errors that need their own message."""
 
     PERM = 1
     NOENT = 2
@@ -30,7 +30,7 @@ class MountStatus(enum.IntEnum):
 
 
 class MountRefused(ProvisionerError):
-    """MNT was answered with an error."""
+    """The server answered MNT with an error."""
 
     def __init__(self, status: int) -> None:
         known = status in list(MountStatus)
@@ -40,7 +40,7 @@ class MountRefused(ProvisionerError):
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """The export's root, and the RPC authentication flavors that it takes."""
+    """File handle of the export's root, and the RPC authentication flavors that the export accepts."""
 
     handle: bytes
     flavors: tuple[int, ...]

@@ -1,6 +1,6 @@
-"""NFS version 3 (RFC 1813): the directory procedures, each as a value to send.
+"""NFS version 3 (RFC 1813): the directory procedures, each as a `Procedure` to send.
 
-A result is the procedure's resok; nfsstat3 other than NFS3_OK raises Nfs3Error.
+The result is the procedure's `resok`; an nfsstat3 other than NFS3_OK raises Nfs3Error.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ CALLS: Mapping[int, Call] = {
     1: "getattr", 3: "lookup", 5: "readlink", 9: "mkdir", 10: "symlink", 12: "remove", 13: "rmdir", 14: "rename",
     17: "readdir", 18: "statfs",
 }  # fmt: skip
-"""What the procedures ask for, by their numbers; what SETATTR (2) does depends on its arguments."""
+"""Procedure numbers as calls, for error messages; SETATTR (2) is missing because it depends on the arguments."""
 
 
 class Nfs3Error(ProvisionerError):
-    """A procedure was answered with an nfsstat3 other than NFS3_OK."""
+    """The server answered a procedure with an nfsstat3 other than NFS3_OK."""
 
     def __init__(self, status: int) -> None:
         super().__init__(Status(status).name if status in list(Status) else f"nfsstat3 {status}")
@@ -88,7 +88,7 @@ class Nfs3Error(ProvisionerError):
 
 
 def null() -> Procedure[None]:
-    """NULL (section 3.3.0): do nothing; tells whether the server has version 3."""
+    """NULL (section 3.3.0): do nothing; shows whether the server supports version 3."""
     return rpc.null(PROGRAM, VERSION)
 
 
@@ -104,7 +104,7 @@ def setattr(handle: bytes, *, mode: int | None, uid: int | None, gid: int | None
 
 
 def lookup(directory: bytes, name: str) -> Procedure[tuple[bytes, Attributes | None]]:
-    """LOOKUP (section 3.3.3): handle and, where the server adds them, attributes."""
+    """LOOKUP (section 3.3.3): handle, and attributes if the server adds them."""
     return _procedure(3, _diropargs3(directory, name), _lookup3resok)
 
 
@@ -114,7 +114,7 @@ def readlink(handle: bytes) -> Procedure[str]:
 
 
 def mkdir(directory: bytes, name: str, *, mode: int) -> Procedure[tuple[bytes | None, Attributes | None]]:
-    """MKDIR (section 3.3.9): handle and attributes of the new directory, where the server adds them."""
+    """MKDIR (section 3.3.9): handle and attributes of the new directory, if the server adds them."""
     arguments = _diropargs3(directory, name) + sattr3(mode=mode, uid=None, gid=None)
     return _procedure(9, arguments, _create3resok, changes=True)
 
@@ -126,7 +126,7 @@ def symlink(directory: bytes, name: str, target: str) -> Procedure[tuple[bytes |
 
 
 def remove(directory: bytes, name: str) -> Procedure[None]:
-    """REMOVE (section 3.3.12): anything but a directory."""
+    """REMOVE (section 3.3.12): remove an entry that is not a directory."""
     return _procedure(12, _diropargs3(directory, name), _wcc_data, changes=True)
 
 
@@ -144,7 +144,7 @@ def rename(source: bytes, source_name: str, target: bytes, target_name: str) -> 
 def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Procedure[DirectoryPage]:
     """READDIRPLUS (section 3.3.17): one page of at most `size_bytes`, with handles and attributes.
 
-    What a server sends beyond that is left for the next page.
+    If the server sends more, the rest is ignored and read again with the next page.
     """
     arguments = (
         xdr.opaque(directory)
@@ -157,12 +157,12 @@ def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Proced
 
 
 def fsstat(root: bytes) -> Procedure[FilesystemStats]:
-    """FSSTAT (section 3.3.18): what is free is what this user may use."""
+    """FSSTAT (section 3.3.18): free space is what this user can use."""
     return _procedure(18, xdr.opaque(root), _fsstat3resok)
 
 
 def sattr3(*, mode: int | None, uid: int | None, gid: int | None) -> bytes:
-    """`sattr3` (section 2.6): the attributes to set; None leaves one as it is."""
+    """`sattr3` (section 2.6): the attributes to set; None leaves an attribute unchanged."""
     numbers = (xdr.optional(None if value is None else xdr.uint(value)) for value in (mode, uid, gid))
     size = xdr.optional(None)
     return b"".join((*numbers, size, _DONT_CHANGE_TIME, _DONT_CHANGE_TIME))
@@ -197,7 +197,7 @@ def _fattr3(reply: Cursor) -> Attributes:
 
 @functools.lru_cache(maxsize=64)
 def _attributes(kind: EntryType, mode: int, fsid: int, uid: int, gid: int) -> Attributes:
-    """The entries of a directory mostly have the same: they are held once."""
+    """Create attributes; most entries of a directory have equal ones, which the cache holds once."""
     return Attributes(kind, mode, (fsid, 0), uid, gid)
 
 

@@ -1,9 +1,10 @@
-"""NFS version 4 (RFC 7530; 8881 for 4.1; 7862 for 4.2): COMPOUND, and the directory operations, each as a value.
+"""NFS version 4 (RFC 7530, 8881 for 4.1, 7862 for 4.2): COMPOUND, and the directory operations as values.
 
-A compound is a row of `Operation`s; the server stops at the first that fails. Its `Answer` says how many went well and
-gives each operation's result, by the operation itself: `answer[getattr]`. Sections are RFC 8881's where it has the
-operation, and the bytes are the same in all three minor versions. Sessions are in nfs4_sessions, attributes in
-nfs4_attributes.
+A compound is a sequence of `Operation`s; the server stops at the first one that fails. Its `Answer` says how many
+operations succeeded, and returns the result of each by the operation itself: `answer[getattr]`.
+
+Section numbers are those of RFC 8881; the bytes are the same in all three minor versions. Sessions are in
+nfs4_sessions, attributes in nfs4_attributes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TAG_LIMIT_BYTES = 1024
 
 
 class Status(enum.IntEnum):
-    """`nfsstat4` (RFC 8881 section 15.1, RFC 7862 section 11.1), as far as our operations can be answered so."""
+    """`nfsstat4` (RFC 8881 section 15.1, RFC 7862 section 11.1): the values that these operations can return."""
 
     NFS4_OK = 0
     NFS4ERR_PERM = 1
@@ -110,7 +111,7 @@ class Status(enum.IntEnum):
 
 
 def status_name(status: int) -> str:
-    """An nfsstat4 by its name in the RFC."""
+    """Return the name of an nfsstat4 in the RFC."""
     return Status(status).name if status in list(Status) else f"nfsstat4 {status}"
 
 
@@ -123,12 +124,12 @@ class Operation(Generic[T_co]):
     decode: Callable[[Cursor], T_co]
     changes: bool = False
     call: Call = "call"
-    """What it asks for, for the words when the server refuses it."""
+    """The kind of call, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a compound. `completed` operations went well; `status` is NFS4_OK or that of the one after them."""
+    """Result of a compound: `completed` operations succeeded, and `status` is NFS4_OK or that of the next one."""
 
     status: int
     operations: Sequence[Operation[object]]
@@ -136,21 +137,21 @@ class Answer:
 
     @property
     def completed(self) -> int:
-        """How many operations went well; when not all did, this is the index of the one that failed."""
+        """How many operations succeeded; if one failed, this is its index."""
         return len(self.results)
 
     @property
     def changed(self) -> bool:
-        """Whether an operation that changes something went well."""
+        """Whether an operation that changes something succeeded."""
         return any(operation.changes for operation in self.operations[: self.completed])
 
     @property
     def refused(self) -> Call:
-        """What the operation that failed asked for."""
+        """The kind of call of the operation that failed."""
         return self.operations[self.completed].call if self.completed < len(self.operations) else "call"
 
     def __getitem__(self, operation: Operation[T]) -> T:
-        """The result of an operation that went well."""
+        """Return the result of an operation that succeeded."""
         return cast("T", self.results[self.operations.index(operation)])
 
 
@@ -177,15 +178,16 @@ def _answer(reply: Cursor, operations: Sequence[Operation[object]]) -> Answer:
     for operation in operations[:count]:
         number, outcome = reply.uint(), reply.uint()
         if number != operation.number and not (number == OP_ILLEGAL and outcome):
-            raise MalformedReply(f"the result of operation {number} where that of {operation.number} was expected")
+            raise MalformedReply(f"the result of operation {number} instead of operation {operation.number}")
         if outcome:
-            # A failed operation's result may hold more than its status (SETATTR's does): it is the last, and unread.
+            # The result of a failed operation can have more than its status (as SETATTR's does). It is the last result,
+            # so the rest stays unread.
             if outcome != status:
                 raise MalformedReply(f"status {status} for a compound whose last operation has {outcome}")
             return Answer(status, operations, tuple(results))
         results.append(operation.decode(reply))
     if status and count == len(operations):
-        raise MalformedReply(f"status {status} for a compound of which all operations went well")
+        raise MalformedReply(f"status {status} for a compound whose operations all succeeded")
     reply.finish()
     return Answer(status, operations, tuple(results))
 
@@ -194,33 +196,33 @@ def _answer(reply: Cursor, operations: Sequence[Operation[object]]) -> Answer:
 
 
 def putrootfh() -> Operation[None]:
-    """PUTROOTFH (section 18.21): the root of the server's name space."""
-    return Operation(24, b"", _void)
+    """PUTROOTFH (section 18.21): set the current file handle to the root of the server's namespace."""
+    return Operation(24, b"", xdr.void)
 
 
 def putfh(handle: bytes) -> Operation[None]:
     """PUTFH (section 18.19): set the current file handle."""
-    return Operation(22, xdr.opaque(handle), _void)
+    return Operation(22, xdr.opaque(handle), xdr.void)
 
 
 def getfh() -> Operation[bytes]:
-    """GETFH (section 18.8): the current file handle."""
+    """GETFH (section 18.8): return the current file handle."""
     return Operation(10, b"", _handle)
 
 
 def savefh() -> Operation[None]:
-    """SAVEFH (section 18.28): keep the current file handle aside."""
-    return Operation(32, b"", _void)
+    """SAVEFH (section 18.28): save the current file handle."""
+    return Operation(32, b"", xdr.void)
 
 
 def restorefh() -> Operation[None]:
-    """RESTOREFH (section 18.27): back to the file handle that was saved."""
-    return Operation(31, b"", _void)
+    """RESTOREFH (section 18.27): make the saved file handle the current one."""
+    return Operation(31, b"", xdr.void)
 
 
 def lookup(name: str) -> Operation[None]:
-    """LOOKUP (section 18.13): from a directory to what it has under a name, which may be a symlink and stays one."""
-    return Operation(15, xdr.string(name), _void, call="lookup")
+    """LOOKUP (section 18.13): go from a directory to one of its entries, without following a symlink."""
+    return Operation(15, xdr.string(name), xdr.void, call="lookup")
 
 
 # ---------------------------------------------------------------------------------------------------- attributes
@@ -237,8 +239,8 @@ def setattr(attributes: bytes, call: Call = "call") -> Operation[None]:
 
 
 def verify(attributes: bytes) -> Operation[None]:
-    """VERIFY (section 18.31): go on only if the object has these attributes, else NFS4ERR_NOT_SAME."""
-    return Operation(37, attributes, _void)
+    """VERIFY (section 18.31): continue only if the object has these attributes, else NFS4ERR_NOT_SAME."""
+    return Operation(37, attributes, xdr.void)
 
 
 # ---------------------------------------------------------------------------------------------------- directories
@@ -262,7 +264,7 @@ def readlink() -> Operation[str]:
 
 
 def remove(name: str) -> Operation[None]:
-    """REMOVE (section 18.25): a file, a symlink or an empty directory, whichever it is."""
+    """REMOVE (section 18.25): remove a file, a symlink or an empty directory."""
     return Operation(28, xdr.string(name), _change_info4, changes=True, call="remove")
 
 
@@ -273,9 +275,10 @@ def rename(source_name: str, target_name: str) -> Operation[None]:
 
 
 def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[DirectoryPage]:
-    """READDIR (section 18.23): one page of at most `size_bytes`, with the attributes with these numbers.
+    """READDIR (section 18.23): one page of at most `size_bytes`, with the attributes of these numbers.
 
-    What a server sends beyond that is left for the next page. It has to be the last operation of its compound.
+    If the server sends more, the rest is ignored and read again with the next page. So READDIR must be the last
+    operation of its compound.
     """
     arguments = (
         xdr.hyper(position.cookie)
@@ -285,10 +288,6 @@ def readdir(position: Position, size_bytes: int, *numbers: int) -> Operation[Dir
         + attributes4.bitmap(*numbers)
     )
     return Operation(26, arguments, functools.partial(_readdir4resok, position, size_bytes), call="readdir")
-
-
-def _void(_: Cursor) -> None:
-    return None
 
 
 def _handle(reply: Cursor) -> bytes:

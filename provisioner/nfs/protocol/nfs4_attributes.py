@@ -1,4 +1,4 @@
-"""NFSv4 attributes (RFC 8881 and 7530, section 5): a bitmap says which, then their values in ascending order."""
+"""NFSv4 attributes (RFC 8881 and 7530, section 5): a bitmap of numbers, then the values in ascending order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 HANDLE_LIMIT_BYTES = 128
 BITMAP_LIMIT_WORDS = 8
-"""What we read as a `bitmap4`: the attributes of all minor versions take three."""
+"""Limit for a `bitmap4`: the attributes of all minor versions take three words."""
 VALUES_LIMIT_BYTES = 65536
 
 # Attribute numbers (RFC 8881 sections 5.6 and 5.7).
@@ -46,7 +46,7 @@ NF4DIR, NF4LNK, NF4NAMEDATTR = 2, 5, 9
 
 @dataclass(frozen=True, slots=True)
 class Fattr4:
-    """The values of a `fattr4` that we know; None for what the server left out."""
+    """Known values of a `fattr4`; None for attributes that the server left out."""
 
     type: EntryType | None = None
     change: int | None = None
@@ -62,14 +62,14 @@ class Fattr4:
 
     @property
     def attributes(self) -> Attributes | None:
-        """What every version says of an object; None where the server left out the type or the filesystem."""
+        """The attributes that all versions share; None if the server left out the type or the file system."""
         if self.type is None or self.fsid is None:
             return None
         return _attributes(self.type, (self.mode or 0) & 0o7777, self.fsid)
 
     @property
     def space(self) -> FilesystemStats:
-        """What statfs says, with zeros for what the server does not count."""
+        """Size and free space, with 0 for values that the server does not count."""
         total, avail = self.space_total or 0, self.space_avail or 0
         return FilesystemStats.counted(total, avail, self.files_total or 0, self.files_avail or 0)
 
@@ -83,10 +83,10 @@ def bitmap(*numbers: int) -> bytes:
 
 
 def settable(*, mode: int | None = None, uid: int | None = None, gid: int | None = None) -> bytes:
-    """`fattr4` with mode and owner, those that are not None.
+    """`fattr4` with mode and owner, as far as they are not None.
 
-    Owner and group travel as numbers in decimal (RFC 8881 section 5.9; RFC 7530 section 5.9), which servers take with
-    AUTH_SYS, since names would need a mapping that both sides share.
+    Owner and group are sent as decimal numbers (RFC 8881 and RFC 7530 section 5.9). Servers accept numbers with
+    AUTH_SYS, while names would need a mapping that client and server share.
     """
     values = {
         MODE: None if mode is None else xdr.uint(mode),
@@ -98,7 +98,7 @@ def settable(*, mode: int | None = None, uid: int | None = None, gid: int | None
 
 
 def of_type(kind: int, seen: Fattr4 | None = None) -> bytes:
-    """`fattr4` for VERIFY: an `nfs_ftype4`, and what was seen of which object it is and in which version."""
+    """`fattr4` for VERIFY: an `nfs_ftype4` and, from `seen`, the file ID and the change attribute."""
     values = {TYPE: xdr.uint(kind)}
     if seen is not None and seen.change is not None:
         values[CHANGE] = xdr.hyper(seen.change)
@@ -108,7 +108,7 @@ def of_type(kind: int, seen: Fattr4 | None = None) -> bytes:
 
 
 def fattr4(reply: Cursor) -> Fattr4:
-    """`fattr4` (section 3.3.8). Raises MalformedReply for attributes that we never ask for."""
+    """`fattr4` (section 3.3.8). Raises MalformedReply for attributes that this client never asks for."""
     present = numbers(reply)
     if not present <= _KNOWN:
         raise MalformedReply(f"attributes {sorted(present - _KNOWN)}, which were not asked for")
@@ -117,7 +117,7 @@ def fattr4(reply: Cursor) -> Fattr4:
     def value(number: int, decode: Callable[[Cursor], T]) -> T | None:
         return decode(values) if number in present else None
 
-    # Arguments are evaluated in the order in which they stand: that of the attributes' numbers.
+    # Python evaluates the arguments in this order, which must be the order of the attribute numbers.
     found = Fattr4(
         type=value(TYPE, _type),
         change=value(CHANGE, Cursor.hyper),
@@ -137,7 +137,7 @@ def fattr4(reply: Cursor) -> Fattr4:
 
 @functools.lru_cache(maxsize=64)
 def _attributes(kind: EntryType, mode: int, fsid: Fsid) -> Attributes:
-    """The entries of a directory mostly have the same: they are held once."""
+    """Create attributes; most entries of a directory have equal ones, which the cache holds once."""
     return Attributes(kind, mode, fsid)
 
 
@@ -148,7 +148,7 @@ def numbers(reply: Cursor) -> frozenset[int]:
 
 @functools.lru_cache(maxsize=16)
 def _numbers(words: tuple[int, ...]) -> frozenset[int]:
-    """The entries of a directory mostly have the same bitmap: it is read once."""
+    """Decode a bitmap; most entries of a directory have the same one, which the cache decodes once."""
     return frozenset(
         32 * index + bit for index, word in enumerate(words) if word for bit in range(32) if word >> bit & 1
     )

@@ -1,7 +1,8 @@
-"""Regular files in NFSv4.2 (RFC 8881, 7862): making one, its attributes, and what fills it within the server.
+"""Regular files in NFSv4.2 (RFC 8881, 7862): create a file, set its attributes, and copy within the server.
 
-None of it keeps state at the server. A file is made by OPEN and closed in the same compound, by the current stateid
-(RFC 8881 section 16.2.3.1.2); CLONE and COPY go with the anonymous one, as READ and WRITE may (section 8.2.3).
+These operations leave no state on the server. OPEN creates a file, and CLOSE in the same compound closes it by the
+current stateid (RFC 8881 section 16.2.3.1.2). CLONE and COPY use the anonymous stateid, like READ and WRITE (section
+8.2.3).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ OPEN4_SHARE_DENY_NONE = 0
 OPEN4_CREATE, GUARDED4, CLAIM_NULL = 1, 1, 0
 OPEN_DELEGATE_NONE, OPEN_DELEGATE_NONE_EXT = 0, 3
 WND4_CONTENTION, WND4_RESOURCE = 1, 2
-# Whoever makes a file closes it at once, so that all may be the same owner.
+# Each compound closes the file that it opens, so all can use the same owner.
 OPEN_OWNER = b"nfs-provisioner"
 
 STATEID_BYTES, VERIFIER_BYTES = 16, 8
@@ -46,19 +47,19 @@ _TO_THE_END = 0
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """`nfstime4` (section 3.3.1): seconds since 1970, negative ones before, and nanoseconds after them."""
+    """`nfstime4` (section 3.3.1): seconds since 1970, negative before 1970, plus nanoseconds."""
 
     seconds: int
     nanoseconds: int = 0
 
     def encoded(self) -> bytes:
-        """The time in XDR."""
+        """Return the time in XDR."""
         return xdr.hyper(self.seconds % 2**64) + xdr.uint(self.nanoseconds)
 
 
 @dataclass(frozen=True, slots=True)
 class FileAttributes:
-    """What a copy of a file takes over. Owner and group are what the server says, numbers or names, to be said back."""
+    """Attributes that a copy keeps; owner and group are the server's own strings, numbers or names."""
 
     regular: bool
     size_bytes: int
@@ -71,7 +72,10 @@ class FileAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What COPY did: fewer bytes than it was asked for, often. What is not `stable` takes a COMMIT with `verifier`."""
+    """Result of COPY, often with fewer bytes than requested; data that is not `stable` needs a COMMIT.
+
+    The COMMIT must return the same `verifier`.
+    """
 
     size_bytes: int
     stable: bool
@@ -79,7 +83,7 @@ class Copied:
 
 
 def getattr() -> Operation[FileAttributes]:
-    """GETATTR (section 18.7) of what a copy of a file takes over."""
+    """GETATTR (section 18.7) of the attributes that a copy keeps."""
     return Operation(9, attributes4.bitmap(*FILE), _file_attributes)
 
 
@@ -92,7 +96,7 @@ def settable(
     accessed: Time | None = None,
     modified: Time | None = None,
 ) -> bytes:
-    """`fattr4` (section 3.3.8) with those that are not None."""
+    """`fattr4` (section 3.3.8) with the values that are not None."""
     values = {
         SIZE: None if size_bytes is None else xdr.hyper(size_bytes),
         MODE: None if mode is None else xdr.uint(mode),
@@ -106,12 +110,12 @@ def settable(
 
 
 def create(name: str, attributes: bytes) -> Operation[None]:
-    """OPEN (section 18.16) of a file that must not be there yet, with GUARDED4. It becomes the current file handle.
+    """OPEN (section 18.16) with GUARDED4: create a file that must not exist, as the current file handle.
 
-    Its open is the current stateid, for a `close` in the same compound.
+    The open becomes the current stateid, for a `close` in the same compound.
     """
     access = OPEN4_SHARE_ACCESS_WRITE | OPEN4_SHARE_ACCESS_WANT_NO_DELEG
-    sequence_id, client = xdr.uint(0), xdr.hyper(0)  # The session says both (section 18.16.3).
+    sequence_id, client = xdr.uint(0), xdr.hyper(0)  # The session has both (section 18.16.3).
     share = xdr.uint(access) + xdr.uint(OPEN4_SHARE_DENY_NONE)
     how = xdr.uint(OPEN4_CREATE) + xdr.uint(GUARDED4) + attributes
     claim = xdr.uint(CLAIM_NULL) + xdr.string(name)
@@ -119,33 +123,29 @@ def create(name: str, attributes: bytes) -> Operation[None]:
 
 
 def close() -> Operation[None]:
-    """CLOSE (section 18.2) of what this compound has opened."""
+    """CLOSE (section 18.2) the file that this compound has opened."""
     return Operation(4, xdr.uint(0) + CURRENT, _stateid)
 
 
 def commit() -> Operation[bytes]:
-    """COMMIT (section 18.3) of the whole file: the verifier tells whether the server has restarted since a COPY."""
+    """COMMIT (section 18.3) the whole file; the verifier changes if the server has restarted since a COPY."""
     return Operation(5, xdr.hyper(0) + xdr.uint(_TO_THE_END), _verifier)
 
 
 def clone() -> Operation[None]:
-    """CLONE (RFC 7862 section 15.13) of the whole saved file into the current one."""
-    return Operation(71, ANONYMOUS * 2 + xdr.hyper(0) * 2 + xdr.hyper(_TO_THE_END), _void, changes=True)
+    """CLONE (RFC 7862 section 15.13) the whole saved file into the current file."""
+    return Operation(71, ANONYMOUS * 2 + xdr.hyper(0) * 2 + xdr.hyper(_TO_THE_END), xdr.void, changes=True)
 
 
 def copy(offset_bytes: int, size_bytes: int) -> Operation[Copied]:
-    """COPY (RFC 7862 section 15.2) from the saved file to the same place of the current one, before the reply comes.
+    """COPY (RFC 7862 section 15.2) from the saved file to the same offset of the current file, synchronously.
 
-    Both are on this server, so that no source servers are named. `size_bytes` is not 0.
+    Both files are on this server, so the call names no source server. `size_bytes` must not be 0.
     """
     consecutive, synchronous = xdr.uint(1), xdr.uint(1)
     where = xdr.hyper(offset_bytes) * 2 + xdr.hyper(size_bytes)
     arguments = ANONYMOUS * 2 + where + consecutive + synchronous + xdr.array(())
     return Operation(60, arguments, functools.partial(_copy4resok, size_bytes), changes=True)
-
-
-def _void(_: Cursor) -> None:
-    return None
 
 
 def _stateid(reply: Cursor) -> None:
@@ -168,12 +168,12 @@ def _time(values: Cursor) -> Time:
 
 
 def _file_attributes(reply: Cursor) -> FileAttributes:
-    """`fattr4` (section 3.3.8) with neither more nor less than was asked for."""
+    """`fattr4` (section 3.3.8) with exactly the requested attributes."""
     present = attributes4.numbers(reply)
     if present != set(FILE):
-        raise MalformedReply(f"attributes {sorted(present)} where {sorted(FILE)} were asked for")
+        raise MalformedReply(f"attributes {sorted(present)} instead of {sorted(FILE)}")
     values = Cursor(reply.opaque(VALUES_LIMIT_BYTES))
-    # Arguments are evaluated in the order in which they stand: that of the attributes' numbers.
+    # Python evaluates the arguments in this order, which must be the order of the attribute numbers.
     found = FileAttributes(
         regular=values.uint() == NF4REG,
         size_bytes=values.hyper(),
@@ -198,13 +198,13 @@ def _open4resok(reply: Cursor) -> None:
         if reply.uint() in (WND4_CONTENTION, WND4_RESOURCE):
             reply.bool()
     elif delegation != OPEN_DELEGATE_NONE:
-        # Not possible either: it could not be recalled without a back channel (section 10.2).
-        raise MalformedReply("a delegation that was not asked for")
+        # The server could not recall a delegation either, without a back channel (section 10.2).
+        raise MalformedReply("a delegation that was not requested")
 
 
 def _copy4resok(asked_bytes: int, reply: Cursor) -> Copied:
     if reply.array(_stateid):
-        raise MalformedReply("a copy that goes on after the reply, where one was asked for that does not")
+        raise MalformedReply("an asynchronous copy, although a synchronous one was requested")
     size_bytes, stable_how, verifier = reply.hyper(), reply.uint(), _verifier(reply)
     reply.bool()  # consecutive
     reply.bool()  # synchronous

@@ -1,4 +1,4 @@
-"""NFSv4.1 sessions (RFC 8881 section 2.10): the operations that make one, and SEQUENCE, which begins every compound."""
+"""NFSv4.1 sessions (RFC 8881 section 2.10): operations for sessions, and SEQUENCE, which begins every compound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SP4_NONE = 0
 
 @dataclass(frozen=True, slots=True)
 class ClientId:
-    """What EXCHANGE_ID gives: our number at the server, and the sequence id of the CREATE_SESSION that confirms it."""
+    """Result of EXCHANGE_ID: the client ID, and the sequence ID for the CREATE_SESSION that confirms it."""
 
     id: int
     sequence: int
@@ -25,7 +25,7 @@ class ClientId:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """`channel_attrs4` (section 18.36): how large and how many requests may be."""
+    """`channel_attrs4` (section 18.36): limits for the size and number of requests."""
 
     request_bytes: int
     response_bytes: int
@@ -34,17 +34,17 @@ class Channel:
     requests: int
 
     def within(self, other: Channel) -> Channel:
-        """The lower limits of the two."""
+        """Return the lower limit of the two for each value."""
         return Channel(*map(min, astuple(self), astuple(other)))
 
     def encoded(self) -> bytes:
-        """The limits in XDR, without header padding and without RDMA."""
+        """Return the limits in XDR, without header padding and RDMA."""
         return b"".join(map(xdr.uint, (0, *astuple(self), 0)))
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedSession:
-    """What CREATE_SESSION gives: the session's id, and the limits that the server grants."""
+    """Result of CREATE_SESSION: the session ID, and the limits that the server grants."""
 
     id: bytes
     channel: Channel
@@ -52,7 +52,7 @@ class CreatedSession:
 
 @dataclass(frozen=True, slots=True)
 class Sequenced:
-    """What SEQUENCE gives: the slot that was used, and the highest one that the server wants us to use."""
+    """Result of SEQUENCE: the slot that was used, and the highest slot that the client should use."""
 
     slot: int
     target_highest_slot: int
@@ -61,8 +61,8 @@ class Sequenced:
 def exchange_id(verifier: bytes, owner: bytes) -> Operation[ClientId]:
     """EXCHANGE_ID (section 18.35), without state protection.
 
-    A new verifier under an owner that the server knows means that the client has restarted: once confirmed, the server
-    forgets the sessions of the incarnation before (section 18.35.4, case 5).
+    A new verifier with a known owner means that the client has restarted. Once the new client ID is confirmed, the
+    server drops the sessions of the previous incarnation (section 18.35.4, case 5).
     """
     flags = xdr.uint(0)
     arguments = verifier + xdr.opaque(owner) + flags + xdr.uint(SP4_NONE) + xdr.array(())
@@ -70,7 +70,7 @@ def exchange_id(verifier: bytes, owner: bytes) -> Operation[ClientId]:
 
 
 def create_session(client: ClientId, fore: Channel, back: Channel) -> Operation[CreatedSession]:
-    """CREATE_SESSION (section 18.36). The back channel is made as small as can be: we hold nothing to be called for."""
+    """CREATE_SESSION (section 18.36), with a minimal back channel: the client holds no state to be called back for."""
     flags, callback_program = xdr.uint(0), xdr.uint(0x4000_0000)
     security = xdr.array((xdr.uint(AUTH_NONE),))
     arguments = b"".join(
@@ -88,33 +88,30 @@ def create_session(client: ClientId, fore: Channel, back: Channel) -> Operation[
 
 
 def destroy_session(session: bytes) -> Operation[None]:
-    """DESTROY_SESSION (section 18.37): requests of the session that the server has not begun are not run any more."""
-    return Operation(44, session, _void)
+    """DESTROY_SESSION (section 18.37): the server no longer runs requests of the session that it has not begun."""
+    return Operation(44, session, xdr.void)
 
 
 def reclaim_complete() -> Operation[None]:
-    """RECLAIM_COMPLETE (section 18.51): there is nothing that we want back after the server's restart."""
-    return Operation(58, xdr.uint(0), _void)
+    """RECLAIM_COMPLETE (section 18.51): the client reclaims no state after a restart of the server."""
+    return Operation(58, xdr.uint(0), xdr.void)
 
 
 def sequence(session: bytes, sequence_id: int, slot: int, highest_slot: int) -> Operation[Sequenced]:
-    """SEQUENCE (section 18.46): which slot this compound takes.
+    """SEQUENCE (section 18.46): the slot that this compound uses.
 
-    The reply is not asked to be cached: an unknown outcome goes up to those who know what the call was for.
+    The client does not ask the server to cache the reply: callers handle an unknown outcome, because they know what the
+    call was for.
     """
     numbers = xdr.uint(sequence_id) + xdr.uint(slot) + xdr.uint(highest_slot) + xdr.uint(0)
     return Operation(53, session + numbers, _sequence4resok)
-
-
-def _void(_: Cursor) -> None:
-    return None
 
 
 def _exchange_id4resok(reply: Cursor) -> ClientId:
     client = ClientId(reply.hyper(), reply.uint())
     reply.uint()  # flags
     if reply.uint() != SP4_NONE:
-        raise MalformedReply("state protection that was not asked for")
+        raise MalformedReply("state protection that was not requested")
     reply.hyper()  # server_owner: minor id, major id
     reply.opaque(OPAQUE_LIMIT_BYTES)
     reply.opaque(OPAQUE_LIMIT_BYTES)  # server scope

@@ -1,4 +1,4 @@
-"""The port mapper, version 2 (RFC 1833 section 3): on which port of a server a program listens."""
+"""The port mapper, version 2 (RFC 1833 section 3): look up the port of a program on a server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IPPROTO_TCP = 6
 
 
 def getport(program: int, version: int) -> Procedure[int]:
-    """PMAPPROC_GETPORT (section 3.2): the TCP port of a program, 0 where it is not registered."""
+    """PMAPPROC_GETPORT (section 3.2): the TCP port of a program, or 0 if it is not registered."""
     arguments = xdr.uint(program) + xdr.uint(version) + xdr.uint(IPPROTO_TCP) + xdr.uint(0)
     return Procedure(PROGRAM, VERSION, 3, arguments, _port)
 

@@ -1,7 +1,7 @@
 """ONC RPC version 2 (RFC 5531): calls, replies, AUTH_SYS, and records on a byte stream.
 
-A `Procedure` is one remote procedure with its arguments: what to send and how to read the result. The connection gives
-it a transaction id and a credential; `results` takes a reply apart up to where the procedure's own result begins.
+A `Procedure` is one remote procedure with its arguments: what to send, and how to decode the result. The connection
+adds a transaction ID and a credential. `results` decodes a reply up to the start of the procedure's own result.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AcceptStatus(enum.IntEnum):
 
 
 class AuthStatus(enum.IntEnum):
-    """`auth_stat` (section 9), as far as a server tells a client."""
+    """`auth_stat` (section 9): the values that a server sends to a client."""
 
     AUTH_BADCRED = 1
     AUTH_REJECTEDCRED = 2
@@ -51,17 +51,17 @@ class AuthStatus(enum.IntEnum):
 
 
 class CallRejected(ProvisionerError):
-    """The server answered without running the procedure: `accept_stat` other than SUCCESS."""
+    """The server did not run the procedure: `accept_stat` other than SUCCESS."""
 
     def __init__(self, status: int, *, lowest: int = 0, highest: int = 0) -> None:
         super().__init__(AcceptStatus(status).name if status in list(AcceptStatus) else f"accept_stat {status}")
         self.status = status
         self.lowest, self.highest = lowest, highest
-        """With PROG_MISMATCH, the versions that the server has."""
+        """With PROG_MISMATCH: the versions that the server supports."""
 
 
 class CredentialRejected(ProvisionerError):
-    """The server does not take who we say we are: MSG_DENIED with an `auth_stat`."""
+    """The server rejected the credential: MSG_DENIED with an `auth_stat`."""
 
     def __init__(self, status: int) -> None:
         super().__init__(AuthStatus(status).name if status in list(AuthStatus) else f"auth_stat {status}")
@@ -70,7 +70,7 @@ class CredentialRejected(ProvisionerError):
 
 @dataclass(frozen=True, slots=True)
 class Procedure(Generic[T_co]):
-    """One call: program, version and procedure number (section 8.1), arguments in XDR, and how to read its result."""
+    """A call: program, version and procedure number (section 8.1), arguments in XDR, and the result's decoder."""
 
     program: int
     version: int
@@ -78,17 +78,17 @@ class Procedure(Generic[T_co]):
     arguments: bytes
     decode: Callable[[Cursor], T_co]
     changes: bool = False
-    """Whether it may change something on the server: then an unknown outcome must not be tried again blindly."""
+    """Whether it can change something on the server; then it must not be repeated after an unknown outcome."""
 
 
 def null(program: int, version: int) -> Procedure[None]:
-    """Procedure 0 of a program, which does nothing (section 12.1)."""
+    """Procedure 0 of each program, which does nothing (section 12.1)."""
     return Procedure(program, version, 0, b"", Cursor.finish)
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are to a server: AUTH_SYS (appendix A). A server sees the first 16 of the groups."""
+    """The client's identity with AUTH_SYS (appendix A), of which the server sees the first 16 groups."""
 
     uid: int = 0
     gid: int = 0
@@ -96,7 +96,7 @@ class Credentials:
     machine: str = "nfs-provisioner"
 
     def credential(self) -> bytes:
-        """`opaque_auth` with `authsys_parms`."""
+        """Return `opaque_auth` with `authsys_parms`."""
         groups = xdr.array(xdr.uint(group) for group in self.groups[:GROUPS_LIMIT])
         body = xdr.uint(0) + xdr.string(self.machine) + xdr.uint(self.uid) + xdr.uint(self.gid) + groups
         return xdr.uint(AUTH_SYS) + xdr.opaque(body)
@@ -106,30 +106,30 @@ NO_CREDENTIAL = xdr.uint(AUTH_NONE) + xdr.opaque(b"")
 
 
 def call(xid: int, procedure: Procedure[object], credential: bytes) -> bytes:
-    """A call message (section 9) as one record, ready for the stream."""
+    """Encode a call message (section 9) as one record for the stream."""
     header = (xid, CALL, RPC_VERSION, procedure.program, procedure.version, procedure.number)
     return mark(b"".join((*map(xdr.uint, header), credential, NO_CREDENTIAL, procedure.arguments)))
 
 
 def xid_of(record: bytes) -> int:
-    """The transaction id that a message begins with. Raises MalformedReply."""
+    """Return the transaction ID of a message. Raises MalformedReply."""
     return Cursor(record).uint()
 
 
 def is_call(record: bytes) -> bool:
-    """Whether a message is the server's own call: NFSv4.1 callbacks may share the connection (RFC 8881, 2.10.3.1)."""
+    """Return True for a call by the server: NFSv4.1 callbacks can share the connection (RFC 8881 2.10.3.1)."""
     return record[4:8] == xdr.uint(CALL)
 
 
 def results(record: bytes) -> Cursor:
-    """A reply message (section 9) up to the procedure's own result.
+    """Decode a reply message (section 9) up to the procedure's own result.
 
-    Raises CallRejected, CredentialRejected, and MalformedReply for what is no reply.
+    Raises CallRejected, CredentialRejected, and MalformedReply for anything that is not a reply.
     """
     reply = Cursor(record)
     reply.uint()
     if reply.uint() != REPLY:
-        raise MalformedReply("a message that is no reply")
+        raise MalformedReply("a message that is not a reply")
     outcome = reply.uint()
     if outcome == MSG_DENIED:
         if reply.uint() == AUTH_ERROR:
@@ -148,12 +148,12 @@ def results(record: bytes) -> Cursor:
 
 
 def mark(record: bytes) -> bytes:
-    """A record as a single fragment (section 11)."""
+    """Encode a record as a single fragment (section 11)."""
     return xdr.uint(LAST_FRAGMENT | len(record)) + record
 
 
 class RecordReader:
-    """Cuts a byte stream into records (section 11); holds at most one record and what came with it."""
+    """Splits a byte stream into records (section 11), with at most one record and one read in memory."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -161,10 +161,10 @@ class RecordReader:
         self._record = bytearray()
 
     def feed(self, data: bytes) -> Iterable[bytes]:
-        """The records that are complete with these bytes.
+        """Add bytes, and yield the records that they complete.
 
-        Raises MalformedReply for a record above the limit, and for an empty fragment that is not the last: a server
-        could send those for ever.
+        Raises MalformedReply for a record above the limit, and for an empty fragment that is not the last one, because
+        a server could send these endlessly.
         """
         buffer = self._buffer
         buffer += data

@@ -1,4 +1,4 @@
-"""What a server says of an object, a page of a directory and a filesystem, in NFSv3 and NFSv4 alike."""
+"""Values that NFSv3 and NFSv4 share: attributes of an object, and pages of a directory."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from provisioner.ports.tree import EntryType
 
 Fsid = tuple[int, int]
-"""Which filesystem of the server an object is on (RFC 8881 section 5.8.1.9); NFSv3 has the first number only."""
+"""ID of the file system that an object is on (RFC 8881 section 5.8.1.9); NFSv3 has only the first number."""
 
 NAME_LIMIT_BYTES = 4096
-"""What we read as a name; servers hold to 255."""
+"""Limit for decoding a name; servers keep to 255 bytes."""
 
 SYMLINK_LIMIT_BYTES = 65536
-"""What we read as a symlink's target; Linux holds to 4,095."""
+"""Limit for decoding the target of a symlink; Linux keeps to 4,095 bytes."""
 SYMLINK_KEPT = 1024
-"""How many characters of it we keep: a record has 1,023 at most, and what is longer is none."""
+"""How many characters of the target to keep: a record has at most 1,023, and a longer target is not a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """Type, permission bits and filesystem of an object; owner and group where the version gives them as numbers."""
+    """Type, permission bits and file system of an object, and the numeric owner and group if known."""
 
     type: EntryType
     mode: int
@@ -31,7 +31,7 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object with its file handle: what LOOKUP gives."""
+    """Handle and attributes of an object: the result of a look-up."""
 
     handle: bytes
     attributes: Attributes
@@ -39,18 +39,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
-    """A name in a directory; handle and attributes where the server added them."""
+    """An entry of a directory; with handle and attributes if the server added them."""
 
     name: str
     handle: bytes | None = None
     attributes: Attributes | None = None
     cookie: int = field(default=0, compare=False)
-    """Where the directory goes on behind this entry."""
+    """The position behind this entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where reading a directory goes on: the last entry's cookie and the server's verifier for it."""
+    """A position in a directory: the cookie of the last entry, and the server's verifier."""
 
     cookie: int = 0
     verifier: bytes = bytes(8)
@@ -58,9 +58,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPage:
-    """One page of a directory, without `.` and `..`; `next` is None after the last.
+    """One page of a directory without `.` and `..`; `next` is None for the last page.
 
-    A page without entries that is not the last goes on where it began, or behind `.` and `..`.
+    An empty page that is not the last one continues at its own position, or behind `.` and `..`.
     """
 
     entries: tuple[DirectoryEntry, ...]
@@ -68,7 +68,7 @@ class DirectoryPage:
     verifier: bytes = field(default=bytes(8), compare=False)
 
     def first(self, count: int) -> DirectoryPage:
-        """The page cut after so many of its entries, one at least."""
+        """Return the page with only its first `count` entries, but at least one."""
         if count >= len(self.entries):
             return self
         return DirectoryPage(

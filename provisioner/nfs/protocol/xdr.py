@@ -1,7 +1,7 @@
-"""XDR, the external data representation (RFC 4506): encoders as functions that give bytes, decoding as a cursor.
+"""XDR, the external data representation (RFC 4506): encoders are functions, the decoder is a cursor.
 
-Everything is big-endian and padded to four bytes. The cursor never reads past its end and never trusts a length before
-it has looked at how many bytes are left, so that no reply makes us hold more than the reply itself.
+All values are big-endian and padded to four bytes. The cursor never reads past its end, and compares each length with
+the number of bytes left before it uses the length. So no reply can make the client use more memory than the reply.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
 class MalformedReply(ProvisionerError):
-    """Bytes that are not what the protocol allows at this place; the text says what was expected."""
+    """The reply has bytes that the protocol does not allow; the text says what was expected."""
 
 
 def uint(value: int) -> bytes:
@@ -39,23 +39,23 @@ def opaque(data: bytes) -> bytes:
 
 
 def string(text: str) -> bytes:
-    """String (section 4.11). Names that are not UTF-8 are surrogate escapes here and travel as they were."""
+    """String (section 4.11); surrogate escapes become the original bytes of a name that is not UTF-8."""
     return opaque(text.encode("utf-8", "surrogateescape"))
 
 
 def array(items: Iterable[bytes]) -> bytes:
-    """Variable-length array of items that are encoded already (section 4.13)."""
+    """Variable-length array of encoded items (section 4.13)."""
     encoded = tuple(items)
     return _UINT.pack(len(encoded)) + b"".join(encoded)
 
 
 def optional(item: bytes | None) -> bytes:
-    """Optional data: a boolean, then the item if there is one (section 4.19)."""
+    """Optional data: a boolean, then the item if present (section 4.19)."""
     return _UINT.pack(0) if item is None else _UINT.pack(1) + item
 
 
 class Cursor:
-    """A place in received bytes that moves on with each value taken. Every method raises MalformedReply."""
+    """A position in received bytes that advances with each decoded value. Every method raises MalformedReply."""
 
     __slots__ = ("_data", "_end", "_offset")
 
@@ -66,7 +66,7 @@ class Cursor:
 
     @property
     def left(self) -> int:
-        """How many bytes have not been taken yet."""
+        """Number of bytes that are not decoded yet."""
         return self._end - self._offset
 
     def uint(self) -> int:
@@ -86,7 +86,7 @@ class Cursor:
         return int.from_bytes(self._data[offset : offset + 8], "big")
 
     def unpack(self, numbers: struct.Struct) -> tuple[int, ...]:
-        """Several numbers in one go (section 4.14, a structure of nothing but numbers)."""
+        """A structure of numbers only (section 4.14), decoded in one step."""
         offset = self._offset
         if offset + numbers.size > self._end:
             raise MalformedReply("the reply ends where a structure was expected")
@@ -121,7 +121,7 @@ class Cursor:
         return self.opaque(limit_bytes).decode("utf-8", "surrogateescape")
 
     def array(self, item: Callable[[Cursor], T], limit: int | None = None) -> list[T]:
-        """Variable-length array (section 4.13) of at most `limit` items that take at least four bytes each."""
+        """Variable-length array (section 4.13) of at most `limit` items, each of at least four bytes."""
         count = self.uint()
         if limit is not None and count > limit:
             raise MalformedReply(f"an array of {count} items where at most {limit} are allowed")
@@ -134,10 +134,14 @@ class Cursor:
         return item(self) if self.bool() else None
 
     def skip(self) -> None:
-        """Leave the rest unread."""
+        """Ignore the remaining bytes."""
         self._offset = self._end
 
     def finish(self) -> None:
-        """Nothing may be left: more means that the two sides do not speak the same language."""
+        """Check that no bytes are left; more bytes mean that the reply has another format."""
         if self.left:
             raise MalformedReply(f"{self.left} bytes more than expected")
+
+
+def void(_: Cursor) -> None:
+    """Void (section 4.16): a result without bytes."""

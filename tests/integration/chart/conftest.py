@@ -1,4 +1,4 @@
-"""Helm, and the chart as it renders it."""
+"""Helm and the rendered chart."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.integration.chart.rendering import Renderer
 
 @pytest.fixture(scope="session")
 def helm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where Helm keeps what it keeps; failed where it would have to be built first."""
+    """Helm's home directory; the test fails where Helm is not built."""
     if helm_binary.missing():
-        # Not built here: that takes longer than any test may.
+        # Building takes longer than any test's time limit.
         pytest.fail(helm_binary.missing())
     return tmp_path_factory.mktemp("helm")
 

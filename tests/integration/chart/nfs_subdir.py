@@ -1,8 +1,8 @@
-"""A stand-in of the nfs-subdir chart 4.0.18: what it installs, and volumes as its image 4.0.2 makes and reclaims them.
+"""A stand-in for the nfs-subdir chart 4.0.18: its objects, and volumes as its image 4.0.2 creates and reclaims them.
 
-From its templates and its provisioner.go at v4.0.2, and from sig-storage-lib-external-provisioner v6, which saves and
-deletes volumes for it. Its mistakes are there too: what a claim lacks is nothing in a path, and a volume's directory is
-looked for at the export's root by its last component.
+It follows the chart's templates, provisioner.go at v4.0.2, and sig-storage-lib-external-provisioner v6, which saves and
+deletes volumes for it. It has the same bugs: a missing annotation becomes an empty component, and a reclaim looks for a
+volume's directory at the export's root by its last component.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Values = dict[str, Any]
 
 
 def full_name(release: str) -> str:
-    """What the release's objects are called."""
+    """Return the name of the release's objects."""
     return release if CHART in release else f"{release}-{CHART}"
 
 
 def objects(release: str, values: Values) -> list[Object]:
-    """What it installs, as far as an upgrade could trip over it: names, selectors, the class, its own mount."""
+    """Return the chart's objects that matter to an upgrade: names, selectors, the class, its own mount."""
     full, server, path = full_name(release), values["nfs"]["server"], values["nfs"]["path"]
     labels = {"app": CHART, "release": release}
     metadata = {"name": full, "labels": labels}
@@ -64,7 +64,7 @@ def objects(release: str, values: Values) -> list[Object]:
 
 
 def storage_class(full: str, labels: Object, options: list[str] | None, given: Values) -> Object:
-    """The StorageClass of these `storageClass` values, with the chart's defaults."""
+    """Return the StorageClass for these `storageClass` values, with the chart's defaults."""
     archive = str(given.get("archiveOnDelete", True)).lower()
     others = {key: given[key] for key in ("pathPattern", "onDelete") if given.get(key)}
     return {
@@ -80,7 +80,7 @@ def storage_class(full: str, labels: Object, options: list[str] | None, given: V
 
 
 def _own_mount(full: str, labels: Object, source: Object) -> list[Object]:
-    """The volume and the claim by which its pod mounts the export with options."""
+    """Return volume and claim by which its pod mounts the export with options."""
     common = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeMode": "Filesystem"}
     chosen = {"selector": {"matchLabels": {CHART: full}}, "resources": {"requests": {"storage": "10Mi"}}}
     volume = common | {"capacity": {"storage": "10Mi"}, "persistentVolumeReclaimPolicy": "Retain"} | source
@@ -97,7 +97,7 @@ def _own_mount(full: str, labels: Object, source: Object) -> list[Object]:
 
 
 def install(helm: Helm, release: str, namespace: str, values: Values, directory: Path) -> None:
-    """Install it with these values, from a chart of its name that is written to `directory`."""
+    """Write a chart of its name to `directory` and install it with these values."""
     chart = directory / CHART
     (chart / "templates").mkdir(parents=True)
     (chart / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v1", "name": CHART, "version": "4.0.18"}))
@@ -106,46 +106,46 @@ def install(helm: Helm, release: str, namespace: str, values: Values, directory:
 
 
 def volume_name(claim: Object) -> str:
-    """What the volume of a claim is called."""
+    """Return the name of a claim's volume."""
     return f"pvc-{claim['metadata']['uid']}"
 
 
 def default_directory(claim: Object) -> str:
-    """The directory of a claim's volume where no pattern says otherwise."""
+    """Return the directory of a claim's volume without a pattern."""
     return f"{claim['metadata']['namespace']}-{claim['metadata']['name']}-{volume_name(claim)}"
 
 
 def make_directory(place: Path) -> None:
-    """Make a volume's directory, which all may write in; one that is there is taken."""
+    """Create a volume's directory with mode 0777, unless it exists."""
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o777)
 
 
 def reference_to(claim: Object) -> Object:
-    """A volume's claimRef."""
+    """Return a volume's claimRef."""
     kept = ("namespace", "name", "uid", "resourceVersion")
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | {key: claim["metadata"][key] for key in kept}
 
 
 def saved_volume(provisioner: str, name: str, reference: Object, **spec: Any) -> Object:
-    """A PersistentVolume with this spec as it is saved: with the annotation of the cluster's own, and no other."""
+    """Return a PersistentVolume as the peer saves it: with the annotation `provisioned-by` and no other."""
     metadata = {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": provisioner}}
     return {"metadata": metadata, "spec": {"claimRef": reference} | spec}
 
 
 @dataclass(frozen=True)
 class NfsSubdir:
-    """Its container at work: it does what it is told to, and nothing by itself."""
+    """The peer's container: it provisions and reclaims when a test calls it, and does nothing by itself."""
 
     api: Api
     name: str
     server: str
     path: str
     root: Path
-    """Where its export is mounted."""
+    """The directory where its export is mounted."""
 
     def provision(self, claim: Object) -> Object:
-        """Make the volume of a claim, as saved."""
+        """Create the volume of a claim, and return it as saved."""
         found = self.api.get(f"{CLASSES}/{claim['spec']['storageClassName']}")
         below = default_directory(claim)
         if "pathPattern" in found["parameters"]:
@@ -165,7 +165,7 @@ class NfsSubdir:
         return self.api.post(VOLUMES, body)
 
     def reclaim(self, volume: Object) -> None:
-        """Do away with a volume that is Released and has the policy Delete."""
+        """Reclaim a Released volume with policy Delete."""
         place = self.root / posixpath.basename(volume["spec"]["nfs"]["path"])
         parameters = self.api.get(f"{CLASSES}/{volume['spec']['storageClassName']}")["parameters"]
         rule = parameters.get("onDelete") or ("delete" if parameters["archiveOnDelete"] == "false" else "archive")
@@ -177,11 +177,11 @@ class NfsSubdir:
 
 
 def _filled(pattern: str, claim: Object) -> str:
-    """A pattern with what the claim says in it."""
+    """Return a pattern with the claim's values."""
 
-    def said(match: re.Match[str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
         metadata: Object = claim["metadata"]
         value: str = metadata.get(match[2], {}).get(match[3], "") if match[2] else metadata.get(match[1], "")
         return value
 
-    return VARIABLE.sub(said, pattern)
+    return VARIABLE.sub(value_of, pattern)

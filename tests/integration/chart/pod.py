@@ -1,6 +1,6 @@
 """The daemon as the chart runs it: the rendered arguments and environment, its account's token, no capabilities.
 
-Its uid is the chart's where that one may run the tests' Python, else ours; tests/e2e has the image with the real one.
+Its uid is the chart's if that user can run the tests' Python, else ours; tests/e2e runs the image with the real uid.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ mount -o remount,bind,ro /
 shift
 exec "$@"
 """
-"""A root that is read-only, and the token where the kubelet puts it. /var/run is /run."""
+"""Makes the root read-only and puts the token where the kubelet does. /var/run is /run."""
 
 
 def missing() -> str:
-    """Why this machine has no such pods, or ""."""
+    """Return why this machine cannot run such pods, or ""."""
     lacking = [name for name in ("unshare", "setpriv", "mount") if shutil.which(name) is None]
     if os.geteuid() != 0 or lacking:
         return ", ".join(lacking) or "it takes root"
@@ -52,24 +52,24 @@ def _unprivileged(uid: int, gid: int) -> list[str]:
 
 
 def _runs(prefix: Sequence[str]) -> bool:
-    """Whether our Python can be run so: it may be below a home that is closed to others."""
-    # By way of env: setpriv itself still has the capabilities that it takes away.
+    """Whether our Python runs behind the prefix: it can be in a home directory that is closed to others."""
+    # By way of env: setpriv itself still has the capabilities that it drops.
     command = [*prefix, "env", sys.executable, "-c", ""]
     return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
 
 
 class Sandbox:
-    """What the kubelet would give the container of a release that is installed; `command` puts a program into it."""
+    """The environment that the kubelet gives the container of an installed release; `command` runs a program in it."""
 
     def __init__(self, release: Release, control_plane: ControlPlane, directory: Path) -> None:
-        """The token is asked for as the kubelet does, by TokenRequest."""
+        """Request the account's token by TokenRequest, as the kubelet does."""
         self._release = release
         self._control_plane = control_plane
         self._namespace = release.one("Deployment")["metadata"]["namespace"]
         self._secrets = self._account(directory / "account")
 
     def command(self, *arguments: str) -> list[str | Path]:
-        """The daemon's program with these arguments: its user, its rights, and its variables and no others."""
+        """Return the command that runs the program with the daemon's user, rights and variables only."""
         security = self._release.pod["spec"]["securityContext"]
         drop = _unprivileged(security["runAsUser"], security["runAsGroup"])
         if not _runs(drop):
@@ -106,17 +106,17 @@ class Pod(Server):
             "nfs-provisioner (pod)",
             Sandbox(release, control_plane, directory).command(*container["args"]),
             log=directory / "pod.log",
-            ready=lambda: self._is_content(container["readinessProbe"]),
+            ready=lambda: self._passes(container["readinessProbe"]),
         )
 
     def read(self, path: str) -> str:
-        """What its endpoint says. Raises OSError, HTTPError among them."""
+        """Return what its endpoint answers. Raises OSError, including HTTPError."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(self.url + path, timeout=5.0) as answer:
             body: bytes = answer.read()
             return body.decode()
 
-    def _is_content(self, probe: Object) -> bool:
+    def _passes(self, probe: Object) -> bool:
         try:
             self.read(probe["httpGet"]["path"])
         except OSError:

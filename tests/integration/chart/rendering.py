@@ -14,25 +14,25 @@ from testbed.helm import Helm
 
 CHART = Path(__file__).parents[3] / "charts" / "nfs-provisioner"
 VALUE_SETS = sorted((CHART / "ci").glob("*.yaml"))
-"""Each is a way to install the chart, those of the nfs-subdir chart among them."""
+"""Each is one way to install the chart; some are values of the nfs-subdir chart."""
 
 
 NAS = {"nfs__server": "nas", "nfs__path": "/x"}
-"""The least that the chart can be installed with, as a Renderer takes it."""
+"""The minimum of values for an installation, as keywords of a Renderer."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a release consists of; hooks (those of `helm test`) are among the objects."""
+    """The objects of a release, including hooks (`helm test`)."""
 
     objects: list[Object]
 
     def all(self, kind: str) -> list[Object]:
-        """The objects of a kind."""
+        """Return the objects of a kind."""
         return [each for each in self.objects if each["kind"] == kind]
 
     def one(self, kind: str) -> Object:
-        """The only object of a kind."""
+        """Return the only object of a kind."""
         (found,) = self.all(kind)
         return found
 
@@ -49,11 +49,11 @@ class Release:
         return dict(found)
 
     def environment(self, namespace: str = "nfs") -> dict[str, str]:
-        """The daemon's environment as the kubelet would set it."""
+        """Return the daemon's environment as the kubelet sets it."""
         return {each["name"]: each.get("value", namespace) for each in self.container["env"]}
 
     def storage_class(self, name: str = "nfs-client") -> Object:
-        """The StorageClass of that name."""
+        """Return the StorageClass of that name."""
         (found,) = [each for each in self.all("StorageClass") if each["metadata"]["name"] == name]
         return found
 
@@ -72,17 +72,17 @@ class Renderer:
         kube_version: str = "",
         **sets: Any,
     ) -> Release:
-        """A release with values from files and then from `sets`, where `__` stands for a dot. Raises HelmFailed.
+        """Render a release with values from files, then from `sets`, where `__` stands for a dot. Raises HelmFailed.
 
-        `kube_version` is the cluster's; without it, a recent one.
+        `kube_version` is the cluster's version, by default a recent one.
         """
         values: dict[str, Any] = {}
         for key, value in sets.items():
             *parents, last = key.split("__")
-            room = values
+            section = values
             for parent in parents:
-                room = room.setdefault(parent, {})
-            room[last] = value
+                section = section.setdefault(parent, {})
+            section[last] = value
         files = [f"--values={path}" for path in value_files]
         given = yaml.safe_dump(values)
         cluster = [f"--kube-version={kube_version}"] if kube_version else []
@@ -92,7 +92,7 @@ class Renderer:
 
 
 def collection(api: Api, body: Object) -> str:
-    """The path that an object is created at, as the API server's discovery has it."""
+    """Return the path to create an object at, by the API server's discovery."""
     version, kind = body["apiVersion"], body["kind"]
     root = f"/apis/{version}" if "/" in version else f"/api/{version}"
     (resource,) = [each for each in api.get(root)["resources"] if each["kind"] == kind and "/" not in each["name"]]
@@ -101,7 +101,7 @@ def collection(api: Api, body: Object) -> str:
 
 
 def rules(release: Release) -> Iterator[tuple[str, str, str, str, str]]:
-    """What the release's roles allow, one by one: kind of role, API group, resource, verb, name of the object or ""."""
+    """Yield what the roles allow, one by one: kind of role, API group, resource, verb, object's name or ""."""
     for kind in ("ClusterRole", "Role"):
         for role in release.all(kind):
             for rule in role["rules"]:
@@ -113,7 +113,7 @@ def rules(release: Release) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value that is not a map, with its path; empty maps too."""
+    """Yield path and value of each leaf; empty maps are leaves too."""
     if isinstance(node, dict) and node:
         for key, child in node.items():
             yield from leaves(child, f"{path}__{key}" if path else key)

@@ -1,4 +1,4 @@
-"""The chart before a real API server: every object is valid, word for word, and Pod Security lets the pods in."""
+"""The chart on a real API server: every object is valid, and the pods meet Pod Security Standards."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ MONITORED: dict[str, Object] = {
         },
     },
 }
-"""What Prometheus Operator's API reference says of the fields that we use: strict validation refuses any other."""
+"""The fields that we use, from Prometheus Operator's API reference: strict validation refuses others."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def monitoring(control_plane: ControlPlane) -> Iterator[None]:
-    """The resources of Prometheus Operator, for as long as this module's tests run."""
+    """Prometheus Operator's resources, while this module's tests run."""
     api = control_plane.api
     for kind, spec in MONITORED.items():
         api.post(CRDS, _definition(kind, spec))
@@ -100,7 +100,7 @@ def _definition(kind: str, spec: Object) -> Object:
 
 @pytest.fixture
 def guarded(cluster_api: Api, namespace: str) -> Callable[[str], str]:
-    """Makes the test's namespace enforce a Pod Security Standard, and gives its name."""
+    """Lets the test's namespace enforce a Pod Security Standard, and returns its name."""
 
     def enforce(level: str) -> str:
         label = {"pod-security.kubernetes.io/enforce": level}
@@ -112,7 +112,7 @@ def guarded(cluster_api: Api, namespace: str) -> Callable[[str], str]:
 
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
 def test_every_object_is_valid(cluster_api: Api, namespace: str, render: Renderer, path: Path) -> None:
-    """The API server takes every object of every value set, hooks among them, and knows each of its fields."""
+    """The API server accepts every object of every value set, with hooks, and knows each field."""
     elsewhere = {"grafanaDashboard__namespace": namespace} if path.stem == "observed" else {}
     release = render(path, namespace=namespace, **elsewhere)
     assert len(release.objects) >= 5
@@ -122,13 +122,13 @@ def test_every_object_is_valid(cluster_api: Api, namespace: str, render: Rendere
 
 
 def pods(release: Release) -> list[Object]:
-    """The Deployment's pod, and those of `helm test`."""
+    """Return the pods of the Deployment and of `helm test`."""
     metadata = {"name": "daemon"}
     return [{"metadata": metadata, "spec": release.pod["spec"]}, *release.all("Pod")]
 
 
-def admitted(api: Api, namespace: str, pod: Object) -> None:
-    """Raise ApiError unless a pod like this could be made there."""
+def admit(api: Api, namespace: str, pod: Object) -> None:
+    """Create the pod as a dry run. Raises ApiError if the namespace refuses it."""
     metadata = {"name": pod["metadata"]["name"]}
     spec = {key: value for key, value in pod["spec"].items() if key != "priorityClassName"}
     api.post(f"/api/v1/namespaces/{namespace}/pods{STRICT}", {"metadata": metadata, "spec": spec})
@@ -136,38 +136,38 @@ def admitted(api: Api, namespace: str, pod: Object) -> None:
 
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
 def test_pod_security(cluster_api: Api, guarded: Callable[[str], str], render: Renderer, path: Path) -> None:
-    """Pods meet the restricted Pod Security Standard, and with a mounted export the baseline one."""
+    """Pods meet the restricted Pod Security Standard, with a mounted export the baseline one."""
     namespace = guarded("baseline" if path.stem.startswith("mounted") else "restricted")
     for pod in pods(render(path, namespace=namespace)):
-        admitted(cluster_api, namespace, pod)
+        admit(cluster_api, namespace, pod)
 
 
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
-def test_what_an_admin_is_told(cluster_helm: Helm, namespace: str, path: Path) -> None:
-    """After an install the notes say the provisioner's name, how to check it and what to try, for any values."""
-    words = ("install", "storage", CHART, f"--namespace={namespace}", f"--values={path}", "--dry-run=server")
-    _, _, notes = cluster_helm.run(*words).partition("\nNOTES:\n")
+def test_notes(cluster_helm: Helm, namespace: str, path: Path) -> None:
+    """The notes of every value set name the provisioner, the check command and a claim to try."""
+    command = ("install", "storage", CHART, f"--namespace={namespace}", f"--values={path}", "--dry-run=server")
+    _, _, notes = cluster_helm.run(*command).partition("\nNOTES:\n")
     assert "whose provisioner is" in notes
     assert "nfs-provisioner check" in notes
     assert "storageClassName: nfs" in notes or "storageClassName: second-nfs" in notes
     assert ("runs as root" in notes) == path.stem.startswith("mounted")
-    assert ("runs instead" in notes) == (path.stem == "peer-defaults")
+    assert ("a different program" in notes) == (path.stem == "peer-defaults")
     assert ("podSecurityPolicy.enabled has no effect" in notes) == (path.stem == "peer-ci")
 
 
 def test_pod_security_is_enforced_here(cluster_api: Api, guarded: Callable[[str], str], render: Renderer) -> None:
-    """The namespace of these tests does refuse a pod that is less than restricted."""
+    """The test's namespace refuses a pod that is not restricted."""
     namespace = guarded("restricted")
     pod, *_ = pods(render(CHART / "ci" / "mounted.yaml", namespace=namespace))
     with pytest.raises(ApiError, match="restricted"):
-        admitted(cluster_api, namespace, pod)
+        admit(cluster_api, namespace, pod)
 
 
 def test_an_unknown_field_is_noticed_here(cluster_api: Api, namespace: str, render: Renderer) -> None:
-    """The validation of these tests does refuse a field that there is not."""
+    """The tests' validation refuses an unknown field."""
     release = render(CHART / "ci" / "observed.yaml", namespace=namespace)
-    for kind, room in (("Deployment", "spec"), ("ServiceMonitor", "spec"), ("StorageClass", "parameters")):
+    for kind, section in (("Deployment", "spec"), ("ServiceMonitor", "spec"), ("StorageClass", "parameters")):
         body = json.loads(json.dumps(release.one(kind)))
-        body[room]["nonsense"] = {"x": 1}
+        body[section]["nonsense"] = {"x": 1}
         with pytest.raises(ApiError, match=r"nonsense|unmarshal"):
             cluster_api.post(collection(cluster_api, body) + STRICT, body)

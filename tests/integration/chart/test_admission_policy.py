@@ -1,4 +1,4 @@
-"""The chart's admission policy on a real API server: what a stolen token of the daemon's account can do, and cannot."""
+"""The chart's admission policy on a real API server: what a stolen token of the daemon's account cannot do."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 FINALIZERS = "external-provisioner.volume.kubernetes.io/finalizer"
 NOT_OURS: list[tuple[Object, str]] = [
-    ({"hostPath": {"path": "/"}, "nfs": None}, "volumes of NFS alone"),
-    ({"csi": {"driver": "nfs.csi.k8s.io", "volumeHandle": "x"}, "nfs": None}, "volumes of NFS alone"),
-    ({"persistentVolumeReclaimPolicy": "Recycle"}, "none that are recycled"),
-    ({"claimRef": None}, "volumes for claims alone"),
+    ({"hostPath": {"path": "/"}, "nfs": None}, "only NFS volumes"),
+    ({"csi": {"driver": "nfs.csi.k8s.io", "volumeHandle": "x"}, "nfs": None}, "only NFS volumes"),
+    ({"persistentVolumeReclaimPolicy": "Recycle"}, "not with the policy Recycle"),
+    ({"claimRef": None}, "volumes only for claims"),
 ]
 
 
 @pytest.fixture
 def thief(control_plane: ControlPlane, namespace: str, render: Renderer) -> Iterator[Api]:
-    """Who has the token of the daemon's account, where the chart's roles and its policy are installed."""
+    """A client with the token of the daemon's account, with the chart's roles and policy in force."""
     api, release = control_plane.api, render(namespace=namespace, **NAS)
     account = release.one("ServiceAccount")["metadata"]["name"]
     made = [_create(api, release.one(kind)) for kind in (*PARTS, *POLICIES)]
     token = api.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", {"spec": {}})["status"]["token"]
     stolen = Api(control_plane.url, ca_file=control_plane.ca_file, token=token)
-    # The API server looks at new policies, and at new roles, a moment later.
-    eventually(lambda: _is_refused(stolen), "the policy holds", timeout_s=30)
+    # The API server enforces new policies and roles a moment later.
+    eventually(lambda: _is_refused(stolen), "the policy is in force", timeout_s=30)
     yield stolen
     for path in made:
         api.delete(path)
@@ -48,7 +48,7 @@ def thief(control_plane: ControlPlane, namespace: str, render: Renderer) -> Iter
 
 @pytest.fixture
 def volume(cluster_api: Api) -> Iterator[Callable[..., Object]]:
-    """Makes volumes as an admin does, which are deleted in the end."""
+    """Creates volumes as an admin does, and deletes them when the test ends."""
     names = []
 
     def make(body: Object) -> Object:
@@ -85,7 +85,7 @@ def _is_refused(thief: Api) -> bool:
 
 
 def ours() -> Any:
-    """A volume as the daemon creates it."""
+    """Return a volume as the daemon creates it."""
     uid = secrets.token_hex(16)
     return manifests.volume(
         f"pvc-{uid}",
@@ -104,7 +104,7 @@ def ours() -> Any:
 
 
 def changed(spec: Object, annotations: Object | None = None) -> Object:
-    """Such a volume with other fields; None takes one away."""
+    """Return such a volume with other fields; None removes a field."""
     body = ours()
     for part, fields in ((body["spec"], spec), (body["metadata"]["annotations"], annotations or {})):
         part |= fields
@@ -115,13 +115,13 @@ def changed(spec: Object, annotations: Object | None = None) -> Object:
 
 
 def peers() -> Object:
-    """A volume of nfs-subdir's under the same name: without annotations of ours."""
+    """Return a volume of nfs-subdir under the same name: without our annotations."""
     marks = dict.fromkeys(("nfs-provisioner/on-delete", "nfs-provisioner/directory", "nfs-provisioner/export-id"))
     return changed({}, marks)
 
 
-def test_what_the_daemon_does_is_let_through(thief: Api, volume: Callable[..., Object]) -> None:
-    """It creates its volumes, expands them, sets and takes off its finalizer, and deletes them; a peer's too."""
+def test_the_daemons_calls_are_allowed(thief: Api, volume: Callable[..., Object]) -> None:
+    """The daemon can create, expand and delete its volumes, and set and remove its finalizer, also a peer's."""
     body = ours()
     made = thief.post(VOLUMES, body)
     for name in (made["metadata"]["name"], volume(peers())["metadata"]["name"]):
@@ -133,19 +133,19 @@ def test_what_the_daemon_does_is_let_through(thief: Api, volume: Callable[..., O
         thief.patch(path, away, content_type=STRATEGIC_PATCH)
 
 
-@pytest.mark.parametrize(("spec", "told"), NOT_OURS, ids=str)
-def test_no_other_volume_can_be_created(thief: Api, spec: Object, told: str) -> None:
-    """No hostPath, which is root on a node; none of another driver, none that Kubernetes empties, none for anybody."""
-    with pytest.raises(ApiError, match=told):
+@pytest.mark.parametrize(("spec", "words"), NOT_OURS, ids=str)
+def test_no_other_volume_can_be_created(thief: Api, spec: Object, words: str) -> None:
+    """The account cannot create volumes with hostPath, another driver, policy Recycle, or no claim."""
+    with pytest.raises(ApiError, match=words):
         thief.post(VOLUMES, changed(spec))
 
 
 @pytest.mark.parametrize("key", list(ours()["metadata"]["annotations"]))
 def test_a_volume_without_our_annotations_cannot_be_created(thief: Api, key: str) -> None:
-    """Each of the annotations must be there, and the provisioner's name be ours."""
+    """A volume must have each of our annotations and our provisioner's name."""
     with pytest.raises(ApiError, match="this account may create"):
         thief.post(VOLUMES, changed({}, {key: None}))
-    with pytest.raises(ApiError, match="its provisioner alone"):
+    with pytest.raises(ApiError, match="volumes of its own provisioner"):
         thief.post(VOLUMES, changed({}, {"pv.kubernetes.io/provisioned-by": "another.example/nfs"}))
 
 
@@ -159,7 +159,7 @@ def test_a_volume_without_our_annotations_cannot_be_created(thief: Api, key: str
     ids=["hostPath", "another provisioner's", "an admin's"],
 )
 def test_other_volumes_cannot_be_touched(thief: Api, volume: Callable[..., Object], body: Object) -> None:
-    """Volumes that are not the provisioner's can be neither deleted nor changed, nor made to look like its own."""
+    """The account can neither delete nor change volumes of others, nor give them our annotations."""
     path = f"{VOLUMES}/{volume(body)['metadata']['name']}"
     with pytest.raises(ApiError, match="this account may"):
         thief.delete(path)
@@ -187,26 +187,28 @@ def test_other_volumes_cannot_be_touched(thief: Api, volume: Callable[..., Objec
 def test_what_the_daemon_never_changes_cannot_be_changed(
     thief: Api, volume: Callable[..., Object], patch: Object
 ) -> None:
-    """Nor can one of its own volumes be given to another claim, or its rule, policy or mount options be changed."""
+    """The account cannot give a volume to another claim, or change its rule, policy, class or mount options."""
     path = f"{VOLUMES}/{volume(ours())['metadata']['name']}"
-    with pytest.raises(ApiError, match="capacity and finalizers alone"):
+    with pytest.raises(ApiError, match="only the capacity and the finalizers"):
         thief.patch(path, patch)
 
 
-def test_nobody_else_is_kept_from_anything(cluster_api: Api, thief: Api, volume: Callable[..., Object]) -> None:
-    """The policy is for the one account: an admin makes and changes what volumes they like."""
+def test_the_policy_restricts_only_the_daemons_account(
+    cluster_api: Api, thief: Api, volume: Callable[..., Object]
+) -> None:
+    """An admin can create and change any volume."""
     name = volume(changed({"hostPath": {"path": "/x"}, "nfs": None}))["metadata"]["name"]
     cluster_api.patch(f"{VOLUMES}/{name}", {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
     assert thief.get(f"{VOLUMES}/{name}")["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
 
 
 def policies(release: Release) -> int:
-    """How many objects of the policy are in a release."""
+    """Count the policy's objects in a release."""
     return sum(len(release.all(kind)) for kind in POLICIES)
 
 
-def test_where_the_policy_is_rendered(render: Renderer) -> None:
-    """By default where the account is the chart's own; true and false force it, in quotes too."""
+def test_when_the_policy_is_rendered(render: Renderer) -> None:
+    """The policy is rendered by default if the chart creates the account; true and false override this."""
     shared: dict[str, Any] = {"serviceAccount__create": False, "serviceAccount__name": "shared"}
     assert policies(render(**NAS)) == 2
     assert policies(render(**NAS, **shared)) == 0
@@ -214,8 +216,8 @@ def test_where_the_policy_is_rendered(render: Renderer) -> None:
     assert policies(render(**NAS, admissionPolicy__enabled=False)) == policies(render(enabled=False)) == 0
 
 
-def test_an_older_cluster_gets_none(render: Renderer) -> None:
-    """Kubernetes serves such policies from 1.30 on: an older one is not asked for them, unless a value says so."""
+def test_an_older_cluster_gets_no_policy(render: Renderer) -> None:
+    """Without Kubernetes 1.30, which has such policies, none is rendered unless a value forces it."""
     assert policies(render(**NAS, kube_version="1.29.4")) == 0
     assert policies(render(**NAS, kube_version="1.30.0")) == 2
     assert policies(render(**NAS, kube_version="v1.31.2-gke.100")) == 2

@@ -1,4 +1,4 @@
-"""The alerts, by Prometheus's own rule tester: each fires when it should, and not otherwise."""
+"""The alerts, by Prometheus's rule tester: each fires when it should, and only then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOURS = 6
 
 @dataclass(frozen=True)
 class Case:
-    """Series, a sample a minute, and when an alert fires for them and when not."""
+    """Series with one sample per minute, and when an alert fires for them and when not."""
 
     alert: str
     series: dict[str, str]
@@ -30,6 +30,7 @@ class Case:
 
 
 def steady(value: float) -> str:
+    """Return a series of one value."""
     return f"{value}x{HOURS * 60}"
 
 
@@ -73,7 +74,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    """Prometheus's tool; skipped where there is none."""
+    """Prometheus's tool; skipped where it is missing."""
     reason = prometheus.missing()
     if reason:
         pytest.skip(f"this machine cannot test alerts: {reason}")
@@ -82,7 +83,7 @@ def promtool() -> str:
 
 @pytest.fixture
 def rules(render: Renderer, tmp_path: Path) -> Path:
-    """The rendered rules as a file of Prometheus's."""
+    """The rendered rules as a Prometheus rule file."""
     release = render(CHART / "ci" / "observed.yaml")
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(release.one("PrometheusRule")["spec"]))
@@ -90,14 +91,14 @@ def rules(render: Renderer, tmp_path: Path) -> Path:
 
 
 def test_the_rules_are_well_formed(promtool: str, rules: Path) -> None:
-    """Prometheus reads them all."""
+    """Prometheus accepts all rules."""
     done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "10 rules found" in done.stdout
 
 
 def test_each_alert_has_both_cases(rules: Path) -> None:
-    """None is untested, neither in firing nor in keeping quiet."""
+    """Every alert has a case that fires and one that does not."""
     alerts = {rule["alert"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]}
     assert {f"NfsProvisioner{case.alert}" for case in CASES.values() if case.fires_at} == alerts
     assert {f"NfsProvisioner{case.alert}" for case in CASES.values() if case.quiet_at and not case.fires_at} == alerts
@@ -105,7 +106,7 @@ def test_each_alert_has_both_cases(rules: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_an_alert(promtool: str, rules: Path, case: Case) -> None:
-    """It fires for what it is for, after its time, and for nothing else."""
+    """An alert fires for its case after its time, and for no other case."""
     name = f"NfsProvisioner{case.alert}"
     (rule,) = [each for each in yaml.safe_load(rules.read_text())["groups"][0]["rules"] if each["alert"] == name]
     series = [{"series": key, "values": values} for key, values in case.series.items()]

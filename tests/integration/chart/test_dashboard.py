@@ -1,4 +1,4 @@
-"""The dashboard and the alerts in a real Prometheus that scrapes a real daemon, and what its own tool says of all."""
+"""The dashboard and the alerts in a real Prometheus that scrapes a real daemon, and the checks of promtool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(180)
 
-UNEVENTFUL = {"Calls of the API server that failed"}
+UNEVENTFUL = {"Failed API requests"}
 """Panels that are empty as long as nothing goes wrong."""
 QUIET = {"NfsProvisionerNoLeader", "NfsProvisionerExportDown"}
 
@@ -32,7 +32,7 @@ def scraped(daemon: Daemons, tmp_path: Path) -> Daemon:
 
 @pytest.fixture
 def metrics(scraped: Daemon, render: Renderer, tmp_path: Path) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes it under the labels that a ServiceMonitor gives it, with the chart's alerts."""
+    """A Prometheus that scrapes the daemon with a ServiceMonitor's labels and has the chart's alerts."""
     reason = prometheus.missing()
     if reason:
         pytest.skip(f"this machine cannot run Prometheus: {reason}")
@@ -45,7 +45,7 @@ def metrics(scraped: Daemon, render: Renderer, tmp_path: Path) -> Iterator[Prome
 
 
 def turn(storage: Storage, classes: list[str], number: int) -> None:
-    """A life of a volume of each class, and a claim that is refused."""
+    """Create and reclaim a volume of each class, and create a claim that is refused."""
     storage.claim(classes[0], f"refused-{number}", volumeMode="Block")
     for name in classes:
         storage.claim(name, f"{name}-{number}")
@@ -55,7 +55,7 @@ def turn(storage: Storage, classes: list[str], number: int) -> None:
 
 
 def test_no_panel_covers_another() -> None:
-    """Each cell of the grid, 24 wide, is one panel's, those of folded rows among them."""
+    """No two panels share a cell of the 24 columns, including those in folded rows."""
     places = [each.place for panel in dashboard.panels() for each in (panel, *panel.folded)]
     cells = [(place.x + x, place.y + y) for place in places for x in range(place.w) for y in range(place.h)]
     assert len(set(cells)) == len(cells)
@@ -63,7 +63,7 @@ def test_no_panel_covers_another() -> None:
 
 
 def test_every_panel_has_data(scraped: Daemon, metrics: Prometheus, storage: Storage) -> None:
-    """After a short load Prometheus answers every query of the dashboard, and every panel has something to show."""
+    """After a short load every query of the dashboard has an answer, and every panel has data."""
     began_s = time.time()
     export = {"server": "nas.example", "share": "/x"}
     rules = ("delete", "archive")
@@ -83,19 +83,20 @@ def test_every_panel_has_data(scraped: Daemon, metrics: Prometheus, storage: Sto
 
 
 def test_the_alerts_are_evaluated(metrics: Prometheus, storage: Storage) -> None:
-    """Prometheus evaluates every alert without an error, and those of a daemon that does not act stay quiet."""
+    """Prometheus evaluates every alert without an error, and none about a missing leader or export fires."""
     storage.eventually(lambda: metrics.query("nfs_provisioner_leader") and not metrics.unscraped(), "a scrape")
     storage.eventually(lambda: "unknown" not in {rule["health"] for rule in metrics.rules()}, "an evaluation")
     rules = {rule["name"]: rule for rule in metrics.rules()}
     assert {name: rule.get("lastError", "") for name, rule in rules.items() if rule["health"] != "ok"} == {}
     storage.eventually(
-        lambda: all(rule["state"] == "inactive" for rule in metrics.rules() if rule["name"] in QUIET), "all is well"
+        lambda: all(rule["state"] == "inactive" for rule in metrics.rules() if rule["name"] in QUIET),
+        "no alert is active",
     )
     assert set(rules) >= QUIET
 
 
-def test_promtool_is_content(scraped: Daemon, metrics: Prometheus) -> None:
-    """Prometheus's own tool finds nothing wrong with the configuration, the alerts, and how the metrics are written."""
+def test_promtool_finds_no_problem(scraped: Daemon, metrics: Prometheus) -> None:
+    """Prometheus's tool accepts the configuration, the alerts and the format of the metrics."""
     assert promtool("check", "config", metrics.configuration) == ""
     assert promtool("check", "rules", metrics.configuration.with_name("rules.yaml")) == ""
     assert promtool("check", "metrics", input=scraped.http("/metrics")) == ""

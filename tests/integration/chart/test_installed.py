@@ -1,4 +1,4 @@
-"""The chart installed by Helm, and the daemon run with exactly what it renders and exactly the rights that it gives."""
+"""The chart installed by Helm, and the daemon with exactly the rendered settings and rights."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Audit:
-    """What the API server notes of every call of a service account's (Kubernetes, Auditing)."""
+    """The API server's audit log of service accounts (Kubernetes, Auditing)."""
 
     log: Path
 
     def calls(self, user: str) -> list[dict[str, Any]]:
-        """The calls of a user, each once."""
+        """Return the calls of a user, each once."""
         seen = {}
         for line in self.log.read_text().splitlines():
             entry = json.loads(line)
@@ -51,7 +51,7 @@ class Audit:
         return list(seen.values())
 
     def used(self, user: str) -> set[tuple[str, ...]]:
-        """Group, resource with its subresource, and verb of each call on a resource that was allowed."""
+        """Return group, resource with subresource, and verb of each allowed call on a resource."""
         return {
             (
                 each["objectRef"].get("apiGroup", ""),
@@ -63,7 +63,7 @@ class Audit:
         }
 
     def refused(self, user: str) -> list[str]:
-        """The calls that RBAC did not allow."""
+        """Return the calls that RBAC refused."""
         return [
             f"{each['verb']} {each['requestURI']}"
             for each in self.calls(user)
@@ -73,7 +73,7 @@ class Audit:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPlane, Audit]]:
-    """A control plane of this module's own, which notes what service accounts ask for."""
+    """A control plane for this module that audits the calls of service accounts."""
     home = tmp_path_factory.mktemp("audited")
     (home / "policy.yaml").write_text(yaml.safe_dump(POLICY))
     log = home / "audit.log"
@@ -85,7 +85,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlP
 
 @dataclass(frozen=True)
 class Installed:
-    """A release on a control plane, and the NFS server that it is for."""
+    """A release on a control plane, and its NFS server."""
 
     cluster: ControlPlane
     audit: Audit
@@ -96,7 +96,7 @@ class Installed:
 
     @property
     def user(self) -> str:
-        """The daemon, as the API server names it."""
+        """The daemon's user name on the API server."""
         return f"system:serviceaccount:{NAMESPACE}:{self.release.one('ServiceAccount')['metadata']['name']}"
 
 
@@ -104,7 +104,7 @@ class Installed:
 def installed(
     audited: tuple[ControlPlane, Audit], helm_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installed]:
-    """The chart, installed with the export of a server of our own and a class whose server is down."""
+    """The chart, installed with an export of a running server and a class whose server is down."""
     home = tmp_path_factory.mktemp("installed")
     (home / "export").mkdir()
     reason = pod.missing() or ganesha.missing() or ganesha.vfs_problem(home)
@@ -152,8 +152,8 @@ def storage(installed: Installed, running: Pod) -> Iterator[Storage]:
     api.delete(f"/api/v1/namespaces/{name}")
 
 
-def test_what_is_rendered_works_with_the_rights_it_gives(installed: Installed, running: Pod, storage: Storage) -> None:
-    """A claim binds, grows, is deleted and archived; no call is refused, and each rule of the roles was needed."""
+def test_the_release_works_with_its_own_rights(installed: Installed, running: Pod, storage: Storage) -> None:
+    """A claim binds, grows, is deleted and archived; no call is refused, and every rule of the roles is used."""
     storage.claim("nfs-client", "kept")
     storage.claim("archiving", "archived")
     storage.claim("down", "waiting")
@@ -172,10 +172,10 @@ def test_what_is_rendered_works_with_the_rights_it_gives(installed: Installed, r
     (archive,) = directories["archived"].parent.glob("archived-*")
     assert (archive / "data").read_text() == "kept for later"
 
-    # What the alert about pending claims is built on.
+    # The alert about pending claims uses this metric.
     assert 'nfs_provisioner_claim_pending_seconds{class="down"}' in running.read("/metrics")
     allowed = {(group, resource, verb) for _, group, resource, verb, _ in rules(installed.release)}
-    # An event that comes again is patched, and a claim on a server that is down fails again.
+    # Repeated events are patched, and a claim on a server that is down fails repeatedly.
     storage.eventually(
         lambda: allowed <= installed.audit.used(installed.user),
         f"every rule is used; at first not: {sorted(allowed - installed.audit.used(installed.user))}",
@@ -184,13 +184,13 @@ def test_what_is_rendered_works_with_the_rights_it_gives(installed: Installed, r
     assert installed.audit.refused(installed.user) == []
 
 
-def test_the_check_is_content(installed: Installed, tmp_path: Path) -> None:
-    """`check`, run in the pod as `helm test` runs it, finds every permission and the export well, and the dead one."""
+def test_check_in_the_pod(installed: Installed, tmp_path: Path) -> None:
+    """`check`, run as `helm test` runs it, accepts all permissions and the export, and reports the dead export."""
     command = Sandbox(installed.release, installed.cluster, tmp_path).command("check", "-o", "json")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
     findings = {(each["kind"], each["name"]): each["ok"] for each in json.loads(done.stdout)["findings"]}
-    # Whether a daemon leads at this moment is for the tests that run one.
+    # No daemon leads during this test.
     assert [name for (kind, name), ok in findings.items() if kind not in ("export", "leader") and not ok] == []
     assert len([kind for kind, _ in findings if kind == "permission"]) >= 7
     assert findings["export", f"127.0.0.1:/nfs port {installed.server.port}"]
@@ -198,7 +198,7 @@ def test_the_check_is_content(installed: Installed, tmp_path: Path) -> None:
 
 
 def test_upgrade_and_uninstall_keep_volumes(installed: Installed, running: Pod, storage: Storage) -> None:
-    """An upgrade with other values changes what it should, and an uninstall leaves volumes, claims and data alone."""
+    """An upgrade changes the Deployment, and an uninstall leaves volumes, claims and data alone."""
     storage.claim("nfs-client")
     volume = storage.bound(timeout_s=PATIENCE_S)
     directory = _directory(installed, volume)

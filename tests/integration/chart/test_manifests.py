@@ -1,4 +1,4 @@
-"""The plain manifests: what the chart renders, valid, and fit to be built upon with kustomize."""
+"""The plain manifests: what the chart renders, valid, and usable as a base for kustomize."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from deploy.manifests import BASE, NAME, rendered
 from testbed.api import Api, ApiError
 from testbed.helm import Helm
-from testbed.helm_manifests import BASE, NAME, rendered
 from tests.integration.chart.rendering import Release, collection, rules
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def kubectl() -> str:
-    """For kustomize; skipped where there is none."""
+    """kubectl, for kustomize; skipped where it is missing."""
     found = shutil.which("kubectl")
     if found is None:
         pytest.skip("this machine cannot run kustomize: kubectl is missing")
@@ -28,7 +28,7 @@ def kubectl() -> str:
 
 @pytest.fixture
 def base_namespace(cluster_api: Api) -> Iterator[str]:
-    """The namespace of the base; the one that is left over from a test before is as good."""
+    """The base's namespace; one left by an earlier test is reused."""
     try:
         cluster_api.post("/api/v1/namespaces", {"metadata": {"name": NAME}})
     except ApiError as exc:
@@ -39,7 +39,7 @@ def base_namespace(cluster_api: Api) -> Iterator[str]:
 
 
 def built(kubectl: str, directory: str) -> Release:
-    """What kustomize makes of a directory of deploy/."""
+    """Return what kustomize builds from a directory of deploy/."""
     done = subprocess.run(
         [kubectl, "kustomize", BASE.parent / directory], capture_output=True, text=True, timeout=60, check=False
     )
@@ -47,13 +47,13 @@ def built(kubectl: str, directory: str) -> Release:
     return Release(list(yaml.safe_load_all(done.stdout)))
 
 
-def test_they_are_up_to_date(helm: Helm) -> None:
-    """deploy/base is what the chart renders now; `make manifests` makes it so."""
+def test_the_manifests_are_up_to_date(helm: Helm) -> None:
+    """deploy/base is what the chart renders; `make manifests` updates it."""
     assert {path.name: path.read_text() for path in BASE.iterdir()} == rendered(helm)
 
 
-def test_the_api_server_takes_them(cluster_api: Api, base_namespace: str) -> None:
-    """Each object is valid, word for word, in the namespace that comes with them."""
+def test_the_api_server_accepts_the_manifests(cluster_api: Api, base_namespace: str) -> None:
+    """Each object is valid, in the namespace of the manifests."""
     bodies = [
         body
         for path in sorted(BASE.iterdir())
@@ -66,15 +66,15 @@ def test_the_api_server_takes_them(cluster_api: Api, base_namespace: str) -> Non
         cluster_api.post(collection(cluster_api, body) + "?dryRun=All&fieldValidation=Strict", body)
 
 
-def test_nothing_of_helm_s_is_in_them() -> None:
-    """No label says that Helm manages them, and no hook is among them."""
+def test_the_manifests_have_no_traces_of_helm() -> None:
+    """No label says that Helm manages the objects, and there is no hook."""
     for path in BASE.iterdir():
         assert "helm.sh/" not in path.read_text()
         assert "managed-by" not in path.read_text()
 
 
-def test_kustomize_builds_them(kubectl: str) -> None:
-    """The base builds with its rights whole, and the example puts a site's own export in."""
+def test_kustomize_builds_the_manifests(kubectl: str) -> None:
+    """The base builds with all its rights, and the example sets a site's export."""
     base, example = built(kubectl, "base"), built(kubectl, "example")
     assert len(list(rules(base))) > 10
     assert {each["kind"] for each in base.objects} == {each["kind"] for each in example.objects}

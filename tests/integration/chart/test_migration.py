@@ -1,4 +1,4 @@
-"""The migration drill: the nfs-subdir chart's values and volumes, `helm upgrade` to our chart, the daemon, and back."""
+"""Migration drill: the nfs-subdir chart's values and volumes, `helm upgrade` to our chart, the daemon, and back."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ PATTERN = "${.PVC.namespace}/${.PVC.labels.team}/${.PVC.annotations." + STORED +
 
 @dataclass(frozen=True)
 class Case:
-    """`storageClass` values of the nfs-subdir chart, and what becomes of a directory by them, here and there."""
+    """`storageClass` values of the nfs-subdir chart, and their rule for directories in our and its provisioner."""
 
     given: dict[str, Any]
     ours: str
     theirs: str
-    """Another one for nested directories: the released peer does not find them."""
+    """Differs for nested directories: the released peer does not find them."""
 
     @property
     def retained(self) -> bool:
-        """Whether volumes have the policy Retain, so that nobody touches them."""
+        """Whether volumes have the policy Retain, so that no provisioner touches them."""
         return bool(self.given.get("reclaimPolicy") == "Retain")
 
 
@@ -63,7 +63,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ganesha]:
-    """An NFS server with an export for each case."""
+    """An NFS server with an export per case."""
     home = tmp_path_factory.mktemp("migration")
     reason = pod.missing() or ganesha.missing() or ganesha.vfs_problem(home)
     if reason:
@@ -76,10 +76,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ganesha]:
 
 
 class Drill:
-    """One release, the export that it is for, and claims of its class."""
+    """One release, its export, and claims of its class."""
 
     def __init__(self, plane: ControlPlane, helm: Helm, server: Ganesha, case: str, storage: Storage) -> None:
-        """Chooses names and values, and installs nothing yet."""
+        """Choose names and values, without installing anything."""
         self.case = CASES[case]
         self.storage = storage
         self.export = server.exports[list(CASES).index(case)]
@@ -99,7 +99,7 @@ class Drill:
         self._where = f"--namespace={storage.namespace}"
 
     def install_peer(self, directory: Path) -> None:
-        """Install the nfs-subdir chart, and the class by hand where its values leave that to the admin."""
+        """Install the nfs-subdir chart, and the class by hand if its values leave that to the admin."""
         nfs_subdir.install(self._helm, self.release, self.storage.namespace, self.values, directory)
         if not self.values["storageClass"].get("create", True):
             options, given = self.values["nfs"]["mountOptions"], self.values["storageClass"]
@@ -108,13 +108,13 @@ class Drill:
 
     @contextmanager
     def upgraded(self, directory: Path) -> Iterator[Pod]:
-        """Our chart in place of theirs with the same values, and the daemon as it is rendered; then `helm rollback`."""
-        # There is no network of pods: the daemon listens on this machine.
+        """Upgrade to our chart with the same values and run the rendered daemon; then roll back with Helm."""
+        # There is no pod network: the daemon listens on this machine.
         port = f"--set=listen.port={free_port()}"
         chart = (rendering.CHART, "--reset-then-reuse-values")
         self._helm.run("upgrade", self.release, *chart, self._where, port)
         manifest = self._helm.run("get", "manifest", self.release, self._where)
-        # What the peer changed meanwhile is not in the server's cache.
+        # The server's cache does not have what the peer changed on disk.
         self._server.restart()
         directory.mkdir()
         with Pod(Release([each for each in yaml.safe_load_all(manifest) if each]), self._plane, directory) as daemon:
@@ -123,7 +123,7 @@ class Drill:
         self._helm.run("rollback", self.release, "1", self._where)
 
     def uninstall(self) -> None:
-        """Take away the release, and what would outlive it."""
+        """Uninstall the release and delete what outlives it."""
         self._helm.run("uninstall", self.release, self._where)
         self.storage.delete_if_there(f"{CLASSES}/{self.class_name}")
         for volume in self.storage.api.list(VOLUMES):
@@ -133,12 +133,12 @@ class Drill:
                 self.storage.delete_if_there(path)
 
     def claim(self, name: str) -> Object:
-        """A claim of the class, with what its pattern may ask for."""
+        """Create a claim of the class, with the label and annotation that its pattern can read."""
         metadata = {"labels": {"team": "storage"}, "annotations": {STORED: name}}
         return self.storage.claim(self.class_name, name, metadata=metadata)
 
     def peer_volume(self, name: str) -> Object:
-        """A claim that the peer has provisioned, bound, with a tenant's file in its directory."""
+        """Create a bound claim that the peer provisions, with a tenant's file in its directory; return the volume."""
         volume = self.peer.provision(self.claim(name))
         self.storage.bound(name)
         file = self.directory(volume) / "data"
@@ -148,19 +148,19 @@ class Drill:
         return volume
 
     def own_volume(self, name: str) -> Object:
-        """A claim that our daemon has provisioned, bound, with a file in its directory."""
+        """Create a bound claim that our daemon provisions, with a file in its directory; return the volume."""
         self.claim(name)
         volume = self.storage.bound(name)
         (self.directory(volume) / "data").write_text(name)
         return volume
 
     def taken_over(self, *volumes: Object) -> None:
-        """Wait until the ledger has these volumes."""
+        """Wait until the ledger has records of these volumes."""
         names = [volume["metadata"]["name"] for volume in volumes]
         self.storage.eventually(lambda: self.exported.lists(*volumes), f"records of {names}")
 
     def release_claim(self, name: str, volume: Object) -> Object:
-        """Delete a claim, and wait until its volume is Released, or gone; the volume as it was last seen."""
+        """Delete a claim, wait until its volume is Released or gone, and return the volume as last seen."""
         self.storage.delete_claim(name)
         last = volume
 
@@ -175,17 +175,17 @@ class Drill:
         return last
 
     def directory(self, volume: Object) -> Path:
-        """Where a volume's directory is on this machine."""
+        """Return the path of a volume's directory on this machine."""
         return self.exported.directory(volume)
 
     def ended(self, volume: Object, rule: str, content: str) -> None:
-        """What is left of a volume is what a rule says."""
+        """Check that what is left of a volume is what a rule says."""
         directory = self.directory(volume)
         archives = [path for path in self.exported.archives(directory.name) if (path / "data").read_text() == content]
         assert (directory.exists(), len(archives)) == (rule == "retain", rule == "archive")
 
     def seen(self, *volumes: Object) -> tuple[list[Listing], list[str]]:
-        """What is on the disk of volumes, and the API's version of each: any write changes it."""
+        """Return the volumes' files on disk and their API versions: any write changes one of them."""
         found = [self.storage.get_volume(each["metadata"]["name"]) for each in volumes]
         versions = [each["metadata"]["resourceVersion"] for each in found]
         return [listing(self.directory(each)) for each in found], versions
@@ -195,7 +195,7 @@ class Drill:
 def drill(
     request: pytest.FixtureRequest, control_plane: ControlPlane, cluster_helm: Helm, server: Ganesha, namespace: str
 ) -> Iterator[Drill]:
-    """The drill of one case."""
+    """A drill for one case."""
     storage = Storage(control_plane.api, namespace, daemon_logs=lambda: tail(made.log))
     made = Drill(control_plane, cluster_helm, server, request.param, storage)
     yield made
@@ -203,8 +203,8 @@ def drill(
 
 
 @pytest.mark.parametrize("drill", CASES, indirect=True)
-def test_there_and_back(drill: Drill, tmp_path: Path) -> None:
-    """The peer's volumes are taken over untouched and go by its rule; after the way back the peer goes on with them."""
+def test_migration_and_rollback(drill: Drill, tmp_path: Path) -> None:
+    """A takeover leaves the peer's volumes untouched and follows its rules; after a rollback the peer manages them."""
     storage, case = drill.storage, drill.case
     drill.install_peer(tmp_path)
     volumes = {name: drill.peer_volume(name) for name in ("kept", "deleted", "pinned", "returned")}
@@ -212,7 +212,7 @@ def test_there_and_back(drill: Drill, tmp_path: Path) -> None:
     storage.api.patch(path, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
     earlier = drill.exported.root / "archived-default-earlier-pvc-1"
     earlier.mkdir()
-    # Released while nobody is there to reclaim it: the peer is stopped.
+    # Released while no provisioner runs: the peer is stopped.
     left = drill.peer_volume("left")
     drill.release_claim("left", left)
     before = drill.seen(*volumes.values())
@@ -223,7 +223,7 @@ def test_there_and_back(drill: Drill, tmp_path: Path) -> None:
         if not case.retained:
             storage.volume_gone(left["metadata"]["name"])
         assert drill.seen(*volumes.values()) == before
-        # A Released volume that nothing has seen Bound is archived at most.
+        # A Released volume that our daemon never saw Bound is archived at most.
         drill.ended(left, "archive" if case.ours == "delete" else case.ours, "left")
         for name, rule in {"deleted": case.ours, "pinned": "retain"}.items():
             drill.release_claim(name, volumes[name])
@@ -241,8 +241,8 @@ def test_there_and_back(drill: Drill, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("drill", ["defaults"], indirect=True)
-def test_and_there_again(drill: Drill, tmp_path: Path) -> None:
-    """Volumes of ours that the peer reclaimed wait for us; coming back, we let them go."""
+def test_a_second_migration(drill: Drill, tmp_path: Path) -> None:
+    """Our volumes that the peer reclaims keep our finalizer, and our daemon removes it after the next upgrade."""
     drill.install_peer(tmp_path)
     kept, gone = drill.peer_volume("kept"), drill.peer_volume("gone")
     before = drill.seen(kept)

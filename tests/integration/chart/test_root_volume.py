@@ -1,4 +1,4 @@
-"""The volume of a mounted export's root, on a real cluster: it is for the release's own claim."""
+"""The volume of a mounted export's root on a real cluster: only the release's own claim gets it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def release(cluster_api: Api, namespace: str, render: Renderer) -> Iterator[Release]:
-    """A release whose export is mounted with options; its volumes are gone in the end."""
+    """A release whose export is mounted with options; its volumes are deleted when the test ends."""
     rendered = render(namespace=namespace, name=namespace, access="mounted", nfs__mountOptions="hard", **NAS)
     yield rendered
     for body in rendered.all("PersistentVolume"):
@@ -25,7 +25,7 @@ def release(cluster_api: Api, namespace: str, render: Renderer) -> Iterator[Rele
 
 
 def test_no_other_claim_gets_the_root(cluster_api: Api, namespace: str, release: Release) -> None:
-    """A tenant's claim that waits for any volume of that size stays without, and the release's own one is bound."""
+    """A tenant's claim for any volume of that size stays Pending, and the release's own claim is bound."""
     volume = release.one("PersistentVolume")
     (own,) = [each for each in release.all("PersistentVolumeClaim") if "selector" in each["spec"]]
     other = f"{namespace}-tenant"

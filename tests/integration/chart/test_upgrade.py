@@ -1,4 +1,4 @@
-"""From the nfs-subdir chart to this one in place: `helm upgrade` of its release, on a real API server."""
+"""In-place migration from the nfs-subdir chart: `helm upgrade` of its release on a real API server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 def peer(
     request: pytest.FixtureRequest, cluster_helm: Helm, namespace: str, tmp_path: Path
 ) -> Iterator[tuple[str, str, list[str]]]:
-    """A release of the nfs-subdir chart: its name, its class, and what an upgrade must say besides."""
+    """A release of the nfs-subdir chart: its name, its class, and flags that the upgrade needs."""
     release, more = request.param
     class_name = f"class-{secrets.token_hex(4)}"
     values = {"nfs": {"server": "nas", "path": "/x"}, "storageClass": {"name": class_name}}
@@ -29,8 +29,10 @@ def peer(
     cluster_helm.run("uninstall", release, f"--namespace={namespace}")
 
 
-def test_in_place(cluster_helm: Helm, cluster_api: Api, namespace: str, peer: tuple[str, str, list[str]]) -> None:
-    """Deployment and class stay the objects that they were, under the provisioner's old name; the pod is ours."""
+def test_upgrade_in_place(
+    cluster_helm: Helm, cluster_api: Api, namespace: str, peer: tuple[str, str, list[str]]
+) -> None:
+    """Deployment and class stay the same objects with the provisioner's old name, and the pod runs our image."""
     release, class_name, more = peer
     full = full_name(release)
     paths = [
@@ -53,7 +55,7 @@ def test_in_place(cluster_helm: Helm, cluster_api: Api, namespace: str, peer: tu
 
 
 def test_reuse_values_alone_is_refused(cluster_helm: Helm, namespace: str, peer: tuple[str, str, list[str]]) -> None:
-    """`--reuse-values` hides our defaults from our own templates, and says so rather than installing half of it."""
+    """`--reuse-values`, which hides our defaults from our templates, is refused."""
     release, _, more = peer
     with pytest.raises(HelmFailed, match="access"):
         cluster_helm.run("upgrade", release, rendering.CHART, f"--namespace={namespace}", "--reuse-values", *more)

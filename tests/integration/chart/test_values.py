@@ -1,4 +1,4 @@
-"""What values come to: the nfs-subdir chart's and our own."""
+"""What the chart renders from values: those of the nfs-subdir chart and our own."""
 
 from __future__ import annotations
 
@@ -29,34 +29,35 @@ pytestmark = pytest.mark.timeout(120)
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
            "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds"}  # fmt: skip
-"""Gauges that app.py adds to those of Metrics."""
+"""Gauges that the daemon adds to those of Metrics."""
 
 
 def value_set(name: str) -> Path:
+    """Return the file of a value set."""
     return CHART / "ci" / f"{name}.yaml"
 
 
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
 def test_lint(helm: Helm, path: Path) -> None:
-    """`helm lint` finds nothing to warn of in any value set."""
+    """`helm lint` reports no warning for any value set."""
     said = helm.run("lint", CHART, f"--values={path}")
     assert "[WARNING]" not in said
     assert "[ERROR]" not in said
 
 
 def test_a_dozen_value_sets() -> None:
-    """There are at least a dozen of them, and four are the peer's."""
+    """There are at least a dozen value sets, and four of them are the peer's."""
     assert len(VALUE_SETS) >= 12
     assert len([path for path in VALUE_SETS if path.stem.startswith("peer-")]) >= 4
 
 
 def test_the_version_is_the_product_s() -> None:
-    """The chart installs the version that it came with."""
+    """The chart installs the version of the product that it is released with."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == __version__
 
 
-# ------------------------------------------------------------------------------------------------ one truth
+# ------------------------------------------------------------------------------------------------ the daemon
 
 
 def test_the_classes_parameters_are_the_daemon_s() -> None:
@@ -67,14 +68,14 @@ def test_the_classes_parameters_are_the_daemon_s() -> None:
 
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
 def test_every_class_can_be_used(render: Renderer, path: Path) -> None:
-    """The daemon takes the parameters of every class that is rendered."""
+    """The daemon accepts the parameters of every rendered class."""
     for each in render(path).all("StorageClass"):
         parse(each.get("parameters", {}))
 
 
 @pytest.mark.parametrize("elects", [True, False], ids=["lease", "no lease"])
 def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) -> None:
-    """The roles allow each verb that core.checks names, by the same resources and names, and nothing else."""
+    """The roles allow exactly the verbs, resources and names that core.checks lists."""
     release = render(nfs__server="nas", leaderElection__enabled=elects, storageClass__provisionerName="nas.example/x")
     wanted = {
         (
@@ -95,7 +96,7 @@ def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) 
     [*NAMES, "k8s-sigs.io/nfs_subdir", "a.b/C_d.E", "x/nfs--subdir", "d" * 189 + ".example/" + "n" * 63],
 )
 def test_the_lease_s_name_is_the_daemon_s(render: Renderer, name: str) -> None:
-    """The Role names the Lease that the daemon will ask for, and the class the provisioner, whatever it looks like."""
+    """The Role names the daemon's Lease, and the class its provisioner, for every legal name."""
     release = render(nfs__server="nas", storageClass__provisionerName=name)
     assert release.storage_class()["provisioner"] == release.environment()["PROVISIONER_NAME"] == name
     settings = Settings(
@@ -117,15 +118,15 @@ def test_the_lease_s_name_is_the_daemon_s(render: Renderer, name: str) -> None:
     assert {found for *_, verb, found in rules(release) if verb == "update"} == {settings.lease_name}
 
 
-def test_the_sysctl_is_where_our_low_ports_begin(render: Renderer) -> None:
-    """The pod may bind the ports that our NFS client binds, and lowSourcePorts=false leaves the node's setting."""
+def test_the_sysctl_allows_our_low_ports(render: Renderer) -> None:
+    """The pod can bind the ports of our NFS client, and lowSourcePorts=false leaves the node's setting."""
     sysctl = {"name": "net.ipv4.ip_unprivileged_port_start", "value": str(RESERVED_PORTS.start)}
     assert render(nfs__server="nas").pod["spec"]["securityContext"]["sysctls"] == [sysctl]
     assert "sysctls" not in render(nfs__server="nas", lowSourcePorts=False).pod["spec"]["securityContext"]
 
 
 def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
-    """No variable is set in vain: each is that of a flag of `run`."""
+    """Each environment variable belongs to a flag of `run`."""
 
     @click.command()
     @options.taking(options.name(), options.exports(), options.cluster(), options.election(), options.daemon())
@@ -138,7 +139,7 @@ def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
 
 
 def test_metrics_have_the_daemon_s_names() -> None:
-    """Every metric in the dashboard and in the alerts is one that the daemon exports."""
+    """The daemon exports every metric in the dashboard and in the alerts."""
     exported = SAMPLED | {name for family in Metrics().registry.collect() for name in _names(family.name, family.type)}
     for file in ("dashboards/nfs-provisioner.json", "templates/prometheusrule.yaml"):
         used = set(re.findall(r"\b(?:nfs_provisioner|controller|process)_[a-z_]+(?=\{)", (CHART / file).read_text()))
@@ -152,7 +153,7 @@ def _names(family: str, kind: str) -> list[str]:
 
 
 def test_every_alert_has_its_runbook(render: Renderer) -> None:
-    """Each alert links to a heading of our documentation that is there, and says for how long and how bad."""
+    """Each alert links to an existing heading of our documentation, and has a duration and a severity."""
     group = render(value_set("observed")).one("PrometheusRule")["spec"]["groups"][0]
     headings = anchors(section("operations/alerts.md"))
     assert len(group["rules"]) >= 6
@@ -169,7 +170,7 @@ def test_every_alert_has_its_runbook(render: Renderer) -> None:
 
 
 def test_the_peer_s_values_whole(render: Renderer) -> None:
-    """A complete copy of the nfs-subdir chart's values works: what it sets is set here, but for its own image."""
+    """A complete copy of the nfs-subdir chart's values has the same effect, except for the image."""
     release = render(value_set("peer-defaults"), name=PEER)
     deployment, container = release.one("Deployment"), release.container
     assert deployment["metadata"]["name"] == PEER
@@ -189,7 +190,7 @@ def test_the_peer_s_values_whole(render: Renderer) -> None:
 
 
 def test_each_of_the_peer_s_keys(render: Renderer) -> None:
-    """Each key of the nfs-subdir chart is obeyed when it says something else than its default."""
+    """Each key of the nfs-subdir chart takes effect when it differs from its default."""
     release = render(value_set("peer-everything"), name="storage")
     deployment, pod, container = release.one("Deployment"), release.pod, release.container
     spec = pod["spec"]
@@ -231,7 +232,7 @@ def test_each_of_the_peer_s_keys(render: Renderer) -> None:
 
 
 def test_a_mounted_export_as_the_peer_mounts_it(render: Renderer) -> None:
-    """With `access: mounted` the volume, its place and its name are those of the nfs-subdir chart."""
+    """With `access: mounted` the volume has the nfs-subdir chart's name and mount path."""
     values = {"nfs__server": "nas", "nfs__path": "/x", "nfs__volumeName": "root", "access": "mounted"}
     release = render(**values)
     assert release.container["volumeMounts"] == [{"name": "root", "mountPath": "/persistentvolumes"}]
@@ -251,7 +252,7 @@ def test_a_mounted_export_as_the_peer_mounts_it(render: Renderer) -> None:
 
 
 def test_the_root_of_an_export_is_for_the_chart_s_claim_alone(render: Renderer) -> None:
-    """No other claim can be bound to the volume of a root, in any namespace, and Kubernetes never empties it."""
+    """The volume of an export's root is reserved for the chart's claim, and Kubernetes never deletes its data."""
     release = render(value_set("mounted-options"), namespace="storage")
     volumes = release.all("PersistentVolume")
     claims = [
@@ -266,7 +267,7 @@ def test_the_root_of_an_export_is_for_the_chart_s_claim_alone(render: Renderer) 
 
 
 def test_a_direct_export_mounts_nothing(render: Renderer) -> None:
-    """By default the pod has no volume, and no object of the release is a mount."""
+    """By default the pod has no volume, and the release has no PersistentVolume."""
     release = render(nfs__server="nas", nfs__mountOptions=["nfsvers=4.1"])
     assert "volumes" not in release.pod["spec"]
     assert "volumeMounts" not in release.container
@@ -284,7 +285,7 @@ def test_a_direct_export_mounts_nothing(render: Renderer) -> None:
     ],
 )
 def test_names(render: Renderer, name: str, override: str | None, full: str) -> None:
-    """A release of the nfs-subdir chart keeps the provisioner's name by its own name, or by nameOverride."""
+    """A release of the nfs-subdir chart keeps its provisioner's name, through its own name or nameOverride."""
     release = render(nfs__server="nas", name=name, nameOverride=override)
     assert release.one("Deployment")["metadata"]["name"] == full
     assert release.storage_class()["provisioner"] == f"cluster.local/{full}"
@@ -292,7 +293,7 @@ def test_names(render: Renderer, name: str, override: str | None, full: str) -> 
 
 @pytest.mark.parametrize("where", ["podSecurityContext", "securityContext"])
 def test_root_on_request(render: Renderer, where: str) -> None:
-    """Values that ask for root, as the nfs-subdir image ran, get a pod that the kubelet starts."""
+    """Values that ask for root, as the nfs-subdir image needs, give a pod that the kubelet starts."""
     root: dict[str, Any] = {where: {"runAsUser": 0}}
     other: dict[str, Any] = {where: {"runAsUser": 7}}
     assert render(nfs__server="nas", **root).pod["spec"]["securityContext"]["runAsNonRoot"] is False
@@ -303,7 +304,7 @@ def test_root_on_request(render: Renderer, where: str) -> None:
 
 
 def test_two_replicas_that_elect_a_leader(render: Renderer) -> None:
-    """By default two replicas run on different nodes where possible, and one may go at a time."""
+    """By default two replicas run, on different nodes if possible, and at most one is unavailable."""
     release = render(nfs__server="nas")
     assert release.one("Deployment")["spec"]["replicas"] == 2
     (spread,) = release.pod["spec"]["topologySpreadConstraints"]
@@ -316,7 +317,7 @@ def test_two_replicas_that_elect_a_leader(render: Renderer) -> None:
 
 
 def test_several_exports_and_classes(render: Renderer) -> None:
-    """One release serves several servers; a class on another one does not inherit the default export's options."""
+    """One release serves several servers, and classes on others do not inherit the default export's options."""
     release = render(value_set("several"))
     environment = release.environment()
     assert environment["NFS_EXPORTS"] == "nas2.example:/exports/fast"
@@ -331,7 +332,7 @@ def test_several_exports_and_classes(render: Renderer) -> None:
 
 
 def test_exports_that_are_mounted(render: Renderer) -> None:
-    """Further exports are mounted one by one, and the daemon is told where; one may stay direct."""
+    """Each further export is mounted separately, with a flag for the daemon; one can stay direct."""
     release = render(value_set("mounted-options"))
     assert release.environment()["NFS_EXPORTS"].split() == [
         "nas2.example:/exports/secret=/exports/0",
@@ -347,7 +348,7 @@ def test_exports_that_are_mounted(render: Renderer) -> None:
 
 
 def test_a_network_policy_lets_through_what_is_needed(render: Renderer) -> None:
-    """DNS, the API server and NFS are let out, on the ports that mountOptions name too; metrics are let in."""
+    """The policy allows DNS, the API server and NFS, also on ports from mountOptions, and lets metrics in."""
     policy = render(value_set("several"), networkPolicy__enabled=True).one("NetworkPolicy")["spec"]
     ports = {each["port"] for rule in policy["egress"] for each in rule["ports"]}
     assert ports == {53, 443, 6443, 2049, 111, 20048, 2050, 20049}
@@ -358,7 +359,7 @@ def test_a_network_policy_lets_through_what_is_needed(render: Renderer) -> None:
 
 
 def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
-    """The ConfigMap holds JSON with panels, where Grafana's sidecar looks, and every query has the two variables."""
+    """The ConfigMap has the dashboard's JSON and the label for Grafana's sidecar, and every query the two variables."""
     config = render(value_set("observed")).one("ConfigMap")
     assert config["metadata"]["namespace"] == "monitoring"
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -371,14 +372,14 @@ def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
 
 
 def test_an_image_by_digest(render: Renderer) -> None:
-    """A digest wins over the tag."""
+    """A digest takes precedence over the tag."""
     assert (
         render(value_set("enclosed")).container["image"].startswith("registry.example/storage/nfs-provisioner@sha256:")
     )
 
 
 def test_helm_tests_run_as_the_daemon_does(render: Renderer) -> None:
-    """`helm test` checks with the daemon's account, settings and rights, and writes into a volume of the class."""
+    """`helm test` runs the check with the daemon's account and settings, and writes to a volume of the class."""
     release = render(nfs__server="nas")
     checking, writing = release.all("Pod")
     assert checking["spec"]["serviceAccountName"] == release.pod["spec"]["serviceAccountName"]

@@ -1,4 +1,4 @@
-"""Values as people write them: in quotes, as one text, as numbers, empty, in an umbrella chart, for OpenShift."""
+"""Spellings of values: quoted, as one string, as numbers, empty, in an umbrella chart, for OpenShift."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OBSERVED = CHART / "ci" / "observed.yaml"
 
 
 def every(kind: str, value: object) -> dict[str, Any]:
-    """Values in which each key of a kind of the schema, `boolean` or `integer`, has this value."""
+    """Return values in which each key of a kind in the schema, `boolean` or `integer`, has this value."""
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def is_of_kind(node: Any) -> bool:
@@ -46,7 +46,7 @@ def every(kind: str, value: object) -> dict[str, Any]:
 
 
 def test_quoted_booleans(render: Renderer) -> None:
-    """A boolean in quotes means what it says, in any of Go's spellings: "false" is false everywhere."""
+    """A boolean in quotes counts as that boolean, in any of Go's spellings: "false" is false everywhere."""
     for plain, spellings in ((True, ("true", "True", "1")), (False, ("false", "FALSE", "0"))):
         values = every("boolean", plain) | {"storageClass": {"create": plain, "allowVolumeExpansion": plain}}
         assert len(list(leaves(values))) > 12
@@ -60,7 +60,7 @@ def test_quoted_booleans(render: Renderer) -> None:
 
 
 def test_quoted_integers(render: Renderer) -> None:
-    """An integer in quotes is that integer, wherever one may stand."""
+    """An integer in quotes counts as that integer, everywhere."""
     values = every("integer", 7)
     values["nfs"] |= {"server": "nas", "path": "/x"}
     assert len(list(leaves(values))) > 25
@@ -76,11 +76,11 @@ def test_quoted_integers(render: Renderer) -> None:
 
 
 def test_set_string(helm: Helm) -> None:
-    """What `--set-string` makes of booleans and integers is taken: it is how scripts and operators write values."""
-    words = (
+    """Booleans and integers from `--set-string` work, as scripts and operators write them."""
+    flags = (
         "nfs.server=nas,nfs.path=/x,leaderElection.enabled=false,rbac.create=false,replicaCount=1,podAnnotations.n=1"
     )
-    objects = list(yaml.safe_load_all(helm.run("template", "r", CHART, f"--set-string={words}")))
+    objects = list(yaml.safe_load_all(helm.run("template", "r", CHART, f"--set-string={flags}")))
     release = Release([each for each in objects if each])
     assert release.environment()["ENABLE_LEADER_ELECTION"] == "false"
     assert not release.all("ClusterRole")
@@ -88,7 +88,7 @@ def test_set_string(helm: Helm) -> None:
 
 
 def test_enabled_of_an_umbrella_chart(render: Renderer, helm: Helm, tmp_path: Path) -> None:
-    """`enabled` is for a dependency's condition: true installs all, false nothing, in quotes too."""
+    """As a dependency's condition `enabled` installs everything or nothing, also in quotes."""
     assert render(**NAS, enabled=True) == render(**NAS, enabled="true") == render(**NAS, enabled=None) == render(**NAS)
     assert render(**NAS, enabled=False).objects == render(**NAS, enabled="false").objects == []
     umbrella = in_umbrella(tmp_path)
@@ -99,7 +99,7 @@ def test_enabled_of_an_umbrella_chart(render: Renderer, helm: Helm, tmp_path: Pa
 
 
 def test_the_umbrella_chart_of_the_documentation(helm: Helm, tmp_path: Path) -> None:
-    """The values that Install prints for an umbrella chart reach ours."""
+    """The documented values for an umbrella chart reach our chart."""
     (block,) = [each for each in blocks("yaml") if each.title == "values.yaml of the umbrella chart"]
     said = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=block.text)
     release = Release([each for each in yaml.safe_load_all(said) if each])
@@ -108,7 +108,7 @@ def test_the_umbrella_chart_of_the_documentation(helm: Helm, tmp_path: Path) -> 
 
 
 def in_umbrella(directory: Path) -> Path:
-    """A chart that has ours as a dependency, with a condition."""
+    """Write a chart that has ours as a dependency with a condition."""
     (directory / "charts").mkdir()
     shutil.copytree(CHART, directory / "charts" / "nfs-provisioner")
     dependency = {
@@ -132,7 +132,7 @@ def in_umbrella(directory: Path) -> Path:
     ],
 )  # fmt: skip
 def test_global_image_registry(render: Renderer, repository: str, registry: str, image: str) -> None:
-    """An umbrella chart's `global.imageRegistry` takes the place of the registry in image.repository."""
+    """An umbrella chart's `global.imageRegistry` replaces the registry in image.repository."""
     values: dict[str, Any] = {"global": {"imageRegistry": registry, "other": {"x": 1}}}
     release = render(**NAS, image__repository=repository, **values)
     assert {pod["spec"]["containers"][0]["image"].rpartition(":")[0] for pod in [release.pod, *release.all("Pod")]} == {
@@ -151,7 +151,7 @@ def test_global_image_registry(render: Renderer, repository: str, registry: str,
     ],
 )
 def test_global_pull_secrets(render: Renderer, own: Any, of_global: Any, names: list[str] | None) -> None:
-    """`global.imagePullSecrets` are added to our own, as names or as objects, for every pod."""
+    """Every pod gets our pull secrets and `global.imagePullSecrets`, as names or as objects."""
     values: dict[str, Any] = {"global": {"imagePullSecrets": of_global}}
     release = render(**NAS, imagePullSecrets=own, **values)
     for pod in [release.pod, *release.all("Pod")]:
@@ -172,8 +172,8 @@ def test_global_pull_secrets(render: Renderer, own: Any, of_global: Any, names: 
     ],
     ids=str,
 )
-def test_mount_options_as_people_write_them(render: Renderer, given: Any, options: list[str] | None) -> None:
-    """A list, one text as in fstab, or nothing."""
+def test_spellings_of_mount_options(render: Renderer, given: Any, options: list[str] | None) -> None:
+    """Mount options can be a list, one string as in fstab, or empty."""
     release = render(
         nfs={"server": "nas", "path": "/x", "mountOptions": given},
         exports=[{"server": "b", "path": "/y", "access": "mounted", "mountOptions": given}],
@@ -184,8 +184,8 @@ def test_mount_options_as_people_write_them(render: Renderer, given: Any, option
     assert [each["spec"]["mountOptions"] for each in release.all("PersistentVolume")] == ([options] if options else [])
 
 
-def test_labels_and_annotations_that_are_no_texts(render: Renderer) -> None:
-    """Numbers and booleans are texts on the objects; null leaves a key out."""
+def test_labels_and_annotations_that_are_not_strings(render: Renderer) -> None:
+    """Numbers and booleans become strings on the objects; null leaves a key out."""
     given = {"count": 12, "big": 1234567890, "part": 1.5, "flag": True, "text": "x", "none": None}
     texts = {"count": "12", "big": "1234567890", "part": "1.5", "flag": "true", "text": "x"}
     release = render(
@@ -203,20 +203,20 @@ def test_labels_and_annotations_that_are_no_texts(render: Renderer) -> None:
 
 
 def test_empty_maps_where_lists_are_meant(render: Renderer) -> None:
-    """`{}` is no more than nothing: charts and editors write it for an empty list."""
+    """`{}` counts as an empty list, which is how some charts and editors write it."""
     empty: dict[str, Any] = {"tolerations": {}, "exports": {}, "storageClasses": {}, "imagePullSecrets": {}}
     assert render(**NAS, **empty) == render(**NAS)
 
 
 def test_a_path_with_a_space(render: Renderer) -> None:
-    """The default export's path may have spaces in it, directly and mounted."""
+    """The default export's path can contain spaces, direct and mounted."""
     release = render(nfs__server="nas", nfs__path="/volume1/My Share", access="mounted")
     assert release.environment()["NFS_PATH"] == "/volume1/My Share"
     assert release.pod["spec"]["volumes"][0]["nfs"]["path"] == "/volume1/My Share"
 
 
 def test_parameters_in_any_case(render: Renderer) -> None:
-    """A class's parameters may be spelled as csi-driver-nfs takes them, and its words too."""
+    """Names and values of a class's parameters work in any case, as with csi-driver-nfs."""
     parameters = {"Server": "nas2", "SHARE": "/fast", "subdir": "x", "csi.storage.k8s.io/fstype": "nfs"}
     release = render(
         storageClass__create=False,
@@ -234,7 +234,7 @@ NO_ID: dict[str, Any] = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
 
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in an umbrella chart"])
 def test_openshift(render: Renderer, helm: Helm, tmp_path: Path, inside: bool) -> None:
-    """Null leaves user and group to the cluster, in every pod, and no pod runs as root for that."""
+    """Null leaves user and group to the cluster in every pod, and no pod runs as root."""
     if inside:
         values: dict[str, Any] = {"nfs": {"server": "nas", "path": "/x"}, "podSecurityContext": NO_ID}
         given = yaml.safe_dump({"nfs-provisioner": values})
@@ -272,7 +272,7 @@ def test_openshift(render: Renderer, helm: Helm, tmp_path: Path, inside: bool) -
 def test_security_contexts(
     render: Renderer, values: dict[str, Any], pod: dict[str, Any], container: dict[str, Any]
 ) -> None:
-    """What values say is laid over the chart's own, and null takes a key away; only a 0 that is given is root."""
+    """Values override the chart's contexts, null removes a key, and only an explicit 0 runs as root."""
     release = render(**NAS, **values)
     of_pod, of_container = release.pod["spec"]["securityContext"], release.container["securityContext"]
     assert {key: of_pod.get(key) for key in pod} == pod

@@ -86,7 +86,7 @@ def test_for_a_claim_that_waits(site: Site) -> None:
     directory = site.data(site.key())
     mode = directory.stat()
     site.storage.claim(class_name)
-    assert "no record lets this claim have it" in site.storage.event("ProvisioningFailed")["message"]
+    assert "no record gives it to this claim" in site.storage.event("ProvisioningFailed")["message"]
 
     looked = site.adopt(site.key(), f"--claim={site.key()}")
     assert looked.returncode == 0, looked.stderr
@@ -154,13 +154,13 @@ def test_refused(site: Site) -> None:
     before = dict(site.export.records)
     refusals = {
         site.key(): "overlaps with that of volume",
-        f"{site.key()}/inner": "there is no directory",
+        f"{site.key()}/inner": "no directory",
         site.storage.namespace: "overlaps with that of volume",
         "static": "overlaps with that of volume",
         "static/inner": "overlaps with that of volume",
-        "link": "there is no directory",
+        "link": "no directory",
         "nested": "root of another export",
-        "nowhere": "there is no directory",
+        "nowhere": "no directory",
     }
     for directory, why in refusals.items():
         refused = site.adopt(directory, f"--claim={site.key('new')}", "--capacity=1Mi", "--apply")

@@ -104,7 +104,7 @@ def test_all_is_well(control_plane: ControlPlane, classes: Storage, name: str, e
     export = done.of("export")
     assert export["name"] == "nas:/x"
     assert "writable" in export["result"]
-    assert "the first start makes it" in export["result"]
+    assert "the first start of the daemon creates it" in export["result"]
     assert contents(export_directory) == []
 
 
@@ -469,13 +469,13 @@ def test_nothing_is_left_on_a_server(troubles: Checked, site: Site) -> None:
 @pytest.mark.parametrize(
     ("export", "result", "advice"),
     [
-        ("127.0.0.1:/squashed", "permission is denied", "no_root_squash"),
+        ("127.0.0.1:/squashed", "denies permission", "no_root_squash"),
         ("127.0.0.1:/readonly", "read-only", "rw in exports(5)"),
-        ("127.0.0.1:/nowhere", "its directory is not there", "exports no /nowhere"),
-        ("127.0.0.1:/refused", "does not answer", "refuses connections on port"),
-        ("127.0.0.1:/hung", "does not answer", "firewall"),
-        ("127.0.0.1:/plain", "with nfsvers=3: it does not speak the NFS version", "does not serve NFS version 3"),
-        ("no-such-server.invalid:/unnamed", "does not answer", "the name no-such-server.invalid is not found"),
+        ("127.0.0.1:/nowhere", "does not exist", "does not export /nowhere"),
+        ("127.0.0.1:/refused", "is not responding", "refuses connections on port"),
+        ("127.0.0.1:/hung", "is not responding", "firewall"),
+        ("127.0.0.1:/plain", "with nfsvers=3: the export does not support", "does not serve NFS version 3"),
+        ("no-such-server.invalid:/unnamed", "is not responding", "the name no-such-server.invalid is not found"),
     ],
     ids=["squashed", "read-only", "no such export", "refused", "hung", "version", "name"],
 )
@@ -512,6 +512,6 @@ def test_a_directory_that_is_not_mounted(control_plane: ControlPlane, export_dir
     """With --require-mount, a directory on which nothing is mounted is told, and nothing is written into it."""
     done = check(control_plane.kubeconfig, "--require-mount", f"--export=nas:/x={export_directory}")
     found = done.of("export")
-    assert "nothing is mounted" in found["result"]
+    assert "is not mounted" in found["result"]
     assert found["advice"] == "mount the export there"
     assert contents(export_directory) == []

@@ -1,4 +1,4 @@
-"""`nfs-provisioner demo` as a process of its own, in a temporary directory of its own that must be empty afterwards."""
+"""`python -m demo` as a process, in a temporary directory that must be empty afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("etcd", "kube-apiserver", "kube-controller-manager")
 
 
 class Demo:
-    """Starts demonstrations for one test, and knows what is left of them."""
+    """Starts demonstrations for one test, and finds their leftovers."""
 
     def __init__(self, directory: Path) -> None:
         self.temporary = directory / "temporary"
@@ -41,8 +41,8 @@ class Demo:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
-        """One that runs; its output is a pipe."""
-        command = [sys.executable, "-m", "provisioner", "demo", *flags]
+        """Start a demonstration with its output in a pipe."""
+        command = [sys.executable, "-m", "demo", *flags]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._environment
         )
@@ -50,13 +50,13 @@ class Demo:
         return process
 
     def run(self, *flags: str) -> tuple[int, str]:
-        """The exit status and the output of one that runs to its end."""
+        """Run a demonstration to its end, and return the exit status and the output."""
         process = self.start(*flags)
         output, _ = process.communicate(timeout=200)
         return process.returncode, output
 
     def printed(self, output: str, command: str) -> subprocess.CompletedProcess[str]:
-        """One of the commands that a kept demonstration prints, run by a shell with the variables that it prints."""
+        """Run a command that a kept demonstration prints, in a shell with the variables that it prints."""
         lines = [line.strip() for line in output.splitlines()]
         script = [line for line in lines if line.startswith("export ") or line.endswith(f"nfs-provisioner {command}")]
         assert script[-1].endswith(command), output
@@ -71,7 +71,7 @@ class Demo:
         )
 
     def left(self) -> list[str]:
-        """Directories, and processes that name them or run in them, that are still there."""
+        """Return the remaining directories and processes."""
         directories = [str(path) for path in self.temporary.iterdir()]
         return [*directories, *(f"process {pid}" for pid in self._processes())]
 
@@ -85,7 +85,7 @@ class Demo:
                 yield int(path.parent.name)
 
     def kill(self) -> None:
-        """End what is left, whatever it takes."""
+        """Kill the remaining processes."""
         for pid in self._processes():
             os.kill(pid, signal.SIGKILL)
         for process in self._started:
@@ -102,12 +102,12 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def test_the_story_comes_out_as_promised_and_leaves_nothing(demo: Demo) -> None:
-    """The demonstration keeps its promises, says what was measured, and leaves no process and no directory."""
+    """The demonstration keeps its promises, prints measurements, and leaves no process and no directory."""
     status, output = demo.run()
     assert status == 0, output
     assert "all 14 promises kept" in output or "all 13 promises kept" in output, output  # one more where there is NFS
     assert "✗" not in output
-    assert re.search(r"claim made → volume made +\d+ ms \(median of 8\)", output), output
+    assert re.search(r"claim created → volume created +\d+ ms \(median of 8\)", output), output
     assert "ProvisioningFailed: the directory '../../intruder' has the component '..'" in output
     assert not demo.left()
 
@@ -123,7 +123,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_at_any_moment_leaves_nothing(demo: Demo, moment: str) -> None:
-    """Ctrl-C or SIGTERM ends the demonstration with status 130, no process and no directory left behind."""
+    """After Ctrl-C or SIGTERM the status is 130, and no process and no directory stays behind."""
     process = demo.start()
     assert process.stdout is not None
     said = next((line for line in process.stdout if MOMENTS[moment] in line), None)
@@ -138,7 +138,7 @@ def test_a_signal_at_any_moment_leaves_nothing(demo: Demo, moment: str) -> None:
 
 
 def test_signals_in_quick_succession_leave_nothing(demo: Demo) -> None:
-    """Interrupted at a series of other moments, whatever it does then, the demonstration leaves nothing behind."""
+    """A signal at any of several other moments leaves nothing behind."""
     for tenths in range(2, 42, 8):
         process = demo.start()
         timer = threading.Timer(tenths / 10, process.send_signal, [signal.SIGTERM])
@@ -151,7 +151,7 @@ def test_signals_in_quick_succession_leave_nothing(demo: Demo) -> None:
 
 
 def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
-    """With --keep the command returns, the lines that it prints can be used as they are, and --stop ends it."""
+    """With --keep the command returns, the printed commands work as printed, and --stop stops the demonstration."""
     status, output = demo.run("--keep")
     assert status == 0, output
     found = re.search(r"export KUBECONFIG=(\S+)", output)
@@ -174,7 +174,7 @@ def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "demo.nfs-provisioner/nfs" in done.stderr
     status, output = demo.run("--keep")
-    assert (status, "runs in the background already" in output) == (1, True), output
+    assert (status, "already runs in the background" in output) == (1, True), output
     status, output = demo.run("--stop")
     assert status == 0, output
     assert not demo.left()
@@ -182,7 +182,7 @@ def test_a_kept_demonstration_can_be_used_and_ended(demo: Demo) -> None:
 
 
 def test_a_cluster_that_was_given_is_left_as_it_was(demo: Demo, control_plane: ControlPlane) -> None:
-    """On somebody's cluster the demonstration keeps to names of its own, and removes all that it made."""
+    """On a user's cluster the demonstration uses names of its own, and deletes all its objects."""
     api = control_plane.api
 
     def objects() -> set[str]:
@@ -198,16 +198,16 @@ def test_a_cluster_that_was_given_is_left_as_it_was(demo: Demo, control_plane: C
 
 
 def test_a_demonstration_that_cannot_be_given_says_why(demo: Demo, tmp_path: Path) -> None:
-    """Without a usable cluster the status is 1, and the last line says what is wrong."""
+    """Without a usable cluster the status is 1, and the last line states the reason."""
     status, output = demo.run(f"--kubeconfig={tmp_path / 'nowhere'}")
     assert status == 1
     assert "nowhere does not exist" in output.splitlines()[-1]
     assert not demo.left()
 
 
-def test_the_daemon_loads_nothing_of_the_demonstration() -> None:
-    """The command line without `demo` imports neither it nor the testbed: each replica would pay for them."""
-    names = "('provisioner.demo', 'testbed')"
+def test_the_product_loads_neither_demo_nor_testbed() -> None:
+    """The command line and the daemon import neither the demonstration nor the testbed: the image has neither."""
+    names = "('demo', 'testbed')"
     code = f"import sys, provisioner.cli, provisioner.app; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

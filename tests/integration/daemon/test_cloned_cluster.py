@@ -1,4 +1,4 @@
-"""A cluster is restored from a backup of etcd beside its original, and both reach one export."""
+"""A copy of a cluster, restored from a backup of etcd beside the original, on the same export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(600)
 NAME = "test.example/cloned"
 UNIQUE = {"onDelete": "delete"}
 WAITS_S = 25.0
-"""Longer than any instance waits for another one to show itself."""
+"""Longer than any instance waits for another one's heartbeat."""
 
 
 @pytest.fixture
@@ -49,11 +49,12 @@ def twin(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[[], ControlPl
 
 
 def run(daemons: Daemons, directory: Path) -> Daemon:
+    """Start a daemon on the directory."""
     return daemons("--export", f"nas.example:/x={directory}", provisioner_name=NAME)
 
 
 def in_use(storage: Storage, directory: Path, class_name: str, name: str) -> tuple[Object, Path]:
-    """A bound claim's volume, and the file in its directory."""
+    """Create a claim and a file in its volume; return both volume and file."""
     storage.claim(class_name, name)
     volume = storage.bound(name)
     file = directory / Path(volume["spec"]["nfs"]["path"]).relative_to("/x") / "precious"
@@ -61,7 +62,7 @@ def in_use(storage: Storage, directory: Path, class_name: str, name: str) -> tup
     return volume, file
 
 
-def test_neither_destroys_anything_until_an_admin_decides(
+def test_neither_cluster_deletes_until_an_admin_decides(
     plane: ControlPlane,
     twin: Callable[[], ControlPlane],
     daemons: Daemons,
@@ -69,7 +70,7 @@ def test_neither_destroys_anything_until_an_admin_decides(
     export_directory: Path,
     tmp_path: Path,
 ) -> None:
-    """Claims deleted in either leave their directories; one is stopped, the other is told to go on, and goes on."""
+    """Both clusters keep the directories of deleted claims until an admin stops one and lets the other continue."""
     daemon = run(daemons, export_directory)
     class_name = storage.storage_class(NAME, UNIQUE)
     kept, kept_file = in_use(storage, export_directory, class_name, "kept")
@@ -81,8 +82,8 @@ def test_neither_destroys_anything_until_an_admin_decides(
         its_storage = Storage(copy.api, "default", daemon_logs=its_daemons.log_tails)
         its_daemon = run(its_daemons, export_directory)
         its_storage.delete_claim("kept")
-        storage.eventually(lambda: its_daemon.logged("second_cluster"), "the copy knows", timeout_s=60)
-        storage.eventually(lambda: daemon.logged("second_cluster"), "the original knows", timeout_s=60)
+        storage.eventually(lambda: its_daemon.logged("second_cluster"), "the copy notices", timeout_s=60)
+        storage.eventually(lambda: daemon.logged("second_cluster"), "the original notices", timeout_s=60)
         storage.delete_claim("other")
         time.sleep(WAITS_S)
         assert storage.has_volume(other["metadata"]["name"])
@@ -96,7 +97,7 @@ def test_neither_destroys_anything_until_an_admin_decides(
         its_daemons.kill()
     daemon.kill()
     restarted = run(daemons, export_directory)
-    storage.eventually(lambda: restarted.logged("second_cluster"), "a restart decides nothing", timeout_s=60)
+    storage.eventually(lambda: restarted.logged("second_cluster"), "a restarted daemon notices too", timeout_s=60)
     assert other_file.exists()
 
     flags = ("--export", f"nas.example:/x={export_directory}")

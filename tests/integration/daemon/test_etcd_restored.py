@@ -1,4 +1,4 @@
-"""etcd is put back to an older state under daemons that run; and what else can happen to what they watch."""
+"""etcd is restored to an older state while daemons run; the API server restarts and compacts its history."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ WRITES = 300
 
 @pytest.fixture
 def storage(plane: ControlPlane, daemons: Daemons) -> Storage:
-    """Classes and claims on it."""
+    """Classes and claims on the test's own control plane."""
     return Storage(plane.api, "default", daemon_logs=daemons.log_tails)
 
 
 def run(daemons: Daemons, directory: Path) -> Daemon:
+    """Start a daemon on the directory."""
     return daemons("--export", f"nas.example:/x={directory}", provisioner_name=NAME)
 
 
 def leads(daemon: Daemon) -> bool:
+    """Whether the daemon's metrics say that it leads."""
     return "nfs_provisioner_leader 1.0" in daemon.http("/metrics")
 
 
-def knows(daemon: Daemon, class_name: str, volumes: int) -> Callable[[], bool]:
-    """Whether so many bound volumes of a class are in its cache."""
+def has_cached(daemon: Daemon, class_name: str, volumes: int) -> Callable[[], bool]:
+    """Return a check for this number of bound volumes of a class in the daemon's cache."""
     sample = f'nfs_provisioner_volumes{{class="{class_name}",phase="Bound"}} {volumes}.0'
     return lambda: sample in daemon.http("/metrics")
 
 
-def test_etcd_is_put_back(plane: ControlPlane, daemons: Daemons, storage: Storage, export_directory: Path) -> None:
-    """Leader and standby learn what came back and what went, and the next claim is bound, later by the standby too."""
+def test_etcd_is_restored(plane: ControlPlane, daemons: Daemons, storage: Storage, export_directory: Path) -> None:
+    """After a restore of etcd, leader and standby see the restored state, and both provision further claims."""
     leader = run(daemons, export_directory)
     eventually(lambda: leads(leader), "it leads")
     standby = run(daemons, export_directory)
@@ -57,7 +59,7 @@ def test_etcd_is_put_back(plane: ControlPlane, daemons: Daemons, storage: Storag
     for number in range(WRITES):
         plane.api.patch(ANNOTATIONS, {"metadata": {"annotations": {"n": str(number)}}})
     for daemon in (leader, standby):
-        eventually(knows(daemon, class_name, 3), "it knows what is there", timeout_s=60)
+        eventually(has_cached(daemon, class_name, 3), "the cache is complete", timeout_s=60)
 
     plane.restore(backup)
     new_class = storage.storage_class(NAME, {"onDelete": "retain"})
@@ -65,18 +67,18 @@ def test_etcd_is_put_back(plane: ControlPlane, daemons: Daemons, storage: Storag
         storage.claim(of_class, name)
         storage.bound(name)
     for daemon in (leader, standby):
-        eventually(knows(daemon, class_name, 3), "it knows what came back, went, and was made", timeout_s=60)
+        eventually(has_cached(daemon, class_name, 3), "the cache follows the restore and the new claim", timeout_s=60)
     first, second = (leader, standby) if leads(leader) else (standby, leader)
     first.kill()
     storage.claim(class_name, "by-the-other")
     storage.bound("by-the-other")
-    eventually(knows(second, class_name, 4), "the other one goes on", timeout_s=60)
+    eventually(has_cached(second, class_name, 4), "the other replica provisions", timeout_s=60)
 
 
-def test_only_the_api_server_is_restarted(
+def test_the_api_server_is_restarted(
     plane: ControlPlane, daemons: Daemons, storage: Storage, export_directory: Path
 ) -> None:
-    """After a restart of the API server, and with all history compacted, the next claim is bound and a change seen."""
+    """After a restart of the API server, and with compacted history, claims are bound and reclaimed."""
     daemon = run(daemons, export_directory)
     eventually(lambda: leads(daemon), "it leads")
     class_name = storage.storage_class(NAME, {"onDelete": "delete"})

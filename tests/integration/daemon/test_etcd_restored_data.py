@@ -1,4 +1,4 @@
-"""etcd is put back to before a claim's deletion: its data are kept, and one command has them back in their place."""
+"""etcd is restored to a state before a claim's deletion: the data stay, and `recover` restores them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ RETENTION_S = 45
 
 @pytest.fixture
 def storage(plane: ControlPlane, daemons: Daemons) -> Storage:
-    """Classes and claims on it."""
+    """Classes and claims on the test's own control plane."""
     return Storage(plane.api, "default", daemon_logs=daemons.log_tails)
 
 
 @pytest.fixture
 def export(export_directory: Path) -> Exported:
-    """The export."""
+    """The export of the test's daemon."""
     return Exported.new(export_directory)
 
 
 def run(daemons: Daemons, export: Exported) -> Daemon:
+    """Start a daemon on the export."""
     return daemons("--no-leader-election", export.flag, provisioner_name=NAME)
 
 
 def written(storage: Storage, export: Exported, parameters: dict[str, str]) -> Object:
-    """A claim's volume with data in it."""
+    """Create a claim and a file in its volume; return the volume."""
     storage.claim(storage.storage_class(NAME, parameters | export.parameters))
     volume = storage.bound()
     export.directory(volume).joinpath("file").write_text("precious")
@@ -46,11 +47,12 @@ def written(storage: Storage, export: Exported, parameters: dict[str, str]) -> O
 
 
 def is_bound(storage: Storage, volume: Object) -> bool:
+    """Whether the volume is Bound."""
     return str(storage.get_volume(volume["metadata"]["name"])["status"]["phase"]) == "Bound"
 
 
-def brought_back(plane: ControlPlane, storage: Storage, export: Exported, volume: Object) -> None:
-    """Have the data brought back, see that they are whole, and that the claim's deletion is what it always was."""
+def recover(plane: ControlPlane, storage: Storage, export: Exported, volume: Object) -> None:
+    """Recover the data by command, check that they are complete, and that the claim can be deleted afterwards."""
     name = volume["metadata"]["name"]
     looked = command(plane, "recover", NAME, export.flag)
     assert f"--volume {name} --apply" in looked.stderr
@@ -62,7 +64,8 @@ def brought_back(plane: ControlPlane, storage: Storage, export: Exported, volume
     assert export.directory(volume).joinpath("file").read_text() == "precious"
     assert (export.trash, export.archives()) == ([], [])
     assert list(export.records) == [name]
-    assert "skipped: the volume already exists" in command(plane, "recover", NAME, export.flag, f"--volume={name}").stdout
+    done = command(plane, "recover", NAME, export.flag, f"--volume={name}")
+    assert "skipped: the volume already exists" in done.stdout
     storage.delete_claim()
     storage.volume_gone(name)
     assert not export.directory(volume).exists()
@@ -71,7 +74,7 @@ def brought_back(plane: ControlPlane, storage: Storage, export: Exported, volume
 def test_an_archive_does_not_expire_under_a_bound_claim(
     plane: ControlPlane, daemons: Daemons, storage: Storage, export: Exported
 ) -> None:
-    """Under a running daemon: the retention passes, the archive stays, and its volume's event names the command."""
+    """After a restore of etcd the archive of a bound claim outlives its retention, and an event names the command."""
     daemon = run(daemons, export)
     volume = written(storage, export, {"onDelete": "archive", "archiveRetention": f"{RETENTION_S}s"})
     name = volume["metadata"]["name"]
@@ -88,13 +91,13 @@ def test_an_archive_does_not_expire_under_a_bound_claim(
     assert archive.joinpath("file").read_text() == "precious"
     assert daemon.logged("data_kept")
     assert not daemon.logged("unexpected_error")
-    brought_back(plane, storage, export, volume)
+    recover(plane, storage, export, volume)
 
 
 def test_the_trash_is_not_purged_under_a_bound_claim(
     plane: ControlPlane, daemons: Daemons, storage: Storage, export: Exported
 ) -> None:
-    """A daemon died after a deletion and before its purge: when etcd was restored, the next one purges nothing."""
+    """After a crash before the purge and a restore of etcd, the next daemon purges nothing of a bound claim."""
     daemon = run(daemons, export)
     volume = written(storage, export, {"onDelete": "delete"})
     name = volume["metadata"]["name"]
@@ -103,7 +106,7 @@ def test_the_trash_is_not_purged_under_a_bound_claim(
     daemon.kill()
     storage.delete_claim()
     storage.eventually(lambda: not is_bound(storage, volume), "it is released")
-    deleted_by_hand(storage, export, volume)
+    reclaim_without_purge(storage, export, volume)
     plane.restore(backup)
     assert is_bound(storage, volume)
     daemon = run(daemons, export)
@@ -119,12 +122,12 @@ def test_the_trash_is_not_purged_under_a_bound_claim(
     (entry,) = export.trash
     assert export.root.joinpath(LEDGER, "trash", entry, "file").read_text() == "precious"
     assert not daemon.logged("purged")
-    brought_back(plane, storage, export, volume)
+    recover(plane, storage, export, volume)
     storage.eventually(lambda: not export.trash, "what is deleted now is purged")
 
 
-def deleted_by_hand(storage: Storage, export: Exported, volume: Object) -> None:
-    """All that the daemon does to reclaim a volume, up to the purge."""
+def reclaim_without_purge(storage: Storage, export: Exported, volume: Object) -> None:
+    """Do all that the daemon does to reclaim a volume, except the purge."""
     name = volume["metadata"]["name"]
     export.directory(volume).rename(export.root / LEDGER / "trash" / f"{name}.20260101T000000.000000Z")
     storage.api.delete(f"{VOLUMES}/{name}")

@@ -18,18 +18,18 @@ SINCE = "2026-01-01T00:00:00Z"
 
 
 def request(served: ServedStorage, size: str, name: str = "data") -> None:
-    """Ask for another size, as a user does."""
+    """Request another size, as a user does."""
     served.api.patch(f"{served.claims}/{name}", {"spec": {"resources": {"requests": {"storage": size}}}})
 
 
 def resizing(status: Object) -> list[tuple[str, str]]:
-    """The conditions of a resize, with their status: the cluster has conditions of its own."""
+    """Return type and status of the resize conditions; the cluster sets other conditions too."""
     found = ((condition["type"], condition["status"]) for condition in status.get("conditions", []))
     return [condition for condition in found if "Resiz" in condition[0]]
 
 
 def wait_size(served: ServedStorage, size: str, name: str = "data") -> Object:
-    """Wait until the claim has that size and all traces of the resize are off; the claim."""
+    """Wait until the claim has that size and no trace of the resize is left; return the claim."""
 
     def done() -> Object | None:
         claim = served.get_claim(name)
@@ -40,8 +40,8 @@ def wait_size(served: ServedStorage, size: str, name: str = "data") -> Object:
     return served.eventually(done, f"the claim {name} has {size}")
 
 
-def test_a_raise_is_granted_in_the_contracts_steps(served: ServedStorage) -> None:
-    """Raising a claim grows volume and claim, tells Resizing and VolumeResizeSuccessful, and leaves no condition."""
+def test_an_expansion_follows_the_contract(served: ServedStorage) -> None:
+    """An expansion grows volume and claim, with events Resizing and VolumeResizeSuccessful, and leaves no condition."""
     volume = served.volume(allowVolumeExpansion=True)
     began = served.get_claim()["metadata"]["resourceVersion"]
     seen: list[Object] = []
@@ -69,8 +69,8 @@ def test_a_raise_is_granted_in_the_contracts_steps(served: ServedStorage) -> Non
     assert served.event("VolumeResizeSuccessful")["type"] == "Normal"
 
 
-def test_raises_follow_one_another(served: ServedStorage) -> None:
-    """A claim raised again and again, also in another unit, ends with the last size, as does its volume."""
+def test_several_expansions_in_a_row(served: ServedStorage) -> None:
+    """A claim expanded several times, also in another unit, ends with the last size, and so does its volume."""
     volume = served.volume(allowVolumeExpansion=True)
     for size in ("2Mi", "3M", "4Mi", "1Gi"):
         request(served, size)
@@ -78,8 +78,8 @@ def test_raises_follow_one_another(served: ServedStorage) -> None:
     assert served.get_volume(volume["metadata"]["name"])["spec"]["capacity"] == {"storage": "1Gi"}
 
 
-def test_a_raise_is_granted_after_the_class_is_gone(served: ServedStorage) -> None:
-    """An expansion that the API server allowed is carried through though the class was deleted meanwhile."""
+def test_an_expansion_after_the_class_is_gone(served: ServedStorage) -> None:
+    """An expansion that the API server allowed is completed although the class is gone."""
     class_name = served.own_class(allowVolumeExpansion=True)
     served.claim(class_name)
     served.bound()
@@ -92,7 +92,7 @@ def test_a_raise_is_granted_after_the_class_is_gone(served: ServedStorage) -> No
 
 @pytest.mark.parametrize("step", ["marked", "grown"])
 def test_an_expansion_cut_off_is_finished(served: ServedStorage, step: str) -> None:
-    """A crash after the mark, or after the volume's growth: what was begun is finished."""
+    """After a crash behind the claim's mark, or behind the volume's growth, the expansion is completed."""
     volume = served.volume(allowVolumeExpansion=True)
     served.daemon.pause()
     request(served, "2Mi")
@@ -109,8 +109,8 @@ def test_an_expansion_cut_off_is_finished(served: ServedStorage, step: str) -> N
     assert served.get_volume(volume["metadata"]["name"])["spec"]["capacity"] == {"storage": "2Mi"}
 
 
-def test_a_request_lowered_again_ends_at_what_was_asked_last(served: ServedStorage) -> None:
-    """A user may lower a raise that was not granted yet, down to what the claim has."""
+def test_a_request_that_is_lowered_again(served: ServedStorage) -> None:
+    """A user can lower a request that is not granted yet, and the claim gets the last size."""
     served.volume(allowVolumeExpansion=True)
     served.daemon.pause()
     request(served, "1Gi")
@@ -119,8 +119,8 @@ def test_a_request_lowered_again_ends_at_what_was_asked_last(served: ServedStora
     wait_size(served, "2Mi")
 
 
-def test_other_conditions_stay(served: ServedStorage) -> None:
-    """A condition that somebody else set on the claim outlives the expansion."""
+def test_conditions_of_others_stay(served: ServedStorage) -> None:
+    """A condition that another controller set on the claim survives the expansion."""
     served.volume(allowVolumeExpansion=True)
     other = {
         "type": "example.com/Watched",
@@ -136,8 +136,8 @@ def test_other_conditions_stay(served: ServedStorage) -> None:
     assert {key: conditions[other["type"]].get(key) for key in other} == other
 
 
-def test_a_class_that_does_not_allow_it_is_the_clusters_to_refuse(served: ServedStorage) -> None:
-    """Without allowVolumeExpansion the API server refuses the raise, and the volume keeps its size."""
+def test_a_class_without_expansion(served: ServedStorage) -> None:
+    """Without allowVolumeExpansion the API server refuses the request, and the volume keeps its size."""
     volume = served.volume()
     with pytest.raises(ApiError, match="dynamically provisioned pvc can be resized"):
         request(served, "2Mi")
@@ -145,15 +145,15 @@ def test_a_class_that_does_not_allow_it_is_the_clusters_to_refuse(served: Served
 
 
 def test_the_record_grows_with_the_volume(served: ServedStorage) -> None:
-    """What a volume was enlarged to is in the ledger, from which it may have to be made again one day."""
+    """The ledger records the new size, so that `recover` recreates the volume with it."""
     volume = served.volume(allowVolumeExpansion=True)
     request(served, "2Mi")
     name = volume["metadata"]["name"]
     served.eventually(lambda: served.export.records[name]["size"] == "2Mi", "the record says 2Mi")
 
 
-def test_a_record_that_was_left_behind_grows(storage: Storage, daemon: Daemons, export_directory: Path) -> None:
-    """A crash between the volume's growth and its record's, or an export that was down then, is made up for."""
+def test_a_record_that_is_behind_its_volume_grows(storage: Storage, daemon: Daemons, export_directory: Path) -> None:
+    """After a crash between the volume's growth and the record's, the next daemon updates the record."""
     export = Exported.new(export_directory)
     running = daemon("--no-leader-election", export.flag)
     storage.claim(storage.storage_class(running.provisioner_name, export.parameters, allowVolumeExpansion=True))
@@ -165,8 +165,8 @@ def test_a_record_that_was_left_behind_grows(storage: Storage, daemon: Daemons, 
     storage.eventually(lambda: export.records[name]["size"] == "2Mi", "the record says 2Mi")
 
 
-def test_others_volumes_are_not_expanded(served: ServedStorage) -> None:
-    """A claim bound to a volume that we did not make is left to whoever did."""
+def test_volumes_of_others_are_not_expanded(served: ServedStorage) -> None:
+    """The daemon does not expand a claim that is bound to a volume of another maker."""
     class_name = served.own_class(allowVolumeExpansion=True)
     name = f"static-{served.namespace}"
     served.make_volume(
@@ -188,8 +188,8 @@ def test_others_volumes_are_not_expanded(served: ServedStorage) -> None:
     assert served.events(reason="Resizing") == []
 
 
-def test_a_raise_that_the_class_has_no_room_for(served: ServedStorage) -> None:
-    """It leaves claim and volume as they are, with an event that names the limit; a smaller one is granted."""
+def test_an_expansion_beyond_the_classs_limits(served: ServedStorage) -> None:
+    """An expansion beyond overcommit changes nothing and gets an event with the limit; a smaller one is granted."""
     volume = served.volume({"overcommit": "1"}, allowVolumeExpansion=True)
     request(served, "1Pi")
     (event, *_) = served.eventually(lambda: served.events(reason="VolumeResizeFailed"), "an event refuses it")

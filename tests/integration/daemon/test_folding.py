@@ -1,4 +1,4 @@
-"""The daemon on a server that does not tell cases apart, as ZFS (TrueNAS) and NetApp can be."""
+"""The daemon on a server with case-insensitive names, as ZFS (TrueNAS) and NetApp can have."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ os.open = lambda path, flags, *args, **kwargs: opened(
     path.lower() if kwargs.get("dir_fd") is not None and isinstance(path, str) else path, flags, *args, **kwargs
 )
 """
-"""A `sitecustomize` for the daemon's process: the system calls on names in a directory are those of such a server."""
+"""A `sitecustomize` for the daemon's process: its system calls on names in a directory behave like such a server."""
 
 
 def test_labels_that_differ_in_case(daemon: Daemons, storage: Storage, export_directory: Path, tmp_path: Path) -> None:
-    """Of two claims whose labels say `shop` and `Shop`, the second gets nothing inside the first one's directory."""
+    """Of two claims with the labels `shop` and `Shop`, the second gets nothing inside the first one's directory."""
     (tmp_path / "server").mkdir()
     (tmp_path / "server/sitecustomize.py").write_text(SERVER)
     search = os.pathsep.join([str(tmp_path / "server"), *filter(None, [os.environ.get("PYTHONPATH")])])

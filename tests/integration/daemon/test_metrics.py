@@ -1,4 +1,4 @@
-"""What Prometheus is told: the names that dashboards and alerts are built on."""
+"""Metrics under the names that dashboards and alerts use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMES = (
 
 @pytest.mark.timeout(120)
 def test_names(served: ServedStorage) -> None:
-    """After one volume's life each promised metric is there under its name."""
+    """After one volume's life every promised metric is exported under its name."""
     served.claim(served.own_class({"nonsense": "1"}), "refused")
     served.refusal("refused")
     served.volume({"onDelete": "archive"}, "kept")
@@ -53,12 +53,12 @@ def test_names(served: ServedStorage) -> None:
 
 @pytest.mark.timeout(120)
 def test_volumes_are_counted(served: ServedStorage) -> None:
-    """Volumes and their capacity are counted by class, and gone ones no more."""
+    """Volumes and their capacity are counted per class until they are gone."""
     name = served.own_class({"onDelete": "delete"})
     served.claim(name, size="3Mi")
     volume = served.bound()
     counted = f'nfs_provisioner_volumes{{class="{name}",phase="Bound"}} 1.0'
-    # The text may be one of a second ago.
+    # The text can be a second old.
     served.eventually(lambda: counted in served.daemon.http("/metrics"), "it is counted")
     assert f'nfs_provisioner_capacity_bytes{{class="{name}"}} 3.145728e+06' in served.daemon.http("/metrics")
     served.released(volume)

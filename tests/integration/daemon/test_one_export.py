@@ -1,4 +1,4 @@
-"""One export under two names is one, and its copy is none."""
+"""Exports with two names, copies of an export, and exports inside exports."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ pytestmark = pytest.mark.timeout(180)
 OPTIONS = "--no-leader-election"
 
 
-def crashed(daemon: Daemon, export: Path, volume: str) -> None:
-    """Start the daemon again after a crash between the making of the volume and the settling of its record."""
+def crashed(daemon: Daemon, export: Path, *volumes: str) -> None:
+    """Restart the daemon as after a crash between the volumes' creation and the settling of their records."""
     daemon.kill()
     ledger = export / ".provisioner"
-    os.rename(ledger / "volumes" / volume, ledger / "pending" / volume)
+    for volume in volumes:
+        os.rename(ledger / "volumes" / volume, ledger / "pending" / volume)
     daemon.start()
     daemon.wait_ready()
 
 
-@pytest.mark.parametrize("server", ["0-nas.example", "nas.example"], ids=["the second name", "the first name"])
-def test_a_crash_on_an_export_with_two_names(
-    daemon: Daemons, storage: Storage, export_directory: Path, server: str
-) -> None:
-    """A bound claim keeps its directory and its record after a crash, by whichever name of the server it was made."""
+def test_a_crash_on_an_export_with_two_names(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
+    """After a crash bound claims keep directory and record, whichever of the server's names their classes use."""
     started = daemon(
         f"--export=nas.example:/x={export_directory}", f"--export=0-nas.example:/x={export_directory}", OPTIONS
     )
-    storage.claim(storage.storage_class(started.provisioner_name, {"server": server, "share": "/x"}))
-    volume = storage.bound()
-    assert volume["spec"]["nfs"]["server"] == server, "a volume has the server's name as its class writes it"
-    name = volume["metadata"]["name"]
-    crashed(started, export_directory, name)
-    storage.eventually(lambda: (export_directory / ".provisioner/volumes" / name).is_symlink(), "the record is settled")
-    assert disk(export_directory).directories == {volume["metadata"]["annotations"]["nfs-provisioner/directory"]}
+    servers = {"first": "nas.example", "second": "0-nas.example"}
+    for claim, server in servers.items():
+        storage.claim(storage.storage_class(started.provisioner_name, {"server": server, "share": "/x"}), claim)
+    volumes = {claim: storage.bound(claim) for claim in servers}
+    assert {claim: volume["spec"]["nfs"]["server"] for claim, volume in volumes.items()} == servers
+    names = {volume["metadata"]["name"] for volume in volumes.values()}
+    crashed(started, export_directory, *names)
+    storage.eventually(lambda: disk(export_directory).records == names, "the records are settled")
+    kept = {volume["metadata"]["annotations"]["nfs-provisioner/directory"] for volume in volumes.values()}
+    assert disk(export_directory).directories == kept
     assert started.logged("export_known")
     assert not started.logged("attempt_undone")
     up = [line for line in started.http("/metrics").splitlines() if line.startswith("nfs_provisioner_export_up{")]
@@ -48,7 +49,7 @@ def test_a_crash_on_an_export_with_two_names(
 
 
 def test_a_static_volume_by_the_other_name(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """A directory that a volume of an admin has by one name of the server is given to no claim by the other name."""
+    """No claim gets the directory of an admin's volume by another name of its server."""
     started = daemon(f"--export=nas.example:/x={export_directory}", f"--export=10.0.0.5:/x={export_directory}", OPTIONS)
     storage.eventually(lambda: started.logged("export_known"), "the two names are known to be one export")
     storage.make_volume(
@@ -68,7 +69,7 @@ def test_a_static_volume_by_the_other_name(daemon: Daemons, storage: Storage, ex
 
 
 def test_a_copy_of_an_export(daemon: Daemons, storage: Storage, tmp_path: Path) -> None:
-    """A copy of an export, ledger and all, is refused with what to do, while the export itself serves its claims."""
+    """A copy of an export with its ledger is refused with what to do, and the export itself serves its claims."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.mkdir()
     first = daemon(f"--export=nas.example:/x={original}", OPTIONS)
@@ -99,7 +100,7 @@ def test_a_copy_of_an_export(daemon: Daemons, storage: Storage, tmp_path: Path) 
 
 
 def test_an_export_in_an_export(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """Of two provisioners with an export each, one in the other, none hands out a directory of the other's."""
+    """Of two provisioners with nested exports, neither gives out a directory of the other's."""
     inner = export_directory / "team"
     inner.mkdir()
     red = daemon(f"--export=nas.example:/exports={export_directory}", OPTIONS)
@@ -126,12 +127,12 @@ def test_an_export_in_an_export(daemon: Daemons, storage: Storage, export_direct
 
 
 def test_an_export_in_a_volume(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """An export whose root lies in a volume of the export above it is refused, with nothing written there."""
+    """An export whose root lies in a volume of another export is refused, and the daemon writes nothing there."""
     red = daemon(f"--export=nas2.example:/exports={export_directory}", OPTIONS)
     storage.claim(storage.storage_class(red.provisioner_name, {"pathPattern": "team"}))
     storage.bound()
     (export_directory / "team/share").mkdir()
     blue = daemon(f"--export=nas2.example:/share={export_directory / 'team/share'}", OPTIONS, wait_ready=False)
     line = storage.eventually(lambda: blue.logged("export_failing"), "the export is refused")[0]
-    assert "it lies in a directory that another export keeps" in line["error"]
+    assert "is inside a directory that another export uses" in line["error"]
     assert os.listdir(export_directory / "team/share") == []

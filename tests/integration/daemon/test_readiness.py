@@ -1,4 +1,4 @@
-"""/readyz of a daemon that lacks rights: a replica that can never act is not ready, and says what is missing."""
+"""/readyz of a daemon without enough rights: it is not ready and names the missing right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Grant = Callable[..., None]
 
 @pytest.fixture
 def grant(cluster_api: Api, restricted_user: TokenUser) -> Iterator[Grant]:
-    """Gives the restricted user, for one test, the daemon's rights, but for those on the resources that are named."""
+    """Grants the restricted user the daemon's rights, except on the named resources, until the test ends."""
     role = f"test-{secrets.token_hex(4)}"
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
     subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": restricted_user.name}
@@ -52,7 +52,7 @@ def export(export_directory: Path) -> Exported:
 
 
 def missing(daemon: Daemon) -> dict[str, str]:
-    """What /readyz says; nothing where it is ready, or does not answer yet."""
+    """Return what /readyz reports as missing; empty once the daemon is ready."""
     try:
         daemon.http("/readyz")
     except urllib.error.HTTPError as exc:
@@ -69,7 +69,6 @@ def missing(daemon: Daemon) -> dict[str, str]:
         ("leases", (), "Lease", "grant get, create and update on leases.coordination.k8s.io in the namespace default"),
         ("namespaces", ("--no-leader-election",), "cluster", "grant get on the namespace kube-system"),
         ("persistentvolumeclaims", (), "cache of claims", "grant list and watch"),
-        ("watch persistentvolumes", (), "cache of volumes", "grant list and watch"),
     ],
 )
 def test_a_missing_right(
@@ -82,19 +81,9 @@ def test_a_missing_right(
     what: str,
     words: str,
 ) -> None:
-    """Without a right that it cannot do without a replica is not ready, names it, and is ready once it is granted."""
+    """Without a required right a replica is not ready and names it, and it is ready once the right is granted."""
     grant(without)
     running = daemon(export.flag, *flags, user=restricted_user, wait_ready=False)
-    eventually(lambda: words in missing(running).get(what, ""), f"/readyz says so of {what}", timeout_s=60)
+    eventually(lambda: words in missing(running).get(what, ""), f"/readyz names the right for {what}", timeout_s=60)
     grant()
     eventually(running.ready, "it is ready", timeout_s=60)
-
-
-def test_a_standby_is_ready(daemon: Daemons, export: Exported) -> None:
-    """A replica that waits for a Lease that another one holds lacks nothing."""
-    name = f"test.example/{secrets.token_hex(4)}"
-    leader = daemon(export.flag, provisioner_name=name)
-    eventually(lambda: "nfs_provisioner_leader 1.0" in leader.http("/metrics"), "one leads")
-    standby = daemon(export.flag, provisioner_name=name)
-    assert missing(standby) == {}
-    assert "nfs_provisioner_leader 0.0" in standby.http("/metrics")

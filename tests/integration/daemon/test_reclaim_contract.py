@@ -1,4 +1,4 @@
-"""What a cluster demands at a volume's end: kubernetes-contract.md, "Finalizer and deletion", and forged volumes."""
+"""Reclaiming as the cluster demands it: kubernetes-contract.md, "Finalizer and deletion", and forged volumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from testbed.api import Object
 from testbed.cluster import ControlPlane
 from tests.integration.conftest import Service
-from tests.support.storage import VOLUMES, ServedStorage
+from tests.support.storage import CLASSES, VOLUMES, ServedStorage
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,7 +21,7 @@ NOBODY = "00000000-0000-4000-8000-00000000000b"
 
 
 def name_of(volume: Object) -> str:
-    """A volume's name."""
+    """Return a volume's name."""
     name: str = volume["metadata"]["name"]
     return name
 
@@ -37,7 +37,7 @@ def has_finalizer(served: ServedStorage, volume: Object) -> bool:
 
 
 def phase(served: ServedStorage, volume: Object) -> str:
-    """The volume's phase now."""
+    """Return the volume's phase."""
     found: str = served.get_volume(name_of(volume))["status"]["phase"]
     return found
 
@@ -48,7 +48,7 @@ def wait_released(served: ServedStorage, volume: Object) -> None:
 
 
 def with_data(served: ServedStorage, volume: Object) -> Path:
-    """A file in the volume, with the volume's name as its text."""
+    """Write a file into the volume, with the volume's name as its text."""
     file = served.directory(volume) / "precious"
     file.write_text(name_of(volume))
     return file
@@ -57,8 +57,8 @@ def with_data(served: ServedStorage, volume: Object) -> Path:
 # ------------------------------------------------------------------------------------------- the rule
 
 
-def test_delete_takes_the_directory_and_all_that_speaks_of_it(served: ServedStorage) -> None:
-    """With onDelete delete, volume, directory, record and trash are gone, and no archive is made."""
+def test_delete_removes_directory_and_record(served: ServedStorage) -> None:
+    """With onDelete delete, volume, directory, record and trash are gone, and there is no archive."""
     volume = served.volume({"onDelete": "delete"})
     with_data(served, volume)
     before = served.export.archives()
@@ -69,8 +69,8 @@ def test_delete_takes_the_directory_and_all_that_speaks_of_it(served: ServedStor
     assert served.export.archives() == before
 
 
-def test_archive_keeps_the_data_under_a_name_of_its_own(served: ServedStorage) -> None:
-    """With onDelete archive the directory becomes `archived-<name>-<time>` at the export's root, data and all."""
+def test_archive_keeps_the_data_under_another_name(served: ServedStorage) -> None:
+    """With onDelete archive the directory becomes `archived-<name>-<time>` at the export's root, with its data."""
     volume = served.volume({"onDelete": "archive", "pathPattern": "${.PVC.namespace}/deep/${.PVC.name}-x"})
     with_data(served, volume)
     served.released(volume)
@@ -81,7 +81,7 @@ def test_archive_keeps_the_data_under_a_name_of_its_own(served: ServedStorage) -
 
 
 def test_retain_keeps_directory_and_record(served: ServedStorage) -> None:
-    """With onDelete retain the volume goes and the directory stays where it is, with its record."""
+    """With onDelete retain the volume goes, and the directory stays where it is, with its record."""
     volume = served.volume({"onDelete": "retain"})
     file = with_data(served, volume)
     served.released(volume)
@@ -105,18 +105,47 @@ def test_policy_retain_is_never_touched(served: ServedStorage) -> None:
     assert name_of(volume) in served.export.records
 
 
+# ------------------------------------------------------------------------------------------- the class
+
+
+def test_a_volume_outlives_its_class(served: ServedStorage) -> None:
+    """A volume is reclaimed by its own rule after its class is deleted (harm 5 in peers.md)."""
+    storage_class = served.own_class({"onDelete": "delete"})
+    served.claim(storage_class)
+    volume = served.bound()
+    served.delete_if_there(f"{CLASSES}/{storage_class}")
+    served.released(volume)
+    assert not served.directory(volume).exists()
+    assert served.export.archives(served.directory(volume).name) == []
+
+
+def test_a_recreated_class_changes_no_volume(served: ServedStorage, service: Service) -> None:
+    """A class recreated with another rule and another export leaves existing volumes alone (harm 5 in peers.md)."""
+    storage_class = served.own_class({"onDelete": "archive"})
+    served.claim(storage_class)
+    volume = served.bound()
+    (served.directory(volume) / "kept").write_text("kept")
+    served.delete_if_there(f"{CLASSES}/{storage_class}")
+    served.own_class(service.second.parameters | {"onDelete": "delete"}, metadata={"name": storage_class})
+    served.claim(storage_class, "later")
+    served.bound("later")
+    served.released(volume)
+    [archive] = served.export.archives(served.directory(volume).name)
+    assert (archive / "kept").read_text() == "kept"
+
+
 # ------------------------------------------------------------------------------------------- the finalizer
 
 
-def test_a_finalizer_that_is_missing_is_put_back(served: ServedStorage) -> None:
-    """A bound volume of ours with policy Delete gets the finalizer again when somebody takes it off."""
+def test_a_missing_finalizer_is_added_again(served: ServedStorage) -> None:
+    """A bound volume of ours with policy Delete gets the finalizer back when an admin removes it."""
     volume = served.volume()
     patch_volume(served, volume, {"metadata": {"finalizers": ["kubernetes.io/pv-protection"]}})
     served.eventually(lambda: has_finalizer(served, volume), "the finalizer is back")
 
 
 def test_the_finalizer_follows_the_policy(served: ServedStorage) -> None:
-    """It goes when the policy becomes Retain, and comes when it becomes Delete again."""
+    """The daemon removes the finalizer when the policy becomes Retain, and adds it when it becomes Delete again."""
     volume = served.volume()
     assert has_finalizer(served, volume)
     patch_volume(served, volume, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
@@ -125,8 +154,8 @@ def test_the_finalizer_follows_the_policy(served: ServedStorage) -> None:
     served.eventually(lambda: has_finalizer(served, volume), "the finalizer is on")
 
 
-def test_others_finalizers_are_left_on(served: ServedStorage) -> None:
-    """A reclaimed volume that somebody else's finalizer holds keeps that one, and ours is off."""
+def test_finalizers_of_others_stay(served: ServedStorage) -> None:
+    """A reclaimed volume loses our finalizer and keeps those of others."""
     volume = served.volume({"onDelete": "delete"})
     finalizers = [*served.get_volume(name_of(volume))["metadata"]["finalizers"], "test.example/hold"]
     patch_volume(served, volume, {"metadata": {"finalizers": finalizers}})
@@ -152,7 +181,7 @@ def test_a_volume_deleted_before_its_claim_leaks_nothing(served: ServedStorage) 
 
 
 def test_a_policy_changed_to_delete_reclaims_a_released_volume(served: ServedStorage) -> None:
-    """A Released volume with policy Retain is reclaimed by its own rule once an administrator sets Delete."""
+    """A Released volume with policy Retain is reclaimed by its own rule once an admin sets Delete."""
     volume = served.volume({"onDelete": "delete"}, reclaimPolicy="Retain")
     served.delete_claim()
     wait_released(served, volume)
@@ -161,8 +190,8 @@ def test_a_policy_changed_to_delete_reclaims_a_released_volume(served: ServedSto
     assert not served.directory(volume).exists()
 
 
-def test_a_volume_changed_to_retain_keeps_its_directory(served: ServedStorage) -> None:
-    """An administrator who sets Retain before the claim goes keeps volume and directory."""
+def test_a_policy_changed_to_retain_keeps_the_directory(served: ServedStorage) -> None:
+    """An admin who sets Retain before the claim goes keeps volume and directory."""
     volume = served.volume({"onDelete": "delete"})
     file = with_data(served, volume)
     patch_volume(served, volume, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
@@ -177,17 +206,17 @@ def test_a_volume_changed_to_retain_keeps_its_directory(served: ServedStorage) -
 # ------------------------------------------------------------------------------------------- the claim is really gone
 
 
-def test_a_released_volume_whose_claim_is_there_keeps_its_directory(
+def test_a_released_volume_whose_claim_exists_keeps_its_directory(
     served: ServedStorage, control_plane: ControlPlane
 ) -> None:
-    """A claim that was bound elsewhere releases our volume: its directory stays for as long as the claim is there."""
+    """When a claim is bound to another volume, ours is Released: its directory stays until the claim goes."""
     class_name = served.own_class({"onDelete": "delete"})
     control_plane.controller_manager.pause()
     try:
         annotations = {"volume.kubernetes.io/storage-provisioner": served.provisioner}
         claim = served.claim(class_name, metadata={"annotations": annotations})
         name = f"pvc-{claim['metadata']['uid']}"
-        served.eventually(lambda: served.has_volume(name), "the volume is made")
+        served.eventually(lambda: served.has_volume(name), "the volume exists")
         ours = served.get_volume(name)
         elsewhere = served.make_volume(
             {
@@ -218,45 +247,47 @@ def test_a_released_volume_whose_claim_is_there_keeps_its_directory(
 
 # ------------------------------------------------------------------------------------------- what must agree
 
-
-@pytest.mark.parametrize(
-    ("annotations", "word"),
-    [
-        ({"nfs-provisioner/on-delete": "destroy"}, "nfs-provisioner/on-delete"),
-        ({"nfs-provisioner/on-delete": None}, "nfs-provisioner/on-delete"),
-        ({"nfs-provisioner/export-id": "another"}, "another export"),
-        ({"nfs-provisioner/export-id": None}, "another export"),
-    ],
-    ids=["odd-rule", "no-rule", "other-export", "no-export"],
-)
-def test_an_edited_annotation_destroys_nothing(
-    served: ServedStorage, annotations: dict[str, str | None], word: str
-) -> None:
-    """A volume whose own annotations were edited is left as it is, with an event that names what does not agree."""
-    volume = served.volume({"onDelete": "delete"})
-    file = with_data(served, volume)
-    patch_volume(served, volume, {"metadata": {"annotations": annotations}})
-    served.delete_claim()
-    assert word in served.volume_event(name_of(volume))["message"]
-    assert file.read_text() == name_of(volume)
-    assert served.has_volume(name_of(volume))
-    patch_volume(served, volume, {"metadata": {"annotations": volume["metadata"]["annotations"]}})
-    served.volume_gone(name_of(volume))
+EDITED = {
+    "odd-rule": ({"nfs-provisioner/on-delete": "destroy"}, "nfs-provisioner/on-delete"),
+    "no-rule": ({"nfs-provisioner/on-delete": None}, "nfs-provisioner/on-delete"),
+    "other-export": ({"nfs-provisioner/export-id": "another"}, "another export"),
+    "no-export": ({"nfs-provisioner/export-id": None}, "another export"),
+}
 
 
-@pytest.mark.parametrize(("made", "edited"), [("retain", "delete"), ("archive", "delete"), ("delete", "retain")])
-def test_of_two_rules_the_milder_one_holds(served: ServedStorage, made: str, edited: str) -> None:
-    """Where the volume's annotation and the ledger's record differ, nothing is destroyed that either would keep."""
-    volume = served.volume({"onDelete": made})
-    with_data(served, volume)
-    patch_volume(served, volume, {"metadata": {"annotations": {"nfs-provisioner/on-delete": edited}}})
-    served.released(volume)
-    found = [*served.export.archives(served.directory(volume).name), served.directory(volume)]
-    assert [(place / "precious").read_text() for place in found if place.exists()] == [name_of(volume)]
+def test_an_edited_annotation_deletes_nothing(served: ServedStorage) -> None:
+    """A volume with edited annotations keeps its directory, and an event names what does not agree."""
+    class_name = served.own_class({"onDelete": "delete"})
+    for case in EDITED:
+        served.claim(class_name, case)
+    volumes = {case: served.bound(case) for case in EDITED}
+    files = {case: with_data(served, volume) for case, volume in volumes.items()}
+    for case, (edited, _) in EDITED.items():
+        patch_volume(served, volumes[case], {"metadata": {"annotations": edited}})
+        served.delete_claim(case)
+    for case, (_, word) in EDITED.items():
+        assert word in served.volume_event(name_of(volumes[case]))["message"]
+        assert files[case].read_text() == name_of(volumes[case])
+        assert served.has_volume(name_of(volumes[case]))
+    for volume in volumes.values():
+        patch_volume(served, volume, {"metadata": {"annotations": volume["metadata"]["annotations"]}})
+    for volume in volumes.values():
+        served.volume_gone(name_of(volume))
 
 
-def test_a_record_that_is_gone_keeps_the_directory(served: ServedStorage) -> None:
-    """A volume of which the ledger lost the record is left with its directory, with an event."""
+def test_the_milder_of_two_rules_holds(served: ServedStorage) -> None:
+    """Where annotation and record differ, the daemon deletes nothing that either of them keeps."""
+    for created, edited in (("retain", "delete"), ("archive", "delete"), ("delete", "retain")):
+        volume = served.volume({"onDelete": created}, created)
+        with_data(served, volume)
+        patch_volume(served, volume, {"metadata": {"annotations": {"nfs-provisioner/on-delete": edited}}})
+        served.released(volume)
+        found = [*served.export.archives(served.directory(volume).name), served.directory(volume)]
+        assert [(place / "precious").read_text() for place in found if place.exists()] == [name_of(volume)]
+
+
+def test_a_volume_without_a_record_keeps_its_directory(served: ServedStorage) -> None:
+    """A volume whose record is lost stays with its directory, with an event."""
     volume = served.volume({"onDelete": "delete"})
     file = with_data(served, volume)
     link = served.export.root / ".provisioner/volumes" / name_of(volume)
@@ -270,19 +301,11 @@ def test_a_record_that_is_gone_keeps_the_directory(served: ServedStorage) -> Non
     served.volume_gone(name_of(volume))
 
 
-def test_a_directory_that_is_gone_holds_nothing_up(served: ServedStorage) -> None:
-    """A volume whose directory somebody removed by hand is reclaimed all the same."""
-    for rule in ("delete", "archive", "retain"):
-        volume = served.volume({"onDelete": rule}, f"data-{rule}")
-        served.directory(volume).rmdir()
-        served.released(volume)
-
-
 # ------------------------------------------------------------------------------------------- forged volumes
 
 
 def forged(served: ServedStorage, victim: Object, *, path: str, **fields: Any) -> Object:
-    """A volume made by hand that claims to be ours, with all that the victim says of itself and a claim of nobody's."""
+    """Create a volume with all that the victim says of itself, for a claim that does not exist."""
     metadata = {
         "name": f"forged-{secrets.token_hex(4)}",
         "annotations": victim["metadata"]["annotations"],
@@ -299,47 +322,51 @@ def forged(served: ServedStorage, victim: Object, *, path: str, **fields: Any) -
     return served.make_volume({"metadata": metadata | fields.pop("metadata", {}), "spec": spec | fields})
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "{victim}",
-        "{victim}/",
-        "{victim}/inside",
-        "{export}",
-        "{export}/",
-        "{export}/..",
-        "{victim}/..",
-        "{export}/x/../../../etc",
-        "{export}/.provisioner",
-        "{export}/.provisioner/volumes",
-        "{export}/./{name}",
-        "/",
-        "/etc",
-        "{export}-other/x",
-    ],
+FORGED_PATHS = (
+    "{victim}",
+    "{victim}/",
+    "{victim}/inside",
+    "{export}",
+    "{export}/",
+    "{export}/..",
+    "{victim}/..",
+    "{export}/x/../{name}",
+    "{export}/../{name}",
+    "{export}/x/../../../etc",
+    "{export}/.provisioner",
+    "{export}/.provisioner/volumes",
+    "{export}/./{name}",
+    "/",
+    "/etc",
+    "{export}-other/x",
 )
-def test_a_forged_volume_destroys_nothing(served: ServedStorage, path: str) -> None:
-    """A volume made by hand with our annotations copied, wherever it points, is left alone, and an event says why."""
+
+
+def test_forged_volumes_delete_nothing(served: ServedStorage) -> None:
+    """A hand-written volume with our annotations, wherever it points, is left alone, and an event says why (harm 1)."""
     victim = served.volume({"onDelete": "delete"})
     file = with_data(served, victim)
     (served.directory(victim) / "inside").mkdir()
     places = {"victim": victim["spec"]["nfs"]["path"], "export": served.export.path}
-    forgery = forged(served, victim, path=path.format(**places, name=served.directory(victim).name))
-    served.volume_event(name_of(forgery))
-    wait_released(served, forgery)
+    name = served.directory(victim).name
+    forgeries = [forged(served, victim, path=path.format(**places, name=name)) for path in FORGED_PATHS]
+    for forgery in forgeries:
+        served.volume_event(name_of(forgery), timeout_s=60)
+        wait_released(served, forgery)
     served.settled()
     assert file.read_text() == name_of(victim)
     assert (served.directory(victim) / "inside").is_dir()
     assert (served.export.root / ".provisioner/volumes").is_dir()
-    assert served.has_volume(name_of(forgery))
-    patch_volume(served, forgery, {"metadata": {"finalizers": None}})
-    served.api.delete(f"{VOLUMES}/{name_of(forgery)}")  # one that lies in a directory holds its deletion up
+    assert all(served.has_volume(name_of(forgery)) for forgery in forgeries)
+    for forgery in forgeries:
+        patch_volume(served, forgery, {"metadata": {"finalizers": None}})
+        served.api.delete(f"{VOLUMES}/{name_of(forgery)}")  # one that lies in the directory delays its deletion
     served.released(victim)
     assert not file.exists()
 
 
-def test_a_forged_volume_with_the_claims_own_reference_destroys_nothing(served: ServedStorage) -> None:
-    """A second volume for a bound claim's directory, with that claim's uid, is no volume of ours."""
+def test_a_second_volume_for_a_bound_claim_deletes_nothing(served: ServedStorage) -> None:
+    """A forged volume for a bound claim's directory, with that claim's uid, is left alone."""
     victim = served.volume({"onDelete": "delete"})
     file = with_data(served, victim)
     reference = victim["spec"]["claimRef"]
@@ -350,8 +377,8 @@ def test_a_forged_volume_with_the_claims_own_reference_destroys_nothing(served: 
     assert served.has_volume(name_of(forgery))
 
 
-def test_a_forged_volume_under_a_retained_ones_name_destroys_nothing(served: ServedStorage) -> None:
-    """A volume that is created under the name of one whose directory was retained is not the recorded one."""
+def test_a_forged_volume_under_a_retained_ones_name_deletes_nothing(served: ServedStorage) -> None:
+    """A volume created under the name of one whose directory was retained is not the recorded one."""
     volume = served.volume({"onDelete": "retain"})
     file = with_data(served, volume)
     served.released(volume)
@@ -368,8 +395,8 @@ def test_a_forged_volume_under_a_retained_ones_name_destroys_nothing(served: Ser
     assert file.read_text() == name_of(volume)
 
 
-def test_a_forged_volume_without_a_claim_destroys_nothing(served: ServedStorage) -> None:
-    """A volume made by hand that no claim was ever bound to is Available, and its directory is nobody's business."""
+def test_a_forged_volume_without_a_claim_deletes_nothing(served: ServedStorage) -> None:
+    """A hand-written volume that was never bound is Available, and the daemon leaves its directory alone."""
     victim = served.volume({"onDelete": "delete"})
     file = with_data(served, victim)
     forgery = forged(served, victim, path=victim["spec"]["nfs"]["path"], claimRef=None)
@@ -378,8 +405,8 @@ def test_a_forged_volume_without_a_claim_destroys_nothing(served: ServedStorage)
     assert file.read_text() == name_of(victim)
 
 
-def test_a_volume_without_our_keys_is_not_trusted(served: ServedStorage) -> None:
-    """The cluster's own annotation `provisioned-by` alone, on a directory of no record, is not enough."""
+def test_a_volume_without_our_annotations_is_not_trusted(served: ServedStorage) -> None:
+    """The annotation `provisioned-by` alone, on a directory without a record, authorizes nothing."""
     precious = served.export.root / f"{served.namespace}-by-hand"
     precious.mkdir()
     body = served.volume()
@@ -393,27 +420,43 @@ def test_a_volume_without_our_keys_is_not_trusted(served: ServedStorage) -> None
     assert precious.is_dir()
 
 
-@pytest.mark.parametrize("rest", ["", "-elsewhere"])
-def test_another_server_is_not_ours(served: ServedStorage, service: Service, rest: str) -> None:
-    """A volume that says it is ours on another export than its victim's, or on one of nobody's, touches neither."""
+def test_a_forged_volume_on_another_server_deletes_nothing(served: ServedStorage, service: Service) -> None:
+    """A forged volume on another export than its victim's, or on an unknown one, touches neither."""
     victim = served.volume({"onDelete": "delete"})
     file = with_data(served, victim)
-    nfs = {"server": service.second.server + rest, "path": victim["spec"]["nfs"]["path"]}
-    twin = service.second.root / nfs["path"].lstrip("/")
+    path = victim["spec"]["nfs"]["path"]
+    twin = service.second.root / path.lstrip("/")
     twin.mkdir(parents=True)
-    forgery = forged(served, victim, path="", nfs=nfs)
-    served.volume_event(name_of(forgery))
+    for server in (service.second.server, f"{service.second.server}-elsewhere"):
+        forgery = forged(served, victim, path="", nfs={"server": server, "path": path})
+        served.volume_event(name_of(forgery))
+        assert served.has_volume(name_of(forgery))
     assert file.read_text() == name_of(victim)
     assert twin.is_dir()
-    assert served.has_volume(name_of(forgery))
 
 
-def test_a_volume_that_is_not_reclaimed_does_not_run_hot(served: ServedStorage) -> None:
-    """In ten seconds a volume that cannot be reclaimed gets at most three events and a few log lines."""
-    victim = served.volume({"onDelete": "delete"})
-    forgery = name_of(forged(served, victim, path=served.export.path))
+# ------------------------------------------------------------------------------------------- retries
+
+WATCHED_S = 10.0
+
+
+def test_failing_work_is_retried_with_growing_pauses(served: ServedStorage) -> None:
+    """In ten seconds each failing claim or volume gets at most three events and three log lines."""
+    taken = served.own_class({"pathPattern": "${.PVC.namespace}/same", "onDelete": "delete"})
+    classes = [served.own_class({"unknown": "x"}), taken]
+    classes.append(served.own_class({"server": "elsewhere.test", "share": "/vol"}))
+    served.claim(taken, "holder")
+    forgery = name_of(forged(served, served.bound("holder"), path=served.export.path))
+    names = [f"data-{number}" for number in range(12)]
+    for number, name in enumerate(names):
+        served.claim(classes[number % 3], name)
     served.volume_event(forgery)
-    time.sleep(10.0)
+    time.sleep(WATCHED_S)  # Nothing to wait for: the test counts what happens in this time.
+    log = served.daemon.logged()
+    claims = [line["claim"] for line in log if str(line.get("claim")).startswith(served.namespace)]
+    counts = {name: sum(event["count"] for event in served.events(name, reason="ProvisioningFailed")) for name in names}
+    assert set(counts.values()) <= {1, 2, 3}, counts
+    assert all(claims.count(f"{served.namespace}/{name}") <= 3 for name in names), claims
     events = served.api.list("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={forgery}")
     assert 1 <= sum(event["count"] for event in events if event["reason"] == "VolumeFailedDelete") <= 3
-    assert len([line for line in served.daemon.logged() if line.get("volume") == forgery]) <= 3
+    assert len([line for line in log if line.get("volume") == forgery]) <= 3

@@ -1,4 +1,4 @@
-"""Volumes of nfs-subdir-external-provisioner whose server is written otherwise than any class or setting writes it."""
+"""Volumes of nfs-subdir-external-provisioner that name their server differently from every class and setting."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.storage import Storage
 pytestmark = pytest.mark.timeout(180)
 
 
-def test_a_server_written_otherwise(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """No claim gets a directory inside such a volume's, the log names it, and its name in a class settles it all."""
+def test_a_volume_with_another_name_of_the_server(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
+    """No claim gets a directory inside such a volume's; the log names it, and an --export for its server solves it."""
     (export_directory / "team").mkdir()
     (export_directory / "team/file").write_text("data")
     first = daemon(f"--export=nas.example:/homeless={export_directory}", "--no-leader-election")

@@ -1,4 +1,4 @@
-"""Helm, and the chart as it renders it, as the tests of the chart have them."""
+"""Helm and the rendered chart, as in the chart's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mounted driver on a mount that hangs for real: a FUSE file system whose process is stopped."""
+"""The mounted driver on a mount that really hangs: a FUSE file system whose process is stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ THREADS = 4
 
 @pytest.fixture
 def mount(tmp_path: pathlib.Path) -> Iterator[HangingMount]:
-    """A mount that works so far, with a directory `there` on it."""
+    """A mount that still works, with a directory `there` on it."""
     source, place = tmp_path / "source", tmp_path / "place"
     (source / "there").mkdir(parents=True)
     place.mkdir()
@@ -42,13 +42,13 @@ def mount(tmp_path: pathlib.Path) -> Iterator[HangingMount]:
 async def tree(mount: HangingMount) -> AsyncIterator[MountedTree]:
     """A tree on the mount, with a short time limit and few threads."""
     made = MountedTree(str(mount.place), require_mount=True, timeout_s=TIMEOUT_S, threads=THREADS)
-    await at_last(made.root_id)
+    await retry(made.root_id)
     yield made
     await made.close()
 
 
-async def at_last(call: Callable[[], Awaitable[object]]) -> None:
-    """Repeat a call until the mount lets it through; the test's own limit ends it."""
+async def retry(call: Callable[[], Awaitable[object]]) -> None:
+    """Repeat a call until the mount answers; the test's time limit ends it."""
     while True:
         try:
             await call()
@@ -61,14 +61,14 @@ async def at_last(call: Callable[[], Awaitable[object]]) -> None:
 
 
 async def cause_of_making(tree: MountedTree, *path: str) -> Cause:
-    """Why a directory cannot be made."""
+    """Return why a directory cannot be created."""
     with pytest.raises(ExportError) as caught:
         await tree.make_directory(path, PLAIN)
     return caught.value.cause
 
 
-async def test_calls_are_let_go_and_threads_stay_bounded(mount: HangingMount, tree: MountedTree) -> None:
-    """On a hung mount every call is UNREACHABLE, and however many there are, no more than the pool's threads hang."""
+async def test_calls_time_out_and_threads_stay_bounded(mount: HangingMount, tree: MountedTree) -> None:
+    """On a hung mount every call fails with UNREACHABLE, and only the pool's threads hang."""
     before = threading.active_count()
     mount.hang()
     calls = [tree.is_empty(("there",)), *(tree.make_directory((str(number),), PLAIN) for number in range(40))]
@@ -79,7 +79,7 @@ async def test_calls_are_let_go_and_threads_stay_bounded(mount: HangingMount, tr
 
 
 async def test_a_path_is_busy_until_its_call_returns(mount: HangingMount, tree: MountedTree) -> None:
-    """While a call hangs, another change of its path is BUSY; when the mount is back, the path can be changed again."""
+    """While a call hangs, another change of its path fails with BUSY; once the mount works, it succeeds."""
     mount.hang()
     assert await cause_of_making(tree, "a") is Cause.UNREACHABLE
     assert await cause_of_making(tree, "a") is Cause.BUSY
@@ -89,34 +89,34 @@ async def test_a_path_is_busy_until_its_call_returns(mount: HangingMount, tree: 
     assert await cause_of_making(tree, "b") is Cause.UNREACHABLE
     mount.go_on()
     with contextlib.suppress(PathExists):
-        await at_last(lambda: tree.make_directory(("a",), PLAIN))
+        await retry(lambda: tree.make_directory(("a",), PLAIN))
     assert (mount.source / "a").is_dir()
 
 
-async def test_a_call_that_was_given_up_does_nothing_more(mount: HangingMount, tree: MountedTree) -> None:
-    """A call that hung before its change and whose caller has gone makes no change when the mount is back."""
-    mount.hang()  # The first system call, on the root, hangs already.
+async def test_an_abandoned_call_changes_nothing_later(mount: HangingMount, tree: MountedTree) -> None:
+    """A call that hung before its change and timed out changes nothing once the mount works."""
+    mount.hang()  # The first system call, on the root, hangs.
     assert await cause_of_making(tree, "never") is Cause.UNREACHABLE
     mount.go_on()
     with pytest.raises(PathMissing):
-        await at_last(lambda: tree.remove_directory(("never",)))
+        await retry(lambda: tree.remove_directory(("never",)))
     assert sorted(os.listdir(mount.source)) == ["there"]
 
 
-async def test_a_purge_that_hangs_goes_on_later(mount: HangingMount, tree: MountedTree) -> None:
-    """A removal on a hung mount is UNREACHABLE, and when the mount is back the next one removes what is left."""
+async def test_a_purge_that_hangs_is_completed_later(mount: HangingMount, tree: MountedTree) -> None:
+    """A removal on a hung mount fails with UNREACHABLE, and the next one on the working mount removes the rest."""
     await tree.make_directory(("gone", "a"), PLAIN)
     mount.hang()
     with pytest.raises(ExportError) as caught:
         await tree.remove_tree(("gone",))
     assert caught.value.cause is Cause.UNREACHABLE
     mount.go_on()
-    await at_last(lambda: tree.remove_tree(("gone",)))
+    await retry(lambda: tree.remove_tree(("gone",)))
     assert os.listdir(mount.source) == ["there"]
 
 
 async def test_another_export_is_not_affected(mount: HangingMount, tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """With one export's threads all hung, another export's calls succeed."""
+    """While all threads of one export hang, another export's calls succeed."""
     other = MountedTree(str(tmp_path), require_mount=False, timeout_s=60.0)
     mount.hang()
     hung = [asyncio.create_task(tree.is_empty(("there",))) for _ in range(2 * THREADS)]
@@ -129,15 +129,15 @@ async def test_another_export_is_not_affected(mount: HangingMount, tree: Mounted
 
 
 async def test_a_mount_that_works_again_is_used_again(mount: HangingMount, tree: MountedTree) -> None:
-    """After a hang in which every slot was taken, calls succeed again without a restart."""
+    """After a hang that took every slot, calls succeed again without a restart."""
     mount.hang()
     await asyncio.gather(*(tree.root_id() for _ in range(3 * THREADS)), return_exceptions=True)
     mount.go_on()
-    await at_last(tree.root_id)
+    await retry(tree.root_id)
 
 
 async def test_closing_does_not_wait_for_the_mount(mount: HangingMount, tree: MountedTree) -> None:
-    """With a call hung, close returns while it still hangs."""
+    """Closing a tree returns while a call still hangs."""
     mount.hang()
     assert await cause_of_making(tree, "a") is Cause.UNREACHABLE
     hung = threading.active_count()
@@ -147,10 +147,8 @@ async def test_closing_does_not_wait_for_the_mount(mount: HangingMount, tree: Mo
 
 PROGRAM = """
 import asyncio, sys
-from provisioner.nfs.mounted import MountedTree
-from testbed import fuse
-from testbed.fuse import HangingMount
-from provisioner.ports import ExportError
+from provisioner.mounted.tree import MountedTree
+from provisioner.ports.tree import ExportError
 
 async def main():
     tree = MountedTree(sys.argv[1], require_mount=False, timeout_s=0.2)
@@ -165,15 +163,15 @@ asyncio.run(main())
 
 
 def test_a_process_ends_although_its_calls_hang(mount: HangingMount) -> None:
-    """A thread that hangs in a call does not keep the interpreter from ending, with status 0."""
+    """A process whose threads hang in calls exits with status 0."""
     mount.hang()
     command = [sys.executable, "-c", PROGRAM, str(mount.place)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout == "UNREACHABLE\n"
 
 
-async def test_a_mount_that_is_gone_is_noticed(mount: HangingMount, tree: MountedTree) -> None:
-    """After the mount's process has died calls are UNREACHABLE; after an unmount the directory is NOT_MOUNTED."""
+async def test_a_mount_that_dies_or_is_unmounted(mount: HangingMount, tree: MountedTree) -> None:
+    """Calls fail with UNREACHABLE after the mount's process dies, and with NOT_MOUNTED after an unmount."""
     mount.kill()
     assert await cause_of_making(tree, "a") is Cause.UNREACHABLE
     mount.unmount()

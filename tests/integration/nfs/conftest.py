@@ -46,17 +46,17 @@ def server(tmp_path: Path) -> Iterator[Ganesha]:
 
 
 @pytest.fixture
-async def servers() -> ConnectionPool:
+async def pool() -> ConnectionPool:
     """One registry, that of a process that acts as root."""
     return ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture
-async def tree(server: Ganesha, servers: ConnectionPool) -> AsyncIterator[MakeTree]:
+async def tree(server: Ganesha, pool: ConnectionPool) -> AsyncIterator[MakeTree]:
     """Makes trees on the server: call it with an export's path and a version; they are closed at the end."""
     made: list[DirectTree] = []
 
-    def make(path: str = "/plain", *, version: str | None = None, registry: ConnectionPool = servers) -> DirectTree:
+    def make(path: str = "/plain", *, version: str | None = None, registry: ConnectionPool = pool) -> DirectTree:
         made.append(
             DirectTree(
                 location("127.0.0.1", path), registry, version=version, port=server.port, mount_port=server.mount_port

@@ -28,8 +28,8 @@ NFS_PORT, MOUNT_PORT = 12049, 12050
 
 async def use() -> None:
     """Make a directory as soon as the server is there; then find it again in the best version that there is."""
-    servers = ConnectionPool(Credentials(), timeout_s=5)
-    tree = DirectTree(location("127.0.0.1", "/x"), servers, version="3")
+    pool = ConnectionPool(Credentials(), timeout_s=5)
+    tree = DirectTree(location("127.0.0.1", "/x"), pool, version="3")
     deadline = time.monotonic() + READY_S
     while True:
         try:
@@ -41,7 +41,7 @@ async def use() -> None:
         else:
             break
     print(*(entry.name for entry in await tree.list(())))
-    best = DirectTree(location("127.0.0.1", "/x"), servers, port=NFS_PORT, mount_port=MOUNT_PORT)
+    best = DirectTree(location("127.0.0.1", "/x"), pool, port=NFS_PORT, mount_port=MOUNT_PORT)
     print(*(entry.name for entry in await best.list(())))
     await tree.close()
     await best.close()

@@ -36,9 +36,9 @@ async def use(port: int, version: str) -> None:
     assert await tree.is_empty(())
     await tree.space()
     await tree.close()
-    wire = await dial(Endpoint("127.0.0.1", port, 100003, 4), Resolver(), timeout_s=10)
-    print(f"{version} reserved={wire.reserved}")
-    wire.close()
+    transport = await dial(Endpoint("127.0.0.1", port, 100003, 4), Resolver(), timeout_s=10)
+    print(f"{version} reserved={transport.reserved}")
+    transport.close()
 
 
 def main(directory: Path) -> None:

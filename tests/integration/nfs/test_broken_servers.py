@@ -93,11 +93,11 @@ BROKEN: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: str, servers: ConnectionPool) -> None:
+async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: str, pool: ConnectionPool) -> None:
     """Whatever a server sends, a call ends in time with an ExportError and we hold next to nothing of it."""
     tracemalloc.start()
     async with listening(BROKEN[broken]) as port:
-        tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
+        tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port, mount_port=port)
         before = tracemalloc.get_traced_memory()[0]
         async with asyncio.timeout(TIMEOUT_S + 5):
             with pytest.raises(ExportError) as caught:
@@ -144,8 +144,8 @@ async def test_a_connection_cut_anywhere_in_a_reply(server: Ganesha, version: st
     proxy = CuttingProxy(server.port)
     async with listening(proxy.serve) as port:
         where = location("127.0.0.1", "/plain")
-        servers = ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
-        tree = DirectTree(where, servers, version=version, port=port, mount_port=server.mount_port)
+        pool = ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
+        tree = DirectTree(where, pool, version=version, port=port, mount_port=server.mount_port)
         await tree.root_id()
         for cut in (*range(1, 80), 100, 120, 150, 200, 250, 300):
             proxy.left_bytes = cut
@@ -162,8 +162,8 @@ async def test_a_server_on_ipv6(server: Ganesha, version: str) -> None:
         pytest.skip("this machine cannot speak IPv6")
     proxy, mounts = CuttingProxy(server.port), CuttingProxy(server.mount_port)
     async with listening(proxy.serve, "::1") as port, listening(mounts.serve, "::1") as mount_port:
-        servers = ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
-        tree = DirectTree(location("[::1]", "/plain"), servers, version=version, port=port, mount_port=mount_port)
+        pool = ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
+        tree = DirectTree(location("[::1]", "/plain"), pool, version=version, port=port, mount_port=mount_port)
         await tree.make_directory(("made",), Ownership())
         assert [entry.name for entry in await tree.list(())] == ["made"]
         await tree.close()

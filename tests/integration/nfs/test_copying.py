@@ -30,7 +30,7 @@ from tests.support.nfs.relayed import Cut, Relay, relay_to
 
 pytestmark = pytest.mark.timeout(180)
 
-FOREVER = Deadline(deadline=float("inf"))
+FOREVER = Deadline(at_s=float("inf"))
 ROOT, SOMEBODY = Credentials(), Credentials(uid=1000, gid=1000)
 CHUNK_BYTES = 60_000
 SIZE_BYTES = (6 << 20) + 12_345

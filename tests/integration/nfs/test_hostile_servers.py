@@ -33,8 +33,8 @@ TIMEOUT_S = 30.0
 async def tree_on(hostile: Hostile, version: str | None, *, timeout_s: float = TIMEOUT_S) -> AsyncIterator[DirectTree]:
     """An export of the server."""
     async with hostile.listening() as port:
-        servers = ConnectionPool(Credentials(), timeout_s=timeout_s)
-        tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
+        pool = ConnectionPool(Credentials(), timeout_s=timeout_s)
+        tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port, mount_port=port)
         yield tree
         await tree.close()
 
@@ -121,11 +121,11 @@ async def test_a_page_larger_than_asked_for_is_read_in_parts(version: str) -> No
 @pytest.mark.parametrize(
     ("channel", "words"),
     [
-        (Channel(1 << 16, 512, 0, 64, 64), "512 bytes an answer (4096 are needed)"),
-        (Channel(1 << 16, 0, 0, 64, 64), "0 bytes an answer (4096 are needed)"),
-        (Channel(100, 1 << 16, 0, 64, 64), "100 bytes a request (4096 are needed)"),
-        (Channel(1 << 16, 1 << 16, 0, 7, 64), "7 operations a request (8 are needed)"),
-        (Channel(1 << 16, 1 << 16, 0, 0, 64), "0 operations a request (8 are needed)"),
+        (Channel(1 << 16, 512, 0, 64, 64), "512 bytes per reply (4096 are needed)"),
+        (Channel(1 << 16, 0, 0, 64, 64), "0 bytes per reply (4096 are needed)"),
+        (Channel(100, 1 << 16, 0, 64, 64), "100 bytes per request (4096 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 7, 64), "7 operations per request (8 are needed)"),
+        (Channel(1 << 16, 1 << 16, 0, 0, 64), "0 operations per request (8 are needed)"),
         (Channel(1 << 16, 1 << 16, 0, 64, 0), "0 slots (1 are needed)"),
     ],
 )
@@ -215,8 +215,8 @@ async def test_answers_of_random_numbers_are_an_export_error(version: str) -> No
     for _ in range(60):
         numbers = b"".join(xdr.uint(chance.choice(small)) for _ in range(chance.randrange(40)))
         async with listening(replying(numbers)) as port:
-            servers = ConnectionPool(Credentials(), timeout_s=0.2)
-            tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port, mount_port=port)
+            pool = ConnectionPool(Credentials(), timeout_s=0.2)
+            tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port, mount_port=port)
             for call in (tree.space(), tree.list(("a",)), tree.rename(("a",), ("b",)), tree.remove_tree(("a",))):
                 with contextlib.suppress(ExportError):
                     await call

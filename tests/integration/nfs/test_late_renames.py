@@ -34,10 +34,10 @@ async def relay(server: Ganesha) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-async def first(server: Ganesha, relay: Relay, servers: ConnectionPool, version: str) -> AsyncIterator[Export]:
+async def first(server: Ganesha, relay: Relay, pool: ConnectionPool, version: str) -> AsyncIterator[Export]:
     """The export of a leader whose calls go through the relay; there is one volume, in use."""
     where = location("127.0.0.1", "/plain")
-    tree = DirectTree(where, servers, version=version, port=relay.port, mount_port=server.mount_port)
+    tree = DirectTree(where, pool, version=version, port=relay.port, mount_port=server.mount_port)
     yield await used(Export(where, tree), V1)
     await tree.close()
 
@@ -97,9 +97,9 @@ async def test_a_rename_that_comes_late(
     await holds.wait()
     await RECLAIMS[rule](second)
     await second.forget(V1)
-    for name in await second.trash():
-        assert second.may_come_late(name) is (version == "3")
-        await second.purge(name, taken=second.may_come_late(name))
+    for name in await second.trash.names():
+        assert second.trash.may_come_late(name) is (version == "3")
+        await second.trash.purge(name, taken=second.trash.may_come_late(name))
     await used(second, V2)
     (tmp_path / "plain/team/data/precious").write_text("precious")
     goes_on.set()

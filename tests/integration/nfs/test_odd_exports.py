@@ -53,15 +53,13 @@ def old_umask() -> Iterator[None]:
 
 
 @pytest.fixture(params=["mounted", "3", "4.0", "4.1", "4.2"])
-async def without_chmod(
-    request: pytest.FixtureRequest, no_chmod: Path, servers: ConnectionPool, old_umask: None
-) -> Tree:
+async def without_chmod(request: pytest.FixtureRequest, no_chmod: Path, pool: ConnectionPool, old_umask: None) -> Tree:
     """A tree that refuses chmod, mounted and in each version of NFS."""
     if request.param == "mounted":
         return MountedTree(str(no_chmod), require_mount=True, timeout_s=30.0)
     server: Ganesha = request.getfixturevalue("server_without_chmod")
     return DirectTree(
-        location("127.0.0.1", "/x"), servers, version=request.param, port=server.port, mount_port=server.mount_port
+        location("127.0.0.1", "/x"), pool, version=request.param, port=server.port, mount_port=server.mount_port
     )
 
 
@@ -200,11 +198,11 @@ def outer(nested: Path) -> Iterator[Ganesha]:
 
 
 async def test_a_directory_that_is_a_file_system_of_its_own(
-    outer: Ganesha, nested: Path, servers: ConnectionPool, version: str
+    outer: Ganesha, nested: Path, pool: ConnectionPool, version: str
 ) -> None:
     """It cannot be moved, however the server says so, and the advice says what to do; nor is it emptied."""
     where = location("127.0.0.1", "/outer")
-    direct = DirectTree(where, servers, version=version, port=outer.port, mount_port=outer.mount_port)
+    direct = DirectTree(where, pool, version=version, port=outer.port, mount_port=outer.mount_port)
     with pytest.raises(ExportError) as caught:
         await direct.rename(("gone", "nested"), ("elsewhere",))
     assert caught.value.cause is Cause.NESTED

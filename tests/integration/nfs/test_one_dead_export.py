@@ -51,7 +51,7 @@ def shared(tmp_path: Path, mount: HangingMount) -> Iterator[Ganesha]:
 
 
 async def test_the_other_export_goes_on(
-    mount: HangingMount, shared: Ganesha, servers: ConnectionPool, version: str
+    mount: HangingMount, shared: Ganesha, pool: ConnectionPool, version: str
 ) -> None:
     """While one export hangs, with call after call, every call of the other one works; then both do.
 
@@ -60,7 +60,7 @@ async def test_the_other_export_goes_on(
 
     def tree(path: str) -> DirectTree:
         where = location("127.0.0.1", path)
-        return DirectTree(where, servers, version=version, port=shared.port, mount_port=shared.mount_port)
+        return DirectTree(where, pool, version=version, port=shared.port, mount_port=shared.mount_port)
 
     hanging, healthy = tree("/hanging"), tree("/healthy")
     await hanging.make_directory(("before",), PLAIN)

@@ -38,14 +38,14 @@ def many(tmp_path: Path) -> Ganesha:
     return Ganesha([Export(tmp_path / str(number), f"/many/{number}") for number in range(EXPORTS)], versions=(3, 4))
 
 
-async def test_two_hundred_exports_on_one_connection(many: Ganesha, servers: ConnectionPool, version: str) -> None:
+async def test_two_hundred_exports_on_one_connection(many: Ganesha, pool: ConnectionPool, version: str) -> None:
     """200 exports of one server share one connection and take less than 16 MiB; the last one to close ends it."""
     with many as server:
         tracemalloc.start()
         trees = [
             DirectTree(
                 location("127.0.0.1", f"/many/{number}"),
-                servers,
+                pool,
                 version=version,
                 port=server.port,
                 mount_port=server.mount_port,

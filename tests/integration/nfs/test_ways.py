@@ -37,11 +37,11 @@ def modern(tmp_path: Path) -> Iterator[Ganesha]:
 
 
 @pytest.fixture
-def served(servers: ConnectionPool) -> ExportRegistry:
+def served(pool: ConnectionPool) -> ExportRegistry:
     """All exports, none mounted."""
 
     def reach(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
-        tree = DirectTree(where, servers, version=options.version, port=options.port, mount_port=options.mount_port)
+        tree = DirectTree(where, pool, version=options.version, port=options.port, mount_port=options.mount_port)
         return Export(where, tree), tree.set_routes
 
     return ExportRegistry({}, None, reach)

@@ -53,19 +53,19 @@ async def test_somebody_without_permission(tree: MakeTree, version: str) -> None
     assert "uid 4321" in error.hint
 
 
-async def test_a_server_that_is_not_there(servers: ConnectionPool, version: str) -> None:
+async def test_a_server_that_is_not_there(pool: ConnectionPool, version: str) -> None:
     """A port on which nothing listens is told as refused, with the port."""
     port = free_port()
-    tree = DirectTree(location("127.0.0.1", "/x"), servers, version=version, port=port)
+    tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port)
     error = await refusal(tree)
     assert error.cause is Cause.UNREACHABLE
     assert f"refuses connections on port {port}" in error.hint
     await tree.close()
 
 
-async def test_a_name_that_is_not_there(servers: ConnectionPool, version: str) -> None:
+async def test_a_name_that_is_not_there(pool: ConnectionPool, version: str) -> None:
     """A server's name that DNS does not have is told as not found."""
-    tree = DirectTree(location("no-such-server.invalid", "/x"), servers, version=version)
+    tree = DirectTree(location("no-such-server.invalid", "/x"), pool, version=version)
     error = await refusal(tree)
     assert error.cause is Cause.UNREACHABLE
     assert "no-such-server.invalid" in error.hint
@@ -78,23 +78,23 @@ async def test_the_best_version_is_taken(tree: MakeTree) -> None:
     assert not await tree(version="4").is_empty(())
 
 
-async def test_a_server_of_one_version(server: Ganesha, servers: ConnectionPool, tmp_path: Path) -> None:
+async def test_a_server_of_one_version(server: Ganesha, pool: ConnectionPool, tmp_path: Path) -> None:
     """A server without NFSv3 says so to a class that wants it, and serves one that leaves the choice."""
     directory = tmp_path / "only4"
     directory.mkdir()
     with Ganesha([Export(directory, "/only4")], versions=(4,)) as only4:
         where = location("127.0.0.1", "/only4")
-        old = DirectTree(where, servers, version="3", port=only4.port, mount_port=server.mount_port)
+        old = DirectTree(where, pool, version="3", port=only4.port, mount_port=server.mount_port)
         error = await refusal(old)
         assert error.cause is Cause.VERSION
         assert "version 3" in error.hint
-        either = DirectTree(where, servers, port=only4.port)
+        either = DirectTree(where, pool, port=only4.port)
         assert await either.is_empty(())
         await old.close()
         await either.close()
 
 
-def test_an_unknown_version_is_refused_at_once(servers: ConnectionPool) -> None:
+def test_an_unknown_version_is_refused_at_once(pool: ConnectionPool) -> None:
     """A version that does not exist is refused before anything is called, with those that do."""
     with pytest.raises(InvalidSettings, match=r"4\.1"):
-        DirectTree(location("127.0.0.1", "/x"), servers, version="5")
+        DirectTree(location("127.0.0.1", "/x"), pool, version="5")

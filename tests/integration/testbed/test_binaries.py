@@ -1,4 +1,4 @@
-"""Binaries built from a Go module of two programs: one run of Go, progress that moves, and nothing half written."""
+"""Binaries built from a Go module: one run of Go, progress, and no partial result."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def _stamp(source: Source) -> Mapping[str, str]:
 
 
 def test_all_programs_are_built_and_the_progress_counts_packages(source: Source) -> None:
-    """Each program runs under its own name with its stamp, and progress counts the packages to compile."""
+    """Each program runs under its name with its stamp, and the progress counts the packages to compile."""
     lines: list[str] = []
 
     directory = locate(("one", "two"), source, progress=lines.append)
 
-    said = [subprocess.run([directory / name], capture_output=True, text=True).stdout for name in ("one", "two")]
-    assert said == ["first 1.2.3", "second 1.2.3"]
+    output = [subprocess.run([directory / name], capture_output=True, text=True).stdout for name in ("one", "two")]
+    assert output == ["first 1.2.3", "second 1.2.3"]
     assert any(line.startswith("compiling and linking: 0 of ") for line in lines)
     assert not [path for path in directory.iterdir() if path.name.startswith(".unfinished")]
 
 
 def test_a_build_that_fails_leaves_no_program_and_shows_the_end_of_its_log(source: Source) -> None:
-    """A program that does not compile raises BinariesMissing with the compiler's words, and no program is left."""
+    """A program that does not compile raises BinariesMissing with the compiler's message, and leaves no program."""
     (source.module / "second" / "main.go").write_text("package main\n\nfunc main() { missing() }\n")
 
     with pytest.raises(BinariesMissing, match="undefined: missing"):

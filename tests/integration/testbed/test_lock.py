@@ -1,4 +1,4 @@
-"""The locks resolve to what they name, by any pip that is promised and whatever is released after they were made."""
+"""The lock files resolve to the versions that they name, with the oldest supported pip, despite newer releases."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[3]
 LATER = "9999"
-"""A release of every package that came out after the lock was made."""
+"""The version of a release of every package after the lock was written."""
 
 OLDEST_PIPS = {
     "23.0.1": "236bcb61156d76c4b8a05821b988c7b8c35bf0da28a4b614e8d6ab5212c25c6f",
     "23.2.1": "7ccf472345f20d35bdc9d1841ff5f313260c2c33fe417f48c30ac46cccabf5be",
     "25.2": "6d67a2b4e7f14d8b31b8b52648866fa717f45a1eb70e83002f4331d07e953717",
 }
-"""Version and SHA-256 of the oldest pip of Debian 12 and Python 3.11, of 3.12 and 3.13, and of 3.14."""
+"""Version and SHA-256 of the oldest pip for Debian 12 and Python 3.11, for 3.12 and 3.13, and for 3.14."""
 
 
 def oldest_pip() -> str:
-    """The oldest pip that comes with this Python."""
+    """Return the oldest pip that comes with this Python."""
     return "23.0.1" if sys.version_info < (3, 12) else "23.2.1" if sys.version_info < (3, 14) else "25.2"
 
 
 @pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
-def test_the_oldest_pip_takes_what_the_lock_names_although_newer_releases_exist(lock: str, tmp_path: Path) -> None:
-    """Of an index in which every package has a newer release, the oldest pip takes just the versions of the lock."""
+def test_the_oldest_pip_installs_the_locked_versions(lock: str, tmp_path: Path) -> None:
+    """From an index with a newer release of every package, the oldest pip selects the versions of the lock."""
     index = tmp_path / "index"
     index.mkdir()
     pinned = _pins((ROOT / lock).read_text())
@@ -62,16 +62,16 @@ def test_the_oldest_pip_takes_what_the_lock_names_although_newer_releases_exist(
 
 
 def _pins(lock: str) -> dict[str, Requirement]:
-    """The requirements of a lock that this Python needs, as they are written but for their hashes."""
+    """Return the requirements of a lock that this Python needs, without their hashes."""
     heads = [line.rstrip(" \\") for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
     requirements = [Requirement(head) for head in heads]
     return {each.name: each for each in requirements if each.marker is None or each.marker.evaluate()}
 
 
 def _publish(requirement: Requirement, index: Path) -> str:
-    """Put the locked and a later release into the index; the SHA-256 of the locked one.
+    """Add the locked and a later release to the index, and return the SHA-256 of the locked one.
 
-    They have the names, the extras and the dependencies of the package that is installed here, and no content.
+    They have the name, extras and dependencies of the installed package, and no content.
     """
     locked = _version(requirement)
     installed = metadata.metadata(requirement.name)
@@ -100,7 +100,7 @@ def _wheel(name: str, version: str, fields: list[str], index: Path) -> Path:
 
 
 def _pip(directory: Path) -> Path:
-    """The oldest pip, as a wheel that Python can run, verified by its hash."""
+    """Download the oldest pip as a wheel that Python can run, verified by its hash."""
     version = oldest_pip()
     pin = directory / "pip.txt"
     pin.write_text(f"pip=={version} --hash=sha256:{OLDEST_PIPS[version]}\n")

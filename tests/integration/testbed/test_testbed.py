@@ -1,3 +1,5 @@
+"""The testbed: control plane, users, servers as child processes, Ganesha and ports."""
+
 from __future__ import annotations
 
 import os
@@ -19,14 +21,14 @@ MAPS = "/api/v1/namespaces/{}/configmaps"
 
 
 def test_the_control_plane_serves_the_pinned_version(cluster_api: Api) -> None:
-    """The API server calls itself by the version that go.mod pins."""
+    """The API server reports the version that go.mod pins."""
     assert cluster_api.get("/version")["gitVersion"] == "v1.37.2"
 
 
 def test_an_api_server_killed_and_started_again_keeps_its_data(
     control_plane: ControlPlane, cluster_api: Api, namespace: str
 ) -> None:
-    """What was written before a crash of the API server is there after it, at the same address."""
+    """After a crash and restart the API server has its data, at the same address."""
     cluster_api.post(MAPS.format(namespace), {"metadata": {"name": "kept"}, "data": {"key": "value"}})
     control_plane.api_server.kill()
     with pytest.raises(OSError, match="refused"):
@@ -37,7 +39,7 @@ def test_an_api_server_killed_and_started_again_keeps_its_data(
 
 
 def test_an_expired_version_is_answered_with_410(control_plane: ControlPlane, cluster_api: Api, namespace: str) -> None:
-    """After expire(), a watch from an earlier resourceVersion ends at once with 410 Gone."""
+    """After expire(), a watch from an earlier resourceVersion ends with 410 Gone."""
     old = cluster_api.get(f"/api/v1/namespaces/{namespace}")["metadata"]["resourceVersion"]
     cluster_api.post(MAPS.format(namespace), {"metadata": {"name": "later"}})
     control_plane.expire()
@@ -46,13 +48,13 @@ def test_an_expired_version_is_answered_with_410(control_plane: ControlPlane, cl
 
 
 def test_compaction_forgets_old_versions_in_etcd(control_plane: ControlPlane, cluster_api: Api, namespace: str) -> None:
-    """compact() returns the revision up to which history is gone, which is no older than the last write."""
+    """The method compact() returns the compacted revision, which is not older than the last write."""
     written = cluster_api.post(MAPS.format(namespace), {"metadata": {"name": "last"}})
     assert control_plane.compact() >= int(written["metadata"]["resourceVersion"])
 
 
 def test_claims_are_bound_by_the_real_controllers(cluster_api: Api, namespace: str) -> None:
-    """A claim and a volume that fit each other are bound by kube-controller-manager."""
+    """The kube-controller-manager binds a claim to a matching volume."""
     volume = {
         "metadata": {"name": namespace},
         "spec": {
@@ -76,21 +78,21 @@ def test_claims_are_bound_by_the_real_controllers(cluster_api: Api, namespace: s
     eventually(lambda: cluster_api.get(f"{claims}/data")["status"]["phase"] == "Bound", "the claim is Bound")
 
 
-def test_a_token_user_may_do_nothing_without_a_role(control_plane: ControlPlane, restricted_user: TokenUser) -> None:
-    """RBAC is on: a user without a role is known and refused with 403."""
+def test_a_token_user_without_a_role_has_no_rights(control_plane: ControlPlane, restricted_user: TokenUser) -> None:
+    """With RBAC, a user without a role is refused with 403."""
     with pytest.raises(ApiError) as refused:
         control_plane.api_as(restricted_user).list("/api/v1/persistentvolumes")
     assert refused.value.status == 403
 
 
 def test_a_kubeconfig_is_private_and_verifies_the_server(control_plane: ControlPlane) -> None:
-    """The kubeconfig is readable by its owner alone and never skips the check of the server's certificate."""
+    """Only the owner can read the kubeconfig, and it verifies the server's certificate."""
     assert control_plane.kubeconfig.stat().st_mode & 0o777 == 0o600
     assert "insecure" not in control_plane.kubeconfig.read_text()
 
 
-def test_a_server_that_ends_is_reported_with_its_log(tmp_path: Path) -> None:
-    """The error about a server that ended at once quotes what it said last."""
+def test_a_server_that_exits_is_reported_with_its_log(tmp_path: Path) -> None:
+    """The error about a server that exits at its start quotes the end of its log."""
     server = Server("false", ["sh", "-c", "echo no such luck; exit 3"], log=tmp_path / "log", ready=lambda: False)
     with pytest.raises(ServerFailed, match=r"status 3:\nno such luck"), server:
         pass
@@ -98,7 +100,7 @@ def test_a_server_that_ends_is_reported_with_its_log(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this machine cannot tie a child's life to its parent's")
 def test_servers_die_with_a_killed_parent(tmp_path: Path) -> None:
-    """A SIGKILL of the process that started a server takes the server along."""
+    """When the process that started a server is killed, the server dies too."""
     program = (
         "import pathlib, time; from testbed.processes import Server\n"
         "server = Server('sleep', ['sleep', '600'], log=pathlib.Path('log'), ready=lambda: True)\n"
@@ -110,7 +112,7 @@ def test_servers_die_with_a_killed_parent(tmp_path: Path) -> None:
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        # setpriv becomes the command: before that, the kernel has not been told yet.
+        # setpriv becomes the command: only then does the kernel know the parent-death signal.
         eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "the server runs")
         parent.send_signal(signal.SIGKILL)
     eventually(lambda: not _runs(pid), "the server is gone")
@@ -124,7 +126,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_ganesha_answers_on_nfs_v4(nfs_server: Ganesha) -> None:
-    """The server answers a NULL call of NFSv4 on its port, and does so again after a crash."""
+    """The server answers a NULL call of NFSv4 on its port, also after a crash and restart."""
     assert null_call(nfs_server.port, program=NFS_PROGRAM, version=4)
     nfs_server.kill()
     assert not nfs_server.answers()
@@ -133,7 +135,7 @@ def test_ganesha_answers_on_nfs_v4(nfs_server: Ganesha) -> None:
 
 
 def test_a_paused_ganesha_is_silent_until_it_is_resumed(nfs_server: Ganesha) -> None:
-    """A paused server answers nothing, and answers again once resumed."""
+    """A paused server does not answer until it is resumed."""
     nfs_server.pause()
     assert not null_call(nfs_server.port, program=NFS_PROGRAM, version=4, timeout_s=0.3)
     nfs_server.resume()
@@ -141,7 +143,7 @@ def test_a_paused_ganesha_is_silent_until_it_is_resumed(nfs_server: Ganesha) -> 
 
 
 def test_ganesha_answers_on_nfs_v3(export_directory: Path) -> None:
-    """With version 3 asked for, NFS and MOUNT answer on the machine's own loopback, whatever runs on port 111."""
+    """With version 3, NFS and MOUNT answer on the loopback, whatever runs on port 111."""
     reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(export_directory)
     if reason:
         pytest.skip(f"this machine cannot run an NFSv3 server: {reason}")
@@ -150,25 +152,25 @@ def test_ganesha_answers_on_nfs_v3(export_directory: Path) -> None:
 
 
 def test_ganesha_says_which_directory_it_cannot_serve(tmp_path: Path) -> None:
-    """An export that cannot work is refused by name before the server starts, not left out silently."""
+    """An export without a directory fails the start with an error that names it."""
     if ganesha.missing():
         pytest.skip(f"this machine cannot run an NFS server: {ganesha.missing()}")
     server = Ganesha([Export(tmp_path / "absent", "/nfs")])
-    with pytest.raises(ServerFailed, match="there is no such directory"), server:
+    with pytest.raises(ServerFailed, match="the directory does not exist"), server:
         pass
 
 
 def test_no_two_processes_get_the_same_port() -> None:
-    """While a process lives, nobody else gets a port that it was given, though it does not listen there yet."""
+    """While a process runs, no other process gets its ports, although it does not listen on them yet."""
     program = "from testbed.processes import free_port\nprint(*(free_port() for _ in range(50)), flush=True)\ninput()"
-    asked = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
     given: list[str] = []
-    for process in asked:
+    for process in processes:
         assert process.stdout is not None
         given += process.stdout.readline().split()
-    for process in asked:
+    for process in processes:
         process.communicate("\n", timeout=30)
     assert len(set(given)) == len(given) == 300

@@ -65,7 +65,7 @@ class Directories:
     # ------------------------------------------------------------------------------------------- calls
 
     async def read_directory(
-        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
+        self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """See Client."""
         await self._answer()
@@ -83,7 +83,7 @@ class Directories:
         return DirectoryPage(tuple(entries), None)
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         await self._answer()
@@ -101,7 +101,7 @@ class Directories:
             self._nodes.pop(below.number, None)
         return Removal(len(names))
 
-    async def move(self, attempt: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
+    async def move(self, deadline: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """See Client."""
         await self._answer()
         above, new_above = self._directory(source), self._directory(target)
@@ -114,13 +114,13 @@ class Directories:
         self.put(new_above, new_name, above.entries.pop(name)[1])
         self.moved += 1
 
-    async def remove_directory(self, attempt: Deadline, place: Place) -> None:
+    async def remove_directory(self, deadline: Deadline, place: Place) -> None:
         """See Client; of the top."""
         await self._answer()
         if self.top.entries:
             raise NotEmpty(str(place))
 
-    async def set_access(self, attempt: Deadline, place: Place, access: Ownership) -> None:
+    async def set_access(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
         """See Client."""
         await self._answer()
 

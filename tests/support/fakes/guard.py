@@ -1,4 +1,4 @@
-"""A guard for tests, which refuses while the test says why."""
+"""A guard for tests, which refuses calls while a test sets a cause."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from provisioner.ports.tree import Cause, ExportError
 
 
 class Gate:
-    """A `Guard` that the test opens and shuts."""
+    """A `Guard` that a test opens and shuts."""
 
     def __init__(self) -> None:
         self.shut: Cause | None = None

@@ -22,7 +22,6 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
-    to_the_end,
 )
 
 NAME_LIMIT_BYTES = 255
@@ -157,13 +156,13 @@ class MemoryTree:
         """See `Tree`."""
         self.pinned = root_id
 
-    async def make_directory(self, path: RelPath, access: Ownership) -> None:
+    async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-        await self._call("make_directory", path, lambda: self._make_directory(path, access))
+        await self._call("make_directory", path, lambda: self._make_directory(path, ownership))
 
-    async def set_access(self, path: RelPath, access: Ownership) -> None:
+    async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """See `Tree`."""
-        await self._call("set_access", path, lambda: self._set_access(path, access))
+        await self._call("set_access", path, lambda: self._set_access(path, ownership))
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """See `Tree`."""
@@ -208,10 +207,11 @@ class MemoryTree:
         """See `Tree`."""
         return await self._call("is_empty", path, lambda: not self._directory(path).entries)
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`; all of it goes at once."""
         removed = await self._call("remove_tree", path, lambda: self._remove_tree(path))
-        on_progress(removed)
+        if on_progress is not None:
+            on_progress(removed)
         return removed
 
     async def space(self) -> FilesystemStats:
@@ -277,7 +277,7 @@ class MemoryTree:
     def _parent(self, path: RelPath, *, make: bool = False) -> Directory:
         """The directory that the path's last component is in."""
         if not path:
-            raise ExportError(Cause.OTHER, "the export's root itself stays as it is")
+            raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
         for name in path:
             _check(name)
         current = self.root
@@ -305,22 +305,22 @@ class MemoryTree:
     def _symlink(self, path: RelPath) -> Symlink:
         return _expect(self._node(path), Symlink, path)
 
-    def _make_directory(self, path: RelPath, access: Ownership) -> None:
+    def _make_directory(self, path: RelPath, ownership: Ownership) -> None:
         if not path:
             raise PathExists("the export's root")
         parent = self._parent(path, make=True)
         if path[-1] in parent.entries:
             raise PathExists("/".join(path))
         parent.entries[path[-1]] = Directory()
-        self._set_access(path, access)
+        self._set_access(path, ownership)
 
-    def _set_access(self, path: RelPath, access: Ownership) -> None:
+    def _set_access(self, path: RelPath, ownership: Ownership) -> None:
         directory = self._directory(path)
-        directory.uid = directory.uid if access.uid is None else access.uid
-        directory.gid = directory.gid if access.gid is None else access.gid
-        if access.mode is not None and self.refuses_modes:
+        directory.uid = directory.uid if ownership.uid is None else ownership.uid
+        directory.gid = directory.gid if ownership.gid is None else ownership.gid
+        if ownership.mode is not None and self.refuses_modes:
             raise ModeRefused("/".join(path), answer=self.refuses_modes)
-        directory.mode = directory.mode if access.mode is None else access.mode
+        directory.mode = directory.mode if ownership.mode is None else ownership.mode
 
     def _rename(self, source: RelPath, target: RelPath) -> None:
         here, there = self._parent(source), self._parent(target)
@@ -398,7 +398,7 @@ def _count(node: Node) -> int:
 
 def _check(name: str) -> None:
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ExportError(Cause.OTHER, f"{name!r} is not a name")
+        raise ExportError(Cause.OTHER, f"{name!r} is not a valid name")
     if len(_encoded(name)) > NAME_LIMIT_BYTES:
         raise ExportError(Cause.NAME_TOO_LONG, name)
 

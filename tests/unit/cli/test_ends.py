@@ -144,9 +144,9 @@ def test_a_table_that_nobody_reads() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "import sys, click; from provisioner import cli; from provisioner.cli import tables\n"
-        "@click.command()\ndef table(): tables.show(['A'], [['x']])\n"
-        "cli.cli.add_command(table); sys.argv = ['nfs-provisioner', 'table']; cli.main()"
+        "import sys, click; from provisioner.cli import main; from provisioner.cli.output import print_table\n"
+        "@click.command()\ndef table(): print_table(['A'], [['x']])\n"
+        "main.cli.add_command(table); sys.argv = ['nfs-provisioner', 'table']; main.main()"
     )
     with os.fdopen(writer, "wb") as broken:
         done = subprocess.run(

@@ -7,7 +7,8 @@ import sys
 import click
 import pytest
 
-from provisioner.cli import main, options
+from provisioner.cli import options
+from provisioner.cli.main import main
 from provisioner.cli.run import run
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.leases import LeaseTimes

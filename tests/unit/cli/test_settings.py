@@ -172,4 +172,4 @@ def test_lease_namespace() -> None:
 
 def test_identity() -> None:
     """No two processes have one identity, on one host either."""
-    assert setting.identity() != setting.identity()
+    assert setting.replica_identity() != setting.replica_identity()

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from provisioner.commands.adopt import Adoption
-from provisioner.commands.session import Survey
+from provisioner.commands.session import Session
 from provisioner.core.adoption import NotAdopted, Wish
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import Location
@@ -60,7 +60,7 @@ async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) 
     await export.open(create=False)
     storage_class = cluster.storage_class("nfs")
     assert storage_class is not None
-    survey = Survey(
+    survey = Session(
         cluster=cluster,
         cluster_id=US,
         classes=[storage_class],
@@ -158,7 +158,7 @@ async def test_refused_by_the_ledger() -> None:
     """A symlink, another export's root, what lies in one, and an unreadable record keep it from being done."""
     tree, cluster = await site()
     tree.root.entries["link"] = Symlink("old")
-    for path, words in ((("link",), "there is no directory"), (("link", "photos"), "there is no directory")):
+    for path, words in ((("link",), "no directory"), (("link", "photos"), "no directory")):
         with pytest.raises(NotAdopted, match=words):
             await adopt(tree, cluster, Wish(path=path, namespace="shop", claim="data"))
     await tree.make_symlink((".provisioner", "volumes", "pvc-damaged"), "{")

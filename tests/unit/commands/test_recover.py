@@ -47,7 +47,7 @@ async def lost_cluster() -> MemoryTree:
     await export.retain(KEPT, AT)
     await export.archive(ARCHIVED, AT)
     await export.forget(ARCHIVED)
-    await export.heartbeat(OLD, AT)
+    await export.heartbeats.beat(OLD, AT)
     return tree
 
 
@@ -208,7 +208,7 @@ async def test_a_cluster_that_lives() -> None:
     await living.forget("pvc-1")
     failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
     assert list(failed) == ["pvc-1"]
-    assert "changed meanwhile" in failed["pvc-1"]
+    assert "changed during the command" in failed["pvc-1"]
     assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
     assert "pvc-1" not in (await opened(tree)).records
 
@@ -235,7 +235,7 @@ async def test_what_cannot_be_read() -> None:
     _, prospect = await looked(tree, cluster)
     assert prospect.unreadable == {"nas:/exports": ["pvc-future"]}
     told = {step.remains.volume: step.action for step in prospect.steps}
-    assert "cannot be looked at" in getattr(told["pvc-1"], "why", "")
+    assert "cannot be read" in getattr(told["pvc-1"], "why", "")
     assert await recover(tree, cluster) == {}
     assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
 

@@ -196,7 +196,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     cluster.delete("volumes", "pvc-2")
     failed = await rewriter.apply()
     assert sorted(failed) == sorted(MADE)
-    assert all("changed meanwhile" in why for why in failed.values())
+    assert all("changed during the command" in why for why in failed.values())
     assert not (await opened(tree)).records
 
 
@@ -218,7 +218,7 @@ async def test_what_fails() -> None:
     lose(tree)
     rewriter, _ = await looked(tree, cluster)
     tree.before = hangs
-    assert dict(await rewriter.apply()) == dict.fromkeys(MADE, "it does not answer")
+    assert dict(await rewriter.apply()) == dict.fromkeys(MADE, "the export is not responding")
     tree.before = fake_tree.no_fault
     assert await rewriter.apply() == {}
     await is_whole(tree, cluster, id)
@@ -253,4 +253,4 @@ async def test_a_directory_that_cannot_be_looked_at() -> None:
     tree.before = closed
     _, (sheet,) = await looked(tree, cluster)
     told = {step.found.volume.name: getattr(step.action, "why", "") for step in sheet.steps}
-    assert "permission is denied" in told["pvc-1"]
+    assert "denies permission" in told["pvc-1"]

@@ -65,7 +65,7 @@ async def is_back(tree: MemoryTree, cluster: MemoryCluster) -> None:
     assert record.claim_uid == cluster.claims()[0].uid
     assert not export.pending
     assert not export.archived
-    assert await export.trash() == await export.archives() == []
+    assert await export.trash.names() == await export.archives() == []
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -122,9 +122,9 @@ async def test_something_comes_in_the_way(rule: str) -> None:
     await tree.make_directory(tuple(DIRECTORY.split("/")), Ownership(mode=0o755))
     tree.write_file((*DIRECTORY.split("/"), "new"), b"new")
     failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
-    assert "holds something" in failed[VOLUME]
+    assert "is not empty" in failed[VOLUME]
     export = await opened(tree)
-    assert len(await export.trash()) + len(await export.archives()) == 1
+    assert len(await export.trash.names()) + len(await export.archives()) == 1
 
 
 async def test_a_purge_that_was_faster() -> None:
@@ -133,7 +133,7 @@ async def test_a_purge_that_was_faster() -> None:
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     await tree.rename((*TRASH, ENTRY), (*TRASH, f"{ENTRY}.begun"))
     failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
-    assert "no such record" in failed[VOLUME] or "not there" in failed[VOLUME]
+    assert "does not exist any more" in failed[VOLUME]
     assert isinstance(tree.look((*TRASH, f"{ENTRY}.begun")), Directory)
     _, prospect = await looked(tree, cluster, named=[VOLUME])
     assert [type(step.action) for step in prospect.steps] == [Skip]
@@ -143,7 +143,7 @@ async def test_a_purge_that_was_slower() -> None:
     """A purge that comes after the command finds nothing, and removes nothing."""
     tree, cluster = await gone_back("delete")
     assert await recover(tree, cluster, named=[VOLUME]) == {}
-    assert await (await opened(tree)).purge(ENTRY) == 0
+    assert await (await opened(tree)).trash.purge(ENTRY) == 0
     await is_back(tree, cluster)
 
 
@@ -153,7 +153,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     cluster.change("volumes", VOLUME, lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Retain"))
     failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=False)
-    assert "changed meanwhile" in failed[VOLUME]
+    assert "changed during the command" in failed[VOLUME]
 
 
 async def test_a_volume_that_is_being_reclaimed() -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from msgspec import structs
 
-from provisioner.controllers.archive_expiry import Retention
+from provisioner.controllers.archive_expiry import ArchiveExpiry
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
@@ -95,8 +95,8 @@ class Site:
             cluster_id=CLUSTER,
             guard=self.gate,
         )
-        self.retention = Retention(self.ctx, Returned(self.ctx), discarded=self.discarded.append)
-        self._task = asyncio.create_task(self.retention.keep(self.export))
+        self.expiry = ArchiveExpiry(self.ctx, Returned(self.ctx), discarded=self.discarded.append)
+        self._task = asyncio.create_task(self.expiry.keep(self.export))
 
     async def stop(self) -> None:
         assert self._task is not None
@@ -116,7 +116,7 @@ class Site:
         name = await self.export.archive(volume, self.ctx.moment().latest)
         await self.export.forget(volume)
         assert name is not None
-        self.retention.volume_deleted(samples.volume(name=volume, nfs=samples.SOURCE))
+        self.expiry.volume_deleted(samples.volume(name=volume, nfs=samples.SOURCE))
         return name
 
     def has(self, name: str) -> bool:

@@ -18,7 +18,6 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import expand, note_sizes
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.core import expansion
-from provisioner.core.backoff import Backoff
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import ClaimStatus, NfsSource
@@ -28,7 +27,7 @@ from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.ports.tree import Cause, ExportError, FilesystemStats, Ownership
 from provisioner.runtime.events import EventRecorder
-from provisioner.runtime.workers import FAILED, REFUSED
+from provisioner.runtime.requeue import FAILED, REFUSED, Requeue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.fakes.clock import LoopClock, ManualClock, simulate
@@ -111,7 +110,7 @@ class Growing:
         other = samples.volume(name="other", phase="Bound", capacity=capacity, nfs=NfsSource("nas", "/exports/other"))
         self.cache.volumes.apply(other, deleted=False)
 
-    async def expand(self) -> Backoff | None:
+    async def expand(self) -> Requeue | None:
         """One look at the claim, with what the API server has."""
         claim, volume = self.cluster.claim("shop/data"), self.cluster.volume(samples.VOLUME)
         assert claim is not None
@@ -192,7 +191,7 @@ def test_limits_that_cannot_be_looked_at() -> None:
         async with site.led(), free.led():
             assert await site.expand() is FAILED
             assert site.sizes() == ("10", "10")
-            assert ["it does not answer" in told for told in await site.told()] == [True]
+            assert ["is not responding" in told for told in await site.told()] == [True]
             assert await free.expand() is None
             assert free.sizes() == ("30", "30")
             site.tree.before = no_fault

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
-from provisioner.controllers.unused_exports import Forgetting
+from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
@@ -80,8 +80,8 @@ class Site:
         )
 
     def _reach(self, where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
-        servers = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
-        direct = DirectTree(where, servers, version=None, port=None, mount_port=None, observe=lambda *_: None)
+        pool = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
+        direct = DirectTree(where, pool, version=None, port=None, mount_port=None, observe=lambda *_: None)
         self.trees[where] = OddTree()
         name = str(where) if options.port is None else f"{where} port {options.port}"
         return Export(where, self.trees[where], name=name), direct.set_routes
@@ -89,7 +89,7 @@ class Site:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """While exports are looked after, and forgotten."""
-        tasks = [asyncio.create_task(each) for each in (self.watch.run(), Forgetting(self.ctx).run())]
+        tasks = [asyncio.create_task(each) for each in (self.watch.run(), UnusedExports(self.ctx).run())]
         await self.watch.lead()
         try:
             yield

@@ -72,7 +72,7 @@ class Leader:
         self.metrics = Metrics()
         self.resumed: list[str] = []
         self.guard = Instances(leadership, LoopClock(), self.metrics, cluster=CLUSTER, provisioner=provisioner)
-        self.guard.resumed.append(lambda export: self.resumed.append(export.name))
+        self.guard.on_resumed.append(lambda export: self.resumed.append(export.name))
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Leader:
@@ -171,7 +171,7 @@ def test_two_provisioners_in_one_cluster() -> None:
         other = await Leader(tree, Elected("b", 0), provisioner=OTHER).start()
         await asyncio.sleep(600.0)
         assert (await one.refusal(), await other.refusal()) == (None, None)
-        assert await one.export.heartbeats() == {}
+        assert await one.export.heartbeats.last_seen() == {}
 
     assert play(scenario) == []
 
@@ -214,7 +214,7 @@ def test_a_late_write_of_a_former_leader() -> None:
 
     async def scenario(tree: MemoryTree) -> None:
         leader = await leads(tree, "b", 1)
-        await leader.export.sign_instance(SIGN[-1], "2026-01-01T00:00:00Z 0 a", over=True)
+        await leader.export.heartbeats.sign_instance(SIGN[-1], "2026-01-01T00:00:00Z 0 a", over=True)
         assert await leader.refusal() is Cause.UNSETTLED
         await asyncio.sleep(SETTLE_S + LOOK_EVERY_S)
         assert await leader.refusal() is None
@@ -256,7 +256,7 @@ def test_a_copy_of_the_cluster(terms: tuple[int, int]) -> None:
         await asyncio.sleep(3600.0)
         assert await restarted.refusal() is Cause.TWICE
         decided = str(instances.decided("2026-01-01T00:00:00Z", "admin"))
-        await restarted.export.sign_instance(SIGN[-1], decided, over=True)
+        await restarted.export.heartbeats.sign_instance(SIGN[-1], decided, over=True)
         await asyncio.sleep(SETTLE_S + 2 * LOOK_EVERY_S)
         assert await restarted.refusal() is None
         assert restarted.gauge == 0.0
@@ -272,7 +272,7 @@ def test_a_decision_while_both_are_at_work() -> None:
     async def scenario(tree: MemoryTree) -> None:
         original, copy = await leads(tree, "a", 3), await leads(tree, "b", 4)
         await asyncio.sleep(SETTLE_S)
-        await original.export.sign_instance(SIGN[-1], str(instances.decided("", "admin")), over=True)
+        await original.export.heartbeats.sign_instance(SIGN[-1], str(instances.decided("", "admin")), over=True)
         for _ in range(600):
             await asyncio.sleep(0.1)
             assert None not in (await original.refusal(), await copy.refusal())

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
-from provisioner.controllers.missing_data import Lacking
+from provisioner.controllers.missing_data import MissingData
 from provisioner.core import names
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
@@ -52,7 +52,7 @@ class Site:
             metrics=self.metrics,
             clock=clock,
         )
-        self.lacking = Lacking(ctx)
+        self.lacking = MissingData(ctx)
 
     async def minutes(self, count: int) -> None:
         """Let time pass."""

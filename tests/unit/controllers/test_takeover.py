@@ -55,7 +55,7 @@ def test_an_unexpected_error_of_one_export() -> None:
             cache.volumes.apply(named, deleted=False)
         takeover = Takeover(ctx, entered=lambda _: None)
         trees[NAS].before = odd
-        with takeover.subscribed(), watch.listening(takeover.export_ready):
+        with takeover.subscribed():
             tasks = [asyncio.create_task(watch.run()), asyncio.create_task(takeover.run())]
             await watch.lead()
             await asyncio.sleep(100.0)

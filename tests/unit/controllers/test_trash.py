@@ -16,7 +16,7 @@ from provisioner.controllers.trash import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, 
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
-from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing, to_the_end
+from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing
 from provisioner.telemetry.metrics import Metrics
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.guard import Gate
@@ -39,7 +39,7 @@ class SlowTree(MemoryTree):
         self.refusals: dict[str, Exception] = {}
         self.attempts: list[str] = []
 
-    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress = to_the_end) -> int:
+    async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`."""
         self.attempts.append(path[-1].removesuffix(BEGUN))
         self.running[self] = self.running.get(self, 0) + 1
@@ -50,7 +50,7 @@ class SlowTree(MemoryTree):
         finally:
             self.running[self] -= 1
 
-    async def _remove_slowly(self, path: RelPath, on_progress: OnProgress) -> int:
+    async def _remove_slowly(self, path: RelPath, on_progress: OnProgress | None) -> int:
         removed, name = 0, path[-1].removesuffix(BEGUN)
         while True:
             await asyncio.sleep(1.0)
@@ -62,11 +62,12 @@ class SlowTree(MemoryTree):
             removed += 1
             if not directory.entries and not path[-1].startswith("endless"):
                 await self.remove_directory(path)
-                on_progress(1)
+                if on_progress is not None:
+                    on_progress(1)
                 return removed
             if directory.entries:
                 directory.entries.popitem()
-            if not on_progress(1):
+            if on_progress is not None and not on_progress(1):
                 return removed
 
 
@@ -104,7 +105,7 @@ class Trash:
 
     async def names(self, export: str) -> list[str]:
         """What is in an export's trash."""
-        return sorted(name.split(".")[0] for name in await self.exports[export].trash())
+        return sorted(name.split(".")[0] for name in await self.exports[export].trash.names())
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -236,7 +237,7 @@ async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
     trash = Trash()
     tree = await trash.export("nas", *(f"v{number}" for number in range(50)))
     silent = ExportError(Cause.UNREACHABLE, "no answer")
-    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash(), silent)
+    tree.refusals = dict.fromkeys(await trash.exports["nas"].trash.names(), silent)
     with capture_logs() as logs:
         async with trash.at_work():
             await asyncio.sleep(5 * 60.0)
@@ -313,7 +314,7 @@ async def test_what_a_volume_needs_stays() -> None:
     async with trash.at_work():
         await asyncio.sleep(HOUR_S)
         assert await trash.names("nas") == ["v1"]
-        assert await trash.exports["nas"].begun() == set()
+        assert await trash.exports["nas"].trash.begun() == set()
         assert tree.attempts == [f"v2.{STAMP}"]
         assert trash.sample("nfs_provisioner_trash_refused", "nas") == 0
         trash.needed.clear()
@@ -332,7 +333,7 @@ async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
         trash.needed.add("v1")
         await asyncio.sleep(HOUR_S)
         assert await trash.names("nas") == ["v1"]
-        assert await trash.exports["nas"].begun() == {f"v1.{STAMP}"}
+        assert await trash.exports["nas"].trash.begun() == {f"v1.{STAMP}"}
 
 
 async def kept(trash: Trash, *names: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from msgspec import structs
 
-from provisioner.cli import cli
+from provisioner.cli.main import all_commands
 from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
@@ -24,6 +24,7 @@ from provisioner.telemetry.metrics import Metrics
 from tests.support.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
 
 CHART = ROOT / "charts" / "nfs-provisioner"
+COMMANDS = all_commands()
 SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
@@ -39,9 +40,9 @@ def options(command: click.Command) -> set[str]:
 def test_every_flag_is_explained() -> None:
     """The reference has each flag and each environment variable of each command, and no others."""
     page = section("reference/commands.md")
-    known = {flag for command in cli.commands.values() for flag in options(command)} | {"--version", "--help"}
+    known = {flag for command in COMMANDS.values() for flag in options(command)} | {"--version", "--help"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) == {flag for flag in known if flag.startswith("--")}
-    for command in cli.commands.values():
+    for command in COMMANDS.values():
         for each in command.params:
             variables = [each.envvar] if isinstance(each.envvar, str) else []
             assert all(f"`{variable}`" in page for variable in variables), each.name
@@ -54,7 +55,7 @@ def test_every_default_is_the_flag_s() -> None:
         for cells in (row.split("|") for row in section("reference/commands.md", "## run").splitlines())
         if len(cells) > 4
     }
-    flags = [each for each in cli.commands["run"].params if isinstance(each, click.Option) and not each.is_flag]
+    flags = [each for each in COMMANDS["run"].params if isinstance(each, click.Option) and not each.is_flag]
     scalars = [each for each in flags if isinstance(each.default, str | int)]
     assert len(scalars) > 8
     for each in scalars:
@@ -99,13 +100,13 @@ def test_every_command_that_is_printed_is_one(words: list[str]) -> None:
     """It names a command of ours, and flags that this command has."""
     command, *rest = words
     used = {word.split("=")[0] for word in rest if word.startswith("-")}
-    assert used <= options(cli.commands[command])
+    assert used <= options(COMMANDS[command])
 
 
 def test_every_exec_names_its_namespace() -> None:
     """A `kubectl exec` into our Deployment works as it is printed, in the pages and in `--help`: it says where."""
     pages = [*PAGES, ROOT / "README.md", CHART / "README.md"]
-    printed = "\n".join([*(page.read_text() for page in pages), *(each.help or "" for each in cli.commands.values())])
+    printed = "\n".join([*(page.read_text() for page in pages), *(each.help or "" for each in COMMANDS.values())])
     calls = re.findall(r"kubectl exec\b[^\n]*?deploy/nfs-provisioner", printed)
     assert len(calls) >= 10
     assert [call for call in calls if "-n nfs-provisioner" not in call] == []
@@ -174,7 +175,7 @@ def test_every_log_line_is_explained() -> None:
 
 def test_every_trouble_with_an_export_is_explained() -> None:
     """Each cause that an event can give for an export's failure has a row with what to do."""
-    page = section("troubleshooting.md", "## What is wrong with an export")
+    page = section("troubleshooting.md", "## Export errors")
     assert tabled(page) == {cause.value for cause in Cause}
 
 
@@ -201,13 +202,13 @@ def test_every_refusal_of_a_claim_is_explained() -> None:
 
 
 def test_every_alert_has_a_runbook() -> None:
-    """Each says what it means, where to look and what to do, and is in the list at the top."""
+    """Each says what it means, what it affects, where to look and what to do, and is in the list at the top."""
     template = (CHART / "templates" / "prometheusrule.yaml").read_text()
     alerts = re.findall(r"- alert: (\w+)", template)
     assert len(alerts) >= 7
     for alert in alerts:
         runbook = section("operations/alerts.md", f"## {alert}")
-        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Look", "Do"]
+        assert re.findall(r"\*\*(\w+)\.\*\*", runbook) == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
         assert f"| [{alert}](#{alert.lower()}) |" in section("operations/alerts.md")
 
 
@@ -233,7 +234,7 @@ def test_every_right_is_explained() -> None:
     wanted: dict[str, set[str]] = {}
     for each in permissions(lease=("nfs", "nfs")):
         wanted.setdefault(each.target, set()).add(each.verb)
-    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("understand/security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w./]+)`[^|]*\| ([a-z, ]+) \|", section("concepts/security.md"), re.MULTILINE)
     assert {resource: set(verbs.split(", ")) for resource, verbs in rows} == wanted
 
 

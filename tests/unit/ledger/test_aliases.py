@@ -1,4 +1,4 @@
-"""ledger.aliases: two names of one export are one, and a copy of an export is none."""
+"""ledger.aliases: two names of one export are recognized, and a copy of an export is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def marks(tree: MemoryTree) -> list[str]:
 
 
 async def test_a_second_name_of_an_export() -> None:
-    """Opening an export by a second name gives the object that it has by the first, and leaves nothing behind."""
+    """Opening an export by a second name returns the object of the first name, and leaves no mark behind."""
     tree = MemoryTree()
     first, second = Export(BY_NAME, tree), Export(BY_ADDRESS, tree)
     assert await first.open(others=[first, second]) is first
@@ -33,7 +33,7 @@ async def test_a_second_name_of_an_export() -> None:
 
 
 async def test_two_names_that_are_opened_side_by_side() -> None:
-    """Of two objects that are opened at the same time, one stands for the export, and the same one for both."""
+    """Of two objects that are opened at the same time, both opens return the same one."""
 
     async def yielding(_call: str, _path: tuple[str, ...]) -> None:
         await asyncio.sleep(0)
@@ -45,7 +45,7 @@ async def test_two_names_that_are_opened_side_by_side() -> None:
 
 
 async def test_exports_with_ids_of_their_own() -> None:
-    """Two exports are two, and nothing is written to tell them apart."""
+    """Two exports with different ids are two, and no mark is written to compare them."""
     trees = [MemoryTree(), MemoryTree()]
     first, second = (Export(Location("nas", f"/{number}"), tree) for number, tree in enumerate(trees))
     await first.open(others=[first, second])
@@ -54,7 +54,7 @@ async def test_exports_with_ids_of_their_own() -> None:
 
 
 async def test_a_copy_of_an_export() -> None:
-    """A copy, with its ledger and id, is refused in words that name the other one; that one goes on."""
+    """A copy, with its ledger and id, is refused with the name of the other export, which stays usable."""
     tree, copied = MemoryTree(), MemoryTree(root_id="another server")
     original = Export(BY_NAME, tree)
     await original.open()
@@ -68,13 +68,13 @@ async def test_a_copy_of_an_export() -> None:
         assert ".provisioner" in caught.value.advice
     assert (copy.id, marks(tree), marks(copied)) == ("", [], [])
     assert await original.open(others=[original, copy]) is original
-    # What the advice says: a ledger of its own.
+    # As the advice says: remove the ledger of the copy.
     del copied.root.entries[LEDGER]
     assert await copy.open(others=[original, copy]) is copy
 
 
 async def test_the_other_name_does_not_answer() -> None:
-    """Where the export that is open cannot be asked, nothing is decided: neither that they are one, nor that not."""
+    """While the open export does not answer, nothing is decided: neither same nor copy."""
     tree, dead = MemoryTree(), MemoryTree()
     first, second = Export(BY_NAME, dead), Export(BY_ADDRESS, tree)
     dead.root = tree.root
@@ -90,7 +90,7 @@ async def test_the_other_name_does_not_answer() -> None:
 
 
 async def test_another_name_that_does_not_answer() -> None:
-    """Where the export by its first name fails, opening it by the second says that the first one does."""
+    """If the export fails by its first name, opening it by the second one reports that the first one fails."""
     tree = MemoryTree()
     first, second = Export(BY_NAME, tree), Export(BY_ADDRESS, tree)
     await first.open(others=[first, second])
@@ -103,4 +103,4 @@ async def test_another_name_that_does_not_answer() -> None:
     with pytest.raises(ExportError) as caught:
         await second.open(others=[first, second])
     assert caught.value.cause is Cause.READ_ONLY
-    assert f"that is export {BY_NAME}" in caught.value.event_message(str(BY_ADDRESS))
+    assert f"the error is of export {BY_NAME}," in caught.value.event_message(str(BY_ADDRESS))

@@ -1,4 +1,4 @@
-"""Archives with a fault at every single call: no data is lost, none has two owners, and no record is for other data."""
+"""Archives with a fault at every call: no data are lost, none have two owners, and no record names other data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wanting(directory: str, volume: str, archive: str) -> Record:
 
 
 async def filled(directory: str = "a") -> MemoryTree:
-    """An export on which one volume has data, and a stranger's directory lies."""
+    """Return an export with a volume that has data, and with a directory that no record names."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, structs.replace(record(directory, V1), retention="30d"), ACCESS)
@@ -45,7 +45,7 @@ async def filled(directory: str = "a") -> MemoryTree:
 
 
 async def archived() -> tuple[MemoryTree, str]:
-    """An export with one archive, whose volume is long gone."""
+    """Return an export with one archive, whose volume is gone."""
     tree = await filled()
     export = await opened(tree)
     name = await export.archive(V1, AT)
@@ -68,14 +68,14 @@ NAME = f"archived-a-{times.file_stamp(AT)}"
 
 
 def recorded(tree: MemoryTree, state: str, volume: str) -> Record:
-    """The record of a volume as the export has it."""
+    """Return the record of a volume as the export has it."""
     node = tree.look((".provisioner", state, volume))
     assert isinstance(node, Symlink)
     return decode(node.target)
 
 
 def places_of_data(tree: MemoryTree) -> list[str]:
-    """Where the data is: exactly one place, whatever happened."""
+    """Return where the data are, which must be exactly one place."""
     found = {path for path in directories(tree) if tree.look((*path.split("/"), "data")) == DATA}
     trash = tree.look((".provisioner", "trash"))
     assert isinstance(trash, Directory)
@@ -88,7 +88,7 @@ def stranger_is_safe(tree: MemoryTree) -> bool:
 
 
 async def no_rename(call: str, path: RelPath) -> None:
-    """A hook: renames do not come through."""
+    """A hook: renames fail."""
     if call == "rename":
         raise ExportError(Cause.UNREACHABLE, "/".join(path))
 
@@ -98,7 +98,7 @@ async def no_rename(call: str, path: RelPath) -> None:
 
 @each_fault
 async def test_storing_begun_long_ago(fault: Fault) -> None:
-    """The time of an archive counts from the attempt that made it one, not from one that came to nothing before."""
+    """The time of an archive counts from the attempt that renamed the directory, not from an earlier failed one."""
     for tree, export in await interrupted(fault, filled, lambda export: export.archive(V1, AT)):
         moved_before = places_of_data(tree) != ["a"]
         name = await export.archive(V1, LATER)
@@ -114,7 +114,7 @@ async def test_storing_begun_long_ago(fault: Fault) -> None:
 
 @each_fault
 async def test_an_earlier_archive_of_the_volume(fault: Fault) -> None:
-    """A claim that was made again by a restore of etcd becomes a second archive, and the first one keeps its record."""
+    """A volume that came back with a restore of etcd becomes a second archive, and the first one keeps its record."""
 
     async def twice() -> MemoryTree:
         tree, _ = await archived()
@@ -145,7 +145,7 @@ async def test_a_stamp_that_went_back() -> None:
 
 
 async def test_a_name_that_a_stranger_took() -> None:
-    """Where a directory comes in the place that an archive was to have, no record of ours remains for it."""
+    """If another directory gets the name that an archive has reserved, the archive's record ends."""
     tree = await filled()
     tree.before = no_rename
     with pytest.raises(ExportError):
@@ -163,7 +163,7 @@ async def test_a_name_that_a_stranger_took() -> None:
 
 @each_fault
 async def test_expiring(fault: Fault) -> None:
-    """However expiring is interrupted, the data is in the archive or in the trash, and repeating it ends the record."""
+    """Wherever expiry is interrupted, the data are in the archive or in the trash, and a retry ends the record."""
     for tree, export in await interrupted(fault, to_archive(), lambda export: export.expire(NAME, LATER)):
         assert places_of_data(tree) in ([NAME], ["trash"])
         if NAME in export.archived:
@@ -174,7 +174,7 @@ async def test_expiring(fault: Fault) -> None:
 
 
 async def test_an_archive_in_the_making_does_not_expire() -> None:
-    """As long as the volume has its record, neither its archive nor the archive's record goes."""
+    """While a volume has its record, neither its archive nor the archive's record is removed."""
     tree = await filled()
     export = await opened(tree)
     name = await export.archive(V1, AT)
@@ -186,7 +186,7 @@ async def test_an_archive_in_the_making_does_not_expire() -> None:
 
 
 async def test_a_volume_that_another_replica_is_archiving() -> None:
-    """What we remember does not count: a volume whose record the export has still needs its archive's record."""
+    """The export counts, not the index: a volume whose record is still on the export needs its archive's record."""
     tree = await filled()
     export = await opened(tree)
     name = await export.archive(V1, AT)
@@ -198,18 +198,18 @@ async def test_a_volume_that_another_replica_is_archiving() -> None:
 
 
 async def test_a_claim_that_waits_keeps_the_archive() -> None:
-    """While a claim is to have an archive, by our memory or by another replica's record, it does not expire."""
+    """While a claim waits for an archive, by the index or by another replica's record, the archive does not expire."""
     tree, name = await archived()
     stale, export = await opened(tree), await opened(tree)
     await export.provision(V2, wanting("b", V2, name), ACCESS, tenant=TENANT)
-    for each in (export, stale, stale):  # a stale one first learns that the record has changed
+    for each in (export, stale, stale):  # a stale one first reads that the record has changed
         assert not await each.expire(name, LATER)
         assert not await each.end_archive(name)
     assert places_of_data(tree) == ["b"]
 
 
 async def test_end_archive_only_where_nothing_is() -> None:
-    """A record whose archive is there stays, and so does one in whose place a stranger's file is."""
+    """An archive's record stays while its directory exists, and while a file has the archive's name."""
     tree, name = await archived()
     export = await opened(tree)
     assert not await export.end_archive(name)
@@ -230,7 +230,7 @@ async def give(export: Export, directory: str = "b", volume: str = V2) -> None:
 @each_fault
 @pytest.mark.parametrize("directory", PATHS)
 async def test_bringing_back(fault: Fault, directory: str) -> None:
-    """However a restore is interrupted, repeating it gives the claim the data, and ends the archive."""
+    """Wherever a restore is interrupted, a retry gives the claim the data and ends the archive."""
     made: list[bool] = []
 
     async def operation(export: Export) -> None:
@@ -253,7 +253,7 @@ async def test_bringing_back(fault: Fault, directory: str) -> None:
 
 @each_fault
 async def test_bringing_back_by_way_of_a_class_that_deletes(fault: Fault) -> None:
-    """However it is interrupted, the record is milder before the data are in the claim's place, and stays so."""
+    """Wherever it is interrupted, the claim's record has the milder rule before the data move, and keeps it."""
     brief = structs.replace(wanting("b", V2, NAME), on_delete="delete", retention="1h")
     for tree, export in await interrupted(
         fault, to_archive(), lambda export: export.provision(V2, brief, ACCESS, tenant=TENANT)
@@ -267,13 +267,13 @@ async def test_bringing_back_by_way_of_a_class_that_deletes(fault: Fault) -> Non
 
 
 async def test_a_rule_that_leaves_no_room_in_the_record() -> None:
-    """Where the longer record does not fit, the claim is refused and the archive is left whole."""
+    """If the longer record does not fit, the claim is refused and the archive stays as it is."""
     tree, name = await archived()
     export = await opened(tree)
     brief = structs.replace(wanting("b", V2, name), on_delete="delete", retention="1h")
     room = RECORD_LIMIT_BYTES - len(encode(ArchiveRecord(V2, brief.created, brief, V3 + "-" * 36)))
     brief = structs.replace(brief, mount_options="o" * (room - 9))
-    with pytest.raises(ArchiveUnusable, match="cannot be given back to this claim: the record"):
+    with pytest.raises(ArchiveUnusable, match="cannot be restored into this claim: the record"):
         await export.provision(V2, brief, ACCESS, tenant=TENANT)
     assert places_of_data(tree) == [name]
     assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
@@ -282,7 +282,7 @@ async def test_a_rule_that_leaves_no_room_in_the_record() -> None:
 @each_fault
 @pytest.mark.parametrize("directory", PATHS)
 async def test_a_restore_given_up(fault: Fault, directory: str) -> None:
-    """However a restore is interrupted, a claim that goes gives the archive back, for the next claim to have it."""
+    """Wherever a restore is interrupted, undoing the claim gives the archive back, and another claim can restore it."""
     for tree, export in await interrupted(fault, to_archive(), lambda export: give(export, directory)):
         assert await export.undo(V2)
         assert await (await opened(tree)).undo(V2)  # the next start: a record that was not known to be there
@@ -296,7 +296,7 @@ async def test_a_restore_given_up(fault: Fault, directory: str) -> None:
 
 @each_fault
 async def test_giving_back(fault: Fault) -> None:
-    """However giving an archive back is interrupted, repeating it leaves the archive, and no record of the claim."""
+    """Wherever giving an archive back is interrupted, a retry leaves the archive and no record of the claim."""
 
     async def prepare() -> MemoryTree:
         tree, _ = await archived()
@@ -311,7 +311,7 @@ async def test_giving_back(fault: Fault) -> None:
 
 @each_fault
 async def test_two_claims_for_one_archive(fault: Fault) -> None:
-    """One claim gets an archive and the other is told, wherever the first was interrupted; nothing is given twice."""
+    """Of two claims, one gets the archive and the other one is refused, wherever the first one was interrupted."""
     for tree, export in await interrupted(fault, to_archive(), lambda export: give(export, "b", V2)):
         other = await opened(tree)
         with suppress(ArchiveUnusable, AlreadyThere):
@@ -329,14 +329,14 @@ async def test_two_claims_for_one_archive(fault: Fault) -> None:
 @each_fault
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "pending"])
 async def test_a_stranger_in_the_claims_place(fault: Fault, settled: bool) -> None:
-    """A directory that is there already is never taken for the archive, nor made one, wherever it is interrupted."""
+    """A directory that exists at the claim's path is never treated as the archive, wherever it is interrupted."""
 
     async def attempt(export: Export) -> None:
         await give(export, "stranger")
 
     for tree, export in await interrupted(fault, to_archive(), attempt):
         other = await opened(tree)
-        await give(other, "c", V3)  # meanwhile another claim gets the archive
+        await give(other, "c", V3)  # in between, another claim gets the archive
         if settled:
             await other.settle(V3)
         with pytest.raises((AlreadyThere, ArchiveUnusable)):
@@ -347,21 +347,21 @@ async def test_a_stranger_in_the_claims_place(fault: Fault, settled: bool) -> No
         assert places_of_data(tree) == ["c"]
 
 
-async def test_after_a_restore_is_told_where_it_went() -> None:
-    """A claim that comes too late hears which claim of its namespace has the archive's data."""
+async def test_after_a_restore_the_error_names_the_claim() -> None:
+    """A claim that comes too late gets an error that names the claim of its namespace with the archive's data."""
     tree, _ = await archived()
     export = await opened(tree)
     await give(export)
-    with pytest.raises(ArchiveUnusable, match=f"goes to another claim: its volume is {V2}"):
+    with pytest.raises(ArchiveUnusable, match=f"goes to another claim, as volume {V2}"):
         await give(export, "c", V3)
     await export.settle(V2)
-    with pytest.raises(ArchiveUnusable, match="has been given back to claim shop/data"):
+    with pytest.raises(ArchiveUnusable, match="was restored into claim shop/data already"):
         await give(export, "c", V3)
     assert not export.pending
 
 
 async def test_refusals() -> None:
-    """No archive of that name, one without a record, another namespace's or cluster's: nothing is touched."""
+    """An archive that is missing, without a record, or of another namespace or cluster is refused and not touched."""
     tree, name = await archived()
     export = await opened(tree)
     await tree.make_directory(("archived-peer",), Ownership())
@@ -379,7 +379,7 @@ async def test_refusals() -> None:
 
 
 async def test_an_archive_whose_directory_is_gone() -> None:
-    """A record without a directory restores nothing, and the claim may try another archive."""
+    """A record without a directory restores nothing, and the claim can try another archive."""
     tree, name = await archived()
     del tree.root.entries[name]
     export = await opened(tree)
@@ -389,7 +389,7 @@ async def test_an_archive_whose_directory_is_gone() -> None:
 
 
 async def test_a_file_in_the_claims_place() -> None:
-    """A file or a symlink in the claim's place refuses it, and is left alone."""
+    """A file or a symlink at the claim's path makes the restore fail, and stays."""
     tree, name = await archived()
     export = await opened(tree)
     tree.write_file(("b",), b"x")
@@ -401,7 +401,7 @@ async def test_a_file_in_the_claims_place() -> None:
 
 
 async def test_what_may_be_the_archive_stays() -> None:
-    """When a stranger has taken the archive's name meanwhile, or its record is gone, a claim that goes leaves all."""
+    """If another directory has the archive's name, or its record is gone, undo() touches nothing."""
     tree, name = await archived()
     export = await opened(tree)
     await give(export)
@@ -415,7 +415,7 @@ async def test_what_may_be_the_archive_stays() -> None:
 
 
 async def test_the_annotation_comes_later() -> None:
-    """A claim that is told of an archive after its empty directory was made gets the archive in its place."""
+    """A claim that names an archive after its empty directory was created gets the archive in its place."""
     tree, _ = await archived()
     export = await opened(tree)
     await export.provision(V2, record("b", V2), ACCESS)

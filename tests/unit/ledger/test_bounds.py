@@ -1,4 +1,4 @@
-"""What an export holds of its server's directories: limits, and words where they are passed."""
+"""Limits on what an export reads of its server's directories, and the errors beyond them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAIN = Ownership(mode=0o755)
 
 
 async def test_a_ledger_of_too_much_text_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Symbolic links that take more than a ledger's limit together end the opening, with the directory's name."""
+    """Opening fails with the directory's name if its symbolic links hold more than the limit together."""
     monkeypatch.setattr(endless, "TARGETS_LIMIT_BYTES", 1 << 20)
     tree = MemoryTree()
     opened = Export(Location("nas", "/x"), tree)
@@ -26,11 +26,11 @@ async def test_a_ledger_of_too_much_text_is_not_opened(monkeypatch: pytest.Monke
         await tree.make_symlink((".provisioner", "volumes", f"pvc-{number}"), "x" * 1000)
     with pytest.raises(ExportError) as caught:
         await opened.open()
-    assert "directory .provisioner/volumes holds symbolic links of more than 1 MiB in all" in caught.value.advice
+    assert "directory .provisioner/volumes holds symbolic links of more than 1 MiB in total" in caught.value.advice
 
 
 async def test_a_trash_of_many_is_seen_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trash gives so many names at a time, and the others once those have gone."""
+    """The trash lists a limited number of names, and the others once those are removed."""
     monkeypatch.setattr(trash, "TRASH_LIMIT", 3)
     tree = MemoryTree()
     opened = Export(Location("nas", "/x"), tree)
@@ -38,16 +38,16 @@ async def test_a_trash_of_many_is_seen_in_parts(monkeypatch: pytest.MonkeyPatch)
     for number in range(5):
         await tree.make_directory((".provisioner", "trash", f"v{number}"), PLAIN)
     seen: list[str] = []
-    while names := await opened.trash():
+    while names := await opened.trash.names():
         assert len(names) <= 3
         for name in names:
-            await opened.purge(name)
+            await opened.trash.purge(name)
         seen += names
     assert sorted(seen) == [f"v{number}" for number in range(5)]
 
 
 async def test_too_many_directories_end_the_look_for_strays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look for what nobody knows ends with an error where directories on the way hold more than we do, in all."""
+    """The search for unknown directories fails if the directories on the way have more entries than the limit."""
     monkeypatch.setattr(endless, "LISTING_LIMIT", 10)
     tree, known = MemoryTree(), PathIndex()
     for team in range(4):

@@ -1,4 +1,4 @@
-"""ledger.export with a fault at every single call: the same call again finishes the work, once and whole."""
+"""ledger.export with a fault at every call: a retry finishes the work exactly once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.parametrize("fault", FAULTS, ids=str)
 
 
 async def fresh() -> MemoryTree:
-    """An export that has a ledger, and a stranger's directory that nobody may touch."""
+    """Return an export with a ledger, and with a directory of a stranger that must not be touched."""
     tree = MemoryTree()
     await opened(tree)
     await tree.make_directory(("stranger",), Ownership())
@@ -44,7 +44,7 @@ def stranger_is_safe(tree: MemoryTree) -> bool:
 
 
 async def test_open(fault: Fault) -> None:
-    """A ledger whose making was interrupted anywhere is completed by the next open, and private."""
+    """A ledger whose creation was interrupted anywhere is completed by the next open, and is private."""
     for number in range(1, 100):
         tree = MemoryTree()
         if not await fault.at(number, tree, opened(tree)):
@@ -57,7 +57,7 @@ async def test_open(fault: Fault) -> None:
 
 @pytest.mark.parametrize("directory", PATHS)
 async def test_provision_and_settle(fault: Fault, directory: str) -> None:
-    """However provisioning is interrupted, repeating it gives one directory and one settled record, known as such.
+    """Wherever provisioning is interrupted, a retry gives one directory and one settled record.
 
     The settled record names the PersistentVolume, and nothing is left of what led to it.
     """
@@ -80,7 +80,7 @@ async def test_provision_and_settle(fault: Fault, directory: str) -> None:
 
 @pytest.mark.parametrize("directory", PATHS)
 async def test_provision_and_undo(fault: Fault, directory: str) -> None:
-    """However provisioning is interrupted, a claim that went meanwhile leaves neither directory nor record."""
+    """Wherever provisioning is interrupted, a claim that is deleted leaves neither directory nor record."""
 
     async def operation(export: Export) -> None:
         await export.provision(V1, record(directory, V1), ACCESS)
@@ -94,7 +94,7 @@ async def test_provision_and_undo(fault: Fault, directory: str) -> None:
 
 @pytest.mark.parametrize("directory", PATHS)
 async def test_undo(fault: Fault, directory: str) -> None:
-    """However taking back is interrupted, repeating it leaves neither directory nor record."""
+    """Wherever undo() is interrupted, a retry leaves neither directory nor record."""
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
@@ -108,7 +108,7 @@ async def test_undo(fault: Fault, directory: str) -> None:
 
 
 def with_data(directory: str, *, settled: bool) -> Callable[[], Awaitable[MemoryTree]]:
-    """An export on which a volume has data."""
+    """Return an export with a volume that has data."""
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
@@ -125,7 +125,7 @@ def with_data(directory: str, *, settled: bool) -> Callable[[], Awaitable[Memory
 async def reclaims_interrupted(
     fault: Fault, prepare: Callable[[], Awaitable[MemoryTree]], rule: Literal["discard", "archive"]
 ) -> list[tuple[MemoryTree, Export, bool]]:
-    """As interrupted(), of a reclaim; the flag says whether the volume object, deleted in the middle, still exists."""
+    """As interrupted(), for a reclaim; the flag says whether the volume object, deleted in the middle, still exists."""
     exists: list[bool] = []
 
     async def operation(export: Export) -> None:
@@ -141,7 +141,7 @@ async def reclaims_interrupted(
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "pending"])
 @pytest.mark.parametrize("directory", PATHS)
 async def test_discard_and_forget(fault: Fault, directory: str, settled: bool) -> None:
-    """However a deletion is interrupted, repeating it leaves the data in the trash once, and no record."""
+    """Wherever a deletion is interrupted, a retry leaves the data in the trash once, and no record."""
     for tree, export, exists in await reclaims_interrupted(fault, with_data(directory, settled=settled), "discard"):
         if exists:
             await export.move_to_trash(V1)
@@ -158,7 +158,7 @@ async def test_discard_and_forget(fault: Fault, directory: str, settled: bool) -
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "pending"])
 @pytest.mark.parametrize("directory", PATHS)
 async def test_archive_and_forget(fault: Fault, directory: str, settled: bool) -> None:
-    """However archiving is interrupted, repeating it leaves the data in one archive, and no record."""
+    """Wherever archiving is interrupted, a retry leaves the data in one archive, and no record."""
     for tree, export, exists in await reclaims_interrupted(fault, with_data(directory, settled=settled), "archive"):
         if exists:
             await export.archive(V1, LATER)
@@ -173,10 +173,10 @@ async def test_archive_and_forget(fault: Fault, directory: str, settled: bool) -
 
 
 async def test_retain(fault: Fault) -> None:
-    """However retaining is interrupted, repeating it leaves the data in place, and one record that says so."""
+    """Wherever retaining is interrupted, a retry leaves the data in place, and one record that says so."""
     for tree, export in await interrupted(fault, with_data("a", settled=True), lambda export: export.retain(V1, AT)):
         assert (await opened(tree)).records[V1].directory == "a"
-        with suppress(ExportError):  # what is remembered may be older than what is there
+        with suppress(ExportError):  # the record in memory can be older than the one on the export
             await export.retain(V1, AT)
         await export.retain(V1, AT)
         assert tree.look(("a", "data")) == File(b"data")
@@ -185,7 +185,7 @@ async def test_retain(fault: Fault) -> None:
 
 
 async def test_settling_what_is_settled(fault: Fault) -> None:
-    """A settled record gets the uid of a volume that was created again, at every moment whole."""
+    """A settled record gets the uid of a volume that was created again, and is complete at every moment."""
     renewed = structs.replace(record("a", V1), volume_uid="second")
     for tree, export in await interrupted(
         fault, with_data("a", settled=True), lambda export: export.settle(V1, "second")
@@ -197,17 +197,19 @@ async def test_settling_what_is_settled(fault: Fault) -> None:
 
 
 async def test_amend(fault: Fault) -> None:
-    """However a record is amended, at every moment there is one, the old or the new, and repeating it gives the new."""
+    """Wherever replacing a record is interrupted, the old or the new one is there, and a retry leaves the new one."""
     larger = structs.replace(record("a", V1), capacity="2Gi")
-    for tree, export in await interrupted(fault, with_data("a", settled=True), lambda export: export.amend(V1, larger)):
+    for tree, export in await interrupted(
+        fault, with_data("a", settled=True), lambda export: export.replace_record(V1, larger)
+    ):
         assert (await opened(tree)).records[V1] in (record("a", V1), larger)
-        await export.amend(V1, larger)
+        await export.replace_record(V1, larger)
         assert export.records[V1] == (await opened(tree)).records[V1] == larger
         assert ledger(tree, "drafts") == []
 
 
 async def test_take_over(fault: Fault) -> None:
-    """However taking over a volume is interrupted, repeating it gives one settled record, and touches nothing else."""
+    """Wherever a takeover is interrupted, a retry gives one settled record and touches nothing else."""
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
@@ -225,7 +227,7 @@ async def test_take_over(fault: Fault) -> None:
 @pytest.mark.parametrize("former", ["pvc-1", "pvc-9"], ids=["sorted before", "sorted after"])
 @pytest.mark.parametrize("directory", PATHS)
 async def test_adopt_and_settle(fault: Fault, directory: str, former: str) -> None:
-    """However an adoption is interrupted, repeating it gives the data to the new volume, with one record."""
+    """Wherever an adoption is interrupted, a retry gives the data to the new volume, with one record."""
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
@@ -259,7 +261,7 @@ async def test_adopt_and_settle(fault: Fault, directory: str, former: str) -> No
 
 @pytest.mark.parametrize("directory", ["stranger", "stranger/precious", "stranger/deep/dir"])
 async def test_foreign_directory(fault: Fault, directory: str) -> None:
-    """However it is interrupted and repeated, a stranger's directory is neither handed out nor removed."""
+    """Wherever it is interrupted and retried, a stranger's directory is neither handed out nor removed."""
 
     async def prepare() -> MemoryTree:
         tree = await fresh()
@@ -284,7 +286,7 @@ async def test_foreign_directory(fault: Fault, directory: str) -> None:
     ("theirs", "ours"), [("a", "a"), ("a/b", "a/b"), ("a/b", "a"), ("a", "a/b"), ("a/b", "a/b/c"), ("a/b/c", "a/b")]
 )
 async def test_another_clusters_directory(fault: Fault, theirs: str, ours: str, settled: bool) -> None:
-    """However it is interrupted and repeated, no cluster gets a directory that touches another cluster's."""
+    """Wherever it is interrupted and retried, no cluster gets a directory that overlaps with another cluster's."""
     for number in range(1, 100):
         tree = await fresh()
         export = await opened(tree)  # before the other cluster writes its record

@@ -1,4 +1,4 @@
-"""What the ledger refuses a claim for, in the words of an event: nothing of what other namespaces have."""
+"""Refusals of the ledger as a claim's event has them: nothing of other namespaces is in them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PLAIN = Ownership()
 
 
 def record(directory: str, *, namespace: str = "shop", cluster: str = "one", archive: str = "") -> Record:
-    """A record of a claim in namespace shop, unless said otherwise."""
+    """Return a record of a claim, in namespace shop by default."""
     made = samples.record(directory, namespace=namespace)
     return structs.replace(made, cluster=cluster, archive=archive)
 
 
 async def keep(export: Export, held: Record) -> None:
-    """Somebody has a directory."""
+    """Returns an export on which a directory is taken."""
     await export.provision("pv-secret", held, PLAIN)
     await export.settle("pv-secret")
 
@@ -56,17 +56,17 @@ async def by_an_export_above(namespace: str, cluster: str) -> Export:
     return await opened(inside(outer, "root"))
 
 
-Somebody = Callable[[str, str], Awaitable[Export]]
+Holder = Callable[[str, str], Awaitable[Export]]
 
 
 @pytest.mark.parametrize(
-    ("somebody", "wanted"),
+    ("holder", "wanted"),
     [(by_a_record, "team"), (by_a_record, "team/vault/x"), (by_an_archive, ARCHIVE), (by_an_export_above, "team")],
 )
 @pytest.mark.parametrize(("namespace", "cluster"), [("bank", "one"), ("shop", "another")])
-async def test_a_directory_that_is_taken(somebody: Somebody, wanted: str, namespace: str, cluster: str) -> None:
-    """By another namespace, or by the same one of another cluster: by whom, and where, only the log says."""
-    export = await somebody(namespace, cluster)
+async def test_a_directory_that_is_taken(holder: Holder, wanted: str, namespace: str, cluster: str) -> None:
+    """Who has the directory, in another namespace or cluster, is in the log only."""
+    export = await holder(namespace, cluster)
     with pytest.raises(PathTaken) as caught:
         await export.provision("pvc-1", record(wanted), PLAIN)
     told = caught.value.event_text.replace(repr(wanted), "")
@@ -75,24 +75,24 @@ async def test_a_directory_that_is_taken(somebody: Somebody, wanted: str, namesp
     assert str(caught.value) != caught.value.event_text
 
 
-@pytest.mark.parametrize(("somebody", "wanted"), [(by_a_record, "team"), (by_an_archive, ARCHIVE)])
-async def test_a_directory_of_one_s_own(somebody: Somebody, wanted: str) -> None:
-    """What the namespace itself has in the way is named in the event."""
-    export = await somebody("shop", "one")
+@pytest.mark.parametrize(("holder", "wanted"), [(by_a_record, "team"), (by_an_archive, ARCHIVE)])
+async def test_a_directory_of_one_s_own(holder: Holder, wanted: str) -> None:
+    """A directory of the claim's own namespace is named in the event."""
+    export = await holder("shop", "one")
     with pytest.raises(PathTaken) as caught:
         await export.provision("pvc-1", record(wanted), PLAIN)
     assert caught.value.event_text == str(caught.value)
 
 
 async def refused(export: Export, archive: str) -> ProvisionerError:
-    """What a claim of namespace shop hears that asks for an archive."""
+    """Return the error for a claim of namespace shop that asks for an archive."""
     with pytest.raises(ArchiveUnusable) as caught:
         await export.provision("pvc-1", record("b", archive=archive), PLAIN)
     return caught.value
 
 
 async def test_an_archive_that_the_namespace_does_not_have() -> None:
-    """Another namespace's, another cluster's, one without a record, one in the making, and none: all sound the same."""
+    """The event is the same for an archive of another namespace or cluster, unrecorded, unfinished or missing."""
     heard: dict[str, str] = {}
     for namespace, cluster in (("bank", "one"), ("shop", "another")):
         error = await refused(await by_an_archive(namespace, cluster), ARCHIVE)
@@ -112,7 +112,7 @@ async def test_an_archive_that_the_namespace_does_not_have() -> None:
 
 
 async def test_an_export_that_lies_in_a_volume() -> None:
-    """Every claim of such an export is refused, without the volume's name or directory."""
+    """Every claim on such an export is refused, without the volume's name or directory."""
     outer = MemoryTree()
     await keep(await opened(outer), record("vault", namespace="bank"))
     with pytest.raises(ExportError) as caught:

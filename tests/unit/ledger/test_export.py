@@ -1,4 +1,4 @@
-"""ledger.export over a tree in memory: its promises, one operation at a time."""
+"""ledger.export over a tree in memory, one operation at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def opened(tree: MemoryTree) -> Export:
 
 
 async def provisioned(tree: MemoryTree, directory: str = "a/b", volume: str = V1) -> Export:
-    """An export on which one volume was provisioned and settled."""
+    """Return an export on which one volume was provisioned and settled."""
     export = await opened(tree)
     await export.provision(volume, record(directory, volume), ACCESS)
     await export.settle(volume)
@@ -42,7 +42,7 @@ async def provisioned(tree: MemoryTree, directory: str = "a/b", volume: str = V1
 
 
 def ledger(tree: MemoryTree, kind: str) -> list[str]:
-    """The names in one of the ledger's directories."""
+    """Return the names in one of the ledger's directories."""
     directory = tree.look((".provisioner", kind))
     assert isinstance(directory, Directory)
     return sorted(directory.entries)
@@ -52,7 +52,7 @@ def ledger(tree: MemoryTree, kind: str) -> list[str]:
 
 
 async def test_open_makes_the_ledger() -> None:
-    """The first open makes a private ledger with an id of the export's own."""
+    """The first open creates a private ledger with a new id."""
     tree = MemoryTree()
     export = await opened(tree)
     private = tree.look((".provisioner",))
@@ -64,7 +64,7 @@ async def test_open_makes_the_ledger() -> None:
 
 
 async def test_a_server_that_does_not_set_modes() -> None:
-    """Where a server refuses chmod a ledger is made all the same, and what it answered is known."""
+    """On a server that refuses chmod the ledger is created all the same, and the answer is reported."""
     tree = MemoryTree()
     assert (await opened(tree)).exposed == ""
     tree = MemoryTree()
@@ -87,7 +87,7 @@ async def test_a_server_that_does_not_set_modes() -> None:
     ],
 )
 async def test_a_mode_that_is_refused(access: Ownership, refused: bool) -> None:
-    """A mode that the class names and the server refuses is an error, again and again; a default one is let go."""
+    """A mode that the class names and the server refuses is an error on each attempt; a default mode is optional."""
     tree = MemoryTree()
     tree.refuses_modes = "chmod: EPERM"
     export = await opened(tree)
@@ -103,7 +103,7 @@ async def test_a_mode_that_is_refused(access: Ownership, refused: bool) -> None:
 
 
 async def test_an_archive_comes_back_from_a_server_that_does_not_set_modes() -> None:
-    """A restored directory's parents are made where chmod is refused too."""
+    """The parents of a restored directory are created also where chmod is refused."""
     tree = MemoryTree()
     export = await provisioned(tree, "a/b")
     archive = await export.archive(V1, AT)
@@ -116,7 +116,7 @@ async def test_an_archive_comes_back_from_a_server_that_does_not_set_modes() -> 
 
 @pytest.mark.parametrize("rule", ["discard", "retain"])
 async def test_a_directory_that_is_not_there(rule: str) -> None:
-    """Whether there was a directory is said; one in the trash, of an earlier attempt, was there."""
+    """Moving to the trash reports whether there was a directory; one of an earlier attempt counts."""
     for gone in (True, False):
         tree = MemoryTree()
         export = await provisioned(tree, "a/b")
@@ -131,7 +131,7 @@ async def test_a_directory_that_is_not_there(rule: str) -> None:
 
 
 async def test_open_without_making_a_ledger() -> None:
-    """An export that is only looked at is not written to, and one that has a ledger is read."""
+    """Opening without `create` writes nothing, and reads a ledger that exists."""
     tree = MemoryTree()
     with pytest.raises(ExportError) as caught:
         await Export(NAS, tree).open(create=False)
@@ -144,13 +144,13 @@ async def test_open_without_making_a_ledger() -> None:
 
 
 async def test_names() -> None:
-    """An export goes by its address, or by the name that it is given."""
+    """The name of an export is its location, unless it gets another one."""
     assert Export(NAS, MemoryTree()).name == "nas:/exports"
     assert Export(NAS, MemoryTree(), name="fast").name == "fast"
 
 
 async def test_every_replica_finds_the_same_id() -> None:
-    """Who opens the export later finds the id, and each export has another one."""
+    """A later open finds the same id, and each export has its own."""
     tree = MemoryTree()
     first, second = await opened(tree), await opened(tree)
     assert first.id == second.id
@@ -158,7 +158,7 @@ async def test_every_replica_finds_the_same_id() -> None:
 
 
 async def test_open_reads_the_ledger() -> None:
-    """A new process knows what was promised, what was only begun, and what it cannot read."""
+    """A new process knows settled, pending and unreadable records."""
     tree = MemoryTree()
     before = await provisioned(tree)
     await before.provision(V2, record("c", V2), ACCESS)
@@ -180,7 +180,7 @@ async def test_settled_counts() -> None:
 
 @pytest.mark.parametrize("target", ["\udcff", '{"dir":"\udcff"}'])
 async def test_unreadable_records_do_not_stop_the_export(target: str) -> None:
-    """Whatever bytes somebody put into the ledger, the export opens, and the name is reported."""
+    """An export opens whatever bytes its ledger holds, and unreadable names are reported."""
     tree = MemoryTree()
     await provisioned(tree)
     tree.plant_symlink((".provisioner", "volumes", V2), target)
@@ -190,7 +190,7 @@ async def test_unreadable_records_do_not_stop_the_export(target: str) -> None:
 
 
 async def test_another_export_in_its_place() -> None:
-    """Another export under the same name is noticed at once, before anything is made on it, and when opened again."""
+    """Another export under the same name is noticed before anything is created on it, and when it is opened again."""
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.root, tree.id = MemoryTree().root, "another"
@@ -205,7 +205,7 @@ async def test_another_export_in_its_place() -> None:
 
 
 async def test_another_id_under_the_same_root() -> None:
-    """An export whose id has changed is another one, even where the server says that the root is the same."""
+    """An export whose id has changed is another one, even if its root is the same."""
     tree = MemoryTree()
     export = await opened(tree)
     tree.plant_symlink((".provisioner", "export"), "another")
@@ -216,7 +216,7 @@ async def test_another_id_under_the_same_root() -> None:
 
 
 async def test_remounted() -> None:
-    """The same export under a new root is usable again after it was opened anew."""
+    """The same export under a new root is usable after it is opened again."""
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.id = "remounted"
@@ -226,7 +226,7 @@ async def test_remounted() -> None:
 
 
 async def test_probe_before_open() -> None:
-    """An export answers probes before it is opened: replicas that wait do not write."""
+    """An export answers probes before it is opened: standby replicas do not write."""
     tree = MemoryTree(space=FilesystemStats(size_bytes=10, free_bytes=5))
     assert await Export(NAS, tree).probe() == FilesystemStats(size_bytes=10, free_bytes=5)
     assert tree.root.entries == {}
@@ -236,7 +236,7 @@ async def test_probe_before_open() -> None:
 
 
 async def test_provision() -> None:
-    """A volume gets an empty directory of the access asked for, and a record that is pending until it is settled."""
+    """A volume gets an empty directory with the requested ownership, and a record that is pending until settled."""
     tree = MemoryTree()
     export = await opened(tree)
     assert await export.provision(V1, record("a/b"), ACCESS) == record("a/b")
@@ -248,7 +248,7 @@ async def test_provision() -> None:
 
 
 async def test_the_earlier_record_holds() -> None:
-    """A repeated attempt keeps the promise of the first one, also where the class says otherwise by now."""
+    """A retry keeps the record of the first attempt, also if the class has changed since."""
     tree = MemoryTree()
     await (await opened(tree)).provision(V1, record("a"), ACCESS)
     again = await opened(tree)
@@ -274,14 +274,14 @@ async def test_taken(directory: str, settled: bool) -> None:
 @pytest.mark.parametrize("content", [True, False])
 @pytest.mark.parametrize("directory", ["found", "a/found"])
 async def test_foreign_directory(directory: str, content: bool) -> None:
-    """A directory that nobody's record tells of is never handed out, and its content, mode and owner stay."""
+    """A directory without a record is never handed out, and its content, mode and owner stay."""
     tree = MemoryTree()
     path = tuple(directory.split("/"))
     await tree.make_directory(path, Ownership(mode=0o711, uid=7))
     if content:
         tree.write_file((*path, "precious"), b"data")
     export = await opened(tree)
-    with pytest.raises(AlreadyThere, match=f"{directory!r} exists on export nas:/exports"):
+    with pytest.raises(AlreadyThere, match=f"{directory!r} already exists on export nas:/exports"):
         await export.provision(V1, record(directory), ACCESS)
     found = tree.look(path)
     assert isinstance(found, Directory)
@@ -304,7 +304,7 @@ async def test_a_symlink_in_the_way() -> None:
 
 
 async def test_an_unreadable_record_of_the_volume() -> None:
-    """A volume under whose name the ledger holds what we cannot read gets nothing."""
+    """A volume whose own record cannot be read gets no directory."""
     tree = MemoryTree()
     export = await opened(tree)
     tree.plant_symlink((".provisioner", "pending", V1), "junk")
@@ -317,7 +317,7 @@ async def test_an_unreadable_record_of_the_volume() -> None:
 
 
 async def test_adopt() -> None:
-    """A retained directory is handed out again with all that is in it, and belongs to the new volume from then on."""
+    """A retained directory is handed out again with its content, and then belongs to the new volume."""
     tree = MemoryTree()
     export = await provisioned(tree, "a")
     tree.write_file(("a", "precious"), b"data")
@@ -341,7 +341,7 @@ async def test_adopting_is_undone() -> None:
 
 @pytest.mark.parametrize("former", ["pvc-0", "pvc-9"], ids=["sorted before", "sorted after"])
 async def test_adopted_once(former: str) -> None:
-    """Of two claims that would adopt one directory at once, one gets it and the other is refused."""
+    """Of two claims that want to adopt one directory at the same time, one gets it and the other one is refused."""
     tree = MemoryTree()
     export = await provisioned(tree, "a", former)
     await export.provision(V2, record("a", V2), ACCESS, adopt_from=former)
@@ -353,7 +353,7 @@ async def test_adopted_once(former: str) -> None:
 
 
 async def test_undo() -> None:
-    """What never got a volume is taken back: the empty directory, then the record; parents stay."""
+    """Undo removes the empty directory, then the record; parents stay."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a/b"), ACCESS)
@@ -363,7 +363,7 @@ async def test_undo() -> None:
 
 
 async def test_undo_leaves_data() -> None:
-    """A directory that holds something is left, with its record."""
+    """Undo leaves a directory that is not empty, with its record."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a"), ACCESS)
@@ -374,7 +374,7 @@ async def test_undo_leaves_data() -> None:
 
 
 async def test_undo_leaves_what_is_settled() -> None:
-    """A settled record is not undone, and neither is one that is not there."""
+    """Undo does nothing for a settled record, and nothing without a record."""
     tree = MemoryTree()
     export = await provisioned(tree, "a")
     assert await export.undo(V1)
@@ -387,24 +387,24 @@ async def test_undo_leaves_what_is_settled() -> None:
 
 
 async def test_discard() -> None:
-    """Deleting moves the directory with all that is in it into the trash; the record goes last; then it is purged."""
+    """Deleting moves the directory with its content into the trash; the record ends last; then the purge removes it."""
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.write_file(("a", "b", "data"))
     assert not await export.directory_missing(V1)
     await export.move_to_trash(V1)
     assert await export.directory_missing(V1)
-    assert await export.trash() == [V1]
+    assert await export.trash.names() == [V1]
     assert ledger(tree, "volumes") == [V1]
     await export.forget(V1)
     assert (ledger(tree, "volumes"), dict(export.records)) == ([], {})
-    assert await export.purge(V1) == 2
-    assert await export.trash() == []
+    assert await export.trash.purge(V1) == 2
+    assert await export.trash.names() == []
     assert tree.look(("a",)) == Directory()
 
 
 async def test_discard_before_settling() -> None:
-    """A volume that was released before its record was settled is reclaimed all the same."""
+    """A volume that was released before its record was settled is reclaimed too."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a"), ACCESS)
@@ -414,7 +414,7 @@ async def test_discard_before_settling() -> None:
 
 
 async def test_archive() -> None:
-    """Archiving moves the directory to a name at the export's root that tells where it was and when."""
+    """Archiving moves the directory to a name at the export's root with its former path and the time."""
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.write_file(("a", "b", "data"))
@@ -426,7 +426,7 @@ async def test_archive() -> None:
 
 
 async def test_nothing_to_archive() -> None:
-    """A directory that is gone leaves no archive, and no record of one."""
+    """Archiving a directory that is gone leaves no archive, and no record of one."""
     tree = MemoryTree()
     export = await provisioned(tree)
     await tree.remove_directory(("a", "b"))
@@ -435,7 +435,7 @@ async def test_nothing_to_archive() -> None:
 
 
 async def test_archives_never_collide() -> None:
-    """An archive never takes the place of anything; when the names run out it fails, and the directory stays."""
+    """An archive never replaces anything; if no name is free it fails, and the directory stays."""
     tree = MemoryTree()
     export = await provisioned(tree)
     tree.write_file((f"archived-b-{STAMP}",))
@@ -454,7 +454,7 @@ async def test_archives_never_collide() -> None:
 @pytest.mark.parametrize("target", [None, "junk", encode(record("elsewhere"))], ids=["gone", "junk", "another"])
 @pytest.mark.parametrize("reclaim", ["discard", "archive"])
 async def test_the_export_has_the_last_word(target: str | None, reclaim: str) -> None:
-    """When the export's own record is not what we remember, nothing is moved."""
+    """If the record on the export differs from the one in memory, nothing is moved."""
     tree = MemoryTree()
     export = await provisioned(tree)
     await tree.remove_symlink((".provisioner", "volumes", V1))
@@ -466,7 +466,7 @@ async def test_the_export_has_the_last_word(target: str | None, reclaim: str) ->
 
 
 async def test_reclaiming_follows_no_symlink() -> None:
-    """A directory that a tenant has replaced by a symlink is not moved, nor what the link points at."""
+    """A symlink that a tenant put in a directory's place is not moved, nor is its target."""
     tree = MemoryTree()
     export = await provisioned(tree)
     await tree.make_directory(("secret",), Ownership())
@@ -479,7 +479,7 @@ async def test_reclaiming_follows_no_symlink() -> None:
 
 
 async def test_forget_ends_all_records_of_the_volume() -> None:
-    """After a reclaim no record of the volume is left, whatever an attempt that came late has written."""
+    """After a reclaim no record of the volume is left, also if a late attempt has written another one."""
     tree = MemoryTree()
     await provisioned(tree)
     tree.plant_symlink((".provisioner", "pending", V1), encode(record("a/b")))
@@ -490,7 +490,7 @@ async def test_forget_ends_all_records_of_the_volume() -> None:
 
 
 async def test_settling_what_is_gone() -> None:
-    """A record that another leader has taken back is written anew: its volume exists."""
+    """Settling writes a record again that another leader has withdrawn: its volume exists."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a"), ACCESS)
@@ -501,7 +501,7 @@ async def test_settling_what_is_gone() -> None:
 
 
 async def test_a_record_that_may_not_have_come() -> None:
-    """After an unknown outcome undo() takes back what came to the export, and touches nothing where nothing came."""
+    """After an unknown outcome undo() removes what got to the export, and touches nothing if nothing did."""
     for came in (False, True):
         tree = MemoryTree()
         export = await opened(tree)
@@ -522,7 +522,7 @@ async def test_a_record_that_may_not_have_come() -> None:
 
 
 async def test_close() -> None:
-    """Closing lets go of the tree."""
+    """Closing an export closes its tree."""
     await (await opened(MemoryTree())).close()
 
 
@@ -530,44 +530,44 @@ async def test_close() -> None:
 
 
 async def test_reread() -> None:
-    """What another process has made of a record is known once it is read again, and so is that it has ended."""
+    """Refreshing a record finds what another process has changed, also that the record has ended."""
     tree = MemoryTree()
     ours = await provisioned(tree, "a")
     other = await opened(tree)
     changed = structs.replace(record("a"), claim_uid="", cluster="new")
-    await other.amend(V1, changed)
+    await other.replace_record(V1, changed)
     assert ours.records[V1] == record("a")
-    assert await ours.reread(V1) == changed
+    assert await ours.refresh_record(V1) == changed
     assert ours.records[V1] == changed
     await other.forget(V1)
-    assert await ours.reread(V1) is None
+    assert await ours.refresh_record(V1) is None
     assert V1 not in ours.records
     await ours.provision(V2, record("b", V2), ACCESS)
-    assert await ours.reread(V2) == record("b", V2)
+    assert await ours.refresh_record(V2) == record("b", V2)
     assert set(ours.pending) == {V2}
 
 
 async def test_since_when() -> None:
-    """A ledger says since when it is kept, which is the first sign of any cluster's provisioner."""
+    """A ledger records since when it is kept: the first heartbeat of any cluster."""
     tree = MemoryTree()
     first = await opened(tree)
     assert first.since == ""
     second = await opened(tree)
-    await first.heartbeat("red", AT)
-    await second.heartbeat("blue", AT + timedelta(days=1))
+    await first.heartbeats.beat("red", AT)
+    await second.heartbeats.beat("blue", AT + timedelta(days=1))
     assert first.since == second.since == (await opened(tree)).since == "2026-01-02T03:04:05Z"
 
 
 async def test_signs_of_instances() -> None:
-    """One text under each name, made where there is none or put in its place; no cluster is taken for an instance."""
+    """An instance's sign is created or replaced, and is not listed among the clusters."""
     tree = MemoryTree()
     export = await opened(tree)
-    assert await export.instance("red.1") == ""
-    await export.sign_instance("red.1", "one", over=False)
+    assert await export.heartbeats.instance("red.1") == ""
+    await export.heartbeats.sign_instance("red.1", "one", over=False)
     with pytest.raises(PathExists):
-        await export.sign_instance("red.1", "two", over=False)
-    assert await export.instance("red.1") == "one"
-    await export.sign_instance("red.1", "two", over=True)
-    await export.heartbeat("red", AT)
-    assert await export.instance("red.1") == "two"
-    assert set(await export.heartbeats()) == {"red"}
+        await export.heartbeats.sign_instance("red.1", "two", over=False)
+    assert await export.heartbeats.instance("red.1") == "one"
+    await export.heartbeats.sign_instance("red.1", "two", over=True)
+    await export.heartbeats.beat("red", AT)
+    assert await export.heartbeats.instance("red.1") == "two"
+    assert set(await export.heartbeats.last_seen()) == {"red"}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.records import Record, encode
-from provisioner.ledger.index import Ledger
+from provisioner.ledger.index import LedgerIndex
 from tests.support import samples
 
 
-def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Record] | None = None) -> Ledger:
-    made = Ledger()
+def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Record] | None = None) -> LedgerIndex:
+    made = LedgerIndex()
     for volume, record in (pending or {}).items():
         made.enter(volume, record, "pending")
     for volume, record in (settled or {}).items():
@@ -23,8 +23,8 @@ def ledger(*, pending: dict[str, Record] | None = None, settled: dict[str, Recor
 
 
 def test_read() -> None:
-    """Records are read with whether their volume was made; what is no record is kept apart."""
-    made = Ledger()
+    """Records are read with their state; those that cannot be read are listed separately."""
+    made = LedgerIndex()
     made.read({"v1": encode(samples.record("a")), "v2": "junk"}, "pending")
     made.read({"v3": encode(samples.record("b"))}, "volumes")
     assert made.records == {"v1": samples.record("a"), "v3": samples.record("b")}
@@ -41,7 +41,7 @@ def test_settled_stays_settled() -> None:
 
 
 def test_settle() -> None:
-    """Once its volume exists a record is pending no longer, whichever way the ledger hears of it."""
+    """A record is no longer pending once it is settled or entered as settled."""
     made = ledger(pending={"v1": samples.record("a"), "v2": samples.record("b")})
     made.settle("v1")
     made.enter("v2", samples.record("b"), "volumes")
@@ -50,7 +50,7 @@ def test_settle() -> None:
 
 
 def test_a_record_moves() -> None:
-    """A record that takes another's place frees the other's directory."""
+    """A record that replaces another one frees the other's directory."""
     made = ledger(pending={"v1": samples.record("a")})
     made.enter("v1", samples.record("b"), "pending")
     assert made.touching(("a",)) is None
@@ -58,7 +58,7 @@ def test_a_record_moves() -> None:
 
 
 def test_remove() -> None:
-    """A record that is taken out frees its directory, and one that is not there is none."""
+    """Removing a record frees its directory; removing a missing one does nothing."""
     made = ledger(pending={"v1": samples.record("a/b")})
     made.remove("v1")
     made.remove("v1")
@@ -76,12 +76,12 @@ def test_remove() -> None:
     ],
 )
 def test_touching(path: tuple[str, ...], other_than: str, holder: str | None) -> None:
-    """A directory is held by who has it, or one above or below it."""
+    """A directory is held by the volume that has it, or one above or below it."""
     assert ledger(settled={"v1": samples.record("a/b")}).touching(path, other_than=other_than) == holder
 
 
 def test_adoptable() -> None:
-    """A settled record of exactly this directory and namespace can be adopted."""
+    """A settled record of the same directory and namespace can be adopted."""
     assert ledger(settled={"v1": samples.record("a/b")}).adoptable(samples.record("a/b", claim_uid="new")) == "v1"
 
 
@@ -95,14 +95,14 @@ def test_adoptable() -> None:
         pytest.param(ledger(settled={"v1": samples.record("a/b/c")}), id="a directory below"),
     ],
 )
-def test_not_adoptable(held: Ledger) -> None:
-    """Nothing else can be adopted."""
+def test_not_adoptable(held: LedgerIndex) -> None:
+    """No other record can be adopted."""
     assert held.adoptable(samples.record("a/b")) is None
 
 
 @pytest.mark.parametrize("own", ["pvc-0", "pvc-9"], ids=["sorted before", "sorted after"])
 def test_adoptable_again(own: str) -> None:
-    """An adoption that was begun can be begun again, whatever the two volumes are called."""
+    """An adoption that was interrupted can be started again, whatever the names of the two volumes."""
     record = samples.record("a")
     assert ledger(settled={"pvc-5": record}, pending={own: record}).adoptable(record) == "pvc-5"
 
@@ -120,8 +120,8 @@ CHANGES = st.lists(
 
 @given(CHANGES)
 def test_records_and_paths_agree(changes: list[tuple[Change, str, str]]) -> None:
-    """After any changes a directory is held exactly while a record touches it, and only records are pending."""
-    made = Ledger()
+    """After any changes a directory is held exactly while a record overlaps with it, and only records are pending."""
+    made = LedgerIndex()
     for change, volume, directory in changes:
         match change:
             case "pending" | "volumes":

@@ -1,4 +1,4 @@
-"""What a leader that was held up still does, after another one has done the same: nothing of others moves."""
+"""Late calls of a leader that was held up, after another one has done the same: no other volume's data move."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ verifying = pytest.mark.parametrize("verifies", [True, False], ids=["verifies", 
 
 
 async def used(tree: MemoryTree, volume: str = V1, directory: str = "a", data: bytes = b"old") -> Export:
-    """An export with a volume in use."""
+    """Return an export with a volume in use."""
     export = await opened(tree)
     await export.provision(volume, record(directory, volume), ACCESS)
     await export.settle(volume)
@@ -72,7 +72,7 @@ class Held:
 @verifying
 @pytest.mark.parametrize("rule", ["delete", "archive"])
 async def test_a_rename_that_comes_late(verifies: bool, rule: str) -> None:
-    """The directory of the claim that has the path by then stays, and so does the archive with its record."""
+    """A late rename leaves the directory of a new claim at that path, and the archive with its record."""
     tree = MemoryTree()
     tree.verifies = verifies
     first = await used(tree)
@@ -84,8 +84,8 @@ async def test_a_rename_that_comes_late(verifies: bool, rule: str) -> None:
     second = await opened(tree)
     await reclaim(second)
     await second.forget(V1)
-    for name in await second.trash():
-        await second.purge(name, taken=second.may_come_late(name))
+    for name in await second.trash.names():
+        await second.trash.purge(name, taken=second.trash.may_come_late(name))
     await used(tree, V2, data=b"new")
     with pytest.raises(ExportError):
         await late.goes_on()
@@ -96,7 +96,7 @@ async def test_a_rename_that_comes_late(verifies: bool, rule: str) -> None:
 @each_fault
 @pytest.mark.parametrize("full", [True, False])
 async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> None:
-    """Where the server does not verify, a directory in the trash is never empty once its volume may be forgotten."""
+    """On a server that does not verify, a directory in the trash is not empty before its volume is forgotten."""
 
     async def prepare() -> MemoryTree:
         tree = MemoryTree()
@@ -110,17 +110,17 @@ async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> 
     for tree, export in await interrupted(fault, prepare, lambda export: export.move_to_trash(V1)):
         assert await export.move_to_trash(V1)
         await export.forget(V1)
-        await export.purge(V1, taken=True)
+        await export.trash.purge(V1, taken=True)
         assert ledger(tree, "trash") == [V1]
         kept = tree.look((*TRASH, V1))
         assert isinstance(kept, Directory)
         assert list(kept.entries) == [TOMBSTONE]
-        await export.purge(V1)
+        await export.trash.purge(V1)
         assert ledger(tree, "trash") == []
 
 
 async def test_a_server_that_is_full() -> None:
-    """A directory goes into the trash where nothing can be made in it; an unknown outcome is tried again."""
+    """A directory goes into the trash although nothing can be created in it; an unknown outcome is retried."""
     tree = MemoryTree()
     tree.verifies = False
     export = await used(tree)
@@ -140,26 +140,26 @@ async def test_a_server_that_is_full() -> None:
 
 
 async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
-    """A volume of a name that is kept taken keeps its directory until the name is free, and the words say so."""
+    """A volume keeps its directory until its name in the trash is free, and the error says so."""
     tree = MemoryTree()
     tree.verifies = False
     export = await used(tree)
     await export.move_to_trash(V1)
     await export.forget(V1)
-    await export.purge(V1, taken=True)
+    await export.trash.purge(V1, taken=True)
     export = await used(tree, data=b"new")
     with pytest.raises(ExportError) as caught:
         await export.move_to_trash(V1)
     assert "some minutes after the purge" in caught.value.event_message("nas")
     assert tree.look(("a", "data")) == File(b"new")
-    await export.purge(V1)
+    await export.trash.purge(V1)
     assert await export.move_to_trash(V1)
 
 
 @each_fault
 @verifying
 async def test_a_volume_whose_former_directory_is_kept(fault: Fault, verifies: bool) -> None:
-    """Where etcd went back, both directories of a volume are in the trash in the end, whatever is broken off."""
+    """After etcd went back, both directories of a volume end up in the trash, wherever it is interrupted."""
 
     async def prepare() -> MemoryTree:
         tree = MemoryTree()
@@ -172,26 +172,26 @@ async def test_a_volume_whose_former_directory_is_kept(fault: Fault, verifies: b
 
     for tree, export in await interrupted(fault, prepare, lambda export: export.move_to_trash(V1)):
         assert await export.move_to_trash(V1)
-        former, latter = sorted(await export.trash(), reverse=True)
+        former, latter = sorted(await export.trash.names(), reverse=True)
         assert volume_of(former) == volume_of(latter) == latter == V1
         assert tree.look((*TRASH, former, "data")) == File(b"old")
         assert tree.look((*TRASH, latter, "data")) == File(b"new")
 
 
 async def test_names_in_the_trash() -> None:
-    """The volume of each name is known, those of older versions among them, and only a volume's own may be met late."""
+    """Each name in the trash tells its volume; only a volume's own name can get a late rename."""
     tree = MemoryTree()
     export = await opened(tree)
     stamped = f"pvc-1.x.{times.file_stamp(AT)}"
     assert [volume_of(name) for name in ("pvc-1.x", stamped)] == ["pvc-1.x"] * 2
-    assert not export.may_come_late("pvc-1.x")
+    assert not export.trash.may_come_late("pvc-1.x")
     tree.verifies = False
-    assert export.may_come_late("pvc-1.x")
-    assert not export.may_come_late(stamped)
+    assert export.trash.may_come_late("pvc-1.x")
+    assert not export.trash.may_come_late(stamped)
 
 
 async def test_a_directory_that_an_older_version_discarded() -> None:
-    """After a crash of an older version the directory is found in the trash under its name with a time."""
+    """After a crash of an older version, a directory is found in the trash under its name with a time."""
     tree = MemoryTree()
     export = await used(tree)
     await tree.rename(("a",), (*TRASH, f"{V1}.{times.file_stamp(AT)}"))
@@ -206,12 +206,12 @@ def wanting(directory: str, volume: str, archive: str) -> Record:
 
 
 async def restore(export: Export, volume: str, directory: str, archive: str) -> Record:
-    """An archive is given to a claim of its namespace."""
+    """Restore an archive into a claim of its namespace."""
     return await export.provision(volume, wanting(directory, volume, archive), ACCESS, tenant=TENANT)
 
 
 async def archived() -> tuple[MemoryTree, str]:
-    """An export with an archive whose time is limited."""
+    """Return an export with an archive that can expire."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, structs.replace(record("a", V1), retention="30d"), ACCESS)
@@ -228,7 +228,7 @@ CALLS = ("make_symlink", "read_symlink", "is_empty", "move_symlink", "rename")
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_two_leaders_restore_for_one_claim(call: str) -> None:
-    """Wherever the one is held up while the other restores and settles, the claim has the data and keeps them."""
+    """Wherever one leader is held up while the other one restores and settles, the claim gets and keeps the data."""
     tree, name = await archived()
     late = await Held(tree, call, restore(await opened(tree), V2, "b", name)).reached()
     second = await opened(tree)
@@ -243,7 +243,7 @@ async def test_two_leaders_restore_for_one_claim(call: str) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_two_leaders_restore_for_two_claims(call: str) -> None:
-    """One of two claims has the archive, by its record as well, and giving it up gives the archive back."""
+    """One of two claims gets the archive, also by its record, and undoing that claim gives the archive back."""
     tree, name = await archived()
     first, second = await opened(tree), await opened(tree)
     late = await Held(tree, call, restore(first, V2, "b", name)).reached()
@@ -262,7 +262,7 @@ async def test_two_leaders_restore_for_two_claims(call: str) -> None:
 
 @pytest.mark.parametrize("call", ["read_symlink", "is_empty", "move_symlink", "rename"])
 async def test_a_claim_goes_while_its_restore_is_held_up(call: str) -> None:
-    """What is moved late for a claim that is gone is the archive again, at the latest with the next attempt's end."""
+    """Data that a late call moves for a deleted claim become the archive again, at the latest with the next undo."""
     tree, name = await archived()
     late = await Held(tree, call, restore(await opened(tree), V2, "b", name)).reached()
     assert await (await opened(tree)).undo(V2)
@@ -274,7 +274,7 @@ async def test_a_claim_goes_while_its_restore_is_held_up(call: str) -> None:
 
 
 async def test_a_rename_between_the_end_of_a_restore_and_its_record() -> None:
-    """Where another leader moves the archive just before its claim's record ends, that record is there again."""
+    """If another leader moves the archive right before its claim's record ends, the record is written again."""
     tree, name = await archived()
     first = await opened(tree)
     await restore(first, V2, "b", name)
@@ -292,7 +292,7 @@ async def test_a_rename_between_the_end_of_a_restore_and_its_record() -> None:
 
 
 async def test_expiry_is_held_up_while_a_claim_gets_the_archive() -> None:
-    """A late rename of the expiry moves nothing that a claim has, or may have again, and its record stays."""
+    """A late rename of the expiry moves no data that a claim has or can restore, and the record stays."""
     for undone in (False, True):
         tree, name = await archived()
         late = await Held(tree, "rename", (await opened(tree)).expire(name, LATER)).reached()
@@ -307,8 +307,8 @@ async def test_expiry_is_held_up_while_a_claim_gets_the_archive() -> None:
         assert ledger(tree, "archives") == [name]
 
 
-async def test_expiry_of_what_a_claim_has_meanwhile() -> None:
-    """Where the server does not verify, an archive that is not in its place any more keeps the record of its taker."""
+async def test_expiry_of_what_a_claim_has() -> None:
+    """On a server that does not verify, an archive that has moved keeps the record of its taker."""
     tree, name = await archived()
     tree.verifies = False
     late = await Held(tree, "rename", (await opened(tree)).expire(name, LATER)).reached()
@@ -321,7 +321,7 @@ async def test_expiry_of_what_a_claim_has_meanwhile() -> None:
 
 
 async def test_a_restore_of_what_expiry_has_begun() -> None:
-    """A claim that comes when the archive is on its way into the trash is told that it is gone."""
+    """A claim for an archive that is on its way into the trash is refused: the archive is gone."""
     tree, name = await archived()
     export = await opened(tree)
     expiring = await Held(tree, "remove_symlink", export.expire(name, LATER)).reached()
@@ -332,7 +332,7 @@ async def test_a_restore_of_what_expiry_has_begun() -> None:
 
 
 async def test_one_process_serves_one_claim_at_a_time() -> None:
-    """Of many claims in one process that want an archive, with its expiry among them, one has it."""
+    """Of many claims of one process and the expiry that want one archive, exactly one gets it."""
     tree, name = await archived()
 
     async def slow(_call: str, _path: RelPath) -> None:

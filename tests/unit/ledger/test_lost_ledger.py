@@ -32,7 +32,7 @@ def removed(tree: MemoryTree) -> None:
 
 
 def emptied(tree: MemoryTree) -> None:
-    """Its directory is there, and empty."""
+    """Its directory is empty."""
     ledger_of(tree).entries.clear()
 
 
@@ -41,8 +41,8 @@ def nameless(tree: MemoryTree) -> None:
     del ledger_of(tree).entries["export"]
 
 
-def begun_anew(tree: MemoryTree) -> None:
-    """It is another one, without a record."""
+def replaced(tree: MemoryTree) -> None:
+    """It is another ledger, without a record."""
     tree.root.entries[".provisioner"] = Directory(entries={"export": Symlink("new")})
 
 
@@ -56,11 +56,11 @@ def garbled(tree: MemoryTree) -> None:
     tree.plant_symlink((".provisioner", "volumes", V1), GARBAGE)
 
 
-DAMAGES = [removed, emptied, nameless, begun_anew, without_records, garbled]
+DAMAGES = [removed, emptied, nameless, replaced, without_records, garbled]
 
 
 async def in_use() -> tuple[MemoryTree, str]:
-    """An export with two volumes, and its id."""
+    """Return an export with two volumes, and its id."""
     tree = MemoryTree()
     export = await opened(tree)
     for volume, each in RECORDS.items():
@@ -70,10 +70,10 @@ async def in_use() -> tuple[MemoryTree, str]:
     return tree, export.id
 
 
-@pytest.mark.parametrize("damage", [removed, emptied, nameless, begun_anew])
+@pytest.mark.parametrize("damage", [removed, emptied, nameless, replaced])
 @pytest.mark.parametrize("known", [True, False], ids=["while it is used", "at a start"])
-async def test_a_lost_ledger_is_not_begun_anew(damage: Damage, *, known: bool) -> None:
-    """While volumes carry the id of a ledger that is gone, or is another one, nothing is made, and the words say so."""
+async def test_a_lost_ledger_is_not_replaced(damage: Damage, *, known: bool) -> None:
+    """While volumes carry the id of a lost or replaced ledger, opening creates nothing and the error says so."""
     tree, id = await in_use()
     export = await opened(tree) if known else Export(NAS, tree)
     damage(tree)
@@ -91,7 +91,7 @@ async def test_a_lost_ledger_is_not_begun_anew(damage: Damage, *, known: bool) -
 
 
 async def test_a_ledger_without_volumes_is_begun() -> None:
-    """On an export on which no volume carries an id, a ledger is made; with one that volumes carry it is opened."""
+    """A ledger is created if no volume carries an id; one whose id volumes carry is opened."""
     tree = MemoryTree()
     export = Export(NAS, tree)
     await export.open(carried=frozenset())
@@ -100,7 +100,7 @@ async def test_a_ledger_without_volumes_is_begun() -> None:
 
 @pytest.mark.parametrize("damage", [removed, emptied, without_records])
 async def test_a_claim_that_comes_first(damage: Damage) -> None:
-    """A claim that meets a lost ledger before the next look says that it is lost, and makes nothing."""
+    """A claim that finds the ledger lost before the next probe fails with that cause, and creates nothing."""
     tree, _ = await in_use()
     export = await opened(tree)
     damage(tree)
@@ -112,7 +112,7 @@ async def test_a_claim_that_comes_first(damage: Damage) -> None:
 
 @pytest.mark.parametrize("name", ["volumes", "pending", "trash", "drafts"])
 async def test_a_part_of_a_ledger_that_is_gone(name: str) -> None:
-    """A ledger that lacks one of its directories is noticed by the next look, and gets it when it is opened again."""
+    """The next probe notices that a directory of the ledger is missing, and the next open creates it."""
     tree, _ = await in_use()
     export = await opened(tree)
     del ledger_of(tree).entries[name]
@@ -127,7 +127,7 @@ async def test_a_part_of_a_ledger_that_is_gone(name: str) -> None:
 
 
 async def restore(tree: MemoryTree, id: str) -> None:
-    """What `recover --ledger` does on an export, as a process of its own."""
+    """Do what `recover --ledger` does on an export, as another process."""
     export = Export(NAS, tree)
     try:
         await export.open(create=False)
@@ -150,7 +150,7 @@ async def is_whole(tree: MemoryTree, id: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_it_is_written_again(damage: Damage) -> None:
-    """Records, id and directories come back, whatever was lost of them; a second time changes nothing."""
+    """Records, id and directories are restored, whatever was lost; a second run changes nothing."""
     tree, id = await in_use()
     damage(tree)
     await restore(tree, id)
@@ -163,14 +163,14 @@ async def test_it_is_written_again(damage: Damage) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_it_is_cut_off_anywhere(fault: Fault, damage: Damage) -> None:
-    """Wherever it dies or loses an answer, the id comes last, and the next one completes it."""
+    """Wherever it crashes or loses an answer, the id comes last, and the next run completes it."""
     for number in range(1, 1000):
         tree, id = await in_use()
         damage(tree)
         if not await fault.at(number, tree, restore(tree, id)):
             break
         look = await remains(tree)
-        if look.id == id and damage in (removed, emptied, begun_anew):
+        if look.id == id and damage in (removed, emptied, replaced):
             assert dict(look.records) == RECORDS
         await restore(tree, id)
         await is_whole(tree, id)
@@ -178,7 +178,7 @@ async def test_it_is_cut_off_anywhere(fault: Fault, damage: Damage) -> None:
 
 
 async def remains(tree: MemoryTree) -> Export:
-    """What an export has after a crash."""
+    """Return what an export has after a crash."""
     export = Export(NAS, tree)
     try:
         await export.open(create=False)
@@ -188,7 +188,7 @@ async def remains(tree: MemoryTree) -> Export:
 
 
 async def test_a_daemon_beside_it() -> None:
-    """A provisioner that refused the export goes on by itself, with all records, and one that had it open as well."""
+    """A provisioner that refused the export, and one that had it open, continue by themselves with all records."""
     tree, id = await in_use()
     running, starting = await opened(tree), Export(NAS, tree)
     removed(tree)
@@ -203,7 +203,7 @@ async def test_a_daemon_beside_it() -> None:
 
 
 async def test_since_when_there_is_one() -> None:
-    """A ledger that was lost counts as old as its oldest volume, for what is judged by its age."""
+    """A restored ledger is as old as its oldest volume."""
     tree, id = await in_use()
     removed(tree)
     await restore(tree, id)
@@ -211,26 +211,26 @@ async def test_since_when_there_is_one() -> None:
 
 
 async def test_a_daemon_learns_of_a_record() -> None:
-    """A record that a provisioner could not read is one again as soon as it reads it anew."""
+    """A record that could not be read is known again once it is rewritten and refreshed."""
     tree, id = await in_use()
     garbled(tree)
     daemon = await opened(tree)
     assert (set(daemon.unreadable), set(daemon.records)) == ({V1}, {V2})
-    assert await daemon.reread(V1) is None
+    assert await daemon.refresh_record(V1) is None
     assert set(daemon.unreadable) == {V1}
     await restore(tree, id)
-    assert await daemon.reread(V1) == RECORDS[V1]
+    assert await daemon.refresh_record(V1) == RECORDS[V1]
     assert (set(daemon.unreadable), set(daemon.records)) == (set(), {V1, V2})
     tree.plant_symlink((".provisioner", "volumes", V2), GARBAGE)
-    await daemon.reread(V2)
+    await daemon.refresh_record(V2)
     assert set(daemon.unreadable) == {V2}
     await tree.remove_symlink((".provisioner", "volumes", V2))
-    await daemon.reread(V2)
+    await daemon.refresh_record(V2)
     assert set(daemon.unreadable) == set()
 
 
 async def test_damage_that_comes_while_it_is_used() -> None:
-    """A provisioner that looks for damage finds records that cannot be read any more, and leaves all others alone."""
+    """find_damage() finds records that cannot be read any more, and leaves all others as they are."""
     tree, _ = await in_use()
     daemon = await opened(tree)
     await daemon.find_damage()
@@ -242,7 +242,7 @@ async def test_damage_that_comes_while_it_is_used() -> None:
 
 
 async def test_what_another_version_wrote_stays() -> None:
-    """A record of a newer version is not overwritten, and it is said."""
+    """A record of a newer version is not overwritten, and is reported."""
     tree, id = await in_use()
     tree.plant_symlink((".provisioner", "volumes", V1), NEWER)
     export = await opened(tree)
@@ -252,7 +252,7 @@ async def test_what_another_version_wrote_stays() -> None:
 
 
 async def test_a_directory_that_is_recorded_for_another() -> None:
-    """A record of a directory that by the ledger another volume has, above or below too, is not written."""
+    """A record is not written if its directory overlaps with another volume's in the ledger."""
     tree, id = await in_use()
     export = await opened(tree)
     assert "overlaps with" in (await export.restore_ledger(id, {"pvc-3": record("b", "pvc-3")}))["pvc-3"]
@@ -260,18 +260,18 @@ async def test_a_directory_that_is_recorded_for_another() -> None:
 
 
 async def test_a_record_that_is_there_stays() -> None:
-    """A record that somebody wrote since the look is not replaced."""
+    """A record that another process wrote since the last look is not replaced."""
     tree, id = await in_use()
     other = structs.replace(RECORDS[V1], capacity="2Gi")
     export = await opened(tree)
-    export._ledger.remove(V1)
+    export._state.index.remove(V1)
     tree.plant_symlink((".provisioner", "volumes", V1), encode(other))
     assert await export.restore_ledger(id, {V1: RECORDS[V1]}) == {}
     assert (await opened(tree)).records[V1] == other
 
 
-async def test_an_id_that_appears_meanwhile() -> None:
-    """Where somebody begins another ledger while one is written again, that one stays, and it is said."""
+async def test_an_id_that_appears_during_a_recovery() -> None:
+    """If another process creates a ledger during a recovery, that ledger stays, and the recovery fails."""
     tree, id = await in_use()
     removed(tree)
 
@@ -287,10 +287,10 @@ async def test_an_id_that_appears_meanwhile() -> None:
     assert not isinstance(caught.value, PathExists)
 
 
-async def test_an_id_that_changes_meanwhile() -> None:
-    """An id that has changed since the directories were looked at is not replaced."""
+async def test_an_id_that_changes_during_a_recovery() -> None:
+    """An id that has changed since the directories were created is not replaced."""
     tree, id = await in_use()
-    begun_anew(tree)
+    replaced(tree)
 
     async def change(call: str, path: tuple[str, ...]) -> None:
         if call == "make_symlink" and path[-1] == V2:

@@ -25,7 +25,7 @@ def nfc(name: str) -> str:
 
 
 def on(same: Callable[[str], str]) -> MemoryTree:
-    """A tree on a server that takes names for one of which this gives the same."""
+    """A tree on a server that treats names as equal for which `same` gives the same."""
     tree = MemoryTree()
     tree.root.entries = Folding(same)
     return tree
@@ -39,7 +39,7 @@ async def opened(tree: MemoryTree, *, create: bool = True) -> Export:
 
 @pytest.mark.parametrize(("same", "folds"), [(str, False), (str.casefold, True), (nfc, True)], ids=["", "case", "form"])
 async def test_what_is_found_out(same: Callable[[str], str], folds: bool) -> None:
-    """A server that takes names for one that differ in case, or in their normal form, is known as such; none other is.
+    """A server that folds case or normal forms is recognized, and no other one.
 
     A command, which writes nothing, knows it too, once a provisioner was there.
     """
@@ -54,7 +54,7 @@ async def test_what_is_found_out(same: Callable[[str], str], folds: bool) -> Non
 
 
 async def test_a_ledger_of_an_older_version() -> None:
-    """A command on a ledger without the probe's name makes none; a provisioner does."""
+    """On a ledger without the name for the test, a command does not create it, and a provisioner does."""
     tree = on(nfc)
     await opened(tree)
     ledger = tree.look((LEDGER,))
@@ -69,7 +69,7 @@ async def test_a_ledger_of_an_older_version() -> None:
 )
 @pytest.mark.parametrize("folds", [True, False])
 async def test_two_names_of_one_directory(held: str, wanted: str, folds: bool) -> None:
-    """A directory that the server takes for another volume's, or for one above or below it, is refused there only."""
+    """A directory that overlaps with another volume's in other letters is refused only on a server that folds names."""
     export = await opened(on(lambda name: nfc(name).casefold()) if folds else MemoryTree())
     await export.provision("pvc-1", samples.record(held), Ownership())
     await export.settle("pvc-1")
@@ -83,7 +83,7 @@ async def test_two_names_of_one_directory(held: str, wanted: str, folds: bool) -
 
 
 async def test_a_retained_directory_in_other_letters() -> None:
-    """A retained directory is adopted under its own name only, and refused in other letters."""
+    """A retained directory is adopted under its exact name only, and refused in other letters."""
     export = await opened(on(str.casefold))
     await export.provision("pvc-1", samples.record("team"), Ownership())
     await export.settle("pvc-1")
@@ -93,7 +93,7 @@ async def test_a_retained_directory_in_other_letters() -> None:
 
 
 async def test_an_archive_in_other_letters() -> None:
-    """No claim gets the directory of an archive, in whatever letters."""
+    """No claim gets the directory of an archive, in any spelling that the server folds."""
     export = await opened(on(str.casefold))
     await export.provision("pvc-1", samples.record("team"), Ownership())
     await export.settle("pvc-1")
@@ -107,7 +107,7 @@ async def test_an_archive_in_other_letters() -> None:
 @pytest.mark.parametrize("call", ["read_symlink", "make_symlink"])
 @pytest.mark.parametrize(("cause", "opens"), [(Cause.OTHER, True), (Cause.READ_ONLY, True), (Cause.UNREACHABLE, False)])
 async def test_a_server_that_refuses_such_names(call: str, cause: Cause, opens: bool) -> None:
-    """A server that takes no such name has none that differ in it; one that does not answer is asked again."""
+    """A server that refuses the name does not fold; one that does not answer raises an error."""
 
     async def refuses(done: str, path: RelPath) -> None:
         if done == call and (not path[-1].isascii() or path[0] == LEDGER.upper()):

@@ -18,7 +18,7 @@ PLAIN = Ownership()
 
 
 def inside(outer: MemoryTree, *path: str) -> MemoryTree:
-    """A directory of an export as an export of its own."""
+    """A directory of an export as an export itself."""
     tree, directory = MemoryTree(), outer.root
     for name in path:
         below = directory.entries.setdefault(name, Directory())
@@ -44,7 +44,7 @@ async def made(export: Export, directory: str) -> str:
 
 @pytest.mark.parametrize("directory", ["team/db", "team/db/inside", "team/db/inside/more"])
 async def test_another_exports_root_on_the_way(directory: str) -> None:
-    """A directory below another export's root is refused, and nothing is left of the attempt."""
+    """A directory below another export's root is refused, and the attempt leaves nothing behind."""
     outer = MemoryTree()
     await made(await opened(inside(outer, "team")), "db")
     export = await opened(outer)
@@ -57,7 +57,7 @@ async def test_another_exports_root_on_the_way(directory: str) -> None:
 
 
 async def test_a_peers_volume_within_another_export() -> None:
-    """A volume of another provisioner is not taken over where its directory lies in another export."""
+    """A volume of another provisioner is not taken over if its directory lies in another export."""
     outer = MemoryTree()
     await opened(inside(outer, "team"))
     export = await opened(outer)
@@ -70,7 +70,7 @@ async def test_a_peers_volume_within_another_export() -> None:
     ("volume", "root"), [("team", ("team",)), ("team", ("team", "share")), ("a/b", ("a", "b", "c"))]
 )
 async def test_a_root_in_a_volume(volume: str, root: RelPath) -> None:
-    """An export whose root lies in a volume of the export above it is refused, and no ledger is made there."""
+    """An export whose root lies in a volume of the export above it is refused, and gets no ledger."""
     outer = MemoryTree()
     await made(await opened(outer), volume)
     tree = inside(outer, *root)
@@ -95,7 +95,7 @@ async def test_a_root_in_an_archive_or_a_ledger() -> None:
 
 
 async def test_volumes_of_the_export_above() -> None:
-    """What the export above has handed out below a root is handed out by no other, for as long as it has it."""
+    """A directory that the export above has handed out is refused, as long as the record above exists."""
     outer = MemoryTree()
     above = await opened(outer)
     volume = await made(above, "team/db")
@@ -110,7 +110,7 @@ async def test_volumes_of_the_export_above() -> None:
 
 
 async def test_a_parent_that_cannot_be_looked_at() -> None:
-    """Where the server lets nobody look above a root, the export is used as one that lies in no other."""
+    """If the server shows nothing above a root, the export is used as one that lies in no other."""
 
     async def refuses(_call: str, _path: RelPath) -> None:
         raise ExportError(Cause.DENIED)
@@ -122,7 +122,7 @@ async def test_a_parent_that_cannot_be_looked_at() -> None:
 
 
 async def test_an_export_above_that_fails() -> None:
-    """What goes wrong on a look at the export above is told as that one's, and tried again as what it was."""
+    """An error of the export above names that export, and keeps its cause."""
     outer = MemoryTree()
     await made(await opened(outer), "other")
     tree = inside(outer, "team")
@@ -135,6 +135,6 @@ async def test_an_export_above_that_fails() -> None:
     with pytest.raises(ExportError) as caught:
         await opened(tree)
     assert caught.value.cause is Cause.UNREACHABLE
-    assert "that is export nas:/exports" in caught.value.event_message("nas:/exports/team")
+    assert "the error is of export nas:/exports," in caught.value.event_message("nas:/exports/team")
     assert "see that it runs" in caught.value.advice
     assert "export nas:/exports: timed out" in str(caught.value)

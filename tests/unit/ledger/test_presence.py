@@ -1,4 +1,4 @@
-"""Which directories are there: right in any case, and for few calls."""
+"""ledger.presence: which directories are missing, with few calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def made(*paths: str) -> MemoryTree:
 
 
 async def test_many_of_one_parent_take_one_listing() -> None:
-    """Of a hundred directories of one parent, one is listed and only the missing ones are looked up."""
+    """For a hundred directories of one parent, the parent is listed and only the missing ones are looked up."""
     there = [("all", str(number)) for number in range(100)]
     tree = await made(*("/".join(path) for path in there))
     calls: list[str] = []
@@ -34,13 +34,13 @@ async def test_many_of_one_parent_take_one_listing() -> None:
 
 
 async def test_a_parent_that_is_gone() -> None:
-    """All that was in it is missing."""
+    """If the parent is gone, all its directories are missing."""
     paths = [("gone", str(number)) for number in range(9)]
     assert await presence.missing(await made(), paths) == set(paths)
 
 
 async def test_what_is_something_else() -> None:
-    """A symlink in a directory's place, or in its parent's, is not for us to call missing."""
+    """A symlink in the place of a directory or its parent does not count as missing."""
     tree = await made("real")
     tree.plant_symlink(("link",), "real")
     assert await presence.missing(tree, [("link",), ("link", "below")]) == set()
@@ -49,7 +49,7 @@ async def test_what_is_something_else() -> None:
 
 @pytest.mark.parametrize("number", [1, 9])
 async def test_an_export_that_does_not_answer(number: int) -> None:
-    """Nothing is said of it."""
+    """An export that does not answer raises an error."""
     tree = await made()
 
     async def silent(_call: str, _path: tuple[str, ...]) -> None:

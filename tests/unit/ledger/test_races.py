@@ -24,7 +24,7 @@ PAIRS = [("a", "a"), ("a/b", "a/b"), ("a/b", "a/b/c"), ("a/b/c", "a/b"), ("a", "
 
 
 class Jumbled:
-    """A tree whose calls let others go first, as often as a seeded die says."""
+    """A tree whose calls let other tasks run first, in a random order by a seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -40,7 +40,7 @@ class Jumbled:
 
 
 async def attempts(*wanted: tuple[Export, str, Record, str | None]) -> list[bool]:
-    """Provision all at once; for each, whether it got its directory. Only the two refusals are allowed otherwise."""
+    """Provision all at the same time; return for each whether it got its directory. Only two refusals are allowed."""
     results = await asyncio.gather(
         *(export.provision(volume, new, ACCESS, adopt_from=former) for export, volume, new, former in wanted),
         return_exceptions=True,
@@ -52,7 +52,7 @@ async def attempts(*wanted: tuple[Export, str, Record, str | None]) -> list[bool
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 async def test_two_clusters(one: str, other: str) -> None:
-    """Of two clusters that want touching directories of one export at once, at most one gets its own."""
+    """Of two clusters that want overlapping directories at the same time, at most one gets its own."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         tree = jumbled.tree
@@ -63,7 +63,7 @@ async def test_two_clusters(one: str, other: str) -> None:
         held = [volume for volume, ok in zip((V1, V2), got, strict=True) if ok]
         for export, volume in ((first, V1), (second, V2)):
             if volume not in held:
-                # What a loser could not take back at once, since the other's directory was in its own, it can now.
+                # A loser could not remove its directory while the other's was in it. Now it can.
                 assert await export.undo(volume), f"seed {seed}"
         assert ledger(tree, "pending") == held, f"seed {seed}"
         for directory, ok in zip((one, other), got, strict=True):
@@ -72,7 +72,7 @@ async def test_two_clusters(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 async def test_two_claims(one: str, other: str) -> None:
-    """Of two claims of one cluster that want touching directories at once, exactly one gets its own."""
+    """Of two claims of one cluster that want overlapping directories at the same time, exactly one gets its own."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         export = await opened(jumbled.tree)
@@ -84,7 +84,7 @@ async def test_two_claims(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [("a", "b"), ("a/b", "a/c"), ("a/b", "c"), ("a/b/c", "a/d")])
 async def test_neighbours(one: str, other: str) -> None:
-    """Directories that do not touch never stand in each other's way, even below a parent that both make."""
+    """Directories that do not overlap never conflict, even below a parent that both create."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         first, second = await opened(jumbled.tree), await opened(jumbled.tree)
@@ -93,7 +93,7 @@ async def test_neighbours(one: str, other: str) -> None:
 
 
 async def test_two_claims_adopt() -> None:
-    """Of two claims that may adopt one directory at once, exactly one gets it, whatever the volumes are called."""
+    """Of two claims that can adopt one directory at the same time, exactly one gets it, whatever the volumes' names."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         former, one, other = random.Random(seed).sample((V1, V2, V3), 3)
@@ -108,7 +108,7 @@ async def test_two_claims_adopt() -> None:
 
 
 async def test_two_replicas_open() -> None:
-    """Replicas and clusters that open a new export at once agree on its id."""
+    """Replicas and clusters that open a new export at the same time agree on its id."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         jumbled.begin()
@@ -117,7 +117,7 @@ async def test_two_replicas_open() -> None:
 
 
 async def test_two_that_settle() -> None:
-    """Two leaders that settle one volume at once leave one settled record, which names the PersistentVolume."""
+    """Two leaders that settle one volume at the same time leave one settled record, with the PersistentVolume's uid."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         tree = jumbled.tree
@@ -134,7 +134,7 @@ async def test_two_that_settle() -> None:
 
 
 async def test_two_reclaims() -> None:
-    """A reclaim that two leaders carry out at once, as after a lease was lost, moves the directory once."""
+    """A reclaim that two leaders carry out at the same time moves the directory once."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         tree = jumbled.tree
@@ -151,7 +151,7 @@ async def test_two_reclaims() -> None:
 
 @pytest.mark.parametrize("directory", ["a", "a/b"])
 async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) -> None:
-    """Between another cluster's rename of a directory and the end of its record nobody gets one of that name.
+    """Between another cluster's rename of a directory and the end of its record, no claim gets that directory.
 
     Else its rename, tried again, would take the new volume's directory.
     """
@@ -169,7 +169,7 @@ async def test_a_directory_that_another_cluster_is_reclaiming(directory: str) ->
 
 
 async def test_retaining_writes_once() -> None:
-    """A record that says already that its directory stays is not written again: another volume may be adopting it."""
+    """A record that is marked as retained is not written again: another volume can be adopting the directory."""
     tree = MemoryTree()
     export = await opened(tree)
     await export.provision(V1, record("a", V1), ACCESS)

@@ -22,7 +22,7 @@ DIRECT, DEEPER = Location("nas2", "/"), Location("nas2", "/srv/k8s")
 
 
 def exports() -> ExportRegistry:
-    """Two mounted exports, one in the other; nothing else has been named yet."""
+    """Return a registry with two mounted exports, one in the other."""
     servers = ConnectionPool(Credentials(uid=0, gid=0), timeout_s=1.0)
 
     def reach(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
@@ -35,13 +35,13 @@ def exports() -> ExportRegistry:
 
 
 def located(served: ExportRegistry, server: str, path: str, *options: str) -> tuple[str, RelPath] | None:
-    """The name of the export that a peer's volume lies on, and its path below."""
+    """Return the name of the export that another provisioner's volume lies on, and its path below."""
     found = served.locate(samples.peers_volume(nfs=NfsSource(server, path), mount_options=options))
     return None if found is None else (found[0].name, found[1])
 
 
 def test_a_peers_volume_on_a_mounted_export() -> None:
-    """A peer's volume lies on the deepest of the exports that are mounted for us, if on any."""
+    """A volume of another provisioner lies on the innermost of the mounted exports that contain it."""
     served = exports()
     assert located(served, "NAS", "/exports//ns/data/") == ("nas:/exports", ("ns", "data"))
     assert located(served, "nas", "/exports/team/data") == ("nas:/exports/team", ("data",))
@@ -51,7 +51,7 @@ def test_a_peers_volume_on_a_mounted_export() -> None:
 
 
 def test_a_peers_volume_on_a_direct_export() -> None:
-    """A peer's volume lies on the deepest export that a class names at its port, a server's root among them."""
+    """A volume of another provisioner lies on the innermost export that a class names at its port."""
     served = exports()
     served.get(DIRECT, MountOptions())
     served.get(DEEPER, MountOptions(port=2050))
@@ -64,7 +64,7 @@ def test_a_peers_volume_on_a_direct_export() -> None:
 
 
 def test_an_export_that_only_a_volume_names() -> None:
-    """An export that only a volume of our own making named so far, which may be forged, is none for a peer's."""
+    """An export that only a volume's annotation names can be forged: another provisioner's volume does not use it."""
     served = exports()
     ours = samples.volume(nfs=NfsSource("nas3", "/srv/data"), annotations={"nfs-provisioner/directory": "data"})
     assert served.locate(ours) is not None
@@ -75,7 +75,7 @@ def test_an_export_that_only_a_volume_names() -> None:
 
 @pytest.mark.parametrize("path", ["/exports/team/data", "/exports/ns/data"])
 def test_between_mounted_and_direct(path: str) -> None:
-    """Of a mounted export and one that a class names, a peer's volume lies on the deeper one."""
+    """Of a mounted export and one that a class names, a volume of another provisioner lies on the inner one."""
     served = exports()
     served.get(Location("nas", "/exports/ns"), MountOptions())
     assert located(served, "nas", path) == (
@@ -96,7 +96,7 @@ def test_between_mounted_and_direct(path: str) -> None:
     ],
 )
 def test_what_we_do_not_speak(option: str, cause: Cause) -> None:
-    """A class, a volume of ours and a peer's with such an option are refused with the option's name and the way out."""
+    """A class or a volume with an unsupported option is refused with the option's name and what to do."""
     options = mount_options.parse([option])
     served = exports()
     with pytest.raises(ExportError) as caught:
@@ -121,7 +121,7 @@ def test_nothing_keeps_us_from_a_server() -> None:
 
 
 def test_two_names_of_one_export() -> None:
-    """From when two objects are known to be one export, one stands for it: for classes, volumes and in the listing."""
+    """Once two objects are known to be one export, one stands for it: for classes, for volumes and in the list."""
     served = exports()
     by_name, by_address = served.get(DIRECT, MountOptions()), served.get(Location("10.0.0.5", "/"), MountOptions())
     assert by_name is not by_address

@@ -1,4 +1,4 @@
-"""ledger.selftest: what it proves, what it leaves, and that every failure says what to do."""
+"""ledger.selftest: what it proves, that it leaves nothing, and that every failure says what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def failing(name: str, cause: Cause) -> Hook:
 
 
 async def test_an_export_without_a_ledger() -> None:
-    """An export without a ledger is proven to be writable, is told to have none, and is left as it was."""
+    """An export without a ledger is proven to be writable, is reported to have none, and stays as it was."""
     tree = MemoryTree()
     done = await trial_run(tree)
     assert not done.ledger
@@ -33,7 +33,7 @@ async def test_an_export_without_a_ledger() -> None:
 
 
 async def test_an_export_with_a_ledger() -> None:
-    """An export with a ledger is tried within it, and the ledger is left as it was."""
+    """On an export with a ledger the trial happens in the ledger, which stays as it was."""
     tree = MemoryTree()
     await opened(tree)
     before = await tree.list((".provisioner",))
@@ -52,7 +52,7 @@ async def test_a_server_that_does_not_set_modes() -> None:
 
 @pytest.mark.parametrize("call", ["read_symlink", "space", "make_directory"])
 async def test_a_refusal(call: str) -> None:
-    """Whatever is refused is raised as it is, and nothing is left."""
+    """A refusal is raised with its cause, and nothing is left."""
     tree = MemoryTree(before=failing(call, Cause.DENIED))
     with pytest.raises(ExportError) as caught:
         await trial_run(tree)
@@ -62,7 +62,7 @@ async def test_a_refusal(call: str) -> None:
 
 
 async def test_an_answer_that_was_lost() -> None:
-    """A directory that was made, though the answer was lost, is taken away again."""
+    """A directory that was created although the answer was lost is removed."""
     tree = MemoryTree(after=failing("make_directory", Cause.UNREACHABLE))
     with pytest.raises(ExportError):
         await trial_run(tree)
@@ -70,7 +70,7 @@ async def test_an_answer_that_was_lost() -> None:
 
 
 async def test_a_server_that_goes_away_in_between() -> None:
-    """A directory that may have been left is named in the advice, with what is to be done with it."""
+    """A directory that can have been left behind is named in the advice, with what to do."""
     for made in (True, False):
         tree = MemoryTree(before=failing("remove_directory", Cause.UNREACHABLE))
         tree.after = no_fault if made else failing("make_directory", Cause.UNREACHABLE)
@@ -81,7 +81,7 @@ async def test_a_server_that_goes_away_in_between() -> None:
 
 
 async def test_an_interrupted_rehearsal() -> None:
-    """Interrupted while the directory is being made, nothing is left."""
+    """If it is interrupted while it creates the directory, nothing is left."""
     reached, never = asyncio.Event(), asyncio.Event()
 
     async def wait(call: str, _path: RelPath) -> None:

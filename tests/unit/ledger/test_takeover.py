@@ -1,4 +1,4 @@
-"""ledger.export.take_over: volumes of another provisioner enter the ledger, and nothing else is touched."""
+"""ledger.enrollment: volumes of another provisioner get records, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
 
 
 async def with_directories(*paths: str) -> MemoryTree:
-    """An export with a ledger, and directories that another provisioner made."""
+    """Return an export with a ledger, and directories that another provisioner made."""
     tree = MemoryTree()
     await opened(tree)
     for path in paths:
@@ -26,7 +26,7 @@ async def with_directories(*paths: str) -> MemoryTree:
 
 
 async def test_many_at_once() -> None:
-    """Volumes enter the ledger as settled, all with one look at it before and one after, and stay entered."""
+    """Volumes get settled records, which last, with one look at the ledger before all and one after."""
     tree = await with_directories("a", "b")
     export = await opened(tree)
     looks: list[str] = []
@@ -45,7 +45,7 @@ async def test_many_at_once() -> None:
 
 @pytest.mark.parametrize("directory", ["a/b", "a", "a/b/c"])
 async def test_taken(directory: str) -> None:
-    """A directory that touches that of a record, our own or another cluster's, is not entered; the rest is."""
+    """A volume whose directory overlaps with a record of any cluster gets none; the others do."""
     tree = await with_directories("a/b/c", "d")
     export, other = await opened(tree), await opened(tree)
     assert await other.take_over({V1: record("a/b", V1)}) == {}
@@ -67,7 +67,7 @@ async def test_a_record_that_is_there() -> None:
 
 
 async def test_an_unreadable_record() -> None:
-    """A volume whose record we cannot read is not entered, and the record stays."""
+    """A volume whose record cannot be read gets no other one, and the record stays."""
     tree = await with_directories("a")
     export = await opened(tree)
     await tree.make_symlink((".provisioner", "volumes", V1), "?")
@@ -78,7 +78,7 @@ async def test_an_unreadable_record() -> None:
 
 
 async def test_a_failure_in_the_middle() -> None:
-    """A call that fails leaves no volume in memory of which the export does not know; a retry enters all."""
+    """A call that fails leaves no volume in memory that the export does not have; a retry writes all."""
     tree = await with_directories("a", "b")
     export = await opened(tree)
     wanted = {V1: record("a", V1), V2: record("b", V2)}
@@ -98,7 +98,7 @@ async def test_a_failure_in_the_middle() -> None:
 
 @pytest.mark.parametrize(("peers", "claims"), [("a/b", "a/b/c"), ("a", "a/b")])
 async def test_another_cluster_at_once(peers: str, claims: str) -> None:
-    """Of a takeover and another cluster's claim for a directory inside it, at the same moment, at most one succeeds."""
+    """Of a takeover and another cluster's claim for a directory inside it at the same time, at most one succeeds."""
     for seed in SEEDS:
         jumbled = Jumbled(seed)
         tree = jumbled.tree

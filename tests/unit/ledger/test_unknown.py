@@ -1,4 +1,4 @@
-"""ledger.unknown: which directories nobody knows, and what looking for them costs."""
+"""ledger.unknown: which directories have no owner, and how many calls the search costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAIN = Ownership(mode=0o755)
 
 
 def index(*paths: str) -> PathIndex:
-    """These paths, known."""
+    """Return an index of known paths."""
     known = PathIndex()
     for path in paths:
         known.add(tuple(path.split("/")), path)
@@ -25,7 +25,7 @@ def index(*paths: str) -> PathIndex:
 
 
 async def tree_of(*files: str, empty: tuple[str, ...] = ()) -> MemoryTree:
-    """A tree with these files in it, and these empty directories."""
+    """Return a tree with these files and these empty directories."""
     tree = MemoryTree()
     for directory in [*(file.rpartition("/")[0] for file in files), *empty]:
         path = tuple(directory.split("/"))
@@ -36,8 +36,8 @@ async def tree_of(*files: str, empty: tuple[str, ...] = ()) -> MemoryTree:
     return tree
 
 
-async def test_only_what_nobody_knows() -> None:
-    """A directory that holds something is a stray unless it is known, leads to a known one, or lies below one."""
+async def test_only_unknown_directories() -> None:
+    """A directory that is not empty is unknown unless it is known, leads to a known one, or lies below one."""
     tree = await tree_of(
         "shop/data/file", "shop/data/inner/file", "shop/old/file", "a/b/c/file", "a/b/x/deep/file", "lonely/file",
         "file", empty=("shop/empty", "void"),
@@ -47,7 +47,7 @@ async def test_only_what_nobody_knows() -> None:
 
 
 async def test_what_is_no_stray() -> None:
-    """The ledger, archives, what servers put there, and what is no directory are none."""
+    """The ledger, archives, what servers put there, and files are not reported."""
     tree = await tree_of(
         ".provisioner/volumes/file", "archived-old/file", "lost+found/file", ".snapshot/hourly/file", "shop/@eaDir/file"
     )
@@ -63,13 +63,13 @@ async def test_what_is_no_stray() -> None:
      "Network Trash Folder", "Temporary Items", "aquota.user.d", ".of-a-future-nas", "@docker"],
 )  # fmt: skip
 async def test_what_a_nas_keeps_at_the_root(name: str) -> None:
-    """What file servers and their other clients keep at an export's root is no stray, and a known volume stays one."""
+    """What file servers and their clients keep at an export's root is not reported, and a known volume stays known."""
     tree = await tree_of(f"{name}/file", ".volumes/known/file", ".volumes/other/file")
     assert await unknown_directories(tree, index(".volumes/known"), limit=10) == [(".volumes", "other")]
 
 
 async def test_an_archives_name_means_something_at_the_root_only() -> None:
-    """Below the root a directory may have any name."""
+    """Below the root a directory can have any name."""
     tree = await tree_of("shop/archived-x/file", "shop/.provisioner/file")
     assert await unknown_directories(tree, index("shop/data"), limit=10) == [
         ("shop", ".provisioner"),
@@ -78,7 +78,7 @@ async def test_an_archives_name_means_something_at_the_root_only() -> None:
 
 
 async def test_what_it_costs() -> None:
-    """One listing for each directory on the way to a known one, one look at each stray, and nothing below a volume."""
+    """The search costs one listing per directory on the way, one look per unknown one, and nothing below a volume."""
     tree = await tree_of("shop/data/inner/file", "shop/old/below/file", "a/b/c/d/file", "other/file")
     calls: list[tuple[str, RelPath]] = []
 
@@ -94,7 +94,7 @@ async def test_what_it_costs() -> None:
 
 
 async def test_not_more_than_that() -> None:
-    """However many there are, so many are told."""
+    """At most `limit` directories are returned."""
     tree = await tree_of(*(f"{number:03}/file" for number in range(100)))
     assert await unknown_directories(tree, index("shop/data"), limit=20) == [(f"{number:03}",) for number in range(20)]
 
@@ -108,7 +108,7 @@ async def test_not_more_than_that() -> None:
     ],
 )
 async def test_one_that_cannot_be_looked_into(error: ExportError, found: list[RelPath]) -> None:
-    """A directory that keeps us out is a stray, one that went meanwhile is none, and the rest is looked at."""
+    """A directory that denies access is reported, one that is gone is not, and the others are looked at."""
     tree = await tree_of("shut/file", "other/file", "way/old/file")
 
     async def refuse(call: str, path: RelPath) -> None:
@@ -121,7 +121,7 @@ async def test_one_that_cannot_be_looked_into(error: ExportError, found: list[Re
 
 @pytest.mark.parametrize("call", ["list", "is_empty"])
 async def test_an_export_that_fails(call: str) -> None:
-    """An export that does not answer is an error, and no answer at all."""
+    """An export that does not answer raises an error."""
     tree = await tree_of("other/file")
 
     async def fail(name: str, _path: RelPath) -> None:
@@ -136,7 +136,7 @@ async def test_an_export_that_fails(call: str) -> None:
 
 @pytest.mark.parametrize(("directory", "left"), [("held", True), ("empty", False), ("missing", False)])
 async def test_whether_an_attempt_left_something(directory: str, left: bool) -> None:
-    """Of an attempt something is left when its directory is there and holds something; no record is nothing."""
+    """An attempt has leftovers if its directory exists and is not empty; without a record there are none."""
     tree = await tree_of("held/file", empty=("empty",))
     export = Export(Location("nas", "/exports"), tree)
     await export.open()
@@ -147,7 +147,7 @@ async def test_whether_an_attempt_left_something(directory: str, left: bool) -> 
 
 
 async def test_strays_of_an_export() -> None:
-    """An export tells of its strays; its own ledger is none."""
+    """An export returns its unknown directories, without its own ledger."""
     export = Export(Location("nas", "/exports"), await tree_of("held/file", "foreign/file"))
     await export.open()
     assert await export.unknown_directories(index("held"), limit=10) == [("foreign",)]

@@ -101,7 +101,7 @@ async def test_entries_that_are_never_there_end_a_removal(
     scanned(names())
     with pytest.raises(ExportError) as caught:
         await tree.remove_tree(("some",))
-    assert "directory some shows entries that are not there" in caught.value.advice
+    assert "directory some lists entries that do not exist" in caught.value.advice
 
 
 def level_by_level(top: pathlib.Path) -> None:

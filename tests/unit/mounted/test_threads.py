@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from provisioner.core.locations import RelPath
-from provisioner.mounted.threads import Call, Calls
+from provisioner.mounted.threads import ThreadCall, ThreadPool
 from provisioner.ports.tree import Cause, ExportError, PathMissing
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,12 +25,12 @@ def released() -> Iterator[threading.Event]:
     event.set()
 
 
-def hang(event: threading.Event) -> Callable[[Call[bool]], bool]:
+def hang(event: threading.Event) -> Callable[[ThreadCall[bool]], bool]:
     """A job that hangs until the event is set."""
     return lambda _call: event.wait()
 
 
-async def run_at_last(calls: Calls, *changes: RelPath) -> None:
+async def run_at_last(calls: ThreadPool, *changes: RelPath) -> None:
     """Run a job as soon as the pool lets us; the test's own limit ends it."""
     while True:
         try:
@@ -41,9 +41,9 @@ async def run_at_last(calls: Calls, *changes: RelPath) -> None:
 
 async def test_results_and_errors_come_back() -> None:
     """The caller gets what the job returns, or what it raises."""
-    calls = Calls("test", threads=2, timeout_s=30.0)
+    calls = ThreadPool("test", threads=2, timeout_s=30.0)
 
-    def fail(_call: Call[None]) -> None:
+    def fail(_call: ThreadCall[None]) -> None:
         raise PathMissing("a")
 
     assert await calls.run(lambda _call: 5) == 5
@@ -54,7 +54,7 @@ async def test_results_and_errors_come_back() -> None:
 
 async def test_a_hung_job_lets_its_caller_go(released: threading.Event) -> None:
     """After the time limit the caller gets Cause.UNREACHABLE while the job still hangs."""
-    calls = Calls("test", threads=2, timeout_s=0.05)
+    calls = ThreadPool("test", threads=2, timeout_s=0.05)
     with pytest.raises(ExportError) as caught:
         await calls.run(hang(released))
     assert caught.value.cause is Cause.UNREACHABLE
@@ -64,10 +64,10 @@ async def test_a_hung_job_lets_its_caller_go(released: threading.Event) -> None:
 
 async def test_no_more_jobs_hang_than_there_are_threads(released: threading.Event) -> None:
     """With every thread hung, further callers wait for a slot, get UNREACHABLE, and their jobs never begin."""
-    calls = Calls("test", threads=3, timeout_s=0.1)
+    calls = ThreadPool("test", threads=3, timeout_s=0.1)
     begun: list[int] = []
 
-    def job(_call: Call[bool]) -> bool:
+    def job(_call: ThreadCall[bool]) -> bool:
         begun.append(1)
         return released.wait()
 
@@ -81,7 +81,7 @@ async def test_no_more_jobs_hang_than_there_are_threads(released: threading.Even
 
 async def test_busy_until_the_abandoned_job_returns(released: threading.Event) -> None:
     """A job on a path that an abandoned one changes is Cause.BUSY until that returns; other paths go on."""
-    calls = Calls("test", threads=4, timeout_s=0.1)
+    calls = ThreadPool("test", threads=4, timeout_s=0.1)
     with pytest.raises(ExportError):
         await calls.run(hang(released), changes=(("other",), PATH))
     with pytest.raises(ExportError) as caught:
@@ -97,10 +97,10 @@ async def test_busy_until_the_abandoned_job_returns(released: threading.Event) -
 
 async def test_a_job_stops_before_its_next_step(released: threading.Event) -> None:
     """A job whose caller has given up does not get past its next step."""
-    calls = Calls("test", threads=1, timeout_s=0.1)
+    calls = ThreadPool("test", threads=1, timeout_s=0.1)
     steps: list[str] = []
 
-    def job(call: Call[None]) -> None:
+    def job(call: ThreadCall[None]) -> None:
         call.step()
         steps.append("first")
         released.wait()
@@ -117,10 +117,10 @@ async def test_a_job_stops_before_its_next_step(released: threading.Event) -> No
 
 async def test_a_cancelled_caller_gives_up(released: threading.Event) -> None:
     """Cancelling the caller is giving up: the path is busy until the job returns."""
-    calls = Calls("test", threads=2, timeout_s=30.0)
+    calls = ThreadPool("test", threads=2, timeout_s=30.0)
     begun = threading.Event()
 
-    def job(_call: Call[None]) -> None:
+    def job(_call: ThreadCall[None]) -> None:
         begun.set()
         released.wait()
 
@@ -137,7 +137,7 @@ async def test_a_cancelled_caller_gives_up(released: threading.Event) -> None:
 
 async def test_threads_end_after_close(released: threading.Event) -> None:
     """Idle threads end when the pool is closed, hung ones when their call returns, and a closed pool takes no job."""
-    calls = Calls("ending", threads=4, timeout_s=0.1)
+    calls = ThreadPool("ending", threads=4, timeout_s=0.1)
     await run_at_last(calls)
     with pytest.raises(ExportError):
         await calls.run(hang(released))
@@ -153,7 +153,7 @@ async def test_threads_end_after_close(released: threading.Event) -> None:
 async def test_threads_are_started_as_needed() -> None:
     """One job after the other takes one thread, however many there may be."""
     before = threading.active_count()
-    calls = Calls("test", threads=16, timeout_s=30.0)
+    calls = ThreadPool("test", threads=16, timeout_s=30.0)
     for _ in range(50):
         await calls.run(lambda _call: None)
     assert threading.active_count() == before + 1

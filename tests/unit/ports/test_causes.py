@@ -20,7 +20,7 @@ def test_every_cause_has_advice(cause: Cause) -> None:
     """Every cause comes with what to do, in the event too, and a driver's own words come first."""
     error = ExportError(cause)
     assert error.advice
-    assert error.event_message("nas:/x") == f"export nas:/x: {cause.value}; {error.advice}"
+    assert error.event_message("nas:/x") == f"export nas:/x {cause.value}: {error.advice}"
     assert ExportError(cause, hint="do this").advice == "do this"
 
 

@@ -18,7 +18,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.resumed: list[str] = []
-        self.lanes = FairShare(count, self.resumed.append)
+        self.share = FairShare(count, self.resumed.append)
         self.busy: dict[str, ExitStack] = {}
         self.parked: set[str] = set()
 
@@ -26,10 +26,10 @@ class Workers:
         """A worker takes the key up; whether it found a place."""
         stack = ExitStack()
         try:
-            stack.enter_context(self.lanes.place(export, key))
+            stack.enter_context(self.share.slot(export, key))
         except NoSlot:
             self.parked.add(key)
-            self.lanes.wake()
+            self.share.wake()
             return False
         self.busy[key] = stack
         return True
@@ -37,7 +37,7 @@ class Workers:
     def end(self, key: str) -> None:
         """The key's worker is through with it."""
         self.busy.pop(key).close()
-        self.lanes.wake()
+        self.share.wake()
 
 
 def fill(workers: Workers, export: str, keys: int) -> int:
@@ -68,9 +68,9 @@ def test_parked_keys_come_up_again() -> None:
 
 def test_a_place_is_given_back() -> None:
     """A key that fails gives its place back as one that succeeds."""
-    lanes = FairShare(2, lambda _key: None)
+    share = FairShare(2, lambda _key: None)
     for _ in range(5):
-        with pytest.raises(ZeroDivisionError), lanes.place(EXPORTS[0], "a"):
+        with pytest.raises(ZeroDivisionError), share.slot(EXPORTS[0], "a"):
             raise ZeroDivisionError
 
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from provisioner.core.backoff import Backoff
 from provisioner.runtime.fair_share import FairShare, NoSlot
+from provisioner.runtime.requeue import Requeue
 from provisioner.runtime.supervision import AGAIN, Shield, Supervisor
 from provisioner.runtime.workers import work
 from provisioner.runtime.workqueue import WorkQueue
@@ -165,13 +165,13 @@ def test_workers() -> None:
 
     async def scene() -> None:
         queue = WorkQueue(LoopClock(), waited=lambda _: None)
-        lanes = FairShare(2, queue.add)
+        share = FairShare(2, queue.add)
         odd: dict[str, list[BaseException]] = {f"odd-{i}": [error] for i, error in enumerate(odd_errors())}
         odd["odd-cancelled"] = [asyncio.CancelledError()]
         odd["parked"] = [NoSlot()]
         done: list[str] = []
 
-        async def reconcile(key: str) -> Backoff | None:
+        async def reconcile(key: str) -> Requeue | None:
             await asyncio.sleep(0)
             if odd.get(key):
                 raise odd[key].pop()
@@ -182,7 +182,7 @@ def test_workers() -> None:
         for key in keys:
             queue.add(key)
         supervisor = Supervisor(LoopClock(), metrics)
-        working = asyncio.create_task(work(queue, lanes, reconcile, workers=2, supervisor=supervisor, loop="claims"))
+        working = asyncio.create_task(work(queue, share, reconcile, workers=2, supervisor=supervisor, loop="claims"))
         await asyncio.sleep(0.5)
         assert sorted(done) == [key for key in sorted(keys) if key.startswith("good")]
         await asyncio.sleep(1.0)

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.backoff import Backoff
+from provisioner.runtime.requeue import Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from tests.support.fakes.clock import LoopClock, simulate
 
-BACKOFF = Backoff(first_s=1.0, limit_s=8.0, jitter=0.0)
+FAILED = Requeue(Backoff(first_s=1.0, limit_s=8.0, jitter=0.0))
 
 
 def queue(waited: list[float] | None = None) -> WorkQueue:
@@ -100,21 +101,40 @@ def test_add_ends_a_wait() -> None:
     simulate(scene())
 
 
-def test_retry() -> None:
-    """A key that fails comes up later and later; once it did not fail it starts anew."""
+def test_requeue() -> None:
+    """A key that failed comes up again, later with each failure in a row; any other outcome clears the count."""
 
     async def scene() -> None:
-        work = queue()
-        delays_s = []
-        for _ in range(5):
-            delays_s.append(work.retry("a", BACKOFF))
+        work, loop = queue(), asyncio.get_running_loop()
+
+        async def delay_s(outcome: Requeue) -> float:
+            began_s = loop.time()
+            work.requeue("a", outcome)
             assert await work.get() == "a"
             work.done("a")
-        assert delays_s == [1, 2, 4, 8, 8]
+            return loop.time() - began_s
+
+        assert [await delay_s(FAILED) for _ in range(5)] == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0])
         assert work.failures("a") == 5
-        work.forget("a")
+        work.requeue("a", None)
         assert work.failures("a") == 0
-        assert work.retry("a", BACKOFF) == 1
+        assert await delay_s(FAILED) == pytest.approx(1.0)
+
+    simulate(scene())
+
+
+def test_what_is_still_running_is_no_failure() -> None:
+    """A key whose work goes on elsewhere comes up again after the time that was given, and has not failed."""
+
+    async def scene() -> None:
+        work, loop = queue(), asyncio.get_running_loop()
+        for _ in range(3):
+            began_s = loop.time()
+            work.requeue("a", Requeue.after(30.0))
+            assert await work.get() == "a"
+            work.done("a")
+            assert loop.time() - began_s == pytest.approx(30.0)
+            assert work.failures("a") == 0
 
     simulate(scene())
 
@@ -195,7 +215,7 @@ def test_no_key_is_lost_or_doubled(steps: list[tuple[str, str, int]], workers: i
                     work.add_after(key, number)
                     wanted[key] = loop.time()
                 case "retry":
-                    work.retry(key, BACKOFF)
+                    work.requeue(key, FAILED)
                     wanted[key] = loop.time()
                 case "rest":
                     await asyncio.sleep(number / 4)

@@ -1,4 +1,4 @@
-"""One daemon for each module that is told of no export at all, and Ganeshas that its classes name."""
+"""One daemon per module without any --export, and the Ganesha servers that its classes name."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ class DirectStorage(Storage):
         self.daemon = daemon
 
     def class_on(self, export: DirectExport, on_delete: str = "delete", **fields: Any) -> str:
-        """Create a class on an export, with further parameters where `fields` has some, and return its name."""
+        """Create a class on an export and return its name; `fields` can add `parameters` and `options`."""
         parameters = export.parameters | {"onDelete": on_delete} | fields.pop("parameters", {})
         options = export.mount_options + fields.pop("options", [])
         return self.storage_class(self.daemon.provisioner_name, parameters, mountOptions=options, **fields)
 
     def purged(self, export: DirectExport) -> None:
-        """Wait until nothing is left in an export's trash."""
+        """Wait until an export's trash is empty."""
         self.eventually(lambda: not disk(export.root).trash, "the trash is purged", timeout_s=30)
 
     def unrecorded(self, export: DirectExport, name: str) -> None:
-        """Wait until a volume's record has ended, which is after the volume itself has gone."""
-        self.eventually(lambda: name not in disk(export.root).records, f"the record of {name} has ended")
+        """Wait until a volume's record is deleted, which happens after the volume is gone."""
+        self.eventually(lambda: name not in disk(export.root).records, f"the record of {name} is deleted")
 
     def failure(self, name: str, *words: str, timeout_s: float = 10.0) -> str:
-        """Wait for a claim's ProvisioningFailed event that has these words, and return its message."""
+        """Wait for a claim's ProvisioningFailed event with these words, and return its message."""
 
-        def told() -> str | None:
+        def found() -> str | None:
             messages = [event["message"] for event in self.events(name, reason="ProvisioningFailed")]
             return next((text for text in messages if all(word in text for word in words)), None)
 
-        return self.eventually(told, f"an event about {name} that says {words}", timeout_s=timeout_s)
+        return self.eventually(found, f"an event about {name} with {words}", timeout_s=timeout_s)
 
 
 @pytest.fixture(scope="module")
 def direct_daemon(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon without a single --export, for all tests of a module."""
+    """A daemon without any --export, for all tests of a module."""
     daemons = Daemons(control_plane, tmp_path_factory.mktemp("direct"))
     yield daemons("--no-leader-election")
     daemons.kill()
@@ -72,9 +72,9 @@ def direct(cluster_api: Api, namespace: str, direct_daemon: Daemon) -> Iterator[
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
-    """Starts a Ganesha with exports of these paths, in all versions unless told otherwise; skipped where none can run.
+    """Starts a Ganesha with exports of these paths, by default in all versions; skipped where none can run.
 
-    `start=False` leaves it for later; further fields are those of `Export`.
+    With `start=False` the test starts it later; further fields are those of `Export`.
     """
     home = tmp_path_factory.mktemp("served")
     reason = ganesha.missing(versions=VERSIONS) or ganesha.vfs_problem(home)

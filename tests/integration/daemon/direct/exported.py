@@ -1,4 +1,4 @@
-"""Exports that the daemon reaches by itself: how a class names them, and what a tenant who mounts one does there."""
+"""Exports that the daemon reaches itself: the parameters of their classes, and calls of a tenant who mounts one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TENANT_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class DirectExport:
-    """One export of a Ganesha; `version` is what a class asks for, None for whatever is best."""
+    """One export of a Ganesha; `version` is the class's nfsvers, None for the best one."""
 
     server: Ganesha
     path: str
@@ -37,7 +37,7 @@ class DirectExport:
 
     @property
     def location(self) -> str:
-        """`SERVER:PATH`, as events say it."""
+        """`SERVER:PATH`, as events write it."""
         return f"{HOST}:{self.path}"
 
     @property
@@ -54,7 +54,7 @@ class DirectExport:
         return [*options, f"nfsvers={self.version}"] if self.version else options
 
     def directory(self, volume: Object) -> Path:
-        """Where a PersistentVolume's directory is on this machine, whether it exists or not."""
+        """Return the path of a PersistentVolume's directory on this machine, whether it exists or not."""
         nfs = volume["spec"]["nfs"]
         assert nfs["server"] == HOST
         assert nfs["path"].startswith(f"{self.path}/")
@@ -62,11 +62,11 @@ class DirectExport:
         return self.root / below
 
     def tenant(self, act: Callable[[DirectTree], Awaitable[T]]) -> T:
-        """What somebody who has the export mounted does there: the server sees it, as it would not on its disk."""
+        """Run calls of a tenant over NFS, so that the server sees them; it does not see changes on its disk."""
 
         async def mounted() -> T:
-            servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
-            tree = DirectTree(location(HOST, self.path), servers, version="4", port=self.server.port)
+            pool = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
+            tree = DirectTree(location(HOST, self.path), pool, version="4", port=self.server.port)
             try:
                 return await act(tree)
             finally:

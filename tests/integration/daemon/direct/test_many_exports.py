@@ -17,20 +17,20 @@ LIMIT_BYTES = 110 * 1000**2
 
 
 def connections_to(port: int) -> int:
-    """How many established TCP connections of this machine go to a port of 127.0.0.1 (proc(5), /proc/net/tcp)."""
+    """Count this machine's established TCP connections to a port of 127.0.0.1 (proc(5), /proc/net/tcp)."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[2] == f"0100007F:{port:04X}" and row[3] == "01" for row in rows)
 
 
 def memory_bytes(pid: int | None, field: str = "VmRSS") -> int:
-    """Resident memory, or its peak with VmHWM (proc(5), status)."""
+    """Return resident memory, or its peak with VmHWM (proc(5), status)."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines[field].split()[0]) * 1024
 
 
 @pytest.mark.thorough
 def test_two_hundred_classes_on_two_hundred_exports(direct: DirectStorage, serve: MakeServer) -> None:
-    """200 classes on 200 exports all bind and are reclaimed in under 110 MB, on one connection to their server."""
+    """Volumes of 200 classes on 200 exports bind and are reclaimed, in under 110 MB and on one connection."""
     server = serve(*(f"/many/{number}" for number in range(EXPORTS)), versions=(4,))
     exports = [DirectExport(server, f"/many/{number}") for number in range(EXPORTS)]
     names = [f"data-{number}" for number in range(EXPORTS)]

@@ -176,9 +176,9 @@ def test_two_of_three_servers_gone(direct: DirectStorage, serve: MakeServer) -> 
     for name in ("stopped", "killed"):
         direct.delete_claim(f"{name}-first")
     during = told("two of three gone", latencies_s(direct, classes["well"], "during"))
-    for name, words in (("stopped", "does not answer on port"), ("killed", "refuses connections on port")):
+    for name, words in (("stopped", "is not responding on port"), ("killed", "refuses connections on port")):
         told_s = [
-            waited_s(direct, claim, exports[name].location, "it does not answer", words)
+            waited_s(direct, claim, exports[name].location, "is not responding", words)
             for claim, server in waiting.items()
             if server == name
         ]

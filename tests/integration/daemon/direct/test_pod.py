@@ -1,4 +1,4 @@
-"""The daemon as it runs in a pod: uid 65534, no capabilities, a root that is read-only."""
+"""The daemon as it runs in a pod: uid 65534, no capabilities, a read-only root."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TOLD_S = 10.0
 
 @contextmanager
 def lowest_unprivileged_port(port: int) -> Iterator[None]:
-    """The sysctl that a pod may have set for itself, for as long as the context lasts."""
+    """Set the sysctl that a pod can set for itself, while the context is open."""
     before = LOWEST_PORT.read_text()
     LOWEST_PORT.write_text(str(port))
     try:
@@ -51,7 +51,7 @@ def lowest_unprivileged_port(port: int) -> Iterator[None]:
 
 @pytest.fixture(params=[1024, 512], ids=["any-port", "low-ports"])
 def low_ports(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether the pod may use source ports below 1024; skipped where this machine has no such pods."""
+    """Whether the pod can use source ports below 1024; skipped where this machine cannot run such pods."""
     lacking = [name for name in ("unshare", "setpriv", "mount") if shutil.which(name) is None]
     if os.geteuid() != 0 or lacking or not os.access(LOWEST_PORT, os.W_OK):
         pytest.skip(f"this machine cannot: {', '.join(lacking) or 'it takes root, and a network of its own'}")
@@ -64,7 +64,7 @@ def low_ports(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 @pytest.fixture
 def kubeconfig(control_plane: ControlPlane) -> Iterator[Path]:
-    """The administrator's, with its certificate authority, where uid 65534 may read them."""
+    """The administrator's kubeconfig and its certificate authority, readable for uid 65534."""
     config = json.loads(control_plane.kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     with tempfile.TemporaryDirectory(prefix="pod-") as name:
@@ -102,7 +102,7 @@ class Pod(Server):
 
 @pytest.fixture
 def pod(kubeconfig: Path, low_ports: bool, tmp_path: Path) -> Iterator[Pod]:
-    """One, ready; `low_ports` is as it found the machine."""
+    """A pod that is ready; it depends on `low_ports`, which sets the machine's sysctl."""
     with Pod(kubeconfig, tmp_path / "pod.log") as running:
         yield running
 
@@ -128,7 +128,7 @@ def assert_unprivileged(pid: int | None) -> None:
 def test_a_pod_serves_every_version(
     pod: Pod, low_ports: bool, storage: Storage, serve: MakeServer, tmp_path: Path
 ) -> None:
-    """Claims bind, are archived and deleted in every version; where low ports are allowed, also on a secure export."""
+    """Claims bind, are archived and deleted in every version; with low ports, also on a secure export."""
     assert_unprivileged(pod.pid)
     server = serve(*(f"/pod-{low_ports}-{version}" for version in NFS_VERSIONS))
     secure = secured(serve, f"/secure-{low_ports}")
@@ -156,21 +156,21 @@ def test_a_pod_serves_every_version(
             name = f"locked-{export.version}"
             storage.claim(class_on(storage, pod, export, "delete"), name)
             message = storage.event("ProvisioningFailed", name, timeout_s=TOLD_S)["message"]
-            assert export.location in message  # Ganesha hides an export from whom it does not let in.
+            assert export.location in message  # Ganesha hides an export from clients that it does not let in.
             assert "ip_unprivileged_port_start" in message
 
 
 def secured(serve: MakeServer, path: str) -> Ganesha:
-    """A server whose export wants clients from ports below 1024."""
+    """Start a server whose export requires source ports below 1024."""
     return serve(path, privileged_port=True)
 
 
 def class_on(storage: Storage, pod: Pod, export: DirectExport, rule: str) -> str:
-    """A class of the pod's on an export, with an owner that the pod is not."""
+    """Create a class of the pod on an export, with another owner than the pod's user."""
     parameters = export.parameters | {"onDelete": rule, "mode": "0770", "uid": "1234"}
     return storage.storage_class(pod.provisioner_name, parameters, mountOptions=export.mount_options)
 
 
 def purged(storage: Storage, export: DirectExport) -> None:
-    """Wait until nothing is left in an export's trash."""
+    """Wait until an export's trash is empty."""
     storage.eventually(lambda: not disk(export.root).trash, "the trash is purged", timeout_s=30)

@@ -1,4 +1,4 @@
-"""The purge by the daemon: it shows how it gets on, survives kill -9, and is patient with what cannot go."""
+"""The daemon's purge: it reports its progress, survives kill -9, and retries what cannot be removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ A_DIRECTORY = 300
 
 
 def fill(directory: Path) -> None:
-    """Put ENTRIES links into a volume."""
+    """Create ENTRIES symlinks in a volume."""
     for number in range(ENTRIES):
         below = directory / str(number // A_DIRECTORY)
         if number % A_DIRECTORY == 0:
@@ -35,7 +35,7 @@ def fill(directory: Path) -> None:
 
 
 def metric(daemon: Daemon, name: str, export: DirectExport) -> float:
-    """A metric's value for an export; 0 where there is none."""
+    """Return a metric's value for an export, 0 without a sample."""
     start = f'{name}{{export="{export.location} port {export.server.port}"}} '
     lines = (line for line in daemon.http("/metrics").splitlines() if line.startswith(start))
     return float(next(lines, f"{start}0").removeprefix(start))
@@ -43,7 +43,7 @@ def metric(daemon: Daemon, name: str, export: DirectExport) -> float:
 
 @pytest.fixture
 def alone(storage: Storage, daemon: Daemons) -> DirectStorage:
-    """Storage with a daemon of the test's own, that may be killed."""
+    """Storage with a daemon of the test's own, which the test can kill."""
     return DirectStorage(storage.api, storage.namespace, daemon("--no-leader-election"))
 
 
@@ -54,7 +54,7 @@ def released(direct: DirectStorage, volume: Object) -> None:
 
 
 def test_one_large_tree(alone: DirectStorage, serve: MakeServer) -> None:
-    """While one large tree is removed the metrics grow; killed in the middle of it, the next start removes the rest."""
+    """While a large tree is removed the metrics grow; after a crash in the middle the next daemon removes the rest."""
     export = DirectExport(serve("/large"), "/large")
     alone.claim(alone.class_on(export))
     volume = alone.bound()
@@ -62,10 +62,10 @@ def test_one_large_tree(alone: DirectStorage, serve: MakeServer) -> None:
     daemon = alone.daemon
     released(alone, volume)
     removed = "nfs_provisioner_purged_entries_total"
-    first = alone.eventually(lambda: metric(daemon, removed, export), "some entries went")
+    first = alone.eventually(lambda: metric(daemon, removed, export), "some entries are removed")
     assert first < ENTRIES
     assert metric(daemon, "nfs_provisioner_trash_entries", export) == 1.0
-    second = alone.eventually(lambda: max(0.0, metric(daemon, removed, export) - first), "some more went")
+    second = alone.eventually(lambda: max(0.0, metric(daemon, removed, export) - first), "more entries are removed")
     daemon.kill()
     assert second > 0
     assert len(disk(export.root).trash) == 1
@@ -74,24 +74,24 @@ def test_one_large_tree(alone: DirectStorage, serve: MakeServer) -> None:
     daemon.start()
     daemon.wait_ready()
     alone.purged(export)
-    told = alone.eventually(lambda: daemon.logged("purged"), "the removal is told of")
-    assert 0 < told[-1]["entries"] < ENTRIES
+    logged = alone.eventually(lambda: daemon.logged("purged"), "the log reports the removal")
+    assert 0 < logged[-1]["entries"] < ENTRIES
     oldest_s = "nfs_provisioner_trash_oldest_seconds"
-    alone.eventually(lambda: metric(daemon, oldest_s, export) == 0.0, "the trash has no age any more")
+    alone.eventually(lambda: metric(daemon, oldest_s, export) == 0.0, "the trash has no age")
     alone.remove_classes()
 
 
 @pytest.fixture
 def immutable() -> Iterator[list[Path]]:
-    """Files that are made mutable again at the end."""
+    """Files that become mutable again when the test ends."""
     files: list[Path] = []
     yield files
     for file in files:
         subprocess.run(["chattr", "-i", file], capture_output=True, check=False)
 
 
-def test_what_cannot_go(direct: DirectStorage, serve: MakeServer, immutable: list[Path]) -> None:
-    """What cannot be removed is told of once and counted, does not keep the rest, and goes when it can."""
+def test_a_file_that_cannot_be_removed(direct: DirectStorage, serve: MakeServer, immutable: list[Path]) -> None:
+    """A directory that cannot be removed is logged once and counted, delays no other, and is removed when possible."""
     export = DirectExport(serve("/stuck"), "/stuck")
     name = direct.class_on(export)
     for claim in ("stuck", "other"):
@@ -102,15 +102,15 @@ def test_what_cannot_go(direct: DirectStorage, serve: MakeServer, immutable: lis
     if subprocess.run(["chattr", "+i", file], capture_output=True, check=False).returncode:
         pytest.skip("this filesystem has no immutable files")
     released(direct, stuck)
-    told = direct.eventually(lambda: direct.daemon.logged("not_purged"), "the refusal is told of")
-    (trash,) = (export.root / ".provisioner/trash").iterdir()  # by now under the name that a removal has
+    logged = direct.eventually(lambda: direct.daemon.logged("not_purged"), "the log reports the refusal")
+    (trash,) = (export.root / ".provisioner/trash").iterdir()  # under the name that the removal gave it
     immutable.append(trash / "file")
-    assert "permission" in told[0]["error"]
+    assert "permission" in logged[0]["error"]
     assert metric(direct.daemon, "nfs_provisioner_trash_refused", export) == 1.0
     released(direct, other)
-    direct.eventually(lambda: disk(export.root).trash == {trash.name}, "all else has gone")
+    direct.eventually(lambda: disk(export.root).trash == {trash.name}, "the other one is removed")
     subprocess.run(["chattr", "-i", trash / "file"], check=True)
-    direct.eventually(lambda: not disk(export.root).trash, "it goes when it can", timeout_s=60)
+    direct.eventually(lambda: not disk(export.root).trash, "it is removed when possible", timeout_s=60)
     assert len(direct.daemon.logged("not_purged")) == 1
     assert metric(direct.daemon, "nfs_provisioner_trash_refused", export) == 0.0
 
@@ -134,11 +134,15 @@ echo "wrote $number"
 """
 
 
-@pytest.mark.parametrize(("version", "options"), [("4.1", []), ("3", ["nolock", "proto=tcp"])])
-def test_a_pod_that_still_has_it_open(
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [("4.1", []), pytest.param("3", ["nolock", "proto=tcp"], marks=pytest.mark.thorough)],
+    ids=["4.1", "3"],
+)
+def test_a_client_that_still_has_files_open(
     direct: DirectStorage, serve: MakeServer, version: str, options: list[str]
 ) -> None:
-    """A volume in which a Linux client works and holds files open, deleted ones too, is reclaimed and removed whole."""
+    """A volume in which a Linux client works and holds files open, deleted ones too, is reclaimed and purged."""
     reason = vm.missing()
     if reason:
         pytest.skip(f"this machine cannot run the kernel's NFS client: {reason}")

@@ -1,4 +1,4 @@
-"""An export has one name, by which tables, JSON, metrics, log lines and events can be joined."""
+"""An export has one name in tables, JSON, metrics, log lines and events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def test_one_name_everywhere(direct: DirectStorage, serve: MakeServer, control_plane: ControlPlane) -> None:
-    """An export at another port than NFS's own is called the same by all that name it."""
+    """Commands, metrics, log and events write an export on another port in the same way."""
     export = DirectExport(serve("/named"), "/named")
     class_name = direct.class_on(export, "archive", parameters={"minFree": "1"})
     direct.claim(class_name, "kept")
@@ -29,14 +29,14 @@ def test_one_name_everywhere(direct: DirectStorage, serve: MakeServer, control_p
     direct.claim(direct.class_on(export, parameters={"minFree": "100%"}), "refused")
     daemon = direct.daemon
 
-    def told(name: str, *flags: str) -> Any:
+    def listed(name: str, *flags: str) -> Any:
         return json.loads(command(control_plane, name, daemon.provisioner_name, "-o", "json", *flags).stdout)
 
     spelled = f"{export.location} port {export.server.port}"
     mine = re.compile(rf'export="({re.escape(export.location)}[^"]*)"')
-    assert {each["export"] for each in told("volumes", "-n", direct.namespace)} == {spelled}
-    assert {each["export"] for each in told("archives", "-n", direct.namespace)} == {spelled}
-    found = told("check", "--no-leader-election")["findings"]
+    assert {each["export"] for each in listed("volumes", "-n", direct.namespace)} == {spelled}
+    assert {each["export"] for each in listed("archives", "-n", direct.namespace)} == {spelled}
+    found = listed("check", "--no-leader-election")["findings"]
     assert {each["name"] for each in found if each["kind"] == "export" and "/named" in each["name"]} == {spelled}
     assert set(mine.findall(daemon.http("/metrics"))) == {spelled}
     named = {line["export"] for line in daemon.logged() if "/named" in str(line.get("export"))}

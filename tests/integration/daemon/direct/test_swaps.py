@@ -1,4 +1,4 @@
-"""A tenant who swaps directories for symlinks while volumes are made, archived and deleted: nothing lands outside."""
+"""A tenant swaps directories for symlinks while volumes are created, archived and deleted."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ENOUGH_SWAPS = 300
 RULES = ("delete", "archive")
 SWEEP_S = 60.0
 SWAPPED = ("shared", "team")
-"""Parents of volumes' directories, which their tenant may rename."""
+"""Parents of volumes' directories, which their tenant can rename."""
 
 
 class Swapper(threading.Thread):
-    """A tenant at work: each path is a directory, then nothing, then a symlink to the outside, and so on."""
+    """A tenant who makes each path a directory, then nothing, then a symlink to the outside, in a loop."""
 
     def __init__(self, export: DirectExport, paths: list[RelPath], outside: list[str]) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class Swapper(threading.Thread):
         self._outside = outside
 
     def run(self) -> None:
-        """Swap until told to stop."""
+        """Swap until `ending` is set."""
         asyncio.run(self._swap())
 
     async def _swap(self) -> None:
-        servers = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
-        tree = DirectTree(location(HOST, self._export.path), servers, version="4.1", port=self._export.server.port)
+        pool = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
+        tree = DirectTree(location(HOST, self._export.path), pool, version="4.1", port=self._export.server.port)
         try:
             while not self.ending.is_set():
                 for path in self._paths:
@@ -59,7 +59,7 @@ class Swapper(threading.Thread):
             await tree.close()
 
     async def _swap_one(self, tree: DirectTree, path: RelPath) -> None:
-        """One swap; the provisioner, who makes parents as needed, may be in the way of each step."""
+        """Swap one path; each step can fail, as the provisioner creates parents at the same time."""
         target = self._outside[self.swaps % len(self._outside)]
         with contextlib.suppress(ExportError):
             await tree.rename(path, (f"away-{self.swaps}-{path[-1]}",))
@@ -77,7 +77,7 @@ class Swapper(threading.Thread):
 
 @contextmanager
 def swapping(export: DirectExport, paths: list[RelPath], outside: list[str]) -> Iterator[Swapper]:
-    """A swapper for as long as the context lasts."""
+    """Run a swapper while the context is open."""
     swapper = Swapper(export, paths, outside)
     swapper.start()
     try:
@@ -88,7 +88,7 @@ def swapping(export: DirectExport, paths: list[RelPath], outside: list[str]) -> 
 
 
 def precious(place: pathlib.Path) -> pathlib.Path:
-    """A directory with somebody's data, under names that volumes will have too."""
+    """Fill a directory with data under names that volumes use too."""
     for parent in ("victim", *SWAPPED):
         (place / parent / "inside").mkdir(parents=True)
         (place / parent / "file").write_text("kept")
@@ -99,7 +99,7 @@ def precious(place: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture
 def neighbours(tmp_path: pathlib.Path) -> pathlib.Path:
-    """What lies beside the export on the same disk, and is exported to others."""
+    """A directory beside the export on the same disk, which is exported to others."""
     place = tmp_path / "neighbours"
     place.mkdir()
     return precious(place)
@@ -109,7 +109,7 @@ def neighbours(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_no_call_lands_outside(
     direct: DirectStorage, serve: MakeServer, neighbours: pathlib.Path, version: str
 ) -> None:
-    """While directories are swapped for symlinks in a loop no call lands outside, and afterwards all is well."""
+    """While a tenant swaps directories for symlinks, no call reaches outside, and all volumes are reclaimed."""
     server = serve(f"/swapped-{version}", start=False)
     server.exports = (*server.exports, Export(neighbours, f"/neighbours-{version}"))
     within = precious(server.exports[0].directory / "within")
@@ -127,7 +127,7 @@ def test_no_call_lands_outside(
     print(f"NFS {version}: {swapper.swaps} swaps, {len(old) + len(new)} volumes")
     assert [listing(neighbours), listing(within)] == kept
     volumes = [direct.bound(name, timeout_s=60) for name in new]
-    # Each was made somewhere on the export, though its tenant may have moved it since.
+    # Each directory exists somewhere on the export: the tenant can have moved it.
     assert not [name for name in new if not list(export.root.glob(f"*/{name}"))]
     for name in new:
         direct.delete_claim(name)
@@ -142,7 +142,7 @@ def test_no_call_lands_outside(
 
 
 def classes_below_parents(direct: DirectStorage, export: DirectExport) -> list[str]:
-    """A class for each parent that is swapped and each rule; the parents are made."""
+    """Create the parents, and a class per parent and rule."""
 
     async def make_parents(tree: DirectTree) -> None:
         for parent in SWAPPED:
@@ -154,7 +154,7 @@ def classes_below_parents(direct: DirectStorage, export: DirectExport) -> list[s
 
 
 def claim_round(direct: DirectStorage, classes: list[str], prefix: str) -> list[str]:
-    """Some claims of each class; their names."""
+    """Create some claims of each class, and return their names."""
     names = [f"{prefix}-{number}" for number in range(VOLUMES_A_ROUND)]
     for number, name in enumerate(names):
         direct.claim(classes[number % len(classes)], name)
@@ -162,18 +162,21 @@ def claim_round(direct: DirectStorage, classes: list[str], prefix: str) -> list[
 
 
 def claims_among_swaps(direct: DirectStorage, classes: list[str], old: list[str], swapper: Swapper) -> list[str]:
-    """Delete the old claims and make new ones until enough was swapped and a symlink was met; the new ones' names."""
+    """Delete the old claims and create new ones until there were enough swaps and a symlink was met.
+
+    Return the names of the new claims.
+    """
     for name in old:
         direct.delete_claim(name)
     new: list[str] = []
-    while (swapper.swaps < ENOUGH_SWAPS or not told_of_symlinks(direct)) and len(new) < MOST_VOLUMES:
+    while (swapper.swaps < ENOUGH_SWAPS or not met_symlinks(direct)) and len(new) < MOST_VOLUMES:
         new += claim_round(direct, classes, f"new-{len(new)}")
     assert swapper.swaps >= ENOUGH_SWAPS
-    assert told_of_symlinks(direct)
+    assert met_symlinks(direct)
     return new
 
 
-def told_of_symlinks(direct: DirectStorage) -> bool:
-    """Whether a warning about a claim or a volume of the namespace speaks of a symbolic link."""
+def met_symlinks(direct: DirectStorage) -> bool:
+    """Whether a warning about a claim of the namespace mentions a symbolic link."""
     events = direct.api.list(f"/api/v1/namespaces/{direct.namespace}/events")
     return any("symbolic link" in event["message"] for event in events if event["reason"] == "ProvisioningFailed")

@@ -1,4 +1,4 @@
-"""An NFS server that two classes name differently is one, with one ledger in memory."""
+"""An NFS server that two classes name differently has one ledger in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def test_a_crash_on_a_server_with_two_names(direct: DirectStorage, serve: MakeServer) -> None:
-    """Bound claims keep their directories after a crash, whether their classes say 127.0.0.1 or localhost."""
+    """After a crash bound claims keep their directories, whether their classes write 127.0.0.1 or localhost."""
     server = serve("/two-names")
     export = DirectExport(server, "/two-names")
     made = {}

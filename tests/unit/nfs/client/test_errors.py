@@ -73,7 +73,7 @@ def test_a_high_source_port_is_suspected() -> None:
     for error in (
         errors.credential_rejected(CredentialRejected(5), "nas", reserved_port=False),
         errors.no_such_export("nas", "/x", reserved_port=False),
-        errors.not_let_in("nas", "/x", reserved_port=False, detail=""),
+        errors.access_denied("nas", "/x", reserved_port=False, detail=""),
     ):
         assert "insecure" in error.hint
     assert "insecure" not in errors.no_such_export("nas", "/x", reserved_port=True).hint
@@ -93,7 +93,7 @@ def test_a_missing_version_is_told() -> None:
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refuses connections on port 2049"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "no route to nas"),
         (OSError(errno.ENETUNREACH, "Network is unreachable"), "no route to nas"),
-        (TimeoutError(errno.ETIMEDOUT, "timed out"), "does not answer on port 2049"),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), "is not responding on port 2049"),
     ],
 )
 def test_a_connection_that_is_not_made_says_why(exc: OSError, words: str) -> None:

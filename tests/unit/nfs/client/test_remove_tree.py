@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from provisioner.nfs.client import remove_tree as purging
-from provisioner.nfs.client.backlog import REMOVAL_BYTES, TOTAL_BYTES, Room
+from provisioner.nfs.client.backlog import REMOVAL_BYTES, TOTAL_BYTES, MemoryBudget
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import Place, Removal
-from provisioner.nfs.client.remove_tree import DEPTH_LIMIT, Purge
+from provisioner.nfs.client.remove_tree import DEPTH_LIMIT, TreeRemoval
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Position
-from provisioner.ports.tree import Cause, ExportError, OnProgress, to_the_end
+from provisioner.ports.tree import Cause, ExportError, OnProgress
 from tests.support.fakes.directories import Directories
 
 pytestmark = pytest.mark.timeout(300)
@@ -108,9 +108,11 @@ async def limited(step: Callable[[Deadline], Awaitable[object]]) -> object:
     return await step(Deadline(float("inf")))
 
 
-def removal(tree: Directories, *, room: Room | None = None, on_progress: OnProgress = to_the_end) -> Purge:
+def removal(
+    tree: Directories, *, budget: MemoryBudget | None = None, on_progress: OnProgress | None = None
+) -> TreeRemoval:
     """A removal of the tree's top."""
-    return Purge(tree, limited, on_progress, room or Room())  # type: ignore[arg-type]
+    return TreeRemoval(tree, limited, on_progress, budget or MemoryBudget())  # type: ignore[arg-type]
 
 
 def for_a_while(entries: int) -> OnProgress:
@@ -124,9 +126,9 @@ def for_a_while(entries: int) -> OnProgress:
     return on_progress
 
 
-async def remove(tree: Directories, *, room: Room | None = None) -> Purge:
+async def remove(tree: Directories, *, budget: MemoryBudget | None = None) -> TreeRemoval:
     """Remove the tree's top."""
-    purge = removal(tree, room=room)
+    purge = removal(tree, budget=budget)
     await purge.remove(tree.place, tree.found)
     return purge
 
@@ -138,25 +140,25 @@ async def test_memory_has_a_bound_for_any_shape(shape: Shape) -> None:
     for tree in trees:
         shape(tree)
     expected = sum(sum(1 for _ in tree.left()) + 1 for tree in trees)
-    room = Room(ROOM_BYTES)
+    budget = MemoryBudget(ROOM_BYTES)
     tracemalloc.start()
     try:
-        done = await asyncio.gather(*(remove(tree, room=room) for tree in trees))
+        done = await asyncio.gather(*(remove(tree, budget=budget) for tree in trees))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert sum(purge.removed for purge in done) == expected
     assert not any(True for tree in trees for _ in tree.left())
     assert peak < ROOM_BYTES + 2 * BESIDE_BYTES
-    assert room.held_bytes == 0
+    assert budget.held_bytes == 0
 
 
 def test_all_removals_together_stay_below_what_a_pod_can_spare() -> None:
     """All removals of a process share 8 MiB, of which one takes no more than a quarter: the limits below 16 MiB."""
     assert TOTAL_BYTES == 8 << 20
     assert REMOVAL_BYTES <= TOTAL_BYTES // 4
-    room = Room()
-    assert room.limit_bytes == TOTAL_BYTES
+    budget = MemoryBudget()
+    assert budget.limit_bytes == TOTAL_BYTES
 
 
 async def test_what_lies_deep_comes_to_the_top_and_nowhere_else() -> None:
@@ -187,13 +189,13 @@ async def test_two_removals_of_one_tree() -> None:
 
 async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> None:
     """Each time that a removal of a deep tree is ended after some entries, nothing is held, and the next goes on."""
-    tree, room = Directories(), Room()
+    tree, budget = Directories(), MemoryBudget()
     deep_among_siblings(tree)
     while tree.top.entries:
-        purge = removal(tree, room=room, on_progress=for_a_while(300))
+        purge = removal(tree, budget=budget, on_progress=for_a_while(300))
         await purge.remove(tree.place, tree.found)
         assert purge.removed
-        assert room.held_bytes == 0
+        assert budget.held_bytes == 0
 
 
 async def test_what_is_refused_deep_down_stays_and_all_else_goes() -> None:
@@ -221,7 +223,7 @@ class Scripted(Directories):
         self.reads = 0
 
     async def read_directory(
-        self, attempt: Deadline, place: Place, position: Position, size_bytes: int
+        self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
         """See Client."""
         self.reads += 1
@@ -229,7 +231,7 @@ class Scripted(Directories):
         return self._page(position)
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         await asyncio.sleep(0)
@@ -281,7 +283,7 @@ class Waiting(Directories):
     asked = 0
 
     async def remove_names(
-        self, attempt: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
+        self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
         """See Client."""
         self.asked += 1

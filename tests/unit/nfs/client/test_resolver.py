@@ -195,8 +195,8 @@ async def test_an_address_that_refuses_is_followed_by_the_next(names: Names) -> 
     script = Script()
     async with listening(script) as port:
         names.known = {"nas": ["127.0.0.3", "127.0.0.2", "127.0.0.1"]}
-        wire = await dial(Endpoint("nas", port, PROGRAM, VERSION), Resolver(), timeout_s=30.0)
-        wire.close()
+        transport = await dial(Endpoint("nas", port, PROGRAM, VERSION), Resolver(), timeout_s=30.0)
+        transport.close()
 
 
 async def test_an_address_that_is_dead_is_followed_by_the_next(names: Names) -> None:
@@ -205,8 +205,8 @@ async def test_an_address_that_is_dead_is_followed_by_the_next(names: Names) -> 
     async with listening(script) as port:
         with silent("127.0.0.2", port):
             names.known = {"nas": ["127.0.0.2", "127.0.0.1"]}
-            wire = await dial(Endpoint("nas", port, PROGRAM, VERSION), Resolver(), timeout_s=30.0)
-            wire.close()
+            transport = await dial(Endpoint("nas", port, PROGRAM, VERSION), Resolver(), timeout_s=30.0)
+            transport.close()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,267 @@
+"""Provisioning a volume on an export, and undoing unfinished attempts.
+
+The steps, in this order (the table of crashes: README.md):
+
+1. *Reserve*: write the record into `pending/`. From here on no directory can exist that no record names.
+2. *Look at others*: refuse if another cluster or export has the directory. Only now, after step 1 is done.
+3. *Create*: make the directory, or rename the archive that the claim restores.
+4. *Look again*: another cluster can have got the directory above between 2 and 3.
+5. The caller creates the PersistentVolume, then calls `settle`: the record moves from `pending/` to `volumes/`.
+
+`undo` reverses 3 and 1 for a pending record. It removes only an empty directory.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from msgspec import structs
+
+from provisioner.core.records import Record, encode
+from provisioner.core.tenancy import Tenant, adopt_command
+from provisioner.ledger import archives, layout, modes, opening, restore, symlinks
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken, unreadable_record
+from provisioner.ledger.occupancy import Occupancy
+from provisioner.ledger.state import LedgerState
+from provisioner.ledger.volume_records import VolumeRecords
+from provisioner.ports.tree import NotEmpty, Ownership, PathExists, PathMissing
+
+
+class Provisioning:
+    """Creates directories of volumes, settles their records and undoes attempts."""
+
+    def __init__(self, state: LedgerState, records: VolumeRecords, occupancy: Occupancy) -> None:
+        self._state = state
+        self._tree = state.tree
+        self._records = records
+        self._occupancy = occupancy
+
+    # ------------------------------------------------------------------------------------------- provision
+
+    async def provision(
+        self, volume_name: str, record: Record, ownership: Ownership, *, adopt_from: str | None, tenant: Tenant
+    ) -> Record:
+        """Do steps 1 to 4; see `Export.provision`."""
+        try:
+            return await self._provision(volume_name, record, ownership, adopt_from, tenant)
+        except PathMissing:
+            # A missing ledger is the likely reason, and then that is the better error.
+            await opening.probe(self._tree, self._state.export_id)
+            raise
+
+    async def _provision(
+        self, volume_name: str, record: Record, ownership: Ownership, adopt_from: str | None, tenant: Tenant
+    ) -> Record:
+        # 1. The record first: of this attempt, or of an earlier one, which stays.
+        fresh = await self._begin(volume_name, record, adopt_from)
+        held = self._state.index.records[volume_name]
+        # A directory right below the root with the volume's own name in it can be wanted by no other cluster, so the
+        # looks at the other records can be skipped. Any other name can be that of a volume that another cluster is
+        # reclaiming: its directory is gone already, and a repeated rename of it would move this one.
+        others_matter = len(held.path) > 1 or volume_name not in held.directory or not fresh or adopt_from is not None
+        made = False
+        try:
+            # 2. Look at the others, now that the record is there: of two that write first, at least one sees the other.
+            await self._occupancy.require_no_root_above(held.path)
+            if others_matter:
+                await self._occupancy.require_still_free(volume_name, held, adopt_from)
+            # 3. The directory.
+            if held.archive:
+                made = await self._restore(volume_name, held, tenant, fresh=fresh)
+            else:
+                made = await self._make(volume_name, held, ownership, fresh=fresh, adopt_from=adopt_from)
+            # 4. Once more: the directory above can have become another volume's between the look and now.
+            if others_matter and made:
+                await self._occupancy.require_still_free(volume_name, held, adopt_from)
+        except PathTaken:
+            await self._retreat(volume_name, held, fresh=fresh, made=made)
+            raise
+        return self._state.index.records.get(volume_name, held)  # with the rule of the archive that was restored
+
+    async def _begin(self, volume_name: str, record: Record, adopt_from: str | None) -> bool:
+        """Ensure that there is a record for this attempt; return True if it is new."""
+        known = volume_name in self._state.index.records and volume_name not in self._state.unconfirmed
+        # Read it again: another replica, or the reclaim of the volume, can have ended it since.
+        known = known and await self._records.refresh(volume_name) is not None
+        fresh = not known and await self._reserve(volume_name, record, adopt_from)
+        held = self._state.index.records[volume_name]
+        if held.archive == record.archive or volume_name not in self._state.index.pending:
+            return fresh
+        # Since the earlier attempt the claim's annotation that names an archive was set, changed or removed.
+        if not await self.undo(volume_name):
+            raise AlreadyThere(
+                f"directory {held.directory!r} of an earlier attempt for this claim is not empty: move its content away"
+            )
+        return await self._reserve(volume_name, record, adopt_from)
+
+    async def _reserve(self, volume_name: str, record: Record, adopt_from: str | None) -> bool:
+        """Write the record, or read that of an earlier attempt; return True if it is new.
+
+        The index gets the record before the export does, so that two claims of this process cannot reserve one
+        directory side by side.
+        """
+        state = self._state
+        await self._occupancy.require_free(volume_name, record, adopt_from)
+        state.index.enter(volume_name, record, "pending")
+        state.reserving.add(volume_name)
+        try:
+            await self._tree.make_symlink(layout.of("pending", volume_name), encode(record))
+        except PathExists:
+            # An earlier attempt wrote it: of this process with an unknown outcome, or of a former leader.
+            state.unconfirmed.discard(volume_name)
+            state.index.remove(volume_name)
+        except BaseException:
+            # The outcome can be unknown: the retry finds its own record, as after a crash, or undo() finds it.
+            state.unconfirmed.add(volume_name)
+            raise
+        else:
+            state.unconfirmed.discard(volume_name)
+            return True
+        finally:
+            state.reserving.discard(volume_name)
+        state.index.read({volume_name: await self._tree.read_symlink(layout.of("pending", volume_name))}, "pending")
+        if volume_name not in state.index.records:
+            raise unreadable_record(state.export_name, volume_name)
+        return False
+
+    async def _make(
+        self, volume_name: str, held: Record, ownership: Ownership, *, fresh: bool, adopt_from: str | None
+    ) -> bool:
+        """Create the directory.
+
+        Returns False if it is there and is adopted, or is an earlier attempt's. Raises AlreadyThere for any other
+        directory that is there.
+        """
+        try:
+            self._note_mode(volume_name, await modes.make_directory(self._tree, held.path, ownership))
+        except PathExists:
+            pass
+        else:
+            return True
+        if adopt_from is not None and self._state.index.records[adopt_from].path == held.path:
+            return False  # mode and owner stay as the data's last user left them
+        if not fresh and await self._tree.is_empty(held.path):
+            # The record was there before, and no pod can have written to the directory: the earlier attempt created it.
+            self._note_mode(volume_name, await modes.set_access(self._tree, held.path, ownership))
+            return False
+        if fresh:
+            await self._records.withdraw(volume_name)
+        raise AlreadyThere(
+            f"directory {held.directory!r} already exists on export {self._state.export_name}, and no record gives it"
+            f" to this claim: choose another pathPattern, or ask an admin to hand it over with `{adopt_command(held)}`"
+        )
+
+    def _note_mode(self, volume_name: str, refusal: str) -> None:
+        if refusal:
+            self._state.mode_refusals[volume_name] = refusal
+
+    async def _restore(self, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
+        """Rename the archive that a record names to the claim's directory.
+
+        Returns False if that was done before.
+        """
+        async with self._state.archive_lock(held.archive):
+            try:
+                return await restore.bring_back(self._tree, self._state.index, volume_name, held, tenant, fresh=fresh)
+            except (ArchiveUnusable, AlreadyThere):
+                # Nothing is renamed back: another leader can have restored what lies there for this very claim.
+                if await self._records.is_pending(volume_name) and not await restore.has_moved(self._tree, held):
+                    await self._give_up(volume_name, held)
+                raise
+
+    async def _retreat(self, volume_name: str, held: Record, *, fresh: bool, made: bool) -> None:
+        """Undo what this attempt made, since another volume got the directory first."""
+        try:
+            if made and held.archive:
+                await self._give_back(volume_name, held)
+                return
+            if made:
+                await self._tree.remove_directory(held.path)
+        except NotEmpty:
+            return  # the other volume's directory is still in it: the record stays, for undo()
+        except PathMissing:
+            pass
+        if fresh:
+            await self._records.withdraw(volume_name)
+
+    # ------------------------------------------------------------------------------------------- settle
+
+    async def settle(self, volume_name: str, volume_uid: str) -> None:
+        """Do step 5; see `Export.settle`."""
+        state = self._state
+        state.mode_refusals.pop(volume_name, None)
+        held = state.index.records.get(volume_name)
+        if held is None or (volume_name not in state.index.pending and volume_uid in ("", held.volume_uid)):
+            return
+        former, archive = state.index.former(volume_name), held.archive if volume_name in state.index.pending else ""
+        if former is not None:
+            # The record of the adopted directory's former volume ends first: once the new one is settled, nothing tells
+            # any more that the two belong together.
+            await self._records.forget(former)
+        live = await self._records.refresh(volume_name)
+        record = structs.replace(live or held, volume_uid=volume_uid or (live or held).volume_uid)
+        if live is not None and live != record:
+            # The uid goes in before the record is settled: a crash in between leaves a pending record, which the live
+            # volume settles.
+            await self._records.replace(volume_name, record)
+        if live is None or volume_name in state.index.pending:
+            await self._move_to_volumes(volume_name, record)
+        if archive:
+            # Last: without the archive's record, a pending record would not tell whose data the directory holds.
+            await archives.drop(self._tree, state.index, archive)
+
+    async def _move_to_volumes(self, volume_name: str, record: Record) -> None:
+        pending, settled = layout.of("pending", volume_name), layout.of("volumes", volume_name)
+        try:
+            await self._tree.move_symlink(pending, settled)
+        except PathMissing:
+            # An attempt with an unknown outcome moved it; or a leader withdrew it who did not know of the volume.
+            with suppress(PathExists):
+                await self._tree.make_symlink(settled, encode(record))
+        except PathExists:
+            await symlinks.remove(self._tree, pending)  # another leader has settled it since it was read
+        self._state.index.enter(volume_name, record, "volumes")
+
+    # ------------------------------------------------------------------------------------------- undo
+
+    async def undo(self, volume_name: str) -> bool:
+        """Reverse steps 3 and 1; see `Export.undo`."""
+        if volume_name not in self._state.index.pending:
+            return True
+        if not await self._records.is_pending(volume_name):
+            return True  # another leader settled or withdrew it, or it never got to the export
+        record = self._state.index.records[volume_name]
+        try:
+            await self._occupancy.require_still_free(volume_name, record, None)
+            if record.archive:
+                return await self._give_back(volume_name, record)
+            await self._tree.remove_directory(record.path)
+        except NotEmpty:
+            return False
+        except (PathMissing, PathTaken):
+            pass  # never made, or another volume's
+        await self._records.withdraw(volume_name)
+        return True
+
+    async def _give_back(self, volume_name: str, held: Record) -> bool:
+        """Rename a restored directory back to its archive and remove the record.
+
+        Returns True if that was done.
+        """
+        async with self._state.archive_lock(held.archive):
+            return await restore.put_back(self._tree, volume_name, held) and await self._give_up(volume_name, held)
+
+    async def _give_up(self, volume_name: str, held: Record) -> bool:
+        """Remove the record of a restore that has moved nothing.
+
+        Returns False if something was moved after all. Each rename of a restore relies on the record, so nothing moves
+        once it is gone. But another leader can have moved the archive right before: then the record is written again,
+        for nothing else tells whose data lie there.
+        """
+        await self._records.withdraw(volume_name)
+        if not await restore.has_moved(self._tree, held):
+            return True
+        with suppress(PathExists):
+            await self._tree.make_symlink(layout.of("pending", volume_name), encode(held))
+        self._state.index.enter(volume_name, held, "pending")
+        return False

@@ -1,0 +1,131 @@
+"""The records of volumes on an export: reading, replacing and removing them.
+
+Each change is one call that is atomic on the server. The ledger in memory (`ledger.index`) follows what these calls
+find: another cluster, another leader or an admin can have changed a record since this process read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from provisioner.core.errors import InvalidRecord
+from provisioner.core.locations import RelPath
+from provisioner.core.paths import LEDGER
+from provisioner.core.records import Record, decode, encode
+from provisioner.ledger import layout, symlinks
+from provisioner.ledger.layout import STATES
+from provisioner.ledger.state import LedgerState
+from provisioner.ports.tree import Cause, ExportError, PathMissing, Proof
+
+
+class VolumeRecords:
+    """The records below `.provisioner/pending` and `.provisioner/volumes`."""
+
+    def __init__(self, state: LedgerState) -> None:
+        self._state = state
+        self._tree = state.tree
+
+    async def exists(self, volume_name: str) -> bool:
+        """Return True if the export has a record of the volume or is about to get one.
+
+        It is about to get one while this process writes it.
+        """
+        if volume_name in self._state.reserving:
+            return True
+        for state in STATES:
+            with suppress(PathMissing):
+                await self._tree.read_symlink(layout.of(state, volume_name))
+                return True
+        return False
+
+    async def refresh(self, volume_name: str) -> Record | None:
+        """Read a volume's record from the export and put it into the index.
+
+        Returns None if the export has none.
+        """
+        unreadable: dict[str, str] = {}
+        for state in ("volumes", "pending"):  # the more likely one first
+            with suppress(PathMissing):
+                target = await self._tree.read_symlink(layout.of(state, volume_name))
+                try:
+                    live = decode(target)
+                except InvalidRecord:
+                    unreadable[volume_name] = target
+                    continue
+                self._state.index.enter(volume_name, live, state)
+                return live
+        if volume_name not in self._state.reserving:
+            self._state.index.remove(volume_name)
+        self._state.index.read(unreadable, "volumes")
+        return None
+
+    async def is_pending(self, volume_name: str) -> bool:
+        """Return True if the export has a pending record of the volume now.
+
+        If not, the index gets what the export has instead.
+        """
+        try:
+            await self._tree.read_symlink(layout.of("pending", volume_name))
+        except PathMissing:
+            self._state.unconfirmed.discard(volume_name)
+            await self.refresh(volume_name)
+            return False
+        self._state.unconfirmed.discard(volume_name)
+        return True
+
+    async def require_unchanged(self, volume_name: str) -> tuple[RelPath, Proof]:
+        """Return the recorded directory, and the record as proof for a rename of it.
+
+        Reads the record from the export. Raises Cause.RECORD where it differs from the one in the index: the caller has
+        judged by that one. The index gets the new record, and the next attempt judges by it.
+        """
+        known = self._state.index.records.get(volume_name)
+        for state in sorted(STATES, key=lambda state: state != self._state.index.state(volume_name)):
+            try:
+                text = await self._tree.read_symlink(layout.of(state, volume_name))
+                live = decode(text)
+            except (InvalidRecord, PathMissing):
+                continue
+            if live == known:
+                return live.path, Proof(layout.of(state, volume_name), text)
+            self._state.index.enter(volume_name, live, state)
+        hint = f"nothing was touched; compare the record of {volume_name} in {LEDGER} on the export with the volume"
+        raise ExportError(Cause.RECORD, f"the record of volume {volume_name} has changed", hint=hint)
+
+    async def learn_new(self) -> None:
+        """Read the records that the index does not have.
+
+        Other clusters and other leaders write some.
+        """
+        listings = await asyncio.gather(*(self._tree.list((LEDGER, state)) for state in STATES))
+        for state, listing in zip(STATES, listings, strict=True):
+            unknown = self._state.index.unknown({entry.name for entry in listing if entry.type == "symlink"})
+            if unknown:
+                self._state.index.read(await symlinks.read(self._tree, (LEDGER, state), sorted(unknown)), state)
+
+    async def find_damage(self) -> None:
+        """Read all settled records again and note which of them cannot be read."""
+        self._state.index.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
+
+    async def replace(self, volume_name: str, record: Record) -> None:
+        """Replace a volume's record in one step.
+
+        A reader sees the old one or the new one, never a part.
+        """
+        state = self._state.index.state(volume_name)
+        await symlinks.replace(self._tree, layout.of(state, volume_name), encode(record))
+        self._state.index.enter(volume_name, record, state)
+
+    async def withdraw(self, volume_name: str) -> None:
+        """Remove a pending record and nothing else."""
+        self._state.mode_refusals.pop(volume_name, None)
+        await symlinks.remove(self._tree, layout.of("pending", volume_name))
+        self._state.index.remove(volume_name)
+
+    async def forget(self, volume_name: str) -> None:
+        """Remove a volume's record, whatever its state: the last step of a reclaim."""
+        if volume_name in self._state.index.pending:
+            await symlinks.remove(self._tree, layout.of("pending", volume_name))
+        await symlinks.remove(self._tree, layout.of("volumes", volume_name))
+        self._state.index.remove(volume_name)

@@ -1,0 +1,149 @@
+"""controllers.claims: what becomes of an attempt at provisioning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from provisioner.controllers.cache import ClusterCache
+from provisioner.controllers.claims import ClaimController
+from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.export_health import ExportHealth
+from provisioner.core import names
+from provisioner.core.locations import Location, RelPath
+from provisioner.core.records import Record
+from provisioner.ledger.errors import InProgress
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.tree import Cause, ExportError, Ownership
+from provisioner.runtime.events import EventRecorder
+from provisioner.runtime.fair_share import FairShare
+from provisioner.runtime.locks import VolumeLocks
+from provisioner.runtime.requeue import FAILED, LOCKED, Requeue
+from provisioner.runtime.workqueue import WorkQueue
+from provisioner.telemetry.metrics import Metrics
+from tests.support import samples
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import MemoryTree
+
+NAS = Location("nas", "/exports")
+
+
+class SlowExport(Export):
+    """An export whose directories are not ready at the first attempts."""
+
+    def __init__(self) -> None:
+        self.tree = MemoryTree()
+        super().__init__(NAS, self.tree)
+        self.outcomes: list[Exception] = []
+        """What the next attempts raise."""
+
+    async def provision(self, volume_name: str, record: Record, ownership: Ownership, **how: Any) -> Record:
+        if self.outcomes:
+            raise self.outcomes.pop(0)
+        return await super().provision(volume_name, record, ownership, **how)
+
+
+class Site:
+    """A leader with one pending claim."""
+
+    def __init__(self) -> None:
+        clock, self.metrics, self.export = LoopClock(), Metrics(), SlowExport()
+        self.cluster, cache = MemoryCluster(), ClusterCache(samples.US)
+        exports = ExportRegistry({NAS: self.export}, NAS, lambda *_: pytest.fail("no other"))
+        self.ctx = ControllerContext(
+            provisioner=samples.US,
+            cluster=self.cluster,
+            cache=cache,
+            exports=exports,
+            health=ExportHealth(exports, clock, self.metrics),
+            recorder=EventRecorder(self.cluster, clock),
+            metrics=self.metrics,
+            clock=clock,
+            cluster_id="memory",
+        )
+        self.cluster.namespaces.add("shop")
+        body: Any = msgspec.to_builtins(samples.claim())
+        self.uid = str(self.cluster.create("claims", body)["metadata"]["uid"])
+        claim = self.cluster.claim("shop/data")
+        assert claim is not None
+        cache.claims.apply(claim, deleted=False)
+        cache.classes.apply(samples.storage_class(), deleted=False)
+        queue = WorkQueue(clock, waited=lambda _: None)
+        self.controller = ClaimController(self.ctx, queue, FairShare(2, queue.add), VolumeLocks())
+
+    async def warnings(self) -> list[str]:
+        """The reasons of the Warning events so far."""
+        await self.ctx.recorder.drain()
+        await asyncio.sleep(1.0)
+        return [each.event.reason for each in self.cluster.events.values() if each.event.type == "Warning"]
+
+    def failures(self) -> float:
+        """How many attempts the metrics count as failed."""
+        samples_of = (sample for family in self.metrics.registry.collect() for sample in family.samples)
+        return sum(each.value for each in samples_of if each.name == "nfs_provisioner_failures_total")
+
+    @asynccontextmanager
+    async def led(self) -> AsyncIterator[None]:
+        """While the export is looked after, and events are written."""
+        tasks = [asyncio.create_task(each) for each in (self.ctx.health.run(), self.ctx.recorder.run())]
+        await self.ctx.health.lead()
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_an_attempt_that_is_still_running() -> None:
+    """It is looked at again after its time, is no failure in events and metrics, and ends in a volume."""
+
+    async def scene() -> None:
+        site = Site()
+        async with site.led():
+            site.export.outcomes = [InProgress(30.0), InProgress(60.0)]
+            assert await site.controller.reconcile(site.uid) == Requeue.after(30.0)
+            assert await site.controller.reconcile(site.uid) == Requeue.after(60.0)
+            assert (await site.warnings(), site.failures()) == ([], 0)
+            assert site.cluster.volumes() == []
+            assert await site.controller.reconcile(site.uid) is None
+            assert [volume.name for volume in site.cluster.volumes()] == [names.volume_name(site.uid)]
+
+    simulate(scene())
+
+
+def test_an_attempt_that_fails() -> None:
+    """A failure is counted, is an event on the claim, and is tried again with back-off."""
+
+    async def scene() -> None:
+        site = Site()
+        async with site.led():
+            site.export.outcomes = [ExportError(Cause.NO_SPACE)]
+            assert await site.controller.reconcile(site.uid) is FAILED
+            assert (await site.warnings(), site.failures()) == ([names.PROVISIONING_FAILED], 1)
+
+    simulate(scene())
+
+
+def test_two_workers_do_not_work_on_one_claim() -> None:
+    """While a worker holds the volume of a claim, another one leaves the claim alone and comes back soon."""
+
+    async def scene() -> None:
+        site = Site()
+
+        async def slow(_call: str, _path: RelPath) -> None:
+            await asyncio.sleep(0.1)
+
+        async with site.led():
+            site.export.tree.before = slow
+            outcomes = await asyncio.gather(*(site.controller.reconcile(site.uid) for _ in range(2)))
+            assert outcomes == [None, LOCKED]
+
+    simulate(scene())
