@@ -1,3 +1,3 @@
-"""Dynamic NFS volumes for Kubernetes: a directory and a PersistentVolume for each claim, nothing lost by accident."""
+"""Dynamic NFS volumes for Kubernetes: a directory and a PersistentVolume per claim."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m provisioner` is `nfs-provisioner`."""
+"""`python -m provisioner` runs `nfs-provisioner`."""
 
 from provisioner.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The settings of `run`, as values: what the flags and the environment come to, checked as a whole."""
+"""The settings of `run`: the values of flags and environment variables, validated."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from provisioner.core.locations import Location
 
 DEFAULT_PROVISIONER = "cluster.local/nfs-provisioner"
 LEGACY_MOUNT = "/persistentvolumes"
-"""Where the charts of nfs-subdir-external-provisioner, and ours with `access: mounted`, mount the default export."""
+"""The mount point of the default export in the chart of nfs-subdir-external-provisioner.
+
+The chart of nfs-provisioner uses it too, with `access: mounted`.
+"""
 
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  a pod's endpoint is for its cluster
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
-# What StorageClass.provisioner must be, lower-cased: IsQualifiedName (Kubernetes, apimachinery, pkg/util/validation).
+# The lower-cased StorageClass.provisioner must match IsQualifiedName (Kubernetes, apimachinery, pkg/util/validation).
 _PREFIX_LIMIT, _NAME_LIMIT = 253, 63
 _QUALIFIED = re.compile(rf"(?:(?P<prefix>{_SUBDOMAIN})/)?(?P<name>[a-z0-9](?:[-a-z0-9_.]*[a-z0-9])?)")
-# The names whose Leases have no digest in their names, as they never had one.
+# Provisioner names that were valid in the first releases: their Leases keep a name without a digest.
 _PLAIN = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?(?:/[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _LEASE_NAME_LIMIT = 253
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSetting:
-    """One export: where it is, and the directory where somebody mounted it (None: it is reached directly)."""
+    """One export: its location, and its mount point (None: it is used directly)."""
 
     location: Location
     directory: str | None = None
@@ -41,7 +44,7 @@ class ExportSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that `run` needs to know."""
+    """The settings of the daemon; commands use the same."""
 
     provisioner: str
     exports: tuple[ExportSetting, ...]
@@ -60,9 +63,9 @@ class Settings:
 
     @property
     def lease_name(self) -> str:
-        """The Lease's name, as DNS allows it: the provisioner's with a `-` for its `/`.
+        """The name of the Lease: the provisioner's name with `-` for `/`, as DNS requires.
 
-        A name that the first releases refused, such as NFS or nfs_client, has a digest behind it, so that it does not
+        A name that the first releases refused, such as NFS or nfs_client, gets a digest as suffix, so that it does not
         share the Lease of nfs or nfs-client.
         """
         name = self.provisioner.replace("/", "-").lower()
@@ -74,22 +77,22 @@ class Settings:
 
 
 def provisioner_name(text: str) -> str:
-    """The name under which classes know us: any that the API server takes in a class. Raises InvalidSettings."""
+    """Validate the provisioner's name: any name that a StorageClass can have. Raises InvalidSettings."""
     if text.startswith("kubernetes.io/"):
         raise InvalidSettings(
-            f"--provisioner-name {text}: names that begin kubernetes.io/ are the cluster's own; choose another"
+            f"--provisioner-name {text}: names that begin with kubernetes.io/ are reserved; choose another"
         )
     parts = _QUALIFIED.fullmatch(text.lower())
     if parts is None or len(parts["prefix"] or "") > _PREFIX_LIMIT or len(parts["name"]) > _NAME_LIMIT:
         raise InvalidSettings(
-            f"--provisioner-name {text!r} is not a name that a StorageClass can have, such as example.com/nfs: at most"
-            f" {_NAME_LIMIT} letters, digits, -, _ and ., and before a / the name of a domain"
+            f"--provisioner-name {text!r} is not a name that a StorageClass can have, such as example.com/nfs: use at"
+            f" most {_NAME_LIMIT} letters, digits, -, _ and ., with an optional domain and / before them"
         )
     return text
 
 
 def export(text: str) -> ExportSetting:
-    """`SERVER:PATH[=DIRECTORY]` as a setting. Raises InvalidSettings."""
+    """Parse `SERVER:PATH[=DIRECTORY]`. Raises InvalidSettings."""
     where, separator, directory = text.partition("=")
     try:
         location = locations.parse(where)
@@ -103,7 +106,7 @@ def export(text: str) -> ExportSetting:
 
 
 def exports(given: Iterable[ExportSetting], server: str | None, path: str | None) -> tuple[ExportSetting, ...]:
-    """All exports, that of NFS_SERVER and NFS_PATH first. Raises InvalidSettings for one that is given twice."""
+    """Return all exports, that of NFS_SERVER and NFS_PATH first. Raises InvalidSettings for duplicates."""
     found: dict[Location, ExportSetting] = {}
     if (server is None) != (path is None):
         raise InvalidSettings("NFS_SERVER and NFS_PATH belong together: set both, or neither")
@@ -118,13 +121,13 @@ def exports(given: Iterable[ExportSetting], server: str | None, path: str | None
     for setting in given:
         known = found.get(setting.location)
         if known is not None and known.directory is not None:
-            raise InvalidSettings(f"--export {setting.location} is given twice; keep one of the two directories")
+            raise InvalidSettings(f"--export {setting.location} is given twice: keep one of the two directories")
         found[setting.location] = setting
     return tuple(found.values())
 
 
 def lease_namespace(given: str | None) -> str:
-    """The namespace of the Lease: as given, or the pod's own, or `default` outside a cluster."""
+    """Return the namespace of the Lease: as given, or the pod's own, or `default` outside a cluster."""
     if given:
         return given
     try:
@@ -135,7 +138,7 @@ def lease_namespace(given: str | None) -> str:
 
 
 def listen(text: str) -> tuple[str, int]:
-    """`HOST:PORT`; an IPv6 address stands in brackets, an empty host means all. Raises InvalidSettings."""
+    """Parse `HOST:PORT`, with an IPv6 address in brackets; an empty host means all. Raises InvalidSettings."""
     host, separator, port = text.rpartition(":")
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise InvalidSettings(f"--listen {text!r} is not HOST:PORT such as 0.0.0.0:8080")

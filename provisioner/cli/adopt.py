@@ -54,10 +54,12 @@ async def adopt(
     Without --apply nothing is changed. With --export on the command line, only that export is searched for DIRECTORY.
     Takes the flags and the environment of `run`: replace `run` with `adopt`.
 
-    The standard error lists the exports that were read. Exit status 0 if the adoption is possible or done, 1 if not,
-    2 if there is no export to read, or for unusable settings.
+    The standard error lists the exports that were read. Exit status 0 if the adoption is possible or done, 1 if not, 2
+    if there is no export to read, or for unusable settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner adopt photos --claim shop/photos
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner adopt photos --claim shop/photos
     """
     namespace, name = options.claim_names(claim)
     wish = Wish(

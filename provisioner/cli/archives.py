@@ -24,15 +24,18 @@ _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "
 async def archives(settings: Settings, *, output: str, namespace: str | None) -> int:
     """List the archives on all exports.
 
-    Shows the former claim of each archive, its age, and how long it is kept. CAPACITY is the size that the claim requested, not the size of the files. An archive without a record, such as
-    another provisioner leaves, is kept indefinitely, and no claim can get it automatically. `restore` gives an archive
-    to a claim. Takes the flags and the environment of `run`: replace `run` with `archives`.
+    Shows the former claim of each archive, its age, and how long it is kept. CAPACITY is the size that the claim
+    requested, not the size of the files. An archive without a record, such as another provisioner leaves, is kept
+    indefinitely, and no claim can get it automatically. `restore` gives an archive to a claim. Takes the flags and the
+    environment of `run`: replace `run` with `archives`.
 
     The standard error lists the exports that were read. Exit status 0 if all exports were read, also when there is no
     archive; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable
     settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
     """
     found, scope = await list_archives(settings)
     chosen = in_order(each for each in found if namespace in (None, each.namespace))

@@ -28,7 +28,9 @@ async def check(settings: Settings, *, output: str) -> int:
 
     Exit status 0 if all checks pass, with warnings or without, 1 if a check fails, 2 for unusable settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner check
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner check
     """
     report = await run_checks(settings)
     findings = report.findings

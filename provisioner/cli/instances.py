@@ -26,17 +26,19 @@ async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bo
 
     An instance is one process of the provisioner of this cluster that leads.
 
-    A cluster that is restored from an etcd backup next to its original has the id of the original. When both work on
-    an export, both stop deleting and archiving on it, until an admin stops the provisioner of one cluster and runs
-    this command with --this-cluster-goes-on in the other. If both provisioners still run, the stop returns within
-    seconds, before anything is deleted.
+    A cluster that is restored from an etcd backup next to its original has the id of the original. When both work on an
+    export, both stop deleting and archiving on it, until an admin stops the provisioner of one cluster and runs this
+    command with --this-cluster-goes-on in the other. If both provisioners still run, the stop returns within seconds,
+    before anything is deleted.
 
     Takes the flags and the environment of `run`: replace `run` with `instances`.
 
     The standard error lists the exports that were read. Exit status 0 if all exports were read; 1 if an export or the
     API server does not respond; 2 if there is no export to read, or for unusable settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner instances
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner instances
     """
     found, scope = await list_instances(settings, this_cluster_goes_on=this_cluster_goes_on)
     none = "no instance has worked yet"

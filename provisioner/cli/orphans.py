@@ -26,14 +26,16 @@ async def orphans(settings: Settings, *, output: str) -> int:
     Prints advice for each, and changes nothing. Also lists volumes in use whose directory or record is missing.
 
     Compares the ledger and the directories of each export with the volumes and claims of the API server. Reads the
-    exports of the settings and those that the provisioner's StorageClasses name. Takes the flags and the environment
-    of `run`: replace `run` with `orphans`.
+    exports of the settings and those that the provisioner's StorageClasses name. Takes the flags and the environment of
+    `run`: replace `run` with `orphans`.
 
     The standard error lists the exports that were read. Exit status 0 if all exports were read, also when there are
     orphans; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable
     settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner orphans
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner orphans
     """
     found, scope = await find_orphans(settings)
     return print_list(found, scope, output=output, print_rows=_print_rows, none="no orphans")

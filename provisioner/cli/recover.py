@@ -49,9 +49,10 @@ async def recover(
 ) -> int:
     """Recreate the volumes of a lost cluster.
 
-    Reads the ledgers and directories on the exports; no backup of the cluster is needed. Each volume gets its old name, is reserved for its former claim, and has the reclaim policy Retain: a claim that is
-    recreated under its old name binds to its old data. Archives are included, so that they can be restored. Nothing is
-    deleted, and no directory is changed. The command can be repeated at any time, also after an interruption.
+    Reads the ledgers and directories on the exports; no backup of the cluster is needed. Each volume gets its old name,
+    is reserved for its former claim, and has the reclaim policy Retain: a claim that is recreated under its old name
+    binds to its old data. Archives are included, so that they can be restored. Nothing is deleted, and no directory is
+    changed. The command can be repeated at any time, also after an interruption.
 
     After a restore of etcd from an older backup, a volume can exist whose data is in an archive or the trash. With
     --volume, that data is renamed to the volume's directory, if the directory is missing or empty.
@@ -66,11 +67,13 @@ async def recover(
     Without --apply nothing is changed; this also works without a cluster, with --export alone. Takes the flags and the
     environment of `run`: replace `run` with `recover`.
 
-    The standard error lists the exports that were read, and what their ledgers have. Exit status 0 if all is well, 1
-    if something failed, or an export or the API server does not respond, 2 if there is no export to read, or for
-    unusable settings.
+    The standard error lists the exports that were read, and what their ledgers have. Exit status 0 if all is well, 1 if
+    something failed, or an export or the API server does not respond, 2 if there is no export to read, or for unusable
+    settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner recover --apply
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner recover --apply
     """
     if ledger:
         other = {

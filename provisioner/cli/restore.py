@@ -26,15 +26,17 @@ async def restore(settings: Settings, *, archive: str, claim: str, class_name: s
 
     Creates a claim that does not exist, with the class, the size and the access modes of the archived claim; an
     existing claim must not have a volume yet. The archive is renamed, not copied. This needs the right to create and
-    patch claims in that namespace, which the provisioner itself does not have: use an admin's kubeconfig, and the
-    other flags and the environment of `run`.
+    patch claims in that namespace, which the provisioner itself does not have: use an admin's kubeconfig, and the other
+    flags and the environment of `run`.
 
     The standard error lists the exports that were read. Exit status 0 if the claim has the data, 1 if not, 2 if there
     is no export to read, or for unusable settings.
 
-    Example: nfs-provisioner restore archived-data-20261123T161512.123456Z --claim shop/data
+    \b
+    Example:
+      nfs-provisioner restore archived-data-20261123T161512.123456Z --claim shop/data
     """
     namespace, name = options.claim_names(claim)
-    order = Order(archive=archive, namespace=namespace, claim=name, class_name=class_name, timeout_s=timeout_s)
+    order = Order(archive=archive, namespace=namespace, claim_name=name, class_name=class_name, timeout_s=timeout_s)
     await carry_out(settings, order, lambda text: click.echo(text, err=True))
     return 0

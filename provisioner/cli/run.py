@@ -27,7 +27,9 @@ def run(*, log_format: str | None, log_level: str, **flags: Any) -> None:
     On SIGTERM the daemon finishes its work in flight within ten seconds and releases the Lease. Exit status 0 after
     that, 2 for unusable settings.
 
-    Example: nfs-provisioner run --kubeconfig ~/.kube/config --export nas:/exports/k8s=/mnt/k8s
+    \b
+    Example:
+      nfs-provisioner run --kubeconfig ~/.kube/config --export nas:/exports/k8s=/mnt/k8s
     """
     settings = options.settings(**flags)
     logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)

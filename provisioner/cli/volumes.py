@@ -29,12 +29,15 @@ def volumes(
 ) -> int:
     """List the provisioner's volumes.
 
-    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Reads only the API server, not the exports.
+    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Reads only
+    the API server, not the exports.
 
     Exit status 0 also when there is no volume, 1 if the API server does not respond, 2 if neither a volume nor a
     StorageClass has the provisioner's name, or for unusable settings.
 
-    Example: kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner volumes --namespace shop
+    \b
+    Example:
+      kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner volumes --namespace shop
     """
     provisioner = setting.provisioner_name(provisioner_name)
     found = asyncio.run(list_volumes(kubeconfig or None, provisioner))

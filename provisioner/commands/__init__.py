@@ -1,1 +1,1 @@
-"""What each command does, one file per command. These modules are the composition roots."""
+"""The work of each command, one file per command. These modules are the composition roots."""

@@ -84,7 +84,7 @@ class Adoption:
             self._present,
             scope=self._session.scope,
             offline="",
-            places=self._session.served.places,
+            places=self._session.registry.places,
         )
         why = await recovery.make(plan.step)
         if why:
@@ -94,7 +94,7 @@ class Adoption:
 
     async def _find(self) -> Export:
         """Return the only export that has the directory. Raises NotAdopted, ExportError."""
-        same, wish = self._session.served.places.same, self._wish
+        same, wish = self._session.registry.places.same, self._wish
         searched = [
             export
             for export in self._session.exports
@@ -106,8 +106,8 @@ class Adoption:
             raise NotAdopted(f"directory {wish.directory!r} exists on {places}: name one of them with --export")
         if not there:
             raise NotAdopted(self._why_not_found([export.name for export in searched]))
-        root = self._session.served.places.root_within(
-            there[0].location, wish.path, (other.location for other in self._session.served if other is not there[0])
+        root = self._session.registry.places.root_within(
+            there[0].location, wish.path, (other.location for other in self._session.registry if other is not there[0])
         )
         if root is not None:
             raise NotAdopted(f"export {root} has its root in directory {wish.directory!r}, or above or below it")
@@ -138,7 +138,7 @@ class Adoption:
     def _plan(self, export: Export, present: Present) -> Plan:
         path = self._wish.path
         records = {volume: record for volume, record in export.records.items() if record.path == path}
-        place = place_of(export, self._session.served.places)
+        place = place_of(export, self._session.registry.places)
         for volume in self._elsewhere(place, present):
             if volume.is_by(present.provisioner) and volume.source is not None:
                 raise NotAdopted(
@@ -155,7 +155,7 @@ class Adoption:
         )
 
     def _elsewhere(self, place: Place, present: Present) -> list[Volume]:
-        places = self._session.served.places
+        places = self._session.registry.places
         known = tuple(place_of(export, places) for export in self._session.exports)
         return adoption.elsewhere(place, self._wish.path, present.volumes, known)
 

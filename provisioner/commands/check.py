@@ -158,7 +158,7 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
 
 
 async def _ask_leader(cluster: KubeCluster, settings: Settings, classes: Sequence[StorageClass]) -> list[Finding]:
-    """Who leads, and in which version."""
+    """Report the leader and its version."""
     namespace, name = settings.lease_namespace, settings.lease_name
     if not settings.leader_election:
         return [health.not_elected(namespace), health.versions(__version__, None)]
@@ -200,7 +200,7 @@ def _now(cluster: Cluster) -> datetime:
     return cluster.server_time() or datetime.now(UTC)
 
 
-# ---------------------------------------------------------------------------------------------------- its work
+# ---------------------------------------------------------------------------------------------------- pending work
 
 
 async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> None:

@@ -27,7 +27,7 @@ async def find_orphans(settings: Settings) -> tuple[list[Orphan], Scope]:
         for export in session.exports:
             try:
                 unknown_directories = await find_unknown_directories(
-                    export, known, session.served, limit=_UNKNOWN_DIRECTORIES_LIMIT
+                    export, known, session.registry, limit=_UNKNOWN_DIRECTORIES_LIMIT
                 )
                 found += find(
                     await gather(export, known, now=datetime.now(UTC), unknown_directories=unknown_directories)
@@ -35,7 +35,7 @@ async def find_orphans(settings: Settings) -> tuple[list[Orphan], Scope]:
                 lacks = await find_lacking(
                     export,
                     known.volumes.values(),
-                    session.served,
+                    session.registry,
                     settings.provisioner,
                     live=session.cluster.get_volume,
                 )
@@ -51,7 +51,7 @@ async def _known(session: Session) -> Known:
     In this order, a volume that is created or deleted during the command is in neither of them, or in both.
     """
     volumes, claims = await list_all(session.cluster, Volume), await list_all(session.cluster, Claim)
-    same = session.served.places.same
+    same = session.registry.places.same
     paths = {
         export.location: paths_of_volumes(same(export.location), (), volumes, (), folds=export.folds)
         for export in session.exports

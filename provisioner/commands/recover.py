@@ -327,7 +327,7 @@ async def open_recovery(settings: Settings, *, offline: bool) -> AsyncIterator[R
             )
             missed = [Unseen("the cluster", why)] if isinstance(exc, ApiUnavailable) else []
             scope = ledgers.scope.but(missed)
-        yield Recovery(ledgers.exports, cluster, present, scope=scope, offline=why, places=ledgers.served.places)
+        yield Recovery(ledgers.exports, cluster, present, scope=scope, offline=why, places=ledgers.registry.places)
 
 
 async def present_in(cluster: Cluster, provisioner: str) -> Present:

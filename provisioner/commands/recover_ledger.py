@@ -40,14 +40,14 @@ class Rewriting:
         self,
         exports: Iterable[Export],
         bare: Iterable[Export],
-        served: ExportRegistry,
+        registry: ExportRegistry,
         cluster: Cluster,
         present: Present,
     ) -> None:
         """`bare` are the exports whose ledgers have no id; the rest of those ledgers has not been read."""
         self._bare = list(bare)
         self._exports = [*exports, *self._bare]
-        self._served = served
+        self._registry = registry
         self._cluster = cluster
         self._present = present
         self._sheets: dict[Export, Sheet] = {}
@@ -60,7 +60,7 @@ class Rewriting:
             try:
                 if export in self._bare:
                     await export.read_remains()
-                ledger = ledger_of(export, self._served.places)
+                ledger = ledger_of(export, self._registry.places)
                 found = await self._found(export, ledger, on[export])
             except ExportError as exc:
                 self._missed.append((export, exc))
@@ -94,7 +94,7 @@ class Rewriting:
         """Return the NFS volumes on each export that was opened."""
         on: defaultdict[Export, list[tuple[Volume, RelPath]]] = defaultdict(list)
         for volume in self._present.volumes:
-            located = self._served.locate(volume) if volume.spec.nfs is not None else None
+            located = self._registry.locate(volume) if volume.spec.nfs is not None else None
             if located is not None and located[1]:
                 on[located[0]].append((volume, located[1]))
         return on
@@ -179,4 +179,4 @@ async def _rewriting(session: Session, provisioner: str) -> Rewriting:
         claims={claim.key: claim for claim in claims},
         classes={each.name: each for each in classes},
     )
-    return Rewriting(session.exports, session.bare, session.served, cluster, present)
+    return Rewriting(session.exports, session.bare, session.registry, cluster, present)

@@ -43,14 +43,14 @@ class Order:
 
     archive: str
     namespace: str
-    claim: str
+    claim_name: str
     class_name: str | None
     timeout_s: float
 
     @property
     def key(self) -> str:
         """The claim as `namespace/name`."""
-        return f"{self.namespace}/{self.claim}"
+        return f"{self.namespace}/{self.claim_name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ async def _why_not_found(session: Session, archive: str) -> str:
 async def _ask_for(cluster: KubeCluster, session: Session, order: Order, find: _Found) -> tuple[Claim, StorageClass]:
     """Create or annotate the claim, so that it asks for the archive; return it with its class. Raises NotRestored."""
     try:
-        claim = await cluster.get_claim(order.namespace, order.claim)
+        claim = await cluster.get_claim(order.namespace, order.claim_name)
         if claim is None:
             wanted = _class(session, order.class_name or find.record.was.class_name, find)
             await _require_owner(session, order, find, wanted)
-            body = archives.claim_body(order.archive, find.record, name=order.claim, class_name=wanted.name)
+            body = archives.claim_body(order.archive, find.record, name=order.claim_name, class_name=wanted.name)
             return await cluster.create_claim(order.namespace, body), wanted
         refusal = archives.cannot_have(order.archive, claim)
         if refusal is not None:
@@ -171,8 +171,8 @@ def _class(session: Session, name: str, find: _Found) -> StorageClass:
 def _is_on(session: Session, storage_class: StorageClass, export: Export) -> bool:
     """Return True if the volumes of a class are on an export. The session has registered the exports of all classes."""
     try:
-        settings = classes.settings_of(storage_class, session.served.default)
-        return settings.export is not None and session.served.get(settings.export, settings.mount_options) is export
+        settings = classes.settings_of(storage_class, session.registry.default)
+        return settings.export is not None and session.registry.get(settings.export, settings.mount_options) is export
     except (InvalidSettings, ExportError):
         return False
 
@@ -214,7 +214,7 @@ class _Wait:
         silent_at_s = loop.time() + _SILENCE_S
         while True:
             try:
-                claim = await self._cluster.get_claim(self._order.namespace, self._order.claim)
+                claim = await self._cluster.get_claim(self._order.namespace, self._order.claim_name)
                 if claim is None or claim.metadata.deletion_timestamp:
                     raise NotRestored(f"claim {self._order.key} was deleted; its data is kept as an archive")
                 for event in await self._cluster.list_events(self._order.namespace, claim.uid):

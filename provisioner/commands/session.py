@@ -1,6 +1,6 @@
 """What commands work with: the cluster, its StorageClasses, and the ledgers of all exports, opened concurrently.
 
-No command creates a ledger: an export without one has no volume of this provisioner.
+No command creates a ledger: an export on which no provisioner has created a volume has nothing to report.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Ledgers:
     bare: Sequence[Export]
     """Exports that respond and have no ledger, or a ledger without an id."""
     scope: Scope
-    served: ExportRegistry
+    registry: ExportRegistry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,25 +97,27 @@ async def open_session_on(cluster: Cluster, settings: Settings) -> AsyncIterator
             exports=ledgers.exports,
             bare=ledgers.bare,
             scope=replace(ledgers.scope, classes=Counter(each.provisioner for each in classes)),
-            served=ledgers.served,
+            registry=ledgers.registry,
         )
 
 
 @asynccontextmanager
 async def open_ledgers(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
     """Open all exports that the settings or these classes name; this needs no cluster. Raises InvalidSettings."""
-    exports = build_registry(settings)
-    no_way: set[Location] = set()
+    registry = build_registry(settings)
+    unusable_locations: set[Location] = set()
     """Exports that a class names with unsupported options. An export that asks for encryption is not read in clear."""
-    unusable = [problem for each in classes if (problem := _register_export(each, exports, no_way)) is not None]
-    reached = {export.location for export in exports}
-    for location in {setting.location for setting in settings.exports} - reached - no_way:
-        exports.get(location, MountOptions())  # no class names options for it
-    known = list(exports)
+    unusable = [
+        problem for each in classes if (problem := _register_export(each, registry, unusable_locations)) is not None
+    ]
+    reached = {export.location for export in registry}
+    for location in {setting.location for setting in settings.exports} - reached - unusable_locations:
+        registry.get(location, MountOptions())  # no class names options for it
+    known = list(registry)
     try:
         outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
-        _unite(exports, [export for export, error in outcome.items() if error is None])
-        outcome = {export: error for export, error in outcome.items() if exports.primary(export) is export}
+        _unite(registry, [export for export, error in outcome.items() if error is None])
+        outcome = {export: error for export, error in outcome.items() if registry.primary(export) is export}
         yield Ledgers(
             exports=[export for export, error in outcome.items() if error is None],
             bare=[export for export, error in outcome.items() if error and _is_bare(error)],
@@ -127,23 +129,23 @@ async def open_ledgers(settings: Settings, classes: Iterable[StorageClass] = ())
                     *(unseen(export, error) for export, error in outcome.items() if error and not _is_bare(error)),
                 ],
             ),
-            served=exports,
+            registry=registry,
         )
     finally:
         await asyncio.gather(*(export.close() for export in known))
 
 
-def _unite(served: ExportRegistry, found: Iterable[Export]) -> None:
+def _unite(registry: ExportRegistry, found: Iterable[Export]) -> None:
     """Let one object represent each export, however many names it has.
 
     A command writes no mark to an export, so two exports count as the same if they have one id and one ledger.
     """
     first: dict[str, Export] = {}
     for export in found:
-        served.places.note(export.location, folds=export.folds)
+        registry.places.note(export.location, folds=export.folds)
         primary = first.setdefault(export.id, export)
         if primary is not export and (primary.records, primary.pending) == (export.records, export.pending):
-            served.unite(export, primary)
+            registry.unite(export, primary)
 
 
 def _is_bare(error: ExportError) -> bool:
@@ -157,25 +159,27 @@ def _seen(export: Export, error: ExportError | None) -> Seen | None:
     return Seen(export=export.name, has_ledger=False) if _is_bare(error) else None
 
 
-def _register_export(storage_class: StorageClass, exports: ExportRegistry, no_way: set[Location]) -> Unseen | None:
-    """Register the export of a class; return the problem if this fails, and add the export to `no_way`."""
+def _register_export(
+    storage_class: StorageClass, registry: ExportRegistry, unusable_locations: set[Location]
+) -> Unseen | None:
+    """Register the export of a class; return the problem if this fails, and add the export to `unusable_locations`."""
     what = f"StorageClass {storage_class.name}"
     try:
-        where = classes.export_of(storage_class, exports.default)
+        where = classes.export_of(storage_class, registry.default)
     except InvalidSettings as exc:
         return Unseen(what, str(exc))
     if where is None:
         advice = "give --export, or NFS_SERVER and NFS_PATH, as the daemon has them"
         return Unseen(what, f"it names no export, and there is no default export; {advice}")
     try:
-        exports.get(where, classes.mount_options_of(storage_class))
+        registry.get(where, classes.mount_options_of(storage_class))
     except InvalidSettings as exc:
         problem = str(exc)
     except ExportError as exc:
         problem = f"export {where}: {exc}; {exc.advice}"
     else:
         return None
-    no_way.add(where)
+    unusable_locations.add(where)
     return Unseen(what, problem)
 
 

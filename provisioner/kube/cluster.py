@@ -1,8 +1,8 @@
-"""The `Cluster` port on a real API server: which path, verb and body each of its methods is.
+"""The `Cluster` port on a real API server: the path, verb and body of each method.
 
-A watch is limited in time on both sides: the server ends it after 45 to 60 s, which costs one request a minute, and we
-give up when nothing has come for a little longer than that. A half-open connection is so noticed within about a minute;
-without it, a watch through a load balancer that forgot us hangs for ever.
+Both sides limit the time of a watch: the server ends it after 45 to 60 s, which costs one request per minute, and the
+client gives up if nothing arrives for a little longer than that. So a half-open connection is noticed within about a
+minute. Without the limit, a watch through a load balancer that dropped the connection silently would hang indefinitely.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long calls may take, and how large a page of a list is."""
+    """Time limits of calls, and the page size of lists."""
 
     call_s: float = 15.0
     watch_s: tuple[int, int] = (45, 60)
-    """A watch ends after a whole number of seconds in this range: not all watches of all replicas at once."""
+    """A watch ends after a random number of seconds in this range, so that not all replicas reconnect together."""
     watch_grace_s: float = 5.0
-    """How much longer than its own end a watch may be silent before its connection counts as broken."""
+    """How long after its end a watch can stay silent before its connection counts as broken."""
     page_items: int = 500
 
 
 @dataclass(frozen=True, slots=True)
 class _Resource:
-    """Where the API server keeps a kind; `path` lists it in all namespaces."""
+    """The API resource of a kind; `path` lists it in all namespaces."""
 
     name: str
     path: str
@@ -76,7 +76,7 @@ _RESOURCES: dict[Kind, _Resource] = {
 
 
 class KubeCluster:
-    """Driver of the port `Cluster`; `open_cluster` makes it."""
+    """Driver of the port `Cluster`; `open_cluster` creates it."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class KubeCluster:
         limits: Limits,
         on_undecodable: codec.OnUndecodable,
     ) -> None:
-        """On an open connection. `provisioner` and `identity` are how our events name their origin."""
+        """Use an open connection. `provisioner` and `identity` are the source that events name."""
         self._connection = connection
         self._provisioner = provisioner
         self._identity = identity
@@ -102,14 +102,14 @@ class KubeCluster:
         return await self._ask(call, lambda body: resource.codec.page(body, self._on_undecodable))
 
     async def version(self, kind: Kind) -> str:
-        """See Cluster.version. One item has the version of the whole list in its page."""
+        """See Cluster.version. A page with one item has the version of the whole list."""
         resource = _RESOURCES[kind]
         call = self._call("list", resource.name, resource.path, query={"limit": "1"})
         page = await self._ask(call, lambda body: resource.codec.page(body, self._on_undecodable))
         return page.version
 
     async def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
-        """See Cluster.watch. Whoever stops reading early closes it (contextlib.aclosing), or its connection lingers."""
+        """See Cluster.watch. A caller that stops early must close it (contextlib.aclosing), or the connection leaks."""
         resource = _RESOURCES[kind]
         ends_s = random.randint(*self._limits.watch_s)
         query = {
@@ -131,7 +131,7 @@ class KubeCluster:
                     if event is not None:
                         yield event
         if splitter.pending:
-            raise ApiUnavailable(f"{asked}: the watch ended within a line")
+            raise ApiUnavailable(f"{asked}: the watch ended in the middle of a line")
 
     async def get_claim(self, namespace: str, name: str) -> Claim | None:
         """See Cluster.get_claim."""
@@ -167,10 +167,11 @@ class KubeCluster:
         return await self._ask(call, codec.VOLUMES.item)
 
     async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
-        """See Cluster.set_finalizer. Nobody may add one to a volume that is being deleted: that raises Rejected.
+        """See Cluster.set_finalizer. Raises Rejected when it would add one to a volume that is being deleted.
 
-        A strategic merge patch changes one entry of the list on the server and needs no version; the uid in it is a
-        precondition (Kubernetes, Update API Objects in Place Using kubectl patch; the garbage collector does the same).
+        A strategic merge patch changes one entry of the list on the server and needs no version. The uid in the patch
+        is a precondition (Kubernetes, Update API Objects in Place Using kubectl patch); the garbage collector uses the
+        same.
         """
         entry = "finalizers" if present else "$deleteFromPrimitiveList/finalizers"
         patch = {"metadata": {"uid": volume.metadata.uid, entry: [finalizer]}}
@@ -179,7 +180,7 @@ class KubeCluster:
         await self._connection.request(call)
 
     async def delete_volume(self, volume: Volume) -> None:
-        """See Cluster.delete_volume. The answer, the object or a Status, tells nothing that a watch does not."""
+        """See Cluster.delete_volume. The answer, the object or a Status, has nothing that the watch does not report."""
         metadata = volume.metadata
         preconditions = {"uid": metadata.uid, "resourceVersion": metadata.resource_version}
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
@@ -192,7 +193,7 @@ class KubeCluster:
         return await self._ask(call, codec.CLAIMS.item)
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
-        """See Cluster.record_event. Events expire, after an hour by default: a repetition may have to create one."""
+        """See Cluster.record_event. Events expire, after an hour by default: a repetition can need to create one."""
         collection = f"/api/v1/namespaces/{_quote(events.namespace(event))}/events"
         body = events.body(
             event,
@@ -207,11 +208,11 @@ class KubeCluster:
         repetition = events.repetition(count=count, seen=seen)
         path = f"{collection}/{_quote(name)}"
         repeat = self._call("patch", "events", path, body=repetition, content_type=MERGE_PATCH)
-        first, otherwise = (create, repeat) if count == 1 else (repeat, create)
+        first, fallback = (create, repeat) if count == 1 else (repeat, create)
         try:
             await self._connection.request(first)
         except (AlreadyExists, NotFound):
-            await self._connection.request(otherwise)
+            await self._connection.request(fallback)
 
     # ------------------------------------------------------------------------------------------- for commands only
     # Not part of the port: the daemon's ServiceAccount has none of these rights.
@@ -283,7 +284,7 @@ class KubeCluster:
         body: Mapping[str, object] | None = None,
         content_type: str = JSON,
     ) -> Call:
-        """A call within our time limit. Raises Rejected for a body that is not Unicode, which nothing can repair."""
+        """Build a call with the time limit. Raises Rejected for a body that is not Unicode, which no retry can fix."""
         try:
             data = None if body is None else msgspec.json.encode(body)
         except UnicodeEncodeError as exc:
@@ -316,9 +317,9 @@ def _leases_path(namespace: str) -> str:
 
 
 def _quote(name: str) -> str:
-    """A name as one segment of a path. Raises Rejected for one that would make it the path of something else.
+    """Quote a name as one segment of a path. Raises Rejected for a name that would change which object the path names.
 
-    Without this, deleting a volume without a name would delete the whole collection.
+    Without this check, deleting a volume with an empty name would delete the whole collection.
     """
     if name in ("", ".", "..") or encodable(name) != name:
         raise Rejected(f"{name!r} is not the name of an object")
@@ -336,9 +337,9 @@ async def open_cluster(
     limits: Limits | None = None,
     connections: int = 128,
 ) -> AsyncIterator[KubeCluster]:
-    """The cluster of a kubeconfig, or the one that this pod runs in. Makes no call yet.
+    """Connect to the cluster of a kubeconfig, or the cluster that this pod runs in. Makes no call yet.
 
-    `connections` bounds the pool: three watches, each worker and the lease need one each. Raises InvalidSettings.
+    `connections` limits the pool: three watches, each worker and the Lease need one each. Raises InvalidSettings.
     """
     async with open_connection(kubeconfig, observe=observe, connections=connections) as connection:
         yield KubeCluster(

@@ -1,9 +1,10 @@
-"""The API server's JSON as values of core.objects: objects, pages of lists, lines of watches. Bytes in, values out.
+"""Decodes the API server's JSON to values of core.objects: objects, pages of lists, lines of watches.
 
-One pass of msgspec decodes what a Go server writes. What it does not write but JSON allows, a null for a field, takes a
-second, slower way. An item that even this cannot read must not end the loop of all others: it is left out of a page,
-becomes a bookmark in a watch (so that the next watch resumes behind it), and `on_undecodable` hears of it. Whoever is
-about to destroy something reads it live before: there, such an object is an error, not an absence.
+Bytes in, values out. One pass of msgspec decodes what a Go server writes. JSON that a Go server does not write, such as
+null for a field, takes a second, slower pass. An item that neither pass can read must not end the loop over all other
+items: it is left out of a page, becomes a bookmark in a watch (so that the next watch resumes after it), and is passed
+to `on_undecodable`. Code that is about to destroy something reads the object live first: there, an unreadable object is
+an error, not an absence.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from provisioner.kube import errors
 from provisioner.ports.cluster import Item, Page, WatchEvent
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""kubectl's copy of the whole object; nobody here reads it, and it may be the largest part of what is held."""
+"""kubectl's copy of the whole object: unused here, and often the largest part of an object in the cache."""
 
 OnUndecodable = Callable[[str, str, str], None]
-"""Told of an item left out: the kind, `namespace/name` as far as it is known, and what is wrong."""
+"""Called for an item that is left out, with the kind, `namespace/name` as far as known, and the error."""
 
 
 class _ListMetadata(Struct, frozen=True, rename="camel"):
@@ -68,22 +69,22 @@ _raw_line_decoder = msgspec.json.Decoder(_RawLine)
 _named_decoder = msgspec.json.Decoder(_Named)
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
-"""What decoding raises for bytes that are not what they should be."""
+"""What decoding raises for unexpected bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[Item]):
-    """How one kind is read. All methods raise DECODE_ERRORS for what is no answer of the API server at all."""
+    """Decodes one kind. All methods raise DECODE_ERRORS for bytes that are not an answer of the API server."""
 
     kind: str
-    """The kind of one object; a list's has `List` behind it."""
+    """The kind of one object; a list has this plus `List`."""
     item_type: type[Item]
     _item: msgspec.json.Decoder[Item]
     _list: msgspec.json.Decoder[_List[Item]]
     _line: msgspec.json.Decoder[_Line[Item]]
 
     def item(self, body: bytes) -> Item:
-        """One object."""
+        """Decode one object."""
         try:
             item = self._item.decode(body)
         except msgspec.ValidationError:
@@ -93,7 +94,7 @@ class Codec(Generic[Item]):
         return _lean(item)
 
     def page(self, body: bytes, on_undecodable: OnUndecodable) -> Page[Item]:
-        """One page of a list."""
+        """Decode one page of a list."""
         answer: _List[Item] | _RawList
         try:
             answer = decoded = self._list.decode(body)
@@ -101,13 +102,13 @@ class Codec(Generic[Item]):
         except msgspec.ValidationError:
             answer = raw = _raw_list_decoder.decode(body)
             items = [item for data in raw.items or () if (item := self._item_or_none(data, on_undecodable))]
-        # Whatever else answers with JSON must not pass for a cluster without claims.
+        # JSON from another program must not pass for a cluster without claims.
         if answer.kind != f"{self.kind}List" or not answer.metadata.resource_version:
             raise msgspec.ValidationError(f"not a {self.kind}List")
         return Page(items, answer.metadata.resource_version, answer.metadata.continue_token)
 
     def event(self, call: str, line: bytes, on_undecodable: OnUndecodable) -> WatchEvent[Item] | None:
-        """One line of a watch; None for one that tells nothing. Raises the port's error for a line of type ERROR."""
+        """Decode one line of a watch; None for a line to ignore. Raises the port's error for a line of type ERROR."""
         try:
             decoded = self._line.decode(line)
         except msgspec.ValidationError:
@@ -121,7 +122,7 @@ class Codec(Generic[Item]):
         return self._odd_event(call, line, on_undecodable)
 
     def _odd_event(self, call: str, line: bytes, on_undecodable: OnUndecodable) -> WatchEvent[Item] | None:
-        """A line that is an error, has nulls, cannot be read, or is of a type that we do not know."""
+        """Decode a line that is an error, has nulls, cannot be read, or has an unknown type."""
         raw = _raw_line_decoder.decode(line)
         match raw.type:
             case "ERROR":
@@ -130,25 +131,25 @@ class Codec(Generic[Item]):
                 item = self._item_or_none(raw.object, on_undecodable)
                 if item is not None:
                     return WatchEvent(type_, item.metadata.resource_version, item)
-        _, version = _identity(raw.object)
+        _, version = _key_and_version(raw.object)
         return WatchEvent("BOOKMARK", version) if version else None
 
     def _item_or_none(self, data: Raw, on_undecodable: OnUndecodable) -> Item | None:
         try:
             return self.item(bytes(data))
         except DECODE_ERRORS as exc:
-            on_undecodable(self.kind, _identity(data)[0], str(exc))
+            on_undecodable(self.kind, _key_and_version(data)[0], str(exc))
             return None
 
 
 def _lean(item: Item) -> Item:
-    """The item without kubectl's copy of it: nobody has seen it yet, so that its dict may still change."""
+    """Drop kubectl's copy of the item. Only here can the dict be changed: no other code has the item yet."""
     item.metadata.annotations.pop(LAST_APPLIED, None)
     return item
 
 
-def _identity(data: Raw) -> tuple[str, str]:
-    """`namespace/name` and the resourceVersion of an object that cannot be read, as far as they can be."""
+def _key_and_version(data: Raw) -> tuple[str, str]:
+    """Return `namespace/name` and resourceVersion of an unreadable object, as far as these can be read."""
     try:
         metadata = _named_decoder.decode(bytes(data)).metadata or _NamedMetadata()
     except DECODE_ERRORS:
@@ -158,7 +159,7 @@ def _identity(data: Raw) -> tuple[str, str]:
 
 
 def _without_nulls(value: object) -> object:
-    """The same JSON value without the fields that are null: to Go, a null and a field left out are the same."""
+    """Drop all fields that are null: to Go, null and a missing field are the same."""
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):
@@ -197,7 +198,7 @@ _owned_decoder = msgspec.json.Decoder(_Owned)
 
 
 def uid(body: bytes) -> str:
-    """The uid of any object. Raises msgspec.DecodeError."""
+    """Decode the uid of any object. Raises msgspec.DecodeError."""
     return _owned_decoder.decode(body).metadata.uid
 
 
@@ -205,7 +206,7 @@ _namespace_decoder = msgspec.json.Decoder(Namespace)
 
 
 def namespace(body: bytes) -> Namespace:
-    """A namespace. Raises msgspec.DecodeError."""
+    """Decode a namespace. Raises msgspec.DecodeError."""
     found = _namespace_decoder.decode(body)
     if not found.metadata.name or not found.metadata.uid:
         raise msgspec.ValidationError("not a Namespace")
@@ -213,14 +214,14 @@ def namespace(body: bytes) -> Namespace:
 
 
 class LineSplitter:
-    """Lines of any length out of chunks cut anywhere; each byte is looked at once."""
+    """Splits a stream of chunks into lines of any length; reads each byte once."""
 
     def __init__(self) -> None:
-        """With nothing pending."""
+        """Start with nothing pending."""
         self._parts: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that this chunk completes, without their ends; blank ones are left out."""
+        """Return the lines that this chunk completes, without line ends and blank lines."""
         first, *others = chunk.split(b"\n")
         self._parts.append(first)
         if not others:
@@ -231,5 +232,5 @@ class LineSplitter:
 
     @property
     def pending(self) -> bool:
-        """Whether a line has begun that no chunk has ended."""
+        """Whether a line has begun and not ended."""
         return any(part.strip() for part in self._parts)

@@ -1,7 +1,7 @@
-"""The way to the API server: kubernetes.aio's configuration, credentials, TLS and session, with bodies left as bytes.
+"""The connection to the API server: configuration, credentials, TLS and session of kubernetes.aio; bodies are bytes.
 
-The generated methods of the library cost 0.6 ms of CPU a request, its session alone a fifth of that; so the library
-finds the server, the credentials and their renewal, and `Connection` sends requests through its session.
+The library's generated methods cost 0.6 ms of CPU per request, its session alone a fifth of that. So the library finds
+the server and the credentials and renews them, and `Connection` sends requests through the library's session.
 Nothing here limits the rate: the API server does (API Priority and Fairness), and its 429 with Retry-After is obeyed.
 """
 
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
 Observe = Callable[[str, str, int], None]
-"""Told of each answer: verb and resource as in RBAC, and the HTTP status; 0 where none came, or not all of it."""
+"""Called for each answer: verb and resource as in RBAC, and the HTTP status; 0 for no or an incomplete answer."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -50,14 +50,14 @@ _METHODS: dict[Verb, str] = {
 }
 _NO_LIMIT = aiohttp.ClientTimeout(total=None)
 _RENEWAL_PAUSE_S = 10.0
-"""Between two attempts to renew credentials: a plugin is a process."""
+"""Pause between two attempts to renew credentials, because each attempt can start a plugin process."""
 _EARLY = timedelta(seconds=60)
-"""So long before credentials expire they are renewed, beside the calls that go on with them."""
+"""How long before their expiry credentials are renewed, while calls continue with the old ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `path` and `query` are quoted already; `resource` is for metrics, `timeout_s` spans all attempts."""
+    """One request. `path` and `query` are quoted; `resource` is for metrics; `timeout_s` covers all attempts."""
 
     verb: Verb
     resource: str
@@ -68,7 +68,7 @@ class Call:
     content_type: str = JSON
 
     def __str__(self) -> str:
-        """What was asked, for an error's text."""
+        """The call as error messages name it."""
         return f"{self.verb} {self.path}"
 
 
@@ -84,13 +84,13 @@ class Connection:
         options: Mapping[str, Any],
         observe: Observe,
     ) -> None:
-        """For a configuration that `load` filled, with credentials that `expire`, if that is known.
+        """Use a configuration that `load` has filled, with credentials that `expire`, if that is known.
 
-        It is filled again shortly before that, and when the server does not take them. `options` are arguments of
-        aiohttp that each request gets.
+        `load` runs again shortly before the expiry, and when the server refuses the credentials. `options` are aiohttp
+        arguments for each request.
         """
         rest = RESTClientObject(configuration)
-        # The library makes its session inside its first own request; this is the factory that it documents for that.
+        # The library creates its session in its first own request, with this factory, which it documents.
         self._session: aiohttp.ClientSession = rest._create_pool_manager()
         self._configuration = configuration
         self._load = load
@@ -100,10 +100,10 @@ class Connection:
         self._expire = expire
         self._renewal: asyncio.Task[None] | None = None
         self._not_renewed: InvalidSettings | None = None
-        """Why the latest renewal failed."""
+        """The error of the latest renewal, if it failed."""
         self._renew_at_s = 0.0
         self._dated: tuple[str, float] | None = None
-        """The latest `Date` of an answer that came promptly (RFC 9110, 6.6.1), and when that was."""
+        """The `Date` of the latest prompt answer (RFC 9110, 6.6.1), and the loop time of its arrival."""
 
     def server_time(self) -> datetime | None:
         """See Cluster.server_time."""
@@ -117,14 +117,14 @@ class Connection:
         return date + timedelta(seconds=asyncio.get_running_loop().time() - at_s)
 
     async def close(self) -> None:
-        """Close all connections; a plugin that still runs is killed."""
+        """Close all connections, and kill a plugin that still runs."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
         await self._session.close()
 
     async def request(self, call: Call) -> bytes:
-        """The body of a call's answer. A 429 with Retry-After is waited for and repeated within `timeout_s`."""
+        """Send a call and return the body of the answer. Retries on 429 with Retry-After, within `timeout_s`."""
         try:
             async with asyncio.timeout(call.timeout_s) as limit:
                 response = await self._answer(call, limit, _NO_LIMIT)
@@ -133,9 +133,9 @@ class Connection:
             raise self._no_answer(call, exc) from exc
 
     async def stream(self, call: Call, *, silence_s: float) -> AsyncGenerator[bytes, None]:
-        """The chunks of an answer without an end of its own; `timeout_s` is for its first line, `silence_s` after that.
+        """Send a call and yield the chunks of its endless answer; `timeout_s` limits the time to the headers.
 
-        Raises ApiUnavailable when nothing comes for `silence_s`, which is how a half-open connection shows.
+        Raises ApiUnavailable if nothing arrives for `silence_s`, which reveals a half-open connection.
         """
         try:
             async with asyncio.timeout(call.timeout_s) as limit:
@@ -150,7 +150,7 @@ class Connection:
     async def _answer(
         self, call: Call, limit: asyncio.Timeout, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
-        """The open response, once the server took the call; renews refused credentials, once, and sits out 429s."""
+        """Return the open response of an accepted call; renew refused credentials once, and wait out 429s."""
         may_renew = True
         if self._expire is not None and datetime.now(UTC) >= self._expire - _EARLY:
             self._begin_renewal()
@@ -172,10 +172,10 @@ class Connection:
                 retry_after=response.headers.get("Retry-After"),
                 source=checks.source(call.verb, call.resource),
             )
-            # Only a 429 says that nothing was done; the outcome of a write that met a 503 is unknown.
+            # Only 429 proves that the server did nothing; the outcome of a write after a 503 is unknown.
             if response.status != 429 or not isinstance(error, ApiUnavailable) or error.retry_after_s is None:
                 raise error
-            # Not all at the same instant: a server that throttles one of our workers throttles many.
+            # With jitter: a server that throttles one worker throttles many, and they must not return together.
             pause_s = error.retry_after_s * random.uniform(1.0, 1.25)
             if asyncio.get_running_loop().time() + pause_s >= (limit.when() or 0.0):
                 raise error
@@ -202,30 +202,30 @@ class Connection:
         return response
 
     async def _authorization(self, call: Call) -> str:
-        """The header of the library's credentials; in a pod this reads the token's file again, once a minute."""
+        """Return the header with the credentials; in a pod, the library rereads the token file once per minute."""
         try:
             settings = await self._configuration.auth_settings()
         except (ConfigException, OSError) as exc:
             raise errors.failed(str(call), exc) from exc
-        # A token's file may end in a newline, which no header may hold.
+        # A token file can end in a newline, which is illegal in a header.
         return str(settings["BearerToken"]["value"] or "").strip() if "BearerToken" in settings else ""
 
     async def _renew(self, call: Call, refused: str) -> bool:
-        """Load the credentials again, once for all calls that were refused with the same; whether they changed.
+        """Reload the credentials, once for all calls that were refused with them; return True if they changed.
 
-        This is how exec plugins, OIDC and token files of a kubeconfig are renewed, and a pod's token before its minute.
+        This renews exec plugins, OIDC and token files of a kubeconfig, and a pod's token before its minute is over.
         """
         if await self._authorization(call) == refused:
             self._begin_renewal()
             if self._renewal is not None:
-                # Not the call's own: it may go on when the call's time is over, and others wait for it.
+                # Other calls wait for the renewal too, so a timeout of this one must not cancel it.
                 await asyncio.shield(self._renewal)
             if self._not_renewed is not None:
                 raise errors.failed(str(call), self._not_renewed) from self._not_renewed
         return await self._authorization(call) != refused
 
     def _begin_renewal(self) -> None:
-        """Unless one runs, or has just ended."""
+        """Start a renewal, unless one is running or has just ended."""
         loop = asyncio.get_running_loop()
         if (self._renewal is None or self._renewal.done()) and loop.time() >= self._renew_at_s:
             self._renewal = loop.create_task(self._load_again())
@@ -251,12 +251,12 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(path: str | None, *, observe: Observe, connections: int) -> AsyncIterator[Connection]:
-    """A connection by a kubeconfig (or several, as KUBECONFIG lists them), or from inside a pod; no call is made yet.
+    """Open a connection with a kubeconfig (or several, as KUBECONFIG lists them), or from inside a pod.
 
-    Raises InvalidSettings with one line that says what to change.
+    Makes no call yet. Raises InvalidSettings with one line that says what to change.
     """
     configuration = Configuration(connection_pool_maxsize=connections, client_session_kwargs=_session_options())
-    # X.509's strict mode, Python's default since 3.13, refuses the certificates of clusters that Go and kubectl accept.
+    # The strict mode of X.509, Python's default since 3.13, refuses cluster certificates that Go and kubectl accept.
     configuration.disable_strict_ssl_verification = True
 
     async def load() -> datetime | None:
@@ -278,9 +278,9 @@ async def open_connection(path: str | None, *, observe: Observe, connections: in
 def _session_options() -> dict[str, Any]:
     return {
         "cookie_jar": aiohttp.DummyCookieJar(),
-        # aiohttp would read the environment's proxies and ~/.netrc anew, in a thread, for each request.
+        # Otherwise aiohttp reads the environment's proxies and ~/.netrc for each request, in a thread.
         "trust_env": False,
-        # Compressing a page of a list costs both sides more than a cluster's network does.
+        # Compressing a page of a list costs both sides more time than the cluster's network.
         "headers": {
             "Accept": JSON,
             "Accept-Encoding": "identity",
@@ -290,7 +290,7 @@ def _session_options() -> dict[str, Any]:
 
 
 def _proxy(configuration: Configuration, *, in_pod: bool) -> str | None:
-    """The proxy that the kubeconfig names, else the environment's; a pod always reaches its API server directly."""
+    """Return the proxy of the kubeconfig, or of the environment. A pod always reaches its API server directly."""
     if configuration.proxy or in_pod:
         return cast("str | None", configuration.proxy)
     host = URL(configuration.host)
@@ -298,7 +298,7 @@ def _proxy(configuration: Configuration, *, in_pod: bool) -> str | None:
 
 
 def _request_options(configuration: Configuration, proxy: str | None) -> dict[str, Any]:
-    """What the configuration says of the way to the server, as arguments of a request."""
+    """Return the arguments of each request: proxy and TLS server name, as configured."""
     options = {
         "proxy": proxy,
         "proxy_headers": configuration.proxy_headers,

@@ -1,9 +1,9 @@
-"""What the API server refuses and what the network does to us, as errors of the port; translated here and only here.
+"""Translates refusals of the API server and network failures to errors of the port; the only place that does.
 
 The server answers a refusal with a `Status` (Kubernetes API Conventions, "Response Status Kind"): its HTTP code says
-what happened, its `reason` tells the two kinds of 409 apart. A 404 is believed only when a `Status` names the object:
-the 404 of a proxy, or of an API that is not served, must never pass for "the claim is gone", on which volumes are
-destroyed.
+what happened, and its `reason` distinguishes the two kinds of 409. A 404 counts only if a `Status` names the object:
+the 404 of a proxy, or of an API that is not served, must never pass for "the claim is gone", because volumes are
+destroyed on that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from provisioner.ports.cluster import (
 )
 
 TEXT_LIMIT = 300
-"""Characters of an error's text: an answer may be a whole page of HTML, and a log line must stay one."""
+"""Characters of an error message: an answer can be a whole HTML page, and a log line must stay one line."""
 
 _CREDENTIALS = "use a kubeconfig, or a ServiceAccount, whose credentials this API server accepts"
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
@@ -47,7 +47,7 @@ class _Details(Struct, rename="camel"):
 
 
 class Status(Struct):
-    """A `Status`, as far as we read it."""
+    """The fields of a `Status` that are used here."""
 
     kind: str = ""
     reason: str | None = None
@@ -60,13 +60,13 @@ _decoder = msgspec.json.Decoder(Status)
 
 
 def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None, source: str = "") -> ClusterError:
-    """The error for an answer of 300 or more. `call` says in a few words what was asked.
+    """Return the error for an HTTP status of 300 or more. `call` names the request.
 
-    `source` says where the right to that call comes from, for a caller who lacks it.
+    `source` names the role that grants the call, for a caller without that right.
     """
     status = _status(body)
-    said = one_line(status.message or "") if status else one_line(body.decode("utf-8", "replace"))
-    text = one_line(f"{call}: {code} {said or _phrase(code)}")
+    message = one_line(status.message or "") if status else one_line(body.decode("utf-8", "replace"))
+    text = one_line(f"{call}: {code} {message or _phrase(code)}")
     reason = status.reason if status else None
     match code:
         case 401:
@@ -79,9 +79,9 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
             return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
         case 410:
             return Expired(text)
-        case 422 if status is not None and _is_of_another(status):
+        case 422 if status is not None and _is_uid_mismatch(status):
             return Conflict(text)
-        case 504 if status is not None and _is_yet_to_come(status):
+        case 504 if status is not None and _is_future_version(status):
             return Expired(text)
         case 408 | 429:
             return ApiUnavailable(text, retry_after_s=_retry_after_s(retry_after, status))
@@ -91,21 +91,21 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
 
 
 def watch_failed(call: str, body: bytes) -> ClusterError:
-    """The error for the `Status` in an ERROR line of a watch; all but a version that is gone is worth another try."""
+    """Return the error for an ERROR line of a watch; everything but an expired version can be retried."""
     status = _status(body)
-    if status is not None and (status.code == HTTPStatus.GONE or _is_yet_to_come(status)):
+    if status is not None and (status.code == HTTPStatus.GONE or _is_future_version(status)):
         return Expired(one_line(f"{call}: {status.message or 'the version is gone'}"))
-    said = status.message if status is not None and status.message else body.decode("utf-8", "replace")
-    return ApiUnavailable(one_line(f"{call}: {said}"))
+    message = status.message if status is not None and status.message else body.decode("utf-8", "replace")
+    return ApiUnavailable(one_line(f"{call}: {message}"))
 
 
 def unreachable(server: str, exc: Exception) -> ApiUnavailable:
-    """The error for a call that found no way to the API server at `server`, its URL."""
+    """Return the error for a call that could not reach the API server at the URL `server`."""
     return ApiUnavailable(one_line(f"cannot reach the API server {server}: {_why(exc)}"))
 
 
 def _why(exc: Exception) -> str:
-    """Why there is no connection, in the system's own few words."""
+    """Return why there is no connection, in the words of the operating system."""
     if isinstance(exc, aiohttp.ClientConnectorDNSError):
         return f"the name {exc.host} cannot be resolved"
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
@@ -115,7 +115,7 @@ def _why(exc: Exception) -> str:
         return f"no TLS connection: {exc.os_error.strerror or exc.os_error}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "it closed the connection without an answer"
-    # Of a host with several addresses the library gives all errors as one text, without a number of its own.
+    # For a host with several addresses, the library joins all errors to one text and sets no errno.
     numbers = [exc.errno] if isinstance(exc, OSError) and exc.errno else _ERRNO.findall(str(exc))
     reasons = dict.fromkeys(os.strerror(int(number)).lower() for number in numbers)
     through = "the proxy: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
@@ -123,18 +123,18 @@ def _why(exc: Exception) -> str:
 
 
 def failed(call: str, exc: BaseException) -> ApiUnavailable:
-    """The error for a call without a whole answer: no connection, a time limit, TLS, a body cut short."""
-    said = str(exc) or type(exc).__name__
-    return ApiUnavailable(one_line(f"{call}: {said}"))
+    """Return the error for a call without a complete answer: no connection, timeout, TLS, a truncated body."""
+    message = str(exc) or type(exc).__name__
+    return ApiUnavailable(one_line(f"{call}: {message}"))
 
 
 def undecodable(call: str, exc: BaseException) -> ApiUnavailable:
-    """The error for an answer that says 200 and is not what the API server would have said."""
+    """Return the error for an answer with status 200 that does not come from the Kubernetes API."""
     return ApiUnavailable(one_line(f"{call}: the answer is not of the Kubernetes API: {exc}"))
 
 
 def _status(body: bytes) -> Status | None:
-    """The `Status` in an answer, or None: proxies and the server's own early refusals answer with other texts."""
+    """Return the `Status` in an answer, or None: proxies and early refusals of the server answer with other texts."""
     try:
         status = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -142,20 +142,20 @@ def _status(body: bytes) -> Status | None:
     return status if status.kind == "Status" else None
 
 
-def _is_of_another(status: Status) -> bool:
-    """Whether a patch is refused for the uid in it: a precondition that failed, said as a field that is immutable."""
+def _is_uid_mismatch(status: Status) -> bool:
+    """Return True if a patch failed its uid precondition, which the server reports as an immutable field."""
     causes = status.details.causes if status.details else None
     return any(cause.field == "metadata.uid" for cause in causes or ())
 
 
-def _is_yet_to_come(status: Status) -> bool:
-    """Whether the version that we named is above the server's own: its state was put back since we read it."""
+def _is_future_version(status: Status) -> bool:
+    """Return True if the requested version is above the server's own, which happens after a restore of etcd."""
     causes = status.details.causes if status.details else None
     return any(cause.reason == "ResourceVersionTooLarge" for cause in causes or ())
 
 
 def _retry_after_s(header: str | None, status: Status | None) -> float | None:
-    """The server's wish in seconds, or None. The API server writes whole seconds; an HTTP date and 0 are no wish."""
+    """Return Retry-After in seconds, or None. The API server writes whole seconds; an HTTP date and 0 are ignored."""
     if header is not None and header.isascii() and header.isdigit():
         return float(header) or None
     if status is not None and status.details is not None and status.details.retry_after_seconds:
@@ -164,16 +164,16 @@ def _retry_after_s(header: str | None, status: Status | None) -> float | None:
 
 
 def reason(exc: BaseException) -> str:
-    """What a library or the system says, without the number of its error."""
+    """Return the message of a library or the operating system, without its error number."""
     if isinstance(exc, OSError) and exc.strerror:
-        said = f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror
-        return one_line(said)
+        message = f"{exc.strerror}: {exc.filename}" if exc.filename else exc.strerror
+        return one_line(message)
     return one_line(str(exc) or type(exc).__name__)
 
 
-def one_line(said: str) -> str:
-    """One line, short, without the credentials that a URL or a header may carry."""
-    line = " ".join(_SECRETS.sub("…", said).split())
+def one_line(message: str) -> str:
+    """Shorten a text to one line, without the credentials that a URL or a header can carry."""
+    line = " ".join(_SECRETS.sub("…", message).split())
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"
 
 

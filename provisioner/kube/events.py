@@ -1,4 +1,4 @@
-"""A Kubernetes event as the API object of core/v1, which `kubectl describe` and the peers' alerts read."""
+"""Kubernetes events as API objects of core/v1, which `kubectl describe` and existing alerts read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Source(Struct, frozen=True):
 
 
 class RecordedEvent(Struct, frozen=True, rename="camel"):
-    """An event that was written, as far as it is shown."""
+    """An event that the API server has, with the fields that commands show."""
 
     type: str = ""
     reason: str = ""
@@ -32,12 +32,12 @@ class RecordedEvent(Struct, frozen=True, rename="camel"):
 
     @property
     def by(self) -> str:
-        """Who said it."""
+        """The component that wrote it."""
         return self.source.component
 
     @property
     def at(self) -> str:
-        """When it was said last: RFC 3339, UTC; empty where it does not say."""
+        """The time of the last occurrence: RFC 3339, UTC; empty if unknown."""
         return self.last_timestamp or self.event_time or ""
 
 
@@ -50,24 +50,24 @@ _decoder = msgspec.json.Decoder(_List)
 
 
 def query(uid: str) -> dict[str, str]:
-    """The query for what was said of one object, a hundred events at most."""
+    """Return the query for the events about one object, a hundred at most."""
     return {"fieldSelector": f"involvedObject.uid={uid}", "limit": "100"}
 
 
 def decode(body: bytes) -> Sequence[RecordedEvent]:
-    """The events in an answer. Raises msgspec.DecodeError."""
+    """Decode the events in an answer. Raises msgspec.DecodeError."""
     return _decoder.decode(body).items
 
 
 def namespace(event: Event) -> str:
-    """Where the event lives: with what it is about, or in `default` for objects without a namespace."""
+    """Return the namespace of an event: that of its object, or `default` for objects without a namespace."""
     return event.about.namespace or "default"
 
 
 def body(
     event: Event, *, name: str, count: int, first_seen: datetime, seen: datetime, provisioner: str, identity: str
 ) -> dict[str, object]:
-    """The object to create."""
+    """Return the object to create."""
     about = event.about
     involved = {
         "apiVersion": "v1",
@@ -94,10 +94,10 @@ def body(
 
 
 def repetition(*, count: int, seen: datetime) -> dict[str, object]:
-    """What changes when the same happens again."""
+    """Return the fields that change with a repetition."""
     return {"count": count, "lastTimestamp": _time(seen)}
 
 
 def _time(at: datetime) -> str:
-    """`metav1.Time`: RFC 3339, UTC, whole seconds."""
+    """Return a `metav1.Time`: RFC 3339, UTC, whole seconds."""
     return times.text(at.astimezone(UTC))

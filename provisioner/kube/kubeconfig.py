@@ -1,7 +1,7 @@
-"""Where the API server is and who we are to it: a kubeconfig, several as KUBECONFIG lists them, or a pod's own account.
+"""Address and credentials for the API server: one kubeconfig, several as KUBECONFIG lists them, or a ServiceAccount.
 
-The library reads the files. It goes on without credentials where it finds none. That is an error here: the API server
-would take such a client for `system:anonymous`, and refuse everything for a reason that no message names.
+The library reads the files, and continues without credentials if it finds none. Here that is an error: the API server
+would treat such a client as `system:anonymous` and refuse everything, for a reason that no message names.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from provisioner.kube.library import (
     load_incluster_config,
 )
 
-# The library's loader, which has no annotations of its own.
+# The library has no type annotations.
 _load_in_pod: Callable[..., None] = load_incluster_config
 _LIMIT_S = plugins.LIMIT_S + 10.0
-"""How long all of it may take: an identity provider is asked by network."""
+"""Time limit for loading: an identity provider can be asked over the network."""
 
 
 async def load(configuration: Configuration, kubeconfig: str | None) -> datetime | None:
-    """Fill in the server's address, its CA and our credentials; returns when they expire, where that is known.
+    """Fill in the server's address, its CA and the credentials; return when these expire, if that is known.
 
     Raises InvalidSettings with one line that says what to change.
     """
@@ -61,7 +61,7 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
 
 
 def _check(configuration: Configuration, kubeconfig: str) -> None:
-    """Raises InvalidSettings where the library found no server or no credentials."""
+    """Raise InvalidSettings if the library found no server or no credentials."""
     host = str(configuration.host)
     if not host.startswith(("http://", "https://")):
         raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")
@@ -75,7 +75,7 @@ def _check(configuration: Configuration, kubeconfig: str) -> None:
 
 
 def _not_in_a_pod(reason: str) -> str:
-    """What to change where neither a kubeconfig nor a pod's ServiceAccount is there."""
+    """Return what to change if there is neither a kubeconfig nor a pod's ServiceAccount."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return "not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG"
     return (
@@ -85,12 +85,12 @@ def _not_in_a_pod(reason: str) -> str:
 
 
 def _exists(kubeconfig: str) -> bool:
-    """Whether there is any of the files, listed as KUBECONFIG lists them; the library only logs that there is none."""
+    """Return True if at least one of the listed files exists; the library only logs when none does."""
     return any(os.path.exists(os.path.expanduser(path)) for path in kubeconfig.split(os.pathsep) if path)
 
 
 class _Loader(KubeConfigLoader):  # type: ignore[misc]  # it has no annotations
-    """The library's, but for plugins, users that are not there, and what Kubernetes itself has given up."""
+    """The library's loader, with its own plugins, and errors for unknown users and removed auth providers."""
 
     def __init__(self, config_dict: object) -> None:
         self.expire: datetime | None = None
@@ -100,24 +100,24 @@ class _Loader(KubeConfigLoader):  # type: ignore[misc]  # it has no annotations
             raise ConfigException(f"its current context names the user {user}, which it does not have")
 
     async def load_from_exec_plugin(self) -> bool:
-        """Have the plugin's token or certificate. Raises InvalidSettings."""
-        printed = await plugins.credentials(self._user["exec"].value, base=self._get_base_path(self._user.path))
-        self.expire = printed.expire
-        if printed.token:
-            self.token = f"Bearer {printed.token}"
-        if printed.certificate:
-            self.cert_file, self.key_file = _file(printed.certificate), _file(printed.key)
+        """Load the plugin's token or certificate. Raises InvalidSettings."""
+        found = await plugins.credentials(self._user["exec"].value, base=self._get_base_path(self._user.path))
+        self.expire = found.expire
+        if found.token:
+            self.token = f"Bearer {found.token}"
+        if found.certificate:
+            self.cert_file, self.key_file = _file(found.certificate), _file(found.key)
         return True
 
     async def load_gcp_token(self) -> None:
-        """Kubernetes 1.26 removed this provider. Raises InvalidSettings."""
+        """Raise InvalidSettings: Kubernetes 1.26 removed this provider."""
         raise InvalidSettings(
-            "the kubeconfig's auth-provider gcp is no longer part of Kubernetes: make another one with"
+            "the kubeconfig's auth-provider gcp is no longer part of Kubernetes: create another one with"
             " gke-gcloud-auth-plugin, or with a token"
         )
 
 
 def _file(pem: str) -> str:
-    """A file of our own that holds it, which the library removes at the end."""
+    """Write PEM to a temporary file, which the library removes at exit; return its path."""
     path: str = FileOrData({"pem": pem}, None, data_key_name="pem", base64_file_content=False).as_file()
     return path

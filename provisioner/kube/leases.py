@@ -1,4 +1,4 @@
-"""A `coordination.k8s.io/v1` Lease between the API server's JSON and core.leases.LeaseRecord."""
+"""Converts a `coordination.k8s.io/v1` Lease between JSON and core.leases.LeaseRecord."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _decoder = msgspec.json.Decoder(_Lease)
 
 
 def decode(body: bytes) -> LeaseRecord:
-    """The lease in an answer; what it leaves out counts as empty. Raises msgspec.DecodeError."""
+    """Decode a Lease; missing fields count as empty. Raises msgspec.DecodeError."""
     lease = _decoder.decode(body)
     if lease.kind != "Lease" or not lease.metadata.resource_version:
         raise msgspec.ValidationError("not a Lease")
@@ -52,17 +52,17 @@ def decode(body: bytes) -> LeaseRecord:
 
 
 def body(namespace: str, name: str, lease: LeaseRecord) -> dict[str, object]:
-    """The object to create or, with a version, to replace with."""
+    """Return the object to create, or with a version, to replace the Lease with."""
     metadata = {
         "name": name,
         "namespace": namespace,
         "resourceVersion": lease.version,
-        # Replaced with each renewal: a holder that does not know this key leaves none, rather than another one's.
+        # Each renewal replaces all annotations: so a holder that does not know this key leaves no stale value.
         "annotations": {names.VERSION: provisioner.__version__},
     }
     spec = {
         "holderIdentity": lease.holder,
-        # Whole seconds and never 0, which the API server refuses; rounded up, since others wait for it to pass.
+        # Whole seconds, and never 0, which the API server refuses. Rounded up, because other replicas wait this long.
         "leaseDurationSeconds": max(1, math.ceil(lease.duration_s)),
         "acquireTime": lease.acquired or None,
         "renewTime": lease.renewed or None,

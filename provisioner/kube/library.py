@@ -1,8 +1,8 @@
-"""What we use of the `kubernetes` library: configuration and the session underneath its asynchronous client.
+"""The parts of the `kubernetes` library in use: configuration, and the session below its asynchronous client.
 
-`import kubernetes.aio` runs `kubernetes/__init__.py` first, which imports the whole synchronous client with requests,
-urllib3 and oauthlib: 8 MB and a tenth of a second in each replica, for nothing. So the parent package is stood in for
-while the asynchronous half is imported; whoever imports `kubernetes` after that gets it whole.
+`import kubernetes.aio` first runs `kubernetes/__init__.py`, which imports the whole synchronous client with requests,
+urllib3 and oauthlib: 8 MB and a tenth of a second per replica, unused. So an empty module stands in for the parent
+package while the asynchronous half is imported. Later imports of `kubernetes` get the complete package.
 """
 
 from __future__ import annotations

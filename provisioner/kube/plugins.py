@@ -1,7 +1,7 @@
 """Credential plugins of a kubeconfig: programs that print a token (client-go, plugin/pkg/client/auth/exec).
 
-The library runs them too, and swallows what goes wrong. Here each failure is one line, a plugin that does not end is
-killed with its children, and nothing that it prints can fill our memory.
+The library can run them too, but hides failures. Here each failure is one line, a plugin that does not end is killed
+with its children, and its output cannot exhaust the memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from provisioner.core.errors import InvalidSettings
 from provisioner.kube import errors
 
 LIMIT_S = 30.0
-"""How long a plugin may take: some of them ask a person to log in."""
+"""Time limit for a plugin: some ask a person to log in."""
 _GROUP = "client.authentication.k8s.io/"
 _OUTPUT_BYTES = 1 << 20
 _INSTEAD = "or use a kubeconfig with a token or a client certificate"
@@ -34,7 +34,7 @@ class _Variable(Struct):
 
 
 class Plugin(Struct, rename="camel"):
-    """How a kubeconfig names its plugin."""
+    """The plugin entry of a kubeconfig."""
 
     command: str
     api_version: str
@@ -59,7 +59,7 @@ class _Credential(Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a plugin printed: a token, or a certificate with its key, both PEM."""
+    """The output of a plugin: a token, or a certificate with its key, both PEM."""
 
     token: str
     certificate: str
@@ -68,11 +68,11 @@ class Credentials:
 
 
 async def credentials(config: Mapping[str, Any], *, base: str, limit_s: float = LIMIT_S) -> Credentials:
-    """Run the plugin of a kubeconfig that lies in the directory `base`. Raises InvalidSettings with one line."""
+    """Run the plugin of a kubeconfig in the directory `base`. Raises InvalidSettings with one line."""
     try:
         plugin = msgspec.convert(dict(config), Plugin)
     except msgspec.ValidationError as exc:
-        raise InvalidSettings(f"the kubeconfig's credential plugin is not described as it must be: {exc}") from exc
+        raise InvalidSettings(f"the kubeconfig's credential plugin is not configured correctly: {exc}") from exc
     about = f"the kubeconfig's credential plugin {plugin.command}"
     if plugin.interactive_mode == "Always":
         raise InvalidSettings(f"{about} needs a terminal (interactiveMode Always): choose another mode, {_INSTEAD}")
@@ -80,7 +80,7 @@ async def credentials(config: Mapping[str, Any], *, base: str, limit_s: float = 
 
 
 async def _output(about: str, plugin: Plugin, base: str, limit_s: float) -> bytes:
-    """What the plugin printed until it ended well."""
+    """Run the plugin and return its output, if it succeeded."""
     command = _command(plugin, base)
     information = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": {"interactive": False}}
     environment = os.environ | {each.name: each.value for each in plugin.env or ()}
@@ -90,37 +90,37 @@ async def _output(about: str, plugin: Plugin, base: str, limit_s: float) -> byte
     except FileNotFoundError as exc:
         raise InvalidSettings(f"{about} {_absent(plugin, command)}") from exc
     except TimeoutError as exc:
-        raise InvalidSettings(f"{about} did not end within {limit_s:g} s and was killed: try it by hand") from exc
+        raise InvalidSettings(f"{about} did not end within {limit_s:g} s and was killed: run it manually") from exc
     except (OSError, ValueError) as exc:
         raise InvalidSettings(f"{about} cannot be run: {errors.reason(exc)}") from exc
     if status != 0:
-        said = f": {complaint}" if complaint else ""
-        raise InvalidSettings(f"{about} ended with status {status}{said}")
+        reason = f": {complaint}" if complaint else ""
+        raise InvalidSettings(f"{about} ended with status {status}{reason}")
     return output
 
 
 def _command(plugin: Plugin, base: str) -> str:
-    """A relative path is one from the kubeconfig; a bare name is looked for in PATH."""
+    """Return the path to run: a relative path starts at the kubeconfig, a bare name is searched in PATH."""
     return os.path.join(base, os.path.expanduser(plugin.command)) if os.sep in plugin.command else plugin.command
 
 
 def _absent(plugin: Plugin, command: str) -> str:
     if os.path.exists(command):
-        return "cannot be run: the interpreter that it names is not here"
+        return "cannot be run: its interpreter is not installed"
     hint = f" ({errors.one_line(plugin.install_hint)})" if plugin.install_hint else ""
-    return f"is not found here: install it{hint}, {_INSTEAD}"
+    return f"is not installed: install it{hint}, {_INSTEAD}"
 
 
 def _parsed(about: str, plugin: Plugin, output: bytes) -> Credentials:
     try:
         credential = msgspec.json.decode(output, type=_Credential)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidSettings(f"{about} printed something that is no ExecCredential: try it by hand") from exc
+        raise InvalidSettings(f"{about} printed something other than an ExecCredential: run it manually") from exc
     if credential.kind != "ExecCredential" or not credential.api_version.startswith(_GROUP):
-        raise InvalidSettings(f"{about} printed something that is no ExecCredential: try it by hand")
+        raise InvalidSettings(f"{about} printed something other than an ExecCredential: run it manually")
     if credential.api_version != plugin.api_version:
         raise InvalidSettings(
-            f"{about} speaks {credential.api_version}, and the kubeconfig says {plugin.api_version}: write that there"
+            f"{about} uses {credential.api_version}, but the kubeconfig names {plugin.api_version}: change it there"
         )
     status = credential.status or _Status()
     certificate, key = status.client_certificate_data or "", status.client_key_data or ""
@@ -130,7 +130,7 @@ def _parsed(about: str, plugin: Plugin, output: bytes) -> Credentials:
 
 
 def _time(written: str | None) -> datetime | None:
-    """A time of RFC 3339 in any of its forms; None for any other text."""
+    """Parse a time of RFC 3339 in any of its forms; None for any other text."""
     try:
         at = datetime.fromisoformat(written or "")
     except ValueError:
@@ -139,7 +139,7 @@ def _time(written: str | None) -> datetime | None:
 
 
 class _Process(asyncio.SubprocessProtocol):
-    """Keeps what a process prints."""
+    """Collects the output of a process."""
 
     def __init__(self) -> None:
         self.printed = {1: bytearray(), 2: bytearray()}
@@ -156,7 +156,7 @@ class _Process(asyncio.SubprocessProtocol):
 
 
 async def _run(command: Sequence[str], environment: Mapping[str, str], limit_s: float) -> tuple[int, bytes, str]:
-    """Exit status, standard output, and the end of standard error. Raises OSError, TimeoutError, ValueError."""
+    """Run a command; return its status, output and shortened complaint. Raises OSError, TimeoutError, ValueError."""
     transport, process = await asyncio.get_running_loop().subprocess_exec(
         _Process,
         *command,
@@ -166,15 +166,16 @@ async def _run(command: Sequence[str], environment: Mapping[str, str], limit_s: 
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    well = False
+    completed = False
     try:
         async with asyncio.timeout(limit_s):
             await process.ended
-        well = True
+        completed = True
     finally:
-        if not well:
+        if not completed:
             with suppress(ProcessLookupError):
-                os.killpg(transport.get_pid(), signal.SIGKILL)  # its children, which may hold its output open, too
+                # The whole group: children can hold the output open.
+                os.killpg(transport.get_pid(), signal.SIGKILL)
         transport.close()
     complaint = errors.one_line(process.printed[2].decode("utf-8", "replace"))
     return transport.get_returncode() or 0, bytes(process.printed[1]), complaint

@@ -1,4 +1,4 @@
-"""`SelfSubjectAccessReview`: may we do that? (Kubernetes, Authorization, "Checking API access")."""
+"""`SelfSubjectAccessReview`: asks whether a call is allowed (Kubernetes, Authorization, "Checking API access")."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _decoder = msgspec.json.Decoder(_Review)
 
 
 def body(permission: Permission) -> dict[str, object]:
-    """The review to create; the API server keeps none of them."""
+    """Return the review to create; the API server does not store it."""
     attributes = {
         "verb": permission.verb,
         "group": permission.group,
@@ -41,7 +41,7 @@ def body(permission: Permission) -> dict[str, object]:
 
 
 def decode(body: bytes) -> bool:
-    """Whether the answer allows it. Raises msgspec.DecodeError."""
+    """Decode an answer: whether the call is allowed. Raises msgspec.DecodeError."""
     review = _decoder.decode(body)
     if review.kind != "SelfSubjectAccessReview":
         raise msgspec.ValidationError("not a SelfSubjectAccessReview")

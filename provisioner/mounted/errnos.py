@@ -1,4 +1,7 @@
-"""Translation of errno into errors of the port; `ports.refusals` has the table that all drivers share."""
+"""Translation of errno into errors of the port.
+
+`ports.refusals` has the table that all drivers share.
+"""
 
 from __future__ import annotations
 

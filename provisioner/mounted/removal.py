@@ -57,7 +57,9 @@ class Portion:
 
 
 def remove_portion(root: int, step: Step, path: RelPath, portion_s: float) -> Portion:
-    """Remove entries for about `portion_s` seconds, at least one; a missing directory counts as done.
+    """Remove entries for about `portion_s` seconds, at least one.
+
+    A missing directory counts as done.
 
     Entries that cannot be removed stay while all others are removed. Once nothing else is left, the first refusal is
     raised.

@@ -115,7 +115,10 @@ def make_symlink(root: int, step: Step, path: RelPath, target: str) -> None:
 def move_symlink(
     root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = (), *, replace: bool
 ) -> None:
-    """Tree.move_symlink. Without `replace`, a link that appears after the check is still replaced."""
+    """Tree.move_symlink.
+
+    Without `replace`, a link that appears after the check is still replaced.
+    """
     with opened_parent(root, source) as above_source, opened_parent(root, target) as above_target:
         _expect_symlink(source, above_source)
         if not replace:
@@ -248,7 +251,10 @@ def open_up(name: str, parent: int) -> None:
 
 
 def _pass(name: str, parent: int, make_with: Step | None) -> int:
-    """Open the next directory on the way down; create it first if it is missing and `make_with` is given."""
+    """Open the next directory on the way down.
+
+    Create it first if it is missing and `make_with` is given.
+    """
     try:
         return os.open(name, _PASS, dir_fd=parent)
     except FileNotFoundError:

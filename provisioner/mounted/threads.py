@@ -38,7 +38,10 @@ class ThreadCall(Generic[Result]):
         self._given_up = False
 
     def step(self) -> None:
-        """Raise GivenUp if the caller no longer waits; called before each system call that changes something."""
+        """Raise GivenUp if the caller no longer waits.
+
+        Called before each system call that changes something.
+        """
         if self._given_up:
             raise GivenUp
 
@@ -100,7 +103,10 @@ class ThreadPool:
             self._queue.put(None)
 
     async def _hand_over(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
-        """Queue the job for a thread; the caller holds a slot, and the thread's return releases it."""
+        """Queue the job for a thread.
+
+        The caller holds a slot, and the thread's return releases it.
+        """
         try:
             self._refuse_busy(changes)
             if self._closed:

@@ -205,7 +205,10 @@ class MountedTree:
             yield str(parent), tree, directory.relative_to(parent).parts
 
     async def close(self) -> None:
-        """See `Tree`; a hung thread ends when its call returns and does not keep the process from exiting."""
+        """See `Tree`.
+
+        A hung thread ends when its call returns and does not keep the process from exiting.
+        """
         self._pool.close()
         self._purge_pool.close()
 

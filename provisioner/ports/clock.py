@@ -1,4 +1,7 @@
-"""The `Clock` port: wall clock, monotonic time and randomness; and the driver for the system clock."""
+"""The `Clock` port: wall clock, monotonic time and randomness.
+
+This module also has the driver for the system clock.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ class Clock(Protocol):
     """Source of time and randomness, which a simulation can replace."""
 
     def now(self) -> datetime:
-        """Return the wall clock, in UTC and timezone-aware. It can jump: use it for names and records only."""
+        """Return the wall clock, in UTC and timezone-aware.
+
+        It can jump: use it for names and records only.
+        """
         ...
 
     def steady(self) -> datetime:
@@ -21,7 +27,10 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that only grow, even while the machine is suspended; use it for all durations."""
+        """Return seconds that only grow, even while the machine is suspended.
+
+        Use it for all durations.
+        """
         ...
 
     async def sleep(self, seconds: float) -> None:

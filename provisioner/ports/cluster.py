@@ -67,7 +67,10 @@ Item = TypeVar("Item", bound=AnyItem)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """One page of a list; `continue_token` is empty on the last page, and a watch resumes from `version`."""
+    """One page of a list.
+
+    `continue_token` is empty on the last page, and a watch resumes from `version`.
+    """
 
     items: Sequence[Item]
     version: str
@@ -108,7 +111,10 @@ class Event:
 
 
 class Cluster(Protocol):
-    """The API server. Every call has a time limit, raises only ClusterError, and honors 429 with Retry-After."""
+    """The API server.
+
+    Every call has a time limit, raises only ClusterError, and honors 429 with Retry-After.
+    """
 
     async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
         """Return one page of all objects of a kind. Raises Expired if the token is too old."""
@@ -119,7 +125,9 @@ class Cluster(Protocol):
         ...
 
     def watch(self, kind: Kind, version: str) -> AsyncGenerator[WatchEvent[AnyItem], None]:
-        """Yield the changes after a version until the server ends the watch; close the generator to end it early.
+        """Yield the changes after a version until the server ends the watch.
+
+        Close the generator to end it early.
 
         Raises Expired on 410, and ApiUnavailable if the connection breaks or stays silent for too long. A watch from a
         future version yields only bookmarks until that version exists.
@@ -143,11 +151,16 @@ class Cluster(Protocol):
         ...
 
     async def patch_volume(self, name: str, patch: Mapping[str, object]) -> Volume:
-        """Apply a JSON merge patch (RFC 7386). Raises Conflict if its `metadata.resourceVersion` is not current."""
+        """Apply a JSON merge patch (RFC 7386).
+
+        Raises Conflict if its `metadata.resourceVersion` is not current.
+        """
         ...
 
     async def set_finalizer(self, volume: Volume, finalizer: str, *, present: bool) -> None:
-        """Add or remove one finalizer; concurrent changes of the other finalizers do not interfere.
+        """Add or remove one finalizer.
+
+        Concurrent changes of the other finalizers do not interfere.
 
         Raises NotFound if the volume does not exist, and Conflict if another volume has its name.
         """
@@ -162,7 +175,10 @@ class Cluster(Protocol):
         ...
 
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
-        """Apply a strategic merge patch to a claim's status (lists merge by key). Raises Conflict like patch_volume."""
+        """Apply a strategic merge patch to a claim's status (lists merge by key).
+
+        Raises Conflict like patch_volume.
+        """
         ...
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
@@ -178,7 +194,10 @@ class Cluster(Protocol):
         ...
 
     async def replace_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
-        """Replace the lease that was read (`lease.version`). Raises Conflict if another replica was faster."""
+        """Replace the lease that was read (`lease.version`).
+
+        Raises Conflict if another replica was faster.
+        """
         ...
 
     async def is_allowed(self, permission: Permission) -> bool:

@@ -180,7 +180,10 @@ class NotEmpty(ExportError):
 
 
 class ModeRefused(ExportError):
-    """The server refuses to set modes (chmod), as some do with NFSv4 ACLs; the rest of the call is done."""
+    """The server refuses to set modes (chmod), as some do with NFSv4 ACLs.
+
+    The rest of the call is done.
+    """
 
     def __init__(self, detail: str, *, answer: str) -> None:
         hint = (

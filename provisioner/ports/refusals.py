@@ -153,7 +153,9 @@ def unproven(proof: Proof) -> ExportError:
 
 
 def inside(names: Sequence[str], error: ExportError) -> ExportError:
-    """Return the refusal of an entry inside a directory that is being removed; `names` lead to the entry.
+    """Return the refusal of an entry inside a directory that is being removed.
+
+    `names` lead to the entry.
 
     A snapshot that the server shows there is read-only, but that does not make the export read-only.
     """

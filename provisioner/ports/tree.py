@@ -64,7 +64,9 @@ PARENT_MODE = 0o755
 
 
 class Tree(Protocol):
-    """The directory tree of one export. No call ever follows a symbolic link in any component of a path.
+    """The directory tree of one export.
+
+    No call ever follows a symbolic link in any component of a path.
 
     Every call has a time limit and raises only ExportError. After Cause.UNREACHABLE the call can still take effect.
     Until it has returned, another call that would change the same path raises Cause.BUSY.
@@ -72,7 +74,10 @@ class Tree(Protocol):
 
     @property
     def unreachable_hint(self) -> str:
-        """What an admin should check while the export is not responding; empty if nothing more is known."""
+        """What an admin should check while the export is not responding.
+
+        Empty if nothing more is known.
+        """
         ...
 
     @property
@@ -85,11 +90,17 @@ class Tree(Protocol):
         ...
 
     async def root_id(self) -> str:
-        """Return an opaque ID that changes when another root takes the place of this one; a cheap call."""
+        """Return an opaque ID that changes when another root takes the place of this one.
+
+        The call is cheap.
+        """
         ...
 
     def pin(self, root_id: str) -> None:
-        """Make every call except root_id() raise Cause.CHANGED if the root is another one; "" lifts the pin."""
+        """Make every call except root_id() raise Cause.CHANGED if the root is another one.
+
+        An empty text lifts the pin.
+        """
         ...
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
@@ -117,17 +128,25 @@ class Tree(Protocol):
         ...
 
     async def remove_directory(self, path: RelPath) -> None:
-        """Remove an empty directory. Raises NotEmpty, PathMissing, and Cause.SYMLINK if it is not a directory."""
+        """Remove an empty directory.
+
+        Raises NotEmpty, PathMissing, and Cause.SYMLINK if it is not a directory.
+        """
         ...
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
-        """Create a symlink in an existing directory. Raises PathExists, and PathMissing for the parent."""
+        """Create a symlink in an existing directory.
+
+        Raises PathExists, and PathMissing for the parent.
+        """
         ...
 
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
-        """Rename a symlink into an existing directory. Raises PathMissing for the source, PathExists for the target.
+        """Rename a symlink into an existing directory.
+
+        Raises PathMissing for the source, PathExists for the target.
 
         With `replace`, the rename replaces a symlink at the target in one step: readers see either the old or the new
         link. A directory at the target is Cause.SYMLINK. Proofs work as in rename().
@@ -135,7 +154,10 @@ class Tree(Protocol):
         ...
 
     async def read_symlink(self, path: RelPath) -> str:
-        """Return the target of a symlink. Raises PathMissing, and Cause.SYMLINK if it is not a symlink."""
+        """Return the target of a symlink.
+
+        Raises PathMissing, and Cause.SYMLINK if it is not a symlink.
+        """
         ...
 
     async def remove_symlink(self, path: RelPath) -> None:
@@ -150,11 +172,17 @@ class Tree(Protocol):
         ...
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
-        """Read many symlinks of one directory in parallel; the result omits those that no longer exist."""
+        """Read many symlinks of one directory in parallel.
+
+        The result omits those that no longer exist.
+        """
         ...
 
     async def is_empty(self, path: RelPath) -> bool:
-        """Return True if a directory is empty, without reading all of it. Raises PathMissing, Cause.SYMLINK."""
+        """Return True if a directory is empty, without reading all of it.
+
+        Raises PathMissing, Cause.SYMLINK.
+        """
         ...
 
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:

@@ -1,1 +1,1 @@
-"""What is told to the outside about the work: log lines, metrics, health."""
+"""Log lines, metrics and health: what the daemon reports about its work."""

@@ -1,8 +1,8 @@
-"""The HTTP endpoint: `/metrics`, `/healthz` (the event loop turns), `/readyz` (all that the work needs answers).
+"""The HTTP endpoint: `/metrics`, `/healthz` (the event loop runs) and `/readyz` (everything the work needs responds).
 
-What it costs does not grow with the number of those who ask. The metrics are rendered in a thread, for all who ask
-meanwhile, and then kept for a second, or for less where that costs no more than a tenth of the time. Readiness is found
-out at most every two seconds.
+The cost does not grow with the number of clients. Metrics are rendered in a thread, once for all clients that wait for
+them, and are kept for one second, or less if rendering again takes at most a tenth of the time. Readiness is checked at
+most every two seconds.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from provisioner.telemetry.http import Request, Response, serving
 from provisioner.telemetry.shared import Shared
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
-"""What is not ready, and why; empty when all is."""
+"""Returns what is not ready, and why; empty if everything is ready."""
 
 _METRICS_FRESH_S = 1.0
 _METRICS_SHARE = 0.1
 _READINESS_FRESH_S = 2.0
 _SWITCH_S = 0.0005
-"""While a thread renders, a call of the event loop that lets go of the interpreter waits for so long, not for 5 ms."""
+"""The interpreter's switch interval: how long the event loop waits for the rendering thread; the default is 5 ms."""
 _HOME = b"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>nfs-provisioner</title></head>
 <body><h1>nfs-provisioner</h1><ul>
 <li><a href="/metrics">/metrics</a>: metrics for Prometheus</li>
 <li><a href="/readyz">/readyz</a>: whether this replica is ready, and what is missing</li>
-<li><a href="/healthz">/healthz</a>: whether the process turns</li>
+<li><a href="/healthz">/healthz</a>: whether the process runs</li>
 </ul></body></html>
 """
 
 
 class _Pages:
-    """What each path answers. `prepare` is called in the event loop before the metrics are rendered in the thread."""
+    """The page of each path. `prepare` is called in the event loop before the thread renders the metrics."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class _Pages:
         self._paths = {"/": self._home, "/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
 
     async def answer(self, request: Request) -> Response:
-        """The answer to a request."""
+        """Return the response to a request."""
         page = self._paths.get(request.path)
         return await page(request) if page is not None else Response(b"Not Found\n", status=404)
 
@@ -97,8 +97,8 @@ class _Pages:
 
 
 def _encoded(encode: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, *, zipped: bool) -> bytes:
-    # Rendering makes many short-lived objects. A collection of all generations because of them would look at each
-    # cached volume, and stop every thread for that long.
+    # Rendering creates many short-lived objects. They could trigger a full garbage collection, which would visit each
+    # cached volume and stop all threads during that time.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -118,7 +118,7 @@ async def serve(
     readiness: Readiness,
     prepare: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[int]:
-    """Serve the endpoint while the context is open; gives the port. Raises InvalidSettings when it cannot be had."""
+    """Serve the endpoint while the context is open; yield the port. Raises InvalidSettings if it is unavailable."""
     sys.setswitchinterval(_SWITCH_S)
     thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
     pages = _Pages(thread, registry=registry, prepare=prepare, readiness=readiness)

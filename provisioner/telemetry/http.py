@@ -1,10 +1,10 @@
-"""A small HTTP/1.1 server that answers GET and HEAD, to clients that are not trusted.
+"""A small HTTP/1.1 server for GET and HEAD requests of untrusted clients.
 
-Every pod reaches the endpoint where no NetworkPolicy forbids it, and it shares the event loop with the Lease and the
-work. So everything that a client can cost has a limit: connections, the time and the size of a request, the time of an
-answer, and what waits to be sent. Where there are too many connections a new one takes the place of the one that has
-been silent longest, so that a probe gets through. aiohttp's server has no limits on connections and on the time of a
-request, and names itself and its version in each answer.
+Without a NetworkPolicy every pod can reach the endpoint, and it shares the event loop with the Lease and the work. So
+everything that a client can cost is limited: connections, the time and the size of a request, the time of a response,
+and the bytes that wait to be sent. When there are too many connections, a new one replaces the one that has been silent
+longest, so that a probe gets through. aiohttp's server limits neither connections nor the time of a request, and sends
+its name and version in each response.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _CHUNK_BYTES = 16 * 1024
-"""What one connection may have waiting to be sent; all share the text of an answer itself."""
+"""How much one connection can have waiting to be sent; all connections share the body of a response."""
 _SEND_BUFFER_BYTES = 64 * 1024
-"""The same in the kernel, which counts as our memory too."""
+"""The same in the kernel, which counts towards the memory of the pod."""
 _BACKLOG = 512
-"""Connections that the kernel may hold for us."""
-_AT_ONCE = 8
-"""Connections, requests and chunks that are taken up in one turn of the event loop: the rest of it has its turn too."""
+"""How many connections the kernel can queue."""
+_PER_ITERATION = 8
+"""Connections, requests or chunks per iteration of the event loop, so that other work gets its share."""
 _LINGER_S = 2.0
-"""How long a refused client may go on sending, so that it reads why it was refused."""
+"""How long a refused client can keep sending, so that it reads the refusal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may cost."""
+    """Limits on what clients can cost."""
 
     connections: int = 512
     head_bytes: int = 8 * 1024
     head_s: float = 10.0
     """From the first byte of a request, or the connection, to the end of its headers."""
     answer_s: float = 30.0
-    """From there until the client has taken the answer."""
+    """From there until the client has received the response."""
     idle_s: float = 90.0
-    """Between two requests of one connection: longer than the usual scrape interval."""
+    """Between two requests on one connection: longer than the usual scrape interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; headers have lower-case names, and the last one of a name counts."""
+    """One request. Header names are lower-case; of several headers with one name, the last counts."""
 
     method: str
     path: str
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer."""
+    """One response."""
 
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
@@ -74,7 +74,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Refused(Exception):
-    """A request that is not answered; the connection ends with it."""
+    """A request that is refused; the connection is closed after it."""
 
     def __init__(self, status: HTTPStatus, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status.phrase)
@@ -82,7 +82,7 @@ class Refused(Exception):
 
 
 def parse(head: bytes) -> Request:
-    """A request by its head, without the empty line. Raises Refused."""
+    """Parse the head of a request, without the empty line. Raises Refused."""
     first, *lines = head.decode("latin-1").split("\r\n")
     try:
         method, target, version = first.split(" ")
@@ -114,7 +114,7 @@ def _path(target: str) -> str:
 
 
 class _Connection(asyncio.Protocol):
-    """One client. One timer ends the connection when its present state has lasted too long."""
+    """One client. A timer closes the connection when its state lasts too long."""
 
     def __init__(self, server: _Server) -> None:
         self._server = server
@@ -163,10 +163,10 @@ class _Connection(asyncio.Protocol):
         self._buffer += data
         self._advance()
 
-    # ------------------------------------------------------------------------------------------- its states
+    # ------------------------------------------------------------------------------------------- states
 
     def abort(self) -> None:
-        """End it without another word."""
+        """Close the connection immediately."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -177,7 +177,7 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(limit_s, self.abort)
 
     def _advance(self) -> None:
-        """Answer the request in the buffer once its head is there."""
+        """Answer the request in the buffer once its head is complete."""
         if self.state != "reading" or self._transport is None:
             return
         self._buffer = self._buffer.lstrip(b"\r\n")
@@ -200,7 +200,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write_eof()
 
     async def _answer(self, head: bytes) -> None:
-        await self._server.locks.next()
+        await self._server.queue.next()
         try:
             request = parse(head)
         except Refused as refusal:
@@ -213,20 +213,20 @@ class _Connection(asyncio.Protocol):
         try:
             return await self._server.handler(request)
         except Exception as exc:
-            # The broad catch of the server: a fault of ours with one answer must not end the others.
+            # The only broad catch of the server: a bug in one response must not end the other connections.
             if exc is not self._server.logged:
                 log.exception("answer_failed", path=request.path)
             self._server.logged = exc
             return Response(b"Internal Server Error\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _send(self, response: Response, request: Request) -> None:
-        """In chunks: all connections share the text of an answer."""
+        """Send a response in chunks: all connections share its body."""
         chunk, rest = _head(response, keep_alive=request.keep_alive), memoryview(response.body)
         if request.method == "HEAD":
             rest = rest[:0]
         while self._transport is not None and (chunk or rest):
             await self._writable.wait()
-            await self._server.locks.next()
+            await self._server.queue.next()
             room = _CHUNK_BYTES - len(chunk)
             self._write(chunk + rest[:room])
             chunk, rest = b"", rest[room:]
@@ -240,7 +240,7 @@ class _Connection(asyncio.Protocol):
         if transport is None:
             return
         if not request.keep_alive:
-            transport.close()  # the timer goes on until all is sent
+            transport.close()  # the timer keeps running until everything is sent
             return
         transport.resume_reading()
         if self._buffer:
@@ -263,41 +263,41 @@ def _head(response: Response, *, keep_alive: bool) -> bytes:
     return f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n".encode("latin-1")
 
 
-class _Turns:
-    """Lets a few of those who wait go on in each turn of the event loop, in their order."""
+class _FairQueue:
+    """Releases a few waiting callers per iteration of the event loop, in order."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def next(self) -> None:
-        """Return when it is the caller's turn."""
+        """Wait for the caller's turn."""
         waiting = self._loop.create_future()
         if not self._waiting:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._release)
         self._waiting.append(waiting)
         await waiting
 
-    def _go_on(self) -> None:
-        for _ in range(min(_AT_ONCE, len(self._waiting))):
+    def _release(self) -> None:
+        for _ in range(min(_PER_ITERATION, len(self._waiting))):
             waiting = self._waiting.popleft()
             if not waiting.done():
                 waiting.set_result(None)
         if self._waiting:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._release)
 
 
 class _Server:
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler = handler
         self.limits = limits
-        self.locks = _Turns()
+        self.queue = _FairQueue()
         self.connections: set[_Connection] = set()
         self.logged: Exception | None = None
-        """The latest fault: many that share an answer log it once."""
+        """The last unexpected error: requests that share a response log it once."""
 
     def admit(self, connection: _Connection) -> None:
-        """Take a new connection in, if need be in the place of another one."""
+        """Admit a new connection, and close the longest silent one if there are too many."""
         if len(self.connections) >= self.limits.connections:
             silent = min(self.connections, key=lambda each: (each.state == "answering", each.since_s))
             self.connections.discard(silent)
@@ -307,14 +307,14 @@ class _Server:
 
 @asynccontextmanager
 async def serving(host: str, port: int, handler: Handler, *, limits: Limits | None = None) -> AsyncIterator[int]:
-    """Serve while the context is open; gives the port. Raises OSError when the address cannot be had."""
+    """Serve while the context is open; yield the port. Raises OSError if the address is unavailable."""
     server = _Server(handler, limits or Limits())
     listening = await asyncio.get_running_loop().create_server(
-        lambda: _Connection(server), host, port, backlog=_AT_ONCE
+        lambda: _Connection(server), host, port, backlog=_PER_ITERATION
     )
     for each in listening.sockets:
         with each.dup() as shared:
-            shared.listen(_BACKLOG)  # asyncio accepts as many in one turn as it lets the kernel hold
+            shared.listen(_BACKLOG)  # asyncio accepts as many connections per iteration as `backlog`
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:

@@ -1,6 +1,6 @@
-"""Log lines: one event and its fields a line, JSON for programs or coloured for people.
+"""Log lines: one event with its fields per line, as JSON for programs or coloured for people.
 
-Logging never raises, whatever the fields hold: a line that cannot be written must not end the work that it tells of.
+Logging never raises, for any field: a line that cannot be written must not end the work that it reports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 
 def set_up(*, json: bool, level: str, stream: TextIO = sys.stderr) -> None:
-    """Send log lines to a stream, from a level of LEVELS up; those of the libraries from warning up."""
+    """Write log lines to a stream, from a level of LEVELS up; lines of libraries from warning up."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -44,33 +44,34 @@ def set_up(*, json: bool, level: str, stream: TextIO = sys.stderr) -> None:
 
 
 class _Lines:
-    """Writes lines to a stream; one that the stream does not take is lost."""
+    """Writes lines to a stream; drops lines that the stream refuses."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def _write(self, line: str) -> None:
-        with suppress(Exception):  # nobody reads it any more, its disk is full, or its encoding has no such character
+        # The reader is gone, the disk is full, or the encoding lacks a character.
+        with suppress(Exception):
             self._stream.write(f"{line}\n")
             self._stream.flush()
 
     debug = info = warning = error = critical = exception = fatal = msg = _write
 
 
-# Without the values of local variables: among them are tokens, and what is in them may not even have a repr.
+# Without local variables: some are tokens, and some values have no working repr().
 _tracebacks = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def _json(logger: object, method: str, fields: EventDict) -> str:
-    """The fields as a line of JSON."""
+    """Return the fields as one line of JSON."""
     try:
         return msgspec.json.encode(_tracebacks(logger, method, fields), enc_hook=str).decode()
-    except Exception:  # noqa: BLE001  # lone surrogates, or a value that no encoder knows: the slow way takes everything
+    except Exception:  # noqa: BLE001  # lone surrogates, or an unknown type: the slow way accepts everything
         return plain_json.dumps(texts.plain(fields))
 
 
 class _Console:
-    """The fields as a line for people; what would change the line or the terminal is escaped."""
+    """Renders the fields as one line for people; escapes control characters."""
 
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)

@@ -1,4 +1,4 @@
-"""The metrics: the names of sig-storage-lib-external-provisioner, so that dashboards go on working, and our own."""
+"""The metrics: names of sig-storage-lib-external-provisioner, for existing dashboards, and own ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provisioner import __version__
 _DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
 _WAITS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
 _CALLS_S = (0.001, 0.01, 0.1, 1, 10)
-"""Few: there is a series for each call on each of perhaps hundreds of exports."""
+"""Few buckets: there is a series per call and export, and there can be hundreds of exports."""
 
 Loop = Literal[
     "claims",
@@ -34,11 +34,11 @@ Loop = Literal[
     "takeover",
     "volumes",
 ]
-"""The loops that run as long as the process or its leadership, by what they work on; `listener` is the cache's news."""
+"""Loops that run as long as the process or its leadership, by subject; `listener` handles changes of the cache."""
 
 
 class Metrics:
-    """All metrics of one process, in a registry of its own. Label values are chosen by admins, never by tenants."""
+    """All metrics of one process, in a separate registry. Admins choose label values, tenants never do."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -47,48 +47,78 @@ class Metrics:
             collector(registry=self.registry)
 
         claim, volume = "controller_persistentvolumeclaim_provision", "controller_persistentvolume_delete"
-        self.provisioned = self._counter(f"{claim}_total", "Volumes provisioned.", "class", "source")
-        self.provision_failed = self._counter(f"{claim}_failed_total", "Attempts that failed.", "class", "source")
-        self.provision_s = self._histogram(
-            f"{claim}_duration_seconds", "From claim seen to volume made.", _DURATIONS_S, "class", "source"
+        self.provisioned = self._counter(f"{claim}_total", "PersistentVolumes provisioned.", "class", "source")
+        self.provision_failed = self._counter(
+            f"{claim}_failed_total", "Failed attempts to provision a PersistentVolume.", "class", "source"
         )
-        self.deleted = self._counter(f"{volume}_total", "Volumes reclaimed.", "class")
-        self.delete_failed = self._counter(f"{volume}_failed_total", "Attempts to reclaim that failed.", "class")
-        self.delete_s = self._histogram(f"{volume}_duration_seconds", "Time to reclaim.", _DURATIONS_S, "class")
+        self.provision_s = self._histogram(
+            f"{claim}_duration_seconds",
+            "Seconds from seeing a claim to its PersistentVolume.",
+            _DURATIONS_S,
+            "class",
+            "source",
+        )
+        self.deleted = self._counter(f"{volume}_total", "PersistentVolumes reclaimed.", "class")
+        self.delete_failed = self._counter(
+            f"{volume}_failed_total", "Failed attempts to reclaim a PersistentVolume.", "class"
+        )
+        self.delete_s = self._histogram(
+            f"{volume}_duration_seconds", "Seconds to reclaim a PersistentVolume.", _DURATIONS_S, "class"
+        )
 
         self.failures = self._counter(
             "nfs_provisioner_failures_total",
-            "Attempts that failed, of `provision` and `delete`, by why.",
+            "Failed attempts to provision or delete a PersistentVolume, by reason.",
             "work",
             "reason",
         )
-        self.leader = self._gauge("leader", "1 for the replica that acts.")
+        self.leader = self._gauge("leader", "1 if this replica is the leader, else 0.")
         self.queue_wait_s = self._histogram(
-            "nfs_provisioner_queue_wait_seconds", "From ready to taken by a worker.", _WAITS_S, "queue"
+            "nfs_provisioner_queue_wait_seconds", "Seconds that a key waits in a queue for a worker.", _WAITS_S, "queue"
         )
         self.export_call_s = self._histogram(
-            "nfs_provisioner_export_call_seconds", "One call on an export.", _CALLS_S, "export", "call"
+            "nfs_provisioner_export_call_seconds", "Seconds per call on an export.", _CALLS_S, "export", "call"
         )
-        self._export_up = self._gauge("export_up", "1 while the export answers as it should.", "export")
-        self._export_free = self._gauge("export_free_bytes", "Free space by statfs.", "export")
-        self._export_size = self._gauge("export_size_bytes", "Size by statfs.", "export")
-        self.trash_entries = self._gauge("trash_entries", "Directories in the trash.", "export")
+        self._export_up = self._gauge("export_up", "1 while the export responds as expected, else 0.", "export")
+        self._export_free = self._gauge(
+            "export_free_bytes", "Free space of the export in bytes, as statfs reports it.", "export"
+        )
+        self._export_size = self._gauge(
+            "export_size_bytes", "Size of the export in bytes, as statfs reports it.", "export"
+        )
+        self.trash_entries = self._gauge(
+            "trash_entries", "Deleted directories in the trash of the export that are not removed yet.", "export"
+        )
         self.trash_oldest_s = self._gauge(
-            "trash_oldest_seconds", "How long the oldest of them has been there, as of the last look.", "export"
+            "trash_oldest_seconds",
+            "Seconds that the oldest directory has been in the trash of the export, at the last look.",
+            "export",
         )
-        self.trash_refused = self._gauge("trash_refused", "Those of them that could not be removed.", "export")
-        self.archives = self._gauge("archives", "Archived directories at the export's root.", "export")
-        self.orphans = self._gauge("orphans", "What belongs to no volume, and nothing will end.", "export")
+        self.trash_refused = self._gauge(
+            "trash_refused", "Directories in the trash of the export that cannot be removed.", "export"
+        )
+        self.archives = self._gauge("archives", "Archived directories at the root of the export.", "export")
+        self.orphans = self._gauge(
+            "orphans",
+            "Directories and records on the export that belong to no PersistentVolume and are not cleaned up.",
+            "export",
+        )
         self.lacking = self._gauge(
-            "volumes_lacking", "Volumes that a claim has, and that lack what is said.", "export", "lacks"
+            "volumes_lacking", "PersistentVolumes in use that lack their directory or their record.", "export", "lacks"
         )
         self.second_cluster = self._gauge(
             "second_cluster",
-            "1 while nothing is deleted, for two clusters with one id are at work.",
+            "1 while nothing on the export is deleted, because two clusters with the same id use it, else 0.",
             "export",
         )
-        self.homeless = self._gauge("volumes_on_unknown_export", "Volumes of ours that lie on no known export.")
-        self.purged = self._counter("nfs_provisioner_purged_entries_total", "Entries removed from trash.", "export")
+        self.homeless = self._gauge(
+            "volumes_on_unknown_export", "PersistentVolumes of this provisioner on exports that nothing names."
+        )
+        self.purged = self._counter(
+            "nfs_provisioner_purged_entries_total",
+            "Files and directories removed from the trash of the export.",
+            "export",
+        )
         self._of_exports = (
             self.export_call_s,
             self._export_up,
@@ -105,15 +135,23 @@ class Metrics:
         )
         self._exports: set[str] = set()
         self.api_requests = self._counter(
-            "nfs_provisioner_api_requests_total", "Calls of the API server.", "verb", "resource", "code"
+            "nfs_provisioner_api_requests_total",
+            "Requests to the API server, by HTTP status; 0 without an answer.",
+            "verb",
+            "resource",
+            "code",
         )
-        self.watch_restarts = self._counter("nfs_provisioner_watch_restarts_total", "Watches begun.", "resource")
+        self.watch_restarts = self._counter(
+            "nfs_provisioner_watch_restarts_total", "Watches started on the API server.", "resource"
+        )
         self._unexpected = self._counter(
-            "nfs_provisioner_unexpected_errors_total", "Errors that no code expected, by where.", "loop"
+            "nfs_provisioner_unexpected_errors_total", "Unexpected errors, by the loop that caught them.", "loop"
         )
         for loop in get_args(Loop):
-            self._unexpected.labels(loop)  # a rate needs the zero before the first one
-        Info("nfs_provisioner_build", "What runs here.", registry=self.registry).info({"version": __version__})
+            self._unexpected.labels(loop)  # rate() needs a zero before the first error
+        Info("nfs_provisioner_build", "The version of nfs-provisioner.", registry=self.registry).info(
+            {"version": __version__}
+        )
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(name, help, labels, registry=self.registry)
@@ -125,11 +163,11 @@ class Metrics:
         return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
 
     def unexpected(self, loop: Loop) -> None:
-        """An error came up that no code expected."""
+        """Count an unexpected error."""
         self._unexpected.labels(loop).inc()
 
     def export_state(self, export: str, *, up: bool, size_bytes: int | None, free_bytes: int | None) -> None:
-        """What the last probe of an export found; sizes are None while it never answered."""
+        """Set the result of the last probe of an export; sizes are None until the export has responded once."""
         if export not in self._exports:
             return
         self._export_up.labels(export).set(up)
@@ -138,37 +176,37 @@ class Metrics:
             self._export_free.labels(export).set(free_bytes)
 
     def admit_export(self, export: str) -> None:
-        """From now on an export has series: something of an admin's names it, or it has a ledger.
+        """Start series for an export that the settings or a class name, or that has a ledger.
 
-        A volume alone makes none: anyone who can create one could have as many series as they like.
+        A PersistentVolume alone starts no series: its creator could otherwise add any number of them.
         """
         self._exports.add(export)
 
     def export_call(self, export: str, call: str, took_s: float) -> None:
-        """A call on an export has ended."""
+        """Record a call on an export."""
         if export in self._exports:
             self.export_call_s.labels(export, call).observe(took_s)
 
     def forget_export(self, export: str) -> None:
-        """An export is looked after no longer: none of its series stays."""
+        """Remove all series of an export that is no longer served."""
         self._exports.discard(export)
         for metric in self._of_exports:
             metric.remove_by_labels({"export": export})
 
     def forget_sweep(self) -> None:
-        """What is on the exports is looked after no longer: another replica tells of it from now on."""
+        """Remove the series that only the leader reports: another replica reports them from now on."""
         of_trash = (self.trash_entries, self.trash_oldest_s, self.trash_refused)
         for gauge in (*of_trash, self.archives, self.orphans, self.lacking, self.second_cluster):
             gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:
-        """A gauge whose values are read for each scrape, from what the process has in memory anyway."""
+        """Add a gauge whose values are read from memory at each scrape."""
         sampled = _Sampled(f"nfs_provisioner_{name}", help, labels, read)
         self.registry.register(sampled)
         self._sampled.append(sampled)
 
     def take_samples(self) -> None:
-        """Read all sampled gauges now, in the thread whose objects they look at; they are collected in any."""
+        """Read all sampled gauges now, in the thread that owns their objects; another thread can collect them later."""
         for sampled in self._sampled:
             sampled.take()
 

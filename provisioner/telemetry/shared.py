@@ -1,4 +1,4 @@
-"""A value that is made once for all who ask for it at about the same time."""
+"""A value that is computed once for all callers that ask for it at about the same time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """Makes a value when it is asked for, and keeps it for `fresh_s` after that, also where it failed.
+    """Computes a value on demand, and keeps it, or the error, for `fresh_s`.
 
-    With `share` it is kept no longer than it takes to spend that share of the time on making it: what costs little is
-    made again soon.
+    With `share`, it is kept only as long as needed to spend at most that share of the time on computing it: a cheap
+    value is computed again soon.
     """
 
     def __init__(self, make: Callable[[], Awaitable[T]], *, fresh_s: float, share: float = 0.0) -> None:
@@ -26,11 +26,11 @@ class Shared(Generic[T]):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether get() gives what is there, or is being made."""
+        """Whether get() returns a kept value, or one that is being computed."""
         return asyncio.get_running_loop().time() < self._until_s
 
     async def get(self) -> T:
-        """The value. Raises what making it raised; one caller that is cancelled does not cancel the others."""
+        """Return the value. Raises the error of computing it; a cancelled caller does not cancel the others."""
         task = self._task
         if task is None or not self.is_fresh:
             self._until_s = math.inf

@@ -109,8 +109,8 @@ class Report:
             table.add_row(*self._row(key))
         console.print(table)
         for phase, kinds in self.requests.items():
-            said = ", ".join(f"{kind} {count:.2f}" for kind, count in kinds.items())
-            console.print(f"API requests for a volume {phase}: {said}", soft_wrap=True)
+            line = ", ".join(f"{kind} {count:.2f}" for kind, count in kinds.items())
+            console.print(f"API requests for a volume {phase}: {line}", soft_wrap=True)
         load = ", ".join(f"{when} {' '.join(f'{x:.1f}' for x in loads)}" for when, loads in self.load_average.items())
         sizes = ", ".join(f"{name} {count}" for name, count in self.sizes.items())
         machine = _machine()

@@ -1,4 +1,4 @@
-"""Where a `Cluster` is tested: the port, and the side of those who use the same API server: users and controllers."""
+"""Sites for the contract of `Cluster`: the port, and other users of the same API server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WATCH_S = 4
 
 
 class ClusterSite(Protocol):
-    """An API server with a namespace and a class of the test's own."""
+    """An API server with its own namespace and class per test."""
 
     cluster: Cluster
     namespace: str
@@ -36,27 +36,27 @@ class ClusterSite(Protocol):
     """A class of `PROVISIONER`."""
 
     async def create_claim(self, body: Body) -> Claim:
-        """A user creates a claim in the namespace."""
+        """Create a claim in the namespace, as a user."""
         ...
 
     async def delete_claim(self, name: str) -> None:
-        """A user deletes a claim."""
+        """Delete a claim, as a user."""
         ...
 
     async def delete_volume(self, name: str) -> None:
-        """An admin deletes a volume."""
+        """Delete a volume, as an admin."""
         ...
 
     async def conditions(self, claim: str) -> set[str]:
-        """The types of a claim's conditions."""
+        """Return the types of a claim's conditions."""
         ...
 
     async def event(self, namespace: str, name: str) -> Mapping[str, object]:
-        """An event object: count, type, reason, message."""
+        """Return count, type, reason and message of an event."""
         ...
 
     async def expire(self) -> None:
-        """Have all history forgotten."""
+        """Make the server forget all history."""
         ...
 
 
@@ -64,7 +64,7 @@ Factory = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[ClusterS
 
 
 class MemorySite:
-    """The fake, and the fake of the controllers."""
+    """The fake cluster with fake controllers."""
 
     def __init__(self) -> None:
         self.memory = MemoryCluster(watch_s=2.5)
@@ -99,14 +99,14 @@ class MemorySite:
 
     async def event(self, namespace: str, name: str) -> Mapping[str, object]:
         """See `ClusterSite`."""
-        told = self.memory.events[namespace, name]
+        recorded = self.memory.events[namespace, name]
         return {
-            "count": told.count,
-            "type": told.event.type,
-            "reason": told.event.reason,
-            "message": told.event.message,
-            "firstTimestamp": told.first_seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "lastTimestamp": told.seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "count": recorded.count,
+            "type": recorded.event.type,
+            "reason": recorded.event.reason,
+            "message": recorded.event.message,
+            "firstTimestamp": recorded.first_seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTimestamp": recorded.seen.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
     async def expire(self) -> None:
@@ -115,7 +115,7 @@ class MemorySite:
 
 
 class RealSite:
-    """The driver, on the real control plane."""
+    """The driver on the real control plane."""
 
     def __init__(self, control_plane: ControlPlane, cluster: Cluster) -> None:
         self._plane = control_plane
@@ -125,12 +125,12 @@ class RealSite:
         self.namespace, self.prefix, self.class_name = f"test-{own}", f"v-{own}", f"class-{own}"
 
     def begin(self) -> None:
-        """Make what is the test's own."""
+        """Create the objects of the test."""
         self.api.post("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
         self.api.post("/apis/storage.k8s.io/v1/storageclasses", _class(self.class_name))
 
     def end(self) -> None:
-        """Remove it; that of the namespace is asked for and not waited for."""
+        """Delete the objects of the test, without waiting for the namespace."""
         self.api.delete(f"/api/v1/persistentvolumes?labelSelector=test={self.prefix}")
         self.api.delete(f"/apis/storage.k8s.io/v1/storageclasses/{self.class_name}")
         self.api.delete(f"/api/v1/namespaces/{self.namespace}")
@@ -160,7 +160,7 @@ class RealSite:
         return await asyncio.to_thread(self.api.get, f"/api/v1/namespaces/{namespace}/events/{name}")
 
     async def expire(self) -> None:
-        """See `ClusterSite`. Not in a thread: the testbed binds its servers' lives to the thread that starts them."""
+        """See `ClusterSite`. Not in a thread: servers of the testbed end with the thread that starts them."""
         self._plane.expire()
 
     def _claims(self, name: str = "") -> str:
@@ -172,7 +172,7 @@ def _class(name: str) -> Body:
 
 
 def volume_body(name: str, test: str, **metadata: Any) -> Body:
-    """A volume that nobody binds or deletes by itself."""
+    """Return a volume that no controller binds or deletes."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -188,7 +188,7 @@ def volume_body(name: str, test: str, **metadata: Any) -> Body:
 
 
 def volume_for(site: ClusterSite, claim: Claim, *finalizers: str) -> Body:
-    """A volume as a provisioner makes it for a claim."""
+    """Return a volume as a provisioner creates it for a claim."""
     body = volume_body(f"{site.prefix}-{claim.metadata.name}", site.prefix, finalizers=list(finalizers))
     body["metadata"]["annotations"] = {names.PROVISIONED_BY: PROVISIONER}
     reference = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "uid": claim.uid}

@@ -1,4 +1,4 @@
-"""Every driver of a port, for that port's contract suite."""
+"""The drivers of each port, for the contract suite of that port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EACH_CHANGE = {"memory", "mounted", "direct-4.2", "kernel-3"}
 
 
 def _params(factories: Iterable[sites.Factory], *marks: pytest.MarkDecorator) -> list[ParameterSet]:
-    """The drivers as a fixture's parameters, under their names."""
+    """Return the drivers as parameters of a fixture, by name."""
     return [
         pytest.param(
             each, id=each.__name__, marks=[*marks, *([] if each.__name__ in EACH_CHANGE else [pytest.mark.thorough])]
@@ -32,7 +32,7 @@ BOOTED = _params(trees_kernel.FACTORIES, pytest.mark.timeout(180))
 
 @pytest.fixture(params=[*_params([sites.memory]), *LOCAL, *BOOTED])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[sites.Site]:
-    """An empty export with a tree on it, one of each driver."""
+    """An empty export with a tree, once per driver."""
     factory: sites.Factory = request.param
     async with factory(request) as made:
         yield made
@@ -40,7 +40,7 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[sites.Site]:
 
 @pytest.fixture(params=LOCAL)
 async def shared_site(request: pytest.FixtureRequest) -> AsyncIterator[tuple[sites.Site, pathlib.Path]]:
-    """A site whose export is also a directory of this machine, so that a tenant can work behind the tree's back."""
+    """A site whose export is also a local directory, in which a tenant can work at the same time."""
     factory: sites.Factory = request.param
     async with factory(request) as made:
         if made.local is None:

@@ -1,4 +1,4 @@
-"""Where a `Tree` is tested: the tree, and the other side of its export, on which a tenant or an admin works."""
+"""Sites for the contract of `Tree`: the tree, and direct access to its export for tenants and admins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.fakes.tree import Directory, File, MemoryTree, Symlink, type_
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is under a name, seen from the other side; mode and owner are a directory's, text a link's or a file's."""
+    """An entry seen by a tenant; directories have mode and owner, links and files have text."""
 
     type: EntryType
     mode: int = 0
@@ -31,24 +31,24 @@ class Seen:
 
 
 class Site(Protocol):
-    """One empty export with a tree on it."""
+    """An empty export with a tree."""
 
     tree: Tree
     local: pathlib.Path | None
     """Where the export's root is on this machine, for tests that need a thread of their own behind the tree's back."""
     owners: bool
-    """Whether we may give directories away."""
+    """Whether the site permits chown."""
 
     async def write_file(self, path: RelPath, text: str) -> None:
-        """Write a file, as a tenant does."""
+        """Write a file, as a tenant."""
         ...
 
     async def plant_symlink(self, path: RelPath, target: str) -> None:
-        """Put a symlink where nothing is, as a tenant does."""
+        """Create a symlink, as a tenant."""
         ...
 
     async def look(self, path: RelPath) -> Seen | None:
-        """What is there; None where nothing is."""
+        """Return the entry at a path, or None."""
         ...
 
 
@@ -87,7 +87,7 @@ class MemorySite:
 
 
 class LocalSite:
-    """A site whose export is a directory of this machine."""
+    """A site whose export is a local directory."""
 
     def __init__(self, tree: Tree, local: pathlib.Path) -> None:
         self.tree = tree
@@ -109,7 +109,7 @@ class LocalSite:
 
 
 def look(place: pathlib.Path) -> Seen | None:
-    """What is at a place of this machine."""
+    """Return the entry at a local path."""
     try:
         seen = place.lstat()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The contract of the port `Cluster`: the driver on a real API server, and the fake, do the same.
+"""Contract of the `Cluster` port: the driver on a real API server and the fake behave the same.
 
-That includes what the cluster's controllers do to claims and volumes meanwhile, since the fake imitates it.
+This includes the cluster's controllers for claims and volumes, which the fake imitates.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @pytest.fixture(params=[clusters.memory, clusters.real], ids=lambda factory: factory.__name__)
 async def at(request: pytest.FixtureRequest) -> AsyncIterator[ClusterSite]:
-    """An API server with a namespace of the test's own."""
+    """An API server with its own namespace per test."""
     factory: clusters.Factory = request.param
     async with factory(request) as site:
         yield site
@@ -49,13 +49,13 @@ async def create(at: ClusterSite, suffix: str = "", **metadata: Any) -> Volume:
 
 
 def claim_body(name: str, class_name: str = "") -> dict[str, Any]:
-    """A claim that nobody binds by itself."""
+    """Return a claim that no controller binds."""
     spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}}
     return {"metadata": {"name": name}, "spec": {**spec, "storageClassName": class_name}}
 
 
 async def until(read: Callable[[], Awaitable[T | None]], condition: Callable[[T | None], bool]) -> T | None:
-    """What is read, once it is as it should be, or after a minute."""
+    """Read until the value is as expected, for a minute at most."""
     seen = await read()
     for _ in range(1200):
         if condition(seen):
@@ -86,7 +86,7 @@ async def volume_gone(at: ClusterSite, name: str) -> None:
 
 
 async def delete_latest(cluster: Cluster, read: Volume) -> None:
-    """Delete while the PV controller may still be writing the volume's phase."""
+    """Delete a volume whose phase the PV controller can still be writing."""
     while True:
         try:
             return await cluster.delete_volume(read)
@@ -98,7 +98,7 @@ async def delete_latest(cluster: Cluster, read: Volume) -> None:
 
 
 async def test_a_volume_is_created_once(at: ClusterSite) -> None:
-    """create_volume returns the volume as stored, and a second one of that name raises AlreadyExists."""
+    """create_volume returns the stored volume; a second one of the same name raises AlreadyExists."""
     made = await create(at, annotations={"a": "b"}, finalizers=[OURS])
     assert made.name == at.prefix
     assert made.metadata.uid
@@ -109,8 +109,8 @@ async def test_a_volume_is_created_once(at: ClusterSite) -> None:
     await at.cluster.patch_volume(at.prefix, {"metadata": {"finalizers": None}})
 
 
-async def test_what_is_not_there_is_none(at: ClusterSite) -> None:
-    """get_volume, get_claim, get_namespace and get_lease answer None for a name that nobody has."""
+async def test_a_missing_object_is_none(at: ClusterSite) -> None:
+    """get_volume, get_claim, get_namespace and get_lease return None for an unknown name."""
     assert await at.cluster.get_namespace("no-such-namespace") is None
     assert await at.cluster.get_volume(at.prefix) is None
     assert await at.cluster.get_claim(at.namespace, "nobody") is None
@@ -119,7 +119,7 @@ async def test_what_is_not_there_is_none(at: ClusterSite) -> None:
 
 
 async def test_a_namespace(at: ClusterSite) -> None:
-    """get_namespace has the uid that the API server chose, and when the namespace was created."""
+    """get_namespace returns the UID and the creation time of the namespace."""
     found = await at.cluster.get_namespace(at.namespace)
     assert found is not None
     assert found.metadata.name == at.namespace
@@ -129,7 +129,7 @@ async def test_a_namespace(at: ClusterSite) -> None:
 
 
 async def test_a_patch_merges(at: ClusterSite) -> None:
-    """patch_volume changes what it names, removes what it sets to None, and leaves the rest."""
+    """patch_volume changes the named fields, removes fields set to None, and keeps all others."""
     await create(at, annotations={"keep": "1", "drop": "1"})
     patched = await at.cluster.patch_volume(
         at.prefix, {"metadata": {"annotations": {"drop": None, "new": "1"}}, "spec": {"capacity": {"storage": "2Mi"}}}
@@ -142,7 +142,7 @@ async def test_a_patch_merges(at: ClusterSite) -> None:
 
 
 async def test_a_patch_of_an_old_version_conflicts(at: ClusterSite) -> None:
-    """patch_volume with a resourceVersion that is old raises Conflict, of a volume that is gone NotFound."""
+    """patch_volume raises Conflict for an old resourceVersion, and NotFound for a deleted volume."""
     made = await create(at)
     await at.cluster.patch_volume(at.prefix, {"metadata": {"annotations": {"a": "1"}}})
     with pytest.raises(Conflict):
@@ -151,16 +151,16 @@ async def test_a_patch_of_an_old_version_conflicts(at: ClusterSite) -> None:
         await at.cluster.patch_volume(at.prefix + "-gone", {"metadata": {"annotations": {"a": "1"}}})
 
 
-async def test_what_a_patch_does_not_change_keeps_its_version(at: ClusterSite) -> None:
-    """A patch that says what is so already writes nothing."""
+async def test_a_patch_without_a_change_keeps_the_version(at: ClusterSite) -> None:
+    """A patch without a change writes nothing."""
     await create(at)
     before = await volume_in(at, at.prefix, "Available")
     patched = await at.cluster.patch_volume(at.prefix, {"spec": {"capacity": {"storage": "1Mi"}}})
     assert patched.metadata.resource_version == before.metadata.resource_version
 
 
-async def test_what_the_server_will_never_take_is_rejected(at: ClusterSite) -> None:
-    """An invalid object raises Rejected, and so does another source for a volume that is there."""
+async def test_an_invalid_object_is_rejected(at: ClusterSite) -> None:
+    """An invalid object raises Rejected, and so does a changed source of an existing volume."""
     body = volume_body(at.prefix, at.prefix)
     body["spec"]["accessModes"] = ["ReadSometimes"]
     with pytest.raises(Rejected, match="accessModes"):
@@ -171,7 +171,7 @@ async def test_what_the_server_will_never_take_is_rejected(at: ClusterSite) -> N
 
 
 async def test_one_finalizer_is_set_among_those_of_others(at: ClusterSite) -> None:
-    """set_finalizer puts ours on and takes it off, again and again, by a volume read long ago, and keeps others."""
+    """set_finalizer adds and removes one finalizer, even with an outdated volume, and keeps all others."""
     made = await create(at, finalizers=[THEIRS])
     await at.cluster.patch_volume(at.prefix, {"metadata": {"annotations": {"a": "1"}}})
     for present in (True, True, False, False):
@@ -184,7 +184,7 @@ async def test_one_finalizer_is_set_among_those_of_others(at: ClusterSite) -> No
 
 
 async def test_a_finalizer_is_never_set_on_another_volume(at: ClusterSite) -> None:
-    """A volume of the same name with another uid raises Conflict, one that is gone NotFound, a deleted one Rejected."""
+    """set_finalizer raises Conflict for another UID, NotFound for a missing volume, Rejected for a deleted one."""
     made = await create(at, finalizers=[OURS])
     other = Volume(metadata=Metadata(name=at.prefix, uid="other", resource_version=made.metadata.resource_version))
     for present in (True, False):
@@ -200,7 +200,7 @@ async def test_a_finalizer_is_never_set_on_another_volume(at: ClusterSite) -> No
 
 
 async def test_only_the_volume_that_was_read_is_deleted(at: ClusterSite) -> None:
-    """delete_volume raises Conflict for another uid or an old version, and takes the volume that it was given."""
+    """delete_volume deletes exactly the volume that was read, and raises Conflict for another UID or an old version."""
     made = await create(at, finalizers=[OURS])
     other = Volume(metadata=Metadata(name=at.prefix, uid="other", resource_version=made.metadata.resource_version))
     with pytest.raises(Conflict):
@@ -221,7 +221,7 @@ async def test_only_the_volume_that_was_read_is_deleted(at: ClusterSite) -> None
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 async def test_a_volume_without_a_name_never_means_all_of_them(at: ClusterSite, name: str) -> None:
-    """A call on an object without a usable name raises Rejected."""
+    """A call on an object without a valid name raises Rejected."""
     await create(at)
     for call in (
         at.cluster.delete_volume(Volume(metadata=Metadata(name=name))),
@@ -234,7 +234,7 @@ async def test_a_volume_without_a_name_never_means_all_of_them(at: ClusterSite, 
 
 
 async def test_the_status_of_a_claim_is_patched(at: ClusterSite) -> None:
-    """patch_claim_status writes the status, one condition beside others, and an old version raises Conflict."""
+    """patch_claim_status writes the status and keeps other conditions; an old version raises Conflict."""
     read = await at.create_claim(claim_body("data"))
     assert read.key == f"{at.namespace}/data"
     assert read.requested == "1Mi"
@@ -256,20 +256,20 @@ async def test_the_status_of_a_claim_is_patched(at: ClusterSite) -> None:
 
 
 async def provisioned(at: ClusterSite, name: str = "data") -> tuple[Claim, Volume]:
-    """A claim, and the volume that a provisioner made for it, bound."""
+    """Return a claim that is bound to its provisioned volume."""
     claim = await at.create_claim(claim_body(name, at.class_name))
     volume = await at.cluster.create_volume(volume_for(at, claim, OURS))
     return await claim_in(at, name, "Bound"), await volume_in(at, volume.name, "Bound")
 
 
 async def ended(at: ClusterSite, volume: Volume) -> None:
-    """Take a volume's last finalizers off, so that nothing is left of it."""
+    """Remove all finalizers of a deleted volume, so that it disappears."""
     await at.delete_volume(volume.name)
     await at.cluster.set_finalizer(volume, OURS, present=False)
 
 
 async def test_a_claim_is_handed_to_its_provisioner(at: ClusterSite) -> None:
-    """A claim of a class gets the annotation that names the class's provisioner, and stays Pending."""
+    """A claim gets the annotation that names its class's provisioner, and stays Pending."""
     await at.create_claim(claim_body("data", at.class_name))
     claim = await until(
         lambda: at.cluster.get_claim(at.namespace, "data"), lambda c: c is not None and c.is_for(PROVISIONER)
@@ -280,7 +280,7 @@ async def test_a_claim_is_handed_to_its_provisioner(at: ClusterSite) -> None:
 
 
 async def test_a_volume_is_bound_to_the_claim_that_it_names(at: ClusterSite) -> None:
-    """Volume and claim become Bound, each names the other, and the claim has the volume's capacity."""
+    """Volume and claim become Bound and name each other, and the claim has the volume's capacity."""
     claim, volume = await provisioned(at)
     assert claim.spec.volume_name == volume.name
     assert claim.status.capacity == {"storage": "1Mi"}
@@ -292,7 +292,7 @@ async def test_a_volume_is_bound_to_the_claim_that_it_names(at: ClusterSite) -> 
 
 
 async def test_a_volume_without_its_claim_is_released_and_stays(at: ClusterSite) -> None:
-    """When the claim goes, its volume becomes Released, keeps its claimRef, and waits for its provisioner."""
+    """When its claim is deleted, a volume becomes Released, keeps its claimRef, and waits for its provisioner."""
     claim, volume = await provisioned(at)
     await at.delete_claim("data")
     released = await volume_in(at, volume.name, "Released")
@@ -309,7 +309,7 @@ async def test_a_volume_without_its_claim_is_released_and_stays(at: ClusterSite)
 
 
 async def test_a_volume_for_a_claim_that_is_gone_is_released(at: ClusterSite) -> None:
-    """A volume whose claimRef names a uid that nobody has becomes Released, also where the name is taken again."""
+    """A volume whose claimRef has an unknown UID becomes Released, even if a new claim has that name."""
     claim = await at.create_claim(claim_body("data", at.class_name))
     await at.delete_claim("data")
     assert await until(lambda: at.cluster.get_claim(at.namespace, "data"), lambda c: c is None) is None
@@ -322,7 +322,7 @@ async def test_a_volume_for_a_claim_that_is_gone_is_released(at: ClusterSite) ->
 
 
 async def test_a_bound_volume_that_is_deleted_stays_for_its_claim(at: ClusterSite) -> None:
-    """A volume that an admin deletes stays, Bound, for as long as its claim is there."""
+    """A Bound volume that an admin deletes stays until its claim is deleted."""
     _, volume = await provisioned(at)
     await at.cluster.set_finalizer(volume, OURS, present=False)
     await at.delete_volume(volume.name)
@@ -335,7 +335,7 @@ async def test_a_bound_volume_that_is_deleted_stays_for_its_claim(at: ClusterSit
 
 
 async def test_a_claimref_without_a_uid_waits_for_its_claim(at: ClusterSite) -> None:
-    """A volume kept for a name is Available, is bound to the claim that comes, and then names its uid."""
+    """A volume reserved by name is Available, is bound to the claim of that name, and then has its UID."""
     waiting = Claim(metadata=Metadata(namespace=at.namespace, name="data"))
     body = volume_for(at, waiting, OURS)
     body["spec"]["storageClassName"] = at.class_name
@@ -353,7 +353,7 @@ async def test_a_claimref_without_a_uid_waits_for_its_claim(at: ClusterSite) -> 
 
 
 async def test_a_claim_that_lost_its_volume_says_so(at: ClusterSite) -> None:
-    """A bound claim whose volume was removed by force becomes Lost."""
+    """A bound claim whose volume was removed becomes Lost."""
     _, volume = await provisioned(at)
     await at.delete_volume(volume.name)
     await at.cluster.patch_volume(volume.name, {"metadata": {"finalizers": None}})
@@ -382,7 +382,7 @@ async def create_many(at: ClusterSite, count: int) -> set[str]:
 
 
 async def test_a_long_list_comes_in_pages(at: ClusterSite) -> None:
-    """1,200 volumes are listed in pages of 500, each volume once, all at one version."""
+    """1,200 volumes are listed in pages of 500, each volume once, and all at one version."""
     expected = await create_many(at, 1200)
     pages = await read_all(at.cluster)
     assert [len(page.items) for page in pages[:2]] == [500, 500]
@@ -393,8 +393,8 @@ async def test_a_long_list_comes_in_pages(at: ClusterSite) -> None:
     assert len(found) == len(set(found))
 
 
-async def test_a_page_that_came_too_late_is_expired(at: ClusterSite) -> None:
-    """Once the server forgot the version of a list, its next page raises Expired."""
+async def test_a_late_page_is_expired(at: ClusterSite) -> None:
+    """Once the server has forgotten the version of a list, its next page raises Expired."""
     await create_many(at, 501)
     page = await at.cluster.list("volumes")
     assert page.continue_token
@@ -420,13 +420,13 @@ async def until_end(watch: AsyncIterator[WatchEvent[Any]]) -> list[WatchEvent[An
 
 
 def changes(events: list[WatchEvent[Any]], prefix: str) -> list[tuple[str, str]]:
-    """Types and names of what happened to a test's own volumes, without what controllers change in between."""
+    """Return type and name of the changes of the test's volumes, without changes by controllers."""
     seen = [(e.type, e.item.metadata.name) for e in events if e.item and e.item.metadata.name.startswith(prefix)]
     return [change for i, change in enumerate(seen) if change not in seen[:i]]
 
 
-async def test_a_watch_tells_all_changes_and_ends_cleanly(at: ClusterSite) -> None:
-    """Creation, change and removal are seen in order, a bookmark carries a version, the server's end is no error."""
+async def test_a_watch_yields_all_changes_and_ends_cleanly(at: ClusterSite) -> None:
+    """A watch yields creation, change and removal in order, bookmarks have a version, and its end is no error."""
     first = (await at.cluster.list("volumes")).version
     watch = asyncio.create_task(until_end(at.cluster.watch("volumes", first)))
     await create(at)
@@ -443,7 +443,7 @@ async def test_a_watch_tells_all_changes_and_ends_cleanly(at: ClusterSite) -> No
 
 
 async def test_a_watch_resumes_where_the_last_one_ended(at: ClusterSite) -> None:
-    """What happened between two watches is told by the second, and nothing is told twice."""
+    """The second watch yields what happened between the two watches, and nothing twice."""
     version = (await at.cluster.list("volumes")).version
     await create(at)
     first = await until_end(at.cluster.watch("volumes", version))
@@ -456,13 +456,13 @@ async def test_a_watch_resumes_where_the_last_one_ended(at: ClusterSite) -> None
 
 @pytest.mark.parametrize("kind", ["claims", "classes"])
 async def test_the_other_kinds_are_watched_too(at: ClusterSite, kind: Any) -> None:
-    """A watch of claims or of classes begins at the version of a list and ends cleanly."""
+    """A watch of claims or classes begins at the version of a list and ends cleanly."""
     version = (await at.cluster.list(kind)).version
     assert all(event.version for event in await until_end(at.cluster.watch(kind, version)))
 
 
 async def test_a_watch_from_a_forgotten_version_is_expired(at: ClusterSite) -> None:
-    """Once the server forgot the version to watch from, the watch raises Expired."""
+    """Once the server has forgotten the version to watch from, the watch raises Expired."""
     version = (await at.cluster.list("volumes")).version
     await create(at)
     await at.expire()
@@ -471,7 +471,7 @@ async def test_a_watch_from_a_forgotten_version_is_expired(at: ClusterSite) -> N
 
 
 async def test_a_kinds_version_is_that_of_a_list(at: ClusterSite) -> None:
-    """version() is what a list says, grows with each write, and a watch from it tells what comes after it."""
+    """version() is the version of a list, grows with each write, and can start a watch."""
     before = await at.cluster.version("volumes")
     assert int(before) <= int((await at.cluster.list("volumes")).version)
     await create(at)
@@ -483,8 +483,8 @@ async def test_a_kinds_version_is_that_of_a_list(at: ClusterSite) -> None:
     assert ("ADDED", at.prefix) not in changes(events, at.prefix)
 
 
-async def test_a_watch_from_a_version_that_is_yet_to_come_is_silent(at: ClusterSite) -> None:
-    """What is made below such a version is not told, and no error says why: only versions show that they went back."""
+async def test_a_watch_from_a_future_version_is_silent(at: ClusterSite) -> None:
+    """A watch from a future version is silent without an error: only versions show that the server went back."""
     future = str(int(await at.cluster.version("volumes")) + 1_000_000)
     watch = asyncio.create_task(until_end(at.cluster.watch("volumes", future)))
     await create(at)
@@ -503,7 +503,7 @@ def about(namespace: str, kind: Any = "PersistentVolumeClaim") -> Event:
 
 
 async def test_an_event_is_created_and_counted(at: ClusterSite) -> None:
-    """The first occurrence creates the event, a repetition sets its count and last time."""
+    """The first occurrence creates the event, and a repetition updates its count and last time."""
     first = datetime(2026, 1, 1, 12, 0, 0, 987654, tzinfo=UTC)
     event = about(at.namespace)
     await at.cluster.record_event(event, count=1, name="data.1", first_seen=first, seen=first)
@@ -515,15 +515,15 @@ async def test_an_event_is_created_and_counted(at: ClusterSite) -> None:
     assert (stored["firstTimestamp"], stored["lastTimestamp"]) == ("2026-01-01T12:00:00Z", "2026-01-01T12:01:30Z")
 
 
-async def test_an_event_that_expired_is_created_anew(at: ClusterSite) -> None:
-    """A repetition of an event that is gone creates it with its count."""
+async def test_an_expired_event_is_created_again(at: ClusterSite) -> None:
+    """A repetition of an expired event creates the event with its count."""
     seen = datetime.now(UTC)
     await at.cluster.record_event(about(at.namespace), count=7, name="data.2", first_seen=seen, seen=seen)
     assert (await at.event(at.namespace, "data.2"))["count"] == 7
 
 
-async def test_an_event_that_is_there_already_is_updated(at: ClusterSite) -> None:
-    """A first occurrence that finds the event, as after a restart, updates it and raises nothing."""
+async def test_an_existing_event_is_updated(at: ClusterSite) -> None:
+    """A first occurrence of an event that exists, as after a restart, updates the event."""
     seen = datetime(2026, 1, 1, tzinfo=UTC)
     for when in (seen, seen + timedelta(hours=1)):
         await at.cluster.record_event(about(at.namespace), count=1, name="data.3", first_seen=when, seen=when)
@@ -531,14 +531,14 @@ async def test_an_event_that_is_there_already_is_updated(at: ClusterSite) -> Non
 
 
 async def test_events_of_volumes_live_in_default(at: ClusterSite) -> None:
-    """What is about an object without a namespace is found in the namespace `default`."""
+    """Events about objects without a namespace are in the namespace `default`."""
     seen = datetime.now(UTC)
     await at.cluster.record_event(about("", "PersistentVolume"), count=1, name=at.prefix, first_seen=seen, seen=seen)
     assert (await at.event("default", at.prefix))["count"] == 1
 
 
-async def test_an_event_in_a_namespace_that_is_gone_is_an_error_of_the_port(at: ClusterSite) -> None:
-    """An event that has nowhere to go raises NotFound and nothing else."""
+async def test_an_event_in_a_deleted_namespace_is_an_error_of_the_port(at: ClusterSite) -> None:
+    """An event in a deleted namespace raises NotFound."""
     seen = datetime.now(UTC)
     with pytest.raises(NotFound):
         await at.cluster.record_event(about("no-such-namespace"), count=1, name="x", first_seen=seen, seen=seen)
@@ -547,8 +547,8 @@ async def test_an_event_in_a_namespace_that_is_gone_is_an_error_of_the_port(at: 
 # ------------------------------------------------------------------------------------------------ leases
 
 
-async def test_a_lease_goes_to_who_is_first(at: ClusterSite) -> None:
-    """A lease is created once and replaced only by who read its last version; what is written is read back.
+async def test_a_lease_goes_to_the_first_writer(at: ClusterSite) -> None:
+    """A lease is created once, and replaced only with its latest version; it round-trips.
 
     Each write leaves the version of the program that wrote.
     """
@@ -569,7 +569,7 @@ async def test_a_lease_goes_to_who_is_first(at: ClusterSite) -> None:
 
 
 async def test_a_lease_is_released(at: ClusterSite) -> None:
-    """A lease without a holder, as a clean stop leaves it, is stored and read back as such."""
+    """A lease without a holder, as after a clean stop, round-trips."""
     made = await at.cluster.create_lease(at.namespace, "lease", LeaseRecord(holder="a"))
     released = await at.cluster.replace_lease(at.namespace, "lease", LeaseRecord(duration_s=0.5, version=made.version))
     assert released.holder == ""
@@ -579,7 +579,7 @@ async def test_a_lease_is_released(at: ClusterSite) -> None:
 # ------------------------------------------------------------------------------------------------ being there
 
 
-async def test_a_cluster_is_there_and_has_a_name(at: ClusterSite) -> None:
-    """ping() says nothing while the server is ready, and identity() is always the same."""
+async def test_a_cluster_is_ready_and_has_an_id(at: ClusterSite) -> None:
+    """ping() succeeds while the server is ready, and cluster_uid() is always the same."""
     await at.cluster.ping()
     assert await at.cluster.cluster_uid() == await at.cluster.cluster_uid() != ""

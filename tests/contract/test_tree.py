@@ -1,4 +1,4 @@
-"""The contract of the `Tree` port: each sentence of its docstrings, for each driver."""
+"""Contract of the `Tree` port: each sentence of its docstrings, for each driver."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ KEPT = ("outside", "kept")
 
 
 async def make(site: Site, *paths: RelPath) -> None:
-    """Make directories."""
+    """Create directories."""
     for path in paths:
         await site.tree.make_directory(path, PLAIN)
 
 
 async def refused(cause: Cause, call: Awaitable[object]) -> ExportError:
-    """Await a call that must be refused for this cause."""
+    """Check that a call fails with this cause."""
     with pytest.raises(ExportError) as caught:
         await call
     assert caught.value.cause is cause
@@ -32,7 +32,7 @@ async def refused(cause: Cause, call: Awaitable[object]) -> ExportError:
 
 
 async def mode(site: Site, *path: str) -> int:
-    """The mode of a directory, seen from the other side."""
+    """Return the mode of a directory, as a tenant sees it."""
     seen = await site.look(path)
     assert seen is not None
     assert seen.type == "directory"
@@ -41,7 +41,7 @@ async def mode(site: Site, *path: str) -> int:
 
 @pytest.fixture
 async def lured(site: Site) -> Site:
-    """A site with a directory `outside`, symlinks to it and to nothing, and a file."""
+    """A site with a directory `outside`, a symlink to it, a dangling symlink, and a file."""
     await make(site, ("outside",), ("home",))
     await site.write_file(KEPT, "kept")
     await site.plant_symlink(("link",), "outside")
@@ -51,7 +51,7 @@ async def lured(site: Site) -> Site:
 
 
 async def assert_untouched(site: Site) -> None:
-    """What the symlinks point to is as it was made, and the symlinks and the file are."""
+    """Check that symlinks, their targets and the file are unchanged."""
     assert await site.tree.list(("outside",)) == [Entry("kept", "file")]
     assert await site.look(KEPT) == Seen("file", text="kept")
     assert await mode(site, "outside") == 0o755
@@ -65,12 +65,12 @@ async def assert_untouched(site: Site) -> None:
 
 
 async def test_the_root_has_an_id(site: Site) -> None:
-    """Asking for the root's id twice gives the same text."""
+    """root_id() returns the same text each time."""
     assert await site.tree.root_id() == await site.tree.root_id() != ""
 
 
 async def test_a_pinned_root(site: Site) -> None:
-    """While the root is the one that was pinned, calls work; the empty text lifts a pin."""
+    """Calls work while the root is the pinned one; "" lifts the pin."""
     site.tree.pin(await site.tree.root_id())
     await make(site, ("made",))
     site.tree.pin("another")
@@ -79,7 +79,7 @@ async def test_a_pinned_root(site: Site) -> None:
 
 
 async def test_another_root_than_the_pinned_one(lured: Site) -> None:
-    """With another root than the pinned one every call is Cause.CHANGED and does nothing; root_id tells who it is."""
+    """If the root is not the pinned one, every call except root_id() raises Cause.CHANGED and does nothing."""
     root_id = await lured.tree.root_id()
     lured.tree.pin("another")
     for call in INTO.values():
@@ -98,21 +98,21 @@ async def test_another_root_than_the_pinned_one(lured: Site) -> None:
 
 @pytest.mark.parametrize("asked", [0o700, 0o755, 0o777, 0o2770, 0o1777])
 async def test_a_directory_has_the_mode_asked_for(site: Site, asked: int) -> None:
-    """The mode is set whatever the umask is, set-group-id and sticky bits with it."""
+    """The mode is set regardless of the umask, including set-group-ID and sticky bits."""
     await site.tree.make_directory(("made",), Ownership(mode=asked))
     assert await mode(site, "made") == asked
 
 
 async def test_a_mode_of_none_is_left_to_the_server(site: Site) -> None:
-    """Without a mode the directory is made, and its owner may use it."""
+    """Without a mode, the directory is created and its owner can use it."""
     await site.tree.make_directory(("made",), Ownership(mode=None))
     assert await mode(site, "made") & 0o700 == 0o700
 
 
 async def test_a_directory_has_the_owner_asked_for(site: Site) -> None:
-    """Owner and group are set, and the set-group-id bit outlives that."""
+    """Owner and group are set, and the set-group-ID bit is kept."""
     if not site.owners:
-        pytest.skip("this machine cannot give directories away: the tests do not run as root")
+        pytest.skip("this machine does not permit chown: the tests do not run as root")
     await site.tree.make_directory(("both",), Ownership(mode=0o2770, uid=1234, gid=2345))
     await site.tree.make_directory(("group",), Ownership(mode=0o2770, gid=2345))
     both, group = await site.look(("both",)), await site.look(("group",))
@@ -123,13 +123,13 @@ async def test_a_directory_has_the_owner_asked_for(site: Site) -> None:
 
 
 async def test_parents_are_made_with_0755(site: Site) -> None:
-    """Missing parents get mode 0755, the directory itself the mode asked for."""
+    """Missing parents get mode 0755, and the directory its own mode."""
     await site.tree.make_directory(("a", "b", "c"), Ownership(mode=0o700))
     assert [await mode(site, *path) for path in (("a",), ("a", "b"), ("a", "b", "c"))] == [0o755, 0o755, 0o700]
 
 
 async def test_existing_parents_stay_as_they_are(site: Site) -> None:
-    """Making a directory does not touch the parents that were there."""
+    """Creating a directory does not change existing parents."""
     await site.tree.make_directory(("a",), Ownership(mode=0o711))
     await make(site, ("a", "b"))
     assert await mode(site, "a") == 0o711
@@ -137,7 +137,7 @@ async def test_existing_parents_stay_as_they_are(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
 async def test_making_a_directory_is_exclusive(lured: Site, name: str) -> None:
-    """Anything under the name, a dangling symlink among it, is PathExists and stays as it is."""
+    """Any existing entry, even a dangling symlink, is PathExists and stays unchanged."""
     with pytest.raises(PathExists):
         await lured.tree.make_directory((name,), Ownership(mode=0o777))
     await assert_untouched(lured)
@@ -145,13 +145,13 @@ async def test_making_a_directory_is_exclusive(lured: Site, name: str) -> None:
 
 
 async def test_the_root_exists(site: Site) -> None:
-    """Making the root is PathExists."""
+    """Creating the root raises PathExists."""
     with pytest.raises(PathExists):
         await site.tree.make_directory((), PLAIN)
 
 
-async def test_of_many_makers_one_succeeds(site: Site) -> None:
-    """Of 32 calls at once that make one directory below new parents, exactly one succeeds and 31 get PathExists."""
+async def test_of_many_concurrent_creations_one_succeeds(site: Site) -> None:
+    """Of 32 concurrent calls that create one directory below new parents, one succeeds and 31 get PathExists."""
     calls = (site.tree.make_directory(("a", "b", "c"), PLAIN) for _ in range(32))
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert outcomes.count(None) == 1
@@ -159,14 +159,14 @@ async def test_of_many_makers_one_succeeds(site: Site) -> None:
     assert await mode(site, "a", "b") == 0o755
 
 
-async def test_many_directories_at_once(site: Site) -> None:
-    """64 calls at once below one new parent all succeed."""
+async def test_many_concurrent_creations(site: Site) -> None:
+    """64 concurrent calls below one new parent all succeed."""
     await asyncio.gather(*(site.tree.make_directory(("parent", str(number)), PLAIN) for number in range(64)))
     assert len(await site.tree.list(("parent",))) == 64
 
 
 async def test_access_can_be_set_later(site: Site) -> None:
-    """set_access changes the mode of an existing directory, and only what is given."""
+    """set_access changes only the given attributes of an existing directory."""
     await make(site, ("made",))
     await site.tree.set_access(("made",), Ownership(mode=0o2775))
     await site.tree.set_access(("made",), Ownership(mode=None))
@@ -176,7 +176,7 @@ async def test_access_can_be_set_later(site: Site) -> None:
 
 
 async def test_an_empty_directory_is_removed(site: Site) -> None:
-    """remove_directory removes an empty directory, and a second time it is PathMissing."""
+    """remove_directory removes an empty directory, and raises PathMissing the second time."""
     await make(site, ("a", "b"))
     await site.tree.remove_directory(("a", "b"))
     assert await site.look(("a", "b")) is None
@@ -184,8 +184,8 @@ async def test_an_empty_directory_is_removed(site: Site) -> None:
         await site.tree.remove_directory(("a", "b"))
 
 
-async def test_a_directory_that_holds_something_stays(site: Site) -> None:
-    """remove_directory of a directory with a file or a directory in it is NotEmpty."""
+async def test_a_non_empty_directory_stays(site: Site) -> None:
+    """remove_directory raises NotEmpty for a directory with a file or a directory in it."""
     await make(site, ("a", "b"), ("c",))
     await site.write_file(("c", "file"), "text")
     for path in (("a",), ("c",)):
@@ -198,8 +198,8 @@ async def test_a_directory_that_holds_something_stays(site: Site) -> None:
 # ---------------------------------------------------------------------------------------------------- rename
 
 
-async def test_rename_moves_a_directory_with_all_in_it(site: Site) -> None:
-    """A renamed directory keeps what is in it, and nothing stays under the old name."""
+async def test_rename_moves_a_directory_with_its_content(site: Site) -> None:
+    """A renamed directory keeps its content, and nothing stays at the old path."""
     await make(site, ("a", "b"), ("trash",))
     await site.write_file(("a", "b", "file"), "text")
     await site.tree.rename(("a", "b"), ("trash", "gone"))
@@ -209,7 +209,7 @@ async def test_rename_moves_a_directory_with_all_in_it(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
 async def test_rename_replaces_nothing(lured: Site, name: str) -> None:
-    """A target that is there, even an empty directory or a dangling symlink, is PathExists, and both stay."""
+    """An existing target, even an empty directory or a dangling symlink, is PathExists, and both stay."""
     await make(lured, ("source",))
     with pytest.raises(PathExists):
         await lured.tree.rename(("source",), (name,))
@@ -219,7 +219,7 @@ async def test_rename_replaces_nothing(lured: Site, name: str) -> None:
 
 
 async def test_rename_of_nothing(site: Site) -> None:
-    """A missing source is PathMissing, whether or not the target is there."""
+    """A missing source is PathMissing, whether or not the target exists."""
     await make(site, ("there",))
     for target in ("target", "there"):
         with pytest.raises(PathMissing):
@@ -227,7 +227,7 @@ async def test_rename_of_nothing(site: Site) -> None:
 
 
 async def test_rename_makes_no_parents(site: Site) -> None:
-    """A target whose parent is missing is refused and the source stays."""
+    """A target whose parent is missing is refused, and the source stays."""
     await make(site, ("source",))
     with pytest.raises(PathMissing):
         await site.tree.rename(("source",), ("missing", "target"))
@@ -236,14 +236,14 @@ async def test_rename_makes_no_parents(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file"])
 async def test_only_directories_are_renamed(lured: Site, name: str) -> None:
-    """A source that is a symlink or a file is Cause.SYMLINK and stays."""
+    """A source that is a symlink or a file is Cause.SYMLINK, and stays."""
     await refused(Cause.SYMLINK, lured.tree.rename((name,), ("target",)))
     assert await lured.look(("target",)) is None
     await assert_untouched(lured)
 
 
 async def test_a_directory_is_not_renamed_below_itself(site: Site) -> None:
-    """A target below the source is refused and the source stays."""
+    """A target below the source is refused, and the source stays."""
     await make(site, ("a",))
     with pytest.raises(ExportError):
         await site.tree.rename(("a",), ("a", "b"))
@@ -257,7 +257,7 @@ WORD, OTHER_WORD = ("ledger", "word"), ("ledger", "other")
 
 @pytest.fixture
 async def proven(site: Site) -> Site:
-    """A site with a directory, an empty place for it, and two symlinks that a rename may rely on."""
+    """A site with a directory, a free target, and two symlinks to use as proofs."""
     await make(site, ("ledger",), ("a", "b"), ("trash",))
     await site.write_file(("a", "b", "file"), "text")
     await site.tree.make_symlink(WORD, "yes")
@@ -269,7 +269,7 @@ BOTH = (Proof(WORD, "yes"), Proof(OTHER_WORD, '{"dir":"ä/é€"}'))
 
 
 async def test_rename_with_proofs(proven: Site) -> None:
-    """While its proofs say what they should, a directory and a symlink are renamed, however long the paths are."""
+    """A directory and a symlink are renamed if the proofs hold, with paths of any length."""
     await proven.tree.rename(("a", "b"), ("trash", "b"), proofs=BOTH[:1])
     await proven.tree.rename(("trash", "b"), ("a", "b"), proofs=BOTH)
     assert await proven.look(("a", "b", "file")) is not None
@@ -285,7 +285,7 @@ async def test_rename_with_proofs(proven: Site) -> None:
 
 @pytest.mark.parametrize("word", [None, "no", "yes!", "file", "directory"])
 async def test_a_proof_that_does_not_hold(proven: Site, word: str | None) -> None:
-    """Where a proof is gone, says otherwise, or is no symlink, that is Cause.RECORD and nothing moves."""
+    """If a proof is missing, has another text or is not a symlink, the rename is Cause.RECORD and moves nothing."""
     await proven.tree.remove_symlink(WORD)
     if word == "file":
         await proven.write_file(WORD, "yes")
@@ -307,7 +307,7 @@ async def test_a_proof_that_does_not_hold(proven: Site, word: str | None) -> Non
 
 
 async def test_proofs_replace_nothing_either(proven: Site) -> None:
-    """With proofs too a missing source is PathMissing, a target that is there PathExists, and nothing moves."""
+    """With proofs, a missing source is PathMissing and an existing target PathExists, and nothing moves."""
     with pytest.raises(PathMissing):
         await proven.tree.rename(("missing",), ("trash", "b"), proofs=BOTH)
     with pytest.raises(PathExists):
@@ -315,8 +315,8 @@ async def test_proofs_replace_nothing_either(proven: Site) -> None:
     assert await proven.look(("a", "b", "file")) is not None
 
 
-async def test_a_directory_that_holds_something_is_in_the_way(proven: Site) -> None:
-    """What a purge leaves under a name stands in the way of a rename there, which moves nothing."""
+async def test_a_non_empty_target_refuses_a_rename(proven: Site) -> None:
+    """A non-empty directory at the target makes a rename fail, and nothing moves."""
     await make(proven, ("trash", "b", "gone"))
     with pytest.raises(PathExists):
         await proven.tree.rename(("a", "b"), ("trash", "b"), proofs=BOTH)
@@ -353,23 +353,23 @@ ONTO: dict[str, Callable[[Tree, RelPath], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file"])
 @pytest.mark.parametrize("call", INTO)
-async def test_a_parent_that_is_no_directory_is_refused(lured: Site, call: str, name: str) -> None:
-    """A symlink or a file in the place of a parent is Cause.SYMLINK, and what the symlink points to is untouched."""
+async def test_a_parent_that_is_not_a_directory_is_refused(lured: Site, call: str, name: str) -> None:
+    """A symlink or a file as parent is Cause.SYMLINK, and the target of the symlink is unchanged."""
     await refused(Cause.SYMLINK, INTO[call](lured.tree, (name,)))
     await assert_untouched(lured)
 
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file"])
 @pytest.mark.parametrize("call", ONTO)
-async def test_a_last_component_that_is_no_directory_is_refused(lured: Site, call: str, name: str) -> None:
-    """A symlink or a file in the place of a directory is Cause.SYMLINK, and what it points to is untouched."""
+async def test_a_last_component_that_is_not_a_directory_is_refused(lured: Site, call: str, name: str) -> None:
+    """A symlink or a file instead of a directory is Cause.SYMLINK, and the target of the symlink is unchanged."""
     await refused(Cause.SYMLINK, ONTO[call](lured.tree, (name,)))
     await assert_untouched(lured)
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/"])
 async def test_a_name_is_one_component(site: Site, name: str) -> None:
-    """A component that is no name of its own directory is refused before anything happens."""
+    """A component that is not a single name is refused before anything happens."""
     await make(site, ("a",), ("b",))
     for call in (*INTO.values(), *ONTO.values()):
         with pytest.raises(ExportError):
@@ -380,7 +380,7 @@ async def test_a_name_is_one_component(site: Site, name: str) -> None:
 
 @pytest.mark.parametrize("target", ["x", "r" * 1023, '{"dir":"ä/é€","ns":"n"}', "../../outside", "/etc"])
 async def test_a_symlink_comes_back_as_it_was_written(site: Site, target: str) -> None:
-    """A target is kept byte for byte, up to 1,023 of them, whatever it would point to."""
+    """The target of a symlink round-trips, up to 1,023 bytes of any content."""
     await make(site, ("ledger",))
     await site.tree.make_symlink(("ledger", "record"), target)
     assert await site.tree.read_symlink(("ledger", "record")) == target
@@ -389,14 +389,14 @@ async def test_a_symlink_comes_back_as_it_was_written(site: Site, target: str) -
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
 async def test_making_a_symlink_is_exclusive(lured: Site, name: str) -> None:
-    """Anything under the name is PathExists and stays."""
+    """Any existing entry is PathExists and stays."""
     with pytest.raises(PathExists):
         await lured.tree.make_symlink((name,), "other")
     await assert_untouched(lured)
 
 
 async def test_of_many_symlinks_one_is_made(site: Site) -> None:
-    """Of 32 calls at once that make one symlink exactly one succeeds, and its target is the one that stays."""
+    """Of 32 concurrent calls that create one symlink, one succeeds, and its target stays."""
     calls = (site.tree.make_symlink(("record",), f"target-{number}") for number in range(32))
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(outcome, PathExists) for outcome in outcomes) == 31
@@ -404,14 +404,14 @@ async def test_of_many_symlinks_one_is_made(site: Site) -> None:
 
 
 async def test_a_symlink_needs_its_parent(site: Site) -> None:
-    """A missing parent is PathMissing and is not made."""
+    """A missing parent is PathMissing and is not created."""
     with pytest.raises(PathMissing):
         await site.tree.make_symlink(("missing", "record"), "target")
     assert await site.tree.is_empty(())
 
 
 async def test_a_symlink_is_removed(lured: Site) -> None:
-    """remove_symlink removes the link, not what it points to, and a second time it is PathMissing."""
+    """remove_symlink removes the link and not its target, and raises PathMissing the second time."""
     await lured.tree.make_symlink(("record",), "outside")
     await lured.tree.remove_symlink(("record",))
     with pytest.raises(PathMissing):
@@ -420,7 +420,7 @@ async def test_a_symlink_is_removed(lured: Site) -> None:
 
 
 async def test_a_symlink_is_moved(lured: Site) -> None:
-    """A moved symlink keeps its target and leaves nothing behind, and a second time it is PathMissing."""
+    """A moved symlink keeps its target and leaves nothing behind; the second time it is PathMissing."""
     await make(lured, ("pending",), ("volumes",))
     await lured.tree.make_symlink(("pending", "record"), "text")
     await lured.tree.move_symlink(("pending", "record"), ("volumes", "record"))
@@ -432,7 +432,7 @@ async def test_a_symlink_is_moved(lured: Site) -> None:
 
 @pytest.mark.parametrize("name", ["link", "dangling", "file", "home"])
 async def test_moving_a_symlink_replaces_nothing(lured: Site, name: str) -> None:
-    """A target that is there is PathExists, and both stay."""
+    """An existing target is PathExists, and both stay."""
     await lured.tree.make_symlink(("record",), "text")
     with pytest.raises(PathExists):
         await lured.tree.move_symlink(("record",), (name,))
@@ -441,8 +441,8 @@ async def test_moving_a_symlink_replaces_nothing(lured: Site, name: str) -> None
     await assert_untouched(lured)
 
 
-async def test_a_symlink_gives_way_to_another_in_one_step(lured: Site) -> None:
-    """Where it is wanted, a moved symlink takes the place of one that was there; a directory never gives way."""
+async def test_a_symlink_replaces_another_in_one_step(lured: Site) -> None:
+    """With `replace`, a moved symlink replaces an existing one, but never a directory."""
     await make(lured, ("pending",), ("volumes",))
     await lured.tree.make_symlink(("pending", "record"), "new")
     await lured.tree.make_symlink(("volumes", "record"), "old")
@@ -455,14 +455,14 @@ async def test_a_symlink_gives_way_to_another_in_one_step(lured: Site) -> None:
 
 
 async def test_moving_a_symlink_makes_no_parents(lured: Site) -> None:
-    """A target whose parent is missing is PathMissing and the symlink stays."""
+    """A target whose parent is missing is PathMissing, and the symlink stays."""
     with pytest.raises(PathMissing):
         await lured.tree.move_symlink(("link",), ("missing", "link"))
     await assert_untouched(lured)
 
 
 @pytest.mark.parametrize("name", ["file", "home"])
-async def test_what_is_no_symlink_is_neither_read_nor_moved_nor_removed(lured: Site, name: str) -> None:
+async def test_only_symlinks_are_read_moved_and_removed(lured: Site, name: str) -> None:
     """Reading, moving or removing a directory or a file as a symlink is Cause.SYMLINK."""
     await refused(Cause.SYMLINK, lured.tree.read_symlink((name,)))
     await refused(Cause.SYMLINK, lured.tree.remove_symlink((name,)))
@@ -472,13 +472,13 @@ async def test_what_is_no_symlink_is_neither_read_nor_moved_nor_removed(lured: S
 
 
 async def test_a_missing_symlink(site: Site) -> None:
-    """Reading what is not there is PathMissing."""
+    """Reading a missing symlink raises PathMissing."""
     with pytest.raises(PathMissing):
         await site.tree.read_symlink(("missing",))
 
 
-async def test_many_symlinks_are_read_at_once(site: Site) -> None:
-    """read_symlinks returns every target, more than one batch of them, and leaves out those that are gone."""
+async def test_many_symlinks_are_read(site: Site) -> None:
+    """read_symlinks returns all targets, even for several batches, and omits missing symlinks."""
     await make(site, ("ledger",))
     written = {f"pvc-{number}": f"target-{number}" for number in range(600)}
     await asyncio.gather(*(site.tree.make_symlink(("ledger", name), text) for name, text in written.items()))
@@ -493,7 +493,7 @@ async def test_many_symlinks_are_read_at_once(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["n" * 255, "ä" * 127, "日本", "with space", "-", "...", "new\nline"])
 async def test_unusual_names(site: Site, name: str) -> None:
-    """Names of 255 bytes, of several bytes a character and with odd characters work and are listed as given."""
+    """Names of 255 bytes, with multi-byte and unusual characters work and are listed unchanged."""
     await site.tree.make_directory(("parent", name), PLAIN)
     assert await site.tree.list(("parent",)) == [Entry(name, "directory")]
     await site.tree.rename(("parent", name), ("moved",))
@@ -503,7 +503,7 @@ async def test_unusual_names(site: Site, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["n" * 256, "ä" * 128])
 async def test_names_that_are_too_long(site: Site, name: str) -> None:
-    """A name of more than 255 bytes is Cause.NAME_TOO_LONG in every call that makes one."""
+    """A name of more than 255 bytes is Cause.NAME_TOO_LONG in every call that creates an entry."""
     await make(site, ("source",))
     await refused(Cause.NAME_TOO_LONG, site.tree.make_directory((name,), PLAIN))
     await refused(Cause.NAME_TOO_LONG, site.tree.make_directory((name, "below"), PLAIN))
@@ -511,8 +511,8 @@ async def test_names_that_are_too_long(site: Site, name: str) -> None:
     await refused(Cause.NAME_TOO_LONG, site.tree.make_symlink((name,), "target"))
 
 
-async def test_a_list_tells_types(lured: Site) -> None:
-    """A list has every entry with its type, symlinks as symlinks, without `.` and `..`."""
+async def test_a_list_has_types(lured: Site) -> None:
+    """A list has every entry with its type, without `.` and `..`."""
     assert {entry.name: entry.type for entry in await lured.tree.list(())} == {
         "outside": "directory",
         "home": "directory",
@@ -523,7 +523,7 @@ async def test_a_list_tells_types(lured: Site) -> None:
 
 
 async def test_a_long_list_is_whole(site: Site) -> None:
-    """A directory of 1,500 entries is listed without a gap or a repetition, or as many of them as are asked for."""
+    """A directory of 1,500 entries is listed without gaps or repetitions, and up to the limit if there is one."""
     names = {f"{number:04}-{'x' * 60}" for number in range(1500)}
     await make(site, ("big",))
     await asyncio.gather(*(site.tree.make_symlink(("big", name), "target") for name in names))
@@ -535,7 +535,7 @@ async def test_a_long_list_is_whole(site: Site) -> None:
 
 
 async def test_a_missing_directory_has_no_list(site: Site) -> None:
-    """Listing what is not there, or asking whether it is empty, is PathMissing."""
+    """Listing a missing directory, or asking whether it is empty, raises PathMissing."""
     with pytest.raises(PathMissing):
         await site.tree.list(("missing",))
     with pytest.raises(PathMissing):
@@ -543,7 +543,7 @@ async def test_a_missing_directory_has_no_list(site: Site) -> None:
 
 
 async def test_empty_or_not(site: Site) -> None:
-    """A directory is empty until something is in it, the root too."""
+    """A directory is empty until it has an entry; this includes the root."""
     assert await site.tree.is_empty(())
     await make(site, ("a",))
     assert await site.tree.is_empty(("a",))
@@ -552,8 +552,8 @@ async def test_empty_or_not(site: Site) -> None:
     assert not await site.tree.is_empty(("a",))
 
 
-async def test_space_is_told(site: Site) -> None:
-    """The free bytes and inodes are part of a size that is not 0."""
+async def test_free_space_is_within_the_size(site: Site) -> None:
+    """Sizes are not 0, and free bytes and inodes are within them."""
     space = await site.tree.space()
     assert 0 <= space.free_bytes <= space.size_bytes > 0
     assert 0 <= space.free_inodes <= space.inodes
@@ -562,8 +562,8 @@ async def test_space_is_told(site: Site) -> None:
 # ---------------------------------------------------------------------------------------------------- remove_tree
 
 
-async def test_a_tree_is_removed_with_all_in_it(lured: Site) -> None:
-    """Everything below goes and is counted, the directory with it; what its symlinks point to stays."""
+async def test_a_tree_is_removed_with_its_content(lured: Site) -> None:
+    """remove_tree removes and counts all entries and the directory; targets of symlinks stay."""
     await make(lured, ("gone", "a", "b"), ("gone", "c"))
     await lured.write_file(("gone", "a", "file"), "text")
     await lured.plant_symlink(("gone", "a", "b", "link"), "../../../outside")
@@ -574,13 +574,13 @@ async def test_a_tree_is_removed_with_all_in_it(lured: Site) -> None:
 
 
 async def test_a_missing_tree_is_nothing_to_remove(site: Site) -> None:
-    """remove_tree of what is not there, or whose parent is not there, is 0."""
+    """remove_tree returns 0 for a missing directory or parent."""
     assert await site.tree.remove_tree(("missing",)) == 0
     assert await site.tree.remove_tree(("missing", "below")) == 0
 
 
 async def test_the_root_is_never_removed(site: Site) -> None:
-    """remove_tree and remove_directory refuse the root and leave what is in it."""
+    """remove_tree and remove_directory refuse the root and keep its content."""
     await make(site, ("a",))
     for call in (site.tree.remove_tree(()), site.tree.remove_directory(())):
         with pytest.raises(ExportError):
@@ -590,7 +590,7 @@ async def test_the_root_is_never_removed(site: Site) -> None:
 
 @pytest.mark.parametrize("shut", [0o000, 0o300, 0o400, 0o500, 0o600])
 async def test_directories_without_permissions_are_opened_up(site: Site, shut: int) -> None:
-    """A directory of ours whose mode keeps even its owner out is removed with all in it."""
+    """A directory whose mode denies even its owner is removed with its content."""
     await make(site, ("gone", "shut", "below"))
     await site.write_file(("gone", "shut", "file"), "text")
     await site.tree.set_access(("gone", "shut"), Ownership(mode=shut))
@@ -598,38 +598,38 @@ async def test_directories_without_permissions_are_opened_up(site: Site, shut: i
 
 
 async def test_a_wide_tree(site: Site) -> None:
-    """A directory of 1,500 entries goes whole, and all are counted."""
+    """A directory of 1,500 entries is removed, and all entries are counted."""
     await make(site, ("gone",))
     await asyncio.gather(*(site.tree.make_symlink(("gone", str(number)), "target") for number in range(1500)))
     assert await site.tree.remove_tree(("gone",)) == 1501
 
 
-async def test_a_removal_tells_how_it_gets_on(site: Site) -> None:
-    """Who asked for a removal is told of every entry once, and can end it early: a further call removes the rest."""
+async def test_a_removal_reports_progress_and_can_be_stopped(site: Site) -> None:
+    """The progress callback counts every entry once and can stop the removal; another call removes the rest."""
     await make(site, *(("gone", str(number), "below") for number in range(100)))
-    told: list[int] = []
+    removed_counts: list[int] = []
 
     def not_long(removed: int) -> bool:
-        told.append(removed)
-        return sum(told) < 20
+        removed_counts.append(removed)
+        return sum(removed_counts) < 20
 
     removed = [await site.tree.remove_tree(("gone",), on_progress=not_long)]
     while removed[-1]:
-        told.clear()
+        removed_counts.clear()
         removed.append(await site.tree.remove_tree(("gone",), on_progress=not_long))
-        assert sum(told) == removed[-1]
+        assert sum(removed_counts) == removed[-1]
     assert sum(removed) == 201
     assert await site.look(("gone",)) is None
 
 
 async def test_a_deep_tree(site: Site) -> None:
-    """A chain of 200 directories goes whole."""
+    """A chain of 200 directories is removed."""
     await make(site, ("gone", *(["deep"] * 200)))
     assert await site.tree.remove_tree(("gone",)) == 201
 
 
-async def test_trees_are_removed_at_once(site: Site) -> None:
-    """Several trees removed at the same time do not disturb each other or the calls beside them."""
+async def test_trees_are_removed_concurrently(site: Site) -> None:
+    """Concurrent removals do not disturb each other or other calls."""
     await make(site, *((f"gone-{tree}", str(number)) for tree in range(6) for number in range(20)))
     removals = (site.tree.remove_tree((f"gone-{tree}",)) for tree in range(6))
     counts = await asyncio.gather(*removals, site.tree.make_directory(("beside",), PLAIN))
@@ -638,7 +638,7 @@ async def test_trees_are_removed_at_once(site: Site) -> None:
 
 
 async def test_the_directories_above(site: Site) -> None:
-    """A tree of a directory above the root has this root where it says, as far as the server lets us look."""
+    """Trees of directories above the root contain the root at the stated path, if the server grants access."""
     found = 0
     for name, above, path in site.tree.above():
         assert name
@@ -652,6 +652,6 @@ async def test_the_directories_above(site: Site) -> None:
 
 
 async def test_closing_is_quick_and_final(site: Site) -> None:
-    """A tree can be closed, and may be called again."""
+    """A tree can be closed quickly, and more than once."""
     await site.tree.close()
     await site.tree.close()

@@ -1,4 +1,4 @@
-"""The fake and the mounted driver agree: any sequence of calls has the same results and leaves the same tree."""
+"""The fake and the mounted driver agree: any sequence of calls has the same results and the same tree."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ targets = st.sampled_from(["a", "b/c", "../a", "/", ".", "nowhere"])
 
 
 def call(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
-    """A call of the port."""
+    """Make a call of the port."""
     return st.tuples(*arguments).map(lambda given: (f"{name}{given}", lambda site: getattr(site.tree, name)(*given)))
 
 
 def deed(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
-    """What a tenant does, where nothing is yet and the parent is a directory."""
+    """Make a change as a tenant, if the path is free and the parent is a directory."""
 
     async def do(site: Site, path: RelPath, text: str) -> None:
         for depth in range(len(path)):
@@ -66,7 +66,7 @@ steps = st.one_of(
 
 
 async def outcome(made: Awaitable[object]) -> object:
-    """A result, lists without their order, or the kind of an error."""
+    """Return a result (lists without order), or type and cause of an error."""
     try:
         result = await made
     except ExportError as exc:
@@ -75,7 +75,7 @@ async def outcome(made: Awaitable[object]) -> object:
 
 
 async def whole(site: Site, tree: Tree, path: RelPath = ()) -> dict[RelPath, Seen | None]:
-    """All that is in a tree, without owners."""
+    """Return the content of a tree, without owners."""
     found: dict[RelPath, Seen | None] = {}
     for entry in await tree.list(path):
         place = (*path, entry.name)
@@ -88,7 +88,7 @@ async def whole(site: Site, tree: Tree, path: RelPath = ()) -> dict[RelPath, See
 
 
 async def compare(sequence: list[Step], root: pathlib.Path) -> None:
-    """Do every step on both and compare what comes out of it, and what there is in the end."""
+    """Run every step on both, and compare the outcomes and the final trees."""
     mounted = MountedTree(str(root), require_mount=False, timeout_s=30.0)
     fake, real = MemorySite(), LocalSite(mounted, root)
     try:
@@ -102,6 +102,6 @@ async def compare(sequence: list[Step], root: pathlib.Path) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_the_fake_agrees_with_the_file_system(sequence: list[Step]) -> None:
-    """Any sequence of calls and of a tenant's deeds has the same outcomes in memory and on a local directory."""
+    """Any sequence of calls and tenant changes has the same outcomes in memory and in a local directory."""
     with tempfile.TemporaryDirectory() as root:
         asyncio.run(compare(sequence, pathlib.Path(root)))

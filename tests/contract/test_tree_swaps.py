@@ -1,4 +1,4 @@
-"""The contract of the `Tree` port while a tenant swaps directories for symbolic links under our hands."""
+"""Contract of the `Tree` port while a tenant swaps directories for symlinks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SWAPS = 1000
 
 
 class Swapper(threading.Thread):
-    """A tenant: `parent` and `last` are a directory, then nothing, then a symlink to the outside, and so on."""
+    """A tenant who turns `parent` and `last` into a directory, nothing and a symlink to the outside, in a loop."""
 
     def __init__(self, root: pathlib.Path, outside: pathlib.Path) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class Swapper(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
-        """Swap until told to stop."""
+        """Swap until stopped."""
         while not self.stop.is_set():
             for name in ("parent", "last"):
                 self.swap(self.root / name)
 
     def swap(self, place: pathlib.Path) -> None:
-        """One swap; a call of ours may be in the way of each step."""
+        """Make one swap; a call of the tree can interfere with each step."""
         with contextlib.suppress(OSError):
             place.mkdir()
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ class Swapper(threading.Thread):
 
 @pytest.fixture
 def outside(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory beside the export with another tenant's data in it."""
+    """A directory outside the export with data of another tenant."""
     place = tmp_path_factory.mktemp("outside")
     victim = place / "victim"
     victim.mkdir(mode=0o750)
@@ -61,7 +61,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def swapper(shared_site: tuple[Site, pathlib.Path], outside: pathlib.Path) -> Iterator[Swapper]:
-    """A tenant who swaps in the site while the test runs."""
+    """A tenant who swaps entries in the site while the test runs."""
     thread = Swapper(shared_site[1], outside)
     thread.start()
     yield thread
@@ -70,7 +70,7 @@ def swapper(shared_site: tuple[Site, pathlib.Path], outside: pathlib.Path) -> It
 
 
 def attempts(tree: Tree, number: int) -> Iterator[Awaitable[object]]:
-    """Calls whose path goes through or ends at what is being swapped."""
+    """Return calls whose path goes through or ends at a swapped entry."""
     made, moved = f"made-{number}", f"moved-{number}"
     yield tree.make_directory(("parent", made), Ownership(mode=0o777))
     yield tree.make_directory(("parent", made, "deep", "er"), Ownership(mode=0o777))
@@ -89,7 +89,7 @@ def attempts(tree: Tree, number: int) -> Iterator[Awaitable[object]]:
 
 
 async def settle(call: Awaitable[object]) -> bool:
-    """Whether a call succeeded; an ExportError is as good."""
+    """Return True if a call succeeded, and False for an ExportError."""
     try:
         await call
     except ExportError:
@@ -100,7 +100,7 @@ async def settle(call: Awaitable[object]) -> bool:
 async def test_a_swap_leads_nowhere(
     shared_site: tuple[Site, pathlib.Path], swapper: Swapper, outside: pathlib.Path
 ) -> None:
-    """Whatever a tenant swaps for a symlink, and whenever, nothing outside the export is made, changed or removed."""
+    """Whatever a tenant swaps for a symlink, nothing outside the export is created, changed or removed."""
     before = seen_below(outside)
     tree = shared_site[0].tree
     await tree.make_directory(("home",), Ownership(mode=0o755))
@@ -112,10 +112,10 @@ async def test_a_swap_leads_nowhere(
 
 
 def seen_below(place: pathlib.Path) -> dict[str, Seen | None]:
-    """All that is at and below a place, with modes, owners and contents."""
+    """Return all entries at and below a path, with modes, owners and contents."""
     return {str(found): look(found) for found in (place, *place.rglob("*"))}
 
 
 def test_the_outside_can_be_seen(outside: pathlib.Path) -> None:
-    """What the test above compares has every entry of the outside in it."""
+    """The comparison of the test above covers every entry of the outside."""
     assert set(seen_below(outside)) == {str(outside / name) for name in ("", "victim", "victim/file", "link")}

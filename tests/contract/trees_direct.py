@@ -1,7 +1,7 @@
-"""The sites on which the direct driver meets the contract: NFS-Ganesha on loopback, in each version of NFS.
+"""Sites for the contract of the NFS client: NFS-Ganesha on loopback, in each NFS version.
 
-One server serves a whole session; each test has a directory of its own there as its export. The tenant works over
-NFSv3, since Ganesha caches directories and does not see what is changed behind its back.
+One server runs for the whole session; each test exports its own directory there. The tenant works over NFSv3, because
+Ganesha caches directories and does not notice changes in the underlying file system.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SERVER = pytest.StashKey[tuple[Ganesha, pathlib.Path]]()
 
 
 class Tenant:
-    """Somebody else on an export of a server on 127.0.0.1, over NFSv3: writes, plants and looks."""
+    """A tenant on an export of a server on 127.0.0.1, over NFSv3."""
 
     def __init__(self, port: int, mount_port: int) -> None:
         service = Endpoint("127.0.0.1", port, nfs3.PROGRAM, nfs3.VERSION)
@@ -51,7 +51,7 @@ class Tenant:
         self._client = Client3(self._connection, Connection(mounts, ROOT, Resolver(), timeout_s=TIMEOUT_S))
 
     async def open(self, export: RelPath) -> None:
-        """Find the export's root."""
+        """Look up the export's root."""
         self._root = (await self._client.root(FOREVER, export)).handle
 
     async def make_directory(self, path: RelPath) -> None:
@@ -93,7 +93,7 @@ class Tenant:
         return Seen("file", text=reply.opaque(65536).decode())
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._client.close()
 
     async def _call(self, number: int, arguments: bytes) -> Cursor:
@@ -103,7 +103,7 @@ class Tenant:
 
 
 class NfsSite:
-    """A site whose export is a directory of an NFS server, on this machine or not."""
+    """A site whose export is a directory of an NFS server, local or remote."""
 
     owners = True
 
@@ -120,7 +120,7 @@ def _same(reply: Cursor) -> Cursor:
 
 
 def _server(request: pytest.FixtureRequest) -> tuple[Ganesha, pathlib.Path]:
-    """The session's server and the directory that it exports; skips the test where none can run."""
+    """Return the session's server and its exported directory; skips the test if no server can run."""
     stash = request.config.stash
     if _SERVER not in stash:
         directory = pathlib.Path(tempfile.mkdtemp(prefix="contract-"))
@@ -140,7 +140,7 @@ def _server(request: pytest.FixtureRequest) -> tuple[Ganesha, pathlib.Path]:
 async def reached(
     server: NfsServer, where: Location, version: str, *, local: pathlib.Path | None
 ) -> AsyncIterator[NfsSite]:
-    """A directory of a server by our client; one without a `local` way to it is made first, over NFS."""
+    """Open a directory of a server with the client; without a `local` path, create it over NFS first."""
     tree = DirectTree(
         where,
         ConnectionPool(ROOT, timeout_s=TIMEOUT_S),

@@ -1,6 +1,6 @@
-"""The sites on which the direct driver meets the contract: the Linux kernel's server with an XFS, in each version.
+"""Sites for the contract of the NFS client: the Linux kernel's server with XFS, in each version.
 
-One virtual machine serves a whole session; each test has a directory of its own there as its export.
+One virtual machine serves the whole session; each test exports its own directory there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.contract.trees_direct import reached
 
 EXPORT = "/srv"
 OPTIONS = "rw,async,no_root_squash,insecure"
-"""Nobody turns the power off here: without waiting for the disk at each change the suite takes half the time."""
+"""No power loss happens here, and without waiting for the disk at each change the suite takes half the time."""
 
 _SERVER = pytest.StashKey[KernelServer]()
 
 
 def _server(request: pytest.FixtureRequest) -> KernelServer:
-    """The session's server; skips the test where none can run."""
+    """Return the session's server; skips the test if no server can run."""
     stash = request.config.stash
     if _SERVER not in stash:
         reason = vm.missing()

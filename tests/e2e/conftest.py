@@ -1,4 +1,4 @@
-"""The images, a control plane, and a release's account and rights for the provisioner's container."""
+"""The images, a control plane, and an NFS server in a container."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def nfs_server_image() -> str:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A real one, on loopback."""
+    """A real control plane on the loopback."""
     if binaries.present(("etcd", "kube-apiserver", "kube-controller-manager")) is None:
         pytest.fail("the control plane is not built yet: run `python -m testbed build` once")
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as cluster:
@@ -51,7 +51,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 
 @pytest.fixture(scope="session")
 def exported() -> Iterator[Path]:
-    """The directory that the NFS server exports, on a filesystem that has file handles."""
+    """The directory that the NFS server exports, on a file system with file handles."""
     with tempfile.TemporaryDirectory(prefix="export-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -59,7 +59,7 @@ def exported() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def nfs_server(nfs_server_image: str, exported: Path) -> Iterator[str]:
-    """The address of an NFS server in a container, which exports `exported` as /exports/k8s, and serves."""
+    """The address of a running NFS server in a container, which exports `exported` as /exports/k8s."""
     fields = {
         "env": {"EXPORTS": "/exports/k8s"},
         "volumes": [(str(exported), "/exports/k8s", "rw")],

@@ -1,4 +1,4 @@
-"""Containers by testcontainers: of our two images, in the background or run to their end."""
+"""Containers of our two images by testcontainers, in the background or run to their end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ UNPRIVILEGED: dict[str, Any] = {
     "security_opt": ["no-new-privileges"],
     "mem_limit": "128m",
 }
-"""As the chart runs the provisioner."""
+"""The settings with which the chart runs the provisioner."""
 
 
 class Ended(NamedTuple):
-    """How a container ended, and what it said."""
+    """The exit status and output of a container."""
 
     status: int
     stdout: str
@@ -30,15 +30,15 @@ class Ended(NamedTuple):
 
 
 def container(image: str, *command: str, **fields: Any) -> DockerContainer:
-    """One to be started by `with`, and removed at its end; `fields` are DockerContainer's."""
-    # Ryuk, which removes what a killed test run leaves, is an image of its own, and no registry may answer.
+    """Return a container to start with `with`, which also removes it; `fields` are those of DockerContainer."""
+    # Ryuk, which removes leftovers of a killed run, is an image of its own, and there may be no registry to pull from.
     testcontainers_config.ryuk_disabled = True
     made = DockerContainer(image, **fields)
     return made.with_command(list(command)) if command else made
 
 
 def run(image: str, *command: str, **fields: Any) -> Ended:
-    """Run a container to its end."""
+    """Run a container until it exits."""
     with container(image, *command, **fields) as started:
         status = started.wait()
         stdout, stderr = started.get_logs()
@@ -46,10 +46,10 @@ def run(image: str, *command: str, **fields: Any) -> Ended:
 
 
 def logs(started: DockerContainer) -> str:
-    """All that a container said so far."""
+    """Return a container's output so far."""
     return "\n".join(stream.decode(errors="replace") for stream in started.get_logs())
 
 
 def address(started: DockerContainer) -> str:
-    """Its IP address on Docker's bridge."""
+    """Return a container's IP address on Docker's bridge."""
     return started.get_docker_client().bridge_ip(started.get_container_id())

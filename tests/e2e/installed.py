@@ -1,4 +1,4 @@
-"""The chart's release on real nodes: two replicas with their own account, where only restricted pods may run."""
+"""The chart's release on real nodes: two replicas in a namespace that accepts only restricted pods."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.integration.chart.rendering import CHART
 
 NAME = NAMESPACE = "nfs-provisioner"
 MYSQL_UID = 100
-"""Of Debian's MariaDB, in the images of both versions."""
+"""The uid of Debian's MariaDB in the images of both versions."""
 
 SHARED_GID = 5678
-"""Of those who may write on volumes of the class `shared`."""
+"""The group that can write to volumes of the class `shared`."""
 
 _WHERE = f"--namespace={NAMESPACE}"
 _HELM_S = 900.0
@@ -33,10 +33,10 @@ _WAIT = f"--timeout={_HELM_S:.0f}s"
 
 
 class Installed:
-    """One release; `helm` is the cluster's administrator's."""
+    """One release; `helm` has the administrator's rights."""
 
     def __init__(self, cluster: NodeCluster, home: Path) -> None:
-        """Makes its namespace, and installs nothing yet; `home` is where Helm keeps what it keeps."""
+        """Create the release's namespace without installing it; `home` is Helm's home directory."""
         self.cluster = cluster
         self.helm = Helm(home, kubeconfig=cluster.kubeconfig)
         self._values = home / "values.yaml"
@@ -58,7 +58,7 @@ class Installed:
 
     @property
     def provisioner(self) -> str:
-        """The name that classes know it by."""
+        """The provisioner's name in classes."""
         return f"cluster.local/{NAME}"
 
     def install(self) -> None:
@@ -67,25 +67,25 @@ class Installed:
         self.ready()
 
     def upgrade(self, *changes: str) -> None:
-        """Give the release further values, such as `log.level=debug`; the replicas follow in their own time."""
+        """Upgrade the release with further values, such as `log.level=debug`, without waiting for the replicas."""
         sets = [f"--set={each}" for each in changes]
         self.helm.run("upgrade", NAME, CHART, _WHERE, "--reset-then-reuse-values", *sets, timeout_s=_HELM_S)
 
     def test(self) -> str:
-        """Run the chart's own tests; what Helm says of them. Raises HelmFailed when one fails."""
+        """Run the chart's own tests and return Helm's output. Raises HelmFailed if one fails."""
         return self.helm.run("test", NAME, _WHERE, _WAIT, timeout_s=_HELM_S + 30)
 
     def uninstall(self) -> None:
-        """Take the release away, and wait until no pod of it is left."""
+        """Uninstall the release and wait until all its pods are gone."""
         self.helm.run("uninstall", NAME, _WHERE, "--wait", _WAIT, timeout_s=_HELM_S + 30)
         eventually(lambda: not self.pods(), "the replicas are gone", timeout_s=PATIENCE_S)
 
     def pods(self) -> list[Object]:
-        """The replicas' pods, those among them that are to end."""
+        """Return the replicas' pods, including terminating ones."""
         return self.cluster.api.list(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=f"release={NAME}")
 
     def ready(self) -> list[Object]:
-        """Wait until the release has rolled out: two pods of its newest make are ready, and no other is left."""
+        """Wait until the rollout is complete: two pods of the newest revision are ready, and no other is left."""
 
         def rolled_out() -> list[Object] | None:
             deployment = self.cluster.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}")
@@ -97,28 +97,28 @@ class Installed:
         return eventually(rolled_out, "both replicas are ready", timeout_s=PATIENCE_S, explain=self.logs)
 
     def leader(self) -> Object:
-        """Wait until one of the pods that are there holds the Lease, and return it."""
+        """Wait until one of the pods holds the Lease, and return it."""
         path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/cluster.local-{NAME}"
 
         def holder() -> Object | None:
             identity = self.cluster.api.get(path)["spec"].get("holderIdentity") or ""
-            # A pod's host name is its own name, and the identity begins with that.
+            # The identity begins with the pod's host name, which is the pod's name.
             found = [each for each in self.pods() if each["metadata"]["name"] == identity.partition("_")[0]]
             return found[0] if found else None
 
         return eventually(holder, "a replica leads", timeout_s=PATIENCE_S, explain=self.logs)
 
     def logs(self) -> str:
-        """The pods' states, and the last that each said, as far as their nodes answer."""
-        told = []
+        """Return the pods' states and their last log lines, as far as their nodes answer."""
+        lines = []
         for pod in self.pods():
             name = pod["metadata"]["name"]
-            told.append(f"--- {name} on {pod['spec'].get('nodeName')}: {json.dumps(pod['status'].get('conditions'))}")
+            lines.append(f"--- {name} on {pod['spec'].get('nodeName')}: {json.dumps(pod['status'].get('conditions'))}")
             try:
-                told += self.cluster.logs(NAMESPACE, name).splitlines()[-20:]
+                lines += self.cluster.logs(NAMESPACE, name).splitlines()[-20:]
             except (ApiError, OSError, subprocess.SubprocessError) as exc:
-                told.append(f"no log to be had: {exc}")
-        return "\n".join(told)
+                lines.append(f"the log cannot be read: {exc}")
+        return "\n".join(lines)
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +135,7 @@ def installed(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def story(installed: Installed) -> Iterator[Story]:
-    """A namespace of the test's own on the real nodes, gone with all that is in it before the next one's."""
-    told = Story(installed.cluster, daemon_logs=installed.logs)
-    yield told
-    told.end()
+    """A namespace on the real nodes, deleted with its content before the next test."""
+    started = Story(installed.cluster, daemon_logs=installed.logs)
+    yield started
+    started.end()

@@ -1,4 +1,4 @@
-"""What the stories on real nodes share: pods as small values, and one namespace in which they are run and watched."""
+"""Shared code of the stories on real nodes: pods as small values, and a namespace that runs them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.storage import Storage
 MARIADB_10_11, MARIADB_11_8, NGINX, PROMETHEUS = "mariadb:10.11", "mariadb:11.8", "nginx", "prometheus"
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-"""The label of a namespace that takes none but restricted pods (Kubernetes, Pod Security Admission)."""
+"""The label of a namespace that accepts only restricted pods (Kubernetes, Pod Security Admission)."""
 
 IDLE = ("sh", "-c", "trap exit TERM; sleep infinity & wait")
-"""A pod for `Story.run`, which ends as soon as it is told to."""
+"""The command of a pod for `Story.run`, which exits on SIGTERM."""
 
 PATIENCE_S = 420.0
-"""For what takes a minute on emulated processors that nobody else uses."""
+"""For what takes a minute on idle emulated processors."""
 
 
 def pod_spec(
@@ -34,10 +34,10 @@ def pod_spec(
     fs_group: int | None = None,
     **fields: object,
 ) -> Object:
-    """One container that is as restricted as can be; `fields` win over what is set here.
+    """Return the spec of a pod with one restricted container; `fields` override what is set here.
 
-    `claims` and `configs` say by its path where which claim or ConfigMap is seen, `scratch` lists empty directories,
-    and `ready` is how the kubelet finds out that the pod is, such as {"tcpSocket": {"port": 80}}.
+    `claims` and `configs` map mount paths to claims and ConfigMaps, `scratch` lists the paths of empty directories, and
+    `ready` is the readiness probe, such as {"tcpSocket": {"port": 80}}.
     """
     sources: dict[str, Object] = {}
     for path, name in (claims or {}).items():
@@ -71,37 +71,37 @@ def pod_spec(
 
 
 def pod(name: str, spec: Object) -> Object:
-    """A pod that `Story.ready` finds by its name."""
+    """Return a pod that `Story.ready` finds by its name."""
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}
 
 
 def workload(kind: str, name: str, spec: Object, **fields: object) -> Object:
-    """A Deployment or StatefulSet, whose pods `Story.ready` finds by its name; `fields` are of its own spec."""
+    """Return a Deployment or StatefulSet whose pods `Story.ready` finds by its name; `fields` extend its spec."""
     labels = {"app": name}
     own = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}}
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": own | fields}
 
 
 def service(name: str, port: int) -> Object:
-    """A Service for the pods of the workload of that name."""
+    """Return a Service for the pods of the workload of that name."""
     spec = {"selector": {"app": name}, "ports": [{"port": port}]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
 def config_map(name: str, files: Mapping[str, str]) -> Object:
-    """Files for a pod to see."""
+    """Return a ConfigMap with files."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": dict(files)}
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether the kubelet has said so, and nobody has asked for the pod's end."""
+    """Whether the pod is Ready and not terminating."""
     conditions = pod["status"].get("conditions", [])
-    said = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return said and "deletionTimestamp" not in pod["metadata"]
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 class Story(Storage):
-    """One namespace, in which only restricted pods may run; every failed wait tells of its pods too."""
+    """A namespace that accepts only restricted pods; every failed wait reports its pods too."""
 
     def __init__(self, cluster: NodeCluster, *, daemon_logs: Callable[[], str]) -> None:
         self.cluster = cluster
@@ -109,17 +109,17 @@ class Story(Storage):
         cluster.api.post("/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": RESTRICTED}})
 
     def apply(self, *objects: Object) -> None:
-        """Create objects in this namespace, or change them."""
+        """Create or update objects in this namespace."""
         place = {"namespace": self.namespace}
         self.cluster.apply(*({**each, "metadata": each["metadata"] | place} for each in objects))
 
     def pods(self, app: str) -> list[Object]:
-        """The pods of a workload by their names, those among them that are to end."""
+        """Return the pods of a workload, sorted by name, including terminating ones."""
         found = self.api.list(self._path("pods"), labelSelector=f"app={app}")
         return sorted(found, key=lambda each: str(each["metadata"]["name"]))
 
     def ready(self, app: str, count: int = 1, *, timeout_s: float = PATIENCE_S) -> list[Object]:
-        """Wait until a workload has just so many pods that are ready, and return them."""
+        """Wait until a workload has exactly `count` ready pods, and return them."""
 
         def found() -> list[Object] | None:
             ready = [each for each in self.pods(app) if is_ready(each)]
@@ -134,30 +134,30 @@ class Story(Storage):
         return started
 
     def run(self, name: str, *words: str, input: bytes = b"", timeout_s: float = PATIENCE_S) -> str:
-        """What a command in a pod says on stdout."""
+        """Run a command in a pod and return its stdout."""
         return self.cluster.execute(self.namespace, name, *words, input=input, timeout_s=timeout_s)
 
     def shell(self, name: str, script: str) -> str:
-        """What a shell in a pod says on stdout, without the last newline."""
+        """Run a shell script in a pod and return its stdout without the last newline."""
         return self.run(name, "sh", "-ec", script).rstrip("\n")
 
     def cluster_ip(self, name: str) -> str:
-        """The address of a Service."""
+        """Return the cluster address of a Service."""
         address: str = self.api.get(f"{self._path('services')}/{name}")["spec"]["clusterIP"]
         return address
 
     def scale(self, kind: str, name: str, replicas: int) -> None:
-        """Ask a workload of a kind, such as `statefulsets`, for so many pods."""
+        """Scale a workload of a kind, such as `statefulsets`."""
         path = f"/apis/apps/v1/namespaces/{self.namespace}/{kind}/{name}/scale"
         self.api.patch(path, {"spec": {"replicas": replicas}})
 
     def delete_pod(self, name: str) -> None:
-        """Ask for a pod's end, and wait until the kubelet has brought it about."""
+        """Delete a pod and wait until it is gone."""
         self.api.delete(f"{self._path('pods')}/{name}")
         self.gone(f"{self._path('pods')}/{name}")
 
     def gone(self, path: str, *, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until an object is not there any more."""
+        """Wait until an object is gone."""
 
         def absent() -> bool:
             try:
@@ -170,29 +170,29 @@ class Story(Storage):
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Note in the cluster's report how long something took that succeeded."""
+        """Note in the cluster's report how long a successful step took."""
         started = time.monotonic()
         yield
         self.cluster.report.note(what, time.monotonic() - started)
 
     def end(self) -> None:
-        """Take away the namespace with all that is in it, and the classes made here."""
+        """Delete the namespace with its content, and the classes created here."""
         path = f"/api/v1/namespaces/{self.namespace}"
         self.delete_if_there(path)
         self.gone(path)
         self.remove_classes()
 
     def explain(self) -> str:
-        """The pods' states, the namespace's events, and the daemons' last words."""
+        """Return the pods' states, the namespace's events, and the daemons' last log lines."""
         try:
             pods = self.api.list(self._path("pods"))
         except (ApiError, OSError) as exc:
-            return f"no pods to be had: {exc}\n{super().explain()}"
-        told = [
+            return f"the pods cannot be read: {exc}\n{super().explain()}"
+        lines = [
             f"{each['metadata']['name']} on {each['spec'].get('nodeName')}: {each['status'].get('containerStatuses')}"
             for each in pods
         ]
-        return "\n".join(["--- pods", *told, super().explain()])
+        return "\n".join(["--- pods", *lines, super().explain()])
 
     def _path(self, resource: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/{resource}"

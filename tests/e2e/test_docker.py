@@ -1,4 +1,4 @@
-"""`python -m testbed.docker`, in which `make image` and `make e2e` run what they run."""
+"""`python -m testbed.docker`, which runs the commands of `make image` and `make e2e`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from testbed import docker
 
 
 def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it with these arguments and variables."""
     command = [sys.executable, "-m", "testbed.docker", *words]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
 
 
 def test_a_daemon_that_answers_is_used() -> None:
-    """Where a daemon answers no other is started, and the command's own status is what counts."""
+    """A daemon that answers is used, and the exit status is the command's."""
     reason = docker.unanswered()
     if reason:
         pytest.skip(f"this machine cannot run containers: {reason}")
@@ -27,8 +28,8 @@ def test_a_daemon_that_answers_is_used() -> None:
     assert done.stderr.strip() == "docker: using the running daemon"
 
 
-def test_where_there_can_be_none(tmp_path: Path) -> None:
-    """Where Docker can be neither found nor installed the last line says why, as a failure or as a skip."""
+def test_a_machine_without_docker(tmp_path: Path) -> None:
+    """Without Docker and a way to install it, the last line gives the reason, as a failure or as a skip."""
     failed, skipped = ran("true", PATH=str(tmp_path)), ran("--or-skip", "true", PATH=str(tmp_path))
     assert (failed.returncode, skipped.returncode) == (1, 0)
     reason = failed.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The provisioner's image: what is in it, what is not, and that it runs with nothing but itself."""
+"""The provisioner's image: its content, its labels, and that it runs without anything else."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ print(json.dumps({each.name.lower().replace("_", "-"): each.version for each in 
 
 
 def python(image: str, program: str) -> str:
-    """What a program says that the image's own Python runs, as the chart would run it."""
+    """Run a program with the image's Python as the chart runs it, and return its stdout."""
     ended = run(image, "-c", program, entrypoint="python3", **UNPRIVILEGED)
     assert ended.status == 0, ended.stderr
     return ended.stdout
 
 
-def test_what_the_image_says_of_itself(provisioner_image: str) -> None:
-    """It is nobody's, starts the daemon, and says by its labels what it is and of which version."""
+def test_user_command_and_labels(provisioner_image: str) -> None:
+    """The image runs the daemon as uid 65534, and its labels have title, version and revision."""
     config = DockerClient().client.images.get(provisioner_image).attrs["Config"]
     assert config["User"] == "65534:65534"
     assert (config["Entrypoint"], config["Cmd"]) == (["nfs-provisioner"], ["run"])
@@ -67,8 +67,8 @@ def test_what_the_image_says_of_itself(provisioner_image: str) -> None:
         assert labels[f"org.opencontainers.image.{name}"]
 
 
-def test_its_size(provisioner_image: str) -> None:
-    """A node pulls at most 50 MB, compressed as registries keep it."""
+def test_size(provisioner_image: str) -> None:
+    """A pull is at most 50 MB, compressed as in registries."""
     compressor, size = zlib.compressobj(6, wbits=31), 0
     for piece in DockerClient().client.images.get(provisioner_image).save():
         size += len(compressor.compress(piece))
@@ -76,13 +76,13 @@ def test_its_size(provisioner_image: str) -> None:
     assert 20_000_000 < size <= LIMIT_BYTES
 
 
-def test_nothing_to_build_or_to_install_with(provisioner_image: str) -> None:
-    """There is no compiler, no pip and no ensurepip in it, nor anything to download with."""
+def test_no_tools_to_build_or_install(provisioner_image: str) -> None:
+    """The image has no compiler, no pip or ensurepip, and no download tool."""
     assert json.loads(python(provisioner_image, TOOLS)) == []
 
 
-def test_the_code_is_what_the_tests_ran(provisioner_image: str) -> None:
-    """Every file of the package is the one of this checkout, and no other is there."""
+def test_the_code_is_this_checkouts(provisioner_image: str) -> None:
+    """The package in the image has exactly the files of this checkout."""
     root = ROOT / "provisioner"
     here = {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in root.rglob("*.py")}
     assert json.loads(python(provisioner_image, HASHES)) == here
@@ -93,8 +93,8 @@ def test_neither_demo_nor_testbed(provisioner_image: str) -> None:
     assert json.loads(python(provisioner_image, UNSHIPPED)) == []
 
 
-def test_the_packages_are_those_pinned(provisioner_image: str) -> None:
-    """What is installed beside us is what requirements.txt pins, and nothing else."""
+def test_the_packages_are_the_pinned_ones(provisioner_image: str) -> None:
+    """The other packages are exactly those that requirements.txt pins."""
     pinned = dict(re.findall(r"^([\w.-]+)==([^\s\\]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
     installed = json.loads(python(provisioner_image, PACKAGES))
     assert installed.pop("nfs-provisioner") == __version__
@@ -102,12 +102,12 @@ def test_the_packages_are_those_pinned(provisioner_image: str) -> None:
 
 
 def test_everything_can_be_imported(provisioner_image: str) -> None:
-    """Every module of ours imports with the image's Python, which is not the one that the tests run on."""
+    """Every module imports with the image's Python, which differs from the tests' Python."""
     assert int(python(provisioner_image, IMPORT_ALL)) > 60
 
 
 def test_help(provisioner_image: str) -> None:
-    """Read-only, as nobody and without capabilities, it says what it can do."""
+    """With a read-only root, as uid 65534 and without capabilities, the image prints its help."""
     ended = run(provisioner_image, "--help", network_mode="none", **UNPRIVILEGED)
     assert ended.status == 0, ended.stderr
     assert "Usage: nfs-provisioner" in ended.stdout
@@ -115,7 +115,7 @@ def test_help(provisioner_image: str) -> None:
 
 
 def test_unusable_settings(provisioner_image: str) -> None:
-    """Settings that cannot be used end with status 2 and one line, as everywhere."""
+    """With unusable settings the container exits with status 2 and one line."""
     ended = run(provisioner_image, network_mode="none", env={"NFS_SERVER": "nas"}, **UNPRIVILEGED)
     assert ended.status == 2
     assert ended.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Applications on claims, on real nodes: a database, ten web servers behind one volume, a StatefulSet."""
+"""Applications on real nodes: a database, ten web servers with one volume, a StatefulSet."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ print(json.dumps([urllib.request.urlopen(place, timeout=60).read().decode() for 
 
 
 def database(image: str) -> Object:
-    """MariaDB with its data on the claim `data`."""
+    """Return a pod's spec for MariaDB with its data on the claim `data`."""
     return pod_spec(
         *(image, "sh", "-ec", MARIADB),
         uid=MYSQL_UID,
@@ -75,13 +75,13 @@ def database(image: str) -> Object:
 
 
 def sql(story: Story, statements: str) -> str:
-    """What MariaDB answers."""
+    """Run SQL in MariaDB and return its output."""
     return story.run("db", "mariadb", "--skip-column-names", input=statements.encode())
 
 
 @pytest.mark.thorough
 def test_mariadb(story: Story) -> None:
-    """MariaDB 10.11 writes tables on a claim, its pod goes, and 11.8 upgrades and reads them on the same claim."""
+    """MariaDB 10.11 writes tables to a claim, and 11.8 upgrades and reads them on the same claim."""
     story.claim("databases", size="1Gi", accessModes=["ReadWriteOnce"])
     with story.timed("MariaDB 10.11 on a new claim: from its pod to ready"):
         story.start("db", database(MARIADB_10_11))
@@ -102,7 +102,7 @@ def test_mariadb(story: Story) -> None:
 
 
 def web_servers() -> Object:
-    """Ten of nginx with their pages on the claim `pages`, on both nodes, which take uploads."""
+    """Return ten nginx servers on both nodes, with pages on the claim `pages`, that accept uploads."""
     spread = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -122,7 +122,7 @@ def web_servers() -> Object:
 
 @pytest.mark.thorough
 def test_ten_web_servers(story: Story) -> None:
-    """A file uploaded through one of ten web servers on two nodes is served by all ten, and so is its successor."""
+    """Ten web servers on two nodes all serve a file that one of them received, and its next version."""
     story.claim("nfs-client", "pages", size="1Gi")
     story.apply(config_map("web", {"nginx.conf": NGINX_CONF}), service("web", 8080))
     with story.timed(f"{SERVERS} web servers on one claim: from their Deployment to ready"):
@@ -146,7 +146,7 @@ def test_ten_web_servers(story: Story) -> None:
 
 @pytest.mark.thorough
 def test_stateful_set(story: Story) -> None:
-    """A StatefulSet of three with a claim each, scaled down to one and up again, has the same data in each of them."""
+    """The three pods of a StatefulSet keep their data when it is scaled down to one and up again."""
     template = {
         "metadata": {"name": "data"},
         "spec": {

@@ -1,4 +1,4 @@
-"""The end and the limits of claims, on real nodes: Delete, archive and Retain, ResourceQuota and LimitRange."""
+"""Claims on real nodes: delete, archive and Retain, ResourceQuota and LimitRange."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.storage import VOLUMES
 pytestmark = pytest.mark.timeout(3600)
 
 RULES = {"gone": "nfs-client", "archived": "archived", "kept": "retained"}
-"""Claims by the classes of the release that each end in another way."""
+"""Claims and their classes, each with another rule."""
 
 QUOTA = {
     "requests.storage": "3Gi",
@@ -25,7 +25,7 @@ LIMITS = {"type": "PersistentVolumeClaim", "min": {"storage": "10Mi"}, "max": {"
 
 
 def written(story: Story) -> dict[str, tuple[Object, Path]]:
-    """A claim for each rule with a file that a pod wrote; their volumes, and where these are on the server."""
+    """Create a claim per rule with a file from a pod; return the volumes and their paths on the server."""
     for claim, class_name in RULES.items():
         story.claim(class_name, claim)
     story.start("writer", pod_spec(NGINX, *IDLE, claims={f"/{claim}": claim for claim in RULES}))
@@ -36,13 +36,13 @@ def written(story: Story) -> dict[str, tuple[Object, Path]]:
 
 
 def read(story: Story, claim: str) -> str:
-    """What a new pod finds on a claim."""
+    """Return what a new pod reads from a claim."""
     story.start(f"reader-of-{claim}", pod_spec(NGINX, *IDLE, claims={"/data": claim}))
     return story.shell(f"reader-of-{claim}", "cat /data/file")
 
 
 def retained(story: Story, volume: Object) -> None:
-    """Give a retained volume to a new claim, as an administrator does, and take it away for good afterwards."""
+    """Give a retained volume to a new claim, as an admin does, and delete it afterwards."""
     name = volume["metadata"]["name"]
     story.api.patch(f"{VOLUMES}/{name}", {"spec": {"claimRef": None}})
     story.claim("retained", "heir", volumeName=name)
@@ -54,9 +54,9 @@ def retained(story: Story, volume: Object) -> None:
 
 
 def test_delete_archive_retain(story: Story) -> None:
-    """A claim in use loses nothing; then delete takes its data, archive moves them, and Retain keeps volume and data.
+    """A deleted claim in use keeps its data; then delete removes them, archive moves them, and Retain keeps them.
 
-    Pods read back what was archived and what was retained.
+    Pods read what was archived and what was retained.
     """
     made = written(story)
     for claim in RULES:
@@ -80,7 +80,7 @@ def test_delete_archive_retain(story: Story) -> None:
 
 
 def refused(story: Story, class_name: str, size: str) -> str:
-    """The API server's words for why there may be no such claim."""
+    """Create a claim that the API server refuses, and return its message."""
     with pytest.raises(ApiError) as caught:
         story.claim(class_name, "refused", size=size)
     assert caught.value.status == 403
@@ -88,7 +88,7 @@ def refused(story: Story, class_name: str, size: str) -> str:
 
 
 def works(story: Story, *claims: str) -> None:
-    """Let a pod write on claims and read it back, and end."""
+    """Run a pod that writes to claims and reads the files back."""
     story.start("writer", pod_spec(NGINX, *IDLE, claims={f"/{claim}": claim for claim in claims}))
     for claim in claims:
         assert story.shell("writer", f"echo hello > /{claim}/file; cat /{claim}/file") == "hello"
@@ -97,7 +97,7 @@ def works(story: Story, *claims: str) -> None:
 
 @pytest.mark.thorough
 def test_limit_range(story: Story) -> None:
-    """A claim that is smaller or larger than a LimitRange has it is refused with a reason; one in between works."""
+    """A claim outside of a LimitRange is refused with a reason, and one within it works."""
     limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "sizes"}, "spec": {"limits": [LIMITS]}}
     story.apply(limits)
     of_a_claim = "storage usage per PersistentVolumeClaim is"
@@ -109,14 +109,14 @@ def test_limit_range(story: Story) -> None:
 
 @pytest.mark.thorough
 def test_quota(story: Story) -> None:
-    """Claims beyond a namespace's quota, or a class's, are refused with a reason, also as they grow; others work."""
+    """Claims beyond a quota are refused with a reason, also when they grow, and others work."""
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "storage"}, "spec": {"hard": QUOTA}}
     story.apply(quota)
     path = f"/api/v1/namespaces/{story.namespace}/resourcequotas/storage"
 
     def used() -> str | None:
-        said: str | None = story.api.get(path).get("status", {}).get("used", {}).get("requests.storage")
-        return said
+        amount: str | None = story.api.get(path).get("status", {}).get("used", {}).get("requests.storage")
+        return amount
 
     story.eventually(used, "the quota is counted", timeout_s=120)
     story.claim("nfs-client", "large", size="2Gi")
@@ -127,13 +127,13 @@ def test_quota(story: Story) -> None:
         ("archived", "513Mi", f"archived.{of_a_class}/requests.storage=1Gi"),
         ("retained", "10Mi", f"retained.{of_a_class}/persistentvolumeclaims=0"),
     ):
-        said = refused(story, class_name, size)
-        assert "exceeded quota: storage, requested: " in said
-        assert limited in said.partition("limited: ")[2]
+        output = refused(story, class_name, size)
+        assert "exceeded quota: storage, requested: " in output
+        assert limited in output.partition("limited: ")[2]
     works(story, "large", "old")
     with pytest.raises(ApiError, match="exceeded quota: storage, requested: "):
         story.api.patch(f"{story.claims}/old", {"spec": {"resources": {"requests": {"storage": "2Gi"}}}})
     story.delete_claim("large")
-    story.eventually(lambda: used() == "512Mi", "what a claim had is free again", timeout_s=120)
+    story.eventually(lambda: used() == "512Mi", "the quota of the deleted claim is free", timeout_s=120)
     story.claim("nfs-client", "next", size="2Gi")
     story.bound("next")

@@ -1,4 +1,4 @@
-"""The cluster of real nodes is what stories take it for: Services, service accounts and kubelets that answer."""
+"""The cluster of real nodes has what stories need: Services, service accounts and kubelets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(json.dumps([address, answer["status"]["userInfo"]["username"]]))
 
 
 def server(node: str) -> Object:
-    """A pod on a node that answers with the node's name."""
+    """Return a pod for a node that answers with the node's name."""
     container = {
         "name": "main",
         "image": PROVISIONER,
@@ -69,7 +69,7 @@ def server(node: str) -> Object:
 
 @pytest.fixture(scope="module")
 def cluster(node_cluster: NodeCluster) -> Iterator[NodeCluster]:
-    """With a pod on each node and a Service for both, in a namespace that takes none but restricted pods."""
+    """The cluster with a pod on each node and a Service for both, in a namespace for restricted pods."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     node_cluster.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
     service = {"selector": {"app": "plain"}, "ports": [{"port": 80, "targetPort": 8080}]}
@@ -89,18 +89,19 @@ def cluster(node_cluster: NodeCluster) -> Iterator[NodeCluster]:
 
 
 def pods(cluster: NodeCluster) -> list[Object]:
+    """Return the pods of the namespace."""
     return cluster.api.list(f"/api/v1/namespaces/{NAMESPACE}/pods")
 
 
 def serving(cluster: NodeCluster) -> list[Object]:
-    """The Service's endpoints that are ready."""
+    """Return the Service's ready endpoints."""
     path = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
     slices = cluster.api.list(path, labelSelector="kubernetes.io/service-name=plain")
     return [each for found in slices for each in found["endpoints"] or [] if each["conditions"]["ready"]]
 
 
-def test_each_node_is_its_own(node_cluster: NodeCluster) -> None:
-    """Two nodes are Ready, with names, host names and addresses of their own, and a shell on each is on that node."""
+def test_two_separate_nodes(node_cluster: NodeCluster) -> None:
+    """Two nodes are Ready with their own names and addresses, and a shell on each runs on that node."""
     found = node_cluster.api.list("/api/v1/nodes")
     names = {node["metadata"]["name"] for node in found}
     addresses = {
@@ -120,13 +121,13 @@ def test_a_service_reaches_both_nodes(cluster: NodeCluster) -> None:
             words = ("python3", "-c", VISIT, f"http://{address}", "20")
             return set(json.loads(cluster.execute(NAMESPACE, name, *words)))
 
-        # kube-proxy hears of an endpoint a moment after we do.
+        # kube-proxy learns of an endpoint a moment later.
         eventually(lambda: visited() == {"node-1", "node-2"}, f"{node.name} reaches both", timeout_s=PATIENCE_S)
 
 
 @pytest.mark.thorough
-def test_a_token_is_known(cluster: NodeCluster) -> None:
-    """A pod's token tells the API server who it is, asked at its cluster address with the pod's certificate."""
+def test_service_account_tokens(cluster: NodeCluster) -> None:
+    """The API server, at its cluster address, accepts a pod's token and names its service account."""
     for node in cluster.nodes:
         address, who = json.loads(cluster.execute(NAMESPACE, node.name, "python3", "-c", WHO_AM_I))
         assert (address, who) == ("https://10.0.0.1:443", f"system:serviceaccount:{NAMESPACE}:default")
@@ -134,7 +135,7 @@ def test_a_token_is_known(cluster: NodeCluster) -> None:
 
 @pytest.mark.thorough
 def test_input_and_logs(cluster: NodeCluster) -> None:
-    """A command in a pod reads what it is given, and the pod's log is what it said."""
+    """A command in a pod reads its stdin, and the pod's log has its output."""
     script = "import sys; sys.stdout.write(sys.stdin.read()[::-1])"
     assert cluster.execute(NAMESPACE, "node-1", "python3", "-c", script, input=b"abc") == "cba"
     assert "GET /" in cluster.logs(NAMESPACE, "node-2")
@@ -142,7 +143,7 @@ def test_input_and_logs(cluster: NodeCluster) -> None:
 
 @pytest.mark.thorough
 def test_every_version_of_nfs(node_cluster: NodeCluster) -> None:
-    """A node's kernel mounts the export in NFS 3 and 4.0 to 4.2, and what it writes is on the host."""
+    """A node's kernel mounts the export with NFS 3 and 4.0 to 4.2, and its files are on the host."""
     (node_cluster.export / "versions").mkdir()
     server, path, port = node_cluster.nfs_server, node_cluster.nfs_path, node_cluster.nfs_port
     more = {"3": f",nolock,mountport={node_cluster.nfs_mount_port}"}

@@ -1,4 +1,4 @@
-"""Whose the files are that pods write on claims, on real nodes: other uids, shared groups, strangers."""
+"""Owners of files that pods write on real nodes: other uids, shared groups, strangers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.timeout(3600)
 
 @pytest.mark.thorough
 def test_files_of_another_uid(story: Story) -> None:
-    """What a pod writes as its own uid is its own, on the server too, comes back, and is no obstacle to its removal."""
+    """A file that a pod writes with its uid has this owner on the server, can be read again, and can be purged."""
     story.claim("nfs-client")
     volume = story.bound()
     story.start("writer", pod_spec(NGINX, *IDLE, uid=1234, claims={"/data": "data"}))
     story.shell("writer", "umask 077; mkdir -p /data/deep/er; echo mine > /data/deep/er/secret")
     story.delete_pod("writer")
-    room = directory(story.cluster.export, volume)
-    seen = (room / "deep/er/secret").stat()
+    place = directory(story.cluster.export, volume)
+    seen = (place / "deep/er/secret").stat()
     assert (seen.st_uid, seen.st_mode & 0o777) == (1234, 0o600)
     story.start("reader", pod_spec(NGINX, *IDLE, uid=1234, claims={"/data": "data"}))
     story.start("stranger", pod_spec(NGINX, *IDLE, uid=4321, claims={"/data": "data"}))
@@ -32,13 +32,13 @@ def test_files_of_another_uid(story: Story) -> None:
     story.delete_claim()
     story.volume_gone(volume["metadata"]["name"])
     story.eventually(
-        lambda: not room.exists() and not in_trash(story.cluster.export), "the trash is purged", timeout_s=120
+        lambda: not place.exists() and not in_trash(story.cluster.export), "the trash is purged", timeout_s=120
     )
 
 
 @pytest.mark.thorough
 def test_fs_group(story: Story) -> None:
-    """Pods of different uids share files by their group, which the class gives the directory; others are kept out."""
+    """Pods with different uids share files through the group of the class's directory; others have no access."""
     story.claim("shared")
     claims = {"/data": "data"}
     story.start("one", pod_spec(NGINX, *IDLE, claims=claims, uid=1111, fs_group=SHARED_GID))

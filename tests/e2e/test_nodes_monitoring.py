@@ -1,4 +1,4 @@
-"""Prometheus in a pod of the cluster scrapes the replicas, and the chart's dashboard shows what it found."""
+"""Prometheus in a pod scrapes the replicas, and the chart's dashboard shows its data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.timeout(3600)
 
 PORT = 9090
 SCRAPE_INTERVAL_S, STEP_S = 10, 110
-"""Rates are of two minutes then: of twelve scrapes, for a busy machine misses some."""
+"""Gives rates over two minutes, that is twelve scrapes, because a busy machine misses some."""
 
 EMPTY = {
     "nfs_provisioner_trash_refused": "everything can be removed",
     'code!~"2..|404|409"': "no call of the API server has failed",
 }
-"""What only an unhealthy release has something of, by a part of the query, and why."""
+"""Queries with data only in an unhealthy release, by a part of the query, and the reason."""
 
 CONFIGURATION = {
     "global": {"scrape_interval": f"{SCRAPE_INTERVAL_S}s", "scrape_timeout": "9s"},
@@ -32,7 +32,7 @@ CONFIGURATION = {
         {
             "job_name": NAME,
             "kubernetes_sd_configs": [{"role": "endpointslice", "namespaces": {"names": [NAMESPACE]}}],
-            # As the chart's ServiceMonitor has it: the release's Service, its port, and the labels that alerts go by.
+            # As in the chart's ServiceMonitor: the release's Service, its port, and the labels that alerts use.
             "relabel_configs": [
                 {"source_labels": ["__meta_kubernetes_service_label_release"], "regex": NAME, "action": "keep"},
                 {"source_labels": ["__meta_kubernetes_endpointslice_port_name"], "regex": "http", "action": "keep"},
@@ -49,7 +49,7 @@ while read -r query; do promtool query instant -o json http://localhost:{PORT} "
 
 
 def rbac(story: Story) -> list[Object]:
-    """Prometheus's account, and the right to find the release's endpoints, and no other."""
+    """Return Prometheus's account with the right to find the release's endpoints only."""
     group, here, there = "rbac.authorization.k8s.io", story.namespace, NAMESPACE
     verbs = ["get", "list", "watch"]
     rules = [
@@ -71,7 +71,7 @@ def rbac(story: Story) -> list[Object]:
 
 @pytest.fixture
 def prometheus(story: Story) -> Iterator[str]:
-    """The name of Prometheus's pod, which scrapes the release."""
+    """The name of a Prometheus pod that scrapes the release."""
     story.cluster.apply(*rbac(story))
     spec = pod_spec(
         *(PROMETHEUS, "prometheus", "--config.file=/etc/scraping/prometheus.yml", "--storage.tsdb.path=/data"),
@@ -81,7 +81,7 @@ def prometheus(story: Story) -> Iterator[str]:
         serviceAccountName="prometheus",
         automountServiceAccountToken=True,
     )
-    # JSON is YAML too.
+    # JSON is valid YAML.
     story.apply(config_map("scraping", {"prometheus.yml": json.dumps(CONFIGURATION)}))
     with story.timed("Prometheus: from its Deployment to ready"):
         story.apply(workload("Deployment", "prometheus", spec))
@@ -93,15 +93,15 @@ def prometheus(story: Story) -> Iterator[str]:
 
 
 def asked(story: Story, prometheus: str, *queries: str) -> list[list[dict[str, Any]]]:
-    """What promtool in Prometheus's own pod has as answers: for each query its series."""
-    said = story.run(prometheus, "sh", "-c", ASK, input="".join(f"{each}\n" for each in queries).encode())
-    answers = [json.loads(line) for line in said.splitlines() if line]
-    assert len(answers) == len(queries), said
+    """Run queries with promtool in Prometheus's pod, and return the series of each."""
+    output = story.run(prometheus, "sh", "-c", ASK, input="".join(f"{each}\n" for each in queries).encode())
+    answers = [json.loads(line) for line in output.splitlines() if line]
+    assert len(answers) == len(queries), output
     return answers
 
 
 def busy(story: Story, installed: Installed) -> None:
-    """Something to be seen: volumes made and reclaimed with a file in them, an archive, and a claim that is refused."""
+    """Create some data: volumes that are created and reclaimed, an archive, and a claim that is refused."""
     misspelt = story.storage_class(installed.provisioner, {"onDelet": "delete"})
     story.claim(misspelt, "refused")
     for name, class_name in (("kept", "nfs-client"), ("gone", "nfs-client"), ("old", "archived")):
@@ -115,7 +115,7 @@ def busy(story: Story, installed: Installed) -> None:
 
 @pytest.mark.thorough
 def test_dashboard(story: Story, installed: Installed, prometheus: str) -> None:
-    """Prometheus scrapes both replicas, and each query of the dashboard has data, or none for a known reason."""
+    """Prometheus scrapes both replicas, and each query of the dashboard has data, except for known reasons."""
     both = f'count(up{{job="{NAME}",namespace="{NAMESPACE}"}} == 1) == 2'
     series = partial(asked, story, prometheus)
     story.eventually(lambda: series(both)[0], "both replicas are scraped", timeout_s=120)

@@ -1,4 +1,4 @@
-"""The release on real nodes: how its pods run, and that upgrades, removal and a new installation lose nothing."""
+"""The release on real nodes: how its pods run, upgrades, uninstallation and reinstallation."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ TICKS = ("sh", "-c", "trap exit TERM; while :; do date +%s >> /data/ticks; sleep
 
 
 def variables(pod: Object) -> dict[str, str]:
-    """The environment of a replica, as far as it is written down."""
+    """Return a replica's variables that have literal values."""
     return {each["name"]: each["value"] for each in pod["spec"]["containers"][0]["env"] if "value" in each}
 
 
 def ticks(story: Story) -> int:
-    """How often the pod `writer` has written by now."""
+    """Return how often the pod `writer` has written."""
     return len(story.shell("writer", "cat /data/ticks").split())
 
 
 def test_how_the_replicas_run(installed: Installed) -> None:
-    """Two run on two nodes, with the release's account, as nobody, where nothing but restricted pods may run."""
+    """Two replicas run on two nodes, with the release's account and uid 65534, in a namespace for restricted pods."""
     replicas = installed.ready()
     assert len({each["spec"]["nodeName"] for each in replicas}) == 2
     for each in replicas:
         assert each["spec"]["serviceAccountName"] == NAME
         assert each["spec"]["securityContext"]["runAsUser"] == 65534
-        said = installed.cluster.execute(NAMESPACE, each["metadata"]["name"], "cat", "/proc/1/status")
-        status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
+        output = installed.cluster.execute(NAMESPACE, each["metadata"]["name"], "cat", "/proc/1/status")
+        status = dict(line.split(":\t", 1) for line in output.splitlines() if ":\t" in line)
         assert status["Uid"].split() == ["65534"] * 4
         assert int(status["CapBnd"], 16) == int(status["CapEff"], 16) == 0
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
@@ -42,39 +42,39 @@ def test_how_the_replicas_run(installed: Installed) -> None:
 
 
 def test_helm_test(installed: Installed, story: Story) -> None:
-    """The chart's own tests pass: `check` finds all well, and a pod writes on a claim."""
+    """The chart's own tests pass: `check` finds no problem, and a pod writes to a claim."""
     with story.timed("helm test"):
-        said = installed.test()
-    assert said.count("Phase:          Succeeded") >= 2
-    assert "Failed" not in said
+        output = installed.test()
+    assert output.count("Phase:          Succeeded") >= 2
+    assert "Failed" not in output
 
 
 def test_upgrade(installed: Installed, story: Story) -> None:
-    """`helm upgrade` gives both replicas the new values; a pod writes on, and a claim that comes meanwhile binds."""
+    """`helm upgrade` gives both replicas the new values, while a pod keeps writing and a new claim binds."""
     story.claim("nfs-client")
     story.start("writer", pod_spec(NGINX, *TICKS, claims={"/data": "data"}))
     before = {each["metadata"]["uid"] for each in installed.ready()}
     written = ticks(story)
     with story.timed("helm upgrade: from the command to both new replicas ready"):
         installed.upgrade("log.level=debug")
-        story.claim("nfs-client", "meanwhile")
+        story.claim("nfs-client", "during")
         after = installed.ready()
-    story.bound("meanwhile", timeout_s=300)
+    story.bound("during", timeout_s=300)
     assert {each["metadata"]["uid"] for each in after}.isdisjoint(before)
     assert {variables(each)["LOG_LEVEL"] for each in after} == {"debug"}
-    story.eventually(lambda: ticks(story) > written, "the pod writes on")
+    story.eventually(lambda: ticks(story) > written, "the pod keeps writing")
 
 
 @pytest.mark.thorough
 def test_uninstall_and_install(installed: Installed, story: Story) -> None:
-    """`helm uninstall` leaves claims, volumes, data and pods alone; installed again, it looks after all of them."""
+    """`helm uninstall` leaves claims, volumes, data and pods alone, and a new installation manages them again."""
     story.claim("nfs-client")
     story.start("writer", pod_spec(NGINX, *TICKS, claims={"/data": "data"}))
     volume = story.bound()
     installed.uninstall()
     story.claim("nfs-client", "early")
     written = ticks(story)
-    story.eventually(lambda: ticks(story) > written, "the pod writes on")
+    story.eventually(lambda: ticks(story) > written, "the pod keeps writing")
     story.delete_pod("writer")
     story.start("writer", pod_spec(NGINX, *TICKS, claims={"/data": "data"}))
     assert ticks(story) > written

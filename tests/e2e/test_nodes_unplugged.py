@@ -1,4 +1,4 @@
-"""A node loses its power, with the leader and a workload's pod on it: both go on elsewhere, and the node comes back."""
+"""A node with the leader and a workload's pod loses its power: both move to the other node, and the node returns."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ while :; do
     sleep 1 & wait $!
 done
 """
-"""What it has said, it has written where it outlives its node."""
+"""Prints what it has synced to the server, so that its log names only data that must survive."""
 
 
 @dataclass(frozen=True)
 class Unplugged:
-    """What was lost: the node, the leader's pod on it, and the workload's pod with what that had said; and when."""
+    """The lost node, the leader's pod, the workload's pod with its output, and the time."""
 
     story: Story
     machine: Machine
     leader: str
     pod: str
-    said: list[str]
+    output: list[str]
     since_s: float
 
 
 def near(node: str) -> dict[str, object]:
-    """An affinity for a node, as long as that is there."""
+    """Return a preference for a node."""
     expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
     preference = {"weight": 100, "preference": {"matchExpressions": [expression]}}
     return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preference]}}
@@ -46,7 +46,7 @@ def near(node: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def unplugged(installed: Installed) -> Iterator[Unplugged]:
-    """The leader's node, without power since the moment before, and a workload's pod that was on it."""
+    """The leader's node, just powered off, and a workload's pod that ran on it."""
     installed.ready()
     leader = installed.leader()
     node = leader["spec"]["nodeName"]
@@ -59,11 +59,11 @@ def unplugged(installed: Installed) -> Iterator[Unplugged]:
     name = pod["metadata"]["name"]
     assert pod["spec"]["nodeName"] == node
 
-    def said() -> list[str]:
+    def output() -> list[str]:
         return installed.cluster.logs(story.namespace, name).split()
 
-    story.eventually(lambda: len(said()) >= 5, "the pod has written", timeout_s=120)
-    last = said()
+    story.eventually(lambda: len(output()) >= 5, "the pod has written", timeout_s=120)
+    last = output()
     machine.kill()
     yield Unplugged(story, machine, leader["metadata"]["name"], name, last, time.monotonic())
     machine.start()
@@ -73,7 +73,7 @@ def unplugged(installed: Installed) -> Iterator[Unplugged]:
 
 @pytest.mark.thorough
 def test_the_other_replica_provisions(installed: Installed, unplugged: Unplugged) -> None:
-    """The other replica takes the lead and provisions."""
+    """The other replica becomes leader and provisions."""
     story = unplugged.story
     story.claim("nfs-client", "later")
     story.bound("later", timeout_s=PATIENCE_S)
@@ -82,8 +82,8 @@ def test_the_other_replica_provisions(installed: Installed, unplugged: Unplugged
 
 
 @pytest.mark.thorough
-def test_the_pod_comes_back_with_its_data(unplugged: Unplugged) -> None:
-    """The workload's pod starts on the other node, and finds all that it had said to have written."""
+def test_the_pod_moves_with_its_data(unplugged: Unplugged) -> None:
+    """The workload's pod starts on the other node and finds all data that it had synced."""
     story = unplugged.story
 
     def elsewhere() -> str | None:
@@ -94,12 +94,12 @@ def test_the_pod_comes_back_with_its_data(unplugged: Unplugged) -> None:
     story.cluster.report.note("a pod's node lost: to its successor's readiness", time.monotonic() - unplugged.since_s)
     assert name != unplugged.pod
     found = story.shell(name, "cat /data/ticks").split()
-    assert found[: len(unplugged.said)] == unplugged.said
+    assert found[: len(unplugged.output)] == unplugged.output
 
 
 @pytest.mark.thorough
-def test_the_node_comes_back(installed: Installed, unplugged: Unplugged) -> None:
-    """With its power back the node is Ready, what was to end on it has ended, and two replicas run again."""
+def test_the_node_returns(installed: Installed, unplugged: Unplugged) -> None:
+    """After power-on the node is Ready, its old pods are gone, and two replicas run."""
     story = unplugged.story
     with story.timed("the lost node: from its power to Ready"):
         unplugged.machine.start()

@@ -1,4 +1,4 @@
-"""The image at work: claims on an NFS server in a container, with the chart's variables, account and rights."""
+"""The image with an NFS server in a container, with the chart's variables, account and rights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ echo "$VOLUMES" | while read path options; do
   umount /mnt
 done
 """
-"""What a tenant does on each volume: write, leave, come back by another mount, and read."""
+"""A tenant's calls on each volume: write, unmount, mount again, and read."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def release(control_plane: ControlPlane, nfs_server: str, tmp_path_factory: pyte
 
 @pytest.fixture(scope="module")
 def account(release: Release, control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The release's service account as the kubelet would give it to the pod."""
+    """The release's service account as the kubelet gives it to the pod."""
     directory = tmp_path_factory.mktemp("account")
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{release.pod['spec']['serviceAccountName']}/token"
     token = control_plane.api.post(path, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
@@ -92,20 +92,20 @@ def account(release: Release, control_plane: ControlPlane, tmp_path_factory: pyt
 
 @pytest.fixture(scope="module")
 def as_rendered(release: Release, control_plane: ControlPlane, account: Path) -> dict[str, Any]:
-    """What the kubelet would run the container with: variables, the account's token, no privilege."""
+    """The kubelet's settings for the container: variables, the account's token, no privileges."""
     url = urlsplit(control_plane.url)
     cluster = {"KUBERNETES_SERVICE_HOST": str(url.hostname), "KUBERNETES_SERVICE_PORT": str(url.port)}
     return UNPRIVILEGED | {
         "env": release.environment(NAMESPACE) | cluster,
         "volumes": [(str(account), ACCOUNT, "ro")],
-        # The host's network, for the API server is on its loopback.
+        # The host's network, because the API server is on its loopback.
         "network_mode": "host",
     }
 
 
 @pytest.fixture
 def daemon(provisioner_image: str, release: Release, as_rendered: dict[str, Any]) -> Iterator[DockerContainer]:
-    """The provisioner's container, with the arguments that the chart renders."""
+    """The provisioner's container with the rendered arguments."""
     with container(provisioner_image, *release.container["args"], **as_rendered) as started:
         yield started
 
@@ -120,7 +120,7 @@ def storage(control_plane: ControlPlane, daemon: DockerContainer) -> Iterator[St
 
 
 def test_check(provisioner_image: str, as_rendered: dict[str, Any], daemon: DockerContainer) -> None:
-    """`check` in the container finds every permission, class and export as it must be, and who leads."""
+    """`check` in the container accepts every permission, class and export, and finds the leader."""
     eventually(lambda: "leading" in logs(daemon), "the daemon leads", timeout_s=PATIENCE_S)
     ended = run(provisioner_image, "check", "-o", "json", **as_rendered)
     assert ended.status == 0, ended.stdout + ended.stderr
@@ -128,7 +128,7 @@ def test_check(provisioner_image: str, as_rendered: dict[str, Any], daemon: Dock
 
 
 def test_claims(storage: Storage, exported: Path, nfs_server: str, daemon: DockerContainer) -> None:
-    """Claims bind over NFS 4 and 3, what a tenant wrote comes back, and is kept, deleted or archived as classes say."""
+    """Claims bind over NFS 4 and 3, tenants read what they wrote, and each class's rule is followed."""
     reason = vm.missing()
     if reason:
         pytest.skip(f"this machine cannot run the kernel's NFS client: {reason}")
@@ -155,13 +155,13 @@ def test_claims(storage: Storage, exported: Path, nfs_server: str, daemon: Docke
 
 
 def path(volume: Object) -> str:
-    """Where a volume is on its server."""
+    """Return a volume's path on its server."""
     found: str = volume["spec"]["nfs"]["path"]
     return found
 
 
 def tenancy(server: str, volumes: dict[str, Object]) -> dict[str, str]:
-    """What a tenant wrote into the file `data` of each volume by Linux's client, and read again by another mount."""
+    """Write and read a file `data` on each volume with Linux's client; return the texts."""
     mounts = [f"{path(volume)} {','.join(volume['spec']['mountOptions'])}" for volume in volumes.values()]
     variables = {"SERVER": server, "VOLUMES": "\n".join(mounts), "TENANT": str(TENANT), "STRANGER": str(STRANGER)}
     ran = KernelClient().run(TENANCY, variables, timeout_s=240.0)

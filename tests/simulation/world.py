@@ -374,7 +374,7 @@ class World:
             exports=[export],
             bare=[],
             scope=Scope(provisioner=PROVISIONER, exports=[Seen(export=export.name)]),
-            served=ExportRegistry({NAS: export}, NAS, nowhere),
+            registry=ExportRegistry({NAS: export}, NAS, nowhere),
         )
         namespace, claim = key.split("/")
         run = Adoption(survey, Wish(path=path, namespace=namespace, claim=claim), set())

@@ -12,6 +12,8 @@ from testbed.api import Object
 
 LEDGER = ".provisioner"
 
+Listing = dict[str, tuple[int, int, int, str]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
@@ -47,6 +49,18 @@ def _names(directory: Path) -> frozenset[str]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the daemon is running
         return frozenset(os.listdir(directory))
     return frozenset()
+
+
+def listing(root: Path) -> Listing:
+    """Return type and mode, owner, time of change and link text of all below a directory."""
+    found: Listing = {}
+    for directory, directories, files in os.walk(root):
+        for name in [".", *directories, *files]:
+            path = Path(directory, name)
+            seen = path.lstat()
+            target = os.readlink(path) if path.is_symlink() else ""
+            found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_mtime_ns, target)
+    return found
 
 
 def disagreement(export: Path, volumes: list[Object]) -> str | None:

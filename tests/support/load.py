@@ -15,7 +15,7 @@ from pathlib import Path
 from provisioner.ports.tree import ExportError
 from testbed.api import ApiError, Object
 from tests.contract.trees_direct import Tenant
-from tests.integration.daemon.direct.exported import HOST, DirectExport
+from tests.support.direct_export import HOST, DirectExport
 from tests.support.exported import LEDGER, Exported
 from tests.support.storage import VOLUMES, Storage
 

@@ -79,7 +79,10 @@ class Backlog(Generic[R, C]):
         self._added()
 
     async def take(self) -> tuple[R | None, C | None]:
-        """Wait for the next job that can begin, and return it as reading or change; the caller ends it with done()."""
+        """Wait for the next job that can begin, and return it as reading or change.
+
+        The caller ends it with done().
+        """
         while not (self._changes or self._may_read()):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)

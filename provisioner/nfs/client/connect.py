@@ -59,7 +59,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """The addresses of a server, and until when to connect; `limit_s` is the time limit of later calls."""
+    """The addresses of a server, and until when to connect.
+
+    `limit_s` is the time limit of later calls.
+    """
 
     name: str
     addresses: Sequence[Address]
@@ -68,7 +71,10 @@ class _Host:
 
 
 async def dial(endpoint: Endpoint, resolver: Resolver, timeout_s: float) -> RpcTransport:
-    """Look up the server and connect to the program. Raises ExportError(UNREACHABLE) with a hint."""
+    """Look up the server and connect to the program.
+
+    Raises ExportError(UNREACHABLE) with a hint.
+    """
     deadline = asyncio.get_running_loop().time() + timeout_s
     port = endpoint.port or endpoint.usual_port or portmap.PORT
     addresses = await _look_up(resolver, endpoint.server, port, min(LOOKUP_LIMIT_S, timeout_s / 2))
@@ -122,7 +128,10 @@ async def _mapped_port(endpoint: Endpoint, host: _Host) -> int:
 
 
 async def _connect(host: _Host, port: int) -> RpcTransport:
-    """Try the server's addresses in turn; each but the last gets its share of the remaining time."""
+    """Try the server's addresses in turn.
+
+    Each but the last gets its share of the remaining time.
+    """
     loop = asyncio.get_running_loop()
     failure = OSError("the name has no address")
     for number, (family, address) in enumerate(host.addresses):

@@ -73,7 +73,10 @@ class Connection:
         return self._transport is not None and self._transport.reserved
 
     async def call(self, deadline: Deadline, procedure: Procedure[T]) -> T:
-        """Make a call once a slot is free. Raises ExportError, and the errors of the procedure's result."""
+        """Make a call once a slot is free.
+
+        Raises ExportError, and the errors of the procedure's result.
+        """
         while True:
             transport = await self.transport()
             try:
@@ -113,7 +116,10 @@ class Connection:
         transport.send(procedure, self._credential).answer.cancel()
 
     async def transport(self) -> RpcTransport:
-        """Return the TCP connection for new calls; open one if the last has ended. All callers share one attempt."""
+        """Return the TCP connection for new calls; open one if the last has ended.
+
+        All callers share one attempt.
+        """
         if self._transport is not None and not self._transport.closed:
             return self._transport
         if self._connecting is None:

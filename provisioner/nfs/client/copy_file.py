@@ -54,7 +54,9 @@ class _File:
 
 
 async def clone(client: Client4, deadline: Deadline, source: Place, target: Place) -> How:
-    """Clone a file: content at one point in time, mode, owner and times. Returns how it was done.
+    """Clone a file: content at one point in time, mode, owner and times.
+
+    Returns how it was done.
 
     If the server cannot share the stored data, this falls back to `copy`, which promises less and raises the same.
     """
@@ -67,7 +69,9 @@ async def clone(client: Client4, deadline: Deadline, source: Place, target: Plac
 
 
 async def copy(client: Client4, deadline: Deadline, source: Place, target: Place) -> None:
-    """Copy a file: content, mode, owner and times. The copy can miss data that is written while it runs.
+    """Copy a file: content, mode, owner and times.
+
+    The copy can miss data that is written while it runs.
 
     After an interruption, another call starts the copy again. Raises PathMissing; Cause.SYMLINK if the source is not a
     regular file or a parent is not a directory; PathExists for any entry at the target that is not an unfinished copy
@@ -99,7 +103,10 @@ async def _begin(client: Client4, deadline: Deadline, source: Place, target: Pla
 
 
 async def _begin_again(client: Client4, deadline: Deadline, original: _File, target: Place) -> _File:
-    """Truncate an unfinished copy that an earlier attempt left at the target. Raises PathExists for any other entry."""
+    """Truncate an unfinished copy that an earlier attempt left at the target.
+
+    Raises PathExists for any other entry.
+    """
     found = await _find(client, deadline, target)
     seen = found.attributes
     unfinished = seen.regular and seen.mode == UNFINISHED_MODE and seen.accessed == _mark(original.handle)
@@ -137,7 +144,10 @@ async def _copy_content(client: Client4, deadline: Deadline, original: _File, ma
 
 
 async def _copy_bytes(client: Client4, deadline: Deadline, original: _File, made: _File) -> set[bytes]:
-    """COPY in portions; return the verifiers of data that the server has not yet written to stable storage."""
+    """COPY in portions.
+
+    Returns the verifiers of data that the server has not yet written to stable storage.
+    """
     unstable: set[bytes] = set()
     size_bytes, offset = original.attributes.size_bytes, 0
     between = _between(original, made)

@@ -72,7 +72,9 @@ def mount_refused(exc: MountRefused, server: str, path: str, *, reserved_port: b
 
 
 def is_symlink(server: str, link: str, target: str, rest: RelPath) -> ExportError:
-    """The first part `link` of an export's path is a symlink on the server; `rest` is the remaining path.
+    """The first part `link` of an export's path is a symlink on the server.
+
+    `rest` is the remaining path.
 
     The client does not follow it, because an export must have exactly one path by which volumes are compared.
     """

@@ -73,7 +73,10 @@ class Client(Protocol):
         ...
 
     async def root(self, deadline: Deadline, path: RelPath) -> Found:
-        """Look up the root of an export by its path on the server. Raises Cause.MISSING, DENIED, KERBEROS."""
+        """Look up the root of an export by its path on the server.
+
+        Raises Cause.MISSING, DENIED, KERBEROS.
+        """
         ...
 
     async def look_up(self, deadline: Deadline, place: Place) -> Found:

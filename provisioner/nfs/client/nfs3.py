@@ -40,7 +40,10 @@ T = TypeVar("T")
 
 
 class Client3:
-    """Client for NFSv3; see `Client`. `mounts` is the connection to the server's MOUNT program."""
+    """Client for NFSv3; see `Client`.
+
+    `mounts` is the connection to the server's MOUNT program.
+    """
 
     version = "3"
     max_names_per_call = 1
@@ -114,7 +117,10 @@ class Client3:
         return errors.is_symlink(server, link, target, path[depth:])
 
     async def look_up(self, deadline: Deadline, place: Place) -> Found:
-        """LOOKUP (section 3.3.3) of each component; GETATTR (3.3.1) if the last reply had no attributes."""
+        """LOOKUP (section 3.3.3) of each component.
+
+        Then GETATTR (3.3.1) if the last reply had no attributes.
+        """
         handle, attributes = place.handle, None
         for name in place.path:
             handle, attributes = await self._call(deadline, nfs3.lookup(handle, name), place)
@@ -198,7 +204,10 @@ class Client3:
     async def read_directory(
         self, deadline: Deadline, place: Place, position: Position, size_bytes: int
     ) -> DirectoryPage:
-        """READDIRPLUS (section 3.3.17); LOOKUP of entries that it returned without handle or attributes."""
+        """READDIRPLUS (section 3.3.17).
+
+        Then LOOKUP of entries that it returned without handle or attributes.
+        """
         directory = place.handle if not place.path else (await self._directory(deadline, place)).handle
         while True:
             try:

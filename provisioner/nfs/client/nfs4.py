@@ -72,7 +72,10 @@ class Client4:
         return self._compounds.limits.operations >= _OPERATIONS_TO_VERIFY
 
     async def negotiate(self, deadline: Deadline) -> None:
-        """PUTROOTFH, which every server allows; a missing minor version is an error of the compound itself."""
+        """PUTROOTFH, which every server allows.
+
+        A missing minor version is an error of the compound itself.
+        """
         answer = await self.run(deadline, nfs4.putrootfh())
         if answer.status == Status.NFS4ERR_MINOR_VERS_MISMATCH:
             raise errors.version_missing(self.server, self.version, nfs4.status_name(answer.status))
@@ -95,7 +98,10 @@ class Client4:
         return found
 
     async def _explain_no_root(self, deadline: Deadline, answer: Answer, path: RelPath, walked: int) -> ExportError:
-        """Return the error for an export's path; earlier compounds have passed the first `walked` components."""
+        """Return the error for an export's path.
+
+        Earlier compounds have passed the first `walked` components.
+        """
         absolute, reserved = "/" + "/".join(path), self._connection.reserved_port
         refusal = errors.refused4(answer.status, absolute, self._connection.identity, answer.refused)
         if refusal.cause is Cause.SYMLINK:
@@ -241,7 +247,10 @@ class Client4:
         self._require(answer, source)
 
     async def _verified(self, deadline: Deadline, looks: Sequence[_Look], *then: Operation[object]) -> Answer:
-        """Run a compound that begins by reading proofs. Raises Cause.RECORD if one is missing or has another text."""
+        """Run a compound that begins by reading proofs.
+
+        Raises Cause.RECORD if one is missing or has another text.
+        """
         answer = await self.run(deadline, *itertools.chain(*(look.operations for look in looks)), *then)
         self._require_proofs(answer, looks, [look.operations for look in looks])
         for look in looks:
@@ -364,7 +373,10 @@ class Client4:
     async def remove_names(
         self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
     ) -> Removal:
-        """REMOVE of all names in one compound; REMOVE does not check the type, but keeps non-empty directories."""
+        """REMOVE of all names in one compound.
+
+        REMOVE does not check the type, but keeps non-empty directories.
+        """
         answer = await self.run(deadline, nfs4.putfh(directory), *map(nfs4.remove, names))
         if answer.status == Status.NFS4_OK:
             return Removal(len(names))

@@ -50,7 +50,10 @@ class ServerConnection:
         self._choosing = asyncio.Lock()
 
     async def client(self, deadline: Deadline) -> Client:
-        """Return the client, after negotiating the version on the first call. Raises ExportError(VERSION)."""
+        """Return the client, after negotiating the version on the first call.
+
+        Raises ExportError(VERSION).
+        """
         if self._client is not None:
             return self._client
         async with self._choosing:
@@ -111,7 +114,10 @@ class ConnectionPool:
         self._servers: dict[Address, ServerConnection] = {}
 
     def acquire(self, address: Address) -> ServerConnection:
-        """Return the shared connection for an address; each caller must release it. Raises InvalidSettings."""
+        """Return the shared connection for an address; each caller must release it.
+
+        Raises InvalidSettings.
+        """
         if address not in self._servers:
             self._servers[address] = ServerConnection(address, self.identity, self._resolver, timeout_s=self.timeout_s)
         server = self._servers[address]
@@ -127,5 +133,8 @@ class ConnectionPool:
 
 
 def _versions_to_try(wanted: str | None) -> list[str]:
-    """Return the versions that `nfsvers=` allows, best first; without it all, and for "4" all minor versions."""
+    """Return the versions that `nfsvers=` allows, best first.
+
+    Without a version these are all of them, and for "4" all minor versions.
+    """
     return [version for version in _BEST_FIRST if wanted is None or wanted in (version, version.split(".")[0])]

@@ -112,7 +112,10 @@ class _Directory:
         return endless.named(tuple(self.route))
 
     def may_reread(self, limit: int = REREADS_LIMIT) -> bool:
-        """Start a new pass if the directory has shrunk; some servers skip entries of a directory that shrinks."""
+        """Start a new pass if the directory has shrunk.
+
+        Some servers skip entries of a directory that shrinks.
+        """
         if not self.shrank or self.rereads >= limit:
             return False
         self.reading, self.at_end, self.shrank = None, False, False
@@ -357,7 +360,10 @@ class TreeRemoval:
                 return
 
     async def _open_up(self, directory: _Directory, refusal: ExportError) -> bool:
-        """After a denied call, add permissions to the directory, once; return True if a retry makes sense."""
+        """After a denied call, add permissions to the directory, once.
+
+        Returns True if a retry makes sense.
+        """
         if refusal.cause is not Cause.DENIED or directory.opened_up:
             return False
         directory.opened_up = True

@@ -68,7 +68,9 @@ class Resolver:
         self._running = 0
 
     async def addresses(self, server: str) -> tuple[Address, ...]:
-        """Return the addresses of a server, in the order in which to try them (RFC 6724). Raises OSError.
+        """Return the addresses of a server, in the order in which to try them (RFC 6724).
+
+        Raises OSError.
 
         While a look-up hangs or fails, these are the addresses of the last successful one. If the name no longer
         exists, they are returned until GONE_AFTER_S after the first such answer.

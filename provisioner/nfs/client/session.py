@@ -73,7 +73,10 @@ class Compounds(Protocol):
         ...
 
     async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
-        """Send a compound once. Raises ExportError for problems of the connection, not for a failed operation."""
+        """Send a compound once.
+
+        Raises ExportError for problems of the connection, not for a failed operation.
+        """
         ...
 
 
@@ -102,7 +105,10 @@ class _Session:
     gone: bool = False
 
     def settle(self, slot: int, answer: Answer | None) -> None:
-        """Update the slot after a reply; without a reply the slot is unusable, so drop the session."""
+        """Update the slot after a reply.
+
+        Without a reply the slot is unusable, so drop the session.
+        """
         if answer is None:
             self.drop()
             return
@@ -135,7 +141,10 @@ class Sessions:
         return self._session.channel if self._session is not None else _UNNEGOTIATED
 
     async def run(self, deadline: Deadline, operations: Sequence[Operation[object]]) -> Answer:
-        """See Compounds. If the server refuses SEQUENCE, the compound did not run: repeat it in a new session."""
+        """See Compounds.
+
+        If the server refuses SEQUENCE, the compound did not run: repeat it in a new session.
+        """
         while True:
             session = await self._current(deadline)
             try:
@@ -210,7 +219,10 @@ class Sessions:
     async def _run_alone(
         self, deadline: Deadline, transport: RpcTransport, operation: Operation[object], *, waits: bool = True
     ) -> Answer:
-        """A compound that has no session yet. Raises Cause.NOT_YET when the server asks to wait and `waits` is not."""
+        """Run an operation that needs no session.
+
+        If the server asks to try later, wait if `waits`, else raise Cause.NOT_YET.
+        """
         while True:
             answer = await self._connection.exchange(transport, deadline, nfs4.compound((operation,), self._minor))
             if answer.status == Status.NFS4_OK:

@@ -38,7 +38,10 @@ class Sharing:
 
 
 class Slots:
-    """Slots 0 to count-1. Of the waiting exports, the one that holds the fewest slots is served first."""
+    """Slots 0 to count-1.
+
+    Of the waiting exports, the one that holds the fewest slots is served first.
+    """
 
     def __init__(self, count: int, sharing: Sharing | None = None) -> None:
         self._sharing = Sharing() if sharing is None else sharing

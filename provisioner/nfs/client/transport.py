@@ -63,7 +63,10 @@ class Pending(Generic[T]):
         return not self.settled and self.answer.done()
 
     def receive(self, record: bytes) -> None:
-        """Settle the call with a reply. Raises MalformedReply, without settling it, if the reply is unreadable."""
+        """Settle the call with a reply.
+
+        Raises MalformedReply, without settling it, if the reply is unreadable.
+        """
         try:
             result = self._procedure.decode(rpc.results(record))
         except MalformedReply:
@@ -124,7 +127,10 @@ class RpcTransport(asyncio.Protocol):
     def send(
         self, procedure: Procedure[T], credential: bytes, on_settled: Callable[[T | None], None] | None = None
     ) -> Pending[T]:
-        """Send a call. `on_settled` runs once with the result, or None for a failure, even if the caller gave up."""
+        """Send a call.
+
+        `on_settled` runs once with the result, or None for a failure, even if the caller gave up.
+        """
         assert self._transport is not None
         pending = Pending(procedure, on_settled)
         if self.closed:
@@ -190,7 +196,10 @@ class RpcTransport(asyncio.Protocol):
         self.answered = True
 
     def _look(self) -> None:
-        """Close a connection that is drained, idle or silent for too long; report one that is stuck."""
+        """Check the state of the connection.
+
+        Close one that is drained, idle or silent for too long, and report one that is stuck.
+        """
         now = self._loop.time()
         idle_s = now - self._active_at
         if self.draining and self._is_drained(now):

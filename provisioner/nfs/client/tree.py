@@ -90,7 +90,9 @@ class DirectTree:
         self._closed = False
 
     def set_routes(self, routes: Sequence[MountOptions]) -> None:
-        """Use the first of these routes to the service; until one has worked, each failure moves on to the next.
+        """Use the first of these routes to the service.
+
+        Until one has worked, each failure moves on to the next.
 
         Routes differ in the NFS version and in the port of the mount service. The classes that name an export can
         disagree about them.
@@ -117,7 +119,10 @@ class DirectTree:
         return self._root is not None and self._root[0].verifies
 
     async def root_id(self) -> str:
-        """See `Tree`: file system and file handle of the root, by a new look-up; a replaced export has others."""
+        """See `Tree`: file system and file handle of the root, by a new look-up.
+
+        A replaced export has others.
+        """
 
         async def look_up(deadline: Deadline) -> str:
             client = await self._server.client(deadline)
@@ -134,7 +139,10 @@ class DirectTree:
             raise
 
     def pin(self, root_id: str) -> None:
-        """See `Tree`; costs no call, because each operation already has the root's file handle to compare."""
+        """See `Tree`.
+
+        Costs no call, because each operation already has the root's file handle to compare.
+        """
         self._pinned = root_id
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
@@ -335,7 +343,10 @@ class DirectTree:
         return await self._run(name, path, operation, changes=(path,))
 
     async def _run(self, name: str, path: RelPath, operation: Operation[T], *, changes: tuple[RelPath, ...] = ()) -> T:
-        """Run an operation at a path; if the root's handle is stale, look up the root again and retry once."""
+        """Run an operation at a path.
+
+        If the root's handle is stale, look up the root again and retry once.
+        """
         _checked(path)
 
         async def step(deadline: Deadline) -> T:
@@ -395,7 +406,10 @@ class DirectTree:
         return sorted(exports)
 
     async def _reach(self, deadline: Deadline) -> tuple[Client, Found]:
-        """Return the client and the root of the export. Raises Cause.CHANGED if the root is not the pinned one."""
+        """Return the client and the root of the export.
+
+        Raises Cause.CHANGED if the root is not the pinned one.
+        """
         client = await self._server.client(deadline)
         reached = self._root
         if reached is None or reached[0] is not client:
@@ -411,7 +425,10 @@ class DirectTree:
     async def _limited(
         self, name: str, step: Callable[[Deadline], Awaitable[T]], *, changes: tuple[RelPath, ...] = ()
     ) -> T:
-        """Run a step with its time limit. Raises Cause.BUSY while an earlier change of these paths is running."""
+        """Run a step with its time limit.
+
+        Raises Cause.BUSY while an earlier change of these paths is running.
+        """
         for path in changes:
             if any(not change.settled for change in self._unsettled.get(path, ())):
                 raise ExportError(Cause.BUSY, "/".join(path))

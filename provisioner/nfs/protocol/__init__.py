@@ -1,4 +1,6 @@
-"""The NFS protocols as codecs: values to bytes, and bytes to values. No socket, no clock, no asyncio.
+"""The NFS protocols as codecs: values to bytes, and bytes to values.
+
+No socket, no clock, no asyncio.
 
     xdr               data representation (RFC 4506)
     rpc               calls and replies (RFC 5531)

@@ -197,7 +197,10 @@ def _fattr3(reply: Cursor) -> Attributes:
 
 @functools.lru_cache(maxsize=64)
 def _attributes(kind: EntryType, mode: int, fsid: int, uid: int, gid: int) -> Attributes:
-    """Create attributes; most entries of a directory have equal ones, which the cache holds once."""
+    """Create attributes.
+
+    Most entries of a directory have equal ones, which the cache holds once.
+    """
     return Attributes(kind, mode, (fsid, 0), uid, gid)
 
 

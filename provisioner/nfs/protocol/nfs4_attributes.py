@@ -62,7 +62,10 @@ class Fattr4:
 
     @property
     def attributes(self) -> Attributes | None:
-        """The attributes that all versions share; None if the server left out the type or the file system."""
+        """The attributes that all versions share.
+
+        None if the server left out the type or the file system.
+        """
         if self.type is None or self.fsid is None:
             return None
         return _attributes(self.type, (self.mode or 0) & 0o7777, self.fsid)
@@ -108,7 +111,10 @@ def of_type(kind: int, seen: Fattr4 | None = None) -> bytes:
 
 
 def fattr4(reply: Cursor) -> Fattr4:
-    """`fattr4` (section 3.3.8). Raises MalformedReply for attributes that this client never asks for."""
+    """`fattr4` (section 3.3.8).
+
+    Raises MalformedReply for attributes that this client never asks for.
+    """
     present = numbers(reply)
     if not present <= _KNOWN:
         raise MalformedReply(f"attributes {sorted(present - _KNOWN)}, which were not asked for")
@@ -137,7 +143,10 @@ def fattr4(reply: Cursor) -> Fattr4:
 
 @functools.lru_cache(maxsize=64)
 def _attributes(kind: EntryType, mode: int, fsid: Fsid) -> Attributes:
-    """Create attributes; most entries of a directory have equal ones, which the cache holds once."""
+    """Create attributes.
+
+    Most entries of a directory have equal ones, which the cache holds once.
+    """
     return Attributes(kind, mode, fsid)
 
 
@@ -148,7 +157,10 @@ def numbers(reply: Cursor) -> frozenset[int]:
 
 @functools.lru_cache(maxsize=16)
 def _numbers(words: tuple[int, ...]) -> frozenset[int]:
-    """Decode a bitmap; most entries of a directory have the same one, which the cache decodes once."""
+    """Decode a bitmap.
+
+    Most entries of a directory have the same one, which the cache decodes once.
+    """
     return frozenset(
         32 * index + bit for index, word in enumerate(words) if word for bit in range(32) if word >> bit & 1
     )

@@ -59,7 +59,10 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class FileAttributes:
-    """Attributes that a copy keeps; owner and group are the server's own strings, numbers or names."""
+    """Attributes that a copy keeps.
+
+    Owner and group are the server's own strings, numbers or names.
+    """
 
     regular: bool
     size_bytes: int
@@ -72,7 +75,9 @@ class FileAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Result of COPY, often with fewer bytes than requested; data that is not `stable` needs a COMMIT.
+    """Result of COPY, often with fewer bytes than requested.
+
+    Data that is not `stable` needs a COMMIT.
 
     The COMMIT must return the same `verifier`.
     """
@@ -128,7 +133,10 @@ def close() -> Operation[None]:
 
 
 def commit() -> Operation[bytes]:
-    """COMMIT (section 18.3) the whole file; the verifier changes if the server has restarted since a COPY."""
+    """COMMIT (section 18.3) the whole file.
+
+    The verifier changes if the server has restarted since a COPY.
+    """
     return Operation(5, xdr.hyper(0) + xdr.uint(_TO_THE_END), _verifier)
 
 

@@ -24,7 +24,10 @@ class MalformedReply(ProvisionerError):
 
 
 def uint(value: int) -> bytes:
-    """Unsigned integer, 4 bytes (section 4.2); booleans (4.4) and enumerations (4.3) look the same."""
+    """Unsigned integer, 4 bytes (section 4.2).
+
+    Booleans (4.4) and enumerations (4.3) look the same.
+    """
     return _UINT.pack(value)
 
 
@@ -39,7 +42,10 @@ def opaque(data: bytes) -> bytes:
 
 
 def string(text: str) -> bytes:
-    """String (section 4.11); surrogate escapes become the original bytes of a name that is not UTF-8."""
+    """String (section 4.11).
+
+    Surrogate escapes become the original bytes of a name that is not UTF-8.
+    """
     return opaque(text.encode("utf-8", "surrogateescape"))
 
 
@@ -55,7 +61,10 @@ def optional(item: bytes | None) -> bytes:
 
 
 class Cursor:
-    """A position in received bytes that advances with each decoded value. Every method raises MalformedReply."""
+    """A position in received bytes that advances with each decoded value.
+
+    Every method raises MalformedReply.
+    """
 
     __slots__ = ("_data", "_end", "_offset")
 

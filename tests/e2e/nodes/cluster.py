@@ -32,30 +32,30 @@ from tests.e2e.nodes.report import Report
 
 ALL_PODS = "10.244.0.0/16"
 NODE_LOST_S, POD_LEAVES_S = 30, 10
-"""How long a node is silent before it counts as lost, and a pod without tolerations of its own stays bound to it then.
+"""The time until a silent node counts as lost, and until its pods are then evicted.
 
-Kubernetes' own 50 s and 5 minutes are patience that stories need not share.
+Kubernetes' defaults are 50 s and 5 minutes, too long for stories.
 """
 
 CONTROLLERS = ("*", "-kube-apiserver-serving-clustertrustbundle-publisher-controller")
-"""All that are on by default, but one that wants a file with the authority alone: ours has what it signed too."""
+"""All default controllers except one that needs a file with only the CA: ours also has the signed certificate."""
 
 EXPORTED_AS = "/nfs"
 
 
 class KubectlFailed(subprocess.SubprocessError):
-    """A command of kubectl's failed; the text has both its streams."""
+    """A kubectl command failed; the text has both its streams."""
 
 
 class NodeCluster(Startable):
-    """The servers and one or two nodes, started on entry and ended on exit.
+    """The servers and one or two nodes, started on entry and stopped on exit.
 
-    `api` and `kubeconfig` are the administrator's. `export` is the directory that the NFS server exports, in NFS 3 and
-    4.0 to 4.2, as `nfs_path` of `nfs_server` at `nfs_port` (and `nfs_mount_port`, of v3): for nodes and pods alike.
+    `api` and `kubeconfig` have the administrator's rights. The NFS server exports the directory `export` with NFS 3 and
+    4.0 to 4.2; nodes and pods reach it as `nfs_path` of `nfs_server` at `nfs_port` (and `nfs_mount_port` for v3).
     """
 
     def __init__(self, directory: Path, *, nodes: int = 2) -> None:
-        """`directory` keeps all logs. The image must be there (tests.e2e.nodes.image), or is built now."""
+        """`directory` keeps all logs. The image is built if it is missing (tests.e2e.nodes.image)."""
         self.report = Report()
         self._directory = directory
         self._names = tuple(f"node-{number}" for number in range(1, nodes + 1))
@@ -76,7 +76,7 @@ class NodeCluster(Startable):
         self.nodes: list[Machine] = []
 
     def start(self) -> None:
-        """Start the servers and let the nodes boot; `ready` waits for them. Raises ServerFailed."""
+        """Start the servers and boot the nodes; `ready` waits for them. Raises ServerFailed."""
         began = time.monotonic()
         self.nfs.start()
         self.control_plane.start()
@@ -87,14 +87,14 @@ class NodeCluster(Startable):
             node.power_on()
 
     def stop(self) -> None:
-        """End the nodes at once, and then the servers."""
+        """Kill the nodes, then stop the servers."""
         for node in self.nodes:
             node.kill()
         self.control_plane.stop()
         self.nfs.stop()
 
     def ready(self, timeout_s: float = 600.0) -> None:
-        """Wait until each node that is on is Ready, as it runs now, and pods may be placed on it. Raises NotInTime."""
+        """Wait until each running node is Ready since its last boot and accepts pods. Raises NotInTime."""
         began = time.monotonic()
         running = [node for node in self.nodes if node.running]
         for node in running:
@@ -109,7 +109,7 @@ class NodeCluster(Startable):
         self.report.note(f"{len(running)} nodes were Ready", time.monotonic() - began)
 
     def apply(self, *objects: Object) -> None:
-        """Create objects or change them, by server-side apply. Raises KubectlFailed."""
+        """Create or update objects by server-side apply. Raises KubectlFailed."""
         everything = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         words = ("apply", "--server-side", "--force-conflicts", "--field-manager=stories", "--filename=-")
         self._ask(*words, input=json.dumps(everything).encode())
@@ -117,7 +117,7 @@ class NodeCluster(Startable):
     def execute(
         self, namespace: str, pod: str, *words: str, container: str = "", input: bytes = b"", timeout_s: float = 120.0
     ) -> str:
-        """What a command in a pod's container says on stdout. Raises KubectlFailed, TimeoutExpired."""
+        """Run a command in a pod's container and return its stdout. Raises KubectlFailed, TimeoutExpired."""
         chosen = [f"--container={container}"] if container else []
         stdin = ["--stdin"] if input else []
         return self._ask(
@@ -125,21 +125,21 @@ class NodeCluster(Startable):
         )
 
     def logs(self, namespace: str, pod: str, container: str = "") -> str:
-        """All that a pod's container has said since its start. Raises KubectlFailed, TimeoutExpired."""
+        """Return the log of a pod's container since its start. Raises KubectlFailed, TimeoutExpired."""
         chosen = [f"--container={container}"] if container else []
         return self._ask("logs", f"--namespace={namespace}", pod, *chosen)
 
     def _ask(self, *words: str, input: bytes = b"", timeout_s: float = 120.0) -> str:
-        # HOME: kubectl remembers in there what the API server serves.
+        # HOME: kubectl caches there what the API server serves.
         environment = os.environ | {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self._directory)}
         done = subprocess.run(
             [self._kubectl, *words], input=input, env=environment, capture_output=True, timeout=timeout_s
         )
-        said = done.stdout.decode(errors="replace")
+        stdout = done.stdout.decode(errors="replace")
         if done.returncode:
-            told = done.stderr.decode(errors="replace")
-            raise KubectlFailed(f"kubectl {' '.join(words)}: status {done.returncode}\n{said}\n{told}")
-        return said
+            stderr = done.stderr.decode(errors="replace")
+            raise KubectlFailed(f"kubectl {' '.join(words)}: status {done.returncode}\n{stdout}\n{stderr}")
+        return stdout
 
     def _new_control_plane(self) -> ControlPlane:
         soon = [f"--default-{what}-toleration-seconds={POD_LEAVES_S}" for what in ("not-ready", "unreachable")]
@@ -154,7 +154,7 @@ class NodeCluster(Startable):
         )
 
     def _new_machines(self, disk: Image) -> list[Machine]:
-        # The cable's two ends, also when nobody holds the other one.
+        # The cable has two ends even if there is only one node.
         ports = (free_port(), free_port())
         machines = []
         for index, name in enumerate(self._names):
@@ -170,7 +170,7 @@ class NodeCluster(Startable):
         return machines
 
     def _files(self, name: str, index: int, kubelet_port: int) -> dict[str, str]:
-        """What makes a machine this node (see rootfs/usr/local/sbin/node-init)."""
+        """Return the files that configure a machine as this node (see rootfs/usr/local/sbin/node-init)."""
         environment = {
             "NAME": name,
             "ADDRESS": _address(index),
@@ -191,18 +191,18 @@ class NodeCluster(Startable):
 
 
 def missing() -> str:
-    """Why there can be no cluster of real nodes here, even after a build, or "" when there can be one."""
+    """Return why this machine cannot run real nodes, even after a build, or ""."""
     return image.missing() or ganesha.missing(versions=(3, 4))
 
 
 def _ready(nodes: Iterable[Object], booted: Mapping[str, str]) -> Iterator[str]:
-    """The names of the nodes that take pods, as they run now; `booted` has the ids of their boots."""
+    """Yield the names of nodes that accept pods since their last boot; `booted` has the boot ids."""
     for node in nodes:
         name, status = node["metadata"]["name"], node["status"]
-        said = {condition["type"]: condition["status"] for condition in status.get("conditions", [])}
-        # Of this boot: a node that was killed a moment ago is Ready still, as far as anybody knows.
+        conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", [])}
+        # The boot id counts: a node that was just killed still has the condition Ready.
         same = status["nodeInfo"]["bootID"] == booted.get(name)
-        if same and said.get("Ready") == "True" and not node["spec"].get("taints"):
+        if same and conditions.get("Ready") == "True" and not node["spec"].get("taints"):
             yield name
 
 
@@ -215,17 +215,17 @@ def _pods(index: int) -> str:
 
 
 def _kubelet(port: int) -> Mapping[str, object]:
-    """The kubelet's configuration (Kubernetes, kubelet.config.k8s.io/v1beta1)."""
+    """Return the kubelet's configuration (Kubernetes, kubelet.config.k8s.io/v1beta1)."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "port": port,
-        # Its port is on the host's loopback, and whoever gets there may as well ask the API server.
+        # Its port is on the host's loopback, like the API server's.
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
         "cgroupDriver": "cgroupfs",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-        # The pods' rules are kube-proxy's alone.
+        # Only kube-proxy writes rules for pods.
         "makeIPTablesUtilChains": False,
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "2%", "imagefs.available": "2%"},
         "runtimeRequestTimeout": "5m",
@@ -234,19 +234,19 @@ def _kubelet(port: int) -> Mapping[str, object]:
 
 
 def _kube_proxy() -> Mapping[str, object]:
-    """The configuration of kube-proxy (Kubernetes, kubeproxy.config.k8s.io/v1alpha1)."""
+    """Return kube-proxy's configuration (Kubernetes, kubeproxy.config.k8s.io/v1alpha1)."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": "/etc/node/kube-proxy.kubeconfig"},
         "mode": "nftables",
         "clusterCIDR": ALL_PODS,
-        # The kernel's own sizes do for a handful of pods.
+        # The kernel's defaults suffice for a few pods.
         "conntrack": {"maxPerCore": 0, "min": 0},
     }
 
 
 def _pod_network(pods: str) -> Mapping[str, object]:
-    """A network configuration list (CNI Specification 1.0.0): a cable from each pod to its node, which routes."""
+    """Return a network configuration list (CNI Specification 1.0.0): a link from each pod to its node, which routes."""
     addresses = {"type": "host-local", "ranges": [[{"subnet": pods}]], "routes": [{"dst": "0.0.0.0/0"}]}
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp", "ipam": addresses}]}

@@ -1,4 +1,4 @@
-"""Root filesystems of Debian's packages, and the commands that make things of them; all of it takes root."""
+"""Root file systems from Debian packages, and the commands that build them; everything needs root."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NOTHING_TO_READ = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("
 
 
 class CommandFailed(Exception):
-    """A command of a build failed; the text names it and ends with what it said last."""
+    """A command of a build failed; the text names it and ends with its last output."""
 
 
 def command(*words: str | Path, timeout_s: float = _BUILD_S) -> None:
-    """Run a command to its end. Raises CommandFailed."""
+    """Run a command. Raises CommandFailed."""
     with tempfile.NamedTemporaryFile(prefix="nodes-", suffix=".log") as log:
         try:
             done = subprocess.run(
@@ -38,7 +38,7 @@ def command(*words: str | Path, timeout_s: float = _BUILD_S) -> None:
 def bootstrap(
     target: Path, *, suite: str, packages: Sequence[str], variant: str = "minbase", options: Sequence[str] = ()
 ) -> None:
-    """Make the root filesystem of a release with more packages; mmdebstrap(1) says what a target's name makes of it."""
+    """Create the root file system of a release with further packages; mmdebstrap(1) chooses a format by the target."""
     include = f"--include={','.join(packages)}"
     command("mmdebstrap", f"--variant={variant}", include, f"--keyring={KEYRING}", *_NOTHING_TO_READ, *options,
             suite, target, MIRROR)  # fmt: skip

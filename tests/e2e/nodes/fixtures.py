@@ -1,4 +1,4 @@
-"""The cluster of real nodes that all stories share, and the report of what they did on it."""
+"""The cluster of real nodes for all stories, and their report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.e2e.nodes import cluster, image
 from tests.e2e.nodes.cluster import NodeCluster
 
 REPORT = "build/real-nodes.txt"
-"""Where the report is left, from the project's root; it is on the terminal too."""
+"""The report's file below the project's root; the terminal shows it too."""
 
 
 @pytest.fixture(scope="session")
 def node_cluster(
     provisioner_image: str, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[NodeCluster]:
-    """A control plane, an NFS server and two nodes that are Ready, with the provisioner's image on them."""
+    """A control plane, an NFS server and two Ready nodes with the provisioner's image."""
     reason = cluster.missing()
     if reason:
         pytest.skip(f"this machine cannot run real nodes: {reason}")

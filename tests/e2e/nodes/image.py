@@ -1,7 +1,7 @@
 """The disk that nodes boot from: Debian with its kernel, containerd, the kubelet and kube-proxy, and images for pods.
 
-`python -m tests.e2e.nodes.image` builds it, in minutes, unless it is there. Everything is made at this processor's own
-speed; what the node would do, such as importing images, its own programs do in a chroot.
+`python -m tests.e2e.nodes.image` builds it in minutes, unless it exists. The build runs at the speed of this processor:
+what a node would do, such as importing images, the node's programs do in a chroot.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ NODE_PACKAGES = (
     *("containerd", "runc", "containernetworking-plugins", "nfs-common"),
 )
 DISK_BYTES = 8 << 30
-"""Its size as nodes see it; it takes less than a third of that here."""
+"""Its size on nodes; it occupies less than a third of that here."""
 
 KEPT_S = 3600.0
-"""How long the disk of another build of the provisioner is kept after its last use."""
+"""The disk of another build of the provisioner is kept this long after its last use."""
 
 _ROOTFS = Path(__file__).parent / "rootfs"
 _INITRD = shlex.quote(f"{_ROOTFS}/etc/initramfs-tools")
@@ -44,7 +44,7 @@ _BEFORE_THE_KERNEL = (
 )
 _IMPORT = """
 set -eu
-# A mount: containerd's own mounts stay below it, and in this namespace.
+# A bind mount keeps containerd's mounts below it and in this namespace.
 mount --bind "$1" "$1"
 cd "$1"
 mount -t proc proc proc
@@ -59,18 +59,18 @@ for _ in $(seq 100); do
   sleep 0.2
 done
 chroot . ctr --namespace k8s.io images import "$2"
-# Unpacked, they are what pods need; the layers that they came in would double the disk.
+# Pods need only the unpacked images; their layers would double the disk.
 chroot . ctr --namespace k8s.io content prune references
 """
 
 
 class NodesMissing(Exception):
-    """There can be no nodes here, or their disk cannot be built; the text says why."""
+    """There can be no nodes on this machine, or no disk for them; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What QEMU boots. The disk is shared by all nodes, and none of them writes to it."""
+    """The files that QEMU boots. All nodes share the disk, and none writes to it."""
 
     kernel: Path
     initrd: Path
@@ -78,7 +78,7 @@ class Image:
 
 
 def missing() -> str:
-    """Why no node can run here, even after a build, or "" when one can."""
+    """Return why no node can run here, even after a build, or ""."""
     if platform.machine() != "x86_64":
         return f"nodes are x86-64 machines, and this is a {platform.machine()}"
     if os.geteuid() != 0:
@@ -90,14 +90,14 @@ def missing() -> str:
 
 
 def present() -> Image | None:
-    """The image with the provisioner as Docker has it now, if it is built."""
+    """Return the image with Docker's current build of the provisioner, if it is built."""
     return _image(_disk(_home()))
 
 
 def locate(progress: Progress = silent) -> Image:
-    """The image with the provisioner as Docker has it now, after building what is missing.
+    """Build what is missing, and return the image with Docker's current build of the provisioner.
 
-    The provisioner's own image alone takes half a minute, all the rest some minutes, once. Raises NodesMissing.
+    The provisioner's image takes half a minute, the rest some minutes, once. Raises NodesMissing.
     """
     reason = missing()
     if reason:
@@ -131,7 +131,7 @@ def _install(progress: Progress) -> None:
 
 
 def _home() -> Path:
-    """Of everything built by these versions of our modules, files and Kubernetes."""
+    """Return the directory of builds with these versions of our modules, files and Kubernetes."""
     ours = [Path(module.__file__ or "") for module in (debian, workloads)] + [Path(__file__)]
     ours += sorted(path for path in _ROOTFS.rglob("*") if path.is_file())
     recipe = hashlib.sha256(b"\0".join(path.read_bytes() for path in ours)).hexdigest()[:8]
@@ -139,7 +139,7 @@ def _home() -> Path:
 
 
 def _disk(home: Path) -> Path:
-    """The disk with the provisioner's image as it is now, beside the tree that all disks are made of."""
+    """Return the disk with the provisioner's current image, beside the tree of all disks."""
     identity = str(DockerClient().client.images.get(PROVISIONER).id)
     return home / f"disk-{identity.removeprefix('sha256:')[:12]}"
 
@@ -162,7 +162,7 @@ def _forget_others(disk: Path) -> None:
 
 
 def _build_tree(home: Path, progress: Progress) -> None:
-    """The root filesystem with all images but the provisioner's."""
+    """Build the root file system with all images except the provisioner's."""
     programs = binaries.locate(tuple(binaries.NODE_PACKAGES), binaries.NODE, progress=progress)
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as name:
         archive, tree = Path(name, "workloads.tar"), Path(name, "tree")
@@ -177,11 +177,11 @@ def _build_tree(home: Path, progress: Progress) -> None:
         shutil.copytree(_ROOTFS, tree, dirs_exist_ok=True)
         for program in ("kubelet", "kube-proxy"):
             shutil.copy2(programs / program, tree / "usr/local/sbin")
-        # QEMU's user network answers DNS there; nothing here has need of it.
+        # QEMU's user network answers DNS there; nothing here needs it.
         (tree / "etc/resolv.conf").unlink(missing_ok=True)
         (tree / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
         _import(tree, archive, progress)
-        # Whole or not at all.
+        # The rename makes the tree appear complete or not at all.
         os.rename(tree, home / "tree")
 
 
@@ -199,14 +199,14 @@ def _build_disk(disk: Path, progress: Progress) -> None:
         progress("nodes: writing their disk")
         with unfinished.open("wb") as file:
             file.truncate(DISK_BYTES)
-        # Checksums would cost an emulated processor more than anybody gains.
+        # Checksums would cost emulated processors time for no benefit.
         debian.command("mkfs.ext4", "-q", "-O", "^metadata_csum", "-E", "lazy_itable_init=1,lazy_journal_init=1",
                        "-d", tree, unfinished)  # fmt: skip
         os.replace(unfinished, disk)
 
 
 def _import(tree: Path, archive: Path, progress: Progress) -> None:
-    """Let the containerd of a root filesystem take the images of an archive."""
+    """Import the images of an archive with the root file system's containerd."""
     progress(f"nodes: importing the images of {archive.name}")
     inside = tree / archive.name
     os.rename(archive, inside)
@@ -216,7 +216,7 @@ def _import(tree: Path, archive: Path, progress: Progress) -> None:
 
 
 def main() -> int:
-    """Build what is missing and print the disk's path; the exit status. Where there can be no nodes, say why."""
+    """Build what is missing and print the disk's path, or why there can be no nodes; return the exit status."""
     try:
         print(locate(lambda line: print(line, file=sys.stderr, flush=True)).disk)
     except NodesMissing as exc:

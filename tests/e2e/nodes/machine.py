@@ -1,4 +1,4 @@
-"""One node: a virtual machine that boots the nodes' disk, and forgets at its end what it wrote there."""
+"""One node: a virtual machine that boots the nodes' disk and discards its writes when it stops."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.e2e.nodes.image import Image
 
 MEMORY_MB = 2048
 BOOT_S = 600.0
-"""It takes less than a minute on a machine of two cores that does nothing else."""
+"""A boot takes less than a minute on an idle machine with two cores."""
 
 _STARTED = b"the node's servers are started"
 
 
 class ScriptFailed(Exception):
-    """A script on a node did not end with status 0; the text has its status and all that it said."""
+    """A script on a node did not exit with status 0; the text has its status and output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """Where a machine is connected to: UDP ports of our loopback for the cable to the other one, a TCP port inward."""
+    """A machine's connections: UDP ports on the loopback for the cable to the other one, and a forwarded TCP port."""
 
     own_port: int
     other_port: int
@@ -38,10 +38,10 @@ class Wiring:
 
 
 class Machine:
-    """A node by its name. `console` is what it said since its last start.
+    """A node by its name. `console` has its output since the last start.
 
-    It takes 2 GiB at most, and starts from the same disk each time. Start it from a thread that lives as long as it
-    should (see testbed.processes.Server).
+    It needs 2 GiB at most and boots the same disk each time. Start it from a thread that lives at least as long as the
+    machine (see testbed.processes.Server).
     """
 
     def __init__(self, name: str, image: Image, directory: Path, *, wiring: Wiring, files: Mapping[str, str]) -> None:
@@ -57,7 +57,7 @@ class Machine:
             self._command(image, wiring),
             log=self.console,
             ready=lambda: _STARTED in self.console.read_bytes(),
-            # Where QEMU keeps what is written to the disk, in a file without a name.
+            # QEMU keeps the disk's writes there, in an unnamed file.
             environment={"TMPDIR": str(directory)},
         )
 
@@ -67,29 +67,29 @@ class Machine:
         return self._server.pid is not None
 
     def start(self) -> None:
-        """Boot it, unless it is on, and return when its servers are started. Raises ServerFailed."""
+        """Boot it unless it runs, and wait until its servers are started. Raises ServerFailed."""
         self.power_on()
         self.wait_started()
 
     def power_on(self) -> None:
-        """Let it boot, unless it is on."""
+        """Boot it unless it runs."""
         if not self.running:
             self.console.write_bytes(b"")
             self._shell.unlink(missing_ok=True)
             self._server.start()
 
     def wait_started(self) -> None:
-        """Return when its servers are started. Raises ServerFailed."""
+        """Wait until its servers are started. Raises ServerFailed."""
         self._server.wait_ready(BOOT_S)
 
     def kill(self) -> None:
-        """Power it off at once."""
+        """Power it off."""
         self._server.kill()
 
     def run(self, script: str, *, timeout_s: float = 120.0) -> str:
-        """What a shell script that runs as root on the node says, both streams together.
+        """Run a shell script as root on the node, and return both output streams together.
 
-        Raises ScriptFailed unless it ends with status 0 in time, and ServerFailed when the node does not answer.
+        Raises ScriptFailed unless it exits with status 0 in time, and ServerFailed if the node does not answer.
         """
         number = secrets.token_hex(8)
         request = f"\n{number} {timeout_s:.0f} {base64.b64encode(script.encode()).decode()}\n"
@@ -98,13 +98,13 @@ class Machine:
         except OSError as exc:
             raise ServerFailed(f"{self.name} does not answer: {exc or 'timed out'}") from exc
         _, status, *output = answer.split(" ")
-        said = base64.b64decode("".join(output)).decode(errors="replace")
+        text = base64.b64decode("".join(output)).decode(errors="replace")
         if status != "0":
-            raise ScriptFailed(f"on {self.name}, status {status} of {script.strip()!r}:\n{said}")
-        return said
+            raise ScriptFailed(f"on {self.name}, status {status} of {script.strip()!r}:\n{text}")
+        return text
 
     def _ask(self, number: str, request: bytes, deadline: float) -> str:
-        """The line that answers a request by its number."""
+        """Send a request and return the line that answers it by its number."""
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(max(deadline - time.monotonic(), 1.0))
             line.connect(str(self._shell))
@@ -116,7 +116,7 @@ class Machine:
                 if not received:
                     raise ConnectionError("it was powered off")
                 *lines, seen = (seen + received).split(b"\n")
-                # A line may be the late answer to somebody who waited no longer.
+                # A line can be the late answer to an earlier request that timed out.
                 for each in lines:
                     if each.startswith(number.encode()):
                         return each.decode()
@@ -135,7 +135,7 @@ class Machine:
                 *("-netdev", f"socket,id=cable,{cable}"),
                 *("-device", f"virtio-net-pci,netdev=cable,mac={wiring.mac},romfile="),
                 *("-chardev", f"socket,id=shell,path={self._shell},server=on,wait=off", "-serial", "chardev:shell"),
-                # What is written goes to a file of QEMU's own: several machines boot from one disk.
+                # Writes go to a temporary file: several machines boot from one disk.
                 *("-drive", f"file={image.disk},{disk},snapshot=on,cache=unsafe"),
                 *("-drive", f"file={self._files},{disk},readonly=on"),
             ],

@@ -1,4 +1,4 @@
-"""What the stories on real nodes did, and how long it took."""
+"""The report of the stories on real nodes: steps and their durations."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import time
 
 
 class Report:
-    """Lines in the order in which things were done."""
+    """Steps in their order."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._began = time.time()
 
     def note(self, what: str, seconds: float) -> None:
-        """Remember something that was done."""
+        """Add a step."""
         self._lines.append(f"{seconds:8.1f} s  {what}")
 
     def write(self) -> str:
-        """The report as text: a heading, and a line for each note."""
+        """Return the report as text: a heading and a line per step."""
         day = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self._began))
         return "\n".join([f"real nodes, {day} UTC", *self._lines, ""])

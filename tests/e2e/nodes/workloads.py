@@ -1,4 +1,4 @@
-"""Images for pods, made of Debian's packages: an archive as `docker save` writes it, for containerd to import."""
+"""Images for pods from Debian packages: an archive as `docker save` writes it, which containerd imports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.nodes import debian
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """An image of one layer: what is in it, and what runs when a pod says nothing else."""
+    """An image with one layer: its packages and its default command."""
 
     name: str
     suite: str
@@ -32,7 +32,7 @@ PAUSE = Workload(
     command=("/usr/bin/busybox", "sleep", "infinity"),
     variant="extract",
 )
-"""What holds each pod's namespaces."""
+"""The image that holds each pod's namespaces."""
 
 WORKLOADS = (
     PAUSE,
@@ -41,24 +41,24 @@ WORKLOADS = (
     Workload(name="nginx", suite="trixie", packages=("nginx-light",), command=("nginx", "-g", "daemon off;")),
     Workload(name="prometheus", suite="trixie", packages=("prometheus",), command=("prometheus",)),
 )
-"""What pods find on every node, besides the provisioner's own image."""
+"""The images on every node, besides the provisioner's."""
 
 _ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 
 
 def write_archive(path: Path, progress: Progress) -> None:
-    """Make all images and write them to one archive. Raises CommandFailed."""
+    """Build all images and write them to one archive. Raises CommandFailed."""
     manifest = []
     with tarfile.open(path, "w") as archive:
         for workload in WORKLOADS:
-            progress(f"nodes: making the image {workload.name} of {' '.join(workload.packages)}")
+            progress(f"nodes: building the image {workload.name} of {' '.join(workload.packages)}")
             manifest.append(_add(archive, workload, path.with_suffix(".layer.tar")))
         _add_json(archive, "manifest.json", manifest)
 
 
 def _add(archive: tarfile.TarFile, workload: Workload, layer: Path) -> dict[str, Any]:
-    """Add an image's layer and configuration; its entry in the manifest (Docker Image Specification v1.2)."""
-    # A database that is there already would keep each pod from making its own; what apt knows is of no use to any.
+    """Add an image's layer and configuration; return its manifest entry (Docker Image Specification v1.2)."""
+    # An existing database would keep pods from creating their own, and pods do not need apt's files.
     emptied = ("var/lib/mysql", "var/cache/apt", "var/lib/apt/lists")
     sweep = "; ".join(f'test ! -d "$1/{name}" || find "$1/{name}" -mindepth 1 -delete' for name in emptied)
     debian.bootstrap(

@@ -87,8 +87,8 @@ class Renderer:
         given = yaml.safe_dump(values)
         cluster = [f"--kube-version={kube_version}"] if kube_version else []
         where = (f"--namespace={namespace}", *cluster)
-        said = self._helm.run("template", name, CHART, *where, *files, "--values=-", input=given)
-        return Release([each for each in yaml.safe_load_all(said) if each])
+        output = self._helm.run("template", name, CHART, *where, *files, "--values=-", input=given)
+        return Release([each for each in yaml.safe_load_all(output) if each])
 
 
 def collection(api: Api, body: Object) -> str:

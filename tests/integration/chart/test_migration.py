@@ -23,7 +23,7 @@ from tests.integration.chart import nfs_subdir, pod, rendering
 from tests.integration.chart.nfs_subdir import NfsSubdir, full_name
 from tests.integration.chart.pod import Pod
 from tests.integration.chart.rendering import Release
-from tests.integration.daemon.direct.test_forged import Listing, listing
+from tests.support.disk import Listing, listing
 from tests.support.exported import Exported
 from tests.support.storage import CLASSES, VOLUMES, Storage
 
@@ -59,6 +59,10 @@ CASES = {
     "a class of one's own": Case({"archiveOnDelete": False, "create": False}, "delete", "delete"),
     "reclaimPolicy Retain": Case({"archiveOnDelete": False, "reclaimPolicy": "Retain"}, "retain", "retain"),
 }
+
+
+EVERY_CHANGE = ("archiveOnDelete false", "pathPattern", "reclaimPolicy Retain")
+"""Tested on every change; `make test-all` has the other cases too."""
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +206,11 @@ def drill(
     made.uninstall()
 
 
-@pytest.mark.parametrize("drill", CASES, indirect=True)
+@pytest.mark.parametrize(
+    "drill",
+    [pytest.param(case, marks=[] if case in EVERY_CHANGE else [pytest.mark.thorough]) for case in CASES],
+    indirect=True,
+)
 def test_migration_and_rollback(drill: Drill, tmp_path: Path) -> None:
     """A takeover leaves the peer's volumes untouched and follows its rules; after a rollback the peer manages them."""
     storage, case = drill.storage, drill.case

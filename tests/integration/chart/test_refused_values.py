@@ -200,7 +200,7 @@ def test_empty_sections(render: Renderer) -> None:
     rest = {name: value for name, value in defaults.items() if name != "nfs"}
     parts = [name for name, value in rest.items() if isinstance(value, dict | list)]
     empty: dict[str, Any] = {name: {} for name in parts}
-    assert render(**NAS, **empty) == render(**NAS)
+    assert render(**NAS | empty) == render(**NAS)
     assert render(nfs={}, **ANOTHER_EXPORT) == render(**ANOTHER_EXPORT)
     others = [name for name, value in rest.items() if isinstance(value, bool | int | str)]
     refusal = refused(render, NAS | {name: {} for name in others})

@@ -1,4 +1,4 @@
-"""What the chart renders from values: those of the nfs-subdir chart and our own."""
+"""The objects that the chart renders from values of the nfs-subdir chart and from our own."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def value_set(name: str) -> Path:
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
 def test_lint(helm: Helm, path: Path) -> None:
     """`helm lint` reports no warning for any value set."""
-    said = helm.run("lint", CHART, f"--values={path}")
-    assert "[WARNING]" not in said
-    assert "[ERROR]" not in said
+    output = helm.run("lint", CHART, f"--values={path}")
+    assert "[WARNING]" not in output
+    assert "[ERROR]" not in output
 
 
 def test_a_dozen_value_sets() -> None:
@@ -131,7 +131,7 @@ def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
     @click.command()
     @options.taking(options.name(), options.exports(), options.cluster(), options.election(), options.daemon())
     def command(**_: Any) -> None:
-        """As `run`."""
+        """Take the flags of `run`."""
 
     read = {parameter.envvar for parameter in command.params}
     for path in VALUE_SETS:

@@ -94,15 +94,15 @@ def test_enabled_of_an_umbrella_chart(render: Renderer, helm: Helm, tmp_path: Pa
     umbrella = in_umbrella(tmp_path)
     for enabled, kinds in ((True, True), ("true", True), (False, False), ("false", False)):
         values = {"nfs-provisioner": {"enabled": enabled, "nfs": {"server": "nas", "path": "/x"}}}
-        said = helm.run("template", "r", umbrella, "--values=-", input=yaml.safe_dump(values))
-        assert ("kind:" in said) is kinds
+        output = helm.run("template", "r", umbrella, "--values=-", input=yaml.safe_dump(values))
+        assert ("kind:" in output) is kinds
 
 
 def test_the_umbrella_chart_of_the_documentation(helm: Helm, tmp_path: Path) -> None:
     """The documented values for an umbrella chart reach our chart."""
     (block,) = [each for each in blocks("yaml") if each.title == "values.yaml of the umbrella chart"]
-    said = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=block.text)
-    release = Release([each for each in yaml.safe_load_all(said) if each])
+    output = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=block.text)
+    release = Release([each for each in yaml.safe_load_all(output) if each])
     assert release.container["image"].startswith("mirror.example:5000/")
     assert release.pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
@@ -238,8 +238,8 @@ def test_openshift(render: Renderer, helm: Helm, tmp_path: Path, inside: bool) -
     if inside:
         values: dict[str, Any] = {"nfs": {"server": "nas", "path": "/x"}, "podSecurityContext": NO_ID}
         given = yaml.safe_dump({"nfs-provisioner": values})
-        said = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=given)
-        release = Release([each for each in yaml.safe_load_all(said) if each])
+        output = helm.run("template", "r", in_umbrella(tmp_path), "--values=-", input=given)
+        release = Release([each for each in yaml.safe_load_all(output) if each])
     else:
         release = render(**NAS, podSecurityContext=NO_ID)
     pods = [release.pod, *release.all("Pod")]

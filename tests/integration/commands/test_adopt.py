@@ -1,4 +1,4 @@
-"""`nfs-provisioner adopt`, and how data that was kept goes to a claim of the same name, on a real control plane."""
+"""`nfs-provisioner adopt`, and retained data for a claim of the same name, on a real control plane."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMED = {"pathPattern": "${.PVC.namespace}/${.PVC.name}"}
 
 @dataclass(frozen=True)
 class Site:
-    """One export with a daemon, and a class of it."""
+    """An export with a daemon and a StorageClass."""
 
     storage: Storage
     plane: ControlPlane
@@ -32,7 +32,7 @@ class Site:
     daemon: Daemon
 
     def adopt(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the command in a process of its own."""
+        """Run the command in a separate process."""
         command = [sys.executable, "-m", "provisioner", "adopt", *words, self.export.flag]
         command += [f"--provisioner-name={self.daemon.provisioner_name}", f"--kubeconfig={self.plane.kubeconfig}"]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -43,7 +43,7 @@ class Site:
         )
 
     def data(self, path: str) -> Path:
-        """Years of work, made by hand."""
+        """Create a directory with years of work."""
         directory = self.export.root / path
         directory.mkdir(parents=True)
         (directory / "file").write_text("years of work")
@@ -72,15 +72,15 @@ def _used(storage: Storage, class_name: str) -> Object:
 
 
 def is_whole(site: Site, volume: Object, directory: Path) -> None:
-    """Assert that a volume has a directory with all that was in it."""
+    """Assert that a volume has a directory with all its former content."""
     assert site.export.directory(volume) == directory
     assert (directory / "file").read_text() == "years of work"
 
 
 def test_for_a_claim_that_waits(site: Site) -> None:
-    """A claim whose directory is there already is refused; adopt hands the directory over, with its data.
+    """A claim whose directory already exists is refused; `adopt` hands over the directory with its data.
 
-    The volume is kept until the admin says otherwise; then the class's rule holds.
+    The volume is retained until the admin changes that; then the class's rule applies.
     """
     class_name = site.storage_class(NAMED | {"onDelete": "archive"})
     directory = site.data(site.key())
@@ -90,7 +90,7 @@ def test_for_a_claim_that_waits(site: Site) -> None:
 
     looked = site.adopt(site.key(), f"--claim={site.key()}")
     assert looked.returncode == 0, looked.stderr
-    assert "would be made" in looked.stdout
+    assert "would be created" in looked.stdout
     assert f"nfs-provisioner adopt {site.key()} --claim {site.key()} --export" in looked.stderr
     assert site.export.records == {}
 
@@ -115,15 +115,15 @@ def test_for_a_claim_that_waits(site: Site) -> None:
 
 
 def test_for_a_claim_that_is_yet_to_come(site: Site) -> None:
-    """The volume waits for a claim of that name, whose class and size are said; it is bound at once."""
+    """The volume waits for a claim of that name, whose class and size are printed, and binds to it immediately."""
     class_name = site.storage_class()
     directory = site.data("old photos/2019")
     for words, why in ((("--capacity=1Gi", "--class=none"), "does not exist"), ((), "with --capacity")):
         refused = site.adopt("old photos/2019", f"--claim={site.key()}", *words)
         assert refused.returncode == 1, refused.stderr
         assert why in refused.stderr
-    said = (f"--class={class_name}", "--capacity=1Gi", "--apply", "-o", "json")
-    done = site.adopt("old photos/2019", f"--claim={site.key()}", *said)
+    flags = (f"--class={class_name}", "--capacity=1Gi", "--apply", "-o", "json")
+    done = site.adopt("old photos/2019", f"--claim={site.key()}", *flags)
     assert done.returncode == 0, done.stderr
     name = json.loads(done.stdout)["metadata"]["name"]
     assert "1. create claim" in done.stderr
@@ -136,7 +136,7 @@ def test_for_a_claim_that_is_yet_to_come(site: Site) -> None:
 
 
 def test_refused(site: Site) -> None:
-    """What another volume has, what is reached through a link, the ledger, archives: nothing is written."""
+    """Another volume's directory, a path through a link, the ledger and archives are refused; nothing is written."""
     class_name = site.storage_class(NAMED)
     live = site.export.directory(_used(site.storage, class_name))
     static = site.data("static/inner")
@@ -174,7 +174,7 @@ def test_refused(site: Site) -> None:
 
 
 def test_retain_and_a_stable_path(site: Site) -> None:
-    """The re-created claim's event has the command that binds it to the retained volume again, and it works."""
+    """The event of the recreated claim has the command that binds it to the retained volume, and the command works."""
     class_name = site.storage_class(NAMED, reclaimPolicy="Retain")
     volume = _used(site.storage, class_name)
     name = volume["metadata"]["name"]
@@ -200,7 +200,7 @@ def test_retain_and_a_stable_path(site: Site) -> None:
 
 
 def test_a_namespace_that_is_created_again(site: Site) -> None:
-    """What a deleted namespace left does not go to the next one of its name, until an admin hands it over."""
+    """Data of a deleted namespace goes to a new namespace of that name only when an admin hands it over."""
     class_name = site.storage_class(NAMED | {"onDelete": "retain"})
     api, namespace = site.plane.api, f"{site.storage.namespace}-again"
     inside = Storage(api, namespace, daemon_logs=lambda: "")

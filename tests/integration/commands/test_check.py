@@ -1,4 +1,4 @@
-"""`nfs-provisioner check` against a real API server and real NFS servers: what it finds, and what it leaves behind."""
+"""`nfs-provisioner check` against a real API server and real NFS servers: its findings, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ Finding = dict[str, Any]
 
 @dataclass(frozen=True)
 class Checked:
-    """What one run of the command came to."""
+    """The result of one run of the command."""
 
     status: int
     findings: list[Finding]
 
     def of(self, kind: str, name: str = "") -> Finding:
-        """The one finding of a kind whose name begins so."""
+        """Return the only finding of a kind whose name begins with this."""
         (found,) = [each for each in self.findings if each["kind"] == kind and each["name"].startswith(name)]
         return found
 
     def reached(self, name: str, manner: str) -> Finding:
-        """The one finding of an export whose name begins so, of those that are spoken to in that manner."""
+        """Return the only finding of an export whose name begins with this, with these mount options."""
         (found,) = [
             each
             for each in self.findings
@@ -55,7 +55,7 @@ class Checked:
 
 
 def run(kubeconfig: Path, *flags: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, where an environment of the test's own does not count."""
+    """Run the command in a separate process, without the environment of the tests."""
     command = [*prefix, sys.executable, "-m", "provisioner", "check", f"--kubeconfig={kubeconfig}", *flags]
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
@@ -65,13 +65,13 @@ def check(kubeconfig: Path, *flags: str, prefix: tuple[str, ...] = ()) -> Checke
     """Run the command with `-o json`."""
     done = run(kubeconfig, "--lease-namespace=default", "-o", "json", *flags, prefix=prefix)
     assert done.returncode in (0, 1), done.stderr
-    told = json.loads(done.stdout)
-    assert told["ok"] is (done.returncode == 0)
-    return Checked(done.returncode, told["findings"])
+    report = json.loads(done.stdout)
+    assert report["ok"] is (done.returncode == 0)
+    return Checked(done.returncode, report["findings"])
 
 
 def contents(directory: Path) -> list[str]:
-    """All that is below a directory."""
+    """List everything below a directory."""
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
@@ -83,7 +83,7 @@ def name() -> str:
 
 @pytest.fixture
 def classes(cluster_api: Api) -> Iterator[Storage]:
-    """Makes StorageClasses; they are deleted at the end."""
+    """Creates StorageClasses, and deletes them at the end."""
     storage = Storage(cluster_api, "default", daemon_logs=lambda: "")
     yield storage
     storage.remove_classes()
@@ -93,7 +93,7 @@ def classes(cluster_api: Api) -> Iterator[Storage]:
 
 
 def test_all_is_well(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
-    """Where nothing is wrong, the status is 0, and the export is as it was, without a ledger."""
+    """Without any problem, the status is 0, and the export is unchanged, without a ledger."""
     class_name = classes.storage_class(name)
     flags = (f"--provisioner-name={name}", f"--export=nas:/x={export_directory}", "--no-leader-election")
     done = check(control_plane.kubeconfig, *flags)
@@ -111,7 +111,7 @@ def test_all_is_well(control_plane: ControlPlane, classes: Storage, name: str, e
 def test_an_export_in_use(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path
 ) -> None:
-    """Beside a running daemon, nothing in the ledger or in the volumes is changed."""
+    """While a daemon runs, `check` changes nothing in the ledger or in the volumes."""
     export = f"--export=nas:/x={export_directory}"
     running = daemon(export)
     storage.claim(storage.storage_class(running.provisioner_name))
@@ -125,7 +125,7 @@ def test_an_export_in_use(
 
 
 def test_the_table(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
-    """Without a terminal each finding is one line, and a failure's line says what to do."""
+    """Without a terminal, each finding is one line, and the line of a failure has the advice."""
     classes.storage_class(name)
     flags = (f"--provisioner-name={name}", f"--export=nas:/x={export_directory}/missing", "--no-leader-election")
     done = run(control_plane.kubeconfig, *flags)
@@ -145,7 +145,7 @@ def test_the_table(control_plane: ControlPlane, classes: Storage, name: str, exp
 def test_a_user_without_permissions(
     control_plane: ControlPlane, restricted_user: TokenUser, name: str, export_directory: Path
 ) -> None:
-    """What our role lacks is told by verb and resource, and the exports are looked at all the same."""
+    """A missing right is reported with verb and resource, and the exports are checked nevertheless."""
     kubeconfig = control_plane.kubeconfig_for(restricted_user)
     done = check(kubeconfig, f"--provisioner-name={name}", f"--export=nas:/x={export_directory}")
     assert done.status == 1
@@ -162,7 +162,7 @@ def test_a_user_without_permissions(
 
 @pytest.fixture
 def wanted_role(cluster_api: Api, restricted_user: TokenUser) -> Iterator[str]:
-    """Gives the restricted user, for one test, all that `check` asks for, without a Lease, and nothing else."""
+    """Grants the restricted user, for one test, exactly the rights that `check` asks for, without a Lease."""
     role = f"test-{secrets.token_hex(4)}"
     base = "/apis/rbac.authorization.k8s.io/v1"
     rules = [
@@ -188,7 +188,7 @@ def test_the_permissions_are_those_that_the_daemon_needs(
     daemon: Daemons,
     export_directory: Path,
 ) -> None:
-    """With what `check` asks for and no more, the check is content, and a daemon provisions, expands and reclaims."""
+    """With exactly the rights that `check` asks for, `check` passes, and a daemon provisions, expands and reclaims."""
     running = daemon("--no-leader-election", f"--export=nas:/x={export_directory}", user=restricted_user)
     flags = (f"--provisioner-name={running.provisioner_name}", f"--export=nas:/x={export_directory}")
     storage.claim(storage.storage_class(running.provisioner_name, {"onDelete": "delete"}, allowVolumeExpansion=True))
@@ -203,7 +203,7 @@ def test_the_permissions_are_those_that_the_daemon_needs(
     storage.claim(storage.storage_class(running.provisioner_name, {"minFree": "100%"}), "refused")
     storage.event("ProvisioningFailed", "refused")
     waits = check(control_plane.kubeconfig_for(restricted_user), *flags, "--no-leader-election").of("claim")
-    assert "not allowed to list events" in waits["result"]
+    assert "no right to list events" in waits["result"]
     storage.claim(storage.storage_class(running.provisioner_name, {"onDelet": "x"}), "unusable")
     storage.event("ProvisioningFailed", "unusable")
     waits = check(control_plane.kubeconfig_for(restricted_user), *flags, "--no-leader-election").of(
@@ -216,7 +216,7 @@ def test_the_permissions_are_those_that_the_daemon_needs(
 
 
 def test_no_api_server(tmp_path: Path, export_directory: Path) -> None:
-    """An API server that is not there is told with what to look at, and the exports are looked at all the same."""
+    """An API server that is not there is reported with advice, and the exports are checked nevertheless."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -236,7 +236,7 @@ def test_no_api_server(tmp_path: Path, export_directory: Path) -> None:
 
 
 def test_unusable_settings(tmp_path: Path) -> None:
-    """Settings that cannot be used end with status 2 and one line."""
+    """Unusable settings end with status 2 and one line."""
     for flags in (["--export=nas"], ["--output=yaml"], []):
         done = run(tmp_path / "no-such-file", *flags)
         assert (done.returncode, done.stdout) == (2, "")
@@ -251,7 +251,7 @@ SHORT = ("--lease-duration=3s", "--renew-deadline=2s", "--retry-period=500ms")
 def test_the_running_daemon(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path
 ) -> None:
-    """Who leads is told, and its version; a daemon that was killed is a failure that names the classes without one."""
+    """The leader and its version are reported; a killed daemon is a failure that names the classes it served."""
     export = f"--export=nas:/x={export_directory}"
     running = daemon(export, *SHORT)
     class_name = storage.storage_class(running.provisioner_name)
@@ -272,7 +272,7 @@ def test_the_running_daemon(
 
 
 def test_a_lease_of_an_older_daemon(control_plane: ControlPlane, classes: Storage, name: str) -> None:
-    """The version of a daemon that does not leave it in its Lease is unknown, which is no failure."""
+    """A daemon that leaves no version in its Lease has an unknown version, which is not a failure."""
     classes.storage_class(name, {"server": "nas.example", "share": "/x"})
     renewed = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = {"holderIdentity": "old", "leaseDurationSeconds": 3600, "renewTime": renewed}
@@ -285,7 +285,7 @@ def test_a_lease_of_an_older_daemon(control_plane: ControlPlane, classes: Storag
 
 
 def test_what_waits(control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path) -> None:
-    """A claim that is refused and a volume that is not reclaimed are warnings, with what was said of each last."""
+    """A refused claim and a volume that is not reclaimed are warnings, each with its last event."""
     export = f"--export=nas:/x={export_directory}"
     running = daemon(export, *SHORT)
     storage.claim(storage.storage_class(running.provisioner_name, {"onDelete": "delete"}), "gone")
@@ -312,7 +312,7 @@ def test_what_waits(control_plane: ControlPlane, storage: Storage, daemon: Daemo
 
 
 def test_two_default_classes(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
-    """Two default classes, and a server's name that only the cluster knows, are warnings."""
+    """Two default classes, and a server name that only the cluster can resolve, are warnings."""
     default = {"metadata": {"annotations": {DEFAULT_CLASS_ANNOTATIONS[0]: "true"}}}
     first, second = (classes.storage_class(name, {"server": "nas", "share": "/x"}) for _ in range(2))
     for each in (first, second):
@@ -329,7 +329,7 @@ def test_two_default_classes(control_plane: ControlPlane, classes: Storage, name
 def test_volumes_on_an_export_that_nothing_names(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export_directory: Path
 ) -> None:
-    """Volumes on a server that no class and no flag names any more are listed."""
+    """Volumes on a server that no class and no flag names are listed."""
     running = daemon(f"--export=nas.old:/x={export_directory}", *SHORT)
     class_name = storage.storage_class(running.provisioner_name)
     storage.claim(class_name)
@@ -342,7 +342,7 @@ def test_volumes_on_an_export_that_nothing_names(
 
 
 def test_no_class_names_us(control_plane: ControlPlane, classes: Storage, name: str) -> None:
-    """Where no class has our name, that is told, and which names classes have; and so is that no daemon has it."""
+    """Without a class of this provisioner, the names that classes have are reported, and the missing daemon too."""
     classes.storage_class("test.example/other")
     done = check(control_plane.kubeconfig, f"--provisioner-name={name}")
     assert done.status == 1
@@ -370,7 +370,7 @@ def test_a_class_that_cannot_be_used(
     result: str,
     advice: str,
 ) -> None:
-    """A class whose claims would be refused is told with the reason and with what to do, and its export not tried."""
+    """A class whose claims would be refused is reported with reason and advice, and its export is not tried."""
     class_name = classes.storage_class(name, parameters, mountOptions=options)
     done = check(control_plane.kubeconfig, f"--provisioner-name={name}")
     assert done.status == 1
@@ -385,7 +385,7 @@ def test_a_class_that_cannot_be_used(
 
 @dataclass(frozen=True)
 class Site:
-    """NFS servers of every kind of trouble, and a class for each."""
+    """NFS servers with every kind of trouble, and a class for each."""
 
     server: Ganesha
     hung: Ganesha
@@ -395,7 +395,7 @@ class Site:
 
 
 def new_class(api: Api, provisioner: str, share: str, *options: str, server: str = "127.0.0.1") -> str:
-    """A class for an export that is spoken to directly."""
+    """Create a class for an export that is used directly."""
     name = f"class-{secrets.token_hex(4)}"
     body = {
         "metadata": {"name": name},
@@ -445,12 +445,12 @@ def site(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def troubles(control_plane: ControlPlane, site: Site) -> Checked:
-    """What one check of all of them found."""
+    """The result of one check of all servers."""
     return check(control_plane.kubeconfig, f"--provisioner-name={site.provisioner}")
 
 
-def test_all_troubles_at_once(troubles: Checked) -> None:
-    """One look tells of every export, the good ones among the bad, and ends with status 1."""
+def test_all_troubles_together(troubles: Checked) -> None:
+    """One run reports every export, good and bad, and ends with status 1."""
     assert troubles.status == 1
     assert all(finding["ok"] for finding in troubles.findings if finding["kind"] not in ("export", "leader"))
     exports = [finding for finding in troubles.findings if finding["kind"] == "export"]
@@ -459,7 +459,7 @@ def test_all_troubles_at_once(troubles: Checked) -> None:
 
 
 def test_nothing_is_left_on_a_server(troubles: Checked, site: Site) -> None:
-    """An export that we speak to ourselves is as it was as well."""
+    """An export that is used directly is unchanged too."""
     plain = f"127.0.0.1:/plain port {site.server.port}"
     assert troubles.reached(plain, "reachable")["ok"]
     assert troubles.reached(plain, "with nfsvers=4.1: reachable")["ok"]
@@ -480,21 +480,21 @@ def test_nothing_is_left_on_a_server(troubles: Checked, site: Site) -> None:
     ids=["squashed", "read-only", "no such export", "refused", "hung", "version", "name"],
 )
 def test_an_export_in_trouble(troubles: Checked, export: str, result: str, advice: str) -> None:
-    """Each trouble is told in words that say what an admin must do."""
+    """Each trouble is reported with advice for an admin."""
     (found,) = [each for each in troubles.findings if each["name"].startswith(export) and result in each["result"]]
     assert not found["ok"]
     assert advice in found["advice"]
 
 
 def test_kerberos(troubles: Checked, site: Site) -> None:
-    """A class that asks for Kerberos is told that its export must be mounted for us."""
+    """For a class that asks for Kerberos, `check` reports that the export must be mounted."""
     found = troubles.reached(f"127.0.0.1:/plain port {site.server.port}", "with sec=krb5: ")
     assert not found["ok"]
     assert "--export 127.0.0.1:/plain=DIRECTORY" in found["advice"]
 
 
 def test_a_server_that_wants_a_low_port(control_plane: ControlPlane, troubles: Checked, site: Site) -> None:
-    """A server that insists on low source ports serves who may have one; others are told of both ways out."""
+    """A server that requires low source ports works with the right to use them; else both ways out are reported."""
     assert troubles.of("export", "127.0.0.1:/secure")["ok"]
     bindable = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
     if os.geteuid() != 0 or int(bindable) < 1024:
@@ -509,7 +509,7 @@ def test_a_server_that_wants_a_low_port(control_plane: ControlPlane, troubles: C
 
 
 def test_a_directory_that_is_not_mounted(control_plane: ControlPlane, export_directory: Path) -> None:
-    """With --require-mount, a directory on which nothing is mounted is told, and nothing is written into it."""
+    """With --require-mount, a directory that is not a mount point is reported, and nothing is written into it."""
     done = check(control_plane.kubeconfig, "--require-mount", f"--export=nas:/x={export_directory}")
     found = done.of("export")
     assert "is not mounted" in found["result"]

@@ -1,4 +1,4 @@
-"""The disaster drill: etcd is wiped, and `recover` gives the new cluster what the old one had."""
+"""Disaster recovery: etcd is wiped, and `recover` gives the new cluster the volumes of the old one."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ NAMESPACES = ("shop", "mail", "lab")
 PLAIN = 44
 REPLICAS = 4
 CLAIMS = PLAIN + REPLICAS + 3
-"""With one that was enlarged, one that stays when its claim goes, and one whose volume was another claim's first."""
+"""Including one that was expanded, one that is retained, and one whose volume belonged to another claim first."""
 ENLARGED, KEPT, REBOUND = ("shop", "enlarged"), ("lab", "kept"), ("mail", "rebound")
 
 T = TypeVar("T")
 Key = tuple[str, str]
-"""A claim's namespace and name."""
+"""The namespace and name of a claim."""
 
 
 @dataclass
@@ -51,16 +51,16 @@ class Site:
     mount_options: tuple[str, ...] = ()
 
     def directory(self, volume: Object) -> Path:
-        """Where a volume's directory is on this machine."""
+        """Return the directory of a volume on this machine."""
         nfs = volume["spec"]["nfs"]
         assert nfs["server"] == self.server
         below: str = nfs["path"].removeprefix(f"{self.path}/")
         return self.root / below
 
     def ledger(self) -> dict[str, str]:
-        """Every entry of the ledger but who was here when, as nobody is writing it.
+        """Return every entry of the ledger but the heartbeats, as if no daemon were writing.
 
-        A daemon at work signs again and again, by an entry that takes another one's place.
+        A daemon at work writes heartbeats by an entry that replaces another one.
         """
 
         def read() -> dict[str, str]:
@@ -76,7 +76,7 @@ class Site:
         return eventually(at_rest, "the ledger is at rest")
 
     def files(self) -> dict[str, bytes]:
-        """All data on the export, by path."""
+        """Return all data on the export, by path."""
         found = (path for path in self.root.rglob("*") if LEDGER not in path.parts and path.is_file())
         return {str(path.relative_to(self.root)): path.read_bytes() for path in found}
 
@@ -95,7 +95,7 @@ class Cluster:
         return self.plane.api
 
     def apply_classes(self) -> None:
-        """Namespaces and classes, as an admin's repository has them."""
+        """Apply namespaces and classes, as an admin's repository has them."""
         for namespace in NAMESPACES:
             self.api.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
         place = {"server": self.site.server, "share": self.site.path}
@@ -111,7 +111,7 @@ class Cluster:
             self.api.post(CLASSES, body)
 
     def apply_claim(self, key: Key, class_name: str, source: Object | None = None, **metadata: Any) -> None:
-        """A claim, whose manifest is kept."""
+        """Create a claim, and keep its manifest."""
         spec = {
             "storageClassName": class_name,
             "accessModes": ["ReadWriteMany"],
@@ -121,7 +121,7 @@ class Cluster:
         self.api.post(self.claims_path(key[0]), self.claims[key])
 
     def apply_stateful_set(self) -> None:
-        """A StatefulSet, which makes its claims itself."""
+        """Create a StatefulSet, which creates its claims itself."""
         template = {
             "metadata": {"name": "data"},
             "spec": {
@@ -145,7 +145,7 @@ class Cluster:
         self.api.post("/apis/apps/v1/namespaces/shop/statefulsets", {"metadata": {"name": "db"}, "spec": spec})
 
     def apply_again(self) -> None:
-        """Every manifest of the claims, and the StatefulSet; what was enlarged asks for what it has by now."""
+        """Apply every manifest of the claims, and the StatefulSet; expanded claims ask for their present size."""
         for (namespace, _), body in self.claims.items():
             self.api.post(self.claims_path(namespace), body)
         self.apply_stateful_set()
@@ -157,7 +157,7 @@ class Cluster:
         return self.api.get(f"{self.claims_path(key[0])}/{key[1]}")
 
     def resize(self, key: Key, size: str) -> None:
-        """Enlarge a claim, and wait until that is done and recorded."""
+        """Expand a claim, and wait until that is done and recorded."""
         request = {"resources": {"requests": {"storage": size}}}
         self.api.patch(f"{self.claims_path(key[0])}/{key[1]}", {"spec": request})
         self.claims[key]["spec"] |= request
@@ -189,7 +189,7 @@ class Cluster:
         return self.api.list(VOLUMES)
 
     def bound(self, count: int) -> dict[Key, Object]:
-        """Wait until that many claims are Bound; their volumes."""
+        """Wait until that many claims are Bound; return their volumes."""
 
         def all_bound() -> dict[Key, Object] | None:
             claims = self.api.list("/api/v1/persistentvolumeclaims")
@@ -205,7 +205,7 @@ class Cluster:
         return eventually(condition, what, timeout_s=90, explain=self.explain)
 
     def wipe(self) -> None:
-        """Lose etcd with all that it holds; a new cluster comes up at the same address."""
+        """Wipe etcd; a new cluster comes up at the same address."""
         self.plane.stop()
         shutil.rmtree(self.plane.directory / "etcd")
         self.plane.start()
@@ -221,7 +221,7 @@ class Cluster:
         return done
 
     def recover_cut_off(self) -> int:
-        """Kill the command once it has made some volumes; how many those were."""
+        """Kill the command once it has created some volumes; return their number."""
         running = subprocess.Popen(
             self.recover_command("--apply", GONE), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -235,7 +235,7 @@ class Cluster:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Site:
-    """An export that somebody mounted for us."""
+    """An export that is mounted on this machine."""
     root = tmp_path / "export"
     root.mkdir()
     flag = f"--export=nas.test:/exports/k8s={root}"
@@ -244,7 +244,7 @@ def mounted(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def direct(tmp_path: Path) -> Iterator[Site]:
-    """An export that we speak to ourselves, as classes say."""
+    """An export that is used directly, as classes specify."""
     root = tmp_path / "export"
     root.mkdir()
     reason = ganesha.missing() or ganesha.vfs_problem(root)
@@ -259,7 +259,7 @@ def run(daemons: Daemons, site: Site) -> Daemon:
 
 
 def live(cluster: Cluster) -> dict[Key, Object]:
-    """Fifty claims with data in all the ways in which volumes come about, an archive, and what was kept on purpose."""
+    """Create fifty claims with data, in all ways in which volumes come about, an archive, and retained directories."""
     cluster.apply_classes()
     for number in range(PLAIN):
         key = (NAMESPACES[number % 3], f"data-{number}")
@@ -286,7 +286,7 @@ def live(cluster: Cluster) -> dict[Key, Object]:
 
 
 def assert_where_it_belongs(cluster: Cluster, before: dict[Key, Object]) -> None:
-    """Each claim has its old volume again, of the same directory, with the same bytes."""
+    """Assert that each claim has its old volume, with the same directory and the same bytes."""
     after = cluster.bound(CLAIMS)
     assert after.keys() == before.keys()
     for key, volume in after.items():
@@ -300,7 +300,7 @@ def assert_where_it_belongs(cluster: Cluster, before: dict[Key, Object]) -> None
 
 
 def assert_life_goes_on(cluster: Cluster, daemon: Daemon) -> None:
-    """An archive comes back, and recovered volumes are enlarged and reclaimed, by a daemon that knew the old ledger."""
+    """An archive can be restored, and recovered volumes are expanded and reclaimed, by a daemon on the old ledger."""
     (archive,) = (path.name for path in cluster.site.root.glob("archived-*"))
     cluster.apply_claim(("lab", "again"), "plain", annotations={"nfs-provisioner/restore": archive})
     restored = cluster.bound(CLAIMS + 1)[("lab", "again")]
@@ -325,9 +325,10 @@ def assert_life_goes_on(cluster: Cluster, daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("way", ["mounted", "direct"])
 def test_the_drill(way: str, plane: ControlPlane, daemons: Daemons, request: pytest.FixtureRequest) -> None:
-    """After etcd is lost, `recover --apply` and the old manifests give every claim its old data; an archive comes back.
+    """After the loss of etcd, `recover --apply` and the old manifests give every claim its old data.
 
-    Over the mounted export a daemon is at work in the new cluster all the time, and the first recovery is killed.
+    An archive is restored too. On the mounted export, a daemon works in the new cluster all the time, and the first
+    recovery is killed.
     """
     site: Site = request.getfixturevalue(way)
     cluster = Cluster(plane, site, daemons.log_tails)
@@ -341,7 +342,7 @@ def test_the_drill(way: str, plane: ControlPlane, daemons: Daemons, request: pyt
 
     ledger = site.ledger()
     looked = cluster.recover()
-    assert len([line for line in looked.stdout.splitlines() if line.endswith("would be made")]) == CLAIMS
+    assert len([line for line in looked.stdout.splitlines() if line.endswith("would be created")]) == CLAIMS
     manifests = json.loads(cluster.recover("-o", "json").stdout)
     assert len(manifests["items"]) == CLAIMS
     assert site.ledger() == ledger
@@ -367,7 +368,7 @@ def test_the_drill(way: str, plane: ControlPlane, daemons: Daemons, request: pyt
 
 
 def test_without_an_api_server(mounted: Site, plane: ControlPlane, daemons: Daemons) -> None:
-    """What could be recovered is shown with no API server at all, as kubectl applies it; --apply is refused."""
+    """Without an API server, the recoverable volumes are shown, as kubectl applies them; --apply is refused."""
     cluster = Cluster(plane, mounted, daemons.log_tails)
     daemon = run(daemons, mounted)
     cluster.apply_classes()
@@ -393,7 +394,7 @@ def test_without_an_api_server(mounted: Site, plane: ControlPlane, daemons: Daem
 
 
 def test_a_volume_deleted_by_hand(mounted: Site, plane: ControlPlane, daemons: Daemons) -> None:
-    """A volume whose object was forced away is found by name, and binds again to the claim that lost it."""
+    """A volume whose object was forcibly deleted is found by name, and binds again to the claim that lost it."""
     cluster = Cluster(plane, mounted, daemons.log_tails)
     run(daemons, mounted)
     cluster.apply_classes()

@@ -1,4 +1,4 @@
-"""Orphans on a real cluster: what a crash, a hand and a vanished cluster left is told of in all ways, and untouched."""
+"""Orphans on a real cluster: leftovers of a crash, of manual work and of a lost cluster are reported and untouched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GONE = "00000000-0000-4000-8000-000000000000"
 def orphans(
     control_plane: ControlPlane, provisioner: str, *flags: str, kubeconfig: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+    """Run the command in a separate process."""
     command = [sys.executable, "-m", "provisioner", "orphans", *flags]
     command += [f"--kubeconfig={kubeconfig or control_plane.kubeconfig}", f"--provisioner-name={provisioner}"]
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
@@ -36,7 +36,7 @@ def orphans(
 
 
 def listed(control_plane: ControlPlane, provisioner: str, *flags: str) -> list[dict[str, Any]]:
-    """What it lists for programs."""
+    """Return what the command lists as JSON."""
     done = orphans(control_plane, provisioner, "-o", "json", *flags)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -44,7 +44,7 @@ def listed(control_plane: ControlPlane, provisioner: str, *flags: str) -> list[d
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Everything on an export but for the signs of those at work, to see that it stays as it is."""
+    """Read everything on an export but the heartbeats, to verify that it is unchanged."""
     found = {}
     for directory, names, files in os.walk(root):
         if directory.endswith(".provisioner"):
@@ -56,7 +56,7 @@ def contents(root: Path) -> dict[str, str]:
 
 
 def delete_by_force(storage: Storage, volume: Object) -> None:
-    """Delete a PersistentVolume as an admin who is in a hurry does: with its finalizers taken off."""
+    """Delete a PersistentVolume as an admin in a hurry does: with its finalizers removed."""
     name = volume["metadata"]["name"]
     storage.api.delete(f"{VOLUMES}/{name}")
     storage.api.patch(f"{VOLUMES}/{name}", {"metadata": {"finalizers": None}})
@@ -64,7 +64,7 @@ def delete_by_force(storage: Storage, volume: Object) -> None:
 
 
 class Site(ServedStorage):
-    """A daemon with an export of its own, on which there is a volume in use."""
+    """A daemon with its own export, on which there is a volume in use."""
 
     def __init__(self, storage: Storage, daemon: Daemon, export: Exported) -> None:
         super().__init__(storage.api, storage.namespace, daemon=daemon, export=export)
@@ -72,20 +72,20 @@ class Site(ServedStorage):
         self.cluster = self.api.get("/api/v1/namespaces/kube-system")["metadata"]["uid"]
 
     def with_data(self, name: str) -> Object:
-        """A volume that holds something."""
+        """Create a directory of a volume with content."""
         self.claim(self.class_name, name)
         volume = self.bound(name)
         (self.directory(volume) / "precious").write_text("kept")
         return volume
 
     def stray(self, *path: str) -> None:
-        """A directory with something in it that the provisioner did not make."""
+        """Create a directory with content that the provisioner did not create."""
         directory = self.export.root.joinpath(*path)
         directory.mkdir(parents=True)
         (directory / "precious").write_text("kept")
 
     def attempt(self) -> str:
-        """What a crash left of an attempt whose claim is gone, and somebody wrote to: its volume's name."""
+        """Create what a crashed attempt leaves whose claim is gone and that has content; return the volume's name."""
         record = {
             "dir": f"{self.namespace}/attempt", "ns": self.namespace, "pvc": "attempt", "uid": GONE, "class": "any",
             "del": "delete", "size": "1Mi", "at": "2026-01-01T00:00:00Z", "by": self.cluster, "v": 1,
@@ -95,14 +95,14 @@ class Site(ServedStorage):
         return f"pvc-{GONE}"
 
     def gauge(self) -> str:
-        """The metric's line."""
+        """Return the line of the metric."""
         lines = self.daemon.http("/metrics").splitlines()
         return next((line for line in lines if line.startswith("nfs_provisioner_orphans{")), "")
 
 
 @pytest.fixture
 def site(storage: Storage, daemon: Daemons, export_directory: Path) -> Iterator[Site]:
-    """A daemon that is stopped and started as the test wants."""
+    """A daemon that the test stops and starts."""
     export = Exported.new(export_directory)
     default = {"NFS_SERVER": export.server, "NFS_PATH": export.path}
     site = Site(storage, daemon("--no-leader-election", export.flag, environment=default), export)
@@ -122,9 +122,10 @@ def csi_volume(site: Site, directory: str) -> Object:
 
 
 def test_all_that_can_be_left(site: Site, control_plane: ControlPlane) -> None:
-    """Volumes deleted by hand, crashed attempts, odd entries and foreign directories are told of by command, metric and
+    """Orphans of all kinds are reported by command, metric and one log line, with advice.
 
-    one log line, with what to do; volumes in use, archives, and what is empty are not; and nothing is touched.
+    These are volumes deleted manually, crashed attempts, odd entries and foreign directories. Volumes in use, archives
+    and empty directories are not reported, and nothing is touched.
     """
     by_hand, _in_use = site.with_data("by-hand"), site.with_data("in-use")
     site.daemon.stop()
@@ -139,10 +140,10 @@ def test_all_that_can_be_left(site: Site, control_plane: ControlPlane) -> None:
     site.daemon.start()
     site.daemon.wait_ready()
 
-    told = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are told of")
+    lines = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are reported")
     name = by_hand["metadata"]["name"]
-    assert (told[0]["volumes"], told[0]["unreadable"]) == ([attempt, name], ["odd"])
-    assert told[0]["unknown"] == ["foreign", f"{site.namespace}/old"]
+    assert (lines[0]["volumes"], lines[0]["unreadable"]) == ([attempt, name], ["odd"])
+    assert lines[0]["unknown"] == ["foreign", f"{site.namespace}/old"]
     assert site.gauge() == f'nfs_provisioner_orphans{{export="{site.export.location}"}} 5.0'
 
     found = listed(control_plane, site.provisioner, site.export.flag)
@@ -161,7 +162,7 @@ def test_all_that_can_be_left(site: Site, control_plane: ControlPlane) -> None:
 
 
 def test_what_the_advice_comes_to(site: Site, control_plane: ControlPlane) -> None:
-    """What an admin does about an orphan ends it: its record goes when the directory was removed by hand."""
+    """The advice for an orphan removes it: its record is deleted when an admin has removed the directory."""
     volume = site.with_data("by-hand")
     site.daemon.stop()
     delete_by_force(site, volume)
@@ -178,7 +179,7 @@ def test_what_the_advice_comes_to(site: Site, control_plane: ControlPlane) -> No
 
 
 def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: Path) -> None:
-    """What another cluster's provisioner made is none of ours to tell of while it works, and is when it is silent."""
+    """Volumes of another cluster's provisioner are reported only when that provisioner has been silent for long."""
     with ControlPlane(tmp_path / "other") as other:
         other.api.post("/api/v1/namespaces", {"metadata": {"name": site.namespace}})
         daemons = Daemons(other, tmp_path)
@@ -202,13 +203,13 @@ def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: P
     site.daemon.stop()
     site.daemon.start()
     site.daemon.wait_ready()
-    told = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are told of")
-    assert told[0]["kinds"] == {"cluster-gone": 1}
+    lines = site.eventually(lambda: site.daemon.logged("orphans"), "the orphans are reported")
+    assert lines[0]["kinds"] == {"cluster-gone": 1}
     assert (site.export.root / site.namespace / "theirs" / "precious").read_text() == "kept"
 
 
 def test_the_table(site: Site, control_plane: ControlPlane) -> None:
-    """Without a terminal each orphan is one line, whatever bytes its name has."""
+    """Without a terminal, each orphan is one line, for any bytes in its name."""
     os.mkdir(os.fsencode(site.export.root) + b"/odd-\xff")
     (site.export.root / "odd-\udcff" / "file").touch()
     done = orphans(control_plane, site.provisioner, site.export.flag)
@@ -221,7 +222,7 @@ def test_the_table(site: Site, control_plane: ControlPlane) -> None:
 
 
 def test_an_odd_path_among_orphans(site: Site, control_plane: ControlPlane) -> None:
-    """An orphan whose directory somebody replaced by a symlink is listed, by the daemon and by the command alike."""
+    """An orphan whose directory was replaced by a symlink is listed, by the daemon and by the command."""
     volumes = [site.with_data(name) for name in ("first", "second")]
     site.daemon.stop()
     for volume in volumes:
@@ -237,7 +238,7 @@ def test_an_odd_path_among_orphans(site: Site, control_plane: ControlPlane) -> N
 
 
 def test_nothing_to_look_at(site: Site, control_plane: ControlPlane) -> None:
-    """With a wrong name and no export the command says that it looked nowhere, and why, with status 2."""
+    """With a wrong name and no export, the command reports status 2, and why there was nothing to look at."""
     done = orphans(control_plane, "test.example/wrong")
     assert (done.returncode, done.stdout) == (2, "")
     assert "nothing to look at: no StorageClass has the provisioner test.example/wrong" in done.stderr
@@ -247,7 +248,7 @@ def test_nothing_to_look_at(site: Site, control_plane: ControlPlane) -> None:
 
 
 def test_a_class_that_cannot_be_used(site: Site, control_plane: ControlPlane) -> None:
-    """A class that comes to no export is one line that names it, once; the other exports are looked at."""
+    """A class without a usable export is one line that names it, once; the other exports are read."""
     bad = site.own_class({"onDelet": "delete"})
     done = orphans(control_plane, site.provisioner, site.export.flag)
     assert done.returncode == 1
@@ -258,7 +259,7 @@ def test_a_class_that_cannot_be_used(site: Site, control_plane: ControlPlane) ->
 
 
 def test_what_cannot_be_looked_at(site: Site, control_plane: ControlPlane, restricted_user: TokenUser) -> None:
-    """An export or an API server that does not tell is said so, with status 1; the other exports are listed."""
+    """An export or an API server that does not respond is reported, with status 1; the other exports are listed."""
     site.stray("foreign")
     done = orphans(control_plane, site.provisioner, site.export.flag, "--export=nas.test:/gone=/no-such-directory")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""A ledger that people lose: nothing is begun anew, it is said at once, and `recover --ledger` writes it again."""
+"""A lost ledger: no new one is created, claims report it, and `recover --ledger` rewrites it."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ Damage = Callable[[Exported], None]
 
 
 def removed(export: Exported) -> None:
-    """A tidy admin."""
+    """Remove the ledger, as a tidy admin would."""
     shutil.rmtree(export.root / LEDGER)
 
 
 def begun_anew(export: Exported) -> None:
-    """A move of the data without dot files, after which another provisioner was faster."""
+    """Move the data without dot files, after which another provisioner creates a new ledger."""
     removed(export)
     (export.root / LEDGER / "volumes").mkdir(parents=True)
     (export.root / LEDGER / "export").symlink_to("another")
 
 
 def nameless(export: Exported) -> None:
-    """The id alone is gone."""
+    """Remove only the id."""
     (export.root / LEDGER / "export").unlink()
 
 
 def run(command: str, control_plane: ControlPlane, daemon: Daemon, export: Exported, *flags: str) -> tuple[int, str]:
-    """A command in a process of its own; its status, and all that it printed."""
+    """Run the command in a separate process; return its status and its output."""
     words = [sys.executable, "-m", "provisioner", command, f"--provisioner-name={daemon.provisioner_name}"]
     words += [f"--kubeconfig={control_plane.kubeconfig}", export.flag, *flags]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
@@ -76,7 +76,7 @@ def test_a_ledger_that_is_lost(
     *,
     restarts: bool,
 ) -> None:
-    """Claims wait and say why, until the ledger is written again; then all goes on, and old volumes are reclaimed."""
+    """Claims wait and say why until the ledger is rewritten; then work continues, and old volumes are reclaimed."""
     running = daemon("--no-leader-election", export.flag)
     storage_class = storage.storage_class(running.provisioner_name, {"onDelete": "delete"})
     storage.claim(storage_class)
@@ -97,22 +97,22 @@ def test_a_ledger_that_is_lost(
     assert "recover --ledger" in storage.event("ProvisioningFailed", "later")["message"]
     there = sorted(path.name for path in (export.root / LEDGER).rglob("*")) if (export.root / LEDGER).exists() else []
     assert there == left, "nothing is begun"
-    status, said = run("check", control_plane, running, export, "--no-leader-election")
+    status, output = run("check", control_plane, running, export, "--no-leader-election")
     assert status == 1
-    assert f"1 volume on it ({name})" in said
+    assert f"1 volume on it ({name})" in output
 
-    status, said = run("recover", control_plane, running, export, "--ledger")
-    assert status == 0, said
-    assert "would be" in said
-    assert str(id) in said
+    status, output = run("recover", control_plane, running, export, "--ledger")
+    assert status == 0, output
+    assert "would be" in output
+    assert str(id) in output
     assert storage.get_claim("later")["status"]["phase"] == "Pending"
-    status, said = run("recover", control_plane, running, export, "--ledger", "--apply")
-    assert status == 0, said
+    status, output = run("recover", control_plane, running, export, "--ledger", "--apply")
+    assert status == 0, output
     storage.bound("later", timeout_s=30.0)
     assert (export.root / LEDGER / "export").readlink() == id
-    status, said = run("recover", control_plane, running, export, "--ledger")
-    assert status == 0, said
-    assert "2 volumes in agreement, 0 records would be written" in said
+    status, output = run("recover", control_plane, running, export, "--ledger")
+    assert status == 0, output
+    assert "2 volumes in agreement, 0 records would be written" in output
     assert (export.directory(volume) / "precious").read_text() == "kept"
     storage.delete_claim()
     storage.volume_gone(name)
@@ -126,7 +126,7 @@ def _with(text: str, words: str) -> str | None:
 def test_records_that_are_damaged(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export: Exported
 ) -> None:
-    """Records that are gone or garbled are written again beside the daemon; one that says otherwise is listed."""
+    """Missing or garbled records are rewritten while the daemon runs; a record that disagrees is listed."""
     running = daemon("--no-leader-election", export.flag)
     storage_class = storage.storage_class(running.provisioner_name, {"onDelete": "archive"})
     volumes = {}
@@ -140,16 +140,16 @@ def test_records_that_are_damaged(
     patch(control_plane, volumes["edited"], {"metadata": {"annotations": {names.EXPORT_ID: "another"}}})
     event = storage.volume_event(volumes["edited"], reason="VolumeDisagrees")
     assert f"kubectl annotate pv {volumes['edited']} --overwrite nfs-provisioner/export-id=" in event["message"]
-    status, said = run("check", control_plane, running, export, "--no-leader-election")
-    assert status == 0, said
-    assert "2 volumes whose record or export id does not match" in said
-    status, said = run("recover", control_plane, running, export, "--ledger", "--apply")
-    assert status == 0, said
-    assert "1 volume in agreement, 2 records written, 1 volume skipped" in said
+    status, output = run("check", control_plane, running, export, "--no-leader-election")
+    assert status == 0, output
+    assert "2 volumes whose record or export id does not match" in output
+    status, output = run("recover", control_plane, running, export, "--ledger", "--apply")
+    assert status == 0, output
+    assert "1 volume in agreement, 2 records written, 1 volume skipped" in output
     id = str((export.root / LEDGER / "export").readlink())
     patch(control_plane, volumes["edited"], {"metadata": {"annotations": {names.EXPORT_ID: id}}})
-    status, said = run("recover", control_plane, running, export, "--ledger")
-    assert "4 volumes in agreement" in said
+    status, output = run("recover", control_plane, running, export, "--ledger")
+    assert "4 volumes in agreement" in output
     for claim, name in volumes.items():
         storage.delete_claim(claim)
         storage.volume_gone(name)
@@ -159,7 +159,7 @@ def test_records_that_are_damaged(
 def test_another_export_in_its_place(
     control_plane: ControlPlane, storage: Storage, daemon: Daemons, export: Exported, tmp_path: Path
 ) -> None:
-    """An empty directory in the place of the export gets neither a ledger nor records, whatever is run."""
+    """An empty directory in the place of the export gets neither a ledger nor records, from any command."""
     running = daemon("--no-leader-election", export.flag)
     storage_class = storage.storage_class(running.provisioner_name)
     storage.claim(storage_class)
@@ -170,9 +170,9 @@ def test_another_export_in_its_place(
     again = daemon("--no-leader-election", export.flag, provisioner_name=running.provisioner_name, wait_ready=False)
     storage.claim(storage_class, "later")
     storage.event("ProvisioningFailed", "later")
-    status, said = run("recover", control_plane, again, export, "--ledger", "--apply")
+    status, output = run("recover", control_plane, again, export, "--ledger", "--apply")
     assert status == 1
-    assert "the right export" in said
+    assert "the right export" in output
     assert list(export.root.iterdir()) == []
     export.root.rmdir()
     (tmp_path / "aside").rename(export.root)
@@ -180,8 +180,8 @@ def test_another_export_in_its_place(
 
 
 def test_flags_that_do_not_go_together(control_plane: ControlPlane, daemon: Daemons, export: Exported) -> None:
-    """--ledger is about the volumes of this cluster: with --volume and the like it is refused, in words."""
+    """--ledger reads the volumes of this cluster: with --volume and similar flags it is refused."""
     running = daemon("--no-leader-election", export.flag)
-    status, said = run("recover", control_plane, running, export, "--ledger", "--volume=pvc-1", "-ojson")
+    status, output = run("recover", control_plane, running, export, "--ledger", "--volume=pvc-1", "-ojson")
     assert status == 2
-    assert "does not go with --volume, --output json" in said
+    assert "cannot be used with --volume, --output json" in output

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def volumes(kubeconfig: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+    """Run the command in a separate process."""
     command = [sys.executable, "-m", "provisioner", "volumes", f"--kubeconfig={kubeconfig}", *flags]
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
 
 
 def listed(control_plane: ControlPlane, served: ServedStorage, *flags: str) -> list[dict[str, Any]]:
-    """What it lists for programs, of the test's namespace."""
+    """Return what the command lists as JSON, of the test's namespace."""
     flags = (f"--provisioner-name={served.provisioner}", f"--namespace={served.namespace}", "-o", "json", *flags)
     done = volumes(control_plane.kubeconfig, *flags)
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def listed(control_plane: ControlPlane, served: ServedStorage, *flags: str) -> l
 
 
 def test_volumes_as_they_are(control_plane: ControlPlane, served: ServedStorage, service: Service) -> None:
-    """Each volume is listed with its claim, its directory on its export, and with what becomes of it."""
+    """Each volume is listed with its claim, its directory on its export, and its rule for deletion."""
     made = served.volume({"onDelete": "delete", "pathPattern": "a/${.PVC.name}-${.PV.name}"}, "one")
     kept = served.volume(service.second.parameters, "two", reclaimPolicy="Retain")
     first, second = listed(control_plane, served)
@@ -60,7 +60,7 @@ def test_volumes_as_they_are(control_plane: ControlPlane, served: ServedStorage,
 
 
 def test_the_table(control_plane: ControlPlane, served: ServedStorage) -> None:
-    """Without a terminal each volume is one line, however long."""
+    """Without a terminal, each volume is one line of any length."""
     served.volume({"onDelete": "retain"}, "c" * 200)
     flags = (f"--provisioner-name={served.provisioner}", f"--namespace={served.namespace}")
     heading, line = volumes(control_plane.kubeconfig, *flags).stdout.splitlines()
@@ -70,7 +70,7 @@ def test_the_table(control_plane: ControlPlane, served: ServedStorage) -> None:
 
 
 def test_none(control_plane: ControlPlane, served: ServedStorage) -> None:
-    """Where there is no volume, the output is empty or an empty list, and people are told why."""
+    """Without a volume, the output is empty or an empty list, and the standard error has the reason."""
     class_name = served.own_class()
     assert listed(control_plane, served) == []
     name = f"--provisioner-name={served.provisioner}"
@@ -84,7 +84,7 @@ def test_none(control_plane: ControlPlane, served: ServedStorage) -> None:
 
 
 def test_a_name_that_nothing_has(control_plane: ControlPlane, served: ServedStorage) -> None:
-    """Where neither a volume nor a StorageClass has the name, there was nothing to look at, which is told so."""
+    """Without a volume or a class of that name, the command reports that there was nothing to look at."""
     served.own_class()
     for flags, output in (((), ""), (("-o", "json"), "[]\n")):
         done = volumes(control_plane.kubeconfig, "--provisioner-name=test.example/nobody", *flags)
@@ -94,7 +94,7 @@ def test_a_name_that_nothing_has(control_plane: ControlPlane, served: ServedStor
 
 
 def test_an_api_server_that_does_not_tell(control_plane: ControlPlane, restricted_user: TokenUser) -> None:
-    """A list that is refused ends with status 1 and one line."""
+    """A refused list ends with status 1 and one line."""
     done = volumes(control_plane.kubeconfig_for(restricted_user))
     assert (done.returncode, done.stdout) == (1, "")
     assert "forbidden" in done.stderr
@@ -102,7 +102,7 @@ def test_an_api_server_that_does_not_tell(control_plane: ControlPlane, restricte
 
 
 def test_unusable_settings() -> None:
-    """Settings that cannot be used end with status 2 and one line."""
+    """Unusable settings end with status 2 and one line."""
     done = volumes(Path(f"/no-such-kubeconfig-{free_port()}"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1

@@ -15,10 +15,10 @@ from testbed import ganesha
 from testbed.api import ApiError
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
-from tests.integration.daemon.direct.exported import VERSIONS, DirectExport
 from tests.integration.daemon.test_leadership import SHORT, leads
 from tests.support.daemon import Daemon, Daemons
-from tests.support.faults import FaultSchedule, SmallDisk
+from tests.support.direct_export import VERSIONS, DirectExport
+from tests.support.fault_schedule import FaultSchedule, SmallDisk
 from tests.support.load import ClaimLog, Kind, Tenants, Watcher, remaining_problems, running, tenant_writer
 from tests.support.storage import Storage
 

@@ -14,7 +14,7 @@ from tests.support.daemon import Daemon, Daemons
 from tests.support.disk import disagreement, disk
 from tests.support.storage import VOLUMES, Storage
 
-CLAIMS = 200
+CLAIMS = 100
 KILLS = 4
 
 

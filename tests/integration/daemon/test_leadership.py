@@ -89,7 +89,7 @@ def test_a_lost_lease_stops_the_work(daemon: Daemons, storage: Storage, export_d
     first = replica(daemon, export_directory, name)
     eventually(lambda: leads(first), "the first leads")
     path = f"{LEASES}/test.example-robbed"
-    storage.api.patch(path, {"spec": {"holderIdentity": "somebody else"}})
+    storage.api.patch(path, {"spec": {"holderIdentity": "another holder"}})
     eventually(lambda: not leads(first), "the first has stopped", timeout_s=5)
     storage.claim(storage.storage_class(name))
     storage.bound(timeout_s=60)  # the other holder never renews, so the lease expires

@@ -33,20 +33,16 @@ def test_a_name_that_is_not_unicode(
     storage.claim(storage.storage_class(running.provisioner_name))
     storage.bound()
     assert running.returncode is None
-    for locale in ("C.UTF-8", "POSIX"):
-        table = orphans(control_plane, running.provisioner_name, export.flag, locale=locale)
-        assert "caf\\xe9" in table
-        found = json.loads(
-            orphans(control_plane, running.provisioner_name, export.flag, "--output=json", locale=locale)
-        )
-        assert [each["kind"] for each in found] == ["unknown"]
+    assert "caf\\xe9" in orphans(control_plane, running.provisioner_name, export.flag)
+    found = json.loads(orphans(control_plane, running.provisioner_name, export.flag, "--output=json"))
+    assert [each["kind"] for each in found] == ["unknown"]
 
 
-def orphans(control_plane: ControlPlane, provisioner: str, *flags: str, locale: str) -> str:
-    """Return what the command prints."""
+def orphans(control_plane: ControlPlane, provisioner: str, *flags: str) -> str:
+    """Return what the command prints where the locale has ASCII only."""
     command = [sys.executable, "-m", "provisioner", "orphans", *flags]
     command += [f"--kubeconfig={control_plane.kubeconfig}", f"--provisioner-name={provisioner}"]
-    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=True)
     return done.stdout
 

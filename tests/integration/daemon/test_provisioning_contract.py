@@ -346,7 +346,7 @@ def test_a_claim_that_the_scheduler_hands_back_is_left(served: ServedStorage) ->
     served.bound()
 
 
-# ------------------------------------------------------------------------------------------- many at once
+# ------------------------------------------------------------------------------------------- concurrent claims
 
 
 def test_ten_claims_for_one_path(served: ServedStorage) -> None:

@@ -56,8 +56,8 @@ def missing(daemon: Daemon) -> dict[str, str]:
     try:
         daemon.http("/readyz")
     except urllib.error.HTTPError as exc:
-        said: dict[str, str] = json.load(exc)["missing"]
-        return said
+        found: dict[str, str] = json.load(exc)["missing"]
+        return found
     except OSError:
         return {"endpoint": "it does not answer yet"}
     return {}

@@ -1,6 +1,7 @@
-"""What the daemon finds at a start: attempts and reclaims that a crash cut off, orphans, records of other clusters.
+"""Starts of the daemon: attempts and reclaims that a crash interrupted, orphans, and records of other clusters.
 
-The unit tests cut every single call (tests/unit/ledger/test_crashes.py); here real daemons find what a crash left.
+The unit tests cut every single call (tests/unit/ledger/test_crashes.py); here real daemons find what a crash leaves.
+The numbers of harms are those of docs/development/peers.md.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def stopped(storage: Storage, daemon: Daemons, export_directory: Path) -> Stoppe
     return StoppedDaemon(storage, daemon, Exported.new(export_directory))
 
 
-def test_attempts_that_were_cut_off_are_finished(stopped: StoppedDaemon) -> None:
+def test_interrupted_attempts_are_finished(stopped: StoppedDaemon) -> None:
     """After a crash behind the record, or behind the directory, the next start completes the volume (harm 10)."""
     names = ("recorded", "created")
     planted = {}
@@ -112,7 +113,7 @@ def test_attempts_for_deleted_claims_are_undone(stopped: StoppedDaemon) -> None:
     assert stopped.export.directory(stopped.storage.bound("empty")) == directories["empty"]
 
 
-def test_reclaims_that_were_cut_off_are_finished(stopped: StoppedDaemon) -> None:
+def test_interrupted_reclaims_are_finished(stopped: StoppedDaemon) -> None:
     """After a crash behind the rename, or behind the volume's end, the next start completes the reclaim (harm 10)."""
     names = ("renamed", "gone")
     for name in names:

@@ -86,7 +86,7 @@ EXPORTS = [
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest, export_directory: Path) -> Iterator[PeerExport]:
+def export(request: pytest.FixtureRequest, export_directory: Path) -> Iterator[PeerExport]:
     """The export of one test, by default a mounted one."""
     kind = getattr(request, "param", "mounted")
     if kind.startswith("direct"):
@@ -102,15 +102,15 @@ def site(request: pytest.FixtureRequest, export_directory: Path) -> Iterator[Pee
 class Peer:
     """A stand-in for nfs-subdir-external-provisioner, under a name that our daemon takes over."""
 
-    def __init__(self, storage: Storage, site: PeerExport, start: Daemons) -> None:
+    def __init__(self, storage: Storage, export: PeerExport, start: Daemons) -> None:
         self.storage = storage
-        self.site = site
+        self.export = export
         self.name = f"k8s-sigs.io/{secrets.token_hex(4)}"
         self._start = start
 
     def storage_class(self, parameters: dict[str, str], **fields: Any) -> str:
         """Create a class as the peer's chart renders it."""
-        return self.storage.storage_class(self.name, parameters, mountOptions=self.site.mount_options, **fields)
+        return self.storage.storage_class(self.name, parameters, mountOptions=self.export.mount_options, **fields)
 
     def volume(self, class_name: str, claim: str, directory: str = "", **spec: Any) -> Object:
         """Create a bound claim with a volume, a directory and a file as the peer leaves them.
@@ -120,7 +120,7 @@ class Peer:
         made = self.storage.claim(class_name, claim)
         name = nfs_subdir.volume_name(made)
         below = directory.format(pv=name) or nfs_subdir.default_directory(made)
-        place = self.site.root / below
+        place = self.export.root / below
         nfs_subdir.make_directory(place)
         (place / f"data-of-{claim}").write_text(claim)
         self.make(name, below, nfs_subdir.reference_to(made), storageClassName=class_name, **spec)
@@ -129,11 +129,12 @@ class Peer:
 
     def make(self, name: str, directory: str, reference: Object, **spec: Any) -> Object:
         """Create only the PersistentVolume, with the peer's annotation and no other."""
+        path = posixpath.normpath(posixpath.join(self.export.path, directory))
         wanted = {
             "accessModes": ["ReadWriteMany"],
             "capacity": {"storage": "1Mi"},
-            "mountOptions": self.site.mount_options,
-            "nfs": {"server": self.site.server, "path": posixpath.normpath(posixpath.join(self.site.path, directory))},
+            "mountOptions": self.export.mount_options,
+            "nfs": {"server": self.export.server, "path": path},
             "persistentVolumeReclaimPolicy": "Delete",
         }
         return self.storage.make_volume(nfs_subdir.saved_volume(self.name, name, reference, **(wanted | spec)))
@@ -143,29 +144,29 @@ class Peer:
         uid = str(uuid.uuid4())
         name = f"pvc-{uid}"
         reference = {"namespace": self.storage.namespace, "name": "nobody", "uid": uid}
-        source = {"server": self.site.server, "path": posixpath.join(self.site.path, directory)} | nfs
+        source = {"server": self.export.server, "path": posixpath.join(self.export.path, directory)} | nfs
         self.make(name, directory, reference, storageClassName=class_name, nfs=source)
         return name
 
     def replaced(self) -> Daemon:
         """Start our daemon with the peer's own environment."""
-        if self.site.ganesha is not None:
-            self.site.ganesha.start()
-        environment = {"NFS_SERVER": self.site.server, "NFS_PATH": self.site.path}
+        if self.export.ganesha is not None:
+            self.export.ganesha.start()
+        environment = {"NFS_SERVER": self.export.server, "NFS_PATH": self.export.path}
         return self._start(
-            "--no-leader-election", *self.site.flags, provisioner_name=self.name, environment=environment
+            "--no-leader-election", *self.export.flags, provisioner_name=self.name, environment=environment
         )
 
     def taken_over(self, *volumes: Object) -> None:
         """Wait until the ledger has records of these volumes."""
         names = [volume["metadata"]["name"] for volume in volumes]
-        self.storage.eventually(lambda: self.site.exported.lists(*volumes), f"records of {names}")
+        self.storage.eventually(lambda: self.export.exported.lists(*volumes), f"records of {names}")
 
 
 @pytest.fixture
-def peer(storage: Storage, site: PeerExport, daemon: Daemons) -> Peer:
+def peer(storage: Storage, export: PeerExport, daemon: Daemons) -> Peer:
     """The peer on the test's export."""
-    return Peer(storage, site, daemon)
+    return Peer(storage, export, daemon)
 
 
 @dataclass(frozen=True)
@@ -192,27 +193,27 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("site", EXPORTS, indirect=True)
+@pytest.mark.parametrize("export", EXPORTS, indirect=True)
 def test_upgrade_drill(peer: Peer) -> None:
     """The takeover records the peer's volumes without touching them, and each is reclaimed by the peer's rule."""
-    storage, site = peer.storage, peer.site
+    storage, export = peer.storage, peer.export
     volumes = {}
     for claim, case in CASES.items():
         name = peer.storage_class(case.parameters, reclaimPolicy=case.policy)
         volumes[claim] = peer.volume(name, claim, case.directory, persistentVolumeReclaimPolicy=case.policy)
         if not case.class_stays:
             storage.api.delete(f"{CLASSES}/{name}")
-    before, versions = site.listing(), resource_versions(storage, volumes)
+    before, versions = export.listing(), resource_versions(storage, volumes)
     started = peer.replaced()
     peer.taken_over(*volumes.values())
-    rules = {volume: record["del"] for volume, record in site.exported.records.items()}
+    rules = {volume: record["del"] for volume, record in export.exported.records.items()}
     assert rules == {volumes[claim]["metadata"]["name"]: case.rule for claim, case in CASES.items()}
     # A volume of our own beside them shows that the daemon is working.
     storage.claim(peer.storage_class({"onDelete": "delete"}), "new")
     storage.bound("new")
     storage.delete_claim("new")
-    storage.eventually(lambda: not site.exported.trash and len(site.exported.records) == len(CASES), "new is gone")
-    assert (site.listing(), resource_versions(storage, volumes)) == (before, versions)
+    storage.eventually(lambda: not export.exported.trash and len(export.exported.records) == len(CASES), "new is gone")
+    assert (export.listing(), resource_versions(storage, volumes)) == (before, versions)
     logged = {line["volume"]: line.get("why") for line in started.logged("volume_taken_over")}
     assert logged.keys() == rules.keys()
     assert logged[volumes["classless"]["metadata"]["name"]] == "its class is gone"
@@ -222,11 +223,11 @@ def test_upgrade_drill(peer: Peer) -> None:
     for claim, case in CASES.items():
         if case.policy == "Delete":
             storage.volume_gone(volumes[claim]["metadata"]["name"])
-    storage.eventually(lambda: not site.exported.trash, "the trash is purged")
+    storage.eventually(lambda: not export.exported.trash, "the trash is purged")
     for claim, case in CASES.items():
-        check_end(site, volumes[claim], claim, "retain" if case.policy == "Retain" else case.rule)
+        check_end(export, volumes[claim], claim, "retain" if case.policy == "Retain" else case.rule)
     assert storage.get_volume(volumes["untouched"]["metadata"]["name"])["status"]["phase"] == "Released"
-    assert len(site.exported.archives()) == [case.rule for case in CASES.values()].count("archive")
+    assert len(export.exported.archives()) == [case.rule for case in CASES.values()].count("archive")
 
 
 def resource_versions(storage: Storage, volumes: dict[str, Object]) -> dict[str, str]:
@@ -237,12 +238,12 @@ def resource_versions(storage: Storage, volumes: dict[str, Object]) -> dict[str,
     }
 
 
-def check_end(site: PeerExport, volume: Object, claim: str, rule: str) -> None:
+def check_end(export: PeerExport, volume: Object, claim: str, rule: str) -> None:
     """Check that what is left of a volume is what its rule says."""
-    directory, file = site.exported.directory(volume), f"data-of-{claim}"
+    directory, file = export.exported.directory(volume), f"data-of-{claim}"
     assert directory.exists() == (rule == "retain")
     assert directory.parent.is_dir()
-    archived = [path for path in site.exported.archives(directory.name) if (path / file).exists()]
+    archived = [path for path in export.exported.archives(directory.name) if (path / file).exists()]
     assert len(archived) == (rule == "archive")
     if rule == "retain":
         assert (directory / file).read_text() == claim
@@ -252,17 +253,17 @@ def test_only_the_volumes_own_directory_is_deleted(peer: Peer) -> None:
     """Of directories with one basename, in two parents and at the root, only the volume's own is deleted (harm 4)."""
     name = peer.storage_class({"archiveOnDelete": "false", "pathPattern": NESTED})
     volumes = [peer.volume(name, claim, f"{claim}/data") for claim in ("one", "two")]
-    stranger = peer.site.root / "data"
+    stranger = peer.export.root / "data"
     stranger.mkdir()
     (stranger / "precious").write_text("kept")
     peer.replaced()
     peer.taken_over(*volumes)
     peer.storage.delete_claim("one")
     peer.storage.volume_gone(volumes[0]["metadata"]["name"])
-    assert not (peer.site.root / "one" / "data").exists()
-    assert (peer.site.root / "two" / "data" / "data-of-two").read_text() == "two"
+    assert not (peer.export.root / "one" / "data").exists()
+    assert (peer.export.root / "two" / "data" / "data-of-two").read_text() == "two"
     assert (stranger / "precious").read_text() == "kept"
-    assert peer.site.exported.archives() == []
+    assert peer.export.exported.archives() == []
 
 
 @pytest.mark.parametrize("second", ["{ns}/data", "{ns}", "{ns}/data/inner"], ids=["same", "above", "below"])
@@ -272,31 +273,31 @@ def test_two_volumes_of_the_peer_that_overlap(peer: Peer, second: str) -> None:
     name = peer.storage_class({"onDelete": "delete"})
     first = peer.volume(name, "first", f"{ns}/data")
     other = peer.volume(name, "second", second.format(ns=ns))
-    before = peer.site.listing()
+    before = peer.export.listing()
     peer.replaced()
     for claim, volume, holder in (("first", first, other), ("second", other, first)):
         storage.delete_claim(claim)
         message = storage.volume_event(volume["metadata"]["name"])["message"]
         assert holder["metadata"]["name"] in message
-    assert peer.site.listing() == before
+    assert peer.export.listing() == before
     storage.api.delete(f"{VOLUMES}/{first['metadata']['name']}")
     storage.volume_gone(other["metadata"]["name"])
-    gone = peer.site.exported.directory(other)
+    gone = peer.export.exported.directory(other)
     assert not gone.exists()
-    assert (peer.site.root / ns / "data" / "data-of-first").exists() == (second == "{ns}/data/inner")
+    assert (peer.export.root / ns / "data" / "data-of-first").exists() == (second == "{ns}/data/inner")
 
 
-@pytest.mark.parametrize("site", EXPORTS, indirect=True)
+@pytest.mark.parametrize("export", EXPORTS, indirect=True)
 def test_forged_volumes(peer: Peer) -> None:
     """Volumes that claim to be the peer's, and point where none of its volumes can be, delete nothing."""
-    storage, site = peer.storage, peer.site
+    storage, export = peer.storage, peer.export
     name = peer.storage_class({"onDelete": "delete"})
     volume = peer.volume(name, "data", "team/data")
     peer.replaced()
     peer.taken_over(volume)
     ours = storage.claim(name, "ours")
-    own = site.exported.directory(storage.bound("ours")).name
-    before = site.listing()
+    own = export.exported.directory(storage.bound("ours")).name
+    before = export.listing()
     forged = [
         peer.forge(directory, name)
         for directory in ("team/data", "team", "team/data/x", "", "..", "../x", "team/../team/data", own, f"{own}/x")
@@ -305,12 +306,12 @@ def test_forged_volumes(peer: Peer) -> None:
         peer.forge(f"{LEDGER}", name),
         peer.forge("team/data", name, server="another.test"),
     ]
-    if site.path != "/":
+    if export.path != "/":
         forged.append(peer.forge("x", name, path="/elsewhere-than-exported/x"))
     for each in forged:
         assert storage.volume_event(each, timeout_s=60)["message"]
-    assert site.listing() == before
-    assert set(site.exported.records) == {volume["metadata"]["name"], f"pvc-{ours['metadata']['uid']}"}
+    assert export.listing() == before
+    assert set(export.exported.records) == {volume["metadata"]["name"], f"pvc-{ours['metadata']['uid']}"}
     assert all(storage.has_volume(each) for each in forged)
 
 
@@ -326,7 +327,7 @@ def test_a_volume_that_the_peer_creates_beside_us(peer: Peer) -> None:
     peer.taken_over(late)
     peer.storage.delete_claim("late")
     peer.storage.volume_gone(late["metadata"]["name"])
-    check_end(peer.site, late, "late", "archive")  # its class is another provisioner's
+    check_end(peer.export, late, "late", "archive")  # its class is another provisioner's
 
 
 def test_a_volume_released_before_the_takeover(peer: Peer) -> None:
@@ -337,16 +338,16 @@ def test_a_volume_released_before_the_takeover(peer: Peer) -> None:
     peer.storage.eventually(lambda: peer.storage.get_volume(name)["status"]["phase"] == "Released", "it is Released")
     peer.replaced()
     peer.storage.volume_gone(name)
-    check_end(peer.site, volume, "data", "archive")
+    check_end(peer.export, volume, "data", "archive")
 
 
 def test_volumes_of_csi_driver_nfs_are_left_alone(peer: Peer) -> None:
     """A volume of csi-driver-nfs keeps its directory, is counted in the log, and gets an event if it names us."""
-    storage, site = peer.storage, peer.site
-    place = site.root / "team" / "data"
+    storage, export = peer.storage, peer.export
+    place = export.root / "team" / "data"
     place.mkdir(parents=True)
     (place / "precious").write_text("kept")
-    attributes = {"server": site.server, "share": site.path, "subdir": "team/data"}
+    attributes = {"server": export.server, "share": export.path, "subdir": "team/data"}
     driven = {"driver": "nfs.csi.k8s.io", "volumeHandle": f"csi-{secrets.token_hex(4)}", "volumeAttributes": attributes}
     name = f"driven-{secrets.token_hex(4)}"
     reference = {"namespace": storage.namespace, "name": "nobody", "uid": NOBODY}

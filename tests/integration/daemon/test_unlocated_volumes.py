@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def test_a_volume_with_another_name_of_the_server(daemon: Daemons, storage: Storage, export_directory: Path) -> None:
-    """No claim gets a directory inside such a volume's; the log names it, and an --export for its server solves it."""
+    """No claim gets a directory in the volume; the log names it, and an --export for its server solves the conflict."""
     (export_directory / "team").mkdir()
     (export_directory / "team/file").write_text("data")
     first = daemon(f"--export=nas.example:/homeless={export_directory}", "--no-leader-election")

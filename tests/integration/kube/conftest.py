@@ -1,4 +1,4 @@
-"""The driver of the port `Cluster`, on the real control plane, and volumes that are cleaned up."""
+"""The driver of the port `Cluster` on the real control plane, and volumes that are cleaned up."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WATCH_S = 4
 
 @pytest.fixture
 def observed() -> Counter[tuple[str, str, int]]:
-    """How often each verb, resource and code was observed."""
+    """Counts how often each verb, resource and code was observed."""
     return Counter()
 
 
 @pytest.fixture
 async def cluster(control_plane: ControlPlane, observed: Counter[tuple[str, str, int]]) -> AsyncIterator[Cluster]:
-    """The cluster as the administrator, with watches that are short."""
+    """The cluster as the administrator, with short watches."""
 
     def observe(verb: str, resource: str, code: int) -> None:
         observed[verb, resource, code] += 1
@@ -42,7 +42,7 @@ async def cluster(control_plane: ControlPlane, observed: Counter[tuple[str, str,
 
 @pytest.fixture
 def prefix(cluster_api: Api) -> Iterator[str]:
-    """What a test's volumes begin with and carry as the label `test`; they are deleted at the end."""
+    """The name prefix and the label `test` of a test's volumes; they are deleted at the end."""
     prefix = f"v-{secrets.token_hex(4)}"
     yield prefix
     cluster_api.delete(f"/api/v1/persistentvolumes?labelSelector=test={prefix}")

@@ -1,4 +1,4 @@
-"""What stands between us and the API server: a proxy that can go silent, and a server that can misbehave."""
+"""A proxy that can go silent, and a server that can misbehave, between the driver and the API server."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TcpProxy:
 
 @asynccontextmanager
 async def serve(handler: Handler) -> AsyncIterator[str]:
-    """An HTTP server whose every answer is `handler`'s; yields its URL."""
+    """An HTTP server that answers every request with `handler`; yields its URL."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -77,7 +77,7 @@ async def serve(handler: Handler) -> AsyncIterator[str]:
 def write_kubeconfig(
     path: Path, server: str, *, user: dict[str, Any] | None = None, cluster: dict[str, Any] | None = None
 ) -> str:
-    """A kubeconfig with one cluster and one user; its path."""
+    """Write a kubeconfig with one cluster and one user; return its path."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -91,13 +91,13 @@ def write_kubeconfig(
 
 
 def status(code: int, reason: str, **details: object) -> web.Response:
-    """A refusal as the API server writes it."""
+    """Return a refusal as the API server writes it."""
     body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "details": details}
     return web.json_response(body, status=code)
 
 
 def volume(name: str, **metadata: Any) -> dict[str, Any]:
-    """A PersistentVolume that nobody will bind or delete by itself."""
+    """Return a PersistentVolume that no controller binds or deletes."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",

@@ -1,4 +1,4 @@
-"""What only the driver does, against a real API server: the port's contract is in tests/contract/test_cluster.py."""
+"""What only the driver does, against a real API server; tests/contract/test_cluster.py has the contract of the port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Observed = Counter[tuple[str, str, int]]
 
 
 async def test_a_call_is_observed(cluster: Cluster, prefix: str, observed: Observed) -> None:
-    """Each call is told with its verb, its resource and the code of its answer."""
+    """Each call is observed with its verb, its resource and the status of its answer."""
     body = volume(prefix, labels={"test": prefix})
     await cluster.create_volume(body)
     with pytest.raises(AlreadyExists):
@@ -31,7 +31,7 @@ async def test_a_call_is_observed(cluster: Cluster, prefix: str, observed: Obser
 
 
 async def test_a_refusal_is_short(cluster: Cluster, prefix: str) -> None:
-    """The text of a refusal names the fault and is short."""
+    """The message of a refusal names the error and is short."""
     body = volume(prefix, labels={"test": prefix})
     body["spec"]["accessModes"] = ["ReadSometimes"]
     with pytest.raises(Rejected, match="accessModes") as caught:
@@ -41,7 +41,7 @@ async def test_a_refusal_is_short(cluster: Cluster, prefix: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 async def test_a_volume_without_a_name_is_not_asked_for(cluster: Cluster, observed: Observed, name: str) -> None:
-    """A call on an object without a usable name asks the server nothing."""
+    """A call on an object without a usable name sends no request."""
     for call in (cluster.delete_volume(Volume(metadata=Metadata(name=name))), cluster.get_volume(name)):
         with pytest.raises(Rejected):
             await call
@@ -54,7 +54,7 @@ def about(namespace: str, kind: Any = "PersistentVolumeClaim") -> Event:
 
 
 async def test_an_event_has_all_that_people_look_for(cluster: Cluster, cluster_api: Api, namespace: str) -> None:
-    """What it is about, who says so, and when, is where `kubectl describe` and alerts look for it."""
+    """An event has its object, source and time where `kubectl describe` and alerts read them."""
     first = datetime(2026, 1, 1, 12, 0, 0, 987654, tzinfo=UTC)
     event = about(namespace)
     await cluster.record_event(event, count=1, name="data.1", first_seen=first, seen=first)
@@ -76,7 +76,7 @@ async def test_an_event_has_all_that_people_look_for(cluster: Cluster, cluster_a
 
 
 async def test_events_of_volumes_live_in_default(cluster: Cluster, cluster_api: Api, prefix: str) -> None:
-    """What is about an object without a namespace is found in the namespace `default`."""
+    """An event about an object without a namespace is in the namespace `default`."""
     seen = datetime.now(UTC)
     await cluster.record_event(about("", "PersistentVolume"), count=1, name=prefix, first_seen=seen, seen=seen)
     stored = cluster_api.get(f"/api/v1/namespaces/default/events/{prefix}")
@@ -102,7 +102,7 @@ async def test_a_server_that_is_gone_is_unavailable_until_it_is_back(
 
 
 async def test_a_user_without_a_role_is_rejected(control_plane: ControlPlane, restricted_user: TokenUser) -> None:
-    """What RBAC forbids raises Rejected with the server's words, which name the verb and the resource."""
+    """A call that RBAC forbids raises Rejected with the server's message, which names the verb and the resource."""
     kubeconfig = str(control_plane.kubeconfig_for(restricted_user))
     async with open_cluster(kubeconfig, provisioner="p", identity="i") as cluster:
         await cluster.ping()
@@ -111,7 +111,7 @@ async def test_a_user_without_a_role_is_rejected(control_plane: ControlPlane, re
 
 
 async def test_the_name_to_verify_comes_from_the_kubeconfig(control_plane: ControlPlane, tmp_path: Path) -> None:
-    """`tls-server-name` decides which name the certificate must have; a wrong one means no connection."""
+    """`tls-server-name` decides which name the certificate must have; with a wrong name there is no connection."""
     token = control_plane.kubeconfig.read_text().split('"token": "')[1].split('"')[0]
     for name, works in (("kubernetes.default.svc", True), ("wrong.example", False)):
         extra = {"certificate-authority": str(control_plane.ca_file), "tls-server-name": name}

@@ -1,4 +1,4 @@
-"""Credentials, throttling, time limits and proxies, against a server that plays the API server's part."""
+"""Credentials, throttling, time limits and proxies, against a server that plays the API server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def requests() -> Requests:
 
 
 def throttled(code: int, times: int, retry_after: str | None) -> Handler:
-    """Refuses so many requests, then says that all is well."""
+    """Refuses this many requests, then accepts all."""
     left = [times]
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -50,7 +50,7 @@ def throttled(code: int, times: int, retry_after: str | None) -> Handler:
 
 
 async def test_throttling_is_obeyed_within_the_call(tmp_path: Path, requests: Requests) -> None:
-    """A 429 with Retry-After is waited for and the same request, body and all, is sent again."""
+    """After a 429 with Retry-After, the same request with its body is sent again."""
     bodies = []
     throttle = throttled(429, 1, "1")
 
@@ -74,10 +74,10 @@ async def test_throttling_is_obeyed_within_the_call(tmp_path: Path, requests: Re
     ("code", "retry_after", "expected"),
     [(429, "3600", 3600.0), (429, None, None), (503, "1", 1.0), (500, None, None), (504, "2", 2.0)],
 )
-async def test_what_must_not_be_waited_for_in_the_call_is_told(
+async def test_refusals_that_are_not_retried_in_the_call(
     tmp_path: Path, requests: Requests, code: int, retry_after: str | None, expected: float | None
 ) -> None:
-    """A wait past the time limit, and any refusal but 429, raise ApiUnavailable at once with the server's own wish."""
+    """A wait beyond the time limit, and any refusal but 429, raise ApiUnavailable immediately, with Retry-After."""
     async with serve(requests.keeping(throttled(code, 9, retry_after))) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url)
         async with open_cluster(path, provisioner="p", identity="i") as cluster:
@@ -88,7 +88,7 @@ async def test_what_must_not_be_waited_for_in_the_call_is_told(
 
 
 async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
-    """A call ends with ApiUnavailable when its time limit is over, and the text says so."""
+    """A call raises ApiUnavailable when its time limit is over, and the message says so."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(60)
@@ -105,7 +105,7 @@ async def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("body", ["<html>welcome</html>", "{}", '{"kind":"Status","status":"Success"}', ""])
 async def test_an_answer_that_is_not_the_api_servers_is_no_answer(tmp_path: Path, body: str) -> None:
-    """A 200 with something else in it, as a captive portal sends, never reads as an empty or missing object."""
+    """A 200 with other content, as a captive portal sends it, never reads as an empty or missing object."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=body, content_type="application/json")
@@ -121,7 +121,7 @@ async def test_an_answer_that_is_not_the_api_servers_is_no_answer(tmp_path: Path
 
 
 async def test_a_404_of_a_proxy_is_not_an_absence(tmp_path: Path) -> None:
-    """Only the API server's own NotFound makes get_claim answer None: volumes are destroyed on that word."""
+    """Only the API server's own NotFound makes get_claim return None: volumes are destroyed on that answer."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=404, text="404 page not found")
@@ -152,7 +152,7 @@ async def test_a_body_cut_short_is_no_answer(tmp_path: Path) -> None:
 
 
 async def test_a_redirect_is_not_followed(tmp_path: Path, requests: Requests) -> None:
-    """Our token goes to the configured server alone."""
+    """The token goes to the configured server alone."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect("/elsewhere")
@@ -169,7 +169,7 @@ async def test_a_redirect_is_not_followed(tmp_path: Path, requests: Requests) ->
 
 
 def dated(text: str, *, delay_s: float = 0.0) -> Handler:
-    """Answers that all is well, and what time it is."""
+    """Answers with 200 and the date."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(delay_s)
@@ -179,7 +179,7 @@ def dated(text: str, *, delay_s: float = 0.0) -> Handler:
 
 
 async def test_the_servers_time(tmp_path: Path) -> None:
-    """The server's clock is known from its first answer on, goes on by itself, and is no earlier than it said."""
+    """The server's clock is known from its first answer on, advances locally, and is never behind the server's date."""
     async with serve(dated("Wed, 21 Oct 2015 07:28:00 GMT")) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url)
         async with open_cluster(path, provisioner="p", identity="i") as cluster:
@@ -196,7 +196,7 @@ async def test_the_servers_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("handler", [dated("yesterday"), dated("Wed, 21 Oct 2015 07:28:00 GMT", delay_s=3.2)])
 async def test_a_time_that_cannot_be_relied_on(tmp_path: Path, handler: Handler) -> None:
-    """A date that is none, and one of an answer that was long on its way, do not count."""
+    """An invalid date, and the date of a slow answer, are ignored."""
     async with serve(handler) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url)
         async with open_cluster(path, provisioner="p", identity="i") as cluster:
@@ -208,7 +208,7 @@ async def test_a_time_that_cannot_be_relied_on(tmp_path: Path, handler: Handler)
 
 
 def guarded(accepted: list[str]) -> Handler:
-    """Answers who has one of the accepted tokens."""
+    """Accepts requests with one of these tokens."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Authorization", "").removeprefix("Bearer ") not in accepted:
@@ -223,7 +223,7 @@ def token_file(path: Path) -> dict[str, Any]:
 
 
 def exec_plugin(path: Path) -> dict[str, Any]:
-    """A credential plugin (client.authentication.k8s.io) that prints the token in a file, good for an hour."""
+    """A credential plugin (client.authentication.k8s.io) that prints the token in a file, valid for an hour."""
     script = path.with_suffix(".sh")
     script.write_text(
         "#!/bin/sh\n"
@@ -235,8 +235,8 @@ def exec_plugin(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("user", [token_file, exec_plugin])
-async def test_credentials_that_changed_are_loaded_anew(tmp_path: Path, requests: Requests, user: Any) -> None:
-    """When the server takes our token no more, many calls at once get the new one by a retry each."""
+async def test_changed_credentials_are_reloaded(tmp_path: Path, requests: Requests, user: Any) -> None:
+    """When the server refuses an old token, many concurrent calls get the new one with one retry each."""
     secret = tmp_path / "token"
     secret.write_text("old\n")
     accepted = ["old"]
@@ -251,7 +251,7 @@ async def test_credentials_that_changed_are_loaded_anew(tmp_path: Path, requests
 
 
 def once_then_hangs(path: Path, expire: str) -> dict[str, Any]:
-    """A credential plugin that prints a token, and that hangs when it is asked again; it notes each of its runs."""
+    """A credential plugin that prints a token, hangs when it runs again, and notes each run."""
     script = path.with_suffix(".sh")
     script.write_text(
         "#!/bin/sh\n"
@@ -264,8 +264,8 @@ def once_then_hangs(path: Path, expire: str) -> dict[str, Any]:
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(script)}}
 
 
-async def test_a_plugin_that_hangs_at_the_renewal_stops_nobody(tmp_path: Path, requests: Requests) -> None:
-    """Before they expire credentials are renewed beside the calls, which go on with them; the plugin ends with us."""
+async def test_a_plugin_that_hangs_at_the_renewal_stops_no_call(tmp_path: Path, requests: Requests) -> None:
+    """Credentials are renewed before they expire, while calls continue; the plugin ends with the connection."""
     user = once_then_hangs(tmp_path / "token", (datetime.now(UTC) + timedelta(seconds=30)).isoformat())
     async with serve(requests.keeping(guarded(["old"]))) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url, user=user)
@@ -279,7 +279,7 @@ async def test_a_plugin_that_hangs_at_the_renewal_stops_nobody(tmp_path: Path, r
 
 
 async def test_a_refused_token_whose_plugin_hangs_costs_a_call_its_time(tmp_path: Path) -> None:
-    """Calls end at their limit while one plugin runs, not one for each of them."""
+    """Calls end at their time limit while one plugin runs, not one plugin per call."""
     user = once_then_hangs(tmp_path / "token", "2126-01-01T00:00:00Z")
     async with serve(guarded(["new"])) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url, user=user)
@@ -293,7 +293,7 @@ async def test_a_refused_token_whose_plugin_hangs_costs_a_call_its_time(tmp_path
 
 
 async def gone(pid: int) -> None:
-    """A process that was killed takes a moment to end."""
+    """Wait until a killed process has ended."""
     for _ in range(600):
         if not is_running(pid):
             return
@@ -302,7 +302,7 @@ async def gone(pid: int) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there, and not one that only waits to be reaped."""
+    """Return True if a process exists that is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -310,7 +310,7 @@ def is_running(pid: int) -> bool:
 
 
 async def test_credentials_that_are_refused_are_rejected(tmp_path: Path, requests: Requests) -> None:
-    """A token that stays refused raises Rejected, after one request when there is no newer one."""
+    """A token that stays refused raises Rejected, after one request if there is no newer one."""
     secret = tmp_path / "token"
     secret.write_text("wrong")
     async with serve(requests.keeping(guarded(["right"]))) as url:
@@ -322,7 +322,7 @@ async def test_credentials_that_are_refused_are_rejected(tmp_path: Path, request
 
 
 async def test_the_proxy_of_the_kubeconfig_carries_the_requests(tmp_path: Path, requests: Requests) -> None:
-    """With `proxy-url`, the server's name is the proxy's to resolve."""
+    """With `proxy-url`, the proxy resolves the name of the server."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text="ok")
@@ -344,7 +344,7 @@ async def opened(kubeconfig: str | None) -> Cluster:
 
 
 async def test_outside_a_pod_we_ask_for_a_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a kubeconfig and outside a pod, the error says which flag is missing, on one line."""
+    """Without a kubeconfig and outside a pod, the error names the missing flag, on one line."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(InvalidSettings, match="--kubeconfig") as caught:
         await opened(None)
@@ -396,7 +396,7 @@ def kubeconfig(user_of_context: str, user: str = "user: {token: t}") -> str:
     ],
 )
 async def test_a_kubeconfig_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
-    """A file that is missing, no YAML, no kubeconfig or without its certificates gives one line that names the file."""
+    """A missing file, an unusable kubeconfig and missing certificates each give one line that names the file."""
     path = tmp_path / "kubeconfig"
     if text is not None:
         path.write_text(text)

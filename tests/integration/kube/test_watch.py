@@ -22,7 +22,7 @@ async def until_end(watch: AsyncIterator[WatchEvent[Any]]) -> list[WatchEvent[An
 
 
 async def test_a_watch_ends_when_the_server_is_killed(cluster: Cluster, control_plane: ControlPlane) -> None:
-    """The end of the API server in the middle of a watch is an error or an end of the watch, never silence."""
+    """When the API server dies, a watch ends or raises an error; it never stays silent."""
     version = (await cluster.list("volumes")).version
     watch = asyncio.create_task(until_end(cluster.watch("volumes", version)))
     await asyncio.sleep(0.5)
@@ -65,7 +65,7 @@ SMALL = b'{"type":"MODIFIED","object":{"metadata":{"name":"small","uid":"u","res
 
 
 def streaming(*chunks: bytes, broken_off: bool = False, query: dict[str, str] | None = None) -> Any:
-    """A handler that answers a watch with these chunks."""
+    """Return a handler that answers a watch with these chunks."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if query is not None:
@@ -84,7 +84,7 @@ def streaming(*chunks: bytes, broken_off: bool = False, query: dict[str, str] | 
 
 
 async def test_lines_may_be_large_and_cut_anywhere(tmp_path: Path) -> None:
-    """A line of 3 MB and its neighbour arrive whole, and the watch asks for bookmarks, a version and an end."""
+    """A line of 3 MB and the next line arrive complete, and the watch asks for bookmarks, a version and an end."""
     data = LARGE + SMALL
     query: dict[str, str] = {}
     pieces = [data[i : i + 65_537] for i in range(0, len(data), 65_537)]
@@ -106,7 +106,7 @@ async def test_lines_may_be_large_and_cut_anywhere(tmp_path: Path) -> None:
 async def test_a_watch_that_breaks_off_is_unavailable(
     tmp_path: Path, chunks: tuple[bytes, ...], broken_off: bool
 ) -> None:
-    """A connection that breaks, a line cut short or garbage raise ApiUnavailable."""
+    """A broken connection, a truncated line and garbage raise ApiUnavailable."""
     async with serve(streaming(*chunks, broken_off=broken_off)) as url:
         path = write_kubeconfig(tmp_path / "kubeconfig", url)
         async with open_cluster(path, provisioner="p", identity="i") as cluster:

@@ -1,4 +1,4 @@
-"""A Ganesha for each test, and trees on it."""
+"""A Ganesha server for each test, and trees on it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MakeTree = Callable[..., DirectTree]
 # A version without sessions and one with them are tested on each change; `make test-all` has all versions.
 @pytest.fixture(params=["3", "4.1", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("4.0", "4.2"))])
 def version(request: pytest.FixtureRequest) -> str:
-    """Each version of NFS."""
+    """All NFS versions."""
     chosen: str = request.param
     return chosen
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Ganesha]:
-    """A server in all versions, with exports of every kind; skipped where none can run."""
+    """A server in all versions with exports of every kind; skips the test if no server can run."""
     reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(tmp_path)
     if reason:
         pytest.skip(f"this machine cannot run an NFS server: {reason}")
@@ -47,13 +47,13 @@ def server(tmp_path: Path) -> Iterator[Ganesha]:
 
 @pytest.fixture
 async def pool() -> ConnectionPool:
-    """One registry, that of a process that acts as root."""
+    """The connection pool of a process that acts as root."""
     return ConnectionPool(Credentials(), timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture
 async def tree(server: Ganesha, pool: ConnectionPool) -> AsyncIterator[MakeTree]:
-    """Makes trees on the server: call it with an export's path and a version; they are closed at the end."""
+    """A function that creates trees by export path and version; they are closed after the test."""
     made: list[DirectTree] = []
 
     def make(path: str = "/plain", *, version: str | None = None, registry: ConnectionPool = pool) -> DirectTree:

@@ -1,4 +1,4 @@
-"""Run by test_unprivileged in namespaces with rpcbind: Ganesha in NFSv3 alone, and trees without port or version."""
+"""Script of test_unprivileged, in namespaces with rpcbind: Ganesha with NFSv3 only, trees without port or version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NFS_PORT, MOUNT_PORT = 12049, 12050
 
 
 async def use() -> None:
-    """Make a directory as soon as the server is there; then find it again in the best version that there is."""
+    """Create a directory once the server runs, then find it again in the best version."""
     pool = ConnectionPool(Credentials(), timeout_s=5)
     tree = DirectTree(location("127.0.0.1", "/x"), pool, version="3")
     deadline = time.monotonic() + READY_S
@@ -48,7 +48,7 @@ async def use() -> None:
 
 
 def main(directory: Path) -> None:
-    """Serve and use."""
+    """Start the server and use it."""
     (directory / "export").mkdir()
     (directory / "conf").write_text(CONFIGURATION.format(directory=directory, nfs=NFS_PORT, mount=MOUNT_PORT))
     files: list[str | Path] = ["-f", directory / "conf", "-L", directory / "log", "-p", directory / "pid"]

@@ -1,4 +1,4 @@
-"""Run by test_unprivileged as uid 65534: Ganesha's MEM filesystem and a tree on it, in each version of NFSv4."""
+"""Script of test_unprivileged, as UID 65534: Ganesha with a MEM file system, and a tree in each NFSv4 version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from testbed.ganesha import Export, Ganesha
 
 
 async def use(port: int, version: str) -> None:
-    """Every operation of a tree once; prints the version and whether the source port was a reserved one."""
+    """Run every operation of a tree once; print the version and whether the source port is below 1024."""
     tree = DirectTree(
         location("127.0.0.1", "/mem"), ConnectionPool(Credentials(), timeout_s=10), version=version, port=port
     )
@@ -42,7 +42,7 @@ async def use(port: int, version: str) -> None:
 
 
 def main(directory: Path) -> None:
-    """Serve and use."""
+    """Start the server and use it."""
     assert os.geteuid() == 65534
 
     export = directory / "export"

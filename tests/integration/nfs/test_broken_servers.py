@@ -1,4 +1,4 @@
-"""Servers that answer nonsense, too much, without end or half, and connections cut at every place of a reply."""
+"""Broken servers: malformed, oversized, endless and partial replies, and connections cut anywhere in a reply."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAST = 0x8000_0000
 
 @contextlib.asynccontextmanager
 async def listening(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """A server on loopback that answers so; its port."""
+    """Start a server on loopback with these replies; yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -43,7 +43,7 @@ async def listening(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[in
 
 
 async def call_xid(reader: asyncio.StreamReader) -> bytes:
-    """Read a call and give its transaction id."""
+    """Read a call and return its transaction ID."""
     size = int.from_bytes(await reader.readexactly(4), "big") & ~LAST
     return (await reader.readexactly(size))[:4]
 
@@ -60,7 +60,7 @@ def replying(result: bytes) -> Answer:
 
 
 def writing(data: bytes, times: int) -> Answer:
-    """Answer the first call with these bytes, so many times over."""
+    """Answer the first call with these bytes, repeated."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await call_xid(reader)
@@ -73,7 +73,7 @@ def writing(data: bytes, times: int) -> Answer:
 
 
 async def hanging_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """End the connection at the first call."""
+    """Close the connection at the first call."""
     await call_xid(reader)
 
 
@@ -82,7 +82,7 @@ BROKEN: dict[str, Answer] = {
     "zeros": writing(bytes(4096), 10_000),
     "oversized": writing(xdr.uint(LAST | 0x7FFF_FFFF), 1),
     "endless fragments": writing(xdr.uint(1000) + bytes(1000), 100_000),
-    "answers to nobody": writing(xdr.uint(LAST | 24) + bytes(24), 1),
+    "a reply to no call": writing(xdr.uint(LAST | 24) + bytes(24), 1),
     "empty result": replying(b""),
     "garbage result": replying(b"\xff" * 4096),
     "calls": writing(xdr.uint(LAST | 8) + bytes(8), 100_000),
@@ -93,8 +93,8 @@ BROKEN: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: str, pool: ConnectionPool) -> None:
-    """Whatever a server sends, a call ends in time with an ExportError and we hold next to nothing of it."""
+async def test_a_broken_server_fails_in_bounded_memory(broken: str, version: str, pool: ConnectionPool) -> None:
+    """Whatever a server sends, a call ends in time with an ExportError and uses little memory."""
     tracemalloc.start()
     async with listening(BROKEN[broken]) as port:
         tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port, mount_port=port)
@@ -109,7 +109,7 @@ async def test_a_broken_server_is_told_in_bounded_memory(broken: str, version: s
 
 
 class CuttingProxy:
-    """Passes calls on to a server and cuts the connection after so many bytes of its answers."""
+    """Passes calls on to a server, and cuts the connection after a number of bytes of its replies."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -140,7 +140,7 @@ class CuttingProxy:
 
 
 async def test_a_connection_cut_anywhere_in_a_reply(server: Ganesha, version: str) -> None:
-    """Cut after each count of bytes of an answer, a change is UNREACHABLE or done, and the next call just works."""
+    """If the connection is cut at any byte of a reply, a change is UNREACHABLE or done, and the next call works."""
     proxy = CuttingProxy(server.port)
     async with listening(proxy.serve) as port:
         where = location("127.0.0.1", "/plain")
@@ -157,7 +157,7 @@ async def test_a_connection_cut_anywhere_in_a_reply(server: Ganesha, version: st
 
 
 async def test_a_server_on_ipv6(server: Ganesha, version: str) -> None:
-    """A server with an IPv6 address works as one with an IPv4 address does."""
+    """A server with an IPv6 address works like one with an IPv4 address."""
     if not socket.has_ipv6:
         pytest.skip("this machine cannot speak IPv6")
     proxy, mounts = CuttingProxy(server.port), CuttingProxy(server.mount_port)

@@ -1,4 +1,4 @@
-"""Copies that the server makes by itself: over the Linux kernel's server, which can, and Ganesha 4.3, which cannot."""
+"""Copies within the server: with the Linux kernel's server, which supports them, and Ganesha 4.3, which does not."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, Pa
 from testbed import vm
 from testbed.ganesha import Ganesha
 from testbed.vm import KernelServer
-from tests.support.nfs.relayed import Cut, Relay, relay_to
+from tests.support.nfs.relay import Cut, Relay, relay_to
 
 pytestmark = pytest.mark.timeout(180)
 
 FOREVER = Deadline(at_s=float("inf"))
-ROOT, SOMEBODY = Credentials(), Credentials(uid=1000, gid=1000)
+ROOT, OTHER_USER = Credentials(), Credentials(uid=1000, gid=1000)
 CHUNK_BYTES = 60_000
 SIZE_BYTES = (6 << 20) + 12_345
 """More than the kernel's server copies in one call, and no multiple of a block."""
@@ -45,18 +45,18 @@ SETATTR = xdr.uint(34) + ANONYMOUS
 
 
 class Desk:
-    """A directory of a server, where files are written, copied and looked at."""
+    """A directory of a server in which tests write, copy and read files."""
 
     def __init__(self, client: Client4, root: bytes) -> None:
         self.client = client
         self.root = root
 
     def at(self, *path: str) -> Place:
-        """The place of a path."""
+        """Return the place of a path."""
         return Place(self.root, path)
 
     async def write(self, name: str, content: bytes, *attributes: bytes) -> None:
-        """Make a file with that content, and set these attributes one after the other."""
+        """Create a file with this content, and set these attributes one after the other."""
         create = nfs4_files.create(name, settable(mode=0o600))
         getfh = nfs4.getfh()
         made = await self.client.complete(
@@ -70,7 +70,7 @@ class Desk:
         await self.client.complete(FOREVER, self.at(name), file, nfs4_files.commit(), *setattrs)
 
     async def read(self, name: str) -> bytes:
-        """A file's content."""
+        """Return the content of a file."""
         content = b""
         while True:
             read = Operation(25, ANONYMOUS + xdr.hyper(len(content)) + xdr.uint(CHUNK_BYTES), _read4resok)
@@ -81,7 +81,7 @@ class Desk:
                 return content
 
     async def seen(self, name: str) -> FileAttributes:
-        """A file's attributes."""
+        """Return the attributes of a file."""
         getattr_ = nfs4_files.getattr()
         return (await self.client.complete(FOREVER, self.at(name), *lookup_ops(self.at(name)), getattr_))[getattr_]
 
@@ -99,7 +99,7 @@ def _read4resok(reply: Cursor) -> tuple[bool, bytes]:
 
 @contextlib.asynccontextmanager
 async def _desk(port: int, export: str, identity: Credentials = ROOT, version: int = 2) -> AsyncIterator[Desk]:
-    """A client at the root of an export."""
+    """Return a client at the root of an export."""
     endpoint = Endpoint("127.0.0.1", port, nfs4.PROGRAM, nfs4.VERSION)
     client = Client4(Connection(endpoint, identity, Resolver(), timeout_s=30.0), version)
     try:
@@ -110,7 +110,7 @@ async def _desk(port: int, export: str, identity: Credentials = ROOT, version: i
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[KernelServer]:
-    """One virtual machine for the whole module; skipped where none can run."""
+    """One virtual machine for the module; skips the tests if none can run."""
     reason = vm.missing()
     if reason:
         pytest.skip(f"this machine cannot run the kernel's NFS server: {reason}")
@@ -120,17 +120,17 @@ def kernel() -> Iterator[KernelServer]:
 
 @pytest.fixture
 async def relay(kernel: KernelServer) -> AsyncIterator[Relay]:
-    """A relay before the kernel's server."""
+    """A relay in front of the kernel's server."""
     async with relay_to(kernel.port) as relay:
         yield relay
 
 
 @pytest.fixture
 async def desk(relay: Relay) -> AsyncIterator[Desk]:
-    """A new directory of the kernel's server, which belongs to somebody, reached as root through the relay."""
+    """A new directory of the kernel's server, owned by another user, and used as root through the relay."""
     name = secrets.token_hex(6)
     async with _desk(relay.port, "srv") as top:
-        access = Ownership(mode=0o755, uid=SOMEBODY.uid, gid=SOMEBODY.gid)
+        access = Ownership(mode=0o755, uid=OTHER_USER.uid, gid=OTHER_USER.gid)
         await top.client.make_directory(FOREVER, top.at(name), access)
         yield Desk(top.client, (await top.client.look_up(FOREVER, top.at(name))).handle)
 
@@ -148,7 +148,7 @@ def _content(size_bytes: int = 300_001) -> bytes:
 
 @pytest.mark.parametrize("way", ["clone", "copy"])
 async def test_a_copy_is_whole_and_its_bytes_stay_at_the_server(desk: Desk, relay: Relay, way: str) -> None:
-    """Content, mode with set-user-ID bit, owner and times are the source's, and next to nothing crosses the wire."""
+    """A copy has content, mode, owner and times of the source, and little data crosses the network."""
     await desk.write("a", _content(SIZE_BYTES), *_OWNED)
     source = await desk.seen("a")
     before = relay.sent_bytes + relay.received_bytes
@@ -164,7 +164,7 @@ async def test_a_copy_is_whole_and_its_bytes_stay_at_the_server(desk: Desk, rela
 
 
 async def test_a_clone_shares_what_is_stored(desk: Desk) -> None:
-    """A clone of a file takes next to no space."""
+    """A clone of a file uses almost no space."""
     await desk.write("a", _content(SIZE_BYTES))
     before = await desk.client.space(FOREVER, desk.root)
     await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b"))
@@ -173,7 +173,7 @@ async def test_a_clone_shares_what_is_stored(desk: Desk) -> None:
 
 
 async def test_a_server_without_clone_copies(desk: Desk, relay: Relay) -> None:
-    """Where the server does not know CLONE, what was to be a clone is a copy, and says so."""
+    """If the server does not support CLONE, a clone becomes a copy, and reports it."""
     relay.change = lambda call: call.replace(CLONE, UNKNOWN)
     await desk.write("a", _content())
     assert await copy_file.clone(desk.client, FOREVER, desk.at("a"), desk.at("b")) == "copy"
@@ -182,15 +182,15 @@ async def test_a_server_without_clone_copies(desk: Desk, relay: Relay) -> None:
 
 @pytest.mark.parametrize("way", [copy_file.clone, copy_file.copy])
 async def test_an_empty_file_is_copied(desk: Desk, way: Callable[..., Awaitable[object]]) -> None:
-    """A file without content is copied like any other."""
+    """An empty file is copied like any other."""
     await desk.write("a", b"", settable(mode=0o640))
     await way(desk.client, FOREVER, desk.at("a"), desk.at("b"))
     assert ((await desk.seen("b")).size_bytes, (await desk.seen("b")).mode) == (0, 0o640)
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1000])
-async def test_what_is_there_is_refused(desk: Desk, size_bytes: int) -> None:
-    """A file, a directory, a symlink, a finished copy and the source itself are no targets, and stay as they are."""
+async def test_an_existing_target_is_refused(desk: Desk, size_bytes: int) -> None:
+    """A file, a directory, a symlink, a finished copy and the source are refused as targets, unchanged."""
     await desk.write("a", _content(size_bytes))
     await desk.write("file", b"theirs")
     await desk.write("writeonly", b"theirs", settable(mode=copy_file.UNFINISHED_MODE))
@@ -208,7 +208,7 @@ async def test_what_is_there_is_refused(desk: Desk, size_bytes: int) -> None:
 
 
 async def test_an_unfinished_copy_of_another_source_is_refused(desk: Desk, relay: Relay) -> None:
-    """Only the unfinished copy of the very same source is gone on with."""
+    """Only an unfinished copy of the same source is continued."""
     await desk.write("a", b"one")
     await desk.write("other", b"two")
     relay.cut = _once(CLONE, "before")
@@ -226,10 +226,8 @@ async def test_an_unfinished_copy_of_another_source_is_refused(desk: Desk, relay
     ids=["create", "copy", "clone", "last"],
 )
 @pytest.mark.parametrize("cut", ["before", "after"])
-async def test_an_interrupted_copy_is_gone_on_with(
-    desk: Desk, relay: Relay, operation: bytes, way: str, cut: Cut
-) -> None:
-    """After a connection that ends anywhere, nobody can read half a copy, and another attempt makes it whole.
+async def test_an_interrupted_copy_is_continued(desk: Desk, relay: Relay, operation: bytes, way: str, cut: Cut) -> None:
+    """After a connection ends at any point, no user can read the partial copy, and a retry completes it.
 
     Only where the very last answer is lost is the copy whole already, and refused as what is there.
     """
@@ -250,8 +248,8 @@ async def test_an_interrupted_copy_is_gone_on_with(
     assert (await desk.seen("b")).mode == 0o644
 
 
-async def test_what_a_restarted_server_may_have_lost_is_copied_again(desk: Desk, relay: Relay) -> None:
-    """When COMMIT gives another verifier than COPY did, nobody knows what is stored, and all is copied once more."""
+async def test_data_that_a_restart_lost_is_copied_again(desk: Desk, relay: Relay) -> None:
+    """If COMMIT returns another verifier than COPY, the server lost data, and the file is copied again."""
     copies: list[bytes] = []
 
     def of_another_life(call: bytes, reply: bytes) -> bytes:
@@ -266,7 +264,7 @@ async def test_what_a_restarted_server_may_have_lost_is_copied_again(desk: Desk,
 
 
 async def test_an_unfinished_copy_is_known_after_a_restart(desk: Desk, relay: Relay, kernel: KernelServer) -> None:
-    """A copy that was interrupted because the server lost its power is gone on with when it is back."""
+    """A copy that a power loss of the server interrupted continues after the restart."""
     await desk.write("a", _content(), settable(mode=0o644))
     relay.cut = _once(COPY, "after")
     with pytest.raises(ExportError):
@@ -280,7 +278,7 @@ async def test_an_unfinished_copy_is_known_after_a_restart(desk: Desk, relay: Re
 
 
 async def test_an_interrupted_copy_of_a_file_that_shrank(desk: Desk, relay: Relay) -> None:
-    """What an interrupted attempt has copied is not left behind the end of what the source is by then."""
+    """A retry of an interrupted copy of a file that has shrunk leaves no data behind the new end."""
     await desk.write("a", _content())
     relay.cut = _once(COPY, "after")
     with pytest.raises(ExportError):
@@ -291,11 +289,11 @@ async def test_an_interrupted_copy_of_a_file_that_shrank(desk: Desk, relay: Rela
     assert await desk.read("b") == _content()[:1000]
 
 
-async def test_somebody_copies_what_they_may_read(desk: Desk, kernel: KernelServer) -> None:
-    """Who is not root copies a file of their own, and is denied one that they may not read."""
+async def test_another_user_copies_files_it_can_read(desk: Desk, kernel: KernelServer) -> None:
+    """A user other than root can copy its own file, and is denied a file that it cannot read."""
     await desk.write("a", _content(), settable(owner="1000", group="1000"), settable(mode=0o400))
     await desk.write("secret", b"not theirs")
-    async with _desk(kernel.port, "srv", SOMEBODY) as theirs:
+    async with _desk(kernel.port, "srv", OTHER_USER) as theirs:
         here = Desk(theirs.client, desk.root)
         assert await copy_file.clone(here.client, FOREVER, here.at("a"), here.at("b")) == "clone"
         with pytest.raises(ExportError) as caught:
@@ -306,7 +304,7 @@ async def test_somebody_copies_what_they_may_read(desk: Desk, kernel: KernelServ
 
 
 async def test_no_source_or_parent_is_followed(desk: Desk) -> None:
-    """A symlink or a directory as source, and a symlink above either, are refused; what is missing is told."""
+    """A symlink or a directory as source and symlinks as parents are refused; a missing entry is reported."""
     await desk.write("a", b"content")
     await desk.client.make_directory(FOREVER, desk.at("directory"), Ownership())
     await desk.client.make_symlink(FOREVER, desk.at("file-link"), "a")
@@ -318,8 +316,8 @@ async def test_no_source_or_parent_is_followed(desk: Desk) -> None:
         await copy_file.copy(desk.client, FOREVER, desk.at("missing"), desk.at("b"))
 
 
-async def test_a_server_that_copies_nothing(ganesha_desk: Desk) -> None:
-    """With neither CLONE nor COPY the error says what is needed, each time; what else is refused is refused first."""
+async def test_a_server_without_copy(ganesha_desk: Desk) -> None:
+    """Without CLONE and COPY, the error says what is required; other refusals come first."""
     desk = ganesha_desk
     await desk.write("a", b"content")
     await desk.client.make_directory(FOREVER, desk.at("directory"), Ownership())
@@ -337,8 +335,8 @@ async def test_a_server_that_copies_nothing(ganesha_desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("minor", [0, 1])
-async def test_an_older_version_copies_nothing(server: Ganesha, minor: int) -> None:
-    """Before NFS 4.2 the error says what is needed, and nothing is made."""
+async def test_an_older_version_without_copy(server: Ganesha, minor: int) -> None:
+    """Before NFS 4.2, the error says what is required, and nothing is created."""
     async with _desk(server.port, "plain", version=minor) as desk:
         await desk.client.make_symlink(FOREVER, desk.at("a"), "x")
         with pytest.raises(ExportError) as caught:
@@ -360,6 +358,6 @@ async def _assert_refused(desk: Desk) -> None:
 
 
 def _once(operation: bytes, cut: Cut) -> Callable[[bytes], Cut | None]:
-    """Cuts at the first call that has the operation."""
+    """Cut the connection at the first call with this operation."""
     cuts = [cut]
     return lambda call: cuts.pop() if operation in call and cuts else None

@@ -1,4 +1,4 @@
-"""Servers that speak NFS correctly and say odd things: directories without an end, odd limits, endless refusals."""
+"""Hostile servers with valid NFS: endless directories, odd limits, endless refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIMEOUT_S = 30.0
 
 @asynccontextmanager
 async def tree_on(hostile: Hostile, version: str | None, *, timeout_s: float = TIMEOUT_S) -> AsyncIterator[DirectTree]:
-    """An export of the server."""
+    """Open a tree on the server."""
     async with hostile.listening() as port:
         pool = ConnectionPool(Credentials(), timeout_s=timeout_s)
         tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port, mount_port=port)
@@ -40,12 +40,12 @@ async def tree_on(hostile: Hostile, version: str | None, *, timeout_s: float = T
 
 
 def entry(name: str) -> DirectoryEntry:
-    """A symlink of that name."""
+    """Return a symlink entry of this name."""
     return DirectoryEntry(name, b"handle", LINK)
 
 
 def looping(period: int, *, empty: bool = False) -> Pages:
-    """Pages whose positions come again after so many."""
+    """Return pages whose positions repeat after a number of pages."""
 
     def page(position: Position) -> DirectoryPage:
         cookie = 5 + (position.cookie - 4) % period
@@ -55,19 +55,19 @@ def looping(period: int, *, empty: bool = False) -> Pages:
 
 
 def endless_names(position: Position) -> DirectoryPage:
-    """A page of names that were never there before."""
+    """Return a page of new names."""
     names = tuple(entry(f"pvc-{position.cookie + number:012}") for number in range(200))
     return DirectoryPage(names, Position(position.cookie + 200))
 
 
 def endless_nothing(position: Position) -> DirectoryPage:
-    """Always the same name, and always somewhere else."""
+    """Return the same name at a new position each time."""
     return DirectoryPage((entry("same"),), Position(position.cookie + 1))
 
 
 @pytest.mark.parametrize("period", [1, 2, 5, 100])
-async def test_cookies_that_loop_are_told(version: str, period: int) -> None:
-    """A list ends with words for a position that comes again, however many pages later."""
+async def test_a_readdir_loop_is_reported(version: str, period: int) -> None:
+    """A list fails with a clear error if a position repeats, after any number of pages."""
     hostile = Hostile(looping(period))
     async with tree_on(hostile, version) as tree:
         with pytest.raises(ExportError) as caught:
@@ -76,8 +76,8 @@ async def test_cookies_that_loop_are_told(version: str, period: int) -> None:
     assert hostile.calls < 12 * period + 20
 
 
-async def test_an_empty_page_that_is_not_the_last_is_no_progress(version: str) -> None:
-    """Page after page without an entry is a loop for a list, and for the question whether a directory is empty."""
+async def test_endless_empty_pages_are_a_loop(version: str) -> None:
+    """Endless empty pages are a loop, for a list and for is_empty."""
     async with tree_on(Hostile(lambda _: DirectoryPage((), Position(0))), version) as tree:
         for call in (tree.list, tree.is_empty):
             with pytest.raises(ExportError, match="readdir loop"):
@@ -85,10 +85,10 @@ async def test_an_empty_page_that_is_not_the_last_is_no_progress(version: str) -
 
 
 @pytest.mark.parametrize("pages", [endless_names, endless_nothing])
-async def test_a_directory_without_end_is_told_in_bounded_memory(
+async def test_an_endless_directory_fails_in_bounded_memory(
     pages: Pages, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list of ever new names, or positions, ends with words after so many, and holds no more than those."""
+    """A list of endless new names or positions fails at the limit, and holds no more entries than the limit."""
     monkeypatch.setattr(endless, "LISTING_LIMIT", 5000)
     async with tree_on(Hostile(pages), version) as tree:
         tracemalloc.start()
@@ -101,16 +101,16 @@ async def test_a_directory_without_end_is_told_in_bounded_memory(
         assert peak < 4 << 20
 
 
-async def test_so_many_of_a_directory_without_end(version: str) -> None:
-    """A list of at most so many entries reads no further."""
+async def test_a_limited_list_of_an_endless_directory(version: str) -> None:
+    """A list with a limit stops reading at the limit."""
     hostile = Hostile(endless_names)
     async with tree_on(hostile, version) as tree:
         assert len(await tree.list((), at_most=300)) == 300
     assert hostile.calls < 20
 
 
-async def test_a_page_larger_than_asked_for_is_read_in_parts(version: str) -> None:
-    """Of a page that passes the size asked for, as much as was asked for is read, and the rest comes later, whole."""
+async def test_an_oversized_page_is_read_in_parts(version: str) -> None:
+    """A page beyond the requested size is read up to that size, and the rest with the next pages, without gaps."""
     names = [f"{number:04}-{'x' * 200}" for number in range(1, 601)]
     everything = tuple(DirectoryEntry(name, b"handle", LINK, cookie) for cookie, name in enumerate(names, 1))
     hostile = Hostile(lambda position: DirectoryPage(everything[position.cookie :], None))
@@ -129,8 +129,8 @@ async def test_a_page_larger_than_asked_for_is_read_in_parts(version: str) -> No
         (Channel(1 << 16, 1 << 16, 0, 64, 0), "0 slots (1 are needed)"),
     ],
 )
-async def test_a_session_that_is_too_small_is_refused_in_words(channel: Channel, words: str) -> None:
-    """What a server grants, what is needed, and which version goes without, are part of the refusal."""
+async def test_a_session_that_is_too_small_is_refused(channel: Channel, words: str) -> None:
+    """The refusal says what the server grants, what is required, and which versions need no session."""
     async with tree_on(Hostile(channel=channel), "4.1") as tree:
         with pytest.raises(ExportError) as caught:
             await tree.root_id()
@@ -139,15 +139,15 @@ async def test_a_session_that_is_too_small_is_refused_in_words(channel: Channel,
     assert "nfsvers=3" in caught.value.advice
 
 
-async def test_without_a_version_asked_for_a_session_too_small_means_an_older_one() -> None:
-    """Where the class names no version, NFS 4.0, which has no sessions, serves where those are too small."""
+async def test_a_session_that_is_too_small_selects_an_older_version() -> None:
+    """If the class names no version and sessions are too small, NFS 4.0 is used, which has no sessions."""
     async with tree_on(Hostile(channel=Channel(512, 512, 0, 4, 1)), None) as tree:
         assert await tree.list(()) == []
 
 
 @pytest.mark.parametrize("channel", [Channel(4096, 4096, 0, 8, 1), Channel(*[2**32 - 1] * 5)])
 async def test_the_smallest_session_and_the_largest_work(channel: Channel) -> None:
-    """Long paths, lists, links and removals work in the smallest session that is taken, and in one without limits."""
+    """Long paths, lists, links and removals work in the smallest accepted session, and in one without limits."""
     async with tree_on(Hostile(channel=channel), "4.1") as tree:
         deep = tuple(f"{number}-{'n' * 200}" for number in range(12))
         assert await tree.list(deep) == []
@@ -166,7 +166,7 @@ async def test_the_smallest_session_and_the_largest_work(channel: Channel) -> No
     ],
 )
 async def test_odd_numbers_of_bytes(said: tuple[int, int, int, int], space: FilesystemStats, version: str) -> None:
-    """Zeros are zeros, and what is negative on the server is nothing left."""
+    """Zeros stay zeros, and a negative number of free bytes becomes zero."""
     async with tree_on(Hostile(space=said), version) as tree:
         assert await tree.space() == space
 
@@ -190,8 +190,8 @@ FOR_EVER: dict[str, dict[str, dict[int, int]]] = {
         for version, statuses in by_version.items()
     ],
 )
-async def test_a_refusal_that_never_ends_is_told_in_time(version: str, statuses: dict[int, int]) -> None:
-    """Whatever a server answers again and again, a call ends with an ExportError within its time limit."""
+async def test_an_endless_refusal_ends_in_time(version: str, statuses: dict[int, int]) -> None:
+    """If a server repeats the same refusal endlessly, a call ends with an ExportError within its time limit."""
     async with tree_on(Hostile(statuses=statuses), version, timeout_s=2.0) as tree, asyncio.timeout(60):
         with pytest.raises(ExportError) as caught:
             await tree.list(())
@@ -199,17 +199,17 @@ async def test_a_refusal_that_never_ends_is_told_in_time(version: str, statuses:
 
 
 async def test_objects_without_attributes(version: str) -> None:
-    """A server that gives objects no type is told so, or asked in another way."""
+    """A server that omits the types of objects is reported, or asked in another way."""
     async with tree_on(Hostile(bare=True), version) as tree:
         if version == "3":
             assert await tree.list(("some",)) == []
         else:
-            with pytest.raises(ExportError, match="no type"):
+            with pytest.raises(ExportError, match="does not report its type"):
                 await tree.list(("some",))
 
 
 async def test_answers_of_random_numbers_are_an_export_error(version: str) -> None:
-    """Whatever numbers an accepted reply holds, each call of a tree gives a result or an ExportError, nothing else."""
+    """For arbitrary numbers in a reply, each call of a tree returns a result or raises an ExportError."""
     chance = random.Random(version)
     small = [*range(70), 10008, 10005, 10021, 0x8000_0000, 0xFFFF_FFFF]
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""A RENAME that reaches the server late, after the next leader has done the same and a new claim has the directory."""
+"""A RENAME that reaches the server after the next leader has done the same and a new claim has the directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provisioner.ports.tree import Cause, ExportError, Ownership
 from testbed.ganesha import Ganesha
 from tests.integration.nfs.conftest import MakeTree
 from tests.support.ledger_faults import record
-from tests.support.nfs.relayed import Relay, relay_to
+from tests.support.nfs.relay import Relay, relay_to
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -35,7 +35,7 @@ async def relay(server: Ganesha) -> AsyncIterator[Relay]:
 
 @pytest.fixture
 async def first(server: Ganesha, relay: Relay, pool: ConnectionPool, version: str) -> AsyncIterator[Export]:
-    """The export of a leader whose calls go through the relay; there is one volume, in use."""
+    """The export of a leader whose calls go through the relay, with one volume in use."""
     where = location("127.0.0.1", "/plain")
     tree = DirectTree(where, pool, version=version, port=relay.port, mount_port=server.mount_port)
     yield await used(Export(where, tree), V1)
@@ -44,7 +44,7 @@ async def first(server: Ganesha, relay: Relay, pool: ConnectionPool, version: st
 
 @pytest.fixture
 async def second(first: Export, tree: MakeTree, version: str) -> Export:
-    """The export of the next leader, which is open as well."""
+    """The export of the next leader, also open."""
     export = Export(location("127.0.0.1", "/plain"), tree(version=version))
     await export.open()
     return export
@@ -59,7 +59,7 @@ async def used(export: Export, volume: str) -> Export:
 
 
 def is_rename(call: bytes) -> bool:
-    """Whether a call is the RENAME of the volume's directory (RFC 5531 section 9: mark, xid, type, 2, program, ...)."""
+    """Return True if a call renames the volume's directory (RFC 5531 section 9: mark, xid, type, 2, program, ...)."""
     version, procedure = (int.from_bytes(call[start : start + 4]) for start in (20, 24))
     if version == 3:
         return procedure == NFS3_RENAME
@@ -67,7 +67,7 @@ def is_rename(call: bytes) -> bool:
 
 
 def held(relay: Relay) -> tuple[asyncio.Event, asyncio.Event]:
-    """From now on the relay holds a RENAME: the events are that it does, and that it passes it on."""
+    """Make the relay hold a RENAME; returns events for "it holds one" and "pass it on"."""
     holds, goes_on = asyncio.Event(), asyncio.Event()
 
     async def hold(call: bytes) -> None:
@@ -87,10 +87,10 @@ RECLAIMS: dict[str, Reclaim] = {
 
 
 @pytest.mark.parametrize("rule", RECLAIMS)
-async def test_a_rename_that_comes_late(
+async def test_a_late_rename_moves_nothing(
     first: Export, second: Export, relay: Relay, tmp_path: Path, version: str, rule: str
 ) -> None:
-    """It moves nothing: NFSv4 verifies the record in the same compound, and else the name it goes to is taken."""
+    """A late RENAME moves nothing: NFSv4 verifies the record in the same compound; else the target name is taken."""
     holds, goes_on = held(relay)
     (tmp_path / "plain/team/data/first").write_text("first")
     late = asyncio.ensure_future(RECLAIMS[rule](first))
@@ -114,7 +114,7 @@ async def test_a_rename_that_comes_late(
 
 
 async def test_a_deletion_takes_three_calls(first: Export, relay: Relay, version: str) -> None:
-    """In NFSv4 the record is read, both ends are looked at, and the directory is renamed: verifying costs no call."""
+    """In NFSv4, a deletion reads the record, checks both paths and renames; verifying costs no extra call."""
     calls: list[bytes] = []
 
     async def count(call: bytes) -> None:

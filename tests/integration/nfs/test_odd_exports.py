@@ -1,4 +1,4 @@
-"""Exports as people have them: where no modes are set, through a symlink, at a pseudo-root, with others inside."""
+"""Unusual exports: without chmod, behind a symlink, at a pseudo root, with other file systems inside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def refusal(tree: DirectTree, *path: str) -> ExportError:
-    """What making a directory is refused with."""
+    """Return the error of creating a directory."""
     with pytest.raises(ExportError) as caught:
         await tree.make_directory(path or ("made",), Ownership())
     return caught.value
@@ -37,7 +37,7 @@ async def refusal(tree: DirectTree, *path: str) -> ExportError:
 
 @pytest.fixture
 def no_chmod(tmp_path: Path) -> Iterator[Path]:
-    """A file system that refuses chmod and chown, as one with NFSv4 ACLs may."""
+    """A file system that refuses chmod and chown, as some with NFSv4 ACLs do."""
     if reason := fuse.missing() or ("" if os.geteuid() == 0 else "the tests do not run as root"):
         pytest.skip(f"this machine cannot mount one: {reason}")
     with fuse.without_chmod(tmp_path) as place:
@@ -46,7 +46,7 @@ def no_chmod(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def old_umask() -> Iterator[None]:
-    """A umask that takes from the modes of new directories."""
+    """A umask that removes bits from the modes of new directories."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -54,7 +54,7 @@ def old_umask() -> Iterator[None]:
 
 @pytest.fixture(params=["mounted", "3", "4.0", "4.1", "4.2"])
 async def without_chmod(request: pytest.FixtureRequest, no_chmod: Path, pool: ConnectionPool, old_umask: None) -> Tree:
-    """A tree that refuses chmod, mounted and in each version of NFS."""
+    """A tree that refuses chmod, mounted and in each NFS version."""
     if request.param == "mounted":
         return MountedTree(str(no_chmod), require_mount=True, timeout_s=30.0)
     server: Ganesha = request.getfixturevalue("server_without_chmod")
@@ -71,7 +71,7 @@ def server_without_chmod(no_chmod: Path) -> Iterator[Ganesha]:
 
 
 async def test_a_ledger_and_a_volume_where_chmod_is_refused(without_chmod: Tree) -> None:
-    """A ledger is made, a volume with the default mode is provisioned, and `check` finds the export usable."""
+    """If chmod is refused, a ledger and a volume with the default mode are created, and `check` passes."""
     export = Export(location("127.0.0.1", "/x"), without_chmod)
     await export.open()
     assert await trial_run(without_chmod)
@@ -79,14 +79,14 @@ async def test_a_ledger_and_a_volume_where_chmod_is_refused(without_chmod: Tree)
 
 
 async def test_chmod_is_not_needed_without_a_mode(without_chmod: Tree, no_chmod: Path) -> None:
-    """Where the class leaves the mode to the server, nothing is refused, parents that are made among it."""
+    """If the class leaves the mode to the server, nothing is refused, including new parents."""
     await without_chmod.make_directory(("a", "b", "c"), Ownership(mode=None))
     assert (no_chmod / "a" / "b" / "c").is_dir()
     await without_chmod.close()
 
 
-async def test_chown_is_told_as_that(without_chmod: Tree) -> None:
-    """An owner that was asked for and is refused is an error about owners, and not about modes or root."""
+async def test_a_refused_chown_is_reported(without_chmod: Tree) -> None:
+    """A refused owner is an error about owners, and not about modes or root."""
     with pytest.raises(ExportError) as caught:
         await without_chmod.make_directory(("made",), Ownership(uid=5, gid=6))
     assert not isinstance(caught.value, ModeRefused)
@@ -96,8 +96,8 @@ async def test_chown_is_told_as_that(without_chmod: Tree) -> None:
     await without_chmod.close()
 
 
-async def test_chmod_is_told_as_that(without_chmod: Tree, no_chmod: Path) -> None:
-    """A mode that a directory does not have yet and that is refused is ModeRefused, with the call and the way out."""
+async def test_a_refused_chmod_is_reported(without_chmod: Tree, no_chmod: Path) -> None:
+    """A refused change of mode is ModeRefused, with the call and the advice."""
     (no_chmod / "made").mkdir(mode=0o700)
     with pytest.raises(ModeRefused) as caught:
         await without_chmod.set_access(("made",), Ownership(mode=0o770))
@@ -110,7 +110,7 @@ async def test_chmod_is_told_as_that(without_chmod: Tree, no_chmod: Path) -> Non
 
 
 async def test_a_share_through_a_symlink(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """A share that is a symlink is not followed; the target and the share to write are named."""
+    """A share that is a symlink is not followed; the error names its target and the right share."""
     root = server.exports[0].directory
     (root / "real" / "k8s").mkdir(parents=True)
     (root / "link").symlink_to("real/k8s")
@@ -121,7 +121,7 @@ async def test_a_share_through_a_symlink(server: Ganesha, tree: MakeTree, versio
 
 
 async def test_a_symlink_on_the_way_to_a_share(server: Ganesha, tree: MakeTree) -> None:
-    """A symlink in the middle of a share's path is named, and the share to write has what comes after it."""
+    """A symlink in the middle of a share's path is named, together with the complete right share."""
     root = server.exports[0].directory
     (root / "real" / "k8s").mkdir(parents=True)
     (root / "link").symlink_to("real")
@@ -132,7 +132,7 @@ async def test_a_symlink_on_the_way_to_a_share(server: Ganesha, tree: MakeTree) 
 
 
 async def test_a_share_that_is_a_file(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """A share that is a file is named as that."""
+    """A share that is a file is reported as a file."""
     (server.exports[0].directory / "file").touch()
     error = await refusal(tree("/plain/file", version=version))
     assert error.cause in (Cause.MISSING, Cause.DENIED)
@@ -140,13 +140,13 @@ async def test_a_share_that_is_a_file(server: Ganesha, tree: MakeTree, version: 
 
 
 async def test_a_pseudo_root(tree: MakeTree) -> None:
-    """The root of an NFSv4 server that only leads to its exports is named as that, with the exports."""
+    """The pseudo root of an NFSv4 server is reported as such, with the exports below it."""
     error = await refusal(tree("/", version="4.1"))
     assert "name one of them as the share: /plain, /readonly, /squashed" in error.advice
 
 
 async def test_a_root_that_is_not_writable(tree: MakeTree, version: str) -> None:
-    """Where root is squashed, a directory below the export is offered as a way out."""
+    """If root is squashed, the advice suggests a directory below the export."""
     assert "name a directory below it" in (await refusal(tree("/squashed", version=version))).advice
 
 
@@ -155,7 +155,7 @@ async def test_a_root_that_is_not_writable(tree: MakeTree, version: str) -> None
 
 @pytest.fixture
 def worm(server: Ganesha) -> Iterator[Path]:
-    """A file that cannot be removed, in a directory of an export with other files."""
+    """A file that cannot be removed, beside other files."""
     root = server.exports[0].directory
     (root / "gone" / "deep").mkdir(parents=True)
     for name in ("deep/worm", "other"):
@@ -168,7 +168,7 @@ def worm(server: Ganesha) -> Iterator[Path]:
 
 
 async def test_a_file_that_cannot_be_removed(worm: Path, tree: MakeTree, version: str) -> None:
-    """The rest of a directory goes, and the file that stays is named with the way to it and what may hold it."""
+    """Everything else is removed, and the error names the path of the file that stays and possible reasons."""
     with pytest.raises(ExportError) as caught:
         await tree(version=version).remove_tree(("gone",))
     assert caught.value.cause is Cause.DENIED
@@ -180,7 +180,7 @@ async def test_a_file_that_cannot_be_removed(worm: Path, tree: MakeTree, version
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Iterator[Path]:
-    """A file system that is mounted on a directory below another one, with a file in it."""
+    """A file system that is mounted inside another directory, with a file in it."""
     place = tmp_path / "outer" / "gone" / "nested"
     place.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode:
@@ -192,15 +192,15 @@ def nested(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def outer(nested: Path) -> Iterator[Ganesha]:
-    """A server of the directory around it, started when that is mounted: it has a mount table of its own."""
+    """A server for the outer directory, started after the mount, because it has its own mount table."""
     with Ganesha([GaneshaExport(nested.parents[1], "/outer")], versions=(3, 4)) as running:
         yield running
 
 
-async def test_a_directory_that_is_a_file_system_of_its_own(
+async def test_a_directory_that_is_a_file_system_stays(
     outer: Ganesha, nested: Path, pool: ConnectionPool, version: str
 ) -> None:
-    """It cannot be moved, however the server says so, and the advice says what to do; nor is it emptied."""
+    """A directory that is a file system is neither moved nor emptied, and the advice says what to do."""
     where = location("127.0.0.1", "/outer")
     direct = DirectTree(where, pool, version=version, port=outer.port, mount_port=outer.mount_port)
     with pytest.raises(ExportError) as caught:

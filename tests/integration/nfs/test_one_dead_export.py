@@ -1,4 +1,4 @@
-"""Two exports of one server, of which one hangs: its directory is on a file system whose process is stopped."""
+"""Two exports of one server, one of which hangs because the process of its file system is stopped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLAIN = Ownership(mode=0o755)
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[HangingMount]:
-    """The directory that can be made to hang."""
+    """A directory that can be made to hang."""
     source, place = tmp_path / "source", tmp_path / "hanging"
     source.mkdir()
     place.mkdir()
@@ -39,7 +39,7 @@ def mount(tmp_path: Path) -> Iterator[HangingMount]:
 
 @pytest.fixture
 def shared(tmp_path: Path, mount: HangingMount) -> Iterator[Ganesha]:
-    """A server with that directory, and another one; skipped where none can run."""
+    """A server with that directory and another one; skips the test if no server can run."""
     healthy = tmp_path / "healthy"
     healthy.mkdir()
     reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(healthy) or ganesha.vfs_problem(mount.place)
@@ -50,12 +50,12 @@ def shared(tmp_path: Path, mount: HangingMount) -> Iterator[Ganesha]:
         mount.go_on()
 
 
-async def test_the_other_export_goes_on(
+async def test_the_other_export_continues(
     mount: HangingMount, shared: Ganesha, pool: ConnectionPool, version: str
 ) -> None:
-    """While one export hangs, with call after call, every call of the other one works; then both do.
+    """While one export hangs, all calls of the other export work; afterwards both work.
 
-    Meanwhile the calls move to another connection, as one that owes answers is replaced.
+    In between, new calls move to another connection, because the connection with unanswered calls is replaced.
     """
 
     def tree(path: str) -> DirectTree:

@@ -1,4 +1,4 @@
-"""Servers that stop, die, come back and answer late."""
+"""Servers that stop, crash, restart and answer late."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECOVERY_S = 15.0
 
 
 async def in_time(call: Callable[[], Awaitable[object]], *, late: bool = False) -> None:
-    """Repeat a call until it succeeds, while recovery may take; `late` when it needs what a late call makes."""
+    """Repeat a call until it succeeds, within the recovery time; `late` if it depends on a late call."""
     deadline = time.monotonic() + RECOVERY_S
     while True:
         try:
@@ -44,19 +44,19 @@ async def in_time(call: Callable[[], Awaitable[object]], *, late: bool = False) 
 
 
 def pause(server: Ganesha) -> None:
-    """Freeze the server, and wait until the last of its threads stands still."""
+    """Freeze the server, and wait until all of its threads have stopped."""
     server.pause()
     threads = Path(f"/proc/{server.pid}/task")
     eventually(lambda: all(_stands_still(thread) for thread in threads.iterdir()), "the server stands still")
 
 
 def _stands_still(thread: Path) -> bool:
-    """Whether a thread is stopped: the state in proc_pid_stat(5) follows the name, which stands in brackets."""
+    """Return True if a thread is stopped: in proc_pid_stat(5), the state follows the name in brackets."""
     return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 async def test_a_stopped_server(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """A change that got no answer is UNREACHABLE, and keeps its path BUSY until it returned, having taken effect."""
+    """A change without a reply is UNREACHABLE, and its path is BUSY until it has returned and taken effect."""
     one = tree(version=version)
     await one.make_directory(("before",), Ownership())
     pause(server)
@@ -72,7 +72,7 @@ async def test_a_stopped_server(server: Ganesha, tree: MakeTree, version: str) -
 
 
 async def test_closing_under_a_stopped_server(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """A tree lets go at once of a server that hangs, and calls under way end with UNREACHABLE."""
+    """A tree on a server that hangs closes immediately, and running calls end with UNREACHABLE."""
     one = tree(version=version)
     await one.root_id()
     pause(server)
@@ -87,7 +87,7 @@ async def test_closing_under_a_stopped_server(server: Ganesha, tree: MakeTree, v
 
 
 async def test_a_cancelled_change_keeps_its_path_busy(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """Whoever is cancelled in a change leaves its path BUSY until the server has answered."""
+    """A cancelled change keeps its path BUSY until the server has answered."""
     one = tree(version=version)
     await one.root_id()
     pause(server)
@@ -104,7 +104,7 @@ async def test_a_cancelled_change_keeps_its_path_busy(server: Ganesha, tree: Mak
 
 
 async def test_a_server_that_comes_back(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """After a crash and a restart everything works again, file handles and sessions among it, in time."""
+    """After a crash and a restart, everything works again in time, including file handles and sessions."""
     one = tree(version=version)
     await one.make_directory(("kept",), Ownership())
     server.kill()
@@ -116,8 +116,8 @@ async def test_a_server_that_comes_back(server: Ganesha, tree: MakeTree, version
     assert [entry.name for entry in await one.list(())] == ["kept"]
 
 
-async def test_a_restart_between_two_calls_goes_unnoticed(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """A call that changes nothing is repeated by itself on a connection that has died meanwhile."""
+async def test_a_restart_between_two_calls_has_no_effect(server: Ganesha, tree: MakeTree, version: str) -> None:
+    """A call that changes nothing is repeated automatically if its connection broke."""
     one = tree(version=version)
     await one.make_directory(("kept",), Ownership())
     server.restart()
@@ -125,7 +125,7 @@ async def test_a_restart_between_two_calls_goes_unnoticed(server: Ganesha, tree:
 
 
 async def test_a_restart_in_the_middle_of_creations(server: Ganesha, tree: MakeTree, version: str) -> None:
-    """Of 300 directories made through a crash all are there in the end, each once, by repeating what was unknown."""
+    """Of 300 directories created during a crash, all exist in the end, after repeating calls with unknown outcome."""
     one = tree(version=version)
 
     async def make(number: int) -> None:
@@ -146,7 +146,7 @@ async def test_a_restart_in_the_middle_of_creations(server: Ganesha, tree: MakeT
 
 
 async def test_another_server_is_not_affected(server: Ganesha, tree: MakeTree, version: str, tmp_path: Path) -> None:
-    """While one server is stopped and one is gone, calls to a third all succeed."""
+    """While one server is stopped and another one is gone, all calls to a third server succeed."""
     directory = tmp_path / "healthy"
     directory.mkdir()
     stopped = tree(version=version)

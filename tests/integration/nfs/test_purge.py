@@ -1,4 +1,4 @@
-"""Removing trees that are wide, deep, or not all ours."""
+"""Removal of trees that are wide, deep or partly owned by other users."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def fill(directory: Path, count: int) -> None:
-    """Put so many empty files into a new directory."""
+    """Create a directory with this many empty files."""
     directory.mkdir()
     for number in range(count):
         directory.joinpath(f"{number:06}-{'x' * 50}").touch()
 
 
 def dig(top: Path, depth: int) -> None:
-    """Make a chain of directories deeper than any path can name."""
+    """Create a chain of directories that is too deep for any path."""
     top.mkdir()
     here = os.open(top, os.O_RDONLY)
     for _ in range(depth):
@@ -39,7 +39,7 @@ def dig(top: Path, depth: int) -> None:
 
 
 async def test_memory_does_not_grow_with_a_directory(tree: MakeTree, version: str, tmp_path: Path) -> None:
-    """Removing 12,000 entries of one directory takes no more than twice the memory of removing 3,000."""
+    """Removing 12,000 entries of one directory uses at most twice the memory of removing 3,000."""
     one = tree(version=version)
     peaks = []
     for name, count in (("warm", 100), ("small", 3000), ("large", 12000)):
@@ -52,21 +52,21 @@ async def test_memory_does_not_grow_with_a_directory(tree: MakeTree, version: st
 
 
 async def test_a_tree_deeper_than_any_path(tree: MakeTree, version: str, tmp_path: Path) -> None:
-    """A chain of 3,000 directories, which no path can name, goes whole."""
+    """A chain of 3,000 directories, too deep for any path, is removed."""
     await asyncio.to_thread(dig, tmp_path / "plain" / "top", 3000)
     assert await tree(version=version).remove_tree(("top",)) == 3001
 
 
-async def test_what_is_not_ours_stays_and_the_rest_goes(tree: MakeTree, version: str, tmp_path: Path) -> None:
-    """What the server lets nobody but root remove is told as denied, after everything else has gone."""
+async def test_entries_of_other_users_stay(tree: MakeTree, version: str, tmp_path: Path) -> None:
+    """An entry that only root can remove is reported as denied, after everything else is removed."""
     top = tmp_path / "plain" / "top"
     top.mkdir()
     for name in ("ours", "theirs", "more"):
         fill(top / name, 3)
     for place in (top, top / "ours", top / "more"):
         os.chown(place, 1000, 1000)
-    somebody = ConnectionPool(Credentials(uid=1000, gid=1000), timeout_s=TIMEOUT_S)
-    one = tree(version=version, registry=somebody)
+    other_user = ConnectionPool(Credentials(uid=1000, gid=1000), timeout_s=TIMEOUT_S)
+    one = tree(version=version, registry=other_user)
     with pytest.raises(ExportError) as caught:
         await one.remove_tree(("top",))
     assert caught.value.cause is Cause.DENIED
@@ -74,8 +74,8 @@ async def test_what_is_not_ours_stays_and_the_rest_goes(tree: MakeTree, version:
     assert len(await one.list(("top", "theirs"))) == 3
 
 
-async def test_what_tenants_leave(tree: MakeTree, version: str, tmp_path: Path) -> None:
-    """Shut and sticky directories of others, odd names and what clients keep of open files go like all else."""
+async def test_odd_entries_are_removed(tree: MakeTree, version: str, tmp_path: Path) -> None:
+    """Locked and sticky directories of other users, odd names and `.nfs` files are removed."""
     top = tmp_path / "plain" / "top"
     top.mkdir()
     for name, mode in (("shut", 0o000), ("read-only", 0o555), ("sticky", 0o1777), ("searched", 0o311)):
@@ -90,7 +90,7 @@ async def test_what_tenants_leave(tree: MakeTree, version: str, tmp_path: Path) 
 
 
 async def test_a_tenant_that_still_writes(tree: MakeTree, version: str, tmp_path: Path) -> None:
-    """A tree that somebody goes on writing into, by a directory that was open before, still goes, and ends him."""
+    """A tree is removed even if a tenant keeps writing through an open directory; its writes then fail."""
     top = tmp_path / "plain" / "top"
     fill(top, 500)
     (top / "below").mkdir()
@@ -113,7 +113,7 @@ async def test_a_tenant_that_still_writes(tree: MakeTree, version: str, tmp_path
     while top.exists():
         try:
             removed += await tree(version=version).remove_tree(("top",))
-        except NotEmpty:  # told by a server between two of his files: the purge comes back later
+        except NotEmpty:  # reported between two of the tenant's files: the purge tries again later
             await asyncio.sleep(0.05)
     assert await tenant > 0
     assert removed > 0
@@ -121,7 +121,7 @@ async def test_a_tenant_that_still_writes(tree: MakeTree, version: str, tmp_path
 
 @pytest.fixture
 def immutable(tmp_path: Path, server: object) -> Iterator[Path]:
-    """A file that not even root may remove."""
+    """A file that not even root can remove."""
     top = tmp_path / "plain" / "top"
     top.mkdir()
     fill(top / "kept", 1)
@@ -133,12 +133,12 @@ def immutable(tmp_path: Path, server: object) -> Iterator[Path]:
 
 
 def make_mutable(file: Path) -> None:
-    """Let a file be removed again; one that is gone is none."""
+    """Make a file removable again, if it exists."""
     subprocess.run(["chattr", "-i", file], capture_output=True, check=False)
 
 
 async def test_an_immutable_file(tree: MakeTree, version: str, tmp_path: Path, immutable: Path) -> None:
-    """What the server's administrator made immutable is told as denied, after all else has gone."""
+    """An immutable file is reported as denied, after everything else is removed."""
     fill(tmp_path / "plain" / "top" / "other", 10)
     one = tree(version=version)
     with pytest.raises(ExportError) as caught:

@@ -1,4 +1,4 @@
-"""Many exports in one process: one connection for each server, and little memory."""
+"""Many exports in one process: one connection per server, and little memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EXPORTS = 200
 
 
 def connections_to(port: int) -> int:
-    """How many established TCP connections of this machine go to a port of 127.0.0.1 (proc(5), /proc/net/tcp)."""
+    """Return the number of established TCP connections to a port of 127.0.0.1 (proc(5), /proc/net/tcp)."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[2] == f"0100007F:{port:04X}" and row[3] == "01" for row in rows)
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Ganesha:
-    """A server with 200 exports, not yet started; skipped where none can run."""
+    """A server with 200 exports, not yet started; skips the test if no server can run."""
     reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(tmp_path)
     if reason:
         pytest.skip(f"this machine cannot run an NFS server: {reason}")
@@ -39,7 +39,7 @@ def many(tmp_path: Path) -> Ganesha:
 
 
 async def test_two_hundred_exports_on_one_connection(many: Ganesha, pool: ConnectionPool, version: str) -> None:
-    """200 exports of one server share one connection and take less than 16 MiB; the last one to close ends it."""
+    """200 exports of one server share one connection and use less than 16 MiB; the last one closes the connection."""
     with many as server:
         tracemalloc.start()
         trees = [

@@ -1,4 +1,4 @@
-"""What a pod does: a user without capabilities, and a server found by the port mapper, each in a process of its own."""
+"""Like a pod: a user without capabilities, and a server found by the port mapper, each in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NETWORK = "ip link set lo up && ip address add 192.0.2.1/32 dev lo"
 
 
 def script(name: str, directory: Path, prefix: list[str]) -> str:
-    """Run a script of this folder below a prefix and give what it printed."""
+    """Run a script of this folder with a command prefix, and return its output."""
     command = [*prefix, sys.executable, str(HERE / name), str(directory)]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
@@ -32,7 +32,7 @@ def script(name: str, directory: Path, prefix: list[str]) -> str:
 
 
 def require(*programs: str) -> None:
-    """Skip unless this machine can run servers and these programs, and we are root."""
+    """Skip the test unless it runs as root and this machine has the servers and programs."""
     reason = ganesha.missing(versions=(3, 4))
     lacking = [name for name in programs if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
     if reason or lacking or os.geteuid() != 0:
@@ -41,7 +41,7 @@ def require(*programs: str) -> None:
 
 @pytest.mark.parametrize(("lowest", "reserved"), [(1024, False), (512, True)])
 def test_a_pod_like_process(lowest: int, reserved: bool) -> None:
-    """As uid 65534 without capabilities everything works over v4, from a port below 1024 where the sysctl allows it."""
+    """As UID 65534 without capabilities, NFSv4 works, from a port below 1024 if the sysctl allows it."""
     require("setpriv", "unshare", "sysctl", "ip")
     drop = "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --inh-caps=-all"
     inside = f'{NETWORK} && sysctl -qw net.ipv4.ip_unprivileged_port_start={lowest} && exec {drop} "$@"'
@@ -52,7 +52,7 @@ def test_a_pod_like_process(lowest: int, reserved: bool) -> None:
 
 
 def test_a_server_found_by_the_port_mapper() -> None:
-    """Without ports NFSv3 asks rpcbind for both, and a server of NFSv3 alone serves who leaves the version to us."""
+    """Without ports, NFSv3 asks rpcbind for both; a server with only NFSv3 works if no version is given."""
     require("unshare", "rpcbind", "ip")
     inside = f'mount -t tmpfs none /run && mkdir /run/ganesha && {NETWORK} && rpcbind -w && exec "$@"'
     with tempfile.TemporaryDirectory(prefix="mapped-") as name:

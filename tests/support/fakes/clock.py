@@ -1,4 +1,4 @@
-"""Time for tests: a clock that moves when it is told to, and an event loop whose timers need no waiting."""
+"""Time for tests: a clock that moves on command, and an event loop whose timers need no waiting."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Result = TypeVar("Result")
 
 
 class ManualClock:
-    """A `Clock` that stands still but for advance() and sleep(); its chance is what it is given."""
+    """A `Clock` that moves only with advance() and sleep(), and returns given random numbers."""
 
     def __init__(self, *, chance: float = 0.0) -> None:
         self.chance = chance
         self._passed_s = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self._passed_s += seconds
 
     def now(self) -> datetime:
@@ -45,7 +45,7 @@ class ManualClock:
 
 
 class LoopClock(ManualClock):
-    """A `Clock` that shows the running loop's time: with simulate(), time passes only while everybody waits."""
+    """A `Clock` with the running loop's time; with simulate(), time passes only while all tasks wait."""
 
     def now(self) -> datetime:
         """See `Clock`."""
@@ -61,16 +61,16 @@ class LoopClock(ManualClock):
 
 
 class _SkippingSelector(selectors.SelectSelector):
-    """Where a loop would sleep until its next timer, only its time goes on."""
+    """Advances the loop's time instead of sleeping until the next timer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.passed_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready now; the time that was to be waited has passed."""
+        """Return what is ready now, and advance the time by the timeout."""
         if timeout is None:
-            raise RuntimeError("everybody waits, and for no timer: this would never end")
+            raise RuntimeError("all tasks wait, but not for a timer: this would never end")
         self.passed_s += max(timeout, 0.0)
         return super().select(0)
 
@@ -81,11 +81,11 @@ class _SimulatedLoop(asyncio.SelectorEventLoop):
         super().__init__(self._skipping)
 
     def time(self) -> float:
-        """Seconds since the simulation began."""
+        """Return the seconds since the simulation began."""
         return self._skipping.passed_s
 
 
 def simulate(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine in simulated time: an hour of waiting takes as long as the work in it, each run the same."""
+    """Run a coroutine in simulated time: waiting takes no real time, and each run is the same."""
     with asyncio.Runner(loop_factory=_SimulatedLoop) as runner:
         return runner.run(coroutine)

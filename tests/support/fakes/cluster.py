@@ -1,6 +1,6 @@
-"""An API server in memory: the `Cluster` port for tests, with versions, watches, and faults on demand.
+"""An API server in memory: the `Cluster` port for tests, with versions, watches and injected faults.
 
-What kube-controller-manager does beside it is in fakes.controllers.
+The controllers of kube-controller-manager are in fakes.controllers.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _NEW: dict[Kind, dict[str, Any]] = {
     "volumes": {"metadata": {"finalizers": [VOLUME_PROTECTION]}, "status": {"phase": "Pending"}},
     "classes": {},
 }
-"""What the API server and its admission plugin StorageObjectInUseProtection add to a new object."""
+"""Finalizers that the admission plugin StorageObjectInUseProtection adds to new objects."""
 _BOOKMARK_EARLY_S = 2.0
 
 Body = dict[str, Any]
 Hook = Callable[[str, str], Awaitable[None]]
-"""Told a call's name and what it is about: a kind, a name or `namespace/name`. It may wait, or raise ClusterError."""
+"""Receives the name of a call and its object (a kind, a name or `namespace/name`); can wait or raise ClusterError."""
 Listener = Callable[[Kind, AnyItem | None, AnyItem | None], None]
-"""Told of each change as it is made: the kind, what was there and what is there."""
+"""Receives each change when it happens: the kind, the old object and the new object."""
 Result = TypeVar("Result")
 
 
 async def no_fault(_call: str, _about: str) -> None:
-    """The hook of a cluster that works."""
+    """Hook of a cluster without faults."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An event object, as far as anybody looks at it."""
+class RecordedEvent:
+    """The fields of an event object that tests read."""
 
     event: Event
     count: int
@@ -68,7 +68,7 @@ class Told:
 
 
 class Namespaces:
-    """The namespaces of a cluster: a name that is added again is another namespace."""
+    """The namespaces of a cluster; a name that is added again is a new namespace."""
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
@@ -76,7 +76,7 @@ class Namespaces:
         self._found: dict[str, Namespace] = {}
 
     def add(self, name: str) -> None:
-        """Create a namespace; one that is there stays."""
+        """Create a namespace, unless it exists."""
         if name not in self._found:
             self._count += 1
             uid = f"{self._cluster}-ns-{self._count:04x}"
@@ -84,11 +84,11 @@ class Namespaces:
             self._found[name] = Namespace(metadata)
 
     def discard(self, name: str) -> None:
-        """Let a namespace go, whatever is in it."""
+        """Remove a namespace, whatever it contains."""
         self._found.pop(name, None)
 
     def get(self, name: str) -> Namespace | None:
-        """The namespace of a name."""
+        """Return the namespace of a name."""
         return self._found.get(name)
 
     def __contains__(self, name: object) -> bool:
@@ -101,12 +101,12 @@ class Namespaces:
 
 
 class MemoryCluster:
-    """A `Cluster` in memory. Each call takes effect at once, between its two hooks.
+    """A `Cluster` in memory. Each call takes effect in one step, between its two hooks.
 
-    An error out of `before` is a call without effect; one out of `after` is one that took effect and whose caller does
-    not know. `delivering` is called before each event of a watch, which is late, or breaks, as that hook wants, and
-    `again` says how many of the events before it a watch tells once more. The methods without a port are for those
-    beside us: users, admins and controllers.
+    An error raised by `before` is a call without effect. An error raised by `after` is a call that took effect, but
+    whose caller does not know. `delivering` runs before each event of a watch and can delay or break the watch. `again`
+    says how many earlier events a watch repeats. The methods that are not part of the port are for other clients:
+    users, admins and controllers.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class MemoryCluster:
         self.listeners: list[Listener] = []
         self.namespaces = Namespaces(identity)
         self.namespaces |= {"default", "kube-system"}
-        self.events: dict[tuple[str, str], Told] = {}
+        self.events: dict[tuple[str, str], RecordedEvent] = {}
         self._identity = identity
         self._uid_prefix = uids or identity
         self._page_items = page_items
@@ -155,15 +155,15 @@ class MemoryCluster:
         """See `Cluster`."""
         await self.before("watch", kind)
         loop = asyncio.get_running_loop()
-        at, end_s, told = int(version), loop.time() + self._watch_s - _BOOKMARK_EARLY_S, 0
+        at, end_s, sent = int(version), loop.time() + self._watch_s - _BOOKMARK_EARLY_S, 0
         news = asyncio.Event()
         self._waiting.append(news)
         try:
             while True:
                 news.clear()
-                for event in self._news(kind, at, told):
+                for event in self._news(kind, at, sent):
                     await self.delivering("watch", kind)
-                    at, told = max(at, int(event.version)), told + 1
+                    at, sent = max(at, int(event.version)), sent + 1
                     yield event
                 if news.is_set():
                     continue
@@ -217,8 +217,8 @@ class MemoryCluster:
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
         """See `Cluster`."""
         where = event.about.namespace or "default"
-        told = Told(event, count, first_seen, seen)
-        await self._call("record_event", f"{where}/{_checked(name)}", lambda: self._record(where, name, told))
+        recorded = RecordedEvent(event, count, first_seen, seen)
+        await self._call("record_event", f"{where}/{_checked(name)}", lambda: self._record(where, name, recorded))
 
     async def get_lease(self, namespace: str, name: str) -> LeaseRecord | None:
         """See `Cluster`."""
@@ -249,44 +249,44 @@ class MemoryCluster:
         await self._call("ping", "", lambda: None)
 
     def server_time(self) -> datetime | None:
-        """See `Cluster`; simulated, so that it goes with the loop's time."""
+        """See `Cluster`; follows the loop's time."""
         return _time()
 
-    # ------------------------------------------------------------------------------------------------ those beside us
+    # ------------------------------------------------------------------------------------------------ other clients
 
     def claim(self, key: str) -> Claim | None:
-        """A claim by `namespace/name`."""
+        """Return a claim by `namespace/name`."""
         item = self._items["claims"].get(key)
         return item if isinstance(item, Claim) else None
 
     def volume(self, name: str) -> Volume | None:
-        """A volume."""
+        """Return a volume."""
         item = self._items["volumes"].get(name)
         return item if isinstance(item, Volume) else None
 
     def storage_class(self, name: str) -> StorageClass | None:
-        """A class."""
+        """Return a class."""
         item = self._items["classes"].get(name)
         return item if isinstance(item, StorageClass) else None
 
     def claims(self) -> Sequence[Claim]:
-        """All claims, by name."""
+        """Return all claims, sorted by name."""
         return [item for _, item in sorted(self._items["claims"].items()) if isinstance(item, Claim)]
 
     def volumes(self) -> Sequence[Volume]:
-        """All volumes, by name."""
+        """Return all volumes, sorted by name."""
         return [item for _, item in sorted(self._items["volumes"].items()) if isinstance(item, Volume)]
 
     def classes(self) -> Sequence[StorageClass]:
-        """All classes, by name."""
+        """Return all classes, sorted by name."""
         return [item for _, item in sorted(self._items["classes"].items()) if isinstance(item, StorageClass)]
 
     def body(self, kind: Kind, key: str) -> Body | None:
-        """An object with all its fields, to look at."""
+        """Return an object with all its fields."""
         return self._bodies[kind].get(key)
 
     def create(self, kind: Kind, body: Body) -> Body:
-        """Create an object; returns it as stored. Raises AlreadyExists, NotFound, Rejected."""
+        """Create an object and return it as stored. Raises AlreadyExists, NotFound, Rejected."""
         metadata = body["metadata"]
         namespace = metadata.get("namespace", "")
         key = f"{namespace}/{_checked(metadata['name'])}" if namespace else _checked(metadata["name"])
@@ -307,7 +307,7 @@ class MemoryCluster:
         return self._write(kind, key, made)
 
     def change(self, kind: Kind, key: str, change: Callable[[Body], object]) -> Body:
-        """Change an object in place; one that is being deleted goes with its last finalizer. Raises NotFound."""
+        """Change an object in place; without finalizers, a deleted object disappears. Raises NotFound."""
         old = self._bodies[kind].get(key)
         if old is None:
             raise NotFound(f"{kind} {key} is not there")
@@ -316,18 +316,18 @@ class MemoryCluster:
         return self._write(kind, key, new) if new != old else old
 
     def delete(self, kind: Kind, key: str) -> None:
-        """Delete an object, which stays until its finalizers are off. Raises NotFound."""
+        """Delete an object, which stays until its finalizers are removed. Raises NotFound."""
         self.change(kind, key, lambda body: body["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:00Z"))
 
     def expire(self) -> None:
-        """Forget all history: who watches or lists from an earlier version must list anew."""
+        """Forget all history: watches and lists from an earlier version get Expired."""
         self._version += 1
         self._forgotten = self._version
         for history in self._history.values():
             history.clear()
 
     def saved(self) -> Body:
-        """All that is stored, as a backup of etcd has it."""
+        """Return all stored objects, like a backup of etcd."""
         return copy.deepcopy(
             {
                 "_version": self._version,
@@ -339,7 +339,7 @@ class MemoryCluster:
         )
 
     def restore(self, saved: Body) -> None:
-        """Put back what was saved: the version goes back too, watches that run go on and tell nothing of it."""
+        """Restore a backup: the version goes back too, and running watches continue without an event."""
         for name, value in copy.deepcopy(saved).items():
             setattr(self, name, value)
         self._forgotten = self._version
@@ -355,7 +355,7 @@ class MemoryCluster:
         return result
 
     def _write(self, kind: Kind, key: str, body: Body) -> Body:
-        """Store what has changed; the object goes when it is being deleted and nothing holds it any more."""
+        """Store a changed object; a deleted object without finalizers disappears."""
         before = self._items[kind].get(key)
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
@@ -376,15 +376,15 @@ class MemoryCluster:
             listener(kind, before, None if gone else item)
         return body
 
-    def _news(self, kind: Kind, at: int, told: int) -> Sequence[WatchEvent[AnyItem]]:
-        """What happened after a version; before it, as often as `again` wants, what this watch has told already."""
+    def _news(self, kind: Kind, at: int, sent: int) -> Sequence[WatchEvent[AnyItem]]:
+        """Return the events after a version, preceded by as many repeated events as `again` wants."""
         history = self._history[kind]
         if at < self._forgotten:
             raise Expired(f"watch {kind}: version {at} is too old")
         first = next((i for i in range(len(history) - 1, -1, -1) if int(history[i].version) <= at), -1) + 1
         if first == len(history):
             return []
-        return history[max(0, first - min(self.again(), told)) :]
+        return history[max(0, first - min(self.again(), sent)) :]
 
     def _list(self, kind: Kind, token: str) -> Page[AnyItem]:
         start = 0
@@ -454,11 +454,13 @@ class MemoryCluster:
             raise Conflict(f"{kind} {key} is not as it was read")
         return body
 
-    def _record(self, namespace: str, name: str, told: Told) -> None:
+    def _record(self, namespace: str, name: str, recorded: RecordedEvent) -> None:
         if namespace not in self.namespaces:
             raise NotFound(f"there is no namespace {namespace}")
         known = self.events.get((namespace, name))
-        self.events[namespace, name] = told if known is None else replace(known, count=told.count, seen=told.seen)
+        self.events[namespace, name] = (
+            recorded if known is None else replace(known, count=recorded.count, seen=recorded.seen)
+        )
 
     def _create_lease(self, namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
         if (namespace, name) in self._leases:
@@ -482,7 +484,7 @@ class MemoryCluster:
 
 
 def _time() -> datetime:
-    """The server's clock: the loop's time, which a simulation has pass; it stands still where no loop runs."""
+    """The server's clock: the loop's time, which a simulation advances; without a loop it stands still."""
     try:
         passed_s = asyncio.get_running_loop().time()
     except RuntimeError:
@@ -491,7 +493,7 @@ def _time() -> datetime:
 
 
 def merged(old: Mapping[str, Any], patch: Mapping[str, Any], *, lists: bool = False) -> Body:
-    """A JSON merge patch applied (RFC 7386); with `lists` conditions are merged by their type, as a strategic one."""
+    """Apply a JSON merge patch (RFC 7386); with `lists`, conditions merge by type as in a strategic patch."""
     new = copy.deepcopy(dict(old))
     for key, value in patch.items():
         if value is None:

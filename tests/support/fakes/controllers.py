@@ -1,8 +1,9 @@
-"""What kube-controller-manager does to claims and volumes, as far as a provisioner meets it, over a MemoryCluster.
+"""The controllers of kube-controller-manager for claims and volumes, over a MemoryCluster.
 
-The persistentvolume controller hands claims to their provisioner, binds what a claimRef names, and releases what has
-lost its claim; pv-protection and pvc-protection let go of what nobody uses. It goes through everything after each
-change, and writes what its source writes, in that order (kubernetes, pkg/controller/volume/persistentvolume).
+The persistentvolume controller assigns claims to their provisioner, binds claims and volumes by claimRef, and releases
+volumes without a claim. pv-protection and pvc-protection remove their finalizers from unused objects. The fake checks
+all objects after each change, and makes the same writes in the same order as the original (kubernetes,
+pkg/controller/volume/persistentvolume).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Pause = Callable[[], Awaitable[None]]
 
 
 async def no_pause() -> None:
-    """Let everybody else go first."""
+    """Let all other tasks run first."""
     await asyncio.sleep(0)
 
 
 class Controllers:
-    """The controllers of one cluster. `pause` comes before each write; `in_use` are the claims that pods hold."""
+    """The controllers of one cluster. `pause` runs before each write; `in_use` are the claims that pods use."""
 
     def __init__(self, cluster: MemoryCluster, *, pause: Pause = no_pause) -> None:
         self._cluster = cluster
@@ -37,12 +38,12 @@ class Controllers:
         cluster.listeners.append(self._changed)
 
     def release(self, key: str) -> None:
-        """The last pod that had a claim is gone."""
+        """Remove the last pod that uses a claim."""
         self.in_use.discard(key)
         self._news.set()
 
     async def run(self) -> None:
-        """Bring everything to where it should be, for ever."""
+        """Reconcile everything until cancelled."""
         while True:
             self._news.clear()
             for claim in self._cluster.claims():
@@ -70,7 +71,7 @@ class Controllers:
             await self._sync_chosen(claim)
 
     def _has_volume(self, claim: Claim) -> bool:
-        """Whether the volume that a claim names is there, and another claim has not got it since."""
+        """Return True if the volume that a claim names exists and no other claim has it."""
         volume = self._cluster.volume(claim.spec.volume_name)
         reference = volume.spec.claim_ref if volume is not None else None
         return volume is not None and (reference is None or reference.uid in ("", claim.uid))
@@ -90,7 +91,7 @@ class Controllers:
                 await self._write("claims", claim.key, claim.uid, lambda body: _annotations(body).update(provisioner))
 
     async def _sync_chosen(self, claim: Claim) -> None:
-        """A claim that names its volume, by its user's wish or since the binding was interrupted."""
+        """Handle a claim that names its volume, by its user's choice or after an interrupted binding."""
         volume = self._cluster.volume(claim.spec.volume_name)
         reference = volume.spec.claim_ref if volume is not None else None
         if volume is None or (reference is not None and reference.uid not in ("", claim.uid)):
@@ -99,7 +100,7 @@ class Controllers:
             await self._bind(claim, volume)
 
     async def _bind(self, claim: Claim, volume: Volume) -> None:
-        """Volume, claim, claim's status: three writes, and a crash or a deletion may come between any two."""
+        """Write volume, claim and claim status; a crash or a deletion can happen between any two writes."""
         reference = {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "uid": claim.uid}
         reference |= {"namespace": claim.metadata.namespace, "name": claim.metadata.name}
         uid = volume.metadata.uid
@@ -133,7 +134,7 @@ class Controllers:
             await self._write("volumes", name, volume.metadata.uid, _without(VOLUME_PROTECTION))
 
     def _phase(self, volume: Volume) -> str:
-        """The phase that a volume should have."""
+        """Return the phase that a volume should have."""
         reference, now = volume.spec.claim_ref, volume.status.phase
         if reference is None or not reference.uid:
             return "Available"
@@ -148,7 +149,7 @@ class Controllers:
         return "Released" if dynamic else now
 
     async def _write(self, kind: Kind, key: str, uid: str, change: Callable[[Body], object]) -> bool:
-        """One write, unless the object has gone by then; whether it was made."""
+        """Make one write unless the object is gone; return True if it was made."""
         await self._pause()
         body = self._cluster.body(kind, key)
         if body is None or body["metadata"]["uid"] != uid:
@@ -161,7 +162,7 @@ class Controllers:
 
 
 def _fits(volume: Volume, claim: Claim) -> bool:
-    """Whether a volume was made, or kept, for a claim."""
+    """Return True if a volume was created or reserved for a claim."""
     reference = volume.spec.claim_ref
     if reference is None or (reference.namespace, reference.name) != _name(claim):
         return False

@@ -1,4 +1,4 @@
-"""A server's directories in memory, behind as much of the NFS client's interface as a removal uses."""
+"""Directories of a server in memory, behind the part of the NFS client interface that removals use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENTRY_BYTES = 108
 
 
 class Node:
-    """A directory, or with `files` None something else; entries by name, each with its cookie."""
+    """A directory, or a file if `files` is None; entries by name, each with its cookie."""
 
     __slots__ = ("denied", "entries", "number")
 
@@ -28,7 +28,7 @@ class Node:
 
 
 class Directories:
-    """A tree, and the calls of a `Client` on it."""
+    """A tree, with the calls of a `Client`."""
 
     max_names_per_call = 48
 
@@ -44,14 +44,14 @@ class Directories:
     # ------------------------------------------------------------------------------------------- making
 
     def new(self, *, directory: bool = True) -> Node:
-        """Something that lies nowhere as yet."""
+        """Create a node without a parent."""
         node = Node(next(self._numbers), directory=directory)
         if directory:
             self._nodes[node.number] = node
         return node
 
     def put(self, parent: Node, name: str, node: Node | None = None) -> Node:
-        """Put a directory, or what is given, into a directory."""
+        """Add a directory, or the given node, to a directory."""
         assert parent.entries is not None
         made = node or self.new()
         parent.entries[name] = next(self._cookies), made
@@ -59,7 +59,7 @@ class Directories:
 
     @property
     def found(self) -> Found:
-        """The top as LOOKUP gives it."""
+        """The top directory as LOOKUP returns it."""
         return self._found(self.top)
 
     # ------------------------------------------------------------------------------------------- calls
@@ -115,7 +115,7 @@ class Directories:
         self.moved += 1
 
     async def remove_directory(self, deadline: Deadline, place: Place) -> None:
-        """See Client; of the top."""
+        """See Client; only for the top directory."""
         await self._answer()
         if self.top.entries:
             raise NotEmpty(str(place))
@@ -125,7 +125,7 @@ class Directories:
         await self._answer()
 
     async def _answer(self) -> None:
-        """Let the other calls begin first."""
+        """Let the other calls start first."""
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0)
@@ -142,7 +142,7 @@ class Directories:
         return Found(node.number.to_bytes(8, "big") + bytes(20), kind)
 
     def left(self) -> Iterator[str]:
-        """The names of all that is left below the top."""
+        """Return the names of all entries left below the top."""
         waiting = [self.top]
         while waiting:
             for name, (_, below) in (waiting.pop().entries or {}).items():

@@ -1,4 +1,4 @@
-"""An export's directory tree in memory: the `Tree` port for tests, with faults on demand and tenants who write."""
+"""An export in memory: the `Tree` port for tests, with injected faults and writing tenants."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NAME_LIMIT_BYTES = 255
 TARGET_LIMIT_BYTES = 1023
 
 Hook = Callable[[str, RelPath], Awaitable[None]]
-"""Told a call's name and its path (a rename's source). It may wait, or raise ExportError."""
+"""Receives the name of a call and its path (for a rename, the source); can wait or raise ExportError."""
 
 
 @dataclass(slots=True)
 class Directory:
-    """A directory; its entries are in the order in which they were made."""
+    """A directory; its entries are in order of creation."""
 
     mode: int = 0o755
     uid: int = 0
@@ -42,9 +42,9 @@ class Directory:
 
 
 class Folding(dict[str, "Node"]):
-    """A directory's entries on a server that folds names: each keeps its letters and is found by any of them.
+    """Entries on a server that folds names: each keeps its spelling and is found by any equal one.
 
-    `same` gives equal texts for names that the server takes for one.
+    `same` returns equal texts for names that are equal for the server.
     """
 
     def __init__(self, same: Callable[[str], str]) -> None:
@@ -73,15 +73,15 @@ class Folding(dict[str, "Node"]):
         super().__delitem__(self._kept(name))
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The node of a name, in whatever letters."""
+        """Return the node of a name, in any spelling."""
         return super().get(self._kept(name), default)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Take out the node of a name, in whatever letters."""
+        """Remove the node of a name, in any spelling."""
         return super().pop(self._kept(name), *default)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        """The node of a name, in whatever letters; put there if there is none."""
+        """Return the node of a name, in any spelling; add it if it is missing."""
         if name not in self:
             self[name] = default
         return self[name]
@@ -89,14 +89,14 @@ class Folding(dict[str, "Node"]):
 
 @dataclass(slots=True)
 class Symlink:
-    """A symbolic link."""
+    """A symlink."""
 
     target: str
 
 
 @dataclass(slots=True)
 class File:
-    """Anything else."""
+    """A file, or any other type."""
 
     content: bytes = b""
 
@@ -107,15 +107,15 @@ Result = TypeVar("Result")
 
 
 async def no_fault(_call: str, _path: RelPath) -> None:
-    """The hook of an export that works."""
+    """Hook of an export without faults."""
 
 
 class MemoryTree:
-    """A `Tree` in memory. Each call takes effect at once, between its two hooks.
+    """A `Tree` in memory. Each call takes effect in one step, between its two hooks.
 
-    An error out of `before` is a call without effect; an error out of `after` is one that took effect and whose caller
-    does not know. `root`, and the methods at the end, are for tenants and for the test's own eyes;
-    another `id` is another export in its place.
+    An error raised by `before` is a call without effect. An error raised by `after` is a call that took effect, but
+    whose caller does not know. `root` and the methods at the end are for tenants and for checks by the test. A changed
+    `id` stands for another export in the same place.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class MemoryTree:
         return await self._call("is_empty", path, lambda: not self._directory(path).entries)
 
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
-        """See `Tree`; all of it goes at once."""
+        """See `Tree`; removes everything in one step."""
         removed = await self._call("remove_tree", path, lambda: self._remove_tree(path))
         if on_progress is not None:
             on_progress(removed)
@@ -228,22 +228,22 @@ class MemoryTree:
     # ------------------------------------------------------------------------------------------------ the tenant
 
     def look(self, path: RelPath) -> Node | None:
-        """What is at a path, or None."""
+        """Return the node at a path, or None."""
         try:
             return self._parent(path).entries.get(path[-1]) if path else self.root
         except ExportError:
             return None
 
     def write_file(self, path: RelPath, content: bytes = b"") -> None:
-        """Write a file into a directory that is there."""
+        """Write a file into an existing directory."""
         self._parent(path).entries[path[-1]] = File(content)
 
     def plant_symlink(self, path: RelPath, target: str) -> None:
-        """Put a symlink in the place of whatever is there."""
+        """Replace an entry by a symlink."""
         self._parent(path).entries[path[-1]] = Symlink(target)
 
     def swap(self, one: RelPath, other: RelPath) -> None:
-        """Exchange two entries, as renameat2(RENAME_EXCHANGE) does."""
+        """Exchange two entries, like renameat2(RENAME_EXCHANGE)."""
         here, there = self._parent(one).entries, self._parent(other).entries
         here[one[-1]], there[other[-1]] = there[other[-1]], here[one[-1]]
 
@@ -275,7 +275,7 @@ class MemoryTree:
                 raise ExportError(Cause.RECORD, "/".join(proof.path))
 
     def _parent(self, path: RelPath, *, make: bool = False) -> Directory:
-        """The directory that the path's last component is in."""
+        """Return the parent directory of a path."""
         if not path:
             raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
         for name in path:
@@ -291,7 +291,7 @@ class MemoryTree:
         return current
 
     def _node(self, path: RelPath) -> Node:
-        """What is at a path. Raises PathMissing."""
+        """Return the node at a path. Raises PathMissing."""
         if not path:
             return self.root
         node = self._parent(path).entries.get(path[-1])
@@ -376,7 +376,7 @@ class MemoryTree:
 
 
 def type_of(node: Node) -> EntryType:
-    """What a listing calls it."""
+    """Return the type of a node as listings show it."""
     match node:
         case Directory():
             return "directory"

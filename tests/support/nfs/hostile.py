@@ -1,4 +1,4 @@
-"""A server whose answers are well-formed and odd: every name is a directory; pages and statuses are scripted."""
+"""A server with well-formed but odd replies: every name is a directory; pages and statuses are scripted."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Pages = Callable[[Position], DirectoryPage]
 
 
 def last_page(_: Position) -> DirectoryPage:
-    """An empty directory."""
+    """Return the only page of an empty directory."""
     return LAST_PAGE
 
 
 @dataclass(slots=True)
 class Hostile:
-    """What the server says, and how often it was asked."""
+    """The replies of the server, and a count of its calls."""
 
     pages: Pages = last_page
     statuses: dict[int, int] = field(default_factory=dict)
-    """For an operation of NFSv4, or a procedure of NFSv3, always this refusal."""
+    """The refusal of each call of an NFSv4 operation or NFSv3 procedure."""
     channel: Channel = field(default_factory=lambda: Channel(1 << 16, 1 << 17, 4096, 64, 64))
     space: tuple[int, int, int, int] = (1 << 40, 1 << 40, 1000, 1000)
-    """Bytes and inodes: all, and those that are left."""
+    """Bytes and inodes: total and free."""
     bare: bool = False
-    """Whether objects have no attributes."""
+    """Whether objects are sent without attributes."""
     calls: int = 0
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        """Serve on loopback; the port."""
+        """Serve on loopback; yields the port."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         try:
             yield server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""Replies as servers write them, for the tests of the decoders."""
+"""Encoded replies of servers, for the tests of the decoders."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ KINDS: dict[EntryType, int] = {"directory": 2, "symlink": 5, "file": 1}
 
 
 def words(*numbers: int) -> bytes:
-    """Unsigned integers one after another."""
+    """Encode unsigned integers."""
     return b"".join(map(xdr.uint, numbers))
 
 
 def accepted(result: bytes, *, xid: int = 1) -> bytes:
-    """A reply message with a procedure's result."""
+    """Encode a reply message with a procedure's result."""
     return words(xid, 1, 0, 0, 0, 0) + result
 
 
 def fattr3(found: Attributes) -> bytes:
-    """`fattr3` (RFC 1813 section 2.6)."""
+    """Encode `fattr3` (RFC 1813 section 2.6)."""
     head = words(KINDS[found.type], found.mode, 1, found.uid or 0, found.gid or 0)
     return head + bytes(24) + xdr.hyper(found.fsid[0]) + bytes(32)
 
 
 def page3(page: DirectoryPage) -> bytes:
-    """READDIRPLUS3resok, with `.` and `..` before the entries."""
+    """Encode READDIRPLUS3resok, with `.` and `..` before the entries."""
     entries = b""
     cookie = 2
     for name, handle, found, own_cookie in (
@@ -46,7 +46,7 @@ def page3(page: DirectoryPage) -> bytes:
 
 
 def fattr4(found: Attributes, handle: bytes) -> bytes:
-    """`fattr4` as READDIR gives it."""
+    """Encode `fattr4` as READDIR returns it."""
     values = words(KINDS[found.type]) + xdr.hyper(found.fsid[0]) + xdr.hyper(found.fsid[1])
     values += xdr.opaque(handle) + words(found.mode)
     numbers = (attributes4.TYPE, attributes4.FSID, attributes4.FILEHANDLE, attributes4.MODE)
@@ -54,7 +54,7 @@ def fattr4(found: Attributes, handle: bytes) -> bytes:
 
 
 def page4(page: DirectoryPage) -> bytes:
-    """READDIR4resok."""
+    """Encode READDIR4resok."""
     verifier = page.next.verifier if page.next is not None else bytes(8)
     entries = b""
     for entry in page.entries:
@@ -66,7 +66,7 @@ def page4(page: DirectoryPage) -> bytes:
 
 
 def decoded(procedure: Procedure[object], result: bytes) -> object:
-    """What a procedure makes of a result."""
+    """Decode a result with a procedure."""
     return procedure.decode(Cursor(result))
 
 

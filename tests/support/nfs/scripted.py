@@ -1,7 +1,7 @@
-"""A small RPC server on loopback that follows a script: deaf for some calls, slow for others, and it counts everything.
+"""A small RPC server on loopback that follows a script: it ignores, delays and counts calls.
 
-A call to the first kind of program carries a name and is answered with that name. The second kind is NFSv4.1 as far as
-sessions go: PUTFH stands for what concerns an export, its file handle for the export.
+The server has two programs. A call of the first one carries a name, and the reply returns that name. The second one is
+the part of NFSv4.1 that is about sessions: PUTFH stands for a call on an export, and its file handle for the export.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ PUTFH, EXCHANGE_ID, CREATE_SESSION, DESTROY_SESSION, SEQUENCE, RECLAIM_COMPLETE 
 
 
 def named(name: str, *, changes: bool = False) -> Procedure[str]:
-    """A call that carries a name, whose result is that name."""
+    """Return a call that carries a name, and whose result is that name."""
     return Procedure(PROGRAM, VERSION, 1, xdr.string(name), lambda reply: reply.string(255), changes)
 
 
 @dataclass(slots=True)
 class Script:
-    """What the server does, and what it has seen."""
+    """What the server does, and the calls that it has seen."""
 
     deaf_to: set[str] = field(default_factory=set)
     """Names, or file handles, that are never answered."""
     mute: bool = False
-    """Whether connections that are accepted from now on are never answered."""
+    """Whether calls on new connections are never answered."""
     hold: bool = False
-    """Whether answers wait until `release`, which sends the last one first."""
+    """Whether replies wait until `release`, which sends the last one first."""
     delayed_owners: set[bytes] = field(default_factory=set)
-    """Owners whose CREATE_SESSION is answered NFS4ERR_DELAY."""
+    """Owners whose CREATE_SESSION gets NFS4ERR_DELAY."""
     slots: int = 64
 
     seen: list[tuple[int, str]] = field(default_factory=list)
-    """Each name with the number of the connection on which it came."""
+    """Each name, with the number of its connection."""
     answered: Counter[str] = field(default_factory=Counter)
     """How often each name was answered."""
     connections: int = 0
@@ -54,7 +54,7 @@ class Script:
     destroyed: list[bytes] = field(default_factory=list)
     """Sessions that were destroyed."""
     misused: list[str] = field(default_factory=list)
-    """What broke the rules of slots: a slot that was used before it was answered, or with a wrong sequence id."""
+    """Violations of the slot rules: a slot used before its reply, or with a wrong sequence ID."""
 
     _writers: list[asyncio.StreamWriter] = field(default_factory=list)
     _held: list[Callable[[], None]] = field(default_factory=list)
@@ -62,17 +62,17 @@ class Script:
     _unanswered: set[tuple[bytes, int]] = field(default_factory=set)
 
     def release(self) -> None:
-        """Send the answers that were held."""
+        """Send the replies that were held back."""
         self.hold = False
         while self._held:
             self._held.pop()()
 
     def count(self, name: str) -> int:
-        """How often a name has come."""
+        """Return how often a name was called."""
         return sum(seen == name for _, seen in self.seen)
 
     def cut(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for writer in self._writers:
             writer.close()
 
@@ -181,7 +181,7 @@ class Script:
 
 @asynccontextmanager
 async def listening(script: Script) -> AsyncIterator[int]:
-    """A server that follows the script; its port on 127.0.0.1."""
+    """Start a server that follows the script; yields its port on 127.0.0.1."""
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]

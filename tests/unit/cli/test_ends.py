@@ -1,4 +1,4 @@
-"""How commands end: by a status and one line, whatever is wrong, and never in a traceback."""
+"""How commands end: with a status and one line for every error, and never with a traceback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(*words: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Nothing of this machine's own settings."""
+    """An environment without the settings of this machine."""
     return {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | more
 
 
@@ -57,7 +57,7 @@ def kubeconfig(directory: Path, server: str) -> Path:
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A kubeconfig whose server refuses connections, and its URL: the port is held and not listened at."""
+    """A kubeconfig whose server refuses connections, and its URL: the port is bound and not listened on."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"https://127.0.0.1:{held.getsockname()[1]}"
@@ -65,15 +65,15 @@ def nowhere(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("words", [*LOOKING, ["check"]], ids=lambda words: words[0])
-def test_no_cluster_is_given(words: list[str]) -> None:
-    """Outside a pod and without a kubeconfig, one line says what to give."""
+def test_without_a_cluster(words: list[str]) -> None:
+    """Outside a pod and without a kubeconfig, one line says what to set."""
     done = run(*words)
-    said = "nfs-provisioner: not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    message = "nfs-provisioner: not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 def test_a_pod_without_an_account() -> None:
-    """In a pod that mounts no token the line says so."""
+    """In a pod without a token, one line says so."""
     done = run("volumes", KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT="1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "automountServiceAccountToken" in done.stderr
@@ -85,19 +85,19 @@ def test_no_api_server(nowhere: tuple[Path, str], words: list[str]) -> None:
     """An API server that is not there is one line with its address and the reason, and status 1."""
     config, url = nowhere
     done = run(*words, f"--kubeconfig={config}")
-    said = f"nfs-provisioner: cannot reach the API server {url}: connection refused\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    message = f"nfs-provisioner: cannot reach the API server {url}: connection refused\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
 def test_a_name_that_cannot_be_resolved(tmp_path: Path) -> None:
-    """The same for a name that no DNS has."""
+    """A host name that DNS cannot resolve is one line with the name."""
     done = run("volumes", f"--kubeconfig={kubeconfig(tmp_path, 'https://no-such-server.invalid:6443')}")
     assert done.returncode == 1
     assert "https://no-such-server.invalid:6443: the name no-such-server.invalid cannot be resolved" in done.stderr
 
 
-def test_recover_names_what_it_saw_without_an_api_server(nowhere: tuple[Path, str], tmp_path: Path) -> None:
-    """A dry run with a dead API server still looks at the exports, says so, and that this is not all."""
+def test_recover_reads_exports_without_an_api_server(nowhere: tuple[Path, str], tmp_path: Path) -> None:
+    """A dry run with a dead API server still reads the exports, and reports that the comparison is missing."""
     (tmp_path / "export").mkdir()
     export = f"--export=nas:/x={tmp_path / 'export'}"
     done = run("recover", export, f"--kubeconfig={nowhere[0]}")
@@ -111,7 +111,7 @@ def test_recover_names_what_it_saw_without_an_api_server(nowhere: tuple[Path, st
 
 
 def test_recover_without_any_export() -> None:
-    """Where there is nothing to look at, `recover` says so, and not that there is nothing to recover."""
+    """Without any export, `recover` reports that there is nothing to look at, not that there is nothing to recover."""
     done = run("recover")
     assert done.returncode == 2
     assert "nothing to look at" in done.stderr
@@ -120,15 +120,15 @@ def test_recover_without_any_export() -> None:
 
 
 def test_no_command_at_all() -> None:
-    """Without a command the help is shown, as it is and not as an error's text."""
+    """Without a command, the help text is printed as it is, not as an error message."""
     done = run()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: nfs-provisioner ")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"]], ids=" ".join)
-def test_a_reader_that_is_gone(words: list[str]) -> None:
-    """Output that nobody reads any more ends a command quietly."""
+def test_a_closed_pipe(words: list[str]) -> None:
+    """A closed pipe ends a command quietly."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as broken:
@@ -139,8 +139,8 @@ def test_a_reader_that_is_gone(words: list[str]) -> None:
     assert done.returncode == 1
 
 
-def test_a_table_that_nobody_reads() -> None:
-    """So does a table."""
+def test_a_table_into_a_closed_pipe() -> None:
+    """A closed pipe ends a command that prints a table quietly."""
     reader, writer = os.pipe()
     os.close(reader)
     code = (
@@ -155,8 +155,8 @@ def test_a_table_that_nobody_reads() -> None:
     assert done.stderr == b""
 
 
-def test_no_room_for_the_output() -> None:
-    """Output that finds no room on a disk ends a command with one line."""
+def test_a_full_disk() -> None:
+    """A full disk ends a command with one line."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command("--help"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment()
@@ -168,8 +168,8 @@ def test_no_room_for_the_output() -> None:
 
 
 @pytest.mark.parametrize("words", [*LOOKING, ["check"], ["recover"]], ids=lambda words: words[0])
-def test_an_interrupt(tmp_path: Path, words: list[str]) -> None:
-    """Ctrl-C while a server is waited for ends a command with 130, and without a traceback."""
+def test_interrupt(tmp_path: Path, words: list[str]) -> None:
+    """Ctrl-C during a call ends a command with status 130 and without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = kubeconfig(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
         process = subprocess.Popen(
@@ -181,6 +181,6 @@ def test_an_interrupt(tmp_path: Path, words: list[str]) -> None:
         )
         with silent.accept()[0]:  # it has asked, and waits
             process.send_signal(signal.SIGINT)
-            output, said = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=120)
     assert (process.returncode, output) == (130, "")
-    assert "Traceback" not in said
+    assert "Traceback" not in errors

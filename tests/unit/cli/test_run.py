@@ -1,4 +1,4 @@
-"""cli: flags, environment, and what unusable settings end in."""
+"""cli: flags, environment variables, and unusable settings."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ NAS = Location("nas", "/exports")
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of this machine do not count."""
+    """Remove the settings of this machine from the environment."""
     for parameter in run.params:
         if isinstance(parameter.envvar, str):
             monkeypatch.delenv(parameter.envvar, raising=False)
 
 
 def settings(*flags: str) -> Settings:
-    """What `run` would work with."""
+    """Return the settings that `run` would use."""
     given = dict(run.make_context("run", list(flags)).params)
     del given["log_format"], given["log_level"]
     return options.settings(**given)
 
 
 def test_defaults() -> None:
-    """Without flags the settings are those of the documentation."""
+    """Without flags, the settings are those of the documentation."""
     found = settings("--lease-namespace", "storage")
     assert found == Settings(
         provisioner="cluster.local/nfs-provisioner",
@@ -104,7 +104,7 @@ def test_switches(monkeypatch: pytest.MonkeyPatch, flag: str, variable: str, fie
 
 
 def test_several_exports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several exports are served, from repeated flags or from one variable; then none of them is the default."""
+    """Several exports come from repeated flags or from one variable; none of them is the default then."""
     expected = (Location("a", "/x"), Location("b", "/y"))
     monkeypatch.setenv("NFS_EXPORTS", "a:/x b:/y")
     for found in (settings(), settings("--export", "a:/x", "--export", "b:/y")):
@@ -113,12 +113,12 @@ def test_several_exports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_single_export_is_the_default() -> None:
-    """Where only one export is served, it is that of classes that name none."""
+    """A single export is the default for classes that name none."""
     assert settings("--export", "nas:/exports").default_export == NAS
 
 
 def test_environment_of_nfs_subdir(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS_SERVER and NFS_PATH name the default export, beside those of flags."""
+    """NFS_SERVER and NFS_PATH name the default export, in addition to the exports of flags."""
     monkeypatch.setenv("NFS_SERVER", "nas")
     monkeypatch.setenv("NFS_PATH", "/exports")
     found = settings("--export", "other:/x")
@@ -152,23 +152,23 @@ def test_unusable_settings(
     monkeypatch.setattr(sys, "argv", ["nfs-provisioner", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert said.out == ""
-    assert said.err.startswith("nfs-provisioner: ")
-    assert said.err.count("\n") == 1
-    assert words in said.err
+    assert printed.out == ""
+    assert printed.err.startswith("nfs-provisioner: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
 
 
-def test_no_time_for_calls() -> None:
-    """A time limit of nothing, with which no call on an export could succeed, is refused."""
+def test_timeout_of_zero() -> None:
+    """A time limit of zero, with which no call could succeed, is refused."""
     with pytest.raises((InvalidSettings, click.UsageError), match="nfs-timeout"):
         settings("--nfs-timeout", "0")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["run", "--help"]], ids=" ".join)
 def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """Help and version go to the output, with status 0."""
+    """Help and version are printed to the standard output, with status 0."""
     monkeypatch.setattr(sys, "argv", ["nfs-provisioner", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

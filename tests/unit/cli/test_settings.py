@@ -1,4 +1,4 @@
-"""settings: what flags and environment come to."""
+"""settings: parsing and validation of flags and environment variables."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 
 @pytest.mark.parametrize("name", NAMES)
 def test_provisioner_name(name: str) -> None:
-    """Every name that a class can have, nfs-subdir's among them, is taken as it is."""
+    """Every name that a class can have, including those of nfs-subdir, is accepted unchanged."""
     assert setting.provisioner_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["kubernetes.io/nfs", *NO_NAMES])
 def test_unusable_provisioner_name(name: str) -> None:
-    """A name that no class can use, or that the cluster counts as its own, is refused, and the words name the flag."""
+    """A name that no class can use, or that is reserved, is refused; the message names the flag."""
     with pytest.raises(InvalidSettings, match="--provisioner-name"):
         setting.provisioner_name(name)
 
@@ -39,7 +39,7 @@ def test_unusable_provisioner_name(name: str) -> None:
 @example("d" * 189 + ".example/" + "n" * 63)
 @example(".".join(["d" * 63] * 3) + "/" + "n" * 62 + "N")
 def test_every_accepted_name_has_a_lease(name: str) -> None:
-    """Every name that is accepted gives a Lease's name that the API server takes."""
+    """Every accepted name yields a Lease name that the API server accepts."""
     try:
         accepted = setting.provisioner_name(name)
     except InvalidSettings:
@@ -84,7 +84,7 @@ def test_lease_name() -> None:
     ],
 )
 def test_a_lease_keeps_its_name(name: str, lease_name: str) -> None:
-    """An update does not change a Lease's name: two releases that run side by side for a while share one."""
+    """An update does not change the name of a Lease: two releases that run side by side share it."""
     assert sample(provisioner=name).lease_name == lease_name
 
 
@@ -93,7 +93,7 @@ def test_a_lease_keeps_its_name(name: str, lease_name: str) -> None:
     [("NFS", "nfs"), ("nfs_client", "nfs-client"), ("Example.com/nfs", "example.com/nfs"), ("NFS", "Nfs")],
 )
 def test_two_names_that_look_alike(one: str, other: str) -> None:
-    """Two provisioners in one namespace whose names differ in case or by a _ do not wait for each other."""
+    """Two provisioners in one namespace whose names differ in case or by a _ have different Leases."""
     assert sample(provisioner=one).lease_name != sample(provisioner=other).lease_name
 
 
@@ -106,19 +106,19 @@ def test_two_names_that_look_alike(one: str, other: str) -> None:
     ],
 )
 def test_export(text: str, expected: ExportSetting) -> None:
-    """An export is where it is, and where it is mounted if it is."""
+    """An export has a location, and a directory if it is mounted."""
     assert setting.export(text) == expected
 
 
 @pytest.mark.parametrize("text", ["nas", "nas:exports", "nas:/exports=mnt", "nas:/exports=", "=/mnt", ""])
 def test_unusable_export(text: str) -> None:
-    """An export that cannot be used is refused, and the words name the flag."""
+    """An unusable export is refused; the message names the flag."""
     with pytest.raises(InvalidSettings, match="--export"):
         setting.export(text)
 
 
 def test_exports() -> None:
-    """The export of NFS_SERVER and NFS_PATH comes first, and naming it again says where it is mounted."""
+    """The export of NFS_SERVER and NFS_PATH comes first; a flag can add its directory."""
     other = ExportSetting(location=Location("other", "/x"))
     mounted = ExportSetting(location=NAS, directory="/mnt")
     assert setting.exports([other], "NAS", "/exports/") == (ExportSetting(location=NAS), other)
@@ -139,7 +139,7 @@ def test_exports() -> None:
     ],
 )  # fmt: skip
 def test_unusable_exports(given_: list[ExportSetting], server: str | None, path: str | None, words: str) -> None:
-    """Half an export, and one with two directories, are refused."""
+    """An incomplete export and one with two directories are refused."""
     with pytest.raises(InvalidSettings, match=words):
         setting.exports(given_, server, path)
 
@@ -160,16 +160,16 @@ def test_listen(text: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "8080", "a:", "a:b", "a:65536", "a:-1", "a:٣"])
 def test_unusable_listen(text: str) -> None:
-    """Anything else is refused, and the words name the flag."""
+    """Any other text is refused; the message names the flag."""
     with pytest.raises(InvalidSettings, match="--listen"):
         setting.listen(text)
 
 
 def test_lease_namespace() -> None:
-    """The Lease is where the settings say."""
+    """The namespace of the Lease comes from the settings."""
     assert setting.lease_namespace("storage") == "storage"
 
 
 def test_identity() -> None:
-    """No two processes have one identity, on one host either."""
+    """Two processes never have the same identity, not even on one host."""
     assert setting.replica_identity() != setting.replica_identity()

@@ -1,4 +1,4 @@
-"""provisioner.commands.adopt over a tree and a cluster in memory, with a fault at every single call of either."""
+"""commands.adopt over a tree and a cluster in memory, with a fault at every single call to either."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _nowhere(location: Location, _options: MountOptions) -> NoReturn:
 
 
 async def site() -> tuple[MemoryTree, MemoryCluster]:
-    """An export with a ledger and a directory that somebody made by hand, and a cluster with a claim that waits."""
+    """An export with a ledger and a manually created directory, and a cluster with a pending claim."""
     tree, cluster = MemoryTree(), MemoryCluster(identity=US)
     await opened(tree)
     await tree.make_directory(WISH.path, Ownership())
@@ -55,7 +55,7 @@ async def site() -> tuple[MemoryTree, MemoryCluster]:
 
 
 async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) -> Adoption:
-    """A run of the command that has opened the exports."""
+    """One run of the command, with the exports open."""
     export = Export(NAS, tree)
     await export.open(create=False)
     storage_class = cluster.storage_class("nfs")
@@ -67,19 +67,19 @@ async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) 
         exports=[export],
         bare=[],
         scope=Scope(provisioner=samples.US, exports=[Seen(export=export.name)]),
-        served=ExportRegistry({NAS: export}, NAS, _nowhere),
+        registry=ExportRegistry({NAS: export}, NAS, _nowhere),
     )
     return Adoption(survey, wish, set())
 
 
 async def adopt(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) -> None:
-    """The whole command."""
+    """Run the whole command."""
     run = await adoption(tree, cluster, wish)
     await run.apply(await run.look(samples.US))
 
 
 async def is_adopted(tree: MemoryTree, cluster: MemoryCluster) -> str:
-    """Assert that the claim has one volume, with the data, and that the ledger says so; the uid in the record."""
+    """Assert that the claim has one volume, with the data, and that the ledger agrees; return the uid in the record."""
     (volume,) = cluster.volumes()
     claim = cluster.claim("shop/data")
     assert claim is not None
@@ -98,7 +98,7 @@ async def is_adopted(tree: MemoryTree, cluster: MemoryCluster) -> str:
 
 
 async def test_adopted() -> None:
-    """The claim's volume is made on the directory as it is, and the record names it; a second run is refused."""
+    """`adopt` creates the claim's volume on the unchanged directory and a record for it; a second run is refused."""
     tree, cluster = await site()
     await adopt(tree, cluster)
     assert await is_adopted(tree, cluster) != NO_OBJECT
@@ -107,7 +107,7 @@ async def test_adopted() -> None:
 
 
 async def test_a_look_writes_nothing() -> None:
-    """Without --apply neither the export nor the cluster changes."""
+    """Without --apply, neither the export nor the cluster changes."""
     tree, cluster = await site()
     calls: set[str] = set()
 
@@ -122,7 +122,7 @@ async def test_a_look_writes_nothing() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_cut_off_anywhere(fault: Fault) -> None:
-    """Wherever it dies or loses an answer, on the export or the API server, the next run completes it, once."""
+    """After a crash or a lost answer at any call, the next run completes the adoption, once."""
     for number in itertools.count(1):
         tree, cluster = await site()
         if not await interrupted(fault, number, tree, cluster):
@@ -134,14 +134,14 @@ async def test_cut_off_anywhere(fault: Fault) -> None:
 
 
 async def interrupted(fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster) -> bool:
-    """Adopt with the fault at the n-th call; False when there are fewer."""
+    """Adopt with the fault at the n-th call; return False if there are fewer calls."""
     return await broken_off(fault, number, tree, cluster, adopt(tree, cluster), errors=(ProvisionerError,))
 
 
 @pytest.mark.parametrize("directory", ["old/photos", "old", "old/photos/2019"])
 @pytest.mark.parametrize("cluster_id", [US, "blue"])
-async def test_a_volume_that_is_made_at_the_same_time(directory: str, cluster_id: str) -> None:
-    """A claim of any cluster that gets the directory, or one above or below, after the look, is seen in time."""
+async def test_a_volume_created_at_the_same_time(directory: str, cluster_id: str) -> None:
+    """A claim of any cluster that gets the directory, or one above or below, after the look makes `adopt` refuse."""
     tree, cluster = await site()
     run = await adoption(tree, cluster)
     prospect = await run.look(samples.US)
@@ -155,7 +155,7 @@ async def test_a_volume_that_is_made_at_the_same_time(directory: str, cluster_id
 
 
 async def test_refused_by_the_ledger() -> None:
-    """A symlink, another export's root, what lies in one, and an unreadable record keep it from being done."""
+    """`adopt` refuses a symlink, another export's root, a path inside one, and an unreadable record."""
     tree, cluster = await site()
     tree.root.entries["link"] = Symlink("old")
     for path, words in ((("link",), "no directory"), (("link", "photos"), "no directory")):

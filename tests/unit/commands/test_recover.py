@@ -1,4 +1,4 @@
-"""provisioner.commands.recover over a tree and a cluster in memory, with a fault at every single call of either."""
+"""commands.recover over a tree and a cluster in memory, with a fault at every single call to either."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(directory: str, volume: str) -> Record:
 
 
 async def lost_cluster() -> MemoryTree:
-    """An export that has all that a cluster can leave: volumes, one retained, an archive, an attempt with data."""
+    """An export with everything that a cluster can leave: volumes, a retained one, an archive, an attempt with data."""
     tree = MemoryTree()
     export = await opened(tree)
     directories = {**MADE, KEPT: "kept", ARCHIVED: "archived", LEFT: "left"}
@@ -54,7 +54,7 @@ async def lost_cluster() -> MemoryTree:
 async def looked(
     tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = (), wanted: str | None = None
 ) -> tuple[Recovery, Prospect]:
-    """A process that looks."""
+    """One run of the command, with the export open."""
     export = Export(NAS, tree)
     await export.open(create=False)
     recovery = Recovery(
@@ -64,13 +64,13 @@ async def looked(
 
 
 async def recover(tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()) -> Mapping[str, str]:
-    """The whole command; what failed."""
+    """Run the whole command; return what failed."""
     recovery, prospect = await looked(tree, cluster, named=named)
     return await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
 
 
 async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
-    """Assert that all is as it must be after a recovery."""
+    """Assert the complete state after a recovery."""
     assert [volume.name for volume in cluster.volumes()] == sorted(MADE)
     export = await opened(tree)
     for name, directory in MADE.items():
@@ -94,7 +94,7 @@ async def is_recovered(tree: MemoryTree, cluster: MemoryCluster) -> None:
 
 
 async def test_recovery() -> None:
-    """A lost cluster's volumes are made, what was kept and archived comes along, and a second time does nothing."""
+    """The lost cluster's volumes are created, retained and archived data is included, and a second run does nothing."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     assert await recover(tree, cluster) == {}
     await is_recovered(tree, cluster)
@@ -105,7 +105,7 @@ async def test_recovery() -> None:
 
 
 async def test_a_look_changes_nothing() -> None:
-    """Looking writes neither to the export nor to the cluster."""
+    """A dry run writes neither to the export nor to the cluster."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     calls: set[str] = set()
 
@@ -120,7 +120,7 @@ async def test_a_look_changes_nothing() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_cut_off_anywhere(fault: Fault) -> None:
-    """Wherever a recovery dies or loses an answer, on the export or the API server, the next one completes it."""
+    """After a crash or a lost answer at any call, the next recovery completes the work."""
     for number in itertools.count(1):
         tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
         if not await interrupted(fault, number, tree, cluster):
@@ -133,13 +133,13 @@ async def test_cut_off_anywhere(fault: Fault) -> None:
 async def interrupted(
     fault: Fault, number: int, tree: MemoryTree, cluster: MemoryCluster, *, named: Collection[str] = ()
 ) -> bool:
-    """Recover with the fault at the n-th call; False when there are fewer."""
+    """Recover with the fault at the n-th call; return False if there are fewer calls."""
     run = recover(tree, cluster, named=named)
     return await broken_off(fault, number, tree, cluster, run, errors=(ExportError, ApiUnavailable))
 
 
 async def test_volumes_put_back_by_other_means() -> None:
-    """Volumes that somebody applied from the printed manifests are entered as this cluster's, and not made twice."""
+    """Volumes that an admin applied from the printed manifests are recorded for this cluster, not created twice."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     _, prospect = await looked(tree, cluster)
     for step in prospect.steps:
@@ -150,7 +150,7 @@ async def test_volumes_put_back_by_other_means() -> None:
 
 
 async def test_by_name() -> None:
-    """Volumes that are named are made alone, also one that never had a volume and one that was kept on purpose."""
+    """Named volumes are created alone, including one that never had a volume and one that was retained."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster, named=[LEFT, KEPT, "pvc-typo"])
     assert prospect.unknown == ["pvc-typo"]
@@ -167,7 +167,7 @@ async def test_by_name() -> None:
 
 
 async def test_a_backup_applied_beside_it() -> None:
-    """A volume that is released and has policy Delete is not entered: its directory would go with the next look."""
+    """A Released volume with policy Delete is not recorded: the next reclaim would delete its directory."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     _, prospect = await looked(tree, cluster)
     (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
@@ -185,8 +185,8 @@ async def test_a_backup_applied_beside_it() -> None:
     assert (held.cluster, held.volume_uid) == (NEW, volume.metadata.uid)
 
 
-async def test_a_volume_that_changes_meanwhile() -> None:
-    """A volume that is there is entered as it was seen, or not at all."""
+async def test_a_volume_that_changes_during_the_command() -> None:
+    """A volume that exists is recorded as it was read, or not at all."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
     for step in prospect.steps:
@@ -200,7 +200,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
 
 
 async def test_a_cluster_that_lives() -> None:
-    """A volume that its old cluster reclaims beside us is not made: nothing points to a directory that goes."""
+    """A volume that its old cluster reclaims at the same time is not created: it would point to a deleted directory."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
     living = await opened(tree)
@@ -213,8 +213,8 @@ async def test_a_cluster_that_lives() -> None:
     assert "pvc-1" not in (await opened(tree)).records
 
 
-async def test_a_volume_that_appears_meanwhile() -> None:
-    """A volume that somebody makes between the look and the making is told of, and the next look judges it."""
+async def test_a_volume_that_appears_during_the_command() -> None:
+    """A volume that appears between look and apply is reported, and the next look decides about it."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     recovery, prospect = await looked(tree, cluster)
     (action,) = [step.action for step in prospect.steps if step.remains.volume == "pvc-1"]
@@ -226,22 +226,22 @@ async def test_a_volume_that_appears_meanwhile() -> None:
     await is_recovered(tree, cluster)
 
 
-async def test_what_cannot_be_read() -> None:
-    """What is no record that we know, and a directory that is not one, are told of and stop nothing else."""
+async def test_unreadable_entries() -> None:
+    """An unreadable record and an entry that is not a directory are reported, and stop nothing else."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     await tree.make_symlink((".provisioner", "volumes", "pvc-future"), '{"v":9}')
     await tree.rename(("a",), ("moved",))
     await tree.make_symlink(("a",), "/etc")
     _, prospect = await looked(tree, cluster)
     assert prospect.unreadable == {"nas:/exports": ["pvc-future"]}
-    told = {step.remains.volume: step.action for step in prospect.steps}
-    assert "cannot be read" in getattr(told["pvc-1"], "why", "")
+    actions = {step.remains.volume: step.action for step in prospect.steps}
+    assert "cannot be read" in getattr(actions["pvc-1"], "why", "")
     assert await recover(tree, cluster) == {}
     assert {volume.name for volume in cluster.volumes()} == MADE.keys() - {"pvc-1"}
 
 
 async def test_an_export_with_two_names() -> None:
-    """An export that is reached by two addresses has one ledger, and its volumes are made once."""
+    """An export with two addresses has one ledger, and its volumes are created once."""
     tree, cluster = await lost_cluster(), MemoryCluster(identity=NEW)
     exports = [await opened(tree), await opened(tree)]
     recovery = Recovery(

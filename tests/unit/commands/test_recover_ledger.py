@@ -1,4 +1,4 @@
-"""commands.recover_ledger over trees and a cluster in memory: it writes a lost ledger again from the volumes."""
+"""commands.recover_ledger over trees and a cluster in memory: it rewrites a lost ledger from the volumes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def unnamed(where: Location, _options: MountOptions) -> NoReturn:
 
 
 def body(volume: str, directory: str, export_id: str) -> Mapping[str, object]:
-    """A Bound volume of ours."""
+    """A Bound volume of this provisioner."""
     return {
         "metadata": {
             "name": volume,
@@ -55,7 +55,7 @@ def body(volume: str, directory: str, export_id: str) -> Mapping[str, object]:
 
 
 async def in_use() -> tuple[MemoryTree, MemoryCluster, str]:
-    """An export with two Bound volumes, and its id; its records say what the volumes do."""
+    """An export with two Bound volumes and its id; the records agree with the volumes."""
     tree, cluster = MemoryTree(), MemoryCluster(identity=HERE)
     export = await opened(tree)
     for volume, directory in MADE.items():
@@ -68,7 +68,7 @@ async def in_use() -> tuple[MemoryTree, MemoryCluster, str]:
 
 
 async def looked(tree: MemoryTree, cluster: MemoryCluster) -> tuple[Rewriting, Sequence[Sheet]]:
-    """A process that looks."""
+    """One run of the command, with the exports open."""
     export = Export(NAS, tree)
     bare = False
     try:
@@ -95,13 +95,13 @@ async def looked(tree: MemoryTree, cluster: MemoryCluster) -> tuple[Rewriting, S
 
 
 async def rewrite(tree: MemoryTree, cluster: MemoryCluster) -> Mapping[str, str]:
-    """The whole command; what failed."""
+    """Run the whole command; return what failed."""
     rewriter, _ = await looked(tree, cluster)
     return await rewriter.apply()
 
 
 async def is_whole(tree: MemoryTree, cluster: MemoryCluster, id: str) -> None:
-    """Assert that each volume has the record that it says itself."""
+    """Assert that each volume has the record that matches it."""
     export = Export(NAS, tree)
     await export.open(carried={id})
     assert export.id == id
@@ -118,12 +118,12 @@ async def is_whole(tree: MemoryTree, cluster: MemoryCluster, id: str) -> None:
 
 
 def lose(tree: MemoryTree) -> None:
-    """Somebody removes the ledger."""
+    """Remove the ledger."""
     del tree.root.entries[".provisioner"]
 
 
-async def test_a_ledger_is_written_again() -> None:
-    """Each Bound volume whose directory is there has a record again, and a second time there is nothing to do."""
+async def test_a_ledger_is_rewritten() -> None:
+    """Each Bound volume whose directory exists gets its record back, and a second run has nothing to do."""
     tree, cluster, id = await in_use()
     lose(tree)
     _, (sheet,) = await looked(tree, cluster)
@@ -151,7 +151,7 @@ async def test_a_look_changes_nothing() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_cut_off_anywhere(fault: Fault) -> None:
-    """Wherever it dies or loses an answer of the export, the next one completes it."""
+    """After a crash or a lost answer at any call to the export, the next run completes the work."""
     for number in range(1, 1000):
         tree, cluster, id = await in_use()
         lose(tree)
@@ -162,22 +162,22 @@ async def test_cut_off_anywhere(fault: Fault) -> None:
     assert number > 20
 
 
-async def test_a_directory_that_is_not_there() -> None:
+async def test_a_missing_directory() -> None:
     """A volume without its directory gets no record; the others do."""
     tree, cluster, id = await in_use()
     lose(tree)
     await tree.remove_tree(("a",))
     _, (sheet,) = await looked(tree, cluster)
-    told = {step.found.volume.name: step.action for step in sheet.steps}
-    assert isinstance(told["pvc-1"], Skip)
-    assert "directory does not exist" in told["pvc-1"].why
+    actions = {step.found.volume.name: step.action for step in sheet.steps}
+    assert isinstance(actions["pvc-1"], Skip)
+    assert "directory does not exist" in actions["pvc-1"].why
     assert await rewrite(tree, cluster) == {}
     assert set((await opened(tree)).records) == {"pvc-2"}
     assert (await opened(tree)).id == id
 
 
 async def test_another_export_in_its_place() -> None:
-    """On an empty export in the place of the right one nothing is written."""
+    """On an empty export in the place of the right one, nothing is written."""
     tree, cluster, _ = await in_use()
     tree.root.entries.clear()
     rewriter, (sheet,) = await looked(tree, cluster)
@@ -186,8 +186,8 @@ async def test_another_export_in_its_place() -> None:
     assert not tree.root.entries
 
 
-async def test_a_volume_that_changes_meanwhile() -> None:
-    """A volume that is not what it was when it was judged, or is gone, gets no record, and that is said."""
+async def test_a_volume_that_changes_during_the_command() -> None:
+    """A volume that changed or disappeared after the look gets no record, and is reported."""
     tree, cluster, _ = await in_use()
     lose(tree)
     rewriter, _ = await looked(tree, cluster)
@@ -200,8 +200,8 @@ async def test_a_volume_that_changes_meanwhile() -> None:
     assert not (await opened(tree)).records
 
 
-async def test_what_fails() -> None:
-    """An API server or an export that does not answer is named, volume by volume, and nothing else is written."""
+async def test_failures_are_reported() -> None:
+    """An API server or an export that does not respond is reported per volume, and nothing else is written."""
     tree, cluster, id = await in_use()
     lose(tree)
     rewriter, _ = await looked(tree, cluster)
@@ -225,7 +225,7 @@ async def test_what_fails() -> None:
 
 
 async def test_an_export_that_does_not_answer() -> None:
-    """An export that stops to answer while it is looked at is left out, and said."""
+    """An export that stops responding during the look is left out, and reported."""
     tree, cluster, _ = await in_use()
     lose(tree)
     rewriter, _ = await looked(tree, cluster)
@@ -241,8 +241,8 @@ async def test_an_export_that_does_not_answer() -> None:
     assert await rewriter.apply() == {}
 
 
-async def test_a_directory_that_cannot_be_looked_at() -> None:
-    """A directory that is closed to us is named, and gets no record."""
+async def test_an_unreadable_directory() -> None:
+    """A directory that the provisioner cannot read is reported, and gets no record."""
     tree, cluster, _ = await in_use()
     lose(tree)
 
@@ -252,5 +252,5 @@ async def test_a_directory_that_cannot_be_looked_at() -> None:
 
     tree.before = closed
     _, (sheet,) = await looked(tree, cluster)
-    told = {step.found.volume.name: getattr(step.action, "why", "") for step in sheet.steps}
-    assert "denies permission" in told["pvc-1"]
+    reasons = {step.found.volume.name: getattr(step.action, "why", "") for step in sheet.steps}
+    assert "denies permission" in reasons["pvc-1"]

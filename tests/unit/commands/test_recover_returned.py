@@ -1,4 +1,4 @@
-"""commands.recover for volumes that exist while their data is in an archive or the trash: etcd went back."""
+"""commands.recover for volumes that exist while their data is in an archive or the trash, after a restore of etcd."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULES = ("delete", "archive")
 
 
 async def gone_back(rule: str) -> tuple[MemoryTree, MemoryCluster]:
-    """A claim and its volume that are Bound, and whose directory was dealt with by the rule."""
+    """A Bound claim and volume whose directory was reclaimed by its rule."""
     tree, cluster = MemoryTree(), MemoryCluster(identity=NEW)
     export = await opened(tree)
     claim = cluster.create("claims", _claim())
@@ -56,7 +56,7 @@ def _volume(uid: str, export: str) -> dict[str, object]:
 
 
 async def is_back(tree: MemoryTree, cluster: MemoryCluster) -> None:
-    """Assert that the data are where they were, and that the ledger knows the volume, settled, and no archive."""
+    """Assert that the data is back in place, and that the ledger has the volume, settled, and no archive."""
     assert tree.look((*DIRECTORY.split("/"), "data")) == File(b"precious")
     export, volume = await opened(tree), cluster.volume(VOLUME)
     assert volume is not None
@@ -69,8 +69,8 @@ async def is_back(tree: MemoryTree, cluster: MemoryCluster) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_it_is_brought_back(rule: str) -> None:
-    """A look changes nothing, a look without a name counts the volume, and --apply brings the data back, once."""
+async def test_data_is_brought_back(rule: str) -> None:
+    """A look changes nothing; a look without a name counts the volume; --apply brings the data back once."""
     tree, cluster = await gone_back(rule)
     _, prospect = await looked(tree, cluster)
     assert (prospect.away, prospect.steps) == ([VOLUME], [])
@@ -87,7 +87,7 @@ async def test_it_is_brought_back(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_cut_off_anywhere(rule: str, fault: Fault) -> None:
-    """Wherever it dies or loses an answer, the next attempt completes it."""
+    """After a crash or a lost answer at any call, the next attempt completes the work."""
     for number in itertools.count(1):
         tree, cluster = await gone_back(rule)
         if not await interrupted(fault, number, tree, cluster, named=[VOLUME]):
@@ -99,7 +99,7 @@ async def test_cut_off_anywhere(rule: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 async def test_an_empty_directory_gives_way(rule: str) -> None:
-    """An empty directory in the volume's place gives way; one that holds something does not, and is named."""
+    """An empty directory in the volume's place is replaced; a directory with content is not, and is reported."""
     tree, cluster = await gone_back(rule)
     await tree.make_directory(tuple(DIRECTORY.split("/")), Ownership(mode=0o755))
     assert await recover(tree, cluster, named=[VOLUME]) == {}
@@ -115,8 +115,8 @@ async def test_an_empty_directory_gives_way(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_something_comes_in_the_way(rule: str) -> None:
-    """What a pod writes between the look and the rename is not replaced; the data stay where they are."""
+async def test_a_pod_writes_during_the_command(rule: str) -> None:
+    """Data that a pod writes between look and rename is not replaced; the old data stays where it is."""
     tree, cluster = await gone_back(rule)
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     await tree.make_directory(tuple(DIRECTORY.split("/")), Ownership(mode=0o755))
@@ -128,7 +128,7 @@ async def test_something_comes_in_the_way(rule: str) -> None:
 
 
 async def test_a_purge_that_was_faster() -> None:
-    """Of a purge and the command, the one that renames first has the directory; the command says that it is gone."""
+    """Of a purge and the command, the first to rename gets the directory; the command reports that it is gone."""
     tree, cluster = await gone_back("delete")
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     await tree.rename((*TRASH, ENTRY), (*TRASH, f"{ENTRY}.begun"))
@@ -147,8 +147,8 @@ async def test_a_purge_that_was_slower() -> None:
     await is_back(tree, cluster)
 
 
-async def test_a_volume_that_changes_meanwhile() -> None:
-    """A volume that is another one by now, or is deleted, gets nothing."""
+async def test_a_volume_that_changes_during_the_command() -> None:
+    """A volume that was replaced or deleted gets no data."""
     tree, cluster = await gone_back("delete")
     recovery, prospect = await looked(tree, cluster, named=[VOLUME])
     cluster.change("volumes", VOLUME, lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Retain"))
@@ -157,7 +157,7 @@ async def test_a_volume_that_changes_meanwhile() -> None:
 
 
 async def test_a_volume_that_is_being_reclaimed() -> None:
-    """A Released volume without its claim is not given its data, and is none of those that are counted."""
+    """A Released volume without its claim does not get its data back, and is not counted."""
     tree, cluster = await gone_back("delete")
     cluster.change("claims", "default/data", lambda body: body["metadata"].update(finalizers=[]))
     cluster.delete("claims", "default/data")

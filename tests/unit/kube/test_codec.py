@@ -1,4 +1,4 @@
-"""Decoding of objects, pages and watch lines."""
+"""kube.codec: decoding of objects, pages and watch lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def line(type_: str, obj: Any) -> bytes:
 
 
 class Undecodable(list[tuple[str, str, str]]):
-    """Remembers what it is told."""
+    """Records the calls to `on_undecodable`."""
 
     def __call__(self, kind: str, name: str, reason: str) -> None:
         self.append((kind, name, reason))
@@ -49,7 +49,7 @@ def read(data: bytes, undecodable: codec.OnUndecodable = lambda kind, name, reas
 
 
 def test_kubectls_copy_of_an_object_is_not_kept() -> None:
-    """The last-applied annotation is dropped from single objects, pages and watch lines alike; others stay."""
+    """The last-applied annotation is dropped from objects, pages and watch lines; other annotations stay."""
     obj = claim(annotations={codec.LAST_APPLIED: "{}", "a": "b"})
     event = read(line("ADDED", obj))
     assert event is not None
@@ -75,22 +75,22 @@ def test_a_null_counts_as_a_field_left_out(field: str) -> None:
     assert undecodable == []
 
 
-def test_a_page_says_where_it_goes_on() -> None:
-    """The version to watch from and the token of the next page are the list's own."""
+def test_a_page_has_version_and_token() -> None:
+    """A page has the list's resourceVersion and continue token."""
     decoded = codec.CLAIMS.page(page(metadata={"resourceVersion": "12", "continue": "abc"}), Undecodable())
     assert (decoded.version, decoded.continue_token) == ("12", "abc")
     assert codec.CLAIMS.page(page(), Undecodable()).continue_token == ""
 
 
 @pytest.mark.parametrize("items", [None, []])
-def test_a_list_of_nothing_is_empty(items: object) -> None:
-    """A Go server may write null for a list without items."""
+def test_null_items_are_an_empty_list(items: object) -> None:
+    """A list whose items are null, as a Go server can write, is an empty list."""
     answer = json.dumps(json.loads(page()) | {"items": items}).encode()
     assert codec.CLAIMS.page(answer, Undecodable()).items == []
 
 
-def test_one_item_that_cannot_be_read_does_not_hide_the_others() -> None:
-    """A page leaves out an item that cannot be decoded, names it and its fault, and keeps all others."""
+def test_an_unreadable_item_does_not_hide_the_others() -> None:
+    """A page leaves out an item that cannot be decoded, reports its name and error, and keeps all others."""
     undecodable = Undecodable()
     broken = claim("broken", labels={"a": 5})
     decoded = codec.CLAIMS.page(page(claim("a"), broken, "?", claim("b")), undecodable)
@@ -115,14 +115,14 @@ def test_one_item_that_cannot_be_read_does_not_hide_the_others() -> None:
     ],
 )
 def test_no_other_answer_passes_for_an_empty_cluster(body: bytes) -> None:
-    """An answer that is no list of the kind asked for raises: it must not read as "there are no claims"."""
+    """An answer that is not a list of the requested kind raises: it must not read as "there are no claims"."""
     with pytest.raises(codec.DECODE_ERRORS):
         codec.CLAIMS.page(body, Undecodable())
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"kind":"Status","status":"Success"}', b"<html>", b"\xff", b'{"spec":null}'])
 def test_no_other_answer_passes_for_an_object(body: bytes) -> None:
-    """An answer without a name and a uid is no object."""
+    """An answer without a name or a uid is not an object."""
     with pytest.raises(codec.DECODE_ERRORS):
         codec.VOLUMES.item(body)
 
@@ -132,7 +132,7 @@ def test_no_other_answer_passes_for_an_object(body: bytes) -> None:
 
 @pytest.mark.parametrize("type_", ["ADDED", "MODIFIED", "DELETED"])
 def test_a_change_carries_its_object_and_version(type_: str) -> None:
-    """A line of a watch gives the object, and the version from which a new watch goes on."""
+    """A watch line yields the object and the version at which a new watch resumes."""
     event = read(line(type_, claim()))
     assert event is not None
     assert (event.type, event.version) == (type_, "7")
@@ -141,14 +141,14 @@ def test_a_change_carries_its_object_and_version(type_: str) -> None:
 
 
 def test_a_bookmark_is_a_version_and_no_object() -> None:
-    """A bookmark moves the version on and never reaches a store."""
+    """A bookmark advances the version and carries no object."""
     for obj in ({"metadata": {"resourceVersion": "99"}}, {"metadata": {"resourceVersion": "99"}, "spec": None}):
         assert read(line("BOOKMARK", obj)) == WatchEvent("BOOKMARK", "99")
 
 
 @pytest.mark.parametrize("codec", [codec.CLAIMS, codec.VOLUMES, codec.CLASSES])
 def test_an_error_line_raises_for_every_kind(codec: codec.Codec[Any]) -> None:
-    """An ERROR line is a Status whatever the watch is of: 410 is Expired, all else ApiUnavailable."""
+    """An ERROR line is a Status in every watch: 410 is Expired, everything else ApiUnavailable."""
     gone = {"kind": "Status", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410, "message": "old"}
     with pytest.raises(Expired):
         codec.event("watch /x", line("ERROR", gone), Undecodable())
@@ -156,7 +156,7 @@ def test_an_error_line_raises_for_every_kind(codec: codec.Codec[Any]) -> None:
         codec.event("watch /x", line("ERROR", gone | {"code": 500}), Undecodable())
 
 
-def test_a_change_that_cannot_be_read_only_moves_the_version_on() -> None:
+def test_an_unreadable_change_becomes_a_bookmark() -> None:
     """An undecodable object is reported and becomes a bookmark, so that the next watch does not meet it again."""
     undecodable = Undecodable()
     assert read(line("MODIFIED", claim("broken", labels=5)), undecodable) == WatchEvent("BOOKMARK", "7")
@@ -164,7 +164,7 @@ def test_a_change_that_cannot_be_read_only_moves_the_version_on() -> None:
     assert [name for _, name, _ in undecodable] == ["team/broken", "?"]
 
 
-def test_a_type_of_the_future_tells_nothing() -> None:
+def test_an_unknown_type_is_ignored() -> None:
     """A line of an unknown type does not end the watch."""
     assert read(line("SYNCED", claim())) == WatchEvent("BOOKMARK", "7")
 
@@ -182,7 +182,7 @@ def test_a_line_that_is_not_json_raises() -> None:
     end=st.sampled_from([b"\n", b"\n\n"]),
 )
 def test_lines_survive_any_cut(lines: list[bytes], cuts: list[int], end: bytes) -> None:
-    """However TCP cuts a watch into chunks, the same lines come out, and nothing stays behind."""
+    """However TCP cuts a watch into chunks, the same lines come out, and nothing is left over."""
     data = b"".join(text + end for text in lines)
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     splitter = codec.LineSplitter()
@@ -191,8 +191,8 @@ def test_lines_survive_any_cut(lines: list[bytes], cuts: list[int], end: bytes) 
     assert not splitter.pending
 
 
-def test_a_line_cut_short_is_pending() -> None:
-    """A watch that ends within a line is told from one that ends cleanly."""
+def test_a_truncated_line_is_pending() -> None:
+    """A watch that ends in the middle of a line is distinguished from one that ends cleanly."""
     splitter = codec.LineSplitter()
     assert splitter.feed(b"whole\npa") == [b"whole"]
     assert splitter.pending
@@ -203,7 +203,7 @@ def test_a_line_cut_short_is_pending() -> None:
 # ------------------------------------------------------------------------------------------------ leases
 
 
-def test_a_lease_with_nothing_in_it_is_a_lease_that_nobody_holds() -> None:
+def test_an_empty_lease_has_no_holder() -> None:
     """Null and missing fields of a Lease count as empty."""
     for spec in ({}, {"spec": None}, {"spec": {"holderIdentity": None, "renewTime": None}}):
         body = json.dumps({"kind": "Lease", "metadata": {"resourceVersion": "3"}} | spec).encode()

@@ -1,4 +1,4 @@
-"""How answers of the API server and failures of the network become errors of the port."""
+"""kube.errors: answers of the API server and network failures become errors of the port."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def status(reason: str, code: int, message: str = "", **details: object) -> byte
     ],
 )
 def test_each_refusal_has_one_error(code: int, body: bytes, expected: type[ClusterError]) -> None:
-    """Status and reason choose the error, and only a Status that names the object says that it is not there."""
+    """Status and reason choose the error, and only a Status that names the object means NotFound."""
     error = errors.refused("get /x", code, body)
     assert type(error) is expected
     assert str(error).startswith(f"get /x: {code} ")
@@ -83,7 +83,7 @@ def test_each_refusal_has_one_error(code: int, body: bytes, expected: type[Clust
         ("0", b"", None),
     ],
 )
-def test_the_servers_wish_for_a_pause_is_kept(header: str | None, body: bytes, expected: float | None) -> None:
+def test_retry_after(header: str | None, body: bytes, expected: float | None) -> None:
     """Retry-After in seconds, or the Status's own field, reaches the caller."""
     error = errors.refused("create /x", 503, body, retry_after=header)
     assert isinstance(error, ApiUnavailable)
@@ -91,7 +91,7 @@ def test_the_servers_wish_for_a_pause_is_kept(header: str | None, body: bytes, e
 
 
 def test_a_text_is_short_and_one_line() -> None:
-    """A whole page of HTML becomes at most 300 characters on one line."""
+    """A whole HTML page becomes one line of at most 300 characters."""
     text = str(errors.refused("get /x", 502, b"<html>\n<p>\r\n" + b"long " * 10_000))
     assert len(text) == errors.TEXT_LIMIT
     assert "\n" not in text
@@ -107,7 +107,7 @@ def test_a_text_is_short_and_one_line() -> None:
     ],
 )
 def test_no_text_holds_credentials(leak: str) -> None:
-    """Whatever a library or a server writes into its error, passwords and tokens stay out of ours."""
+    """Passwords and tokens in the error of a library or a server never reach the error message."""
     for error in (errors.failed("get /x", OSError(leak)), errors.refused("get /x", 400, leak.encode())):
         assert "hunter2" not in str(error)
 
@@ -116,8 +116,8 @@ def test_no_text_holds_credentials(leak: str) -> None:
     "exc",
     [TimeoutError(), aiohttp.ServerDisconnectedError(), ssl.SSLError("bad"), aiohttp.ClientPayloadError("cut short")],
 )
-def test_a_failure_without_words_of_its_own_still_says_something(exc: Exception) -> None:
-    """A call without an answer has an unknown outcome, and the text says what happened."""
+def test_a_message_is_never_empty(exc: Exception) -> None:
+    """A call without an answer has an unknown outcome, and its message is never empty."""
     text = str(errors.failed("get /x", exc))
     assert text.removeprefix("get /x: ").strip()
 
@@ -136,8 +136,8 @@ def test_a_failure_without_words_of_its_own_still_says_something(exc: Exception)
     ],
     ids=["refused", "several addresses", "closed", "name", "certificate", "TLS", "proxy", "else"],
 )  # fmt: skip
-def test_no_way_to_the_server(exc: Exception, words: str) -> None:
-    """A server that cannot be reached is told by its address and in few words, without the library's own."""
+def test_an_unreachable_server(exc: Exception, words: str) -> None:
+    """The error for an unreachable server has its address and a short reason, without the library's wording."""
     error = errors.unreachable("https://me:hunter2@api.example:6443", exc)
     assert isinstance(error, ApiUnavailable)
     assert str(error).startswith("cannot reach the API server https://…api.example:6443: ")
@@ -145,16 +145,16 @@ def test_no_way_to_the_server(exc: Exception, words: str) -> None:
     assert "\n" not in str(error)
 
 
-def test_a_right_that_is_missing() -> None:
-    """A refusal for want of a right carries where that right comes from."""
+def test_a_missing_right() -> None:
+    """The error for a missing right names the role that grants it."""
     error = errors.refused("list /x", 403, status("Forbidden", 403, "no"), source="the chart gives it")
     assert isinstance(error, Forbidden)
     assert error.advice == "the chart gives it"
     assert "credentials" in getattr(errors.refused("list /x", 401, b""), "advice", "")
 
 
-def test_a_watch_that_expired_is_told_from_one_that_failed() -> None:
-    """Only code 410 in an ERROR line asks for a new list; all else is worth another try from the same version."""
+def test_an_expired_watch_differs_from_a_failed_one() -> None:
+    """Only code 410 in an ERROR line asks for a new list; everything else is retried from the same version."""
     assert isinstance(errors.watch_failed("watch /x", status("Expired", 410, "too old")), Expired)
     for body in (status("InternalError", 500, "etcd"), status("", 0), b'"?"', b"{}"):
         assert isinstance(errors.watch_failed("watch /x", body), ApiUnavailable)

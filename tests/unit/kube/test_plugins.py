@@ -1,4 +1,4 @@
-"""kube.plugins: whatever a credential plugin does, it is one line, and nothing of it stays."""
+"""kube.plugins: every failure of a credential plugin is one line, and no process of it remains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def credential(**status: Any) -> str:
 
 
 def plugin(directory: Path, script: str, *, interpreter: str = "/bin/sh", **config: Any) -> dict[str, Any]:
-    """A plugin that is this script."""
+    """A plugin that runs this script."""
     path = directory / "plugin"
     path.write_text(f"#!{interpreter}\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -41,20 +41,20 @@ async def refusal(config: dict[str, Any], *, base: str = "/", limit_s: float = 6
 
 
 async def test_a_token(tmp_path: Path) -> None:
-    """A plugin is run with its arguments and variables, is told what it is asked for, and its token is taken."""
+    """A plugin gets its arguments, variables and the request, and its token is used."""
     printed = credential(token="t-$1-$A", expirationTimestamp="2026-11-27T21:00:00.5+01:00").replace('"', '\\"')
-    script = f'echo "$KUBERNETES_EXEC_INFO" > {tmp_path}/told; echo "{printed}"'
+    script = f'echo "$KUBERNETES_EXEC_INFO" > {tmp_path}/request; echo "{printed}"'
     config = plugin(tmp_path, script, args=["one"], env=[{"name": "A", "value": "two"}], provideClusterInfo=False)
     got = await credentials(config, base="/")
     assert got.token == "t-one-two"
     assert got.expire == datetime(2026, 11, 27, 20, 0, 0, 500_000, UTC)
-    told = json.loads((tmp_path / "told").read_text())
-    assert told == {"apiVersion": V1, "kind": "ExecCredential", "spec": {"interactive": False}}
+    request = json.loads((tmp_path / "request").read_text())
+    assert request == {"apiVersion": V1, "kind": "ExecCredential", "spec": {"interactive": False}}
 
 
 @pytest.mark.parametrize("written", ["", "soon", "2026-11-27"])
 async def test_a_certificate_and_an_odd_time(tmp_path: Path, written: str) -> None:
-    """A certificate with its key is as good as a token; a time that is none is no reason to refuse it."""
+    """A certificate with its key replaces a token; an invalid expiry is no reason to refuse it."""
     printed = credential(clientCertificateData="C", clientKeyData="K", expirationTimestamp=written)
     got = await credentials(plugin(tmp_path, f"echo '{printed}'"), base="/")
     assert (got.token, got.certificate, got.key) == ("", "C", "K")
@@ -62,42 +62,42 @@ async def test_a_certificate_and_an_odd_time(tmp_path: Path, written: str) -> No
 
 
 async def test_a_relative_path_is_one_from_the_kubeconfig(tmp_path: Path) -> None:
-    """`./plugin` lies beside the kubeconfig, wherever we run."""
+    """`./plugin` is relative to the kubeconfig, not to the working directory."""
     config = plugin(tmp_path, f"echo '{credential(token='t')}'") | {"command": "./plugin"}
     assert (await credentials(config, base=str(tmp_path))).token == "t"
 
 
-async def test_a_plugin_that_is_not_there(tmp_path: Path) -> None:
-    """A plugin that is missing is named, with what its author says of installing it."""
+async def test_a_missing_plugin(tmp_path: Path) -> None:
+    """The error for a missing plugin has its name and its installHint."""
     text = await refusal({"apiVersion": V1, "command": "no-such-plugin", "installHint": "see\nhttps://example.com"})
-    assert "credential plugin no-such-plugin is not found here: install it (see https://example.com), or" in text
+    assert "credential plugin no-such-plugin is not installed: install it (see https://example.com), or" in text
     assert "interpreter" in await refusal(plugin(tmp_path, "", interpreter="/no/such/interpreter"))
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("echo no login >&2; echo twice >&2; exit 3", "ended with status 3: no login twice"),
         ("exit 1", "ended with status 1"),
         ("kill -9 $$", "ended with status -9"),
-        ("echo garbage", "no ExecCredential"),
-        ("true", "no ExecCredential"),
-        ("printf '\\377\\376'", "no ExecCredential"),
-        ("echo '[]'", "no ExecCredential"),
-        ('echo \'{"kind": "Secret", "apiVersion": "v1"}\'', "no ExecCredential"),
+        ("echo garbage", "other than an ExecCredential"),
+        ("true", "other than an ExecCredential"),
+        ("printf '\\377\\376'", "other than an ExecCredential"),
+        ("echo '[]'", "other than an ExecCredential"),
+        ('echo \'{"kind": "Secret", "apiVersion": "v1"}\'', "other than an ExecCredential"),
         (f"echo '{credential()}'", "neither a token nor a client certificate"),
         (f"echo '{credential(token='')}'", "neither a token nor a client certificate"),
         (f"echo '{credential(clientCertificateData='C')}'", "neither a token nor a client certificate"),
-        (f"echo '{credential(token='t')}' | sed s/v1/v1beta1/", "speaks client.authentication.k8s.io/v1beta1"),
+        (f"echo '{credential(token='t')}' | sed s/v1/v1beta1/", "uses client.authentication.k8s.io/v1beta1"),
         ("yes", "more than 1 MiB"),
         ("yes >&2", "more than 1 MiB"),
     ],
 )
-async def test_a_plugin_that_fails(tmp_path: Path, script: str, said: str) -> None:
+async def test_a_plugin_that_fails(tmp_path: Path, script: str, message: str) -> None:
     """Each way to fail has its own line, which names the plugin."""
     config = plugin(tmp_path, script)
     text = await refusal(config)
-    assert said in text
+    assert message in text
     assert config["command"] in text
 
 
@@ -114,12 +114,12 @@ async def test_a_plugin_that_fails(tmp_path: Path, script: str, said: str) -> No
     ],
 )
 async def test_a_plugin_that_cannot_be_run(config: dict[str, Any]) -> None:
-    """What a kubeconfig says wrongly of its plugin is said before anything runs."""
+    """A wrong plugin entry in a kubeconfig is reported before anything runs."""
     assert "credential plugin" in await refusal(config)
 
 
 def running(group: int) -> bool:
-    """Whether any process of a group is there, but for those that only wait to be reaped."""
+    """Return True if any process of a group exists that is not a zombie."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -139,7 +139,7 @@ async def ended(group: int) -> bool:
 
 
 async def begun(file: Path) -> int:
-    """The group of a plugin that writes it down first."""
+    """The process group of a plugin that writes it to a file first."""
     while True:
         written = await asyncio.to_thread(lambda: file.read_text() if file.exists() else "")
         if written.strip():
@@ -153,14 +153,14 @@ HANGS_BY_ITS_CHILD = "echo $$ > {0}/pid; sleep 600 & exit 0"
 
 @pytest.mark.parametrize("script", [HANGS, HANGS_BY_ITS_CHILD])
 async def test_a_plugin_that_hangs_leaves_nothing_behind(tmp_path: Path, script: str) -> None:
-    """After its limit a plugin is killed with its children, also where only they hold its output open."""
+    """After its time limit a plugin is killed with its children, also if only they hold its output open."""
     text = await refusal(plugin(tmp_path, script.format(tmp_path)), limit_s=1.0)
     assert "did not end within 1 s and was killed" in text
     assert await ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_a_plugin_that_nobody_waits_for_any_more(tmp_path: Path) -> None:
-    """When we are stopped meanwhile, the plugin is killed with its children."""
+async def test_a_cancelled_plugin(tmp_path: Path) -> None:
+    """When the caller is cancelled, the plugin is killed with its children."""
     config = plugin(tmp_path, HANGS.format(tmp_path))
     waiting = asyncio.create_task(credentials(config, base="/"))
     group = await begun(tmp_path / "pid")

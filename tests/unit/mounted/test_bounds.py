@@ -1,4 +1,4 @@
-"""A mounted export whose directories have no end, or trees of any shape: bounded in memory, and told in words."""
+"""mounted: endless directories and trees of any shape need bounded memory and end with a clear error."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Seen:
-    """An entry of a directory that is not there any more."""
+    """A directory entry that no longer exists."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def is_symlink(self) -> bool:
-        """As os.DirEntry."""
+        """See os.DirEntry."""
         return False
 
     def is_dir(self, *, follow_symlinks: bool) -> bool:
-        """As os.DirEntry."""
+        """See os.DirEntry."""
         return False
 
 
@@ -46,7 +46,7 @@ async def tree(tmp_path: pathlib.Path) -> AsyncIterator[MountedTree]:
 
 @pytest.fixture
 def scanned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterator[Any]], None]:
-    """Have the kernel give these entries for every directory."""
+    """Make the kernel return these entries for every directory."""
 
     def give(entries: Iterator[Any]) -> None:
         @contextlib.contextmanager
@@ -59,20 +59,20 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Iterator[Any]], None]:
 
 
 def names() -> Iterator[Seen]:
-    """Entries without an end."""
+    """Endless entries."""
     return (Seen(f"name-{number}") for number in count())
 
 
 def broken_off() -> Iterator[Seen]:
-    """An entry, and what the kernel's NFS client says of a server that repeats a position."""
+    """An entry, and then the error of the kernel's NFS client for a server that repeats a position."""
     yield Seen("first")
     raise OSError(errno.ELOOP, "Too many levels of symbolic links")
 
 
-async def test_a_list_without_end_is_told(
+async def test_an_endless_list_fails(
     tree: MountedTree, scanned: Callable[[Iterator[Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that never ends, on FUSE or NFS, ends a list in words; one that asks for a few entries gets them."""
+    """A list of an endless directory fails with a clear error; a list with a limit returns that many entries."""
     monkeypatch.setattr(endless, "LISTING_LIMIT", 1000)
     scanned(names())
     with pytest.raises(ExportError) as caught:
@@ -82,10 +82,10 @@ async def test_a_list_without_end_is_told(
     assert len(await tree.list(("some",), at_most=50)) == 50
 
 
-async def test_a_position_that_is_repeated_is_no_symbolic_link(
+async def test_eloop_in_a_directory_is_a_readdir_loop(
     tree: MountedTree, scanned: Callable[[Iterator[Any]], None]
 ) -> None:
-    """ELOOP in the middle of a directory is the server's readdir loop, and is told as that by a list and a removal."""
+    """ELOOP in the middle of a directory is reported as a readdir loop by lists and removals."""
     for call in (tree.list(("some",)), tree.remove_tree(("some",))):
         scanned(broken_off())
         with pytest.raises(ExportError) as caught:
@@ -94,10 +94,10 @@ async def test_a_position_that_is_repeated_is_no_symbolic_link(
         assert "repeats a directory position (readdir loop) in directory some" in caught.value.advice
 
 
-async def test_entries_that_are_never_there_end_a_removal(
+async def test_entries_that_never_exist_end_a_removal(
     tree: MountedTree, scanned: Callable[[Iterator[Any]], None]
 ) -> None:
-    """A directory that shows ever new entries, of which none is there, ends a removal in words."""
+    """A directory that keeps listing entries that do not exist ends a removal with a clear error."""
     scanned(names())
     with pytest.raises(ExportError) as caught:
         await tree.remove_tree(("some",))
@@ -114,14 +114,14 @@ def level_by_level(top: pathlib.Path) -> None:
 
 
 def side_by_side(top: pathlib.Path) -> None:
-    """A directory of 2,000 others."""
+    """A directory with 2,000 empty directories."""
     for number in range(2000):
         (top / f"{number:04}-{'x' * 100}").mkdir(parents=True)
 
 
 @pytest.mark.parametrize("shape", [level_by_level, side_by_side])
-async def test_a_removal_holds_next_to_nothing(tmp_path: pathlib.Path, shape: Callable[[pathlib.Path], None]) -> None:
-    """A removal of 2,000 directories, however they lie, holds a few entries at a time."""
+async def test_a_removal_holds_few_entries(tmp_path: pathlib.Path, shape: Callable[[pathlib.Path], None]) -> None:
+    """A removal of 2,000 directories in any arrangement holds a few entries at a time."""
     shape(tmp_path / "gone")
     tree = MountedTree(str(tmp_path), require_mount=False, timeout_s=60.0)
     tracemalloc.start()
@@ -132,6 +132,6 @@ async def test_a_removal_holds_next_to_nothing(tmp_path: pathlib.Path, shape: Ca
     assert peak < 256 << 10
 
 
-async def test_as_many_as_asked_for(tree: MountedTree) -> None:
-    """A list of at most so many has all where there are no more."""
+async def test_a_list_with_a_limit(tree: MountedTree) -> None:
+    """A list with a limit returns all entries if there are fewer."""
     assert await tree.list((), at_most=5) == [Entry("some", "directory")]

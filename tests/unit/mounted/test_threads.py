@@ -1,4 +1,4 @@
-"""Jobs in threads: bounded, let go of after their time limit, and known until they return."""
+"""mounted.threads: jobs are bounded in number, abandoned after their time limit, and tracked until they return."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PATH = ("a", "b")
 
 @pytest.fixture
 def released() -> Iterator[threading.Event]:
-    """What a hung job waits for; set at the end, so that no thread outlives the test."""
+    """The event that hung jobs wait for; set at the end, so that no thread outlives the test."""
     event = threading.Event()
     yield event
     event.set()
 
 
 def hang(event: threading.Event) -> Callable[[ThreadCall[bool]], bool]:
-    """A job that hangs until the event is set."""
+    """Return a job that hangs until the event is set."""
     return lambda _call: event.wait()
 
 
 async def run_at_last(calls: ThreadPool, *changes: RelPath) -> None:
-    """Run a job as soon as the pool lets us; the test's own limit ends it."""
+    """Run a job as soon as the pool accepts it; the time limit of the test ends the wait."""
     while True:
         try:
             return await calls.run(lambda _call: None, changes=changes)
@@ -39,8 +39,8 @@ async def run_at_last(calls: ThreadPool, *changes: RelPath) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_results_and_errors_come_back() -> None:
-    """The caller gets what the job returns, or what it raises."""
+async def test_results_and_errors_reach_the_caller() -> None:
+    """The caller gets the result of the job, or its exception."""
     calls = ThreadPool("test", threads=2, timeout_s=30.0)
 
     def fail(_call: ThreadCall[None]) -> None:
@@ -52,8 +52,8 @@ async def test_results_and_errors_come_back() -> None:
     calls.close()
 
 
-async def test_a_hung_job_lets_its_caller_go(released: threading.Event) -> None:
-    """After the time limit the caller gets Cause.UNREACHABLE while the job still hangs."""
+async def test_a_hung_job_releases_its_caller(released: threading.Event) -> None:
+    """After the time limit, the caller gets Cause.UNREACHABLE while the job still hangs."""
     calls = ThreadPool("test", threads=2, timeout_s=0.05)
     with pytest.raises(ExportError) as caught:
         await calls.run(hang(released))
@@ -63,7 +63,7 @@ async def test_a_hung_job_lets_its_caller_go(released: threading.Event) -> None:
 
 
 async def test_no_more_jobs_hang_than_there_are_threads(released: threading.Event) -> None:
-    """With every thread hung, further callers wait for a slot, get UNREACHABLE, and their jobs never begin."""
+    """If all threads hang, further callers wait for a slot, get UNREACHABLE, and their jobs never start."""
     calls = ThreadPool("test", threads=3, timeout_s=0.1)
     begun: list[int] = []
 
@@ -80,7 +80,7 @@ async def test_no_more_jobs_hang_than_there_are_threads(released: threading.Even
 
 
 async def test_busy_until_the_abandoned_job_returns(released: threading.Event) -> None:
-    """A job on a path that an abandoned one changes is Cause.BUSY until that returns; other paths go on."""
+    """A job on a path that an abandoned job changes is Cause.BUSY until that job returns; other paths work."""
     calls = ThreadPool("test", threads=4, timeout_s=0.1)
     with pytest.raises(ExportError):
         await calls.run(hang(released), changes=(("other",), PATH))
@@ -96,7 +96,7 @@ async def test_busy_until_the_abandoned_job_returns(released: threading.Event) -
 
 
 async def test_a_job_stops_before_its_next_step(released: threading.Event) -> None:
-    """A job whose caller has given up does not get past its next step."""
+    """A job whose caller gave up stops at its next step."""
     calls = ThreadPool("test", threads=1, timeout_s=0.1)
     steps: list[str] = []
 
@@ -116,7 +116,7 @@ async def test_a_job_stops_before_its_next_step(released: threading.Event) -> No
 
 
 async def test_a_cancelled_caller_gives_up(released: threading.Event) -> None:
-    """Cancelling the caller is giving up: the path is busy until the job returns."""
+    """If the caller is cancelled, the path is busy until the job returns."""
     calls = ThreadPool("test", threads=2, timeout_s=30.0)
     begun = threading.Event()
 
@@ -136,7 +136,7 @@ async def test_a_cancelled_caller_gives_up(released: threading.Event) -> None:
 
 
 async def test_threads_end_after_close(released: threading.Event) -> None:
-    """Idle threads end when the pool is closed, hung ones when their call returns, and a closed pool takes no job."""
+    """Closing the pool ends idle threads, and hung threads after their call; a closed pool accepts no job."""
     calls = ThreadPool("ending", threads=4, timeout_s=0.1)
     await run_at_last(calls)
     with pytest.raises(ExportError):
@@ -151,7 +151,7 @@ async def test_threads_end_after_close(released: threading.Event) -> None:
 
 
 async def test_threads_are_started_as_needed() -> None:
-    """One job after the other takes one thread, however many there may be."""
+    """Sequential jobs use one thread, regardless of the pool size."""
     before = threading.active_count()
     calls = ThreadPool("test", threads=16, timeout_s=30.0)
     for _ in range(50):

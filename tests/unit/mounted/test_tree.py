@@ -1,4 +1,4 @@
-"""What the mounted driver promises beyond the port: its root, its removals, its errors, its measurements."""
+"""mounted.tree: what the driver promises beyond the port about root, removals, errors and measurements."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ PLAIN = Ownership(mode=0o755)
 
 @pytest.fixture
 async def tree(tmp_path: pathlib.Path) -> AsyncIterator[MountedTree]:
-    """A tree on tmp_path/export, which is not there yet."""
+    """A tree on tmp_path/export, which does not exist yet."""
     made = MountedTree(str(tmp_path / "export"), require_mount=False, timeout_s=30.0)
     yield made
     await made.close()
 
 
 async def cause_of(tree: MountedTree) -> Cause:
-    """Why a tree cannot do anything."""
+    """Return the cause for which the tree refuses to create a directory."""
     with pytest.raises(ExportError) as caught:
         await tree.make_directory(("a",), PLAIN)
     return caught.value.cause
 
 
-async def test_a_missing_root_is_never_made(tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """Where the directory is missing, or is a file, every call is Cause.MISSING and nothing is made."""
+async def test_a_missing_root_is_never_created(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+    """If the directory is missing or is a file, every call is Cause.MISSING and creates nothing."""
     assert await cause_of(tree) is Cause.MISSING
     assert os.listdir(tmp_path) == []
     (tmp_path / "export").write_text("a file")
     assert await cause_of(tree) is Cause.MISSING
 
 
-async def test_the_root_is_looked_up_anew_for_each_call(tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """A root that comes, goes and comes back as another one is noticed at the next call."""
+async def test_each_call_opens_the_root_again(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+    """The next call notices a root that appears, disappears or is replaced."""
     root = tmp_path / "export"
     root.mkdir()
     first = await tree.root_id()
@@ -61,15 +61,15 @@ async def test_the_root_is_looked_up_anew_for_each_call(tree: MountedTree, tmp_p
 
 
 async def test_the_root_may_be_a_symlink(tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """The admin's own path to the root may lead over symlinks."""
+    """The path to the root, which the admin chooses, can contain symlinks."""
     (tmp_path / "real").mkdir()
     (tmp_path / "export").symlink_to("real")
     await tree.make_directory(("a",), PLAIN)
     assert (tmp_path / "real" / "a").is_dir()
 
 
-async def test_a_plain_directory_is_no_mount(tmp_path: pathlib.Path) -> None:
-    """Where a mount is required, a plain directory is Cause.NOT_MOUNTED and nothing is made in it."""
+async def test_a_plain_directory_is_not_a_mount(tmp_path: pathlib.Path) -> None:
+    """If a mount is required, a plain directory is Cause.NOT_MOUNTED and nothing is created in it."""
     tree = MountedTree(str(tmp_path), require_mount=True, timeout_s=30.0)
     assert await cause_of(tree) is Cause.NOT_MOUNTED
     assert os.listdir(tmp_path) == []
@@ -78,14 +78,14 @@ async def test_a_plain_directory_is_no_mount(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("mount_point", ["/proc", "/"])
 async def test_a_mount_point_is_a_mount(mount_point: str) -> None:
-    """Where a mount is required, a mount point and the root of all are mounts."""
+    """If a mount is required, a mount point is accepted, and so is the root directory."""
     tree = MountedTree(mount_point, require_mount=True, timeout_s=30.0)
     assert await tree.root_id()
     await tree.close()
 
 
 async def test_modes_do_not_depend_on_the_umask(tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """Parents get 0755 and the directory its mode under a umask that takes everything from others."""
+    """Parents get mode 0755 and the directory its own mode, even with a umask of 077."""
     (tmp_path / "export").mkdir()
     before = os.umask(0o077)
     try:
@@ -97,7 +97,7 @@ async def test_modes_do_not_depend_on_the_umask(tree: MountedTree, tmp_path: pat
 
 
 async def test_every_call_is_measured(tmp_path: pathlib.Path) -> None:
-    """Observe is told the name and the seconds of each call, of failed ones too."""
+    """`observe` receives name and duration of each call, failed calls included."""
     seen: list[tuple[str, float]] = []
     tree = MountedTree(
         str(tmp_path), require_mount=False, timeout_s=30.0, observe=lambda name, took_s: seen.append((name, took_s))
@@ -111,8 +111,8 @@ async def test_every_call_is_measured(tmp_path: pathlib.Path) -> None:
     await tree.close()
 
 
-async def test_bytes_that_are_no_text(tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """Names and targets that are not UTF-8 are listed, read, written and removed by their surrogates."""
+async def test_names_that_are_not_utf8(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+    """Names and targets that are not UTF-8 are listed, read, written and removed as surrogate escapes."""
     root = os.fsencode(tmp_path / "export")
     os.mkdir(root)
     os.symlink(b"target-\xff", root + b"/link-\xfe")
@@ -124,8 +124,8 @@ async def test_bytes_that_are_no_text(tree: MountedTree, tmp_path: pathlib.Path)
 
 
 @pytest.mark.parametrize("name", ["nul\0byte", "lone\ud800surrogate"])
-async def test_names_that_no_file_can_have(tree: MountedTree, tmp_path: pathlib.Path, name: str) -> None:
-    """A NUL or a lone surrogate in a name or a target is an ExportError like any other."""
+async def test_invalid_names(tree: MountedTree, tmp_path: pathlib.Path, name: str) -> None:
+    """A NUL or a lone surrogate in a name or a target raises ExportError."""
     (tmp_path / "export").mkdir()
     with pytest.raises(ExportError):
         await tree.make_directory((name,), PLAIN)
@@ -137,7 +137,7 @@ async def test_names_that_no_file_can_have(tree: MountedTree, tmp_path: pathlib.
 
 
 def chain(root: pathlib.Path, depth: int) -> None:
-    """A directory `gone` with a chain of directories in it, too long for any path."""
+    """Create a directory `gone` with a chain of directories that is too long for any path."""
     current = os.open(root, os.O_PATH)
     for name in ("gone", *itertools.repeat("d" * 50, depth)):
         os.mkdir(name, dir_fd=current)
@@ -147,8 +147,8 @@ def chain(root: pathlib.Path, depth: int) -> None:
     os.close(current)
 
 
-async def test_a_chain_of_any_depth_goes(tree: MountedTree, tmp_path: pathlib.Path) -> None:
-    """A tenant's chain of 5,000 directories is removed and counted like any other tree."""
+async def test_a_chain_of_any_depth_is_removed(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+    """A chain of 5,000 directories is removed and counted like any other tree."""
     root = tmp_path / "export"
     root.mkdir()
     await asyncio.to_thread(chain, root, 5000)
@@ -157,7 +157,7 @@ async def test_a_chain_of_any_depth_goes(tree: MountedTree, tmp_path: pathlib.Pa
 
 
 def test_a_portion_holds_few_descriptors(tmp_path: pathlib.Path) -> None:
-    """However deep the tree is, a removal holds about two descriptors a level, and at most DEPTH_LIMIT levels."""
+    """A removal of a tree of any depth holds two descriptors per level, for at most DEPTH_LIMIT levels."""
     chain(tmp_path, 500)
     before, most = len(os.listdir("/proc/self/fd")), 0
 
@@ -171,8 +171,8 @@ def test_a_portion_holds_few_descriptors(tmp_path: pathlib.Path) -> None:
     assert most - before <= 2 * DEPTH_LIMIT + 10
 
 
-def test_a_portion_ends_in_time_and_gets_on(tmp_path: pathlib.Path) -> None:
-    """A portion without any time removes one entry, and enough of them remove all."""
+def test_a_portion_without_time_removes_one_entry(tmp_path: pathlib.Path) -> None:
+    """A portion without time removes one entry, and enough portions remove the tree."""
     for number in range(20):
         (tmp_path / "gone" / str(number) / "deep").mkdir(parents=True)
     root = os.open(tmp_path, os.O_PATH)
@@ -184,7 +184,7 @@ def test_a_portion_ends_in_time_and_gets_on(tmp_path: pathlib.Path) -> None:
 
 @pytest.fixture
 def busy(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A directory that cannot be removed, since something is mounted on it."""
+    """A directory that cannot be removed because a file system is mounted on it."""
     place = tmp_path / "export" / "gone" / "busy"
     place.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True).returncode:
@@ -193,8 +193,8 @@ def busy(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["umount", place], check=True)
 
 
-async def test_what_cannot_go_stays_and_is_told(tree: MountedTree, busy: pathlib.Path) -> None:
-    """What cannot be removed stays, all else goes, and then the removal fails with the entry and why."""
+async def test_an_entry_that_stays_is_named(tree: MountedTree, busy: pathlib.Path) -> None:
+    """A removal removes all other entries, then fails with the name and cause of the entry that stays."""
     for name in ("another", "last"):
         await tree.make_directory(("gone", name, "deep"), PLAIN)
     with pytest.raises(ExportError) as caught:
@@ -203,10 +203,8 @@ async def test_what_cannot_go_stays_and_is_told(tree: MountedTree, busy: pathlib
     assert os.listdir(busy.parent) == ["busy"]
 
 
-async def test_a_name_that_servers_keep_is_no_other_in_a_plain_directory(
-    tree: MountedTree, tmp_path: pathlib.Path
-) -> None:
-    """A tenant's own directories of such names are removed with all that is in them."""
+async def test_reserved_names_in_a_plain_directory_are_removed(tree: MountedTree, tmp_path: pathlib.Path) -> None:
+    """A tenant's directories with names that servers reserve are removed with their content."""
     (tmp_path / "export").mkdir()
     await tree.make_directory(("gone", ".snapshot", "deep"), PLAIN)
     await tree.make_directory(("gone", "@eaDir"), PLAIN)
@@ -215,7 +213,7 @@ async def test_a_name_that_servers_keep_is_no_other_in_a_plain_directory(
 
 @pytest.fixture
 def snapshot(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """What a server shows as snapshots in a directory, which cannot be removed."""
+    """A directory of snapshots that a server shows, which cannot be removed."""
     place = tmp_path / "export" / "gone" / ".snapshot"
     place.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True).returncode:
@@ -225,8 +223,8 @@ def snapshot(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["umount", place], check=True)
 
 
-async def test_a_snapshot_is_not_read_through(tree: MountedTree, snapshot: pathlib.Path) -> None:
-    """Snapshots in a directory are refused as a whole, all else goes, and the entry is named."""
+async def test_snapshots_are_not_read(tree: MountedTree, snapshot: pathlib.Path) -> None:
+    """Snapshots are not read; everything else is removed, and the error names the directory of snapshots."""
     (snapshot.parent / "file").touch()
     with pytest.raises(NotEmpty) as caught:
         await tree.remove_tree(("gone",))
@@ -262,7 +260,7 @@ async def test_a_snapshot_is_not_read_through(tree: MountedTree, snapshot: pathl
     ],
 )
 def test_an_errno_has_a_cause(tmp_path: pathlib.Path, number: int, cause: Cause) -> None:
-    """Each refusal of the kernel is told in the port's words, with the path and the kernel's own text as detail."""
+    """Each refusal of the kernel becomes an error of the port, with the path and the kernel's text as detail."""
     error = translated(OSError(number, os.strerror(number)), "a/b", str(tmp_path), "rename")
     assert error.cause is cause
     assert error.detail.startswith("a/b: ")
@@ -281,6 +279,6 @@ def test_an_errno_has_a_cause(tmp_path: pathlib.Path, number: int, cause: Cause)
         (errno.EBUSY, NotEmpty),
     ],
 )
-def test_an_errno_has_a_kind(tmp_path: pathlib.Path, number: int, kind: type[ExportError]) -> None:
-    """What a retry has to tell apart has a type of its own."""
+def test_an_errno_has_a_type(tmp_path: pathlib.Path, number: int, kind: type[ExportError]) -> None:
+    """The errors that callers catch by type have their own types."""
     assert type(translated(OSError(number, os.strerror(number)), "a/b", str(tmp_path))) is kind

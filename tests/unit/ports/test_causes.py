@@ -1,4 +1,4 @@
-"""What an admin is told about a cause: the same words in an event and in `check`, however the export is reached."""
+"""ports.errors: the same cause has the same words in an event and in `check`, for all drivers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from provisioner.ports.tree import Cause, ExportError
 
 @pytest.mark.parametrize("cause", list(Cause), ids=lambda cause: cause.name)
 def test_every_cause_has_advice(cause: Cause) -> None:
-    """Every cause comes with what to do, in the event too, and a driver's own words come first."""
+    """Every cause has advice, which is part of the event; a driver's hint replaces it."""
     error = ExportError(cause)
     assert error.advice
     assert error.event_message("nas:/x") == f"export nas:/x {cause.value}: {error.advice}"
     assert ExportError(cause, hint="do this").advice == "do this"
 
 
-def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
-    """An error that has no cause of its own is in the event as the server said it, and not twice."""
+def test_an_unknown_error_has_the_servers_text() -> None:
+    """An error without a specific cause is in the event as the server reported it, and only once."""
     error = ExportError(Cause.OTHER, "a/b: mkdir: NFS4ERR_IO", answer="mkdir: NFS4ERR_IO")
     assert "(mkdir: NFS4ERR_IO)" in error.event_message("nas:/x")
     assert "(a listing has no end)" in ExportError(Cause.OTHER, "a listing has no end").event_message("nas:/x")
-    told = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").event_message("nas:/x")
-    assert told.count("it has no end") == 1
+    outputs = ExportError(Cause.OTHER, "it has no end", hint="it has no end: look at it").event_message("nas:/x")
+    assert outputs.count("it has no end") == 1
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_what_is_not_known_comes_with_the_servers_own_words() -> None:
         (Status3.NFS3ERR_STALE, Status4.NFS4ERR_STALE, errno.ESTALE),
     ],
 )
-def test_all_ways_to_an_export_tell_the_same(status3: int, status4: int, number: int) -> None:
-    """A full, read-only or vanished export is told in one text, whether it is mounted or spoken to, in any version."""
-    told = {
+def test_all_drivers_report_the_same(status3: int, status4: int, number: int) -> None:
+    """A full, read-only or stale export has the same text with all drivers and NFS versions."""
+    outputs = {
         error.event_message("nas:/x")
         for error in (
             errors.refused3(status3, "one attempt", Credentials()),
@@ -52,4 +52,4 @@ def test_all_ways_to_an_export_tell_the_same(status3: int, status4: int, number:
             translated(OSError(number, os.strerror(number)), "a/b", "/"),
         )
     }
-    assert len(told) == 1
+    assert len(outputs) == 1

@@ -1,4 +1,4 @@
-"""provisioner.ports.clock: the system's time."""
+"""ports.clock: the system clock."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import timedelta
 from provisioner.ports.clock import SystemClock
 
 
-def test_time_goes_on_while_the_machine_is_suspended() -> None:
-    """Durations are those of CLOCK_BOOTTIME, and with them the end of a lease and of an archive's retention."""
+def test_time_continues_while_the_machine_is_suspended() -> None:
+    """Durations follow CLOCK_BOOTTIME, so leases and retention expire even if the machine is suspended."""
     clock = SystemClock()
     before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert before_s <= clock.monotonic() <= time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""ports.refusals: what every error of errno, NFSv3, NFSv4 and MOUNT means to each call, and what to change."""
+"""ports.refusals: cause and advice for every error of errno, NFSv3, NFSv4 and MOUNT in each call."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def refused(name: str, call: Call, *, uid: int = 0) -> ExportError:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_error_of_every_call_is_told(call: Call) -> None:
-    """Whatever a server says: the detail has the path, what is not known has the error and the call, and all advice."""
+def test_every_error_of_every_call_has_detail_and_advice(call: Call) -> None:
+    """Every error has the path as detail, and advice; an unknown one has the error's name and the call."""
     for name in NAMES:
         error = refused(name, call)
         assert "a/b" in error.detail
@@ -72,8 +72,8 @@ RULES: list[tuple[str, Call, Cause, str]] = [
 
 
 @pytest.mark.parametrize(("key", "call", "cause", "words"), RULES)
-def test_all_ways_to_an_export_mean_the_same(key: str, call: Call, cause: Cause, words: str) -> None:
-    """One table holds for a mounted export and for each version of NFS, and the advice is for the call that failed."""
+def test_all_drivers_share_one_table(key: str, call: Call, cause: Cause, words: str) -> None:
+    """One table holds for mounted exports and all NFS versions, and the advice fits the call that failed."""
     names = {f"E{key}" if key != "NOTSUPP" else "EOPNOTSUPP", f"NFS3ERR_{key}", f"NFS4ERR_{key}"}
     for name in names:
         error = refused(name, call)
@@ -82,8 +82,8 @@ def test_all_ways_to_an_export_mean_the_same(key: str, call: Call, cause: Cause,
         assert isinstance(error, ModeRefused) is (call == "chmod")
 
 
-def test_what_one_protocol_has_alone() -> None:
-    """What only errno, or only a version of NFS, can say is known as well."""
+def test_errors_of_one_protocol_only() -> None:
+    """Errors that only errno or one NFS version has are known as well."""
     assert refused("EBUSY", "rename").cause is Cause.NESTED
     assert refused("NFS4ERR_FILE_OPEN", "rename").cause is Cause.NESTED
     assert refused("NFS4ERR_FILE_OPEN", "remove").cause is Cause.NOT_YET
@@ -95,8 +95,8 @@ def test_what_one_protocol_has_alone() -> None:
     assert "mounted on the directory" in refused("NFS3ERR_JUKEBOX", "rename").advice
 
 
-def test_another_user_is_told_by_number() -> None:
-    """Another user than root learns what it needs, to write or to read, and nothing of root."""
+def test_another_user_is_named_by_number() -> None:
+    """The advice for a user other than root names the user and the missing permission, and not root_squash."""
     assert refused("EACCES", "mkdir", uid=7).advice == "uid 7 and gid 7 need write permission there"
     assert refused("EACCES", "readdir", uid=7).advice == "uid 7 and gid 7 need read and search permission there"
     assert "uid 7" in refused("EPERM", "chown", uid=7).advice
@@ -112,14 +112,14 @@ def test_another_user_is_told_by_number() -> None:
         ("EBUSY", "remove", NotEmpty),
     ],
 )
-def test_what_a_retry_tells_apart(name: str, call: Call, kind: type[ExportError]) -> None:
-    """What a retry has to tell apart has a type of its own."""
+def test_types_of_errors(name: str, call: Call, kind: type[ExportError]) -> None:
+    """The errors that callers catch by type have their own types."""
     assert type(refused(name, call)) is kind
 
 
 @pytest.mark.parametrize(("names", "cause"), [(("a", ".snapshot", "x"), Cause.DENIED), (("a", "x"), Cause.READ_ONLY)])
 def test_a_snapshot_does_not_make_an_export_read_only(names: tuple[str, ...], cause: Cause) -> None:
-    """An entry that is read-only since it belongs to a snapshot says nothing of the export."""
+    """A read-only entry that belongs to a snapshot does not make the export read-only."""
     error = inside(names, refused("EROFS", "remove"))
     assert error.cause is cause
     assert ("snapshots" in error.advice) is (cause is Cause.DENIED)
@@ -127,7 +127,7 @@ def test_a_snapshot_does_not_make_an_export_read_only(names: tuple[str, ...], ca
     assert inside(names, denied) is denied
 
 
-def test_the_kernels_words_come_along() -> None:
-    """The detail has the error's name and, where the kernel has some for it, its words."""
+def test_the_detail_has_the_kernels_text() -> None:
+    """The detail has the name of the error and, if the kernel knows the error, its text."""
     assert refused("NFS4ERR_XDEV", "rename").detail == f"a/b: rename: NFS4ERR_XDEV, {os.strerror(errno.EXDEV)}"
     assert refused("NFS4ERR_SERVERFAULT", "mkdir").detail == "a/b: mkdir: NFS4ERR_SERVERFAULT"

@@ -1,4 +1,4 @@
-"""telemetry.endpoint: what the pages say, and how often it is found out."""
+"""telemetry.endpoint: the content of the pages, and how often it is computed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class Counting(Collector):
-    """A metric that says how often it was collected."""
+    """A metric that counts how often it was collected."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -40,7 +40,7 @@ class Counting(Collector):
 
 
 class Scene:
-    """An endpoint, and what it asked for."""
+    """An endpoint with a counter of its readiness checks."""
 
     def __init__(self) -> None:
         self.collected = Counting()
@@ -74,7 +74,7 @@ async def served() -> AsyncIterator[Scene]:
 
 
 async def test_many_scrapes_share_one_rendering(http: aiohttp.ClientSession) -> None:
-    """300 scrapes at the same time are rendered once, and no text is older than a second."""
+    """300 concurrent scrapes are rendered once, and no response is older than a second."""
     async with served() as scene:
 
         async def scrape() -> str:
@@ -92,7 +92,7 @@ async def test_many_scrapes_share_one_rendering(http: aiohttp.ClientSession) -> 
 
 
 async def test_formats(http: aiohttp.ClientSession) -> None:
-    """Each client gets the format that it asks for, compressed only where it takes that."""
+    """Each client gets the format that it asks for, compressed only if it accepts that."""
     async with served() as scene:
         headers = {"Accept": OPEN_METRICS, "Accept-Encoding": "identity"}
         async with http.get(f"{scene.url}/metrics", headers=headers) as answer:
@@ -104,8 +104,8 @@ async def test_formats(http: aiohttp.ClientSession) -> None:
             assert "collected" in await answer.text()
 
 
-async def test_readiness_is_found_out_once_for_all(http: aiohttp.ClientSession) -> None:
-    """300 questions at the same time cost one look, also where that fails; what is missing is said with 503."""
+async def test_readiness_is_checked_once_for_all(http: aiohttp.ClientSession) -> None:
+    """300 concurrent requests cost one readiness check, also if it fails; missing parts are reported with 503."""
     async with served() as scene:
 
         async def ask() -> tuple[int, bytes]:
@@ -124,7 +124,7 @@ async def test_readiness_is_found_out_once_for_all(http: aiohttp.ClientSession) 
 
 
 async def test_a_client_that_leaves_takes_nothing_from_the_others(http: aiohttp.ClientSession) -> None:
-    """Who waits for the same answer gets it although the first one to ask has gone."""
+    """A client that waits for a shared response gets it although the first client has gone."""
     async with served() as scene:
         first = asyncio.create_task(http.get(f"{scene.url}/readyz"))
         await scene.began.wait()
@@ -136,7 +136,7 @@ async def test_a_client_that_leaves_takes_nothing_from_the_others(http: aiohttp.
 
 
 async def test_the_other_pages(http: aiohttp.ClientSession) -> None:
-    """The root leads to the three others, and what is not there is 404."""
+    """The root links to the three other pages, and an unknown path is 404."""
     async with served() as scene:
         async with http.get(f"{scene.url}/", headers={"Accept-Encoding": "identity"}) as answer:
             home = await answer.text()
@@ -151,7 +151,7 @@ async def test_the_other_pages(http: aiohttp.ClientSession) -> None:
 
 
 async def test_a_port_that_is_taken() -> None:
-    """For an address that is taken the error names the flag to change."""
+    """The error for a taken address names the flag to change."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidSettings, match=f"--listen 127.0.0.1:{port}"):
@@ -160,7 +160,7 @@ async def test_a_port_that_is_taken() -> None:
 
 
 def test_samples_are_read_when_they_are_taken() -> None:
-    """A sampled gauge shows what was there when take_samples() was called; that is not done while it is rendered."""
+    """A sampled gauge shows the values at the time of take_samples(), which does not run during rendering."""
     metrics = Metrics()
     queued: Sample = {("claims",): 1.0}
     metrics.sample("queue_depth", "Keys.", ("queue",), lambda: dict(queued))
@@ -175,8 +175,8 @@ def test_samples_are_read_when_they_are_taken() -> None:
     assert shown() == 2.0
 
 
-async def test_what_costs_little_is_made_again_soon() -> None:
-    """A value is kept for ten times as long as making it took, if that is its share, and never past its limit."""
+async def test_a_cheap_value_is_computed_again_soon() -> None:
+    """With a share of a tenth, a value is kept for ten times its computing time, and never beyond its limit."""
     made: list[float] = []
 
     async def make() -> int:

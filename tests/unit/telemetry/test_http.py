@@ -12,7 +12,7 @@ import pytest
 from provisioner.telemetry.http import Limits, Refused, Request, Response, parse, serving
 
 SLOW_S = 60.0
-"""No test waits for so long."""
+"""A time limit that no test reaches."""
 QUICK = Limits(head_s=0.2, answer_s=0.2, idle_s=0.2)
 LARGE = b"x" * 8_000_000
 """More than any kernel buffers for a connection."""
@@ -28,14 +28,14 @@ class Client:
         self.writer.write(data)
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """The next answer: status, headers, body."""
+        """Read the next response: status, headers, body."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.strip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
         return int(first.split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
 
     async def ends(self) -> bytes:
-        """What still comes until the server ends the connection."""
+        """Read until the server closes the connection."""
         try:
             return await self.reader.read()
         except ConnectionResetError:
@@ -43,7 +43,7 @@ class Client:
 
 
 class Server:
-    """The server under test, and how often its handler was called."""
+    """The server under test, with a counter of the calls to its handler."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -52,7 +52,7 @@ class Server:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=2**20))
 
     async def get(self, head: bytes = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n") -> tuple[int, dict[str, str], bytes]:
-        """One request on a connection of its own."""
+        """Send one request on a connection of its own."""
         client = await self.connect()
         client.send(head)
         answer = await client.answer()
@@ -80,7 +80,7 @@ async def at(limits: Limits | None = None) -> AsyncIterator[Server]:
 
 
 async def test_a_connection_is_used_again() -> None:
-    """Requests in a row, also sent together, are answered in their order on one connection."""
+    """Consecutive requests, also when sent together, are answered in order on one connection."""
     async with at() as server:
         client = await server.connect()
         client.send(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2?q HTTP/1.1\r\n\r\n\r\nHEAD /3 HTTP/1.1\r\n\r\n")
@@ -93,7 +93,7 @@ async def test_a_connection_is_used_again() -> None:
 
 
 async def test_no_answer_names_a_server() -> None:
-    """Whatever is answered, nothing says which software and version that is."""
+    """No response names the server software or its version."""
     async with at() as server:
         for first in (b"GET / HTTP/1.1", b"POST / HTTP/1.1", b"nonsense", b"GET /fails HTTP/1.1"):
             _, headers, body = await server.get(first + b"\r\n\r\n")
@@ -119,8 +119,8 @@ async def test_no_answer_names_a_server() -> None:
         (b"PRI * HTTP/2.0", 505),
     ],
 )
-async def test_what_is_not_answered(head: bytes, status: int) -> None:
-    """A request that is malformed, has a body or is too large gets its status, and the server goes on."""
+async def test_refused_requests(head: bytes, status: int) -> None:
+    """A request that is malformed, has a body or is too large gets its status, and the server keeps serving."""
     async with at() as server:
         client = await server.connect()
         client.send(head + b"\r\n\r\n")
@@ -135,12 +135,12 @@ async def test_what_is_not_answered(head: bytes, status: int) -> None:
     [("1.1", "", True), ("1.1", "Close", False), ("1.0", "", False), ("1.0", "keep-alive", True)],
 )
 def test_who_keeps_the_connection(version: str, connection: str, kept: bool) -> None:
-    """HTTP/1.1 keeps a connection unless it says close, HTTP/1.0 only where it asks for that."""
+    """HTTP/1.1 keeps a connection unless the client says close, HTTP/1.0 only if the client asks for it."""
     assert parse(f"GET / HTTP/{version}\r\nConnection: {connection}".encode()).keep_alive == kept
 
 
 def test_a_request() -> None:
-    """Names of headers are lower-case, the query does not count, and an empty path is the root."""
+    """Header names are lower-case, the query is ignored, and an empty path is the root."""
     request = parse(b"GET /metrics?a=b HTTP/1.1\r\nACCEPT:  text/plain ")
     assert (request.path, request.headers) == ("/metrics", {"accept": "text/plain"})
     assert parse(b"GET http://host HTTP/1.1").path == "/"
@@ -160,7 +160,7 @@ async def unfinished(client: Client) -> None:
 
 
 async def silent(client: Client) -> None:
-    """Nothing comes."""
+    """Send nothing."""
 
 
 async def not_read(client: Client) -> None:
@@ -182,8 +182,8 @@ async def idle(client: Client) -> None:
 
 
 @pytest.mark.parametrize("behave", [silent, unfinished, not_read, hanging, idle])
-async def test_nobody_stays(behave: Callable[[Client], object]) -> None:
-    """A connection that is silent, that does not end its request, or does not take its answer, is ended in time."""
+async def test_slow_clients_are_closed(behave: Callable[[Client], object]) -> None:
+    """A connection that is silent, does not complete its request, or does not read the response is closed in time."""
     async with at(QUICK) as server:
         client = await server.connect()
         await behave(client)  # type: ignore[misc]
@@ -194,7 +194,7 @@ async def test_nobody_stays(behave: Callable[[Client], object]) -> None:
 
 
 async def test_drops_do_not_keep_a_request_alive() -> None:
-    """The time of a request counts from its first byte, not from its latest one."""
+    """The time limit of a request starts with its first byte, not with its latest one."""
     async with at(QUICK) as server:
         client = await server.connect()
 
@@ -212,7 +212,7 @@ async def test_drops_do_not_keep_a_request_alive() -> None:
 
 @pytest.mark.parametrize("behave", [silent, unfinished, not_read, hanging, refused_and_goes_on, idle])
 async def test_a_probe_gets_through(behave: Callable[[Client], object]) -> None:
-    """However others fill the connections, a new one takes the place of the one that has been silent longest."""
+    """When the connections are full, a new one replaces the one that has been silent longest."""
     async with at(Limits(connections=5)) as server:
         others = [await server.connect() for _ in range(12)]
         for client in others:
@@ -224,7 +224,7 @@ async def test_a_probe_gets_through(behave: Callable[[Client], object]) -> None:
 
 
 async def test_an_answer_under_way_is_ended_last() -> None:
-    """Where others are silent, a client that is being answered stays."""
+    """A client that is being answered stays while others are silent."""
     async with at(Limits(connections=3)) as server:
         busy = await server.connect()
         busy.send(b"GET /hangs HTTP/1.1\r\n\r\n")
@@ -236,7 +236,7 @@ async def test_an_answer_under_way_is_ended_last() -> None:
 
 
 async def test_many_at_the_same_time_leave_the_loop_to_others() -> None:
-    """While 300 clients are answered, everything else in the event loop has its turn again and again."""
+    """While 300 clients are answered, other work in the event loop keeps running."""
     locks, done = 0, False
 
     async def others() -> None:
@@ -259,8 +259,8 @@ async def test_many_at_the_same_time_leave_the_loop_to_others() -> None:
             client.writer.transport.abort()
 
 
-async def test_the_end() -> None:
-    """When the server stops, no connection stays open, whatever it was at."""
+async def test_stopping_closes_connections() -> None:
+    """When the server stops, it closes every connection, in any state."""
     async with at() as server:
         clients = [await server.connect() for _ in range(3)]
         await hanging(clients[0])

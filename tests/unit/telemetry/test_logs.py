@@ -1,4 +1,4 @@
-"""telemetry.logs: a line is written whatever its fields hold, and logging never raises."""
+"""telemetry.logs: a line is written for any fields, and logging never raises."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NAME = b"caf\xe9".decode("utf-8", "surrogateescape")
 
 
 class Odd:
-    """Something that cannot even be shown."""
+    """An object whose repr() raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("odd")
 
 
 def nested() -> list[object]:
-    """A list in a list, more deeply than any encoder goes."""
+    """A nested list, deeper than any encoder goes."""
     inner: list[object] = []
     for _ in range(10_000):
         inner = [inner]
@@ -45,7 +45,7 @@ ODD: dict[str, object] = {
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Logging as it was, after the test."""
+    """Restore the logging configuration after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -55,7 +55,7 @@ def restored() -> Iterator[None]:
 
 
 def stream() -> io.TextIOWrapper:
-    """A file that takes UTF-8 and nothing else."""
+    """A file that accepts only UTF-8."""
     return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict", write_through=True)
 
 
@@ -67,7 +67,7 @@ def written(to: io.TextIOWrapper) -> list[str]:
 @pytest.mark.parametrize("json_lines", [True, False], ids=["json", "console"])
 @pytest.mark.parametrize("odd", ODD)
 def test_any_field_is_written(odd: str, json_lines: bool) -> None:
-    """Each line comes out, in either format, from us and from a library, and JSON can be read."""
+    """Each line is written, in either format, from the product and from a library, and JSON is valid."""
     to = stream()
     logs.set_up(json=json_lines, level="info", stream=to)
     structlog.get_logger().warning("orphans", unknown=ODD[odd])
@@ -81,7 +81,7 @@ def test_any_field_is_written(odd: str, json_lines: bool) -> None:
 
 @pytest.mark.parametrize("json_lines", [True, False], ids=["json", "console"])
 def test_a_traceback(json_lines: bool) -> None:
-    """An error is logged with its traceback and without the values of variables, among which are tokens."""
+    """An error is logged with its traceback and without local variables, some of which are tokens."""
     to = stream()
     logs.set_up(json=json_lines, level="info", stream=to)
     token = "".join(["s3", "cret"])
@@ -96,7 +96,7 @@ def test_a_traceback(json_lines: bool) -> None:
 
 
 def test_a_name_cannot_write_a_line() -> None:
-    """On a terminal, what a tenant chose makes no line of its own and moves no cursor."""
+    """On a terminal, a tenant's text neither adds a line nor moves the cursor."""
     to = stream()
     logs.set_up(json=False, level="info", stream=to)
     structlog.get_logger().warning("orphans", export="a\n2026 [info] all is well \x1b[2J")
@@ -113,6 +113,6 @@ class Gone(io.StringIO):
 
 @pytest.mark.parametrize("json_lines", [True, False], ids=["json", "console"])
 def test_a_stream_that_takes_nothing(json_lines: bool) -> None:
-    """A line that cannot be written is lost, and ends no work."""
+    """A line that cannot be written is dropped, and ends no work."""
     logs.set_up(json=json_lines, level="info", stream=Gone())
     structlog.get_logger().warning("orphans")

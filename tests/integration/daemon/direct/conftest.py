@@ -14,8 +14,8 @@ from testbed.api import Api
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
 from testbed.processes import tail
-from tests.integration.daemon.direct.exported import VERSIONS, DirectExport
 from tests.support.daemon import Daemon, Daemons
+from tests.support.direct_export import VERSIONS, DirectExport
 from tests.support.disk import disk
 from tests.support.storage import Storage
 

@@ -9,8 +9,8 @@ import pytest
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Ganesha
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
 from tests.support.archiving import RESTORE, archive, command, names, records, text_of
+from tests.support.direct_export import DirectExport
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -9,7 +9,7 @@ from provisioner.ports.tree import Ownership
 from testbed.api import Object
 from testbed.ganesha import Ganesha
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
+from tests.support.direct_export import DirectExport
 from tests.support.disk import disk
 from tests.support.storage import CLASSES
 

@@ -14,27 +14,14 @@ from provisioner.ports.tree import Ownership
 from testbed.api import Object
 from testbed.ganesha import Ganesha
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import HOST, DirectExport
+from tests.support.direct_export import HOST, DirectExport
+from tests.support.disk import Listing, listing
 
 pytestmark = pytest.mark.timeout(180)
 
 FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
 DIRECTORY = "nfs-provisioner/directory"
 NOBODY = "00000000-0000-4000-8000-00000000000b"
-
-Listing = dict[str, tuple[int, int, int, str]]
-
-
-def listing(root: Path) -> Listing:
-    """Return type and mode, owner, time of change and link text of all below a directory."""
-    found: Listing = {}
-    for directory, directories, files in os.walk(root):
-        for name in [".", *directories, *files]:
-            path = Path(directory, name)
-            seen = path.lstat()
-            target = os.readlink(path) if path.is_symlink() else ""
-            found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_mtime_ns, target)
-    return found
 
 
 def changes(before: Sequence[Listing], after: Sequence[Listing]) -> set[str]:

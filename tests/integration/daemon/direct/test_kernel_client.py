@@ -7,7 +7,7 @@ import pytest
 from testbed import vm
 from testbed.vm import KernelClient
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import VERSIONS, DirectExport
+from tests.support.direct_export import VERSIONS, DirectExport
 from tests.support.disk import disk
 
 pytestmark = pytest.mark.timeout(180)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
+from tests.support.direct_export import DirectExport
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -21,7 +21,7 @@ from testbed.cluster import ControlPlane
 from testbed.ganesha import Ganesha
 from testbed.processes import Server, free_port, tail
 from tests.integration.daemon.direct.conftest import MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
+from tests.support.direct_export import DirectExport
 from tests.support.disk import disk
 from tests.support.storage import Storage
 
@@ -116,7 +116,7 @@ def storage(cluster_api: Api, namespace: str, pod: Pod) -> Iterator[Storage]:
 
 
 def assert_unprivileged(pid: int | None) -> None:
-    """Fail unless the process is nobody's, without capabilities, and its root is read-only (proc(5))."""
+    """Check that the process has uid 65534, no capabilities and a read-only root (proc(5))."""
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert set(status["Uid"].split()) == {str(NOBODY)}
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")} == {0}

@@ -14,14 +14,14 @@ from testbed import vm
 from testbed.api import Object
 from testbed.vm import KernelClient
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
 from tests.support.daemon import Daemon, Daemons
+from tests.support.direct_export import DirectExport
 from tests.support.disk import disk
 from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(240)
 
-ENTRIES = 30_000
+ENTRIES = 15_000
 A_DIRECTORY = 300
 
 

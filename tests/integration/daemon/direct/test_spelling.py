@@ -10,8 +10,8 @@ import pytest
 
 from testbed.cluster import ControlPlane
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
 from tests.support.archiving import command
+from tests.support.direct_export import DirectExport
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -18,15 +18,14 @@ from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import ExportError, Ownership
 from testbed.ganesha import Export
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import HOST, TENANT_TIMEOUT_S, DirectExport
-from tests.integration.daemon.direct.test_forged import listing
-from tests.support.disk import disk
+from tests.support.direct_export import HOST, TENANT_TIMEOUT_S, DirectExport
+from tests.support.disk import disk, listing
 
 pytestmark = pytest.mark.timeout(240)
 
 VOLUMES_A_ROUND = 24
 MOST_VOLUMES = 40 * VOLUMES_A_ROUND
-ENOUGH_SWAPS = 300
+ENOUGH_SWAPS = 150
 RULES = ("delete", "archive")
 SWEEP_S = 60.0
 SWAPPED = ("shared", "team")

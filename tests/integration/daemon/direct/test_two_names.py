@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import DirectExport
+from tests.support.direct_export import DirectExport
 from tests.support.disk import disk
 
 pytestmark = pytest.mark.timeout(180)

@@ -10,7 +10,7 @@ from provisioner.nfs.client.tree import DirectTree
 from provisioner.ports.tree import Ownership
 from testbed.ganesha import Export, Ganesha
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
-from tests.integration.daemon.direct.exported import HOST, DirectExport
+from tests.support.direct_export import HOST, DirectExport
 
 pytestmark = pytest.mark.timeout(180)
 

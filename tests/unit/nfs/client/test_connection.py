@@ -1,4 +1,4 @@
-"""direct.connection and direct.session against a server that answers some calls and never others."""
+"""nfs.client.connection and session against a server that answers some calls and never answers others."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Call = Callable[[str], Coroutine[Any, Any, object]]
 
 @pytest.fixture
 def script() -> Script:
-    """What the server does."""
+    """The script that the server follows."""
     return Script()
 
 
 @pytest.fixture(params=["calls", "sessions"])
 async def call(request: pytest.FixtureRequest, script: Script) -> AsyncIterator[Call]:
-    """Makes a call of the export with this name: bare as in NFS 3 and 4.0, and in a session as in 4.1 and 4.2."""
+    """Makes a call for an export: bare, as in NFS 3 and 4.0, and in a session, as in 4.1 and 4.2."""
     async with listening(script) as port:
         connection = connection_to(port)
         sessions = Sessions(connection, minor=1)
@@ -54,25 +54,25 @@ async def call(request: pytest.FixtureRequest, script: Script) -> AsyncIterator[
 
 
 def connection_to(port: int) -> Connection:
-    """A connection with limits that are short."""
+    """Return a connection with short limits."""
     endpoint = Endpoint("127.0.0.1", port, PROGRAM, VERSION)
     return Connection(endpoint, Credentials(), Resolver(), timeout_s=LIMIT_S, sharing=Sharing(exports=2))
 
 
 def attempt(export: str) -> Deadline:
-    """An attempt without a deadline of its own."""
+    """Return a deadline that never expires."""
     return Deadline(asyncio.get_running_loop().time() + LONG_S, export)
 
 
 async def given_up(call: Call, export: str) -> None:
-    """A call whose caller leaves after a while."""
+    """Make a call whose caller gives up after a while."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(LIMIT_S):
             await call(export)
 
 
 async def until(condition: Callable[[], bool], call: Call, export: str = "healthy") -> None:
-    """Go on with calls of a healthy export, each of which must be answered, until a condition holds."""
+    """Make calls for a healthy export, which all must succeed, until a condition holds."""
     async with asyncio.timeout(LONG_S):
         while not condition():
             await call(export)
@@ -80,14 +80,14 @@ async def until(condition: Callable[[], bool], call: Call, export: str = "health
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait, without any call, until a condition holds."""
+    """Wait without any call until a condition holds."""
     async with asyncio.timeout(LONG_S):
         while not condition():  # noqa: ASYNC110 - the server knows nothing of events
             await asyncio.sleep(0.01)
 
 
 async def test_a_dead_export_leaves_slots_to_its_neighbours(call: Call, script: Script) -> None:
-    """300 calls of an export that hangs, most of which wait for a slot, do not hold up a call of another export."""
+    """300 calls for an export that hangs do not delay a call for another export."""
     script.deaf_to = {"dead"}
     calls = [asyncio.create_task(call("dead")) for _ in range(300)]
     await asyncio.sleep(0.1)
@@ -100,8 +100,8 @@ async def test_a_dead_export_leaves_slots_to_its_neighbours(call: Call, script: 
     await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_new_calls_move_off_a_connection_that_owes_an_answer(call: Call, script: Script) -> None:
-    """A call that stays unanswered, while others are answered, is followed by a new connection; the old one is closed.
+async def test_new_calls_leave_a_stuck_connection(call: Call, script: Script) -> None:
+    """If one call stays unanswered while others are answered, new calls use a new connection; the old one closes.
 
     Nothing is sent twice, and no slot is used again before it is answered (RFC 8881 sections 2.9.2 and 2.10.6.2).
     """
@@ -117,8 +117,8 @@ async def test_new_calls_move_off_a_connection_that_owes_an_answer(call: Call, s
     assert not script.misused
 
 
-async def test_a_lost_answer_is_settled_in_the_end(script: Script) -> None:
-    """A change whose answer is lost counts as settled once its connection is closed, though others are answered."""
+async def test_a_lost_reply_is_settled_in_the_end(script: Script) -> None:
+    """A change without a reply counts as settled once its connection is closed, even if other calls are answered."""
     async with listening(script) as port:
         connection = Connection(
             Endpoint("127.0.0.1", port, PROGRAM, VERSION), Credentials(), Resolver(), timeout_s=LIMIT_S
@@ -140,7 +140,7 @@ async def test_a_lost_answer_is_settled_in_the_end(script: Script) -> None:
 
 
 async def test_the_old_connection_serves_until_the_new_one_has_answered(call: Call, script: Script) -> None:
-    """Where new connections are accepted and never answered, the one that is there goes on for all that it answers."""
+    """If the server accepts new connections but never answers on them, the old connection stays in use."""
     await call("healthy")
     script.deaf_to, script.mute = {"dead"}, True
     await given_up(call, "dead")
@@ -149,8 +149,8 @@ async def test_the_old_connection_serves_until_the_new_one_has_answered(call: Ca
     assert {number for number, name in script.seen if name == "healthy"} == {1}
 
 
-async def test_late_answers_still_arrive(call: Call, script: Script) -> None:
-    """An export that is slow gets its answers from the old connection; whoever still waits there is not cut off."""
+async def test_late_replies_still_arrive(call: Call, script: Script) -> None:
+    """Calls that still wait on the old connection get their replies from it."""
     await call("healthy")
     script.deaf_to = {"dead"}
     await given_up(call, "dead")
@@ -167,8 +167,8 @@ async def test_late_answers_still_arrive(call: Call, script: Script) -> None:
     assert not script.misused
 
 
-async def test_a_server_has_few_connections_of_ours(call: Call, script: Script) -> None:
-    """An export that never answers costs the server's connections one after another, and never more than a few."""
+async def test_a_server_gets_few_connections(call: Call, script: Script) -> None:
+    """An export that never answers causes new connections one after another, but only a few at a time."""
     await call("healthy")
     script.deaf_to = {"dead"}
     dead = asyncio.create_task(_again_and_again(call, "dead"))
@@ -183,8 +183,8 @@ async def _again_and_again(call: Call, export: str) -> None:
         await asyncio.gather(asyncio.wait_for(call(export), LIMIT_S), return_exceptions=True)
 
 
-async def test_an_export_that_answers_again_is_whole_again(call: Call, script: Script) -> None:
-    """After an outage of one export its calls, hundreds at a time, all go through."""
+async def test_an_export_recovers_after_an_outage(call: Call, script: Script) -> None:
+    """After an outage of one export, hundreds of concurrent calls for it succeed."""
     await call("healthy")
     script.deaf_to = {"dead"}
     await asyncio.gather(*(given_up(call, "dead") for _ in range(100)))
@@ -195,8 +195,8 @@ async def test_an_export_that_answers_again_is_whole_again(call: Call, script: S
     assert script.answered["dead"] == 300
 
 
-async def test_answers_in_another_order(call: Call, script: Script) -> None:
-    """Answers are matched to calls in whatever order they come."""
+async def test_replies_in_any_order(call: Call, script: Script) -> None:
+    """Replies are matched to calls in any order."""
     await call("first")
     script.hold = True
     names = [f"export-{number}" for number in range(20)]
@@ -207,8 +207,8 @@ async def test_answers_in_another_order(call: Call, script: Script) -> None:
     assert not script.misused
 
 
-async def test_closing_ends_all_of_it(script: Script) -> None:
-    """Closing ends the calls on every connection, those that drain among them."""
+async def test_closing_ends_all_connections(script: Script) -> None:
+    """Closing ends the calls on all connections, draining ones included."""
     async with listening(script) as port:
         connection = Connection(
             Endpoint("127.0.0.1", port, PROGRAM, VERSION), Credentials(), Resolver(), timeout_s=LIMIT_S
@@ -233,7 +233,7 @@ async def test_closing_ends_all_of_it(script: Script) -> None:
 
 @pytest.mark.parametrize("call", ["sessions"], indirect=True)
 async def test_a_draining_session_lives_until_it_is_destroyed(call: Call, script: Script) -> None:
-    """The new connection's session is another client's, for the server must not drop the calls of the old one yet.
+    """While the old connection drains, the new session uses another owner, so that the server keeps the old session.
 
     Before the old connection is closed its session is destroyed, so that no request that the server has not begun is
     run later.
@@ -248,7 +248,7 @@ async def test_a_draining_session_lives_until_it_is_destroyed(call: Call, script
 
 @pytest.mark.parametrize("call", ["sessions"], indirect=True)
 async def test_a_session_of_one_slot(call: Call, script: Script) -> None:
-    """Where the server grants a single slot and a dead export holds it, the neighbours get a new session."""
+    """If the server grants one slot and an export that hangs holds it, other exports get a new session."""
     script.slots = 1
     await call("healthy")
     script.deaf_to = {"dead"}
@@ -260,8 +260,8 @@ async def test_a_session_of_one_slot(call: Call, script: Script) -> None:
 
 
 @pytest.mark.parametrize("call", ["sessions"], indirect=True)
-async def test_a_server_that_cannot_drop_the_session_before(call: Call, script: Script) -> None:
-    """NFS4ERR_DELAY to CREATE_SESSION, while a call of the session before is carried out, is met with a new owner."""
+async def test_a_server_that_cannot_drop_the_previous_session(call: Call, script: Script) -> None:
+    """If CREATE_SESSION gets NFS4ERR_DELAY because a call of the previous session still runs, a new owner is used."""
     await call("healthy")
     script.delayed_owners = set(script.owners)
     script.deaf_to = {"dead"}

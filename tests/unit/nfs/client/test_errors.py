@@ -1,4 +1,4 @@
-"""What servers answer, in words for people."""
+"""nfs.client.errors: errors of servers become errors of the port."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from provisioner.ports.tree import Cause, ExportError, NotEmpty, PathExists, Pat
 
 pytestmark = pytest.mark.timeout(60)
 
-SOMEBODY = Credentials(uid=1000, gid=100)
+OTHER_USER = Credentials(uid=1000, gid=100)
 
 
 @pytest.mark.parametrize("status", [*nfs3.Status, 99999])
 def test_every_status_of_nfs3_has_an_error(status: int) -> None:
-    """Each nfsstat3, an unknown one too, is an ExportError that names what it is about."""
-    assert "volume" in errors.refused3(status, "volume", SOMEBODY).detail
+    """Each nfsstat3, unknown values included, becomes an ExportError with the path."""
+    assert "volume" in errors.refused3(status, "volume", OTHER_USER).detail
 
 
 @pytest.mark.parametrize("status", [*nfs4.Status, 99999])
 def test_every_status_of_nfs4_has_an_error(status: int) -> None:
-    """Each nfsstat4, an unknown one too, is an ExportError that names what it is about."""
-    assert "volume" in errors.refused4(status, "volume", SOMEBODY).detail
+    """Each nfsstat4, unknown values included, becomes an ExportError with the path."""
+    assert "volume" in errors.refused4(status, "volume", OTHER_USER).detail
 
 
 @pytest.mark.parametrize(("status", "kind"), [(2, PathMissing), (17, PathExists), (66, NotEmpty)])
-def test_the_port_has_classes_for_three_of_them(status: int, kind: type[ExportError]) -> None:
-    """ENOENT, EEXIST and ENOTEMPTY are classes of their own, in each version."""
-    assert type(errors.refused3(status, "x", SOMEBODY)) is kind
-    assert type(errors.refused4(status, "x", SOMEBODY)) is kind
+def test_three_errors_have_their_own_types(status: int, kind: type[ExportError]) -> None:
+    """ENOENT, EEXIST and ENOTEMPTY have their own error types in all versions."""
+    assert type(errors.refused3(status, "x", OTHER_USER)) is kind
+    assert type(errors.refused4(status, "x", OTHER_USER)) is kind
 
 
 @pytest.mark.parametrize(
@@ -51,25 +51,25 @@ def test_the_port_has_classes_for_three_of_them(status: int, kind: type[ExportEr
     ],
 )
 def test_both_versions_agree_on_causes(status: int, cause: Cause) -> None:
-    """What NFSv3 and NFSv4 both have means the same in both."""
-    assert errors.refused3(status, "x", SOMEBODY).cause is cause
-    assert errors.refused4(status, "x", SOMEBODY).cause is cause
+    """Errors that NFSv3 and NFSv4 share have the same cause."""
+    assert errors.refused3(status, "x", OTHER_USER).cause is cause
+    assert errors.refused4(status, "x", OTHER_USER).cause is cause
 
 
-def test_a_squashed_root_is_told_apart() -> None:
-    """Denied as root speaks of root_squash, denied as somebody else names who that is."""
+def test_a_squashed_root_has_its_own_hint() -> None:
+    """Denied access as root mentions root_squash; for another user it names that user."""
     assert "no_root_squash" in errors.refused4(13, "x", Credentials()).hint
-    assert "uid 1000 and gid 100" in errors.refused3(13, "x", SOMEBODY).hint
+    assert "uid 1000 and gid 100" in errors.refused3(13, "x", OTHER_USER).hint
 
 
-def test_kerberos_is_told_apart() -> None:
-    """NFS4ERR_WRONGSEC, and AUTH_TOOWEAK to somebody with a low source port, say that Kerberos is needed."""
-    assert errors.refused4(10016, "x", SOMEBODY).cause is Cause.KERBEROS
+def test_kerberos_has_its_own_cause() -> None:
+    """NFS4ERR_WRONGSEC, and AUTH_TOOWEAK with a source port below 1024, mean that Kerberos is required."""
+    assert errors.refused4(10016, "x", OTHER_USER).cause is Cause.KERBEROS
     assert errors.credential_rejected(CredentialRejected(5), "nas", reserved_port=True).cause is Cause.KERBEROS
 
 
 def test_a_high_source_port_is_suspected() -> None:
-    """Whoever is turned away and came from a port above 1023 is told that this may be why, others are not."""
+    """If access is denied to a source port above 1023, the hint mentions the port as a possible reason."""
     for error in (
         errors.credential_rejected(CredentialRejected(5), "nas", reserved_port=False),
         errors.no_such_export("nas", "/x", reserved_port=False),
@@ -79,8 +79,8 @@ def test_a_high_source_port_is_suspected() -> None:
     assert "insecure" not in errors.no_such_export("nas", "/x", reserved_port=True).hint
 
 
-def test_a_missing_version_is_told() -> None:
-    """PROG_MISMATCH says which version is missing and what to do about it."""
+def test_a_missing_version_has_a_hint() -> None:
+    """PROG_MISMATCH names the missing version and the advice."""
     error = errors.call_rejected(CallRejected(2, lowest=3, highest=3), "nas", 4)
     assert error.cause is Cause.VERSION
     assert "nfsvers=" in error.hint
@@ -96,8 +96,8 @@ def test_a_missing_version_is_told() -> None:
         (TimeoutError(errno.ETIMEDOUT, "timed out"), "is not responding on port 2049"),
     ],
 )
-def test_a_connection_that_is_not_made_says_why(exc: OSError, words: str) -> None:
-    """Name not found, refused, no route and silence are told apart, and each is UNREACHABLE."""
+def test_a_failed_connection_has_a_hint(exc: OSError, words: str) -> None:
+    """An unknown name, a refused connection, no route and silence have different hints, and all are UNREACHABLE."""
     error = errors.dial_failed(exc, "nas", 2049)
     assert error.cause is Cause.UNREACHABLE
     assert words in error.hint

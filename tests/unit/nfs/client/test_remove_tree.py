@@ -1,4 +1,4 @@
-"""A removal over NFS, on directories in memory: its memory has a bound for any shape of a tree, and it has an end."""
+"""nfs.client.remove_tree: a removal uses bounded memory for any shape of tree, and it always ends."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ Shape = Callable[[Directories], None]
 
 
 def wide(tree: Directories) -> None:
-    """All directories side by side."""
+    """All directories in one directory."""
     for number in range(COUNT):
         tree.put(tree.top, f"{number:08}")
 
 
 def deep(tree: Directories) -> None:
-    """Each directory in the one before."""
+    """Each directory inside the previous one."""
     here = tree.top
     for number in range(COUNT):
         here = tree.put(here, f"{number:08}")
 
 
 def deep_among_siblings(tree: Directories) -> None:
-    """Each level is full of empty directories, of which one, anywhere, is the next level."""
+    """Each level is full of empty directories, one of which, at any position, is the next level."""
     chance, here = random.Random(1), tree.top
     for _ in range(COUNT // WIDE):
         here = random.Random(chance.random()).choice([tree.put(here, f"{number:08}") for number in range(WIDE)])
 
 
 def bushy(tree: Directories) -> None:
-    """Each directory has two in it."""
+    """Each directory has two subdirectories."""
     level = [tree.top]
     while level and len(level) < COUNT // 2:
         level = [tree.put(here, name) for here in level for name in ("left", "right")]
 
 
 def two_wide_levels(tree: Directories) -> None:
-    """Many directories, with as many in each."""
+    """Many directories with as many subdirectories in each."""
     for number in range(60):
         above = tree.put(tree.top, f"{number:08}")
         for below in range(COUNT // 60):
@@ -65,14 +65,14 @@ def two_wide_levels(tree: Directories) -> None:
 
 
 def long_names(tree: Directories) -> None:
-    """A deep tree among siblings whose names are as long as they can be and take four bytes a character in memory."""
+    """A deep tree among siblings with names of maximum length that take four bytes per character in memory."""
     here = tree.top
     for _ in range(COUNT // WIDE):
         here = [tree.put(here, f"{number:03}{'x' * 248}\N{GRINNING FACE}") for number in range(WIDE)][-1]
 
 
 def hard_links(tree: Directories) -> None:
-    """One file under many names, in many directories of a chain."""
+    """One file with many names, in many directories of a chain."""
     file, here = tree.new(directory=False), tree.top
     for _ in range(COUNT // WIDE):
         for number in range(WIDE):
@@ -81,7 +81,7 @@ def hard_links(tree: Directories) -> None:
 
 
 def mixed(tree: Directories) -> None:
-    """Directories and files, each in any of the last hundred directories."""
+    """Directories and files, each in a random one of the last hundred directories."""
     chance, places = random.Random(2), [tree.top]
     for number in range(COUNT):
         above = chance.choice(places[-100:])
@@ -104,19 +104,19 @@ SHAPES: list[Shape] = [
 
 
 async def limited(step: Callable[[Deadline], Awaitable[object]]) -> object:
-    """A step without a time limit."""
+    """Run a step without a time limit."""
     return await step(Deadline(float("inf")))
 
 
 def removal(
     tree: Directories, *, budget: MemoryBudget | None = None, on_progress: OnProgress | None = None
 ) -> TreeRemoval:
-    """A removal of the tree's top."""
+    """Return a removal of the tree's top directory."""
     return TreeRemoval(tree, limited, on_progress, budget or MemoryBudget())  # type: ignore[arg-type]
 
 
 def for_a_while(entries: int) -> OnProgress:
-    """Go on until so many entries have gone."""
+    """Return a progress callback that stops after this many removed entries."""
     gone: list[int] = []
 
     def on_progress(removed: int) -> bool:
@@ -127,7 +127,7 @@ def for_a_while(entries: int) -> OnProgress:
 
 
 async def remove(tree: Directories, *, budget: MemoryBudget | None = None) -> TreeRemoval:
-    """Remove the tree's top."""
+    """Remove the tree's top directory."""
     purge = removal(tree, budget=budget)
     await purge.remove(tree.place, tree.found)
     return purge
@@ -135,7 +135,7 @@ async def remove(tree: Directories, *, budget: MemoryBudget | None = None) -> Tr
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_memory_has_a_bound_for_any_shape(shape: Shape) -> None:
-    """Two removals side by side hold no more than the room that they share, whatever the tree, and remove all of it."""
+    """Two concurrent removals stay within their shared memory limit for any tree, and remove everything."""
     trees = Directories(), Directories()
     for tree in trees:
         shape(tree)
@@ -153,24 +153,24 @@ async def test_memory_has_a_bound_for_any_shape(shape: Shape) -> None:
     assert budget.held_bytes == 0
 
 
-def test_all_removals_together_stay_below_what_a_pod_can_spare() -> None:
-    """All removals of a process share 8 MiB, of which one takes no more than a quarter: the limits below 16 MiB."""
+def test_all_removals_share_a_limit() -> None:
+    """All removals of a process share 8 MiB, of which one removal takes at most a quarter."""
     assert TOTAL_BYTES == 8 << 20
     assert REMOVAL_BYTES <= TOTAL_BYTES // 4
     budget = MemoryBudget()
     assert budget.limit_bytes == TOTAL_BYTES
 
 
-async def test_what_lies_deep_comes_to_the_top_and_nowhere_else() -> None:
-    """A chain is cut each 32 levels and its rest moved into the directory that is removed, one rename each."""
+async def test_deep_directories_move_to_the_top_only() -> None:
+    """A chain is cut every 32 levels, and its rest is moved into the top directory with one rename."""
     tree = Directories()
     deep(tree)
     await remove(tree)
     assert tree.moved == (COUNT - 1) // DEPTH_LIMIT
 
 
-async def test_an_ordinary_tree_is_never_moved_and_keeps_many_calls_in_flight() -> None:
-    """A tree of ordinary depth is removed where it is, with all workers busy."""
+async def test_an_ordinary_tree_is_removed_in_place() -> None:
+    """A tree of ordinary depth is removed without renames and with all workers busy."""
     tree = Directories()
     two_wide_levels(tree)
     await remove(tree)
@@ -179,7 +179,7 @@ async def test_an_ordinary_tree_is_never_moved_and_keeps_many_calls_in_flight() 
 
 
 async def test_two_removals_of_one_tree() -> None:
-    """Two leaders that remove the same deep tree at once lose nothing else and end: between them all of it goes."""
+    """Two leaders that remove the same deep tree concurrently remove all of it, and nothing else."""
     tree = Directories()
     deep(tree)
     await asyncio.gather(remove(tree), remove(tree), return_exceptions=True)
@@ -187,8 +187,8 @@ async def test_two_removals_of_one_tree() -> None:
     assert not list(tree.left())
 
 
-async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> None:
-    """Each time that a removal of a deep tree is ended after some entries, nothing is held, and the next goes on."""
+async def test_a_stopped_removal_can_be_continued() -> None:
+    """A removal of a deep tree that stops early releases its memory, and the next removal continues."""
     tree, budget = Directories(), MemoryBudget()
     deep_among_siblings(tree)
     while tree.top.entries:
@@ -198,8 +198,8 @@ async def test_a_removal_that_ends_early_leaves_a_tree_for_the_next_one() -> Non
         assert budget.held_bytes == 0
 
 
-async def test_what_is_refused_deep_down_stays_and_all_else_goes() -> None:
-    """A file that may not be removed, far below the depth limit, stays with what it lies in; the refusal is raised."""
+async def test_a_deep_refused_entry_stays() -> None:
+    """A file below the depth limit that cannot be removed stays with its parents, and the refusal is raised."""
     tree = Directories()
     here = tree.top
     for number in range(100):
@@ -215,7 +215,7 @@ async def test_what_is_refused_deep_down_stays_and_all_else_goes() -> None:
 
 
 class Scripted(Directories):
-    """A server that gives pages of its own making for the top, and says that it removes all that it is told to."""
+    """A server that returns scripted pages for the top directory, and reports every removal as done."""
 
     def __init__(self, page: Callable[[Position], DirectoryPage]) -> None:
         super().__init__()
@@ -240,8 +240,8 @@ class Scripted(Directories):
 
 @pytest.mark.parametrize("period", [1, 2, 3, 7, 64, 1000])
 @pytest.mark.parametrize("empty", [False, True])
-async def test_cookies_that_loop_end_a_removal(period: int, *, empty: bool) -> None:
-    """Positions that come again, after however many pages, with entries or without, are a readdir loop, in words."""
+async def test_a_readdir_loop_ends_a_removal(period: int, *, empty: bool) -> None:
+    """Repeated positions, after any number of pages, with or without entries, are reported as a readdir loop."""
 
     def page(position: Position) -> DirectoryPage:
         cookie = 5 + (position.cookie - 4) % period
@@ -256,8 +256,8 @@ async def test_cookies_that_loop_end_a_removal(period: int, *, empty: bool) -> N
     assert tree.reads < 6 * period + 10
 
 
-async def test_names_without_end_end_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that has ever new names ends a removal after so many, in words."""
+async def test_endless_names_end_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with endless new names ends a removal with a clear error."""
     monkeypatch.setattr(purging, "ENTRIES_LIMIT", 1000)
     tree = Scripted(
         lambda position: DirectoryPage(
@@ -268,8 +268,8 @@ async def test_names_without_end_end_a_removal(monkeypatch: pytest.MonkeyPatch) 
         await remove(tree)
 
 
-async def test_a_server_that_lets_nothing_go_but_says_so_ends_a_removal() -> None:
-    """A server that removes what it still has, again and again, ends a removal as not empty."""
+async def test_a_server_that_keeps_entries_ends_a_removal() -> None:
+    """A server that reports entries as removed but keeps them ends a removal as not empty."""
     tree = Scripted(lambda _: DirectoryPage((DirectoryEntry("name", cookie=1),), None))
     tree.put(tree.top, "name")
     with pytest.raises(ExportError, match="not empty"):
@@ -278,7 +278,7 @@ async def test_a_server_that_lets_nothing_go_but_says_so_ends_a_removal() -> Non
 
 
 class Waiting(Directories):
-    """A server that asks for patience at each removal."""
+    """A server that asks to try later at each removal."""
 
     asked = 0
 
@@ -290,8 +290,8 @@ class Waiting(Directories):
         return Removal(0, ExportError(Cause.NOT_YET, names[0]))
 
 
-async def test_a_server_that_always_asks_for_patience_ends_a_removal() -> None:
-    """A removal does not wait for every single entry of a server that puts off everything."""
+async def test_a_server_that_always_delays_ends_a_removal() -> None:
+    """A removal does not wait for each entry of a server that always asks to try later."""
     tree = Waiting()
     wide(tree)
     with pytest.raises(ExportError) as caught:

@@ -1,4 +1,4 @@
-"""direct.resolver and direct.dial: names that hang, fail and come back, and servers of several addresses.
+"""nfs.client.resolver and connect: names that hang, fail and come back, and servers with several addresses.
 
 getaddrinfo is the system's; here it answers as a script says, in the resolver's own threads.
 """
@@ -27,7 +27,7 @@ DOWN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
 class Names:
-    """What the system says of names: addresses, an exception, or nothing until `go_on`."""
+    """The system's answers for names: addresses, an exception, or no answer until `answer`."""
 
     def __init__(self) -> None:
         self.known: dict[str, list[str] | Exception] = {}
@@ -40,7 +40,7 @@ class Names:
         self._lock = threading.Lock()
         self._answer = threading.Event()
 
-    def on_progress(self) -> None:
+    def answer(self) -> None:
         """Answer the look-ups that hang."""
         self.hanging.clear()
         self._answer.set()
@@ -69,16 +69,16 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     names = Names()
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
     yield names
-    names.on_progress()
+    names.answer()
 
 
 async def found(resolver: Resolver, name: str) -> list[str]:
-    """The addresses of a name."""
+    """Return the addresses of a name."""
     return [address[0] for _, address in await resolver.addresses(name)]
 
 
 async def test_a_name_that_hangs_delays_only_itself(names: Names) -> None:
-    """While the look-up of one name hangs, however many ask for it, others are found, and one thread hangs."""
+    """While the look-up of one name hangs, other names are found, and only one thread hangs."""
     names.hanging = {"dead"}
     names.known = {f"nas-{number}": ["10.0.0.1"] for number in range(100)}
     resolver = Resolver()
@@ -88,12 +88,12 @@ async def test_a_name_that_hangs_delays_only_itself(names: Names) -> None:
         assert await found(resolver, name) == ["10.0.0.1"]
     assert names.looked_up.count("dead") == 1
     names.known["dead"] = ["10.0.0.2"]
-    names.on_progress()
+    names.answer()
     assert await asyncio.gather(*hung) == [["10.0.0.2"]] * 50
 
 
-async def test_names_that_hang_leave_threads_to_the_others(names: Names) -> None:
-    """However many names hang, the threads are limited, and a name that was found before is looked up again."""
+async def test_hanging_names_leave_threads_for_others(names: Names) -> None:
+    """If many names hang, the threads are limited, and a name that was found before is still looked up."""
     resolver = Resolver()
     names.known = {"nas": ["10.0.0.1"]}
     assert await found(resolver, "nas") == ["10.0.0.1"]
@@ -103,13 +103,13 @@ async def test_names_that_hang_leave_threads_to_the_others(names: Names) -> None
     names.known = {"nas": ["10.0.0.2"]}
     assert await found(resolver, "nas") == ["10.0.0.2"]
     assert names.most_threads <= resolvers.THREADS
-    names.on_progress()
+    names.answer()
     await asyncio.gather(*hung, return_exceptions=True)
     assert names.most_a_name == 1
 
 
-async def test_names_that_failed_leave_threads_to_new_ones(names: Names) -> None:
-    """Names that were not found last time, and hang now, do not keep a new name from being looked up."""
+async def test_failed_names_leave_threads_for_new_ones(names: Names) -> None:
+    """Names whose last look-up failed and that hang now do not block the look-up of a new name."""
     resolver = Resolver()
     failing = {f"forged-{number}" for number in range(200)}
     await asyncio.gather(*(found(resolver, name) for name in failing), return_exceptions=True)
@@ -118,12 +118,12 @@ async def test_names_that_failed_leave_threads_to_new_ones(names: Names) -> None
     await asyncio.sleep(0.1)
     names.known = {"new": ["10.0.0.1"]}
     assert await found(resolver, "new") == ["10.0.0.1"]
-    names.on_progress()
+    names.answer()
     await asyncio.gather(*hung, return_exceptions=True)
 
 
 async def test_the_last_known_addresses_while_a_lookup_hangs(names: Names) -> None:
-    """Where a name was found before, its addresses are used while a further look-up hangs, and the new ones after."""
+    """While a look-up hangs, the last known addresses are used, and then the new ones."""
     resolver = Resolver()
     names.known = {"nas": ["10.0.0.1"]}
     await found(resolver, "nas")
@@ -132,7 +132,7 @@ async def test_the_last_known_addresses_while_a_lookup_hangs(names: Names) -> No
     assert await found(resolver, "nas") == ["10.0.0.1"]
     assert names.looked_up.count("nas") == 2
     names.known = {"nas": ["10.0.0.2"]}
-    names.on_progress()
+    names.answer()
     async with asyncio.timeout(30):
         while await found(resolver, "nas") != ["10.0.0.2"]:  # noqa: ASYNC110 - nothing tells when the thread is done
             await asyncio.sleep(0.01)
@@ -141,7 +141,7 @@ async def test_the_last_known_addresses_while_a_lookup_hangs(names: Names) -> No
 async def test_the_last_known_addresses_while_name_servers_are_down(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A temporary failure never takes an address away; that a name does not exist does so after a while."""
+    """A temporary failure keeps the last known addresses; a name that does not exist loses them after a while."""
     resolver = Resolver()
     names.known = {"nas": ["10.0.0.1"]}
     await found(resolver, "nas")
@@ -160,7 +160,7 @@ async def test_the_last_known_addresses_while_name_servers_are_down(
     "name", ["nas..example.com", "x" * 64 + ".example.com", ".", "a\0b", "\ud800", "b\u00fccher..example", ""]
 )
 async def test_names_that_cannot_be_looked_up(name: str) -> None:
-    """Whatever the system's resolver raises for a name is an ExportError with words when a server is dialled."""
+    """Every exception of the system's resolver becomes an ExportError with a hint."""
     with pytest.raises(ExportError) as caught:
         await dial(Endpoint(name, 1, PROGRAM, VERSION), Resolver(), timeout_s=10.0)
     assert caught.value.cause is Cause.UNREACHABLE
@@ -168,13 +168,13 @@ async def test_names_that_cannot_be_looked_up(name: str) -> None:
 
 
 async def test_a_port_out_of_range() -> None:
-    """A port that there cannot be is an ExportError too."""
+    """An invalid port is an ExportError."""
     with pytest.raises(ExportError):
         await dial(Endpoint("127.0.0.1", 70_000, PROGRAM, VERSION), Resolver(), timeout_s=10.0)
 
 
-async def test_a_name_that_hangs_is_told(names: Names) -> None:
-    """A server whose name is not looked up in time is not said to be silent: the hint names the look-up."""
+async def test_a_lookup_that_times_out_is_named(names: Names) -> None:
+    """If the look-up of a name times out, the hint names the look-up and not the server."""
     names.hanging = {"nas"}
     with pytest.raises(ExportError) as caught:
         await dial(Endpoint("nas", 2049, PROGRAM, VERSION), Resolver(), timeout_s=0.5)
@@ -182,7 +182,7 @@ async def test_a_name_that_hangs_is_told(names: Names) -> None:
 
 
 async def test_addresses_are_literals_without_a_lookup(names: Names) -> None:
-    """An address needs no name server, and no thread."""
+    """An IP address needs no look-up and no thread."""
     names.known = {"127.0.0.1": ["127.0.0.1"], "::1": ["::1"]}
     resolver = Resolver()
     assert await found(resolver, "127.0.0.1") == ["127.0.0.1"]
@@ -191,7 +191,7 @@ async def test_addresses_are_literals_without_a_lookup(names: Names) -> None:
 
 
 async def test_an_address_that_refuses_is_followed_by_the_next(names: Names) -> None:
-    """Of several addresses the first that takes the connection is used."""
+    """Of several addresses, the first one that accepts the connection is used."""
     script = Script()
     async with listening(script) as port:
         names.known = {"nas": ["127.0.0.3", "127.0.0.2", "127.0.0.1"]}
@@ -200,7 +200,7 @@ async def test_an_address_that_refuses_is_followed_by_the_next(names: Names) -> 
 
 
 async def test_an_address_that_is_dead_is_followed_by_the_next(names: Names) -> None:
-    """An address from which nothing comes back is left after its share of the time."""
+    """An address that does not answer is skipped after its share of the time."""
     script = Script()
     async with listening(script) as port:
         with silent("127.0.0.2", port):
@@ -211,7 +211,7 @@ async def test_an_address_that_is_dead_is_followed_by_the_next(names: Names) -> 
 
 @contextlib.contextmanager
 def silent(address: str, port: int) -> Iterator[None]:
-    """An address at which connections hang: its queue of those that nobody accepts is full (listen(2))."""
+    """An address at which connections hang, because its backlog is full (listen(2))."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind((address, port))

@@ -1,4 +1,4 @@
-"""Slots: so many calls in flight and no more, fairly, and none is ever lost."""
+"""nfs.client.slots: a fair limit for the calls in flight, and no slot is ever lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(30)
 
 
 async def test_slots_are_taken_lowest_first() -> None:
-    """The lowest free slot is taken, so that a server may forget the high ones."""
+    """The lowest free slot is taken, so that the server can drop the high ones."""
     slots = Slots(3)
     assert [await slots.take() for _ in range(3)] == [0, 1, 2]
     slots.give(2)
@@ -21,8 +21,8 @@ async def test_slots_are_taken_lowest_first() -> None:
     assert await slots.take() == 0
 
 
-async def test_whoever_waits_longest_is_served_first() -> None:
-    """With no slot free callers wait, and get theirs in the order in which they came."""
+async def test_callers_are_served_in_order() -> None:
+    """If no slot is free, callers wait and get slots in order of arrival."""
     slots = Slots(1)
     await slots.take()
     order: list[int] = []
@@ -39,8 +39,8 @@ async def test_whoever_waits_longest_is_served_first() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_a_cancelled_caller_takes_no_slot_along() -> None:
-    """A slot that was just given to somebody who is cancelled goes to the next."""
+async def test_a_cancelled_caller_loses_no_slot() -> None:
+    """A slot that was given to a cancelled caller goes to the next one."""
     slots = Slots(1)
     await slots.take()
     first, second = asyncio.create_task(slots.take()), asyncio.create_task(slots.take())
@@ -52,7 +52,7 @@ async def test_a_cancelled_caller_takes_no_slot_along() -> None:
 
 
 async def test_a_server_may_want_fewer_slots() -> None:
-    """Slots above the server's limit are not used until it is raised again."""
+    """Slots above the server's limit are not used until the server raises the limit."""
     slots = Slots(4)
     held = await slots.take()
     slots.limit(1)
@@ -65,8 +65,8 @@ async def test_a_server_may_want_fewer_slots() -> None:
     slots.give(held)
 
 
-async def test_closing_wakes_everybody() -> None:
-    """Once closed nobody gets a slot, and whoever waits is told."""
+async def test_closing_wakes_all_callers() -> None:
+    """After close, no caller gets a slot, and waiting callers get SlotsClosed."""
     slots = Slots(1)
     await slots.take()
     waiting = asyncio.create_task(slots.take())
@@ -79,7 +79,7 @@ async def test_closing_wakes_everybody() -> None:
 
 
 async def taken(slots: Slots, export: str, count: int) -> int:
-    """How many slots an export gets of so many that it asks for."""
+    """Return how many slots an export gets if it asks for this many."""
     calls = [asyncio.create_task(slots.take(export)) for _ in range(count)]
     await asyncio.sleep(0)
     got = sum(call.done() for call in calls)
@@ -91,18 +91,18 @@ async def taken(slots: Slots, export: str, count: int) -> int:
 
 @pytest.mark.parametrize(("count", "alone"), [(1, 1), (2, 1), (4, 3), (16, 12), (128, 96)])
 async def test_a_busy_export_leaves_slots_to_the_others(count: int, alone: int) -> None:
-    """One that takes all it can get leaves a quarter, at least one slot, to those that come after it."""
+    """A busy export leaves a quarter of the slots, and at least one, to other exports."""
     sharing = Sharing(exports=2)
     assert await taken(Slots(count, sharing), "busy", 2 * count) == alone
 
 
 async def test_an_export_without_neighbours_has_all_slots() -> None:
-    """No slot is kept free where there is no other export."""
+    """An export without neighbours can use all slots."""
     assert await taken(Slots(16), "alone", 20) == 16
 
 
 async def test_each_of_several_busy_exports_gets_its_turn() -> None:
-    """Several may take all that they can get, and there is something left for one more."""
+    """If several exports take all slots they can get, some are left for one more export."""
     slots = Slots(128, Sharing(exports=4))
     for number in range(3):
         assert await taken(slots, f"busy-{number}", 200) >= 1
@@ -110,7 +110,7 @@ async def test_each_of_several_busy_exports_gets_its_turn() -> None:
 
 
 async def test_suspects_have_few_slots_and_never_more_than_half() -> None:
-    """An export that did not answer last time has a few slots, and all such together no more than half."""
+    """A suspect export gets a few slots, and all suspects together at most half."""
     sharing = Sharing(exports=21, suspects={f"dead-{number}" for number in range(20)})
     slots = Slots(128, sharing)
     got = [await taken(slots, dead, 20) for dead in sorted(sharing.suspects)]
@@ -119,7 +119,7 @@ async def test_suspects_have_few_slots_and_never_more_than_half() -> None:
 
 
 async def test_an_export_that_answers_is_served_as_before() -> None:
-    """Calls that waited because their export was suspect go on when it is no longer."""
+    """Calls of a suspect export continue once the export is no longer suspect."""
     sharing = Sharing(exports=2, suspects={"dead"})
     slots = Slots(64, sharing)
     assert await taken(slots, "dead", SUSPECT_SLOTS) == SUSPECT_SLOTS
@@ -132,7 +132,7 @@ async def test_an_export_that_answers_is_served_as_before() -> None:
 
 
 async def test_an_export_that_answered_elsewhere_is_served_with_its_next_call() -> None:
-    """Calls that wait go on with the next one, where the answer that cleared their export came another way."""
+    """Waiting calls continue with the next call if a reply on another connection cleared their export."""
     sharing = Sharing(exports=2, suspects={"dead"})
     slots = Slots(64, sharing)
     await taken(slots, "dead", SUSPECT_SLOTS)
@@ -144,7 +144,7 @@ async def test_an_export_that_answered_elsewhere_is_served_with_its_next_call() 
 
 
 async def test_the_export_that_holds_fewest_is_served_first() -> None:
-    """A slot that comes free goes to whoever has least, not to who came first."""
+    """A free slot goes to the export that holds the fewest, not to the first caller."""
     slots = Slots(16, Sharing(exports=2))
     for export in ("many", "many", "few"):
         await slots.take(export)
@@ -162,8 +162,8 @@ async def test_the_export_that_holds_fewest_is_served_first() -> None:
     assert order == ["few", "many"]
 
 
-async def test_whoever_gives_up_leaves_nothing_behind() -> None:
-    """A call that waited in vain is forgotten at once: an export that hangs may have thousands of them."""
+async def test_a_caller_that_gives_up_leaves_nothing_behind() -> None:
+    """A call that gave up waiting leaves nothing behind: an export that hangs can have thousands of them."""
     slots = Slots(1)
     held = await slots.take("busy")
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The decoders of NFSv3, NFSv4, MOUNT and the port mapper: what servers write is read, and nothing else does harm."""
+"""nfs.protocol decoders: they read valid replies, and other bytes do no harm."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ PROCEDURES: tuple[Procedure[object], ...] = (
 
 @given(st.lists(entries3, max_size=8), positions)
 def test_a_page_of_nfs3_comes_back(entries: list[DirectoryEntry], position: Position | None) -> None:
-    """READDIRPLUS gives every entry but `.` and `..`, with what the server added, and where to go on."""
+    """READDIRPLUS returns all entries but `.` and `..`, with handle and attributes, and the next position."""
     page = DirectoryPage(tuple(entries), position)
     assert decoded(nfs3.readdirplus(b"h", Position(), 4096), replies.page3(page)) == page
 
 
 @given(st.lists(entries4, min_size=1, max_size=8), positions)
 def test_a_page_of_nfs4_comes_back(entries: list[DirectoryEntry], position: Position | None) -> None:
-    """READDIR gives every entry with handle, type, mode and filesystem, and where to go on."""
+    """READDIR returns all entries with handle, type, mode and file system, and the next position."""
     page = DirectoryPage(tuple(entries), position)
     readdir = nfs4.readdir(Position(), 4096, *attributes4.ENTRY)
     answer = nfs4.compound((readdir,), minor=1).decode(Cursor(words(0, 0, 1, 26, 0) + replies.page4(page)))
@@ -82,7 +82,7 @@ def test_a_page_of_nfs4_comes_back(entries: list[DirectoryEntry], position: Posi
 
 
 def test_a_compound_is_as_the_rfc_draws_it() -> None:
-    """COMPOUND is tag, minor version, and the operations, each a number and its arguments."""
+    """COMPOUND has a tag, the minor version, and the operations with number and arguments."""
     procedure = nfs4.compound((nfs4.putrootfh(), nfs4.lookup("ab"), nfs4.getfh()), minor=1)
     assert procedure.arguments == words(0, 1, 3, 24, 15, 2) + b"ab\0\0" + words(10)
     assert not procedure.changes
@@ -90,7 +90,7 @@ def test_a_compound_is_as_the_rfc_draws_it() -> None:
 
 
 def test_an_answer_says_where_a_compound_stopped() -> None:
-    """The results up to the failed operation are there, and its index is their number."""
+    """An answer has the results before the failed operation, whose index is their number."""
     getfh, lookup = nfs4.getfh(), nfs4.lookup("x")
     procedure = nfs4.compound((nfs4.putrootfh(), getfh, lookup, nfs4.remove("y")), minor=0)
     result = words(2, 0, 3, 24, 0, 10, 0) + xdr.opaque(b"root") + words(15, 2)
@@ -99,7 +99,7 @@ def test_an_answer_says_where_a_compound_stopped() -> None:
 
 
 def test_a_minor_version_that_is_missing_answers_no_operation() -> None:
-    """NFS4ERR_MINOR_VERS_MISMATCH comes without a single result."""
+    """NFS4ERR_MINOR_VERS_MISMATCH has no results."""
     answer = nfs4.compound((nfs4.putrootfh(),), minor=2).decode(Cursor(words(10021, 0, 0)))
     assert (answer.status, answer.completed) == (nfs4.Status.NFS4ERR_MINOR_VERS_MISMATCH, 0)
 
@@ -115,40 +115,40 @@ def test_a_minor_version_that_is_missing_answers_no_operation() -> None:
     ],
 )
 def test_an_answer_that_does_not_fit_is_malformed(result: bytes) -> None:
-    """An answer to something else than what was asked is malformed."""
+    """An answer that does not fit the compound is malformed."""
     with pytest.raises(MalformedReply):
         nfs4.compound((nfs4.putrootfh(),), minor=0).decode(Cursor(result))
 
 
-def test_owners_travel_as_numbers() -> None:
-    """Owner and group are decimal strings, in the order of their attribute numbers, after the mode."""
+def test_owners_are_sent_as_numbers() -> None:
+    """Owner and group are decimal strings after the mode, in the order of the attribute numbers."""
     encoded = attributes4.settable(mode=0o700, uid=65534, gid=12)
     values = words(0o700) + xdr.string("65534") + xdr.string("12")
     assert encoded == words(2, 0, 1 << 1 | 1 << 4 | 1 << 5) + xdr.opaque(values)
 
 
-def test_an_attribute_that_was_not_asked_for_is_malformed() -> None:
-    """A bitmap with a bit that we do not know is malformed, since its value cannot be stepped over."""
+def test_an_unrequested_attribute_is_malformed() -> None:
+    """A bitmap with an unknown bit is malformed, because the length of its value is unknown."""
     with pytest.raises(MalformedReply):
         attributes4.fattr4(Cursor(attributes4.bitmap(4) + xdr.opaque(bytes(8))))
 
 
-def test_a_refused_mount_is_told() -> None:
-    """MNT3ERR_ACCES is an error of its own, and so is a number that we do not know."""
+def test_a_refused_mount_is_an_error() -> None:
+    """A refused MNT raises MountRefused, for unknown values as well."""
     for status, text in ((13, "MNT3ERR_ACCES"), (12345, "mountstat3 12345")):
         with pytest.raises(mount3.MountRefused, match=text):
             decoded(mount3.mnt("/x"), words(status))
 
 
 def test_a_mount_gives_handle_and_flavors() -> None:
-    """MNT gives the export's root and the authentication flavors that it takes."""
+    """MNT returns the root of the export and the authentication flavors that the export accepts."""
     reply = words(0) + xdr.opaque(b"handle") + words(2, 390003, 1)
     assert decoded(mount3.mnt("/x"), reply) == mount3.Mounted(b"handle", (390003, 1))
 
 
 @given(st.sampled_from(PROCEDURES), st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(procedure: Procedure[object], data: bytes) -> None:
-    """A decoder gives a result or raises an error of ours for whatever bytes, in time that they bound."""
+    """For arbitrary bytes, a decoder returns a result or raises ProvisionerError, in bounded time."""
     for reply in (data, accepted(data)):
         try:
             procedure.decode(rpc.results(reply))
@@ -158,14 +158,14 @@ def test_any_bytes_are_read_or_refused(procedure: Procedure[object], data: bytes
 
 @given(st.sampled_from(PROCEDURES), st.lists(st.integers(0, 64) | st.integers(0, 2**32 - 1), max_size=60))
 def test_any_numbers_are_read_or_refused(procedure: Procedure[object], numbers: list[int]) -> None:
-    """A decoder gives a result or raises an error of ours for whatever numbers, lengths and counts among them."""
+    """For arbitrary numbers, lengths and counts, a decoder returns a result or raises ProvisionerError."""
     with contextlib.suppress(ProvisionerError):
         procedure.decode(Cursor(words(*numbers)))
 
 
 @given(st.integers(1, 2**32 - 1), st.lists(st.integers(0, 3), max_size=5))
 def test_a_failed_compound_names_an_operation_of_its_own(status: int, statuses: list[int]) -> None:
-    """An answer whose status is an error says of which operation, for each row of statuses, or is malformed."""
+    """An answer with an error status names the failed operation, or is malformed."""
     operations = tuple(nfs4.lookup(str(number)) for number in range(5))
     result = words(status, 0, len(statuses)) + b"".join(words(15, each) for each in statuses)
     with contextlib.suppress(MalformedReply):
@@ -174,8 +174,8 @@ def test_a_failed_compound_names_an_operation_of_its_own(status: int, statuses: 
 
 
 @given(st.lists(entries4, min_size=2, max_size=8), st.integers(1, 2000))
-def test_a_page_ends_where_as_much_was_read_as_was_asked_for(entries: list[DirectoryEntry], size_bytes: int) -> None:
-    """What a server sends beyond the size asked for is left for a page that goes on behind the last entry taken."""
+def test_a_page_ends_at_the_requested_size(entries: list[DirectoryEntry], size_bytes: int) -> None:
+    """Entries beyond the requested size are left for the next page, which begins behind the last entry."""
     entries = [replace(entry, cookie=cookie) for cookie, entry in enumerate(entries, 3)]
     reply = replies.page4(DirectoryPage(tuple(entries), None))
     readdir = nfs4.readdir(Position(), size_bytes, *attributes4.ENTRY)
@@ -191,7 +191,7 @@ def test_a_page_ends_where_as_much_was_read_as_was_asked_for(entries: list[Direc
 
 @given(st.binary(max_size=4000))
 def test_a_bitmap_never_grows_with_a_reply(data: bytes) -> None:
-    """However many words a bitmap claims, no more are read than all minor versions have attributes for."""
+    """A bitmap is limited to the attributes of all minor versions, whatever length it claims."""
     claimed = words(len(data) // 4) + data
     with contextlib.suppress(MalformedReply):
         assert len(attributes4.numbers(Cursor(claimed))) <= 32 * attributes4.BITMAP_LIMIT_WORDS
@@ -202,7 +202,7 @@ def test_a_bitmap_never_grows_with_a_reply(data: bytes) -> None:
 
 @given(st.tuples(*[st.integers(0, 2**32 - 1)] * 5))
 def test_any_limits_of_a_session_are_read(limits: tuple[int, int, int, int, int]) -> None:
-    """CREATE_SESSION gives whatever limits a server grants, and the lower of those and ours are what holds."""
+    """CREATE_SESSION returns any limits; the lower value of server and client applies."""
     channel = nfs4_sessions.Channel(*limits)
     create = nfs4_sessions.create_session(nfs4_sessions.ClientId(1, 1), channel, channel)
     resok = bytes(16) + words(1, 0) + channel.encoded() * 2
@@ -214,7 +214,7 @@ def test_any_limits_of_a_session_are_read(limits: tuple[int, int, int, int, int]
 
 @given(st.tuples(*[hypers] * 4))
 def test_any_space_is_counted(said: tuple[int, int, int, int]) -> None:
-    """FSSTAT gives no number that is negative on the server, and every other one as it is."""
+    """FSSTAT returns 0 for negative numbers of the server, and all others unchanged."""
     size, available, files, files_available = said
     numbers = (size, available, available, files, files_available, files_available)
     reply = words(0, 0) + b"".join(map(xdr.hyper, numbers)) + words(0)
@@ -226,7 +226,7 @@ def test_any_space_is_counted(said: tuple[int, int, int, int]) -> None:
 
 @given(st.lists(entries4, min_size=1, max_size=4), st.data())
 def test_a_reply_with_a_changed_byte_is_read_or_refused(entries: list[DirectoryEntry], draw: st.DataObject) -> None:
-    """A page of a directory with one byte changed, or cut anywhere, does no harm."""
+    """A page of a directory that is cut, or has one changed byte, does no harm."""
     readdir = nfs4.compound((nfs4.readdir(Position(), 4096, *attributes4.ENTRY),), minor=1)
     reply = bytearray(words(0, 0, 1, 26, 0) + replies.page4(DirectoryPage(tuple(entries), None)))
     reply[draw.draw(st.integers(0, len(reply) - 1))] = draw.draw(st.integers(0, 255))

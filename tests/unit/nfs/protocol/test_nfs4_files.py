@@ -1,4 +1,4 @@
-"""The codec of regular files: what servers write is read, what we send is as RFCs draw it, the rest does no harm."""
+"""nfs.protocol.nfs4_files: it reads valid replies, sends what the RFCs define, and other bytes do no harm."""
 
 from __future__ import annotations
 
@@ -36,47 +36,47 @@ files = st.builds(FileAttributes, st.booleans(), hypers, st.integers(0, 0o7777),
 
 
 def fattr4(found: FileAttributes) -> bytes:
-    """`fattr4` as GETATTR gives it."""
+    """Encode `fattr4` as GETATTR returns it."""
     values = words(1 if found.regular else 5) + xdr.hyper(found.size_bytes) + words(found.mode)
     values += xdr.string(found.owner) + xdr.string(found.group) + found.accessed.encoded() + found.modified.encoded()
     return attributes4.bitmap(*nfs4_files.FILE) + xdr.opaque(values)
 
 
 def result_of(operation: Operation[object], result: bytes) -> object:
-    """What a compound of one operation makes of its result."""
+    """Decode the result of a compound with one operation."""
     reply = Cursor(words(0, 0, 1, operation.number, 0) + result)
     return nfs4.compound((operation,), minor=2).decode(reply)[operation]
 
 
 @given(files)
 def test_attributes_come_back(found: FileAttributes) -> None:
-    """GETATTR gives type, size, mode, owners as the server says them, and times on either side of 1970."""
+    """GETATTR returns type, size, mode, the server's owner strings, and times before and after 1970."""
     assert result_of(nfs4_files.getattr(), fattr4(found)) == found
 
 
 @given(hypers, st.booleans(), st.binary(min_size=8, max_size=8), st.integers(0, 1), st.integers(0, 1))
-def test_what_was_copied_comes_back(size_bytes: int, stable: bool, verifier: bytes, one: int, other: int) -> None:
-    """COPY gives how much was copied, whether that is stable, and the verifier."""
+def test_the_result_of_a_copy(size_bytes: int, stable: bool, verifier: bytes, one: int, other: int) -> None:
+    """COPY returns the number of bytes, whether they are stable, and the verifier."""
     reply = words(0) + xdr.hyper(size_bytes) + words(2 if stable else 0) + verifier + words(one, other)
     assert result_of(nfs4_files.copy(0, 2**64 - 1), reply) == Copied(size_bytes, stable, verifier)
 
 
 def test_a_copy_is_as_the_rfc_draws_it() -> None:
-    """COPY is two stateids, two offsets, a count, consecutive and synchronous, and no other servers."""
+    """COPY has two stateids, two offsets, a count, consecutive and synchronous, and no source servers."""
     copy = nfs4_files.copy(5, 7)
     assert (copy.number, copy.changes) == (60, True)
     assert copy.arguments == ANONYMOUS * 2 + xdr.hyper(5) + xdr.hyper(5) + xdr.hyper(7) + words(1, 1, 0)
 
 
 def test_a_clone_is_as_the_rfc_draws_it() -> None:
-    """CLONE is two stateids, two offsets, and the count 0, which is all there is."""
+    """CLONE has two stateids, two offsets, and the count 0, which means the whole file."""
     clone = nfs4_files.clone()
     assert (clone.number, clone.changes) == (71, True)
     assert clone.arguments == ANONYMOUS * 2 + bytes(24)
 
 
 def test_a_file_is_made_as_the_rfc_draws_it() -> None:
-    """OPEN is by name, without delegation, and fails for what is there; CLOSE takes the current stateid."""
+    """OPEN is by name, without a delegation, and exclusive; CLOSE uses the current stateid."""
     attributes = nfs4_files.settable(mode=0o200)
     create = nfs4_files.create("ab", attributes)
     assert create.arguments == (
@@ -91,8 +91,8 @@ def test_a_file_is_made_as_the_rfc_draws_it() -> None:
     assert nfs4_files.close().arguments == words(0, 1, 0, 0, 0)
 
 
-def test_what_is_set_travels_in_the_order_of_its_numbers() -> None:
-    """Size, mode, owner, group, and times as the client's own, in one `fattr4`."""
+def test_attributes_are_in_the_order_of_their_numbers() -> None:
+    """`fattr4` has size, mode, owner, group and client times, in the order of the attribute numbers."""
     encoded = nfs4_files.settable(
         size_bytes=9, mode=0o640, owner="u", group="g", accessed=Time(-1, 2), modified=Time(3, 4)
     )
@@ -103,7 +103,7 @@ def test_what_is_set_travels_in_the_order_of_its_numbers() -> None:
 
 @pytest.mark.parametrize("delegation", [(0,), (3, 0), (3, 1, 1), (3, 2, 0), (3, 8)])
 def test_a_file_without_a_delegation_is_open(delegation: tuple[int, ...]) -> None:
-    """OPEN is read with each reason for which a server gives no delegation."""
+    """OPEN is decoded with each reason why a server grants no delegation."""
     assert result_of(nfs4_files.create("a", nfs4_files.settable()), OPENED_RESULT + words(*delegation)) is None
 
 
@@ -117,29 +117,29 @@ def test_a_file_without_a_delegation_is_open(delegation: tuple[int, ...]) -> Non
         (OPERATIONS[0], attributes4.bitmap(1) + xdr.opaque(words(1))),  # attributes left out
     ],
 )
-def test_what_was_not_asked_for_is_malformed(operation: Operation[object], result: bytes) -> None:
-    """A delegation, a copy that goes on by itself, more than was asked for, and less, are malformed."""
+def test_an_unrequested_result_is_malformed(operation: Operation[object], result: bytes) -> None:
+    """A delegation, an asynchronous copy, and results beyond or below the request are malformed."""
     with pytest.raises(MalformedReply):
         result_of(operation, result)
 
 
 @given(st.sampled_from(OPERATIONS), st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(operation: Operation[object], data: bytes) -> None:
-    """A decoder gives a result or raises an error of ours for whatever bytes."""
+    """For arbitrary bytes, a decoder returns a result or raises ProvisionerError."""
     with contextlib.suppress(ProvisionerError):
         result_of(operation, data)
 
 
 @given(st.sampled_from(OPERATIONS), st.lists(st.integers(0, 64) | st.integers(0, 2**32 - 1), max_size=60))
 def test_any_numbers_are_read_or_refused(operation: Operation[object], numbers: list[int]) -> None:
-    """A decoder gives a result or raises an error of ours for whatever numbers, lengths and counts among them."""
+    """For arbitrary numbers, lengths and counts, a decoder returns a result or raises ProvisionerError."""
     with contextlib.suppress(ProvisionerError):
         result_of(operation, words(*numbers))
 
 
 @given(files, st.data())
 def test_a_reply_with_a_changed_byte_is_read_or_refused(found: FileAttributes, draw: st.DataObject) -> None:
-    """A file's attributes with one byte changed, or cut anywhere, do no harm."""
+    """File attributes that are cut, or have one changed byte, do no harm."""
     reply = bytearray(fattr4(found))
     reply[draw.draw(st.integers(0, len(reply) - 1))] = draw.draw(st.integers(0, 255))
     for data in (bytes(reply), bytes(reply[: draw.draw(st.integers(0, len(reply)))])):

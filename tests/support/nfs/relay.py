@@ -1,4 +1,4 @@
-"""A relay before a server, on which the tests see what goes over the wire, change it, and cut it."""
+"""A relay in front of a server, which shows the calls to the tests, changes them, and cuts connections."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ LAST = 0x8000_0000
 
 
 async def at_once(_call: bytes) -> None:
-    """A call is passed on when it comes."""
+    """Pass a call on immediately."""
 
 
 class Relay:
-    """Passes on what comes for a port of 127.0.0.1, call by call.
+    """Passes calls on to a port of 127.0.0.1, one by one.
 
-    `change` may rewrite a call, and `change_reply` a reply, given the call. A call of which `cut`
-    says so ends its connection: "before" the server sees it, or "after" the server has answered it, without the answer.
-    A call is passed on when `hold` returns.
+    `change` can rewrite a call, and `change_reply` the reply to a call. `cut` can close the connection at a call:
+    "before" the server sees the call, or "after" the server has answered it, without the reply. The relay passes a call
+    on when `hold` returns.
     """
 
     def __init__(self, port: int) -> None:
@@ -34,7 +34,7 @@ class Relay:
         self.cut: Callable[[bytes], Cut | None] = lambda call: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection, one call after the other."""
+        """Serve one connection, one call at a time."""
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
@@ -55,14 +55,14 @@ class Relay:
 
 
 async def _record(reader: asyncio.StreamReader) -> bytes:
-    """A record of one fragment, with its mark (RFC 5531 section 11)."""
+    """Read a record of one fragment, with its mark (RFC 5531 section 11)."""
     mark = await reader.readexactly(4)
     return mark + await reader.readexactly(int.from_bytes(mark, "big") & ~LAST)
 
 
 @contextlib.asynccontextmanager
 async def relay_to(port: int) -> AsyncIterator[Relay]:
-    """A relay before that port."""
+    """Start a relay in front of a port."""
     relay = Relay(port)
     server = await asyncio.start_server(relay.serve, "127.0.0.1", 0, limit=1 << 20)
     relay.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""What goes wrong between us and a server is said in words that tell an admin what to do."""
+"""Errors between client and server tell an admin what to do."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ pytestmark = pytest.mark.timeout(60)
 
 
 async def refusal(tree: DirectTree) -> ExportError:
-    """What making a directory is refused with."""
+    """Return the error of creating a directory."""
     with pytest.raises(ExportError) as caught:
         await tree.make_directory(("made",), Ownership())
     return caught.value
 
 
-async def test_an_export_that_is_not_there(tree: MakeTree, version: str) -> None:
-    """An export that the server does not have is told as missing, or as denied where the server will not say which."""
+async def test_a_missing_export(tree: MakeTree, version: str) -> None:
+    """A missing export is reported as missing, or as denied if the server does not tell."""
     error = await refusal(tree("/nowhere", version=version))
     assert error.cause in (Cause.MISSING, Cause.DENIED)
     assert "/nowhere" in error.hint
 
 
 async def test_a_squashed_root(tree: MakeTree, version: str) -> None:
-    """A root that the server squashes is denied, and told about no_root_squash."""
+    """A squashed root is denied, and the hint mentions no_root_squash."""
     error = await refusal(tree("/squashed", version=version))
     assert error.cause is Cause.DENIED
     assert "no_root_squash" in error.hint
 
 
 async def test_a_read_only_export(tree: MakeTree, version: str) -> None:
-    """An export that is exported read-only is told as that."""
+    """A read-only export is reported as read-only."""
     assert (await refusal(tree("/readonly", version=version))).cause is Cause.READ_ONLY
 
 
-async def test_somebody_without_permission(tree: MakeTree, version: str) -> None:
-    """Another user than root is denied, and told by number."""
-    somebody = ConnectionPool(Credentials(uid=4321, gid=4321), timeout_s=TIMEOUT_S)
-    error = await refusal(tree("/plain", version=version, registry=somebody))
+async def test_a_user_without_permission(tree: MakeTree, version: str) -> None:
+    """A user other than root is denied, and the hint has its UID."""
+    other_user = ConnectionPool(Credentials(uid=4321, gid=4321), timeout_s=TIMEOUT_S)
+    error = await refusal(tree("/plain", version=version, registry=other_user))
     assert error.cause is Cause.DENIED
     assert "uid 4321" in error.hint
 
 
-async def test_a_server_that_is_not_there(pool: ConnectionPool, version: str) -> None:
-    """A port on which nothing listens is told as refused, with the port."""
+async def test_a_missing_server(pool: ConnectionPool, version: str) -> None:
+    """A port without a listener is reported as refused, with the port."""
     port = free_port()
     tree = DirectTree(location("127.0.0.1", "/x"), pool, version=version, port=port)
     error = await refusal(tree)
@@ -63,8 +63,8 @@ async def test_a_server_that_is_not_there(pool: ConnectionPool, version: str) ->
     await tree.close()
 
 
-async def test_a_name_that_is_not_there(pool: ConnectionPool, version: str) -> None:
-    """A server's name that DNS does not have is told as not found."""
+async def test_an_unknown_server_name(pool: ConnectionPool, version: str) -> None:
+    """A server name that DNS does not know is reported as not found."""
     tree = DirectTree(location("no-such-server.invalid", "/x"), pool, version=version)
     error = await refusal(tree)
     assert error.cause is Cause.UNREACHABLE
@@ -72,14 +72,14 @@ async def test_a_name_that_is_not_there(pool: ConnectionPool, version: str) -> N
     await tree.close()
 
 
-async def test_the_best_version_is_taken(tree: MakeTree) -> None:
-    """Without a version in the class a tree works, and so it does with `4`, the best of 4."""
+async def test_the_best_version_is_selected(tree: MakeTree) -> None:
+    """A tree works without a version in the class, and with `4`, which selects the best minor version."""
     await tree().make_directory(("best",), Ownership())
     assert not await tree(version="4").is_empty(())
 
 
 async def test_a_server_of_one_version(server: Ganesha, pool: ConnectionPool, tmp_path: Path) -> None:
-    """A server without NFSv3 says so to a class that wants it, and serves one that leaves the choice."""
+    """A server without NFSv3 refuses a class that asks for it, and serves a class without a version."""
     directory = tmp_path / "only4"
     directory.mkdir()
     with Ganesha([Export(directory, "/only4")], versions=(4,)) as only4:
@@ -94,7 +94,7 @@ async def test_a_server_of_one_version(server: Ganesha, pool: ConnectionPool, tm
         await either.close()
 
 
-def test_an_unknown_version_is_refused_at_once(pool: ConnectionPool) -> None:
-    """A version that does not exist is refused before anything is called, with those that do."""
+def test_an_unknown_version_is_refused(pool: ConnectionPool) -> None:
+    """An unknown version is refused before any call, with a list of the known versions."""
     with pytest.raises(InvalidSettings, match=r"4\.1"):
         DirectTree(location("127.0.0.1", "/x"), pool, version="5")

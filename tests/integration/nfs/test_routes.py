@@ -1,4 +1,4 @@
-"""Classes that name one export and disagree on the way to it."""
+"""Classes that name the same export with different mount options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHERE = location("127.0.0.1", "/ways")
 
 @pytest.fixture
 def modern(tmp_path: Path) -> Iterator[Ganesha]:
-    """A server that has NFS 4 and not 3; skipped where none can run."""
+    """A server with NFS 4 but not 3; skips the test if no server can run."""
     reason = ganesha.missing(versions=(4,)) or ganesha.vfs_problem(tmp_path)
     if reason:
         pytest.skip(f"this machine cannot run an NFS server: {reason}")
@@ -49,7 +49,7 @@ def served(pool: ConnectionPool) -> ExportRegistry:
 
 @pytest.mark.parametrize("order", [("3", "4.1"), ("4.1", "3"), ("3", "4.1", "3"), ("3", "4.1", "3", "4.1", "3")])
 async def test_one_class_is_right(served: ExportRegistry, modern: Ganesha, order: tuple[str, ...]) -> None:
-    """An export opens by the class that is right, however often and in which order wrong ones name it as well."""
+    """An export opens with the options of the right class, however many wrong classes name it, in any order."""
     for version in order:
         export = served.get(WHERE, MountOptions(version=version, port=modern.port))
     for _ in range(2):
@@ -61,7 +61,7 @@ async def test_one_class_is_right(served: ExportRegistry, modern: Ganesha, order
 
 
 async def test_no_class_is_right(served: ExportRegistry, modern: Ganesha) -> None:
-    """Where every class is wrong, the export says so again at each attempt, and a class that is right ends it."""
+    """If all classes are wrong, each attempt fails, until a right class is added."""
     for mount_port in (20048, 20049):
         export = served.get(WHERE, MountOptions(version="3", port=modern.port, mount_port=mount_port))
     for _ in range(3):
