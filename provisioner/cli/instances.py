@@ -9,7 +9,7 @@ import click
 from provisioner.cli import options
 from provisioner.cli.output import Cell, print_list, print_table
 from provisioner.commands.instances import list_instances
-from provisioner.core.instances import Listed
+from provisioner.core.instances import InstanceRow
 from provisioner.settings import Settings
 
 _COLUMNS = ("EXPORT", "INSTANCE", "TERM", "SIGNED", "STATE")
@@ -50,7 +50,7 @@ async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bo
     return status
 
 
-def _print_rows(found: Sequence[Listed]) -> None:
+def _print_rows(found: Sequence[InstanceRow]) -> None:
     rows: list[list[Cell]] = [
         [each.export, each.instance, str(each.term), each.signed or "-", (each.meaning, "red" if each.other else "")]
         for each in found

@@ -240,7 +240,7 @@ def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[F
     failing = {each.name: f"{each.result}; {each.advice}" for each in exports if not each.ok}
 
     def why(claim: Claim) -> str:
-        return seen.warnings.get(claim.uid) or health.reckoned(
+        return seen.warnings.get(claim.uid) or health.expected_reason(
             claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
         )
 

@@ -13,12 +13,12 @@ from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
 
-async def list_instances(settings: Settings, *, this_cluster_goes_on: bool) -> tuple[list[rules.Listed], Scope]:
+async def list_instances(settings: Settings, *, this_cluster_goes_on: bool) -> tuple[list[rules.InstanceRow], Scope]:
     """Return the sign on each export, and what was looked at. Raises ClusterError, InvalidSettings.
 
     With `this_cluster_goes_on`, a sign of two instances is replaced by the decision for this cluster.
     """
-    found: list[rules.Listed] = []
+    found: list[rules.InstanceRow] = []
     missed: list[Unseen] = []
     async with open_session(settings) as session:
         name = rules.name(session.cluster_id, settings.provisioner)

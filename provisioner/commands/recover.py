@@ -103,7 +103,7 @@ class Recovery:
         others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
         lost = recovery.choose(others, wanted, this=present.cluster)
         cluster = None if lost is None else lost.cluster
-        meant = recovery.meant(records, present, lost=cluster, named=named)
+        meant = recovery.selected(records, present, lost=cluster, named=named)
         return Prospect(
             lost=lost,
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),

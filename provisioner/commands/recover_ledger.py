@@ -102,7 +102,7 @@ class Rewriting:
     async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, RelPath]]) -> list[Found]:
         """Return this provisioner's volumes on an export, with the state of their directories."""
         present = self._present
-        ours = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
+        own = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
 
         async def look(each: tuple[Volume, RelPath]) -> Found:
             volume, path = each
@@ -115,7 +115,7 @@ class Rewriting:
             )
             return await _examined(export, found) if ledgers.is_in_doubt(found, ledger) else found
 
-        return sorted(await map_concurrently(look, ours), key=lambda found: found.volume.name)
+        return sorted(await map_concurrently(look, own), key=lambda found: found.volume.name)
 
     # ------------------------------------------------------------------------------------------- writing
 

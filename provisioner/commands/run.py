@@ -52,7 +52,7 @@ async def run(settings: Settings) -> None:
     exports = build_registry(settings, observe=metrics.export_call)
     _log_start(settings, identity)
     async with _cluster(settings, identity, metrics) as cluster:
-        cache = ClusterCache(settings.provisioner, count=metrics.unexpected)
+        cache = ClusterCache(settings.provisioner, places=exports.places, count=metrics.unexpected)
         health = ExportHealth(exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(
@@ -106,7 +106,7 @@ async def _work(
     ]
 
     async def lead(stopping: asyncio.Event) -> None:
-        await keep("leader", partial(tasks.lead, stopping), until=stopping)
+        await keep("leader", partial(tasks.run, stopping), until=stopping)
 
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(loop) for loop in loops]

@@ -1,7 +1,8 @@
-"""Retention: archives whose time is over go into the trash; when that is, core.archives says, by several clocks.
+"""Archive expiry: moves archives whose retention is over into the trash.
 
-Right before, the API server is asked whether it still is our cluster's: its answer brings the time that it has then.
-The record of an archive whose directory somebody took away ends too, once nothing can need it any more.
+core.archives decides when that is, by several clocks. Right before a move, the daemon asks the API server for the
+cluster's id. That proves that it is still the same cluster, and the answer carries the server's current time. Records
+of archives whose directory was removed are deleted as well, once nothing can need them any more.
 """
 
 from __future__ import annotations
@@ -28,24 +29,25 @@ log = structlog.get_logger(__name__)
 
 _AT_LEAST_S = 1.0
 _AT_MOST_S = 60.0
-"""Between two looks at an export's archives; a volume that goes may have become an archive, and brings a look."""
+"""Between two looks at an export's archives. The deletion of a volume, which may now be an archive, brings a look."""
 _AGREEMENT = timedelta(minutes=1)
 
 
 class ArchiveExpiry:
-    """Ends archives on the exports that it is told to keep to. `discarded` is told when one went into the trash.
-
-    An archive whose volume is there again is kept, as `returned` says.
-    """
+    """Expires the archives of each export that `keep` runs for."""
 
     def __init__(self, ctx: ControllerContext, returned: Returned, *, discarded: Callable[[Export], None]) -> None:
+        """Archives whose volume exists again are kept, as `returned` finds.
+
+        `discarded` is called when an archive went into the trash of an export.
+        """
         self._ctx = ctx
         self._returned = returned
         self._discarded = discarded
         self._wakeups: dict[Export, asyncio.Event] = {}
         self._agreed = True
         self._in_use: dict[tuple[Export, str], str] = {}
-        """Archives that are due, and the volume that each is kept for; empty for none."""
+        """The volume that uses the directory of each archive that is due; empty for none."""
 
     def volume_deleted(self, volume: Volume) -> None:
         """A volume is gone, so its archive may be due."""
@@ -54,12 +56,12 @@ class ArchiveExpiry:
             self.look(located[0])
 
     def look(self, export: Export) -> None:
-        """What is due may go now."""
+        """Look at an export's archives now: one of them may be due."""
         if export in self._wakeups:
             self._wakeups[export].set()
 
     async def keep(self, export: Export) -> None:
-        """Look after an export's archives, for ever."""
+        """Expire an export's archives until cancelled."""
         wakeup = self._wakeups[export] = asyncio.Event()
         try:
             await self._keep(export, wakeup)
@@ -82,24 +84,24 @@ class ArchiveExpiry:
             await wait_for_event(wakeup, timeout_s=pause_s - _AT_LEAST_S)
 
     async def _end_due(self, export: Export) -> float:
-        """Expire what is due; the seconds until the next look."""
-        limited = {name: record for name, record in self._ours(export) if record.was.retention}
+        """Expire the archives that are due; return the seconds until the next look."""
+        limited = {name: record for name, record in self._of_this_cluster(export) if record.was.retention}
         if not limited:
             return _AT_MOST_S
         moment = self._ctx.moment()
-        self._compare(moment)
+        self._compare_clocks(moment)
         waits_s = {name: archives.due_in_s(record, moment) for name, record in limited.items()}
         due = [name for name, wait_s in waits_s.items() if wait_s is not None and wait_s <= 0]
         if due and await self._ctx.cluster.cluster_uid() == self._ctx.cluster_id:
             for name in due:
-                # One that cannot go must not keep the others.
+                # An archive that cannot be moved must not hold back the others.
                 with self._ctx.supervisor.shield("retention", (ExportError,), export=export.name, archive=name):
                     await self._expire(export, name)
         next_s = min((wait_s for wait_s in waits_s.values() if wait_s is not None and wait_s > 0), default=_AT_MOST_S)
         return min(max(next_s, _AT_LEAST_S), _AT_MOST_S)
 
-    def _ours(self, export: Export) -> Iterable[tuple[str, ArchiveRecord]]:
-        """The archives of our cluster; those of others are theirs to judge."""
+    def _of_this_cluster(self, export: Export) -> Iterable[tuple[str, ArchiveRecord]]:
+        """The archives of this cluster; other clusters judge theirs."""
         cluster = self._ctx.cluster_id
         return ((name, record) for name, record in export.archived.items() if record.was.cluster == cluster)
 
@@ -132,7 +134,10 @@ class ArchiveExpiry:
         )
 
     async def _is_in_use(self, export: Export, archive: str) -> bool:
-        """Whether a volume needs the archive's directory, as an admin may have made one; said when that changes."""
+        """Whether a volume uses the archive's directory, as an admin may have created one.
+
+        Logged when that changes.
+        """
         holder = await neighbour(self._ctx, export, (archive,))
         if holder and self._in_use.get((export, archive)) != holder:
             why = f"volume {holder} uses its directory"
@@ -141,17 +146,19 @@ class ArchiveExpiry:
         return bool(holder)
 
     async def _end_lost(self, export: Export) -> None:
-        ours = [name for name, _ in self._ours(export)]
-        for archive in set(ours) - set(await export.archives()) if ours else ():
+        archived = [name for name, _ in self._of_this_cluster(export)]
+        for archive in set(archived) - set(await export.archives()) if archived else ():
             if await export.end_archive(archive):
-                log.warning("archive_gone", export=export.name, archive=archive, why="its directory was taken away")
+                log.warning("archive_gone", export=export.name, archive=archive, why="its directory was removed")
 
-    def _compare(self, moment: Moment) -> None:
-        """Say so when the clocks disagree: archives are kept for longer then."""
+    def _compare_clocks(self, moment: Moment) -> None:
+        """Log a warning when the clocks disagree: archives are kept longer then."""
         earliest = moment.earliest
         agree = earliest is None or moment.latest - earliest <= _AGREEMENT
         if not agree and self._agreed:
             clocks = {"wall": moment.wall, "since_start": moment.steady, "api_server": moment.server}
-            hint = "archives are kept until all of them say that their time is over; set them, then restart us"
+            hint = (
+                "archives are kept until all clocks agree that their time is over: set the clocks, then restart the pod"
+            )
             log.warning("clocks_disagree", hint=hint, **{name: str(at) for name, at in clocks.items()})
         self._agreed = agree

@@ -1,4 +1,6 @@
-"""The cluster as the daemon knows it: its claims, volumes on NFS, classes, and which volume uses which directory.
+"""The cluster as the daemon knows it.
+
+Its claims, volumes on NFS, classes, and which volume uses which directory.
 
 The informers hold the objects. On top of them, an index of directories by server answers which volumes use a directory,
 or one above or below it.
@@ -26,8 +28,11 @@ class ClusterCache:
     csi-driver-nfs.
     """
 
-    def __init__(self, provisioner: str, *, count: Count = lambda loop: None) -> None:
-        """`count` is called for each unexpected error of a subscriber."""
+    def __init__(self, provisioner: str, *, places: Places | None = None, count: Count = lambda loop: None) -> None:
+        """`places` are those of the registry: a volume is found by all locations of its export.
+
+        `count` is called for each unexpected error of a subscriber.
+        """
         self._provisioner = provisioner
         transform = CacheTransform()
         self.claims = Informer[Claim](
@@ -48,7 +53,7 @@ class ClusterCache:
         )
         self.classes = Informer[StorageClass]("classes", key=lambda storage_class: storage_class.name, count=count)
         self.informers = (self.claims, self.volumes, self.classes)
-        self.places = Places()
+        self.places = Places() if places is None else places
         """Which locations lead to one export: a volume that uses a directory by one of them uses it by all."""
         self._directories = DirectoryIndex()
         """The directories of the volumes, each with the name of the volume that uses it."""
@@ -63,10 +68,11 @@ class ClusterCache:
     def holder(
         self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
-        """A volume that uses a directory of an export, or one above or below it; None where there is none.
+        """A volume that uses a directory of an export, or one above or below it.
 
-        `other_than` and `passed` are the names of volumes that do not count. The volume may use the directory by any
-        name of the export. Volumes of the whole export, which admins create to look around in it, do not count.
+        Returns None if there is none. `other_than` and `passed` are the names of volumes that do not count. The volume
+        may use the directory by any name of the export. Volumes of the whole export, which admins create to look around
+        in it, do not count.
         """
         name = self._directories.holder(
             self.places.same(export), path, folds=self.places.folds(export), other_than=(other_than, *passed)
@@ -91,9 +97,10 @@ class ClusterCache:
                 yield volume
 
     def marked(self, export: Location) -> Iterator[Volume]:
-        """The Bound volumes of this provisioner that lie on an export and carry an export id, by their annotations.
+        """The Bound volumes of this provisioner on an export that carry an export id.
 
-        A volume that is not Bound, such as a forged one or one from a backup, must not keep an export from being used.
+        All of this is judged by their annotations. A volume that is not Bound, such as a forged one or one from a
+        backup, must not keep an export from being used.
         """
         places = self.places.same(export)
         for volume in self.volumes.values():
@@ -115,6 +122,9 @@ class ClusterCache:
 
 
 def _was_matched(claim: Claim) -> bool:
-    """Whether the cluster bound a claim to an existing volume, such as a recovered one, and asked no provisioner."""
+    """Whether the cluster bound a claim to an existing volume without asking any provisioner.
+
+    Recovered volumes are bound in this way.
+    """
     asked = any(key in claim.metadata.annotations for key in names.PROVISIONER_ANNOTATIONS)
     return bool(claim.spec.volume_name) and not asked

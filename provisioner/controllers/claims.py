@@ -1,4 +1,7 @@
-"""The claim controller: gathers a view of each claim, lets core.claims decide, and carries the decision out."""
+"""The claim controller: provisions volumes for claims.
+
+It gathers a view of each claim, lets core.claims decide, and carries the decision out.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
 from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.stale_records import settle_record
-from provisioner.controllers.unlocated_volumes import refuse_doubtful
+from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
@@ -33,15 +36,18 @@ from provisioner.runtime.workqueue import WorkQueue
 log = structlog.get_logger(__name__)
 
 _MANY = 6
-"""Looks at a claim that waits for the end of a volume, a minute or so, after which an event says so."""
+"""After so many looks at a claim that waits for a volume to be deleted, about a minute, an event is recorded."""
 
 
 class NameTaken(ProvisionerError):
-    """Another volume has the name of the one that was to be made; the text says whose it is."""
+    """The name of the volume to create is taken by another volume.
+
+    The text says whose that is.
+    """
 
 
 class ClaimController:
-    """Reconciles claims, by uid, one at a time each."""
+    """Reconciles claims, by uid; one worker per claim at a time."""
 
     def __init__(self, ctx: ControllerContext, queue: WorkQueue, share: FairShare, locks: VolumeLocks) -> None:
         self._ctx = ctx
@@ -49,20 +55,20 @@ class ClaimController:
         self._queue = queue
         self._share = share
         self._locks = locks
-        self._attempts = Rollback(ctx, freed=self.path_freed)
+        self._rollback = Rollback(ctx, freed=self.path_freed)
         self._namespaces = Namespaces(ctx.cluster)
         self._seen_s: dict[str, float] = {}
-        """When a claim that is still without a volume was first worked on."""
-        self._on_a_path: set[str] = set()
-        """Claims whose directory somebody else has: the end of any volume may free it."""
+        """When each claim that has no volume yet was first worked on."""
+        self._blocked: set[str] = set()
+        """Claims whose directory is in use by another volume: the end of any volume may free it."""
         self._modes_refused: set[str] = set()
-        """Exports of which the log says already that they do not set modes."""
+        """Exports for which the log already says that they do not set modes."""
 
     # ------------------------------------------------------------------------------------------- what changed
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the claims that a change in the cache or of an export can matter to, while the context is open."""
+        """While the context is open, queue the claims that a change can matter to."""
         cache = self._cache
         with (
             self._ctx.health.listening(self._export_ready),
@@ -114,13 +120,16 @@ class ClaimController:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
     def path_freed(self) -> None:
-        """A volume or its record is gone: claims that wait for a directory may find it free."""
-        blocked, self._on_a_path = self._on_a_path, set()
+        """Queue the claims that wait for a directory: a volume or its record is gone."""
+        blocked, self._blocked = self._blocked, set()
         for uid in blocked:
             self._queue.add(uid)
 
     def _export_ready(self, export: Export) -> None:
-        """An export is usable, or usable again: claims need not wait for their time, and old attempts are finished."""
+        """Queue pending claims and unfinished attempts.
+
+        An export is ready, so they need not wait for their delay.
+        """
         for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
@@ -132,7 +141,7 @@ class ClaimController:
     # ------------------------------------------------------------------------------------------- what to do
 
     async def reconcile(self, uid: str) -> Requeue | None:
-        """Bring one claim, there or gone, to where it should be."""
+        """Bring one claim, existing or deleted, to where it should be."""
         with self._locks.try_acquire(names.volume_name(uid)) as acquired:
             return await self._reconcile(uid) if acquired else LOCKED
 
@@ -141,28 +150,28 @@ class ClaimController:
         volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
-            self._on_a_path.discard(uid)
-            return await self._attempts.finish(names.volume_name(uid))
+            self._blocked.discard(uid)
+            return await self._rollback.finish(names.volume_name(uid))
         try:
-            whole = await self._completed(claim)
+            completed = await self._completed(claim)
         except ClusterError as exc:
             log.info("claim_not_read", claim=claim.key, error=str(exc))
             return FAILED
-        if whole is None:
-            return AWAITING_CHANGE  # it is gone, and the watch says so soon
-        decision = claims.decide(self._view(whole, volume))
+        if completed is None:
+            return AWAITING_CHANGE  # it is gone; the watch will deliver that soon
+        decision = claims.decide(self._view(completed, volume))
         if isinstance(decision, Wait | Refuse) and decision.directory_taken:
-            self._on_a_path.add(uid)
+            self._blocked.add(uid)
         match decision:
             case Ignore():
                 self._seen_s.pop(uid, None)
-                again = await self._attempts.finish(names.volume_name(uid))
-                expanded = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
-                return again or expanded
+                unfinished = await self._rollback.finish(names.volume_name(uid))
+                expanding = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
+                return unfinished or expanding
             case Wait(why) as wait:
                 log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)
                 if wait.directory_taken and self._queue.failures(uid) >= _MANY:
-                    message = f"{why}; that takes long: see the events of the volume"
+                    message = f"{why}; this takes long: see the events of the volume"
                     self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
                 return AWAITING_CHANGE
             case Refuse() as refusal:
@@ -171,7 +180,10 @@ class ClaimController:
                 return await self._attempt(plan)
 
     async def _completed(self, claim: Claim) -> Claim | None:
-        """The claim with what its class's pattern reads of it; None where it is gone. Raises ClusterError."""
+        """The claim with the fields that its class's pathPattern reads; None if it is gone.
+
+        Raises ClusterError.
+        """
         template = claims.template_of(claim, self._cache.classes.get(claim.class_name))
         if template is None:
             return claim
@@ -192,7 +204,10 @@ class ClaimController:
         )
 
     def _holder(self, export: Location, path: RelPath, own: str) -> Volume | None:
-        """Who has a directory: one that stays, if there is any, rather than one that will be gone."""
+        """The volume that uses a directory.
+
+        If there are several, rather one that stays than one being deleted.
+        """
         leaving: Volume | None = None
         passed: set[str] = set()
         while (found := self._cache.holder(export, path, other_than=own, passed=passed)) is not None:
@@ -214,7 +229,7 @@ class ClaimController:
     # ------------------------------------------------------------------------------------------- provisioning
 
     async def _attempt(self, plan: Provision) -> Requeue | None:
-        """Carry out a plan; a failure becomes an event with one stable message and a retry."""
+        """Carry out a plan; a failure becomes an event with a stable message, and a retry."""
         claim = plan.claim
         self._seen_s.setdefault(claim.uid, self._ctx.clock.monotonic())
         where = label(plan.export, plan.mount_options.port)
@@ -232,21 +247,21 @@ class ClaimController:
         except ExportError as exc:
             return FAILED if is_unsettled(exc) else self._failed(plan, exc.event_message(where), exc, FAILED)
         except PathTaken as exc:
-            self._on_a_path.add(claim.uid)
+            self._blocked.add(claim.uid)
             if self._queue.failures(claim.uid) == 0:
-                return FAILED  # mostly a volume whose record is about to go
+                return FAILED  # in most cases the record of a volume that is about to be removed
             return self._failed(plan, exc.event_text, exc, FAILED)
         except ArchiveUnusable as exc:
-            return self._failed(plan, self._with_place(exc.event_text, plan), exc, REFUSED)
+            return self._failed(plan, self._with_archive_hint(exc.event_text, plan), exc, REFUSED)
         except Rejected as exc:
             return self._failed(plan, f"the API server refuses the volume: {exc}", exc, REFUSED)
         except ClusterError as exc:
             log.warning("volume_not_saved", claim=claim.key, volume=plan.volume, error=str(exc))
             return FAILED
-        except ProvisionerError as exc:  # AlreadyThere, or a rule that only the export's ledger can tell to be broken
+        except ProvisionerError as exc:  # AlreadyThere, or a rule that only the ledger can check
             return self._failed(plan, exc.event_text, exc, REFUSED)
 
-    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, again: Requeue) -> Requeue:
+    def _failed(self, plan: Provision, message: str, exc: ProvisionerError, requeue: Requeue) -> Requeue:
         claim = plan.claim
         if self._queue.failures(claim.uid) == 0:
             log.warning(
@@ -259,14 +274,14 @@ class ClaimController:
             )
         self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
         self._count_failure(claim, exc.reason)
-        return again
+        return requeue
 
     def _count_failure(self, claim: Claim, reason: str) -> None:
         self._ctx.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
         self._ctx.metrics.failures.labels("provision", reason).inc()
 
-    def _with_place(self, message: str, plan: Provision) -> str:
-        """The message, and where the archive is if the claim may have it there."""
+    def _with_archive_hint(self, message: str, plan: Provision) -> str:
+        """Append a hint if another export holds an archive that this claim may restore."""
         archive, places = plan.record.archive, self._ctx.exports.places
         for export in self._ctx.exports:
             record = export.archived.get(archive)
@@ -275,35 +290,40 @@ class ClaimController:
                 and record
                 and archives.not_for(archive, record, plan.record, plan.tenant) is None
             ):
-                return f"{message}; it is on export {export.name}: take a class of that one"
+                return f"{message}; it is on export {export.name}: use a StorageClass of that export"
         return message
 
     async def _provision(self, plan: Provision, export: Export) -> Requeue | None:
-        """Record, directory, volume, settled record: in this order, each step repeatable."""
+        """Create record, directory and volume, then settle the record.
+
+        In this order, each step repeatable.
+        """
         claim = plan.claim
         known = export.records.get(plan.volume)
-        # Settled, or begun with other data: made a moment ago, perhaps, and the cache does not know yet.
+        # A settled record, or one begun with other data: the volume may exist already, and the cache does not know yet.
         doubtful = known is not None and (plan.volume not in export.pending or known.archive != plan.record.archive)
         if doubtful and await self._ctx.cluster.get_volume(plan.volume) is not None:
-            return await self._attempts.finish(plan.volume)
+            return await self._rollback.finish(plan.volume)
+        # Rules that need the export: roots of other exports, free space, volumes whose server is unknown.
         size = plan.record.capacity
         refusal = self._root_conflict(plan, export) or space_conflict(
-            self._ctx, export, plan.parameters, size, volume=plan.volume
+            self._ctx, export, plan.parameters, size, volume_name=plan.volume
         )
         if refusal is not None:
             return self._refuse(claim, refusal)
-        refuse_doubtful(self._ctx, plan, export)
+        refuse_unlocated(self._ctx, plan, export)
         self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
+        # The directory: a new one, that of a former volume, or an archive.
         adopt_from = await self._adoptable(plan, export)
         if adopt_from is not None or plan.record.archive:
-            await self._ctx.guard.require(export)  # a new directory is nobody's; these may be another cluster's
+            await self._ctx.guard.require(export)  # unlike a new directory, these may belong to another cluster
         try:
             async with self._ctx.health.fail_fast(export):
                 record = await export.provision(
                     plan.volume, plan.record, plan.access, adopt_from=adopt_from, tenant=plan.tenant
                 )
         except AlreadyThere:
-            # Data in the directory of our own record: perhaps the volume exists and the cache does not know yet.
+            # Data in the directory of the claim's own record: the volume may exist, and the cache does not know yet.
             found = await self._ctx.cluster.get_volume(plan.volume) if plan.volume in export.records else None
             if found is not None and await settle_record(self._ctx, export, found):
                 return None
@@ -311,17 +331,22 @@ class ClaimController:
                 self._refuse_forgotten(plan, export)
             raise
         self._warn_of_mode(plan, record, export)
+        # Creating the directory took time: the claim may have changed, or may be gone.
         if not await self._still_wanted(claim.uid):
-            return await self._attempts.finish(plan.volume)
-        made = await self._create(plan, export, record, again=known is not None)
+            return await self._rollback.finish(plan.volume)
+        created = await self._create(plan, export, record, again=known is not None)
+        # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
         if self._is_gone(claim.uid):
-            return await self._attempts.withdraw(plan, export)
-        await export.settle(plan.volume, made.metadata.uid)
+            return await self._rollback.withdraw(plan, export)
+        await export.settle(plan.volume, created.metadata.uid)
         self._succeeded(plan, export, record)
         return None
 
     def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
-        """Say that a directory has not the default mode, where the server does not set modes; in the log once."""
+        """Warn that a directory lacks the mode of its class; log it once per export.
+
+        Some servers do not set modes.
+        """
         refusal = export.mode_refused(plan.volume)
         if not refusal or plan.access.mode is None:
             return
@@ -332,27 +357,34 @@ class ClaimController:
             log.warning("mode_refused", export=export.name, claim=plan.claim.key, volume=plan.volume, message=message)
 
     def _refuse_forgotten(self, plan: Provision, export: Export) -> None:
-        """Raise AlreadyThere where the claim had a volume of which the cluster knows nothing, as in an older etcd."""
+        """Raise AlreadyThere if the claim had a volume that the cluster lost.
+
+        That happens when etcd is restored from an older backup.
+        """
         record = export.records.get(plan.volume)
         if record is None or plan.volume in export.pending:
             return
         if (record.claim_uid, record.cluster) == (plan.claim.uid, self._ctx.cluster_id):
             raise AlreadyThere(
                 f"directory {record.directory!r} holds this claim's own data, as volume {plan.volume}, which the"
-                f" cluster has lost: `nfs-provisioner recover --volume {plan.volume} --apply` creates that volume again"
+                f" cluster has lost: run `nfs-provisioner recover --volume {plan.volume} --apply` to recreate it"
             )
 
     def _root_conflict(self, plan: Provision, export: Export) -> Refuse | None:
-        """Whether another export has its root there, by the settings and classes: it may have no ledger yet."""
+        """Refuse a directory that holds the root of another export; None if it does not.
+
+        The roots come from settings and classes, since an export may have no ledger yet.
+        """
         ctx = self._ctx
         others = (other for other in ctx.exports if other is not export and ctx.health.is_named(other))
         root = ctx.exports.places.root_within(export.location, plan.record.path, (other.location for other in others))
         return None if root is None else claims.root_conflict(plan, root)
 
     async def _adoptable(self, plan: Provision, export: Export) -> str | None:
-        """The former volume whose directory may be handed out again: read live, for the cache may not know it yet.
+        """The name of a deleted volume whose directory the claim may adopt; None if there is none.
 
-        Raises AlreadyThere where it is a volume of an earlier namespace.
+        The volume is read live, since the cache may not know it yet. Raises AlreadyThere if it belonged to a claim in
+        an earlier namespace of this name.
         """
         former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
         if former is None or former == plan.volume:
@@ -365,25 +397,28 @@ class ClaimController:
         return former if record is not None else None
 
     async def _create(self, plan: Provision, export: Export, record: Record, *, again: bool) -> Volume:
-        """`again`: an earlier attempt may have created the volume already."""
+        """Create the volume; with `again`, an earlier attempt may have created it already.
+
+        Raises NameTaken.
+        """
         body = claims.volume_body(plan, provisioner=self._ctx.provisioner, record=record, export_id=export.id)
         try:
             return await self._ctx.cluster.create_volume(body)
         except AlreadyExists as exc:
             found = await self._ctx.cluster.get_volume(plan.volume)
             if found is None:
-                raise Conflict(f"volume {plan.volume} was there, and is gone again") from exc
+                raise Conflict(f"volume {plan.volume} existed, and is gone again") from exc
             nfs, places = found.spec.nfs, self._ctx.exports.places
             path = places.relative(export.location, nfs.server, nfs.path) if nfs is not None else None
             if path != record.path or not _is_for(found, plan):
                 raise NameTaken(claims.not_ours(found, plan.claim, self._ctx.provisioner)) from exc
             if not again:
-                hint = "is there a second installation, or a second leader, of the same provisioner name?"
+                hint = "check whether another installation, or another leader, uses the same provisioner name"
                 log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)
             return found
 
     async def _still_wanted(self, uid: str) -> bool:
-        """Whether the claim, as it is by now, would be provisioned again. Raises ClusterError."""
+        """Whether the claim, as it is now, would still be provisioned. Raises ClusterError."""
         cached = self._cache.claims.get(uid)
         claim = await self._completed(cached) if cached is not None else None
         return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
@@ -416,7 +451,10 @@ def _is_for(volume: Volume, plan: Provision) -> bool:
 
 
 def _source(claim: Claim) -> str:
-    """What the claim's data is to come from, as a metric's label: a tenant writes the kind, and may write anything."""
+    """The kind of the claim's data source as a label of metrics.
+
+    A fixed set, since tenants can write any kind.
+    """
     source = claim.spec.data_source_ref or claim.spec.data_source
     if source is None:
         return ""

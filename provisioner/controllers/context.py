@@ -1,4 +1,4 @@
-"""What the controllers and the sweep work with, put together once."""
+"""Dependencies shared by all controllers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from provisioner.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerContext:
-    """The ports, the cache, and where the work is told of."""
+    """The ports, the cache, events and metrics."""
 
     provisioner: str
     cluster: Cluster
@@ -30,22 +30,22 @@ class ControllerContext:
     metrics: Metrics
     clock: Clock
     cluster_id: str = ""
-    """What tells this cluster from others that share an export; known from the first term of leadership on."""
+    """Distinguishes this cluster from others that share an export; known once this replica has led."""
     guard: Guard = field(default_factory=Unguarded)
-    """What is asked before anything is destroyed; each term of leadership has its own."""
+    """Asked before anything is destroyed; each term of leadership has its own."""
 
     @property
     def supervisor(self) -> Supervisor:
-        """What keeps loops running after an unexpected error."""
+        """Keeps loops running after an unexpected error."""
         return Supervisor(self.clock, self.metrics)
 
     def stamp(self) -> str:
-        """The time as records and conditions carry it: UTC, RFC 3339, whole seconds.
+        """The time for records and conditions: UTC, RFC 3339, whole seconds.
 
-        The API server's clock, where it has told: records are compared with the creation times of its objects.
+        By the API server's clock if known, since records are compared with the creation times of its objects.
         """
         return times.text(self.cluster.server_time() or self.clock.now())
 
     def moment(self) -> Moment:
-        """What all clocks say now, for what one alone is not trusted with."""
+        """The time by all clocks, for decisions that trust no single one."""
         return Moment(wall=self.clock.now(), steady=self.clock.steady(), server=self.cluster.server_time())

@@ -1,4 +1,7 @@
-"""Carries out the expansion of a bound volume, step by step, as core.expansion decides; the ledger is told as well."""
+"""Expansion of bound volumes, step by step, as core.expansion decides.
+
+The ledger records the new size.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 async def expand(claim: Claim, ctx: ControllerContext) -> Requeue | None:
-    """Raise the size of a bound claim's volume where the claim asks for more; returns how to try again."""
+    """Grow the volume of a bound claim that asks for more."""
     volume = ctx.cache.volumes.get(claim.spec.volume_name)
     now = ctx.stamp()
     plan = expansion.decide(claim, volume, ctx.provisioner, now)
@@ -44,17 +47,20 @@ async def expand(claim: Claim, ctx: ControllerContext) -> Requeue | None:
             )
         return REFUSED
     except (Conflict, NotFound, ApiUnavailable) as exc:
-        # Mostly something changed under our hands, and the watch brings what.
+        # In most cases an object changed since it was read, and the watch will deliver the change.
         log.info("resize_interrupted", claim=claim.key, volume=volume.name, error=str(exc))
         return FAILED
     recorder.claim(claim, "Normal", names.VOLUME_RESIZE_SUCCESSFUL, f"resized volume {volume.name} to {plan.size}")
     log.info("volume_resized", claim=claim.key, volume=volume.name, size=plan.size)
-    await _note_now(volume, plan.size, ctx)
+    await _record_now(volume, plan.size, ctx)
     return None
 
 
 async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Requeue | None:
-    """How to try again where the class's `minFree` or `overcommit` leave no room; the claim stays as it is."""
+    """Refuse the expansion if the class's `minFree` or `overcommit` leave no room.
+
+    Returns None if there is room.
+    """
     located, parameters = ctx.exports.locate(volume), _parameters(volume, ctx)
     if plan.grow is None or located is None or parameters is None or not parameters.limits_space:
         return None
@@ -62,20 +68,23 @@ async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: Contro
     ctx.health.add(export, named=False)
     try:
         export = await ctx.health.require_ready(export)
-        refusal = space_conflict(ctx, export, parameters, plan.size, volume=volume.name)
-        message, again = "" if refusal is None else refusal.message, REFUSED
+        refusal = space_conflict(ctx, export, parameters, plan.size, volume_name=volume.name)
+        message, requeue = "" if refusal is None else refusal.message, REFUSED
     except ExportError as exc:
-        message, again = exc.event_message(export.name), FAILED
+        message, requeue = exc.event_message(export.name), FAILED
     if not message:
         return None
     log.info("resize_refused", claim=claim.key, volume=volume.name, size=plan.size, message=message)
     text = f"resizing to {plan.size} is refused for now: {message}"
     ctx.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, text)
-    return again
+    return requeue
 
 
 def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | None:
-    """Those of the volume's class; None where it is gone, or cannot be used any more: then nothing says a limit."""
+    """The parameters of the volume's class.
+
+    Returns None if it is gone or unusable, so that no limit applies.
+    """
     storage_class = ctx.cache.classes.get(volume.spec.storage_class_name)
     try:
         return None if storage_class is None else classes.parameters_of(storage_class)
@@ -84,7 +93,10 @@ def _parameters(volume: Volume, ctx: ControllerContext) -> ClassParameters | Non
 
 
 async def _carry_out(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> None:
-    """Each write holds only for the object as it was read, so that a newer wish of the user's is never overwritten."""
+    """Write each step under the resourceVersion that was read.
+
+    A newer change by a user is never overwritten.
+    """
     cluster, meta = ctx.cluster, claim.metadata
     version = meta.resource_version
     if plan.mark is not None:
@@ -104,18 +116,21 @@ def _at(patch: dict[str, object], version: str) -> dict[str, object]:
 
 
 async def note_sizes(export: Export, ctx: ControllerContext) -> None:
-    """Have the ledger of an export know how large its volumes are: `recover` makes them as large as it says.
+    """Update recorded sizes, so that `recover` recreates volumes with their current capacity.
 
-    The sweep does this, for expansions that met an export that was down, or a crash. Raises ExportError.
+    The sweep calls this for expansions that were interrupted by a crash or an unreachable export. Raises ExportError.
     """
     for name, record in list(export.records.items()):
         volume = ctx.cache.volumes.get(name)
         if volume is not None and volume.is_by(ctx.provisioner) and outgrown(record.capacity, volume.capacity):
-            await _note(name, volume.capacity, export, ctx)
+            await _record_size(name, volume.capacity, export, ctx)
 
 
-async def _note_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
-    """Last, and no more than a try: the expansion is done, and must not wait for an export that is down."""
+async def _record_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
+    """Record a size, best effort.
+
+    The expansion is done, and must not wait for an unreachable export.
+    """
     located = ctx.exports.locate(volume)
     if located is None:
         return
@@ -124,19 +139,23 @@ async def _note_now(volume: Volume, size: str, ctx: ControllerContext) -> None:
     try:
         export = await ctx.health.require_ready(export)
         async with ctx.health.fail_fast(export):
-            await _note(volume.name, size, export, ctx)
+            await _record_size(volume.name, size, export, ctx)
     except ExportError as exc:
         log.info("size_not_recorded", volume=volume.name, size=size, error=str(exc), hint="the sweep does it later")
 
 
-async def _note(volume: str, size: str, export: Export, ctx: ControllerContext) -> None:
-    """By the record as it is now: what we remember may be older than a recovery, which must not be undone."""
-    live = await export.refresh_record(volume)
+async def _record_size(volume_name: str, size: str, export: Export, ctx: ControllerContext) -> None:
+    """Update the record as it is on the export.
+
+    The one in memory may be older than a `recover` run.
+    """
+    live = await export.refresh_record(volume_name)
     if live is None or live.cluster != ctx.cluster_id or not outgrown(live.capacity, size):
         return
     grown = structs.replace(live, capacity=size)
     try:
-        require_room(volume, grown)  # also for its archive, which else could not be made or brought back later
-        await export.replace_record(volume, grown)
+        # Also for the record of its archive, which could not be written or restored later otherwise.
+        require_room(volume_name, grown)
+        await export.replace_record(volume_name, grown)
     except InvalidRecord as exc:
-        log.warning("size_not_recorded", volume=volume, size=size, error=str(exc))
+        log.warning("size_not_recorded", volume=volume_name, size=size, error=str(exc))

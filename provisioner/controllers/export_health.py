@@ -1,6 +1,7 @@
-"""Watches over the exports: opens each, asks each in turn whether it answers, and tells when one is back.
+"""Health checks for exports.
 
-A claim never has to wait to learn that its export hangs: it is told what the last probe found.
+Each export is opened and probed periodically. Claims and volumes read the cached result instead of blocking on a server
+that hangs.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from provisioner.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 _PROBE_EVERY_S = 3.0
-"""While an export is in use, or fails."""
+"""Between two probes of an export that is in use, or fails."""
 _IDLE_PROBE_EVERY_S = 15.0
 _IDLE_AFTER_S = 60.0
 _FRESH_S = 10.0
-"""A probe that is older does not count any more when somebody wants to use the export."""
+"""An older probe does not count when the export is to be used: it is probed again first."""
 _PROBE_LIMIT_S = 4.0
-"""Below the time limit of a call: a hung export is known before the first claim that met it times out."""
+"""Below the time limit of a call, so that a hung export is known before the first claim on it times out."""
 
 _EXPOSED = (
-    "the server did not set the mode 0700 of .provisioner: see on the server that pods may neither read nor write it"
+    "the server did not set mode 0700 on .provisioner: make sure on the server that pods can neither read nor write it"
 )
 
 Listener = Callable[[Export], None]
@@ -45,36 +46,39 @@ Listener = Callable[[Export], None]
 
 @dataclass(slots=True)
 class _State:
-    """What we know of one export."""
+    """What is known of one export."""
 
     configured: bool = False
-    """Whether it is one of the settings', without which this replica is not ready."""
+    """Whether it is an export of the settings, without which this replica is not ready."""
     named: bool = False
-    """Whether a setting or a class names it: a volume alone may be forged, and must not make us write anywhere."""
+    """Whether a setting or a class names it. A volume alone may be forged, and must not cause a write anywhere."""
     error: ExportError | None = None
     exposed: bool = False
-    """Whether the log says already that its ledger may be open to others."""
+    """Whether the log already says that its ledger may be open to others."""
     opened: bool = False
     united: bool = False
-    """Whether it turned out to be another export's second name."""
+    """Whether it turned out to be a second name of another export."""
     space: FilesystemStats | None = None
-    looked_s: float = -math.inf
+    checked_s: float = -math.inf
     added_s: float = -math.inf
     used_s: float = -math.inf
     crashes: int = 0
-    """How often in a row a look met an unexpected error."""
+    """How many checks in a row met an unexpected error."""
     limits: set[asyncio.Timeout] = field(default_factory=set)
-    """Of those who wait for calls on it: run out when it is found not to answer."""
+    """Time limits of callers that wait for calls on the export: ended early when a probe fails."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set to have it looked at now."""
+    """Set to check the export now."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it has been looked at since somebody wanted to know."""
+    """Set when the export has been checked since the last demand."""
     task: asyncio.Task[None] | None = None
-    """What looks at it again and again."""
+    """The task that checks the export periodically."""
 
 
 class ExportHealth:
-    """Probes every export for as long as it runs; a leader also opens them, and asks before it uses one."""
+    """Probes every export while it runs.
+
+    On the leader it also opens them, and gates their use.
+    """
 
     def __init__(
         self,
@@ -84,7 +88,10 @@ class ExportHealth:
         *,
         marked: Callable[[Location], Iterable[Volume]] = lambda export: (),
     ) -> None:
-        """`marked` returns the volumes that carry the id of the export there: its ledger must have one of them."""
+        """`marked` returns the volumes on an export that carry an export id.
+
+        The ledger must have one of these ids.
+        """
         self._marked = marked
         self._exports = exports
         self._clock = clock
@@ -100,13 +107,13 @@ class ExportHealth:
 
     @contextmanager
     def listening(self, ready: Listener, *, forgotten: Listener | None = None) -> Iterator[None]:
-        """Call `ready` for each export that is usable, and each time that one becomes so, while this is open.
+        """While the context is open, call `ready` for each export that is or becomes ready.
 
         `forgotten` is called right before an export is forgotten.
         """
         for export, state in list(self._states.items()):
             if state.opened and state.error is None:
-                self._tell(ready, export)
+                self._notify(ready, export)
         with ExitStack() as stack:
             for listeners, listener in ((self._on_ready, ready), (self._on_forgotten, forgotten)):
                 if listener is not None:
@@ -114,12 +121,15 @@ class ExportHealth:
                     stack.callback(listeners.remove, listener)
             yield
 
-    def _tell(self, listener: Listener, export: Export) -> None:
+    def _notify(self, listener: Listener, export: Export) -> None:
         with self._supervisor.shield("listener", export=export.name):
             listener(export)
 
     def add(self, export: Export, *, named: bool) -> None:
-        """Look after an export from now on. Only where a setting or a class names it may a ledger be made on it."""
+        """Check an export from now on.
+
+        A ledger may be created on it only if a setting or a class names it.
+        """
         export = self._exports.primary(export)
         state = self._states.get(export)
         if named:
@@ -132,19 +142,25 @@ class ExportHealth:
             state.named = True
             state.due.set()
 
-    def unname_but(self, named: Container[Location]) -> None:
-        """Where classes name an export now: on others than these no ledger may be made any more."""
+    def keep_named(self, named: Container[Location]) -> None:
+        """Set the locations that classes name now.
+
+        On other exports no ledger may be created any more.
+        """
         for export, state in self._states.items():
             by_class = any(location in named for location in self._exports.places.same(export.location))
             state.named = state.configured or (state.named and by_class)
 
     def touch(self, export: Export) -> None:
-        """The export is in use."""
+        """Note that an export is in use."""
         if export in self._states:
             self._states[export].used_s = self._clock.monotonic()
 
     def is_needed(self, export: Export, *, idle_s: float) -> bool:
-        """Whether a setting or a class names the export, or something has met or used it within this time."""
+        """Whether a setting or a class names the export, or it was in use recently.
+
+        Recently means: added or used within the last `idle_s` seconds, or there are calls on it now.
+        """
         state = self._states.get(export)
         if state is None:
             return False
@@ -152,13 +168,13 @@ class ExportHealth:
         return state.named or bool(state.limits) or self._clock.monotonic() - idle_since_s < idle_s
 
     async def forget(self, export: Export) -> None:
-        """Look at an export no longer: no probe, no series, no connection."""
+        """Stop checking an export: no probe, no series, no connection."""
         for listener in list(self._on_forgotten):
-            self._tell(listener, export)
+            self._notify(listener, export)
         state = self._states.pop(export, None)
         if state is not None:
             state.opened = False
-            state.known.set()  # what waits for it learns at once that it is not usable
+            state.known.set()  # a caller that waits for it learns now that it is not usable
             if state.task is not None:
                 state.task.cancel()
                 await asyncio.wait({state.task})
@@ -166,19 +182,25 @@ class ExportHealth:
         await export.close()
 
     def is_named(self, export: Export) -> bool:
-        """Whether a setting or a class names an export; one that was never added, or was forgotten, is not named."""
+        """Whether a setting or a class names an export.
+
+        Returns False for one that was never added, or was forgotten.
+        """
         state = self._states.get(self._exports.primary(export))
         return state is not None and state.named
 
     def is_known(self, export: Export) -> bool:
-        """Whether a setting or a class names the export, or it has been opened: then its id tells which one it is."""
+        """Whether a setting or a class names the export, or its id is known.
+
+        The id is known once the export has been opened.
+        """
         state = self._states.get(self._exports.primary(export))
         return state is not None and (state.named or state.opened)
 
     async def lead(self) -> None:
-        """We lead: read every ledger anew, for another replica has written them.
+        """Begin to lead: read every ledger again, because another replica has written them.
 
-        Returns when each export is usable or known not to be, and after a few seconds in any case.
+        Returns when each export is ready or known to fail, and after a few seconds in any case.
         """
         self._leading = True
         states = list(self._states.values())
@@ -191,20 +213,20 @@ class ExportHealth:
                     await state.known.wait()
 
     def follow(self) -> None:
-        """We lead no longer."""
+        """Stop leading."""
         self._leading = False
 
     async def require_ready(self, export: Export) -> Export:
-        """Return the object that stands for an export that was added, when it may be used.
+        """Return the primary object of an export that was added, if the export may be used.
 
-        Raises the ExportError that the last look at it met.
-        Where nobody has looked for a while, that is done first, so that no call runs into a server that is long dead.
+        Raises the ExportError of the last check. If that is too old, the export is checked first, so that no call runs
+        into a server that died a while ago.
         """
         state = self._state(export)
         if not self._in_use(state):
             state.due.set()  # the pause of an idle export is too long for one in use
         state.used_s = self._clock.monotonic()
-        stale = state.used_s - state.looked_s > _FRESH_S
+        stale = state.used_s - state.checked_s > _FRESH_S
         if stale or not (state.opened or state.error is not None):
             self._demand(state)
             await wait_for_event(state.known, timeout_s=_PROBE_LIMIT_S + 1.0)
@@ -218,7 +240,7 @@ class ExportHealth:
 
     @asynccontextmanager
     async def fail_fast(self, export: Export) -> AsyncIterator[None]:
-        """Wait for calls on an export no longer than it is known to answer; then raise what the probe met.
+        """Abort calls on an export as soon as a probe of it fails, and raise the error of the probe.
 
         The outcome of the call is unknown then, as after its own time limit, which may be much longer.
         """
@@ -236,35 +258,40 @@ class ExportHealth:
             raise state.error from None
 
     def _state(self, export: Export) -> _State:
-        """What is known of an export, by any of its names. Raises ExportError for one that was forgotten meanwhile."""
+        """What is known of an export, by any of its names.
+
+        Raises ExportError for one that was forgotten.
+        """
         try:
             return self._states[self._exports.primary(export)]
         except KeyError as exc:
             raise ExportError(Cause.MISSING, "no setting, class or volume names it") from exc
 
     def _demand(self, state: _State) -> None:
-        """Have an export looked at now; `known` is set after that."""
+        """Check an export now; `known` is set after that."""
         state.known.clear()
         state.due.set()
 
     def space(self, export: Export) -> FilesystemStats | None:
-        """What the last probe found, at most a few seconds old."""
+        """The free space by the last probe, which is at most a few seconds old."""
         return self._state(export).space
 
     def failing(self) -> dict[str, ExportError]:
-        """The exports of the settings that cannot be used, by name, and why; not looked at yet counts as well.
+        """The exports of the settings that cannot be used, by name, and why.
 
-        One that only a class or a volume names does not count: a team's dead server must not make us unready for all.
+        One not checked yet counts as well. Exports that only a class or a volume names do not count: one team's dead
+        server must not make the replica unready for all.
         """
         early = ExportError(Cause.UNREACHABLE, "it has not answered yet")
         return {
             export.name: state.error or early
             for export, state in self._states.items()
-            if state.configured and (state.error or state.looked_s == -math.inf or (self._leading and not state.opened))
+            if state.configured
+            and (state.error or state.checked_s == -math.inf or (self._leading and not state.opened))
         }
 
     async def run(self) -> None:
-        """Probe all exports side by side until cancelled."""
+        """Check all exports in parallel until cancelled."""
         try:
             async with asyncio.TaskGroup() as self._group:
                 for export, state in self._states.items():
@@ -278,10 +305,11 @@ class ExportHealth:
         state.task = group.create_task(kept)
 
     async def _keep(self, export: Export, state: _State) -> None:
+        """Check an export periodically, and when demanded, until cancelled or united with another one."""
         while True:
             state.due.clear()
             was_usable, leading = state.opened and state.error is None, self._leading
-            error = await self._look(export, state)
+            error = await self._check(export, state)
             unexpected = error is not None and error.cause is Cause.UNEXPECTED
             state.crashes = state.crashes + 1 if unexpected else 0
             if error is not None:
@@ -290,8 +318,8 @@ class ExportHealth:
                 state.error = None
                 if state.opened and not was_usable:
                     self._ready(export, state)
-            state.looked_s = self._clock.monotonic()
-            if leading == self._leading:
+            state.checked_s = self._clock.monotonic()
+            if leading == self._leading:  # else this check began before leading, and did not open the export
                 state.known.set()
             if state.united:
                 await export.close()
@@ -305,7 +333,7 @@ class ExportHealth:
             state.exposed = True
             log.warning("ledger_not_private", export=export.name, error=export.exposed, hint=_EXPOSED)
         for listener in list(self._on_ready):
-            self._tell(listener, export)
+            self._notify(listener, export)
 
     def _measure(self, export: Export, state: _State) -> None:
         size_bytes, free_bytes = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
@@ -322,12 +350,12 @@ class ExportHealth:
     def _in_use(self, state: _State) -> bool:
         return self._clock.monotonic() - state.used_s < _IDLE_AFTER_S
 
-    async def _look(self, export: Export, state: _State) -> ExportError | None:
-        """Open the export where that is still to be done, and probe it; what went wrong."""
+    async def _check(self, export: Export, state: _State) -> ExportError | None:
+        """Open the export if that is still to be done, and probe it; return the error, or None."""
         with self._supervisor.shield("exports", export=export.name):
             try:
                 if self._leading and not state.opened:
-                    # May take long on a large ledger; each of its calls has a limit.
+                    # This may take long on a large ledger; each of its calls has a time limit.
                     primary = await export.open(create=state.named, others=self._exports, carried=self._carried(export))
                     if primary is not export:
                         return self._unite(export, state, primary)
@@ -344,7 +372,10 @@ class ExportHealth:
         return ExportError(Cause.UNEXPECTED)
 
     def _carried(self, export: Export) -> Set[str]:
-        """The export ids that the volumes on an export carry; there may be another one at another port."""
+        """The export ids that the volumes on an export carry.
+
+        Another port of the server may be another export.
+        """
         located = ((volume, self._exports.locate(volume)) for volume in self._marked(export.location))
         return {
             volume.metadata.annotations[names.EXPORT_ID]
@@ -353,7 +384,10 @@ class ExportHealth:
         }
 
     def _unite(self, export: Export, state: _State, primary: Export) -> ExportError | None:
-        """An export has turned out to be another one by a second name: from now on it is looked at as that one only."""
+        """Replace an export that turned out to be a second name of `primary`.
+
+        From now on `primary` is checked instead.
+        """
         log.info("export_known", export=export.name, same_as=primary.name)
         self._exports.unite(export, primary)
         del self._states[export]
@@ -371,4 +405,4 @@ class ExportHealth:
             limit.reschedule(asyncio.get_running_loop().time())
         state.limits.clear()
         if error.cause is Cause.CHANGED:
-            state.opened = False  # the root is another one: only opening tells whether it is the same export
+            state.opened = False  # its root changed: only opening it again shows whether it is the same export

@@ -1,4 +1,4 @@
-"""Whether an export has room for what a claim asks for, by its class's `minFree` and `overcommit`."""
+"""The limits `minFree` and `overcommit` of classes, for new and growing volumes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from provisioner.ledger.export import Export
 
 
 def space_conflict(
-    ctx: ControllerContext, export: Export, parameters: ClassParameters, size: str, *, volume: str
+    ctx: ControllerContext, export: Export, parameters: ClassParameters, size: str, *, volume_name: str
 ) -> Refuse | None:
-    """Why a volume must not have that size, by what the last probe found and by the volumes that are there."""
+    """Refuse a size by the free space of the last probe and the existing volumes.
+
+    Returns None if there is room. `volume_name` is the volume that is created or grows.
+    """
     space = ctx.health.space(export)
     if space is None or not parameters.limits_space:
         return None
-    others = (each for each in ctx.cache.on_export(export.location) if each.name != volume)
+    others = (each for each in ctx.cache.on_export(export.location) if each.name != volume_name)
     return claims.space_conflict(
         parameters,
         size,

@@ -1,4 +1,7 @@
-"""Gauges over the cache. The sums are kept as objects change: a scrape must not walk ten thousand volumes."""
+"""Gauges over the cache.
+
+The sums are updated as objects change, so that a scrape does not walk ten thousand volumes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Key = TypeVar("Key")
 
 @contextmanager
 def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> Iterator[None]:
-    """Add the gauges that count cached objects, kept up to date while the context is open; read at each scrape."""
+    """Add the gauges that count cached objects, kept up to date while the context is open.
+
+    Read at each scrape.
+    """
     cache, clock, metrics, tally = ctx.cache, ctx.clock, ctx.metrics, Tally(ctx.provisioner)
 
     def volumes() -> Sample:
@@ -30,7 +36,10 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
         return {(name,): capacity_bytes for name, capacity_bytes in tally.capacity_bytes.items()}
 
     def pending() -> dict[str, Collection[str]]:
-        """When pending claims were created, by class: only classes that exist, for a tenant may write any name."""
+        """When pending claims were created, by class.
+
+        Only for classes that exist, since tenants can write any name.
+        """
         return {name: created.values() for name, created in tally.pending.items() if name in cache.classes}
 
     def counts() -> Sample:
@@ -42,15 +51,15 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
 
     metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
     metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), ages_s)
-    metrics.sample("volumes", "Volumes of ours.", ("class", "phase"), volumes)
-    metrics.sample("capacity_bytes", "Sum of their capacities.", ("class",), capacity)
+    metrics.sample("volumes", "Volumes of this provisioner.", ("class", "phase"), volumes)
+    metrics.sample("capacity_bytes", "Sum of the capacities of this provisioner's volumes.", ("class",), capacity)
     metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)
     with tally.subscribed(cache):
         yield
 
 
 class Tally:
-    """Of the volumes of one provisioner, and of the claims that wait for it."""
+    """Counts and sums of the volumes of one provisioner, and of the claims that wait for it."""
 
     def __init__(self, provisioner: str) -> None:
         self._provisioner = provisioner
@@ -60,7 +69,7 @@ class Tally:
 
     @property
     def volumes(self) -> Mapping[tuple[str, str], int]:
-        """How many volumes there are, by class and phase."""
+        """The number of volumes by class and phase."""
         return self._volumes
 
     @property
@@ -70,7 +79,10 @@ class Tally:
 
     @property
     def pending(self) -> Mapping[str, Mapping[str, str]]:
-        """When each claim without a volume was made, by class and uid; any class, for a tenant may write any name."""
+        """When each pending claim was created, by class and uid.
+
+        Any class name, since tenants can write any.
+        """
         return self._pending
 
     @contextmanager
@@ -121,7 +133,7 @@ class Tally:
 
 
 def _add(counter: Counter[Key], key: Key, count: int) -> None:
-    """What comes to nothing is no series."""
+    """Add to a counter; a key that comes to 0 is dropped, so that it has no series."""
     counter[key] += count
     if not counter[key]:
         del counter[key]

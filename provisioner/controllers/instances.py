@@ -1,8 +1,8 @@
-"""Instances: what destroys asks here first whether nobody else works on the export in our cluster's name.
+"""A guard against two provisioners on one export in the name of one cluster.
 
-The sign on each export is read every few seconds and again right before something is destroyed; core.instances judges
-it. Where two are at work, nothing is destroyed on that export until an admin has decided, whoever restarts meanwhile:
-the sign itself says so.
+Each instance leaves a sign on the export. The sign is read every few seconds, and again right before anything is
+destroyed; core.instances judges it. If two instances are at work, nothing is destroyed on that export until an admin
+has decided which one stays. The sign itself records this, so a restart of either instance does not end it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 _FULL = (Cause.NO_SPACE, Cause.NO_INODES, Cause.QUOTA)
 _LEAVING_S = 0.5
-"""For all exports together, when we stop."""
+"""Time for signing off on all exports together when the daemon stops."""
 _HINT = ExportError(Cause.TWICE).advice
 
 
@@ -37,16 +37,19 @@ class Guard(Protocol):
     """Asked before anything is destroyed on an export."""
 
     async def require(self, export: Export) -> None:
-        """Raise ExportError, with Cause.TWICE or Cause.UNSETTLED, where nothing may be destroyed now."""
+        """Raise ExportError with Cause.TWICE or Cause.UNSETTLED if nothing may be destroyed now."""
         ...
 
     def allows(self, export: Export) -> bool:
-        """Whether something may be destroyed by what the last look came to, for what goes on for long."""
+        """Whether something may be destroyed by the last look at the sign.
+
+        For long work, which checks this repeatedly.
+        """
         ...
 
 
 class Unguarded:
-    """Where nothing works in a cluster's name as yet."""
+    """The guard before there is a leader: it allows everything, and nothing asks it."""
 
     async def require(self, export: Export) -> None:
         """See `Guard`."""
@@ -57,21 +60,24 @@ class Unguarded:
 
 
 def is_unsettled(error: ProvisionerError) -> bool:
-    """Whether there is nothing to tell of: a former leader did not sign off, and we wait whether it is one."""
+    """Whether an error only means waiting.
+
+    A former leader did not sign off, and may still be at work.
+    """
     return isinstance(error, ExportError) and error.cause is Cause.UNSETTLED
 
 
 @dataclass(slots=True)
 class _State:
-    """One export."""
+    """What is known of one export."""
 
     standing: Standing = field(default_factory=Standing)
     looks: int = 0
-    """How many looks have begun."""
+    """The number of looks that have begun."""
     shared: int = 0
-    """The last of them that has ended well."""
+    """The number of the last look that succeeded."""
     held_up: bool = False
-    """Whether anything was to be destroyed, and must wait."""
+    """Whether anything is to be destroyed, and waits."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -88,10 +94,10 @@ class Instances:
         self._name = instances.name(cluster, provisioner)
         self._states: dict[Export, _State] = {}
         self.on_resumed: list[Callable[[Export], None]] = []
-        """Told when something may be destroyed on an export that had to wait."""
+        """Called when things may be destroyed again on an export where something had to wait."""
 
     async def keep(self, export: Export) -> None:
-        """Look at an export's sign again and again, for ever."""
+        """Look at an export's sign periodically until cancelled."""
         while True:
             try:
                 await self._look(export, self._state(export))
@@ -101,14 +107,14 @@ class Instances:
             await self._clock.sleep(left_s if 0 < left_s < LOOK_EVERY_S else LOOK_EVERY_S)
 
     def forget(self, export: Export) -> None:
-        """The export is looked at no longer."""
+        """Stop looking at an export."""
         self._states.pop(export, None)
 
     async def require(self, export: Export) -> None:
         """See `Guard`."""
         state = self._state(export)
         await self._look(export, state)
-        # Last: whatever we waited for, the lease may be another's by now.
+        # Ask last: during the wait another replica may have got the lease.
         if self.allows(export):
             return
         state.held_up = True
@@ -119,7 +125,7 @@ class Instances:
         return self._state(export).standing.is_settled(self._clock.monotonic()) and self._leadership.holds()
 
     async def leave(self) -> None:
-        """We stop in good order: the next leader need not wait for us. No more than a try."""
+        """Sign off on all exports, best effort, so that the next leader need not wait."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING_S):
                 await asyncio.gather(*map(self._leave, list(self._states)))
@@ -134,19 +140,22 @@ class Instances:
     # ------------------------------------------------------------------------------------------- looking
 
     async def _look(self, export: Export, state: _State) -> None:
-        """Read the sign, and write ours where that is due; those who wait share one look. Raises ExportError."""
+        """Read the sign, and write this instance's if due.
+
+        Callers that wait share one look. Raises ExportError.
+        """
         asked = state.looks
         async with state.lock:
             if state.shared > asked:
-                return  # that look began after we asked
+                return  # that look began after this call, so its result is fresh enough
             state.looks += 1
             stopped = state.standing.stopped
             try:
                 await self._step(export, state)
             except PathExists:
-                await self._step(export, state)  # another instance has just signed where nobody had
+                await self._step(export, state)  # another instance has just written the first sign
             state.shared = state.looks
-            self._tell(export, state, stopped)
+            self._report(export, state, stopped)
 
     async def _step(self, export: Export, state: _State) -> None:
         known, me = state.standing, self._me()
@@ -159,7 +168,7 @@ class Instances:
             try:
                 await self._write(export, step)
             except ExportError as exc:
-                # A ledger that only a volume names is not mended: it may lack the directory for signs.
+                # The ledger of an export that only a volume names is not repaired: it may lack the directory for signs.
                 full = exc.cause in _FULL or isinstance(exc, PathMissing)
                 state.standing = instances.unwritten(known, sign, me, full=full, now_s=now_s)
                 if full:
@@ -179,9 +188,9 @@ class Instances:
             return await self._leadership.confirm()
         except ClusterError as exc:
             log.debug("lease_not_confirmed", error=str(exc))
-            return False  # until it can be
+            return False  # not confirmed until the cluster answers
 
-    def _tell(self, export: Export, state: _State, before: Sign | None) -> None:
+    def _report(self, export: Export, state: _State, before: Sign | None) -> None:
         stopped = state.standing.stopped
         self._metrics.second_cluster.labels(export.name).set(stopped is not None)
         if stopped is not None and before is None:

@@ -1,4 +1,7 @@
-"""The tasks of the leader: everything that acts on volumes runs in here, from getting the lease until losing it."""
+"""The tasks of the leader.
+
+Everything that changes volumes runs in here, from acquiring the lease until losing it.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,15 @@ from provisioner.telemetry.metrics import Loop, Sample
 log = structlog.get_logger(__name__)
 
 _FINISH_S = 6.5
-"""How long work in flight may take after the daemon is told to stop; the process has 10 s, for the lease as well."""
+"""How long work in flight can take after the signal to stop; the process has 10 s, for the lease as well."""
 _IDENTIFY_EVERY_S = 2.0
 
 
 class LeaderTasks:
-    """The leader's work, built again for each term: no key and no count of an earlier term is carried over."""
+    """The leader's work, built again for each term.
+
+    No key and no count of an earlier term is carried over.
+    """
 
     def __init__(
         self,
@@ -43,10 +49,12 @@ class LeaderTasks:
         workers: int,
         relist: Callable[[], Awaitable[None]],
     ) -> None:
-        """`relist` lists all kinds again: the cache of a standby replica may be out of date after a restore of etcd."""
+        """`relist` lists all kinds again.
+
+        The cache of a standby replica may be out of date after a restore of etcd.
+        """
         self._ctx = ctx
         self._leadership = leadership
-        ctx.cache.places = ctx.exports.places
         self._workers = workers
         self._relist = relist
         self._trouble = ""
@@ -65,8 +73,11 @@ class LeaderTasks:
         """The number of waiting keys per queue; empty while another replica leads."""
         return {(name,): float(len(queue)) for name, queue in self._queues.items()}
 
-    async def lead(self, stopping: asyncio.Event) -> None:
-        """Work until told to stop, then finish what is in flight. Cancelled when the lease is lost."""
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set, then finish the work in flight.
+
+        Cancelled when the lease is lost.
+        """
         ctx = await self._prepare(stopping)
         if ctx is None:
             return
@@ -82,9 +93,9 @@ class LeaderTasks:
             self._queues.clear()
 
     async def _prepare(self, stopping: asyncio.Event) -> ControllerContext | None:
-        """Wait until the caches are complete and the cluster is identified; None if told to stop before that.
+        """Wait until the caches are complete and the cluster is identified.
 
-        Nothing may be decided earlier.
+        Returns None if stopped before that. Nothing may be decided earlier.
         """
         identified, stopped = asyncio.create_task(self._identify()), asyncio.create_task(stopping.wait())
         try:

@@ -1,4 +1,4 @@
-"""Looks for volumes of ours that lack their directory or their record, and says so (core.lacking)."""
+"""Missing data: reports volumes that lack their directory or record (core.lacking)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from provisioner.ledger.registry import ExportRegistry
 log = structlog.get_logger(__name__)
 
 _EVERY_S = 600.0
-"""A look takes a listing of each parent of volumes."""
+"""Between two full looks at an export: each lists all parents of volumes."""
 _LIMIT = 1000
-"""Suspects that are looked at live in one look; others wait for the next one, when these are mended."""
+"""Suspects that are read live per look; others wait until these are repaired."""
 _EVENTS = 100
-"""Volumes that get an event from one look: an export may have lost all of its directories."""
-_NAMES_IN_A_LINE = 20
+"""Volumes that get an event per look: an export may have lost all of its directories."""
+_NAMES_PER_LINE = 20
 _REASONS: Mapping[Lack, str] = {
     "directory-missing": names.DIRECTORY_MISSING,
     "record-missing": names.RECORD_MISSING,
@@ -36,27 +36,30 @@ Live = Callable[[str], Awaitable[Volume | None]]
 
 @dataclass(slots=True)
 class _Seen:
-    """What the last looks at an export found."""
+    """The results of the last looks at one export."""
 
     looked_s: float = float("-inf")
     suspects: dict[str, Lack] = field(default_factory=dict)
-    """A volume that is just being made, taken over or reclaimed may lack something for a moment."""
-    told: dict[str, Lack] = field(default_factory=dict)
+    """Found by the last look only: a volume being created, taken over or reclaimed may lack something for a moment."""
+    reported: dict[str, Lack] = field(default_factory=dict)
 
 
 class MissingData:
-    """Looks at each export every ten minutes, and each minute at what it found; that counts from the second time on."""
+    """Looks at each export every ten minutes, and at suspects every minute.
+
+    Reports those that two looks found.
+    """
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx
         self._seen: dict[Export, _Seen] = {}
 
     def forget(self, export: Export) -> None:
-        """The export is looked at no longer."""
+        """Stop looking at an export."""
         self._seen.pop(export, None)
 
     async def look(self, export: Export) -> None:
-        """Look through one export where that is due. Raises ExportError, ClusterError."""
+        """Look through one export if that is due. Raises ExportError, ClusterError."""
         seen, ctx = self._seen.setdefault(export, _Seen()), self._ctx
         now_s = ctx.clock.monotonic()
         due = now_s - seen.looked_s >= _EVERY_S
@@ -69,18 +72,18 @@ class MissingData:
             return
         found = await find(export, volumes, ctx.exports, ctx.provisioner, live=ctx.cluster.get_volume)
         before, seen.suspects = seen.suspects, {volume.name: lack for volume, _, lack in found}
-        self._tell(export, seen, [each for each in found if before.get(each[0].name) == each[2]])
+        self._report(export, seen, [each for each in found if before.get(each[0].name) == each[2]])
 
-    def _tell(self, export: Export, seen: _Seen, found: list[tuple[Volume, RelPath, Lack]]) -> None:
-        """Gauges and events each time; a log line when it is not as it was."""
+    def _report(self, export: Export, seen: _Seen, found: list[tuple[Volume, RelPath, Lack]]) -> None:
+        """Set gauges and record events each time; log only changes."""
         counts = Counter(lack for _, _, lack in found)
         for lack in lacking.LACKS:
             self._ctx.metrics.lacking.labels(export.name, lack).set(counts[lack])
         for volume, path, lack in found[:_EVENTS]:
-            words = lacking.message(export.name, path, volume, lack)
-            self._ctx.recorder.volume(volume, "Warning", _REASONS[lack], words)
-        before, seen.told = seen.told, {volume.name: lack for volume, _, lack in found}
-        if seen.told == before:
+            message = lacking.message(export.name, path, volume, lack)
+            self._ctx.recorder.volume(volume, "Warning", _REASONS[lack], message)
+        before, seen.reported = seen.reported, {volume.name: lack for volume, _, lack in found}
+        if seen.reported == before:
             return
         if not found:
             log.info("volumes_whole", export=export.name)
@@ -90,17 +93,17 @@ class MissingData:
             export=export.name,
             count=len(found),
             kinds=dict(counts),
-            volumes=sorted(seen.told)[:_NAMES_IN_A_LINE],
-            hint="`nfs-provisioner orphans` says what each one lacks and what to do about it",
+            volumes=sorted(seen.reported)[:_NAMES_PER_LINE],
+            hint="`nfs-provisioner orphans` lists what each volume lacks, and what to do about it",
         )
 
 
 async def find(
     export: Export, volumes: Iterable[Volume], exports: ExportRegistry, provisioner: str, *, live: Live
 ) -> list[tuple[Volume, RelPath, Lack]]:
-    """The volumes on an export that lack something: by what is at hand first, then each of those looked at live.
+    """The volumes on an export that lack something, their paths, and what they lack.
 
-    Raises ExportError, ClusterError.
+    Suspects are found by cache and ledger first; then each is read live. Raises ExportError, ClusterError.
     """
 
     def path_of(volume: Volume) -> RelPath | None:
@@ -115,8 +118,8 @@ async def find(
     for name, lack in list(lacking.suspects(known, export.records, missing).items())[:_LIMIT]:
         volume = await live(name)
         if volume is None or path_of(volume) != known[name]:
-            continue  # it is on its way out, or another one by now
+            continue  # it is being deleted, or another volume has its name now
         if lack == "record-missing" and await export.refresh_record(name) is not None:
-            continue  # a command has written it beside us
+            continue  # a command has written the record since
         found.append((volume, known[name], lack))
     return found

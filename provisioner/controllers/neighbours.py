@@ -1,6 +1,7 @@
-"""Neighbours: another PersistentVolume that uses a directory, or one above or below it, whoever created that volume.
+"""Neighbours: other volumes that use a directory, or one above or below it.
 
-The cache names the candidates, and each is read live, so that nothing is destroyed, or held up, on old knowledge.
+They may have any creator. The cache yields candidates, and each is read live, so that no decision rests on outdated
+data.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from provisioner.ledger.export import Export
 
 
 async def neighbour(ctx: ControllerContext, export: Export, path: RelPath, *, other_than: str = "") -> str:
-    """The name of a volume that needs the directory, and is not itself being deleted; empty where there is none.
+    """The name of a volume that uses the directory and is not being deleted.
 
-    Raises ClusterError.
+    Returns an empty string if there is none. Raises ClusterError.
     """
     passed: set[str] = set()
     locations = ctx.exports.places.same(export.location)

@@ -1,4 +1,7 @@
-"""The evidence for orphans of one export: gathered here for the daemon's look and for the command's (core.orphans)."""
+"""Facts about orphans on one export.
+
+One gather for the daemon and for the command (rules: core.orphans).
+"""
 
 from __future__ import annotations
 
@@ -15,36 +18,38 @@ from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.tree import Cause, ExportError
 
 _IN_THE_WAY = (Cause.SYMLINK, Cause.DENIED, Cause.RECORD)
-"""Errors about one directory: something is there, and it is no directory that could be looked into."""
+"""Errors about one directory: something is there, but it is not a directory that can be listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The cluster, as far as orphans depend on it."""
+    """The facts about the cluster that orphans depend on."""
 
     cluster: str
     volumes: Mapping[str, Volume]
     """By name."""
     waiting: Set[str]
-    """The uids of the claims that may still get a volume."""
+    """The uids of the claims that can still get a volume."""
     holder: Callable[[Location, RelPath], object | None]
-    """A volume that has a directory of an export, or one above or below it."""
+    """Finds a volume that uses a directory of an export, or one above or below it."""
 
 
 IsLeft = Callable[[Export, str], Awaitable[bool]]
-"""Whether a volume's record without a PersistentVolume has something at its path."""
+"""Whether there is something at the path of a record without a PersistentVolume, by volume name."""
 
 
-async def has_leftovers(export: Export, volume: str) -> bool:
-    """Whether there is something at the path in a volume's record; an attempt's directory must hold something.
+async def has_leftovers(export: Export, volume_name: str) -> bool:
+    """Return True if there is something at the path in a volume's record.
+
+    An attempt's directory must not be empty.
 
     A symlink in its place, or a directory without permission, counts: one odd path must not hide the other orphans.
-    Raises ExportError for what is wrong with the whole export.
+    Raises ExportError if the whole export fails.
     """
     try:
-        if volume in export.pending:
-            return await export.has_leftovers(volume)
-        return not await export.directory_missing(volume)
+        if volume_name in export.pending:
+            return await export.has_leftovers(volume_name)
+        return not await export.directory_missing(volume_name)
     except ExportError as exc:
         if exc.cause not in _IN_THE_WAY:
             raise
@@ -54,11 +59,14 @@ async def has_leftovers(export: Export, volume: str) -> bool:
 async def gather(
     export: Export, known: Known, *, now: datetime, unknown_directories: Sequence[RelPath], left: IsLeft = has_leftovers
 ) -> ExportFacts:
-    """Everything that decides which orphans an export has. Raises ExportError, and what `left` raises."""
+    """Gather all facts that decide which orphans an export has.
+
+    Raises ExportError, and the errors of `left`.
+    """
     doubtful = orphans.doubtful(
         export.records, export.pending, cluster=known.cluster, volumes=known.volumes, waiting=known.waiting
     )
-    found = {volume for volume in doubtful if await left(export, volume)}
+    found = {name for name in doubtful if await left(export, name)}
     others = any(record.cluster != known.cluster for record in export.records.values())
     return ExportFacts(
         export=export.name,
@@ -79,7 +87,10 @@ async def gather(
 async def find_unknown_directories(
     export: Export, known: Known, exports: ExportRegistry, *, limit: int
 ) -> list[RelPath]:
-    """Directories on an export that belong to no record, no volume and no other export. Raises ExportError."""
+    """Directories on an export that belong to no record, no volume and no other export.
+
+    Raises ExportError.
+    """
     same = exports.places.same
     others = [location for other in exports for location in same(other.location)]
     owned = orphans.known(

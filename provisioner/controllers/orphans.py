@@ -1,4 +1,7 @@
-"""Looking for orphans: finishes what provably may be, and tells of the rest once, when it changes (core.orphans)."""
+"""Orphans: finishes those that provably can be finished, and reports the rest.
+
+core.orphans decides what is an orphan. The report is repeated only when it changes.
+"""
 
 from __future__ import annotations
 
@@ -19,33 +22,34 @@ from provisioner.ports.tree import Cause, ExportError
 
 log = structlog.get_logger(__name__)
 
-STRAYS_EVERY_S = 600.0
-"""Looking for directories that nobody knows takes a listing of each parent of volumes."""
-STRAYS_LIMIT = 1000
+UNKNOWN_EVERY_S = 600.0
+"""Between two searches for unknown directories: each lists all parents of volumes."""
+UNKNOWN_LIMIT = 1000
 
-_NAMES_IN_A_LINE = 20
+_NAMES_PER_LINE = 20
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the last look at an export found."""
+    """The results of the last look at one export."""
 
     unknown_directories: Sequence[RelPath] = ()
-    strays_s: float = float("-inf")
-    told: frozenset[Orphan] = frozenset()
+    unknown_s: float = float("-inf")
+    reported: frozenset[Orphan] = frozenset()
 
 
 class Orphans:
-    """Compares exports with the API. `revisit` is told a claim's uid, `freed` that a record has ended."""
+    """Compares exports with the API."""
 
     def __init__(self, ctx: ControllerContext, *, revisit: Callable[[str], None], freed: Callable[[], None]) -> None:
+        """`revisit` is called with the uid of a claim to reconcile, `freed` when a record was removed."""
         self._ctx = ctx
         self._revisit = revisit
         self._freed = freed
         self._seen: dict[Export, _Seen] = {}
 
     def forget(self, export: Export) -> None:
-        """The export is looked at no longer."""
+        """Stop looking at an export."""
         self._seen.pop(export, None)
 
     async def look(self, export: Export) -> None:
@@ -58,40 +62,42 @@ class Orphans:
             waiting={uid for uid, claim in ctx.cache.claims.items() if claim.status.phase == "Pending"},
             holder=ctx.cache.holder,
         )
-        await self._sign(export)
+        await self._heartbeat(export)
         now_s = ctx.clock.monotonic()
-        if now_s - seen.strays_s >= STRAYS_EVERY_S:
+        if now_s - seen.unknown_s >= UNKNOWN_EVERY_S:
             await export.find_damage()
-            seen.unknown_directories = await find_unknown_directories(export, known, ctx.exports, limit=STRAYS_LIMIT)
-            seen.strays_s = now_s
+            seen.unknown_directories = await find_unknown_directories(export, known, ctx.exports, limit=UNKNOWN_LIMIT)
+            seen.unknown_s = now_s
         for name in list(export.unreadable):
-            await export.refresh_record(
-                name
-            )  # somebody may have removed it, or `recover --ledger` have written it again
-        evidence = await gather(
+            # An admin may have removed it, or `recover --ledger` have written it again.
+            await export.refresh_record(name)
+        facts = await gather(
             export, known, now=ctx.clock.now(), unknown_directories=seen.unknown_directories, left=self._is_left
         )
-        self._tell(export, seen, orphans.find(evidence))
+        self._report(export, seen, orphans.find(facts))
 
-    async def _is_left(self, export: Export, volume: str) -> bool:
-        """Whether an orphan remains; a record that has nothing behind it ends here."""
-        if await has_leftovers(export, volume):
-            record = export.records.get(volume)
-            return record is not None and not record.retained and await self._is_gone(volume)
-        if volume in export.pending:
-            uid = names.claim_uid(volume)
+    async def _is_left(self, export: Export, volume_name: str) -> bool:
+        """Whether a record remains an orphan.
+
+        One without a directory or leftovers is finished or removed here.
+        """
+        if await has_leftovers(export, volume_name):
+            record = export.records.get(volume_name)
+            return record is not None and not record.retained and await self._is_gone(volume_name)
+        if volume_name in export.pending:
+            uid = names.claim_uid(volume_name)
             if uid is not None:
                 self._revisit(uid)
-        elif await end_record(self._ctx, export, volume):
+        elif await end_record(self._ctx, export, volume_name):
             self._freed()
         return False
 
-    async def _is_gone(self, volume: str) -> bool:
-        """Whether there is no such PersistentVolume: the cache may not know it yet."""
-        return await self._ctx.cluster.get_volume(volume) is None
+    async def _is_gone(self, volume_name: str) -> bool:
+        """Whether there is no such PersistentVolume, read live: the cache may not know it yet."""
+        return await self._ctx.cluster.get_volume(volume_name) is None
 
-    async def _sign(self, export: Export) -> None:
-        """Leave word for other clusters that this one's provisioner is at work."""
+    async def _heartbeat(self, export: Export) -> None:
+        """Write the heartbeat that shows other clusters that this provisioner is at work."""
         ctx = self._ctx
         try:
             await export.heartbeats.beat(ctx.cluster_id, ctx.clock.now())
@@ -100,11 +106,11 @@ class Orphans:
                 raise
             log.debug("export_not_signed", export=export.name, error=str(exc))  # full, or read-only
 
-    def _tell(self, export: Export, seen: _Seen, found: Sequence[Orphan]) -> None:
-        """Gauge each time; a log line when it is not as it was."""
+    def _report(self, export: Export, seen: _Seen, found: Sequence[Orphan]) -> None:
+        """Set the gauge each time; log only changes."""
         self._ctx.metrics.orphans.labels(export.name).set(len(found))
-        before, seen.told = seen.told, frozenset(found)
-        if seen.told == before:
+        before, seen.reported = seen.reported, frozenset(found)
+        if seen.reported == before:
             return
         if not found:
             log.info("orphans_gone", export=export.name)
@@ -115,8 +121,8 @@ class Orphans:
             export=export.name,
             count=len(found),
             kinds=dict(Counter(each.kind for each in found)),
-            volumes=recorded[:_NAMES_IN_A_LINE],
-            unknown=[each.directory for each in found if not each.volume][:_NAMES_IN_A_LINE],
-            unreadable=[each.volume for each in found if not each.directory][:_NAMES_IN_A_LINE],
-            hint="nothing of it is touched; `orphans` says what each one is and what to do about it",
+            volumes=recorded[:_NAMES_PER_LINE],
+            unknown=[each.directory for each in found if not each.volume][:_NAMES_PER_LINE],
+            unreadable=[each.volume for each in found if not each.directory][:_NAMES_PER_LINE],
+            hint="nothing was changed: `nfs-provisioner orphans` explains each entry, and what to do about it",
         )

@@ -1,7 +1,8 @@
-"""Bindings: the record of a volume follows what Kubernetes binds the volume to, as core.identity decides.
+"""Rebinding: the record of a volume follows the claim that the volume is bound to.
 
-Populators, data movers, tools that rename claims, and admins who use a retained volume again bind a volume to another
-claim. The volume's rule, its archive and its recovery belong to that claim then. The change is one step on the export.
+Populators, data movers, tools that rename claims, and admins who reuse a retained volume bind a volume to another
+claim. The volume's reclaim rule, archive and recovery belong to that claim from then on, as core.identity decides. The
+change is one step on the export.
 """
 
 from __future__ import annotations
@@ -28,16 +29,19 @@ log = structlog.get_logger(__name__)
 
 
 class Rebinding:
-    """Keeps records in step with bindings, and in mind which binding each volume was seen in that is still behind."""
+    """Keeps records in step with bindings.
+
+    Remembers the bindings that a record still has to follow.
+    """
 
     def __init__(self, ctx: ControllerContext, share: FairShare) -> None:
         self._ctx = ctx
         self._share = share
         self._seen: dict[str, tuple[str, ClaimRef]] = {}
-        """By name, the uid of a volume and the claim that had it, both by the cache."""
+        """By volume name, the uid of the volume and the claim that it was bound to, both by the cache."""
 
     def is_behind(self, volume: Volume) -> bool:
-        """Whether a Bound volume and its record, by what is in memory, do not agree."""
+        """Whether a Bound volume and its record disagree, both as they are in memory."""
         if volume.status.phase != "Bound" or not volume.is_by(self._ctx.provisioner):
             return False
         located = self._ctx.exports.locate(volume)
@@ -51,7 +55,10 @@ class Rebinding:
         return edited or not identity.agrees(record, volume)
 
     def note(self, volume: Volume) -> None:
-        """Keep in mind that a volume and its claim name each other: the claim may go before the record has followed."""
+        """Remember that a volume and its claim name each other.
+
+        The claim may be deleted before the record follows.
+        """
         reference = volume.spec.claim_ref
         if not self.is_behind(volume) or reference is None:
             return
@@ -59,45 +66,49 @@ class Rebinding:
         if claim is not None and claim.spec.volume_name == volume.name:
             self._seen[volume.name] = volume.metadata.uid, reference
 
-    def forget(self, volume: str) -> None:
-        """The volume is gone."""
-        self._seen.pop(volume, None)
+    def forget(self, volume_name: str) -> None:
+        """Forget a volume that is gone."""
+        self._seen.pop(volume_name, None)
 
     async def follow(self, cached: Volume) -> Requeue | None:
-        """Let the record of a Bound volume follow. Raises ClusterError."""
+        """Let the record of a Bound volume follow its claim. Raises ClusterError."""
         located = self._ctx.exports.locate(cached)
         if located is None or not self.is_behind(cached):
             return None
         export, path = located
         if cached.name in export.pending:
-            return AWAITING_CHANGE  # it is settled first
+            return AWAITING_CHANGE  # the claim controller settles it first
         try:
             with self._share.slot(export.name, cached.name):
                 export = await self._ctx.health.require_ready(export)
-                # Before the claim: as long as that is there, the namespace is the one that it lies in.
+                # Read the namespace before the claim: if the claim exists afterwards, this is the namespace it lies in.
                 namespace_uid = await self._namespace_uid(cached)
                 volume, claim = await self.live(cached)
                 if volume is None or volume.spec.claim_ref != cached.spec.claim_ref:
-                    return None  # the watch brings what it is now
+                    return None  # the watch will deliver the change
                 return await self._follow(volume, claim, export, path, namespace_uid=namespace_uid)
         except ExportError as exc:
             log.debug("record_not_followed", volume=cached.name, error=str(exc))
-            return None  # the export will be said to be ready
-        except InvalidRecord as exc:  # the names of the claim that has it now are too long
+            return None  # the volume is queued again when the export is ready
+        except InvalidRecord as exc:  # the names of its present claim are too long for a record
             log.warning("record_not_followed", volume=cached.name, error=str(exc))
             return REFUSED
 
     async def catch_up(self, volume: Volume, claim: Claim | None, export: Export, path: RelPath) -> Requeue | None:
-        """Let the record of a released volume, read live, follow the claim that it was seen bound to.
+        """Let the record of a released volume follow the claim that it was seen bound to.
 
-        Returns how to try again where the claim in the record is still there. Raises ClusterError, ExportError.
+        The volume must have been read live. Returns a Requeue if the claim in the record still exists. Raises
+        ClusterError, ExportError.
         """
         if self._seen.get(volume.name) != (volume.metadata.uid, volume.spec.claim_ref):
             return None
         return await self._follow(volume, claim, export, path, was_bound=True)
 
     async def _namespace_uid(self, volume: Volume) -> str:
-        """The uid of the namespace in a volume's claimRef; empty where we may not read it. Raises ClusterError."""
+        """The uid of the namespace in a volume's claimRef; empty if it cannot be read.
+
+        Raises ClusterError.
+        """
         reference = volume.spec.claim_ref
         try:
             found = await self._ctx.cluster.get_namespace(reference.namespace) if reference is not None else None
@@ -106,7 +117,7 @@ class Rebinding:
         return found.metadata.uid if found is not None else ""
 
     async def live(self, cached: Volume) -> tuple[Volume | None, Claim | None]:
-        """A volume, and the claim that has the name in its claimRef, as they are now. Raises ClusterError."""
+        """Read a volume, and the claim with the name in its claimRef, live. Raises ClusterError."""
         cluster, reference = self._ctx.cluster, cached.spec.claim_ref
         if reference is None:
             return await cluster.get_volume(cached.name), None
@@ -144,23 +155,23 @@ class Rebinding:
             return AWAITING_CHANGE
         if follows is not None and follows != record:
             await export.replace_record(volume.name, follows)
-            self._tell(volume, export, record, follows)
-        self._warn(volume, export, path)
+            self._report(volume, export, record, follows)
+        self._warn_of_disagreement(volume, export, path)
         return None
 
-    def _warn(self, volume: Volume, export: Export, path: RelPath) -> None:
-        """Say what somebody has changed on a volume, or on its record, so that the two do not agree."""
+    def _warn_of_disagreement(self, volume: Volume, export: Export, path: RelPath) -> None:
+        """Record an event if a volume and its record disagree because one of them was edited."""
         ctx = self._ctx
-        us = ledgers.Us(provisioner=ctx.provisioner, cluster=ctx.cluster_id)
-        wrong = ledgers.disagreement(volume, path, ledger_of(export, ctx.exports.places), us)
+        own = ledgers.Us(provisioner=ctx.provisioner, cluster=ctx.cluster_id)
+        wrong = ledgers.disagreement(volume, path, ledger_of(export, ctx.exports.places), own)
         if wrong:
             ctx.recorder.volume(volume, "Warning", names.VOLUME_DISAGREES, wrong)
 
-    def _tell(self, volume: Volume, export: Export, record: Record, follows: Record) -> None:
+    def _report(self, volume: Volume, export: Export, record: Record, follows: Record) -> None:
         former, now = f"{record.namespace}/{record.claim}", f"{follows.namespace}/{follows.claim}"
         if record.claim_uid in ("", follows.claim_uid):
             log.debug("record_follows", volume=volume.name, export=export.name, claim=now)
             return
         log.info("record_follows", volume=volume.name, export=export.name, claim=now, former=former)
-        message = f"its directory {record.directory!r}, which was made for claim {former}, now belongs to claim {now}"
+        message = f"directory {record.directory!r}, created for claim {former}, now belongs to claim {now}"
         self._ctx.recorder.volume(volume, "Normal", names.VOLUME_REBOUND, message)

@@ -1,4 +1,7 @@
-"""Asks, before data of a volume are destroyed, whether the volume is there again (core.returned)."""
+"""Returned volumes: a check whether a volume exists again before its data are destroyed.
+
+The rules are in core.returned.
+"""
 
 from __future__ import annotations
 
@@ -13,49 +16,52 @@ from provisioner.ports.cluster import ClusterError
 log = structlog.get_logger(__name__)
 
 _RECLAIM_S = 120.0
-"""A volume that is being reclaimed goes soon after its data have moved; until then nothing is said of it."""
+"""A volume being reclaimed is deleted soon after its data were moved; until then it is not reported."""
 
 
 class Returned:
-    """Keeps data whose volume is there, and says so: as an event while it lasts, in the log once."""
+    """Keeps data whose volume exists, and reports it.
+
+    As an event while it lasts, in the log once.
+    """
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx
         self._since_s: dict[tuple[Export, str], float] = {}
-        """Since when an archive, or an entry in the trash, has been kept."""
+        """Since when each archive, or entry in the trash, has been kept."""
         self._logged: set[tuple[Export, str]] = set()
 
-    async def keeps(self, export: Export, volume: str, *, name: str, where: str) -> bool:
-        """Whether data must stay in the archive, or the entry of the trash, of this name; what is unknown must.
+    async def keeps(self, export: Export, volume_name: str, *, name: str, where: str) -> bool:
+        """Return True if the data in an archive or an entry of the trash must stay.
 
-        `where` says in words what the name is of.
+        They stay as well while that is unknown. `name` is the archive or the entry, and `where` describes it in words.
         """
         key = export, name
         try:
-            found = await self._find(volume)
+            found = await self._find(volume_name)
         except ClusterError as exc:
-            log.debug("volume_not_read", volume=volume, error=str(exc))
+            log.debug("volume_not_read", volume=volume_name, error=str(exc))
             return True
         if found is None:
             self._since_s.pop(key, None)
             self._logged.discard(key)
             return False
         now_s = self._ctx.clock.monotonic()
-        long = now_s - self._since_s.setdefault(key, now_s) >= _RECLAIM_S
-        reclaimed = returned.is_being_reclaimed(found) and (not long or volume in export.records)
+        overdue = now_s - self._since_s.setdefault(key, now_s) >= _RECLAIM_S
+        reclaimed = returned.is_being_reclaimed(found) and (not overdue or volume_name in export.records)
         if not reclaimed:
-            self._tell(found, export, name, where)
+            self._report(found, export, name, where)
         return True
 
     async def _find(self, name: str) -> Volume | None:
-        """The volume where it keeps its data: by the cache, which may lag behind, or as it is now."""
+        """The volume if it keeps its data, by the cache or, as that may lag behind, read live."""
         cached = self._ctx.cache.volumes.get(name)
         if cached is not None and returned.keeps(cached):
             return cached
         live = await self._ctx.cluster.get_volume(name)
         return live if live is not None and returned.keeps(live) else None
 
-    def _tell(self, volume: Volume, export: Export, name: str, where: str) -> None:
+    def _report(self, volume: Volume, export: Export, name: str, where: str) -> None:
         message = returned.kept_message(volume.name, where, export.name)
         self._ctx.recorder.volume(volume, "Warning", names.DATA_KEPT, message)
         if (export, name) not in self._logged:

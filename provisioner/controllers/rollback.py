@@ -1,4 +1,7 @@
-"""The end of attempts at provisioning: settled when the volume exists, undone when the claim needs none any more."""
+"""Unfinished attempts at provisioning.
+
+Settled if the volume exists, undone if the claim needs none any more.
+"""
 
 from __future__ import annotations
 
@@ -20,60 +23,66 @@ log = structlog.get_logger(__name__)
 
 
 class Rollback:
-    """Ends what was begun for a claim. `freed` is told when a directory is nobody's any more."""
+    """Finishes or undoes attempts at provisioning."""
 
     def __init__(self, ctx: ControllerContext, *, freed: Callable[[], None]) -> None:
+        """`freed` is called when a directory is no longer in use."""
         self._ctx = ctx
         self._freed = freed
 
-    async def finish(self, volume: str) -> Requeue | None:
-        """End an earlier attempt for a claim that needs none any more: its volume exists, or it is gone."""
-        again = None
+    async def finish(self, volume_name: str) -> Requeue | None:
+        """Finish an earlier attempt for a claim that needs none any more.
+
+        Its volume exists, or the claim is gone.
+        """
+        requeue = None
         for export in self._ctx.exports:
-            if volume in export.pending and export.records[volume].cluster == self._ctx.cluster_id:
+            if volume_name in export.pending and export.records[volume_name].cluster == self._ctx.cluster_id:
                 try:
-                    again = await self._finish_on(volume, export)
+                    requeue = await self._finish_on(volume_name, export)
                 except ProvisionerError as exc:
                     if not is_unsettled(exc):
-                        log.warning("attempt_not_finished", volume=volume, error=str(exc))
+                        log.warning("attempt_not_finished", volume=volume_name, error=str(exc))
                     return FAILED
-                if again is None:
+                if requeue is None:
                     return None
-        return again
+        return requeue
 
-    async def _finish_on(self, volume: str, export: Export) -> Requeue | None:
+    async def _finish_on(self, volume_name: str, export: Export) -> Requeue | None:
         export = await self._ctx.health.require_ready(export)
-        record = export.records.get(volume)
+        record = export.records.get(volume_name)
         if record is None:
-            return None  # it has ended meanwhile
+            return None  # the attempt has ended since
         cluster = self._ctx.cluster
-        # Both are read live: the cache may lag behind what another replica, or we ourselves, have just made.
-        made = await cluster.get_volume(volume)
-        if made is not None:
-            if await settle_record(self._ctx, export, made):
+        # Volume and claim are read live: the cache may lag behind what this or another replica has just created.
+        volume = await cluster.get_volume(volume_name)
+        if volume is not None:
+            if await settle_record(self._ctx, export, volume):
                 return None
-            # While there is a volume of this name, nothing is undone: it may lie here by another name of the server.
-            await export.refresh_record(volume)
-            return AWAITING_CHANGE if volume in export.pending else None
+            # The volume is not the record's, but may use the directory by another name of the server. So nothing is
+            # undone while there is a volume of this name.
+            await export.refresh_record(volume_name)
+            return AWAITING_CHANGE if volume_name in export.pending else None
         claim = await cluster.get_claim(record.namespace, record.claim)
         if claim is not None and claim.uid == record.claim_uid and is_unfinished(claim):
-            return AWAITING_CHANGE  # still to be provisioned: the claim's own way will meet the record
+            return AWAITING_CHANGE  # still to be provisioned: the next attempt will continue with the record
         await self._ctx.guard.require(export)
-        if await export.undo(volume):
-            log.info("attempt_undone", volume=volume, directory=record.directory)
+        if await export.undo(volume_name):
+            log.info("attempt_undone", volume=volume_name, directory=record.directory)
             self._freed()
             return None
-        log.warning("attempt_left", volume=volume, directory=record.directory, why="the directory is not empty")
+        log.warning("attempt_left", volume=volume_name, directory=record.directory, why="the directory is not empty")
         if claim is not None:
-            message = f"directory {record.directory!r} of a given-up attempt is not empty and stays on {export.name}"
+            message = (
+                f"directory {record.directory!r} of an abandoned attempt is not empty and was kept on {export.name}"
+            )
             self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_CLEANUP_FAILED, message)
         return None
 
     async def withdraw(self, plan: Provision, export: Export) -> Requeue | None:
-        """The claim went while its volume was made: nobody has used it, so nothing of it stays.
+        """Remove a volume whose claim was deleted while the volume was created.
 
-        Volume first: when the binder was faster, its resourceVersion has changed, and all is left to the volume's own
-        reclaim. The record is still pending, so that a crash in here leaves it for the next start.
+        No pod has used it. The record is still pending, so that a crash in here leaves the rest to the next start.
         """
         cluster, meta = self._ctx.cluster, plan.claim.metadata
         now = await cluster.get_claim(meta.namespace, meta.name)
@@ -86,6 +95,8 @@ class Rollback:
             return None
         await self._ctx.guard.require(export)
         try:
+            # Volume first. If the binder was faster, the volume's resourceVersion has changed: the deletion is refused,
+            # and the volume goes by its own reclaim later.
             await cluster.delete_volume(volume)
             if not await export.undo(plan.volume):
                 await settle_record(self._ctx, export, volume)

@@ -1,4 +1,4 @@
-"""Records that fell behind: settled when the volume exists, ended when volume and directory are gone."""
+"""Stale records: settled if the volume exists, removed if volume and directory are gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provisioner.ledger.export import Export
 
 
 def ledger_of(export: Export, places: Places) -> Ledger:
-    """What an export's ledger has, as far as it has been read."""
+    """An export's ledger as a value for core, as far as it has been read."""
     return Ledger(
         place=Place(
             name=export.name,
@@ -29,7 +29,10 @@ def ledger_of(export: Export, places: Places) -> Ledger:
 
 
 async def settle_record(ctx: ControllerContext, export: Export, volume: Volume) -> bool:
-    """Settle the pending record of a volume that was read live; False where the volume is not the record's."""
+    """Settle the pending record of a volume that was read live.
+
+    Returns False if the record is not for it.
+    """
     record, nfs = export.records.get(volume.name), volume.spec.nfs
     if record is None or nfs is None or record.cluster != ctx.cluster_id:
         return False
@@ -40,19 +43,19 @@ async def settle_record(ctx: ControllerContext, export: Export, volume: Volume) 
     return True
 
 
-async def end_record(ctx: ControllerContext, export: Export, volume: str) -> bool:
-    """Remove a settled record when its volume and its directory are both gone, read live; whether it has ended.
+async def end_record(ctx: ControllerContext, export: Export, volume_name: str) -> bool:
+    """Remove a settled record if its volume and its directory, both read live, are gone.
 
-    A record of another cluster's, or one of which anything is still there, is left alone.
+    Returns whether it is gone. Records of other clusters are left alone.
     """
-    record = export.records.get(volume)
+    record = export.records.get(volume_name)
     if record is None:
         return True
-    if record.cluster != ctx.cluster_id or volume in export.pending:
+    if record.cluster != ctx.cluster_id or volume_name in export.pending:
         return False
-    if await ctx.cluster.get_volume(volume) is not None:
+    if await ctx.cluster.get_volume(volume_name) is not None:
         return False
-    if not await export.directory_missing(volume) or not ctx.guard.allows(export):
+    if not await export.directory_missing(volume_name) or not ctx.guard.allows(export):
         return False
-    await export.forget(volume)
+    await export.forget(volume_name)
     return True

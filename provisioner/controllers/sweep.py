@@ -1,7 +1,8 @@
-"""The sweep: looks after each export from when it is usable, by parts that each have a room of their own.
+"""The sweep: the periodic tasks of each export that is ready.
 
-It never destroys: an empty directory of a claim that never got a volume goes through the claim controller (rmdir), a
-record goes when its volume and its directory are both gone, and the trash is what was put there to be purged.
+The sweep itself destroys nothing. The claim controller removes the empty directory of a claim that never got a volume
+(rmdir). A record is removed once its volume and its directory are both gone. The trash holds only directories that were
+moved there to be purged.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ log = structlog.get_logger(__name__)
 
 _EVERY_S = 60.0
 _AGAIN = Backoff(first_s=2.0, limit_s=_EVERY_S)
-"""After a look that failed."""
+"""Delays after a look that failed."""
 
 
 class Sweep:
-    """Looks at each export every minute from when it is usable, and whenever something went into its trash."""
+    """Runs the periodic tasks of each export from when it is ready."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Sweep:
         revisit: Callable[[str], None],
         freed: Callable[[], None],
     ) -> None:
+        """`revisit` is called with the uid of a claim to reconcile, `freed` when a record was removed."""
         self._ctx = ctx
         self._instances = instances
         self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
@@ -63,25 +65,28 @@ class Sweep:
             yield
 
     def trash_added(self, export: Export) -> None:
-        """Something went into the export's trash."""
+        """Purge an export's trash soon: a directory was moved there."""
         self._purge.look(export)
 
     def _volume_deleted(self, volume: Volume) -> None:
-        """A volume is gone, and needs its data no longer."""
+        """Look again at archives and trash that were kept for a volume: it is gone."""
         self._archive_expiry.volume_deleted(volume)
         self._purge.freed(volume.name)
 
     async def _keeps(self, export: Export, name: str) -> bool:
-        """Whether an entry in the trash stays, since its volume is there."""
+        """Whether an entry in the trash must stay because its volume exists."""
         return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
 
     def resumed(self, export: Export) -> None:
-        """What had to wait may be destroyed on the export now."""
+        """Look again at archives and trash of an export.
+
+        What had to wait there can be destroyed now.
+        """
         self._purge.look(export)
         self._archive_expiry.look(export)
 
     def export_ready(self, export: Export) -> None:
-        """An export is usable, or usable again."""
+        """Start the tasks of an export that is ready, unless they run already."""
         self._purge.look(export)
         if self._group is None:
             self._kept.setdefault(export, [])
@@ -89,7 +94,7 @@ class Sweep:
             self._kept[export] = self._start(self._group, export)
 
     def _export_forgotten(self, export: Export) -> None:
-        """Nothing names the export any more."""
+        """Stop the tasks of an export that nothing names any more."""
         for task in self._kept.pop(export, ()):
             task.cancel()
         self._orphans.forget(export)
@@ -97,7 +102,10 @@ class Sweep:
         self._instances.forget(export)
 
     async def run(self) -> None:
-        """Look after all exports side by side, each from when it is first usable, until cancelled."""
+        """Run the tasks of all exports in parallel until cancelled.
+
+        Those of an export start when it is first ready.
+        """
         try:
             with self._ctx.cache.volumes.subscribed(on_deleted=self._volume_deleted):
                 async with asyncio.TaskGroup() as self._group:

@@ -1,6 +1,8 @@
-"""Takeover: enters volumes that a peer made under our name into the ledgers, as core.takeover decides.
+"""Takeover: writes records for volumes that a predecessor created.
 
-At start, and whenever one is first seen; a reclaim makes sure of it once more. Nothing but the ledger is written.
+Predecessors used the same provisioner name, as nfs-subdir-external-provisioner does. The rules are in core.takeover.
+Volumes are taken over at the start, when one is first seen, and at the latest before a reclaim. Only the ledger is
+written.
 """
 
 from __future__ import annotations
@@ -22,17 +24,18 @@ from provisioner.ports.tree import ExportError
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 8
-"""Records that are written side by side on one export: there may be ten thousand, and each waits for a disk."""
+_IN_PARALLEL = 8
+"""Records written in parallel on one export: there may be ten thousand, and each waits for a disk."""
 _AGAIN_S = 30.0
 _UNDECIDED = ("", "Pending", "Available")
 """Phases of a volume that may be bound in the next moment."""
 
 
 class Takeover:
-    """Keeps in mind which volumes are still to be entered; `entered` is told of those that had been refused before."""
+    """Tracks which volumes still need a record, and writes their records."""
 
     def __init__(self, ctx: ControllerContext, *, entered: Callable[[str], None]) -> None:
+        """`entered` is called with the name of a volume that got its record after having been refused one."""
         self._ctx = ctx
         self._entered = entered
         self._waiting: set[str] = set()
@@ -41,7 +44,10 @@ class Takeover:
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Look at volumes when they appear or change, and when another one is deleted, while the context is open."""
+        """While the context is open, look at volumes that appear or change.
+
+        The refused ones are looked at again when any volume is deleted.
+        """
         ctx = self._ctx
         with (
             ctx.health.listening(self._export_ready),
@@ -64,7 +70,7 @@ class Takeover:
         self._look_at(volumes[name] for name in self._refused if name in volumes)
 
     def _export_ready(self, export: Export) -> None:
-        """An export is usable, or usable again, and its ledger has been read."""
+        """Look at all volumes: an export is ready, so its ledger has been read."""
         self._look_at(self._ctx.cache.volumes.values())
 
     def _look_at(self, volumes: Iterable[Volume]) -> None:
@@ -74,7 +80,7 @@ class Takeover:
             self._due.set()
 
     async def run(self) -> None:
-        """Enter what is to be entered, for ever."""
+        """Write records until cancelled."""
         driven = sum(volume.spec.csi is not None for volume in self._ctx.cache.volumes.values())
         if driven:
             log.info("csi_volumes_left_alone", count=driven)
@@ -91,9 +97,9 @@ class Takeover:
                 self._due.set()
 
     async def enter(self, volume: Volume, export: Export, path: RelPath) -> str | None:
-        """Make sure that a volume, read live, has a record where it is a peer's; why not, where it must not have one.
+        """Make sure that a predecessor's volume, read live, has a record.
 
-        Raises ExportError, ClusterError.
+        Returns why not if it is refused one. Raises ExportError, ClusterError.
         """
         if not takeover.is_peers(volume, self._ctx.provisioner) or volume.name in export.records:
             return None
@@ -103,7 +109,10 @@ class Takeover:
     # ------------------------------------------------------------------------------------------- entering
 
     async def _enter_all(self, names: Iterable[str]) -> bool:
-        """Enter those of the volumes that have no record, all exports side by side; whether all could be tried."""
+        """Enter the volumes without a record, all exports in parallel.
+
+        Returns whether all could be tried.
+        """
         found: dict[Export, list[tuple[Volume, RelPath]]] = {}
         for name in names:
             volume = self._ctx.cache.volumes.get(name)
@@ -119,8 +128,8 @@ class Takeover:
         try:
             export = await ctx.health.require_ready(export)
         except ExportError:
-            return True  # it will be said to be ready
-        shares = (volumes[start::_AT_ONCE] for start in range(_AT_ONCE))
+            return True  # the volumes come up again when it is ready
+        shares = (volumes[start::_IN_PARALLEL] for start in range(_IN_PARALLEL))
         done = await asyncio.gather(*(self._enter_share(export, share) for share in shares if share))
         return all(done)
 
@@ -137,7 +146,7 @@ class Takeover:
     async def _enter(self, export: Export, volumes: list[tuple[Volume, RelPath]]) -> None:
         wanted: dict[str, Enter] = {}
         for cached, path in volumes:
-            # What the cache does not keep is asked for: when a volume was created that no claim is bound to.
+            # A volume without a bound claim is judged by when it was created, which the cache does not keep.
             volume = cached if cached.status.phase == "Bound" else await self._ctx.cluster.get_volume(cached.name)
             if volume is None:
                 continue

@@ -1,9 +1,10 @@
-"""The purge: empties the trash of all exports, side by side, bounded, and fair between them.
+"""The purge: removes the directories in the trash of all exports.
 
-An export has a few removals at a time, all exports together have so many places, and a removal that has had its turn
-gives its place to one that waits: a huge tree never keeps another export's trash. Nothing needs to be remembered across
-a crash: what is still in the trash is what is still to be removed. Where the rename of a leader that was held up may
-still come, what is left of a directory keeps its name taken for a while.
+Removals run in parallel, and are limited per export and in total. A removal that has used up its turn gives its slot to
+one that waits, so a huge directory tree never holds back the trash of another export.
+
+A crash loses nothing: everything in the trash is still to be removed. If a delayed rename by an earlier leader may
+still arrive under the name of a purged directory, a remainder of that directory keeps the name taken for a while.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 16
-"""Removals on all exports together; each has up to 32 calls in flight, and they share what may be held (8 MiB)."""
+IN_PARALLEL = 16
+"""Removals on all exports together; each has up to 32 calls in flight, and they share 8 MiB of buffers."""
 PER_EXPORT = 4
 TURN_S = 10.0
-"""How long a removal keeps its place while another one waits."""
+"""How long a removal keeps its slot while another one waits."""
 
 TAKEN_S = 600.0
 """How long a name stays taken after the purge."""
 TAKEN_LIMIT = 5_000
-"""Names that are taken at a time on an export: beyond that the oldest are free earlier."""
+"""Names kept taken per export; beyond this number the oldest are freed earlier."""
 
 _EVERY_S = 60.0
 _PAUSE_S = 0.25
-"""Between two looks at one trash, however fast volumes go."""
+"""Between two looks at one trash, however fast volumes are deleted."""
 _AGAIN = Backoff(first_s=10.0, limit_s=900.0)
-"""For what cannot be removed: a file that is held open goes soon, one that is immutable stays for long."""
+"""For entries that cannot be removed: a file that is held open goes soon, an immutable one stays long."""
 
 _OF_THE_EXPORT = (
     Cause.UNREACHABLE,
@@ -60,12 +61,12 @@ _OF_THE_EXPORT = (
     Cause.TWICE,
     Cause.UNSETTLED,
 )
-"""What concerns the whole export: it is told of as such, and all of its trash waits."""
+"""Causes that concern the whole export: its health check reports them, and all of its trash waits."""
 
 
 @dataclass(slots=True)
 class _Refusal:
-    """That something in the trash could not be removed."""
+    """An entry in the trash that could not be removed."""
 
     why: str
     failures: int
@@ -74,62 +75,63 @@ class _Refusal:
 
 @dataclass(slots=True)
 class _Trash:
-    """What is known of one export's trash."""
+    """The state of one export's trash; entries are the names of directories in it."""
 
     look: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: deque[str] = field(default_factory=deque)
     taken: set[str] = field(default_factory=set)
-    """What waits for a worker or has one."""
+    """Entries that wait for a worker or have one."""
     refused: dict[str, _Refusal] = field(default_factory=dict)
     kept: dict[str, float] = field(default_factory=dict)
-    """What is kept, and when to ask again whether it is to be."""
+    """Entries that are kept for a volume, and when to check again whether they must be."""
     entries: dict[str, int] = field(default_factory=dict)
-    """How many went of what is not removed as a whole yet."""
+    """The number of files and directories removed so far, of entries that are not removed completely."""
     seen_s: dict[str, float] = field(default_factory=dict)
-    """Since when each name has been there, as far as we have seen."""
+    """When each entry was first seen."""
     free_s: dict[str, float] = field(default_factory=dict)
-    """When each name is free whose directory has been purged, the oldest first."""
+    """When each name whose directory was purged becomes free, the oldest first."""
     workers: int = 0
     interrupted: bool = False
-    """Whether all of it waits, because of the export, for the next look that nobody hurries."""
+    """Whether the whole trash waits for the next regular look, because of an error of the export."""
 
 
 Keeps = Callable[[Export, str], Awaitable[bool]]
-"""Whether an entry in an export's trash must stay there."""
+"""Returns True if an entry in an export's trash must stay there."""
 
 
 class Purge:
-    """Empties the trash of the exports that it is told to keep empty, but for what `keeps` says."""
+    """Empties the trash of each export that `keep` runs for."""
 
     def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard) -> None:
+        """Entries for which `keeps` returns True stay."""
         self._clock = clock
         self._guard = guard
         self._metrics = metrics
         self._keeps = keeps
         self._supervisor = Supervisor(clock, metrics)
         self._trash: dict[Export, _Trash] = {}
-        self._places = asyncio.Semaphore(AT_ONCE)
-        self._in_line = 0
-        """How many removals wait for a place."""
+        self._slots = asyncio.Semaphore(IN_PARALLEL)
+        self._waiting = 0
+        """The number of removals that wait for a slot."""
 
     def look(self, export: Export) -> None:
-        """Something went into an export's trash, or the export is usable again."""
-        if export in self._trash:  # else its first look at the trash is still to come
+        """Look at an export's trash now: a directory was moved there, or the export is ready."""
+        if export in self._trash:  # else its first look is still to come
             self._trash[export].look.set()
 
-    def freed(self, volume: str) -> None:
-        """A volume is gone: what was kept for it may go."""
+    def freed(self, volume_name: str) -> None:
+        """Look again at entries that were kept for a volume: it is gone."""
         for trash in self._trash.values():
-            for name in [name for name in trash.kept if volume_of(name) == volume]:
+            for name in [name for name in trash.kept if volume_of(name) == volume_name]:
                 del trash.kept[name]
                 trash.look.set()
 
     def is_busy(self, export: Export) -> bool:
-        """Whether anything of an export's trash is being removed, or is about to be."""
+        """Whether anything in an export's trash is being removed, or is about to be."""
         return export in self._trash and bool(self._trash[export].taken)
 
     async def keep(self, export: Export) -> None:
-        """Empty an export's trash, for ever."""
+        """Empty an export's trash until cancelled."""
         trash = self._trash[export] = _Trash()
         try:
             await self._keep(export, trash)
@@ -141,7 +143,7 @@ class Purge:
             while True:
                 trash.look.clear()
                 trash.interrupted = False
-                under_way = frozenset(trash.taken)  # some of it may go while we look
+                under_way = frozenset(trash.taken)  # some of it may be removed during the listing
                 try:
                     self._take(export, trash, await export.trash.names(), under_way)
                 except ExportError as exc:
@@ -153,8 +155,9 @@ class Purge:
                 await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
-        """Have what is in the trash removed, but for what was refused a short while ago."""
+        """Queue the entries of a listing for removal, except those that must still wait."""
         now_s, there = self._clock.monotonic(), set(names)
+        # Forget what is known of entries that are gone.
         for known in (trash.refused, trash.kept):
             for gone in known.keys() - there:
                 del known[gone]
@@ -162,8 +165,10 @@ class Purge:
             del trash.entries[gone]
         for gone in trash.free_s.keys() - there - trash.taken:
             del trash.free_s[gone]
+        # Free the oldest names beyond the limit.
         for name in list(trash.free_s)[: max(0, len(trash.free_s) - TAKEN_LIMIT)]:
             trash.free_s[name] = now_s
+        # An entry is due once neither an error, nor its volume, nor a taken name makes it wait.
         for name in sorted(there - trash.taken - under_way):
             refusal = trash.refused.get(name)
             due_s = max(
@@ -184,7 +189,7 @@ class Purge:
         self._metrics.trash_refused.labels(export.name).set(len(trash.refused))
 
     def _rest_s(self, trash: _Trash) -> float:
-        """Until the next look where nothing happens before."""
+        """Seconds until the next look, unless something happens before."""
         now_s = self._clock.monotonic()
         dues_s = (*(each.due_s for each in trash.refused.values()), *trash.kept.values(), *trash.free_s.values())
         due_s = min((each_s for each_s in dues_s if each_s > now_s), default=now_s + _EVERY_S)
@@ -193,7 +198,7 @@ class Purge:
     # ------------------------------------------------------------------------------------------- removing
 
     async def _work(self, export: Export, trash: _Trash) -> None:
-        """Remove what waits, one after the other, until there is nothing."""
+        """Remove waiting entries, one after the other, until none waits."""
         while trash.waiting:
             name = trash.waiting.popleft()
             try:
@@ -203,17 +208,20 @@ class Purge:
             except ExportError as exc:
                 self._refused(export, trash, name, exc)
             else:
-                if not whole:
+                if not whole:  # its turn is over: others first
                     trash.waiting.append(name)
                     continue
                 self._removed(export, trash, name)
             trash.taken.discard(name)
         trash.workers -= 1
         if not trash.workers and not trash.interrupted:
-            trash.look.set()  # for what is left, when to try that again, and what is told of it
+            trash.look.set()  # to update the metrics, and plan the next try of what is left
 
     async def _is_kept(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Whether an entry stays for now; asked again for each turn of a removal, which may take hours."""
+        """Whether an entry stays for now.
+
+        Checked for each turn of a removal, which may take hours in all.
+        """
         kept = True
         with self._supervisor.shield("purge", export=export.name, trash=name):
             kept = await self._keeps(export, name)
@@ -225,15 +233,21 @@ class Purge:
         return kept
 
     async def _try(self, export: Export, trash: _Trash, name: str) -> bool:
-        """As _remove(); what nobody expects is an ExportError as well, so that only this directory waits for it."""
+        """As _remove(), with unexpected errors turned into ExportError.
+
+        So only this entry waits for the next try.
+        """
         with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
             return await self._remove(export, trash, name)
         raise ExportError(Cause.UNEXPECTED)
 
     async def _remove(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Go on with one removal for a minute, or until another one needs the place; whether it has come to its end."""
+        """Continue one removal for a minute, or until another one needs the slot.
+
+        Returns whether it is complete.
+        """
         purged = self._metrics.purged.labels(export.name)
-        async with self._place():
+        async with self._slot():
             await self._guard.require(export)
             began_s = self._clock.monotonic()
             gives_way = False
@@ -243,7 +257,7 @@ class Purge:
                 purged.inc(removed)
                 trash.entries[name] = trash.entries.get(name, 0) + removed
                 took_s = self._clock.monotonic() - began_s
-                is_over = took_s >= (TURN_S if self._in_line > 0 else _EVERY_S)
+                is_over = took_s >= (TURN_S if self._waiting > 0 else _EVERY_S)
                 gives_way = is_over or not self._guard.allows(export)
                 return not gives_way
 
@@ -251,21 +265,24 @@ class Purge:
         return not gives_way
 
     def _stays_taken(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Whether a name stays taken once its directory is purged; afterwards what is left of that goes as well."""
+        """Whether a name stays taken after the purge of its directory.
+
+        The remainder is removed after that time.
+        """
         return name not in trash.free_s and export.trash.may_come_late(name)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """One of the places, in the order of asking."""
-        self._in_line += 1
+    async def _slot(self) -> AsyncIterator[None]:
+        """Hold one of the slots, which are given in the order of asking."""
+        self._waiting += 1
         try:
-            await self._places.acquire()
+            await self._slots.acquire()
         finally:
-            self._in_line -= 1
+            self._waiting -= 1
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _removed(self, export: Export, trash: _Trash, name: str) -> None:
         entries = trash.entries.pop(name, 0)
@@ -279,7 +296,7 @@ class Purge:
         log.info("purged", export=export.name, trash=name, entries=entries)
 
     def _refused(self, export: Export, trash: _Trash, name: str, exc: ExportError) -> None:
-        """Try again later; where all of the export is concerned, with everything."""
+        """Plan the next try: of one entry, or of the whole trash if the error concerns the export."""
         if exc.cause in _OF_THE_EXPORT:
             log.debug("purge_interrupted", export=export.name, error=str(exc))
             trash.interrupted = True

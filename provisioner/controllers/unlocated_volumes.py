@@ -1,7 +1,9 @@
-"""Volumes of ours that lie on no known export: said one by one, counted, and their directories protected.
+"""Unlocated volumes: volumes of this provisioner that lie on no known export.
 
-Their server may be one of ours by another name: a migration wrote an address for a name, say. As long as nothing tells,
-a directory of that absolute path, or one above or below it, is handed out on no server.
+They are logged, counted and protected.
+
+Their server may be a known one by another name, for instance if a migration wrote an address instead of a name. While
+this is unknown, no claim gets a directory of the same absolute path, or one above or below it, on any server.
 """
 
 from __future__ import annotations
@@ -20,27 +22,27 @@ from provisioner.ledger.export import Export
 log = structlog.get_logger(__name__)
 
 _FIRST_S = 15.0
-"""Until exports that only volumes name have been opened, or have failed."""
+"""Time until exports that only volumes name have been opened, or have failed."""
 _EVERY_S = 60.0
-_SAID_LIMIT = 100
-"""Volumes that are said one by one in a term."""
-_AT_ONCE = 200
-"""Volumes that are looked at before others get their turn."""
+_LOG_LIMIT = 100
+"""Volumes that get a log line of their own per term of leadership."""
+_BATCH = 200
+"""Volumes that are checked before other tasks get their turn."""
 _HINT = (
-    "if its server is one of the exports' by another name, give that one with --export too; else name its export in a"
+    "if its server is that of a known export by another name, add an --export with that name; else name its export in a"
     " StorageClass or with --export, or delete the volume"
 )
 
 
 class UnlocatedVolumes:
-    """Looks for them each minute."""
+    """Looks for unlocated volumes every minute."""
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     async def run(self) -> None:
-        """Look again and again, for as long as we lead."""
+        """Look periodically until cancelled."""
         try:
             await self._ctx.clock.sleep(_FIRST_S)
             while True:
@@ -52,19 +54,19 @@ class UnlocatedVolumes:
     async def _look(self) -> None:
         found: list[Volume] = []
         for number, volume in enumerate(list(self._ctx.cache.volumes.values())):
-            if number % _AT_ONCE == 0:
+            if number % _BATCH == 0:
                 await asyncio.sleep(0)
             if is_unlocated(self._ctx, volume):
                 found.append(volume)
         self._ctx.metrics.homeless.set(len(found))
         for volume in found:
-            if volume.name not in self._said:
-                self._say(volume)
+            if volume.name not in self._logged:
+                self._log(volume)
 
-    def _say(self, volume: Volume) -> None:
-        self._said.add(volume.name)
+    def _log(self, volume: Volume) -> None:
+        self._logged.add(volume.name)
         source = volume.spec.nfs
-        if len(self._said) <= _SAID_LIMIT and source is not None:
+        if len(self._logged) <= _LOG_LIMIT and source is not None:
             why = self._ctx.exports.obstacle(volume) or None
             log.warning(
                 "volume_on_unknown_export",
@@ -74,22 +76,25 @@ class UnlocatedVolumes:
                 why=why,
                 hint=_HINT,
             )
-        elif len(self._said) == _SAID_LIMIT + 1:
+        elif len(self._logged) == _LOG_LIMIT + 1:
             log.warning(
-                "volumes_on_unknown_exports", hint="there are more: `nfs-provisioner check` lists their exports"
+                "volumes_on_unknown_exports", hint="there are more: run `nfs-provisioner check` to list their exports"
             )
 
 
 def is_unlocated(ctx: ControllerContext, volume: Volume) -> bool:
-    """Whether a volume under our name lies on no export that a setting or a class names, or that we could open."""
+    """Whether a volume of this provisioner lies on no known export.
+
+    Known exports are those that a setting or a class names, or that were opened.
+    """
     if not volume.is_by(ctx.provisioner) or volume.spec.nfs is None:
         return False
     located = ctx.exports.locate(volume)
     return located is None or not ctx.health.is_known(located[0])
 
 
-def refuse_doubtful(ctx: ControllerContext, plan: Provision, export: Export) -> None:
-    """Raise PathTaken where a volume without a known export has the plan's absolute path, or one above or below."""
+def refuse_unlocated(ctx: ControllerContext, plan: Provision, export: Export) -> None:
+    """Raise PathTaken if an unlocated volume has the plan's absolute path, or one above or below."""
     for volume in ctx.cache.anywhere(export.location, plan.record.path):
         if volume.name != plan.volume and is_unlocated(ctx, volume):
             source = volume.source

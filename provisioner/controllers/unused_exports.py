@@ -1,7 +1,7 @@
-"""Forgetting: an export that no setting, class or volume names any more is not looked at any longer.
+"""Unused exports: an export that no setting, class or volume names any more is forgotten.
 
-Else a server whose class is gone would be probed, and would alert, until a restart, and each volume that anyone creates
-with our annotations could add one more.
+Otherwise the daemon would probe a server whose class is gone, and alert, until a restart, and each forged volume with
+the annotations of this provisioner could add another server.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ log = structlog.get_logger(__name__)
 
 _EVERY_S = 60.0
 _IDLE_S = 300.0
-"""An export is forgotten when nothing has used it for so long: no reclaim and no purge is under way then."""
+"""An export is forgotten after it was unused for this time: no reclaim and no purge is under way then."""
 
 
 class UnusedExports:
-    """Compares the exports with what names them, once a minute."""
+    """Compares the exports with what names them, once per minute."""
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx
 
     async def run(self) -> None:
-        """Look again and again; not before all classes and volumes are known."""
+        """Look periodically until cancelled; not before all classes and volumes are cached."""
         while True:
             if not self._ctx.cache.missing:
                 await self._look()
             await self._ctx.clock.sleep(_EVERY_S)
 
     async def _look(self) -> None:
-        self._ctx.health.unname_but(self._named())
+        self._ctx.health.keep_named(self._named())
         for export in list(self._ctx.exports):
             if not self._is_needed(export):
                 with self._ctx.supervisor.shield("exports", export=export.name):
                     await self._forget(export)
 
     def _named(self) -> set[Location]:
-        """Where the settings' default export and those of our classes are, whatever the way to them."""
+        """The locations of the default export and of the exports of this provisioner's classes."""
         ctx = self._ctx
         default = ctx.exports.default
         named = {default} if default is not None else set()

@@ -1,4 +1,4 @@
-"""The volume controller: finalizers, and the reclaim of released volumes, as core.volumes decides."""
+"""The volume controller: finalizers, and the reclaim of released volumes (core.volumes)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class VolumeController:
-    """Reconciles volumes, by name, one at a time each."""
+    """Reconciles volumes, by name; one worker per volume at a time."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class VolumeController:
         self._takeover = takeover
         self._rebinding = Rebinding(ctx, share)
         self._held_up: set[str] = set()
-        """Volumes whose directories other volumes need: the end of any volume may free them."""
+        """Volumes whose directories other volumes use: the end of any volume may free them."""
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
-        """Queue the volumes that a change in the cache or of an export can matter to, while the context is open."""
+        """While the context is open, queue the volumes that a change can matter to."""
         cache = self._ctx.cache
         with (
             self._ctx.health.listening(self.export_ready),
@@ -82,7 +82,7 @@ class VolumeController:
 
     def _volume_changed(self, before: Volume | None, volume: Volume) -> None:
         if volume.metadata.deletion_timestamp:
-            self._try_held_up()
+            self._queue_held_up()
         if not volume.is_by(self._ctx.provisioner):
             return
         self._rebinding.note(volume)
@@ -98,7 +98,7 @@ class VolumeController:
             self._queue.add(volume.name)
 
     def _volume_deleted(self, volume: Volume) -> None:
-        self._try_held_up()
+        self._queue_held_up()
         self._rebinding.forget(volume.name)
 
     def _claim_changed(self, claim: Claim) -> None:
@@ -116,13 +116,13 @@ class VolumeController:
             self._rebinding.note(volume)
             self._queue.add(volume.name)
 
-    def _try_held_up(self) -> None:
+    def _queue_held_up(self) -> None:
         held_up, self._held_up = self._held_up, set()
         for name in held_up:
             self._queue.add(name)
 
     def export_ready(self, export: Export) -> None:
-        """An export is usable, or usable again: what waits for its reclaim goes on."""
+        """Queue the volumes of an export that is ready: their reclaim need not wait for its delay."""
         for name in export.records:
             volume = self._ctx.cache.volumes.get(name)
             if volume is None or self._wants(volume):
@@ -142,7 +142,7 @@ class VolumeController:
         volume = self._ctx.cache.volumes.get(name)
         try:
             if volume is None:
-                await self._end_record(name)
+                await self._remove_record(name)
                 return None
             match volumes.decide(volume, self._ctx.provisioner):
                 case Leave():
@@ -155,13 +155,13 @@ class VolumeController:
                 case Reclaim():
                     return await self._reclaim(volume)
         except (Conflict, NotFound):
-            return FAILED  # it changed under our hands; the watch brings what
+            return FAILED  # it changed since it was read; the watch will deliver the change
         except ProvisionerError as exc:
             log.warning("volume_not_reconciled", volume=name, error=str(exc))
             return FAILED
 
-    async def _end_record(self, name: str) -> None:
-        """The volume is gone: its record ends too, where an outage came in between."""
+    async def _remove_record(self, name: str) -> None:
+        """Remove the records of a volume that is gone, which an outage may have left behind."""
         for export in self._ctx.exports:
             if name in export.records and await end_record(self._ctx, export, name):
                 self._claims.path_freed()
@@ -169,7 +169,7 @@ class VolumeController:
     async def _set_finalizer(self, volume: Volume, *, present: bool) -> None:
         located = self._ctx.exports.locate(volume)
         if present and (located is None or volume.name not in located[0].records):
-            return  # a volume that says it is ours, and of which our ledger knows nothing
+            return  # the volume claims to be of this provisioner, but no ledger has a record of it
         await self._ctx.cluster.set_finalizer(volume, names.FINALIZER, present=present)
 
     # ------------------------------------------------------------------------------------------- reclaiming
@@ -187,14 +187,17 @@ class VolumeController:
                 return await self._reclaim_on(volume, export, path, began_s)
         except ExportError as exc:
             if is_unsettled(exc):
-                return FAILED  # mostly we have just begun to lead
+                return FAILED  # in most cases this replica has just begun to lead
             self._deny(volume, self._moved(volume, export) or exc.event_message(export.name), exc)
             return REFUSED if exc.cause is Cause.TWICE else FAILED
         except InvalidRecord as exc:
             return self._deny(volume, f"{exc}; nothing is touched", exc)
 
     def _moved(self, volume: Volume, export: Export) -> str:
-        """The words for a volume whose export is failing, is named by nothing else, and has its record on another."""
+        """A message if the record of a volume is on another export; else empty.
+
+        Only for a volume whose export nothing else names.
+        """
         reference = volume.spec.claim_ref
         if reference is None or self._ctx.health.is_named(export):
             return ""
@@ -205,12 +208,14 @@ class VolumeController:
         return ""
 
     async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Requeue | None:
-        """All that decides is read live here, right before the first step that cannot be taken back."""
+        """Read everything that decides live, right before the first step that cannot be undone."""
         volume, claim = await self._rebinding.live(cached)
         if volume is None:
             return None
         if _place(volume) != _place(cached):
-            return FAILED  # that was another claim or directory: the watch brings which
+            return FAILED  # its claim or directory changed: the watch will deliver which
+        # Bring the record up to date: a predecessor's volume may have none yet, that of an interrupted attempt is
+        # pending, and that of a volume that was bound to another claim still names the former one.
         refusal = await self._takeover.enter(volume, export, path)
         if refusal is not None:
             return self._deny(volume, refusal)
@@ -218,26 +223,28 @@ class VolumeController:
         behind = await self._rebinding.catch_up(volume, claim, export, path)
         if behind is not None:
             return behind
-        found = await neighbour(self._ctx, export, path, other_than=volume.name)
-        evidence = ReclaimFacts(
+        # Gather the facts, and let core.volumes judge them.
+        holder = await neighbour(self._ctx, export, path, other_than=volume.name)
+        record = export.records.get(volume.name)
+        facts = ReclaimFacts(
             volume=volume,
             claim=claim,
             export=export.name,
             export_id=export.id,
             path=path,
-            record=(record := export.records.get(volume.name)),
+            record=record,
             cluster=self._ctx.cluster_id,
-            neighbour=found,
+            neighbour=holder,
         )
-        verdict = volumes.authorize(evidence, self._ctx.provisioner)
+        verdict = volumes.authorize(facts, self._ctx.provisioner)
         if isinstance(verdict, Deny) and await export.refresh_record(volume.name) != record:
-            return FAILED  # `recover` has changed it beside us: it is judged anew
+            return FAILED  # `recover` has changed the record since: judge the volume again
         match verdict:
             case Leave(why):
                 log.debug("volume_left", volume=volume.name, why=why)
                 return REFUSED
             case Deny(message):
-                if found:
+                if holder:
                     self._held_up.add(volume.name)
                 return self._deny(volume, message)
             case Reclaim(rule):
@@ -245,7 +252,10 @@ class VolumeController:
                 return None
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
-        """Storage first, then the volume, then its finalizer, then the record: a crash anywhere is resumed."""
+        """Reclaim storage, volume, finalizer and record, in this order.
+
+        So a crash at any point can be resumed.
+        """
         ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
         await ctx.guard.require(export)
         if rule == "delete":
@@ -255,7 +265,8 @@ class VolumeController:
             archive = await export.archive(volume.name, ctx.moment().latest)
             found = archive is not None
         else:
-            # Before the volume goes: from then on the directory may be adopted, and this record ended, at any moment.
+            # Before the volume is deleted: from then on the directory can be adopted, and this record removed, at any
+            # moment.
             found = await export.retain(volume.name, ctx.clock.now())
         if not found:
             message = volumes.missing_message(rule, directory, export.name)
@@ -269,18 +280,21 @@ class VolumeController:
         if rule != "retain":
             await export.forget(volume.name)
             self._claims.path_freed()
-        said = {"archive": archive} if archive else {} if found else {"missing": True}
-        self._succeeded(rule, volume, said, began_s)
+        fields = {"archive": archive} if archive else {} if found else {"missing": True}
+        self._succeeded(rule, volume, fields, began_s)
 
-    def _succeeded(self, rule: OnDelete, volume: Volume, said: Mapping[str, object], began_s: float) -> None:
+    def _succeeded(self, rule: OnDelete, volume: Volume, fields: Mapping[str, object], began_s: float) -> None:
         took_s = self._ctx.clock.monotonic() - began_s
         storage_class = volume.spec.storage_class_name
         self._ctx.metrics.deleted.labels(storage_class).inc()
         self._ctx.metrics.delete_s.labels(storage_class).observe(took_s)
-        log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **said)
+        log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **fields)
 
     def _class_of(self, volume: Volume) -> str:
-        """The volume's class as a metric's label: one that exists, for whoever creates a volume may write any name."""
+        """The volume's class as a label of metrics.
+
+        Only a class that exists, since volumes can carry any name.
+        """
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""
 
@@ -294,5 +308,5 @@ class VolumeController:
 
 
 def _place(volume: Volume) -> tuple[ClaimRef | None, NfsSource | None]:
-    """Whose volume it is and where: what a reclaim or a binding is judged by."""
+    """The claim and directory of a volume, by which a reclaim or a binding is judged."""
     return volume.spec.claim_ref, volume.spec.nfs

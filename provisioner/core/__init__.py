@@ -1,1 +1,1 @@
-"""The rules of the product, pure: values in, decisions out. No I/O, no clock, no asyncio, no client library."""
+"""The rules of the product: pure functions from values to decisions, without I/O, clock, asyncio or client library."""

@@ -1,8 +1,8 @@
-"""Archives: when one may go, which claim may have one back, and how they are listed.
+"""Archives: when one expires, which claim can restore one, and how they are listed.
 
-No single clock is trusted with the only copy of somebody's data. An archive's time is the latest that any clock gives,
-and it is over only when all of them say so, that of the API server among them: one clock that is wrong, or is set while
-we run or between two starts, keeps an archive longer, and never shorter.
+No single clock decides over what may be the only copy of data. An archive is stamped with the latest time of all
+clocks, and expires only when all clocks say so, the API server's among them. So a clock that is wrong, or that is set
+while the daemon runs or between two starts, keeps an archive longer, and never shorter.
 """
 
 from __future__ import annotations
@@ -22,35 +22,38 @@ from provisioner.core.records import ArchiveRecord, Record, milder
 from provisioner.core.tenancy import Tenant
 
 PROMPT_S = 3.0
-"""An answer that took longer does not count for the API server's time: nobody knows when within that it was written."""
+"""A slower answer does not count for the API server's time: it is unknown when in this time it was written."""
 _UNCERTAINTY = timedelta(seconds=2.0 + PROMPT_S)
-"""By how much two readings of right clocks may differ: both are cut to whole seconds, and one has been on its way."""
+"""How far two correct clocks can differ: both are cut to whole seconds, and one answer was in transit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What the clocks say at one time; each of them may be wrong."""
+    """The readings of all clocks at one moment; each of them can be wrong."""
 
     wall: datetime
-    """Ours, which may be set while we run."""
+    """The daemon's wall clock, which can be set while it runs."""
     steady: datetime
-    """Ours as it was when the process started, and the seconds since."""
+    """The wall clock at the start of the process, plus the seconds since then."""
     server: datetime | None
-    """The API server's, where it has told."""
+    """The API server's clock, if it is known."""
 
     @property
     def latest(self) -> datetime:
-        """What an archive is stamped with: no clock can say later that it has been one for longer than it has."""
+        """The stamp for an archive: no clock can make it look older than it is."""
         return max(self.wall, self.steady, self.server or self.wall)
 
     @property
     def earliest(self) -> datetime | None:
-        """What an archive is due by; None where the API server has not told its time."""
+        """The time by which expiry is judged; None if the API server's time is not known."""
         return None if self.server is None else min(self.wall, self.steady, self.server)
 
 
 def kept_until(record: ArchiveRecord) -> datetime | None:
-    """When the archive's time is over; None is never, which a record that cannot be read so comes to as well."""
+    """Return when an archive expires.
+
+    None means never, also if the record's times cannot be read.
+    """
     since = times.parse(record.archived)
     if since is None or not record.was.retention:
         return None
@@ -61,7 +64,10 @@ def kept_until(record: ArchiveRecord) -> datetime | None:
 
 
 def due_in_s(record: ArchiveRecord, moment: Moment) -> float | None:
-    """The seconds until the archive may go, 0 or less when it may; None where that is not known, or never."""
+    """Return the seconds until an archive expires, 0 or less if it has.
+
+    Return None if this is unknown, or never.
+    """
     until, now = kept_until(record), moment.earliest
     if until is None or now is None:
         return None
@@ -69,33 +75,35 @@ def due_in_s(record: ArchiveRecord, moment: Moment) -> float | None:
 
 
 def is_due(record: ArchiveRecord, moment: Moment) -> bool:
-    """Whether the archive may go."""
+    """Return True if the archive has expired."""
     left_s = due_in_s(record, moment)
     return left_s is not None and left_s <= 0
 
 
 def not_for(archive: str, record: ArchiveRecord, wanted: Record, tenant: Tenant) -> str | None:
-    """Why an archive does not go to the claim whose record names it, in words for an event; None where it does."""
+    """Return why an archive cannot be restored for the claim whose record names it.
+
+    Return None if it can.
+    """
     if record.was.cluster != wanted.cluster:
-        return f"archive {archive!r} is of another cluster that shares the export: a claim there can have it back"
+        return f"archive {archive!r} belongs to another cluster that shares the export: restore it in that cluster"
     if record.was.namespace != wanted.namespace:
         return (
-            f"archive {archive!r} is not of namespace {wanted.namespace}: an archive goes back only to the namespace"
-            " that it came from"
+            f"archive {archive!r} is not of namespace {wanted.namespace}: restore it in the namespace that it came from"
         )
     if not tenant.owns(record.was):
         return (
-            f"archive {archive!r} cannot be restored: {tenant.why_not(wanted.namespace)}. An admin can let this"
-            " namespace have it by a class with formerNamespace: accept"
+            f"archive {archive!r} cannot be restored: {tenant.why_not(wanted.namespace)}. An admin can allow it"
+            " for this namespace with a class that has formerNamespace: accept"
         )
     return None
 
 
 def restored(wanted: Record, archive: ArchiveRecord) -> Record:
-    """The record of a claim that gets an archive: the milder rule of the two, and the longer time for an archive.
+    """Return the record of a claim that gets an archive: with the milder of both rules and the longer retention.
 
-    An archive protects from whoever may delete claims. It must not be lost by way of a class that deletes, or that
-    keeps archives for a minute. It counts as `archive` at least, whatever rule its volume's own record had.
+    An archive protects data from users who can delete claims. Restoring it into a class that deletes, or that keeps
+    archives for a minute, must not lose it. Its rule counts as `archive` at least, whatever its volume's record had.
     """
     on_delete = milder(wanted.on_delete, milder(archive.was.on_delete, "archive"))
     retention = max(wanted.retention, archive.was.retention, key=_length)
@@ -103,7 +111,7 @@ def restored(wanted: Record, archive: ArchiveRecord) -> Record:
 
 
 def _length(retention: str) -> float:
-    """Seconds; one that is not set, or that cannot be read, is for ever."""
+    """Return the retention in seconds; infinite if it is not set or cannot be read."""
     try:
         return parse_s(retention) if retention else inf
     except InvalidSettings:
@@ -111,19 +119,19 @@ def _length(retention: str) -> float:
 
 
 def cannot_have(archive: str, claim: Claim) -> str | None:
-    """Why a claim that is there already cannot be given an archive; None where its annotation may say so."""
+    """Return why an existing claim cannot get an archive; None if its annotation can be set."""
     asked = claim.metadata.annotations.get(names.RESTORE, archive)
     if claim.metadata.deletion_timestamp:
         return "is being deleted"
     if claim.spec.volume_name or claim.status.phase != "Pending":
-        return "has a volume already: an archive goes to a new claim"
+        return "already has a volume: restore the archive into a new claim"
     if claim.spec.data_source or claim.spec.data_source_ref:
-        return "has a dataSource, which says where else its data comes from"
-    return None if asked == archive else f"is to get archive {asked!r}"
+        return "has a dataSource, which names another source for its data"
+    return None if asked == archive else f"already asks for archive {asked!r}"
 
 
 def claim_body(archive: str, record: ArchiveRecord, *, name: str, class_name: str) -> dict[str, object]:
-    """A claim that gets an archive's data, of the size and with the access modes that it had."""
+    """Return a claim for an archive's data, with the size and the access modes of the archived volume."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -137,7 +145,7 @@ def claim_body(archive: str, record: ArchiveRecord, *, name: str, class_name: st
 
 
 class ArchiveRow(Struct, frozen=True):
-    """One archive, in the order in which a table shows it; one without a record has no more than name and export."""
+    """One archive; the fields are the columns of the table. Without a record it only has a name and an export."""
 
     archive: str
     export: str
@@ -145,21 +153,21 @@ class ArchiveRow(Struct, frozen=True):
     claim: str = ""
     storage_class: str = ""
     capacity: str = ""
-    """What its claim had asked for."""
+    """The size that its claim requested."""
     archived: str = ""
     """UTC, RFC 3339."""
     kept_until: str = ""
-    """UTC, RFC 3339; empty is for ever."""
+    """UTC, RFC 3339; empty if it never expires."""
     directory: str = ""
-    """Where it was, relative to the export."""
+    """Its former directory, relative to the export."""
     volume: str = ""
     restorable: bool = False
-    """Whether a claim of its namespace, in this cluster, can have it back."""
+    """Whether a claim of its namespace, in this cluster, can restore it."""
     why_not: str = ""
 
 
 def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: str) -> ArchiveRow:
-    """An archive's fields as they are listed, for people of one cluster."""
+    """Return the row of an archive, as seen from one cluster."""
     if record is None:
         return ArchiveRow(archive, export, why_not="no record")
     until, ours = kept_until(record), record.was.cluster == cluster
@@ -180,6 +188,6 @@ def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: 
 
 
 def in_order(archives: Iterable[ArchiveRow]) -> list[ArchiveRow]:
-    """By namespace and claim, the youngest of each first; those without a record last."""
+    """Sort by namespace and claim, the newest of each first; archives without a record last."""
     youngest_first = sorted(archives, key=lambda each: (each.archived, each.archive), reverse=True)
     return sorted(youngest_first, key=lambda each: (not each.volume, each.namespace, each.claim))

@@ -1,4 +1,4 @@
-"""What `check` looks at, and how it tells what it found: permissions, classes, and the exports that they come to."""
+"""What `check` looks at and reports: permissions, classes, and the exports that the classes use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Kind = Literal["API server", "permission", "leader", "version", "StorageClass", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. `advice` says what an admin must do, and is empty when all is well.
+    """The result of one check. `advice` says what an admin must do, and is empty if all is well.
 
-    A `warning` is no failure: what the daemon needs is there, and something should be looked at all the same.
+    A `warning` is not a failure: the daemon works, but an admin should look at it.
     """
 
     kind: Kind
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """One verb on one resource, as RBAC has them; an empty namespace means all, an empty name any."""
+    """One verb on one resource, as in RBAC; an empty namespace means all, an empty name any."""
 
     verb: str
     resource: str
@@ -43,13 +43,16 @@ class Permission:
 
     @property
     def target(self) -> str:
-        """What the verb is for, as a rule of a role writes it: `leases.coordination.k8s.io`."""
+        """The resource of the verb, as rules of roles write it: `leases.coordination.k8s.io`."""
         resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
         return f"{resource}.{self.group}" if self.group else resource
 
 
 def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
-    """All that the daemon asks of the API server; `lease` is the namespace and the name of its Lease, if it has one."""
+    """Return all permissions that the daemon needs.
+
+    `lease` is the namespace and name of its Lease, if it has one.
+    """
     volumes = [
         Permission(verb=verb, resource="persistentvolumes")
         for verb in ("get", "list", "watch", "create", "patch", "delete")
@@ -57,15 +60,15 @@ def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
     claims = [Permission(verb=verb, resource="persistentvolumeclaims") for verb in ("get", "list", "watch")]
     status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
     classes = [Permission(verb=verb, resource="storageclasses", group="storage.k8s.io") for verb in ("list", "watch")]
-    # In all namespaces: an event is where its claim is, and that of a volume is in `default`.
+    # In all namespaces: an event is in the namespace of its claim, and that of a volume is in `default`.
     events = [Permission(verb=verb, resource="events") for verb in ("create", "patch")]
-    # By the uid of kube-system a ledger tells clusters apart, by that of a claim's namespace who may have what is kept.
+    # A ledger distinguishes clusters by the uid of kube-system, and owners of kept data by the uid of their namespace.
     namespaces = Permission(verb="get", resource="namespaces")
     return [*volumes, *claims, status, *classes, *events, namespaces, *(_of_lease(*lease) if lease else ())]
 
 
 def _of_lease(namespace: str, name: str) -> list[Permission]:
-    # Without a name for create, which RBAC cannot restrict to one (Kubernetes, Using RBAC, "Referring to resources").
+    # No name for create: RBAC cannot restrict it to one (Kubernetes, Using RBAC, "Referring to resources").
     return [
         Permission(
             verb=verb,
@@ -79,19 +82,23 @@ def _of_lease(namespace: str, name: str) -> list[Permission]:
 
 
 def source(verb: str, resource: str) -> str:
-    """Where the right to a call comes from, for a caller who lacks it."""
+    """Return where the permission for a call comes from, for a caller who lacks it."""
     for each in permissions(lease=("", "")):
         name = f"{each.resource}/{each.subresource}" if each.subresource else each.resource
         if (each.verb, name) == (verb, resource):
             role = "Role and RoleBinding" if each.resource == "leases" else "ClusterRole and ClusterRoleBinding"
             return (
-                f"the chart's {role} give the daemon's ServiceAccount this right; give it to the user of the kubeconfig"
+                f"the chart's {role} grant this permission to the daemon's ServiceAccount: grant it to the user of the"
+                " kubeconfig, too"
             )
-    return "the daemon's ServiceAccount does not have this right: use the kubeconfig of an admin who has it"
+    return "the daemon's ServiceAccount does not have this permission: use the kubeconfig of an admin who has it"
 
 
 def permitted(answers: Mapping[Permission, bool]) -> list[Finding]:
-    """A finding for each resource, from whether each permission is held."""
+    """Return a finding per resource.
+
+    `answers` says of each permission whether it is granted.
+    """
     targets = dict.fromkeys((permission.target, permission.namespace) for permission in answers)
     return [
         _permitted(
@@ -123,7 +130,10 @@ class Use:
 
 
 def judge(storage_class: StorageClass, default_export: Location | None) -> tuple[Finding, Use | None]:
-    """Whether a class can be used as it is, and the export that it comes to."""
+    """Check whether a class can be used.
+
+    Return the finding, and the export that the class uses.
+    """
 
     def found(result: str, advice: str = "") -> Finding:
         return Finding(kind="StorageClass", name=storage_class.name, ok=not advice, result=result, advice=advice)
@@ -137,7 +147,7 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
         return found(str(exc), "delete the class and create it again, corrected; its volumes stay as they are"), None
     parameters, export = settings.parameters, settings.export
     if export is None:
-        advice = "create it again with the parameters server and share, or set NFS_SERVER and NFS_PATH for us"
+        advice = "create it again with the parameters server and share, or set NFS_SERVER and NFS_PATH"
         return found("it names no export, and there is no default export", advice), None
     rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
     use = Use(export, settings.mount_options)
@@ -147,19 +157,22 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
 
 
 def is_cluster_dns(server: str) -> bool:
-    """Whether a server's name is a Service's, which the cluster's DNS knows and that of most nodes does not."""
+    """Return True if a server's name is that of a Service: the cluster's DNS resolves it, most nodes do not."""
     labels = server.rstrip(".").split(".")
     return labels[2:3] == ["svc"] or labels[-2:] == ["cluster", "local"]
 
 
 def _of_cluster_dns(finding: Finding, export: Location) -> Finding:
-    result = f"{finding.result}; nodes mount {export.server}, and mostly cannot resolve the name of a Service"
-    advice = "create a class with the server's address, or with a name that the nodes' own DNS knows"
+    result = f"{finding.result}; nodes mount {export.server}, and usually cannot resolve the name of a Service"
+    advice = "create a class with the server's address, or with a name that the nodes' own DNS resolves"
     return replace(finding, result=result, advice=advice, warning=True)
 
 
 def no_class(provisioner: str, classes: Mapping[str, int]) -> Finding:
-    """No class has our name; `classes` are the names that classes do have, and how many each."""
+    """Report that no class has the provisioner's name.
+
+    `classes` counts the classes of each provisioner.
+    """
     return Finding(
         kind="StorageClass",
         name="(none)",
@@ -170,9 +183,9 @@ def no_class(provisioner: str, classes: Mapping[str, int]) -> Finding:
 
 
 def uses(of_classes: Iterable[Use], configured: Iterable[Location], mounted: Set[Location]) -> list[Use]:
-    """Each export once for each way of speaking to it; those that only the settings name are among them.
+    """Return each export once per set of mount options, and those that only the settings name.
 
-    Where an export is mounted for us, what classes say of the way to it does not matter.
+    The mount options of classes do not matter for an export that is mounted in the pod.
     """
     found = dict.fromkeys(Use(use.export, MountOptions()) if use.export in mounted else use for use in of_classes)
     named = {use.export for use in found}
@@ -180,12 +193,12 @@ def uses(of_classes: Iterable[Use], configured: Iterable[Location], mounted: Set
 
 
 def way(use: Use) -> str:
-    """The export as it is spelled everywhere, and how else it is spoken to: `nas:/exports port 12049 nfsvers=4.1`."""
+    """Return the export as it is spelled everywhere, with its mount options: `nas:/exports port 12049 nfsvers=4.1`."""
     return " ".join([label(use.export, use.options.port), *manner(use.options)])
 
 
 def manner(options: MountOptions) -> list[str]:
-    """What is special about the way to an export, but for its port, as mount options write it."""
+    """Return the mount options that matter for the way to an export, except for the port."""
     said = {"nfsvers": options.version, "mountport": options.mount_port}
     parts = [f"{name}={value}" for name, value in said.items() if value is not None]
     asked = ["sec=krb5" if options.kerberos else "", options.encryption, options.transport]

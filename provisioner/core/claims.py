@@ -373,7 +373,10 @@ def _export(storage_class: StorageClass, settings: ClassSettings) -> Location:
 
 
 def _path_conflict(view: ClaimView, export: Location, path: RelPath, *, adopt: bool) -> Decision | None:
-    """Wait for the volume that has the directory, or refuse the claim; None if the directory is free."""
+    """Wait for the volume that has the directory, or refuse the claim.
+
+    Return None if the directory is free.
+    """
     holder = view.holder(export, path)
     if holder is None:
         return None
@@ -428,7 +431,10 @@ def _lies_at(volume: Volume, export: Location, path: RelPath) -> bool:
 
 
 def in_namespace(plan: Provision, namespace: Namespace | None) -> Provision:
-    """Return the plan with the claim's namespace in it; None stands for a namespace that could not be read."""
+    """Return the plan with the claim's namespace in it.
+
+    None stands for a namespace that could not be read.
+    """
     tenant = Tenant.of(namespace, accepts_former=plan.parameters.accepts_former)
     return replace(plan, tenant=tenant, record=structs.replace(plan.record, namespace_uid=tenant.uid))
 
@@ -447,7 +453,10 @@ def is_leaving(volume: Volume, provisioner: str) -> bool:
 
 
 def provisioning_message(claim: Claim) -> str:
-    """Return the message for a claim whose volume is being created; it names annotations that are ignored."""
+    """Return the message for a claim whose volume is being created.
+
+    It names annotations that are ignored.
+    """
     unread = [key for key in names.ACCESS_OF_NFS_SUBDIR if key in claim.metadata.annotations]
     note = f"; ignored annotations: {', '.join(unread)} (set mode, uid and gid in the StorageClass)" if unread else ""
     return f'provisioning a volume for claim "{claim.key}"{note}'

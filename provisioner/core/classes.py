@@ -41,7 +41,10 @@ def parameters_of(storage_class: StorageClass) -> ClassParameters:
 
 
 def export_of(storage_class: StorageClass, default_export: Location | None) -> Location | None:
-    """Return the export of a class's volumes; None if the class names none and there is no default export."""
+    """Return the export of a class's volumes.
+
+    Return None if the class names none and there is no default export.
+    """
     return parameters_of(storage_class).export or default_export
 
 

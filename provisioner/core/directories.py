@@ -14,7 +14,10 @@ from provisioner.core.paths import PathIndex
 
 
 class DirectoryIndex:
-    """Directories by server, with their owners. A look-up takes time that does not grow with their number."""
+    """Directories by server, with their owners.
+
+    A look-up takes time that does not grow with their number.
+    """
 
     def __init__(self) -> None:
         self._written: dict[str, PathIndex] = {}
@@ -52,7 +55,7 @@ class DirectoryIndex:
         for each in locations:
             index = self._index(each.server, folds=folds)
             root = each.components
-            found = index.touching((*root, *path), other_than=other_than, below=len(root)) if index else None
+            found = index.touching((*root, *path), other_than=other_than, below=len(root))
             if found is not None:
                 return found
         return None
@@ -61,18 +64,18 @@ class DirectoryIndex:
         """Return the owners of the same absolute path on any server, or of one above or below it."""
         for each in locations:
             for server in list(self._written):
-                index = self._index(server, folds=folds)
-                if index is not None:
-                    yield from index.all_touching((*each.components, *path))
+                yield from self._index(server, folds=folds).all_touching((*each.components, *path))
 
     def has_below(self, locations: Iterable[Location]) -> bool:
         """Return True if any directory lies below the export's root."""
         places = [(self._written.get(each.server), each.components) for each in locations]
         return any(index is not None and index.leads_on(root) for index, root in places)
 
-    def _index(self, server: str, *, folds: bool) -> PathIndex | None:
+    def _index(self, server: str, *, folds: bool) -> PathIndex:
         written = self._written.get(server)
-        if not folds or written is None:
+        if written is None:
+            return PathIndex()
+        if not folds:
             return written
         if server not in self._folded:
             self._folded[server] = written.folded()

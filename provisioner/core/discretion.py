@@ -60,7 +60,10 @@ _ADVICE = "use a pathPattern that is unique per volume, for example by adding ${
 
 
 def taken(asker: Owner, directory: str, owner: Owner | None, holder: str) -> Words:
-    """Return the texts for a directory that overlaps with another one; `holder` names that one and its owner."""
+    """Return the texts for a directory that overlaps with another one.
+
+    `holder` names that one and its owner.
+    """
     return words(
         asker,
         owner,

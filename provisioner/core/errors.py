@@ -25,7 +25,10 @@ class ProvisionerError(Exception):
 
 
 class InvalidSettings(ProvisionerError):
-    """A flag, an environment variable or a part of a class cannot be used; the text says what to change."""
+    """A flag, an environment variable or a part of a class cannot be used.
+
+    The text says what to change.
+    """
 
 
 class UnknownParameter(InvalidSettings):

@@ -1,7 +1,7 @@
-"""When an event is worth writing: the first time at once, a repetition seldom, and each object within its bounds.
+"""When to write an event: immediately the first time, and repetitions at growing intervals.
 
-A claim that cannot be provisioned is looked at again and again; its event is written once and then counted up at
-growing intervals (client-go, tools/record, does the same with a token bucket for each object).
+A claim that cannot be provisioned is reconciled again and again. Its event is written once, and its count then raised
+at growing intervals (client-go, tools/record, does the same with a token bucket per object).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from provisioner.core.texts import encodable
 
 _REPEAT = Backoff(first_s=30.0, limit_s=600.0, jitter=0.0)
 MESSAGE_LIMIT = 1000
-"""Characters; the API server refuses longer notes in its newer events API."""
+"""In characters: the newer events API refuses longer notes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """How often an event was written, and when it may be written again (monotonic seconds)."""
+    """How often an event was written, and when it can be written again (monotonic seconds)."""
 
     count: int
     next_s: float
 
 
 def occurred(previous: Occurrence | None, now_s: float) -> Occurrence | None:
-    """The occurrence to write now, or None while it is too early to repeat it."""
+    """Return the occurrence to write now, or None while it is too early to repeat it."""
     if previous is None:
         return Occurrence(1, now_s + _REPEAT.delay_s(1, 0.0))
     if now_s < previous.next_s:
@@ -34,6 +34,6 @@ def occurred(previous: Occurrence | None, now_s: float) -> Occurrence | None:
 
 
 def clip(message: str) -> str:
-    """The message, safe to show and within the limit, its end replaced where it is too long."""
+    """Return the message, safe to show, and shortened if it exceeds the limit."""
     message = encodable(message)
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"

@@ -1,7 +1,7 @@
 """Expansion of an in-tree NFS volume, step by step, as external-resizer does it (kubernetes-contract, "Expansion").
 
-Nothing enforces a size on an NFS directory, so the work itself is a change of numbers; the steps are kept so that a
-crash between any two of them is resumed, and that `kubectl describe` tells the usual story.
+Nothing enforces a size on an NFS directory, so the expansion itself only changes numbers. The steps are kept so that a
+crash between two of them is resumed, and so that `kubectl describe` shows the usual conditions.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _RESIZE_CONDITIONS = ("Resizing", "FileSystemResizePending", "ControllerResizeEr
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """The three writes of one expansion; one that is done already is None.
+    """The three writes of one expansion; a write that is already done is None.
 
-    Those of the claim's status are strategic merge patches: other controllers' conditions are not touched.
+    Writes of the claim's status are strategic merge patches: they leave other controllers' conditions alone.
     """
 
     size: str
@@ -29,9 +29,9 @@ class Expansion:
 
 
 def decide(claim: Claim, volume: Volume | None, provisioner: str, now: str) -> Expansion | None:
-    """The expansion that a claim asks for, or None; `now` is UTC, RFC 3339.
+    """Return the expansion that a claim asks for, or None; `now` is UTC, RFC 3339.
 
-    The class's allowVolumeExpansion is not looked at: the API server has, and the class may be gone by now.
+    The class's allowVolumeExpansion is not checked: the API server has checked it, and the class can be gone already.
     """
     size = claim.requested
     if volume is None or not volume.is_by(provisioner) or claim.status.phase != "Bound":
@@ -44,7 +44,7 @@ def decide(claim: Claim, volume: Volume | None, provisioner: str, now: str) -> E
     except InvalidQuantity:
         return None
     if not wanted:
-        # The user may have lowered the request again in the middle: then only the mark is left to be cleared.
+        # The user lowered the request again in the middle of the expansion: only the mark remains to be cleared.
         capacity = claim.status.capacity.get("storage", size)
         return Expansion(capacity, None, None, _finish(capacity)) if is_marked(claim) else None
     marked = is_marked(claim) and claim.status.allocated_resources.get("storage") == size
@@ -57,12 +57,12 @@ def decide(claim: Claim, volume: Volume | None, provisioner: str, now: str) -> E
 
 
 def is_marked(claim: Claim) -> bool:
-    """Whether the claim says that an expansion is under way."""
+    """Return True if the claim says that an expansion is in progress."""
     return "storage" in claim.status.allocated_resource_statuses
 
 
 def failed(message: str, now: str) -> dict[str, object]:
-    """The status patch that tells of a refused expansion."""
+    """Return the status patch for a refused expansion."""
     error = {"type": "ControllerResizeError", "status": "True", "message": message, "lastTransitionTime": now}
     return {"status": {"conditions": [error]}}
 
@@ -89,7 +89,10 @@ def _finish(size: str) -> dict[str, object]:
 
 
 def outgrown(recorded: str, size: str) -> bool:
-    """Whether a volume has more than its record says; sizes that cannot be compared are left as they are."""
+    """Return True if a volume is larger than its record says.
+
+    Return False if the sizes cannot be compared.
+    """
     try:
         return quantities.is_less(recorded, size)
     except InvalidQuantity:

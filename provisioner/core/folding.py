@@ -1,7 +1,7 @@
 """Names as the most tolerant of file servers compare them: without case, in any normal form of Unicode.
 
-ZFS, NetApp and servers of Windows and macOS can be so. What they take for one name is equal after folding; the reverse
-need not hold, so a comparison of folded names is only ever a reason to keep two apart.
+ZFS, NetApp and servers on Windows and macOS can be so. Names that they treat as one are equal after folding. The
+reverse need not be true, so equal folded names are only used as a reason to keep two directories apart.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from provisioner.core.locations import RelPath
 
 
 def fold_path(path: RelPath) -> RelPath:
-    """A path with each of its names folded."""
+    """Return a path with each of its names folded."""
     return tuple(map(fold, path))
 
 
 def fold(name: str) -> str:
-    """A name without what some server does not tell apart: case, composition, and characters that nobody sees."""
+    """Return a name without differences that some server ignores: case, composition, and invisible characters."""
     if name.isascii():
         return name.lower()
-    # Upper case first: "ı" and "ſ" become letters that others fold to.
+    # Upper case first: "ı" and "ſ" become the letters to which others fold.
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).upper().casefold())
     return "".join(each for each in plain if unicodedata.category(each) != "Cf")

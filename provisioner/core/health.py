@@ -1,7 +1,7 @@
-"""What `check` finds of the running daemon and of its work: its Lease, its version, claims, volumes, default classes.
+"""What `check` reports of the running daemon and of its work: Lease, version, claims, volumes, default classes.
 
-A missing daemon is a failure, for nothing is done without one. All else here is a warning: it may be what a tenant did,
-or be over in a moment.
+A missing daemon is a failure, since nothing works without it. Everything else here is a warning: a tenant can be the
+cause, or it can be over in a moment.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from provisioner.core.records import Record
 from provisioner.core.scope import count
 
 LISTED = 10
-"""Claims, and volumes, that are listed one by one, the oldest first."""
+"""Number of claims, and of volumes, that are listed one by one, oldest first."""
 _NAMED = 5
-"""Volumes that are named in one finding."""
+"""Number of volumes that one finding names."""
 _AHEAD = timedelta(seconds=5)
-"""By how much the clock of a holder may be ahead of the API server's before its word is not taken."""
+"""How far the clock of a holder can be ahead of the API server's before its renewal is not believed."""
 
 
 # ---------------------------------------------------------------------------------------------------- the daemon
 
 
 def is_fresh(lease: LeaseRecord, now: datetime) -> bool:
-    """Whether a lease was renewed within its duration, as far as the clocks agree; `now` is the API server's time.
+    """Return True if a lease was renewed within its duration; `now` is the API server's time.
 
-    Where this says no, a second look is needed: only a change of the lease tells for sure.
+    Clocks differ: if this returns False, a second look is needed, since only a change of the lease is proof.
     """
     renewed = _time(lease.renewed)
     if not lease.holder or renewed is None:
@@ -56,7 +56,7 @@ def leader(
     classes: Iterable[StorageClass],
     now: datetime,
 ) -> Finding:
-    """Whether a daemon leads; `held` is what the looks at the lease came to."""
+    """Report whether a daemon leads; `held` is the result of the looks at the lease."""
     where = f"{namespace}/{name}"
     if lease is not None and held:
         held_by = f"held by {lease.holder} since {lease.acquired or 'an unknown time'}"
@@ -67,8 +67,8 @@ def leader(
         name=where,
         ok=False,
         result=_unheld(lease, now) + (f"; no daemon serves StorageClass {served}" if served else ""),
-        advice=f"see whether its pods run: kubectl get pods -n {namespace} -l app.kubernetes.io/name=nfs-provisioner;"
-        " where the daemon runs in another namespace, give that with --lease-namespace",
+        advice=f"check whether its pods run: kubectl get pods -n {namespace} -l app.kubernetes.io/name=nfs-provisioner;"
+        " if the daemon runs in another namespace, set --lease-namespace to it",
     )
 
 
@@ -87,19 +87,19 @@ def _when(lease: LeaseRecord, now: datetime) -> str:
 
 
 def not_elected(namespace: str) -> Finding:
-    """Without leader election nothing tells whether a daemon runs."""
+    """Report that leader election is off, so that it is unknown whether a daemon runs."""
     return Finding(
         kind="leader",
         name="(none)",
         ok=True,
         warning=True,
-        result="leader election is off, so no Lease tells whether the daemon runs",
-        advice=f"see that its pod runs: kubectl get pods -n {namespace} -l app.kubernetes.io/name=nfs-provisioner",
+        result="leader election is off, so no Lease shows whether the daemon runs",
+        advice=f"check that its pod runs: kubectl get pods -n {namespace} -l app.kubernetes.io/name=nfs-provisioner",
     )
 
 
 def versions(command: str, lease: LeaseRecord | None) -> Finding:
-    """The versions of this command and of the daemon that holds the lease."""
+    """Report the versions of this command and of the daemon that holds the lease."""
     daemon = lease.program if lease is not None else ""
     differ = bool(daemon) and daemon != command
     return Finding(
@@ -116,7 +116,7 @@ def versions(command: str, lease: LeaseRecord | None) -> Finding:
 
 
 def pending(claims: Iterable[Claim], provisioner: str) -> list[Claim]:
-    """The claims that the cluster handed to a provisioner and that have no volume, the oldest first."""
+    """Return the claims that the cluster assigned to a provisioner and that have no volume, oldest first."""
     waiting = [
         claim
         for claim in claims
@@ -125,16 +125,16 @@ def pending(claims: Iterable[Claim], provisioner: str) -> list[Claim]:
     return sorted(waiting, key=lambda claim: (claim.metadata.creation_timestamp, claim.key))
 
 
-def reckoned(
+def expected_reason(
     claim: Claim,
     storage_class: StorageClass | None,
     provisioner: str,
     default_export: Location | None,
     failing: Mapping[str, str],
 ) -> str:
-    """Why a claim has no volume, by the daemon's own rules; empty where they do not tell.
+    """Return why a claim has no volume, by the daemon's own rules; empty if they give no reason.
 
-    `failing` are the exports that cannot be used, and why. Whether another volume has the directory is left out.
+    `failing` are the exports that cannot be used, with the reason. Conflicts with other volumes are not checked.
     """
     view = ClaimView(
         provisioner=provisioner,
@@ -157,7 +157,7 @@ def reckoned(
 
 
 def unreclaimed(volumes: Iterable[Volume], provisioner: str) -> list[Volume]:
-    """The volumes of a provisioner whose claims are gone, and that are to be reclaimed; the oldest first."""
+    """Return the volumes of a provisioner that wait to be reclaimed, oldest first."""
     left = [
         volume
         for volume in volumes
@@ -169,7 +169,10 @@ def unreclaimed(volumes: Iterable[Volume], provisioner: str) -> list[Volume]:
 
 
 def waits(claim: Claim, reason: str, now: datetime) -> Finding:
-    """A claim without a volume; `reason` is what was said of it last."""
+    """Report a claim without a volume.
+
+    `reason` is its latest event, or the reason that the rules give.
+    """
     since = age(claim.metadata.creation_timestamp, now)
     meta = claim.metadata
     return Finding(
@@ -183,7 +186,7 @@ def waits(claim: Claim, reason: str, now: datetime) -> Finding:
 
 
 def stays(volume: Volume, reason: str) -> Finding:
-    """A volume that is not reclaimed; `reason` is what was said of it last."""
+    """Report a volume that is not reclaimed; `reason` is its latest event."""
     return Finding(
         kind="volume",
         name=volume.name,
@@ -195,10 +198,10 @@ def stays(volume: Volume, reason: str) -> Finding:
 
 
 def more(claims: int, volumes: int) -> list[Finding]:
-    """What is not listed one by one."""
+    """Report how many claims and volumes are not listed one by one."""
     rest: tuple[tuple[Kind, int, str, str], ...] = (
-        ("claim", claims, f"{count(claims, 'more claim')}, Pending too", "kubectl get pvc -A"),
-        ("volume", volumes, f"{count(volumes, 'more volume')}, not reclaimed either", "kubectl get pv"),
+        ("claim", claims, f"{count(claims, 'more claim')}, also Pending", "kubectl get pvc -A"),
+        ("volume", volumes, f"{count(volumes, 'more volume')}, also not reclaimed", "kubectl get pv"),
     )
     return [
         Finding(kind=kind, name="(more)", ok=True, warning=True, result=result, advice=advice)
@@ -210,7 +213,7 @@ def more(claims: int, volumes: int) -> list[Finding]:
 def homeless(
     volumes: Iterable[Volume], provisioner: str, *, uses: Iterable[Use], mounted: Collection[Location]
 ) -> list[Finding]:
-    """The exports of a provisioner's volumes that neither a class nor a setting names, with the volumes on each."""
+    """Report the exports of a provisioner's volumes that neither a class nor a setting names."""
     known = {(use.export, use.options.port or NFS_PORT) for use in uses}
     astray: defaultdict[str, list[str]] = defaultdict(list)
     for volume in volumes:
@@ -228,7 +231,10 @@ def homeless(
 def on_export(
     volumes: Iterable[Volume], use: Use, uses: Sequence[Use], mounted: Collection[Location]
 ) -> list[tuple[Volume, RelPath]]:
-    """The volumes of NFS on an export, and on none of the others that lies in it, with their directories on it."""
+    """Return the NFS volumes on an export with their directories.
+
+    Those on another export inside of it are left out.
+    """
     found = []
     for volume in volumes:
         source, port = volume.spec.nfs, _port(volume)
@@ -247,7 +253,7 @@ def on_export(
 
 
 def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, RelPath]], us: Us) -> list[Finding]:
-    """Whether the ledger of an export is that of the volumes on it, and how many do not agree with their records."""
+    """Report whether an export has the ledger of its volumes, and how many volumes do not match their records."""
     ours = [(volume, path) for volume, path in found if ledgers.is_ours(volume, ledger, us)]
     where = ledger.place.all_locations
     carried = {
@@ -256,20 +262,20 @@ def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, RelPath]], us: Us) -
         if ledgers.is_marked_on(volume, where, us.provisioner)
     }
     if carried and ledger.place.id not in carried.values():
-        lost = "its ledger has another id than they carry" if ledger.place.id else "its ledger is gone"
+        lost = "its ledger has another id than its volumes" if ledger.place.id else "its ledger is gone"
         result = f"{lost}: {count(len(carried), 'volume')} on it ({_shown(sorted(carried))})"
         return [Finding(kind="export", name=ledger.place.name, ok=False, result=result, advice=_RESTORE)]
     wrong = sorted(volume.name for volume, path in ours if ledgers.disagreement(volume, path, ledger, us))
     if not wrong:
         return []
-    result = f"{count(len(wrong), 'volume')} whose record or export id does not agree: {_shown(wrong)}"
+    result = f"{count(len(wrong), 'volume')} whose record or export id does not match: {_shown(wrong)}"
     return [Finding(kind="export", name=ledger.place.name, ok=True, warning=True, result=result, advice=_LIST)]
 
 
 def lacking(
     export: str, used: Iterable[tuple[Volume, RelPath]], records: Mapping[str, Record], missing: Set[RelPath]
 ) -> list[Finding]:
-    """How many of the volumes that claims have lack their directory or their record."""
+    """Report how many volumes in use lack their directory or their record."""
     paths = {volume.name: path for volume, path in used}
     by_lack: defaultdict[Lack, list[str]] = defaultdict(list)
     for name, lack in suspects(paths, records, missing).items():
@@ -281,17 +287,17 @@ def lacking(
             ok=True,
             warning=True,
             result=f"{count(len(names_), 'volume')} in use, {_LACKS[lack]}: {_shown(sorted(names_))}",
-            advice="`nfs-provisioner orphans` says what to do about each; delete nothing before",
+            advice="`nfs-provisioner orphans` says what to do about each; do not delete anything before",
         )
         for lack, names_ in sorted(by_lack.items())
     ]
 
 
 _LACKS: Mapping[Lack, str] = {"directory-missing": "without a directory", "record-missing": "without a record"}
-_LIST = f"{ledgers.RECOVER} lists each of them with what to do about it"
+_LIST = f"{ledgers.RECOVER} lists each of them with what to do"
 _RESTORE = (
-    f"bring back the export, or the ledger, that was there; if it is lost, {ledgers.RECOVER} shows what can be written"
-    " again from the volumes"
+    f"restore the export or the ledger that was there; if it is lost, {ledgers.RECOVER} shows what can be rewritten"
+    " from the volumes"
 )
 
 
@@ -305,14 +311,17 @@ def _unknown_export(place: str, found: Sequence[str]) -> Finding:
         name=place,
         ok=True,
         warning=True,
-        result=f"{count(len(found), 'volume')} on it, and neither a StorageClass nor --export names it:"
+        result=f"{count(len(found), 'volume')} on it, but neither a StorageClass nor --export names it:"
         f" {_shown(found)}",
-        advice="give it with --export (the chart's value exports), or correct the server's name",
+        advice="name it with --export (chart value exports), or correct the server's name",
     )
 
 
 def _place(volume: Volume) -> str:
-    """The volume's export; its server and path where the volume does not tell the one from the other."""
+    """Return the volume's export.
+
+    It is server and whole path if the volume does not say where its export ends.
+    """
     found = listed(volume)
     return found.export if ":/" in found.export else f"{found.export}:{found.directory}"
 
@@ -326,7 +335,7 @@ def _port(volume: Volume) -> int:
 
 
 def defaults(classes: Iterable[StorageClass], provisioner: str) -> list[Finding]:
-    """More than one default class, one of them of this provisioner: claims without a class get the newest."""
+    """Report several default classes, one of them this provisioner's: claims without a class get the newest."""
     found = sorted(
         (each for each in classes if any(each.metadata.annotations.get(key) == "true" for key in _DEFAULT)),
         key=lambda each: each.name,

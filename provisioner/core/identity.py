@@ -1,8 +1,8 @@
 """Identity: which PersistentVolume object and which claim a record stands for.
 
-A volume's name, claimRef, annotations and path travel in a backup and can be applied anywhere, at any time. The id of
-the cluster and the uids of its objects cannot: the API server chooses them. A record names the cluster, the claim's
-uid, and the uid of the PersistentVolume from when its creation is known on.
+A volume's name, claimRef, annotations and path can be restored from a backup, anywhere and at any time. The id of the
+cluster and the uids of its objects cannot, since the API server chooses them. So a record names the cluster, the
+claim's uid, and, as soon as its creation is known, the uid of the PersistentVolume.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
 
 _CLEARLY = timedelta(hours=1)
-"""A volume is created seconds after its record; clocks differ, and an outage may come in between."""
+"""A volume is created seconds after its record; but clocks differ, and an outage can come in between."""
 
 
 def is_for(record: Record, reference: ClaimRef) -> bool:
-    """Match the claim by uid; the record of a recovered volume has none, so it matches by namespace and name."""
+    """Return True if a record is for a claim: same uid, or same namespace and name for a recovered volume."""
     if record.claim_uid:
         return record.claim_uid == reference.uid
     return (record.namespace, record.claim) == (reference.namespace, reference.name)
 
 
 def is_later(record: Record, volume: Volume) -> bool:
-    """Whether a volume, as read live, was clearly created after its record: then it is not the first of its name."""
+    """Return True if a volume was clearly created after its record: then it is not the first of its name."""
     created, recorded = times.parse(volume.metadata.creation_timestamp), times.parse(record.created)
     return created is not None and recorded is not None and created - recorded > _CLEARLY
 
 
 def settled_uid(record: Record, volume: Volume) -> str:
-    """The uid to settle an unfinished record with, by its volume as read live; empty where nothing proves it.
+    """Return the uid to settle an unfinished record with, by its live volume; empty if nothing proves it.
 
-    A process that died between creating the volume and settling the record never learned the uid.
+    A process that crashed between creating the volume and settling the record never learned the uid.
     """
     return "" if is_later(record, volume) and volume.status.phase != "Bound" else volume.metadata.uid
 
 
 def agrees(record: Record, volume: Volume) -> bool:
-    """Whether the record names exactly this object and its claim."""
+    """Return True if the record names exactly this object and its claim."""
     reference = volume.spec.claim_ref
     claim = (record.namespace, record.claim, record.claim_uid)
     return (
@@ -57,15 +57,15 @@ def agrees(record: Record, volume: Volume) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A volume that is or was Bound and whose record does not agree, all read live."""
+    """A volume that is or was Bound and does not match its record; everything is read live."""
 
     volume: Volume
     claim: Claim | None
-    """The claim that has the name in the volume's claimRef now, if any."""
+    """The claim that now has the name in the volume's claimRef, if any."""
     was_bound: bool
-    """Whether this very volume and the claim in its claimRef were seen to name each other, before it was released."""
+    """Whether this volume and the claim in its claimRef were seen to name each other before it was released."""
     recorded: Claim | None
-    """The claim that has the name in the record now, if any."""
+    """The claim that now has the name in the record, if any."""
     export_id: str
     path: RelPath
     """The volume's directory below the export's root."""
@@ -73,19 +73,19 @@ class Binding:
     cluster: str
     """This cluster."""
     namespace_uid: str = ""
-    """The uid of the namespace in the volume's claimRef, where it was read while that claim was there."""
+    """The uid of the namespace in the volume's claimRef, if it was read while that claim existed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The binding is not complete yet, or the claim in the record is still there: look again."""
+    """Look again: the binding is not complete yet, or the claim in the record still exists."""
 
 
 def followed(binding: Binding) -> Record | Wait | None:
-    """The record as the binding shows it; None where nothing proves that the volume is the record's.
+    """Return the record updated to the binding; None if nothing proves that the volume is the record's.
 
-    The recorded claim itself proves it, whichever object of the volume's name it has now, unless it is being deleted.
-    For another claim the volume must be the recorded object, and the recorded claim must be gone.
+    The recorded claim proves it, even if it is now bound to another object of the volume's name, unless the claim is
+    being deleted. For another claim the volume must be the recorded object, and the recorded claim must be gone.
     """
     volume, record = binding.volume, binding.record
     reference = volume.spec.claim_ref
@@ -115,7 +115,7 @@ def followed(binding: Binding) -> Record | Wait | None:
 
 
 def _is_bound(binding: Binding, reference: ClaimRef) -> Literal[True] | Wait | None:
-    """Whether volume and claim name each other, or did when they were last seen."""
+    """Return True if volume and claim name each other, or did when they were last seen."""
     volume, claim = binding.volume, binding.claim
     if binding.was_bound:
         return True
@@ -125,19 +125,22 @@ def _is_bound(binding: Binding, reference: ClaimRef) -> Literal[True] | Wait | N
 
 
 def _is_alive(binding: Binding, reference: ClaimRef) -> bool:
-    """Whether the claim that has the volume is there to stay: one that goes must not take the data along."""
+    """Return True if the claim that has the volume stays: the data must not go with one that is being deleted."""
     claim = binding.claim
     return claim is not None and claim.uid == reference.uid and claim.metadata.deletion_timestamp is None
 
 
 def _has_claim(binding: Binding) -> bool:
-    """Whether the claim in the record is still there: a populator keeps its own until the volume is handed over."""
+    """Return True if the claim in the record still exists: a populator keeps its own until it hands over the volume."""
     recorded, uid = binding.recorded, binding.record.claim_uid
     return recorded is not None and uid in ("", recorded.uid)
 
 
 def _is_of(record: Record, binding: Binding) -> bool:
-    """Whether cluster, directory and export agree; a peer's volume does not name its export."""
+    """Return True if cluster, directory and export match.
+
+    A volume of nfs-subdir does not name its export.
+    """
     named = binding.volume.metadata.annotations.get(names.EXPORT_ID)
     same_export = named == binding.export_id or (record.peer and not binding.volume.is_marked)
     return record.cluster == binding.cluster and record.path == binding.path and same_export

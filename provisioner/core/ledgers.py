@@ -1,9 +1,9 @@
-"""Ledgers and volumes: whether the two agree, and which records and which id `recover --ledger` writes again.
+"""Ledgers and volumes: whether the two match, and which records and which id `recover --ledger` rewrites.
 
-Each PersistentVolume of ours carries the id of its export, and each record says whose directory it is: a ledger that
-was removed, replaced or damaged disagrees with the volumes on it. A record is written again only for a volume that is
-Bound, agrees with its claim and its directory, and whose record is missing or cannot be read. What disagrees otherwise
-is said, with the command that repairs it.
+Each PersistentVolume carries the id of its export, and each record names the owner of a directory: a ledger that was
+removed, replaced or damaged does not match the volumes on its export. A record is rewritten only for a volume that is
+Bound, matches its claim and its directory, and whose record is missing or unreadable. Every other mismatch is reported
+with the command that repairs it.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _RULES = get_args(OnDelete)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """What the ledger of one export has."""
+    """The content of one export's ledger."""
 
     place: Place
-    """The export; its id is empty where the ledger has none."""
+    """The export; its id is empty if the ledger has none."""
     records: Mapping[str, Record]
     pending: Set[str] = frozenset()
     unreadable: Set[str] = frozenset()
     foreign: Set[str] = frozenset()
-    """Those of the unreadable ones that another version wrote."""
+    """The unreadable entries that another version wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Us:
-    """Whose volumes they are."""
+    """The provisioner and the cluster whose volumes are compared."""
 
     provisioner: str
     cluster: str
-    """What tells the cluster from others."""
+    """The id of the cluster."""
 
 
 def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) -> bool:
-    """Whether a volume of ours carries an export id, and says that it lies on the export of these locations."""
+    """Return True if a provisioner's volume carries an export id and says that it is on the export of `where`."""
     source, said = volume.spec.nfs, volume.metadata.annotations
     directory = said.get(names.DIRECTORY, "")
     if source is None or not directory or not said.get(names.EXPORT_ID) or volume.metadata.deletion_timestamp:
@@ -62,9 +62,9 @@ def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) ->
 
 
 def disagreement(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
-    """In what a volume of ours and the ledger disagree, and what to do about it; empty where they agree.
+    """Return how a volume and the ledger disagree, and what to do about it; empty if they match.
 
-    `path` is the volume's directory below the export. That there is no record at all is no disagreement.
+    `path` is the volume's directory below the export. A missing record is not a disagreement.
     """
     record = ledger.records.get(volume.name)
     if volume.name in ledger.pending:
@@ -79,14 +79,14 @@ def disagreement(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
 
 
 def is_ours(volume: Volume, ledger: Ledger, us: Us) -> bool:
-    """Whether a volume is of our making: it says so, or the ledger has a record of this very object."""
+    """Return True if this provisioner created a volume: by its annotation, or by a record of exactly this object."""
     record = ledger.records.get(volume.name)
     known = record is not None and record.cluster == us.cluster and record.volume_uid == volume.metadata.uid
     return volume.spec.nfs is not None and (volume.is_by(us.provisioner) or known)
 
 
 def is_edited(volume: Volume, path: RelPath, export_id: str) -> bool:
-    """Whether somebody has changed or removed an annotation of ours on a volume that bears any."""
+    """Return True if an annotation of the provisioner on a volume was changed or removed."""
     said = volume.metadata.annotations
     return (
         said.get(names.EXPORT_ID) != export_id
@@ -110,37 +110,37 @@ def _edited(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
     values = " ".join(f"{key}={value!r}" if " " in value else f"{key}={value}" for key, value in wrong.items())
     what = "annotations do" if len(wrong) > 1 else "annotation does"
     return (
-        f"its {what} not agree with the ledger of export {ledger.place.name}: {', '.join(wrong)}; if the volume is the"
-        f" right one: kubectl annotate pv {volume.name} --overwrite {values}"
+        f"its {what} not match the ledger of export {ledger.place.name}: {', '.join(wrong)}; if the volume is the right"
+        f" one, run kubectl annotate pv {volume.name} --overwrite {values}"
     )
 
 
 def _unreadable(volume: Volume, ledger: Ledger) -> str:
     if volume.name in ledger.foreign:
         return (
-            f"its record on export {ledger.place.name} was written by another version of the provisioner: let that one"
-            f" run again; if there was none, remove {paths.LEDGER}/volumes/{volume.name} on the export, and {RECOVER}"
-            " writes it again"
+            f"its record on export {ledger.place.name} was written by another version of the provisioner: run that"
+            f" version again; if there was none, remove {paths.LEDGER}/volumes/{volume.name} on the export, and"
+            f" {RECOVER} rewrites it"
         )
-    return f"its record on export {ledger.place.name} cannot be read: {RECOVER} writes it again"
+    return f"its record on export {ledger.place.name} cannot be read: {RECOVER} rewrites it"
 
 
 def _of_record(volume: Volume, path: RelPath, record: Record, ledger: Ledger, us: Us) -> str:
-    """Why a record is not that of a volume."""
+    """Return why a record is not that of a volume; empty if it is."""
     reference, on_export = volume.spec.claim_ref, f"its record on export {ledger.place.name}"
     take = f"`nfs-provisioner recover --volume {volume.name}` gives the record to this volume"
     if record.cluster != us.cluster:
         return f"{on_export} belongs to cluster {record.cluster or '(without an id)'}: if that one is lost, {take}"
     if record.path != path:
         return (
-            f"{on_export} is of directory {record.directory!r}, and the volume has {'/'.join(path)!r}: delete this"
-            f" PersistentVolume by hand, its finalizers too; `nfs-provisioner recover --volume {volume.name}` then"
+            f"{on_export} is of directory {record.directory!r}, but the volume has {'/'.join(path)!r}: delete this"
+            f" PersistentVolume with its finalizers manually; `nfs-provisioner recover --volume {volume.name}` then"
             " creates the one of the record"
         )
     if record.volume_uid not in ("", volume.metadata.uid):
         return f"{on_export} is for another PersistentVolume object of this name: {take}"
     if volume.status.phase == "Bound" and reference is not None and not identity.is_for(record, reference):
-        return f"{on_export} is for claim {record.namespace}/{record.claim}, and another one has the volume: {take}"
+        return f"{on_export} is for claim {record.namespace}/{record.claim}, but another claim has the volume: {take}"
     return ""
 
 
@@ -155,13 +155,13 @@ class Found:
     path: RelPath
     """Its directory below the export."""
     claim: Claim | None
-    """The claim that has the name in its claimRef, if any."""
+    """The claim that now has the name in its claimRef, if any."""
     storage_class: StorageClass | None
-    """The class of the name in the volume, if there is one now."""
+    """The class that the volume names, if it exists now."""
     there: bool = True
-    """Whether its directory is there; as long as nobody has looked, it is."""
+    """Whether its directory exists; True until it is checked."""
     trouble: str = ""
-    """Why its directory cannot be looked at."""
+    """Why its directory cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done about one volume whose record does not agree."""
+    """What to do about one volume that does not match its record."""
 
     found: Found
     action: Write | Skip
@@ -188,36 +188,39 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """What is to be done about one export."""
+    """What to do about one export."""
 
     place: Place
     id: str
-    """The id that its ledger is to have; empty where there is none."""
+    """The id for its ledger; empty if there is none."""
     trouble: str
-    """Why that is not the one that its volumes carry; empty where it is."""
+    """Why that is not the id that its volumes carry; empty if it is."""
     steps: Sequence[Step]
     agree: int
-    """The volumes that agree with their records."""
+    """The number of volumes that match their records."""
 
     @property
     def records(self) -> Mapping[str, Record]:
-        """What is to be written, by volume."""
+        """Return the records to write, by volume."""
         return {step.found.volume.name: step.action.record for step in self.steps if isinstance(step.action, Write)}
 
     @property
     def has_work(self) -> bool:
-        """Whether anything is to be written."""
+        """Return True if anything has to be written."""
         return bool(self.records) or self.id != self.place.id
 
 
 def is_in_doubt(found: Found, ledger: Ledger) -> bool:
-    """Whether it matters if the directory of a volume is there."""
+    """Return True if it must be checked whether the volume's directory exists."""
     said = found.volume.metadata.annotations
     return found.volume.name not in ledger.records or said.get(names.EXPORT_ID) != ledger.place.id
 
 
 def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: Us, *, now: str) -> Sheet:
-    """What to do about the volumes of ours on one export; `volumes` are all of the cluster, `now` is RFC 3339."""
+    """Decide what to do about the volumes on one export.
+
+    `volumes` are all of the cluster, `now` is RFC 3339.
+    """
     id, trouble = _reconciled(ledger, found, us)
     taken = Taken.by(volumes)
     restored = replace(ledger, place=replace(ledger.place, id=id))
@@ -232,7 +235,7 @@ def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: 
 
 
 def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, str]:
-    """The id that the ledger is to have, and why that is not the one that its volumes carry."""
+    """Return the id for the ledger, and why that is not the one that its volumes carry."""
     carried: defaultdict[str, list[Found]] = defaultdict(list)
     for each in found:
         if is_marked_on(each.volume, ledger.place.all_locations, us.provisioner):
@@ -247,20 +250,20 @@ def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, st
     ((id, carriers),) = wanted.items()
     others = {record.cluster or "(without an id)" for record in ledger.records.values()} - {us.cluster}
     if has and others:
-        return has, f"its volumes carry the id {id}, and its ledger has records of cluster {', '.join(sorted(others))}"
+        return has, f"its volumes carry the id {id}, but its ledger has records of cluster {', '.join(sorted(others))}"
     if not any(each.there and not each.trouble for each in carriers):
         return has, _WRONG_EXPORT
     return id, ""
 
 
 _WRONG_EXPORT = (
-    "none of the directories of its volumes is there: is it the right export? If it is, and their data are gone, delete"
-    " those PersistentVolumes"
+    "none of its volumes' directories exists: check that it is the right export; if it is, and their data is gone,"
+    " delete those PersistentVolumes"
 )
 
 
 def _is_bound(found: Found) -> bool:
-    """Whether a volume and a claim name each other."""
+    """Return True if a volume and a claim name each other."""
     reference, claim = found.volume.spec.claim_ref, found.claim
     return (
         found.volume.status.phase == "Bound"
@@ -271,18 +274,18 @@ def _is_bound(found: Found) -> bool:
 
 
 def _decide(found: Found, ledger: Ledger, trouble: str, taken: Taken, us: Us, *, now: str) -> Write | Skip | None:
-    """What to do about one volume; None where it agrees with its record."""
+    """Decide what to do about one volume; None if it matches its record."""
     volume = found.volume
     if volume.name in ledger.records or volume.name in ledger.foreign:
         why = disagreement(volume, found.path, ledger, us)
         return Skip(why) if why else None
     if not volume.is_marked:
-        return Skip("another provisioner made it: the daemon enters it by itself, while it is Bound")
+        return Skip("another provisioner created it: the daemon records it automatically while it is Bound")
     edited = trouble if not ledger.place.id else _edited(volume, found.path, ledger, us)
     if edited or not _is_bound(found):
         return Skip(edited or _NOT_BOUND.format(volume.status.phase))
     if found.trouble or not found.there:
-        return Skip(found.trouble or "its directory is not there, and it has no record")
+        return Skip(found.trouble or "its directory does not exist, and it has no record")
     record = _record(found, us, now=now)
     remains = Remains(place=ledger.place, volume=volume.name, record=record, pending=False, contents="data")
     holder = taken.holder(remains)
@@ -297,13 +300,13 @@ def _decide(found: Found, ledger: Ledger, trouble: str, taken: Taken, us: Us, *,
 
 
 _NOT_BOUND = (
-    "it is {}, and has no record: have a claim bound to it, and run this again; or delete it by hand, its finalizers"
-    " too, and then its directory"
+    "it is {}, and has no record: bind a claim to it and run this again; or delete it with its finalizers, and then its"
+    " directory, manually"
 )
 
 
 def _record(found: Found, us: Us, *, now: str) -> Record:
-    """The record of a volume that is Bound and bears our annotations."""
+    """Return the record of a volume that is Bound and has the provisioner's annotations."""
     volume = found.volume
     rule = next(each for each in _RULES if each == volume.metadata.annotations[names.ON_DELETE])
     retention = ""
@@ -311,6 +314,6 @@ def _record(found: Found, us: Us, *, now: str) -> Record:
         if found.storage_class is not None and found.storage_class.provisioner == us.provisioner:
             retention = classes.parameters_of(found.storage_class).retention
     except InvalidSettings:
-        pass  # an archive that is kept for ever loses nothing
+        pass  # without a retention an archive never expires, so nothing is lost
     created = volume.metadata.creation_timestamp or now
     return settled_record(volume, found.path, cluster=us.cluster, on_delete=rule, created=created, retention=retention)

@@ -1,4 +1,4 @@
-"""A volume as `volumes` lists it: whose it is, where it is, and what becomes of it."""
+"""Volumes as `volumes` lists them: owner, place, and reclaim rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
 class VolumeRow(Struct, frozen=True):
-    """One volume, in the order in which a table shows it."""
+    """One volume; the fields are the columns of the table."""
 
     volume: str
     namespace: str
@@ -24,17 +24,17 @@ class VolumeRow(Struct, frozen=True):
     phase: str
     capacity: str
     export: str
-    """As core.locations.label spells it; the server alone where the volume does not say where its export ends."""
+    """As core.locations.label spells it; only the server if the volume does not say where its export ends."""
     directory: str
-    """Relative to the export; the whole path on the server where that is not known."""
+    """Relative to the export; the whole path on the server if the export is unknown."""
     on_delete: str
-    """`delete`, `archive` or `retain`; empty where the volume does not say."""
+    """`delete`, `archive` or `retain`; empty if the volume does not say."""
     created: str
     """UTC, RFC 3339."""
 
 
 def listed(volume: Volume) -> VolumeRow:
-    """The volume's fields as they are listed. Nothing that it says of itself is checked here."""
+    """Return the row of a volume. What the volume says of itself is not checked."""
     source, claim = volume.spec.nfs, volume.spec.claim_ref
     directory = volume.metadata.annotations.get(names.DIRECTORY, "")
     server, path = (source.server, source.path) if source else ("", "")
@@ -56,7 +56,7 @@ def listed(volume: Volume) -> VolumeRow:
 
 
 def export_of(server: str, root: str, volume: Volume) -> str:
-    """The export of a volume as everything else spells it (core.locations.label)."""
+    """Return the export of a volume as it is spelled everywhere (core.locations.label)."""
     try:
         return label(location(server, root), mount_options.parse(volume.spec.mount_options).port)
     except InvalidSettings:
@@ -70,7 +70,10 @@ def _rule(volume: Volume) -> str:
 
 
 def age(created: str, now: datetime) -> str:
-    """How long ago that was, in two units at most, as kubectl writes it; empty for a text that is no time."""
+    """Return how long ago a time was, in at most two units, as kubectl writes it.
+
+    The result is empty if the text is not a time.
+    """
     try:
         seconds = max(0, int((now - datetime.fromisoformat(created)).total_seconds()))
     except (ValueError, TypeError):

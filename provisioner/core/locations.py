@@ -1,4 +1,4 @@
-"""Where an export is: `SERVER:PATH` as StorageClasses, flags and volumes write it."""
+"""The locations of exports: `SERVER:PATH`, as StorageClasses, flags and volumes write them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NFS_PORT = 2049
 _NAME_LIMIT = 253
 _LABEL_LIMIT = 63
 _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-"""What the resolver of a node (glibc) lets pass; RFC 1123 has no underscore, and names with one are in use."""
+"""The names that the resolver of a node (glibc) accepts. RFC 1123 has no underscore, but such names are in use."""
 _ZONE = re.compile(r"[A-Za-z0-9_.-]*")
 
 RelPath = tuple[str, ...]
@@ -21,7 +21,10 @@ RelPath = tuple[str, ...]
 
 
 def split_path(path: str) -> RelPath:
-    """Split a path at its slashes; leading, trailing and double ones add nothing. `.` and `..` are not dropped."""
+    """Split a path at its slashes.
+
+    Leading, trailing and double ones add nothing. `.` and `..` are not dropped.
+    """
     return tuple(part for part in path.split("/") if part)
 
 
@@ -33,23 +36,23 @@ class Location:
     path: str
 
     def __str__(self) -> str:
-        """`SERVER:PATH`; an IPv6 address stands in brackets."""
+        """Return `SERVER:PATH`; an IPv6 address has brackets."""
         server = f"[{self.server}]" if ":" in self.server else self.server
         return f"{server}:{self.path}"
 
     @property
     def components(self) -> RelPath:
-        """The path's components; `()` for a server's root."""
+        """Return the path's components; `()` for a server's root."""
         return split_path(self.path)
 
     def below(self, path: RelPath) -> str:
-        """The absolute path on the server of something below this export."""
+        """Return the absolute path on the server of a path below this export."""
         return "/" + "/".join((*self.components, *path))
 
     def relative(self, server: str, path: str) -> RelPath | None:
-        """The components of an absolute path on a server below this export; None where it is elsewhere.
+        """Return the components of an absolute path on a server below this export; None if it is elsewhere.
 
-        `()` is the export's root. `..` and the like stay in, for core.paths to refuse.
+        `()` is the export's root. `..` and the like are kept, so that core.paths refuses them.
         """
         if normal_server(server) != self.server or not path.startswith("/"):
             return None
@@ -59,21 +62,21 @@ class Location:
 
 
 def label(where: Location, port: int | None = None) -> str:
-    """The one spelling of an export in tables, JSON, metrics, logs and events.
+    """Return the spelling of an export in tables, JSON, metrics, logs and events.
 
-    `SERVER:PATH`, and ` port N` behind it where the server is spoken to at another port than NFS's own.
+    It is `SERVER:PATH`, followed by ` port N` if the port is not 2049.
     """
     return str(where) if port in (None, NFS_PORT) else f"{where} port {port}"
 
 
 def normal_server(server: str) -> str:
-    """A server's name for comparison and display: lower case, an IPv6 address without its brackets."""
+    """Return a server's name for comparison and display: lower case, an IPv6 address without brackets."""
     server = server.strip().lower()
     return server[1:-1] if server.startswith("[") and server.endswith("]") else server
 
 
 def require_server(server: str) -> None:
-    """Raise InvalidSettings unless a normal server is an address, or a name that nodes and we can look up."""
+    """Raise InvalidSettings unless a normal server is an address, or a name that nodes can resolve."""
     if ":" in server:
         _require_ipv6(server)
         return
@@ -86,25 +89,27 @@ def require_server(server: str) -> None:
 
 
 def _require_ipv6(server: str) -> None:
-    """Raise InvalidSettings for what has a colon and is no IPv6 address. One may have a zone: fe80::1%eth0."""
+    """Raise InvalidSettings for a server with a colon that is no IPv6 address.
+
+    It can have a zone: fe80::1%eth0.
+    """
     try:
         zone = ipaddress.IPv6Address(server).scope_id or ""
     except ValueError as exc:
         raise InvalidSettings(
-            f"server {server!r} has a colon and is not an IPv6 address:"
-            " a port belongs in the class's mountOptions (port=)"
+            f"server {server!r} is not an IPv6 address: move a port into the class's mountOptions (port=)"
         ) from exc
     if not _ZONE.fullmatch(zone):
-        raise InvalidSettings(f"server {server!r} has a zone that is not the name of a network interface")
+        raise InvalidSettings(f"server {server!r} has an invalid zone: use the name of a network interface")
 
 
 def _name_problem(server: str) -> str:
-    """Why a host name cannot be looked up; "" when it can."""
+    """Return why a host name cannot be resolved; "" if it can."""
     labels = server.removesuffix(".").split(".")
     if not server:
         return "it is empty"
     if not server.isascii():
-        return "it has characters beyond ASCII (write an internationalised name as xn--…, as nodes look it up)"
+        return "it has characters beyond ASCII (write an internationalised name as xn--…, as nodes resolve it)"
     if len(server.removesuffix(".")) > _NAME_LIMIT:
         return f"it has {len(server)} characters"
     if not all(labels):
@@ -115,7 +120,10 @@ def _name_problem(server: str) -> str:
 
 
 def location(server: str, path: str) -> Location:
-    """The location for a server and an absolute path. Raises InvalidSettings with what is wrong with them."""
+    """Return the location for a server and an absolute path.
+
+    Raises InvalidSettings with what to change.
+    """
     for advice in (_advice_on_server(server.strip()), _advice_on_path(path)):
         if advice:
             raise InvalidSettings(advice)
@@ -125,7 +133,7 @@ def location(server: str, path: str) -> Location:
         raise InvalidSettings(f"the path {path!r} of an export on {server} must begin with /")
     if encodable(path) != path:
         raise InvalidSettings(
-            f"the path {encodable(path)} on {server} is not valid UTF-8: no PersistentVolume can name it"
+            f"the path {encodable(path)} on {server} is not valid UTF-8, so no PersistentVolume can name it: rename it"
         )
     parts = split_path(path)
     if any(part in (".", "..") or any(ord(c) < 32 or ord(c) == 127 for c in part) for part in parts):
@@ -141,14 +149,17 @@ _WITH_PATH = re.compile(r"(?P<server>\[[^]]*\]|[^:/\\]+)(:\d+)?:?(?P<path>/.*)")
 
 
 def _advice_on_server(text: str) -> str:
-    """What to write instead of a server that has more in it than a name or an address; empty for all others."""
+    """Return what to write instead of a server that is more than a name or an address.
+
+    Return "" for all others.
+    """
     if found := _URL.fullmatch(text):
         return f"server {text!r} is a URL: write {_as_server(found)}" + _port_advice(found["port"])
     if found := _SMB.fullmatch(text):
         path = "/" + found["path"].replace("\\", "/").strip("/")
         return (
-            f"server {text!r} is a share of SMB: write the server {found['server']!r} and the path under which it"
-            f" exports that by NFS, such as {path!r}"
+            f"server {text!r} is an SMB share: write the server {found['server']!r} and the path of its NFS export,"
+            f" such as {path!r}"
         )
     if found := _WITH_PORT.fullmatch(text):
         return f"server {text!r} has a port: write the server {found['server']!r}" + _port_advice(found["port"])
@@ -168,22 +179,24 @@ def _port_advice(port: str | None) -> str:
 
 
 def _advice_on_path(text: str) -> str:
-    """What to write instead of a path that has its server in it; empty for all others."""
+    """Return what to write instead of a path that has its server in it; else ""."""
     text = text.strip()
     if found := _URL.fullmatch(text) or _WITH_SERVER.fullmatch(text):
         return f"the path {text!r} has the server in it: write the path {found['path'] or '/'!r} alone"
     if text.startswith("\\"):
-        return f"the path {text!r} is one of SMB: write the path under which the server exports it by NFS"
+        return f"the path {text!r} is an SMB path: write the path of the NFS export"
     return ""
 
 
 def parse(text: str) -> Location:
-    """`SERVER:PATH` as a location; an IPv6 address stands in brackets. Raises InvalidSettings."""
+    """Parse `SERVER:PATH`; an IPv6 address has brackets. Raises InvalidSettings."""
     if found := _URL.fullmatch(text.strip()):
         raise InvalidSettings(
             f"{text!r} is a URL: write {found['server']}:{found['path'] or '/'}" + _port_advice(found["port"])
         )
     server, separator, path = text.partition(":/")
     if not separator:
-        raise InvalidSettings(f"{text!r} is not SERVER:PATH with an absolute path, such as nas.example:/exports/k8s")
+        raise InvalidSettings(
+            f"{text!r} is not SERVER:PATH with an absolute path: write for example nas.example:/exports/k8s"
+        )
     return location(server, "/" + path)

@@ -1,4 +1,4 @@
-"""The PersistentVolumes that we make, as the API server takes them."""
+"""The PersistentVolumes that the provisioner creates, as the API server accepts them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def volume(
     reclaim_policy: str,
     claim_ref: Mapping[str, object],
 ) -> dict[str, object]:
-    """The PersistentVolume of a directory, for the claim that `claim_ref` says (kubernetes-contract, Provisioning 4).
+    """Return the PersistentVolume of a directory for the claim in `claim_ref` (kubernetes-contract, Provisioning 4).
 
-    Never `bound-by-controller`: with it the claim's deletion would undo the binding instead of releasing the volume.
+    It never has `bound-by-controller`: with it, deleting the claim would undo the binding and not release the volume.
     """
     return {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""What `mountOptions` say of the way to the server: we speak to it as the pods will (nfs(5), "Mount options")."""
+"""The mount options that matter for the provisioner's own connection: it uses the same as pods (nfs(5))."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ _SECURITY = ("sys", "krb5", "krb5i", "krb5p", "none", "null")
 _TCP = ("tcp", "tcp6")
 _TRANSPORTS = (*_TCP, "udp", "udp6", "rdma", "rdma6")
 _TLS = ("none", "tls", "mtls")
-# What people write for encryption beside nfs(5)'s xprtsec: mount helpers of cloud providers have such options.
+# Options for encryption other than nfs(5)'s xprtsec: mount helpers of cloud providers have them.
 _ENCRYPTION = re.compile(r"(?!no).*(xprtsec|tls|ssl|encrypt|stunnel).*")
 _OFF = ("none", "no", "off", "false", "0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
-    """The options that matter to us; None leaves the choice to client and server."""
+    """The options that matter; None leaves the choice to client and server."""
 
     version: str | None = None
     port: int | None = None
     mount_port: int | None = None
     kerberos: bool = False
-    """Whether the options ask for Kerberos and allow nothing else."""
+    """Whether the options require Kerberos."""
     encryption: str = ""
-    """The option that asks for encryption on the way (TLS), as it was written."""
+    """The option that asks for encryption of the connection (TLS), as it was written."""
     transport: str = ""
-    """The option that asks for another way to the server than TCP, as it was written."""
+    """The option that asks for another transport than TCP, as it was written."""
 
 
 def parse(options: Iterable[str]) -> MountOptions:
-    """The mount options of a class or a volume, each entry one option or several with commas between.
+    """Parse the mount options of a class or a volume; an entry is one option, or several with commas in between.
 
-    Names and values are read in any case, so that no spelling of an encryption is passed over. Of an option that is
-    given twice the last counts, as for the kernel; but what was asked for once in the way of security holds.
-    Options that are the kernel client's own affair are passed over. Raises InvalidMountOption that names the option.
+    Names and values are case-insensitive, so that no spelling of an encryption is missed. If an option is given twice,
+    the last one counts, as for the kernel; but once security is requested, it stays so. Options that only concern the
+    kernel's client are ignored. Raises InvalidMountOption, which names the option.
     """
     values: dict[str, str] = {}
     found = [_pair(part) for entry in options for part in entry.split(",") if part.strip()]
@@ -66,17 +66,20 @@ def _pair(option: str) -> tuple[str, str]:
 
 
 def _is_kerberos(name: str, value: str) -> bool:
-    """Whether an option allows no other security flavour than Kerberos's. Raises InvalidMountOption."""
+    """Return True if an option allows no security flavour but Kerberos.
+
+    Raises InvalidMountOption.
+    """
     if name != "sec":
         return "krb5" in name or (name.startswith("sec") and "krb5" in value)
     flavours = [flavour.strip() for flavour in value.split(":") if flavour.strip()]
     if not set(flavours) <= set(_SECURITY):
-        raise InvalidMountOption(f"mount option sec={value}: known are {', '.join(_SECURITY)}")
+        raise InvalidMountOption(f"mount option sec={value}: use one of {', '.join(_SECURITY)}")
     return bool(flavours) and all(flavour.startswith("krb5") for flavour in flavours)
 
 
 def _encryption(name: str, value: str) -> str:
-    """The option when it asks for encryption, else nothing. Raises InvalidMountOption."""
+    """Return the option if it asks for encryption, else "". Raises InvalidMountOption."""
     if name == "xprtsec":
         return "" if _one_of(_TLS, name, value) == "none" else f"{name}={value}"
     if _ENCRYPTION.fullmatch(name) and value not in _OFF:
@@ -85,7 +88,10 @@ def _encryption(name: str, value: str) -> str:
 
 
 def _transport(name: str, value: str, values: dict[str, str]) -> str:
-    """The option when it asks for a way to the server that is not TCP to its own address. Raises InvalidMountOption."""
+    """Return the option if it asks for anything but TCP to the server's address, else "".
+
+    Raises InvalidMountOption.
+    """
     if name == "proto":
         return "" if _one_of(_TRANSPORTS, name, value) in _TCP else f"{name}={value}"
     if name in _TRANSPORTS and name not in _TCP:
@@ -96,13 +102,16 @@ def _transport(name: str, value: str, values: dict[str, str]) -> str:
 
 
 def _first(texts: Iterable[str]) -> str:
-    """The first that is not empty; all are looked at, since each may be wrong."""
+    """Return the first text that is not empty.
+
+    All are evaluated, since each of them can be invalid.
+    """
     return next(filter(None, list(texts)), "")
 
 
 def _one_of(known: tuple[str, ...], name: str, value: str) -> str:
     if value not in known:
-        raise InvalidMountOption(f"mount option {name}={value}: known are {', '.join(known)}")
+        raise InvalidMountOption(f"mount option {name}={value}: use one of {', '.join(known)}")
     return value
 
 
@@ -113,7 +122,7 @@ def _version(values: dict[str, str]) -> str | None:
     if version == "4" and "minorversion" in values:
         version = f"4.{values['minorversion']}"
     if version not in VERSIONS:
-        raise InvalidMountOption(f"mount option nfsvers={version}: known are {', '.join(VERSIONS)}")
+        raise InvalidMountOption(f"mount option nfsvers={version}: use one of {', '.join(VERSIONS)}")
     return version
 
 
@@ -122,5 +131,5 @@ def _port(name: str, values: dict[str, str]) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or int(text) > 65535:
-        raise InvalidMountOption(f"mount option {name}={text} is not the number of a port")
+        raise InvalidMountOption(f"mount option {name}={text}: use a port number from 0 to 65535")
     return int(text) or None  # 0 means: ask the portmapper

@@ -1,6 +1,6 @@
-"""The names that we share with the cluster: annotations, finalizers, event reasons, labels of the protocol."""
+"""Names that the provisioner shares with the cluster: annotations, finalizers, event reasons."""
 
-# What the cluster writes and reads (kube-controller-manager, persistentvolume controller).
+# Annotations of kube-controller-manager (persistentvolume controller).
 PROVISIONER_ANNOTATIONS = (
     "volume.kubernetes.io/storage-provisioner",
     "volume.beta.kubernetes.io/storage-provisioner",
@@ -13,35 +13,35 @@ CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
 
-# Our own keys on a PersistentVolume.
+# The provisioner's own annotations on a PersistentVolume.
 PREFIX = "nfs-provisioner/"
 ON_DELETE = PREFIX + "on-delete"
 DIRECTORY = PREFIX + "directory"
 EXPORT_ID = PREFIX + "export-id"
 MARKS = (ON_DELETE, DIRECTORY, EXPORT_ID)
-"""Those that every volume of our making bears."""
+"""The annotations that every volume of this provisioner has."""
 
-# Our own key on a claim: the archive that it wants to have back.
+# The annotation of a claim with the archive to restore.
 RESTORE = PREFIX + "restore"
 
-# What nfs-subdir's master, which was never released, reads from a claim. Here the class's mode, uid and gid count.
+# Annotations of a claim that the unreleased master of nfs-subdir reads. Here mode, uid and gid of the class count.
 ACCESS_OF_NFS_SUBDIR = ("nfs.io/createMode", "nfs.io/createUID", "nfs.io/createGID")
 
-# Our own key on the Lease: the version of the daemon that holds it.
+# The annotation of the Lease with the version of the daemon that holds it.
 VERSION = PREFIX + "version"
 
-# A class that claims without a class get (Kubernetes, Storage Classes, "Default StorageClass").
+# The annotations of a default class (Kubernetes, Storage Classes, "Default StorageClass").
 DEFAULT_CLASS_ANNOTATIONS = (
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
 )
 
-# The driver of the peer whose volumes we leave alone.
+# The driver of csi-driver-nfs, whose volumes are left alone.
 CSI_DRIVER_NFS = "nfs.csi.k8s.io"
 CSI_PLACE = ("server", "share", "subdir")
-"""The attributes of its volumes that say where they are; it does not tell the cases of their names apart."""
+"""The attributes of its volumes with their place. The driver treats their names as case-insensitive."""
 
-# Event reasons: those of sig-storage-lib-external-provisioner and of external-resizer, so that alerts go on working.
+# Event reasons: those of sig-storage-lib-external-provisioner and of external-resizer, as existing alerts use them.
 PROVISIONING = "Provisioning"
 PROVISIONING_SUCCEEDED = "ProvisioningSucceeded"
 PROVISIONING_FAILED = "ProvisioningFailed"
@@ -59,10 +59,10 @@ VOLUME_RESIZE_FAILED = "VolumeResizeFailed"
 
 
 def volume_name(claim_uid: str) -> str:
-    """The name of the PersistentVolume for a claim: deterministic, so that a retry finds the first attempt."""
+    """Return the name of a claim's PersistentVolume: deterministic, so that a retry finds the first attempt."""
     return f"pvc-{claim_uid}"
 
 
-def claim_uid(volume: str) -> str | None:
-    """The claim's uid in a volume's name, or None where the name is not of our making."""
-    return volume.removeprefix("pvc-") if volume.startswith("pvc-") else None
+def claim_uid(volume_name: str) -> str | None:
+    """Return the claim's uid in a volume's name; None if the name does not have that form."""
+    return volume_name.removeprefix("pvc-") if volume_name.startswith("pvc-") else None

@@ -1,4 +1,4 @@
-"""Neighbours: whether a volume needs a directory that is about to be moved for another one."""
+"""Neighbours: volumes that need a directory which is about to be moved or deleted for another volume."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from provisioner.core.objects import Volume
 
 
 def needs(volume: Volume, locations: Iterable[Location], path: RelPath, *, folds: bool = False) -> bool:
-    """Whether a volume that is not being deleted lies at a path below an export, or above or below that path.
+    """Return True if a volume that is not being deleted uses a directory of an export, or one above or below it.
 
-    `locations` are all that lead to the export; with `folds` its server takes names for one that differ in case, or in
-    their normal form. A volume of the whole export, as admins make one to look around in it, does not count.
+    `locations` are all that lead to the export; with `folds` its server treats names as equal that differ in case or in
+    Unicode normal form. A volume of the whole export does not count: admins create such volumes to look around in it.
     """
     source = volume.source
     if source is None or volume.metadata.deletion_timestamp is not None:
@@ -24,8 +24,8 @@ def needs(volume: Volume, locations: Iterable[Location], path: RelPath, *, folds
 
 
 def shared_message(directory: str, holder: str) -> str:
-    """The words for a directory that two volumes use: to destroy it for one would destroy it for both."""
+    """Return the message for a directory that two volumes use: deleting it for one would delete it for both."""
     return (
-        f"its directory {directory!r}, or one above or below it, is also volume {holder}'s; nothing is touched:"
-        " it goes once that volume is deleted; to keep it for that one, delete this volume by hand, its finalizers too"
+        f"its directory {directory!r} overlaps with that of volume {holder}; nothing was deleted: it is reclaimed once"
+        " that volume is deleted; to keep it for that one, delete this volume with its finalizers manually"
     )

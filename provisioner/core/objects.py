@@ -16,11 +16,11 @@ from provisioner.core import names
 
 
 class NotKept(Exception):
-    """Something was read of a cached object that the cache does not keep: a fault of ours."""
+    """A rule read a field of a cached object that the cache does not keep: a programming error."""
 
 
 class Kept(dict[str, str]):
-    """A mapping of a cached object: some keys of it are kept, and reading another one raises NotKept."""
+    """A mapping of a cached object: only some of its keys are kept, and reading another one raises NotKept."""
 
     __slots__ = ()
 
@@ -33,7 +33,7 @@ class Kept(dict[str, str]):
         return super().__contains__(self._checked(key))
 
     def get(self, key: str, default: object = None) -> Any:
-        """As dict.get()."""
+        """Like dict.get()."""
         return super().get(self._checked(key), default)
 
     def _checked(self, key: Any) -> str:
@@ -43,7 +43,7 @@ class Kept(dict[str, str]):
 
 
 class _NotKept(tuple[str, ...]):
-    """Stands for a list of a cached object that is not kept."""
+    """A placeholder for a list that the cache does not keep."""
 
     __slots__ = ()
 
@@ -57,13 +57,13 @@ NOT_KEPT: tuple[str, ...] = _NotKept()
 
 
 class KeptNothing(Kept):
-    """Labels, a selector, …: that of which no rule reads a key."""
+    """For mappings of which no rule reads a key, such as labels and selectors."""
 
     __slots__ = ()
 
 
 class KeptSize(Kept):
-    """Of all quantities."""
+    """The kept quantities."""
 
     __slots__ = ()
 
@@ -71,7 +71,7 @@ class KeptSize(Kept):
 
 
 class Metadata(Struct, frozen=True, rename="camel", gc=False):
-    """`ObjectMeta`, as far as we read it."""
+    """`ObjectMeta`, as far as it is read."""
 
     name: str = ""
     namespace: str = ""
@@ -85,7 +85,10 @@ class Metadata(Struct, frozen=True, rename="camel", gc=False):
 
 
 class KeptOfClaim(Kept):
-    """Of the annotations of a claim that waits for its volume; those that a class's pattern names are read live."""
+    """The kept annotations of a pending claim.
+
+    Those that a class's pattern names are read live.
+    """
 
     __slots__ = ()
 
@@ -101,7 +104,7 @@ class KeptOfClaim(Kept):
 
 
 class KeptOfBoundClaim(Kept):
-    """Of the annotations of a claim that has its volume."""
+    """The kept annotations of a claim that has its volume."""
 
     __slots__ = ()
 
@@ -109,7 +112,7 @@ class KeptOfBoundClaim(Kept):
 
 
 class KeptOfVolume(Kept):
-    """Of the annotations of a volume."""
+    """The kept annotations of a volume."""
 
     __slots__ = ()
 
@@ -117,7 +120,7 @@ class KeptOfVolume(Kept):
 
 
 class DataSource(Struct, frozen=True, rename="camel", gc=False):
-    """`dataSource` or `dataSourceRef`: what a claim wants its volume filled from."""
+    """`dataSource` or `dataSourceRef`: the source for the data of a claim's volume."""
 
     kind: str = ""
     name: str = ""
@@ -126,13 +129,13 @@ class DataSource(Struct, frozen=True, rename="camel", gc=False):
 
 
 class Resources(Struct, frozen=True, rename="camel", gc=False):
-    """Sizes asked for, as Kubernetes quantities."""
+    """Requested sizes, as Kubernetes quantities."""
 
     requests: dict[str, str] = field(default_factory=dict)
 
 
 class ClaimSpec(Struct, frozen=True, rename="camel", gc=False):
-    """`PersistentVolumeClaimSpec`, as far as we read it."""
+    """`PersistentVolumeClaimSpec`, as far as it is read."""
 
     access_modes: tuple[str, ...] = ()
     storage_class_name: str | None = None
@@ -146,7 +149,7 @@ class ClaimSpec(Struct, frozen=True, rename="camel", gc=False):
 
 
 class ClaimStatus(Struct, frozen=True, rename="camel", gc=False):
-    """`PersistentVolumeClaimStatus`, as far as we read it."""
+    """`PersistentVolumeClaimStatus`, as far as it is read."""
 
     phase: str = "Pending"
     capacity: dict[str, str] = field(default_factory=dict)
@@ -163,46 +166,46 @@ class Claim(Struct, frozen=True, gc=False):
 
     @property
     def uid(self) -> str:
-        """The claim's uid: two claims of one name that follow each other differ in it."""
+        """Return the claim's uid, which differs between two successive claims of one name."""
         return self.metadata.uid
 
     @property
     def key(self) -> str:
-        """`namespace/name`, as people write it."""
+        """Return `namespace/name`."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
     @property
     def class_name(self) -> str:
-        """The claim's class: the old annotation first, then the spec (kubernetes-contract, Provisioning 2)."""
+        """Return the claim's class: the old annotation first, then the spec (kubernetes-contract, Provisioning 2)."""
         return self.metadata.annotations.get(names.CLASS_ANNOTATION) or self.spec.storage_class_name or ""
 
     @property
     def requested(self) -> str:
-        """The size asked for, as written."""
+        """Return the requested size, as written."""
         return self.spec.resources.requests.get("storage", "")
 
     def is_for(self, provisioner: str) -> bool:
-        """Whether the cluster handed this claim to the named provisioner: either annotation counts."""
+        """Return True if the cluster assigned this claim to the provisioner: either annotation counts."""
         annotations = self.metadata.annotations
         return any(annotations.get(key) == provisioner for key in names.PROVISIONER_ANNOTATIONS)
 
 
 class NfsSource(Struct, frozen=True, rename="camel", gc=False):
-    """`NFSVolumeSource`: where a node mounts from."""
+    """`NFSVolumeSource`: what a node mounts."""
 
     server: str = ""
     path: str = ""
 
 
 class CsiSource(Struct, frozen=True, rename="camel", gc=False):
-    """`CSIPersistentVolumeSource`: a volume of a CSI driver's."""
+    """`CSIPersistentVolumeSource`: a volume of a CSI driver."""
 
     driver: str = ""
     volume_attributes: dict[str, str] = field(default_factory=dict)
 
     @property
     def nfs(self) -> NfsSource | None:
-        """What a node mounts for a volume of csi-driver-nfs; None for another driver's, or where it does not say.
+        """Return what a node mounts for a volume of csi-driver-nfs; None for other drivers, or if it does not say.
 
         Source: csi-driver-nfs 4.x, pkg/nfs/nodeserver.go, NodePublishVolume.
         """
@@ -214,7 +217,7 @@ class CsiSource(Struct, frozen=True, rename="camel", gc=False):
 
 
 class ClaimRef(Struct, frozen=True, rename="camel", gc=False):
-    """The claim that a volume belongs to."""
+    """The claim to which a volume belongs."""
 
     namespace: str = ""
     name: str = ""
@@ -222,7 +225,7 @@ class ClaimRef(Struct, frozen=True, rename="camel", gc=False):
 
 
 class VolumeSpec(Struct, frozen=True, rename="camel", gc=False):
-    """`PersistentVolumeSpec`, as far as we read it."""
+    """`PersistentVolumeSpec`, as far as it is read."""
 
     capacity: dict[str, str] = field(default_factory=dict)
     access_modes: tuple[str, ...] = ()
@@ -235,7 +238,7 @@ class VolumeSpec(Struct, frozen=True, rename="camel", gc=False):
 
 
 class VolumeStatus(Struct, frozen=True, rename="camel", gc=False):
-    """`PersistentVolumeStatus`, as far as we read it."""
+    """`PersistentVolumeStatus`, as far as it is read."""
 
     phase: str = "Pending"
 
@@ -249,27 +252,33 @@ class Volume(Struct, frozen=True, gc=False):
 
     @property
     def name(self) -> str:
-        """The volume's name."""
+        """Return the volume's name."""
         return self.metadata.name
 
     @property
     def capacity(self) -> str:
-        """The volume's size, as written."""
+        """Return the volume's size, as written."""
         return self.spec.capacity.get("storage", "")
 
     @property
     def source(self) -> NfsSource | None:
-        """Where its directory is, be it an NFS volume or one of csi-driver-nfs; None for all others."""
+        """Return the place of the directory of an NFS volume or one of csi-driver-nfs.
+
+        Return None for all others.
+        """
         spec = self.spec
         return spec.nfs if spec.nfs is not None or spec.csi is None else spec.csi.nfs
 
     @property
     def is_marked(self) -> bool:
-        """Whether it bears any of the keys that volumes of our making bear."""
+        """Return True if it has any of the annotations that volumes of this provisioner have."""
         return any(key in self.metadata.annotations for key in names.MARKS)
 
     def is_by(self, provisioner: str) -> bool:
-        """Whether the volume says that the named provisioner made it. Anyone may write that: never trust it alone."""
+        """Return True if the volume says that the provisioner created it.
+
+        Users can write that: never rely on it.
+        """
         return self.metadata.annotations.get(names.PROVISIONED_BY) == provisioner
 
 
@@ -291,5 +300,5 @@ class StorageClass(Struct, frozen=True, rename="camel", gc=False):
 
     @property
     def name(self) -> str:
-        """The class's name."""
+        """Return the class's name."""
         return self.metadata.name

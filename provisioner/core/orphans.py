@@ -1,8 +1,9 @@
-"""Orphans: what lies on an export and belongs to no volume, by comparing its ledger and its directories with the API.
+"""Orphans: directories and records on an export that belong to no volume of the cluster.
 
-An orphan is told of, with what an admin can do about it, and never touched: whether somebody still wants the data is
-nothing that a program can find out. What the class's rule left behind on purpose, archives and retained directories, is
-none. Nor is anything in which a volume of the cluster lies, or that lies in one.
+They are found by comparing the export's ledger and directories with the API server. An orphan is reported, with what an
+admin can do about it, and never touched: no program can find out whether the data is still needed. Archives and
+retained directories are no orphans: the class's rule kept them on purpose. Nor are directories in which a volume of the
+cluster lies, or that lie in the directory of one.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from provisioner.core.records import Record
 
 Kind = Literal["volume-gone", "attempt-left", "cluster-gone", "unreadable", "unknown"]
 Lack = Literal["directory-missing", "record-missing"]
-"""What a volume may lack: listed with the orphans, though it is none (core.lacking)."""
+"""What a volume can lack: listed together with the orphans (core.lacking)."""
 
 SILENT_AFTER = timedelta(minutes=10)
-"""A provisioner that leads signs every export each minute; a rollout, or a node that is lost, takes a few."""
+"""A leader signs every export once per minute; a rollout or a lost node takes a few minutes."""
 
 _WAYS: Mapping[Kind, str] = {
-    "volume-gone": "to have the data again: nfs-provisioner recover --volume {volume} --apply;"
-    " else remove the directory by hand: its record ends by itself then",
-    "attempt-left": "see whose data that is and move it elsewhere, or have it as a volume:"
+    "volume-gone": "to get the data back: nfs-provisioner recover --volume {volume} --apply;"
+    " otherwise remove the directory on the server: its record is then removed automatically",
+    "attempt-left": "find out whose data it is and move it elsewhere, or turn it into a volume:"
     " nfs-provisioner recover --volume {volume} --apply; once the directory is empty, it is removed with its record",
-    "cluster-gone": "if that cluster is lost, this one can have its volumes: nfs-provisioner recover"
-    " --cluster {cluster}; if it lives, see why its provisioner does not run",
-    "unreadable": "if a newer version of the provisioner was here, let that one run again; else"
-    " `nfs-provisioner recover --ledger` writes the record of a Bound volume again; remove what is left by hand",
-    "unknown": "if somebody else uses the server as well, leave it; else see whose data it is, and move it elsewhere",
+    "cluster-gone": "if that cluster is lost, this one can recover its volumes: nfs-provisioner recover"
+    " --cluster {cluster}; if it still exists, find out why its provisioner does not run",
+    "unreadable": "if a newer version of the provisioner wrote it, run that version again; otherwise"
+    " `nfs-provisioner recover --ledger` rewrites the record of a Bound volume; remove any other entry on the server",
+    "unknown": "if the server has other users, leave it; otherwise find out whose data it is, and move it elsewhere",
 }
 
 
@@ -46,41 +47,41 @@ class Orphan(Struct, frozen=True):
     kind: Kind | Lack
     export: str
     directory: str
-    """Relative to the export; empty for a ledger entry that does not say."""
+    """Relative to the export; empty for a ledger entry that cannot be read."""
     volume: str
-    """The name in the ledger; empty for a directory of which the ledger knows nothing."""
+    """The name in the ledger; empty for a directory that the ledger does not know."""
     claim: str
-    """`NAMESPACE/NAME`; empty where nothing says."""
+    """`NAMESPACE/NAME`; empty if unknown."""
     since: str
-    """When its volume was begun: UTC, RFC 3339; empty where nothing says."""
+    """When its volume was begun: UTC, RFC 3339; empty if unknown."""
     why: str
     advice: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFacts:
-    """What was read of one export and of the cluster."""
+    """The facts that were read of one export and of the cluster."""
 
     export: str
-    """As people call it."""
+    """The name that is displayed."""
     cluster: str
-    """Ours."""
+    """The id of this cluster."""
     records: Mapping[str, Record]
     pending: Set[str]
     unreadable: Set[str]
     signs: Mapping[str, str]
-    """When a provisioner of which cluster was at work there last."""
+    """By cluster: when its provisioner was last at work there."""
     now: datetime
     volumes: Container[str]
     """The names of the cluster's volumes."""
     holder: Callable[[RelPath], object | None]
-    """A volume of the cluster that has this directory, or one above or below it; None where there is none."""
+    """Return a volume of the cluster that has this directory, or one above or below it; None if there is none."""
     left: Set[str]
-    """Those of doubtful() that are gone by a live look, while the directory is there; an attempt's holds something."""
+    """Those of doubtful() whose volumes are confirmed gone while the directory exists; an attempt's is not empty."""
     folds: bool = False
-    """Whether the server takes names for one that differ in case, or in their normal form."""
+    """Whether the server treats names as equal that differ in case or in Unicode normal form."""
     unknown_directories: Sequence[RelPath]
-    """Directories that hold something and were on the way to nothing known when they were looked for."""
+    """Directories that are not empty, and that led to no known directory when they were found."""
 
 
 def doubtful(
@@ -91,9 +92,9 @@ def doubtful(
     volumes: Container[str],
     waiting: Container[str],
 ) -> list[str]:
-    """The volumes whose records have nobody behind them as far as is known, and that are worth a live look.
+    """Return the volumes whose records seem to have neither volume nor claim: they are worth a live look.
 
-    `waiting` are the uids of the claims that may still get a volume. What a rule retained is beyond doubt.
+    `waiting` are the uids of the claims that can still get a volume. Retained directories are never in doubt.
     """
     return [
         name
@@ -113,7 +114,7 @@ def known(
     *,
     folds: bool = False,
 ) -> PathIndex:
-    """All directories of an export, by any of its locations, that have an owner: a record, a volume, another export."""
+    """Return all directories of an export, by any of its locations, that belong to a record, a volume or an export."""
     index = PathIndex(folds=folds)
     for record in records:
         index.add(record.path, "record")
@@ -127,28 +128,28 @@ def known(
     return index
 
 
-def find(evidence: ExportFacts) -> list[Orphan]:
-    """All orphans of one export, in the order of a listing."""
-    found = [*_of_records(evidence), *_unreadable(evidence), *_unknown(evidence)]
+def find(facts: ExportFacts) -> list[Orphan]:
+    """Return all orphans of one export, in the order of a listing."""
+    found = [*_of_records(facts), *_unreadable(facts), *_unknown(facts)]
     return sorted(found, key=lambda each: (each.kind, each.directory, each.volume))
 
 
-def _of_records(evidence: ExportFacts) -> Iterator[Orphan]:
-    silent = _silent(evidence)
-    for name, record in evidence.records.items():
+def _of_records(facts: ExportFacts) -> Iterator[Orphan]:
+    silent = _silent(facts)
+    for name, record in facts.records.items():
         if record.cluster in silent:
             kind, why = _CLUSTER_GONE, silent[record.cluster]
-        elif name not in evidence.left:
+        elif name not in facts.left:
             continue
-        elif name in evidence.pending:
-            kind, why = _ATTEMPT_LEFT, "its claim is gone and never got a volume, but the directory holds something"
+        elif name in facts.pending:
+            kind, why = _ATTEMPT_LEFT, "its claim is gone and never got a volume, but the directory is not empty"
         else:
-            kind, why = _VOLUME_GONE, "its PersistentVolume is gone, but the directory is there"
-        if record.retained or name in evidence.volumes or evidence.holder(record.path) is not None:
+            kind, why = _VOLUME_GONE, "its PersistentVolume is gone, but the directory still exists"
+        if record.retained or name in facts.volumes or facts.holder(record.path) is not None:
             continue
         yield Orphan(
             kind=kind,
-            export=evidence.export,
+            export=facts.export,
             directory=record.directory,
             volume=name,
             claim=f"{record.namespace}/{record.claim}",
@@ -163,42 +164,45 @@ _ATTEMPT_LEFT: Kind = "attempt-left"
 _VOLUME_GONE: Kind = "volume-gone"
 
 
-def _silent(evidence: ExportFacts) -> dict[str, str]:
-    """The other clusters whose provisioners are not at work, and how that is told."""
-    clusters = {record.cluster for record in evidence.records.values()} - {evidence.cluster}
+def _silent(facts: ExportFacts) -> dict[str, str]:
+    """Return the other clusters whose provisioners are not at work, each with the reason as text."""
+    clusters = {record.cluster for record in facts.records.values()} - {facts.cluster}
     return {
-        cluster: _silence(cluster, evidence.signs.get(cluster))
+        cluster: _silence(cluster, facts.signs.get(cluster))
         for cluster in clusters
-        if is_silent(evidence.signs.get(cluster, ""), evidence.now)
+        if is_silent(facts.signs.get(cluster, ""), facts.now)
     }
 
 
 def is_silent(sign: str, now: datetime) -> bool:
-    """Whether the provisioner of a cluster that signed then has not been at work for minutes; "" is never."""
+    """Return True if a provisioner with this last sign has not been at work for minutes.
+
+    An empty sign means that it never was.
+    """
     last = times.parse(sign)
     return last is None or now - last > SILENT_AFTER
 
 
 def _silence(cluster: str, sign: str | None) -> str:
-    """The same words from look to look."""
-    of = f"of cluster {cluster}" if cluster else "of the cluster that it is of, which it does not name,"
+    """Return a text that stays the same from look to look."""
+    of = f"of cluster {cluster}" if cluster else "of its cluster, which the record does not name,"
     return f"no provisioner {of} has been at work on this export" + (f" since {sign}" if sign else "")
 
 
-def _unreadable(evidence: ExportFacts) -> Iterator[Orphan]:
-    why = "this entry of the ledger is no record that this version can read"
-    for name in evidence.unreadable:
-        yield Orphan("unreadable", evidence.export, "", name, "", "", why, _WAYS["unreadable"])
+def _unreadable(facts: ExportFacts) -> Iterator[Orphan]:
+    why = "this version cannot read this entry of the ledger"
+    for name in facts.unreadable:
+        yield Orphan("unreadable", facts.export, "", name, "", "", why, _WAYS["unreadable"])
 
 
-def _unknown(evidence: ExportFacts) -> Iterator[Orphan]:
-    if not evidence.unknown_directories:
+def _unknown(facts: ExportFacts) -> Iterator[Orphan]:
+    if not facts.unknown_directories:
         return
-    # Somebody may have got one of them since it was found.
-    index = PathIndex(folds=evidence.folds)
-    for name, record in evidence.records.items():
+    # A claim may have got one of the directories since they were found.
+    index = PathIndex(folds=facts.folds)
+    for name, record in facts.records.items():
         index.add(record.path, name)
-    why = "neither a record nor a volume of this cluster knows the directory, and it holds something"
-    for path in evidence.unknown_directories:
-        if index.touching(path) is None and evidence.holder(path) is None:
-            yield Orphan("unknown", evidence.export, "/".join(path), "", "", "", why, _WAYS["unknown"])
+    why = "no record and no volume of this cluster uses the directory, and it is not empty"
+    for path in facts.unknown_directories:
+        if index.touching(path) is None and facts.holder(path) is None:
+            yield Orphan("unknown", facts.export, "/".join(path), "", "", "", why, _WAYS["unknown"])

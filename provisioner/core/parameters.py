@@ -1,7 +1,7 @@
-"""StorageClass parameters: what each may say, its aliases and defaults. An unknown one is refused, never ignored.
+"""StorageClass parameters: their values, aliases and defaults. An unknown parameter is refused, never ignored.
 
-Names and words count in any case, an empty value is an unset one, and white space around a value does not count: so
-both peers' classes work as people have written them.
+Names and keywords are case-insensitive, an empty value counts as unset, and white space around a value is dropped. So
+existing classes of nfs-subdir and of csi-driver-nfs work as they are written.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _IGNORED = re.compile(
     r"|node-expand)-secret-(name|namespace))",
     re.IGNORECASE,
 )
-"""What csi-driver-nfs's sidecars read, and what has no meaning for a directory that the kubelet mounts itself."""
+"""Parameters for the sidecars of csi-driver-nfs. They mean nothing for a directory that the kubelet mounts itself."""
 
 _ADVICE = {
     "mountoptions": "is a field of the StorageClass, beside parameters: move it there, as a list",
     "reclaimpolicy": "is a field of the StorageClass, beside parameters: move it there",
     "volumebindingmode": "is a field of the StorageClass, beside parameters: move it there",
     "allowvolumeexpansion": "is a field of the StorageClass, beside parameters: move it there",
-    "rootsquash": "is unknown: the options of the export on its server say so; remove it here",
+    "rootsquash": "is unknown: set it in the export's options on the server, and remove it here",
     "permpattern": "is unknown: use mode",
     "userpattern": "is unknown: use uid",
     "grouppattern": "is unknown: use gid",
@@ -45,7 +45,7 @@ _ADVICE = {
     "nfsserver": "is unknown: use server",
     "nfspath": "is unknown: use share",
 }
-"""Names that people write for something that is here or elsewhere, in lower case."""
+"""Names that users write for another parameter or field, in lower case."""
 
 # Go's strconv.ParseBool, as nfs-subdir reads archiveOnDelete.
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
@@ -58,24 +58,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """Who may use a directory. None leaves what the server gives."""
+    """Owner and mode of a directory. None leaves what the server sets."""
 
     mode: int | None = _DEFAULT_MODE
     uid: int | None = None
     gid: int | None = None
     mode_asked: bool = field(default=False, compare=False)
-    """Whether the class names the mode: then a server that refuses to set it is an error, and not just a warning."""
+    """Whether the class sets the mode: then it is an error, not only a warning, if the server refuses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinFree:
-    """What an export must have left for a new volume: bytes, or a share of its size."""
+    """The free space that an export must have for a new volume: bytes, or a fraction of its size."""
 
     bytes: int = 0
     fraction: float = 0.0
 
     def of(self, size_bytes: int) -> int:
-        """The bytes that must be free on an export of this size."""
+        """Return the bytes that must be free on an export of this size."""
         return max(self.bytes, int(size_bytes * self.fraction))
 
 
@@ -88,11 +88,11 @@ class ClassParameters:
     on_delete: OnDelete
     access: Ownership
     adopt: bool | None
-    """What `existing` says; None where the class does not."""
+    """The parameter `existing`; None if the class does not set it."""
     accepts_former: bool
-    """Whether what an earlier namespace left goes to the one that has its name now."""
+    """Whether data of an earlier namespace goes to the one that now has its name."""
     retention: str
-    """How long an archive is kept, as it was written; empty is for ever."""
+    """How long an archive is kept, as it was written; empty means that it never expires."""
     min_free: MinFree | None
     overcommit: float | None
     ignored: tuple[str, ...]
@@ -100,17 +100,20 @@ class ClassParameters:
 
     @property
     def limits_space(self) -> bool:
-        """Whether the space of an export decides if a claim of the class is granted."""
+        """Whether claims of the class are refused if the export lacks space."""
         return self.min_free is not None or self.overcommit is not None
 
     def adopts(self, reclaim_policy: str) -> bool:
-        """Whether a directory that a former volume left is handed out again: by default where the data is kept."""
+        """Return True if a new claim gets the directory of a former volume: by default if the class keeps data."""
         kept = self.on_delete == "retain" or reclaim_policy == "Retain"
         return kept if self.adopt is None else self.adopt
 
 
 def parse(parameters: Mapping[str, str]) -> ClassParameters:
-    """The parameters of a class. Raises InvalidSettings that names each one at fault and says what is allowed."""
+    """Parse the parameters of a class.
+
+    Raises UnknownParameter or InvalidParameter with every parameter at fault and what is allowed.
+    """
     given = _Given(parameters)
     on_delete = given.on_delete()
     parsed = ClassParameters(
@@ -137,12 +140,12 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
 
 
 def as_written(name: str, parameters: Mapping[str, str]) -> str:
-    """The name under which a class gives a parameter, or the parameter's own where it gives none."""
+    """Return the name under which a class sets a parameter, or the parameter's own name if it does not."""
     return next((written for written, _ in _Given(parameters).all(name)), name)
 
 
 class _Given:
-    """What a class says, by the parameters' own names, and what is wrong with it."""
+    """The values of a class under the parameters' own names, and the problems with them."""
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         self.problems: list[str] = []
@@ -158,14 +161,20 @@ class _Given:
                 self._values.setdefault(name, []).append((written, value))
 
     def all(self, name: str) -> Iterator[tuple[str, str]]:
-        """Each name under which a parameter is given, and its value; an alias of another meaning apart."""
+        """Iterate over the names under which a parameter is set, with their values.
+
+        Left out is archiveOnDelete, whose values mean something else than those of onDelete.
+        """
         yield from self._values.get(name, ())
         for alias, meant in ALIASES.items():
             if meant == name != "onDelete":
                 yield from self._values.get(alias, ())
 
     def read(self, name: str, default: T, reader: Callable[[str], T]) -> T:
-        """The value of a parameter, whichever way it is spelled; the default where there is none to be had."""
+        """Return the value of a parameter under any of its names.
+
+        Return the default if it is not set or invalid.
+        """
         found: dict[str, T] = {}
         for written, value in self.all(name):
             try:
@@ -178,24 +187,24 @@ class _Given:
         for other, meaning in others:
             if meaning != result:
                 self.problems.append(
-                    f"parameters {first} and {other} mean the same and have different values: keep one of them"
+                    f"parameters {first} and {other} mean the same and have different values: keep only one of them"
                 )
         return result
 
     def on_delete(self) -> OnDelete:
-        """The rule: that of onDelete, as nfs-subdir's chart always writes archiveOnDelete beside it."""
+        """Return the rule. onDelete wins, since the chart of nfs-subdir always adds archiveOnDelete."""
         if any(self.all("onDelete")):
             return self.read("onDelete", "archive", _on_delete)
         return self.read("archiveOnDelete", "archive", lambda text: archive_flag(text.lower()))
 
     def export(self) -> Location | None:
-        """The export, if the class names one."""
+        """Return the export that the class names, or None."""
         server, share = self.read("server", "", str), self.read("share", "", str)
         if not server and not share:
             return None
         if not server or not share:
             self.problems.append(
-                "parameters server and share belong together: give both, or none for the default export"
+                "parameters server and share belong together: set both, or neither for the default export"
             )
             return None
         try:
@@ -208,7 +217,7 @@ class _Given:
 def _unknown(name: str) -> list[str]:
     if _IGNORED.fullmatch(name):
         return []
-    advice = _ADVICE.get(name.strip().lower(), f"is unknown; known are {', '.join((*KNOWN, *ALIASES))}")
+    advice = _ADVICE.get(name.strip().lower(), f"is unknown: use one of {', '.join((*KNOWN, *ALIASES))}")
     return [f"parameter {name} {advice}"]
 
 
@@ -220,7 +229,10 @@ def _on_delete(text: str) -> OnDelete:
 
 
 def archive_flag(text: str) -> OnDelete:
-    """What a value of archiveOnDelete stands for to nfs-subdir, letter by letter. Raises InvalidSettings."""
+    """Return the rule that a value of archiveOnDelete means to nfs-subdir, case-sensitive.
+
+    Raises InvalidSettings.
+    """
     if text in _TRUE:
         return "archive"
     if text in _FALSE:
@@ -230,12 +242,12 @@ def archive_flag(text: str) -> OnDelete:
 
 def _mode(text: str) -> int | None:
     if not re.fullmatch(r"(0[oO])?[0-7]+", text) or int(text, 8) > 0o7777:
-        raise InvalidSettings(f"{text!r} is not an octal mode such as 0770 (0 leaves the server's)")
+        raise InvalidSettings(f"{text!r} is not an octal mode such as 0770 (0 leaves the mode to the server)")
     return int(text, 8) or None
 
 
 def _identifier(text: str) -> int | None:
-    if text.lower() == "none":  # nfs-ganesha's provisioner writes its default so
+    if text.lower() == "none":  # the default of nfs-ganesha's provisioner
         return None
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > 2**32 - 2:
         raise InvalidSettings(f"{text!r} is not a numeric id such as 1000")
@@ -261,7 +273,7 @@ def _min_free(text: str) -> MinFree | None:
         return MinFree(fraction=float(text[:-1]) / 100)
     size_bytes = quantities.parse_bytes(text)
     if size_bytes < 0:
-        raise InvalidSettings(f"{text!r} is negative")
+        raise InvalidSettings(f"{text!r} is negative: write a size such as 10Gi or a share such as 5%")
     return MinFree(bytes=size_bytes)
 
 
@@ -273,5 +285,5 @@ def _overcommit(text: str) -> float | None:
 
 def _retention(text: str) -> str:
     if parse_s(text) <= 0:
-        raise InvalidSettings(f"{text!r} would keep no archive at all: use onDelete delete for that")
+        raise InvalidSettings(f"{text!r} would keep no archive at all: use onDelete delete instead")
     return text

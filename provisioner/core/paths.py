@@ -1,7 +1,8 @@
-"""Path rules: which directories may be handed out, and which of them touch one another.
+"""Path rules: which directories a volume can have, and which of them overlap.
 
-Each rule answers a loss that a peer had: traversal with `..`, empty pieces that resolve to the directory of a namespace
-or to the export's root, two volumes in one directory, one volume inside another (peers, harms 1 to 3).
+Each rule prevents a data loss that other provisioners have had: traversal with `..`, empty components that lead to the
+directory of a namespace or to the export's root, two volumes in one directory, one volume inside another (peers, harms
+1 to 3).
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from provisioner.core.reserved import is_servers, is_servers_at_root
 COMPONENT_LIMIT_BYTES = 255
 ARCHIVE_PREFIX = "archived-"
 _SHOWN_LIMIT = 120
-"""Characters of a path that a message repeats."""
+"""The number of characters of a path that a message shows."""
 
 LEDGER = ".provisioner"
-"""The one name at an export's root that is ours alone, and so in any directory: it may be an export's root."""
+"""The provisioner's own directory at an export's root. No directory can have it: each can be an export's root."""
 
 
 def components(text: str) -> list[str]:
-    """The names in a path as people write it: slashes and `.` that add nothing are left out, `..` is not."""
+    """Split a path as users write it: slashes and `.` that add nothing are dropped, `..` is not."""
     return [part for part in split_path(text) if part != "."]
 
 
 def shown(text: str) -> str:
-    """A text for an event, in quotes; a tenant's may be longer than an event, and the advice must not be cut off."""
+    """Quote a text for an event, shortened: a tenant's text can be longer than an event, which must keep its advice."""
     return repr(text if len(text) <= _SHOWN_LIMIT else text[: _SHOWN_LIMIT - 1] + "…")
 
 
 def check(text: str) -> RelPath:
-    """The components of a rendered path, a strict descendant of the export by every rule. Raises InvalidPath."""
+    """Return the components of a rendered path that satisfies all rules. Raises InvalidPath."""
     if not text:
         raise InvalidPath("the directory is empty: it would be the export's root")
     if text.startswith("/"):
@@ -43,10 +44,10 @@ def check(text: str) -> RelPath:
         _check_component(part, text)
     if any(fold(part).startswith(LEDGER) for part in path):  # an export may lie in another one
         raise InvalidPath(
-            f"the directory {shown(text)} has a name that begins with {LEDGER}, which is the provisioner's own"
+            f"the directory {shown(text)} has a name that begins with {LEDGER}, which is reserved for the provisioner"
         )
     if len(path) > 1 and fold(path[0]).startswith(ARCHIVE_PREFIX):
-        raise InvalidPath(f"the directory {shown(text)} begins with {ARCHIVE_PREFIX}: it might lie within an archive")
+        raise InvalidPath(f"the directory {shown(text)} begins with {ARCHIVE_PREFIX}: it could be inside an archive")
     reserved = next((part for part in path if is_servers(part)), path[0] if is_servers_at_root(path[0]) else None)
     if reserved is not None:
         raise InvalidPath(
@@ -70,7 +71,7 @@ def _check_component(part: str, text: str) -> None:
 
 
 def shorten(start: str, middle: str, end: str) -> str:
-    """The three as one name of at most 255 bytes: the middle gives way first, then the start; `end` stays whole."""
+    """Join three parts to a name of at most 255 bytes: the middle is cut first, then the start, never the end."""
     room = COMPONENT_LIMIT_BYTES - len(end.encode())
     head = start.encode()[:room]
     body = middle.encode()[: room - len(head)]
@@ -78,25 +79,29 @@ def shorten(start: str, middle: str, end: str) -> str:
 
 
 def archive_name(directory: RelPath, stamp: str) -> str:
-    """`archived-<last component>-<UTC time>`, the component cut where the name would pass 255 bytes."""
+    """Return `archived-<last component>-<UTC time>`.
+
+    The component is cut if the name would exceed 255 bytes.
+    """
     return shorten(ARCHIVE_PREFIX, directory[-1], f"-{stamp}")
 
 
 def is_archive_name(text: str) -> bool:
-    """Whether a text can be the name of an archive at the export's root."""
+    """Return True if a text can be the name of an archive at the export's root."""
     return text.startswith(ARCHIVE_PREFIX) and "/" not in text
 
 
 def ancestors(path: RelPath) -> Iterator[RelPath]:
-    """The strict ancestors of a path, nearest to the root first, without the root."""
+    """Iterate over the ancestors of a path from the top down, without the root and the path itself."""
     for depth in range(1, len(path)):
         yield path[:depth]
 
 
 class PathIndex:
-    """Who has which path, and who has one above or below it, in time that does not grow with the number of paths.
+    """Paths and their owners: finds the owners of a path, or of one above or below it.
 
-    With `folds` names that some server takes for one are one.
+    A look-up takes time that does not grow with the number of paths. With `folds`, names are equal if some server
+    treats them as one.
     """
 
     def __init__(self, *, folds: bool = False) -> None:
@@ -105,7 +110,7 @@ class PathIndex:
         self._below: dict[RelPath, int] = {}
 
     def add(self, path: RelPath, owner: str) -> None:
-        """Enter a path; entering it twice for one owner is the same as once."""
+        """Add a path of an owner; adding it twice is the same as once."""
         path = self._key(path)
         owners = self._owners.setdefault(path, set())
         if owner in owners:
@@ -118,7 +123,7 @@ class PathIndex:
         return fold_path(path) if self._folds else path
 
     def remove(self, path: RelPath, owner: str) -> None:
-        """Take a path out; one that is not in it is none."""
+        """Remove a path of an owner; a no-op if it is not there."""
         path = self._key(path)
         owners = self._owners.get(path)
         if owners is None or owner not in owners:
@@ -140,21 +145,21 @@ class PathIndex:
         return index
 
     def owners(self, path: RelPath) -> Set[str]:
-        """Who has exactly this path."""
+        """Return the owners of exactly this path."""
         return self._owners.get(self._key(path), set())
 
     def __bool__(self) -> bool:
-        """Whether there is any path in it."""
+        """Return True if there is any path."""
         return bool(self._owners)
 
     def leads_on(self, path: RelPath) -> bool:
-        """Whether there is a path below this one."""
+        """Return True if there is a path below this one."""
         return self._key(path) in self._below or (path == () and any(self._owners))
 
     def touching(self, path: RelPath, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
-        """An owner of this path, or of one above or below it, who is none of the given; None where it is free.
+        """Return an owner of this path, or of one above or below it; None if it is free.
 
-        Paths of no more than `below` components do not count.
+        Owners in `other_than` and paths of at most `below` components do not count.
         """
         path = self._key(path)
         for above in (*ancestors(path), path):
@@ -168,7 +173,7 @@ class PathIndex:
         return None
 
     def all_touching(self, path: RelPath) -> list[str]:
-        """All owners of this path, or of one above or below it."""
+        """Return all owners of this path, or of one above or below it."""
         path = self._key(path)
         found = [owner for above in (*ancestors(path), path) for owner in sorted(self._owners.get(above, ()))]
         if path in self._below:
@@ -177,6 +182,6 @@ class PathIndex:
         return found
 
     def _first_below(self, path: RelPath, other_than: Collection[str]) -> str | None:
-        # A walk over all paths, for the words of a refusal only: it runs when there is a conflict.
+        # This walks over all paths, but only for the text of a refusal, after a conflict was found.
         inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
         return next((owner for owners in inside for owner in sorted(owners) if owner not in other_than), None)

@@ -1,6 +1,6 @@
-"""What opening the exports has found out of their locations: which lead to one export, and which fold names.
+"""The locations that lead to the same export, and the exports whose servers fold names: found by opening them.
 
-A server has several names and addresses, and a directory may be shared under several paths.
+A server can have several names and addresses, and a directory can be exported under several paths.
 """
 
 from __future__ import annotations
@@ -13,39 +13,42 @@ from provisioner.core.paths import PathIndex
 
 
 class Places:
-    """The locations of each export. A location of which nothing is known stands for itself, and folds no names."""
+    """The locations of each export.
+
+    An unknown location stands for itself, and folds no names.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[Location, tuple[Location, ...]] = {}
         self._folding: set[Location] = set()
 
     def unite(self, one: Location, other: Location) -> None:
-        """Two locations lead to one export."""
+        """Note that two locations lead to one export."""
         group = tuple(dict.fromkeys([*self.same(one), *self.same(other)]))
         for each in group:
             self._groups[each] = group
 
     def part(self, location: Location) -> None:
-        """Nothing is known any more of an export that has this location."""
+        """Forget the export of a location."""
         for each in self.same(location):
             self._groups.pop(each, None)
             self._folding.discard(each)
 
     def note(self, location: Location, *, folds: bool) -> None:
-        """Whether the server of an export takes names for one that differ in case, or in their normal form."""
+        """Note whether the server of an export treats names as equal that differ in case or in Unicode normal form."""
         (self._folding.add if folds else self._folding.discard)(location)
 
     def folds(self, location: Location) -> bool:
-        """Whether names are to be folded before they are compared."""
+        """Return True if names of an export must be folded before they are compared."""
         return any(each in self._folding for each in self.same(location))
 
     def relative(self, location: Location, server: str, path: str) -> RelPath | None:
-        """The components of an absolute path on a server below an export, by any of its locations."""
+        """Return the components of an absolute path below an export, by any of its locations, or None."""
         found = (each.relative(server, path) for each in self.same(location))
         return next((below for below in found if below is not None), None)
 
     def root_within(self, location: Location, path: RelPath, others: Iterable[Location]) -> Location | None:
-        """One of the other exports' locations that is a directory of this export, or one above or below it."""
+        """Return the location of another export whose root overlaps with a path of this export, or None."""
         for other in others:
             for mine, theirs in product(self.same(location), self.same(other)):
                 root = mine.relative(theirs.server, theirs.path)
@@ -56,5 +59,5 @@ class Places:
         return None
 
     def same(self, location: Location) -> tuple[Location, ...]:
-        """All locations of the export that has this one, itself included."""
+        """Return all locations of the export of a location, including itself."""
         return self._groups.get(location, (location,))

@@ -16,7 +16,7 @@ _DECIMAL = {letter: Decimal(1000) ** power for power, letter in enumerate("num k
 
 
 def parse_bytes(text: str) -> int:
-    """The quantity in whole bytes, rounded up. Raises InvalidQuantity."""
+    """Return a quantity in whole bytes, rounded up. Raises InvalidQuantity."""
     match = _PATTERN.fullmatch(text)
     if match is None or len(text) > 64:
         raise InvalidQuantity(f"{text!r} is not a quantity: write for example 10Gi or 500M")
@@ -32,7 +32,7 @@ def parse_bytes(text: str) -> int:
 
 
 def total_bytes(texts: Iterable[str]) -> int:
-    """The sum of the quantities; one that cannot be read counts as nothing."""
+    """Return the sum of quantities; an invalid one counts as zero."""
     total = 0
     for text in texts:
         with suppress(InvalidQuantity):
@@ -49,5 +49,5 @@ def readable(size_bytes: int) -> str:
 
 
 def is_less(left: str, right: str) -> bool:
-    """Whether the left quantity is smaller, whatever the units. Raises InvalidQuantity."""
+    """Return True if the left quantity is smaller, in any units. Raises InvalidQuantity."""
     return parse_bytes(left) < parse_bytes(right)

@@ -1,8 +1,8 @@
-"""Which volumes of a lost cluster can be made anew from the ledgers of exports, and how: `recover`.
+"""Which volumes of a lost cluster can be recreated from the ledgers of exports, and how: `recover`.
 
-The record comes first here too: it becomes one of this cluster's before the PersistentVolume is made, and is for no
-object until the volume's uid is known. A record of this cluster in that state is a recovery that was cut off, and the
-next one goes on with it. Each rule says why a volume is not made, or nothing; the first one to speak wins.
+The record comes first here, too: it becomes one of this cluster before the PersistentVolume is created, and names no
+object until the volume's uid is known. A record of this cluster in that state is an interrupted recovery; the next run
+resumes it. Each rule returns why a volume is not recreated, or nothing; the first reason counts.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record,
 from provisioner.core.scope import count
 
 GONE_FLAG = "--old-cluster-is-gone"
-"""The flag by which a person says so: nothing that can be seen from here does."""
+"""The flag with which an admin confirms it: the command itself cannot find out."""
 Contents = Literal["gone", "empty", "data"]
-"""What there is of a directory."""
+"""The state of a directory."""
 
 ALL_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
-"""For a record that does not say: NFS can do all of these."""
-_RETAINED = "its claim was deleted {}, and its directory was to stay; name it with --volume {} to have it"
+"""For a record without access modes: NFS supports all of these."""
+_RETAINED = "its claim was deleted {}, and its directory was retained; name it with --volume {} to recover it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """An export, as far as a volume on it depends on it."""
+    """An export, as far as its volumes depend on it."""
 
     name: str
-    """What people call it."""
+    """The name that is displayed."""
     location: Location
     id: str
     locations: tuple[Location, ...] = ()
-    """All of its locations where it has more than that one."""
+    """All of its locations, if it has more than that one."""
     folds: bool = False
-    """Whether its server takes names for one that differ in case, or in their normal form."""
+    """Whether its server treats names as equal that differ in case or in Unicode normal form."""
 
     def has(self, source: NfsSource, path: RelPath) -> bool:
-        """Whether a volume's source is this directory of the export, by any of its locations."""
+        """Return True if a volume's source is this directory of the export, by any of its locations."""
         return any(each.relative(source.server, source.path) == path for each in self.all_locations)
 
     @property
@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What an export still has of one volume."""
+    """What an export still has of one volume: its record and its directory."""
 
     place: Place
     volume: str
@@ -67,11 +67,11 @@ class Remains:
     pending: bool
     contents: Contents
     trouble: str = ""
-    """Why its directory cannot be looked at."""
+    """Why its directory cannot be read."""
 
     @property
     def key(self) -> str:
-        """Its claim as `namespace/name`."""
+        """Return its claim as `namespace/name`."""
         return f"{self.record.namespace}/{self.record.claim}"
 
 
@@ -86,7 +86,10 @@ class ArchiveRemains:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """The cluster that volumes are made in, as it is now; without its id nothing could be asked of it."""
+    """The cluster in which volumes are recreated, as it is now.
+
+    Without its id it was not asked for anything.
+    """
 
     provisioner: str
     cluster: str = ""
@@ -95,16 +98,16 @@ class Present:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     """By `namespace/name`."""
     namespaces: Mapping[str, str] = field(default_factory=dict)
-    """The uids of namespaces, by name; of one that is not there, or was not read, the next of its name counts."""
+    """The uids of namespaces, by name. For a missing or unread one, the next namespace of that name counts."""
 
     def namespace_uid(self, name: str) -> str:
-        """What a record of a claim in a namespace is to say: recovering it says that the namespace may have it."""
+        """Return the namespace uid for a recovered record: with the recovery, an admin gives it to this namespace."""
         return self.namespaces.get(name, tenancy.ANY)
 
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """Let the ledger have this record, then make this volume."""
+    """Write this record, then create this volume."""
 
     record: Record
     body: Mapping[str, object]
@@ -112,29 +115,32 @@ class Make:
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """Let the ledger have this record; no volume is to be made, and one that is there must not have changed."""
+    """Write this record and create no volume.
+
+    An existing volume must not have changed since.
+    """
 
     record: Record
     why: str
     volume: Volume | None = None
-    """The volume that the record is to be for, as it was seen."""
+    """The volume that the record is for, as it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bring:
-    """Let the ledger have this record, then rename what is in an archive or the trash to the volume's directory."""
+    """Write this record, then rename the archive or the trash entry to the volume's directory."""
 
     record: Record
     volume: Volume
-    """As it was seen: it must not have changed."""
+    """As it was read: it must not have changed since."""
     archive: str = ""
     trash: str = ""
-    """One of the two."""
+    """Either this or `archive` is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Leave it as it is."""
+    """Leave the volume as it is."""
 
     why: str
 
@@ -144,7 +150,7 @@ Action = Make | Enter | Bring | Skip
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done about one volume."""
+    """One volume, and what to do about it."""
 
     remains: Remains
     action: Action
@@ -153,7 +159,10 @@ class Step:
 def settled_record(
     volume: Volume, path: RelPath, *, cluster: str, on_delete: OnDelete, created: str, retention: str = ""
 ) -> Record:
-    """The settled record of a volume that has a claimRef, by what the volume says; `path` is below its export."""
+    """Return the settled record of a volume that has a claimRef, from the volume itself.
+
+    `path` is below its export.
+    """
     reference = volume.spec.claim_ref or ClaimRef()
     return Record(
         directory="/".join(path),
@@ -177,37 +186,40 @@ def settled_record(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """A cluster, not this one, of which there are records."""
+    """Another cluster of which there are records."""
 
     cluster: str
     volumes: int
     archives: int
     signed: str
-    """When a provisioner of it was last on one of the exports: UTC, RFC 3339; empty where that is not known."""
+    """When its provisioner was last at work on one of the exports: UTC, RFC 3339; empty if unknown."""
 
     def __str__(self) -> str:
-        """In words for people."""
+        """Return it as text."""
         signed = f"last seen {self.signed}" if self.signed else "never seen"
         found = f"{count(self.volumes, 'volume')}, {count(self.archives, 'archive')}"
         return f"{self.cluster or '(without an id)'}: {found}, {signed}"
 
     def is_alive(self, now: datetime) -> bool:
-        """Whether its provisioner was at work a few minutes ago; a clock that is ahead of ours counts as now."""
+        """Return True if its provisioner was at work in the last minutes.
+
+        A clock that is ahead counts as now.
+        """
         return not is_silent(self.signed, now)
 
     def is_at_work(self) -> str:
-        """What must be known before anything is made of a cluster that seems to be alive."""
+        """Return the refusal for a cluster that seems to be alive."""
         return (
             f"a provisioner of cluster {self.cluster} was at work on these exports at {self.signed}, minutes ago. Two"
-            " clusters must never have the same directories: each would delete, archive and hand out what is the"
-            f" other's. Stop that provisioner first; where its cluster is gone for good, add {GONE_FLAG}"
+            " clusters must never use the same directories: each would delete, archive and hand out those of the other."
+            f" Stop that provisioner first; if its cluster is gone for good, add {GONE_FLAG}"
         )
 
 
 def lost_clusters(
     found: Iterable[Remains], archives: Iterable[ArchiveRemains], signs: Iterable[Mapping[str, str]], *, this: str
 ) -> list[Lost]:
-    """The clusters of these records, but for this one."""
+    """Return the clusters of these records, without this one."""
     signed: dict[str, str] = {}
     for each in signs:
         for cluster, at in each.items():
@@ -226,53 +238,65 @@ def lost_clusters(
 
 
 def choose(lost: Sequence[Lost], wanted: str | None, *, this: str) -> Lost | None:
-    """The cluster whose volumes are recovered; None where there is no other. Raises InvalidSettings."""
-    told = "; ".join(map(str, lost))
+    """Return the cluster whose volumes are recovered.
+
+    Return None if there is no other cluster. Raises InvalidSettings.
+    """
+    known = "; ".join(map(str, lost))
     if wanted is not None:
         chosen = next((each for each in lost if each.cluster == wanted), None)
         if wanted and wanted == this:
-            raise InvalidSettings(f"--cluster {wanted} is the cluster itself: name single volumes of it with --volume")
+            raise InvalidSettings(f"--cluster {wanted} is this cluster itself: name single volumes of it with --volume")
         if chosen is None:
-            raise InvalidSettings(f"--cluster {wanted}: no export has a record of it; there are {told or 'none'}")
+            raise InvalidSettings(
+                f"--cluster {wanted}: no export has a record of it; known clusters: {known or 'none'}"
+            )
         return chosen
     if len(lost) > 1:
-        raise InvalidSettings(f"the exports have records of several other clusters, choose one with --cluster: {told}")
+        raise InvalidSettings(f"the exports have records of several other clusters, choose one with --cluster: {known}")
     return lost[0] if lost else None
 
 
 # ---------------------------------------------------------------------------------------------------- which volumes
 
 
-def meant(
+def selected(
     found: Iterable[Remains], present: Present, *, lost: str | None, named: Collection[str] = ()
 ) -> list[Remains]:
-    """The records of a lost cluster, and those of this one whose recovery was cut off.
+    """Return the records of a lost cluster, and those of this cluster whose recovery was interrupted.
 
-    With `named` these volumes only, and then any of this cluster's too: volumes that were deleted by hand.
+    With `named`, only these volumes are returned, and any of this cluster among them: volumes that were deleted
+    manually.
     """
 
-    def is_meant(each: Remains) -> bool:
+    def is_selected(each: Remains) -> bool:
         if named and each.volume not in named:
             return False
         if not present.cluster or each.record.cluster != present.cluster:
             return each.record.cluster == lost
-        return bool(named) or (_is_cut_off(each, present) and not each.pending)
+        return bool(named) or (_is_interrupted(each, present) and not each.pending)
 
-    return [each for each in found if is_meant(each)]
+    return [each for each in found if is_selected(each)]
 
 
-def _is_cut_off(each: Remains, present: Present) -> bool:
-    """Whether a recovery of this cluster has come no further than the record; older versions left no mark in it."""
+def _is_interrupted(each: Remains, present: Present) -> bool:
+    """Return True if a recovery of this cluster wrote only the record.
+
+    Older versions left no mark in it.
+    """
     record = each.record
     unmarked = not record.claim_uid and each.volume not in present.volumes
     return not record.retained and (record.volume_uid == NO_OBJECT or unmarked)
 
 
 def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[Step]:
-    """What to do about each, in the order of their claims; `by_name` tells that each was named on purpose."""
+    """Decide what to do about each, in the order of their claims.
+
+    `by_name` says that an admin named each of them.
+    """
     taken = Taken.by(present.volumes.values())
     steps = []
-    # The newest first: of two volumes for one claim it is the one that the claim had last.
+    # Newest first: of two volumes for one claim, the newer one is the one that the claim had last.
     for each in sorted(found, key=lambda each: (each.record.created, each.volume), reverse=True):
         action = _decide(each, present, taken, by_name=by_name)
         if isinstance(action, Make):
@@ -284,16 +308,19 @@ def plan(found: Iterable[Remains], present: Present, *, by_name: bool) -> list[S
 
 @dataclass(slots=True)
 class Taken:
-    """What cannot be given to a volume any more: directories and claims. For `adopt` as well."""
+    """The directories and claims that are no longer available for a volume.
+
+    Also used by `adopt`.
+    """
 
     directories: DirectoryIndex = field(default_factory=DirectoryIndex)
     claims: dict[str, str] = field(default_factory=dict)
-    """The volume that is for a claim, by `namespace/name`."""
+    """By `namespace/name` of a claim: the volume that is for it."""
     made: set[str] = field(default_factory=set)
 
     @classmethod
     def by(cls, volumes: Iterable[Volume]) -> Taken:
-        """What volumes that are there have, whoever created them."""
+        """Return the directories and claims of existing volumes, of any provisioner."""
         taken = cls()
         for volume in volumes:
             if volume.source is not None:
@@ -304,14 +331,14 @@ class Taken:
         return taken
 
     def add(self, each: Remains) -> None:
-        """A volume that is about to be made has its directory and its claim."""
+        """Add the directory and the claim of a volume that is about to be created."""
         location = each.place.location
         self.directories.add(location.server, location.below(each.record.path), each.volume)
         self.claims[each.key] = each.volume
         self.made.add(each.volume)
 
     def holder(self, each: Remains) -> str | None:
-        """Who has the directory, or one above or below it; volumes of the whole export do not count."""
+        """Return the volume that has the directory, or one above or below it, but not the whole export."""
         place = each.place
         return self.directories.holder(
             place.all_locations, each.record.path, folds=place.folds, other_than=(each.volume,)
@@ -319,12 +346,12 @@ class Taken:
 
 
 def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> Action | None:
-    """What to do; None where there is nothing to tell of either."""
+    """Decide what to do with one record, or return None if it needs no entry in the report."""
     record = each.record
     if record.retained and not by_name:
         return Enter(_ours(record, present), _RETAINED.format(record.retained, each.volume))
     if each.pending and each.contents != "data":
-        return Skip("it never had a volume, and there is no data") if by_name else None
+        return Skip("it never had a volume, and its directory has no data") if by_name else None
     existing = present.volumes.get(each.volume)
     if existing is not None:
         return _existing(each, existing, present, by_name=by_name)
@@ -346,16 +373,16 @@ def _ours(record: Record, present: Present) -> Record:
 
 
 def _existing(each: Remains, existing: Volume, present: Present, *, by_name: bool) -> Action:
-    """A volume that is there: by checks alone it can become the one that the record is for."""
+    """Decide what to do if the volume exists: its record can become one for this object."""
     record, source, reference = each.record, existing.spec.nfs, existing.spec.claim_ref
     same_place = source is not None and each.place.has(source, record.path)
     same_claim = reference is not None and f"{reference.namespace}/{reference.name}" == each.key
     rebound = by_name and _is_rebound(each, existing, present)
     if not same_place or reference is None or not (same_claim or rebound):
-        return Skip("another volume of that name is there, of another directory or claim")
+        return Skip("another volume of that name exists, of another directory or claim")
     known = record.cluster == present.cluster and identity.is_for(record, reference)
     if known and record.volume_uid == existing.metadata.uid:
-        return Skip("the volume is there")
+        return Skip("the volume already exists")
     if existing.spec.persistent_volume_reclaim_policy == "Delete" and not has_claim(reference, present):
         return Skip(WOULD_GO.format(existing.name))
     ours = structs.replace(
@@ -368,17 +395,17 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
         volume_uid=existing.metadata.uid,
         retained="",
     )
-    return Enter(ours, "the volume is there, and the ledger does not have this object of it yet", existing)
+    return Enter(ours, "the volume already exists, but the ledger does not have this object of it", existing)
 
 
 WOULD_GO = (
-    "the volume is there without its claim, and its reclaim policy Delete would have its directory reclaimed:"
+    "the volume exists without its claim, and with its reclaim policy Delete its directory would be reclaimed:"
     """ run `kubectl patch pv {} -p '{{"spec":{{"persistentVolumeReclaimPolicy":"Retain"}}}}'` first"""
 )
 
 
 def _is_rebound(each: Remains, existing: Volume, present: Present) -> bool:
-    """Whether another claim has the volume, by a binding that nobody saw, and the recorded one is gone."""
+    """Return True if another claim has the volume, by an unseen binding, and the recorded claim is gone."""
     reference = existing.spec.claim_ref
     claim = present.claims.get(f"{reference.namespace}/{reference.name}") if reference is not None else None
     if reference is None or claim is None or (claim.uid, claim.spec.volume_name) != (reference.uid, existing.name):
@@ -388,7 +415,7 @@ def _is_rebound(each: Remains, existing: Volume, present: Present) -> bool:
 
 
 def has_claim(reference: ClaimRef, present: Present) -> bool:
-    """Whether the claim that a volume names is there, or the next one of its name will be bound to it."""
+    """Return True if the claim that a volume names exists, or if the next one of its name will be bound to it."""
     claim = present.claims.get(f"{reference.namespace}/{reference.name}")
     return not reference.uid or (claim is not None and claim.uid == reference.uid)
 
@@ -396,32 +423,32 @@ def has_claim(reference: ClaimRef, present: Present) -> bool:
 def _left(each: Remains, *, by_name: bool) -> str:
     if not each.pending or by_name:
         return ""
-    return f"left: it never had a volume, but its directory holds data; name it with --volume {each.volume} to have it"
+    return f"left: it never had a volume, but its directory has data; name it with --volume {each.volume} to recover it"
 
 
 def _directory_taken(each: Remains, taken: Taken) -> str:
     holder = taken.holder(each)
-    return f"volume {holder} has its directory, or one above or below it" if holder else ""
+    return f"its directory overlaps with that of volume {holder}" if holder else ""
 
 
 def _claim_has(each: Remains, claim: Claim | None) -> str:
     if claim is None or claim.spec.volume_name in ("", each.volume):
         return ""
-    return f"its claim has volume {claim.spec.volume_name} by now: delete that claim, unless it holds what is wanted"
+    return f"its claim already has volume {claim.spec.volume_name}: delete that claim, unless its data is needed"
 
 
 def _claim_taken(each: Remains, taken: Taken) -> str:
     other = taken.claims.get(each.key)
     if other in taken.made:
-        return f"volume {other} is of the same claim, and newer; name this one with --volume to have it instead"
-    return f"volume {other} is there for its claim" if other else ""
+        return f"volume {other} is of the same claim, and newer; name this one with --volume to recover it instead"
+    return f"volume {other} already exists for its claim" if other else ""
 
 
 def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
     record, place = each.record, each.place
-    # The very claim is still there when only its volume was deleted by hand: nothing but its uid binds it again.
+    # If only the volume was deleted manually, its claim still exists: only a claimRef with its uid binds it again.
     uid = record.claim_uid if claim is not None and claim.uid == record.claim_uid else ""
-    # An object of that name that comes from elsewhere meanwhile, from a backup for instance, is not the record's.
+    # An object of that name that appears from elsewhere, for example from a backup, must not become the record's.
     ours = structs.replace(_ours(record, present), claim_uid=uid, retained="", volume_uid=NO_OBJECT)
     body = manifests.volume(
         each.volume,
@@ -441,7 +468,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
 
 
 def plan_archives(archives: Iterable[ArchiveRemains], present: Present, *, lost: str | None) -> list[ArchiveRemains]:
-    """The archives of a lost cluster, each with the record by which it can be restored in this one."""
+    """Return the archives of a lost cluster, each with the record with which this cluster can restore it."""
     return [
         ArchiveRemains(
             place=each.place,

@@ -1,4 +1,4 @@
-"""Names that file systems, file servers and their other clients keep for themselves in a share."""
+"""Names that file systems, file servers and their other clients reserve in a share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from provisioner.core.folding import fold
 
-# By origin, in lower case: some servers do not tell cases apart.
+# By origin, in lower case: some servers are case-insensitive.
 _NAMES = frozenset(
     (
         # ext2 to ext4, btrfs with snapper, Lustre, GlusterFS, CephFS
@@ -30,7 +30,7 @@ _NAMES = frozenset(
     )
 )  # fmt: skip
 
-# Families of names: quota files, trash of a user, files that are open and deleted (NFS and FUSE clients), macOS.
+# Families of names: quota files, a user's trash, deleted files that are still open (NFS and FUSE clients), macOS.
 _FAMILIES = re.compile(r"a?quota\.(user|group|project).*|\.trash-.+|\.nfs[0-9a-f]{8,}|\.fuse_hidden.*|\.com\.apple\..*")
 
 _FIRST_OF_A_NAS = ("@", "#", "~")
@@ -38,16 +38,16 @@ _FIRST_OF_HIDDEN = "."
 
 
 def is_servers(name: str) -> bool:
-    """Return True for a name that a server or one of its clients is known to keep for itself, in any directory."""
+    """Return True for a name that a server or one of its clients reserves in every directory."""
     folded = fold(name)
     return folded in _NAMES or _FAMILIES.fullmatch(folded) is not None
 
 
 def is_servers_at_root(name: str) -> bool:
-    """Return True for a name at an export's root that no volume may begin with: NAS systems add to these families."""
+    """Return True for a name that is reserved at an export's root: NAS systems add names to these families."""
     return is_servers(name) or name.startswith(_FIRST_OF_A_NAS)
 
 
 def is_hidden_at_root(name: str) -> bool:
-    """Return True for a directory at an export's root that is no orphan even if nothing is known of it."""
+    """Return True for a directory at an export's root that is not reported as an orphan although it is unknown."""
     return is_servers_at_root(name) or name.startswith(_FIRST_OF_HIDDEN)

@@ -1,7 +1,7 @@
-"""Volumes that are there again after their data have left their directory, as when etcd goes back to an older backup.
+"""Volumes that exist again after their data was moved out of their directory, as after a restore of etcd.
 
-A claim was deleted after the backup, so its directory is in the trash or an archive. With the backup the claim and its
-volume are back. Then the data are kept, and `recover --volume` brings them back into the directory.
+If a claim was deleted after the backup, its directory is in the trash or an archive, but the backup brings back the
+claim and its volume. Then the data is kept, and `recover --volume` moves it back into the directory.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _GOING = ("Released", "Failed")
 
 
 def keeps(volume: Volume) -> bool:
-    """Whether a volume keeps the data that were its own: unless it is being deleted, and no claim has it."""
+    """Return True if the data of a volume must be kept: unless it is being deleted and no claim has it."""
     return volume.metadata.deletion_timestamp is None or volume.status.phase == "Bound"
 
 
 def is_being_reclaimed(volume: Volume) -> bool:
-    """Whether a volume looks as it does in each reclaim for a moment, after its data have moved."""
+    """Return True if a volume looks as in every reclaim for a moment, after its data was moved."""
     return volume.status.phase in _GOING
 
 
 def volume_of(entry: str) -> str:
-    """The volume of an entry in the trash, which is called `<volume>.<time>`."""
+    """Return the volume of an entry in the trash, which is named `<volume>.<time>`."""
     return entry.rsplit(".", 2)[0] if times.stamped(entry) is not None else entry
 
 
-def kept_message(volume: str, where: str, export: str) -> str:
-    """The words for a volume whose data are not destroyed, as it is there again."""
+def kept_message(volume_name: str, where: str, export: str) -> str:
+    """Return the message for a volume that exists again, and whose data is therefore kept."""
     return (
-        f"its data were moved to {where} on export {export} when it was deleted, and the volume is there again, as"
-        " after a restore of etcd from an older backup; the data are kept as long as the volume exists:"
-        f" `nfs-provisioner recover --volume {volume}` shows how to bring them back, and with --apply does it"
+        f"its data was moved to {where} on export {export} when it was deleted, and now the volume exists again, as"
+        " after a restore of etcd from an older backup; the data is kept as long as the volume exists:"
+        f" `nfs-provisioner recover --volume {volume_name}` shows how to move it back, and does so with --apply"
     )
 
 
@@ -62,7 +62,7 @@ def kept_message(volume: str, where: str, export: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What an export has of a volume outside of its directory: an archive, or an entry in the trash."""
+    """Data of a volume outside of its directory: an archive, or an entry in the trash."""
 
     place: Place
     volume: Volume
@@ -71,24 +71,27 @@ class Stored:
     """The archive's record."""
     trash: str = ""
     begun: bool = False
-    """Whether a part of it may have been purged already."""
+    """Whether its purge has begun, so that parts can be missing."""
     there: bool = True
-    """Whether the archive's directory is there; its record may be left of what was brought back."""
+    """Whether the archive's directory exists; its record can be a leftover of a restore."""
     home: Contents
-    """What there is of the volume's directory."""
+    """The state of the volume's directory."""
     record: Record | None
-    """What the ledger has of the volume."""
+    """The volume's record."""
     trouble: str = ""
-    """Why its directory cannot be looked at."""
+    """Why its directory cannot be read."""
 
     @property
     def where(self) -> str:
-        """In words."""
+        """Return it as text."""
         return f"archive {self.archive}" if self.archive else f"the trash (entry {self.trash})"
 
 
 def path_on(place: Place, volume: Volume) -> RelPath | None:
-    """A volume's directory below an export, by any of the export's locations; None where it lies elsewhere."""
+    """Return a volume's directory below an export, by any of the export's locations.
+
+    Return None if it is elsewhere.
+    """
     source = volume.spec.nfs
     if source is None:
         return None
@@ -97,7 +100,10 @@ def path_on(place: Place, volume: Volume) -> RelPath | None:
 
 
 def plan(stored: Sequence[Stored], present: Present, now: str) -> Step:
-    """What to do about a volume that has data outside of its directory; `stored` is all of one volume."""
+    """Decide what to do about a volume with data outside of its directory.
+
+    `stored` is all data of one volume.
+    """
     first = stored[0]
     path = path_on(first.place, first.volume) or ()
     record = _record(first, path, present, now)
@@ -124,30 +130,30 @@ def _decide(stored: Sequence[Stored], record: Record, present: Present) -> Actio
 def _several(stored: Sequence[Stored]) -> str:
     if len(stored) == 1:
         return ""
-    return f"there are several: {', '.join(each.where for each in stored)}; bring one of them back by hand"
+    return f"there are several: {', '.join(each.where for each in stored)}; move one of them back manually"
 
 
 def _being_purged(stored: Stored) -> str:
     if not stored.begun:
         return ""
     return (
-        f"a part of its data may be gone, as the purge of .provisioner/trash/{stored.trash} had begun: if what is left"
-        f" is of use, stop the provisioner and move .provisioner/trash/{stored.trash}.begun by hand"
+        f"parts of its data can be gone, since the purge of .provisioner/trash/{stored.trash} had begun: to keep the"
+        f" rest, stop the provisioner and move .provisioner/trash/{stored.trash}.begun manually"
     )
 
 
 def _another(stored: Stored, record: Record, present: Present) -> str:
-    """Why the data are perhaps not this volume's."""
+    """Return why the data may not be this volume's; empty if it is."""
     volume, was = stored.volume, stored.was
     if volume.metadata.annotations.get(names.EXPORT_ID) not in (stored.place.id, None):
-        return "the volume was made on another export"
+        return "the volume was created on another export"
     if was is not None and was.was.cluster != present.cluster:
         return "the archive is another cluster's"
     if was is not None and not identity.is_for(was.was, volume.spec.claim_ref or ClaimRef()):
-        return f"the archive is of claim {was.was.namespace}/{was.was.claim}, and the volume of another one"
+        return f"the archive is of claim {was.was.namespace}/{was.was.claim}, but the volume is of another one"
     paths = {"/".join(path_on(stored.place, volume) or ()), record.directory}
     paths |= {was.was.directory} if was is not None else set()
-    return "" if len(paths) == 1 else f"its directory was another one: {', '.join(sorted(paths))}"
+    return "" if len(paths) == 1 else f"its directories differ: {', '.join(sorted(paths))}"
 
 
 def _would_go(volume: Volume, reference: ClaimRef | None, present: Present) -> str:
@@ -160,11 +166,11 @@ def _would_go(volume: Volume, reference: ClaimRef | None, present: Present) -> s
 def _in_the_way(stored: Stored) -> str:
     if stored.home != "data" or (stored.archive and not stored.there):
         return ""
-    return f"its directory holds something: move that away first, then {stored.where} can take its place"
+    return f"its directory is not empty: move its contents away first, then {stored.where} can replace it"
 
 
 def _record(stored: Stored, path: RelPath, present: Present, now: str) -> Record:
-    """The record of the volume: what the ledger has, or what it was in the archive, or what the volume says."""
+    """Return the volume's record: the ledger's, else the archive's, else one made from the volume itself."""
     if stored.record is not None:
         return stored.record
     volume = stored.volume

@@ -1,8 +1,8 @@
-"""Path templates such as `${.PVC.namespace}/${.PVC.name}`, in nfs-subdir's and in csi-driver-nfs's spelling.
+"""Path templates such as `${.PVC.namespace}/${.PVC.name}`, in the spelling of nfs-subdir and of csi-driver-nfs.
 
-A pattern is cut at its slashes into segments. A segment that holds a variable must come to a name: if an empty value
-could drop out, `NAMESPACE/${…}` would be the namespace's own directory (peers, harm 2). Slashes and `.` that add
-nothing, in the pattern or in a value, are dropped as both peers drop them.
+A pattern is split at its slashes into segments. A segment with a variable must result in a name: if an empty value were
+dropped, `NAMESPACE/${…}` would become the namespace's own directory (peers, harm 2). Slashes and `.` that add nothing,
+in the pattern or in a value, are dropped, as both other provisioners do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from provisioner.core.paths import check, components, shorten, shown
 
 DEFAULT_PATTERN = "${.PVC.namespace}-${.PVC.name}-${.PV.name}"
 DEPTH_LIMIT = 8
-"""How deep fallbacks may be nested. No pattern needs more, and the parser is recursive."""
+"""How deep fallbacks can be nested. No pattern needs more, and the parser is recursive."""
 
 _FIELDS = {
     ".PVC.namespace": "namespace",
@@ -31,7 +31,7 @@ _FIELDS = {
 _MAPS = {".PVC.labels.": "labels", ".PVC.annotations.": "annotations"}
 _KNOWN = "${.PVC.namespace}, ${.PVC.name}, ${.PVC.labels.KEY}, ${.PVC.annotations.KEY}, ${.PV.name}"
 _FOREIGN = {".pvname": ".PV.name"}
-"""local-path-provisioner's own names, in lower case."""
+"""Names of local-path-provisioner, in lower case."""
 
 _NAME = re.compile(r"([^{}]*?)(:-|\})")
 _FALLBACK_PART = re.compile(r"([^${}]|\$(?!\{))*")
@@ -42,7 +42,10 @@ _WITHOUT_BRACES = re.compile(r"\$\(?(\.?PVC?\.[\w./-]*)\)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One `${…}`: `source` is namespace, name, volume, labels or annotations; `key` belongs to the last two."""
+    """One `${…}`: `source` is namespace, name, volume, labels or annotations.
+
+    `key` is for the last two.
+    """
 
     text: str = field(compare=False)
     source: str
@@ -54,7 +57,7 @@ Piece = str | Variable
 """A literal text or a variable."""
 
 Segment = tuple[Piece, ...]
-"""What stands between two slashes of a pattern."""
+"""The pieces between two slashes of a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +68,44 @@ class Template:
     segments: tuple[Segment, ...]
 
     def keys(self, source: str) -> frozenset[str]:
-        """The keys of a claim's `labels` or `annotations` that the template reads, those of fallbacks among them."""
+        """Return the keys of a claim's `labels` or `annotations` that the template reads, also in fallbacks."""
         return frozenset(
             variable.key for segment in self.segments for variable in _variables(segment) if variable.source == source
         )
 
-    def render(self, claim: Claim, volume: str) -> RelPath:
-        """The directory for a claim. Raises InvalidPath for an empty variable or a result that breaks a path rule.
+    def render(self, claim: Claim, volume_name: str) -> RelPath:
+        """Return the directory for a claim. Raises InvalidPath for an empty variable or a result that breaks a rule.
 
-        Only the default pattern is ever shortened: a user's pattern that is too long is refused, since a cut name may
-        be another volume's.
+        Only the default pattern is ever shortened. A user's pattern that gets too long is refused, since a shortened
+        name can be that of another volume.
         """
         if self.segments == DEFAULT.segments:
             meta = claim.metadata
-            return check(shorten(f"{meta.namespace}-", meta.name, f"-{volume}"))
-        return check("/".join(name for each in self.segments for name in _names(each, claim, volume)))
+            return check(shorten(f"{meta.namespace}-", meta.name, f"-{volume_name}"))
+        return check("/".join(name for each in self.segments for name in _names(each, claim, volume_name)))
 
 
 def parse(text: str) -> Template:
-    """The template of a text. Raises InvalidSettings that names the piece which cannot be used."""
+    """Parse a template. Raises InvalidSettings, which names the piece that cannot be used."""
     if not text:
-        raise InvalidSettings("it is empty")
+        raise InvalidSettings("it is empty: write a pattern such as ${.PVC.namespace}/${.PVC.name}")
     _refuse_other_languages(text)
     return Template(text, tuple(_segments(_Parser(text).pattern())))
 
 
 def _refuse_other_languages(text: str) -> None:
-    """Raise InvalidSettings where something is meant as a variable and would be taken as a name."""
+    """Raise InvalidSettings if a text is meant as a variable but would be used as a literal name."""
     if found := _GO_TEMPLATE.search(text):
         spelled = _spelled(found[1])
-        advice = f"write {spelled}" if spelled else f"known are {_KNOWN}"
-        raise InvalidSettings(f"{shown(found[0])} is a Go template, which is not understood here: {advice}")
+        advice = f"write {spelled}" if spelled else f"use one of {_KNOWN}"
+        raise InvalidSettings(f"{shown(found[0])} is a Go template, which is not supported: {advice}")
     if found := _WITHOUT_BRACES.search(text):
         advice = _spelled(found[1]) or f"one of {_KNOWN}"
         raise InvalidSettings(f"{shown(found[0])} is a variable without its braces: write {advice}")
 
 
 def _spelled(name: str) -> str | None:
-    """The variable that is meant by a name in another case, with spaces, or of a Go template."""
+    """Return the variable that is meant by a name in another case, with spaces, or from a Go template."""
     if index := _GO_INDEX.fullmatch(name):
         name = f"{index[1]}.{index[2]}"
     name = name.strip()
@@ -117,14 +120,14 @@ def _spelled(name: str) -> str | None:
 
 
 class _Parser:
-    """Reads a pattern from left to right."""
+    """A recursive parser: reads a pattern from left to right."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
 
     def pattern(self) -> Iterator[Piece]:
-        """The pieces of the whole text."""
+        """Iterate over the pieces of the whole text."""
         while (start := self._text.find("${", self._at)) >= 0:
             yield self._text[self._at : start]
             self._at = start
@@ -132,7 +135,7 @@ class _Parser:
         yield self._text[self._at :]
 
     def _variable(self, *, depth: int) -> Variable:
-        """The variable that begins here."""
+        """Parse the variable that begins here."""
         start = self._at
         if depth > DEPTH_LIMIT:
             raise InvalidSettings(f"{shown(self._text)} nests fallbacks more than {DEPTH_LIMIT} levels deep")
@@ -144,11 +147,11 @@ class _Parser:
         return _known(match[1], self._text[start : self._at], fallback)
 
     def _fallback(self, start: int, depth: int) -> tuple[Piece, ...]:
-        """The pieces up to the brace that closes the variable which began at `start`."""
+        """Parse the pieces up to the brace that closes the variable which began at `start`."""
         pieces: list[Piece] = []
         while True:
             match = _FALLBACK_PART.match(self._text, self._at)
-            assert match is not None  # it matches nothing at all too
+            assert match is not None  # the pattern also matches the empty text
             pieces.append(match[0])
             self._at = match.end()
             if self._text.startswith("}", self._at):
@@ -174,11 +177,14 @@ def _known(name: str, text: str, fallback: tuple[Piece, ...] | None) -> Variable
     spelled = _spelled(name)
     if spelled is not None:
         raise InvalidSettings(f"{shown(text)} is unknown: write {spelled}")
-    raise InvalidSettings(f"{shown(text)} is unknown; known are {_KNOWN}, each also as ${{…:-fallback}}")
+    raise InvalidSettings(f"{shown(text)} is unknown: use one of {_KNOWN}, each also as ${{…:-fallback}}")
 
 
 def _segments(pieces: Iterable[Piece]) -> Iterator[Segment]:
-    """The pieces between the slashes of the literal texts; slashes and `.` that add nothing are left out."""
+    """Split pieces at the slashes of their literal texts.
+
+    Slashes and `.` that add nothing are dropped.
+    """
     segment: list[Piece] = []
     for piece in (*pieces, "/"):
         if isinstance(piece, Variable):
@@ -194,36 +200,36 @@ def _segments(pieces: Iterable[Piece]) -> Iterator[Segment]:
 
 
 def _variables(pieces: Iterable[Piece]) -> Iterator[Variable]:
-    """The variables among pieces, and those of their fallbacks."""
+    """Iterate over the variables in pieces and in their fallbacks."""
     for piece in pieces:
         if isinstance(piece, Variable):
             yield piece
             yield from _variables(piece.fallback or ())
 
 
-def _names(segment: Segment, claim: Claim, volume: str) -> list[str]:
-    """The components that a segment comes to: mostly one, more where a value has slashes in it."""
-    names = components(_text(segment, claim, volume))
+def _names(segment: Segment, claim: Claim, volume_name: str) -> list[str]:
+    """Return the components of a rendered segment: usually one, more if a value has slashes."""
+    names = components(_text(segment, claim, volume_name))
     if not names:
         variables = ", ".join(shown(piece.text) for piece in segment if isinstance(piece, Variable))
-        raise InvalidPath(f"the directory has an empty component: {variables} came out empty for this claim")
+        raise InvalidPath(f"the directory has an empty component: {variables} is empty for this claim")
     return names
 
 
-def _text(pieces: Iterable[Piece], claim: Claim, volume: str) -> str:
-    return "".join(piece if isinstance(piece, str) else _value(piece, claim, volume) for piece in pieces)
+def _text(pieces: Iterable[Piece], claim: Claim, volume_name: str) -> str:
+    return "".join(piece if isinstance(piece, str) else _value(piece, claim, volume_name) for piece in pieces)
 
 
-def _value(variable: Variable, claim: Claim, volume: str) -> str:
+def _value(variable: Variable, claim: Claim, volume_name: str) -> str:
     meta = claim.metadata
-    fields = {"namespace": meta.namespace, "name": meta.name, "volume": volume}
+    fields = {"namespace": meta.namespace, "name": meta.name, "volume": volume_name}
     if variable.source in fields:
         return fields[variable.source]
     value = (meta.labels if variable.source == "labels" else meta.annotations).get(variable.key, "")
-    if value.strip() and components(value):  # slashes alone are as empty as nothing
+    if value.strip() and components(value):  # a value of slashes only counts as empty
         return value
     if variable.fallback is not None:
-        return _text(variable.fallback, claim, volume)
+        return _text(variable.fallback, claim, volume_name)
     kind, error = ("label", MissingLabel) if variable.source == "labels" else ("annotation", MissingAnnotation)
     raise error(f"the claim has no {kind} {shown(variable.key)}, or an empty one, which the pathPattern needs")
 

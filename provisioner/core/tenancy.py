@@ -1,7 +1,7 @@
-"""Tenancy: a directory or an archive that is kept belongs to its claim's namespace, not to a later one of its name.
+"""Tenancy: a directory or archive that is kept belongs to its claim's namespace, not to a later one of the same name.
 
-A namespace that is deleted and created again may be another team's. The API server chooses its uid, which a record
-carries; one without it is compared by time: a namespace that is younger than the record is not the record's.
+A namespace that was deleted and created again can be another team's. Records carry the namespace's uid, which the API
+server chooses. A record without it is compared by time: a namespace that is younger than the record is another one.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from provisioner.core.objects import Namespace
 from provisioner.core.records import Record
 
 ANY = "any"
-"""In the place of a namespace's uid: an admin recovered the record, for the namespace of that name that comes first."""
+"""Instead of a namespace's uid: an admin recovered the record for the next namespace of that name."""
 
 _UNCERTAINTY = timedelta(seconds=5)
-"""A record may bear an earlier time than its own new namespace: the two clocks are read to the second."""
+"""A record can have an earlier time than its own new namespace: both clocks are read to the second."""
 
 GRANT = "grant get on namespaces, as the chart's ClusterRole does"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """The namespace of a claim; without a uid it could not be read, and owns nothing."""
+    """The namespace of a claim. Without a uid it could not be read, and owns nothing."""
 
     uid: str = ""
     created: str = ""
     """UTC, RFC 3339."""
     accepts_former: bool = False
-    """Whether the class says that what an earlier namespace of the name left goes to the one that has it now."""
+    """Whether the class gives data of an earlier namespace to the one that now has its name."""
 
     @classmethod
     def of(cls, namespace: Namespace | None, *, accepts_former: bool) -> Tenant:
-        """The tenant that a namespace is; None is one that could not be read."""
+        """Return the tenant of a namespace; None stands for a namespace that could not be read."""
         if namespace is None:
             return cls(accepts_former=accepts_former)
         metadata = namespace.metadata
         return cls(uid=metadata.uid, created=metadata.creation_timestamp, accepts_former=accepts_former)
 
     def owns(self, record: Record) -> bool:
-        """Whether what a record of the same namespace name says is this tenant's."""
+        """Return True if a record of the same namespace name is this tenant's."""
         if self.accepts_former or record.namespace_uid == ANY:
             return True
         if record.namespace_uid:
@@ -51,26 +51,26 @@ class Tenant:
         return created is not None and recorded is not None and created - recorded <= _UNCERTAINTY
 
     def why_not(self, namespace: str) -> str:
-        """Why something of a namespace of that name is not this tenant's, in words for an event."""
+        """Return why an object of a namespace of that name is not this tenant's, as the part of an event."""
         if not self.uid:
-            return f"whether it is of this namespace {namespace}, or of an earlier one, is not known: {GRANT}"
-        return f"it is of an earlier namespace {namespace}, which was deleted"
+            return f"whether it belongs to this namespace {namespace} or to an earlier one is not known: {GRANT}"
+        return f"it belongs to an earlier namespace {namespace}, which was deleted"
 
 
 UNKNOWN = Tenant()
-"""The namespace was not read."""
+"""For a namespace that was not read."""
 
 
 def adopt_command(record: Record) -> str:
-    """The command by which an admin hands a directory that is there to the claim of a record."""
+    """Return the command with which an admin gives an existing directory to the claim of a record."""
     claim = f"{record.namespace}/{record.claim}"
     return f"nfs-provisioner adopt {shlex.quote(record.directory)} --claim {claim} --apply"
 
 
 def refusal(record: Record, tenant: Tenant) -> str:
-    """The words for a directory that an earlier namespace left, and what an admin can do."""
+    """Return the message for a directory that an earlier namespace left behind, with what an admin can do."""
     return (
         f"directory {record.directory!r} was kept for a claim {record.namespace}/{record.claim}, and"
-        f" {tenant.why_not(record.namespace)}: to hand it over all the same, an admin can run"
+        f" {tenant.why_not(record.namespace)}: to hand it over anyway, an admin can run"
         f" `{adopt_command(record)}`, or create a class with formerNamespace: accept"
     )

@@ -1,7 +1,7 @@
-"""Text that others chose, made safe to show: in a log line, an event, a table, JSON, a metric's label.
+"""Foreign text, made safe to show in a log line, an event, a table, JSON, or a metric's label.
 
-A name on an export is any bytes. Those that are no UTF-8 are lone surrogates in memory (PEP 383), which no encoder
-takes; and a terminal acts on control characters.
+A name on an export can have any bytes. Bytes that are not UTF-8 are lone surrogates in memory (PEP 383), which no
+encoder accepts; and a terminal interprets control characters.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from collections.abc import Mapping
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGE = 1 << 63
-"""Python writes no integer of more than some thousand digits."""
+"""Larger integers become text: Python refuses to write integers of more than some thousand digits."""
 _DEPTH = 20
-"""How deep plain() looks into a value; nothing that is shown is nested so far."""
+"""How deep plain() looks into a value; no value that is shown is nested deeper."""
 
 
 def encodable(text: str) -> str:
-    r"""The text as Unicode that every encoder takes: a byte that is no UTF-8 becomes `\xNN`."""
+    r"""Return the text as Unicode that every encoder accepts: a byte that is not UTF-8 becomes `\xNN`."""
     return text if text.isascii() else _SURROGATE.sub(lambda found: _escaped(found.group()), text)
 
 
 def printable(text: str) -> str:
-    r"""As encodable(), and without what a terminal acts on: a control character becomes `\xNN` or the like."""
+    r"""Like encodable(), and without control characters: each becomes `\xNN` or the like."""
     return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:
-    """The character as Python writes it; one that stands for a byte as that byte."""
+    """Escape a character as Python writes it.
+
+    One that stands for a byte is written as that byte.
+    """
     number = ord(char)
     if 0xDC80 <= number <= 0xDCFF:
         return f"\\x{number - 0xDC00:02x}"
@@ -36,7 +39,10 @@ def _escaped(char: str) -> str:
 
 
 def plain(value: object, *, depth: int = _DEPTH) -> object:
-    """A value as JSON has it, every text of it safe to show; what JSON has no form for becomes text. Never raises."""
+    """Convert a value for JSON, with every text safe to show.
+
+    Other types become text. Never raises.
+    """
     if value is None or (isinstance(value, int) and abs(value) < _LARGE) or _is_finite(value):
         return value
     if isinstance(value, str):
@@ -57,5 +63,5 @@ def _is_finite(value: object) -> bool:
 def _text(value: object) -> str:
     try:
         return encodable(str(value))
-    except Exception:  # noqa: BLE001  # whatever a foreign __str__ raises, the rest is to be shown
+    except Exception:  # noqa: BLE001  # a foreign __str__ can raise anything; the rest must still be shown
         return f"<{type(value).__name__}>"

@@ -1,4 +1,7 @@
-"""Idioms of asyncio that several rooms need: a bounded parallel map, and waiting for an event or a timeout."""
+"""Idioms of asyncio that several rooms need.
+
+A bounded parallel map, and waiting for an event or a timeout.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ Result = TypeVar("Result")
 
 
 async def map_bounded(work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], *, limit: int) -> list[Result]:
-    """Return the results of `work` for all items, in their order; at most `limit` items are worked on at a time.
+    """Return the results of `work` for all items, in their order.
+
+    At most `limit` items are worked on at a time.
 
     The first error cancels the rest, and is raised as it is, not as a group.
     """
@@ -30,7 +35,10 @@ async def map_bounded(work: Callable[[Item], Awaitable[Result]], items: Iterable
 
 
 async def wait_for_event(event: asyncio.Event, *, timeout_s: float) -> bool:
-    """Wait until an event is set, for at most `timeout_s` seconds; return whether it was set in time."""
+    """Wait until an event is set, for at most `timeout_s` seconds.
+
+    Returns whether it was set in time.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             return await event.wait()

@@ -1,4 +1,7 @@
-"""Leader election by a Lease: the leader's work runs exactly while this replica holds it (rules: core.leases)."""
+"""Leader election by a Lease.
+
+The leader's work runs exactly while this replica holds it (rules: core.leases).
+"""
 
 from __future__ import annotations
 
@@ -78,14 +81,20 @@ class Elector:
 
     @property
     def trouble(self) -> str:
-        """Why this replica cannot take part in the election; empty if it can, and while another replica leads."""
+        """Why this replica cannot take part in the election.
+
+        Returns an empty string if it can, and while another replica leads.
+        """
         if isinstance(self._error, Rejected | NotFound) or self._failures >= _LASTING:
             hint = self._hint()
             return f"{self._error}; {hint}" if hint else str(self._error)
         return ""
 
     async def run(self, lead: Lead, stopping: asyncio.Event) -> None:
-        """Acquire the lease, lead, and start over when it is lost; once stopping is set, release it and return."""
+        """Acquire the lease, lead, and start over when it is lost.
+
+        Once stopping is set, release it and return.
+        """
         while not stopping.is_set():
             asked_s = await self._acquire(stopping)
             if asked_s is None:
@@ -94,7 +103,10 @@ class Elector:
             await self._hold(lead, stopping, asked_s)
 
     async def _acquire(self, stopping: asyncio.Event) -> float | None:
-        """Try until this replica has the lease; return when (monotonic) the successful request was sent."""
+        """Try until this replica has the lease.
+
+        Return when (monotonic) the successful request was sent.
+        """
         while not stopping.is_set():
             asked_s = self._clock.monotonic()
             if await self._try():
@@ -104,7 +116,7 @@ class Elector:
         return None
 
     async def _hold(self, lead: Lead, stopping: asyncio.Event, asked_s: float) -> None:
-        """Run the work and renew the lease beside it, until either ends."""
+        """Run the work while renewing the lease, until either ends."""
         # The deadline counts from before the request: another replica counts from when the server got it, or later.
         self._held_until_s = asked_s + self._times.renew_deadline_s
         work = asyncio.ensure_future(lead(stopping))
@@ -156,7 +168,10 @@ class Elector:
         return written
 
     async def _try_to_write(self) -> bool:
-        """Write the identity into the lease if that is allowed; return whether it was written. Raises ClusterError."""
+        """Write the identity into the lease if that is allowed; return whether it was written.
+
+        Raises ClusterError.
+        """
         if self._seen is None or self._seen.holder != self._identity:
             await self._look()
         if not leases.claimable(self._seen, self._identity, self._clock.monotonic()):
@@ -175,7 +190,7 @@ class Elector:
         return True
 
     def _failed(self, error: ClusterError) -> None:
-        """Count a failure; log it at 1, 2, 4, 8 … failures in a row, and when it is of another kind."""
+        """Count a failure; log the 1st, 2nd, 4th, 8th … in a row, and each of a new kind."""
         new = type(error) is not type(self._error)
         self._failures, self._error = self._failures + 1, error
         if not (new or is_logged(self._failures)):

@@ -1,4 +1,7 @@
-"""Kubernetes events: recorded without waiting, written in the background, no more often than core.events allows."""
+"""Kubernetes events: recorded without waiting, and written in the background.
+
+No event is written more often than core.events allows.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ class EventRecorder:
         self._wakeup = asyncio.Event()
 
     def give_way_while(self, busy: Callable[[], bool]) -> None:
-        """Let Normal events wait for a moment while `busy()` returns True: there is work that matters more."""
+        """Let Normal events wait for a moment while `busy()` returns True.
+
+        The API server then serves work that matters more.
+        """
         self._busy = busy
 
     def claim(self, claim: Claim, type: EventType, reason: str, message: str) -> None:

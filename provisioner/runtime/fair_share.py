@@ -1,8 +1,9 @@
-"""A fair share of the workers per export, so that an export that hangs does not hold back the claims of others.
+"""A fair share of the workers per export.
 
-An export may use twice as many workers as are free at that moment (the dynamic threshold of Choudhury and Hahne,
-"Dynamic queue length thresholds for shared-memory packet switches", 1998). The first export to hang gets two thirds of
-the workers, the second two thirds of the rest, and one is always left for the next. A key beyond the share is parked.
+An export that hangs must not hold back the claims of others. So an export may use twice as many workers as are free at
+that moment (the dynamic threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+switches", 1998). The first export to hang gets two thirds of the workers, the second two thirds of the rest, and one is
+always left for the next. A key beyond the share is parked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ _SHARE = 2
 
 
 class NoSlot(Exception):
-    """The export of the key uses up its share of the workers. The key is parked, and resumed when there is a slot."""
+    """The export of the key uses up its share of the workers.
+
+    The key is parked, and resumed when there is a slot.
+    """
 
 
 class FairShare:
@@ -30,7 +34,10 @@ class FairShare:
 
     @contextmanager
     def slot(self, export_name: str, key: str) -> Iterator[None]:
-        """Use a worker for an export while the context is open. Raises NoSlot, and parks the key, if none is left."""
+        """Use a worker for an export while the context is open.
+
+        Raises NoSlot, and parks the key, if none is left.
+        """
         if not self._has_slot(export_name):
             self._parked.setdefault(export_name, deque()).append(key)
             raise NoSlot

@@ -1,7 +1,7 @@
-"""Informers: a typed cache per kind of object, with subscriptions (client-go, tools/cache).
+"""Informers: a typed cache per kind of object, with subscriptions.
 
-A reflector writes an informer, everything else reads it as a mapping of objects by key. Standby replicas keep their
-informers up to date, so that they can take over quickly.
+The names are those of client-go, tools/cache. A reflector writes an informer, everything else reads it as a mapping of
+objects by key. Standby replicas keep their informers up to date, so that they can take over quickly.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Informer(Mapping[str, T]):
         index: Callable[[T | None, T | None], None] = lambda before, after: None,
         count: Count = lambda loop: None,
     ) -> None:
-        """Objects that are not wanted are not cached; `transform` returns what is cached of one that is.
+        """Objects that are not wanted are not cached; `transform` returns the copy to cache.
 
         `index` is called with each change before any subscriber is. Unlike a subscriber's, its errors are not
-        contained: they end the reflector's call, which lists again.
-        `count` is called for each unexpected error of a subscriber.
+        contained: they end the reflector's call, which lists again. `count` is called for each unexpected error of a
+        subscriber.
         """
         self.kind = kind
         self._key = key
@@ -92,7 +92,10 @@ class Informer(Mapping[str, T]):
 
     @property
     def synced(self) -> bool:
-        """Whether the kind has been listed: until then an object that is not cached may well exist."""
+        """Whether the kind has been listed.
+
+        Until then an object that is not cached may exist.
+        """
         return self._synced
 
     @contextmanager

@@ -1,4 +1,7 @@
-"""Leadership: whether this process is the one that acts in its cluster; checked before anything is destroyed."""
+"""Leadership: whether this process is the one that acts in its cluster.
+
+Checked before anything is destroyed.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,24 @@ class Leadership(Protocol):
 
     @property
     def term(self) -> int:
-        """How often the lease had changed hands when this process got it: it grows with each leader."""
+        """How often the lease had changed hands when this process got it.
+
+        It grows with each leader.
+        """
         ...
 
     def holds(self) -> bool:
-        """Whether no other process can lead, by the own clock, which goes on while the machine is suspended."""
+        """Whether no other process can lead, by the local clock.
+
+        That clock keeps counting while the machine is suspended.
+        """
         ...
 
     async def confirm(self) -> bool | None:
-        """Ask the cluster whether this process leads; None if there is no election. Raises ClusterError."""
+        """Ask the cluster whether this process leads; None if there is no election.
+
+        Raises ClusterError.
+        """
         ...
 
 

@@ -11,14 +11,20 @@ from contextlib import contextmanager
 
 
 class VolumeLocks:
-    """Try-locks by volume name: a worker that does not get one requeues its key instead of waiting."""
+    """Try-locks by volume name.
+
+    A worker that does not get a lock requeues its key instead of waiting.
+    """
 
     def __init__(self) -> None:
         self._locked: set[str] = set()
 
     @contextmanager
     def try_acquire(self, volume_name: str) -> Iterator[bool]:
-        """Lock a volume while the context is open. Yields False if it is locked already: leave it alone then."""
+        """Lock a volume while the context is open.
+
+        Yields False if it is locked already: leave it alone then.
+        """
         if volume_name in self._locked:
             yield False
             return

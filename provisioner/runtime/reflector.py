@@ -1,4 +1,6 @@
-"""Reflectors: keep an informer in step with the API server by list and watch (client-go, tools/cache).
+"""Reflectors keep an informer in step with the API server by list and watch.
+
+Source: client-go, tools/cache.
 
 A watch alone does not show that etcd was restored from a backup. A watch from a version that lies in the future of the
 restored cluster gets no answer, neither an error nor an event. Hence three measures:
@@ -63,7 +65,10 @@ class Reflector:
         return str(error) if self._state.failures >= _LASTING else ""
 
     def relist(self) -> asyncio.Event:
-        """List again now; the event is set when a list that began after this call is in the informer."""
+        """List again now.
+
+        The event is set when a list that began after this call is in the informer.
+        """
         listed = asyncio.Event()
         self._asked.append(listed)
         if self._limit is not None and not self._limit.expired():
@@ -118,7 +123,10 @@ class Reflector:
             self._asked.remove(each)
 
     async def _watch(self) -> None:
-        """Watch until the end of the watch. If it breaks after some events, the next one resumes after them."""
+        """Watch until the end of the watch.
+
+        If it breaks after some events, the next one resumes after them.
+        """
         self._restarted(self.kind)
         began_s = self._watching_s = self._clock.monotonic()
         began = self._state

@@ -1,4 +1,4 @@
-"""Requeue: what a reconcile returns to have its key looked at again (controller-runtime, reconcile.Result)."""
+"""Requeue: the outcome of a reconcile that is not done (controller-runtime, reconcile.Result)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class Requeue:
 
     @classmethod
     def after(cls, delay_s: float) -> Requeue:
-        """Look again after a fixed time, which is no failure: the work on the key is still running elsewhere."""
+        """Look again after a fixed time, which is no failure.
+
+        The work on the key is still running elsewhere.
+        """
         return cls(Backoff(first_s=delay_s, limit_s=delay_s, jitter=0.0), is_failure=False)
 
 

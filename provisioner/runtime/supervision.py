@@ -31,7 +31,10 @@ class Shield:
     """A context that logs, counts and swallows unexpected errors."""
 
     def __init__(self, loop: Loop, count: Count, expected: Expected = (), /, **about: object) -> None:
-        """`expected` errors pass through to the caller; `about` are log fields that name the item of work."""
+        """`expected` errors pass through to the caller.
+
+        `about` are log fields that name the item of work.
+        """
         self._loop = loop
         self._count = count
         self._expected = expected

@@ -1,7 +1,8 @@
-"""Cache transform: slim copies of objects, so that ten thousand claims and volumes fit a small pod.
+"""Cache transform: slim copies of objects.
 
-Fields that no rule reads are dropped (core.objects lists those that are kept), and values that repeat from object to
-object are stored once. No decision to destroy anything relies on the copies: such decisions read objects live.
+They let ten thousand claims and volumes fit a small pod. Fields that no rule reads are dropped (core.objects lists
+those that are kept), and values that repeat from object to object are stored once. No decision to destroy anything
+relies on the copies: such decisions read objects live.
 """
 
 from __future__ import annotations
@@ -125,7 +126,10 @@ class CacheTransform:
         return self._one(text, text)
 
     def _one(self, key: Hashable, part: T) -> T:
-        """The shared part that is equal to this one. Sharing is safe because cached objects never change."""
+        """The shared part that is equal to this one.
+
+        Sharing is safe because cached objects never change.
+        """
         if _length(key) > _LARGE:
             return part
         if len(self._parts) >= _MOST:

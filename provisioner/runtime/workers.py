@@ -1,4 +1,4 @@
-"""Workers: each takes keys from a queue, reconciles them, and requeues those that are not done."""
+"""Workers: take keys from a queue, reconcile them, and requeue those that are not done."""
 
 from __future__ import annotations
 

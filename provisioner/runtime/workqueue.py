@@ -1,4 +1,4 @@
-"""A work queue: one worker per key at a time, and failed keys come up again with back-off (client-go, workqueue)."""
+"""A work queue with one worker per key at a time, and back-off (client-go, workqueue)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class WorkQueue:
         self._shut = False
 
     def __len__(self) -> int:
-        """The number of keys that are ready, or will be when their worker is done; delayed keys do not count."""
+        """The number of keys that are ready, or will be when their worker is done.
+
+        Delayed keys do not count.
+        """
         return len(self._added_s)
 
     def add(self, key: str) -> None:
@@ -55,7 +58,9 @@ class WorkQueue:
         self._timers[key] = asyncio.get_running_loop().call_at(due_s, self.add, key)
 
     def requeue(self, key: str, requeue: Requeue | None) -> None:
-        """Note the outcome of a reconcile: None if it is done, else add the key after the delay of the Requeue.
+        """Note the outcome of a reconcile.
+
+        None means that the key is done. Otherwise it is added again after the delay of the Requeue.
 
         A failure makes the next delay longer. Any other outcome clears the count of failures.
         """
@@ -77,7 +82,10 @@ class WorkQueue:
         self._wakeup.set()
 
     async def get(self) -> str | None:
-        """Wait for the next key, for which the caller must call done(); None once the queue is shut down."""
+        """Wait for the next key, for which the caller must call done().
+
+        Returns None once the queue is shut down.
+        """
         while not self._ready and not self._shut:
             self._wakeup.clear()
             await self._wakeup.wait()

@@ -1,4 +1,4 @@
-"""Deliberate bugs, each a small change of one part: the simulation must find every one of them."""
+"""Deliberate bugs, each a small change to one part: the simulation must find every one of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from provisioner.core import instances, names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Metadata, Namespace, Volume
 from provisioner.core.paths import LEDGER
+from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import opening, restore
@@ -37,8 +38,8 @@ from tests.simulation.world import NAS
 _TRASH: RelPath = (LEDGER, "trash")
 
 
-class _Through:
-    """A port as it is, but for what a subclass does otherwise."""
+class Through:
+    """A port that passes everything through, except what a subclass overrides."""
 
     def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
         self._port = port
@@ -49,14 +50,14 @@ class _Through:
 
 
 class Mutant(Parts):
-    """Parts of which one is another kind."""
+    """The parts of a process, some of them replaced."""
 
     def __init__(
         self,
         *,
         export: type[Export] = Export,
-        tree: type[_Through] | None = None,
-        cluster: type[_Through] | None = None,
+        tree: type[Through] | None = None,
+        cluster: type[Through] | None = None,
         cache: type[ClusterCache] = ClusterCache,
         supervisor: type[Supervisor] = Supervisor,
     ) -> None:
@@ -71,9 +72,9 @@ class Mutant(Parts):
         """See `Parts`."""
         return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, cache))
 
-    def cache(self) -> ClusterCache:
+    def cache(self, places: Places) -> ClusterCache:
         """See `Parts`."""
-        return self._cache(PROVISIONER)
+        return self._cache(PROVISIONER, places=places)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
         """See `Parts`."""
@@ -98,7 +99,7 @@ def with_parts(**parts: type[object]) -> type[Export]:
 
 
 class _Unsupervised(Supervisor):
-    """The loops of the process run as they are; what they raise ends it."""
+    """The loops run without supervision: an error ends the process."""
 
     async def keep(self, loop: Loop, work: Callable[[], Awaitable[None]], **how: Any) -> None:
         await work()
@@ -130,7 +131,7 @@ class _RecordBeforeRename(Export):
 
 
 class _LedgerFromMemory(VolumeRecords):
-    """Believes what it remembers of the ledger, whatever another leader has done to it since."""
+    """Trusts its memory of the ledger, whatever another leader has written since."""
 
     async def require_unchanged(self, volume_name: str) -> tuple[RelPath, Proof]:
         record = self._state.index.records[volume_name]
@@ -143,8 +144,8 @@ class _LedgerFromMemory(VolumeRecords):
         return True
 
 
-class _Unproven(_Through):
-    """A rename does not look at what it relies on."""
+class _Unproven(Through):
+    """A rename does not check the records that it relies on."""
 
     async def rename(self, source: RelPath, target: RelPath, **_proofs: Any) -> None:
         await self._port.rename(source, target)
@@ -154,14 +155,14 @@ class _Unproven(_Through):
 
 
 class _NamesInTheTrashAreFree(Trash):
-    """Nothing is left of what was purged."""
+    """A purged name is free immediately."""
 
     def may_come_late(self, name: str) -> bool:
         return False
 
 
 class _PutsBackWhatAnotherBrought(Provisioning):
-    """A restore that fails gives back what lies there."""
+    """A restore that fails moves whatever lies there back to the archive."""
 
     async def _restore(self, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool) -> bool:
         try:
@@ -186,21 +187,21 @@ class _ArchiveOverAnother(Export):
 
 
 class _DeleteArchived(Export):
-    """Takes every rule for delete."""
+    """Treats archive like delete."""
 
     async def archive(self, volume_name: str, at: datetime) -> str | None:
         await self.move_to_trash(volume_name)
         return None
 
 
-class _RecordOfWhatIsLeftEnds(Export):
-    """The sweep believes that every directory without a volume is gone."""
+class _RecordOfRemainingDirectoryRemoved(Export):
+    """Every directory without a volume counts as gone."""
 
     async def directory_missing(self, volume_name: str) -> bool:
         return True
 
 
-class _FinalizerTooEarly(_Through):
+class _FinalizerTooEarly(Through):
     async def get_volume(self, name: str) -> Volume | None:
         volume: Volume | None = await self._port.get_volume(name)
         if volume is not None and volume.status.phase == "Released":
@@ -208,8 +209,8 @@ class _FinalizerTooEarly(_Through):
         return volume
 
 
-class _FinalizerNever(_Through):
-    """Volumes are made without a finalizer, and none is put on."""
+class _FinalizerNever(Through):
+    """Volumes are created without a finalizer, and none is added."""
 
     async def create_volume(self, body: Mapping[str, Any]) -> Volume:
         metadata = {**body["metadata"], "finalizers": []}
@@ -221,14 +222,14 @@ class _FinalizerNever(_Through):
             await self._port.set_finalizer(volume, finalizer, present=False)
 
 
-class _ClaimNotReadAgain(_Through):
-    """Every claim that is asked for counts as gone."""
+class _ClaimNotReadAgain(Through):
+    """Every claim that is read live counts as gone."""
 
     async def get_claim(self, namespace: str, name: str) -> Claim | None:
         return None
 
 
-class _VolumeFromCache(_Through):
+class _VolumeFromCache(Through):
     async def get_volume(self, name: str) -> Volume | None:
         return self._cache.volumes.get(name)
 
@@ -236,15 +237,15 @@ class _VolumeFromCache(_Through):
 # ------------------------------------------------------------------------------------------------ provisioning
 
 
-class _PathExistsIsSuccess(_Through):
-    """A retry after an unknown outcome takes whatever is there for its own."""
+class _PathExistsIsSuccess(Through):
+    """A retry after an unknown outcome accepts any existing directory."""
 
     async def make_directory(self, path: RelPath, access: Ownership) -> None:
         with suppress(PathExists):
             await self._port.make_directory(path, access)
 
 
-class _RecordAfterDirectory(_Through):
+class _RecordAfterDirectory(Through):
     def __init__(self, port: Any, cache: ClusterCache | None = None) -> None:
         super().__init__(port, cache)
         self._late: list[tuple[RelPath, str]] = []
@@ -269,7 +270,7 @@ class _NoOverlapCheck(Occupancy):
 
 
 class _NamesAsWritten(Export):
-    """Every server tells `team` from `TEAM`."""
+    """Every server is taken for one that distinguishes `team` from `TEAM`."""
 
     async def open(
         self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
@@ -281,20 +282,20 @@ class _NamesAsWritten(Export):
 
 
 class _RootsNotLookedFor(Occupancy):
-    """Another export's root is a directory as any other."""
+    """The root of another export counts as an ordinary directory."""
 
     async def require_no_root_above(self, path: RelPath) -> None:
         return None
 
 
-class _NobodyIsHomeless(ClusterCache):
-    """A volume on a server that nothing names does not count."""
+class _NothingIsUnlocated(ClusterCache):
+    """Volumes on unknown servers do not count."""
 
     def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
         return iter(())
 
 
-class _NobodyHolds(ClusterCache):
+class _NothingIsHeld(ClusterCache):
     def holder(
         self, export: Location, path: RelPath, *, other_than: str = "", passed: Collection[str] = ()
     ) -> Volume | None:
@@ -302,7 +303,7 @@ class _NobodyHolds(ClusterCache):
 
 
 class _AdoptAnything(Export):
-    """Whatever record names the directory, it is handed out again."""
+    """A directory is adopted whatever record names it."""
 
     def adoptable(self, record: Record) -> str | None:
         return next((volume for volume, held in self.records.items() if held.path == record.path), None)
@@ -313,7 +314,7 @@ class _NeverSettled(Export):
         return None
 
 
-class _UndoWhatIsFull(Export):
+class _UndoRemovesData(Export):
     async def undo(self, volume_name: str) -> bool:
         if volume_name in self.pending:
             await self._tree.remove_tree(self.records[volume_name].path)
@@ -333,8 +334,8 @@ class _UndoNever(Export):
         return True
 
 
-class _TellsAll(Occupancy):
-    """Events say whose volume has a directory, whoever asks."""
+class _IndiscreetEvents(Occupancy):
+    """Events name the volume that has a directory, also to other namespaces."""
 
     async def require_free(self, volume_name: str, record: Record, adopt_from: str | None) -> None:
         try:
@@ -344,7 +345,7 @@ class _TellsAll(Occupancy):
 
 
 class _RestoredByItsClass(Export):
-    """What an archive was counts for nothing once a claim has it back."""
+    """A restored volume gets the rule of its class, whatever the archive's was."""
 
     async def provision(self, volume_name: str, record: Record, ownership: Ownership, **how: Any) -> Record:
         held = await super().provision(volume_name, record, ownership, **how)
@@ -358,7 +359,7 @@ class _RestoredByItsClass(Export):
 
 
 class _AnyObject(Export):
-    """Which PersistentVolume object a record is for is never learned."""
+    """Records never learn the uid of their PersistentVolume."""
 
     async def settle(self, volume_name: str, volume_uid: str = "") -> None:
         await super().settle(volume_name)
@@ -367,15 +368,15 @@ class _AnyObject(Export):
         await super().replace_record(volume_name, structs.replace(record, volume_uid=""))
 
 
-class _AnyCluster(_Through):
-    """Every cluster says that it is the same one."""
+class _AnyCluster(Through):
+    """Every cluster has the same uid."""
 
     async def cluster_uid(self) -> str:
         return "one"
 
 
 class _NeverFollows(Export):
-    """A record is for the claim that it was written for, whatever becomes of the volume."""
+    """A record keeps its claim, even if the volume is bound to another one."""
 
     async def replace_record(self, volume_name: str, record: Record) -> None:
         if record.claim_uid == self.records[volume_name].claim_uid:
@@ -383,31 +384,31 @@ class _NeverFollows(Export):
 
 
 class _AnyReleasedOne(Export):
-    """A released volume of a peer's is taken at its word, whenever it came."""
+    """A released volume of a predecessor is trusted, whenever it was created."""
 
     @property
     def since(self) -> str:
         return ""
 
 
-class _CommandsSeeNoVolumes(_Through):
-    """A command does not look which volumes there are."""
+class _CommandsSeeNoVolumes(Through):
+    """A command sees no volumes."""
 
     async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
         page: Page[AnyItem] = await self._port.list(kind, continue_token=continue_token)
         return Page([], page.version) if kind == "volumes" and running.get() is None else page
 
 
-class _NamespaceByName(_Through):
-    """A namespace is told by its name alone."""
+class _NamespaceByName(Through):
+    """A namespace is identified by its name alone."""
 
     async def get_namespace(self, name: str) -> Namespace | None:
         found: Namespace | None = await self._port.get_namespace(name)
         return Namespace(Metadata(name=name, uid=name)) if found is not None else None
 
 
-class _VolumeByOneName(_Through):
-    """A volume by another name of the server counts as not made."""
+class _VolumeByOneName(Through):
+    """A volume by another name of the server counts as missing."""
 
     async def get_volume(self, name: str) -> Volume | None:
         volume: Volume | None = await self._port.get_volume(name)
@@ -415,29 +416,29 @@ class _VolumeByOneName(_Through):
         return None if nfs is not None and nfs.server != NAS.server else volume
 
 
-class _ExpiryAsksNobody(Export):
-    """Whether the volume of an archive is there again does not count: another one is asked for."""
+class _ExpiryChecksNoVolume(Export):
+    """The expiry checks for a volume that never exists instead of the archive's."""
 
     @property
     def archived(self) -> Mapping[str, ArchiveRecord]:
-        return {name: structs.replace(each, volume=_NOBODY) for name, each in super().archived.items()}
+        return {name: structs.replace(each, volume=_NO_VOLUME) for name, each in super().archived.items()}
 
 
-class _PurgeAsksNobody(Trash):
-    """The same for what is in the trash."""
+class _PurgeChecksNoVolume(Trash):
+    """The purge checks for a volume that never exists instead of the entry's."""
 
     async def names(self) -> list[str]:
-        return [f"{_NOBODY}{name}" for name in await super().names()]
+        return [f"{_NO_VOLUME}{name}" for name in await super().names()]
 
     async def purge(self, name: str, **how: Any) -> int:
-        return await super().purge(name.removeprefix(_NOBODY), **how)
+        return await super().purge(name.removeprefix(_NO_VOLUME), **how)
 
 
-_NOBODY = "nobody-"
+_NO_VOLUME = "no-volume-"
 
 
-class _BegunAnew(Export):
-    """Where there is no ledger, one is made, whatever volumes say."""
+class _LedgerRecreated(Export):
+    """A missing ledger is created, although volumes carry its id."""
 
     async def open(
         self, *, create: bool = True, others: Iterable[Export] = (), carried: Set[str] = frozenset()
@@ -446,7 +447,7 @@ class _BegunAnew(Export):
 
 
 class _IdNeverRestored(Export):
-    """Records are written again, and the export keeps the id that it has got meanwhile."""
+    """Records are restored, but the export keeps its new id."""
 
     async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
         await opening.restore_directories(self._tree)
@@ -454,14 +455,14 @@ class _IdNeverRestored(Export):
 
 
 class _UnreadableStays(Enrollment):
-    """What cannot be read is never written again."""
+    """Unreadable records are never restored."""
 
     async def _write_again(self, volume_name: str, record: Record) -> None:
         return None
 
 
 class _SignsUnread(Heartbeats):
-    """Leaves its sign, and never looks at another's."""
+    """Writes its sign, and never reads those of others."""
 
     _own = ""
 
@@ -473,8 +474,8 @@ class _SignsUnread(Heartbeats):
         self._own = sign
 
 
-class _NobodyIsAtWork(Heartbeats):
-    """Every other instance counts as one that has stopped."""
+class _OthersHaveStopped(Heartbeats):
+    """Every other instance counts as stopped."""
 
     async def instance(self, name: str) -> str:
         found = await super().instance(name)
@@ -483,7 +484,7 @@ class _NobodyIsAtWork(Heartbeats):
 
 
 class _PurgeTooMuch(Trash):
-    """What cannot be settled in the trash is done at the root."""
+    """The purge removes archives at the root of the export as well."""
 
     async def purge(self, name: str, **how: Any) -> int:
         for entry in await self._tree.list(()):
@@ -494,51 +495,51 @@ class _PurgeTooMuch(Trash):
 
 
 BUGS: dict[str, Parts] = {
-    "the volume goes before its directory": Mutant(export=_VolumeBeforeRename),
-    "the record goes before the directory": Mutant(export=_RecordBeforeRename),
+    "the volume is deleted before its directory": Mutant(export=_VolumeBeforeRename),
+    "the record is deleted before the directory": Mutant(export=_RecordBeforeRename),
     "the ledger is not read again": Mutant(export=with_parts(_records=_LedgerFromMemory), tree=_Unproven),
-    "a rename does not look at what it relies on": Mutant(tree=_Unproven),
-    "nothing keeps a name in the trash taken": Mutant(export=with_parts(trash=_NamesInTheTrashAreFree)),
-    "what another leader brought back is put back": Mutant(
+    "a rename does not check what it relies on": Mutant(tree=_Unproven),
+    "a purged name is free immediately": Mutant(export=with_parts(trash=_NamesInTheTrashAreFree)),
+    "an archive that another leader restored is put back": Mutant(
         export=with_parts(_provisioning=_PutsBackWhatAnotherBrought)
     ),
-    "an archive takes the place of another one": Mutant(export=_ArchiveOverAnother),
+    "an archive replaces another one": Mutant(export=_ArchiveOverAnother),
     "archive means delete": Mutant(export=_DeleteArchived),
-    "a record ends while its directory is there": Mutant(export=_RecordOfWhatIsLeftEnds),
-    "the finalizer goes first": Mutant(cluster=_FinalizerTooEarly),
+    "a record is removed while its directory exists": Mutant(export=_RecordOfRemainingDirectoryRemoved),
+    "the finalizer is removed first": Mutant(cluster=_FinalizerTooEarly),
     "there is no finalizer": Mutant(cluster=_FinalizerNever),
     "the claim is not read again": Mutant(cluster=_ClaimNotReadAgain),
     "the volume is read from the cache": Mutant(cluster=_VolumeFromCache),
-    "a directory that exists is taken for one's own": Mutant(tree=_PathExistsIsSuccess),
-    "the record comes after the directory": Mutant(tree=_RecordAfterDirectory),
-    "overlaps are not looked for": Mutant(export=with_parts(_occupancy=_NoOverlapCheck), cache=_NobodyHolds),
-    "anything is adopted": Mutant(export=_AdoptAnything, cache=_NobodyHolds),
+    "an existing directory is accepted": Mutant(tree=_PathExistsIsSuccess),
+    "the record is written after the directory": Mutant(tree=_RecordAfterDirectory),
+    "overlaps are not checked": Mutant(export=with_parts(_occupancy=_NoOverlapCheck), cache=_NothingIsHeld),
+    "anything is adopted": Mutant(export=_AdoptAnything, cache=_NothingIsHeld),
     "a record is never settled": Mutant(export=_NeverSettled),
-    "undo removes what is full": Mutant(export=_UndoWhatIsFull),
-    "undo ends the record only": Mutant(export=_UndoTheRecordOnly),
+    "undo removes data": Mutant(export=_UndoRemovesData),
+    "undo removes the record only": Mutant(export=_UndoTheRecordOnly),
     "nothing is ever undone": Mutant(export=_UndoNever),
-    "the purge goes beyond the trash": Mutant(export=with_parts(trash=_PurgeTooMuch)),
-    "expiry asks nobody": Mutant(export=_ExpiryAsksNobody),
-    "the purge asks nobody": Mutant(export=with_parts(trash=_PurgeAsksNobody)),
-    "a volume by another name of its server counts as not made": Mutant(cluster=_VolumeByOneName),
+    "the purge leaves the trash": Mutant(export=with_parts(trash=_PurgeTooMuch)),
+    "the expiry does not check for the volume": Mutant(export=_ExpiryChecksNoVolume),
+    "the purge does not check for the volume": Mutant(export=with_parts(trash=_PurgeChecksNoVolume)),
+    "a volume by another name of its server counts as missing": Mutant(cluster=_VolumeByOneName),
     "a directory within another export is handed out": Mutant(export=with_parts(_occupancy=_RootsNotLookedFor)),
-    "names that differ in case are two on every server": Mutant(export=_NamesAsWritten),
-    "volumes on no known export do not count": Mutant(cache=_NobodyIsHomeless),
+    "names that differ in case are different on every server": Mutant(export=_NamesAsWritten),
+    "volumes on unknown exports do not count": Mutant(cache=_NothingIsUnlocated),
     "the loops of the process are not supervised": Mutant(supervisor=_Unsupervised),
     "any volume of the recorded name will do": Mutant(export=_AnyObject),
     "any cluster's record will do": Mutant(export=_AnyObject, cluster=_AnyCluster),
-    "neighbours are not looked for": Mutant(cache=_NobodyHolds),
+    "neighbours are not checked": Mutant(cache=_NothingIsHeld),
     "a record never follows": Mutant(export=_NeverFollows),
-    "events tell of other namespaces": Mutant(export=with_parts(_occupancy=_TellsAll)),
-    "a restored volume goes by its class": Mutant(export=_RestoredByItsClass),
+    "events reveal other namespaces": Mutant(export=with_parts(_occupancy=_IndiscreetEvents)),
+    "a restored volume follows its class": Mutant(export=_RestoredByItsClass),
     "the sign of another instance is not read": Mutant(export=with_parts(heartbeats=_SignsUnread)),
-    "another instance is not waited for": Mutant(export=with_parts(heartbeats=_NobodyIsAtWork)),
-    "a directory is adopted whoever has it": Mutant(
+    "another instance is not waited for": Mutant(export=with_parts(heartbeats=_OthersHaveStopped)),
+    "a directory in use is adopted": Mutant(
         export=with_parts(_occupancy=_NoOverlapCheck), cluster=_CommandsSeeNoVolumes
     ),
-    "a namespace is told by its name": Mutant(cluster=_NamespaceByName),
-    "a released volume of a peer's is trusted": Mutant(export=_AnyReleasedOne),
-    "a lost ledger is begun anew": Mutant(export=_BegunAnew),
-    "the id of a lost ledger does not come back": Mutant(export=_IdNeverRestored),
-    "a record that cannot be read stays": Mutant(export=with_parts(_enrollment=_UnreadableStays)),
+    "a namespace is identified by its name": Mutant(cluster=_NamespaceByName),
+    "a released volume of a predecessor is trusted": Mutant(export=_AnyReleasedOne),
+    "a lost ledger is created again": Mutant(export=_LedgerRecreated),
+    "the id of a lost ledger is not restored": Mutant(export=_IdNeverRestored),
+    "an unreadable record is not restored": Mutant(export=with_parts(_enrollment=_UnreadableStays)),
 }

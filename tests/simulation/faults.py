@@ -1,8 +1,9 @@
-"""What goes wrong between a process and the outside, and when: each port call has a number, counted over all processes.
+"""Faults of calls on the ports. Calls are numbered over all processes, so that a plan can choose one.
 
-A crash ends the process before or after the call took effect; an error is a call without effect whose caller knows as
-much or, where the error leaves it open, does not; a lost answer is a call that took effect and is reported as failed.
-An unexpected error is one that a port never raises, as a fault in our own code would: without effect, or after it.
+- A crash ends the process before or after the call takes effect.
+- An error or a refusal is a call without effect. The caller may or may not know that it had none.
+- A lost answer is a call that takes effect and is reported as failed.
+- An unexpected error is one that no port raises, as a bug in the product would; before or after the effect.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Unexpected(RuntimeError):
 
 
 class Fault(enum.Enum):
-    """What goes wrong at one call."""
+    """The fault of one call."""
 
     CRASH_BEFORE = "crash before"
     CRASH_AFTER = "crash after"
@@ -41,11 +42,11 @@ class Fault(enum.Enum):
 
     @property
     def crash(self) -> bool:
-        """Whether the process dies of it."""
+        """Whether the process dies."""
         return self in (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
 
     def error(self, port: Port, call: str) -> Exception:
-        """What the caller is told."""
+        """The error that the caller gets."""
         if self in (Fault.UNEXPECTED, Fault.UNEXPECTED_AFTER):
             return Unexpected(call)
         if self is Fault.REFUSAL:
@@ -54,27 +55,27 @@ class Fault(enum.Enum):
 
 
 class Plan(Protocol):
-    """Which calls go wrong, and how long each takes."""
+    """Which calls fail, and how long each takes."""
 
     def fault(self, number: int) -> Fault | None:
-        """What goes wrong at a call."""
+        """The fault of a call; None for none."""
         ...
 
     async def pause(self, call: str = "") -> None:
-        """What a call takes on its way there, and again on its way back."""
+        """Wait as long as a call takes on its way there; called again for its way back."""
         ...
 
     def late_s(self) -> float | None:
-        """After what time a call is carried out whose process has died meanwhile; None for never."""
+        """Seconds after which a call still takes effect although its process died during it; None for never."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """All is well."""
+    """No faults."""
 
     call_s: float = 0.0
-    """What a call takes each way: without it no time passes for what is tried again and again until a watch tells."""
+    """Seconds that a call takes each way. With 0 no time passes while work is retried until a watch delivers."""
 
     def fault(self, number: int) -> Fault | None:
         """See `Plan`."""
@@ -124,7 +125,7 @@ _WEIGHTS = {
 
 
 class Chance:
-    """Faults and delays as a die says, until it is told to stop the faults."""
+    """Random faults and delays; set `rate` to 0 to stop the faults."""
 
     def __init__(self, chance: random.Random, *, rate: float, slow: bool = True) -> None:
         self._chance = chance
@@ -132,7 +133,7 @@ class Chance:
         self._slow = chance.choice((0.0, 0.02, 0.1)) if slow else 0.0
         """How often a call takes seconds."""
         self._held = chance.choice((0.0, 0.1, 0.3))
-        """How often a rename takes longer than that, while others may do as they like."""
+        """How often a rename takes even longer, while others are at work."""
 
     def fault(self, number: int) -> Fault | None:
         """See `Plan`."""

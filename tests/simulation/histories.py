@@ -1,4 +1,4 @@
-"""Whole histories by name: what is played, with which faults, and how one that failed is played again."""
+"""Complete histories by name: their scripts and faults, and how to replay one that failed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.simulation.world import INNER, NAS, OTHER_NAS, Script, World, disturb
 from tests.support.fakes.tree import Directory, Folding
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "150"))
-"""How many random histories of each kind are played."""
+"""The number of random histories of each kind."""
 ONE_SEED = os.environ.get("SIMULATION_SEED")
-"""The one to play again, when it is given."""
+"""The seed to replay, if any."""
 FULL = bool(os.environ.get("SIMULATION_FULL"))
-"""Whether every combination is gone through, which takes minutes."""
-_TOLD = 80
+"""Whether all combinations are run, which takes minutes."""
+_LINES = 80
 _AT_REST = 8
-"""How many calls are looked at once there is nothing left to do: after that one is like another."""
+"""The number of calls to test after everything is at rest; further ones are alike."""
 
 _READS = frozenset(
     (
@@ -41,7 +41,7 @@ _READS = frozenset(
     )
 )
 _AT_READS = (Fault.CRASH_BEFORE, Fault.ERROR, Fault.REFUSAL, Fault.UNEXPECTED)
-"""For a call without an effect the others come to the same."""
+"""The faults for calls without an effect, for which the other faults are equivalent."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,17 @@ class Crowded:
     leaders: int = 1
     clusters: int = 1
     named_twice: bool = False
-    """Whether the two exports are one, by two names of its server."""
+    """Whether the two exports are one with two names."""
 
     def __str__(self) -> str:
         return f"{self.leaders} leading in each of {self.clusters}" + (", one export" if self.named_twice else "")
 
     def play(self, seed: int, parts: Parts | None = None) -> World:
-        """The history of one seed."""
+        """Run the history of one seed."""
         alone = self.leaders == 1
 
         def make(chance: random.Random) -> World:
-            # Two that lead are held up for long at renames only: a record that comes late is none that a volume can do
-            # without, and needs an admin.
+            # With two leaders only renames are delayed for long: a record that arrives late would need an admin.
             plan = Chance(chance, rate=chance.choice((0.0, 0.02, 0.1)), slow=alone)
             world = World(
                 chance,
@@ -83,7 +82,7 @@ KINDS = (Crowded(), Crowded(leaders=2), Crowded(clusters=2), Crowded(named_twice
 
 @dataclass(frozen=True)
 class Scripted:
-    """The same history again and again, with one fault at each of its calls in turn."""
+    """One history, repeated with one fault at each of its calls in turn."""
 
     name: str
     play_it: Script
@@ -93,11 +92,11 @@ class Scripted:
         return self.name
 
     def play(self, at: At | None, parts: Parts | None = None) -> World:
-        """The history with one fault, or without."""
+        """Run the history with one fault or none."""
         return play(lambda chance: World(chance, plan=at, parts=parts, clusters=self.clusters), self.play_it, 0)
 
     def all(self, parts: Parts | None = None) -> Iterator[tuple[At | None, World]]:
-        """Without a fault, and then with each fault at each call."""
+        """Run the history without a fault, then with each fault at each call."""
         smooth = self.play(None, parts)
         yield None, smooth
         for number, call in smooth.calls_made[: smooth.rested_from + _AT_REST]:
@@ -107,14 +106,14 @@ class Scripted:
 
 
 def faulted(lives: int, rule: OnDelete, meddle: Meddle = scripts.leave) -> Scripted:
-    """The life of one volume, or of two, with a tenant who does something when anything goes wrong."""
+    """The life of one or two volumes, with a tenant who meddles at each fault."""
     script = scripts.lifecycle if lives == 1 else scripts.two_volumes
     return Scripted(f"{lives} of {rule}, {meddle.__name__}", script(rule, meddle))
 
 
 RULES: tuple[OnDelete, ...] = ("delete", "archive", "retain")
 PLACES = (("the same", True, False), ("a new", True, True), ("a second", False, True))
-"""Where a backup is applied: the cluster's name, whether the volume is lost there, and whether it is another one."""
+"""Where a backup is applied: the name of the cluster, whether the volume was lost, whether it is another cluster."""
 BACKUPS = [
     *(
         Scripted(f"applied in {where} cluster, {rule}", scripts.reapplied(rule, lost=lost, elsewhere=other), 1 + other)
@@ -122,13 +121,17 @@ BACKUPS = [
         for where, lost, other in PLACES
     ),
     *(
-        Scripted(f"a peer's, {known=}, {other=}", scripts.reapplied_peers(known=known, elsewhere=other), 1 + other)
+        Scripted(
+            f"a predecessor's, {known=}, {other=}",
+            scripts.reapplied_predecessors(known=known, elsewhere=other),
+            1 + other,
+        )
         for known in (True, False)
         for other in (True, False)
     ),
     Scripted("forgotten", scripts.forgotten),
 ]
-"""A volume that comes back from a backup, in the same cluster, a new one, or a second one beside the first."""
+"""A volume comes back from a backup, in the same, a new, or a second cluster."""
 BINDINGS = [
     Scripted("bound elsewhere", scripts.bound_elsewhere),
     *(Scripted(f"shared, {rule}", scripts.shared(rule)) for rule in ("delete", "archive")),
@@ -136,7 +139,7 @@ BINDINGS = [
     *(Scripted(f"populated, {rule}", scripts.populated(rule)) for rule in RULES),
     *(Scripted(f"used again, {rule}", scripts.used_again(rule)) for rule in RULES),
 ]
-"""A directory that two volumes use, and volumes that are bound to another claim."""
+"""Directories that two volumes use, and volumes that are bound to another claim."""
 ROLLBACKS = [
     Scripted(f"etcd goes back, {rule}, {running=}, {late=}", scripts.gone_back(rule, running=running, late=late))
     for rule in RULES[:2]
@@ -147,16 +150,16 @@ ROLLBACKS = [
 
 
 _WHEN: tuple[tuple[OnDelete, bool], ...] = (("delete", True), ("archive", False), ("retain", True))
-"""The rule of the volume, and whether the process is another one since the damage."""
+"""The rule of the volume, and whether the process restarts after the damage."""
 DAMAGED = [
     Scripted(f"{damage.__name__}, {rule}", scripts.damaged(damage, rule, restarts=restarts))
     for damage in scripts.DAMAGES
     for rule, restarts in _WHEN
 ]
-"""A ledger that somebody removes, replaces or damages, and that is written again."""
+"""A ledger is removed, replaced or damaged, and restored."""
 
-RESTORES = [Scripted(f"brought back, {rule}", scripts.brought_back(rule)) for rule in RULES]
-"""An archive that goes to a claim of another class."""
+RESTORES = [Scripted(f"restored, {rule}", scripts.restored(rule)) for rule in RULES]
+"""An archive is restored for a claim of another class."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class Cloned:
         return f"{self.rule}, {'elected' if self.elects else 'alone'}"
 
     def play(self, seed: int, parts: Parts | None = None) -> World:
-        """The history of one seed: the first without faults."""
+        """Run the history of one seed; seed 0 is without faults."""
 
         def make(chance: random.Random) -> World:
             plan = Chance(chance, rate=0.02, slow=True) if seed else None
@@ -188,26 +191,26 @@ HEIRS = [
     Scripted("namespace created again", scripts.reborn),
     Scripted("handed over by an admin", scripts.handed_over),
 ]
-"""Directories that are there already, and who gets them."""
+"""Existing directories, and which claims get them."""
 
 HELD_UP = [
     Scripted(f"held up, {rule}, {verifies=}", scripts.held_up(rule, verifies=verifies))
     for rule in ("delete", "archive")
     for verifies in (True, False)
 ] + [Scripted("restored by two", scripts.restored_by_two)]
-"""A leader that is held up before a rename, on a server that verifies what it relies on or not, or before a restore."""
+"""A leader is suspended before a rename, on a server that verifies proofs or not, or before a restore."""
 
 SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP)
-"""All of them that go by a script, but for those of exports that lie in an odd way."""
+"""All scripted histories, except those of exports with unusual layouts."""
 
 
 def unrecorded(parts: Parts | None = None) -> World:
-    """The history of a record that goes behind the leader's back."""
+    """The history of a record that is removed behind the leader's back."""
     return play(lambda chance: World(chance, parts=parts), scripts.unrecorded, 0)
 
 
 def nested(parts: Parts | None = None) -> World:
-    """The history of an export in another one, that of another cluster."""
+    """The history of an export within another cluster's export."""
 
     def make(chance: random.Random) -> World:
         world = World(chance, parts=parts, locations=(NAS, INNER), clusters=2)
@@ -221,13 +224,13 @@ def nested(parts: Parts | None = None) -> World:
     return play(make, scripts.nested, 0)
 
 
-def homeless(parts: Parts | None = None) -> World:
-    """The history of a volume on no known export."""
-    return play(lambda chance: World(chance, parts=parts), scripts.homeless, 0)
+def unlocated(parts: Parts | None = None) -> World:
+    """The history of a volume on an unknown export."""
+    return play(lambda chance: World(chance, parts=parts), scripts.unlocated, 0)
 
 
 def folding(parts: Parts | None = None) -> World:
-    """The history of an export whose server takes `team` and `TEAM` for one."""
+    """The history of an export whose server ignores case."""
 
     def make(chance: random.Random) -> World:
         world = World(chance, parts=parts)
@@ -237,8 +240,8 @@ def folding(parts: Parts | None = None) -> World:
     return play(make, scripts.folding, 0)
 
 
-def told(world: World, replay: str) -> str:
-    """What went wrong, how it came to that, and how to see it again."""
-    until = world.rests_from + _TOLD // 2 if world.rests_from else len(world.trace)
+def report(world: World, replay: str) -> str:
+    """The violations, the trace before them, and how to replay the history."""
+    until = world.rests_from + _LINES // 2 if world.rests_from else len(world.trace)
     lines = [line for line in world.trace[:until] if not line.endswith((" space ", "read_symlink .provisioner/export"))]
-    return "\n".join([*world.judge.violations[:5], "how it came to that:", *lines[-_TOLD:], f"replay: {replay}"])
+    return "\n".join([*world.judge.violations[:5], "trace:", *lines[-_LINES:], f"replay: {replay}"])

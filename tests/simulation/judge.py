@@ -1,4 +1,4 @@
-"""The invariants: what must hold after every single call, and what must be left when all has come to rest."""
+"""The invariants: those that hold after every single call, and those that hold once everything is at rest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRASH = (LEDGER, "trash")
 
 @dataclass(slots=True, eq=False)
 class Home:
-    """The directory of one volume, by its identity: a rename takes it elsewhere, and it is still the same."""
+    """The directory of one volume, identified as an object: after a rename it is still the same."""
 
     volume: str
     namespace: str
@@ -43,71 +43,73 @@ class Home:
     archived_s: float | None = None
     """When it became an archive."""
     kept: dict[str, Node] = field(default_factory=dict)
-    """What its tenants have put into it."""
+    """The entries that its tenants have written."""
     used: bool = False
-    """Whether its claim was bound while nobody was deleting it."""
+    """Whether its claim was bound while it was not being deleted."""
     claim_gone: bool = False
     namespace_uid: str = ""
     followed: bool = False
-    """Whether a later volume has taken the directory over, lawfully."""
+    """Whether a later volume has taken the directory over, as it may."""
     away: RelPath | None = None
-    """Where the directory was when etcd went back to a time before that: there it stays, or comes home."""
+    """Where the directory had been moved when etcd went back in time: it stays there, or comes back."""
 
     def __str__(self) -> str:
         return f"volume {self.volume} ({self.rule}, {'/'.join(self.path)} on {self.location})"
 
 
 class Judge:
-    """Watches clusters and trees, and keeps what it finds wrong in `violations`."""
+    """Watches clusters and trees, and collects violations of the invariants."""
 
     def __init__(self, trees: dict[Location, MemoryTree], *, is_parent: Callable[[RelPath], bool]) -> None:
-        """`is_parent` tells the directories on the way to volumes, which may stay when they hold nothing else."""
+        """`is_parent` returns True for directories on the way to volumes, which may stay when empty."""
         self._is_parent = is_parent
         self.violations: list[str] = []
         self.homes: list[Home] = []
         self.reported: set[str] = set()
-        """Volumes that were told of as orphans."""
+        """Volumes that were reported as orphans."""
         self.forced: set[str] = set()
-        """Volumes that somebody removed by force, finalizers and all."""
+        """Volumes that were removed by force, including their finalizers."""
         self.copies: set[str] = set()
-        """The uids of volumes that people applied from a backup, under a name that had been there before."""
+        """The uids of volumes that were applied from a backup, under a name that existed before."""
         self.by_hand: set[str] = set()
-        """The names of volumes that people make: their directories are no homes."""
+        """The names of manually created volumes: their directories are no homes."""
         self.rivalry = False
-        """Whether two of us have wanted one directory at the same moment: then an empty one may stay, of which no
-        record tells, since neither may remove what may be the other's."""
+        """Whether two processes can have wanted one directory at the same time.
+
+        Then an empty directory without a record may stay, since neither process may remove a directory of the other.
+        """
         self._trees = trees
         self._clusters: list[MemoryCluster] = []
         self._seen: set[tuple[int, str, str]] = set()
-        """Clusters, namespaces, and the volumes that have been for claims there, from a backup perhaps."""
+        """Clusters, namespaces, and the volumes that claims there have had, perhaps from a backup."""
         self._claims: dict[str, Claim] = {}
         self._strangers: list[tuple[Location, RelPath, Directory, dict[str, Node]]] = []
         self._places: dict[Location, dict[int, RelPath]] = {location: {} for location in trees}
         self._displaced: tuple[Location, RelPath, str] | None = None
 
     def watch(self, cluster: MemoryCluster) -> None:
-        """Look at a cluster from now on."""
+        """Watch a cluster from now on."""
         self._clusters.append(cluster)
         cluster.listeners.append(lambda kind, before, after: self._changed(cluster, kind, before, after))
 
     def stranger(self, location: Location, path: RelPath) -> None:
-        """From now on nobody may touch this directory nor what is in it."""
+        """From now on this directory and its entries must not change."""
         directory = self._trees[location].look(path)
         assert isinstance(directory, Directory)
         self._strangers.append((location, path, directory, dict(directory.entries)))
 
     def displace(self, location: Location, path: RelPath, aside: str) -> None:
-        """A tenant has moved a directory to the root under the name `aside`: to the judge it is where it was."""
+        """A tenant moves a directory to the root under the name `aside`; for the judge it stays where it was."""
         self._displaced = (location, path, aside)
-        self.looked()
+        self.find_homes()
 
     def replaced(self) -> None:
-        """What was displaced is back."""
+        """The displaced directory is back."""
         self._displaced = None
-        self.looked()
+        self.find_homes()
 
     def at(self, location: Location, path: RelPath) -> Node | None:
-        """What is at a path, or would be if nobody had displaced it."""
+        """The node at a path, as if nothing were displaced."""
         if self._displaced is not None:
             where, prefix, aside = self._displaced
             if where == location and path[: len(prefix)] == prefix:
@@ -122,7 +124,7 @@ class Judge:
         return path
 
     def blame(self, what: str) -> None:
-        """Something is wrong."""
+        """Record a violation."""
         self.violations.append(what)
 
     def home_of(self, claim: Claim) -> Home | None:
@@ -130,7 +132,7 @@ class Judge:
         return next((home for home in self.homes if home.claim_uid == claim.uid), None)
 
     def rebound(self, volume: str, claim: Claim) -> None:
-        """An admin has had a volume bound to another claim: the directory is that one's from now on."""
+        """An admin binds a volume to another claim, which owns the directory from now on."""
         for home in self.homes:
             if home.volume == volume:
                 home.claim_uid, home.namespace, home.claim_gone = claim.uid, claim.metadata.namespace, False
@@ -138,7 +140,7 @@ class Judge:
         self.check()
 
     def went_back(self, cluster: MemoryCluster) -> None:
-        """The etcd of a cluster was restored from a backup: nobody was told what has gone, and what is there again."""
+        """The etcd of a cluster was restored from a backup, without any event about the changes."""
         self._claims = {claim.uid: claim for each in self._clusters for claim in each.claims()}
         for home in self.homes:
             if home.cluster is not cluster:
@@ -148,17 +150,17 @@ class Judge:
             if cluster.volume(home.volume) is None:
                 self.forced.add(home.volume)
             elif where is None or not _whole(home):
-                home.followed = True  # it was destroyed before, as it was to be
+                home.followed = True  # it was destroyed before, as intended
             else:
                 home.away = where if where != home.path else None
         self.check()
 
     def where(self, home: Home) -> RelPath | None:
-        """Where the directory of a volume is."""
+        """The present path of a volume's directory; None if it is gone."""
         return self._places[home.location].get(id(home.directory)) or self._now(home)
 
     def put(self, home: Home, name: str, node: Node) -> None:
-        """A tenant puts something into the directory of a volume."""
+        """A tenant writes an entry into the directory of a volume."""
         home.directory.entries[name] = node
         home.kept[name] = node
 
@@ -182,7 +184,7 @@ class Judge:
             self._made(cluster, after)
 
     def _made(self, cluster: MemoryCluster, volume: Volume) -> None:
-        """A volume was made: its directory is a home from now on."""
+        """A volume was created: its directory is a home from now on."""
         located, reference = self._locate(volume), volume.spec.claim_ref
         if located is None or reference is None:
             return
@@ -195,7 +197,7 @@ class Judge:
         storage_class = cluster.storage_class(volume.spec.storage_class_name)
         if not isinstance(directory, Directory) or storage_class is None:
             if reference.uid in self._claims:
-                self.blame(f"volume {volume.name} was made without a directory: {'/'.join(path)}")
+                self.blame(f"volume {volume.name} was created without a directory: {'/'.join(path)}")
             return
         keeps = volume.spec.persistent_volume_reclaim_policy != "Delete"
         parameters = parse(storage_class.parameters)
@@ -205,7 +207,7 @@ class Judge:
         home.namespace_uid = _namespace_uid(cluster, reference.namespace)
         home.keep_s = parse_s(parameters.retention) if parameters.retention else math.inf
         if any(directory is strange for _, _, strange, _ in self._strangers):
-            self.blame(f"somebody else's directory was handed out: {home}")
+            self.blame(f"a stranger's directory was handed out: {home}")
         for other in self.homes:
             if other.directory is directory and other.volume != home.volume:
                 self._follow(home, other)
@@ -219,7 +221,7 @@ class Judge:
         return next(first for first, tree in self._trees.items() if tree is self._trees[location])
 
     def _follow(self, home: Home, other: Home) -> None:
-        """A directory is handed out again, as `existing: adopt` and a restored archive may have it."""
+        """A directory is handed out again, by `existing: adopt` or by restoring an archive."""
         volume = other.cluster.volume(other.volume)
         if volume is not None and volume.metadata.uid in self.copies:
             volume = None  # another object
@@ -229,7 +231,7 @@ class Judge:
         elif (other.cluster, other.namespace_uid) != (home.cluster, home.namespace_uid):
             self.blame(f"a directory was handed out to another namespace: {other} to {home}")
         elif not reclaimed or (volume is not None and not volume.metadata.deletion_timestamp):
-            self.blame(f"the directory of a volume that is there was handed out again: {other} to {home}")
+            self.blame(f"the directory of an existing volume was handed out again: {other} to {home}")
         if other.rule == "archive":
             home.rule, home.keep_s = milder(home.rule, "archive"), max(home.keep_s, other.keep_s)
         other.followed = True
@@ -246,8 +248,8 @@ class Judge:
 
     # ------------------------------------------------------------------------------------------- after each call
 
-    def looked(self) -> None:
-        """A tree may have changed: look where everything is."""
+    def find_homes(self) -> None:
+        """Find the present paths of all directories: a tree may have changed."""
         for location, tree in self._trees.items():
             self._places[location] = {
                 id(directory): self._as_placed(location, path) for path, directory in _walk((), tree.root)
@@ -255,7 +257,7 @@ class Judge:
         self.check()
 
     def check(self) -> None:
-        """What must hold at any time."""
+        """Check the invariants that hold at any time."""
         for home in self.homes:
             if home.followed:
                 continue
@@ -271,14 +273,14 @@ class Judge:
                 self._check_kept(home)
         for location, path, directory, entries in self._strangers:
             if self.at(location, path) is not directory or directory.entries != entries:
-                self.blame(f"{'/'.join(path)} on {location} was none of our business")
+                self.blame(f"{'/'.join(path)} on {location} is a stranger's, and was changed")
 
     def _now(self, home: Home) -> RelPath | None:
-        """Where a directory is that the last look has not seen yet."""
+        """The path of a home that the last search has not seen yet."""
         return home.path if self.at(home.location, home.path) is home.directory else None
 
     def _check_kept(self, home: Home) -> None:
-        """The data of a volume that was archived or retained, or whose claim is not gone yet."""
+        """Check the data of a volume that was archived or retained, or whose claim still exists."""
         where = self._places[home.location].get(id(home.directory)) or self._now(home)
         archived = where is not None and len(where) == 1 and where[0].startswith(ARCHIVED)
         now_s = asyncio.get_running_loop().time()
@@ -286,14 +288,14 @@ class Judge:
             home.archived_s = now_s
         lawful = where == home.path or (archived and home.rule == "archive" and home.claim_gone)
         if home.archived_s is not None and now_s >= home.archived_s + home.keep_s:
-            return  # its time is over: whether it is there does not matter any more
-        if not lawful and not self._is_brought_back(home, where):
+            return  # its retention is over: it may be gone
+        if not lawful and not self._is_restored(home, where):
             self.blame(f"data that was to be kept went to {_text(where)}: {home}")
         elif not _whole(home):
             self.blame(f"bytes that were to be kept are lost: {home}")
 
-    def _is_brought_back(self, home: Home, where: RelPath | None) -> bool:
-        """Whether an archive lies where a record of the same namespace says that it is given to a claim."""
+    def _is_restored(self, home: Home, where: RelPath | None) -> bool:
+        """Whether an archive lies where a record of the same namespace restores it for a claim."""
         for state in ("pending", "volumes"):
             for node in _entries(self._trees[home.location], (LEDGER, state)).values():
                 record = _decoded(node.target)
@@ -302,7 +304,7 @@ class Judge:
         return False
 
     def _is_live(self, home: Home) -> bool:
-        """Whether a claim has the directory: it is there, and has been bound or will be."""
+        """Whether a claim owns the directory: it exists, and was bound or will be."""
         claim = self._claims.get(home.claim_uid)
         if claim is None:
             return False
@@ -311,19 +313,19 @@ class Judge:
     # ------------------------------------------------------------------------------------------- at rest
 
     def unrest(self) -> list[str]:
-        """What should not be so once everything has come to rest."""
+        """The violations of the invariants that hold once everything is at rest."""
         return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events()]
 
     def _of_events(self) -> Iterator[str]:
-        """What an event on a claim says of volumes that its namespace never had in its cluster is too much."""
+        """No event on a claim may name a volume that its namespace never had in its cluster."""
         for cluster in self._clusters:
-            for told in list(cluster.events.values()):
-                about, message = told.event.about, told.event.message
+            for each in list(cluster.events.values()):
+                about, message = each.event.about, each.event.message
                 for home in self.homes:
                     own = (id(cluster), about.namespace, home.volume) in self._seen
-                    # A claim may ask for an archive by its name, and that may have the volume's in it.
+                    # A claim may ask for an archive by its name, which can contain the volume's.
                     if about.namespace and not own and home.volume in message and ARCHIVED not in message:
-                        yield f"an event on {about.namespace}/{about.name} tells of {home}: {message}"
+                        yield f"an event on {about.namespace}/{about.name} reveals {home}: {message}"
 
     def _of_claims(self) -> Iterator[str]:
         for cluster in self._clusters:
@@ -346,12 +348,12 @@ class Judge:
         deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
         asks = volume.status.phase == "Released" and deletes and not self._has_claim(volume)
         if asks and not _warnings(cluster, volume):
-            yield f"volume {volume.name} is out of a backup, and no event says why it stays"
+            yield f"volume {volume.name} comes from a backup, and no event says why it stays"
 
     def _of_volume(self, cluster: MemoryCluster, volume: Volume, location: Location, path: RelPath) -> Iterator[str]:
         away = any(home.away and home.volume == volume.name for home in self.homes)
-        if away and not any(f"recover --volume {volume.name}" in said for said in _warnings(cluster, volume)):
-            yield f"no event of volume {volume.name} says how to bring its data back"
+        if away and not any(f"recover --volume {volume.name}" in warning for warning in _warnings(cluster, volume)):
+            yield f"no event of volume {volume.name} says how to restore its data"
         if not away and not isinstance(self._trees[location].look(path), Directory):
             yield f"volume {volume.name} has no directory {'/'.join(path)}"
         deletes = volume.spec.persistent_volume_reclaim_policy == "Delete"
@@ -360,15 +362,15 @@ class Judge:
         elif volume.status.phase == "Released" and deletes and not self._has_claim(volume):
             yield f"volume {volume.name} is not reclaimed"
         elif deletes and volume.status.phase == "Bound" and names.FINALIZER not in volume.metadata.finalizers:
-            yield f"volume {volume.name} has no finalizer of ours"
+            yield f"volume {volume.name} has no finalizer of the provisioner"
 
     def _is_held_up(self, cluster: MemoryCluster, volume: Volume) -> bool:
-        """Whether a volume is kept because of one from a backup on its directory, and an event names that."""
+        """Whether a volume waits because one from a backup uses its directory, and an event names that one."""
         copies = [each.name for each in cluster.volumes() if each.metadata.uid in self.copies]
         return any(name in message for message in _warnings(cluster, volume) for name in copies)
 
     def _has_claim(self, volume: Volume) -> bool:
-        """Whether the claim that a volume was made for is there, though it may have been bound elsewhere."""
+        """Whether the claim of a volume exists, though it may be bound to another volume."""
         return volume.spec.claim_ref is not None and volume.spec.claim_ref.uid in self._claims
 
     def _of_homes(self) -> Iterator[str]:
@@ -393,17 +395,17 @@ class Judge:
             yield from self._of_records(location, tree)
             known = self._known(location, tree)
             for path, directory in _walk((), tree.root):
-                ours = not path or path[0] == LEDGER or path[0].startswith(ARCHIVED)
-                excused = ours or (_is_bare(directory) and (self.rivalry or self._is_parent(path)))
+                reserved = not path or path[0] == LEDGER or path[0].startswith(ARCHIVED)
+                excused = reserved or (_is_bare(directory) and (self.rivalry or self._is_parent(path)))
                 if not excused and _is_unknown(path, known):
-                    yield f"directory {'/'.join(path)} of {location} belongs to nobody"
+                    yield f"directory {'/'.join(path)} of {location} has no owner"
 
     def _is_kept(self, entry: str) -> bool:
-        """Whether an entry of the trash is of a volume that is there again, by whatever way, and an event says so."""
+        """Whether the volume of an entry in the trash exists again, and an event says so."""
         name = volume_of(entry.removesuffix(BEGUN))
         volumes = ((cluster, cluster.volume(name)) for cluster in self._clusters)
-        said = [each for cluster, volume in volumes if volume is not None for each in _warnings(cluster, volume)]
-        return any(f"recover --volume {name}" in each for each in said)
+        warnings = [each for cluster, volume in volumes if volume is not None for each in _warnings(cluster, volume)]
+        return any(f"recover --volume {name}" in each for each in warnings)
 
     def _of_records(self, location: Location, tree: MemoryTree) -> Iterator[str]:
         volumes = {volume.name for cluster in self._clusters for volume in cluster.volumes()}
@@ -419,7 +421,7 @@ class Judge:
                 yield f"{location} has a record of volume {name}, which is gone"
 
     def _known(self, location: Location, tree: MemoryTree) -> list[RelPath]:
-        """The directories that have a volume, a record, or an owner who is none of us."""
+        """The directories of volumes, records and strangers."""
         known = [path for where, path, _, _ in self._strangers if where == location]
         for state in ("pending", "volumes"):
             records = (_decoded(node.target) for node in _entries(tree, (LEDGER, state)).values())
@@ -449,7 +451,7 @@ def _entries(tree: MemoryTree, path: RelPath) -> dict[str, Symlink]:
 
 
 def _decoded(target: str) -> Record | None:
-    """A record; None for what somebody has damaged."""
+    """A record; None if it is damaged."""
     try:
         return decode(target)
     except InvalidRecord:
@@ -461,7 +463,7 @@ def _whole(home: Home) -> bool:
 
 
 def _is_bare(directory: Directory) -> bool:
-    """Whether there is nothing but directories in it."""
+    """Whether a directory contains nothing but directories."""
     return all(isinstance(node, Directory) and _is_bare(node) for node in directory.entries.values())
 
 
@@ -471,20 +473,20 @@ def _touch(one: Home, other: Home) -> bool:
 
 
 def _is_unknown(path: RelPath, known: list[RelPath]) -> bool:
-    """Whether a path is none of the known ones, and lies neither above nor below one."""
+    """Whether a path is no known one, and lies neither above nor below one."""
     return not any(path[: len(each)] == each or each[: len(path)] == path for each in known)
 
 
 def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
-    told = (told.event for told in cluster.events.values() if told.event.about.uid == claim.uid)
+    events = (each.event for each in cluster.events.values() if each.event.about.uid == claim.uid)
     return any(
-        event.type == "Warning" and ("directory" in event.message or "archive" in event.message) for event in told
+        event.type == "Warning" and ("directory" in event.message or "archive" in event.message) for event in events
     )
 
 
 def _warnings(cluster: MemoryCluster, volume: Volume) -> list[str]:
-    told = (told.event for told in cluster.events.values() if told.event.about.uid == volume.metadata.uid)
-    return [event.message for event in told if event.type == "Warning"]
+    events = (each.event for each in cluster.events.values() if each.event.about.uid == volume.metadata.uid)
+    return [event.message for event in events if event.type == "Warning"]
 
 
 def _text(where: RelPath | None) -> str:

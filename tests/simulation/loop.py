@@ -1,7 +1,7 @@
-"""An event loop for simulations: time passes only while everybody waits, and what is ready runs in a drawn order.
+"""An event loop for simulations: time passes only while all tasks wait, and ready callbacks run in a random order.
 
-Each task is a thread of its own: what is ready within one thread runs in its order, and which thread goes next is
-drawn. So the order does not depend on how sets of tasks happen to be walked through, and one seed gives one run.
+Each task is a thread of its own. Callbacks of one thread run in their order; which thread runs next is random. So the
+order does not depend on the iteration order of sets of tasks, and one seed always gives one run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 _thread: ContextVar[int] = ContextVar("_thread", default=0)
-_AT_ONCE = 100_000
-"""So many callbacks in a row at one point in time are work that goes round in a circle."""
+_MOST_CALLBACKS = 100_000
+"""More callbacks than this at one point in time are an endless loop."""
 
 
 class _Ready:
-    """Callbacks that are ready, by thread."""
+    """Ready callbacks by thread."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[tuple[asyncio.Handle, Callable[[], object]]]] = {}
@@ -53,7 +53,7 @@ class _Ready:
 
 
 class SeededLoop(asyncio.BaseEventLoop):
-    """An event loop without any I/O, whose order is drawn from `chance`."""
+    """An event loop without I/O, whose order comes from `chance`."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         return self._now_s
 
     def create_task(self, coro: Any, *, name: object = None, context: Context | None = None) -> asyncio.Task[Any]:
-        """A task, which is a thread of its own for the order of callbacks."""
+        """Create a task, which is a thread of its own for the order of callbacks."""
         own = copy_context() if context is None else context
         self._numbers += 1
         own.run(_thread.set, self._numbers)
@@ -78,7 +78,7 @@ class SeededLoop(asyncio.BaseEventLoop):
     def call_soon(
         self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.Handle:
-        """Ready now, behind what is ready in the same thread."""
+        """Make a callback ready, after those of the same thread."""
         own = copy_context() if context is None else context
         handle = asyncio.Handle(callback, args, self, own)
         self._ready_threads.add(own.get(_thread, 0), handle, lambda: own.run(callback, *args))
@@ -91,7 +91,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         *args: *Arguments,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Ready in a while."""
+        """Make a callback ready after a delay."""
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(
@@ -101,7 +101,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         *args: *Arguments,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Ready at a time; of two that are ready at the same time the seed says which goes first."""
+        """Make a callback ready at a time; the seed decides the order of equal times."""
         own = copy_context() if context is None else context
         timer = asyncio.TimerHandle(when, callback, args, self, own)
         self._numbers += 1
@@ -110,25 +110,25 @@ class SeededLoop(asyncio.BaseEventLoop):
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Part of what asyncio asks of a loop; a cancelled timer is passed over when it is due."""
+        """Called by asyncio; a cancelled timer is skipped when it is due."""
 
     def stop(self) -> None:
-        """End run_forever after the callback that runs now."""
+        """End run_forever after the current callback."""
         self._stopped = True
 
     def run_forever(self) -> None:
-        """Run what is ready, else let time pass. Raises RuntimeError when time can never pass, or nothing be ready."""
+        """Run ready callbacks, else let time pass. Raises RuntimeError if time stands still, or no timer is left."""
         self._stopped = False
         asyncio._set_running_loop(self)
-        at_once = 0
+        callbacks = 0
         try:
             while not self._stopped:
-                at_once += 1
+                callbacks += 1
                 if not self._ready_threads:
                     self._let_time_pass()
-                    at_once = 0
-                if at_once > _AT_ONCE:
-                    raise RuntimeError("time stands still: the same work is done again and again")
+                    callbacks = 0
+                if callbacks > _MOST_CALLBACKS:
+                    raise RuntimeError("time stands still: an endless loop")
                 self._ready_threads.run_one(self._chance)
         finally:
             asyncio._set_running_loop(None)
@@ -137,7 +137,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         while self._timers and self._timers[0][3].cancelled():
             heapq.heappop(self._timers)
         if not self._timers:
-            raise RuntimeError("everybody waits, and for no timer: this would never end")
+            raise RuntimeError("all tasks wait, and for no timer: this would never end")
         self._now_s = max(self._now_s, self._timers[0][0])
         while self._timers and self._timers[0][0] <= self._now_s:
             _, _, thread, timer, run = heapq.heappop(self._timers)
@@ -145,7 +145,7 @@ class SeededLoop(asyncio.BaseEventLoop):
 
 
 def run(main: Coroutine[Any, Any, Result], chance: random.Random) -> Result:
-    """Run a coroutine in simulated time, in an order drawn from `chance`; tasks that are left are ended."""
+    """Run a coroutine in simulated time, in an order from `chance`; then cancel all remaining tasks."""
     loop = SeededLoop(chance)
     try:
         try:

@@ -1,4 +1,4 @@
-"""One process of the provisioner, put together as app.run does it, over fakes of its ports; it can die at any call."""
+"""One process of the provisioner, built as in commands.run, over fakes of its ports; it can die at any call."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from provisioner.controllers.leader import LeaderTasks
 from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
+from provisioner.core.places import Places
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.cluster import Cluster, Kind
@@ -33,35 +34,35 @@ PROVISIONER = "example.com/nfs"
 WORKERS = 3
 
 running: ContextVar[Process | None] = ContextVar("running", default=None)
-"""The process whose code this is; None for everybody else."""
+"""The process whose code is running; None outside of processes."""
 
 
 class Died(BaseException):
-    """The process is dead: whatever it still tries reaches nobody."""
+    """The process is dead: nothing that it still tries has an effect."""
 
 
 class Parts:
-    """What a process is made of; a deliberate bug substitutes one of them."""
+    """The parts of a process; a deliberate bug replaces some of them."""
 
     def cluster(self, cluster: Cluster, cache: ClusterCache) -> Cluster:
-        """The API server as control sees it."""
+        """The API server as the controllers see it."""
         return cluster
 
-    def cache(self) -> ClusterCache:
+    def cache(self, places: Places) -> ClusterCache:
         """The cache."""
-        return ClusterCache(PROVISIONER)
+        return ClusterCache(PROVISIONER, places=places)
 
     def export(self, location: Location, tree: Tree) -> Export:
         """An export with its ledger."""
         return Export(location, tree)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
-        """What keeps the loops running."""
+        """Keeps the loops running."""
         return Supervisor(clock, metrics)
 
 
 class Clock(LoopClock):
-    """Simulated time with chance of its own, and a wall clock that may be wrong."""
+    """Simulated time with its own randomness, and a wall clock that may be wrong."""
 
     def __init__(self, chance: random.Random, error_s: Callable[[], float]) -> None:
         super().__init__()
@@ -84,12 +85,12 @@ class Clock(LoopClock):
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """The `Leadership` of a process. The last one that was started has the Lease; those before it do not know yet."""
+    """The `Leadership` of a process. The last one started has the Lease; earlier ones do not know that yet."""
 
     instance: str
     term: int
     terms: Callable[[], int]
-    """The term of the last one that was started."""
+    """The term of the last process that was started."""
 
     def holds(self) -> bool:
         """See `Leadership`."""
@@ -101,7 +102,7 @@ class Elected:
 
 
 class Process:
-    """One process. `ended` is called with what ended it, or None where it was told to."""
+    """One process of the provisioner."""
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class Process:
         leadership: Leadership,
         ended: Callable[[Process, BaseException | None], None],
     ) -> None:
+        """`ended` is called when the process ends, with its error, or None if it was stopped."""
         self.name = name
         self.dead = False
         self.stopping = asyncio.Event()
@@ -122,21 +124,21 @@ class Process:
         self._metrics = metrics
         self._parts = parts
         self._leadership = leadership
-        self._cache = parts.cache()
-        self._cluster = parts.cluster(cluster, self._cache)
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
         self._exports = ExportRegistry(exports, next(iter(exports)), nowhere)
+        self._cache = parts.cache(self._exports.places)
+        self._cluster = parts.cluster(cluster, self._cache)
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the process."""
         context = copy_context()
         context.run(running.set, self)
         self._task = asyncio.get_running_loop().create_task(self._main(), name=self.name, context=context)
 
     def die(self) -> None:
-        """End at once, as by kill -9: nothing that is done from now on reaches anybody."""
+        """End immediately, as by kill -9: nothing that it does from now on has an effect."""
         self.dead = True
         if self._task is not None:
             self._task.cancel()
@@ -145,49 +147,49 @@ class Process:
         end: BaseException | None = None
         try:
             await self._run()
-        except BaseException as exc:  # noqa: BLE001  # a process ends with whatever it does not catch, the simulation does not
+        except BaseException as exc:  # noqa: BLE001  # an uncaught error ends the process, not the simulation
             end = exc
         self._ended(self, end)
 
     async def _run(self) -> None:
         cluster, cache, clock, metrics = self._cluster, self._cache, self._clock, self._metrics
         supervisor = self._parts.supervisor(clock, metrics)
-        watch = ExportHealth(self._exports, clock, metrics, marked=cache.marked)
+        health = ExportHealth(self._exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(
             provisioner=PROVISIONER,
             cluster=cluster,
             cache=cache,
             exports=self._exports,
-            health=watch,
+            health=health,
             recorder=recorder,
             metrics=metrics,
             clock=clock,
         )
         reflectors = [Reflector(each, cluster=cluster, clock=clock, restarted=_ignore) for each in cache.informers]
-        term = LeaderTasks(ctx, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
+        leader = LeaderTasks(ctx, self._leadership, workers=WORKERS, relist=partial(relist, reflectors))
         async with asyncio.TaskGroup() as group:
             background = [
                 *(supervisor.keep("reflector", each.run, kind=each.kind) for each in reflectors),
-                supervisor.keep("exports", watch.run),
+                supervisor.keep("exports", health.run),
                 supervisor.keep("exports", UnusedExports(ctx).run),
                 supervisor.keep("events", recorder.run),
             ]
             tasks = [group.create_task(each) for each in background]
-            await supervisor.keep("leader", partial(term.lead, self.stopping), until=self.stopping)
+            await supervisor.keep("leader", partial(leader.run, self.stopping), until=self.stopping)
             for task in tasks:
                 task.cancel()
 
 
 def _ignore(_kind: Kind) -> None:
-    """Nobody counts the watches."""
+    """The restarts of watches are not counted."""
 
 
 def nowhere(location: Location, _options: MountOptions) -> tuple[Export, SetRoutes]:
-    """The driver of exports that no setting names."""
+    """The driver for exports that no setting names."""
     raise ExportError(Cause.UNREACHABLE, f"{location} is no part of this simulation")
 
 
 def unreachable() -> NoReturn:
-    """For a process that is dead."""
+    """Raise Died, for a process that is dead."""
     raise Died

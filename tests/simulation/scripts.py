@@ -1,4 +1,4 @@
-"""What people do in a simulation: the life of one volume, the lives of two, and whatever a die says."""
+"""What people do in a simulation: the life of one volume, of two volumes, special events, and random deeds."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from tests.support.fakes.cluster import Body
 from tests.support.fakes.tree import Directory, File, Symlink
 
 Meddle = Callable[[World], None]
-"""What a tenant does at the very moment at which something goes wrong."""
+"""What a tenant does at the very moment of a fault."""
 
 KEY, OTHER = "shop/data", "shop/more"
 
 
 def leave(_world: World) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 def delete(world: World) -> None:
-    """Delete the claim, for good."""
+    """Delete the claim."""
     world.delete_claim(KEY)
 
 
 def remove(world: World) -> None:
-    """An admin deletes all volumes by hand."""
+    """Delete all volumes, as an admin."""
     for volume in world.site.cluster.volumes():
         world.note(f"admin deletes volume {volume.name}")
         world.site.cluster.delete("volumes", volume.name)
 
 
 def recreate(world: World) -> None:
-    """Delete the claim, and create it anew under its name as soon as it is gone."""
+    """Delete the claim, and create it again under its name as soon as it is gone."""
     site = world.site
     before = site.cluster.claim(KEY)
     world.delete_claim(KEY)
@@ -61,7 +61,7 @@ def recreate(world: World) -> None:
 
 
 def lifecycle(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED, **parameters: str) -> Script:
-    """A claim is bound, written to, deleted, and made anew under the same name, which gives the same directory."""
+    """A claim is bound, used, deleted, and created again under the same name, so that it gets the same directory."""
 
     async def script(world: World) -> None:
         world.add_class("nfs", onDelete=rule, pathPattern=pattern, **parameters)
@@ -80,7 +80,7 @@ def lifecycle(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED, *
 
 
 def two_volumes(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED) -> Script:
-    """Two claims side by side; one is deleted while the other one stays in use."""
+    """Two claims in parallel; one is deleted while the other one stays in use."""
 
     async def script(world: World) -> None:
         world.add_class("nfs", onDelete=rule, pathPattern=pattern)
@@ -97,9 +97,9 @@ def two_volumes(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED)
 
 
 async def unrecorded(world: World) -> None:
-    """Somebody takes a volume's record off the export, behind the leader's back: from then on nothing may be touched.
+    """A volume's record is removed from the export behind the leader's back: from then on nothing may be changed.
 
-    That is an admin who wants to keep a directory, or another leader who has ended the record and given the path away.
+    An admin may do this to keep a directory, or another leader that removed the record and gave the path away.
     """
     world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
     world.claim(KEY, "nfs")
@@ -112,7 +112,7 @@ async def unrecorded(world: World) -> None:
 
 
 async def nested(world: World) -> None:
-    """An export lies in another one, each is another cluster's, and the claims on the outer one ask for its inside."""
+    """An export of one cluster lies within that of another, where claims ask for paths inside the inner export."""
     outer, inner = world.sites
     world.add_class("nfs", onDelete="delete", pathPattern="${.PVC.annotations.path}")
     world.claim(KEY, "nfs", site=inner, annotations={"path": "db"})
@@ -130,8 +130,8 @@ async def nested(world: World) -> None:
     await asyncio.sleep(120.0)
 
 
-async def homeless(world: World) -> None:
-    """A peer's volume lies on the export by a name of its server that nothing tells; claims ask for its inside."""
+async def unlocated(world: World) -> None:
+    """A predecessor's volume lies on the export by an unknown name of its server; claims ask for paths inside it."""
     world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
     world.plant(("shop",))
     reference = {"namespace": "shop", "name": "all"}
@@ -154,7 +154,7 @@ async def homeless(world: World) -> None:
 
 
 async def folding(world: World) -> None:
-    """Claims ask for what the server takes for a directory that another claim has, or one above or below it."""
+    """The server ignores case; claims ask for another claim's directory in other spellings, or one above or below."""
     world.add_class("nfs", onDelete="delete", pathPattern="${.PVC.annotations.path}")
     world.claim(KEY, "nfs", annotations={"path": "team/db"})
     await _used(world, KEY, "one")
@@ -172,7 +172,7 @@ async def folding(world: World) -> None:
 
 
 async def reborn(world: World) -> None:
-    """A namespace is deleted, and another team's of that name asks for its directories and its archives."""
+    """A namespace is deleted, and another team with a namespace of that name asks for its directories and archives."""
     world.add_class("kept", onDelete="retain", pathPattern=NAMED)
     world.add_class("archived", onDelete="archive")
     world.claim(KEY, "kept")
@@ -189,12 +189,12 @@ async def reborn(world: World) -> None:
     await asyncio.sleep(60.0)
     bound = [claim.key for claim in world.site.cluster.claims() if claim.status.phase == "Bound"]
     if bound:
-        world.judge.blame(f"claims that have what an earlier namespace left: {bound}")
+        world.judge.blame(f"claims that got data of an earlier namespace: {bound}")
     await world.rest()
 
 
 async def handed_over(world: World) -> None:
-    """An admin hands a directory with data to a claim that waits for it, and is not let have that of a live claim."""
+    """An admin gives a directory with data to a pending claim; that of a live claim is refused."""
     world.add_class("nfs", onDelete="archive", pathPattern=NAMED)
     world.claim(KEY, "nfs")
     await _used(world, KEY, "one")
@@ -211,16 +211,16 @@ async def handed_over(world: World) -> None:
         if await world.adopt(path, "lab/data"):
             world.judge.blame(f"{'/'.join(path)} was adopted beside {home}")
     if not await world.adopt(("lab", "data"), "lab/data"):
-        world.judge.blame("a directory that nobody has was not adopted")
+        world.judge.blame("a directory without an owner was not adopted")
     await world.until(lambda: _is_bound(world, "lab/data"))
     adopted = world.site.cluster.claim("lab/data")
     place = world.judge.home_of(adopted) if adopted is not None else None
     if place is None or place.directory is not by_hand or "file" not in by_hand.entries:
-        world.judge.blame("the claim has not the directory that was handed to it")
+        world.judge.blame("the claim does not have the directory that was given to it")
     world.delete_claim("lab/data")
     await asyncio.sleep(120.0)
     if by_hand.entries.get("file") != File(b"years of work"):
-        world.judge.blame("what was handed over is not kept")
+        world.judge.blame("the adopted data are not kept")
     await world.rest()
 
 
@@ -229,7 +229,7 @@ def _archives(world: World) -> list[str]:
 
 
 async def _used(world: World, key: str, name: str) -> bool:
-    """Wait until a claim is bound, unless it goes first, and write into its directory; False when neither comes."""
+    """Wait until a claim is bound or gone, and write into its directory; return False if neither happens in time."""
 
     def is_over() -> bool:
         claim = world.site.cluster.claim(key)
@@ -248,13 +248,13 @@ _SOURCE = {"apiGroup": "populator.example", "kind": "Image", "name": "any"}
 
 
 async def _volume_of(world: World, key: str, rule: OnDelete, **parameters: str) -> Home:
-    """A claim in use, and the directory that it has."""
+    """Create a claim in use; return its directory."""
     given = {name: value for name, value in parameters.items() if value}
     world.add_class("nfs", onDelete=rule, pathPattern=NAMED, **given)
     world.plant(("stranger",))
     world.claim(key, "nfs")
     await _used(world, key, "one")
-    await asyncio.sleep(120.0)  # whatever went wrong in the making is past
+    await asyncio.sleep(120.0)  # until all faults during the creation are over
     claim = world.site.cluster.claim(key)
     home = world.judge.home_of(claim) if claim is not None else None
     assert home is not None
@@ -264,17 +264,17 @@ async def _volume_of(world: World, key: str, rule: OnDelete, **parameters: str) 
 _NOT_APPLIED = ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
 
 
-def applicable(site: Site, volume: str) -> Body:
-    """A volume as `kubectl get -o yaml` gives it, without what `kubectl apply` does not write."""
-    body = copy.deepcopy(site.cluster.body("volumes", volume))
+def applicable(site: Site, volume_name: str) -> Body:
+    """A volume as `kubectl get -o yaml` prints it, without the fields that `kubectl apply` does not write."""
+    body = copy.deepcopy(site.cluster.body("volumes", volume_name))
     assert body is not None
     metadata = {key: value for key, value in body["metadata"].items() if key not in _NOT_APPLIED}
     return {"metadata": metadata, "spec": body["spec"]}
 
 
 def _lose(world: World, home: Home) -> None:
-    """Somebody deletes a volume, its finalizers too, and nobody may touch its directory from then on."""
-    world.note(f"somebody removes volume {home.volume} by force")
+    """An admin deletes a volume including its finalizers; its directory must not change from then on."""
+    world.note(f"an admin removes volume {home.volume} by force")
     home.rule = "retain"
     world.judge.forced.add(home.volume)
     world.site.cluster.change("volumes", home.volume, lambda body: body["metadata"].update(finalizers=[]))
@@ -282,7 +282,7 @@ def _lose(world: World, home: Home) -> None:
 
 
 def reapplied(rule: OnDelete, *, lost: bool, elsewhere: bool) -> Script:
-    """A volume is applied again from a backup: when it and its claim are `lost`, and in another cluster, or both."""
+    """A volume is applied from a backup: after it and its claim were `lost`, in another cluster, or both."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
@@ -292,7 +292,7 @@ def reapplied(rule: OnDelete, *, lost: bool, elsewhere: bool) -> Script:
             world.delete_claim(KEY)
             await world.until(lambda: world.site.cluster.claim(KEY) is None)
             await asyncio.sleep(5.0)
-        world.note(f"somebody applies volume {home.volume} from a backup")
+        world.note(f"an admin applies volume {home.volume} from a backup")
         world.sites[-1 if elsewhere else 0].cluster.create("volumes", backup)
         await asyncio.sleep(120.0)
         await world.rest()
@@ -300,11 +300,11 @@ def reapplied(rule: OnDelete, *, lost: bool, elsewhere: bool) -> Script:
     return script
 
 
-def reapplied_peers(*, known: bool, elsewhere: bool) -> Script:
-    """The same with a volume of a peer's, which the ledger may know or not."""
+def reapplied_predecessors(*, known: bool, elsewhere: bool) -> Script:
+    """A predecessor's volume, known to the ledger or not, is applied from a backup."""
 
     async def script(world: World) -> None:
-        await _volume_of(world, OTHER, "delete")  # there is a ledger, and somebody keeps it
+        await _volume_of(world, OTHER, "delete")  # so that there is a ledger in use
         world.plant(("peers",))
         uid = "peers-claim"
         name = names.volume_name(uid)
@@ -332,7 +332,7 @@ def reapplied_peers(*, known: bool, elsewhere: bool) -> Script:
             site.cluster.delete("volumes", name)
             world.delete_claim("lab/data")
             await world.until(lambda: site.cluster.claim("lab/data") is None)
-        world.note(f"somebody applies the peer's volume {name}")
+        world.note(f"an admin applies the predecessor's volume {name}")
         world.sites[-1 if elsewhere else 0].cluster.create("volumes", body)
         await asyncio.sleep(120.0)
         await world.rest()
@@ -340,13 +340,13 @@ def reapplied_peers(*, known: bool, elsewhere: bool) -> Script:
     return script
 
 
-def _phase(site: Site, volume: str) -> str:
-    made = site.cluster.volume(volume)
-    return made.status.phase if made is not None else ""
+def _phase(site: Site, volume_name: str) -> str:
+    volume = site.cluster.volume(volume_name)
+    return volume.status.phase if volume is not None else ""
 
 
 async def forgotten(world: World) -> None:
-    """The cluster goes back to a time before a claim had its volume: the claim is told how to have it."""
+    """The cluster goes back to before a claim had its volume; an event on the claim names the command to recover it."""
     home = await _volume_of(world, KEY, "delete")
     _lose(world, home)
 
@@ -357,16 +357,16 @@ async def forgotten(world: World) -> None:
 
     world.site.cluster.change("claims", KEY, back)
     await asyncio.sleep(120.0)
-    told = [told.event.message for told in world.site.cluster.events.values() if told.event.type == "Warning"]
-    if not any(f"recover --volume {home.volume}" in message for message in told):
-        world.judge.blame(f"nothing says how to have volume {home.volume} again: {told}")
+    warnings = _warnings_of(world, "")
+    if not any(f"recover --volume {home.volume}" in message for message in warnings):
+        world.judge.blame(f"nothing says how to recover volume {home.volume}: {warnings}")
     await world.rest()
 
 
 def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
-    """Etcd is restored after a claim was deleted, and its data are brought back; `late`: when the volume had gone too.
+    """Etcd is restored to before the deletion of a claim, and its data are recovered; `late`: the volume was gone too.
 
-    The daemon runs on, or starts after it. The server removes nothing from the trash until then.
+    The daemon keeps running, or starts after it. The server removes nothing from the trash until then.
     """
 
     async def script(world: World) -> None:
@@ -397,12 +397,12 @@ def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
         tree.before, tree.after = before, after
         await asyncio.sleep(300.0)
         if not home.away:
-            world.judge.blame(f"nothing keeps the data: {home}")
+            world.judge.blame(f"the data are not kept: {home}")
         await world.rest()
-        await _bring_back(world, home)
+        await _recover(world, home)
         await asyncio.sleep(300.0)
         if world.judge.where(home) != home.path:
-            world.judge.blame(f"the data were not brought back: {home}")
+            world.judge.blame(f"the data were not recovered: {home}")
         await world.rest()
         world.delete_claim(KEY)
         await world.until(lambda: site.cluster.claim(KEY) is None)
@@ -411,9 +411,9 @@ def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
     return script
 
 
-async def _bring_back(world: World, home: Home) -> None:
+async def _recover(world: World, home: Home) -> None:
     """An admin runs `recover --volume`."""
-    world.note(f"an admin has the data of {home.volume} brought back")
+    world.note(f"an admin recovers the data of {home.volume}")
     export = Export(NAS, world.trees[NAS])
     await export.open(create=False)
     present = await present_in(world.site.cluster, PROVISIONER)
@@ -421,11 +421,11 @@ async def _bring_back(world: World, home: Home) -> None:
     recovery = Recovery([export], world.site.cluster, present, scope=scope, offline="")
     failed = await recovery.apply(await recovery.look(None, [home.volume]), lambda *_: None, cluster_gone=False)
     if failed:
-        world.judge.blame(f"the data cannot be brought back: {failed}")
+        world.judge.blame(f"the data cannot be recovered: {failed}")
 
 
 async def bound_elsewhere(world: World) -> None:
-    """A claim names another volume, and Kubernetes releases its own: while the claim is there, so is its directory."""
+    """A claim names another volume, and Kubernetes releases its own: its directory stays as long as the claim."""
     await _volume_of(world, KEY, "delete")
     world.note(f"claim {KEY} names another volume")
     world.site.cluster.change("claims", KEY, lambda body: body["spec"].update(volumeName="another"))
@@ -434,14 +434,14 @@ async def bound_elsewhere(world: World) -> None:
 
 
 def shared(rule: OnDelete, *below: str) -> Script:
-    """An admin makes a second volume on a claim's directory, or below it, and takes it away after the claim's end."""
+    """An admin creates a second volume on a claim's directory, or below it, and deletes it after the claim."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
         cluster = world.site.cluster
         nfs = {"server": NAS.server, "path": NAS.below((*home.path, *below))}
         spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "nfs": nfs}
-        world.note("an admin makes a second volume")
+        world.note("an admin creates a second volume")
         cluster.create("volumes", {"metadata": {"name": "second"}, "spec": spec})
         await asyncio.sleep(10.0)
         home.rule = "retain"
@@ -456,7 +456,7 @@ def shared(rule: OnDelete, *below: str) -> Script:
 
 
 def populated(rule: OnDelete) -> Script:
-    """A populator fills a volume that was made for a claim of its own, and hands it over."""
+    """A populator fills a volume of a claim of its own, and binds it to the user's claim."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
@@ -473,7 +473,7 @@ def populated(rule: OnDelete) -> Script:
 
 
 def used_again(rule: OnDelete) -> Script:
-    """A volume is retained, its claim goes, and it is given to another claim by hand."""
+    """A volume is retained, its claim is deleted, and an admin binds it to another claim."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
@@ -493,8 +493,8 @@ def used_again(rule: OnDelete) -> Script:
 
 
 def _bind(world: World, home: Home, target: Claim, *, uid: str) -> None:
-    """Somebody writes another claim into a volume."""
-    world.note(f"somebody has volume {home.volume} bound to {target.key}")
+    """Write another claim into the claimRef of a volume."""
+    world.note(f"volume {home.volume} is bound to {target.key}")
     reference = {"namespace": target.metadata.namespace, "name": target.metadata.name, "uid": uid}
     world.judge.rebound(home.volume, target)
     world.site.cluster.change("volumes", home.volume, lambda body: body["spec"].update(claimRef=reference))
@@ -513,7 +513,7 @@ def _is_bound(world: World, key: str, *, site: Site | None = None) -> bool:
 
 
 async def _handed_over(world: World) -> None:
-    """The claim that has the volume now uses it for a while, and goes."""
+    """The new claim of the volume uses it for a while, and is deleted."""
     await _used(world, OTHER, "two")
     await asyncio.sleep(150.0)
     world.delete_claim(OTHER)
@@ -521,8 +521,8 @@ async def _handed_over(world: World) -> None:
     await world.rest()
 
 
-def brought_back(rule: OnDelete) -> Script:
-    """A tenant brings an archive back by way of a class with another rule, and deletes the claim that got it."""
+def restored(rule: OnDelete) -> Script:
+    """A tenant restores an archive with a class of another rule, and deletes that claim later."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "archive")
@@ -541,46 +541,46 @@ def brought_back(rule: OnDelete) -> Script:
 # ------------------------------------------------------------------------------------------- damaged ledgers
 
 Damage = Callable[[World, str], None]
-"""What somebody does to the ledger of an export, and to the record of a volume in it."""
+"""Damages the ledger of an export, or the record of a volume in it."""
 
 
 def remove_ledger(world: World, _volume: str) -> None:
-    """All of the ledger goes."""
+    """Remove the whole ledger."""
     del world.trees[NAS].root.entries[LEDGER]
 
 
 def remove_id(world: World, _volume: str) -> None:
-    """The id of the export goes."""
+    """Remove the id of the export."""
     del _ledger(world).entries["export"]
 
 
-def begin_anew(world: World, _volume: str) -> None:
-    """Another ledger takes the place of the one that was there."""
+def replace_ledger(world: World, _volume: str) -> None:
+    """Replace the ledger by another one."""
     world.trees[NAS].root.entries[LEDGER] = Directory(entries={"export": Symlink("another")})
 
 
 def remove_record(world: World, volume: str) -> None:
-    """The record of the volume goes."""
+    """Remove the record of the volume."""
     world.unrecord(volume)
 
 
 def garble_record(world: World, volume: str) -> None:
-    """The record of the volume cannot be read any more."""
+    """Make the record of the volume unreadable."""
     world.trees[NAS].plant_symlink((LEDGER, "volumes", volume), "garbage")
 
 
-WHOLE = (remove_ledger, remove_id, begin_anew)
+WHOLE = (remove_ledger, remove_id, replace_ledger)
 """Damages after which the export is not used."""
 DAMAGES = (*WHOLE, remove_record, garble_record)
 
 
 def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
-    """Somebody damages a ledger in use, an admin has it written again, and the volume goes by its rule."""
+    """A ledger in use is damaged, an admin restores it, and the volume is reclaimed by its rule."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, rule)
         id = _id(world)
-        world.note(f"somebody does {damage.__name__}")
+        world.note(f"an admin does {damage.__name__}")
         damage(world, home.volume)
         left = _id(world)
         if restarts:
@@ -591,12 +591,12 @@ def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
         await asyncio.sleep(60.0)
         if damage in WHOLE:
             if _id(world) != left or _is_bound(world, OTHER):
-                world.judge.blame("a ledger that volumes say was lost was begun anew")
-            if not _is_said(world, "recover --ledger"):
-                world.judge.blame("nothing says how a lost ledger comes back")
+                world.judge.blame("a ledger was created although volumes carry the id of a lost one")
+            if not _is_reported(world, "recover --ledger"):
+                world.judge.blame("nothing says how to restore a lost ledger")
         await _rewrite(world)
         if await _used(world, OTHER, "two") and not _is_bound(world, OTHER):
-            world.judge.blame("an export whose ledger was written again is not used")
+            world.judge.blame("an export with a restored ledger is not used")
         await asyncio.sleep(60.0)
         record = world.trees[NAS].look((LEDGER, "volumes", home.volume))
         if _id(world) != id or not isinstance(record, Symlink) or decode(record.target).claim_uid != home.claim_uid:
@@ -611,7 +611,7 @@ def damaged(damage: Damage, rule: OnDelete, *, restarts: bool) -> Script:
 
 async def _rewrite(world: World) -> None:
     """An admin runs `recover --ledger --apply`."""
-    world.note("an admin has ledgers written again")
+    world.note("an admin restores the ledgers")
     site, exports, bare = world.site, list[Export](), list[Export]()
     for location in site.locations:
         export = world.parts.export(location, world.trees[location])
@@ -632,7 +632,7 @@ async def _rewrite(world: World) -> None:
     await rewriter.look()
     failed = await rewriter.apply()
     if failed:
-        world.judge.blame(f"a ledger was not written again: {failed}")
+        world.judge.blame(f"a ledger was not restored: {failed}")
 
 
 def _ledger(world: World) -> Directory:
@@ -646,12 +646,12 @@ def _id(world: World) -> object:
 
 
 def _warnings_of(world: World, name: str) -> list[str]:
-    """What was said of an object; of all where none is named."""
-    events = (told.event for told in world.site.cluster.events.values())
+    """The messages of the warnings on an object, or on all objects if none is named."""
+    events = (each.event for each in world.site.cluster.events.values())
     return [each.message for each in events if each.type == "Warning" and name in ("", each.about.name)]
 
 
-def _is_said(world: World, words: str) -> bool:
+def _is_reported(world: World, words: str) -> bool:
     return any(words in message for message in _warnings_of(world, ""))
 
 
@@ -659,7 +659,7 @@ def _is_said(world: World, words: str) -> bool:
 
 
 def cloned(rule: OnDelete) -> Script:
-    """A copy of the cluster is started, and people tidy up in it; then the other way round, until an admin decides."""
+    """A copy of the cluster is started, and claims are deleted in it; then in the original, until an admin decides."""
 
     async def script(world: World) -> None:
         site = world.site
@@ -686,31 +686,32 @@ def cloned(rule: OnDelete) -> Script:
         await _is_stopped(world)
         world.decide()
         if not _is_bound(world, "lab/data", site=copy_of) or _is_bound(world, "lab/data"):
-            world.judge.blame("one directory is not for the first claim alone")
+            world.judge.blame("a directory does not belong to the first claim alone")
         await world.rest()
 
     return script
 
 
 async def _is_stopped(world: World) -> None:
-    """The cluster has a volume without a claim, which stays as it is; an event says why, unless that was lost."""
+    """Check that the cluster keeps a volume without a claim, and that an event says why, unless a fault lost it."""
     await asyncio.sleep(30.0)
     released = [each.name for each in world.site.cluster.volumes() if each.status.phase == "Released"]
-    told = {told.event.message for told in world.site.cluster.events.values() if told.event.about.name in released}
-    is_told = any("two clusters" in message for message in told)
-    if not released or not (is_told or isinstance(world.plan, Chance)):
-        world.judge.blame(f"volumes that wait: {released}, of which is said: {sorted(told)}")
+    events = [each.event for each in world.site.cluster.events.values() if each.event.about.name in released]
+    messages = sorted({event.message for event in events})
+    is_reported = any("two clusters" in message for message in messages)
+    if not released or not (is_reported or isinstance(world.plan, Chance)):
+        world.judge.blame(f"volumes that wait: {released}, with events: {messages}")
     if any(world.tree_at(home) is None for home in world.judge.homes):
-        world.judge.blame("a directory is gone that two clusters have")
+        world.judge.blame("a directory that two clusters use is gone")
 
 
 # ------------------------------------------------------------------------------------------------ held up
 
 
 def held_up(rule: OnDelete, *, verifies: bool) -> Script:
-    """A leader is held up, as a virtual machine is, when it is about to send the rename of a volume's directory.
+    """A leader is suspended, as a virtual machine can be, right before it sends the rename of a volume's directory.
 
-    The next one leads, and reclaims the volume; then a new claim has the same directory, and the first one goes on.
+    The next leader reclaims the volume. Then a new claim gets the same directory, and the first leader continues.
     """
 
     async def script(world: World) -> None:
@@ -733,9 +734,9 @@ def held_up(rule: OnDelete, *, verifies: bool) -> Script:
 
 
 async def restored_by_two(world: World) -> None:
-    """A leader is held up when it has read an archive's record; the next one gives the archive to that very claim.
+    """A leader is suspended after it read an archive's record; the next one restores the archive for the same claim.
 
-    The first one goes on while the other has made the volume, and has not settled its record yet.
+    The first leader continues when the other one has created the volume, and has not settled its record yet.
     """
     site, tree = world.site, world.trees[NAS]
     await _volume_of(world, KEY, "archive")
@@ -755,7 +756,7 @@ async def restored_by_two(world: World) -> None:
     await world.rest()
 
 
-# ------------------------------------------------------------------------------------------------ whatever a die says
+# ------------------------------------------------------------------------------------------------ random deeds
 
 KEYS = ("shop/data", "shop/more", "lab/data", "lab/stranger")
 _CLASSES: dict[str, dict[str, str]] = {
@@ -772,7 +773,7 @@ _CLASSES: dict[str, dict[str, str]] = {
 
 
 class Crowd:
-    """Tenants, admins and mishaps, as a die says; `leaders` is how many processes may lead at the same time."""
+    """Random deeds of tenants and admins, and mishaps; `leaders` is how many processes may lead at the same time."""
 
     def __init__(self, world: World, *, leaders: int = 1) -> None:
         self._world = world
@@ -783,7 +784,7 @@ class Crowd:
         self._classes = self._chance.sample(list(_CLASSES), self._chance.randint(1, 3))
 
     async def act(self) -> None:
-        """Do as the die says for a while, then mend everything and wait for rest."""
+        """Do random deeds for a while, then end all faults and wait for rest."""
         world, chance = self._world, self._chance
         for name in self._classes:
             world.add_class(name, policy="Retain" if name == "kept-by-policy" else "Delete", **_CLASSES[name])
@@ -807,7 +808,7 @@ class Crowd:
             self._world.claim(key, self._chance.choice(self._classes), site=site, annotations=self._wish())
 
     def _wish(self) -> dict[str, str]:
-        """Now and then a tenant wants an archive back, whosever it is."""
+        """Sometimes ask for an archive, of any owner."""
         there = _archives(self._world)
         wanted = bool(there) and self._chance.random() < 0.4
         return {names.RESTORE: self._chance.choice(there)} if wanted else {}
@@ -831,7 +832,7 @@ class Crowd:
             self._world.write(self._chance.choice(claims), f"file-{self._files}")
 
     def _swap(self, _site: Site) -> None:
-        """A tenant swaps a directory, or one above it, for a symlink, for a moment."""
+        """A tenant replaces a directory, or one above it, by a symlink for a moment."""
         homes = self._world.judge.homes
         if homes:
             home = self._chance.choice(homes)
@@ -839,7 +840,7 @@ class Crowd:
             asyncio.get_running_loop().call_later(self._chance.uniform(0.0, 2.0), self._world.swap_back)
 
     def _remove(self, site: Site) -> None:
-        """An admin deletes a volume by hand."""
+        """An admin deletes a volume."""
         volumes = site.cluster.volumes()
         if volumes and self._chance.random() < 0.5:
             name = self._chance.choice(volumes).name
@@ -859,13 +860,13 @@ class Crowd:
             site.cluster.create("volumes", copy.deepcopy(body))
 
     def _namespace(self, site: Site) -> None:
-        """A namespace goes with the last of its claims, and another team has its name then."""
+        """A namespace without claims is deleted, and another team creates one of that name."""
         name = self._chance.choice(NAMESPACES)
         if not any(claim.metadata.namespace == name for claim in site.cluster.claims()):
             self._world.create_namespace_again(name, site=site)
 
     def _offer(self, site: Site) -> None:
-        """An admin makes a volume of some other kind for a claim that waits."""
+        """An admin creates a volume of another kind for a pending claim."""
         claim = site.cluster.claim(self._chance.choice(KEYS))
         if claim is None or claim.status.phase != "Pending" or self._chance.random() < 0.5:
             return
@@ -883,11 +884,11 @@ class Crowd:
         elif self._chance.random() < 0.3:
             site.cluster.expire()
         elif self._chance.random() < 0.5:
-            self._world.note("somebody sets the clocks")
+            self._world.note("the clocks are set")
             self._world.clock_error_s = self._chance.choice((-86400.0, -60.0, 0.0, 60.0, 86400.0))
 
     def _lead(self, site: Site) -> None:
-        """One more process believes that it leads; or one that did learns that it does not."""
+        """Start another process that believes it leads, or end one if there are too many."""
         living = [process for process in site.processes if not process.dead]
         if len(living) < self._leaders:
             self._world.start(site)
@@ -896,7 +897,7 @@ class Crowd:
 
 
 def crowd(leaders: int = 1) -> Script:
-    """Whatever a die says."""
+    """Random deeds."""
 
     async def script(world: World) -> None:
         await Crowd(world, leaders=leaders).act()

@@ -1,4 +1,4 @@
-"""The test of the test: each deliberate bug is found."""
+"""A test of the simulation itself: it finds each deliberate bug."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from itertools import chain
 
 import pytest
 
-from tests.simulation.bugs import BUGS
-from tests.simulation.histories import CLONES, KINDS, SCRIPTED, faulted, folding, homeless, nested, unrecorded
+from provisioner.ports.cluster import Cluster
+from provisioner.ports.tree import Tree
+from tests.simulation import bugs
+from tests.simulation.bugs import BUGS, Through
+from tests.simulation.histories import CLONES, KINDS, SCRIPTED, faulted, folding, nested, unlocated, unrecorded
 from tests.simulation.process import Parts
 from tests.simulation.world import World
 
 SEEDS = 150
-"""Those of test_random, in which nothing is found without a bug."""
+"""The seeds of test_random, which finds nothing without a bug."""
 
 
 def smooth(parts: Parts) -> Iterator[World]:
-    """Small histories in which nothing goes wrong."""
+    """Small histories without faults."""
     for lives in (1, 2):
         for rule in ("delete", "archive", "retain"):
             yield faulted(lives, rule).play(None, parts)
@@ -28,7 +31,7 @@ def smooth(parts: Parts) -> Iterator[World]:
         yield clones.play(0, parts)
     yield nested(parts)
     yield folding(parts)
-    yield homeless(parts)
+    yield unlocated(parts)
 
 
 def crowds(parts: Parts) -> Iterator[World]:
@@ -36,6 +39,17 @@ def crowds(parts: Parts) -> Iterator[World]:
     for seed in range(SEEDS):
         for kind in KINDS:
             yield kind.play(seed, parts)
+
+
+def test_each_bug_overrides_the_product() -> None:
+    """Each method of a deliberate bug overrides one of the part that it changes; a renamed one would have no effect."""
+    for bug in vars(bugs).values():
+        if not isinstance(bug, type) or bug.__module__ != bugs.__name__ or bug in (Through, bugs.Mutant):
+            continue
+        overridden = {name for base in bug.__mro__[1:-1] for name in vars(base)}
+        ports = {*dir(Cluster), *dir(Tree)} if issubclass(bug, Through) else set()
+        own = {name for name, each in vars(bug).items() if callable(each) or isinstance(each, property)}
+        assert own - {"__init__"} <= overridden | ports, bug
 
 
 @pytest.mark.parametrize("bug", BUGS)

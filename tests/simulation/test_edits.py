@@ -1,4 +1,4 @@
-"""What people and tools edit on a volume, one thing or all: respected, or said, and repaired by what the words name."""
+"""Edits of a volume by people and tools: respected, or reported together with the command that repairs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from provisioner.core.ledgers import Us
 from provisioner.core.places import Places
 from provisioner.core.records import OnDelete
 from provisioner.ledger.export import Export
-from tests.simulation.histories import told
+from tests.simulation.histories import report
 from tests.simulation.process import PROVISIONER
 from tests.simulation.scripts import KEY, _volume_of, _warnings_of
 from tests.simulation.world import NAS, World, play
@@ -26,46 +26,46 @@ ANNOTATE = "kubectl annotate pv"
 
 
 def annotated(**values: str | None) -> Edit:
-    """Our annotations get these values, or are removed."""
+    """Set or remove annotations of the provisioner."""
 
     def edit(body: Body) -> None:
-        said = body["metadata"].setdefault("annotations", {})
+        annotations = body["metadata"].setdefault("annotations", {})
         for name, value in values.items():
             key = names.PROVISIONED_BY if name == "by" else names.PREFIX + name.replace("_", "-")
-            said.pop(key, None)
+            annotations.pop(key, None)
             if value is not None:
-                said[key] = value
+                annotations[key] = value
 
     return edit
 
 
 def bare(body: Body) -> None:
-    """Every annotation, label and finalizer goes."""
+    """Remove all annotations, labels and finalizers."""
     body["metadata"].update(annotations={}, labels={}, finalizers=[])
 
 
 def labelled(body: Body) -> None:
-    """A label comes."""
+    """Add a label."""
     body["metadata"]["labels"] = {"team": "x"}
 
 
 def unfinalized(body: Body) -> None:
-    """Our finalizer goes."""
+    """Remove the finalizers."""
     body["metadata"]["finalizers"] = []
 
 
 def kept(body: Body) -> None:
-    """The volume is to be kept."""
+    """Set the reclaim policy Retain."""
     body["spec"]["persistentVolumeReclaimPolicy"] = "Retain"
 
 
 def unbound(body: Body) -> None:
-    """The claimRef goes."""
+    """Remove the claimRef."""
     body["spec"].pop("claimRef")
 
 
 def everything(body: Body) -> None:
-    """All of that at once."""
+    """All of these edits together."""
     bare(body)
     unbound(body)
     kept(body)
@@ -76,15 +76,15 @@ ALL = annotated(on_delete=None, directory=None, export_id=None)
 
 @dataclass(frozen=True)
 class Case:
-    """An edit of a Bound volume, and what becomes of the volume when its claim is deleted after that."""
+    """An edit of a Bound volume, and the outcome when its claim is deleted afterwards."""
 
     edit: Edit
     rule: OnDelete | None
-    """What becomes of its directory; None where it is not touched until the edit is taken back."""
+    """The rule for its directory; None if nothing happens until the edit is reverted."""
     event: bool = False
-    """Whether an event on the volume names the command that takes it back."""
+    """Whether an event on the volume names the command that reverts it."""
     check: bool = False
-    """Whether `check` counts it."""
+    """Whether `check` reports it."""
 
 
 CASES = {
@@ -96,7 +96,7 @@ CASES = {
     "another directory": Case(annotated(directory="x"), "delete", event=True, check=True),
     "no export": Case(annotated(export_id=None), None, event=True, check=True),
     "another export": Case(annotated(export_id="x"), None, event=True, check=True),
-    "no annotation of ours": Case(ALL, None, event=True, check=True),
+    "no annotation of the provisioner": Case(ALL, None, event=True, check=True),
     "another provisioner": Case(annotated(by="another/one"), None, check=True),
     "no provisioner": Case(annotated(by=None), None, check=True),
     "nothing at all": Case(bare, None, check=True),
@@ -106,7 +106,7 @@ CASES = {
 
 
 async def counted(world: World) -> bool:
-    """Whether `check` counts a volume that does not agree."""
+    """Whether `check` reports a volume that disagrees with the ledger."""
     export = Export(NAS, world.trees[NAS])
     await export.open(create=False)
     volumes = [
@@ -114,12 +114,12 @@ async def counted(world: World) -> bool:
         for volume in world.site.cluster.volumes()
         if volume.spec.nfs is not None and (path := NAS.relative(volume.spec.nfs.server, volume.spec.nfs.path))
     ]
-    us = Us(provisioner=PROVISIONER, cluster=await world.site.cluster.cluster_uid())
-    return bool(health.of_ledger(ledger_of(export, Places()), volumes, us))
+    own = Us(provisioner=PROVISIONER, cluster=await world.site.cluster.cluster_uid())
+    return bool(health.of_ledger(ledger_of(export, Places()), volumes, own))
 
 
-def became(world: World, path: tuple[str, ...]) -> str:
-    """What became of a directory."""
+def outcome(world: World, path: tuple[str, ...]) -> str:
+    """What happened to a directory."""
     tree = world.trees[NAS]
     if isinstance(tree.look(path), Directory):
         return "there"
@@ -137,7 +137,7 @@ async def _deleted(world: World) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_an_edited_volume(case: Case) -> None:
-    """Each edit is respected, or an event or `check` names it, and nothing is touched until it is taken back."""
+    """Each edit is respected, or an event or `check` reports it, and nothing is deleted until it is reverted."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "delete")
@@ -153,23 +153,23 @@ def test_an_edited_volume(case: Case) -> None:
         assert bool(warned) is case.event
         await _deleted(world)
         if case.rule is None:
-            assert became(world, home.path) == "there"
+            assert outcome(world, home.path) == "there"
             assert cluster.volume(name) is not None
             home.rule = "delete"
             cluster.change("volumes", name, lambda stored: stored["metadata"].update(annotations=before))
             await asyncio.sleep(120.0)
-        assert became(world, home.path) == BECOMES[case.rule or "delete"]
+        assert outcome(world, home.path) == BECOMES[case.rule or "delete"]
         assert cluster.volume(name) is None
         world.judge.reported.add(name)
         await world.rest()
 
     world = play(World, script, 0)
-    assert not world.judge.violations, told(world, "")
+    assert not world.judge.violations, report(world, "")
 
 
-@pytest.mark.parametrize("edit", [kept, unbound, everything], ids=["kept", "unbound", "all at once"])
+@pytest.mark.parametrize("edit", [kept, unbound, everything], ids=["kept", "unbound", "all together"])
 def test_a_volume_that_is_taken_out_of_use(edit: Edit) -> None:
-    """A volume that is kept, or that nobody has any more, goes when somebody deletes it, and `orphans` has its data."""
+    """A retained or unclaimed volume goes when it is deleted, and its data are reported as an orphan."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "delete")
@@ -179,39 +179,39 @@ def test_a_volume_that_is_taken_out_of_use(edit: Edit) -> None:
         cluster.change("volumes", name, edit)
         await world.until(lambda: cluster.claim(KEY) is None)
         await asyncio.sleep(120.0)
-        assert became(world, home.path) == "there"
+        assert outcome(world, home.path) == "there"
         assert cluster.volume(name) is not None
         cluster.delete("volumes", name)
         await asyncio.sleep(120.0)
         assert cluster.volume(name) is None
-        assert became(world, home.path) == "there"
+        assert outcome(world, home.path) == "there"
         assert name in world.judge.reported
 
     world = play(World, script, 0)
-    assert not world.judge.violations, told(world, "")
+    assert not world.judge.violations, report(world, "")
 
 
 def test_released_and_then_patched() -> None:
-    """A volume that was kept goes by its rule when its policy becomes Delete."""
+    """A retained volume is reclaimed by its rule once its policy becomes Delete."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "delete")
         cluster, name = world.site.cluster, home.volume
         cluster.change("volumes", name, kept)
         await _deleted(world)
-        assert became(world, home.path) == "there"
+        assert outcome(world, home.path) == "there"
         cluster.change("volumes", name, lambda body: body["spec"].update(persistentVolumeReclaimPolicy="Delete"))
         await asyncio.sleep(120.0)
-        assert became(world, home.path) == "gone"
+        assert outcome(world, home.path) == "gone"
         assert cluster.volume(name) is None
         await world.rest()
 
     world = play(World, script, 0)
-    assert not world.judge.violations, told(world, "")
+    assert not world.judge.violations, report(world, "")
 
 
 def test_a_volume_that_failed() -> None:
-    """What Kubernetes gave up while a volume did not say whose it was goes once it says so again."""
+    """A volume that Failed while it lacked its provisioner is reclaimed once it names it again."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "delete")
@@ -221,9 +221,9 @@ def test_a_volume_that_failed() -> None:
         cluster.change("volumes", name, lambda body: body["status"].update(phase="Failed"))
         cluster.change("volumes", name, annotated(by=PROVISIONER))
         await asyncio.sleep(120.0)
-        assert became(world, home.path) == "gone"
+        assert outcome(world, home.path) == "gone"
         assert cluster.volume(name) is None
         await world.rest()
 
     world = play(World, script, 0)
-    assert not world.judge.violations, told(world, "")
+    assert not world.judge.violations, report(world, "")

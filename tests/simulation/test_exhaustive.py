@@ -16,7 +16,7 @@ from tests.simulation.histories import (
     SCRIPTED,
     Scripted,
     faulted,
-    told,
+    report,
     unrecorded,
 )
 
@@ -38,45 +38,45 @@ MORE = [
 
 @pytest.mark.parametrize("history", MORE if FULL else ALWAYS, ids=str)
 def test_one_fault(history: Scripted) -> None:
-    """A crash before or after, an error, a refusal or a lost answer at any call harms nobody and leaves nothing."""
+    """Any fault at any call loses no data and leaves nothing behind."""
     for at, world in history.all():
-        assert not world.judge.violations, told(world, f"{history}, {at or 'no fault'}")
+        assert not world.judge.violations, report(world, f"{history}, {at or 'no fault'}")
 
 
 @pytest.mark.parametrize("history", [*BACKUPS, *BINDINGS, *HEIRS], ids=str)
 def test_backups_bindings_and_heirs(history: Scripted) -> None:
-    """Data outlive each volume that comes from a backup, and go with the claim that has them, when nobody else does.
+    """Data outlive volumes from backups, and are reclaimed with the claim that owns them, if no other volume uses them.
 
-    A namespace that was created again has nothing of the one before, and an admin hands over what nobody has.
+    A namespace that is created again gets no data of the earlier one, and admins can adopt directories without owner.
     """
     world = history.play(None)
-    assert not world.judge.violations, told(world, str(history))
+    assert not world.judge.violations, report(world, str(history))
 
 
 @pytest.mark.parametrize("history", HELD_UP, ids=str)
 def test_a_leader_that_is_held_up(history: Scripted) -> None:
-    """What a leader does after the next one has done it moves nothing of the claim that has the directory then."""
+    """A delayed step of an earlier leader does not move the directory of the claim that owns it by then."""
     world = history.play(None)
     assert len(world.judge.homes) == 2
-    assert not world.judge.violations, told(world, str(history))
+    assert not world.judge.violations, report(world, str(history))
 
 
 @pytest.mark.parametrize("history", RESTORES, ids=str)
-def test_archives_that_are_brought_back(history: Scripted) -> None:
-    """What was archived is never deleted, and kept as long, by way of a class with another rule."""
+def test_restored_archives(history: Scripted) -> None:
+    """Restoring an archive with another class never gets it deleted, or kept for a shorter time."""
     world = history.play(None)
-    assert not world.judge.violations, told(world, str(history))
+    assert not world.judge.violations, report(world, str(history))
 
 
 @pytest.mark.parametrize("history", ROLLBACKS, ids=str)
 def test_etcd_goes_back(history: Scripted) -> None:
-    """Data whose volume is there again are kept, its event says how to have them, and they come back as they were."""
+    """Data whose volume exists again are kept, an event says how to recover them, and they come back complete."""
     world = history.play(None)
-    assert not world.judge.violations, told(world, str(history))
+    assert not world.judge.violations, report(world, str(history))
 
 
-def test_a_record_that_goes_behind_the_leaders_back() -> None:
-    """A directory whose record is no more on the export is not touched, whatever the leader remembers."""
+def test_a_record_that_is_removed_behind_the_leaders_back() -> None:
+    """A directory whose record is gone from the export is not changed, whatever the leader remembers."""
     world = unrecorded()
     assert world.judge.homes
-    assert not world.judge.violations, told(world, "scripts.unrecorded")
+    assert not world.judge.violations, report(world, "scripts.unrecorded")

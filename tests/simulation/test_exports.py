@@ -1,35 +1,35 @@
-"""Exports as they lie in the field: one in another one, and one whose server folds names."""
+"""Exports as found in practice: one within another, one whose server ignores case, unknown and damaged ones."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.simulation.histories import DAMAGED, Scripted, folding, homeless, nested, told
+from tests.simulation.histories import DAMAGED, Scripted, folding, nested, report, unlocated
 
 
 def test_an_export_in_another_one() -> None:
-    """No claim gets a directory on the way to, or inside of, another cluster's export, and its volume stays whole."""
+    """No claim gets a directory above or inside another cluster's export, whose volume keeps its data."""
     world = nested()
     assert world.judge.homes
-    assert not world.judge.violations, told(world, "scripts.nested")
+    assert not world.judge.violations, report(world, "scripts.nested")
 
 
 def test_an_export_whose_server_folds_names() -> None:
-    """No claim gets what the server takes for another claim's directory, or for one above or below it."""
+    """No claim gets a directory that is another claim's to the server, or above or below it."""
     world = folding()
     assert world.judge.homes
-    assert not world.judge.violations, told(world, "scripts.folding")
+    assert not world.judge.violations, report(world, "scripts.folding")
 
 
 def test_a_volume_on_no_known_export() -> None:
-    """No claim gets a directory in that of a volume whose server nothing names; others are served."""
-    world = homeless()
-    assert not world.judge.violations, told(world, "scripts.homeless")
+    """No claim gets a directory inside that of a volume on an unknown server; other claims are provisioned."""
+    world = unlocated()
+    assert not world.judge.violations, report(world, "scripts.unlocated")
 
 
 @pytest.mark.parametrize("history", DAMAGED, ids=str)
 def test_a_ledger_that_is_damaged(history: Scripted) -> None:
-    """No ledger is begun anew while volumes carry its id; written again, each volume goes by its rule, and no other."""
+    """No ledger is created while volumes carry the id of a lost one; once restored, each volume follows its rule."""
     world = history.play(None)
     assert world.judge.homes
-    assert not world.judge.violations, told(world, str(history))
+    assert not world.judge.violations, report(world, str(history))

@@ -1,4 +1,4 @@
-"""Many volumes, tenants and mishaps, by chance: each seed is one history, and always the same."""
+"""Random histories of many volumes, tenants and mishaps: each seed always gives the same one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import sys
 
 import pytest
 
-from tests.simulation.histories import KINDS, ONE_SEED, SEEDS, Crowded, told
+from tests.simulation.histories import KINDS, ONE_SEED, SEEDS, Crowded, report
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_crowd(kind: Crowded) -> None:
-    """Whatever goes wrong, and whatever tenants and admins do, nobody's data is touched and nothing is left behind."""
+    """Whatever fails, and whatever tenants and admins do, no data are lost and nothing is left behind."""
     for seed in [int(ONE_SEED)] if ONE_SEED else range(SEEDS):
         world = kind.play(seed)
-        assert not world.judge.violations, told(world, f"SIMULATION_SEED={seed} pytest tests/simulation -k test_crowd")
+        assert not world.judge.violations, report(
+            world, f"SIMULATION_SEED={seed} pytest tests/simulation -k test_crowd"
+        )
 
 
 DIGEST = """
@@ -28,7 +30,7 @@ print(hashlib.sha256("\\n".join(Crowded(leaders=2, clusters=2).play(7).trace).en
 
 
 def test_one_seed_is_one_history() -> None:
-    """The same seed gives the same calls in the same order, in another process and with other hashes too."""
+    """One seed gives the same calls in the same order, also in another process with another hash seed."""
     trace = Crowded(leaders=2, clusters=2).play(7).trace
     assert len(trace) > 100
     digest = hashlib.sha256("\n".join(trace).encode()).hexdigest()

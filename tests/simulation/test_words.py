@@ -1,4 +1,4 @@
-"""An error that the core has words for is told in an event, wherever in the work it comes up."""
+"""An error with a message for users becomes an event, wherever in the work it occurs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = "the record of the directory takes too many bytes"
 
 
 class _NoRoom(Export):
-    """The ledger has no room for a record, as only the export can tell where an archive is to come back."""
+    """The ledger has no room for a record, which only the export can know when an archive is restored."""
 
     async def provision(self, *_: Any, **__: Any) -> Record:
         raise InvalidRecord(WORDS)
@@ -44,7 +44,7 @@ async def _one_claim(world: World) -> None:
     ],
 )
 def test_no_room_for_a_record(export: type[Export], kind: str, reason: str) -> None:
-    """A record that does not fit is a warning on the claim or the volume, with its words, and no unexpected error."""
+    """A record that does not fit is a warning with its message on the claim or volume, and no unexpected error."""
     world = play(lambda chance: World(chance, parts=Mutant(export=export)), _one_claim, 0)
     assert not world.judge.violations
     warnings = [each.event for each in world.site.cluster.events.values() if each.event.type == "Warning"]

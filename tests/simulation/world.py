@@ -1,4 +1,4 @@
-"""A simulated world: clusters, exports, processes of the provisioner, and the tenants whose data is at stake."""
+"""A simulated world: clusters, exports, processes of the provisioner, and tenants with their data."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from tests.support.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 
 NAS = Location("nas", "/exports")
 INNER = Location("nas", "/exports/team")
-"""An export in the first one."""
+"""An export within the first one."""
 OTHER_NAS = Location("other", "/")
 UNIQUE = "${.PVC.namespace}-${.PVC.name}-${.PV.name}"
 NAMED = "${.PVC.namespace}/${.PVC.name}"
 NAMESPACES = ("shop", "lab")
 DEEP = "deep"
-"""A directory below which volumes lie three deep."""
+"""A directory below which volumes lie three levels deep."""
 _ASIDE = "aside"
-"""Where a tenant keeps a directory that a symlink stands for."""
+"""Where a tenant keeps a directory that is replaced by a symlink."""
 _CHANGING = frozenset(
     ("make_directory", "rename", "remove_directory", "remove_tree", "make_symlink", "move_symlink", "remove_symlink")
 )
@@ -52,11 +52,11 @@ _CHANGING = frozenset(
 _Result = TypeVar("_Result")
 
 _due: ContextVar[Fault | None] = ContextVar("_due", default=None)
-"""What goes wrong at the call that this task is in."""
+"""The fault of the call that this task is in."""
 
 
-class RpcTransport(MemoryTree):
-    """A tree behind a wire: a rename that was sent may be carried out after the end of the process that has sent it."""
+class RemoteTree(MemoryTree):
+    """A tree on a server: a rename that was sent can take effect after the end of the process that sent it."""
 
     async def _call(self, name: str, path: RelPath, job: Callable[[], _Result]) -> _Result:
         call = partial(super()._call, name, path, job)
@@ -68,7 +68,7 @@ class RpcTransport(MemoryTree):
 
 
 class Site:
-    """One cluster, with its controllers, and the processes of the provisioner in it."""
+    """One cluster with its controllers and its processes of the provisioner."""
 
     def __init__(self, world: World, name: str, *, identity: str = "") -> None:
         self.name = name
@@ -78,13 +78,13 @@ class Site:
         self.cluster.namespaces |= set(NAMESPACES)
         self.controllers = Controllers(self.cluster, pause=lambda: world.plan.pause())
         self.locations = tuple(world.trees)
-        """The exports that its settings name."""
+        """The exports in its settings."""
         self.processes: list[Process] = []
         self.started = 0
         self.elects = True
         """Whether its processes hold a Lease."""
         self.first_term = 0
-        """How often its Lease had changed hands before."""
+        """How many times its Lease had changed hands before."""
         self.is_up = True
         """Whether its provisioner runs."""
         self.overlapped = False
@@ -92,7 +92,7 @@ class Site:
 
 
 class World:
-    """Everything there is. One seed, one plan and one script are one history, call for call."""
+    """Everything in a simulation. One seed, one plan and one script give one history, call for call."""
 
     def __init__(
         self,
@@ -105,22 +105,22 @@ class World:
         named_twice: bool = False,
         cloned: bool = False,
     ) -> None:
-        """With `named_twice` the locations are names of one export; with `cloned` clone() makes a second cluster."""
+        """With `named_twice` the locations are names of one export; with `cloned` clone() starts a second cluster."""
         self.chance = chance
         self.plan: Plan = plan or Nothing()
         self.parts = parts or Parts()
         self.calls = 0
-        self.beside: list[asyncio.Task[None]] = []
+        self.parallel: list[asyncio.Task[None]] = []
         self.rests_from = 0
-        """How long the trace was when people had done what they wanted."""
+        """The length of the trace when people had finished."""
         self.rested_from = 0
-        """How many calls there were when everything had come to rest."""
+        """The number of calls when everything had come to rest."""
         self.calls_made: list[tuple[int, str]] = []
         self.trace: list[str] = []
         self.met: Callable[[Fault], None] = lambda fault: None
-        """Told when a fault is met, before anybody else knows."""
+        """Called when a fault occurs, before it has any effect."""
         self.trees: dict[Location, MemoryTree] = {
-            location: RpcTransport(root_id=str(location), before=self.tree_before, after=self.tree_after)
+            location: RemoteTree(root_id=str(location), before=self.tree_before, after=self.tree_after)
             for location in locations
         }
         if named_twice:
@@ -131,7 +131,7 @@ class World:
             self.judge.watch(site.cluster)
         self.cloned = cloned
         if cloned:
-            # What the copy does is judged by what becomes of the original's data.
+            # The judge does not watch the copy: its deeds are judged by the original's data.
             self.sites.append(Site(self, "green", identity=self.site.name))
             self.sites[-1].is_up = False
         self.judge.rivalry = clusters > 1
@@ -139,7 +139,7 @@ class World:
         self._context = copy_context()
         self._swapped: tuple[Location, RelPath, Symlink] | None = None
         self.clock_error_s = 0.0
-        """By how much the wall clocks are wrong."""
+        """The error of the wall clocks."""
 
     @property
     def site(self) -> Site:
@@ -149,7 +149,7 @@ class World:
     # ------------------------------------------------------------------------------------------- processes
 
     def start(self, site: Site | None = None) -> Process:
-        """Start one more process of the provisioner, with an empty memory."""
+        """Start another process of the provisioner, with an empty memory."""
         site = site or self.site
         site.started += 1
         process = Process(
@@ -182,7 +182,7 @@ class World:
             self.judge.blame(f"process {process.name} ended by itself: {end!r}")
 
     async def keep(self, site: Site) -> None:
-        """Have one process at least, for ever: another one a second after the last has died."""
+        """Keep at least one process running: start another one a second after the last has died."""
         while True:
             if site.is_up and all(process.dead for process in site.processes):
                 self.start(site)
@@ -197,7 +197,7 @@ class World:
     async def tree_after(self, call: str, path: RelPath) -> None:
         """A call on an export has taken effect."""
         if call in _CHANGING:
-            self.judge.looked()
+            self.judge.find_homes()
         await self._after("tree", call)
 
     async def cluster_before(self, call: str, about: str) -> None:
@@ -219,9 +219,9 @@ class World:
         number = self.calls
         self.calls_made.append((number, call))
         fault = self.plan.fault(self.calls)
-        said = f" {fault.value}" if fault else ""
+        suffix = f" {fault.value}" if fault else ""
         now_s = asyncio.get_running_loop().time()
-        self.trace.append(f"{now_s:.3f} {self.calls} {process.name} {call} {about}{said}")
+        self.trace.append(f"{now_s:.3f} {self.calls} {process.name} {call} {about}{suffix}")
         plan = self.plan
         await plan.pause(call)
         if process.dead:
@@ -229,7 +229,7 @@ class World:
             if late_s is None or call != "rename":
                 raise Died
             await asyncio.sleep(late_s)
-            self.note(f"call {number} is carried out after the end of {process.name}")
+            self.note(f"call {number} takes effect after the end of {process.name}")
         _due.set(fault if fault and not fault.before else None)
         if fault and fault.before:
             self._meet(process, fault, port, call)
@@ -254,14 +254,14 @@ class World:
     # ------------------------------------------------------------------------------------------- people
 
     def add_class(self, name: str, *, policy: str = "Delete", **parameters: str) -> None:
-        """An admin makes a class, in each cluster."""
+        """An admin creates a class in each cluster."""
         for site in self.sites:
             body = {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": parameters}
             site.cluster.create("classes", {**body, "reclaimPolicy": policy})
 
     def clone(self) -> Site:
-        """Somebody starts a copy of the first cluster from a backup of its etcd, as it is now."""
-        self.note("somebody starts a copy of the cluster")
+        """An admin starts a copy of the first cluster from a backup of its etcd, as it is now."""
+        self.note("an admin starts a copy of the cluster")
         original, copy = self.site, self.sites[-1]
         copy.cluster.restore(original.cluster.saved())
         copy.first_term, copy.elects = original.first_term + original.started, original.elects
@@ -269,18 +269,18 @@ class World:
         return copy
 
     def decide(self) -> None:
-        """An admin says that this cluster goes on, as `instances --this-cluster-goes-on` does."""
-        self.note("an admin has this cluster go on")
+        """An admin decides that this cluster goes on, as `instances --this-cluster-goes-on` does."""
+        self.note("an admin decides that this cluster goes on")
         signs = self.trees[NAS].look((LEDGER, "clusters"))
         assert isinstance(signs, Directory)
         signs.entries[instances.name(self.site.name, PROVISIONER)] = Symlink(str(instances.decided("now", "admin")))
 
     def tree_at(self, home: Home) -> Node | None:
-        """What is where a volume has its directory."""
+        """The node at the path of a volume's directory."""
         return self.trees[home.location].look(home.path)
 
     def take_down(self, site: Site) -> None:
-        """An admin stops the provisioner of a cluster, for good."""
+        """An admin stops the provisioner of a cluster permanently."""
         self.note(f"an admin stops the provisioner of {site.name}")
         site.is_up = False
         for process in site.processes:
@@ -303,13 +303,13 @@ class World:
         (site or self.site).cluster.create("claims", {"metadata": metadata, "spec": spec})
 
     def delete_claim(self, key: str, *, site: Site | None = None) -> None:
-        """A tenant deletes a claim; one that is gone is gone."""
+        """A tenant deletes a claim, if it still exists."""
         self.note(f"tenant deletes claim {key}")
         with suppress(NotFound):
             (site or self.site).cluster.delete("claims", key)
 
     def write(self, claim: Claim, name: str) -> bool:
-        """A tenant of a bound claim writes a file, and a symlink beside it; whether it could."""
+        """A tenant of a bound claim writes a file and a symlink; return whether that was possible."""
         home = self.judge.home_of(claim)
         if home is None or home.followed or claim.status.phase != "Bound":
             return False
@@ -319,7 +319,7 @@ class World:
         return True
 
     def plant(self, path: RelPath, location: Location = NAS) -> None:
-        """Somebody who is none of us has data on an export."""
+        """A stranger has data on an export."""
         parent: Directory = self.trees[location].root
         for name in path:
             below = parent.entries.setdefault(name, Directory())
@@ -329,7 +329,7 @@ class World:
         self.judge.stranger(location, path)
 
     def swap(self, location: Location, path: RelPath) -> None:
-        """A tenant puts a symlink to somebody else's data in the place of a directory, until swap_back()."""
+        """A tenant replaces a directory by a symlink to a stranger's data, until swap_back()."""
         tree = self.trees[location]
         parent, directory = tree.look(path[:-1]), tree.look(path)
         if self._swapped is not None or not isinstance(parent, Directory) or not isinstance(directory, Directory):
@@ -363,8 +363,8 @@ class World:
         namespaces.add(name)
 
     async def adopt(self, path: RelPath, key: str) -> bool:
-        """An admin hands a directory to a claim by `nfs-provisioner adopt`; whether the command did."""
-        self.note(f"admin has {'/'.join(path)} adopted for {key}")
+        """An admin runs `nfs-provisioner adopt` to give a directory to a claim; return whether it succeeded."""
+        self.note(f"admin adopts {'/'.join(path)} for {key}")
         cluster = self.parts.cluster(self.site.cluster, ClusterCache(PROVISIONER))
         export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
         survey = Session(
@@ -385,21 +385,21 @@ class World:
             return False
         return True
 
-    def unrecord(self, volume: str, location: Location = NAS) -> bool:
-        """Somebody takes a settled record off an export; whether there was one."""
+    def unrecord(self, volume_name: str, location: Location = NAS) -> bool:
+        """An admin removes a settled record from an export; return whether there was one."""
         records = self.trees[location].look((LEDGER, "volumes"))
         assert isinstance(records, Directory)
-        return records.entries.pop(volume, None) is not None
+        return records.entries.pop(volume_name, None) is not None
 
     def go_back(self, site: Site, saved: Body) -> None:
-        """An admin restores etcd from what was saved of it; what watches it is told nothing."""
+        """An admin restores etcd from a backup; watches get no event about it."""
         self.note("etcd is restored")
         site.cluster.restore(saved)
         self.judge.went_back(site.cluster)
         site.controllers.release("")
 
     def hold(self, tree: MemoryTree, call: str, path: RelPath, held_s: float) -> asyncio.Event:
-        """The next such call, at or below a path, is held up on its way for so long; the event is set when it is."""
+        """Hold up the next such call, at or below a path, for this time; the event is set when it is held up."""
         held, others = asyncio.Event(), tree.before
 
         async def before(name: str, at: RelPath) -> None:
@@ -415,19 +415,19 @@ class World:
         return held
 
     def note(self, what: str) -> None:
-        """Write into the trace what somebody did."""
+        """Write a line into the trace."""
         self.trace.append(f"{asyncio.get_running_loop().time():.3f} {what}")
 
     def later(self, what: Coroutine[Any, Any, None]) -> None:
-        """Somebody does something beside the script, outside of the process in whose call this may be."""
-        self.beside.append(asyncio.get_running_loop().create_task(what, context=self._context.copy()))
+        """Run something in parallel to the script, outside of the process whose call this may be in."""
+        self.parallel.append(asyncio.get_running_loop().create_task(what, context=self._context.copy()))
 
     def mend(self) -> None:
-        """From now on nothing goes wrong any more, and one process leads in each cluster.
+        """End all faults, and all leaders but one in each cluster.
 
-        What a second leader did behind the first one's back is for the next start to find.
+        If two processes have overlapped, all are ended: the next start finds what one did behind the other's back.
         """
-        self.note("all is mended")
+        self.note("all faults end")
         self.swap_back()
         self.plan = Nothing(call_s=0.001)
         disturb_watches(self, rate=0.0)
@@ -439,7 +439,7 @@ class World:
     # ------------------------------------------------------------------------------------------- waiting
 
     async def until(self, condition: Callable[[], bool], *, limit_s: float = 600.0) -> bool:
-        """Wait until something is so; whether it came to that in time."""
+        """Wait until a condition holds; return whether it did in time."""
         clock = asyncio.get_running_loop()
         end_s = clock.time() + limit_s
         while not condition():
@@ -449,7 +449,7 @@ class World:
         return True
 
     async def rest(self, *, limit_s: float = 1800.0) -> None:
-        """Wait until all has come to rest, and stays so; else that is a violation."""
+        """Wait until everything is at rest, and stays at rest; else that is a violation."""
         clock = asyncio.get_running_loop()
         end_s = clock.time() + limit_s
         self.rests_from = len(self.trace)
@@ -466,7 +466,7 @@ class World:
 
 
 def _is_parent(path: RelPath) -> bool:
-    """Whether a directory is on the way to volumes by the patterns of our classes, and may stay when it is empty."""
+    """Whether a directory is on the way to volumes by the patterns of the classes, and may stay when empty."""
     return path in {(namespace,) for namespace in NAMESPACES} or (path[0] == DEEP and len(path) < 4)
 
 
@@ -474,7 +474,7 @@ Script = Callable[[World], Coroutine[Any, Any, None]]
 
 
 async def _played(world: World, script: Script) -> None:
-    """Run a script with the controllers beside it, to its end or to the first violation."""
+    """Run a script and the controllers, to the end of the script or to the first violation."""
     tasks: list[asyncio.Task[None]] = [asyncio.create_task(site.controllers.run()) for site in world.sites]
     tasks += [asyncio.create_task(world.keep(site)) for site in world.sites]
     tasks.append(asyncio.create_task(script(world)))
@@ -488,14 +488,14 @@ async def _played(world: World, script: Script) -> None:
         for site in world.sites:
             for process in site.processes:
                 process.die()
-        tasks += world.beside
+        tasks += world.parallel
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def play(make: Callable[[random.Random], World], script: Script, seed: int) -> World:
-    """Play a script in a new world, with one seed for all chance in it; returns the world as it is at the end."""
+    """Run a script in a new world, with one seed for all randomness; return the world as it is at the end."""
     chance = random.Random(seed)
     worlds: list[World] = []
 
@@ -513,7 +513,7 @@ def play(make: Callable[[random.Random], World], script: Script, seed: int) -> W
 
 
 def _listener(world: World) -> Callable[[Any, str, MutableMapping[str, Any]], str]:
-    """Reads the log: what is reported, and what must never be logged."""
+    """A log processor that notes what is reported, and blames what must never be logged."""
 
     def listen(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
         process = running.get()
@@ -523,7 +523,7 @@ def _listener(world: World) -> Callable[[Any, str, MutableMapping[str, Any]], st
             elif event["event"] == "attempt_left":
                 world.judge.reported.add(event["volume"])
             elif event["event"] == "second_cluster" and not world.cloned:
-                world.judge.blame(f"one cluster is taken for two: {event['sign']}")
+                world.judge.blame(f"one cluster is mistaken for two: {event['sign']}")
             elif event["event"] == "unexpected_error" and not _is_planned(event["exc_info"]):
                 world.judge.blame(f"an unexpected error of {event['loop']}: {event['exc_info']!r}")
         raise structlog.DropEvent
@@ -532,14 +532,14 @@ def _listener(world: World) -> Callable[[Any, str, MutableMapping[str, Any]], st
 
 
 def _is_planned(exc: BaseException) -> bool:
-    """Whether an unexpected error is one of the plan's."""
+    """Whether an unexpected error comes from the plan."""
     if isinstance(exc, BaseExceptionGroup):
         return all(map(_is_planned, exc.exceptions))
     return isinstance(exc, Unexpected)
 
 
 def disturb_watches(world: World, *, rate: float) -> None:
-    """From now on watches are late, break, expire and tell things twice, as a die says; 0 ends that."""
+    """Make watches late, break, expire and repeat events at random from now on; a rate of 0 ends that."""
     chance = world.chance
 
     async def deliver(_call: str, kind: str) -> None:

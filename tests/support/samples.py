@@ -1,4 +1,4 @@
-"""Objects of one small cluster, as the tests of the rules need them: a claim, a class and a volume that agree."""
+"""Sample objects of one small cluster for the tests of the rules: a claim, a class and a volume that match."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPORT_ID = "e1"
 TENANT = Tenant(uid="ns-1", created="2025-12-31T00:00:00Z")
 """The namespace of the records below."""
 LATER_TENANT = Tenant(uid="ns-2", created="2026-06-01T00:00:00Z")
-"""A namespace of the same name that was created when the first had gone."""
+"""A namespace of the same name, created after the first one was deleted."""
 SOURCE = NfsSource("nas", f"/exports/{DIRECTORY}")
 
 
@@ -46,7 +46,7 @@ def claim(
     status: ClaimStatus | None = None,
     provisioner: str = US,
 ) -> Claim:
-    """A claim for 1Gi of class `nfs` that the cluster handed to us."""
+    """Return a claim for 1Gi of class `nfs` that the cluster assigned to the provisioner."""
     ours = {names.PROVISIONER_ANNOTATIONS[0]: provisioner} if provisioner else {}
     return Claim(
         metadata=Metadata(
@@ -64,7 +64,7 @@ def claim(
 
 
 def claim_spec(*, size: str = "1Gi", class_name: str | None = "nfs", volume_name: str = "") -> ClaimSpec:
-    """The spec of such a claim."""
+    """Return the spec of such a claim."""
     return ClaimSpec(
         access_modes=("ReadWriteMany",),
         storage_class_name=class_name,
@@ -80,7 +80,7 @@ def storage_class(
     reclaim_policy: str = "Delete",
     binding: str = "Immediate",
 ) -> StorageClass:
-    """The class `nfs`."""
+    """Return the class `nfs`."""
     return StorageClass(
         metadata=Metadata(name="nfs"),
         provisioner=provisioner,
@@ -105,7 +105,7 @@ def volume(
     capacity: str = "1Gi",
     mount_options: tuple[str, ...] = (),
 ) -> Volume:
-    """The volume of that claim, of our making, released."""
+    """Return the Released volume of that claim, created by the provisioner."""
     ours = {names.PROVISIONED_BY: provisioner, names.ON_DELETE: "delete", names.EXPORT_ID: EXPORT_ID}
     return Volume(
         metadata=Metadata(
@@ -136,7 +136,7 @@ def peers_volume(
     annotations: Mapping[str, str] | None = None,
     mount_options: tuple[str, ...] = (),
 ) -> Volume:
-    """The volume of that claim, as nfs-subdir-external-provisioner makes it under our name."""
+    """Return the volume of that claim as nfs-subdir creates it under the same provisioner name."""
     return Volume(
         metadata=Metadata(
             name=VOLUME, uid=f"uid-of-{VOLUME}", annotations={names.PROVISIONED_BY: US, **(annotations or {})}
@@ -155,7 +155,7 @@ def peers_volume(
 
 
 def csi_volume(attributes: Mapping[str, str], *, driver: str = names.CSI_DRIVER_NFS, phase: str = "Released") -> Volume:
-    """A volume of a CSI driver's that bears our name."""
+    """Return a volume of a CSI driver with the provisioner's name."""
     spec = VolumeSpec(csi=CsiSource(driver, dict(attributes)), persistent_volume_reclaim_policy="Delete")
     return Volume(Metadata(name="csi", annotations={names.PROVISIONED_BY: US}), spec, VolumeStatus(phase))
 
@@ -170,7 +170,7 @@ def record(
     volume_uid: str = "",
     namespace_uid: str = "",
 ) -> Record:
-    """The ledger's record of that volume."""
+    """Return the ledger's record of that volume."""
     return Record(
         directory=directory,
         namespace=namespace,

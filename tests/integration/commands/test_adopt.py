@@ -105,7 +105,7 @@ def test_for_a_claim_that_waits(site: Site) -> None:
     assert (record["uid"], record["pvuid"]) == (site.storage.get_claim()["metadata"]["uid"], volume["metadata"]["uid"])
     again = site.adopt(site.key(), f"--claim={site.key()}", "--apply")
     assert again.returncode == 1
-    assert "has a volume already" in again.stderr
+    assert "already has a volume" in again.stderr
 
     site.plane.api.patch(f"{VOLUMES}/{name}", {"spec": {"persistentVolumeReclaimPolicy": "Delete"}})
     site.storage.delete_claim()
@@ -118,7 +118,7 @@ def test_for_a_claim_that_is_yet_to_come(site: Site) -> None:
     """The volume waits for a claim of that name, whose class and size are printed, and binds to it immediately."""
     class_name = site.storage_class()
     directory = site.data("old photos/2019")
-    for words, why in ((("--capacity=1Gi", "--class=none"), "does not exist"), ((), "say with --capacity")):
+    for words, why in ((("--capacity=1Gi", "--class=none"), "does not exist"), ((), "with --capacity")):
         refused = site.adopt("old photos/2019", f"--claim={site.key()}", *words)
         assert refused.returncode == 1, refused.stderr
         assert why in refused.stderr
@@ -153,11 +153,11 @@ def test_refused(site: Site) -> None:
     os.symlink(static, site.export.root / "link")
     before = dict(site.export.records)
     refusals = {
-        site.key(): "has two volumes",
+        site.key(): "overlaps with that of volume",
         f"{site.key()}/inner": "no directory",
-        site.storage.namespace: "has two volumes",
-        "static": "has two volumes",
-        "static/inner": "has two volumes",
+        site.storage.namespace: "overlaps with that of volume",
+        "static": "overlaps with that of volume",
+        "static/inner": "overlaps with that of volume",
         "link": "no directory",
         "nested": "root of another export",
         "nowhere": "no directory",

@@ -253,7 +253,7 @@ def test_a_class_that_cannot_be_used(site: Site, control_plane: ControlPlane) ->
     done = orphans(control_plane, site.provisioner, site.export.flag)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if bad in line]
-    assert line.startswith(f"not looked at: StorageClass {bad}: parameter onDelet is unknown")
+    assert line.startswith(f"skipped StorageClass {bad}: parameter onDelet is unknown")
     assert line.count("onDelet is unknown") == 1
     assert f"looked at export {site.export.location}" in done.stderr
 

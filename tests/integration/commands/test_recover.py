@@ -146,7 +146,7 @@ def test_an_export_that_cannot_be_looked_at(control_plane: ControlPlane, export:
     leave(export, "pvc-old-1", cluster="first")
     looked = recover(control_plane.kubeconfig, export.flag, f"--export=nas.test:/gone={tmp_path}/nowhere")
     assert looked.returncode == 1
-    assert "not looked at: export nas.test:/gone: the export does not exist" in looked.stderr
+    assert "skipped export nas.test:/gone: the export does not exist" in looked.stderr
     assert "would be created" in looked.stdout
 
 

@@ -142,7 +142,7 @@ def test_records_that_are_damaged(
     assert f"kubectl annotate pv {volumes['edited']} --overwrite nfs-provisioner/export-id=" in event["message"]
     status, output = run("check", control_plane, running, export, "--no-leader-election")
     assert status == 0, output
-    assert "2 volumes whose record or export id does not agree" in output
+    assert "2 volumes whose record or export id does not match" in output
     status, output = run("recover", control_plane, running, export, "--ledger", "--apply")
     assert status == 0, output
     assert "1 volume in agreement, 2 records written, 1 volume skipped" in output
@@ -172,7 +172,7 @@ def test_another_export_in_its_place(
     storage.event("ProvisioningFailed", "later")
     status, output = run("recover", control_plane, again, export, "--ledger", "--apply")
     assert status == 1
-    assert "is it the right export?" in output
+    assert "the right export" in output
     assert list(export.root.iterdir()) == []
     export.root.rmdir()
     (tmp_path / "aside").rename(export.root)

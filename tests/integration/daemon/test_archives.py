@@ -206,4 +206,4 @@ def test_an_export_that_cannot_be_read(control_plane: ControlPlane, tmp_path: Pa
     """An export that cannot be read is named, and the exit status is 1."""
     done = command(control_plane, "archives", "test.example/nobody", f"--export=nas.example:/x={tmp_path}/missing")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "not looked at: export nas.example:/x" in done.stderr
+    assert "skipped export nas.example:/x" in done.stderr

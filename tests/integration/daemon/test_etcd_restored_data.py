@@ -64,7 +64,9 @@ def recover(plane: ControlPlane, storage: Storage, export: Exported, volume: Obj
     assert export.directory(volume).joinpath("file").read_text() == "precious"
     assert (export.trash, export.archives()) == ([], [])
     assert list(export.records) == [name]
-    assert "skipped: the volume is there" in command(plane, "recover", NAME, export.flag, f"--volume={name}").stdout
+    assert (
+        "skipped: the volume already exists" in command(plane, "recover", NAME, export.flag, f"--volume={name}").stdout
+    )
     storage.delete_claim()
     storage.volume_gone(name)
     assert not export.directory(volume).exists()

@@ -176,7 +176,7 @@ def test_claims_and_classes_as_they_are(control_plane: ControlPlane, served: Ser
     served.claim(refused, "waiting", metadata={"annotations": {RESTORE: first}})
     served.refusal("waiting")
     status, output = restore(control_plane, served, second, "waiting")
-    assert (status, f"is to get archive '{first}'" in output) == (1, True), output
+    assert (status, f"already asks for archive '{first}'" in output) == (1, True), output
     served.api.delete(f"/apis/storage.k8s.io/v1/storageclasses/{class_name}")
     status, output = restore(control_plane, served, second, "new")
     assert (status, f"StorageClass {class_name} does not exist" in output) == (1, True), output
@@ -196,7 +196,7 @@ def test_what_the_command_refuses(control_plane: ControlPlane, served: ServedSto
         (name, "default/new"): "is not of namespace default",
         ("archived-none", "new"): "there is no archive archived-none",
         ("archived-bare", "new"): "has no record",
-        (name, "bound"): "has a volume already",
+        (name, "bound"): "already has a volume",
     }
     for (wanted, claim), words in cases.items():
         status, output = restore(control_plane, served, wanted, claim)

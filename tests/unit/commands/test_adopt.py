@@ -102,7 +102,7 @@ async def test_adopted() -> None:
     tree, cluster = await site()
     await adopt(tree, cluster)
     assert await is_adopted(tree, cluster) != NO_OBJECT
-    with pytest.raises(NotAdopted, match="is that of volume"):
+    with pytest.raises(NotAdopted, match="overlaps with that of volume"):
         await adopt(tree, cluster)
 
 

@@ -170,7 +170,7 @@ async def test_a_missing_directory() -> None:
     _, (sheet,) = await looked(tree, cluster)
     actions = {step.found.volume.name: step.action for step in sheet.steps}
     assert isinstance(actions["pvc-1"], Skip)
-    assert "directory is not there" in actions["pvc-1"].why
+    assert "directory does not exist" in actions["pvc-1"].why
     assert await rewrite(tree, cluster) == {}
     assert set((await opened(tree)).records) == {"pvc-2"}
     assert (await opened(tree)).id == id

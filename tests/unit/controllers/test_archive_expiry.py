@@ -1,4 +1,4 @@
-"""controllers.archive_expiry: in simulated time, on fakes of both ports, with clocks that are set while it runs."""
+"""controllers.archive_expiry, in simulated time, with clocks that change while it runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLUSTER = "memory"
 
 
 class NodeClock(LoopClock):
-    """A node's clock, that is off by some seconds; `steady` keeps what it was at the process's start."""
+    """A node's clock with an error of some seconds; `steady` keeps the error from the start of the process."""
 
     def __init__(self, off_s: float = 0.0) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class NodeClock(LoopClock):
 
 
 class DatedCluster(MemoryCluster):
-    """A cluster whose API server's clock is off by some seconds, or which has not told its time."""
+    """A cluster whose API server's clock has an error of some seconds, or whose time is unknown."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class DatedCluster(MemoryCluster):
 
 
 class Site:
-    """A cluster and an export, and the process that is at work."""
+    """A cluster, an export, and the running process."""
 
     def __init__(self) -> None:
         self.cluster, self.tree = DatedCluster(), MemoryTree()
@@ -75,7 +75,7 @@ class Site:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """A new process, which takes the node's clock as it is."""
+        """Start a new process, which takes over the node's clock as it is."""
         if self._task is not None:
             self._task.cancel()
         self.export = Export(NAS, self.tree)
@@ -106,7 +106,7 @@ class Site:
         self.node_off_s = self.clock.off_s = off_s
 
     async def archive(self, number: int, retention: str, *, cluster: str = CLUSTER) -> str:
-        """Make a volume and archive it now."""
+        """Create a volume and archive it now."""
         volume = f"pvc-{number}"
         record = samples.record(f"a{number}", claim_uid=str(number))
         record = structs.replace(record, retention=retention, cluster=cluster)
@@ -124,7 +124,7 @@ class Site:
 
 
 def _no_other(where: Location, options: MountOptions) -> tuple[Export, SetRoutes]:
-    raise AssertionError(f"nobody names {where}, {options}")
+    raise AssertionError(f"nothing names {where}, {options}")
 
 
 def on_a_site(scenario: Callable[[Site], Awaitable[None]]) -> None:
@@ -140,7 +140,7 @@ def on_a_site(scenario: Callable[[Site], Awaitable[None]]) -> None:
 
 
 def test_two_clusters_with_one_id() -> None:
-    """While two are at work no archive goes, and all that are due go when that is over."""
+    """While two clusters are at work no archive expires; all that are due expire once that is over."""
 
     async def scenario(site: Site) -> None:
         archives = [await site.archive(number, "3s") for number in range(3)]
@@ -154,8 +154,8 @@ def test_two_clusters_with_one_id() -> None:
     on_a_site(scenario)
 
 
-def test_an_archive_goes_in_time() -> None:
-    """An archive goes within seconds of its time, into the trash, and the purge is told."""
+def test_an_archive_expires_in_time() -> None:
+    """An archive is moved into the trash within seconds of its time, and the purge is notified."""
 
     async def scenario(site: Site) -> None:
         for number, retention in enumerate(("3s", "2h", "")):
@@ -179,9 +179,9 @@ def test_an_archive_goes_in_time() -> None:
     on_a_site(scenario)
 
 
-@pytest.mark.parametrize(("phase", "said_after_s"), [("Bound", 60.0), ("Released", 300.0)])
-def test_an_archive_whose_volume_is_there_again(phase: str, said_after_s: float) -> None:
-    """It stays as long as the volume does, which has an event: at once where a claim has it, else after minutes."""
+@pytest.mark.parametrize(("phase", "event_after_s"), [("Bound", 60.0), ("Released", 300.0)])
+def test_an_archive_whose_volume_exists_again(phase: str, event_after_s: float) -> None:
+    """An archive stays while its volume exists; the event comes immediately if a claim has it, else after minutes."""
 
     async def scenario(site: Site) -> None:
         archive = await site.archive(1, "1h")
@@ -190,8 +190,8 @@ def test_an_archive_whose_volume_is_there_again(phase: str, said_after_s: float)
             events = group.create_task(site.ctx.recorder.run())
             await asyncio.sleep(HOUR_S + 30.0)
             assert bool(site.cluster.events) is (phase == "Bound")
-            await asyncio.sleep(said_after_s)
-            assert {told.event.reason for told in site.cluster.events.values()} == {"VolumeDataKept"}
+            await asyncio.sleep(event_after_s)
+            assert {each.event.reason for each in site.cluster.events.values()} == {"VolumeDataKept"}
             await asyncio.sleep(DAY_S)
             assert site.has(archive)
             events.cancel()
@@ -204,7 +204,7 @@ def test_an_archive_whose_volume_is_there_again(phase: str, said_after_s: float)
 
 
 def test_an_archive_while_the_api_server_is_silent() -> None:
-    """What the API server does not answer counts as a volume that is there."""
+    """While the API server does not answer, the volume of an archive counts as existing."""
 
     async def scenario(site: Site) -> None:
         archive = await site.archive(1, "1h")
@@ -223,8 +223,8 @@ def test_an_archive_while_the_api_server_is_silent() -> None:
     on_a_site(scenario)
 
 
-def test_what_is_not_ours_to_end() -> None:
-    """Another cluster's archive stays, and so does ours while the API server is none that we know."""
+def test_archives_of_other_clusters() -> None:
+    """Archives of another cluster stay, and all stay while the API server belongs to an unknown cluster."""
 
     async def scenario(site: Site) -> None:
         theirs = await site.archive(1, "1h", cluster="another")
@@ -238,7 +238,7 @@ def test_what_is_not_ours_to_end() -> None:
 
 
 def test_no_time_from_the_api_server() -> None:
-    """As long as the API server has not told its time, archives stay, however long that takes."""
+    """While the API server's time is unknown, archives stay, however long that takes."""
 
     async def scenario(site: Site) -> None:
         name = await site.archive(1, "1h")
@@ -255,7 +255,7 @@ def test_no_time_from_the_api_server() -> None:
 @pytest.mark.parametrize("which", ["node", "server"])
 @pytest.mark.parametrize("seed", range(3))
 def test_clocks_that_are_set_at_random(seed: int, which: str) -> None:
-    """With one machine's clock set at random, forward, backward, across restarts, none goes early; right, each goes."""
+    """With one clock changed at random, also across restarts, no archive expires early; with the right time all do."""
     chance = random.Random(seed)
 
     async def scenario(site: Site) -> None:
@@ -277,14 +277,14 @@ def test_clocks_that_are_set_at_random(seed: int, which: str) -> None:
         site.set_node_clock(0.0)
         site.cluster.off_s = 0.0
         await site.start()
-        await asyncio.sleep(30 * HOUR_S)  # those that were stamped late are kept for longer
+        await asyncio.sleep(30 * HOUR_S)  # archives that were stamped late are kept longer
         assert not [name for name in ends_s if site.has(name)]
 
     on_a_site(scenario)
 
 
-def test_one_that_cannot_go_does_not_keep_the_others() -> None:
-    """Where the server refuses to move one archive, the next one goes all the same."""
+def test_a_refused_move_does_not_hold_back_others() -> None:
+    """If the server refuses to move one archive, the next one is still moved."""
 
     async def scenario(site: Site) -> None:
         first, second = await site.archive(1, "1h"), await site.archive(2, "1h")
@@ -300,8 +300,8 @@ def test_one_that_cannot_go_does_not_keep_the_others() -> None:
     on_a_site(scenario)
 
 
-def test_an_archive_that_was_taken_away() -> None:
-    """The record of an archive that an admin removed ends within minutes; no other one, of no cluster, does."""
+def test_an_archive_that_was_removed() -> None:
+    """The record of an archive that an admin removed is deleted within minutes; all other records stay."""
 
     async def scenario(site: Site) -> None:
         first, second = await site.archive(1, ""), await site.archive(2, "")
@@ -314,7 +314,7 @@ def test_an_archive_that_was_taken_away() -> None:
 
 
 def test_an_unexpected_error_is_that_archives_own() -> None:
-    """An archive whose end raises what no export raises keeps no other one, and goes when that has passed."""
+    """An archive that raises an unexpected error does not hold back others, and expires when the error has passed."""
 
     async def scenario(site: Site) -> None:
         odd, *others = [await site.archive(number, "1m") for number in range(4)]
@@ -334,7 +334,7 @@ def test_an_unexpected_error_is_that_archives_own() -> None:
 
 
 def test_an_archive_that_a_volume_uses() -> None:
-    """An archive whose directory a PersistentVolume uses stays until that volume is gone, by a live look."""
+    """An archive whose directory a PersistentVolume uses stays until that volume is gone, read live."""
 
     async def scenario(site: Site) -> None:
         name = await site.archive(1, "1h")
@@ -345,7 +345,7 @@ def test_an_archive_that_a_volume_uses() -> None:
         site.ctx.cache.volumes.apply(volume, deleted=False)
         await asyncio.sleep(3 * HOUR_S)
         assert site.has(name)
-        await site.cluster.delete_volume(volume)  # the cache does not know it yet
+        await site.cluster.delete_volume(volume)  # the cache does not know this yet
         await asyncio.sleep(120)
         assert not site.has(name)
 

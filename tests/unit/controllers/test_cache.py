@@ -26,7 +26,7 @@ def holding(*volumes: Volume) -> ClusterCache:
 
 
 def test_what_is_kept() -> None:
-    """Our claims, volumes of NFS and all classes are kept; what is not ours to look at is not."""
+    """Claims of this provisioner, volumes on NFS and all classes are cached, nothing else."""
     cache = ClusterCache(samples.US)
     ours, other = samples.claim(), samples.claim(uid="x", provisioner="other/one")
     cache.claims.replace([ours, other])
@@ -38,7 +38,7 @@ def test_what_is_kept() -> None:
 
 
 def test_a_claim_that_no_provisioner_was_asked_for() -> None:
-    """A claim that the cluster matched with a volume that was there, as a recovered one, is kept: it may grow."""
+    """A claim that the cluster bound to an existing volume, such as a recovered one, is cached: it can grow."""
     cache = ClusterCache(samples.US)
     matched = samples.claim(uid="a", provisioner="", spec=samples.claim_spec(volume_name="v1"))
     others = samples.claim(uid="b", provisioner="other/one", spec=samples.claim_spec(volume_name="v2"))
@@ -47,15 +47,15 @@ def test_a_claim_that_no_provisioner_was_asked_for() -> None:
 
 
 def test_a_claim_that_is_handed_back() -> None:
-    """A claim whose annotation goes away, as the scheduler may do, is ours no longer."""
+    """A claim that loses the annotation of the provisioner, as the scheduler may do, is no longer cached."""
     cache = ClusterCache(samples.US)
     cache.claims.apply(samples.claim(), deleted=False)
     cache.claims.apply(samples.claim(provisioner=""), deleted=False)
     assert cache.claims == {}
 
 
-def test_a_claim_made_anew() -> None:
-    """A claim that is made anew under its name is another one."""
+def test_a_claim_that_is_created_again() -> None:
+    """A claim that is deleted and created again under its name is another one."""
     cache = ClusterCache(samples.US)
     cache.claims.apply(samples.claim(uid="old"), deleted=False)
     cache.claims.apply(samples.claim(uid="new"), deleted=False)
@@ -65,7 +65,7 @@ def test_a_claim_made_anew() -> None:
 
 
 def test_a_list_replaces() -> None:
-    """What a list does not contain is gone, and its directory is free."""
+    """A volume that a list does not contain is gone, and its directory is free."""
     cache = holding(at("/exports/a", name="v1"), at("/exports/b", name="v2"))
     cache.volumes.replace([at("/exports/b", name="v2")])
     assert set(cache.volumes) == {"v2"}
@@ -95,7 +95,7 @@ def test_missing() -> None:
     ],
 )
 def test_holder(path: RelPath, held: bool) -> None:
-    """A directory is held by the volume that has it, or one above or below it, however its path is spelled."""
+    """A directory is held by a volume that uses it, or one above or below it, however the path is spelled."""
     cache = holding(at("//exports/a/b/", server="NAS"))
     assert (cache.holder(NAS, path) is not None) == held
     assert cache.holder(NAS, path, other_than="v1") is None
@@ -104,12 +104,12 @@ def test_holder(path: RelPath, held: bool) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/exports", "/exports/"])
 def test_volumes_of_the_whole_export(path: str) -> None:
-    """A volume of the whole export, or of more, as admins make to look around, holds no directory."""
+    """A volume of the whole export, or of more, as admins create to look around, holds no directory."""
     assert holding(at(path)).holder(NAS, ("a",)) is None
 
 
 def test_volumes_of_csi_driver_nfs() -> None:
-    """A volume of csi-driver-nfs holds its directory too; of what it says of itself only that is kept."""
+    """A volume of csi-driver-nfs holds its directory as well; only the attributes for that are cached."""
     place = {"server": "nas", "share": "/exports", "subDir": "team/a"}
     cache = holding(samples.csi_volume({**place, "csi.storage.k8s.io/pv/name": "x"}))
     assert cache.holder(NAS, ("team",)) == samples.csi_volume(place)
@@ -121,7 +121,7 @@ def test_volumes_of_csi_driver_nfs() -> None:
 
 
 def test_exports_within_exports() -> None:
-    """A volume on an export that lies within another holds its directory on both."""
+    """A volume on an export that lies within another one holds its directory on both."""
     cache = holding(at("/exports/team/a"))
     assert cache.holder(Location("nas", "/exports/team"), ("a",)) is not None
     assert cache.holder(NAS, ("team",)) is not None
@@ -129,7 +129,7 @@ def test_exports_within_exports() -> None:
 
 
 def test_a_volume_of_the_same_name_elsewhere() -> None:
-    """A volume that follows another one under its name holds its own directory, and not the other's."""
+    """A volume that follows another one under its name holds its own directory, not the other's."""
     cache = holding(at("/exports/a"))
     cache.volumes.apply(at("/exports/b"), deleted=False)
     assert cache.holder(NAS, ("a",)) is None
@@ -154,7 +154,7 @@ CHANGES = st.lists(st.one_of(st.tuples(VOLUMES, st.booleans()), st.lists(VOLUMES
 
 @given(CHANGES)
 def test_index_and_cache_agree(changes: list[tuple[Volume, bool] | list[Volume]]) -> None:
-    """After any lists and changes, a directory is held exactly while a volume that is there touches it."""
+    """After any lists and changes a directory is held exactly while a cached volume touches it."""
     cache = ClusterCache(samples.US)
     for change in changes:
         if isinstance(change, list):
@@ -167,7 +167,7 @@ def test_index_and_cache_agree(changes: list[tuple[Volume, bool] | list[Volume]]
 
 
 def test_has_volumes() -> None:
-    """An export has volumes while the directory of any lies below its root; nothing is kept of a server without any."""
+    """An export has volumes while any directory lies below its root; an empty server leaves nothing behind."""
     cache = holding(at("/exports/a/b", name="v1"), at("/exports", name="v2", server="whole"))
     assert [cache.has_volumes(Location("nas", path)) for path in ("/", "/exports", "/exports/a")] == [True] * 3
     assert not cache.has_volumes(Location("nas", "/exports/a/b"))
@@ -177,8 +177,8 @@ def test_has_volumes() -> None:
     assert not cache.has_volumes(Location("nas", "/"))
 
 
-def test_who_holds_a_directory_by_another_name_of_its_export() -> None:
-    """Once two locations are known to lead to one export, a volume has its directory by both, of whatever maker."""
+def test_holder_by_another_name_of_the_export() -> None:
+    """If two locations lead to one export, a volume of any creator holds its directory by both."""
     by_address = Location("10.0.0.5", "/srv")
     cache = holding(at("/exports/a/b"))
     assert cache.holder(by_address, ("a",)) is None
@@ -191,8 +191,8 @@ def test_who_holds_a_directory_by_another_name_of_its_export() -> None:
     assert list(cache.on_export(by_address)) == [cache.volumes["v1"]]
 
 
-def test_who_holds_a_directory_on_a_server_that_folds_names() -> None:
-    """Where the server takes names for one, who has a directory has it in all letters; elsewhere they are two."""
+def test_holder_on_a_server_that_ignores_case() -> None:
+    """If the server ignores case, a volume holds its directory in all spellings; otherwise they are different."""
     cache = holding(at("/exports/Team/caf\u00e9", name="v1"))
     wanted = [("team",), ("TEAM", "CAFE\u0301"), ("team", "caf\u00e9", "inside")]
     assert [cache.holder(NAS, path) for path in wanted] == [None] * 3
@@ -208,7 +208,7 @@ def test_who_holds_a_directory_on_a_server_that_folds_names() -> None:
 
 
 def test_volumes_of_an_absolute_path() -> None:
-    """Volumes of one absolute path are found whatever their servers are called, as the server compares names."""
+    """Volumes of one absolute path are found on servers of any name, comparing names as the server does."""
     cache = holding(
         at("/exports/a", name="v1", server="10.0.0.5"), at("/exports/a/b", name="v2"), at("/exports/A", name="v3")
     )

@@ -1,4 +1,4 @@
-"""controllers.claims: what becomes of an attempt at provisioning."""
+"""controllers.claims: the outcomes of an attempt at provisioning."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SlowExport(Export):
         self.tree = MemoryTree()
         super().__init__(NAS, self.tree)
         self.outcomes: list[Exception] = []
-        """What the next attempts raise."""
+        """The errors of the next attempts."""
 
     async def provision(self, volume_name: str, record: Record, ownership: Ownership, **how: Any) -> Record:
         if self.outcomes:
@@ -85,13 +85,13 @@ class Site:
         return [each.event.reason for each in self.cluster.events.values() if each.event.type == "Warning"]
 
     def failures(self) -> float:
-        """How many attempts the metrics count as failed."""
+        """The number of failed attempts by the metric."""
         samples_of = (sample for family in self.metrics.registry.collect() for sample in family.samples)
         return sum(each.value for each in samples_of if each.name == "nfs_provisioner_failures_total")
 
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
-        """While the export is looked after, and events are written."""
+        """Check the export, and write events, while the context is open."""
         tasks = [asyncio.create_task(each) for each in (self.ctx.health.run(), self.ctx.recorder.run())]
         await self.ctx.health.lead()
         try:

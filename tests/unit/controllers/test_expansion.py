@@ -1,4 +1,4 @@
-"""controllers.expansion: when a volume may grow, and what the ledger is told of one that has."""
+"""controllers.expansion: when a volume can grow, and what the ledger records of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAS = Location("nas", "/exports")
 
 
 async def test_a_record_that_has_no_room_for_a_larger_size() -> None:
-    """It stays as it is, with a warning: it must still have room to become an archive's and to come back from there."""
+    """It stays as it is, with a warning: the record must still fit as one of an archive, and back."""
     record = structs.replace(samples.record("a"), cluster="memory")
     for length in range(1023):
         try:
@@ -106,12 +106,12 @@ class Growing:
         return str(self.cluster.create(kind, body)["metadata"]["uid"])
 
     def put_other(self, capacity: str) -> None:
-        """Another volume on the export has that size."""
+        """Give another volume on the export this size."""
         other = samples.volume(name="other", phase="Bound", capacity=capacity, nfs=NfsSource("nas", "/exports/other"))
         self.cache.volumes.apply(other, deleted=False)
 
     async def expand(self) -> Requeue | None:
-        """One look at the claim, with what the API server has."""
+        """Reconcile the claim once, as the API server has it."""
         claim, volume = self.cluster.claim("shop/data"), self.cluster.volume(samples.VOLUME)
         assert claim is not None
         assert volume is not None
@@ -119,23 +119,23 @@ class Growing:
         return await expand(claim, self.ctx)
 
     def sizes(self) -> tuple[str, str]:
-        """What claim and volume have."""
+        """The sizes of claim and volume."""
         claim, volume = self.cluster.claim("shop/data"), self.cluster.volume(samples.VOLUME)
         assert claim is not None
         assert volume is not None
         assert not expansion.is_marked(claim)
         return claim.status.capacity["storage"], volume.capacity
 
-    async def told(self) -> list[str]:
-        """The warnings on the claim."""
+    async def warnings(self) -> list[str]:
+        """The messages of the warnings on the claim."""
         sending = asyncio.create_task(self.recorder.run())
         await self.recorder.drain()
         sending.cancel()
-        return [told.event.message for told in self.cluster.events.values() if told.event.type == "Warning"]
+        return [each.event.message for each in self.cluster.events.values() if each.event.type == "Warning"]
 
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
-        """While the export is looked after."""
+        """Check the export while the context is open."""
         task = asyncio.create_task(self.ctx.health.run())
         await self.ctx.health.lead()
         try:
@@ -146,15 +146,15 @@ class Growing:
 
 
 def test_overcommit_limits_growth() -> None:
-    """A claim stays as it is, with an event, while the sizes would pass the limit, and grows once there is room."""
+    """A claim keeps its size, with an event, while the sum would exceed the limit, and grows once there is room."""
 
     async def scene() -> None:
         site = Growing({"overcommit": "0.8"})
         async with site.led():
             assert await site.expand() is REFUSED
             assert site.sizes() == ("10", "10")
-            (told,) = await site.told()
-            assert told.startswith("resizing to 30 is refused for now: export nas:/exports: ")
+            (warning,) = await site.warnings()
+            assert warning.startswith("resizing to 30 is refused for now: export nas:/exports: ")
             site.put_other("50")
             assert await site.expand() is None
             assert site.sizes() == ("30", "30")
@@ -163,7 +163,7 @@ def test_overcommit_limits_growth() -> None:
 
 
 def test_min_free_limits_growth() -> None:
-    """No claim grows on an export that has less free than its class keeps."""
+    """No claim grows on an export with less free space than its class requires."""
 
     async def scene() -> None:
         site = Growing({"minFree": "60"})
@@ -178,8 +178,8 @@ def test_min_free_limits_growth() -> None:
     simulate(scene())
 
 
-def test_limits_that_cannot_be_looked_at() -> None:
-    """Where a limit holds and the export does not answer, the claim waits; without a limit it need not."""
+def test_limits_that_cannot_be_checked() -> None:
+    """A claim of a class with a limit waits while the export does not answer; without a limit it does not."""
 
     async def scene() -> None:
         site, free = Growing({"overcommit": "5"}), Growing({})
@@ -191,7 +191,7 @@ def test_limits_that_cannot_be_looked_at() -> None:
         async with site.led(), free.led():
             assert await site.expand() is FAILED
             assert site.sizes() == ("10", "10")
-            assert ["is not responding" in told for told in await site.told()] == [True]
+            assert ["is not responding" in warning for warning in await site.warnings()] == [True]
             assert await free.expand() is None
             assert free.sizes() == ("30", "30")
             site.tree.before = no_fault
@@ -202,8 +202,8 @@ def test_limits_that_cannot_be_looked_at() -> None:
 
 
 @pytest.mark.parametrize("parameters", [{"overcommit": "much"}, None], ids=["unusable", "gone"])
-def test_a_class_that_says_no_limit(parameters: Mapping[str, str] | None) -> None:
-    """A class that cannot be used any more, or is gone, limits nothing."""
+def test_a_class_without_a_limit(parameters: Mapping[str, str] | None) -> None:
+    """A class that is gone, or has invalid parameters, limits nothing."""
 
     async def scene() -> None:
         site = Growing(parameters or {"overcommit": "0.1"})

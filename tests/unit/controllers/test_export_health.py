@@ -1,4 +1,4 @@
-"""controllers.export_health and unused_exports in simulated time: each export is probed and forgotten alone."""
+"""controllers.export_health and unused_exports, in simulated time: each export is probed and forgotten alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAS, OTHER = Location("nas", "/exports"), Location("other", "/")
 
 
 class OddTree(MemoryTree):
-    """A tree that raises what no tree raises while it has an error for that; it counts its calls."""
+    """A tree that counts its calls, and raises unexpected errors on demand."""
 
     def __init__(self) -> None:
         super().__init__(before=self._before_call)
@@ -56,16 +56,16 @@ class OddTree(MemoryTree):
 
 
 class Site:
-    """A replica that leads, with an export that is mounted for it, and others that classes and volumes name."""
+    """A leader with one mounted export, and others that classes and volumes name."""
 
     def __init__(self, *, trusts_ledgers: bool = True) -> None:
-        """With `trusts_ledgers` a ledger counts whatever the volumes on its export say."""
+        """With `trusts_ledgers` a ledger is accepted whatever the volumes on its export carry."""
         self.metrics, clock, cluster = Metrics(), LoopClock(), MemoryCluster()
         self.trees: dict[Location, OddTree] = {NAS: OddTree()}
         self.exports = ExportRegistry({NAS: Export(NAS, self.trees[NAS])}, NAS, self._reach)
         self.cache = ClusterCache(samples.US)
         marked = (lambda where: ()) if trusts_ledgers else self.cache.marked
-        self.watch = ExportHealth(self.exports, clock, self.metrics, marked=marked)
+        self.health = ExportHealth(self.exports, clock, self.metrics, marked=marked)
         for informer in self.cache.informers:
             informer.replace([])
         self.ctx = ControllerContext(
@@ -73,7 +73,7 @@ class Site:
             cluster=cluster,
             cache=self.cache,
             exports=self.exports,
-            health=self.watch,
+            health=self.health,
             recorder=EventRecorder(cluster, clock),
             metrics=self.metrics,
             clock=clock,
@@ -88,9 +88,9 @@ class Site:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """While exports are looked after, and forgotten."""
-        tasks = [asyncio.create_task(each) for each in (self.watch.run(), UnusedExports(self.ctx).run())]
-        await self.watch.lead()
+        """Check exports, and forget unused ones, while the context is open."""
+        tasks = [asyncio.create_task(each) for each in (self.health.run(), UnusedExports(self.ctx).run())]
+        await self.health.lead()
         try:
             yield
         finally:
@@ -100,11 +100,11 @@ class Site:
             assert all(isinstance(each, asyncio.CancelledError) for each in ended)
 
     def add_class(self, where: Location = OTHER) -> Export:
-        """A class names an export, and its controller hears of it."""
+        """Create a class that names an export, and notify its controller."""
         parameters = {"server": where.server, "share": where.path}
         self.cache.classes.apply(samples.storage_class(parameters), deleted=False)
         export = self.exports.get(where, MountOptions())
-        self.watch.add(export, named=True)
+        self.health.add(export, named=True)
         return export
 
     def delete_class(self) -> None:
@@ -113,17 +113,17 @@ class Site:
     def add_volume(
         self, name: str, where: Location, directory: str = "a", phase: str = "Released"
     ) -> tuple[Volume, Export]:
-        """A volume with our annotations appears, whoever made it, and its controller hears of it."""
+        """Create a volume with the annotations of this provisioner, and notify its controller."""
         source = NfsSource(where.server, where.below((directory,)))
         volume = samples.volume(name=name, phase=phase, nfs=source, annotations={names.DIRECTORY: directory})
         self.cache.volumes.apply(volume, deleted=False)
         located = self.exports.locate(volume)
         assert located is not None
-        self.watch.add(located[0], named=False)
+        self.health.add(located[0], named=False)
         return volume, located[0]
 
     def series(self, export: Export) -> list[str]:
-        """The metrics that an export has."""
+        """The names of an export's metrics."""
         return [
             sample.name
             for family in self.metrics.registry.collect()
@@ -138,7 +138,7 @@ def played(scene: Coroutine[Any, Any, None]) -> None:
 
 @pytest.mark.parametrize("odd", [RuntimeError("odd"), UnicodeError("label too long"), RecursionError()], ids=repr)
 def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
-    """It makes that export unusable, in words, until it has passed; all others are looked after as before."""
+    """The export is unusable, with a message, until the error has passed; all others are checked as before."""
 
     async def scene() -> None:
         site = Site()
@@ -146,24 +146,24 @@ def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
         good = next(iter(site.exports))
         site.trees[OTHER].odd = odd
         async with site.at_work():
-            with site.watch.listening(lambda each: heard.append(each.name)):
+            with site.health.listening(lambda each: heard.append(each.name)):
                 await asyncio.sleep(10 * MINUTE_S)
                 assert heard == [good.name]
-                await site.watch.require_ready(good)
+                await site.health.require_ready(good)
                 with pytest.raises(ExportError) as caught:
-                    await site.watch.require_ready(export)
+                    await site.health.require_ready(export)
                 assert caught.value.cause is Cause.UNEXPECTED
                 assert site.trees[NAS].calls > 2 * site.trees[OTHER].calls
                 site.trees[OTHER].odd = None
                 await asyncio.sleep(1.5 * MINUTE_S)
                 assert heard == [good.name, export.name]
-                await site.watch.require_ready(export)
+                await site.health.require_ready(export)
 
     played(scene())
 
 
 def test_a_listener_that_fails() -> None:
-    """A listener that raises keeps the news from no other, and the export is looked after as before."""
+    """A listener that raises keeps the news from no other one, and the export is checked as before."""
 
     async def scene() -> None:
         site, heard = Site(), list[str]()
@@ -172,17 +172,17 @@ def test_a_listener_that_fails() -> None:
             raise RuntimeError("odd")
 
         async with site.at_work():
-            with site.watch.listening(fails), site.watch.listening(lambda each: heard.append(each.name)):
+            with site.health.listening(fails), site.health.listening(lambda each: heard.append(each.name)):
                 export = site.add_class()
                 await asyncio.sleep(MINUTE_S)
-                await site.watch.require_ready(export)
+                await site.health.require_ready(export)
         assert heard == ["nas:/exports", export.name]
 
     played(scene())
 
 
 def test_an_export_that_nothing_names_any_more() -> None:
-    """It is forgotten with its probes, its series and its connections; named again, it is looked after again."""
+    """It is forgotten with its probes, series and connections, and checked again once it is named again."""
 
     async def scene() -> None:
         site = Site()
@@ -190,13 +190,13 @@ def test_an_export_that_nothing_names_any_more() -> None:
         volume, _ = site.add_volume("v1", OTHER)
         with capture_logs() as logs:
             async with site.at_work():
-                with site.watch.listening(lambda _: None, forgotten=forgotten.append):
+                with site.health.listening(lambda _: None, forgotten=forgotten.append):
                     await asyncio.sleep(10 * MINUTE_S)
                     site.delete_class()
                     await asyncio.sleep(10 * MINUTE_S)
                     assert export in site.exports, "a volume names it"
                     site.cache.volumes.apply(volume, deleted=True)
-                    site.watch.touch(export)
+                    site.health.touch(export)
                     await asyncio.sleep(4 * MINUTE_S)
                     assert export in site.exports, "it is in use"
                     assert site.series(export)
@@ -209,10 +209,10 @@ def test_an_export_that_nothing_names_any_more() -> None:
                     assert old.calls == calls
                     assert not site.series(export)
                     with pytest.raises(ExportError):
-                        await site.watch.require_ready(export)
+                        await site.health.require_ready(export)
                     again = site.add_class()
                     assert again is not export
-                    await site.watch.require_ready(again)
+                    await site.health.require_ready(again)
                     assert site.series(again)
         assert [line["export"] for line in logs if line["event"] == "export_forgotten"] == [export.name]
 
@@ -220,7 +220,7 @@ def test_an_export_that_nothing_names_any_more() -> None:
 
 
 def test_exports_that_only_volumes_name() -> None:
-    """Forged volumes make no series, and their exports are forgotten with them."""
+    """Forged volumes create no series, and their exports are forgotten with them."""
 
     async def scene() -> None:
         site = Site()
@@ -238,7 +238,7 @@ def test_exports_that_only_volumes_name() -> None:
 
 
 def test_an_export_that_was_only_met_is_not_named() -> None:
-    """An export that a forged volume names, and that nothing looks after, does not count as named."""
+    """An export that a forged volume names, and that is not checked, does not count as named."""
 
     async def scene() -> None:
         site = Site()
@@ -247,13 +247,13 @@ def test_an_export_that_was_only_met_is_not_named() -> None:
             located = site.exports.locate(samples.volume(nfs=source, annotations={names.DIRECTORY: "a"}))
             assert located is not None
             assert located[0] in list(site.exports)
-            assert not site.watch.is_named(located[0])
+            assert not site.health.is_named(located[0])
 
     played(scene())
 
 
 def test_a_class_of_another_way() -> None:
-    """A class names an export at its own port only: a volume that names another port gets no ledger made there."""
+    """If a class names an export at its own port only, a volume with another port gets no ledger created there."""
 
     async def scene() -> None:
         site = Site()
@@ -265,17 +265,17 @@ def test_a_class_of_another_way() -> None:
             site.cache.volumes.apply(forged, deleted=False)
             located = site.exports.locate(forged)
             assert located is not None
-            site.watch.add(located[0], named=False)
+            site.health.add(located[0], named=False)
             await asyncio.sleep(5 * MINUTE_S)
             with pytest.raises(ExportError) as caught:
-                await site.watch.require_ready(located[0])
+                await site.health.require_ready(located[0])
             assert caught.value.cause is Cause.NO_LEDGER
 
     played(scene())
 
 
 def test_a_ledger_that_volumes_do_not_know() -> None:
-    """An export is not used, and gets no ledger, while volumes on it carry the id of another one: it says so."""
+    """An export gets no ledger, and is not used, while its volumes carry another export's id; the error says so."""
 
     async def scene() -> None:
         site = Site(trusts_ledgers=False)
@@ -285,21 +285,21 @@ def test_a_ledger_that_volumes_do_not_know() -> None:
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
             with pytest.raises(ExportError) as caught:
-                await site.watch.require_ready(export)
+                await site.health.require_ready(export)
             assert caught.value.cause is Cause.CHANGED
             assert "recover --ledger" in caught.value.advice
-            assert list(site.watch.failing()) == ["nas:/exports"]
+            assert list(site.health.failing()) == ["nas:/exports"]
             assert not site.trees[NAS].root.entries
             site.cache.volumes.apply(volume, deleted=True)
             await asyncio.sleep(MINUTE_S)
-            await site.watch.require_ready(export)
-            assert not site.watch.failing()
+            await site.health.require_ready(export)
+            assert not site.health.failing()
 
     played(scene())
 
 
 def test_a_volume_that_no_claim_has() -> None:
-    """A volume that is not bound, a forged one perhaps, keeps no export from getting its ledger."""
+    """A volume that is not Bound, such as a forged one, does not keep an export from getting its ledger."""
 
     async def scene() -> None:
         site = Site(trusts_ledgers=False)
@@ -307,13 +307,13 @@ def test_a_volume_that_no_claim_has() -> None:
         site.add_volume("forged", NAS)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
-            await site.watch.require_ready(export)
+            await site.health.require_ready(export)
 
     played(scene())
 
 
 def test_volumes_at_another_port() -> None:
-    """What volumes on the same path of another server at another port carry says nothing of this one."""
+    """Volumes on the same path at another port do not affect this export."""
 
     async def scene() -> None:
         site = Site(trusts_ledgers=False)
@@ -329,6 +329,6 @@ def test_volumes_at_another_port() -> None:
         site.cache.volumes.apply(volume, deleted=False)
         async with site.at_work():
             await asyncio.sleep(MINUTE_S)
-            await site.watch.require_ready(export)
+            await site.health.require_ready(export)
 
     played(scene())

@@ -1,4 +1,4 @@
-"""controllers.gauges: the sums are those of what the cache has, whatever happened to it."""
+"""controllers.gauges: the sums always match the cache."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ CLAIMS = st.builds(claim, st.sampled_from(["1", "2", "3"]), st.sampled_from(CLAS
 
 
 @given(st.lists(st.tuples(VOLUMES | CLAIMS, st.sampled_from(["apply", "delete", "list"])), max_size=40))
-def test_the_sums_are_those_of_the_store(steps: list[tuple[Volume | Claim, str]]) -> None:
-    """After any changes and lists each sum is what a walk over the cache finds, and nothing is left of what went."""
+def test_the_sums_match_the_cache(steps: list[tuple[Volume | Claim, str]]) -> None:
+    """After any changes and lists each sum is what a walk over the cache finds, and no empty series remains."""
     cache, tally = ClusterCache(samples.US), Tally(samples.US)
     with tally.subscribed(cache):
         for item, how in steps:
@@ -67,8 +67,8 @@ def test_the_sums_are_those_of_the_store(steps: list[tuple[Volume | Claim, str]]
     assert all(tally.pending.values())
 
 
-def test_a_capacity_that_is_none_counts_for_nothing() -> None:
-    """A size that cannot be read neither raises nor counts."""
+def test_an_invalid_capacity_counts_as_zero() -> None:
+    """An invalid size neither raises nor counts."""
     tally = Tally(samples.US)
     odd = volume("a", "nfs", "Bound", "much", ours=True)
     tally.count_volume(None, odd)

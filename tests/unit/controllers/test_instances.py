@@ -29,7 +29,7 @@ SIGN: RelPath = (".provisioner", "clusters", instances.name(CLUSTER, ONE))
 
 
 class Elected:
-    """A `Leadership` by a Lease that the test gives and takes."""
+    """A `Leadership` whose Lease the test gives and takes."""
 
     def __init__(self, instance: str, term: int) -> None:
         self.instance, self.term = instance, term
@@ -49,7 +49,7 @@ class Elected:
 
 
 class Counting(MemoryTree):
-    """A tree that counts the looks at signs, each of which takes a while."""
+    """A tree that counts looks at signs, each of which takes a moment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Counting(MemoryTree):
 
 
 class Leader:
-    """One term of one process."""
+    """One term of leadership of one process."""
 
     def __init__(self, tree: MemoryTree, leadership: Elected | Alone, *, provisioner: str = ONE) -> None:
         self.leadership = leadership
@@ -76,19 +76,19 @@ class Leader:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Leader:
-        """Begin to lead."""
+        """Start to lead."""
         await self.export.open()
         self._task = asyncio.create_task(self.guard.keep(self.export))
         await asyncio.sleep(0.1)
         return self
 
     def die(self) -> None:
-        """End without another step."""
+        """Stop without signing off."""
         assert self._task is not None
         self._task.cancel()
 
     async def refusal(self) -> Cause | None:
-        """Why nothing may be destroyed now."""
+        """The cause for which nothing may be destroyed now; None if it may."""
         try:
             await self.guard.require(self.export)
         except ExportError as exc:
@@ -102,12 +102,12 @@ class Leader:
 
 
 async def leads(tree: MemoryTree, instance: str, term: int) -> Leader:
-    """A process that has just got the lease."""
+    """Start a process that has just acquired the lease."""
     return await Leader(tree, Elected(instance, term)).start()
 
 
 def play(scenario: Callable[[MemoryTree], Awaitable[None]]) -> list[dict[str, Any]]:
-    """Play a scenario; what was logged."""
+    """Run a scenario; return the log."""
 
     async def played() -> None:
         await scenario(Counting())
@@ -121,7 +121,7 @@ def play(scenario: Callable[[MemoryTree], Awaitable[None]]) -> list[dict[str, An
 
 
 def test_the_ordinary_days_of_one_cluster() -> None:
-    """A first start, a roll-out, a crash, a lost lease, and years of work: nobody is alarmed, and reclaims go on."""
+    """A first start, a roll-out, a crash, a lost lease and long work raise no alarm, and reclaims go on."""
 
     async def scenario(tree: MemoryTree) -> None:
         first = await leads(tree, "a", 0)
@@ -152,7 +152,7 @@ def test_the_ordinary_days_of_one_cluster() -> None:
 
 
 def test_the_sign_shows_who_is_at_work() -> None:
-    """For people: since when, in which term, and which process."""
+    """The sign shows since when, in which term, and which process is at work."""
 
     async def scenario(tree: MemoryTree) -> None:
         await leads(tree, "a", 3)
@@ -164,7 +164,7 @@ def test_the_sign_shows_who_is_at_work() -> None:
 
 
 def test_two_provisioners_in_one_cluster() -> None:
-    """Each has a sign of its own on the export that they share."""
+    """Two provisioners have a sign each on an export that they share."""
 
     async def scenario(tree: MemoryTree) -> None:
         one = await leads(tree, "a", 0)
@@ -177,7 +177,7 @@ def test_two_provisioners_in_one_cluster() -> None:
 
 
 def test_two_leaders_that_overlap() -> None:
-    """One that does not know that its lease is another's sees the sign of the next one, and stops by itself."""
+    """A leader that does not know that it lost its lease sees the sign of the next one, and stops."""
 
     async def scenario(tree: MemoryTree) -> None:
         late = await leads(tree, "a", 0)
@@ -193,7 +193,7 @@ def test_two_leaders_that_overlap() -> None:
 
 
 def test_a_lease_that_ran_out() -> None:
-    """Whatever else is known: nothing is destroyed, and nothing is signed, by a leader whose lease has run out."""
+    """A leader whose lease has run out destroys and signs nothing."""
 
     async def scenario(tree: MemoryTree) -> None:
         leader = await leads(tree, "a", 0)
@@ -210,7 +210,7 @@ def test_a_lease_that_ran_out() -> None:
 
 
 def test_a_late_write_of_a_former_leader() -> None:
-    """It makes us wait once more, and is noted."""
+    """It makes the leader wait once more, and is logged."""
 
     async def scenario(tree: MemoryTree) -> None:
         leader = await leads(tree, "b", 1)
@@ -222,8 +222,8 @@ def test_a_late_write_of_a_former_leader() -> None:
     assert [line["event"] for line in play(scenario)] == ["foreign_sign"]
 
 
-def test_many_volumes_that_go_at_once_share_a_look() -> None:
-    """A look that begins after the question answers it for all who wait."""
+def test_many_reclaims_share_a_look() -> None:
+    """A look that begins after a question answers it for all that wait."""
 
     async def scenario(tree: MemoryTree) -> None:
         assert isinstance(tree, Counting)
@@ -240,7 +240,7 @@ def test_many_volumes_that_go_at_once_share_a_look() -> None:
 
 @pytest.mark.parametrize("terms", [(3, 4), (3, 3), (9, 4)])
 def test_a_copy_of_the_cluster(terms: tuple[int, int]) -> None:
-    """Both stop before either destroys anything, and restarts change nothing: one is stopped, and an admin decides."""
+    """Both stop before either destroys anything, also across restarts, until an admin stops one and decides."""
 
     async def scenario(tree: MemoryTree) -> None:
         original = await leads(tree, "a", terms[0])
@@ -261,9 +261,9 @@ def test_a_copy_of_the_cluster(terms: tuple[int, int]) -> None:
         assert await restarted.refusal() is None
         assert restarted.gauge == 0.0
 
-    told = [line["event"] for line in play(scenario)]
-    assert told.count("second_cluster") == 3
-    assert told.count("second_cluster_over") == 1
+    events = [line["event"] for line in play(scenario)]
+    assert events.count("second_cluster") == 3
+    assert events.count("second_cluster_over") == 1
 
 
 def test_a_decision_while_both_are_at_work() -> None:
@@ -282,7 +282,7 @@ def test_a_decision_while_both_are_at_work() -> None:
 
 
 def test_a_copy_without_leader_election() -> None:
-    """Nobody can be asked who leads: two that sign over each other are two."""
+    """Without an election two processes that overwrite each other's sign count as two."""
 
     async def scenario(tree: MemoryTree) -> None:
         original = await Leader(tree, Alone("a")).start()
@@ -296,7 +296,7 @@ def test_a_copy_without_leader_election() -> None:
 
 
 def test_the_api_server_is_away() -> None:
-    """A strange sign cannot be judged: nothing is destroyed until it can."""
+    """While a foreign sign cannot be judged, nothing is destroyed."""
 
     async def scenario(tree: MemoryTree) -> None:
         original = await leads(tree, "a", 3)
@@ -328,7 +328,7 @@ def test_both_begin_at_once() -> None:
 
 
 def test_a_full_export() -> None:
-    """It takes no sign, and is reclaimed from all the same once nobody else has shown himself."""
+    """It takes no sign; reclaims go on once no other instance has shown up."""
 
     async def scenario(tree: MemoryTree) -> None:
         (await leads(tree, "a", 0)).die()
@@ -348,7 +348,7 @@ def test_a_full_export() -> None:
 
 
 def test_an_export_that_fails() -> None:
-    """The failure itself is the answer, and the look is taken again."""
+    """The failure itself is the answer, and the look is repeated."""
 
     async def scenario(tree: MemoryTree) -> None:
         leader = await leads(tree, "a", 0)
@@ -366,8 +366,8 @@ def test_an_export_that_fails() -> None:
     play(scenario)
 
 
-def test_what_is_told_to_nobody() -> None:
-    """Waiting for a former leader is no failure."""
+def test_waiting_is_not_reported() -> None:
+    """Waiting for a former leader is not reported as a failure."""
     assert is_unsettled(ExportError(Cause.UNSETTLED))
     assert not is_unsettled(ExportError(Cause.TWICE))
     assert not is_unsettled(ProvisionerError("other"))

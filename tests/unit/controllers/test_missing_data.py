@@ -61,7 +61,7 @@ class Site:
             await asyncio.sleep(MINUTE_S)
 
     async def volume(self, name: str, *, record: bool = True, directory: bool = True, phase: str = "Bound") -> None:
-        """A volume, whole or not."""
+        """Create a volume, complete or not."""
         if record:
             await self.export.provision(name, samples.record(name, claim_uid=name), Ownership())
             await self.export.settle(name)
@@ -78,21 +78,21 @@ class Site:
         self.known()
 
     def known(self) -> None:
-        """The cache learns what there is."""
+        """Bring the cache up to date."""
         self.cache.volumes.replace(self.cluster.volumes())
 
     def gauge(self, lacks: str) -> float | None:
-        """How many volumes the metric says lack it."""
+        """How many volumes lack this, by the metric."""
         labels = {"export": "nas:/exports", "lacks": lacks}
         return self.metrics.registry.get_sample_value("nfs_provisioner_volumes_lacking", labels)
 
     def events(self) -> set[tuple[str, str]]:
-        """The volumes that have an event, and its reason."""
-        return {(told.event.about.name, told.event.reason) for told in self.cluster.events.values()}
+        """The volumes with an event, and its reason."""
+        return {(each.event.about.name, each.event.reason) for each in self.cluster.events.values()}
 
 
 def played(scenario: Callable[[Site], Awaitable[None]]) -> list[dict[str, Any]]:
-    """Play a scenario in simulated time; the log lines."""
+    """Run a scenario in simulated time; return its log lines."""
 
     async def run() -> None:
         site = Site()
@@ -107,7 +107,7 @@ def played(scenario: Callable[[Site], Awaitable[None]]) -> list[dict[str, Any]]:
 
 
 def test_what_lacks_something() -> None:
-    """It is counted and has an event from the second look on, is logged once, and once more when it is whole."""
+    """It is counted and gets an event from the second look on, and is logged once, and again when it is complete."""
 
     async def scenario(site: Site) -> None:
         await site.volume("whole")
@@ -137,8 +137,8 @@ def _target(site: Site) -> str:
     return str(getattr(node, "target", ""))
 
 
-def test_a_moment_is_not_told() -> None:
-    """A volume that lacks something in one look only, or that is gone by now, is none."""
+def test_a_moment_is_not_reported() -> None:
+    """A volume that lacks something in one look only, or that is deleted since, is not reported."""
 
     async def scenario(site: Site) -> None:
         await site.volume("reclaimed", directory=False)
@@ -152,7 +152,7 @@ def test_a_moment_is_not_told() -> None:
 
 
 def test_what_it_costs() -> None:
-    """An export on which nothing is missing is listed once in ten minutes; what is missing is looked at each minute."""
+    """A complete export is listed every ten minutes; missing data are looked at every minute."""
 
     async def scenario(site: Site) -> None:
         for number in range(20):
@@ -172,8 +172,8 @@ def test_what_it_costs() -> None:
     assert [line["event"] for line in played(scenario)] == ["volumes_lacking"]
 
 
-def test_many_at_once() -> None:
-    """An export that has lost all directories is counted as a whole, and a hundred of its volumes get an event."""
+def test_many_volumes() -> None:
+    """An export that lost all directories is counted completely, and a hundred of its volumes get an event."""
 
     async def scenario(site: Site) -> None:
         for number in range(150):

@@ -11,7 +11,7 @@ from tests.support.fakes.cluster import MemoryCluster
 
 
 class Site:
-    """A cluster with the namespace `shop`, and how often namespaces were read."""
+    """A cluster with the namespace `shop`, and the number of reads of namespaces."""
 
     def __init__(self) -> None:
         self.cluster = MemoryCluster()
@@ -41,13 +41,13 @@ def site() -> Site:
 
 
 async def test_read_once(site: Site) -> None:
-    """For all claims of a namespace it is read once."""
+    """A namespace is read once for all of its claims."""
     assert await site.uid() == await site.uid() != ""
     assert site.reads == 1
 
 
 async def test_read_again_when_a_claim_has_gone(site: Site) -> None:
-    """The claims of a namespace go before it does: from then on it may be another one."""
+    """After the deletion of a claim its namespace is read again: it may be another one."""
     first = await site.uid()
     site.create_again()
     site.namespaces.claim_gone("shop")
@@ -55,7 +55,7 @@ async def test_read_again_when_a_claim_has_gone(site: Site) -> None:
 
 
 async def test_a_claim_that_goes_while_the_namespace_is_read(site: Site) -> None:
-    """What was asked before a claim went is not kept."""
+    """The answer to a read that began before a claim was deleted is not cached."""
 
     async def goes(_call: str, _about: str) -> None:
         site.namespaces.claim_gone("shop")

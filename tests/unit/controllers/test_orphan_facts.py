@@ -1,4 +1,4 @@
-"""controllers.orphan_facts: the command's look at an export finds what the daemon's does, odd paths among it."""
+"""controllers.orphan_facts: the command finds what the daemon finds, including odd paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ US = "memory"
 
 
 async def left_over(tree: MemoryTree) -> Export:
-    """An export with the records of three volumes that are gone, each with data."""
+    """An export with the records of three deleted volumes, each with data."""
     export = Export(NAS, tree)
     await export.open()
     for name in ("a", "b", "c"):
@@ -59,15 +59,15 @@ async def replace_by_symlink(tree: MemoryTree, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "c"], ids=["settled", "pending"])
 async def test_a_symlink_in_the_place_of_a_directory(name: str) -> None:
-    """An orphan whose directory somebody replaced by a symlink is one, and hides none of the others."""
+    """An orphan whose directory was replaced by a symlink counts, and hides none of the others."""
     tree = MemoryTree()
     export = await left_over(tree)
     await replace_by_symlink(tree, name)
     assert await found(export, known()) == [("attempt-left", "c"), ("volume-gone", "a"), ("volume-gone", "b")]
 
 
-async def test_a_directory_that_keeps_us_out() -> None:
-    """A directory without permission counts as there."""
+async def test_a_directory_without_permission() -> None:
+    """A directory without permission counts as existing."""
     tree = MemoryTree()
     export = await left_over(tree)
 
@@ -80,7 +80,7 @@ async def test_a_directory_that_keeps_us_out() -> None:
 
 
 async def test_an_export_that_does_not_answer() -> None:
-    """What is wrong with the whole export is no finding about one directory: it is raised."""
+    """An error of the whole export is raised, and no finding about one directory."""
     tree = MemoryTree()
     export = await left_over(tree)
 
@@ -94,7 +94,7 @@ async def test_an_export_that_does_not_answer() -> None:
 
 
 async def test_volumes_that_exist() -> None:
-    """A record with its volume is no orphan, nor is one that has nothing at its path; strangers' directories are."""
+    """Records with a volume, or with nothing at their path, are no orphans; unknown directories are."""
     tree = MemoryTree()
     export = await left_over(tree)
     await tree.remove_tree(("b",))
@@ -108,7 +108,7 @@ async def test_volumes_that_exist() -> None:
 
 
 async def test_the_advice_is_a_command() -> None:
-    """The advice for an orphan is the whole command, with the volume's name."""
+    """The advice for an orphan is the complete command with the volume's name."""
     export = await left_over(MemoryTree())
     evidence = await gather(export, known(), now=NOW, unknown_directories=())
     advice = {each.volume: each.advice for each in orphans.find(evidence)}

@@ -1,4 +1,4 @@
-"""controllers.orphans: what is told of an export, how often, and what is finished; in simulated time."""
+"""controllers.orphans, in simulated time: what is reported, how often, and what is finished."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _no_other(location: Location, _options: MountOptions) -> tuple[Export, SetRo
 
 
 class Site:
-    """A cluster, an export, and the sweep of the process that leads; its cache knows what the test tells it."""
+    """A cluster, an export, and the sweep of the leader; the test fills its cache."""
 
     def __init__(self) -> None:
         self.cluster, self.tree, self.clock, self.metrics = (
@@ -55,7 +55,7 @@ class Site:
         self.revisited: list[str] = []
 
     async def start(self) -> None:
-        """Open the export, and begin."""
+        """Open the export, and start the sweep."""
         await self.export.open()
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
         ctx = ControllerContext(
@@ -77,14 +77,14 @@ class Site:
         await asyncio.sleep(1.0)
 
     async def stop(self) -> None:
-        """End."""
+        """Stop the sweep."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def record(
         self, number: int, *, cluster: str = US, pending: bool = False, rule: OnDelete = "delete", data: bool = True
     ) -> str:
-        """A record with its directory, and no volume."""
+        """Write a record with its directory, without a volume."""
         volume = f"pvc-{number}"
         held = samples.record(f"shop/{number}", claim_uid=str(number), on_delete=rule)
         await self.export.provision(volume, structs.replace(held, cluster=cluster), Ownership())
@@ -95,17 +95,17 @@ class Site:
         return volume
 
     def sign(self, cluster: str) -> None:
-        """Another cluster's provisioner is at work."""
+        """Write the heartbeat of another cluster."""
         self.tree.plant_symlink((".provisioner", "clusters", cluster), f"{self.clock.now():%Y-%m-%dT%H:%M:%SZ}")
 
     @property
     def gauge(self) -> float | None:
-        """How many orphans the metric says there are."""
+        """The number of orphans by the metric."""
         return self.metrics.registry.get_sample_value("nfs_provisioner_orphans", {"export": "nas:/exports"})
 
 
-def told(scenario: Callable[[Site], Awaitable[None]]) -> list[dict[str, Any]]:
-    """Play a scenario; the log lines about orphans."""
+def logged(scenario: Callable[[Site], Awaitable[None]]) -> list[dict[str, Any]]:
+    """Run a scenario; return the log lines about orphans."""
     site = Site()
 
     async def play() -> None:
@@ -117,7 +117,7 @@ def told(scenario: Callable[[Site], Awaitable[None]]) -> list[dict[str, Any]]:
 
 
 def test_one_line_for_each_change() -> None:
-    """What is left is told at once and once, again only when it changes, and the metric follows each time."""
+    """Orphans are logged immediately and once, again only after a change; the metric follows each time."""
 
     async def scenario(site: Site) -> None:
         await site.start()
@@ -135,7 +135,7 @@ def test_one_line_for_each_change() -> None:
         await site.stop()
         assert site.gauge is None
 
-    lines = told(scenario)
+    lines = logged(scenario)
     assert [(line["event"], line.get("kinds")) for line in lines] == [
         ("orphans", {"attempt-left": 1, "volume-gone": 1}),
         ("orphans", {"attempt-left": 1, "unknown": 1, "volume-gone": 1}),
@@ -145,8 +145,8 @@ def test_one_line_for_each_change() -> None:
     assert (lines[1]["volumes"], lines[1]["unknown"]) == (["pvc-2", "pvc-1"], ["foreign"])
 
 
-def test_what_has_nothing_behind_it_ends() -> None:
-    """A record without volume and directory ends, and an empty attempt is handed to the controller of its claim."""
+def test_a_record_without_data_is_removed() -> None:
+    """A record without volume and directory is removed, and an empty attempt goes to the claim controller."""
 
     async def scenario(site: Site) -> None:
         await site.start()
@@ -158,11 +158,11 @@ def test_what_has_nothing_behind_it_ends() -> None:
         assert set(site.revisited) == {"2"}
         await site.stop()
 
-    assert told(scenario) == []
+    assert logged(scenario) == []
 
 
 def test_a_cache_that_lags_makes_no_orphan() -> None:
-    """A volume that exists and that the cache does not know yet is none."""
+    """A volume that exists, and that the cache does not know yet, is no orphan."""
 
     async def scenario(site: Site) -> None:
         await site.start()
@@ -173,11 +173,11 @@ def test_a_cache_that_lags_makes_no_orphan() -> None:
         await asyncio.sleep(5 * MINUTE_S)
         await site.stop()
 
-    assert told(scenario) == []
+    assert logged(scenario) == []
 
 
-def test_what_another_volume_uses_is_none() -> None:
-    """A directory for which an admin made another volume by hand is in use."""
+def test_a_directory_in_use_is_no_orphan() -> None:
+    """A directory that a manually created volume uses is no orphan."""
 
     async def scenario(site: Site) -> None:
         by_hand = samples.volume(name="by-hand", nfs=NfsSource("nas", "/exports/shop/1"), provisioner="")
@@ -187,11 +187,11 @@ def test_what_another_volume_uses_is_none() -> None:
         await asyncio.sleep(5 * MINUTE_S)
         await site.stop()
 
-    assert told(scenario) == []
+    assert logged(scenario) == []
 
 
 def test_clusters_come_and_go() -> None:
-    """Another cluster's records are told of while its provisioner is silent for long, and ours is never silent."""
+    """Another cluster's records are reported while its provisioner is silent; this one's heartbeat never stops."""
 
     async def scenario(site: Site) -> None:
         await site.start()
@@ -207,11 +207,11 @@ def test_clusters_come_and_go() -> None:
         assert set(await site.export.heartbeats.last_seen()) == {US, THEM}
         await site.stop()
 
-    assert [line["event"] for line in told(scenario)] == ["orphans", "orphans_gone"]
+    assert [line["event"] for line in logged(scenario)] == ["orphans", "orphans_gone"]
 
 
 def test_an_export_that_cannot_be_signed_is_looked_at() -> None:
-    """An export that is full is still looked at, and one odd path does not keep the rest."""
+    """A full export is still looked at, and one odd path does not hide the rest."""
 
     async def scenario(site: Site) -> None:
         await site.start()
@@ -230,11 +230,11 @@ def test_an_export_that_cannot_be_signed_is_looked_at() -> None:
         assert site.gauge == 2.0
         await site.stop()
 
-    assert [line["volumes"] for line in told(scenario)] == [["pvc-1", "pvc-2"]]
+    assert [line["volumes"] for line in logged(scenario)] == [["pvc-1", "pvc-2"]]
 
 
 def test_a_claim_that_waits_is_no_orphan() -> None:
-    """An attempt for a claim that still waits for its volume is under way, whatever is in its directory."""
+    """An attempt for a pending claim is under way, and no orphan, whatever its directory holds."""
 
     async def scenario(site: Site) -> None:
         claim = samples.claim(uid="1", annotations={names.PROVISIONER_ANNOTATIONS[0]: samples.US})
@@ -244,11 +244,11 @@ def test_a_claim_that_waits_is_no_orphan() -> None:
         await asyncio.sleep(5 * MINUTE_S)
         await site.stop()
 
-    assert told(scenario) == []
+    assert logged(scenario) == []
 
 
 def test_a_record_that_is_garbled_while_it_is_used() -> None:
-    """It is reported within ten minutes or so, and no more once somebody has written it again or removed it."""
+    """A damaged record is reported within minutes, until it is written again or removed."""
 
     async def scenario(site: Site) -> None:
         await site.start()
@@ -265,5 +265,5 @@ def test_a_record_that_is_garbled_while_it_is_used() -> None:
         assert not site.export.unreadable
         await site.stop()
 
-    found = [(line.get("unreadable"), line.get("volumes")) for line in told(scenario) if line["event"] == "orphans"]
+    found = [(line.get("unreadable"), line.get("volumes")) for line in logged(scenario) if line["event"] == "orphans"]
     assert found == [([], ["pvc-1"]), (["pvc-1"], []), ([], ["pvc-1"])]

@@ -26,7 +26,7 @@ NAS, OTHER = Location("nas", "/exports"), Location("other", "/exports")
 
 
 def test_an_unexpected_error_of_one_export() -> None:
-    """Its volumes are entered when the error has passed, those of other exports at the start."""
+    """The volumes of other exports are entered at the start, those of this one when the error has passed."""
 
     async def scene() -> None:
         async def odd(call: str, path: RelPath) -> None:
@@ -37,13 +37,13 @@ def test_an_unexpected_error_of_one_export() -> None:
         served = {where: Export(where, tree) for where, tree in trees.items()}
         exports, cache = ExportRegistry(served, NAS, lambda *_: pytest.fail("no other")), ClusterCache(samples.US)
         clock, metrics, cluster = LoopClock(), Metrics(), MemoryCluster()
-        watch = ExportHealth(exports, clock, metrics)
+        health = ExportHealth(exports, clock, metrics)
         ctx = ControllerContext(
             provisioner=samples.US,
             cluster=cluster,
             cache=cache,
             exports=exports,
-            health=watch,
+            health=health,
             recorder=EventRecorder(cluster, clock),
             metrics=metrics,
             clock=clock,
@@ -56,8 +56,8 @@ def test_an_unexpected_error_of_one_export() -> None:
         takeover = Takeover(ctx, entered=lambda _: None)
         trees[NAS].before = odd
         with takeover.subscribed():
-            tasks = [asyncio.create_task(watch.run()), asyncio.create_task(takeover.run())]
-            await watch.lead()
+            tasks = [asyncio.create_task(health.run()), asyncio.create_task(takeover.run())]
+            await health.lead()
             await asyncio.sleep(100.0)
             assert [list(export.records) for export in served.values()] == [[], ["v2"]]
             trees[NAS].before = no_fault

@@ -1,4 +1,4 @@
-"""controllers.trash: bounded, fair between exports, patient with what cannot go; in simulated time."""
+"""controllers.trash, in simulated time: bounded, fair between exports, patient with entries that cannot be removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from provisioner.controllers import trash
-from provisioner.controllers.trash import AT_ONCE, PER_EXPORT, TAKEN_S, TURN_S, Purge
+from provisioner.controllers.trash import IN_PARALLEL, PER_EXPORT, TAKEN_S, TURN_S, Purge
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
@@ -30,7 +30,7 @@ Running = dict[MemoryTree, int]
 
 
 class SlowTree(MemoryTree):
-    """A tree on which an entry a second is removed; names that begin `endless` never come to an end."""
+    """A tree that removes one entry per second; names that begin with `endless` never come to an end."""
 
     def __init__(self, running: Running) -> None:
         super().__init__()
@@ -77,14 +77,14 @@ class Trash:
     def __init__(self) -> None:
         self.metrics, self.gate = Metrics(), Gate()
         self.needed: set[str] = set()
-        """Volumes that are there again."""
+        """Entries whose volumes exist again."""
         self.purge = Purge(LoopClock(), self.metrics, self._keeps, self.gate)
         self.running: Running = {}
         self.trees: dict[str, SlowTree] = {}
         self.exports: dict[str, Export] = {}
 
     async def export(self, name: str, *names: str, entries: int = 0) -> SlowTree:
-        """An export with these directories in its trash, each with so many entries."""
+        """Add an export with these directories in its trash, each with a number of entries."""
         tree = self.trees[name] = SlowTree(self.running)
         self.exports[name] = Export(Location(name, "/x"), tree, name=name)
         await self.exports[name].open()
@@ -104,12 +104,12 @@ class Trash:
         return name.split(".")[0] in self.needed
 
     async def names(self, export: str) -> list[str]:
-        """What is in an export's trash."""
+        """The names in an export's trash."""
         return sorted(name.split(".")[0] for name in await self.exports[export].trash.names())
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """While the purge runs."""
+        """Run the purge while the context is open."""
         tasks = [asyncio.create_task(self.purge.keep(export)) for export in self.exports.values()]
         try:
             yield
@@ -124,7 +124,7 @@ class Trash:
 
 
 def simulated(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test in simulated time."""
+    """Run a test in simulated time."""
 
     def run() -> None:
         simulate(test())
@@ -135,7 +135,7 @@ def simulated(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Non
 
 @simulated
 async def test_all_trash_goes() -> None:
-    """What is in the trash at the start goes, and what comes later; each is counted and told once."""
+    """Trash from before the start is removed, and later trash as well; each is counted and logged once."""
     trash = Trash()
     await trash.export("nas", *(f"v{number}" for number in range(10)), entries=3)
     with capture_logs() as logs:
@@ -152,21 +152,21 @@ async def test_all_trash_goes() -> None:
 
 @simulated
 async def test_bounds() -> None:
-    """An export has four removals at a time, and all exports together no more than sixteen."""
+    """An export has at most four removals at a time, all exports together at most sixteen."""
     trash = Trash()
     trees = [await trash.export(f"nas-{n}", *(f"v{i}" for i in range(20)), entries=3) for n in range(10)]
     async with trash.at_work():
         await asyncio.sleep(HOUR_S)
     assert [await trash.names(name) for name in trash.exports] == [[]] * 10
     assert {tree.peak for tree in trees} == {PER_EXPORT}
-    assert max(tree.peak_of_all for tree in trees) == AT_ONCE
+    assert max(tree.peak_of_all for tree in trees) == IN_PARALLEL
 
 
 @simulated
 async def test_a_huge_tree_never_starves_another_export() -> None:
-    """Where huge trees of other exports have taken all places, a small one is still removed within a few turns."""
+    """If huge trees of other exports use all slots, a small one is still removed within a few turns."""
     trash = Trash()
-    huge = AT_ONCE // PER_EXPORT + 2
+    huge = IN_PARALLEL // PER_EXPORT + 2
     for number in range(huge):
         await trash.export(f"huge-{number}", *(f"endless-{each}" for each in range(PER_EXPORT)))
     await trash.export("small")
@@ -182,7 +182,7 @@ async def test_a_huge_tree_never_starves_another_export() -> None:
 
 @simulated
 async def test_a_huge_tree_does_not_keep_its_own_export() -> None:
-    """Beside a huge tree the rest of its export's trash goes, also what comes while it is removed."""
+    """A huge tree does not hold back the rest of its export's trash, also trash that comes later."""
     trash = Trash()
     await trash.export("nas", "endless", "v1")
     async with trash.at_work():
@@ -194,7 +194,7 @@ async def test_a_huge_tree_does_not_keep_its_own_export() -> None:
 
 @simulated
 async def test_progress_while_one_tree_is_removed() -> None:
-    """While one large tree is removed, the counter of entries grows, and the age of what is in the trash as well."""
+    """During the removal of a large tree the counter of entries and the age of the trash grow."""
     trash = Trash()
     await trash.export("nas", "endless")
     seen = []
@@ -208,8 +208,8 @@ async def test_progress_while_one_tree_is_removed() -> None:
 
 
 @simulated
-async def test_what_cannot_go_is_told_once_and_tried_less_and_less() -> None:
-    """What cannot be removed is told once, does not keep the rest, and is tried a few times an hour."""
+async def test_an_entry_that_cannot_be_removed() -> None:
+    """An entry that cannot be removed is logged once, holds back no other, and is tried a few times per hour."""
     trash = Trash()
     tree = await trash.export("nas", "stuck", "v1")
     name = f"stuck.{STAMP}"
@@ -226,14 +226,14 @@ async def test_what_cannot_go_is_told_once_and_tried_less_and_less() -> None:
             await asyncio.sleep(HOUR_S)
             assert await trash.names("nas") == []
             assert trash.sample("nfs_provisioner_trash_refused", "nas") == 0.0
-    told = [line["error"] for line in logs if line["event"] == "not_purged"]
-    assert len(told) == 2
-    assert "not permitted" in told[0]
+    errors = [line["error"] for line in logs if line["event"] == "not_purged"]
+    assert len(errors) == 2
+    assert "not permitted" in errors[0]
 
 
 @simulated
 async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
-    """While an export does not answer, its trash is tried once a minute and not told of; all goes when it is back."""
+    """While an export does not answer, its trash is tried once per minute and not logged; it is removed afterwards."""
     trash = Trash()
     tree = await trash.export("nas", *(f"v{number}" for number in range(50)))
     silent = ExportError(Cause.UNREACHABLE, "no answer")
@@ -251,7 +251,7 @@ async def test_an_export_that_fails_is_left_alone_until_it_is_back() -> None:
 
 @simulated
 async def test_two_clusters_with_one_id() -> None:
-    """While two are at work nothing is removed, also of what was begun before; all goes when that is over."""
+    """While two clusters are at work nothing is removed, not even the rest of a tree; all is once that is over."""
     trash = Trash()
     await trash.export("nas", "v1", "v2", entries=50)
     with capture_logs() as logs:
@@ -270,8 +270,8 @@ async def test_two_clusters_with_one_id() -> None:
 
 
 @simulated
-async def test_what_was_cut_off_is_taken_up_again() -> None:
-    """After a crash the next process removes what is left, and nothing twice."""
+async def test_a_crash_during_a_removal() -> None:
+    """After a crash the next process removes the rest, and nothing twice."""
     trash = Trash()
     await trash.export("nas", "v1", entries=50)
     async with trash.at_work():
@@ -285,8 +285,8 @@ async def test_what_was_cut_off_is_taken_up_again() -> None:
 
 
 @simulated
-async def test_an_unexpected_error_is_that_directorys_own() -> None:
-    """What no tree raises is counted, and keeps nothing but its own directory, which is tried again later."""
+async def test_an_unexpected_error_affects_one_entry() -> None:
+    """An unexpected error is counted, and holds back only its own directory, which is tried again later."""
     trash = Trash()
     tree = await trash.export("nas", "odd", "v1", "v2")
     tree.refusals[f"odd.{STAMP}"] = RuntimeError("odd")
@@ -306,8 +306,8 @@ async def test_an_unexpected_error_is_that_directorys_own() -> None:
 
 
 @simulated
-async def test_what_a_volume_needs_stays() -> None:
-    """What is kept is not touched, not even begun, and goes at once when its volume is gone."""
+async def test_data_of_an_existing_volume_stay() -> None:
+    """A kept entry is not touched, not even in part, and removed immediately when its volume is gone."""
     trash = Trash()
     trash.needed.add("v1")
     tree = await trash.export("nas", "v1", "v2", entries=3)
@@ -324,8 +324,8 @@ async def test_what_a_volume_needs_stays() -> None:
 
 
 @simulated
-async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
-    """A removal that takes long ends within a minute when its data are to be kept, and says that a part is gone."""
+async def test_a_removal_stops_when_its_volume_exists_again() -> None:
+    """A long removal stops within a minute when its data must be kept, and reports that a part is gone."""
     trash = Trash()
     await trash.export("nas", "v1", entries=500)
     async with trash.at_work():
@@ -337,7 +337,7 @@ async def test_a_removal_stops_when_its_volume_is_there_again() -> None:
 
 
 async def kept(trash: Trash, *names: str) -> None:
-    """Directories in the trash of an export whose server does not verify, as export.discard leaves them there."""
+    """Directories in the trash of an export whose server does not verify, as move_to_trash() leaves them."""
     tree = await trash.export("nas")
     tree.verifies = False
     for name in names:
@@ -347,7 +347,7 @@ async def kept(trash: Trash, *names: str) -> None:
 
 @simulated
 async def test_a_name_stays_taken_for_a_while() -> None:
-    """A name whose rename may come late is taken for ten minutes after the purge, is no trash, and goes then."""
+    """A name whose rename may arrive late stays taken for ten minutes after the purge, and is not counted as trash."""
     trash = Trash()
     await kept(trash, "v1", "v2")
     with capture_logs() as logs:
@@ -366,8 +366,8 @@ async def test_a_name_stays_taken_for_a_while() -> None:
 
 
 @simulated
-async def test_a_restart_begins_the_while_anew() -> None:
-    """Who finds a name that is taken does not know since when: it is for ten minutes more."""
+async def test_a_restart_keeps_a_name_for_longer() -> None:
+    """A process that finds a taken name does not know since when, and keeps it for ten minutes more."""
     trash = Trash()
     await kept(trash, "v1")
     for _ in range(2):
@@ -380,7 +380,7 @@ async def test_a_restart_begins_the_while_anew() -> None:
 
 
 def test_names_that_are_taken_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a limit the oldest names are free earlier."""
+    """Beyond a limit the oldest names are freed earlier."""
     monkeypatch.setattr(trash, "TAKEN_LIMIT", 3)
 
     async def run() -> None:

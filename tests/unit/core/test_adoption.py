@@ -1,4 +1,4 @@
-"""core.adoption: which directory may be handed to which claim, and how."""
+"""core.adoption: which directory can be given to which claim, and how."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def body(of: Plan) -> Any:
 
 
 def test_a_directory_without_a_record() -> None:
-    """The record has the claim, its namespace and its class's rule, and is for no object yet; the volume is kept."""
+    """The record has the claim, its namespace and its class's rule, and names no object yet; the volume is retained."""
     made = plan(now=present(samples.claim(), namespaces={"shop": "ns-1"}))
     assert made.fresh
     assert made.record == Record(
@@ -105,7 +105,7 @@ def test_a_directory_without_a_record() -> None:
 
 
 def test_a_claim_that_does_not_exist_yet() -> None:
-    """The volume waits for the first claim of that name, in whichever namespace has the name then."""
+    """Without a claim, the volume waits for the first claim of that name in a namespace of that name."""
     wish = dataclasses.replace(WISH, capacity="5Gi")
     storage_class = structs.replace(samples.storage_class(), mount_options=("nfsvers=4.1", "hard"))
     made = plan(wish, now=present(), classes={"nfs": storage_class})
@@ -116,7 +116,7 @@ def test_a_claim_that_does_not_exist_yet() -> None:
 
 
 def test_a_directory_that_was_kept() -> None:
-    """Its record becomes the claim's: the volume has its old name, and what was recorded is what is compared."""
+    """The record of the directory becomes the claim's: the volume keeps its name, and the old record is compared."""
     made = plan(of=found({samples.VOLUME: KEPT}))
     assert (made.fresh, made.step.remains.volume, made.step.remains.record) == (False, samples.VOLUME, KEPT)
     assert (made.record.namespace, made.record.retained, made.record.volume_uid) == ("shop", "", NO_OBJECT)
@@ -125,16 +125,16 @@ def test_a_directory_that_was_kept() -> None:
 
 
 def test_the_claims_own_attempt() -> None:
-    """What a daemon that died left of provisioning this very claim is gone on with, under the same name."""
+    """If a daemon crashed while it provisioned this claim, its attempt is resumed under the same name."""
     begun = structs.replace(KEPT, namespace="shop", retained="", volume_uid="")
     made = plan(of=found({samples.VOLUME: begun}, samples.VOLUME))
     assert (made.fresh, made.step.remains.volume) == (False, samples.VOLUME)
-    with pytest.raises(NotAdopted, match=r"is being made for claim shop/data.*recover --volume"):
+    with pytest.raises(NotAdopted, match=r"is being provisioned for claim shop/data.*recover --volume"):
         plan(of=found({"pvc-1": structs.replace(begun, claim_uid="1")}, "pvc-1"))
 
 
 def test_cut_off_before_the_volume() -> None:
-    """A run that died after the record is gone on with, under the name that it chose."""
+    """A run that was interrupted after it wrote the record is resumed under the name that it chose."""
     first = plan()
     again = plan(of=found({NEW: first.record}))
     assert (again.step.remains.volume, again.record) == (NEW, first.record)
@@ -152,10 +152,10 @@ def spec(**changes: Any) -> ClaimSpec:
     ("claim", "words"),
     [
         (waiting(deleted=True), "is being deleted"),
-        (waiting(spec(volume_name="pv1")), "has a volume already"),
-        (waiting(status=ClaimStatus("Bound")), "has a volume already"),
+        (waiting(spec(volume_name="pv1")), "already has a volume"),
+        (waiting(status=ClaimStatus("Bound")), "already has a volume"),
         (waiting(spec(data_source=DataSource("PersistentVolumeClaim", "x"))), "has a dataSource"),
-        (waiting(annotations={names.RESTORE: "archived-x"}), "is to get an archive"),
+        (waiting(annotations={names.RESTORE: "archived-x"}), "asks for an archive"),
         (waiting(spec(selector={})), "has a selector"),
         (waiting(spec(volume_mode="Block")), "has volumeMode Block"),
         (waiting(spec(storage_class_name="other")), "StorageClass other does not exist, or is another provisioner's"),
@@ -163,7 +163,7 @@ def spec(**changes: Any) -> ClaimSpec:
     ],
 )
 def test_claims_that_cannot_have_it(claim: Claim, words: str) -> None:
-    """A claim that has a volume, or could never be bound to this one, is refused before anything is written."""
+    """A claim that has a volume, or can never be bound to this one, is refused before anything is written."""
     with pytest.raises(NotAdopted, match=words):
         plan(now=present(claim))
 
@@ -177,13 +177,13 @@ def changed(**fields: Any) -> Record:
     [
         (found({"pv1": changed(cluster="lost")}), present(), "of cluster lost: if that cluster is lost, run"),
         (found({"pv1": changed(cluster="")}), present(), r"of cluster \(without an id\)"),
-        (found({"pv1": KEPT}, "pv1"), present(), "is being made for claim lab/data"),
+        (found({"pv1": KEPT}, "pv1"), present(), "is being provisioned for claim lab/data"),
         (found({"pv1": KEPT}), present(samples.volume(name="pv1")), "volume pv1, which is for claim shop/data"),
         (found({"pv1": KEPT, "pv2": KEPT}), present(), "has several records: pv1, pv2"),
     ],
 )
 def test_directories_that_are_not_free(of: Found, now: Present, words: str) -> None:
-    """What another cluster has, what is being made, and what has a volume, is nobody else's."""
+    """A directory of another cluster, of a running attempt, or of an existing volume is refused."""
     with pytest.raises(NotAdopted, match=words):
         plan(of=of, now=now)
 
@@ -197,26 +197,26 @@ def lying(path: str, *, server: str = "nas", name: str = "pv1", provisioner: str
 @pytest.mark.parametrize("path", ["/exports/old/photos", "/exports/old", "/exports/old/photos/2019"])
 @pytest.mark.parametrize("reference", [ClaimRef("bank", "data", "7"), None])
 def test_a_volume_of_any_maker_has_it(path: str, reference: ClaimRef | None) -> None:
-    """A directory on, above or below that of any PersistentVolume stays that one's; the whole export does not count."""
-    with pytest.raises(NotAdopted, match="is that of volume pv1"):
+    """A directory that overlaps with that of any PersistentVolume is refused, unless it is the whole export."""
+    with pytest.raises(NotAdopted, match="overlaps with that of volume pv1"):
         plan(now=present(lying(path, claim_ref=reference), samples.claim()))
     assert plan(now=present(lying("/exports"), samples.claim()))
 
 
 def test_the_claim_has_a_volume_to_come() -> None:
-    """Another volume that waits for the claim would be bound to it instead."""
+    """An existing volume for the claim is refused: Kubernetes would bind that one instead."""
     other = lying("/exports/x", claim_ref=ClaimRef("shop", "data", ""))
-    with pytest.raises(NotAdopted, match="volume pv1 is there for claim shop/data"):
+    with pytest.raises(NotAdopted, match="volume pv1 already exists for claim shop/data"):
         plan(now=present(other, samples.claim()))
 
 
 @pytest.mark.parametrize(
     ("wish", "now", "classes", "words"),
     [
-        ({"class_name": "x"}, present(samples.claim()), None, "is there, and of StorageClass nfs: omit --class"),
-        ({"capacity": "1Mi"}, present(samples.claim()), None, "asks for 1Gi, and --capacity is less"),
-        ({}, present(), None, "say with --capacity"),
-        ({"capacity": "1Gi"}, present(), {}, "say with --class of which class"),
+        ({"class_name": "x"}, present(samples.claim()), None, "already exists, with StorageClass nfs: omit --class"),
+        ({"capacity": "1Mi"}, present(samples.claim()), None, "requests 1Gi, but --capacity is less"),
+        ({}, present(), None, "with --capacity, at least"),
+        ({"capacity": "1Gi"}, present(), {}, "name its class with --class"),
         ({"capacity": "1Gi", "class_name": "x"}, present(), None, "StorageClass x does not exist"),
         ({}, present(samples.claim()), {"nfs": samples.storage_class({"x": "y"})}, "parameter x is unknown"),
     ],
@@ -224,7 +224,7 @@ def test_the_claim_has_a_volume_to_come() -> None:
 def test_what_is_said_of_the_claim(
     wish: dict[str, Any], now: Present, classes: Mapping[str, StorageClass] | None, words: str
 ) -> None:
-    """The class and the size come from the claim, and have to be given where there is none."""
+    """Class and size come from the claim, and must be given if there is no claim."""
     with pytest.raises(NotAdopted, match=words):
         plan(dataclasses.replace(WISH, **wish), now=now, classes=classes)
     assert plan(dataclasses.replace(WISH, class_name="nfs", capacity="2Gi")).record.capacity == "2Gi"
@@ -232,7 +232,7 @@ def test_what_is_said_of_the_claim(
 
 @pytest.mark.parametrize("text", ["a/b", "a/b/", "./a//b"])
 def test_directory(text: str) -> None:
-    """A directory is written as people write it."""
+    """Leading, trailing and double slashes of a directory are accepted."""
     assert adoption.directory(text) == ("a", "b")
 
 
@@ -240,7 +240,7 @@ def test_directory(text: str) -> None:
     "text", ["", ".", "/", "/exports/a", "../a", "a/../b", ".provisioner", "archived-x", "a/.Provisioner"]
 )
 def test_no_directory(text: str) -> None:
-    """The root, what lies outside, the ledger and archives are refused as unusable settings."""
+    """The export's root, paths outside of it, the ledger and archives are refused as InvalidSettings."""
     with pytest.raises(InvalidSettings, match="DIRECTORY"):
         adoption.directory(text)
 
@@ -254,7 +254,7 @@ def test_capacity() -> None:
 
 
 def test_volumes_elsewhere() -> None:
-    """A volume of the same absolute path on a server that nothing names may lie on this very export."""
+    """Volumes with the same absolute path on an unknown server are found: they can be on this export."""
     there = lying("/exports/old", server="10.0.0.5", name="pv1")
     beside = lying("/exports/new", server="10.0.0.5", name="pv2")
     known = lying("/exports/old/photos", name="pv3")
@@ -265,7 +265,7 @@ def test_volumes_elsewhere() -> None:
 
 
 def test_the_command() -> None:
-    """What carries the plan out can be pasted into a shell."""
+    """The command that carries out the plan can be pasted into a shell."""
     wish = dataclasses.replace(WISH, path=("old photos",), class_name="nfs", capacity="1Gi")
     assert adoption.command(wish, ["nas:/exports"]) == (
         "nfs-provisioner adopt 'old photos' --claim shop/data --export nas:/exports --class nfs --capacity 1Gi --apply"

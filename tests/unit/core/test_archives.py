@@ -19,7 +19,7 @@ YEAR_S = 365 * 86400
 
 
 def moment(wall_s: float = 0, steady_s: float = 0, server_s: float | None = 0) -> Moment:
-    """What the clocks say, in seconds from noon."""
+    """Clock readings, in seconds from noon."""
     at = [None if seconds is None else NOON + timedelta(seconds=seconds) for seconds in (wall_s, steady_s, server_s)]
     assert at[0] is not None
     assert at[1] is not None
@@ -32,7 +32,7 @@ def archive(retention: str = "1h", *, archived: str = times.text(NOON), namespac
 
 
 def test_due() -> None:
-    """An archive goes when its time is over by all clocks, and a few seconds later for what their readings lack."""
+    """An archive expires when its time is over by all clocks, plus a few seconds for their inaccuracy."""
     assert not archives.is_due(archive(), moment(3600, 3600, 3600))
     assert archives.is_due(archive(), moment(3605, 3605, 3605))
     assert archives.due_in_s(archive(), moment(0, 0, 0)) == 3605
@@ -41,7 +41,7 @@ def test_due() -> None:
 @pytest.mark.parametrize("wrong", ["wall_s", "steady_s", "server_s"])
 @pytest.mark.parametrize("by_s", [-YEAR_S, YEAR_S])
 def test_one_wrong_clock(wrong: str, by_s: int) -> None:
-    """Whichever clock is wrong, in whichever direction, then or now: no archive goes before its time."""
+    """No archive expires too early, whichever clock was or is wrong, in either direction."""
     right = dict.fromkeys(("wall_s", "steady_s", "server_s"), 0)
     stamped = archive(archived=times.text(moment(**{**right, wrong: by_s}).latest))
     later = dict.fromkeys(right, 3599)
@@ -50,7 +50,7 @@ def test_one_wrong_clock(wrong: str, by_s: int) -> None:
 
 
 def test_without_the_api_servers_time() -> None:
-    """As long as the API server has not told its time, nothing is due, and archives bear our own."""
+    """While the API server's time is unknown, no archive expires, and the daemon's time stamps new ones."""
     assert not archives.is_due(archive(), moment(YEAR_S, YEAR_S, None))
     assert archives.due_in_s(archive(), moment(YEAR_S, YEAR_S, None)) is None
     assert moment(1, 2, None).latest == NOON + timedelta(seconds=2)
@@ -69,13 +69,13 @@ def test_without_the_api_servers_time() -> None:
     ids=lambda record: f"{record.was.retention[:9]} {record.archived}",
 )
 def test_for_ever(record: ArchiveRecord) -> None:
-    """Without a retention, with one that cannot be read or reckoned with, or without a time, an archive is kept."""
+    """An archive without a retention or a time, or with an unreadable or too large one, never expires."""
     assert archives.kept_until(record) is None
     assert not archives.is_due(record, moment(10 * YEAR_S, 10 * YEAR_S, 10 * YEAR_S))
 
 
 def test_who_may_have_it_back() -> None:
-    """An archive goes back to its own namespace of its own cluster, and to nobody else."""
+    """An archive is restored only in its own namespace of its own cluster."""
     wanted = samples.record("b")
     assert archives.not_for("archived-a", archive(), wanted, samples.TENANT) is None
     other = archives.not_for("archived-a", archive(), structs.replace(wanted, namespace="bank"), samples.TENANT)
@@ -87,7 +87,7 @@ def test_who_may_have_it_back() -> None:
 
 
 def test_of_an_earlier_namespace() -> None:
-    """An archive of a namespace that was deleted does not go to a later one of its name, unless the class says so."""
+    """An archive of a deleted namespace is not restored in a later one of its name, unless the class allows it."""
     wanted = samples.record("b")
     refusal = archives.not_for("archived-a", archive(), wanted, samples.LATER_TENANT)
     assert refusal is not None
@@ -103,7 +103,7 @@ RULES: tuple[OnDelete, ...] = ("delete", "archive", "retain")
 @pytest.mark.parametrize("was", RULES)
 @pytest.mark.parametrize("wanted", RULES)
 def test_the_rule_of_what_is_brought_back(was: OnDelete, wanted: OnDelete) -> None:
-    """The milder rule holds: an archive is archived again, or retained, and never deleted by way of a class."""
+    """The milder rule wins: restored data is archived again or retained, and never deleted by a class."""
     record = archive()
     record = structs.replace(record, was=structs.replace(record.was, on_delete=was))
     given = archives.restored(samples.record("b", on_delete=wanted), record)
@@ -123,7 +123,7 @@ def test_the_rule_of_what_is_brought_back(was: OnDelete, wanted: OnDelete) -> No
     ],
 )
 def test_how_long_what_is_brought_back_is_kept_again(was: str, wanted: str, kept: str) -> None:
-    """The longer time holds; none, or one that cannot be read, is for ever."""
+    """The longer retention wins; none, or an unreadable one, means never."""
     given = archives.restored(structs.replace(samples.record("b"), retention=wanted), archive(was))
     assert given.retention == kept
 
@@ -133,10 +133,10 @@ def test_how_long_what_is_brought_back_is_kept_again(was: str, wanted: str, kept
     [
         (samples.claim(), None),
         (samples.claim(annotations={names.RESTORE: "archived-a"}), None),
-        (samples.claim(annotations={names.RESTORE: "archived-b"}), "is to get archive 'archived-b'"),
+        (samples.claim(annotations={names.RESTORE: "archived-b"}), "already asks for archive 'archived-b'"),
         (samples.claim(deleted=True), "is being deleted"),
-        (samples.claim(status=ClaimStatus(phase="Bound")), "has a volume already"),
-        (samples.claim(spec=structs.replace(samples.claim_spec(), volume_name="pv1")), "has a volume already"),
+        (samples.claim(status=ClaimStatus(phase="Bound")), "already has a volume"),
+        (samples.claim(spec=structs.replace(samples.claim_spec(), volume_name="pv1")), "already has a volume"),
         (
             samples.claim(spec=structs.replace(samples.claim_spec(), data_source=DataSource("Image"))),
             "has a dataSource",
@@ -144,13 +144,13 @@ def test_how_long_what_is_brought_back_is_kept_again(was: str, wanted: str, kept
     ],
 )
 def test_a_claim_that_is_there(claim: Claim, words: str | None) -> None:
-    """A claim may be told of an archive as long as it has no volume, and nothing else says where its data is from."""
+    """A claim can get an archive only if it has no volume and no other source for its data."""
     refusal = archives.cannot_have("archived-a", claim)
     assert refusal == words or (words is not None and words in str(refusal))
 
 
 def test_a_claim_that_is_made() -> None:
-    """A claim for an archive is what the archived one was: namespace, size and access modes."""
+    """A claim for an archive has the namespace, size and access modes of the archived one."""
     record = structs.replace(archive(), was=structs.replace(archive().was, modes="RWO,ROX"))
     body = convert(archives.claim_body("archived-a", record, name="new", class_name="nfs"), Claim)
     assert body.key == "shop/new"
@@ -162,7 +162,7 @@ def test_a_claim_that_is_made() -> None:
 
 
 def test_listed() -> None:
-    """An archive is listed with where it is from, since when and until when; without a record with its name alone."""
+    """An archive is listed with its origin and its times; without a record, only with its name."""
     listed = archives.listed("archived-a", archive(), export="nas:/e", cluster=archive().was.cluster)
     assert (listed.namespace, listed.claim, listed.storage_class, listed.capacity) == ("shop", "data", "nfs", "1Gi")
     assert (listed.archived, listed.kept_until) == ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z")
@@ -173,7 +173,7 @@ def test_listed() -> None:
 
 
 def test_order() -> None:
-    """By namespace and claim, the youngest archive of a claim first, and those without a record last."""
+    """Archives are sorted by namespace and claim, newest first; archives without a record come last."""
 
     def of(name: str, archived: str, namespace: str) -> archives.ArchiveRow:
         return archives.listed(name, archive(archived=archived, namespace=namespace), export="e", cluster="")

@@ -1,4 +1,4 @@
-"""core.checks: which permissions are asked for, how classes are judged, and which exports they come to."""
+"""core.checks: which permissions are checked, how classes are judged, and which exports they use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAS = Location("nas", "/exports")
 
 
 def test_permissions_of_the_lease() -> None:
-    """A Lease's permissions are for its namespace and name, but for create; without election none is asked for."""
+    """A Lease's permissions have its namespace and, except for create, its name; without election there are none."""
     of_lease = {each.verb: each for each in permissions(lease=("storage", "ours")) if each.resource == "leases"}
     assert set(of_lease) == {"get", "create", "update"}
     assert {each.namespace for each in of_lease.values()} == {"storage"}
@@ -34,7 +34,7 @@ def test_permissions_of_the_lease() -> None:
 
 
 def test_a_finding_for_each_resource() -> None:
-    """Verbs are told by resource, as rules of a role name it, those that are missing with the role that gives them."""
+    """There is one finding per resource, spelled as in roles; missing verbs come with the role that grants them."""
     status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
     get = Permission(verb="get", resource="leases", group="coordination.k8s.io", namespace="storage")
     update = Permission(verb="update", resource="leases", group="coordination.k8s.io", namespace="storage")
@@ -46,7 +46,7 @@ def test_a_finding_for_each_resource() -> None:
 
 
 def test_a_good_class() -> None:
-    """A class is told with its export, its own or the default one, and with what becomes of a deleted claim's data."""
+    """A usable class is reported with its own or the default export, and with its reclaim rule."""
     finding, use = judge(storage_class(), NAS)
     assert (finding.name, finding.ok, finding.advice) == ("nfs", True, "")
     assert finding.result == "on nas:/exports nfsvers=4.1; archive when a claim is deleted"
@@ -61,7 +61,7 @@ def test_a_good_class() -> None:
 
 
 def test_bad_classes() -> None:
-    """A class whose claims would be refused is told with what must be done, and comes to no export."""
+    """A class whose claims would be refused is reported with what to do, and without an export."""
     options = replace(storage_class(), mount_options=("nfsvers=7",))
     for bad, default, words in (
         (storage_class({"onDelete": "burn"}), NAS, "create it again"),
@@ -75,7 +75,7 @@ def test_bad_classes() -> None:
 
 
 def test_no_class() -> None:
-    """Without a class of ours, the name that classes must give is told, and those that they do have."""
+    """If no class has the provisioner's name, the finding has this name and the names that classes have."""
     found = no_class("example.com/nfs", {"example.com/nsf": 1})
     assert not found.ok
     assert "StorageClasses have example.com/nsf (1 class)" in found.result
@@ -83,7 +83,7 @@ def test_no_class() -> None:
 
 
 def test_each_export_once_for_each_way() -> None:
-    """Classes that speak alike to one export come to one look, a mounted one to one however they speak."""
+    """Classes with the same export and mount options share one check; mounted exports ignore mount options."""
     plain, old = Use(NAS, MountOptions()), Use(NAS, MountOptions(version="3"))
     other = Location("b", "/y")
     assert uses([plain, old, plain], [NAS], set()) == [plain, old]
@@ -92,7 +92,7 @@ def test_each_export_once_for_each_way() -> None:
 
 
 def test_the_way_in_words() -> None:
-    """What is special about the way to an export is told as mount options write it."""
+    """An export is shown with its port and with the mount options that matter."""
     assert way(Use(NAS, MountOptions())) == "nas:/exports"
     options = MountOptions(version="3", port=12049, mount_port=12050, kerberos=True, encryption="tls")
     assert way(Use(NAS, options)) == "nas:/exports port 12049 nfsvers=3 mountport=12050 sec=krb5 tls"
@@ -112,7 +112,7 @@ def test_the_way_in_words() -> None:
     ],
 )
 def test_names_of_services(server: str, is_one: bool) -> None:
-    """A server named as a Service is warned of, for nodes cannot resolve that; the class is usable all the same."""
+    """A server with a Service's name gets a warning, since nodes cannot resolve it; the class is still usable."""
     assert is_cluster_dns(server) is is_one
     finding, use = judge(storage_class({"server": server, "share": "/x"}), None)
     assert (finding.ok, finding.warning, bool(finding.advice)) == (True, is_one, is_one)
@@ -120,7 +120,7 @@ def test_names_of_services(server: str, is_one: bool) -> None:
 
 
 def test_where_a_right_comes_from() -> None:
-    """A right that the daemon has is the chart's to give; any other one an admin's."""
+    """A missing permission comes with the role of the chart that grants it, or with the advice to ask an admin."""
     assert "chart's ClusterRole" in source("list", "persistentvolumes")
     assert "chart's ClusterRole" in source("patch", "persistentvolumeclaims/status")
     assert "chart's Role" in source("update", "leases")

@@ -39,7 +39,7 @@ def view(
     holder: Volume | None = None,
     no_class: bool = False,
 ) -> ClaimView:
-    """A moment at which the sample claim can be provisioned, but for what is said otherwise."""
+    """A view in which the sample claim can be provisioned, with changes."""
     return ClaimView(
         provisioner=samples.US,
         claim=claim or samples.claim(),
@@ -67,7 +67,7 @@ def bound(capacity: str) -> Claim:
 
 
 def wanting(archive: str, **changes: object) -> Claim:
-    """The sample claim that wants an archive back, with a changed spec."""
+    """The sample claim that asks for an archive, with a changed spec."""
     changed = msgspec.structs.replace(samples.claim_spec(), **changes)
     return samples.claim(annotations={names.RESTORE: archive}, spec=changed)
 
@@ -85,7 +85,7 @@ def provision(of: ClaimView) -> Provision:
 
 
 def test_provisioned() -> None:
-    """A claim of ours that nothing stands against gets the directory of its class's pattern and a volume of its own."""
+    """A valid claim gets a volume of its own, with a directory by its class's pattern."""
     plan = provision(view())
     assert (plan.volume, plan.export, plan.record.directory) == (samples.VOLUME, NAS, samples.DIRECTORY)
     assert plan.access == Ownership(mode=0o777)
@@ -98,7 +98,7 @@ def test_provisioned() -> None:
     ("of", "why"),
     [
         pytest.param(view(samples.claim(provisioner="other/one")), "another provisioner's", id="another's claim"),
-        pytest.param(view(samples.claim(provisioner="")), "another provisioner's", id="handed to nobody"),
+        pytest.param(view(samples.claim(provisioner="")), "another provisioner's", id="assigned to no provisioner"),
         pytest.param(view(spec(volume_name="pv1")), "has a volume", id="has a volume"),
         pytest.param(view(samples.claim(status=ClaimStatus(phase="Lost"))), "has a volume", id="not pending"),
         pytest.param(view(samples.claim(deleted=True)), "being deleted", id="being deleted"),
@@ -110,14 +110,14 @@ def test_provisioned() -> None:
     ],
 )
 def test_ignored(of: ClaimView, why: str) -> None:
-    """A claim that is not for us, or needs nothing, is left alone without a word."""
+    """A claim of another provisioner, or one that needs nothing, is ignored without an event."""
     decision = claims.decide(of)
     assert isinstance(decision, Ignore)
     assert why in decision.why
 
 
 def test_ignored_before_all_else() -> None:
-    """A claim that is not ours is left alone even where it is full of faults."""
+    """A claim of another provisioner is ignored even if it is invalid."""
     claim = samples.claim(
         provisioner="other/one", spec=msgspec.structs.replace(samples.claim_spec(), volume_mode="Block")
     )
@@ -125,12 +125,12 @@ def test_ignored_before_all_else() -> None:
 
 
 def test_waits_for_its_class() -> None:
-    """A claim whose class is not there yet waits for it."""
+    """A claim whose class does not exist yet waits for it."""
     assert isinstance(claims.decide(view(no_class=True)), Wait)
 
 
 def test_waits_for_a_node() -> None:
-    """With WaitForFirstConsumer nothing is made before a node is selected."""
+    """With WaitForFirstConsumer nothing is provisioned before a node is selected."""
     assert isinstance(claims.decide(view(storage_class=samples.storage_class(binding="WaitForFirstConsumer"))), Wait)
 
 
@@ -183,7 +183,7 @@ def test_refused(of: ClaimView, reason: Reason, words: str) -> None:
 
 
 def test_restored() -> None:
-    """A claim that wants an archive back says so in its record; how long its own archive is kept, its class says."""
+    """The archive that a claim asks for is in its record; the retention of its own archive comes from its class."""
     storage_class = samples.storage_class({"archiveRetention": "30d"})
     record = provision(view(wanting("archived-a"), storage_class)).record
     assert (record.archive, record.retention) == ("archived-a", "30d")
@@ -214,7 +214,7 @@ def test_populators() -> None:
     ],
 )
 def test_taken_by_a_leaving_volume(holder: Volume, waits: bool) -> None:
-    """A directory of a volume that we are about to reclaim is waited for; any other one is refused."""
+    """A claim waits for a directory whose volume is being reclaimed; with any other holder it is refused."""
     assert isinstance(claims.decide(view(holder=holder)), Wait if waits else Refuse)
 
 
@@ -231,7 +231,7 @@ KEPT = samples.volume(name="pv1", policy="Retain", claim_uid="former")
     ],
 )
 def test_the_former_volume_is_kept(parameters: dict[str, str], policy: str, adopts: bool) -> None:
-    """The event has Kubernetes' own way to a retained volume, and what deleting it does where the class adopts."""
+    """The event has the kubectl command that reuses a retained volume, and the one that frees its directory."""
     storage_class = samples.storage_class(parameters, reclaim_policy=policy)
     decision = claims.decide(view(storage_class=storage_class, holder=KEPT))
     assert isinstance(decision, Refuse)
@@ -252,7 +252,7 @@ def test_the_former_volume_is_kept(parameters: dict[str, str], policy: str, adop
     ],
 )
 def test_taken_by_another_volume(holder: Volume) -> None:
-    """Another directory, or another claim's volume, is just taken."""
+    """A retained volume of another directory or another claim counts as an overlap."""
     decision = claims.decide(view(holder=holder))
     assert isinstance(decision, Refuse)
     assert decision.reason == "OverlappingDirectory"
@@ -262,7 +262,7 @@ def test_taken_by_another_volume(holder: Volume) -> None:
 
 @pytest.mark.parametrize("uid", ["", samples.UID])
 def test_a_volume_that_is_for_the_claim(uid: str) -> None:
-    """A volume that an admin freed or made for the claim is bound by the cluster; no other one is created."""
+    """If an admin created or freed a volume for the claim, it waits for Kubernetes to bind it."""
     holder = samples.volume(name="pv1", phase="Available", policy="Retain", claim_uid=uid)
     decision = claims.decide(view(holder=holder))
     assert isinstance(decision, Wait)
@@ -270,7 +270,7 @@ def test_a_volume_that_is_for_the_claim(uid: str) -> None:
 
 
 def test_holder_is_asked_for_the_right_path() -> None:
-    """Whether a directory is taken is asked of the export and the path that the claim would get."""
+    """The holder is looked up for the export and the path that the claim would get."""
     asked: list[tuple[Location, RelPath]] = []
 
     def holder(export: Location, path: RelPath) -> Volume | None:
@@ -308,7 +308,7 @@ def space(parameters: dict[str, str], *, free_bytes: int = 50, provisioned_bytes
     ],
 )
 def test_space(parameters: dict[str, str], free_bytes: int, provisioned_bytes: int, words: str | None) -> None:
-    """`minFree` and `overcommit` refuse exactly from their limits on; without them space refuses nobody."""
+    """`minFree` and `overcommit` refuse claims exactly at their limits; without them no claim is refused for space."""
     refusal = space(parameters, free_bytes=free_bytes, provisioned_bytes=provisioned_bytes)
     assert (refusal is None) == (words is None)
     if refusal is not None and words is not None:
@@ -329,7 +329,7 @@ def test_space_in_numbers() -> None:
 
 
 def test_volume_body() -> None:
-    """The volume is what the PV controller binds to this claim and no other, and carries its rules with it."""
+    """The PV controller can bind the volume only to this claim, and the volume has its rules as annotations."""
     plan = provision(view(storage_class=samples.storage_class({"onDelete": "delete"})))
     body = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id=samples.EXPORT_ID)
     assert body == {
@@ -366,20 +366,22 @@ def test_volume_body() -> None:
 
 
 def test_a_volume_that_is_brought_back_says_the_milder_rule() -> None:
-    """The rule on the volume is what will happen; the event says so where it is not the class's."""
+    """The volume has the rule that will be applied; the event names it if it is not the class's."""
     plan = provision(view(storage_class=samples.storage_class({"onDelete": "delete"})))
     milder = msgspec.structs.replace(plan.record, archive="archived-a", on_delete="archive")
     body = msgspec.convert(claims.volume_body(plan, provisioner=samples.US, record=milder, export_id="e"), Volume)
     assert body.metadata.annotations["nfs-provisioner/on-delete"] == "archive"
     assert claims.succeeded_message(plan, plan.record) == f"Successfully provisioned volume {samples.VOLUME}"
-    told = claims.succeeded_message(plan, milder)
-    assert told.startswith(f"Successfully provisioned volume {samples.VOLUME} from archive archived-a; onDelete stays")
+    message = claims.succeeded_message(plan, milder)
+    assert message.startswith(
+        f"Successfully provisioned volume {samples.VOLUME} from archive archived-a; onDelete stays"
+    )
     same = msgspec.structs.replace(plan.record, archive="archived-a")
     assert claims.succeeded_message(plan, same).endswith("from archive archived-a")
 
 
 def test_retained_volume_has_no_finalizer() -> None:
-    """A volume of a class that retains gets no finalizer: nothing of ours is to hold it back."""
+    """A volume of a class with policy Retain gets no finalizer."""
     plan = provision(view(storage_class=samples.storage_class(reclaim_policy="Retain")))
     body = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id="e")
     metadata = msgspec.convert(body["metadata"], dict[str, object])
@@ -387,7 +389,7 @@ def test_retained_volume_has_no_finalizer() -> None:
 
 
 def test_volume_body_is_read_back() -> None:
-    """What we write is what our own rules later recognise as ours, on our export, in the recorded directory."""
+    """The rules recognise a created volume as this provisioner's, on its export and in its recorded directory."""
     plan = provision(view())
     body = claims.volume_body(plan, provisioner=samples.US, record=plan.record, export_id="e")
     volume = msgspec.convert(body, Volume)
@@ -408,7 +410,7 @@ def test_volume_body_is_read_back() -> None:
     ],
 )
 def test_unfinished(claim: Claim, unfinished: bool) -> None:
-    """A claim needs us as long as it waits for a volume, or for a larger one, and no longer."""
+    """A claim is unfinished while it waits for a volume, or for a larger one."""
     assert claims.is_unfinished(claim) is unfinished
 
 
@@ -422,7 +424,7 @@ def test_unfinished(claim: Claim, unfinished: bool) -> None:
     ids=str,
 )
 def test_a_path_that_is_refused_names_its_parameter(parameters: dict[str, str], named: str) -> None:
-    """The words name what is wrong with the path, the parameter as the class writes it, and what to change."""
+    """The message names the problem with the path, the parameter as the class spells it, and what to change."""
     decision = claims.decide(of_class(parameters))
     assert isinstance(decision, Refuse)
     assert named in decision.message
@@ -431,14 +433,14 @@ def test_a_path_that_is_refused_names_its_parameter(parameters: dict[str, str], 
 
 
 def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
-    """Annotations that nfs-subdir's master reads are not passed over in silence."""
+    """The event names annotations of nfs-subdir's master that are ignored."""
     assert claims.provisioning_message(samples.claim()) == 'provisioning a volume for claim "shop/data"'
     claim = samples.claim(annotations={"nfs.io/createMode": "0700", "nfs.io/createUID": "7", "nfs.io/path": "x"})
     assert "ignored annotations: nfs.io/createMode, nfs.io/createUID " in claims.provisioning_message(claim)
 
 
 def test_a_mode_that_was_refused() -> None:
-    """The words for a default mode that the server refused have the mode, the directory, the answer and the way out."""
+    """The message for a refused default mode has the mode, the directory, the server's answer and what to do."""
     message = mode_message("a/b", 0o777, "chmod: EPERM")
     assert all(word in message for word in ("0777", "'a/b'", "chmod: EPERM", 'mode: "0"'))
 
@@ -458,12 +460,12 @@ READING = "${.PVC.labels.team}/${.PVC.annotations.app:-none}/${.PVC.name}"
     ],
 )
 def test_what_is_read_live(claim: Claim, storage_class: StorageClass | None, reads: bool) -> None:
-    """A claim that waits is read live where its class's pattern names labels or annotations, which no cache keeps."""
+    """A pending claim is read live if its class's pattern reads labels or annotations, which no cache keeps."""
     assert (claims.template_of(claim, storage_class) is not None) == reads
 
 
 def test_a_claim_that_was_read_live() -> None:
-    """It has what the pattern names, and no more, whatever a tenant has written into it."""
+    """The claim has only the labels and annotations that the pattern reads, shortened."""
     storage_class = samples.storage_class({"pathPattern": READING})
     live = samples.claim(
         labels={"team": "red", "other": "x" * 9999}, annotations={"other": "x" * 9999, "app": "y" * 9999}
@@ -484,7 +486,7 @@ def test_a_claim_that_was_read_live() -> None:
 
 
 def test_a_volume_that_is_not_ours() -> None:
-    """The message distinguishes a second installation, which made a volume for the same claim, from a forgery."""
+    """The message distinguishes a volume of a second installation for the same claim from a forged one."""
     claim = samples.claim()
     theirs = samples.volume(nfs=NfsSource("other", "/exports/x"))
     said = claims.not_ours(theirs, claim, samples.US)
@@ -497,7 +499,7 @@ def test_a_volume_that_is_not_ours() -> None:
 
 
 def test_the_root_of_another_export() -> None:
-    """The refusal of a directory in which another export has its root names that export and what to change."""
+    """The refusal of a directory with another export's root names that export and what to change."""
     refusal = claims.root_conflict(provision(view()), Location("nas", "/exports/shop"))
     assert refusal.reason == "OverlappingDirectory"
     assert "nas:/exports/shop" in refusal.message
@@ -505,7 +507,7 @@ def test_the_root_of_another_export() -> None:
 
 
 def test_in_its_namespace() -> None:
-    """A plan's record names the namespace of the claim; the class says whether what an earlier one left counts."""
+    """A plan's record has the uid of the claim's namespace; the class decides about data of an earlier namespace."""
     plan = provision(of_class({"formerNamespace": "accept"}))
     found = Namespace(Metadata(name="shop", uid="ns-1", creation_timestamp="2026-01-01T00:00:00Z"))
     placed = claims.in_namespace(plan, found)

@@ -1,4 +1,4 @@
-"""core.discretion, and the events on claims that core's own rules give."""
+"""core.discretion, and the events on claims by the rules in core."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SECRETS = ("bank", "pv-of-the-bank", "vault")
 
 
 @pytest.mark.parametrize("owner", OTHERS)
-def test_what_is_not_of_the_namespace_is_not_told(owner: Owner | None) -> None:
-    """Another namespace's, the same one's of another cluster, and what is nobody's, stay in the log."""
+def test_objects_of_other_owners_are_not_named(owner: Owner | None) -> None:
+    """Objects of another namespace, of another cluster, or without an owner, are named only in the log."""
     assert discretion.words(SHOP, owner, "all", "little") == Words("all", "little")
     words = discretion.taken(SHOP, "a/b", owner, "volume pv-of-the-bank (vault)")
     assert "volume pv-of-the-bank (vault)" in words.log
@@ -30,8 +30,8 @@ def test_what_is_not_of_the_namespace_is_not_told(owner: Owner | None) -> None:
     assert not any(secret in words.event for secret in SECRETS)
 
 
-def test_what_is_of_the_namespace_is_told() -> None:
-    """Whoever asks learns all of what is their own namespace's, and how to go on in any case."""
+def test_objects_of_the_same_namespace_are_named() -> None:
+    """Objects of the claim's own namespace are named in the event; the advice is there in any case."""
     assert discretion.words(SHOP, Owner("shop", "c"), "all", "little") == Words("all", "all")
     words = discretion.taken(SHOP, "a", SHOP, "volume pv1")
     assert words.log == words.event
@@ -45,27 +45,27 @@ def test_what_is_of_the_namespace_is_told() -> None:
     [("1", "1", True), ("1", "2", False), ("", "2", True), ("1", "", True), ("1", "any", True)],
 )
 def test_a_namespace_that_was_created_again(asker: str, owner: str, same: bool) -> None:
-    """What an earlier namespace of the name has is not told, as far as its uid is known."""
+    """Objects of an earlier namespace of the same name are not named, if its uid is known."""
     words = discretion.words(SHOP._replace(uid=asker), SHOP._replace(uid=owner), "all", "little")
     assert (words.event == "all") is same
 
 
 def test_whose_something_is() -> None:
-    """By its record, or by the claim that a volume is for."""
+    """The owner comes from the record, or from the volume's claimRef."""
     assert discretion.owner_by(structs.replace(samples.record("a"), cluster="c")) == SHOP
     assert discretion.owner_of(samples.volume(), "c") == SHOP
     assert discretion.owner_of(samples.volume(claim_uid=None), "c") is None
 
 
-def test_an_archive_is_told_in_one_way_whatever_is_there() -> None:
-    """Whether there is an archive of a name, whose, or a directory alone, cannot be asked for."""
+def test_the_event_about_an_archive_is_always_the_same() -> None:
+    """The event is the same whether an archive belongs to another namespace or does not exist."""
     texts = {discretion.no_archive(SHOP, "archived-a", whole).event for whole in ("it is the bank's", "there is none")}
     (text,) = texts
     assert text.startswith("there is no archive 'archived-a' of namespace shop")
 
 
 def held_by(namespace: str, **volume: str) -> Volume:
-    """A volume of that namespace's, which has the directory."""
+    """A volume of that namespace that has the directory."""
     held = samples.volume(name="pv-of-the-bank", **volume)  # type: ignore[arg-type]
     source = structs.replace(samples.SOURCE, path="/exports/vault")
     reference = ClaimRef(namespace, "data", "77")
@@ -74,7 +74,7 @@ def held_by(namespace: str, **volume: str) -> Volume:
 
 @pytest.mark.parametrize("phase", ["Bound", "Released"])
 def test_the_cluster_s_volumes(phase: str) -> None:
-    """A directory that a volume of another namespace has is refused, or waited for, without its name or place."""
+    """If a volume of another namespace has the directory, the event has neither its name nor its path."""
     decision = claims.decide(view(holder=held_by("bank", phase=phase)))
     assert isinstance(decision, Refuse | Wait)
     text = decision.message if isinstance(decision, Refuse) else decision.why
@@ -87,7 +87,7 @@ def test_the_cluster_s_volumes(phase: str) -> None:
 
 
 def test_a_volume_that_is_for_no_claim() -> None:
-    """One that an admin made for nobody yet is nobody's, and not told."""
+    """A volume without a claimRef is not named in the event."""
     held = held_by("shop", phase="Available")
     nobody = structs.replace(held, spec=structs.replace(held.spec, claim_ref=None))
     decision = claims.decide(dataclasses.replace(view(holder=nobody)))
@@ -95,6 +95,6 @@ def test_a_volume_that_is_for_no_claim() -> None:
     assert "pv-of-the-bank" not in decision.message
 
 
-def test_an_error_that_names_nobody_is_told_whole() -> None:
-    """What is not a refusal for somebody else's sake has one text, for the log and for the event."""
+def test_other_errors_have_one_text() -> None:
+    """Other errors have the same text for the log and for the event."""
     assert InvalidRecord("too long").event_text == "too long"

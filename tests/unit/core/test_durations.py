@@ -22,7 +22,7 @@ UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
     ],
 )  # fmt: skip
 def test_accepted(text: str, seconds: float) -> None:
-    """Durations are read as people write them, and bare numbers are seconds."""
+    """Durations are parsed in all spellings; a number without a unit is seconds."""
     assert parse_s(text) == pytest.approx(seconds)
 
 
@@ -30,7 +30,7 @@ def test_accepted(text: str, seconds: float) -> None:
     "text", ["", " ", "s", "-1s", "1 s", "1x", "1s1", "1e3", "inf", "nan", ".5s", "1.s", "٣s", "٣"]
 )
 def test_refused(text: str) -> None:
-    """What is no duration is refused, with an example of one."""
+    """Any other text is refused, with an example of a duration."""
     with pytest.raises(InvalidSettings, match="15s"):
         parse_s(text)
 
@@ -44,6 +44,6 @@ def test_sum(parts: list[tuple[int, str]]) -> None:
 
 @given(st.text())
 def test_any_text(text: str) -> None:
-    """Any text is a duration of no less than nothing, or is refused."""
+    """Any text is a duration of at least zero, or is refused."""
     with contextlib.suppress(InvalidSettings):
         assert parse_s(text) >= 0

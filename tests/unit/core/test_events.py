@@ -11,13 +11,13 @@ from provisioner.core.events import MESSAGE_LIMIT, Occurrence, clip, occurred
 
 
 def test_first_at_once() -> None:
-    """The first occurrence is written at once."""
+    """The first occurrence is written immediately."""
     assert occurred(None, 100.0) == Occurrence(1, 130.0)
 
 
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=50))
 def test_repetitions_are_seldom(pauses_s: list[float]) -> None:
-    """However often a thing is said, it is counted up one by one, and two writes lie half a minute apart or more."""
+    """Repetitions raise the count one by one, with at least half a minute between two writes."""
     now_s, previous = 0.0, None
     written_s: list[float] = []
     for pause_s in pauses_s:
@@ -44,12 +44,12 @@ def test_repetitions_grow_apart() -> None:
 
 @given(st.text(max_size=3 * MESSAGE_LIMIT))
 def test_clip(message: str) -> None:
-    """A message is never longer than the limit, and loses nothing where it is not."""
+    """A message is never longer than the limit; a shorter one stays as it is."""
     clipped = clip(message)
     assert len(clipped) <= MESSAGE_LIMIT
     assert clipped == message or (clipped.endswith("…") and message.startswith(clipped[:-1]))
 
 
 def test_a_message_with_a_name_of_any_bytes() -> None:
-    """A byte that is no UTF-8 stands as itself in an event, which the API server takes then."""
+    """A byte that is not UTF-8 is escaped in an event, so that the API server accepts it."""
     assert clip("directory 'caf\udce9' is taken") == "directory 'caf\\xe9' is taken"

@@ -18,7 +18,7 @@ NOW = "2026-01-01T00:00:00Z"
 
 
 def bound(*, size: str = "2Gi", has: str = "1Gi", **more: Any) -> Claim:
-    """A bound claim that asks for a size and has another one."""
+    """A bound claim that requests a size and has another one."""
     return samples.claim(
         spec=samples.claim_spec(size=size, volume_name=samples.VOLUME),
         status=ClaimStatus(phase="Bound", capacity={"storage": has}),
@@ -27,7 +27,7 @@ def bound(*, size: str = "2Gi", has: str = "1Gi", **more: Any) -> Claim:
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """A strategic merge patch, as far as a claim's status goes: conditions are merged by type, the rest is RFC 7386."""
+    """A strategic merge patch for a claim's status: conditions are merged by type, the rest as in RFC 7386."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -48,14 +48,14 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 class Server:
-    """One claim and its volume as the API server has them, in JSON."""
+    """One claim and its volume as JSON, as the API server has them."""
 
     def __init__(self, claim: Claim, volume: Volume) -> None:
         self.claim: Any = msgspec.to_builtins(claim)
         self.volume: Any = msgspec.to_builtins(volume)
 
     def step(self, writes: int) -> bool:
-        """Decide on what is there and carry out so many writes of it; False when there is nothing to do."""
+        """Decide, and carry out at most this many writes; return False if there is nothing to do."""
         claim, volume = msgspec.convert(self.claim, Claim), msgspec.convert(self.volume, Volume)
         plan = expansion.decide(claim, volume, samples.US, NOW)
         if plan is None:
@@ -79,7 +79,7 @@ class Server:
     st.sets(st.sampled_from(["Resizing", "ControllerResizeError", "FileSystemResizePending", "ModifyingVolume"])),
 )
 def test_every_crash_is_resumed(crashes: list[int], size: str, volume_size: str, conditions: set[str]) -> None:
-    """Wherever it is interrupted, an expansion reaches its goal, never shrinks the volume, and leaves no trace."""
+    """After any interruption an expansion completes, never shrinks the volume, and leaves no condition behind."""
     server = Server(bound(size=size), samples.volume(capacity=volume_size, phase="Bound"))
     server.claim["status"]["conditions"] = [{"type": kind, "status": "True"} for kind in sorted(conditions)]
     for writes in crashes:
@@ -98,7 +98,7 @@ def test_every_crash_is_resumed(crashes: list[int], size: str, volume_size: str,
 
 
 def test_steps() -> None:
-    """The claim is marked, the volume grows, the claim is told: in external-resizer's words."""
+    """An expansion marks the claim, grows the volume and updates the claim, with external-resizer's conditions."""
     plan = expansion.decide(bound(), samples.volume(phase="Bound"), samples.US, NOW)
     assert plan is not None
     assert plan.size == "2Gi"
@@ -124,7 +124,7 @@ def test_steps() -> None:
 
 
 def test_steps_done_already() -> None:
-    """A step that was taken before a crash is not taken again."""
+    """A step that was done before a crash is not repeated."""
     claim = bound()
     status = msgspec.structs.replace(
         claim.status,
@@ -139,7 +139,7 @@ def test_steps_done_already() -> None:
 
 @pytest.mark.parametrize(("size", "has"), [("2Gi", "2Gi"), ("1Gi", "3Gi")])
 def test_lowered_again(size: str, has: str) -> None:
-    """When the user lowers the request in the middle, the mark is cleared, and the capacity is not lowered with it."""
+    """If the user lowers the request in the middle, the mark is cleared and the capacity stays."""
     claim = bound(size=size, has=has)
     status = msgspec.structs.replace(
         claim.status,
@@ -154,7 +154,7 @@ def test_lowered_again(size: str, has: str) -> None:
 
 
 def test_failed() -> None:
-    """A refused expansion says so in one condition of the claim."""
+    """A refused expansion is one condition on the claim."""
     assert expansion.failed("no", NOW) == {
         "status": {
             "conditions": [
@@ -165,7 +165,7 @@ def test_failed() -> None:
 
 
 def test_conditions_of_others_stay_whole() -> None:
-    """A condition that is not about resizing keeps all that others wrote in it: reason, message and times."""
+    """Other conditions keep their reason, message and times."""
     other = {
         "type": "Unused",
         "status": "True",
@@ -195,12 +195,12 @@ def test_conditions_of_others_stay_whole() -> None:
     ],
 )
 def test_nothing_to_do(claim: Claim, volume: Volume | None) -> None:
-    """Only a bound claim that wants more than it has, of a volume of ours that is its own, is expanded."""
+    """Only a bound claim that requests more than it has, on its own volume of this provisioner, is expanded."""
     assert expansion.decide(claim, volume, samples.US, NOW) is None
 
 
 @pytest.mark.parametrize(
-    ("recorded", "size", "told"),
+    ("recorded", "size", "larger"),
     [
         ("1Gi", "2Gi", True),
         ("1Gi", "1024Mi", False),
@@ -209,6 +209,6 @@ def test_nothing_to_do(claim: Claim, volume: Volume | None) -> None:
         ("lots", "2Gi", False),
     ],
 )
-def test_outgrown(recorded: str, size: str, told: bool) -> None:
-    """Only a size that is larger for certain is written into a record."""
-    assert expansion.outgrown(recorded, size) is told
+def test_outgrown(recorded: str, size: str, larger: bool) -> None:
+    """Only a size that is certainly larger is written into a record."""
+    assert expansion.outgrown(recorded, size) is larger

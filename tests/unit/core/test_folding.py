@@ -27,19 +27,19 @@ from provisioner.core.folding import fold
     ],
 )
 def test_names_that_some_server_takes_for_one(one: str, other: str) -> None:
-    """Case, normal forms, ligatures and characters that nobody sees make no difference."""
+    """Case, normal forms, ligatures and invisible characters make no difference."""
     assert fold(one) == fold(other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("a", "b"), ("cafe", "caf\u00e9"), ("a-b", "a_b"), ("a", "a ")])
 def test_other_names(one: str, other: str) -> None:
-    """Names that differ in a letter, an accent or a sign are two."""
+    """Names that differ in a letter, an accent or a sign stay different."""
     assert fold(one) != fold(other)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Mn"))))
 def test_forms_of_one_name(name: str) -> None:
-    """Each normal form and each case of a name folds to the same."""
+    """All normal forms and cases of a name fold to the same name."""
     forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD", "NFKC", "NFKD")]
     assert {fold(form) for form in forms} == {fold(name)}
     assert fold(name.upper()) == fold(name)

@@ -1,4 +1,4 @@
-"""core.health: what `check` says of the running daemon and of its work."""
+"""core.health: what `check` reports of the running daemon and of its work."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def lease(*, holder: str = "pod-a", renewed: str = "", program: str = "") -> Lea
     [(at(1), True), (at(14), True), (at(16), False), (at(-3), True), (at(-60), False), ("", False), ("2026", False)],
 )
 def test_a_fresh_lease(renewed: str, fresh: bool) -> None:
-    """A lease counts as held for its duration after a renewal; a time that no right clock gives counts for nothing."""
+    """A lease counts as held for its duration after a renewal; an impossible time does not count."""
     assert health.is_fresh(lease(renewed=renewed), NOW) is fresh
     assert not health.is_fresh(lease(holder="", renewed=renewed), NOW)
 
 
 def test_a_leader() -> None:
-    """Who leads is told, since when, and when that was renewed."""
+    """A held lease is reported with its holder, since when, and when it was renewed."""
     found = health.leader(
         lease(renewed=at(2)), held=True, namespace="storage", name="ours", classes=[samples.storage_class()], now=NOW
     )
@@ -64,7 +64,7 @@ def test_a_leader() -> None:
     ids=["none", "released", "stale", "never renewed"],
 )
 def test_no_leader(seen: LeaseRecord | None, words: str) -> None:
-    """Without a leader that is a failure, which names the classes that no daemon serves, and where to look."""
+    """A missing leader is a failure, with the classes that no daemon serves and where to look."""
     classes = [samples.storage_class()]
     found = health.leader(seen, held=False, namespace="storage", name="ours", classes=classes, now=NOW)
     assert not found.ok
@@ -76,13 +76,13 @@ def test_no_leader(seen: LeaseRecord | None, words: str) -> None:
 
 
 def test_no_election() -> None:
-    """Without leader election nothing can be told of the daemon: a warning, and no failure."""
+    """Without leader election the daemon's state is unknown: a warning, not a failure."""
     found = health.not_elected("storage")
     assert (found.ok, found.warning) == (True, True)
 
 
 def test_versions() -> None:
-    """The version of the daemon is told beside that of the command; a daemon that does not say is unknown."""
+    """The versions of daemon and command are reported; that of the daemon can be unknown."""
     assert health.versions("1.0", None).result == "command 1.0, daemon unknown"
     assert health.versions("1.0", lease()).result == "command 1.0, daemon unknown"
     same, other = health.versions("1.0", lease(program="1.0")), health.versions("1.0", lease(program="0.9"))
@@ -100,7 +100,7 @@ def claim(name: str, created: str, **fields: object) -> Claim:
 
 
 def test_pending_claims() -> None:
-    """Claims that were handed to this provisioner and wait are listed, the oldest first."""
+    """Pending claims of this provisioner are listed, oldest first."""
     claims = [
         claim("young", "2026-05-01T11:00:00Z"),
         claim("old", "2026-05-01T09:00:00Z"),
@@ -110,18 +110,18 @@ def test_pending_claims() -> None:
     ]
     found = health.pending(claims, samples.US)
     assert [each.metadata.name for each in found] == ["old", "young"]
-    told = health.waits(found[0], "ProvisioningFailed: no", NOW)
-    assert (told.name, told.ok, told.warning) == ("shop/old", True, True)
-    assert told.result == "Pending for 3h0m: ProvisioningFailed: no"
-    assert told.advice == "kubectl describe pvc -n shop old"
+    finding = health.waits(found[0], "ProvisioningFailed: no", NOW)
+    assert (finding.name, finding.ok, finding.warning) == ("shop/old", True, True)
+    assert finding.result == "Pending for 3h0m: ProvisioningFailed: no"
+    assert finding.advice == "kubectl describe pvc -n shop old"
     assert "an unknown time" in health.waits(samples.claim(), "", NOW).result
 
 
 def test_what_the_rules_say() -> None:
-    """Where no event can be read, the daemon's own rules say why a claim has no volume, as far as they can tell."""
+    """Without an event, the daemon's own rules give the reason why a claim has no volume, if they can."""
 
     def why(waiting: Claim, storage_class: StorageClass | None, failing: dict[str, str] | None = None) -> str:
-        return health.reckoned(waiting, storage_class, samples.US, NAS, failing or {})
+        return health.expected_reason(waiting, storage_class, samples.US, NAS, failing or {})
 
     waiting, good = samples.claim(), samples.storage_class()
     assert why(waiting, good) == ""
@@ -132,7 +132,7 @@ def test_what_the_rules_say() -> None:
 
 
 def test_volumes_that_are_not_reclaimed() -> None:
-    """Released and failed volumes with the policy Delete are listed; those to be kept, in use, or another's are not."""
+    """Released and Failed volumes with policy Delete are listed; those retained, in use, or another's are not."""
     volumes = [
         samples.volume(name="b"),
         samples.volume(name="a", phase="Failed"),
@@ -142,18 +142,18 @@ def test_volumes_that_are_not_reclaimed() -> None:
     ]
     found = health.unreclaimed(volumes, samples.US)
     assert [each.name for each in found] == ["a", "b"]
-    told = health.stays(found[0], "VolumeFailedDelete: no")
-    assert (told.ok, told.warning) == (True, True)
-    assert told.result == "Failed, with reclaim policy Delete, and not reclaimed: VolumeFailedDelete: no"
-    assert told.advice == "kubectl describe pv a"
+    finding = health.stays(found[0], "VolumeFailedDelete: no")
+    assert (finding.ok, finding.warning) == (True, True)
+    assert finding.result == "Failed, with reclaim policy Delete, and not reclaimed: VolumeFailedDelete: no"
+    assert finding.advice == "kubectl describe pv a"
 
 
 def test_the_rest_is_counted() -> None:
-    """What is not listed one by one is counted."""
+    """Claims and volumes that are not listed one by one are counted."""
     assert health.more(0, 0) == []
     claims, volumes = health.more(1, 12)
-    assert (claims.kind, claims.result) == ("claim", "1 more claim, Pending too")
-    assert (volumes.kind, volumes.result) == ("volume", "12 more volumes, not reclaimed either")
+    assert (claims.kind, claims.result) == ("claim", "1 more claim, also Pending")
+    assert (volumes.kind, volumes.result) == ("volume", "12 more volumes, also not reclaimed")
 
 
 def on(path: str, *, name: str, server: str = "nas", options: tuple[str, ...] = (), directory: str = "") -> Volume:
@@ -162,7 +162,7 @@ def on(path: str, *, name: str, server: str = "nas", options: tuple[str, ...] = 
 
 
 def test_volumes_on_unknown_exports() -> None:
-    """Volumes whose export neither a class nor a setting names are told by export, with a few of their names."""
+    """Volumes on unknown exports are reported per export, with a few of their names."""
     uses = [Use(NAS, MountOptions()), Use(Location("nas", "/mounted"), MountOptions())]
     volumes = [
         on("/exports/a", name="a"),
@@ -193,7 +193,7 @@ def marked(name: str, directory: str, *, id: str = "e1", port: int | None = None
 
 
 def test_which_volumes_are_on_an_export() -> None:
-    """Each volume is looked for in one ledger: that of the innermost export on its way, at the port that it names."""
+    """Each volume belongs to one ledger: that of the innermost export on its path, at the port that it names."""
     outer, inner = Use(NAS, MountOptions()), Use(INNER, MountOptions())
     other = Use(NAS, MountOptions(port=12049))
     volumes = [
@@ -219,25 +219,26 @@ def of_ledger(id: str, records: Mapping[str, Record], *volumes: Volume) -> list[
 
 
 def test_ledgers_and_volumes() -> None:
-    """A ledger that is lost is a failure, for nothing is done on its export; single volumes are counted and named."""
+    """A lost ledger is a failure; single volumes that do not match are a warning, counted and named."""
     ours = [marked(f"v{number}", f"v{number}") for number in range(7)]
     records = {volume.name: samples.record(volume.name, volume_uid=volume.metadata.uid) for volume in ours}
     assert of_ledger("e1", records, *ours) == []
     assert of_ledger("e1", {}, *ours) == []
     shown = "(v0, v1, v2, v3, v4 and 2 more)"
     assert of_ledger("", {}, *ours) == [(False, f"its ledger is gone: 7 volumes on it {shown}")]
-    assert of_ledger("e2", {}, *ours[:1]) == [(False, "its ledger has another id than they carry: 1 volume on it (v0)")]
+    another = "its ledger has another id than its volumes: 1 volume on it (v0)"
+    assert of_ledger("e2", {}, *ours[:1]) == [(False, another)]
     odd = [marked("odd", "odd", id="e2"), *ours]
-    wrong = "1 volume whose record or export id does not agree: odd"
+    wrong = "1 volume whose record or export id does not match: odd"
     assert of_ledger("e1", records, *odd) == [(True, wrong)]
     foreign = structs.replace(records["v0"], cluster="another")
-    wrong = "1 volume whose record or export id does not agree: v0"
+    wrong = "1 volume whose record or export id does not match: v0"
     assert of_ledger("e1", {**records, "v0": foreign}, *ours) == [(True, wrong)]
     assert of_ledger("", {}) == []
 
 
 def test_volumes_that_lack_something() -> None:
-    """They are counted by what they lack, and named; whole ones are not."""
+    """Volumes that lack something are counted by what they lack, and named."""
     used = [(marked(name, name), (name,)) for name in ("a", "b", "c")]
     records = {name: samples.record(name) for name in ("a", "b")}
     assert health.lacking("nas", used[:2], records, set()) == []
@@ -250,7 +251,7 @@ def test_volumes_that_lack_something() -> None:
 
 
 def test_two_default_classes() -> None:
-    """More than one default class is told where one of them is of this provisioner, whichever key says so."""
+    """Several default classes are reported if one of them is this provisioner's, by either annotation."""
 
     def default(name: str, key: str, provisioner: str = samples.US, value: str = "true") -> StorageClass:
         made = samples.storage_class(provisioner=provisioner)

@@ -18,7 +18,7 @@ OWN = f"uid-of-{samples.VOLUME}"
 
 
 def bound(**changes: Any) -> Volume:
-    """The volume while its claim has it."""
+    """The volume, bound to its claim."""
     return samples.volume(phase="Bound", **changes)
 
 
@@ -28,7 +28,7 @@ def claimed(volume_name: str = samples.VOLUME, **changes: Any) -> Claim:
 
 
 def created(at: str, *, phase: str = "Released") -> Volume:
-    """The volume, created at some time."""
+    """The volume, created at a given time."""
     made = samples.volume(phase=phase)
     return structs.replace(made, metadata=structs.replace(made.metadata, creation_timestamp=at))
 
@@ -44,7 +44,7 @@ def created(at: str, *, phase: str = "Released") -> Volume:
     ],
 )
 def test_younger_than_its_record(at: str, later: bool) -> None:
-    """A volume that was created more than an hour after its record is another one; clocks may differ by minutes."""
+    """A volume created more than an hour after its record is another one; clocks can differ by minutes."""
     assert identity.is_later(samples.record(), created(at)) is later
     assert not identity.is_later(structs.replace(samples.record(), created="?"), created(at))
 
@@ -72,13 +72,13 @@ def test_what_an_unfinished_record_is_settled_with() -> None:
     ],
 )
 def test_agreement(record: Record, answer: bool) -> None:
-    """A record agrees with a volume when it names this object, its claim by name and uid, and is still in use."""
+    """A record matches a volume if it names this object, its claim by name and uid, and is not retained."""
     assert identity.agrees(record, bound()) is answer
     assert not identity.agrees(record, bound(claim_uid=None))
 
 
 def binding(**changes: Any) -> Binding:
-    """A bound volume whose record was written by a version without uids, and agrees in all else."""
+    """A bound volume whose record was written by a version without uids, and matches otherwise."""
     whole = Binding(
         volume=bound(),
         claim=claimed(),
@@ -102,12 +102,12 @@ def binding(**changes: Any) -> Binding:
     ],
 )
 def test_followed(of: Binding) -> None:
-    """While the recorded claim has the volume, the record names this object of it."""
+    """While the recorded claim has the volume, the record is updated to this object of it."""
     assert followed(of) == samples.record(volume_uid=OWN)
 
 
 def test_a_peers_volume() -> None:
-    """A peer's volume names no export: cluster and directory must do."""
+    """A volume of nfs-subdir does not name its export: cluster and directory are enough."""
     peers = binding(volume=samples.peers_volume(phase="Bound"), record=samples.record(peer=True))
     assert followed(peers) == samples.record(peer=True, volume_uid=OWN)
     assert followed(dataclasses.replace(peers, record=samples.record())) is None
@@ -128,12 +128,12 @@ def test_a_peers_volume() -> None:
     ],
 )
 def test_not_followed(of: Binding) -> None:
-    """Where cluster, export, directory or claim do not agree, the record stays as it is."""
+    """If cluster, export, directory or claim do not match, the record stays as it is."""
     assert followed(of) is None
 
 
 def test_not_bound_yet() -> None:
-    """A claim that does not name the volume yet is waited for."""
+    """If the claim does not name the volume yet, the result is to wait."""
     assert followed(binding(claim=claimed(""))) == Wait()
 
 
@@ -153,7 +153,7 @@ REBOUND = samples.record(claim_uid="former", volume_uid=OWN)
     ids=["same name", "another name", "recovered"],
 )
 def test_another_claim(record: Record, recorded: Claim | None) -> None:
-    """The recorded object that is bound to another claim is that claim's, once the recorded claim is gone."""
+    """If the recorded object is bound to another claim, it becomes that claim's once the recorded claim is gone."""
     if record.claim_uid == "" and recorded is not None:
         assert followed(binding(record=record, recorded=recorded)) == Wait()
     else:
@@ -170,20 +170,20 @@ def test_another_claim(record: Record, recorded: Claim | None) -> None:
     ],
 )
 def test_the_namespace_follows(record: Record, read: str, uid: str) -> None:
-    """The record belongs to the namespace of the claim that has the volume; another's uid never stays."""
+    """The record gets the namespace uid of the claim that has the volume; another namespace's uid never stays."""
     follows = followed(binding(record=record, namespace_uid=read))
     assert isinstance(follows, Record)
     assert follows.namespace_uid == uid
 
 
 def test_the_recorded_claim_is_there() -> None:
-    """While the recorded claim exists, as a populator's does during the hand-over, the volume stays that claim's."""
+    """While the recorded claim exists, as a populator's during the hand-over, the volume stays that claim's."""
     assert followed(binding(record=REBOUND, recorded=samples.claim(uid="former"))) == Wait()
 
 
 @pytest.mark.parametrize("former", ["former", "none"])
 def test_another_object_of_a_claim_that_goes(former: str) -> None:
-    """A volume that comes back while its claim is being deleted is not the recorded one, and keeps its data."""
+    """A volume that is recreated while its claim is being deleted does not become the recorded one."""
     going = binding(claim=claimed(deleted=True), record=samples.record(volume_uid=former))
     assert followed(going) is None
     assert followed(dataclasses.replace(going, claim=None, was_bound=True)) is None
@@ -192,7 +192,7 @@ def test_another_object_of_a_claim_that_goes(former: str) -> None:
 
 
 def test_released_since() -> None:
-    """A volume that was seen bound to another claim is that claim's too when it was released before the look."""
+    """A volume that was seen bound to another claim becomes that claim's even if it was released since."""
     released = binding(volume=samples.volume(), claim=None, record=REBOUND, was_bound=True)
     assert followed(released) == samples.record(volume_uid=OWN)
     assert followed(dataclasses.replace(released, was_bound=False)) is None
@@ -200,7 +200,7 @@ def test_released_since() -> None:
 
 
 def test_claims_of_recovered_records() -> None:
-    """A record without a claim's uid is for any claim of its name; one with a uid for that claim alone."""
+    """A record without a claim uid is for any claim of its name; one with a uid only for that claim."""
     assert identity.is_for(samples.record(claim_uid=""), ClaimRef("shop", "data", "any"))
     assert not identity.is_for(samples.record(claim_uid=""), ClaimRef("lab", "data", "any"))
     assert identity.is_for(samples.record(), ClaimRef("any", "any", samples.UID))

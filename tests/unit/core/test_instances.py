@@ -1,4 +1,4 @@
-"""core.instances: the sign as text, and what each look at it comes to."""
+"""core.instances: the sign as text, and the result of each look at it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _WORD = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_si
 
 
 def seen(known: Standing, sign: Sign | None, *, leads: bool | None = None, now_s: float = 130.0) -> Step:
-    """What a look comes to."""
+    """The result of a look."""
     return judge(known, sign, ME, leads=leads, now_s=now_s)
 
 
 @given(_WORD, st.integers(0, 10**9), _WORD, st.sampled_from(("", "left", "twice", "decided")), _WORD)
 def test_a_sign_is_read_as_it_was_written(at: str, term: int, instance: str, state: State, other: str) -> None:
-    """Whatever is in it."""
+    """A sign is parsed back as it was written."""
     sign = Sign(at=at, term=term, instance=instance, state=state, other=other if state == "twice" else "")
     assert parse(str(sign)) == sign
 
 
 @pytest.mark.parametrize("text", ["", AT, f"{AT} 7", f"{AT} x pod", f"{AT} -1 pod", f"{AT} ² pod", f"{AT} 7 pod new"])
 def test_a_sign_that_this_version_cannot_read(text: str) -> None:
-    """It is the sign of somebody else, of no term."""
+    """An unreadable text is the sign of another instance, without a term."""
     assert parse(text) == Sign(at="", term=-1, instance=text)
     assert not instances.is_of(parse(text), ME)
 
 
 def test_the_name_of_a_sign() -> None:
-    """Two provisioners of one cluster have two, and neither is taken for a cluster's."""
+    """Two provisioners of one cluster have different names, and neither looks like a cluster's sign."""
     one, two = instances.name("uid", "example.com/nfs"), instances.name("uid", "example.com/other")
     assert one != two
     assert one.startswith("uid.")
@@ -51,34 +51,34 @@ def test_the_name_of_a_sign() -> None:
 
 
 def test_a_sign_in_words() -> None:
-    """Each state has its own, and the other one of two is named."""
+    """Each state has its own text; with two instances the other one is named."""
     signs = (ME, replace(ME, state="left"), TWICE, instances.decided(AT, "admin"), parse("odd"))
-    told = [instances.listed("nas:/x", sign) for sign in signs]
-    assert len({each.meaning for each in told}) == len(signs)
-    assert TWICE.other in told[2].meaning
-    assert (told[0].export, told[0].instance, told[0].term, told[0].signed) == ("nas:/x", ME.instance, ME.term, AT)
+    rows = [instances.listed("nas:/x", sign) for sign in signs]
+    assert len({each.meaning for each in rows}) == len(signs)
+    assert TWICE.other in rows[2].meaning
+    assert (rows[0].export, rows[0].instance, rows[0].term, rows[0].signed) == ("nas:/x", ME.instance, ME.term, AT)
 
 
 # ------------------------------------------------------------------------------------------- a term begins
 
 
-def test_nobody_has_signed() -> None:
-    """Who creates the sign may destroy at once: whoever comes later meets it."""
+def test_no_sign() -> None:
+    """An instance that creates the sign can destroy data immediately: a later one finds the sign."""
     step = seen(Standing(), None)
     assert (step.write, step.over) == (ME, False)
     assert step.standing.is_settled(130.0)
 
 
 def test_the_former_leader_has_stopped_in_good_order() -> None:
-    """Nobody waits."""
+    """After a clean stop of the former leader there is no wait."""
     step = seen(Standing(), replace(FORMER, state="left"))
     assert (step.write, step.over) == (ME, True)
     assert step.standing.is_settled(130.0)
 
 
 @pytest.mark.parametrize("sign", [FORMER, COPY, ME, parse("odd"), instances.decided(AT, "admin")])
-def test_somebody_may_be_at_work(sign: Sign) -> None:
-    """Whatever the term of the sign: that may be a former leader, or one before etcd went back. It is waited for."""
+def test_another_instance_can_be_at_work(sign: Sign) -> None:
+    """Another instance's sign of any term can be a live one's, so nothing is destroyed for a while."""
     step = seen(Standing(), sign)
     assert (step.write, step.over) == (ME, True)
     assert not step.standing.is_settled(130.0 + SETTLE_S - 0.1)
@@ -86,22 +86,22 @@ def test_somebody_may_be_at_work(sign: Sign) -> None:
 
 
 def test_nothing_is_settled_before_the_first_look() -> None:
-    """What is not known does not destroy."""
+    """An instance that has not signed yet destroys nothing."""
     assert not Standing().is_settled(math.inf - 1)
 
 
-# ------------------------------------------------------------------------------------------- while we lead
+# ------------------------------------------------------------------------------------------- while it leads
 
 
 def test_our_own_sign_gets_a_new_time() -> None:
-    """Now and then."""
+    """The sign is renewed at its interval, and only then."""
     assert seen(SIGNED, ME, now_s=100.0 + SIGN_EVERY_S - 1) == Step(SIGNED)
     step = seen(SIGNED, replace(ME, at="earlier"), now_s=100.0 + SIGN_EVERY_S)
     assert step == Step(replace(SIGNED, signed_s=160.0), ME)
 
 
 def test_another_sign_of_our_term_or_a_later_one() -> None:
-    """While the Lease is ours nobody of our cluster can have written it: there are two."""
+    """While this instance holds the Lease, another one's sign means that two clusters are at work."""
     for sign in (COPY, replace(COPY, term=7), replace(COPY, state="left")):
         step = seen(SIGNED, sign, leads=True)
         assert step.write == replace(ME, state="twice", other=COPY.instance)
@@ -110,7 +110,7 @@ def test_another_sign_of_our_term_or_a_later_one() -> None:
 
 
 def test_another_sign_when_the_lease_is_not_ours() -> None:
-    """It is the next leader's: it stays, and we destroy nothing."""
+    """After the Lease is lost, the sign is the next leader's: it stays, and nothing is destroyed."""
     step = seen(SIGNED, COPY, leads=False)
     assert step.write is None
     assert not step.standing.is_settled(130.0)
@@ -119,7 +119,7 @@ def test_another_sign_when_the_lease_is_not_ours() -> None:
 
 @pytest.mark.parametrize(("sign", "leads"), [(FORMER, True), (FORMER, None), (COPY, None)])
 def test_a_late_write(sign: Sign, leads: bool | None) -> None:
-    """Of a former leader, it comes once: we sign again and wait. Twice in a row it is another one at work."""
+    """A former leader's late sign is overwritten once, with a wait; a second one is another instance at work."""
     step = seen(SIGNED, sign, leads=leads)
     assert step.write == ME
     assert step.standing.doubted
@@ -133,7 +133,7 @@ def test_a_late_write(sign: Sign, leads: bool | None) -> None:
 
 
 def test_our_sign_is_gone() -> None:
-    """We sign again where nobody else does, and wait."""
+    """A sign that vanished is written again, with a wait."""
     step = seen(SIGNED, None)
     assert (step.write, step.over) == (ME, False)
     assert not step.standing.is_settled(130.0)
@@ -144,7 +144,7 @@ def test_our_sign_is_gone() -> None:
 
 @pytest.mark.parametrize("known", [Standing(), SIGNED, Standing(stopped=TWICE)])
 def test_two_are_at_work(known: Standing) -> None:
-    """The sign says so to everybody, also after a restart; it stays."""
+    """A sign that says `twice` stops every instance, also after a restart, and is never overwritten."""
     step = seen(known, TWICE)
     assert step.write is None
     assert step.standing.stopped == TWICE
@@ -153,7 +153,7 @@ def test_two_are_at_work(known: Standing) -> None:
 
 @pytest.mark.parametrize("sign", [None, instances.decided(AT, "admin"), COPY])
 def test_an_admin_has_decided(sign: Sign | None) -> None:
-    """We sign, and wait whether the other one is still there: then it begins anew."""
+    """After an admin's decision an instance signs and waits, so that another live one shows itself."""
     step = seen(Standing(stopped=TWICE), sign)
     assert step.write == ME
     assert step.standing.stopped is None
@@ -165,19 +165,19 @@ def test_an_admin_has_decided(sign: Sign | None) -> None:
 
 
 def test_an_old_time_does_not_matter() -> None:
-    """Our sign is there: that it has an old time keeps nothing from being deleted."""
+    """If only the time of its own sign cannot be updated, data can still be deleted."""
     assert instances.unwritten(SIGNED, ME, ME, full=True, now_s=200.0) == SIGNED
 
 
 @pytest.mark.parametrize("known", [SIGNED, Standing(stopped=TWICE), Standing()])
 def test_nothing_is_destroyed_without_our_sign(known: Standing) -> None:
-    """It may be that somebody else does not see us."""
+    """If the sign cannot be written, nothing is destroyed: another instance may not see this one."""
     standing = instances.unwritten(known, COPY, ME, full=known != Standing(), now_s=130.0)
     assert not standing.is_settled(130.0)
 
 
 def test_a_full_export_is_reclaimed_from() -> None:
-    """Else it would stay full: once the sign that is there has stayed for longer than one who lives lets it."""
+    """On a full export data is deleted once the present sign is older than a live instance would leave it."""
     standing = instances.unwritten(Standing(), FORMER, ME, full=True, now_s=100.0)
     assert not standing.is_settled(100.0 + UNSIGNED_S - 1)
     later = instances.unwritten(standing, FORMER, ME, full=True, now_s=150.0)
@@ -187,7 +187,7 @@ def test_a_full_export_is_reclaimed_from() -> None:
 
 
 def test_what_needs_a_look_at_the_lease() -> None:
-    """Only another's sign over ours."""
+    """Only another instance's sign over this one's own is strange."""
     assert instances.is_strange(SIGNED, COPY, ME)
     assert instances.is_strange(SIGNED, replace(ME, state="left"), ME)
     for known, sign in ((Standing(), COPY), (SIGNED, None), (SIGNED, TWICE), (SIGNED, ME)):

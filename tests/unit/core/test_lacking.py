@@ -1,4 +1,4 @@
-"""core.lacking: which volumes must have a directory and a record, and what is said of those that have not."""
+"""core.lacking: which volumes must have a directory and a record, and how missing ones are reported."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PATH = (samples.DIRECTORY,)
     ],
 )
 def test_in_use(volume: Volume, path: RelPath, is_in_use: bool) -> None:
-    """Only of a volume of ours that a claim has, and that lies below its export, anything is missing."""
+    """Only a volume of this provisioner that a claim has, and that is below its export, can lack something."""
     assert lacking.is_in_use(volume, path, samples.US) is is_in_use
 
 
 def test_suspects() -> None:
-    """A directory that is not there comes first: the record comes back with it."""
+    """A missing directory comes first: its record is restored with it."""
     volumes = {name: (name,) for name in ("whole", "no-directory", "no-record", "neither")}
     records = {name: samples.record(name) for name in ("whole", "no-directory")}
     assert lacking.suspects(volumes, records, {("no-directory",), ("neither",)}) == {
@@ -42,7 +42,7 @@ def test_suspects() -> None:
 
 
 def test_words() -> None:
-    """A row of the listing, and the event, say what is missing where, and what to do."""
+    """The row and the event say what is missing, where, and what to do."""
     unclaimed = samples.volume(name="b", phase="Bound", claim_uid=None)
     rows = lacking.listed("nas", [(unclaimed, ("b",), "record-missing"), (BOUND, PATH, "directory-missing")])
     assert [(row.kind, row.directory, row.claim) for row in rows] == [

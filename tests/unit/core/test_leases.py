@@ -1,4 +1,4 @@
-"""core.leases: replicas with clocks of their own, a server, and calls that come late, twice or never."""
+"""core.leases: replicas with their own clocks, a server, and calls that arrive late, twice or never."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Server:
         self._version = 0
 
     def write(self, lease: LeaseRecord) -> LeaseRecord | None:
-        """The lease as it is now, or None for a conflict."""
+        """Return the lease after the write, or None for a conflict."""
         if lease.version != (self.lease.version if self.lease else ""):
             return None
         self._version += 1
@@ -33,14 +33,14 @@ class Server:
 
 @dataclass
 class Replica:
-    """One candidate, driven as runtime.election drives it; `skew_s` is how far its clock is off."""
+    """One candidate, driven as in runtime.election; `skew_s` is the error of its clock."""
 
     identity: str
     times: LeaseTimes
     skew_s: float
     seen: Observation | None = None
     sent: tuple[LeaseRecord, float] | None = None
-    """A write under way, and when, by our clock, it was asked for."""
+    """A write in progress, and when it was sent, by the candidate's clock."""
     leads_until_s: float | None = None
 
     def look(self, server: Server, now_s: float) -> None:
@@ -51,7 +51,7 @@ class Replica:
             self.sent = leases.taken(self.seen, self.identity, self.times, STAMP), now_s + self.skew_s
 
     def land(self, server: Server, now_s: float, *, answered: bool) -> None:
-        """The write reaches the server, now; its answer may be lost."""
+        """The write reaches the server now; its answer can be lost."""
         if self.sent is None:
             return
         (lease, asked_s), self.sent = self.sent, None
@@ -89,7 +89,7 @@ STEPS = st.lists(
 def test_never_two_leaders(
     times: LeaseTimes, other_times: LeaseTimes, skew_s: float, steps: list[tuple[str, int, int]]
 ) -> None:
-    """In any order of looks, writes, late and lost answers, with clocks any time apart, two never lead at once."""
+    """Two replicas never lead at the same time, for any order of calls, lost answers and clock errors."""
     server, now_s = Server(), 0.0
     replicas = [Replica("a", times, 0.0), Replica("b", other_times, float(round(skew_s)))]
     for step, who, quarters in steps:
@@ -110,7 +110,7 @@ def test_never_two_leaders(
 
 @given(TIMES, st.integers(-1000, 1000))
 def test_a_dead_leader_is_followed(times: LeaseTimes, skew_s: int) -> None:
-    """When a leader goes silent, another replica may take over once the lease has lasted, and no sooner."""
+    """If a leader goes silent, another replica can take over after the lease duration, and not before."""
     server = Server()
     dead, next_ = Replica("a", times, 0.0), Replica("b", times, float(skew_s))
     dead.ask(0.0)
@@ -126,7 +126,7 @@ def test_a_dead_leader_is_followed(times: LeaseTimes, skew_s: int) -> None:
 
 
 def test_renewals_hold_others_off() -> None:
-    """As long as the lease changes before their eyes, others wait, however old its texts say it is."""
+    """While a replica sees the lease change, it waits, however old the times in the lease are."""
     seen = None
     for second in range(100):
         seen = leases.observe(seen, LeaseRecord(holder="a", version=str(second // 10)), float(second))
@@ -136,7 +136,7 @@ def test_renewals_hold_others_off() -> None:
 
 
 def test_a_released_lease_is_free() -> None:
-    """A leader that stops leaves the lease free at once, and the next one counts as a transition."""
+    """A leader that stops releases the lease immediately, and the next leader counts as a transition."""
     left = leases.released(LeaseRecord(holder="a", version="3"), STAMP)
     seen = leases.observe(None, left, 0.0)
     assert leases.claimable(seen, "b", 0.0)
@@ -144,14 +144,14 @@ def test_a_released_lease_is_free() -> None:
 
 
 def test_a_renewal_is_no_transition() -> None:
-    """A renewal keeps when and how often the lease was acquired, and takes on times that have been changed."""
+    """A renewal keeps the time of acquisition and the transitions, and writes changed durations."""
     held = LeaseRecord(holder="a", acquired="then", renewed="then", transitions=4, version="3")
     renewed = leases.taken(leases.observe(None, held, 0.0), "a", LeaseTimes(duration_s=30), STAMP)
     assert renewed == replace(held, renewed=STAMP, duration_s=30)
 
 
 def test_the_first_lease() -> None:
-    """Where there is no lease one is made, without a version."""
+    """If there is no lease, one is created, without a version."""
     assert leases.claimable(None, "a", 0.0)
     assert leases.taken(None, "a", LeaseTimes(), STAMP) == LeaseRecord(
         holder="a", duration_s=15.0, acquired=STAMP, renewed=STAMP
@@ -172,7 +172,7 @@ WENT_BACK = [
 
 @pytest.mark.parametrize("lease", WENT_BACK)
 def test_a_lease_that_went_back_leaves_its_leader_alone(lease: LeaseRecord | None) -> None:
-    """Whatever holder an older lease names, or where it vanished: the leader renews, the others wait its duration."""
+    """If the lease went back or vanished, the leader renews it, and the others wait for its duration."""
     seen = leases.observe(None, LED_BY_A, 0.0)
     assert leases.went_back(seen, lease)
     after = leases.observe(seen, lease, 5.0)
@@ -184,7 +184,7 @@ def test_a_lease_that_went_back_leaves_its_leader_alone(lease: LeaseRecord | Non
 
 @pytest.mark.parametrize("lease", WENT_BACK)
 def test_the_count_of_transitions_does_not_go_back(lease: LeaseRecord | None) -> None:
-    """Who leads after an older lease has a higher count than any leader before."""
+    """After an older lease, the next leader has a higher count of transitions than any leader before."""
     after = leases.observe(leases.observe(None, LED_BY_A, 0.0), lease, 5.0)
     assert leases.taken(after, "b", LeaseTimes(), STAMP).transitions == 8
     assert leases.taken(after, "b", LeaseTimes(), STAMP).version == ("400" if lease else "")
@@ -200,7 +200,7 @@ def test_a_leader_that_wrote_itself_into_an_older_lease_is_followed_as_ever() ->
 
 
 def test_a_free_lease_that_went_back_is_its_holders() -> None:
-    """Where no replica held the lease, the holder that the older one names counts."""
+    """If no replica held the lease, the holder in the older lease counts."""
     free = leases.observe(None, LeaseRecord(renewed="today", version="1000"), 0.0)
     after = leases.observe(free, WENT_BACK[3], 5.0)
     assert (leases.claimable(after, "b", 5.0), leases.claimable(after, "a", 5.0)) == (True, False)
@@ -213,6 +213,6 @@ def test_a_free_lease_that_went_back_is_its_holders() -> None:
     [(10, 10, 2), (15, 2, 2), (15, 10, 0), (15, 10, -1), (9, 10, 2), (0.9, 0.5, 0.2), (float("nan"), 10, 2)],
 )
 def test_unusable_times(duration_s: float, renew_deadline_s: float, retry_period_s: float) -> None:
-    """Times with which two leaders could overlap, or none could stay, are refused with the flags to change."""
+    """Times with which two leaders could overlap, or no leader could stay, are refused with the flags to change."""
     with pytest.raises(InvalidSettings, match="--lease-duration"):
         LeaseTimes(duration_s=duration_s, renew_deadline_s=renew_deadline_s, retry_period_s=retry_period_s)

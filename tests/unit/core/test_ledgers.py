@@ -1,4 +1,4 @@
-"""core.ledgers: in what a ledger and volumes disagree, and what is written again of a ledger that was lost."""
+"""core.ledgers: how ledger and volumes disagree, and what of a lost ledger is rewritten."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def volume(annotations: Mapping[str, str] | None = None, *, phase: str = "Bound"
 
 
 def without(*keys: str) -> Volume:
-    """The volume, from which somebody took annotations."""
+    """The volume without some of its annotations."""
     made = volume()
     left = {key: value for key, value in made.metadata.annotations.items() if key not in keys}
     return structs.replace(made, metadata=structs.replace(made.metadata, annotations=left))
@@ -72,7 +72,7 @@ def planned(of: Ledger, *each: Found) -> Sheet:
 
 
 def why(sheet: Sheet) -> str:
-    """Why nothing is written for the only volume that does not agree."""
+    """The reason why nothing is written for the only volume that does not match."""
     (step,) = sheet.steps
     assert isinstance(step.action, Skip)
     return step.action.why
@@ -95,12 +95,12 @@ def why(sheet: Sheet) -> str:
     ],
 )
 def test_who_carries_the_id_of_an_export(volume: Volume, *, carries: bool) -> None:
-    """A volume of ours that says of itself that it lies right on that export."""
+    """A provisioner's volume carries an id of an export if its own annotations place it there."""
     assert ledgers.is_marked_on(volume, (NAS,), samples.US) is carries
 
 
 def test_whose_volume_it_is() -> None:
-    """A volume is ours where it says so, or where the ledger has a record of this very object."""
+    """A volume is the provisioner's if its annotation says so, or if the ledger has a record of exactly this object."""
     assert ledgers.is_ours(volume(), ledger(), US)
     others = volume({names.PROVISIONED_BY: "another/one"})
     assert ledgers.is_ours(others, ledger(record()), US)
@@ -121,7 +121,7 @@ def test_whose_volume_it_is() -> None:
         pytest.param(volume({names.ON_DELETE: "?"}), ledger(record()), "on-delete=delete", id="the rule"),
         pytest.param(volume({names.ON_DELETE: ""}), ledger(), "on-delete=retain", id="the rule, and no record"),
         pytest.param(volume({names.PROVISIONED_BY: "x"}), ledger(record()), f"by={samples.US}", id="whose it is"),
-        pytest.param(without(*names.MARKS), ledger(record()), "annotations do not agree", id="all of them"),
+        pytest.param(without(*names.MARKS), ledger(record()), "annotations do not match", id="all of them"),
         pytest.param(volume(), ledger(unreadable=frozenset({samples.VOLUME})), "cannot be read", id="unreadable"),
         pytest.param(
             volume(),
@@ -137,7 +137,7 @@ def test_whose_volume_it_is() -> None:
     ],
 )
 def test_what_disagrees(volume: Volume, ledger: Ledger, said: str) -> None:
-    """Whatever was edited or damaged, the words name it, and the command that repairs it."""
+    """The message names what was edited or damaged, and the command that repairs it."""
     words = ledgers.disagreement(volume, PATH, ledger, US)
     assert said in words
     assert any(
@@ -152,7 +152,7 @@ def test_what_disagrees(volume: Volume, ledger: Ledger, said: str) -> None:
         pytest.param(volume({names.ON_DELETE: "retain"}), ledger(record()), id="another rule, which is respected"),
         pytest.param(volume(phase="Released"), ledger(record(claim_uid="x")), id="released: its reclaim judges that"),
         pytest.param(samples.volume(annotations=DIRECTORY, claim_uid=None), ledger(record()), id="without a claimRef"),
-        pytest.param(volume(), ledger(), id="no record, which is told of elsewhere"),
+        pytest.param(volume(), ledger(), id="no record, which orphans reports"),
         pytest.param(
             volume(), ledger(record(cluster=THERE), pending=frozenset({samples.VOLUME})), id="not settled yet"
         ),
@@ -160,12 +160,12 @@ def test_what_disagrees(volume: Volume, ledger: Ledger, said: str) -> None:
     ],
 )
 def test_what_agrees(volume: Volume, ledger: Ledger) -> None:
-    """There is nothing to say of it."""
+    """A volume that matches its record is not reported."""
     assert ledgers.disagreement(volume, PATH, ledger, US) == ""
 
 
 def test_values_with_spaces_are_quoted() -> None:
-    """The command can be copied into a shell."""
+    """The command can be pasted into a shell."""
     nfs = NfsSource("nas", "/exports/a b")
     words = ledgers.disagreement(samples.volume(nfs=nfs), ("a b",), ledger(record("a b")), US)
     assert words.endswith("nfs-provisioner/directory='a b'")
@@ -175,7 +175,7 @@ def test_values_with_spaces_are_quoted() -> None:
 
 
 def test_a_record_is_written_again() -> None:
-    """The record has all that the volume says, and how long an archive of it is kept by its class."""
+    """The record has all data of the volume, and the retention of its class."""
     storage_class = samples.storage_class({"archiveRetention": "30d"})
     sheet = planned(ledger(), found(volume(), storage_class=storage_class))
     assert sheet.records == {
@@ -205,7 +205,7 @@ def test_a_record_is_written_again() -> None:
     ],
 )
 def test_archives_without_a_class_are_kept(storage_class: StorageClass | None) -> None:
-    """Where the class does not say how long an archive is kept, it is kept for ever."""
+    """Without a usable class there is no retention: an archive never expires."""
     of = ledger(unreadable=frozenset({samples.VOLUME}))
     made = structs.replace(volume(), metadata=structs.replace(volume().metadata, creation_timestamp=""))
     (written,) = planned(of, found(made, storage_class=storage_class)).records.values()
@@ -213,7 +213,7 @@ def test_archives_without_a_class_are_kept(storage_class: StorageClass | None) -
 
 
 def test_what_agrees_is_left_alone() -> None:
-    """A volume that agrees with its record is counted, and nothing is to be done."""
+    """A volume that matches its record is counted, and nothing is done."""
     sheet = planned(ledger(record()), found(volume()))
     assert (sheet.agree, sheet.steps, sheet.has_work) == (1, [], False)
 
@@ -230,10 +230,10 @@ RESERVED = samples.volume(
         pytest.param(found(volume(), claim=None), ledger(), "it is Bound", id="no claim"),
         pytest.param(found(volume(), claim=samples.claim()), ledger(), "has no record", id="not the claim's volume"),
         pytest.param(found(volume(), claim=samples.claim(uid="x")), ledger(), "has no record", id="another claim"),
-        pytest.param(found(volume(), there=False), ledger(), "its directory is not there", id="no directory"),
+        pytest.param(found(volume(), there=False), ledger(), "its directory does not exist", id="no directory"),
         pytest.param(found(volume(), trouble="denied"), ledger(), "denied", id="not to be looked at"),
         pytest.param(found(volume({names.ON_DELETE: "?"})), ledger(), "kubectl annotate", id="edited"),
-        pytest.param(found(samples.peers_volume()), ledger(), "the daemon enters it", id="a peer's"),
+        pytest.param(found(samples.peers_volume()), ledger(), "the daemon records it", id="a peer's"),
         pytest.param(found(volume()), ledger(record("x")), "of directory 'x'", id="a record that says otherwise"),
         pytest.param(
             found(volume()),
@@ -249,7 +249,7 @@ RESERVED = samples.volume(
             ),
             ledger(),
             "file servers keep",
-            id="a name that we do not make",
+            id="a name of another form",
         ),
     ],
 )
@@ -264,10 +264,10 @@ def test_what_is_not_written(each: Found, of: Ledger, said: str) -> None:
 
 
 def test_a_directory_that_another_volume_uses() -> None:
-    """Of two volumes of one directory neither gets a record."""
+    """If two volumes have one directory, neither gets a record."""
     second = samples.volume(name="second", nfs=NfsSource("nas", f"/exports/{samples.DIRECTORY}/inner"))
     sheet = ledgers.plan(ledger(), [found(volume())], [volume(), second], US, now=NOW)
-    assert "is also volume second's" in why(sheet)
+    assert "overlaps with that of volume second" in why(sheet)
 
 
 # ------------------------------------------------------------------------------------------- the export's id
@@ -279,7 +279,7 @@ OTHERS_CLAIM = samples.claim(uid=samples.UID, spec=samples.claim_spec(volume_nam
 
 @pytest.mark.parametrize("id", ["", "new"])
 def test_the_id_that_volumes_carry_comes_back(id: str) -> None:
-    """A ledger that was removed, or begun anew, gets the id of its volumes again, and their records."""
+    """A removed or recreated ledger gets back the id of its volumes, and their records."""
     sheet = planned(ledger(id=id), found(volume()))
     assert (sheet.id, sheet.trouble, list(sheet.records), sheet.has_work) == (
         samples.EXPORT_ID,
@@ -290,13 +290,13 @@ def test_the_id_that_volumes_carry_comes_back(id: str) -> None:
 
 
 def test_the_id_alone_comes_back() -> None:
-    """Where only the id is gone, the records stay as they are."""
+    """If only the id is gone, the records stay as they are."""
     sheet = planned(ledger(record(), id=""), found(volume()))
     assert (sheet.id, sheet.steps, sheet.agree, sheet.has_work) == (samples.EXPORT_ID, [], 1, True)
 
 
 def test_bound_volumes_count_first() -> None:
-    """What a volume carries that no claim has does not matter where Bound ones say the same."""
+    """The ids of volumes without a claim do not matter if the Bound ones agree."""
     left = structs.replace(OTHER, status=structs.replace(OTHER.status, phase="Released"))
     assert planned(ledger(id=""), found(volume()), found(left)).id == samples.EXPORT_ID
     assert planned(ledger(id=""), found(left)).id == "e2"
@@ -315,12 +315,12 @@ def test_bound_volumes_count_first() -> None:
             id="another cluster's records",
         ),
         pytest.param(ledger(record(cluster=""), id="new"), [found(volume())], "(without an id)", id="no cluster's"),
-        pytest.param(ledger(id=""), [found(volume(), there=False)], "is it the right export", id="an empty export"),
-        pytest.param(ledger(id=""), [found(volume(), trouble="denied")], "is it the right export", id="closed"),
+        pytest.param(ledger(id=""), [found(volume(), there=False)], "the right export", id="an empty export"),
+        pytest.param(ledger(id=""), [found(volume(), trouble="denied")], "the right export", id="closed"),
     ],
 )
 def test_an_id_that_stays(of: Ledger, each: list[Found], said: str) -> None:
-    """Where volumes, or the ledger, contradict each other, or no directory is there, an admin decides."""
+    """If volumes or the ledger contradict each other, or no directory exists, an admin decides."""
     sheet = planned(of, *each)
     assert said in sheet.trouble
     assert (sheet.id, dict(sheet.records), sheet.has_work) == (of.place.id, {}, False)
@@ -328,27 +328,27 @@ def test_an_id_that_stays(of: Ledger, each: list[Found], said: str) -> None:
 
 
 def test_an_id_that_some_volumes_carry() -> None:
-    """The ledger that some volumes carry is theirs; of the others it is said how they come to it."""
+    """If some volumes carry the ledger's id, it stays, and the other volumes are reported."""
     sheet = planned(ledger(record()), found(volume()), found(OTHER, claim=OTHERS_CLAIM))
     assert (sheet.id, sheet.trouble, sheet.agree) == (samples.EXPORT_ID, "", 1)
     assert "kubectl annotate pv pvc-other --overwrite nfs-provisioner/export-id=e1" in why(sheet)
 
 
 def test_an_export_without_anything() -> None:
-    """An export without a ledger and without volumes of ours is left alone."""
+    """An export without a ledger and without volumes of the provisioner is left alone."""
     sheet = planned(ledger(id=""), found(samples.peers_volume(phase="Bound")))
     assert (sheet.id, sheet.trouble, sheet.has_work) == ("", "", False)
 
 
 def test_whose_directory_matters() -> None:
-    """Directories are looked at where there is no record, or where the ledger has another id."""
+    """Directories are checked if there is no record, or if the ledger has another id."""
     assert not ledgers.is_in_doubt(found(volume()), ledger(record()))
     assert ledgers.is_in_doubt(found(volume()), ledger())
     assert ledgers.is_in_doubt(found(volume()), ledger(record(), id="new"))
 
 
 def test_metadata_is_all_there() -> None:
-    """A volume without annotations is edited."""
+    """A volume without annotations counts as edited."""
     assert ledgers.is_edited(Volume(Metadata(name="v")), PATH, samples.EXPORT_ID)
     assert not ledgers.is_edited(volume(), PATH, samples.EXPORT_ID)
     assert not isinstance(Write(record()), Skip)

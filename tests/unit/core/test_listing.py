@@ -1,4 +1,4 @@
-"""core.listing: what a volume says of itself, as a list shows it."""
+"""core.listing: the row of a volume, by what it says of itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def test_a_volume_of_ours() -> None:
-    """A volume is listed with its claim, and with its path parted into export and directory."""
+    """A volume is listed with its claim, its export and its directory."""
     found = listed(volume(phase="Bound", annotations={names.DIRECTORY: DIRECTORY}))
     assert (found.volume, found.namespace, found.claim, found.storage_class) == (VOLUME, "shop", "data", "nfs")
     assert (found.phase, found.capacity) == ("Bound", "1Gi")
@@ -27,13 +27,13 @@ def test_a_volume_of_ours() -> None:
 
 
 def test_a_volume_at_a_servers_root() -> None:
-    """An export that is a server's root is listed as that."""
+    """An export that is a server's root is listed as such."""
     found = listed(volume(annotations={names.DIRECTORY: "a/b"}, nfs=NfsSource("::1", "/a/b")))
     assert (found.export, found.directory) == ("[::1]:/", "a/b")
 
 
 def test_a_volume_at_another_port() -> None:
-    """An export is spelled as everywhere else: by a plain name, and with its port where that is not NFS's own."""
+    """An export is spelled as everywhere: with a normal name, and with its port if that is not 2049."""
     made = volume(annotations={names.DIRECTORY: "a"}, nfs=NfsSource("NAS", "/exports/a"))
     for options, export in (
         (("nfsvers=4.1,port=2050",), "nas:/exports port 2050"),
@@ -45,20 +45,20 @@ def test_a_volume_at_another_port() -> None:
 
 
 def test_a_volume_that_does_not_say_its_directory() -> None:
-    """Where a volume does not say where its export ends, or not truly, server and whole path are listed."""
+    """If a volume does not say, or not correctly, where its export ends, server and whole path are listed."""
     for said in ({}, {names.DIRECTORY: "elsewhere"}):
         found = listed(volume(annotations=said))
         assert (found.export, found.directory) == ("nas", f"/exports/{DIRECTORY}")
 
 
 def test_a_forged_volume() -> None:
-    """A volume without claim and source is listed all the same."""
+    """A volume without claim and source is listed, too."""
     found = listed(volume(claim_uid=None, nfs=None, annotations={names.DIRECTORY: "x"}))
     assert (found.namespace, found.claim, found.export, found.directory) == ("", "", "", "")
 
 
 def test_what_becomes_of_it() -> None:
-    """The reclaim policy comes before our rule, and a volume on its way out is told as that."""
+    """The reclaim policy overrides the annotation, and a volume that is being deleted is Terminating."""
     assert listed(volume(policy="Retain")).on_delete == "retain"
     assert listed(volume(annotations={names.ON_DELETE: "archive"})).on_delete == "archive"
     assert listed(volume(deleted=True)).phase == "Terminating"
@@ -79,12 +79,12 @@ def test_what_becomes_of_it() -> None:
     ids=str,
 )
 def test_age(ago: timedelta, text: str) -> None:
-    """An age has two units at most, the larger the older."""
+    """An age has at most two units, larger ones for older objects."""
     assert age((NOW - ago).strftime("%Y-%m-%dT%H:%M:%SZ"), NOW) == text
 
 
 @given(st.text())
 def test_an_age_of_anything(created: str) -> None:
-    """A text that is no time, or one without a zone, has no age."""
+    """A text that is not a time, or a time without a zone, has no age."""
     assert isinstance(age(created, NOW), str)
     assert age("yesterday", NOW) == age("2026-05-01T12:00:00", NOW) == ""

@@ -29,7 +29,7 @@ SERVERS = st.sampled_from(["nas", "10.0.0.1", "nas.example.com", "fd00::1"])
     ],
 )
 def test_parse(text: str, server: str, path: str) -> None:
-    """An export is read in all its spellings, and kept in one."""
+    """All spellings of an export are parsed to one location."""
     assert parse(text) == Location(server, path)
 
 
@@ -39,7 +39,7 @@ def test_parse(text: str, server: str, path: str) -> None:
      "nas:/a/../b", "nas:/./a", "nas:/a\nb", "nas:/a\x7fb"],
 )  # fmt: skip
 def test_parse_refuses(text: str) -> None:
-    """What is no server with an absolute path of plain names is refused."""
+    """Anything but a server with an absolute path of valid names is refused."""
     with pytest.raises(InvalidSettings):
         parse(text)
 
@@ -62,7 +62,7 @@ def test_parse_refuses(text: str) -> None:
     ],
 )
 def test_servers(server: str) -> None:
-    """Names and addresses that nodes can look up are taken; what is kept differs in case and brackets at most."""
+    """Names and addresses that nodes can resolve are accepted; only case and brackets are normalised."""
     assert location(server, "/x").server == server.lower().strip("[]")
 
 
@@ -90,7 +90,7 @@ def test_servers(server: str) -> None:
     ],
 )
 def test_servers_that_there_cannot_be(server: str, words: str) -> None:
-    """A server that no resolver takes is refused with the word server, what is wrong, and what to write."""
+    """A server that no resolver accepts is refused with the word server, the problem, and what to write."""
     with pytest.raises(InvalidSettings, match=r"^server ") as caught:
         location(server, "/x")
     assert words in str(caught.value)
@@ -98,7 +98,7 @@ def test_servers_that_there_cannot_be(server: str, words: str) -> None:
 
 @given(st.text())
 def test_any_server(server: str) -> None:
-    """Whatever is written as a server is taken or refused in words, and what is taken is plain ASCII."""
+    """Any text is accepted as a server or refused with a message; an accepted one is ASCII."""
     try:
         where = location(server, "/x")
     except InvalidSettings:
@@ -141,14 +141,14 @@ def test_a_server_or_a_path_that_says_too_much(server: str, share: str, words: t
 
 
 def test_a_url_is_no_export() -> None:
-    """A URL given as SERVER:PATH is refused with what to write instead, and not taken for a server named nfs."""
+    """A URL instead of SERVER:PATH is refused with what to write, and not parsed as a server named nfs."""
     with pytest.raises(InvalidSettings, match=r"write nas:/x, and port=2050"):
         parse("nfs://nas:2050/x")
 
 
 @given(SERVERS, PATHS)
 def test_round_trip(server: str, path: RelPath) -> None:
-    """What an export is called in messages and volumes is read back as the same export."""
+    """The text of an export in messages and volumes parses to the same export."""
     where = location(server, "/" + "/".join(path))
     assert parse(str(where)) == where
     assert where.components == path
@@ -156,7 +156,7 @@ def test_round_trip(server: str, path: RelPath) -> None:
 
 @given(SERVERS, PATHS, PATHS)
 def test_below_and_relative(server: str, root: RelPath, path: RelPath) -> None:
-    """A directory's absolute path leads back to its components below the export, whatever the server's spelling."""
+    """A directory's absolute path gives back its components below the export, for any spelling of the server."""
     where = location(server, "/" + "/".join(root))
     assert where.relative(server.upper(), where.below(path)) == path
     assert where.relative(f"[{server}]", where.below(path) + "//") == path
@@ -167,12 +167,12 @@ def test_below_and_relative(server: str, root: RelPath, path: RelPath) -> None:
     [("other", "/exports/a"), ("nas", "/elsewhere/a"), ("nas", "/exportsa"), ("nas", "/"), ("nas", "exports/a")],
 )
 def test_elsewhere(server: str, path: str) -> None:
-    """A path on another server, or beside the export, is not below it; a longer name of the same start is beside it."""
+    """A path on another server, or next to the export, is not below it, even if it starts with the same characters."""
     assert Location("nas", "/exports").relative(server, path) is None
 
 
 def test_dots_stay() -> None:
-    """Dots are not resolved away: whoever asks where a path lies has to see them."""
+    """Dots are not resolved: the caller must see them."""
     assert Location("nas", "/exports").relative("nas", "/exports/a/../../b") == ("a", "..", "..", "b")
 
 
@@ -183,7 +183,7 @@ def test_normal_server() -> None:
 
 
 def test_what_is_not_unicode() -> None:
-    """An export whose name is not UTF-8 is refused in words that can be shown: no volume could ever name it."""
+    """An export whose name is not UTF-8 is refused with a printable message: no volume could name it."""
     with pytest.raises(InvalidSettings, match="not valid UTF-8") as caught:
         parse("nas:/caf\udce9")
     str(caught.value).encode()

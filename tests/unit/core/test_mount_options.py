@@ -57,7 +57,7 @@ from provisioner.core.mount_options import VERSIONS, MountOptions, parse
     ids=str,
 )  # fmt: skip
 def test_accepted(options: list[str], expected: MountOptions) -> None:
-    """What matters to us is read as nfs(5) has it, the last of several counts, and the rest is the kernel's affair."""
+    """Options that matter are parsed as in nfs(5), the last of several counts, and others are ignored."""
     assert parse(options) == expected
 
 
@@ -81,14 +81,14 @@ def test_accepted(options: list[str], expected: MountOptions) -> None:
     ],
 )
 def test_refused(option: str, name: str) -> None:
-    """An option that we could not follow is refused with its name."""
+    """An option that cannot be used is refused with its name."""
     with pytest.raises(InvalidSettings, match=f"{name}="):
         parse([option])
 
 
 @given(st.lists(st.text(max_size=20)))
 def test_any_options(options: list[str]) -> None:
-    """Whatever a class says, it is understood or refused with words."""
+    """Any mount options are parsed or refused with a message."""
     try:
         found = parse(options)
     except InvalidSettings:

@@ -1,4 +1,4 @@
-"""core.neighbours: whether a volume needs a directory that is about to be moved for another one."""
+"""core.neighbours: whether a volume needs a directory that is about to be moved for another volume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAS = Location("nas", "/exports")
 
 
 def at(path: str, *, server: str = "nas", deleted: bool = False) -> Volume:
-    """A volume that somebody made by hand."""
+    """A volume that was created manually."""
     return samples.volume(name="static", nfs=NfsSource(server, path), provisioner="", deleted=deleted)
 
 
@@ -35,19 +35,19 @@ def at(path: str, *, server: str = "nas", deleted: bool = False) -> Volume:
     ],
 )
 def test_needs(volume: Volume, answer: bool) -> None:
-    """A volume of any make needs a directory at, above or below its own, unless it is being deleted itself."""
+    """A volume of any provisioner needs a directory that overlaps with its own, unless it is being deleted."""
     assert needs(volume, [NAS], ("shop", "data")) is answer
 
 
 def test_by_another_name_of_the_export() -> None:
-    """A volume needs a directory by whichever location of the export it names it."""
+    """A volume can name the export by any of its locations."""
     volume = at("/srv/shop", server="10.0.0.5")
     assert not needs(volume, [NAS], ("shop", "data"))
     assert needs(volume, [NAS, Location("10.0.0.5", "/srv")], ("shop", "data"))
 
 
 def test_on_a_server_that_folds_names() -> None:
-    """A volume needs a directory that it names in other letters where the server takes the two for one."""
+    """On a server that folds names, other spellings of a directory count, too."""
     volume = at("/exports/SHOP/Data/inner")
     assert not needs(volume, [NAS], ("shop", "data"))
     assert needs(volume, [NAS], ("shop", "data"), folds=True)

@@ -1,4 +1,4 @@
-"""core.objects: what is read off claims and volumes."""
+"""core.objects: what is read from claims and volumes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.support import samples
 
 @pytest.mark.parametrize("key", names.PROVISIONER_ANNOTATIONS)
 def test_claim_is_ours(key: str) -> None:
-    """Either of the cluster's two annotations hands a claim to us."""
+    """Either of the cluster's two annotations assigns a claim to the provisioner."""
     assert samples.claim(provisioner="", annotations={key: samples.US}).is_for(samples.US)
 
 
 @pytest.mark.parametrize("annotations", [{}, {names.PROVISIONER_ANNOTATIONS[0]: "other/one"}])
 def test_claim_is_not_ours(annotations: dict[str, str]) -> None:
-    """A claim that no annotation hands to us is not ours."""
+    """A claim without such an annotation is not the provisioner's."""
     assert not samples.claim(provisioner="", annotations=annotations).is_for(samples.US)
 
 
@@ -32,14 +32,14 @@ def test_class_name(annotation: str, spec: str | None, name: str) -> None:
 
 
 def test_sizes_and_key() -> None:
-    """Sizes are read as written, nothing where there is none, and a claim's key is NAMESPACE/NAME."""
+    """Sizes are read as written, a missing one as "", and a claim's key is NAMESPACE/NAME."""
     assert (samples.claim().requested, samples.claim().key, samples.claim().uid) == ("1Gi", "shop/data", samples.UID)
     assert samples.volume().capacity == "1Gi"
     assert Claim().requested == Volume().capacity == ""
 
 
 def test_volume_is_ours() -> None:
-    """A volume is by the provisioner that its annotation names."""
+    """A volume's annotation names its provisioner."""
     assert samples.volume().is_by(samples.US)
     assert not Volume().is_by(samples.US)
 
@@ -66,18 +66,18 @@ def test_volume_is_ours() -> None:
     ],
 )
 def test_source(volume: Volume, source: NfsSource | None) -> None:
-    """A volume's directory is where its NFS source, or its attributes for csi-driver-nfs, say."""
+    """A volume's place comes from its NFS source or its attributes for csi-driver-nfs."""
     assert volume.source == source
 
 
 def test_marks() -> None:
-    """A volume of our making bears our keys, a peer's bears none, even under our name."""
+    """A volume of this provisioner has its annotations; one of nfs-subdir has none, even with the same name."""
     assert samples.volume().is_marked
     assert not samples.peers_volume().is_marked
     assert all(samples.peers_volume(annotations={key: ""}).is_marked for key in names.MARKS)
 
 
 def test_names() -> None:
-    """Volumes and classes go by their metadata's name."""
+    """The name of volumes and classes is that of their metadata."""
     assert samples.volume().name == samples.VOLUME
     assert samples.storage_class().name == "nfs"

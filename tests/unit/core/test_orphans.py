@@ -1,4 +1,4 @@
-"""core.orphans: what is one, what is none, and what is said of it."""
+"""core.orphans: what is an orphan, what is not, and how orphans are reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def record(directory: str = samples.DIRECTORY, *, cluster: str = US, **changes: 
 
 
 def evidence(records: Mapping[str, Record] | None = None, **changes: Any) -> ExportFacts:
-    """What there is on an export where nothing is wrong but for what `changes` say."""
+    """The facts of an export without orphans, with changes."""
     held = PathIndex()
     for path, name in changes.pop("held", {}).items():
         held.add(path, name)
@@ -48,7 +48,7 @@ def evidence(records: Mapping[str, Record] | None = None, **changes: Any) -> Exp
 
 
 def one(found: list[Orphan]) -> Orphan:
-    """The only one."""
+    """Return the only orphan."""
     (orphan,) = found
     return orphan
 
@@ -71,7 +71,7 @@ def one(found: list[Orphan]) -> Orphan:
 def test_what_is_worth_a_live_look(
     held: Record, pending: bool, volumes: set[str], waiting: set[str], expected: bool
 ) -> None:
-    """Our cluster's record is in doubt when no volume, and for an attempt no waiting claim either, stands behind it."""
+    """A record of this cluster is in doubt if it has no volume and, for an attempt, no waiting claim."""
     found = doubtful({"v": held}, {"v"} if pending else set(), cluster=US, volumes=volumes, waiting=waiting)
     assert found == (["v"] if expected else [])
 
@@ -80,12 +80,12 @@ def test_what_is_worth_a_live_look(
 
 
 def test_nothing() -> None:
-    """Where each record has its volume, nothing is an orphan."""
+    """If each record has its volume, there is no orphan."""
     assert find(evidence({"v": record()}, volumes={"v"}, signs={US: "long ago"})) == []
 
 
 def test_a_volume_that_was_deleted_by_hand() -> None:
-    """A directory whose volume is gone is told of with all that its record says."""
+    """A directory whose volume is gone is reported with all data of its record."""
     orphan = one(find(evidence({"v": record("shop/data")}, left={"v"})))
     assert orphan == Orphan(
         kind="volume-gone",
@@ -101,15 +101,15 @@ def test_a_volume_that_was_deleted_by_hand() -> None:
     assert "recover --volume" in orphan.advice
 
 
-def test_an_attempt_that_somebody_wrote_to() -> None:
-    """A directory with data in it, whose claim went before it had a volume, is told of as that."""
+def test_an_attempt_whose_directory_has_data() -> None:
+    """A directory with data, whose claim was deleted before it had a volume, is reported as such."""
     orphan = one(find(evidence({"v": record()}, pending={"v"}, left={"v"})))
     assert orphan.kind == "attempt-left"
     assert "removed with its record" in orphan.advice
 
 
 def test_an_unreadable_entry() -> None:
-    """An entry of the ledger that nobody can read is told of by its name."""
+    """An unreadable entry of the ledger is reported by its name."""
     orphan = one(find(evidence(unreadable={"odd"})))
     assert (orphan.kind, orphan.volume, orphan.directory, orphan.claim) == ("unreadable", "odd", "", "")
 
@@ -125,46 +125,46 @@ def test_an_unreadable_entry() -> None:
     ],
 )
 def test_a_cluster_that_is_gone(signs: Mapping[str, str], gone: bool, words: str) -> None:
-    """What is of a cluster whose provisioner was not here for long, or never, is told of, and of a live one nothing."""
+    """Records of a cluster whose provisioner has been silent are reported, those of a live one are not."""
     found = find(evidence({"v": record(cluster=THEM)}, signs=signs))
     assert [orphan.kind for orphan in found] == (["cluster-gone"] if gone else [])
     assert not gone or words in found[0].why
 
 
 def test_a_record_without_a_cluster() -> None:
-    """A record that names no cluster is nobody's."""
+    """A record without a cluster is reported as such."""
     assert "does not name" in one(find(evidence({"v": record(cluster="")}))).why
 
 
 @pytest.mark.parametrize("cluster", [US, THEM])
 def test_what_was_to_stay(cluster: str) -> None:
-    """A directory that its rule retained is no orphan, whosever it was."""
+    """A retained directory is not an orphan, in any cluster."""
     held = record(cluster=cluster, retained="2026-01-01T00:00:00Z")
     assert find(evidence({"v": held}, left={"v"})) == []
 
 
 def test_an_unknown_directory() -> None:
-    """A directory that neither ledger nor API knows is told of."""
+    """A directory that neither the ledger nor the API server knows is reported."""
     orphan = one(find(evidence({"v": record("shop/data")}, volumes={"v"}, unknown_directories=[("shop", "old")])))
     assert (orphan.kind, orphan.directory, orphan.volume) == ("unknown", "shop/old", "")
 
 
 @pytest.mark.parametrize("path", [("shop", "old"), ("shop",), ("shop", "old", "below")])
-def test_a_directory_that_somebody_got_meanwhile(path: RelPath) -> None:
-    """What a volume or a record has by now, or one above or below it, is unknown no longer."""
+def test_a_directory_that_a_claim_got_since(path: RelPath) -> None:
+    """An unknown directory that overlaps with one that now has a volume or record is not reported."""
     assert find(evidence(unknown_directories=[("shop", "old")], held={path: "v"})) == []
     assert find(evidence({"v": record("/".join(path))}, volumes={"v"}, unknown_directories=[("shop", "old")])) == []
 
 
 @pytest.mark.parametrize("cluster", [US, THEM])
 def test_a_directory_that_another_volume_has(cluster: str) -> None:
-    """What an admin made another volume for is in use, whatever has become of the record's own."""
+    """A directory for which an admin created another volume is in use, and not reported."""
     held = record("shop/data", cluster=cluster)
     assert find(evidence({"v": held}, left={"v"}, held={("shop", "data"): "by-hand"})) == []
 
 
 def test_order() -> None:
-    """Orphans come by kind, then by directory, so that two looks at the same things say the same."""
+    """Orphans are sorted by kind and directory, so that the output is stable."""
     records = {name: record(directory) for name, directory in (("v1", "b"), ("v2", "a"), ("v3", "c"))}
     found = find(evidence(records, pending={"v3"}, left=set(records), unreadable={"u"}, unknown_directories=[("x",)]))
     assert [(each.kind, each.directory) for each in found] == [
@@ -176,12 +176,12 @@ def test_order() -> None:
 
 
 def volume(server: str, path: str) -> Volume:
-    """A volume of somebody's."""
+    """A volume of any provisioner."""
     return samples.volume(nfs=NfsSource(server, path))
 
 
 def test_known() -> None:
-    """Records, volumes of any making, and exports within the export are known; what is elsewhere does not matter."""
+    """Directories of records, of any volume and of exports inside the export are known; others do not matter."""
     driven = Volume(
         spec=VolumeSpec(
             csi=CsiSource("nfs.csi.k8s.io", {"server": "nas", "share": "/exports", "subDir": "csi/one"})
@@ -226,7 +226,7 @@ def test_a_live_volume_is_never_an_orphan(
     signs: Mapping[str, str],
     pending: set[str],
 ) -> None:
-    """No orphan is the directory of a volume of the cluster, or lies above or below one, whatever else is wrong."""
+    """No orphan overlaps with the directory of a volume of the cluster, whatever else is wrong."""
     index = PathIndex()
     for path, name in live.items():
         index.add(path, name)
@@ -245,7 +245,7 @@ def test_a_live_volume_is_never_an_orphan(
 
 
 def test_known_on_a_server_that_folds_names() -> None:
-    """What a record or a volume has in other letters is no stray where the server takes the two for one."""
+    """On a server that folds names, a directory in another spelling of a known one is not unknown."""
     args = ([NAS], [record("Team")], [volume("nas", "/exports/By/hand")], ())
     assert known(*args, folds=True).owners(("team",))
     assert known(*args, folds=True).leads_on(("by",))
@@ -253,6 +253,6 @@ def test_known_on_a_server_that_folds_names() -> None:
 
 
 def test_known_by_another_name() -> None:
-    """A volume has its directory by every location of the export."""
+    """A volume can name its directory by any location of the export."""
     index = known([NAS, Location("10.0.0.5", "/srv")], (), [volume("10.0.0.5", "/srv/a")], ())
     assert index.owners(("a",))

@@ -15,7 +15,7 @@ from provisioner.core.templates import DEFAULT
 
 
 def test_defaults() -> None:
-    """A class without parameters archives, on the default export, in the default directory, open to all."""
+    """A class without parameters archives, on the default export, in the default directory, writable for all."""
     parameters = parse({})
     assert parameters.export is None
     assert parameters.template == DEFAULT
@@ -97,7 +97,7 @@ def test_accepted(given_: dict[str, str], field: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["pathPattern", "subDir", "pathpattern", "SUBDIR", " subDir "])
 def test_pattern(name: str) -> None:
-    """The pattern goes by nfs-subdir's name and by csi-driver-nfs's, in any case."""
+    """The pattern can have nfs-subdir's or csi-driver-nfs's parameter name, in any case."""
     assert parse({name: " a/${.PVC.name}\n"}).template.text == "a/${.PVC.name}"
 
 
@@ -105,24 +105,24 @@ def test_pattern(name: str) -> None:
     "given_", [{"pathPattern": ""}, {"subDir": " "}, {"subDir": "", "pathPattern": "\n", "subdir": ""}], ids=str
 )
 def test_an_empty_pattern_is_the_default(given_: dict[str, str]) -> None:
-    """A pattern that is empty, as the peers' charts write it, is no pattern."""
+    """An empty pattern, as other provisioners' charts write it, counts as unset."""
     assert parse(given_).template == DEFAULT
 
 
 @given(st.sampled_from((*KNOWN, *ALIASES)).flatmap(lambda name: st.tuples(st.just(name), st.text(" \t\n", max_size=3))))
 def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
-    """A parameter without a value changes nothing, whichever it is."""
+    """Any parameter with an empty value counts as unset."""
     assert parse(dict([given_])) == parse({})
 
 
 @pytest.mark.parametrize(
     ("given_", "problem"),
     [
-        ({"pathpatern": "x"}, "parameter pathpatern is unknown; known are server, "),
+        ({"pathpatern": "x"}, "parameter pathpatern is unknown: use one of server, "),
         ({"onDelet": ""}, "parameter onDelet is unknown"),
         ({"mountOptions": "nfsvers=4.1"}, "parameter mountOptions is a field of the StorageClass"),
         ({"reclaimPolicy": "Retain"}, "parameter reclaimPolicy is a field of the StorageClass"),
-        ({"rootSquash": "true"}, "parameter rootSquash .* export on its server"),
+        ({"rootSquash": "true"}, "parameter rootSquash .* options on the server"),
         ({"nfsServer": "nas"}, "parameter nfsServer is unknown: use server"),
         ({"csi.storage.k8s.io/pvc/name": "x"}, "parameter csi.storage.k8s.io/pvc/name is unknown"),
         ({"pathPattern": "{{ .PVC.Name }}"}, r"parameter pathPattern: .* Go template.*write \$\{\.PVC\.name\}"),
@@ -155,7 +155,7 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
     ids=str,
 )
 def test_refused(given_: dict[str, str], problem: str) -> None:
-    """A parameter that cannot be used refuses the claim, with its name as written and what is allowed."""
+    """A parameter that cannot be used is refused, with its name as written and what is allowed."""
     with pytest.raises(InvalidSettings, match=problem):
         parse(given_)
 
@@ -174,7 +174,7 @@ def test_refused(given_: dict[str, str], problem: str) -> None:
     ids=str,
 )
 def test_two_spellings_that_differ(given_: dict[str, str], names: str) -> None:
-    """Two names of one parameter with different values are refused, and both are named: which one counts?"""
+    """Two names of one parameter with different values are refused, and both are named."""
     with pytest.raises(InvalidSettings, match=f"parameters {names} mean the same and have different values"):
         parse(given_)
 
@@ -191,19 +191,19 @@ def test_two_spellings_that_differ(given_: dict[str, str], names: str) -> None:
     ids=str,
 )
 def test_two_spellings_that_agree(given_: dict[str, str]) -> None:
-    """Two names of one parameter that come to the same are taken."""
+    """Two names of one parameter with the same meaning are accepted."""
     first, *_ = given_.items()
     assert parse(given_) == parse(dict([first]))
 
 
 def test_as_written() -> None:
-    """A message can name a parameter as the class does."""
+    """A message can name a parameter as the class spells it."""
     assert as_written("pathPattern", {"subdir": "x"}) == "subdir"
     assert as_written("pathPattern", {"mode": "0770"}) == "pathPattern"
 
 
 def test_all_problems_at_once() -> None:
-    """All that is wrong with a class is said in one go."""
+    """All problems of a class are reported together."""
     with pytest.raises(InvalidSettings) as caught:
         parse({"server": "nas", "mode": "x", "colour": "red"})
     assert all(word in str(caught.value) for word in ("share", "mode", "colour"))
@@ -214,13 +214,13 @@ def test_all_problems_at_once() -> None:
     [(MinFree(bytes=10), 100, 10), (MinFree(fraction=0.05), 1000, 50), (MinFree(), 1000, 0)],
 )
 def test_min_free(min_free: MinFree, size_bytes: int, kept_bytes: int) -> None:
-    """What must stay free is a number of bytes or a share of the export."""
+    """The value of minFree is a number of bytes or a share of the export."""
     assert min_free.of(size_bytes) == kept_bytes
 
 
 @given(st.dictionaries(st.sampled_from((*KNOWN, *ALIASES)), st.text(max_size=20)))
 def test_any_values(given_: dict[str, str]) -> None:
-    """Whatever an admin writes, a class is understood or refused with words, never anything else."""
+    """Any parameters are parsed or refused with InvalidSettings, never with another error."""
     with contextlib.suppress(InvalidSettings):
         mode = parse(given_).access.mode
         assert mode is None or 0 < mode <= 0o7777
@@ -231,7 +231,7 @@ def test_any_values(given_: dict[str, str]) -> None:
     [({}, False), ({"mode": "0777"}, True), ({"mountPermissions": "0"}, True), ({"uid": "1000"}, False)],
 )
 def test_whether_a_mode_was_asked_for(parameters: dict[str, str], asked: bool) -> None:
-    """A mode that the class names is one that the server must set; the default is not."""
+    """A mode that the class sets must be set by the server; the default need not be."""
     assert parse(parameters).access.mode_asked is asked
 
 
@@ -248,12 +248,12 @@ def test_whether_a_mode_was_asked_for(parameters: dict[str, str], asked: bool) -
 def test_directories_that_were_kept_are_handed_out_again(
     given: dict[str, str], reclaim_policy: str, adopts: bool
 ) -> None:
-    """Where claims' data is kept, by the rule or by Kubernetes' own policy, the next claim of the name has it."""
+    """If data is kept, by the rule or by the policy Retain, the next claim of the name gets it by default."""
     assert parse(given).adopts(reclaim_policy) is adopts
 
 
 def test_which_classes_limit_space() -> None:
-    """Those with `minFree` or `overcommit`."""
+    """Classes with `minFree` or `overcommit` limit the space."""
     assert not parse({}).limits_space
     assert parse({"minFree": "5%"}).limits_space
     assert parse({"overcommit": "2"}).limits_space

@@ -27,7 +27,7 @@ from provisioner.core.paths import PathIndex, ancestors, archive_name, check, co
     ],
 )
 def test_accepted(text: str, path: RelPath) -> None:
-    """A path of plain names below the export is a directory that may be handed out."""
+    """A path of valid names below the export is accepted."""
     assert check(text) == path
 
 
@@ -48,14 +48,14 @@ def test_accepted(text: str, path: RelPath) -> None:
         ("a\nb", "control character"),
         ("a\x7f", "control character"),
         ("a\x85", "control character"),
-        (".provisioner", "provisioner's own"),
-        (".provisioner/trash/x", "provisioner's own"),
-        (".provisioner2", "provisioner's own"),
-        ("team/.provisioner/drafts/x", "provisioner's own"),
-        ("team/.PROVISIONER", "provisioner's own"),
-        ("team/.pro\u200dvisioner", "provisioner's own"),
-        ("team/\uff0eprovisioner", "provisioner's own"),
-        ("ARCHIVED-x/y", "within an archive"),
+        (".provisioner", "reserved for the provisioner"),
+        (".provisioner/trash/x", "reserved for the provisioner"),
+        (".provisioner2", "reserved for the provisioner"),
+        ("team/.provisioner/drafts/x", "reserved for the provisioner"),
+        ("team/.PROVISIONER", "reserved for the provisioner"),
+        ("team/.pro\u200dvisioner", "reserved for the provisioner"),
+        ("team/\uff0eprovisioner", "reserved for the provisioner"),
+        ("ARCHIVED-x/y", "inside an archive"),
         ("x" * 256, "256 bytes"),
         ("ü" * 128, "256 bytes"),
         ("a/" + "x" * 256, "256 bytes"),
@@ -74,7 +74,7 @@ def test_accepted(text: str, path: RelPath) -> None:
     ],
 )
 def test_refused(text: str, rule: str) -> None:
-    """A path that breaks a rule is refused, and the words name the rule."""
+    """A path that breaks a rule is refused, and the message names the rule."""
     with pytest.raises(InvalidPath, match=rule):
         check(text)
 
@@ -92,18 +92,18 @@ def test_refused(text: str, rule: str) -> None:
     ],
 )
 def test_components(text: str, names: list[str]) -> None:
-    """Slashes and dots that add nothing are left out, and what leads elsewhere stays in for check() to refuse."""
+    """Slashes and dots that add nothing are dropped; `..` is kept, so that check() refuses it."""
     assert components(text) == names
 
 
 @given(st.lists(st.sampled_from(["a", "ü", " ", "", ".", "..", "...", "a b"]), max_size=8).map("/".join))
 def test_components_mean_the_same(text: str) -> None:
-    """What is left out changes nothing: the operating system finds the same directory."""
+    """The dropped parts change nothing: the operating system finds the same directory."""
     assert posixpath.normpath("/" + "/".join(components(text))) == posixpath.normpath("/" + text.lstrip("/"))
 
 
 def test_a_long_path_leaves_room_for_the_advice() -> None:
-    """A message repeats the beginning of a path, as an event is cut after 1024 characters."""
+    """A message has only the beginning of a long path, since events are limited to 1024 characters."""
     with pytest.raises(InvalidPath) as caught:
         check("x" * 100_000 + "/..")
     assert len(str(caught.value)) < 400
@@ -112,7 +112,7 @@ def test_a_long_path_leaves_room_for_the_advice() -> None:
 
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=80))
 def test_shorten(start: str, middle: str, end: str) -> None:
-    """A shortened name has at most 255 bytes and its end whole; a name that fits stays as it is."""
+    """A shortened name has at most 255 bytes and keeps its end; a name that fits stays as it is."""
     end = end.encode()[:200].decode(errors="ignore")
     name = shorten(start, middle, end)
     assert len(name.encode()) <= 255
@@ -123,7 +123,7 @@ def test_shorten(start: str, middle: str, end: str) -> None:
 
 @given(st.text(st.characters(exclude_characters="/", exclude_categories=("Cc", "Cs")), min_size=1, max_size=255))
 def test_archive_name(last: str) -> None:
-    """An archive is named after its directory and its time, and its name is one that a directory can have."""
+    """An archive is named after its directory and its time, and its name is valid for a directory."""
     last = last.encode()[:255].decode(errors="ignore")
     name = archive_name(("shop", last), "20260101T000000.000000Z")
     assert check(name) == (name,)
@@ -178,7 +178,7 @@ def test_index_ends_empty(changes: list[tuple[bool, RelPath, str]]) -> None:
 
 @given(CHANGES, PATHS)
 def test_owners(changes: list[tuple[bool, RelPath, str]], path: RelPath) -> None:
-    """Who has exactly a path is told whole, and those above and below it are not among them."""
+    """owners() returns all owners of exactly a path, and none above or below it."""
     index, model = PathIndex(), set[tuple[RelPath, str]]()
     for enter, held, owner in changes:
         (index.add if enter else index.remove)(held, owner)
@@ -188,7 +188,7 @@ def test_owners(changes: list[tuple[bool, RelPath, str]], path: RelPath) -> None
 
 
 def test_a_root_leads_on() -> None:
-    """The root leads on while any path is below it, and the index is empty when nothing is in it."""
+    """The root leads on while any path is below it; an index without paths is empty."""
     index = PathIndex()
     assert not index
     index.add((), "v1")
@@ -199,7 +199,7 @@ def test_a_root_leads_on() -> None:
 
 
 def test_an_index_that_folds_names() -> None:
-    """Where names are folded, a path is the same in all letters, above, below and when it goes."""
+    """With folding, all spellings of a path are the same, above, below, and for removal."""
     index = PathIndex(folds=True)
     index.add(("Team", "caf\u00e9"), "one")
     assert index.owners(("TEAM", "CAFE\u0301")) == {"one"}

@@ -11,7 +11,7 @@ A, B, C, D = (Location(server, "/x") for server in "abcd")
 
 
 def test_locations_of_one_export() -> None:
-    """Locations that were united in whatever order are those of one export; all others stand for themselves."""
+    """Locations that were united, in any order, belong to one export; all others stand for themselves."""
     places = Places()
     assert places.same(A) == (A,)
     assert places.relative(A, "b", "/x/dir") is None
@@ -36,7 +36,7 @@ def test_locations_of_one_export() -> None:
     ],
 )
 def test_an_export_in_an_export(path: RelPath, taken: bool) -> None:
-    """No directory of an export is one in which another export has its root, by any name of either."""
+    """A directory that overlaps with another export's root is found by any location of either."""
     places = Places()
     outer, inner = Location("nas", "/exports"), Location("nas", "/exports/team/db/inside")
     by_address, inner_by_address = Location("10.0.0.5", "/srv"), Location("10.0.0.5", "/srv/team/db/inside")
@@ -48,7 +48,7 @@ def test_an_export_in_an_export(path: RelPath, taken: bool) -> None:
 
 
 def test_locations_that_part() -> None:
-    """What is forgotten of an export is forgotten of all its locations, and of no other ones."""
+    """Forgetting an export forgets all its locations, and no others."""
     places = Places()
     places.unite(A, B)
     places.unite(C, D)
@@ -58,7 +58,7 @@ def test_locations_that_part() -> None:
 
 
 def test_an_export_that_folds_names() -> None:
-    """Whether a server folds names is known of an export by all its locations, until it is forgotten."""
+    """Whether a server folds names is known for all locations of the export, until it is forgotten."""
     places = Places()
     outer, inner = Location("nas", "/exports"), Location("nas", "/exports/team")
     assert places.root_within(outer, ("Team", "db"), [inner]) is None

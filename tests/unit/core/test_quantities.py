@@ -45,7 +45,7 @@ def test_accepted(text: str, size_bytes: int) -> None:
     "text", ["", "Gi", "1gi", "1K", "1 Gi", "1Gi ", "1GiB", "e3", "1e", "0x10", "٣", "1e9999", "9" * 65]
 )
 def test_refused(text: str) -> None:
-    """What is no quantity is refused."""
+    """Any other text is refused."""
     with pytest.raises(InvalidQuantity):
         parse_bytes(text)
 
@@ -63,7 +63,7 @@ QUANTITIES = st.tuples(NUMBERS, st.sampled_from(sorted(SUFFIXES)))
 
 @given(QUANTITIES, QUANTITIES)
 def test_order(one: tuple[str, str], other: tuple[str, str]) -> None:
-    """Whatever the units, a smaller quantity never counts as the larger one."""
+    """A smaller quantity never counts as the larger one, in any units."""
     (smaller, small), (larger, large) = sorted(
         (Fraction(number) * SUFFIXES[suffix], number + suffix) for number, suffix in (one, other)
     )
@@ -80,7 +80,7 @@ def test_any_text(text: str) -> None:
 
 
 def test_total() -> None:
-    """Quantities add up, whatever their units; one that cannot be read counts as nothing."""
+    """Quantities of all units add up; an invalid one counts as zero."""
     assert total_bytes(["1Ki", "1k", "much", ""]) == 2024
     assert total_bytes([]) == 0
 

@@ -27,12 +27,12 @@ RECORDS = st.builds(
     created=TEXTS,
 )
 TARGETS = st.binary(max_size=200).map(lambda target: target.decode("utf-8", "surrogateescape"))
-"""What readlink(2) can give: any bytes."""
+"""A result of readlink(2): any bytes."""
 
 
 @given(RECORDS)
 def test_round_trip(record: Record) -> None:
-    """A record is read back as it was written, and none is written that a server might cut."""
+    """A record is read back as it was written, and none is written that a server could truncate."""
     try:
         target = encode(record)
     except InvalidRecord:
@@ -43,7 +43,7 @@ def test_round_trip(record: Record) -> None:
 
 
 def test_limit() -> None:
-    """A record of exactly the limit is written, one byte more is refused with what to change."""
+    """A record of exactly the limit is accepted, one byte more is refused with what to change."""
     room = RECORD_LIMIT_BYTES - len(encode(samples.record("")))
     assert len(encode(samples.record("x" * room))) == RECORD_LIMIT_BYTES
     with pytest.raises(InvalidRecord, match="shorter pathPattern"):
@@ -51,7 +51,7 @@ def test_limit() -> None:
 
 
 def test_the_longest_usual_record_fits() -> None:
-    """The default pattern with the longest names that Kubernetes allows still gives a record that fits."""
+    """With the default pattern and the longest names that Kubernetes allows, the record still fits."""
     record = Record(
         directory="x" * 255,
         namespace="n" * 63,
@@ -67,7 +67,7 @@ def test_the_longest_usual_record_fits() -> None:
 
 @given(st.integers(0, 900), st.sampled_from(["", "pv", "pvc-" + "0" * 36]))
 def test_room_for_the_uid(size: int, volume: str) -> None:
-    """Where a record and that of its archive fit, there is room for the uid of the PersistentVolume too."""
+    """If a record and that of its archive fit, there is also room for the uid of the PersistentVolume."""
     record = samples.record("x" * size)
     with contextlib.suppress(InvalidRecord):
         require_room(volume, record)
@@ -77,13 +77,13 @@ def test_room_for_the_uid(size: int, volume: str) -> None:
 
 
 def test_an_older_version() -> None:
-    """A record without a uid is written as before; one with a uid is refused by versions that do not know the field."""
+    """A record without a uid is written as before; one with a uid is refused by versions without this field."""
     assert "pvuid" not in encode(samples.record())
     assert "pvuid" in encode(samples.record(volume_uid="u"))
 
 
 def test_path() -> None:
-    """A record's directory comes in components too."""
+    """A record has its directory as components, too."""
     assert samples.record("shop/data").path == ("shop", "data")
 
 
@@ -93,14 +93,14 @@ def test_path() -> None:
 @example('{"dir":"a\udcff"}')
 @example('{"\udcff":1}')
 def test_any_target(target: str) -> None:
-    """Whatever somebody put there, it is a record of ours or it is refused as none."""
+    """Any text is decoded as a record or refused with InvalidRecord."""
     with contextlib.suppress(InvalidRecord):
         assert isinstance(decode(target), Record)
 
 
 @given(st.integers(0, 300), st.binary(max_size=3))
 def test_damaged_record(position: int, damage: bytes) -> None:
-    """A record of ours that was damaged at any place is read whole or refused."""
+    """A record that was damaged at any place is decoded as it was, or refused."""
     whole = encode(samples.record()).encode()
     position %= len(whole)
     damaged = whole[:position] + damage + whole[position + 1 :]
@@ -116,14 +116,14 @@ def test_damaged_record(position: int, damage: bytes) -> None:
     ids=str,
 )  # fmt: skip
 def test_not_ours(change: dict[str, object]) -> None:
-    """Another version, another rule, a wrong type or a further field: not a record that this program may act on."""
+    """Another version, another rule, a wrong type or an unknown field is refused."""
     fields = {**json.loads(encode(samples.record())), **change}
     with pytest.raises(InvalidRecord):
         decode(json.dumps(fields))
 
 
 def test_a_record_with_what_is_not_unicode() -> None:
-    """A record of a name that is not Unicode cannot be written, in words."""
+    """A record with a name that is not Unicode is refused with a message."""
     with pytest.raises(InvalidRecord, match="not valid Unicode"):
         encode(samples.record("caf\udce9"))
 
@@ -139,11 +139,11 @@ def test_a_record_with_what_is_not_unicode() -> None:
     ],
 )
 def test_what_another_version_wrote(target: str, *, foreign: bool) -> None:
-    """What says which version it is of is another version's; all else is damaged."""
+    """An unreadable text with a version is another version's record; any other text is damaged."""
     assert is_foreign(target) is foreign
 
 
 def test_what_is_not_unicode_is_damaged() -> None:
-    """Whatever bytes somebody wrote there, the question is answered."""
+    """Any bytes get an answer."""
     assert not is_foreign("caf\udce9")
     assert not is_foreign('"\ud800')

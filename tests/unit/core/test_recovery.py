@@ -1,4 +1,4 @@
-"""core.recovery: which volumes of a lost cluster are made anew, and how."""
+"""core.recovery: which volumes of a lost cluster are recreated, and how."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ V1, V2 = "pvc-1", "pvc-2"
 
 
 def record(directory: str = "dir", *, uid: str = "1", cluster: str = OLD, **fields: object) -> Record:
-    """One of the new cluster says that an admin recovered it."""
+    """The record of the new cluster says that an admin recovered it."""
     made = samples.record(directory, claim_uid=uid, namespace_uid=ANY if cluster == NEW else "")
     changed: Record = structs.replace(made, cluster=cluster, modes="RWX", mount_options="nfsvers=4.1,hard", **fields)
     return changed
@@ -81,9 +81,9 @@ def volume(
 def actions(
     *found: Remains, now: Present | None = None, lost: str | None = OLD, named: Collection[str] = ()
 ) -> dict[str, Action]:
-    """What is done about each volume of which anything is told."""
+    """Return the action for each volume in the report."""
     now = now or present()
-    meant = recovery.meant(found, now, lost=lost, named=named)
+    meant = recovery.selected(found, now, lost=lost, named=named)
     return {step.remains.volume: step.action for step in recovery.plan(meant, now, by_name=bool(named))}
 
 
@@ -94,7 +94,7 @@ def why(action: Action) -> str:
 
 class TestTheVolume:
     def test_is_what_it_was(self) -> None:
-        """It has its old name, directory, size, modes, options and class, is kept, and waits for its old claim."""
+        """It has its old name, directory, size, modes, options and class, is retained, and waits for its old claim."""
         action = actions(remains())[V1]
         assert isinstance(action, Make)
         assert action.body == {
@@ -129,7 +129,7 @@ class TestTheVolume:
         assert action.record == record(uid="", cluster=NEW, volume_uid=NO_OBJECT)
 
     def test_is_as_it_was_provisioned(self) -> None:
-        """But for the claim's uid, the policy and the finalizer it is the volume that the lost cluster had."""
+        """Except for claim uid, policy and finalizer it is the volume of the lost cluster."""
         claim, storage_class = samples.claim(), samples.storage_class()
         view = ClaimView(
             provisioner=samples.US,
@@ -158,7 +158,7 @@ class TestTheVolume:
             assert again[key] == value
 
     def test_without_modes_and_options(self) -> None:
-        """A record that does not say how the volume was used lets it be used in every way that NFS can."""
+        """A record without access modes gives the volume all modes that NFS supports."""
         bare = structs.replace(record(), modes="", mount_options="")
         action = actions(remains(bare))[V1]
         assert isinstance(action, Make)
@@ -168,7 +168,7 @@ class TestTheVolume:
         assert spec["mountOptions"] == []
 
     def test_of_a_living_claim(self) -> None:
-        """The very claim that lost its volume gets it back by its uid, and the record goes on to name it."""
+        """If the claim still exists, the volume and the record name it by its uid."""
         lost_its_volume = samples.claim(uid="1", spec=samples.claim_spec(volume_name=V1))
         action = actions(remains(record(cluster=NEW)), now=present(lost_its_volume), lost=None, named=[V1])[V1]
         assert isinstance(action, Make)
@@ -179,12 +179,12 @@ class TestTheVolume:
 
 class TestNotMade:
     def test_gone(self) -> None:
-        """A volume whose directory is gone, or cannot be looked at, is not made."""
+        """A volume whose directory is gone, or cannot be read, is not recreated."""
         assert "directory is gone" in why(actions(remains(contents="gone"))[V1])
         assert why(actions(remains(trouble="it is a symlink"))[V1]) == "it is a symlink"
 
     def test_attempts(self) -> None:
-        """What never had a volume is told of only where there is data, and then made only by name."""
+        """A record that never had a volume is reported only if there is data, and recovered only by name."""
         assert actions(remains(pending=True, contents="gone")) == {}
         assert actions(remains(pending=True, contents="empty")) == {}
         assert why(actions(remains(pending=True))[V1]).startswith("left: ")
@@ -192,7 +192,7 @@ class TestNotMade:
         assert "no data" in why(actions(remains(pending=True, contents="empty"), named=[V1])[V1])
 
     def test_retained(self) -> None:
-        """What was kept on purpose comes along without a volume; by name it becomes one again."""
+        """A retained directory is recorded without a volume; by name it becomes a volume again."""
         kept = record(retained="2026-01-02T00:00:00Z")
         action = actions(remains(kept))[V1]
         assert isinstance(action, Enter)
@@ -202,7 +202,7 @@ class TestNotMade:
         assert by_name.record.retained == ""
 
     def test_there_already(self) -> None:
-        """Where the volume is there, only the ledger is told: by the claim's uid, once it has one."""
+        """If the volume exists, only the record is written, with the claim's uid if it has one."""
         bound = volume(reference=ClaimRef("shop", "data", "77"), phase="Bound")
         its_claim = samples.claim(uid="77")
         action = actions(remains(), now=present(bound, its_claim))[V1]
@@ -210,10 +210,10 @@ class TestNotMade:
         assert action == Enter(record(uid="77", cluster=NEW, volume_uid=f"uid-of-{V1}"), action.why, bound)
         known = remains(record(uid="", cluster=NEW, volume_uid=f"uid-of-{V1}"))
         assert actions(known, now=present(bound)) == {}
-        assert why(actions(known, now=present(bound), named=[V1])[V1]) == "the volume is there"
+        assert why(actions(known, now=present(bound), named=[V1])[V1]) == "the volume already exists"
 
     def test_another_object(self) -> None:
-        """A volume of the same cluster that was created again gets the record by name, when it cannot go by that."""
+        """A recreated volume of the same cluster gets the record by name, if it cannot be reclaimed by that."""
         ours = remains(record(cluster=NEW, volume_uid="another"))
         again = volume(reference=ClaimRef("shop", "data", "1"), phase="Released")
         assert actions(ours, now=present(again)) == {}
@@ -225,7 +225,7 @@ class TestNotMade:
             assert action.record == record(cluster=NEW, volume_uid=f"uid-of-{V1}")
 
     def test_bound_to_another_claim(self) -> None:
-        """A volume that another claim has is that claim's by name, when the recorded claim is gone."""
+        """A volume that another claim has becomes that claim's by name, if the recorded claim is gone."""
         ours, theirs = remains(record(cluster=NEW)), samples.claim(name="new", uid="7")
         having = structs.replace(theirs, spec=samples.claim_spec(volume_name=V1))
         bound = volume(reference=ClaimRef("shop", "new", "7"), phase="Bound")
@@ -237,7 +237,7 @@ class TestNotMade:
         assert "another volume" in why(actions(remains(), now=present(bound, having))[V1])
 
     def test_cut_off_before_the_uid(self) -> None:
-        """A recovery that has made the volume, and not learned its uid, is gone on with."""
+        """A recovery that created the volume but was interrupted before it knew the uid is resumed."""
         begun = remains(record(uid="", cluster=NEW, volume_uid=NO_OBJECT))
         action = actions(begun, now=present(volume()))[V1]
         assert isinstance(action, Enter)
@@ -254,20 +254,20 @@ class TestNotMade:
         ids=["directory", "no NFS", "no claim", "claim"],
     )
     def test_a_strangers_volume(self, other: Volume) -> None:
-        """Another volume under its name is not taken for it."""
+        """Another volume of the same name is skipped."""
         assert "another volume of that name" in why(actions(remains(), now=present(other))[V1])
 
     @pytest.mark.parametrize("path", ["/exports/dir", "/exports/dir/below", "/exports/dir/"])
     def test_a_directory_that_is_taken(self, path: str) -> None:
-        """A directory that another volume has, above or below too, is not given a second time."""
+        """A directory that overlaps with that of another volume is skipped."""
         other = volume("static", path=path, reference=None)
-        assert "volume static has its directory" in why(actions(remains(), now=present(other))[V1])
+        assert "overlaps with that of volume static" in why(actions(remains(), now=present(other))[V1])
         whole = volume("everything", path="/exports", reference=None)
         elsewhere = volume("elsewhere", path=None, reference=None)
         assert isinstance(actions(remains(), now=present(whole, elsewhere))[V1], Make)
 
     def test_by_another_name_of_the_export(self) -> None:
-        """A directory is taken, and the volume is there, by whichever of the export's locations a volume says so."""
+        """Volumes are compared by any location of the export."""
         names_of_it = replace(PLACE, locations=(PLACE.location, Location("10.0.0.5", "/srv")))
         here = replace(remains(), place=names_of_it)
 
@@ -275,35 +275,36 @@ class TestNotMade:
             made = volume(name, phase=phase, reference=ClaimRef("shop", "data", "77"))
             return structs.replace(made, spec=structs.replace(made.spec, nfs=NfsSource("10.0.0.5", path)))
 
-        assert "volume static has its directory" in why(actions(here, now=present(at("static", "/srv/dir/below")))[V1])
+        below = present(at("static", "/srv/dir/below"))
+        assert "overlaps with that of volume static" in why(actions(here, now=below)[V1])
         assert "another volume of that name" not in why(actions(here, now=present(at(V1, "/srv/dir", "Bound")))[V1])
         assert "another volume of that name" in why(actions(here, now=present(at(V1, "/dir", "Bound")))[V1])
 
     def test_on_a_server_that_folds_names(self) -> None:
-        """A directory that another volume has in other letters is taken where the server takes the two for one."""
+        """On a server that folds names, other spellings of a directory overlap, too."""
         other = volume("static", path="/exports/DIR", reference=None)
         folding = replace(remains(), place=replace(PLACE, folds=True))
-        assert "volume static has its directory" in why(actions(folding, now=present(other))[V1])
+        assert "overlaps with that of volume static" in why(actions(folding, now=present(other))[V1])
         assert isinstance(actions(remains(), now=present(other))[V1], Make)
 
     def test_a_claim_that_has_a_volume(self) -> None:
-        """A claim that was made again too early, and got a new volume, is told of; one that waits is welcome."""
+        """A claim that was recreated too early and got a new volume is reported; a pending one gets the old volume."""
         hasty = samples.claim(uid="9", spec=samples.claim_spec(volume_name="pvc-9"))
-        assert "its claim has volume pvc-9" in why(actions(remains(), now=present(hasty))[V1])
+        assert "its claim already has volume pvc-9" in why(actions(remains(), now=present(hasty))[V1])
         for waits in (samples.claim_spec(), samples.claim_spec(volume_name=V1)):
             assert isinstance(actions(remains(), now=present(samples.claim(uid="9", spec=waits)))[V1], Make)
 
     def test_a_claim_for_which_a_volume_waits(self) -> None:
-        """A claim for which there is a volume gets no second one; a volume that it has left behind does not count."""
+        """A claim with a volume gets no second one; a Released volume does not count."""
         other = volume("other", path="/elsewhere/x")
-        assert "volume other is there for its claim" in why(actions(remains(), now=present(other))[V1])
+        assert "volume other already exists for its claim" in why(actions(remains(), now=present(other))[V1])
         released = volume("other", path="/elsewhere/x", phase="Released")
         assert isinstance(actions(remains(), now=present(released))[V1], Make)
 
 
 class TestSeveral:
     def test_two_for_one_claim(self) -> None:
-        """Of two volumes for one claim the newer is made and the older named; by name the older is made."""
+        """Of two volumes for one claim the newer is recreated; the older is reported, or recreated by name."""
         older = remains(record("one", created="2026-01-01T00:00:00Z"))
         newer = remains(record("two", uid="2", created="2026-01-02T00:00:00Z"), volume=V2)
         done = actions(older, newer)
@@ -317,7 +318,7 @@ class TestSeveral:
         newer = remains(record("a/b", claim="two", uid="2", created="2026-01-02T00:00:00Z"), volume=V2)
         done = actions(older, newer)
         assert isinstance(done[V2], Make)
-        assert f"volume {V2} has its directory" in why(done[V1])
+        assert f"overlaps with that of volume {V2}" in why(done[V1])
 
     def test_in_the_order_of_claims(self) -> None:
         """Volumes are listed in the order of their claims."""
@@ -327,21 +328,21 @@ class TestSeveral:
 
 class TestWhose:
     def test_the_lost_clusters(self) -> None:
-        """Volumes of a third cluster, and living ones of this one, are none of its business."""
+        """Volumes of a third cluster, and existing ones of this cluster, are left alone."""
         third = remains(record("a", cluster="third"))
         ours = remains(record("b", cluster=NEW), volume=V2)
         assert actions(third, ours) == {}
         assert actions(third, ours, named=["pvc-x"]) == {}
 
     def test_cut_off(self) -> None:
-        """A recovery that was cut off between the record and the volume is gone on with, whoever is lost."""
+        """A recovery that was interrupted between record and volume is resumed, whichever cluster is recovered."""
         begun = record(uid="", cluster=NEW)
         assert isinstance(actions(remains(begun), lost=None)[V1], Make)
         assert actions(remains(begun, pending=True), lost=None) == {}
         assert actions(remains(structs.replace(begun, retained="x")), lost=None) == {}
 
     def test_our_own(self) -> None:
-        """A volume of this cluster that was deleted by hand is made again, by name alone."""
+        """A volume of this cluster that was deleted manually is recreated, but only by name."""
         ours = remains(record(cluster=NEW))
         assert actions(ours) == {}
         action = actions(ours, named=[V1])[V1]
@@ -349,7 +350,7 @@ class TestWhose:
         assert action.record == record(uid="", cluster=NEW, volume_uid=NO_OBJECT)
 
     def test_without_a_cluster(self) -> None:
-        """Where no cluster can be asked, all records are some other cluster's."""
+        """Without a cluster to ask, all records belong to other clusters."""
         assert isinstance(actions(remains(), now=present(cluster=""))[V1], Make)
         assert actions(remains(), now=present(cluster=""), lost="") == {}
 
@@ -360,14 +361,14 @@ def archive(cluster: str = OLD) -> ArchiveRemains:
 
 
 def test_archives_come_along() -> None:
-    """An archive of the lost cluster becomes one of this one, the same in all else; others stay whose they are."""
+    """An archive of the lost cluster becomes this cluster's, otherwise unchanged; other archives stay as they are."""
     (made,) = plan_archives([archive(), archive("third"), archive(NEW)], present(), lost=OLD)
     assert made == archive(NEW)
     assert plan_archives([archive(NEW)], present(), lost=NEW) == []
 
 
 def test_recovered_for_the_namespace_that_is_there() -> None:
-    """What is recovered belongs to the namespace that has the name now, or to the first one that will have it."""
+    """Recovered data belongs to the namespace that has the name now, or to the next one that gets it."""
     now = replace(present(), namespaces={"shop": "ns-new"})
     kept = remains(record(retained="2026-02-01T00:00:00Z"), volume=V2)
     for action in actions(remains(), kept, now=now).values():
@@ -382,7 +383,7 @@ def test_recovered_for_the_namespace_that_is_there() -> None:
 
 class TestWhichCluster:
     def test_counted(self) -> None:
-        """Each other cluster is listed with what there is of it and when it was seen last, on whichever export."""
+        """Each other cluster is listed with its volumes and archives, and when it was last seen on any export."""
         signs = [{OLD: "2026-01-02T00:00:00Z"}, {OLD: "2026-01-01T00:00:00Z", NEW: "2026-01-03T00:00:00Z"}]
         found = [remains(), remains(volume=V2), remains(record(cluster=NEW)), remains(record(cluster=""))]
         assert lost_clusters(found, [archive(), archive("third")], signs, this=NEW) == [
@@ -392,7 +393,7 @@ class TestWhichCluster:
         ]
 
     def test_one(self) -> None:
-        """The only other cluster needs no name; where there is none, there is nothing to choose."""
+        """The only other cluster needs no name; if there is none, nothing is chosen."""
         only = Lost(cluster=OLD, volumes=1, archives=0, signed="")
         assert choose([only], None, this=NEW) == choose([only], OLD, this=NEW) == only
         assert choose([], None, this=NEW) is None
@@ -408,8 +409,8 @@ class TestWhichCluster:
         assert choose(several, "", this="") == several[0]
 
     def test_unknown(self) -> None:
-        """A cluster that nobody knows, and this one itself, are refused with what there is."""
-        with pytest.raises(InvalidSettings, match="there are none"):
+        """An unknown cluster and this cluster itself are refused, with the known ones."""
+        with pytest.raises(InvalidSettings, match="known clusters: none"):
             choose([], "typo", this=NEW)
         with pytest.raises(InvalidSettings, match="--volume"):
             choose([], NEW, this=NEW)
@@ -425,12 +426,12 @@ class TestWhichCluster:
         ],
     )
     def test_alive(self, signed: str, alive: bool) -> None:
-        """A cluster whose provisioner signed within minutes, or by a clock that is ahead, counts as alive."""
+        """A cluster whose provisioner signed in the last minutes, or with a clock that is ahead, counts as alive."""
         lost = Lost(cluster=OLD, volumes=1, archives=0, signed=signed)
         assert lost.is_alive(datetime(2026, 1, 1, 12, tzinfo=UTC)) is alive
 
     def test_what_is_said_of_a_cluster_that_is_alive(self) -> None:
-        """The words name the cluster, when it was at work, and the flag for who knows better."""
+        """The message names the cluster, when it was at work, and the flag that confirms it is gone."""
         said = Lost(cluster="old", volumes=1, archives=0, signed="2026-01-01T00:00:00Z").is_at_work()
         assert "cluster old was at work on these exports at 2026-01-01T00:00:00Z" in said
         assert said.endswith(f"add {recovery.GONE_FLAG}")

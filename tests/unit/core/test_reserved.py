@@ -1,4 +1,4 @@
-"""core.reserved: which names belong to servers, and which directories are no orphans for it."""
+"""core.reserved: which names servers reserve, and which directories are not reported as orphans."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ from provisioner.core.reserved import is_hidden_at_root, is_servers, is_servers_
     ],
 )
 def test_whose_name(name: str, anywhere: bool, at_root: bool, hidden: bool) -> None:
-    """Known names are a server's everywhere, families of names at the root, and hidden ones are just no orphans."""
+    """Known names are reserved everywhere, families at the root; hidden names are only not reported as orphans."""
     assert (is_servers(name), is_servers_at_root(name), is_hidden_at_root(name)) == (anywhere, at_root, hidden)

@@ -1,4 +1,4 @@
-"""core.returned: whose data are kept, and what a volume says of it."""
+"""core.returned: which data is kept, and how it is moved back."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.support import samples
     ],
 )
 def test_keeps(phase: str, deleted: bool, keeps: bool) -> None:
-    """A volume keeps its data unless it is being deleted and no claim has it: such a one stays while its claim does."""
+    """A volume keeps its data unless it is being deleted and no claim has it."""
     assert returned.keeps(samples.volume(phase=phase, deleted=deleted)) is keeps
 
 
 def test_being_reclaimed() -> None:
-    """Released and Failed are what a volume is while its data move."""
+    """A volume is Released or Failed while its data is moved."""
     phases = ("Bound", "Available", "Pending", "Released", "Failed")
     assert [phase for phase in phases if returned.is_being_reclaimed(samples.volume(phase=phase))] == [
         "Released",
@@ -50,12 +50,12 @@ def test_being_reclaimed() -> None:
     ],
 )
 def test_volume_of(entry: str, volume: str) -> None:
-    """An entry is the volume's name and a time; a name may have dots, and anything else stands for itself."""
+    """An entry is the volume's name and a time; a name can have dots, and any other text stands for itself."""
     assert returned.volume_of(entry) == volume
 
 
 def test_kept_message() -> None:
-    """It says where the data are and which command brings them back."""
+    """The message says where the data is and which command moves it back."""
     message = returned.kept_message("pvc-1", "archive archived-x", "nas:/x")
     assert "archive archived-x on export nas:/x" in message
     assert "recover --volume pvc-1`" in message
@@ -78,7 +78,7 @@ ARCHIVE = ArchiveRecord(samples.VOLUME, NOW, WAS)
 
 
 def stored(**other: Any) -> Stored:
-    """The volume's data, in the trash unless it is said otherwise."""
+    """The volume's data, in the trash by default."""
     said = {"place": PLACE, "volume": BOUND, "trash": ENTRY, "home": "gone", "record": None, **other}
     return Stored(**said)
 
@@ -93,7 +93,7 @@ def action(*found: Stored, present: Present = PRESENT) -> Action:
 
 
 def test_out_of_the_trash() -> None:
-    """The record is made of what the volume says: nothing else is left of it."""
+    """Without a record, one is made from the volume itself."""
     step = plan([stored()], PRESENT, NOW)
     assert isinstance(step.action, Bring)
     assert (step.action.trash, step.action.archive, step.action.volume) == (ENTRY, "", BOUND)
@@ -114,7 +114,7 @@ def test_out_of_the_trash() -> None:
 
 
 def test_out_of_an_archive() -> None:
-    """The record is what it was, for this object of the volume."""
+    """The archive's record is restored, for this object of the volume."""
     found = action(archived())
     assert isinstance(found, Bring)
     assert (found.archive, found.trash) == ("archived-x", "")
@@ -122,7 +122,7 @@ def test_out_of_an_archive() -> None:
 
 
 def test_gone_on_with() -> None:
-    """A record that was written already stays, and an archive whose directory has come back only loses its record."""
+    """An existing record stays, and an archive whose directory is already back only loses its record."""
     record = structs.replace(WAS, volume_uid="another")
     found = action(archived(record=record, there=False, home="data"))
     assert isinstance(found, Bring)
@@ -144,26 +144,26 @@ def test_a_rule_that_is_not_known() -> None:
         ([stored(trouble="it cannot be looked at")], "cannot be looked at"),
         ([stored(), archived()], f"several: the trash (entry {ENTRY}), archive archived-x"),
         ([stored(begun=True)], f"purge of .provisioner/trash/{ENTRY} had begun"),
-        ([stored(home="data")], "holds something"),
+        ([stored(home="data")], "is not empty"),
         ([stored(volume=samples.volume(phase="Bound", annotations={names.EXPORT_ID: "e2"}))], "on another export"),
-        ([stored(record=structs.replace(WAS, directory="other"))], "its directory was another one: other, "),
+        ([stored(record=structs.replace(WAS, directory="other"))], "its directories differ: other, "),
         ([archived(was=structs.replace(ARCHIVE, was=structs.replace(WAS, cluster="blue")))], "another cluster's"),
         ([archived(was=structs.replace(ARCHIVE, was=structs.replace(WAS, claim_uid="x")))], "of claim shop/data"),
-        ([archived(was=structs.replace(ARCHIVE, was=structs.replace(WAS, directory="y")))], "another one"),
+        ([archived(was=structs.replace(ARCHIVE, was=structs.replace(WAS, directory="y")))], "its directories differ: "),
         ([stored(volume=samples.volume(claim_uid=None))], "Retain"),
         ([stored(volume=samples.volume(claim_uid="gone"))], "Retain"),
     ],
     ids=str,
 )
 def test_what_is_not_brought_back(found: list[Stored], why: str) -> None:
-    """Whatever is doubtful, or not whole, or in the way, leaves everything where it is, with the reason."""
+    """In case of doubt, of missing parts or of a conflict nothing is moved, and the reason is reported."""
     skip = action(*found)
     assert isinstance(skip, Skip)
     assert why in skip.why
 
 
 def test_a_place() -> None:
-    """A volume's directory is known by any location of its export, and on no other one."""
+    """A volume's directory is found by any location of its export, and on no other export."""
     by_two = Place(name="nas", location=Location("n2", "/x"), id="e", locations=(Location("n2", "/x"), NAS))
     assert path_on(by_two, BOUND) == (samples.DIRECTORY,)
     assert path_on(Place(name="n2", location=Location("n2", "/x"), id="e"), BOUND) is None

@@ -1,4 +1,4 @@
-"""core.takeover: what the ledger is told of a peer's volume."""
+"""core.takeover: the record of a volume of nfs-subdir."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import samples
 
 
 def find(**changes: Any) -> Find:
-    """A peer's volume with nothing against it, but for what is said otherwise."""
+    """A volume of nfs-subdir that can be taken over, with changes."""
     found = Find(
         volume=samples.peers_volume(phase="Bound", mount_options=("nfsvers=4.1", "hard")),
         path=(samples.DIRECTORY,),
@@ -31,7 +31,7 @@ def find(**changes: Any) -> Find:
 
 
 def test_a_record() -> None:
-    """The record says all that the volume does, so that the volume could be made anew from it."""
+    """The record has all data of the volume, so that the volume can be recreated from it."""
     assert decide(find()) == Enter(
         Record(
             directory=samples.DIRECTORY,
@@ -53,19 +53,19 @@ def test_a_record() -> None:
 
 @pytest.mark.parametrize("volume", [samples.peers_volume(), samples.peers_volume(phase="Bound", claim_uid="x")])
 def test_what_makes_it_credible(volume: Volume) -> None:
-    """A volume is entered when a claim is bound to it, or when it bears its claim's uid in its name."""
+    """A volume is recorded if a claim is bound to it, or if its name has its claim's uid."""
     assert isinstance(decide(find(volume=volume)), Enter)
 
 
 def released(created: str) -> Volume:
-    """A volume that no claim is bound to, created at some time."""
+    """A volume without a bound claim, created at a given time."""
     made = samples.peers_volume()
     return structs.replace(made, metadata=structs.replace(made.metadata, creation_timestamp=created))
 
 
 @pytest.mark.parametrize("parameters", [{"archiveOnDelete": "false"}, {"onDelete": "retain"}, {}])
 def test_released_before(parameters: dict[str, str]) -> None:
-    """A released volume that is older than the ledger, or whose ledger is new, is archived at most."""
+    """A released volume that is older than the ledger, or whose ledger is new, is never deleted."""
     milder = "retain" if "onDelete" in parameters else "archive"
     for since in ("", "2026-01-01T00:00:01Z"):
         storage_class = samples.storage_class(parameters)
@@ -74,9 +74,9 @@ def test_released_before(parameters: dict[str, str]) -> None:
         assert answer.record.on_delete == milder
 
 
-@pytest.mark.parametrize("created", ["", "2026-01-01T00:00:02Z"], ids=["nobody knows", "later"])
+@pytest.mark.parametrize("created", ["", "2026-01-01T00:00:02Z"], ids=["unknown", "later"])
 def test_released_and_younger_than_the_ledger(created: str) -> None:
-    """A released volume that came when there was a ledger is perhaps out of a backup: it gets no record."""
+    """A released volume that is younger than the ledger can come from a backup: it gets no record."""
     answer = decide(find(volume=released(created), since="2026-01-01T00:00:01Z"))
     assert isinstance(answer, Refuse)
     assert "backup" in answer.message
@@ -89,15 +89,15 @@ def test_released_and_younger_than_the_ledger(created: str) -> None:
     [
         pytest.param(samples.peers_volume(), True, id="a peer's"),
         pytest.param(samples.peers_volume(phase="Bound", policy="Retain"), True, id="retained"),
-        pytest.param(samples.volume(), False, id="our own"),
-        pytest.param(samples.peers_volume(annotations={names.EXPORT_ID: "e1"}), False, id="half our own"),
+        pytest.param(samples.volume(), False, id="this provisioner's"),
+        pytest.param(samples.peers_volume(annotations={names.EXPORT_ID: "e1"}), False, id="with one annotation"),
         pytest.param(samples.peers_volume(annotations={names.PROVISIONED_BY: "another"}), False, id="another name"),
         pytest.param(samples.peers_volume(nfs=None), False, id="no NFS"),
         pytest.param(samples.csi_volume({"server": "nas", "share": "/exports"}), False, id="csi-driver-nfs's"),
     ],
 )
 def test_whose_it_is(volume: Volume, answer: bool) -> None:
-    """A peer's volume is an NFS volume under our name without any key of ours."""
+    """A volume of nfs-subdir is an NFS volume with the provisioner's name and none of its other annotations."""
     assert is_peers(volume, samples.US) == answer
 
 
@@ -120,12 +120,12 @@ def test_whose_it_is(volume: Volume, answer: bool) -> None:
     ids=str,
 )
 def test_rule(parameters: dict[str, str], on_delete: OnDelete) -> None:
-    """The rule is what the peer makes of the class's parameters; our own word `archive` counts as well."""
+    """The rule is what nfs-subdir would read from the class's parameters, or onDelete."""
     assert rule(samples.storage_class(parameters), samples.US) == (on_delete, "")
 
 
 def test_rule_in_doubt() -> None:
-    """Where the class is gone, is another's or cannot be read, the directory will be archived, and the log says why."""
+    """If the class is gone, another's or invalid, the rule is archive, and the log says why."""
     assert rule(None, samples.US) == ("archive", "its class is gone")
     another = samples.storage_class({"onDelete": "delete"}, provisioner="another")
     assert rule(another, samples.US) == ("archive", "its class is another provisioner's now")
@@ -148,15 +148,15 @@ LONG = "/".join(["d" * 200] * 6)
         pytest.param(find(path=()), "the export's root", id="the export's root"),
         pytest.param(find(path=("..", "a")), "'..'", id="outside"),
         pytest.param(find(path=("a", "..", "b")), "'..'", id="another's"),
-        pytest.param(find(path=(".provisioner", "trash")), "the provisioner's own", id="the ledger"),
-        pytest.param(find(path=("archived-a", "b")), "within an archive", id="within an archive"),
+        pytest.param(find(path=(".provisioner", "trash")), "reserved for the provisioner", id="the ledger"),
+        pytest.param(find(path=("archived-a", "b")), "inside an archive", id="within an archive"),
         pytest.param(find(path=tuple(LONG.split("/"))), "bytes", id="too long"),
         pytest.param(find(holder=samples.volume(name="pv2", nfs=NfsSource())), "pv2", id="another volume's directory"),
     ],
 )
 def test_refused(found: Find, words: str) -> None:
-    """A volume that may not be what it says gets no record, so that nothing of it is ever touched."""
+    """A volume that may not be genuine gets no record, so that its data is never touched."""
     answer = decide(found)
     assert isinstance(answer, Refuse)
     assert words in answer.message
-    assert "nothing is touched" in answer.message
+    assert "nothing was" in answer.message

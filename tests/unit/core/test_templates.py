@@ -61,7 +61,7 @@ CLAIM = samples.claim(labels={"app": "web"}, annotations=ANNOTATIONS)
     ],
 )
 def test_rendered(pattern: str, path: RelPath) -> None:
-    """A pattern gives the directory that its documentation says, in nfs-subdir's and in csi-driver-nfs's spelling."""
+    """A pattern gives the documented directory, in nfs-subdir's and in csi-driver-nfs's spelling."""
     assert parse(pattern).render(CLAIM, samples.VOLUME) == path
 
 
@@ -78,7 +78,7 @@ def test_rendered(pattern: str, path: RelPath) -> None:
         ("${.pvc.name}", r"unknown: write \$\{\.PVC\.name\}"),
         ("${ .PVC.name }", r"unknown: write \$\{\.PVC\.name\}"),
         ("${PVC.Labels.App}", r"unknown: write \$\{\.PVC\.labels\.App\}"),
-        ("${.PVC.labels.x:-${.PVC.nmae}}", r"'\$\{\.PVC\.nmae\}' is unknown; known are"),
+        ("${.PVC.labels.x:-${.PVC.nmae}}", r"'\$\{\.PVC\.nmae\}' is unknown: use one of"),
         ("${.PVC.labels.x:-${.PVC.name}", "not closed"),
         ("${.PVC.labels.x:-a{b}}", "not closed"),
         ("${.PVC.labels.x:-", "not closed"),
@@ -89,7 +89,7 @@ def test_rendered(pattern: str, path: RelPath) -> None:
         ("{{- .PVName -}}", r"Go template.*write \$\{\.PV\.name\}"),
         ('{{ index .PVC.Annotations "nfs.io/path" }}', r"write \$\{\.PVC\.annotations\.nfs\.io/path\}"),
         ("{{ .PVC.Labels.app }}", r"write \$\{\.PVC\.labels\.app\}"),
-        ("{{ .Values.x }}", r"Go template.*known are \$\{"),
+        ("{{ .Values.x }}", r"Go template.*use one of \$\{"),
         ("${{ .PVC.name }}", "Go template"),
         ("x/{{", "Go template"),
         ("$.PVC.name", r"without its braces: write \$\{\.PVC\.name\}"),
@@ -99,20 +99,20 @@ def test_rendered(pattern: str, path: RelPath) -> None:
     ],
 )
 def test_unusable_pattern(pattern: str, problem: str) -> None:
-    """A pattern that cannot be used is refused, and the words name the piece and what to write."""
+    """A pattern that cannot be used is refused, and the message names the piece and what to write."""
     with pytest.raises(InvalidSettings, match=problem) as caught:
         parse(pattern)
     assert len(str(caught.value)) < 500
 
 
 def test_fallbacks_may_be_nested() -> None:
-    """As deep as anybody needs, the innermost counts where all others are missing."""
+    """Fallbacks can be nested; the innermost counts if all others are missing."""
     pattern = "${.PVC.labels.none:-" * DEPTH_LIMIT + "${.PVC.name}" + "}" * DEPTH_LIMIT
     assert parse(pattern).render(CLAIM, samples.VOLUME) == ("data",)
 
 
 def test_keys() -> None:
-    """What of a claim a pattern may read is known beforehand, in fallbacks of any depth too."""
+    """The keys that a pattern reads are known beforehand, also in nested fallbacks."""
     template = parse("${.PVC.labels.a:-${.PVC.annotations.x/y:-z-${.PVC.labels.b}}}/${.PVC.name}/${.PVC.annotations.c}")
     assert template.keys("labels") == {"a", "b"}
     assert template.keys("annotations") == {"x/y", "c"}
@@ -121,7 +121,7 @@ def test_keys() -> None:
 
 @pytest.mark.parametrize("pattern", ["/", "./", "//.//", "."])
 def test_the_export_itself(pattern: str) -> None:
-    """A pattern without a name in it is the export's root, and is refused."""
+    """A pattern without a name would be the export's root, and is refused."""
     with pytest.raises(InvalidPath, match="the export's root"):
         parse(pattern).render(CLAIM, samples.VOLUME)
 
@@ -132,8 +132,8 @@ def test_the_export_itself(pattern: str) -> None:
      "${.PVC.namespace}/${.PVC.labels.none:-.}/", "${.PVC.labels.none:-${.PVC.labels.no:-}}/x"],
 )  # fmt: skip
 def test_an_empty_fallback(pattern: str) -> None:
-    """A fallback that leaves a component empty is refused by its name: a namespace's directory is no volume."""
-    with pytest.raises(InvalidPath, match=r"empty component: '\$\{\.PVC\.labels\.none:-.* came out empty"):
+    """A fallback that leaves a component empty is refused by its name."""
+    with pytest.raises(InvalidPath, match=r"empty component: '\$\{\.PVC\.labels\.none:-.* is empty"):
         parse(pattern).render(CLAIM, samples.VOLUME)
 
 
@@ -144,7 +144,7 @@ def test_an_empty_fallback(pattern: str) -> None:
      "a${.PVC.annotations.blank}b", "${.PVC.namespace}/${.PVC.labels.none:-${.PVC.labels.no}}"],
 )  # fmt: skip
 def test_missing_key(pattern: str) -> None:
-    """A missing key without a fallback refuses the claim, an empty one too: it must not become the namespace's own."""
+    """A missing or empty key without a fallback is refused: the result must not be the namespace's directory."""
     with pytest.raises(InvalidPath, match="which the pathPattern needs"):
         parse(pattern).render(CLAIM, samples.VOLUME)
 
@@ -168,14 +168,14 @@ def test_missing_key(pattern: str) -> None:
 )
 @pytest.mark.parametrize("pattern", ["${.PVC.annotations.dir}", "${.PVC.annotations.dir}/${.PVC.name}"])
 def test_traversal(pattern: str, value: str) -> None:
-    """No annotation's value leads out of the export, to its root or into the ledger."""
+    """No value of an annotation leads out of the export, to its root or into the ledger."""
     with pytest.raises(InvalidPath):
         parse(pattern).render(samples.claim(annotations={"dir": value}), samples.VOLUME)
 
 
 @pytest.mark.parametrize("pattern", [DEFAULT_PATTERN, f"/{DEFAULT_PATTERN}/"])
 def test_default_is_shortened(pattern: str) -> None:
-    """The default pattern keeps the volume's name whole where names of legal length would pass 255 bytes."""
+    """The default pattern keeps the whole volume name if the directory would exceed 255 bytes."""
     claim = samples.claim(namespace="n" * 63, name="c" * 253)
     (name,) = parse(pattern).render(claim, "pvc-" + "0" * 36)
     assert len(name) == 255
@@ -184,7 +184,7 @@ def test_default_is_shortened(pattern: str) -> None:
 
 
 def test_users_pattern_is_not_shortened() -> None:
-    """A user's own pattern that is too long is refused: a cut name may be another volume's."""
+    """A user's pattern that gets too long is refused: a shortened name can be another volume's."""
     with pytest.raises(InvalidPath, match="255 are allowed"):
         parse("${.PVC.namespace}-${.PVC.name}").render(
             samples.claim(namespace="n" * 63, name="c" * 253), samples.VOLUME
@@ -249,6 +249,6 @@ def test_never_out_of_the_export(pattern: str, namespace: str, name: str, label:
 
 @given(st.text(st.sampled_from("${}:-/. .PVCname"), max_size=60))
 def test_any_text(pattern: str) -> None:
-    """Any text is a pattern or is refused in words."""
+    """Any text is a pattern or is refused with a message."""
     with contextlib.suppress(InvalidSettings):
         parse(pattern)

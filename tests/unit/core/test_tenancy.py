@@ -13,11 +13,11 @@ from tests.support import samples
 
 RECORDED = samples.record(namespace_uid="ns-1")
 OLDER = samples.record()
-"""As an older version writes it."""
+"""A record of an older version."""
 
 
 def test_a_namespace_owns_what_its_claims_left() -> None:
-    """The uid that the API server chose decides, whatever the times say."""
+    """The uid decides, whatever the times say."""
     assert samples.TENANT.owns(RECORDED)
     assert not samples.LATER_TENANT.owns(RECORDED)
     assert not replace(samples.LATER_TENANT, created="2020-01-01T00:00:00Z").owns(RECORDED)
@@ -34,12 +34,12 @@ def test_a_namespace_owns_what_its_claims_left() -> None:
     ],
 )
 def test_a_record_without_a_uid(created: str, owns: bool) -> None:
-    """A namespace that is younger than the record is not the record's; a few seconds are between two clocks."""
+    """A namespace that is younger than the record is another one; clocks can differ by a few seconds."""
     assert Tenant(uid="ns-2", created=created).owns(OLDER) is owns
 
 
 def test_a_namespace_that_could_not_be_read_owns_nothing() -> None:
-    """Where nothing is known, nothing is handed out; what an admin recovered is for any namespace of the name."""
+    """An unknown namespace owns nothing; recovered data belongs to any namespace of the name."""
     assert Tenant.of(None, accepts_former=False) == UNKNOWN
     assert not UNKNOWN.owns(RECORDED)
     assert not UNKNOWN.owns(OLDER)
@@ -48,14 +48,14 @@ def test_a_namespace_that_could_not_be_read_owns_nothing() -> None:
 
 
 def test_a_class_may_accept_what_former_namespaces_left() -> None:
-    """formerNamespace: accept hands on by the name alone."""
+    """With formerNamespace: accept, the name alone decides."""
     found = Namespace(Metadata(name="shop", uid="ns-2", creation_timestamp="2026-06-01T00:00:00Z"))
     assert Tenant.of(found, accepts_former=False) == samples.LATER_TENANT
     assert Tenant.of(found, accepts_former=True).owns(RECORDED)
 
 
 def test_the_refusal_names_the_way() -> None:
-    """The event has the command for an admin, with the directory as a shell takes it."""
+    """The event has the command for an admin, with the directory quoted for a shell."""
     text = tenancy.refusal(samples.record("team a/data"), samples.LATER_TENANT)
     assert "earlier namespace shop" in text
     assert "`nfs-provisioner adopt 'team a/data' --claim shop/data --apply`" in text

@@ -1,4 +1,4 @@
-"""core.texts: whatever others chose as a name, it can be shown."""
+"""core.texts: any foreign name can be shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANY = st.text(alphabet=st.characters(codec=None, exclude_categories=()))
 
 @given(ANY)
 def test_any_text_can_be_encoded(text: str) -> None:
-    """Every encoder takes what comes out; Unicode stays as it is."""
+    """Every encoder accepts the result; Unicode stays as it is."""
     encodable(text).encode()
     assert encodable(encodable(text)) == encodable(text)
     if not any("\ud800" <= char <= "\udfff" for char in text):
@@ -25,7 +25,7 @@ def test_any_text_can_be_encoded(text: str) -> None:
 
 @given(ANY)
 def test_any_text_can_be_printed(text: str) -> None:
-    """A terminal acts on nothing in what is printed."""
+    """The result has no control characters for a terminal."""
     assert printable(text).isprintable()
     assert printable(text) == text or not text.isprintable()
 
@@ -41,12 +41,12 @@ def test_any_text_can_be_printed(text: str) -> None:
     ],
 )
 def test_what_it_looks_like(text: str, said: str) -> None:
-    """A byte that is no UTF-8, and a character that would move the cursor, stand as Python writes them."""
+    """Bytes that are not UTF-8 and control characters are escaped as in Python."""
     assert printable(text) == said
 
 
 class Odd:
-    """Something that cannot even be shown."""
+    """A value whose text raises an error."""
 
     def __str__(self) -> str:
         raise RuntimeError("odd")
@@ -80,6 +80,6 @@ def test_plain(value: object, said: object) -> None:
 
 
 def test_plain_ends() -> None:
-    """What is nested without end is cut, and a number of any length is text."""
+    """Endless nesting is cut, and large numbers become text."""
     json.dumps(plain(nested(10_000)))
     json.dumps(plain(10**10_000))

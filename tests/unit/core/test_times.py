@@ -23,19 +23,19 @@ def test_round_trip(at: datetime) -> None:
     "written", ["", "yesterday", "2026-01-01", "2026-01-01T00:00:00+01:00", "2026-13-01T00:00:00Z"]
 )
 def test_no_time(written: str) -> None:
-    """What is not written as we write it is no time."""
+    """Any other text is not a time."""
     assert times.parse(written) is None
 
 
 @given(MOMENTS, MOMENTS)
 def test_file_stamps_sort_as_time_does(one: datetime, other: datetime) -> None:
-    """Names that end in a time are in its order, and differ where it does."""
+    """Names that end in a time sort by it, and differ if the times differ."""
     assert (one < other) == (times.file_stamp(one) < times.file_stamp(other))
 
 
 @given(MOMENTS, st.text(max_size=20))
 def test_the_time_in_a_name(at: datetime, name: str) -> None:
-    """The time at a name's end is read back, whatever the name."""
+    """The time at the end of any name is read back."""
     assert times.stamped(f"{name}.{times.file_stamp(at)}") == at
 
 

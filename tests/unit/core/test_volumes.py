@@ -1,4 +1,4 @@
-"""core.volumes: which volume needs what, and when a directory may go."""
+"""core.volumes: what a volume needs, and when its directory can be reclaimed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
     [
         pytest.param(samples.volume(), Reclaim("delete"), id="released"),
         pytest.param(samples.volume(deleted=True), Reclaim("delete"), id="released and terminating"),
-        pytest.param(samples.volume(finalizers=()), Reclaim("delete"), id="released without our finalizer"),
+        pytest.param(samples.volume(finalizers=()), Reclaim("delete"), id="released without the finalizer"),
         pytest.param(samples.volume(annotations={names.ON_DELETE: "?"}), Reclaim("retain"), id="no known rule"),
         pytest.param(samples.volume(phase="Bound", finalizers=()), Finalizer(present=True), id="bound"),
         pytest.param(samples.volume(policy="Retain"), Finalizer(present=False), id="retained with finalizer"),
@@ -45,21 +45,21 @@ SEVERITY: tuple[OnDelete, ...] = ("retain", "archive", "delete")
     ],
 )
 def test_something_to_do(volume: Volume, answer: object) -> None:
-    """A volume of policy Delete gets our finalizer, and when released is looked at; a retained one is let go."""
+    """A volume with policy Delete gets the finalizer, and is reclaimed when released; a retained one loses it."""
     assert decide(volume, samples.US) == answer
 
 
 @pytest.mark.parametrize(
     ("volume", "why"),
     [
-        pytest.param(samples.volume(provisioner="other/one"), "not ours", id="another's"),
-        pytest.param(samples.volume(nfs=None), "not one of NFS", id="no NFS"),
-        pytest.param(samples.csi_volume({}, phase="Bound"), "not one of NFS", id="csi-driver-nfs's"),
+        pytest.param(samples.volume(provisioner="other/one"), "another provisioner's", id="another's"),
+        pytest.param(samples.volume(nfs=None), "not an NFS volume", id="no NFS"),
+        pytest.param(samples.csi_volume({}, phase="Bound"), "not an NFS volume", id="csi-driver-nfs's"),
         pytest.param(samples.peers_volume(phase="Bound"), "Bound", id="a peer's, bound"),
         pytest.param(samples.peers_volume(policy="Retain"), "reclaim policy is Retain", id="a peer's, retained"),
         pytest.param(samples.volume(policy="Retain", finalizers=()), "reclaim policy is Retain", id="retained"),
         pytest.param(samples.volume(policy="Recycle", finalizers=()), "reclaim policy is Recycle", id="recycled"),
-        pytest.param(samples.volume(deleted=True, finalizers=("other",)), "dealt with", id="done"),
+        pytest.param(samples.volume(deleted=True, finalizers=("other",)), "already reclaimed", id="done"),
         pytest.param(samples.volume(phase="Bound"), "Bound", id="bound"),
         pytest.param(samples.volume(phase="Bound", deleted=True), "Bound", id="bound and terminating"),
         pytest.param(samples.volume(phase="Available", finalizers=()), "Available", id="available"),
@@ -73,7 +73,7 @@ def test_left(volume: Volume, why: str) -> None:
 
 
 def test_a_csi_volume_that_asks_for_us() -> None:
-    """A released volume of csi-driver-nfs under our name is left alone, and its event says so."""
+    """A released volume of csi-driver-nfs with the provisioner's name is not reclaimed, and its event says so."""
     answer = decide(samples.csi_volume({"server": "nas", "share": "/exports"}), samples.US)
     assert isinstance(answer, Deny)
     assert "csi-driver-nfs" in answer.message
@@ -87,7 +87,7 @@ def evidence(
     record: Record | None = None,
     export_id: str = samples.EXPORT_ID,
 ) -> ReclaimFacts:
-    """All that must agree, and does, but for what is said otherwise."""
+    """Facts that all match, with changes."""
     return ReclaimFacts(
         volume=volume or samples.volume(),
         claim=claim,
@@ -99,12 +99,12 @@ def evidence(
 
 
 def test_authorized() -> None:
-    """A directory may go when volume, ledger, export and claim agree that it is this volume's and its claim is gone."""
+    """A directory is reclaimed if volume, ledger and export match and the claim is gone."""
     assert authorize(evidence(), samples.US) == Reclaim("delete")
 
 
 def test_another_claim_of_the_name() -> None:
-    """A claim that was created again under the old one's name does not keep the volume that the record names."""
+    """A new claim of the same name does not keep the volume that the record names."""
     again = evidence(claim=samples.claim(uid="another"), record=samples.record(volume_uid=f"uid-of-{samples.VOLUME}"))
     assert authorize(again, samples.US) == Reclaim("delete")
 
@@ -122,7 +122,7 @@ LATE = structs.replace(samples.volume().metadata, creation_timestamp="2026-01-02
     ],
 )
 def test_created_again(of: ReclaimFacts, words: str) -> None:
-    """A volume that may be another object than the record's is not reclaimed, and its event says the way out."""
+    """A volume that can be another object than the record's is not reclaimed, and its event says what to do."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
     assert words in answer.message
@@ -130,7 +130,7 @@ def test_created_again(of: ReclaimFacts, words: str) -> None:
 
 
 def test_the_recorded_object() -> None:
-    """The uid is what counts where there is one: the time of creation is no matter then."""
+    """If the record has a uid, the time of creation does not matter."""
     record = samples.record(volume_uid=f"uid-of-{samples.VOLUME}")
     late = structs.replace(samples.volume(), metadata=LATE)
     assert authorize(evidence(volume=late, record=record), samples.US) == Reclaim("delete")
@@ -139,15 +139,15 @@ def test_the_recorded_object() -> None:
 @pytest.mark.parametrize(
     ("of", "why"),
     [
-        pytest.param(evidence(volume=samples.volume(phase="Bound")), "changed meanwhile", id="bound again"),
-        pytest.param(evidence(volume=samples.volume(policy="Retain")), "changed meanwhile", id="retained now"),
-        pytest.param(evidence(volume=samples.volume(deleted=True, finalizers=())), "changed meanwhile", id="done"),
+        pytest.param(evidence(volume=samples.volume(phase="Bound")), "changed since", id="bound again"),
+        pytest.param(evidence(volume=samples.volume(policy="Retain")), "changed since", id="retained now"),
+        pytest.param(evidence(volume=samples.volume(deleted=True, finalizers=())), "changed since", id="done"),
         pytest.param(evidence(claim=samples.claim()), "claim still exists", id="claim exists"),
         pytest.param(evidence(claim=samples.claim(deleted=True)), "claim still exists", id="claim is terminating"),
     ],
 )
 def test_left_after_all(of: ReclaimFacts, why: str) -> None:
-    """What has changed since the cache looked, or still has its claim, is left."""
+    """A volume that has changed since, or still has its claim, is left alone."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Leave)
     assert why in answer.why
@@ -160,24 +160,28 @@ def test_left_after_all(of: ReclaimFacts, why: str) -> None:
         pytest.param(evidence(path=()), "not a directory below", id="the export's root"),
         pytest.param(evidence(path=("..", "a")), "not a directory below", id="dots"),
         pytest.param(evidence(path=(".",)), "not a directory below", id="dot"),
-        pytest.param(evidence(volume=samples.volume(annotations={names.ON_DELETE: ""})), "does not say", id="no rule"),
+        pytest.param(
+            evidence(volume=samples.volume(annotations={names.ON_DELETE: ""})),
+            "is not delete, archive or retain",
+            id="no rule",
+        ),
         pytest.param(evidence(export_id="e2"), "another export", id="another export"),
         pytest.param(dataclasses.replace(evidence(), record=None), "no record", id="no record"),
-        pytest.param(evidence(record=samples.record(claim_uid="another")), "says otherwise", id="another claim"),
-        pytest.param(evidence(record=samples.record("elsewhere")), "says otherwise", id="another directory's record"),
-        pytest.param(evidence(path=(samples.DIRECTORY, "sub")), "says otherwise", id="a path below the record's"),
-        pytest.param(evidence(path=("elsewhere",)), "says otherwise", id="an edited path"),
+        pytest.param(evidence(record=samples.record(claim_uid="another")), "does not match", id="another claim"),
+        pytest.param(evidence(record=samples.record("elsewhere")), "does not match", id="another directory's record"),
+        pytest.param(evidence(path=(samples.DIRECTORY, "sub")), "does not match", id="a path below the record's"),
+        pytest.param(evidence(path=("elsewhere",)), "does not match", id="an edited path"),
     ],
 )
 def test_denied(of: ReclaimFacts, words: str) -> None:
-    """Where anything does not agree, nothing is touched, and the event says what."""
+    """If anything does not match, nothing is deleted, and the event says what."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
     assert words in answer.message
 
 
 def test_a_recovered_volume() -> None:
-    """A record that was recovered for a claim's name agrees with any claim of that name that has come since."""
+    """A record that was recovered for a claim's name matches any later claim of that name."""
     recovered = evidence(record=samples.record(claim_uid=""), volume=samples.volume(claim_uid="new"))
     assert authorize(recovered, samples.US) == Reclaim("delete")
     elsewhere = samples.record(claim_uid="", namespace="another")
@@ -185,21 +189,21 @@ def test_a_recovered_volume() -> None:
 
 
 def test_a_claim_that_a_volume_waits_for() -> None:
-    """A volume whose claimRef has no uid is kept while there is any claim of that name."""
+    """A volume whose claimRef has no uid is kept while any claim of that name exists."""
     waiting = evidence(volume=samples.volume(claim_uid=""), record=samples.record(claim_uid=""))
     assert isinstance(authorize(dataclasses.replace(waiting, claim=samples.claim()), samples.US), Leave)
     assert authorize(waiting, samples.US) == Reclaim("delete")
 
 
 def taken_over(**changes: Any) -> ReclaimFacts:
-    """A peer's volume that we took over, and all that must agree."""
+    """Matching facts for a volume that was taken over from nfs-subdir."""
     record = samples.record(peer=True, on_delete=changes.pop("on_delete", "archive"))
     return dataclasses.replace(evidence(volume=samples.peers_volume(), record=record, export_id="any"), **changes)
 
 
 @pytest.mark.parametrize("on_delete", SEVERITY)
 def test_a_peers_volume(on_delete: OnDelete) -> None:
-    """A peer's volume goes by the rule that was recorded when it was taken over."""
+    """A volume of nfs-subdir is reclaimed by the rule that was recorded at its takeover."""
     assert authorize(taken_over(on_delete=on_delete), samples.US) == Reclaim(on_delete)
 
 
@@ -207,34 +211,34 @@ def test_a_peers_volume(on_delete: OnDelete) -> None:
     ("of", "words"),
     [
         pytest.param(taken_over(record=None), "no record", id="no record"),
-        pytest.param(taken_over(record=samples.record()), "put them back", id="a record of our own making"),
-        pytest.param(taken_over(path=("elsewhere",)), "says otherwise", id="an edited path"),
+        pytest.param(taken_over(record=samples.record()), "restore them", id="a record of a created volume"),
+        pytest.param(taken_over(path=("elsewhere",)), "does not match", id="an edited path"),
         pytest.param(taken_over(path=()), "not a directory below", id="the export's root"),
-        pytest.param(taken_over(volume=samples.peers_volume(claim_uid="x")), "says otherwise", id="another claim"),
+        pytest.param(taken_over(volume=samples.peers_volume(claim_uid="x")), "does not match", id="another claim"),
         pytest.param(taken_over(neighbour="pv2"), "pv2", id="another volume in its directory"),
         pytest.param(
             taken_over(neighbour="pv2", volume=samples.volume(annotations={names.EXPORT_ID: "any"})),
             "pv2",
-            id="another volume in the directory of one made anew",
+            id="another volume in the directory of a recreated one",
         ),
     ],
 )
 def test_a_peers_volume_denied(of: ReclaimFacts, words: str) -> None:
-    """Where anything does not agree about a peer's volume, or another one needs its directory, nothing is touched."""
+    """If anything does not match, or another volume needs the directory, nothing is deleted."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
     assert words in answer.message
 
 
 def test_a_peers_volume_whose_claim_exists() -> None:
-    """A peer's volume whose claim exists, by a live read, is left."""
+    """A volume of nfs-subdir whose claim still exists is left alone."""
     assert isinstance(authorize(taken_over(claim=samples.claim()), samples.US), Leave)
 
 
 @pytest.mark.parametrize("claim_uid", [samples.UID, ""], ids=["as made", "recovered"])
 @pytest.mark.parametrize("cluster", ["old", ""], ids=["another cluster", "no cluster"])
 def test_a_record_of_another_cluster(claim_uid: str, cluster: str) -> None:
-    """A record authorizes nothing outside of the cluster that it names, however well all else agrees."""
+    """A record of another cluster authorizes nothing, even if everything else matches."""
     record = structs.replace(samples.record(claim_uid=claim_uid), cluster="new")
     of = dataclasses.replace(evidence(), record=record, cluster="new")
     assert authorize(of, samples.US) == Reclaim("delete")
@@ -244,7 +248,7 @@ def test_a_record_of_another_cluster(claim_uid: str, cluster: str) -> None:
 
 
 def test_forged_volume() -> None:
-    """A volume that somebody made by hand in another's directory destroys nothing: it has no record of its own."""
+    """A volume that was created manually in another's directory destroys nothing: it has no record."""
     forged = samples.volume(name="pv1", claim_uid="nobody", nfs=NfsSource("nas", f"/exports/{samples.DIRECTORY}"))
     assert isinstance(authorize(dataclasses.replace(evidence(volume=forged), record=None), samples.US), Deny)
 
@@ -252,7 +256,7 @@ def test_forged_volume() -> None:
 @pytest.mark.parametrize("rule", SEVERITY)
 @pytest.mark.parametrize("peer", [False, True])
 def test_a_directory_that_another_volume_needs(rule: OnDelete, peer: bool) -> None:
-    """A directory that another volume uses is neither deleted nor archived, whoever made either; it may be retained."""
+    """A directory that another volume uses is neither deleted nor archived, but it can be retained."""
     volume = samples.peers_volume() if peer else samples.volume(annotations={names.ON_DELETE: rule})
     of = evidence(volume=volume, record=samples.record(on_delete=rule, peer=peer))
     answer = authorize(dataclasses.replace(of, neighbour="static"), samples.US)
@@ -265,7 +269,7 @@ def test_a_directory_that_another_volume_needs(rule: OnDelete, peer: bool) -> No
 
 @pytest.mark.parametrize(("annotated", "recorded"), list(itertools.product(SEVERITY, SEVERITY)))
 def test_the_milder_rule_holds(annotated: OnDelete, recorded: OnDelete) -> None:
-    """Of the rule on the volume and the one in the ledger the milder one holds."""
+    """The milder of the rules on the volume and in the ledger wins."""
     of = evidence(
         volume=samples.volume(annotations={names.ON_DELETE: annotated}), record=samples.record(on_delete=recorded)
     )
@@ -273,7 +277,7 @@ def test_the_milder_rule_holds(annotated: OnDelete, recorded: OnDelete) -> None:
 
 
 def test_reclaim_needs_everything() -> None:
-    """Of all combinations of agreeing and contradicting evidence, only full agreement lets a directory go."""
+    """Of all combinations of matching and contradicting facts, only a full match reclaims a directory."""
     volumes = [samples.volume(), samples.volume(annotations={names.EXPORT_ID: "e2"}), samples.volume(claim_uid="x")]
     claims = [None, samples.claim()]
     paths: list[RelPath] = [(samples.DIRECTORY,), (), ("elsewhere",)]
@@ -287,19 +291,19 @@ def test_reclaim_needs_everything() -> None:
 
 
 def test_a_directory_that_was_not_there() -> None:
-    """The words for a missing directory say what was done, and where its data may still be."""
+    """The message for a missing directory says what was done, and where its data can be."""
     assert "its record is kept" in missing_message("retain", "a/b", "nas:/x")
     assert "nothing to delete" in missing_message("delete", "a/b", "nas:/x")
     assert "nothing to archive" in missing_message("archive", "a/b", "nas:/x")
 
 
 def test_a_volume_on_no_export() -> None:
-    """The words for a volume without an export name what keeps the provisioner from its server, if that is known."""
+    """The message for a volume without an export names the mount option that is in the way, if known."""
     assert "no export" in nowhere_message("")
     assert "sec=krb5" in nowhere_message("mount option sec=krb5: …")
 
 
 def test_a_server_that_moved() -> None:
-    """The words for a volume of a server that nothing else names say where its record is, and the way."""
+    """The message for a volume of an otherwise unknown server says where its record is, and what to do."""
     message = moved_message("pvc-1", "old:/x", "new:/x")
     assert all(word in message for word in ("old:/x", "new:/x", "recover --volume pvc-1"))

@@ -70,7 +70,7 @@ def test_every_default_is_the_flag_s() -> None:
         ("volumes", {field.name for field in structs.fields(listing.VolumeRow)}),
         ("archives", {field.name for field in structs.fields(archives.ArchiveRow)}),
         ("orphans", {field.name for field in structs.fields(orphans.Orphan)}),
-        ("instances", {field.name for field in structs.fields(instances.Listed)}),
+        ("instances", {field.name for field in structs.fields(instances.InstanceRow)}),
         ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),
     ],
     ids=["volumes", "archives", "orphans", "instances", "check"],

@@ -1,4 +1,4 @@
-"""runtime.election, in simulated time: who leads, and what is said where that cannot be known."""
+"""runtime.election, in simulated time: who leads, and what is reported when the Lease cannot be reached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHERE = ("default", "lease")
 
 
 class Suspended(LoopClock):
-    """A clock of a machine that is suspended now and then; the loop's timers stand still meanwhile."""
+    """A clock of a machine that is suspended at times; the timers of the loop stand still during that."""
 
     suspended_s = 0.0
 
@@ -29,7 +29,7 @@ class Suspended(LoopClock):
 
 
 class Replica:
-    """A candidate that notes when it leads."""
+    """A candidate that records when it leads."""
 
     def __init__(self, cluster: MemoryCluster, name: str) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class Replica:
 
 
 class Scene:
-    """A cluster whose calls on the Lease may fail, and two replicas, of which the first leads."""
+    """A cluster whose calls on the Lease can fail, and two replicas, of which the first leads."""
 
     def __init__(self) -> None:
         self.cluster = MemoryCluster()
@@ -84,7 +84,7 @@ class Scene:
         assert (self.one.leading, self.two.leading) == (True, False)
 
     async def watched(self, seconds: float) -> None:
-        """Let time pass; two never lead."""
+        """Let time pass, and check that there are never two leaders."""
         for _ in range(round(seconds * 10)):
             await asyncio.sleep(0.1)
             assert not (self.one.leading and self.two.leading)
@@ -107,7 +107,7 @@ def logs() -> Iterator[list[structlog.types.EventDict]]:
 
 
 def test_a_leader_outlives_a_restore_of_etcd() -> None:
-    """Whatever holder the restored Lease names, the leader goes on, no other leads, and the restore is known."""
+    """After a restore of etcd the leader goes on, whatever the Lease says; no other leads, and it is reported."""
 
     async def script(scene: Scene) -> None:
         of_one = scene.cluster.saved()
@@ -127,7 +127,7 @@ def test_a_leader_outlives_a_restore_of_etcd() -> None:
 
 
 def test_a_leader_that_was_suspended() -> None:
-    """It knows that its lease may be another's at once, whatever it does first; before that it may act, and says so."""
+    """After a suspension longer than the lease the leader knows immediately that it may have lost it, and says so."""
 
     async def script(scene: Scene) -> None:
         elector = scene.one.elector
@@ -145,7 +145,7 @@ def test_a_leader_that_was_suspended() -> None:
 
 
 def test_terms_grow() -> None:
-    """Each leader's is higher than those before; before anything is seen it is none."""
+    """The term of each leader is higher than those before; before the Lease was seen there is none."""
 
     async def script(scene: Scene) -> None:
         await scene.one.stop()
@@ -161,7 +161,7 @@ def test_terms_grow() -> None:
 
 
 def test_a_standby_does_not_take_a_restored_lease_from_a_leader() -> None:
-    """A Lease from before the first leader, or one that names the standby, leaves the leader alone."""
+    """A restored Lease without a holder, or one that names the standby, leaves the leader alone."""
 
     async def script(scene: Scene) -> None:
         await scene.one.stop()
@@ -172,7 +172,7 @@ def test_a_standby_does_not_take_a_restored_lease_from_a_leader() -> None:
         await scene.two.stop()
         await asyncio.sleep(5.0)
         leader, standby = (scene.one, third) if scene.one.leading else (third, scene.one)
-        scene.two = Replica(scene.cluster, "two")  # whom the old Lease names
+        scene.two = Replica(scene.cluster, "two")  # the old Lease names it
         await asyncio.sleep(5.0)
         for _ in range(2):
             scene.cluster.restore(of_two)
@@ -187,7 +187,7 @@ def test_a_standby_does_not_take_a_restored_lease_from_a_leader() -> None:
 
 
 def test_a_leader_that_died_before_the_restore_is_followed() -> None:
-    """A Lease that went back holds others off for its duration, no longer."""
+    """A Lease that went back in time holds others off for its duration, no longer."""
 
     async def script(scene: Scene) -> None:
         saved = scene.cluster.saved()
@@ -203,7 +203,7 @@ def test_a_leader_that_died_before_the_restore_is_followed() -> None:
 
 
 def test_failures_are_logged_ever_less_often(logs: list[structlog.types.EventDict]) -> None:
-    """In an hour without the right to the Lease some ten lines say which right is missing, and trouble says it too."""
+    """An hour without the right to the Lease takes some ten log lines that name the right; trouble names it as well."""
 
     async def script(scene: Scene) -> None:
         assert scene.two.elector.trouble == ""
@@ -214,9 +214,9 @@ def test_failures_are_logged_ever_less_often(logs: list[structlog.types.EventDic
             assert "403" in replica.elector.trouble
             assert "grant get, create and update on leases" in replica.elector.trouble
             assert "namespace default" in replica.elector.trouble
-        told = [line for line in logs if line["event"] == "lease_forbidden"]
-        assert 2 * 8 <= len(told) <= 2 * 12
-        assert all("grant get, create and update" in line["hint"] for line in told)
+        warnings = [line for line in logs if line["event"] == "lease_forbidden"]
+        assert 2 * 8 <= len(warnings) <= 2 * 12
+        assert all("grant get, create and update" in line["hint"] for line in warnings)
         scene.error = None
         await asyncio.sleep(3.0)
         assert scene.one.leading != scene.two.leading
@@ -226,7 +226,7 @@ def test_failures_are_logged_ever_less_often(logs: list[structlog.types.EventDic
 
 
 def test_an_outage_is_trouble_when_it_lasts(logs: list[structlog.types.EventDict]) -> None:
-    """One call without an answer is no trouble, and a minute of them is; a namespace that is missing is named."""
+    """One unanswered call is no trouble, a minute of them is; a missing namespace is named."""
 
     async def script(scene: Scene) -> None:
         scene.error = ApiUnavailable("no answer")

@@ -1,4 +1,4 @@
-"""runtime.election, in simulated time: an error that nobody expects is a try that failed, and no more."""
+"""runtime.election, in simulated time: an unexpected error counts as a failed try."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.fakes.cluster import MemoryCluster
 
 
 def test_unexpected_errors() -> None:
-    """Such errors delay the lease and cost it after the renew deadline only; the next one is had when they are over."""
+    """Unexpected errors delay the lease, and lose it only after the renew deadline; it is acquired again after them."""
 
     async def scene() -> None:
         odd = asyncio.Event()

@@ -47,7 +47,7 @@ class Events:
 
 
 def written(scene: Callable[[EventRecorder, Events], Awaitable[None]]) -> list[Written]:
-    """What a scene has written by its end."""
+    """All events that a scene has written by its end."""
 
     async def run() -> list[Written]:
         events = Events()
@@ -64,7 +64,7 @@ def written(scene: Callable[[EventRecorder, Events], Awaitable[None]]) -> list[W
 
 
 def test_what_is_written() -> None:
-    """An event tells of its claim or volume, with its uid and version."""
+    """An event refers to its claim or volume by name, uid and version."""
 
     async def scene(recorder: EventRecorder, _events: Events) -> None:
         recorder.claim(samples.claim(), "Warning", "ProvisioningFailed", "no")
@@ -81,7 +81,7 @@ def test_what_is_written() -> None:
 
 
 def test_repetitions_are_counted() -> None:
-    """What is said every second is written seldom, under one name, with its count and when it was first said."""
+    """An event that is repeated every second is written rarely, under one name, with its count and first time."""
 
     async def scene(recorder: EventRecorder, _events: Events) -> None:
         for _ in range(200):
@@ -105,7 +105,7 @@ def test_repetitions_are_counted() -> None:
     ],
 )
 def test_different_things_have_different_names(uid: str, kind: str, reason: str, message: str) -> None:
-    """Two things said are two events, also where only the claim's uid differs: neither holds back the other."""
+    """Different messages are different events, also if only the claim's uid differs; neither holds back the other."""
 
     async def scene(recorder: EventRecorder, _events: Events) -> None:
         recorder.claim(samples.claim(), "Warning", "Failed", "no")
@@ -117,7 +117,7 @@ def test_different_things_have_different_names(uid: str, kind: str, reason: str,
 
 
 def test_names_are_stable_and_legal() -> None:
-    """The name of an event is the same after a restart, and one that the API server takes for any claim's name."""
+    """The name of an event is the same after a restart, and is valid for every name of a claim."""
 
     async def scene(recorder: EventRecorder, _events: Events) -> None:
         recorder.claim(samples.claim(name="a" * 199 + "-.b" + "c" * 51), "Warning", "Failed", "no\udcff")
@@ -131,7 +131,7 @@ def test_names_are_stable_and_legal() -> None:
 
 
 def test_long_messages_are_clipped() -> None:
-    """A message is never longer than the API server takes."""
+    """A message is never longer than the API server accepts."""
 
     async def scene(recorder: EventRecorder, _events: Events) -> None:
         recorder.claim(samples.claim(), "Warning", "Failed", "x" * 5000)
@@ -155,7 +155,7 @@ def test_an_outage_loses_news_only() -> None:
 
 
 def test_a_flood() -> None:
-    """However much is said at once, the memory for it has a limit, and the latest news is kept."""
+    """The backlog has a limit, and keeps the latest events."""
 
     async def scene(recorder: EventRecorder, _events: Events) -> None:
         for number in range(20_500):
@@ -168,7 +168,7 @@ def test_a_flood() -> None:
 
 @pytest.mark.parametrize("odd", [RuntimeError("odd"), asyncio.CancelledError(), RecursionError()], ids=repr)
 def test_an_unexpected_error_loses_one_event(odd: BaseException) -> None:
-    """An event whose write raises what no call raises is lost; the ones after it are written, by as many senders."""
+    """An unexpected error in a write loses that event; the same number of senders writes the later ones."""
 
     async def scene(recorder: EventRecorder, events: Events) -> None:
         events.odd = odd

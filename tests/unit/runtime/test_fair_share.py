@@ -14,7 +14,7 @@ EXPORTS = ["a", "b", "c", "d"]
 
 
 class Workers:
-    """So many workers, whose keys are busy until they are ended; each key is `EXPORT NUMBER`."""
+    """A number of workers, whose keys are busy until they are ended; each key is `EXPORT NUMBER`."""
 
     def __init__(self, count: int) -> None:
         self.resumed: list[str] = []
@@ -23,7 +23,7 @@ class Workers:
         self.parked: set[str] = set()
 
     def start(self, export: str, key: str) -> bool:
-        """A worker takes the key up; whether it found a place."""
+        """Let a worker take the key; return whether it got a slot."""
         stack = ExitStack()
         try:
             stack.enter_context(self.share.slot(export, key))
@@ -35,30 +35,30 @@ class Workers:
         return True
 
     def end(self, key: str) -> None:
-        """The key's worker is through with it."""
+        """Let the key's worker finish."""
         self.busy.pop(key).close()
         self.share.wake()
 
 
 def fill(workers: Workers, export: str, keys: int) -> int:
-    """How many of the keys find a place on an export that hangs."""
+    """Start keys on an export that hangs; return how many got a slot."""
     return sum(workers.start(export, f"{export} {number}") for number in range(keys))
 
 
 def test_shares() -> None:
-    """The first export to hang gets half of the workers, the second a quarter, and so on."""
+    """The first export to hang gets two thirds of the workers, the second two thirds of the rest, and so on."""
     workers = Workers(64)
     assert [fill(workers, export, 100) for export in EXPORTS] == [43, 14, 5, 2]
 
 
 def test_a_single_worker_works() -> None:
-    """With one worker there is still a place."""
+    """A single worker gets a slot."""
     workers = Workers(1)
     assert workers.start(EXPORTS[0], "a")
 
 
 def test_parked_keys_come_up_again() -> None:
-    """When a place is free the first key that waits for it is resumed, in turn."""
+    """When a slot becomes free, the first parked key is resumed."""
     workers = Workers(1)
     assert fill(workers, EXPORTS[0], 3) == 1
     assert workers.resumed == []
@@ -66,16 +66,16 @@ def test_parked_keys_come_up_again() -> None:
     assert workers.resumed == ["a 1"]
 
 
-def test_a_place_is_given_back() -> None:
-    """A key that fails gives its place back as one that succeeds."""
+def test_a_slot_is_given_back() -> None:
+    """A key that fails gives its slot back."""
     share = FairShare(2, lambda _key: None)
     for _ in range(5):
         with pytest.raises(ZeroDivisionError), share.slot(EXPORTS[0], "a"):
             raise ZeroDivisionError
 
 
-def test_a_lane_behind_a_hung_one() -> None:
-    """A key whose export nobody works on is not held back by the many that wait for another one."""
+def test_an_export_behind_a_hung_one() -> None:
+    """A key whose export uses no worker is not held back by many keys that wait for another export."""
     workers = Workers(8)
     for export, keys in zip(EXPORTS, (6, 3, 2, 2), strict=True):
         fill(workers, export, keys)
@@ -89,7 +89,7 @@ STEPS = st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 10))
 
 @given(st.integers(1, 8), STEPS)
 def test_no_key_is_forgotten(count: int, steps: list[tuple[bool, int, int]]) -> None:
-    """In any order of work, all keys get through, never more at once than there are workers."""
+    """In any order of work all keys get through, and never more run in parallel than there are workers."""
     workers, number = Workers(count), 0
     todo: list[str] = []
 

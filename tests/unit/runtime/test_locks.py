@@ -1,4 +1,4 @@
-"""Turns: one at a time for each volume."""
+"""runtime.locks: one worker per volume."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from provisioner.runtime.locks import VolumeLocks
 
 
-def test_a_volume_is_taken_once() -> None:
-    """Who comes second is told to leave a volume alone, others are not concerned, and afterwards it is free again."""
+def test_a_volume_is_locked_once() -> None:
+    """The second try fails until the lock is released; other volumes are not affected."""
     locks = VolumeLocks()
     with locks.try_acquire("pvc-1") as first, locks.try_acquire("pvc-1") as second, locks.try_acquire("pvc-2") as other:
         assert (first, second, other) == (True, False, True)
@@ -18,8 +18,8 @@ def test_a_volume_is_taken_once() -> None:
         assert later
 
 
-def test_a_turn_ends_with_a_fault() -> None:
-    """A fault in the work on a volume frees it."""
+def test_an_error_releases_the_lock() -> None:
+    """An error in the work on a volume releases its lock."""
     locks = VolumeLocks()
     with pytest.raises(ValueError, match="oops"), locks.try_acquire("pvc-1"):
         raise ValueError("oops")

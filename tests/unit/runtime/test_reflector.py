@@ -1,4 +1,4 @@
-"""runtime.reflector, in simulated time: what is cached after all that can happen to a list and a watch."""
+"""runtime.reflector, in simulated time: what is cached after anything that can happen to a list or a watch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class Scene:
-    """A cluster, and what its reflectors know of it."""
+    """A cluster, and the informers and reflectors of its objects."""
 
     def __init__(self) -> None:
         self.cluster = MemoryCluster()
@@ -45,27 +45,27 @@ class Scene:
             raise self.error
 
     def fail(self, error: ClusterError | None, *calls: str) -> None:
-        """Have these calls fail from now on."""
+        """Let these calls fail from now on."""
         self.error, self.failing = error, calls
 
     def make(self, name: str) -> None:
-        """An admin makes a class."""
+        """Create a class."""
         self.cluster.create("classes", {"metadata": {"name": name}, "provisioner": samples.US})
 
     @property
     def known(self) -> set[str]:
-        """The classes that are cached."""
+        """The names of the cached classes."""
         return set(self.classes)
 
     @property
     def trouble(self) -> set[str]:
-        """What the reflectors complain of."""
+        """The troubles that the reflectors report."""
         return {each.trouble for each in self.reflectors} - {""}
 
 
 @asynccontextmanager
 async def reflecting() -> AsyncIterator[Scene]:
-    """With all kinds listed."""
+    """A scene whose reflectors have listed all kinds."""
     scene = Scene()
     scene.make("first")
     tasks = [asyncio.create_task(each.run()) for each in scene.reflectors]
@@ -77,7 +77,7 @@ async def reflecting() -> AsyncIterator[Scene]:
 
 
 def played(script: Callable[[Scene], Awaitable[Result]]) -> Result:
-    """A script in simulated time."""
+    """Run a script in simulated time."""
 
     async def run() -> Result:
         async with reflecting() as scene:
@@ -87,7 +87,7 @@ def played(script: Callable[[Scene], Awaitable[Result]]) -> Result:
 
 
 def test_changes_arrive() -> None:
-    """What is made is known at once, and what is deleted is gone, by watches that resume without a list."""
+    """A created object is cached immediately, a deleted one is gone, and watches resume without a list."""
 
     async def script(scene: Scene) -> None:
         for number in range(20):
@@ -103,7 +103,7 @@ def test_changes_arrive() -> None:
 
 
 def test_a_restore_of_etcd_is_noticed_when_the_watch_resumes() -> None:
-    """Once etcd is put back and the watches broke: what came back, what went and what is made then is known."""
+    """After a restore of etcd and broken watches, restored, lost and new objects are known correctly."""
 
     async def script(scene: Scene) -> None:
         scene.make("came-back")
@@ -125,7 +125,7 @@ def test_a_restore_of_etcd_is_noticed_when_the_watch_resumes() -> None:
 
 
 def test_a_restore_behind_an_outage_is_noticed_whatever_the_versions() -> None:
-    """After an outage all is listed again: the restored cluster may have passed the version that we have."""
+    """After an outage everything is listed again: the restored cluster may have passed the last known version."""
 
     async def script(scene: Scene) -> None:
         scene.make("came-back")
@@ -144,8 +144,8 @@ def test_a_restore_behind_an_outage_is_noticed_whatever_the_versions() -> None:
     played(script)
 
 
-def test_a_watch_that_tells_an_older_version_is_not_followed() -> None:
-    """An event below the version that we have is not applied: a list says what holds."""
+def test_a_watch_with_an_older_version_is_not_followed() -> None:
+    """An event with a version below the last one is not applied, and causes a list."""
 
     async def script(scene: Scene) -> None:
         scene.cluster.again = lambda: 2
@@ -160,7 +160,7 @@ def test_a_watch_that_tells_an_older_version_is_not_followed() -> None:
 
 
 def test_a_version_that_is_forgotten_lists_again() -> None:
-    """A compacted etcd costs a list and nothing is missed."""
+    """A compacted etcd costs one list, and nothing is missed."""
 
     async def script(scene: Scene) -> None:
         scene.make("second")
@@ -173,7 +173,7 @@ def test_a_version_that_is_forgotten_lists_again() -> None:
 
 
 def test_relist() -> None:
-    """relist() returns with lists that began after it, also while a watch is silent or the server is down."""
+    """relist() returns after lists that began after the call, also during a silent watch or an outage."""
 
     async def script(scene: Scene) -> None:
         await relist(scene.reflectors)
@@ -190,8 +190,8 @@ def test_relist() -> None:
     played(script)
 
 
-def test_a_list_that_was_asked_for_is_made_after_an_unexpected_error_too() -> None:
-    """A reflector that ends in an unexpected error just when a list is asked for lists when it is started again."""
+def test_a_demanded_list_survives_an_unexpected_error() -> None:
+    """If a reflector crashes just when a list is demanded, it lists after its restart."""
 
     async def script(scene: Scene) -> None:
         reflector = Reflector(scene.classes, cluster=scene.cluster, clock=LoopClock(), restarted=lambda _kind: None)
@@ -214,7 +214,7 @@ def test_a_list_that_was_asked_for_is_made_after_an_unexpected_error_too() -> No
 
 
 def test_lists_are_repeated_in_time() -> None:
-    """What a watch never told is known after some hours."""
+    """A change that no watch delivered is known after some hours."""
 
     async def script(scene: Scene) -> None:
         scene.classes.replace([])
@@ -228,7 +228,7 @@ def test_lists_are_repeated_in_time() -> None:
 
 @pytest.mark.parametrize("calls", [("list", "version"), ("watch",)])
 def test_a_missing_right_is_trouble_until_it_is_granted(calls: tuple[str, ...]) -> None:
-    """Without the right to list, or to watch, the reflectors say so from the first refusal on."""
+    """A missing right to list or watch is reported from the first refusal until it is granted."""
 
     async def script(scene: Scene) -> None:
         assert scene.trouble == set()
@@ -243,7 +243,7 @@ def test_a_missing_right_is_trouble_until_it_is_granted(calls: tuple[str, ...]) 
 
 
 def test_a_hiccup_is_no_trouble() -> None:
-    """One failure is not worth a word, an outage is."""
+    """A single failure is not reported, an outage is."""
 
     async def script(scene: Scene) -> None:
         scene.fail(ApiUnavailable("down"), "version", "list")

@@ -1,4 +1,4 @@
-"""runtime.supervision and what runs under it: an error that nobody expects stops only the work in which it came up."""
+"""runtime.supervision: an unexpected error stops only the work that raised it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.support.fakes.clock import LoopClock, simulate
 
 
 def counted(metrics: Metrics, loop: str) -> float:
-    """How many unexpected errors the metric shows."""
+    """The number of unexpected errors by the metric."""
     value = metrics.registry.get_sample_value("nfs_provisioner_unexpected_errors_total", {"loop": loop})
     assert value is not None
     return value
 
 
 def odd_errors() -> list[Exception]:
-    """Errors that come out of faults of any kind."""
+    """Unexpected errors of several kinds."""
     return [
         RuntimeError("odd"),
         KeyError("odd"),
@@ -38,7 +38,7 @@ def odd_errors() -> list[Exception]:
 
 
 class Work:
-    """Raises the errors that it is given, one a run, and then returns."""
+    """Raises the errors that it is given, one per run, and then returns."""
 
     def __init__(self, errors: Iterator[BaseException]) -> None:
         self.errors = errors
@@ -52,7 +52,7 @@ class Work:
 
 
 def test_a_loop_is_started_again() -> None:
-    """Whatever a loop raises is logged with its traceback and counted, and the loop starts again, until it returns."""
+    """Every error of a loop is logged with its traceback and counted, and the loop restarts until it returns."""
     metrics, errors = Metrics(), odd_errors()
     loop = Work(iter(errors))
     with capture_logs() as logs:
@@ -64,7 +64,7 @@ def test_a_loop_is_started_again() -> None:
 
 
 def test_it_waits_longer_each_time() -> None:
-    """A loop that fails at each start is started less and less often; after it has worked well, soon again."""
+    """A loop that fails at each start restarts with growing delays; after it has run well, soon again."""
     loop = Work(iter(RuntimeError("odd") for _ in range(9)))
     simulate(Supervisor(LoopClock(), Metrics()).keep("sweep", loop))
     pauses_s = [after - before for before, after in zip(loop.runs_s, loop.runs_s[1:], strict=False)]
@@ -83,7 +83,7 @@ def test_it_waits_longer_each_time() -> None:
 
 @pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
 def test_what_ends_the_process(end: BaseException) -> None:
-    """What is meant to end the process does."""
+    """Exceptions that end the process pass through."""
     metrics = Metrics()
     with pytest.raises(type(end)):
         simulate(Supervisor(LoopClock(), metrics).keep("sweep", Work(iter([end]))))
@@ -91,7 +91,7 @@ def test_what_ends_the_process(end: BaseException) -> None:
 
 
 def test_a_cancellation_ends_it() -> None:
-    """A loop that is cancelled ends at once and in silence: at work, within a time limit, or while it waits."""
+    """A cancelled loop ends immediately and silently: at work, within a time limit, or during a delay."""
 
     async def scene(metrics: Metrics, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(Supervisor(LoopClock(), metrics).keep("sweep", work))
@@ -111,7 +111,7 @@ def test_a_cancellation_ends_it() -> None:
 
 
 def test_a_stop() -> None:
-    """Once the daemon is to stop, a loop that fails is not started again, and none that waits for its time keeps it."""
+    """Once the daemon stops, a failed loop is not restarted, and a delay does not hold up the stop."""
 
     async def scene() -> float:
         stopping, loop = asyncio.Event(), Work(iter(RuntimeError("odd") for _ in range(99)))
@@ -125,7 +125,7 @@ def test_a_stop() -> None:
 
 
 def test_a_cancellation_of_something_else() -> None:
-    """A CancelledError that comes out of what a loop waits for is an error like any other: the loop does not vanish."""
+    """A CancelledError from something that a loop awaits is an error like any other: the loop does not vanish."""
 
     async def waits_for_another() -> None:
         runs.append(None)
@@ -141,7 +141,7 @@ def test_a_cancellation_of_something_else() -> None:
 
 
 def test_a_shield_lets_expected_errors_through() -> None:
-    """What the caller handles itself is not reported."""
+    """Errors that the caller handles are not reported."""
     reported: list[str] = []
     with pytest.raises(LookupError), Shield("sweep", reported.append, (LookupError,)):
         raise KeyError("x")
@@ -151,7 +151,7 @@ def test_a_shield_lets_expected_errors_through() -> None:
 
 
 def test_a_report_that_fails() -> None:
-    """An error whose report fails, as it may when there is no memory, is held all the same."""
+    """An error is swallowed even if reporting it fails, as it may without memory."""
 
     def fails(_: str) -> None:
         raise MemoryError
@@ -161,7 +161,7 @@ def test_a_report_that_fails() -> None:
 
 
 def test_workers() -> None:
-    """A key whose work crashes, in whatever way, comes up again later; all workers go on with the other keys."""
+    """A key whose work crashes comes up again later, and all workers continue with the other keys."""
 
     async def scene() -> None:
         queue = WorkQueue(LoopClock(), waited=lambda _: None)

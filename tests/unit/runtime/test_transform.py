@@ -1,4 +1,4 @@
-"""runtime.transform: what the cache keeps of an object; nothing outlives the object."""
+"""runtime.transform: the fields that the cache keeps; nothing outlives its object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Item = TypeVar("Item", Claim, Volume)
 
 @contextmanager
 def held(limit_bytes: int) -> Iterator[None]:
-    """Fails when more than so many bytes are held at the end of the block than at its begin."""
+    """Fail if the block holds more than this many bytes at its end than at its begin."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -41,7 +41,7 @@ def held(limit_bytes: int) -> Iterator[None]:
 
 
 def decoded(item: Item) -> Item:
-    """The object as it comes from the API server: no part of it is another one's."""
+    """The object as the API server sends it: no part is shared with another one."""
     return msgspec.json.decode(msgspec.json.encode(item), type=type(item))
 
 
@@ -72,13 +72,13 @@ PLACES: dict[str, Callable[[Claim, str], Claim]] = {
     "the data's source": lambda claim, long: _spec(claim, data_source_ref=DataSource(long, long)),
     "the selector": lambda claim, long: _spec(claim, selector={"matchLabels": {"x": long}}),
 }
-"""Where a tenant can write much."""
+"""The places where tenants can write much."""
 
 
 @pytest.mark.parametrize("phase", ["Bound", "Pending"])
 @pytest.mark.parametrize("place", PLACES)
 def test_what_a_tenant_patches_goes(place: str, phase: str) -> None:
-    """150 patches of 150 KiB each of one claim leave nothing, while it is there and when it is gone."""
+    """150 patches of 150 KiB each of one claim leave nothing behind, neither while it exists nor afterwards."""
     cached = informer()
     claim = samples.claim(status=ClaimStatus(phase=phase))
     cached.apply(claim, deleted=False)
@@ -91,7 +91,7 @@ def test_what_a_tenant_patches_goes(place: str, phase: str) -> None:
 
 
 def test_many_small_patches() -> None:
-    """What is shared between objects is bounded as well: small values, ever new ones, leave less than a MiB."""
+    """The shared parts are bounded as well: ever new small values leave less than a MiB."""
     cached = informer()
     with held(MIB):
         for number in range(5_000):
@@ -103,7 +103,7 @@ def test_many_small_patches() -> None:
 
 
 def test_pending_claims_of_tenants_who_write_much() -> None:
-    """A thousand pending claims with 200 KiB of annotations each take what others take."""
+    """A thousand pending claims with 200 KiB of annotations each take no more memory than others."""
     cached = informer()
     with held(4 * MIB):
         for number in range(1000):
@@ -113,7 +113,7 @@ def test_pending_claims_of_tenants_who_write_much() -> None:
 
 
 def test_equal_parts_are_one() -> None:
-    """Ten thousand claims or volumes that differ in name and directory share the rest."""
+    """Claims or volumes that differ only in name and directory share everything else."""
     slimmer = CacheTransform()
     first, second = (slimmer.volume(decoded(samples.volume(name=name))) for name in "ab")
     for part in ("capacity", "access_modes", "mount_options", "storage_class_name"):
@@ -139,7 +139,7 @@ def view(claim: Claim, storage_class: StorageClass | None) -> ClaimView:
 
 
 def various_claims() -> list[Claim]:
-    """Claims of each kind that a rule tells from others."""
+    """A claim of each kind that the rules distinguish."""
     claim = samples.claim()
     spec, bound = claim.spec, ClaimStatus(phase="Bound", capacity={"storage": "1Gi"})
     resizing = structs.replace(
@@ -169,7 +169,7 @@ def various_claims() -> list[Claim]:
 @pytest.mark.parametrize("binding", ["Immediate", "WaitForFirstConsumer"])
 @pytest.mark.parametrize("claim", various_claims())
 def test_rules_of_claims_read_what_is_kept(claim: Claim, binding: str) -> None:
-    """A rule comes to the same for a cached claim as for the whole one: what it read and was not kept would raise."""
+    """A rule decides the same for a cached claim as for the whole one; reading a stripped field would raise."""
     cached, storage_class = CacheTransform().claim(claim), samples.storage_class(binding=binding)
     assert type(claims.decide(view(cached, storage_class))) is type(claims.decide(view(claim, storage_class)))
     if claim.status.phase == "Pending":
@@ -193,7 +193,7 @@ def test_rules_of_claims_read_what_is_kept(claim: Claim, binding: str) -> None:
     ],
 )
 def test_rules_of_volumes_read_what_is_kept(volume: Volume) -> None:
-    """The same for volumes."""
+    """A rule decides the same for a cached volume as for the whole one."""
     cached = CacheTransform().volume(volume)
     assert volumes.decide(cached, samples.US) == volumes.decide(volume, samples.US)
     assert takeover.is_peers(cached, samples.US) == takeover.is_peers(volume, samples.US)
@@ -201,7 +201,7 @@ def test_rules_of_volumes_read_what_is_kept(volume: Volume) -> None:
 
 
 def test_what_is_not_kept_cannot_be_read() -> None:
-    """Reading what the cache does not keep is an error: it must never look like something that is not there."""
+    """Reading a stripped field raises: it must never look like an absent one."""
     cached = CacheTransform().claim(samples.claim(labels={"team": "red"}))
     for read in (
         lambda: cached.metadata.labels.get("team"),

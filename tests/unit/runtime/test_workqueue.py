@@ -21,7 +21,7 @@ def queue(waited: list[float] | None = None) -> WorkQueue:
 
 
 def test_first_in_first_out() -> None:
-    """Keys come up in the order in which they were added, and one that was added twice once."""
+    """Keys come up in the order in which they were added; a key added twice comes up once."""
 
     async def scene() -> None:
         work = queue()
@@ -34,8 +34,8 @@ def test_first_in_first_out() -> None:
     simulate(scene())
 
 
-def test_never_twice_at_once() -> None:
-    """A key that is added while a worker has it comes up again after that worker is done, and not before."""
+def test_one_worker_per_key() -> None:
+    """A key that is added while a worker has it comes up again after that worker is done, not before."""
 
     async def scene() -> None:
         work = queue()
@@ -54,7 +54,7 @@ def test_never_twice_at_once() -> None:
 
 
 def test_later() -> None:
-    """A key that is to come up later does so at its time, and counts as waiting only from then on."""
+    """A delayed key comes up at its time, and counts as waiting only from then on."""
     waited: list[float] = []
 
     async def scene() -> None:
@@ -70,7 +70,7 @@ def test_later() -> None:
 
 @pytest.mark.parametrize(("first_s", "second_s"), [(5.0, 2.0), (2.0, 5.0)])
 def test_the_shorter_wait_counts(first_s: float, second_s: float) -> None:
-    """Of two waits for one key the shorter one counts, and the key comes up once."""
+    """Of two delays of a key the shorter one counts, and the key comes up once."""
 
     async def scene() -> None:
         work = queue()
@@ -86,7 +86,7 @@ def test_the_shorter_wait_counts(first_s: float, second_s: float) -> None:
 
 
 def test_add_ends_a_wait() -> None:
-    """A change brings a key up at once, whatever it waited for, and only once; a key that is ready waits no longer."""
+    """Adding a key ends its delay, and it comes up once; a ready key has no delay."""
 
     async def scene() -> None:
         work = queue()
@@ -124,7 +124,7 @@ def test_requeue() -> None:
 
 
 def test_what_is_still_running_is_no_failure() -> None:
-    """A key whose work goes on elsewhere comes up again after the time that was given, and has not failed."""
+    """A key whose work is still running comes up again after the given time, and has not failed."""
 
     async def scene() -> None:
         work, loop = queue(), asyncio.get_running_loop()
@@ -140,7 +140,7 @@ def test_what_is_still_running_is_no_failure() -> None:
 
 
 def test_how_long_keys_waited() -> None:
-    """Each key's wait for a worker is told."""
+    """The queue reports how long each key waited for a worker."""
     waited: list[float] = []
 
     async def scene() -> None:
@@ -154,7 +154,7 @@ def test_how_long_keys_waited() -> None:
 
 
 def test_shut_down() -> None:
-    """When the queue is shut down every worker is sent home, those that wait and those that come later."""
+    """After the shutdown every get() returns None, those that wait and later ones."""
 
     async def scene() -> None:
         work = queue()
@@ -169,7 +169,7 @@ def test_shut_down() -> None:
 
 
 def test_close() -> None:
-    """A closed queue's timers are gone."""
+    """Closing a queue cancels all delays."""
 
     async def scene() -> None:
         work = queue()
@@ -189,7 +189,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(1, 3))
 def test_no_key_is_lost_or_doubled(steps: list[tuple[str, str, int]], workers: int) -> None:
-    """Whatever is added when, no key is worked on twice at once, and each is looked at after it was added."""
+    """In any order of steps no key has two workers, and each key comes up after it was added."""
 
     async def scene() -> None:
         work, busy = queue(), set[str]()
