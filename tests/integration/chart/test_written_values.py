@@ -75,6 +75,15 @@ def test_quoted_integers(render: Renderer) -> None:
     assert release.container["livenessProbe"]["periodSeconds"] == 7
 
 
+@pytest.mark.parametrize("probe", ["livenessProbe", "readinessProbe", "startupProbe"])
+def test_a_probe_without_values(render: Renderer, probe: str) -> None:
+    """A probe whose keys are all null has the defaults of Kubernetes, and keeps its path."""
+    settings = ("periodSeconds", "timeoutSeconds", "failureThreshold")
+    values: dict[str, Any] = {probe: dict.fromkeys(settings)}
+    release = render(nfs={"server": "nas", "path": "/x"}, **values)
+    assert set(release.container[probe]) == {"httpGet"}
+
+
 def test_set_string(helm: Helm) -> None:
     """Booleans and integers from `--set-string` work, as scripts and operators write them."""
     flags = (
