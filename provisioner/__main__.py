@@ -1,5 +1,5 @@
 """`python -m provisioner` runs `nfs-provisioner`."""
 
-from provisioner.cli.main import main
+from provisioner.cli import main
 
 main()

@@ -144,9 +144,9 @@ def test_a_table_into_a_closed_pipe() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     code = (
-        "import sys, click; from provisioner.cli import main; from provisioner.cli.output import print_table\n"
+        "import sys, click; from provisioner.cli import entry; from provisioner.cli.output import print_table\n"
         "@click.command()\ndef table(): print_table(['A'], [['x']])\n"
-        "main.cli.add_command(table); sys.argv = ['nfs-provisioner', 'table']; main.main()"
+        "entry.cli.add_command(table); sys.argv = ['nfs-provisioner', 'table']; entry.main()"
     )
     with os.fdopen(writer, "wb") as broken:
         done = subprocess.run(

@@ -23,8 +23,8 @@ def test_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_daemon_loads_no_other_command() -> None:
     """The daemon imports no module of another command: each replica would pay for it with memory."""
     code = (
-        "import sys; from provisioner.cli.main import cli; import click; cli.get_command(click.Context(cli), 'run')\n"
-        "rooms, own = ('provisioner.commands.', 'provisioner.cli.'), ('main', 'run', 'options', 'demo', 'wiring')\n"
+        "import sys; from provisioner.cli.entry import cli; import click; cli.get_command(click.Context(cli), 'run')\n"
+        "rooms, own = ('provisioner.commands.', 'provisioner.cli.'), ('entry', 'run', 'options', 'wiring')\n"
         "print([name for name in sys.modules if name.startswith(rooms) and name.rpartition('.')[2] not in own])"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from provisioner.cli import options
-from provisioner.cli.main import main
+from provisioner.cli.entry import main
 from provisioner.cli.run import run
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.leases import LeaseTimes

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from msgspec import structs
 
-from provisioner.cli.main import all_commands
+from provisioner.cli.entry import all_commands
 from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
