@@ -68,7 +68,7 @@ class Metrics:
 
         self.failures = self._counter(
             "nfs_provisioner_failures_total",
-            "Failed attempts to provision or delete a PersistentVolume, by reason.",
+            "Failed attempts to provision, delete, resize or take over a PersistentVolume, by reason.",
             "work",
             "reason",
         )
