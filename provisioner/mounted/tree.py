@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import pathlib
@@ -17,6 +16,7 @@ from provisioner.mounted.removal import remove_portion
 from provisioner.mounted.syscalls import Step
 from provisioner.mounted.threads import ThreadCall, ThreadPool
 from provisioner.ports import endless, refusals
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import (
     Cause,
     Entry,
@@ -154,17 +154,11 @@ class MountedTree:
         batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_PER_BATCH)), ())
         targets: dict[str, str] = {}
 
-        async def read_batches() -> None:
-            for batch in batches:
-                work = functools.partial(syscalls.read_symlinks, path=path, names=batch)
-                targets.update(await self._read("read_symlinks", path, work))
+        async def read_batch(batch: tuple[str, ...]) -> None:
+            work = functools.partial(syscalls.read_symlinks, path=path, names=batch)
+            targets.update(await self._read("read_symlinks", path, work))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_BATCHES_IN_PARALLEL):
-                    group.create_task(read_batches())
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
+        await map_bounded(read_batch, batches, limit=_BATCHES_IN_PARALLEL)
         return targets
 
     async def is_empty(self, path: RelPath) -> bool:

@@ -29,6 +29,7 @@ from provisioner.nfs.client.reading import Reading
 from provisioner.nfs.client.remove_tree import TreeRemoval
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import endless
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import (
     Cause,
     Entry,
@@ -219,21 +220,14 @@ class DirectTree:
         batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_PER_BATCH))), ())
         targets: dict[str, str] = {}
 
-        async def read_batch(names: tuple[str, ...]) -> dict[str, str]:
-            return await self._run(
-                "read_symlinks", path, lambda client, deadline, place: client.read_symlinks(deadline, place, names)
+        async def read_batch(batch: tuple[str, ...]) -> None:
+            targets.update(
+                await self._run(
+                    "read_symlinks", path, lambda client, deadline, place: client.read_symlinks(deadline, place, batch)
+                )
             )
 
-        async def read_batches() -> None:
-            for batch in batches:
-                targets.update(await read_batch(batch))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(LINK_READERS):
-                    group.create_task(read_batches())
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
+        await map_bounded(read_batch, batches, limit=LINK_READERS)
         return targets
 
     async def is_empty(self, path: RelPath) -> bool:
