@@ -75,7 +75,7 @@ class Takeover:
         self._look_at(self._ctx.cache.volumes.values())
 
     def _look_at(self, volumes: Iterable[Volume]) -> None:
-        peers = (volume for volume in volumes if takeover.is_peers(volume, self._ctx.provisioner))
+        peers = (volume for volume in volumes if takeover.is_of_nfs_subdir(volume, self._ctx.provisioner))
         self._waiting |= {volume.name for volume in peers if volume.status.phase not in _UNDECIDED}
         if self._waiting:
             self._due.set()
@@ -102,7 +102,7 @@ class Takeover:
 
         Returns the refusal if it is refused one. Raises ExportError, ClusterError.
         """
-        if not takeover.is_peers(volume, self._ctx.provisioner) or volume.name in export.records:
+        if not takeover.is_of_nfs_subdir(volume, self._ctx.provisioner) or volume.name in export.records:
             return None
         await self._enter(export, [(volume, path)])
         return self._refused.get(volume.name)

@@ -59,7 +59,7 @@ class Refuse:
     message: str
 
 
-def is_peers(volume: Volume, provisioner: str) -> bool:
+def is_of_nfs_subdir(volume: Volume, provisioner: str) -> bool:
     """Return True if nfs-subdir created a volume: it has this provisioner's name, but none of its other annotations."""
     return volume.is_by(provisioner) and volume.spec.nfs is not None and not volume.is_marked
 

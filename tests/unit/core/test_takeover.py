@@ -12,7 +12,7 @@ from provisioner.core import names
 from provisioner.core.objects import NfsSource, Volume, VolumeStatus
 from provisioner.core.reasons import Reason
 from provisioner.core.records import OnDelete, Record
-from provisioner.core.takeover import Enter, Find, Refuse, decide, is_peers, rule
+from provisioner.core.takeover import Enter, Find, Refuse, decide, is_of_nfs_subdir, rule
 from tests.support import samples
 
 
@@ -99,7 +99,7 @@ def test_released_and_younger_than_the_ledger(created: str) -> None:
 )
 def test_whose_it_is(volume: Volume, answer: bool) -> None:
     """A volume of nfs-subdir is an NFS volume with the provisioner's name and none of its other annotations."""
-    assert is_peers(volume, samples.US) == answer
+    assert is_of_nfs_subdir(volume, samples.US) == answer
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_rules_of_volumes_read_what_is_kept(volume: Volume) -> None:
     """A rule decides the same for a cached volume as for the whole one."""
     cached = CacheTransform().volume(volume)
     assert volumes.decide(cached, samples.US) == volumes.decide(volume, samples.US)
-    assert takeover.is_peers(cached, samples.US) == takeover.is_peers(volume, samples.US)
+    assert takeover.is_of_nfs_subdir(cached, samples.US) == takeover.is_of_nfs_subdir(volume, samples.US)
     assert (cached.is_marked, cached.capacity, cached.source) == (volume.is_marked, volume.capacity, volume.source)
 
 
