@@ -93,7 +93,11 @@ def volumes(bench: Bench, directory: Path, version: str, options: argparse.Names
     with Ganesha([GaneshaExport(directory, "/bench")], versions=(3, 4)) as server:
         local = contestants.daemon(bench, workers=options.workers, name=f"local-{version}")
         direct = contestants.daemon(
-            bench, workers=options.workers, name=f"NFS-{version}", storage_class=_direct_class(server, version)
+            bench,
+            workers=options.workers,
+            name=f"NFS-{version}",
+            export=directory,
+            storage_class=_direct_class(server, version),
         )
         report, path = compare(
             bench,

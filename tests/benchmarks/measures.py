@@ -64,6 +64,7 @@ def ceiling(bench: Bench, count: int) -> tuple[float, float]:
 def single(bench: Bench, contestant: Contestant, count: int) -> Figures:
     """Measure an idle leader, and single claims from the request until the volume appears."""
     namespace = bench.namespace("single")
+    contestant.empty_trash()
     pid = contestant.start()
     figures = {"cpu_start": usage.cpu_s(pid) * 1e3, "memory_idle": usage.memory_mb(pid)}
     taken_ms = []
@@ -87,6 +88,7 @@ def backlog(bench: Bench, contestant: Contestant, count: int, *, cpu_start_s: fl
     The CPU per volume includes events and all other work until the program is quiet, without `cpu_start_s`.
     """
     namespace = bench.namespace("backlog")
+    contestant.empty_trash()
     bench.create_claims(namespace, count)
     before = _Reading.of(bench)
     contestant.server.start()
@@ -166,6 +168,7 @@ def held(bench: Bench, contestants: Sequence[Contestant], count: int) -> list[Fi
     _write_held(bench, count)
     found = []
     for contestant in contestants:
+        contestant.empty_trash()
         bench.use_class(contestant.storage_class)
         pid = contestant.start()
         figures = {
