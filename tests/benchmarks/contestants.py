@@ -5,7 +5,6 @@ The peer is built from `peer/` into the cache of the testbed. Both take a Lease 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +43,6 @@ class Contestant:
     server: Server
     leads: Callable[[], bool]
     storage_class: Object
-    trash: Path | None = None
-    """The trash of the daemon's export."""
 
     def start(self) -> int:
         """Start the program, wait until it leads and is quiet, and return its process id."""
@@ -54,11 +51,6 @@ class Contestant:
         pid = self.pid
         usage.wait_quiet(pid)
         return pid
-
-    def empty_trash(self) -> None:
-        """Remove what the daemon keeps of deleted volumes for ten minutes: a start reads a volume per entry."""
-        for entry in self.trash.iterdir() if self.trash is not None and self.trash.is_dir() else ():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def stop(self) -> None:
         """Wait until the program is quiet, and stop it."""
@@ -114,10 +106,9 @@ def daemon(
     *,
     workers: int,
     name: str = "nfs-provisioner",
-    export: Path | None = None,
     storage_class: Object | None = None,
 ) -> Contestant:
-    """Return the daemon over a local directory, or with a class that names another export, whose directory follows."""
+    """Return the daemon over a local directory, or with a class that names another export."""
     server = Daemon(
         provisioner_name=objects.PROVISIONER,
         kubeconfig=bench.kubeconfig,
@@ -131,7 +122,6 @@ def daemon(
         server=server,
         leads=lambda: "nfs_provisioner_leader 1.0" in server.http("/metrics"),
         storage_class=storage_class or objects.storage_class(),
-        trash=(export or bench.export) / ".provisioner" / "trash",
     )
 
 

@@ -90,13 +90,13 @@ def _measure(home: Path, options: argparse.Namespace) -> dict[str, Figures]:
 def volumes(bench: Bench, directory: Path, version: str, options: argparse.Namespace) -> Figures:
     """Compare the daemon over NFS with itself over a local directory; print the table and return two ratios."""
     directory.mkdir(parents=True)
+    bench.exports.append(directory)
     with Ganesha([GaneshaExport(directory, "/bench")], versions=(3, 4)) as server:
         local = contestants.daemon(bench, workers=options.workers, name=f"local-{version}")
         direct = contestants.daemon(
             bench,
             workers=options.workers,
             name=f"NFS-{version}",
-            export=directory,
             storage_class=_direct_class(server, version),
         )
         report, path = compare(

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
+from provisioner.core import names
 from provisioner.core.records import Record, encode
 from tests.benchmarks import objects, usage
 from tests.benchmarks.bench import Bench
@@ -64,7 +64,7 @@ def ceiling(bench: Bench, count: int) -> tuple[float, float]:
 def single(bench: Bench, contestant: Contestant, count: int) -> Figures:
     """Measure an idle leader, and single claims from the request until the volume appears."""
     namespace = bench.namespace("single")
-    contestant.empty_trash()
+    bench.empty_trash()
     pid = contestant.start()
     figures = {"cpu_start": usage.cpu_s(pid) * 1e3, "memory_idle": usage.memory_mb(pid)}
     taken_ms = []
@@ -88,7 +88,7 @@ def backlog(bench: Bench, contestant: Contestant, count: int, *, cpu_start_s: fl
     The CPU per volume includes events and all other work until the program is quiet, without `cpu_start_s`.
     """
     namespace = bench.namespace("backlog")
-    contestant.empty_trash()
+    bench.empty_trash()
     bench.create_claims(namespace, count)
     before = _Reading.of(bench)
     contestant.server.start()
@@ -160,15 +160,15 @@ class _Reading:
 
 
 def held(bench: Bench, contestants: Sequence[Contestant], count: int) -> list[Figures]:
-    """Measure each program after a start with `count` claims, bound volumes and ledger records.
+    """Measure each program after a start with `count` claims, bound volumes, directories and ledger records.
 
     The bench writes them, which takes a minute instead of several; afterwards the bench cannot be used again. The
-    daemon has started before, because the records are in its export's ledger.
+    daemon must have started before, because it creates the ledger.
     """
     _write_held(bench, count)
     found = []
     for contestant in contestants:
-        contestant.empty_trash()
+        bench.empty_trash()
         bench.use_class(contestant.storage_class)
         pid = contestant.start()
         figures = {
@@ -182,43 +182,48 @@ def held(bench: Bench, contestants: Sequence[Contestant], count: int) -> list[Fi
 
 
 def _write_held(bench: Bench, count: int) -> None:
+    """Write what the daemon and the volume binder, which does not run, leave of bound claims."""
     namespace = bench.namespace("held")
-    names = [f"claim-{i}" for i in range(count)]
     path = objects.claims_path(namespace)
-    bench.flood(*(Request("POST", path, objects.claim(name, volume=f"pvc-{namespace}-{name}")) for name in names))
+    bench.create_claims(namespace, count)
     uids = {claim["metadata"]["name"]: claim["metadata"]["uid"] for claim in bench.api.list(path)}
-    volumes = {name: f"pvc-{uids[name]}" for name in names}
-    _write_ledger(bench.export, namespace, uids)
     export_id = (bench.export / ".provisioner" / "export").readlink().name
     bodies = (
         objects.volume(
-            volumes[name],
-            namespace=namespace,
-            claim=name,
-            claim_uid=uids[name],
-            export_id=export_id,
-            finalizer=True,
+            f"pvc-{uid}", namespace=namespace, claim=name, claim_uid=uid, export_id=export_id, finalizer=True
         )
-        for name in names
+        for name, uid in uids.items()
     )
     bench.flood(*(Request("POST", VOLUMES, body) for body in bodies))
+    _write_directories(bench, namespace)
+    binding = {name: {"spec": {"volumeName": f"pvc-{uid}"}} for name, uid in uids.items()}
+    bench.flood(*(Request("PATCH", f"{path}/{name}", body) for name, body in binding.items()))
     bound = {"phase": "Bound", "accessModes": ["ReadWriteMany"], "capacity": {"storage": objects.SIZE}}
-    bench.flood(*(Request("PATCH", f"{path}/{name}/status", {"status": bound}) for name in names))
+    bench.flood(*(Request("PATCH", f"{path}/{name}/status", {"status": bound}) for name in uids))
     phase = {"status": {"phase": "Bound"}}
-    bench.flood(*(Request("PATCH", f"{VOLUMES}/{name}/status", phase) for name in volumes.values()))
+    bench.flood(*(Request("PATCH", f"{VOLUMES}/pvc-{uid}/status", phase) for uid in uids.values()))
 
 
-def _write_ledger(export: Path, namespace: str, uids: dict[str, str]) -> None:
-    for claim, uid in uids.items():
-        volume = f"pvc-{uid}"
+def _write_directories(bench: Bench, namespace: str) -> None:
+    """Create the directories and records of all volumes, as the daemon does."""
+    cluster_id, namespace_uid = (
+        bench.api.get(f"{objects.NAMESPACES}/{name}")["metadata"]["uid"] for name in ("kube-system", namespace)
+    )
+    for volume in bench.api.list(VOLUMES):
+        name, claim = volume["metadata"]["name"], volume["spec"]["claimRef"]
         record = Record(
-            directory=f"{namespace}-{claim}-{volume}",
+            directory=volume["metadata"]["annotations"][names.DIRECTORY],
             namespace=namespace,
-            claim=claim,
-            claim_uid=uid,
+            claim=claim["name"],
+            claim_uid=claim["uid"],
             class_name=objects.CLASS,
             on_delete="delete",
             capacity=objects.SIZE,
             created="2026-01-01T00:00:00Z",
+            cluster=cluster_id,
+            modes="RWX",
+            volume_uid=volume["metadata"]["uid"],
+            namespace_uid=namespace_uid,
         )
-        (export / ".provisioner" / "volumes" / volume).symlink_to(encode(record))
+        (bench.export / record.directory).mkdir()
+        (bench.export / ".provisioner" / "volumes" / name).symlink_to(encode(record))
