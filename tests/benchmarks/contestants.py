@@ -114,7 +114,11 @@ def daemon(
         kubeconfig=bench.kubeconfig,
         flags=(f"--export={objects.SERVER}:{objects.SHARE}={bench.export}", f"--workers={workers}"),
         log=bench.directory / f"{name}.log",
-        environment={},
+        # Byte code as in the image, where this environment forbids to write it too; the first start compiles.
+        environment={
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(bench.directory / "bytecode"),
+        },
     )
     bench.kill_at_end(server)
     return Contestant(
