@@ -95,7 +95,7 @@ format: $(STAMP) ## format the code and apply automatic fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: testbed ## measure claims per second, restarts and deletions
+bench: testbed ## compare speed, CPU and memory with a provisioner on the Go library, and NFS with a local directory
 	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
 	@$(BIN)/python -m tests.benchmarks.direct
 
