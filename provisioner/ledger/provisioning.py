@@ -233,10 +233,12 @@ class Provisioning:
         if not await self._records.is_pending(volume_name):
             return True  # another leader settled or withdrew it, or it never got to the export
         record = self._state.index.records[volume_name]
+        if record.archive:
+            # Whoever has a directory above by now: the archive's data must not stay behind without a record. The rename
+            # relies on the records of the volume and the archive, so it moves nothing else.
+            return await self._give_back(volume_name, record)
         try:
             await self._occupancy.require_still_free(volume_name, record, None)
-            if record.archive:
-                return await self._give_back(volume_name, record)
             await self._tree.remove_directory(record.path)
         except NotEmpty:
             return False

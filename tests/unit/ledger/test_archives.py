@@ -611,3 +611,13 @@ async def test_a_directory_above_that_another_cluster_gets_during_a_restore() ->
     await tree.remove_symlink((".provisioner", "pending", V3))
     await give(export, "x/b")
     assert places_of_data(tree) == ["x/b"]
+
+
+async def test_an_unfinished_restore_below_another_clusters_directory() -> None:
+    """If the daemon dies after a restore's rename, undo gives the archive back, also if a directory above is recorded."""
+    tree, name = await archived()
+    await give(await opened(tree), "x/b")
+    tree.plant_symlink((".provisioner", "pending", V3), encode(record("x", V3)))
+    assert await (await opened(tree)).undo(V2)
+    assert places_of_data(tree) == [name]
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([V3], [name])
