@@ -614,7 +614,7 @@ async def test_a_directory_above_that_another_cluster_gets_during_a_restore() ->
 
 
 async def test_an_unfinished_restore_below_another_clusters_directory() -> None:
-    """If the daemon dies after a restore's rename, undo gives the archive back, also if a directory above is recorded."""
+    """After a crash behind a restore's rename, undo gives the archive back, even below another cluster's directory."""
     tree, name = await archived()
     await give(await opened(tree), "x/b")
     tree.plant_symlink((".provisioner", "pending", V3), encode(record("x", V3)))
