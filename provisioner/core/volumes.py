@@ -230,8 +230,8 @@ def moved_message(volume_name: str, old: str, new: str) -> str:
     return (
         f"it names export {old}, which does not work and which no setting or class names any more; its record is on"
         f" export {new}. If that is the same server under another name: delete this PersistentVolume with its"
-        f" finalizers and run `nfs-provisioner recover --volume {volume_name} --apply`, which creates it there; the"
-        ' docs have the next steps ("The server moves to another address")'
+        f" finalizers and run `nfs-provisioner recover --volume {volume_name} --apply`, which creates it there; see"
+        ' "Move to another NFS server" in the documentation'
     )
 
 
