@@ -15,6 +15,8 @@ from provisioner.core.listing import age
 from provisioner.settings import Settings
 
 _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "EXPORT")
+_NEVER_EXPIRES = "for ever"
+"""KEPT UNTIL of an archive without a retention time. Scripts read it."""
 
 
 @click.command()
@@ -52,7 +54,7 @@ def _print_rows(chosen: Sequence[ArchiveRow]) -> None:
             each.storage_class or "-",
             each.capacity or "-",
             age(each.archived, now) or "-",
-            each.kept_until or "indefinitely",
+            each.kept_until or _NEVER_EXPIRES,
             each.export,
         ]
         for each in chosen
