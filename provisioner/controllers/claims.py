@@ -15,8 +15,8 @@ from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
+from provisioner.controllers.record_upkeep import settle_record
 from provisioner.controllers.rollback import Rollback
-from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait

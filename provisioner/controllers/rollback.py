@@ -11,7 +11,7 @@ import structlog
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
-from provisioner.controllers.stale_records import settle_record
+from provisioner.controllers.record_upkeep import settle_record
 from provisioner.core import names
 from provisioner.core.claims import Provision, is_unfinished
 from provisioner.core.errors import ProvisionerError

@@ -12,7 +12,7 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.neighbours import neighbour
 from provisioner.controllers.rebinding import Rebinding
-from provisioner.controllers.stale_records import end_record, settle_record
+from provisioner.controllers.record_upkeep import end_record, settle_record
 from provisioner.controllers.sweep import Sweep
 from provisioner.controllers.takeover import Takeover
 from provisioner.core import names, volumes

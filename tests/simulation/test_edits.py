@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import health, names
 from provisioner.core.ledgers import Us
 from provisioner.core.places import Places
 from provisioner.core.records import OnDelete
 from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ledger_of
 from tests.simulation.histories import report
 from tests.simulation.process import PROVISIONER
 from tests.simulation.scripts import KEY, _volume_of, _warnings_of
