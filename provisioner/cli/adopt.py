@@ -47,8 +47,8 @@ async def adopt(
     binds to the volume when it is created with that name, that class and at most that size. The volume has the reclaim
     policy Retain until an admin changes it.
 
-    Refused are: a directory that any provisioner's volume uses, and directories above or below it; an archive; a
-    directory of another cluster; the root of another export; a path with a symbolic link. Before you adopt the
+    The command refuses: a directory that any provisioner's volume uses, and directories above or below it; an archive;
+    a directory of another cluster; the root of another export; a path with a symbolic link. Before you adopt the
     directory of an old PersistentVolume, delete that volume, with the reclaim policy Retain.
 
     Without --apply nothing is changed. With --export on the command line, only that export is searched for DIRECTORY.

@@ -31,7 +31,7 @@ async def archives(settings: Settings, *, output: str, namespace: str | None) ->
     indefinitely, and no claim can get it automatically. `restore` gives an archive to a claim. Takes the flags and the
     environment of `run`: replace `run` with `archives`.
 
-    The standard error lists the exports that were read. Exit status 0 if all exports were read, also when there is no
+    The standard error lists the exports that were read. Exit status 0 if all exports were read, even if there is no
     archive; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable
     settings.
 

@@ -25,8 +25,8 @@ _PROGRESS_EVERY_S = 2.0
               help="Only show the volumes, or create them.")  # fmt: skip
 @click.option("--cluster", metavar="ID", help="The lost cluster, if the exports have records of several.")
 @click.option(GONE_FLAG, "is_gone", is_flag=True,
-              help="Let --apply proceed although a provisioner of the lost cluster was at work on these exports in the"
-              " last ten minutes.")  # fmt: skip
+              help="Let --apply proceed even though a provisioner of the lost cluster was at work on these exports in"
+              " the last ten minutes.")  # fmt: skip
 @click.option("--volume", "volumes", multiple=True, metavar="NAME",
               help="Only this volume; also a volume of this cluster that was deleted manually, or one that exists while"
               " its data is in an archive or the trash. Repeatable.")  # fmt: skip
@@ -50,7 +50,7 @@ async def recover(
     Reads the ledgers and directories on the exports; no backup of the cluster is needed. Each volume gets its old name,
     is reserved for its former claim, and has the reclaim policy Retain: a claim that is recreated under its old name
     binds to its old data. Archives are included, so that they can be restored. Nothing is deleted, and no directory is
-    changed. The command can be repeated at any time, also after an interruption.
+    changed. The command can be repeated at any time, even after an interruption.
 
     After a restore of etcd from an older backup, a volume can exist whose data is in an archive or the trash. With
     --volume, that data is renamed to the volume's directory, if the directory is missing or empty.
@@ -123,7 +123,7 @@ def _print_findings(prospect: Prospect) -> None:
         click.echo(f"not compared with a cluster, which may have some of these already{why}", err=True)
     lost = prospect.lost
     if lost is not None:
-        click.echo(f"of cluster {lost}", err=True)
+        click.echo(f"lost cluster {lost}", err=True)
 
 
 def _print_rows(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> None:

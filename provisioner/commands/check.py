@@ -33,7 +33,7 @@ _CALL_S = 4.0
 _EXPORT_S = 8.0
 """Time limit for one export."""
 _LEASE_S = 8.0
-"""How long a Lease is watched that seems to have no holder."""
+"""How long to watch a Lease that seems to have no holder."""
 _POLL_S = 0.5
 _READ_EVENTS = Permission(verb="list", resource="events")
 _UNEXPECTED = "check the API server, and that --kubeconfig names the right one"

@@ -158,7 +158,7 @@ class Takeover:
         taken = await export.take_over({name: enter.record for name, enter in wanted.items()}) if wanted else {}
         for name, enter in wanted.items():
             if name in taken:
-                self._refuse(name, f"{taken[name]}; nothing is touched")
+                self._refuse(name, f"{taken[name]}; nothing was changed")
             else:
                 self._succeeded(name, export, enter)
 

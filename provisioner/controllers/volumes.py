@@ -194,9 +194,9 @@ class VolumeController:
             return self._deny(volume, f"{exc}; nothing is touched", exc)
 
     def _moved(self, volume: Volume, export: Export) -> str:
-        """A message if the record of a volume is on another export; else empty.
+        """Return a message if the record is on another export, else an empty text.
 
-        Only for a volume whose export nothing else names.
+        Applies only to a volume whose export nothing else names.
         """
         reference = volume.spec.claim_ref
         if reference is None or self._ctx.health.is_named(export):
@@ -252,10 +252,7 @@ class VolumeController:
                 return None
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
-        """Reclaim storage, volume, finalizer and record, in this order.
-
-        So a crash at any point can be resumed.
-        """
+        """Reclaim storage, volume, finalizer and record, in this order, so that a crash at any point can be resumed."""
         ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
         await ctx.guard.require(export)
         if rule == "delete":
@@ -291,9 +288,9 @@ class VolumeController:
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **fields)
 
     def _class_of(self, volume: Volume) -> str:
-        """The volume's class as a label of metrics.
+        """Return the volume's class as a label of metrics.
 
-        Only a class that exists, since volumes can carry any name.
+        Only existing classes count: a volume can carry any name.
         """
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""

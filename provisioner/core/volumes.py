@@ -47,7 +47,7 @@ class Deny:
 
 
 def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim | Deny:
-    """Decide what a volume needs, by the cache. Reclaim means no more than: worth a live look.
+    """Decide what a volume needs, by the cache. Reclaim only means that a live look is needed.
 
     A volume that was taken over from nfs-subdir gets no finalizer: until it is reclaimed, an admin can go back to that
     provisioner.

@@ -169,7 +169,7 @@ def test_an_edited_volume(case: Case) -> None:
 
 @pytest.mark.parametrize("edit", [kept, unbound, everything], ids=["kept", "unbound", "all together"])
 def test_a_volume_that_is_taken_out_of_use(edit: Edit) -> None:
-    """A retained or unclaimed volume goes when it is deleted, and its data are reported as an orphan."""
+    """A retained or unclaimed volume goes when it is deleted, and its data is reported as an orphan."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "delete")
