@@ -1,4 +1,7 @@
-"""A few calls of an API server in JSON, over the connection that the daemon uses."""
+"""A few calls of an API server in JSON, over the connection that the daemon uses.
+
+`testbed.api` is no substitute: it signs in with tokens only, while a kubeconfig can have certificates or a plugin.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from testbed import helm
-from testbed.binaries import BinariesMissing, Progress, locate
+from testbed.binaries import BinariesMissing, locate
 from testbed.cluster import ControlPlane
-from testbed.commands import exit_status
+from testbed.commands import exit_status, to_terminal
 from testbed.fuse import install_bindfs
 from testbed.ganesha import GaneshaMissing, install_ganesha
 from testbed.packages import NotInstalled
@@ -20,8 +20,6 @@ from testbed.processes import ServerFailed
 from testbed.prometheus import install_prometheus
 from testbed.vm import VmMissing, install_vm
 from testbed.wrong_clock import install_libfaketime
-
-QUIET_IN_LOGS_S = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,15 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "build":
-        print(locate(progress=_to_terminal()))
-        locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=_to_terminal())
+        print(locate(progress=to_terminal()))
+        locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=to_terminal())
     elif options.command == "install":
         # The packages that most tests need come first: the first failure ends the installation.
-        install_bindfs(_to_terminal())
-        install_ganesha(_to_terminal())
+        install_bindfs(to_terminal())
+        install_ganesha(to_terminal())
         _install_vm()
-        install_libfaketime(_to_terminal())
-        install_prometheus(_to_terminal())
+        install_libfaketime(to_terminal())
+        install_prometheus(to_terminal())
     else:
         _up(options.directory, scheduler=options.scheduler)
     return 0
@@ -64,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(directory: Path | None, *, scheduler: bool) -> None:
-    with ControlPlane(directory, scheduler=scheduler, progress=_to_terminal()) as cluster:
+    with ControlPlane(directory, scheduler=scheduler, progress=to_terminal()) as cluster:
         print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
         print("Press Ctrl-C to stop it.", file=sys.stderr)
         try:
@@ -80,30 +78,9 @@ def _install_vm() -> None:
     The tests that need it can be skipped.
     """
     try:
-        install_vm(_to_terminal())
+        install_vm(to_terminal())
     except VmMissing as exc:
         print(f"no virtual machine: {exc}", file=sys.stderr)
-
-
-def _to_terminal() -> Progress:
-    """Return a Progress that prints to stderr.
-
-    On a terminal an update overwrites its line; a log gets fewer lines.
-    """
-    last, shown_s = "", 0.0
-
-    def show(line: str) -> None:
-        nonlocal last, shown_s
-        label, now_s = line.partition(":")[0], time.monotonic()
-        if last == label:
-            if sys.stderr.isatty():
-                sys.stderr.write("\x1b[1A\x1b[2K")
-            elif now_s - shown_s < QUIET_IN_LOGS_S:
-                return
-        last, shown_s = label, now_s
-        print(line, file=sys.stderr, flush=True)
-
-    return show
 
 
 if __name__ == "__main__":

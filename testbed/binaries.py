@@ -7,6 +7,7 @@ A build needs only the Go module proxy. Go itself comes from PATH, from /usr/loc
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import platform
 import re
@@ -146,9 +147,16 @@ def locate(
 
 
 def _cached(source: Source) -> Path:
+    """Return the directory for binaries of this source; a change of the module's own code changes the directory."""
     machine = platform.machine().lower()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-    return cache() / f"{source.name}-{source.version}-{architecture}"
+    directory = f"{source.name}-{source.version}-{architecture}"
+    code = sorted(source.module.glob("*.go"))
+    if code:
+        pins = (source.module / "go.mod", source.module / "go.sum")
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in (*code, *pins))).hexdigest()
+        directory += f"-{digest[:8]}"
+    return cache() / directory
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from provisioner.core import checks, health
 from provisioner.core.checks import Finding, Permission, Use
 from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.ledgers import Ledger, Us
+from provisioner.core.ledgers import Installation, Ledger
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
@@ -93,7 +93,7 @@ async def run_checks(settings: Settings) -> Report:
             *(finding for finding, _ in judged),
             *health.defaults(seen.classes, settings.provisioner),
             *exports,
-            *health.homeless(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
+            *health.on_unknown_exports(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
             *_of_ledgers(settings, seen, dict(zip(uses, (ledger for _, ledger, _ in tried), strict=True)), mounted),
             *(finding for _, _, lacking in tried for finding in lacking),
             *_work(settings, seen, exports),
@@ -108,12 +108,12 @@ def _of_ledgers(
     """Check that ledgers and volumes agree; each export once, even if it is reached in several ways."""
     if not seen.cluster:
         return []
-    us = Us(provisioner=settings.provisioner, cluster=seen.cluster)
+    own = Installation(provisioner=settings.provisioner, cluster=seen.cluster)
     read = {label(use.export, use.options.port): (use, ledger) for use, ledger in ledgers.items() if ledger is not None}
     return [
         finding
         for use, ledger in read.values()
-        for finding in health.of_ledger(ledger, health.on_export(seen.volumes, use, list(ledgers), mounted), us)
+        for finding in health.of_ledger(ledger, health.on_export(seen.volumes, use, list(ledgers), mounted), own)
     ]
 
 

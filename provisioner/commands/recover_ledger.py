@@ -24,7 +24,7 @@ from provisioner.settings import Settings
 class Present:
     """The cluster as it is now."""
 
-    us: ledgers.Us
+    own: ledgers.Installation
     volumes: Sequence[Volume]
     claims: Mapping[str, Claim]
     """By `namespace/name`."""
@@ -65,7 +65,7 @@ class Rewriting:
                 self._missed.append((export, exc))
                 continue
             now = times.text(datetime.now(UTC))
-            self._sheets[export] = ledgers.plan(ledger, found, self._present.volumes, self._present.us, now=now)
+            self._sheets[export] = ledgers.plan(ledger, found, self._present.volumes, self._present.own, now=now)
         return list(self._sheets.values())
 
     def but(self, scope: Scope) -> Scope:
@@ -101,7 +101,7 @@ class Rewriting:
     async def _found(self, export: Export, ledger: Ledger, on: Iterable[tuple[Volume, RelPath]]) -> list[Found]:
         """Return this provisioner's volumes on an export, with the state of their directories."""
         present = self._present
-        own = [each for each in on if ledgers.is_ours(each[0], ledger, present.us)]
+        own = [each for each in on if ledgers.is_own(each[0], ledger, present.own)]
 
         async def look(each: tuple[Volume, RelPath]) -> Found:
             volume, path = each
@@ -173,7 +173,7 @@ async def _rewriting(session: Session, provisioner: str) -> Rewriting:
     volumes, claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
     classes = await list_all(cluster, StorageClass)
     present = Present(
-        us=ledgers.Us(provisioner=provisioner, cluster=session.cluster_id),
+        own=ledgers.Installation(provisioner=provisioner, cluster=session.cluster_id),
         volumes=volumes,
         claims={claim.key: claim for claim in claims},
         classes={each.name: each for each in classes},

@@ -408,7 +408,7 @@ class ClaimController:
             nfs, places = found.spec.nfs, self._ctx.exports.places
             path = places.relative(export.location, nfs.server, nfs.path) if nfs is not None else None
             if path != record.path or not _is_for(found, plan):
-                raise NameTaken(claims.not_ours(found, plan.claim, self._ctx.provisioner)) from exc
+                raise NameTaken(claims.another_volume(found, plan.claim, self._ctx.provisioner)) from exc
             if not again:
                 hint = "check whether another installation, or another leader, uses the same provisioner name"
                 log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)

@@ -33,13 +33,14 @@ async def expand(claim: Claim, ctx: ControllerContext) -> Requeue | None:
     plan = expansion.decide(claim, volume, ctx.provisioner, now)
     if plan is None or volume is None:
         return None
-    refused = await _is_refused(plan, claim, volume, ctx)
+    refused = await _refuse_without_room(plan, claim, volume, ctx)
     if refused is not None:
         return refused
     recorder = ctx.recorder
     try:
         await _carry_out(plan, claim, volume, ctx)
     except Rejected as exc:
+        ctx.metrics.failures.labels("resize", exc.reason).inc()
         recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, f"resizing to {plan.size}: {exc}")
         with suppress(ClusterError):
             await ctx.cluster.patch_claim_status(
@@ -56,7 +57,7 @@ async def expand(claim: Claim, ctx: ControllerContext) -> Requeue | None:
     return None
 
 
-async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Requeue | None:
+async def _refuse_without_room(plan: Expansion, claim: Claim, volume: Volume, ctx: ControllerContext) -> Requeue | None:
     """Refuse the expansion if the class's `minFree` or `overcommit` leave no room.
 
     Returns None if there is room.
@@ -69,12 +70,13 @@ async def _is_refused(plan: Expansion, claim: Claim, volume: Volume, ctx: Contro
     try:
         export = await ctx.health.require_ready(export)
         refusal = space_conflict(ctx, export, parameters, plan.size, volume_name=volume.name)
-        message, requeue = "" if refusal is None else refusal.message, REFUSED
+        if refusal is None:
+            return None
+        reason, message, requeue = refusal.reason, refusal.message, REFUSED
     except ExportError as exc:
-        message, requeue = exc.event_message(export.name), FAILED
-    if not message:
-        return None
-    log.info("resize_refused", claim=claim.key, volume=volume.name, size=plan.size, message=message)
+        reason, message, requeue = exc.reason, exc.event_message(export.name), FAILED
+    ctx.metrics.failures.labels("resize", reason).inc()
+    log.info("resize_refused", claim=claim.key, volume=volume.name, size=plan.size, reason=reason, message=message)
     text = f"resizing to {plan.size} is refused for now: {message}"
     ctx.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, text)
     return requeue

@@ -21,13 +21,17 @@ from provisioner.core.instances import LOOK_EVERY_S, Sign, Standing, Step
 from provisioner.ledger.export import Export
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import ClusterError
-from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing
+from provisioner.ports.tree import Cause, ExportError, PathExists
 from provisioner.runtime.leadership import Leadership
 from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-_FULL = (Cause.NO_SPACE, Cause.NO_INODES, Cause.QUOTA)
+_UNWRITABLE = (Cause.NO_SPACE, Cause.NO_INODES, Cause.QUOTA, Cause.NOT_FOUND)
+"""Causes for which a sign cannot be written, and volumes must still be reclaimed.
+
+NOT_FOUND: the ledger of an export that only a volume names is not repaired, so it may lack the directory for signs.
+"""
 _LEAVING_S = 0.5
 """Time for signing off on all exports together when the daemon stops."""
 _HINT = ExportError(Cause.TWICE).advice
@@ -168,8 +172,7 @@ class Instances:
             try:
                 await self._write(export, step)
             except ExportError as exc:
-                # The ledger of an export that only a volume names is not repaired: it may lack the directory for signs.
-                full = exc.cause in _FULL or isinstance(exc, PathMissing)
+                full = exc.cause in _UNWRITABLE
                 state.standing = instances.unwritten(known, sign, me, full=full, now_s=now_s)
                 if full:
                     return

@@ -162,7 +162,7 @@ class Rebinding:
     def _warn_of_disagreement(self, volume: Volume, export: Export, path: RelPath) -> None:
         """Record an event if a volume and its record disagree because one of them was edited."""
         ctx = self._ctx
-        own = ledgers.Us(provisioner=ctx.provisioner, cluster=ctx.cluster_id)
+        own = ledgers.Installation(provisioner=ctx.provisioner, cluster=ctx.cluster_id)
         wrong = ledgers.disagreement(volume, path, ledger_of(export, ctx.exports.places), own)
         if wrong:
             ctx.recorder.volume(volume, "Warning", names.VOLUME_DISAGREES, wrong)

@@ -17,6 +17,7 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.core import takeover
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Volume
+from provisioner.core.reasons import Reason
 from provisioner.core.takeover import Enter, Find, Refuse
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ClusterError
@@ -40,7 +41,7 @@ class Takeover:
         self._entered = entered
         self._waiting: set[str] = set()
         self._due = asyncio.Event()
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, Refuse] = {}
 
     @contextmanager
     def subscribed(self) -> Iterator[None]:
@@ -74,7 +75,7 @@ class Takeover:
         self._look_at(self._ctx.cache.volumes.values())
 
     def _look_at(self, volumes: Iterable[Volume]) -> None:
-        peers = (volume for volume in volumes if takeover.is_peers(volume, self._ctx.provisioner))
+        peers = (volume for volume in volumes if takeover.is_of_nfs_subdir(volume, self._ctx.provisioner))
         self._waiting |= {volume.name for volume in peers if volume.status.phase not in _UNDECIDED}
         if self._waiting:
             self._due.set()
@@ -96,12 +97,12 @@ class Takeover:
                 self._waiting |= names
                 self._due.set()
 
-    async def enter(self, volume: Volume, export: Export, path: RelPath) -> str | None:
+    async def enter(self, volume: Volume, export: Export, path: RelPath) -> Refuse | None:
         """Make sure that a predecessor's volume, read live, has a record.
 
-        Returns why not if it is refused one. Raises ExportError, ClusterError.
+        Returns the refusal if it is refused one. Raises ExportError, ClusterError.
         """
-        if not takeover.is_peers(volume, self._ctx.provisioner) or volume.name in export.records:
+        if not takeover.is_of_nfs_subdir(volume, self._ctx.provisioner) or volume.name in export.records:
             return None
         await self._enter(export, [(volume, path)])
         return self._refused.get(volume.name)
@@ -153,12 +154,12 @@ class Takeover:
             match takeover.decide(self._find(volume, export, path)):
                 case Enter() as enter:
                     wanted[volume.name] = enter
-                case Refuse(message):
-                    self._refuse(volume.name, message)
+                case Refuse() as refusal:
+                    self._refuse(volume.name, refusal)
         taken = await export.take_over({name: enter.record for name, enter in wanted.items()}) if wanted else {}
         for name, enter in wanted.items():
             if name in taken:
-                self._refuse(name, f"{taken[name]}; nothing was changed")
+                self._refuse(name, Refuse(Reason.OVERLAPPING_DIRECTORY, f"{taken[name]}; nothing was changed"))
             else:
                 self._succeeded(name, export, enter)
 
@@ -188,7 +189,9 @@ class Takeover:
         if self._refused.pop(name, None) is not None:
             self._entered(name)
 
-    def _refuse(self, name: str, message: str) -> None:
-        if self._refused.get(name) != message:
-            log.warning("volume_not_taken_over", volume=name, why=message)
-        self._refused[name] = message
+    def _refuse(self, name: str, refusal: Refuse) -> None:
+        """Report a refusal once: the volume is looked at again whenever another volume is deleted."""
+        if self._refused.get(name) != refusal:
+            self._ctx.metrics.failures.labels("takeover", refusal.reason).inc()
+            log.warning("volume_not_taken_over", volume=name, reason=refusal.reason, why=refusal.message)
+        self._refused[name] = refusal

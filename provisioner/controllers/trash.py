@@ -204,11 +204,11 @@ class Purge:
             try:
                 if name not in trash.free_s and await self._is_kept(export, trash, name):
                     continue
-                whole = await self._try(export, trash, name)
+                complete = await self._try(export, trash, name)
             except ExportError as exc:
                 self._refused(export, trash, name, exc)
             else:
-                if not whole:  # its turn is over: others first
+                if not complete:  # its turn is over: others first
                     trash.waiting.append(name)
                     continue
                 self._removed(export, trash, name)

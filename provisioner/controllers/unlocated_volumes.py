@@ -49,7 +49,7 @@ class UnlocatedVolumes:
                 await self._look()
                 await self._ctx.clock.sleep(_EVERY_S)
         finally:
-            self._ctx.metrics.homeless.set(0)
+            self._ctx.metrics.unknown_export_volumes.set(0)
 
     async def _look(self) -> None:
         found: list[Volume] = []
@@ -58,7 +58,7 @@ class UnlocatedVolumes:
                 await asyncio.sleep(0)
             if is_unlocated(self._ctx, volume):
                 found.append(volume)
-        self._ctx.metrics.homeless.set(len(found))
+        self._ctx.metrics.unknown_export_volumes.set(len(found))
         for volume in found:
             if volume.name not in self._logged:
                 self._log(volume)

@@ -150,8 +150,8 @@ class VolumeController:
                 case Finalizer(present):
                     await self._set_finalizer(volume, present=present)
                     return await self._rebinding.follow(volume)
-                case Deny(message):
-                    return self._deny(volume, message)
+                case Deny() as denial:
+                    return self._deny(volume, denial)
                 case Reclaim():
                     return await self._reclaim(volume)
         except (Conflict, NotFound):
@@ -177,7 +177,7 @@ class VolumeController:
     async def _reclaim(self, volume: Volume) -> Requeue | None:
         located = self._ctx.exports.locate(volume)
         if located is None:
-            return self._deny(volume, volumes.nowhere_message(self._ctx.exports.obstacle(volume)))
+            return self._deny(volume, volumes.nowhere(self._ctx.exports.obstacle(volume)))
         export, path = located
         self._ctx.health.add(export, named=False)
         began_s = self._ctx.clock.monotonic()
@@ -188,24 +188,25 @@ class VolumeController:
         except ExportError as exc:
             if is_unsettled(exc):
                 return FAILED  # in most cases this replica has just begun to lead
-            self._deny(volume, self._moved(volume, export) or exc.event_message(export.name), exc)
+            denial = self._moved(volume, export) or Deny(exc.reason, exc.event_message(export.name))
+            self._deny(volume, denial, exc)
             return REFUSED if exc.cause is Cause.TWICE else FAILED
         except InvalidRecord as exc:
-            return self._deny(volume, f"{exc}; nothing is touched", exc)
+            return self._deny(volume, Deny(exc.reason, f"{exc}; nothing was changed"), exc)
 
-    def _moved(self, volume: Volume, export: Export) -> str:
-        """Return a message if the record is on another export, else an empty text.
+    def _moved(self, volume: Volume, export: Export) -> Deny | None:
+        """Return a refusal if the record is on another export, else None.
 
         Applies only to a volume whose export nothing else names.
         """
         reference = volume.spec.claim_ref
         if reference is None or self._ctx.health.is_named(export):
-            return ""
+            return None
         for other in self._ctx.exports:
             record = other.records.get(volume.name)
             if other is not export and record is not None and record.claim_uid == reference.uid:
-                return volumes.moved_message(volume.name, export.name, other.name)
-        return ""
+                return volumes.moved(volume.name, export.name, other.name)
+        return None
 
     async def _reclaim_on(self, cached: Volume, export: Export, path: RelPath, began_s: float) -> Requeue | None:
         """Read everything that decides live, right before the first step that cannot be undone."""
@@ -218,7 +219,7 @@ class VolumeController:
         # pending, and that of a volume that was bound to another claim still names the former one.
         refusal = await self._takeover.enter(volume, export, path)
         if refusal is not None:
-            return self._deny(volume, refusal)
+            return self._deny(volume, Deny(refusal.reason, refusal.message))
         await settle_record(self._ctx, export, volume)
         behind = await self._rebinding.catch_up(volume, claim, export, path)
         if behind is not None:
@@ -243,10 +244,10 @@ class VolumeController:
             case Leave(why):
                 log.debug("volume_left", volume=volume.name, why=why)
                 return REFUSED
-            case Deny(message):
+            case Deny() as denial:
                 if holder:
                     self._held_up.add(volume.name)
-                return self._deny(volume, message)
+                return self._deny(volume, denial)
             case Reclaim(rule):
                 await self._carry_out(rule, volume, export, began_s)
                 return None
@@ -295,12 +296,18 @@ class VolumeController:
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""
 
-    def _deny(self, volume: Volume, message: str, error: ProvisionerError | None = None) -> Requeue:
-        self._ctx.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, message)
+    def _deny(self, volume: Volume, denial: Deny, error: ProvisionerError | None = None) -> Requeue:
+        self._ctx.recorder.volume(volume, "Warning", names.VOLUME_FAILED_DELETE, denial.message)
         self._ctx.metrics.delete_failed.labels(self._class_of(volume)).inc()
-        self._ctx.metrics.failures.labels("delete", error.reason if error else "Refused").inc()
+        self._ctx.metrics.failures.labels("delete", denial.reason).inc()
         if self._queue.failures(volume.name) == 0:
-            log.warning("volume_not_reclaimed", volume=volume.name, why=message, error=str(error) if error else None)
+            log.warning(
+                "volume_not_reclaimed",
+                volume=volume.name,
+                reason=denial.reason,
+                why=denial.message,
+                error=str(error) if error else None,
+            )
         return REFUSED
 
 

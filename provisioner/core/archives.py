@@ -170,7 +170,7 @@ def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: 
     """Return the row of an archive, as seen from one cluster."""
     if record is None:
         return ArchiveRow(archive, export, why_not="no record")
-    until, ours = kept_until(record), record.was.cluster == cluster
+    until, is_own = kept_until(record), record.was.cluster == cluster
     return ArchiveRow(
         archive=archive,
         export=export,
@@ -182,8 +182,8 @@ def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: 
         kept_until="" if until is None else times.text(until),
         directory=record.was.directory,
         volume=record.volume,
-        restorable=ours,
-        why_not="" if ours else "another cluster's",
+        restorable=is_own,
+        why_not="" if is_own else "another cluster's",
     )
 
 

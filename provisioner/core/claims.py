@@ -445,8 +445,8 @@ def is_leaving(volume: Volume, provisioner: str) -> bool:
     # for the directory must get a refusal, not silence.
     phase, deleted = volume.status.phase, volume.metadata.deletion_timestamp is not None
     leaving = phase in ("Released", "Failed") or (deleted and phase != "Bound")
-    ours = volume.is_by(provisioner) and volume.spec.nfs is not None
-    return leaving and ours and volume.spec.persistent_volume_reclaim_policy == "Delete"
+    is_own = volume.is_by(provisioner) and volume.spec.nfs is not None
+    return leaving and is_own and volume.spec.persistent_volume_reclaim_policy == "Delete"
 
 
 # ------------------------------------------------------------------------------------------- messages
@@ -537,7 +537,7 @@ def space_conflict(
     return None
 
 
-def not_ours(volume: Volume, claim: Claim, provisioner: str) -> str:
+def another_volume(volume: Volume, claim: Claim, provisioner: str) -> str:
     """Return the message for an existing volume that has the name of the claim's, but is not the planned one."""
     reference, source = volume.spec.claim_ref, volume.source
     if volume.is_by(provisioner) and reference is not None and reference.uid == claim.uid and source is not None:

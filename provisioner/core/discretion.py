@@ -31,18 +31,18 @@ class Words(NamedTuple):
     """One refusal in two texts."""
 
     log: str
-    """The whole text, which admins read in the log."""
+    """The text with all details, which admins read in the log."""
     event: str
     """The text for the event, which users of the claim's namespace read."""
 
 
-def words(asker: Owner, owner: Owner | None, whole: str, otherwise: str) -> Words:
-    """Return the texts of a refusal whose whole text names an object of `owner`.
+def words(asker: Owner, owner: Owner | None, log: str, event: str) -> Words:
+    """Return the texts of a refusal whose `log` text names an object of `owner`.
 
-    The event gets the whole text if the asker is the owner. None is an unknown owner, and so not the asker. This
-    function alone decides what an event says of other objects.
+    The event gets the `log` text if the asker is the owner, else the `event` text. None is an unknown owner, and so not
+    the asker. This function alone decides what an event says of other objects.
     """
-    return Words(whole, whole if owner is not None and asker.is_same(owner) else otherwise)
+    return Words(log, log if owner is not None and asker.is_same(owner) else event)
 
 
 def owner_by(record: Record) -> Owner:
@@ -72,7 +72,7 @@ def taken(asker: Owner, directory: str, owner: Owner | None, holder: str) -> Wor
     )
 
 
-def no_archive(asker: Owner, archive: str, whole: str) -> Words:
+def no_archive(asker: Owner, archive: str, log: str) -> Words:
     """Return the texts for an archive that the asker cannot have.
 
     The event always says that there is none, so that users cannot find out which archives other namespaces have.
@@ -80,7 +80,7 @@ def no_archive(asker: Owner, archive: str, whole: str) -> Words:
     return words(
         asker,
         None,
-        whole,
+        log,
         f"there is no archive {archive!r} of namespace {asker.namespace} on the class's export:"
         " `nfs-provisioner archives` lists the archives that exist",
     )

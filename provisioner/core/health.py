@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 
-from provisioner.core import ledgers, mount_options, names
+from provisioner.core import ledgers, mount_options, names, paths
 from provisioner.core.checks import Finding, Kind, Use
 from provisioner.core.claims import ClaimView, Provision, Refuse, Wait, decide
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.lacking import suspects
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.ledgers import Ledger, Us
+from provisioner.core.ledgers import Installation, Ledger
 from provisioner.core.listing import age, listed
 from provisioner.core.locations import NFS_PORT, Location, RelPath, label
 from provisioner.core.mount_options import MountOptions
@@ -210,12 +210,12 @@ def more(claims: int, volumes: int) -> list[Finding]:
     ]
 
 
-def homeless(
+def on_unknown_exports(
     volumes: Iterable[Volume], provisioner: str, *, uses: Iterable[Use], mounted: Collection[Location]
 ) -> list[Finding]:
     """Report the exports of a provisioner's volumes that neither a class nor a setting names."""
     known = {(use.export, use.options.port or NFS_PORT) for use in uses}
-    astray: defaultdict[str, list[str]] = defaultdict(list)
+    unknown: defaultdict[str, list[str]] = defaultdict(list)
     for volume in volumes:
         source = volume.spec.nfs
         if not volume.is_by(provisioner) or source is None:
@@ -224,8 +224,8 @@ def homeless(
         if not any(
             where.relative(source.server, source.path) and (where in mounted or at == port) for where, at in known
         ):
-            astray[_place(volume)].append(volume.name)
-    return [_unknown_export(place, sorted(found)) for place, found in sorted(astray.items())]
+            unknown[_place(volume)].append(volume.name)
+    return [_unknown_export(place, sorted(found)) for place, found in sorted(unknown.items())]
 
 
 def on_export(
@@ -252,20 +252,20 @@ def on_export(
     return found
 
 
-def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, RelPath]], us: Us) -> list[Finding]:
+def of_ledger(ledger: Ledger, found: Iterable[tuple[Volume, RelPath]], own: Installation) -> list[Finding]:
     """Report whether an export has the ledger of its volumes, and how many volumes do not match their records."""
-    ours = [(volume, path) for volume, path in found if ledgers.is_ours(volume, ledger, us)]
+    checked = [(volume, path) for volume, path in found if ledgers.is_own(volume, ledger, own)]
     where = ledger.place.all_locations
     carried = {
         volume.name: volume.metadata.annotations[names.EXPORT_ID]
-        for volume, _ in ours
-        if ledgers.is_marked_on(volume, where, us.provisioner)
+        for volume, _ in checked
+        if ledgers.is_marked_on(volume, where, own.provisioner)
     }
     if carried and ledger.place.id not in carried.values():
         lost = "its ledger has another id than its volumes" if ledger.place.id else "its ledger is gone"
         result = f"{lost}: {count(len(carried), 'volume')} on it ({_shown(sorted(carried))})"
         return [Finding(kind="export", name=ledger.place.name, ok=False, result=result, advice=_RESTORE)]
-    wrong = sorted(volume.name for volume, path in ours if ledgers.disagreement(volume, path, ledger, us))
+    wrong = sorted(volume.name for volume, path in checked if ledgers.disagreement(volume, path, ledger, own))
     if not wrong:
         return []
     result = f"{count(len(wrong), 'volume')} whose record or export id does not match: {_shown(wrong)}"
@@ -296,8 +296,8 @@ def lacking(
 _LACKS: Mapping[Lack, str] = {"directory-missing": "without a directory", "record-missing": "without a record"}
 _LIST = f"{ledgers.RECOVER} lists each of them with what to do"
 _RESTORE = (
-    f"restore the export or the ledger that was there; if it is lost, {ledgers.RECOVER} shows what can be rewritten"
-    " from the volumes"
+    f"restore the previous export or its {paths.LEDGER}; if it is lost, {ledgers.RECOVER} shows which records can be"
+    " rewritten from the PersistentVolumes"
 )
 
 

@@ -33,8 +33,8 @@ def is_in_use(volume: Volume, path: RelPath, provisioner: str) -> bool:
 
     A path that leads out of the export does not count: users who create volumes can write any path.
     """
-    ours = volume.is_by(provisioner) and volume.spec.nfs is not None and volume.status.phase == "Bound"
-    return ours and bool(path) and not any(part in (".", "..") for part in path)
+    is_bound = volume.is_by(provisioner) and volume.spec.nfs is not None and volume.status.phase == "Bound"
+    return is_bound and bool(path) and not any(part in (".", "..") for part in path)
 
 
 def suspects(volumes: Mapping[str, RelPath], records: Mapping[str, Record], missing: Set[RelPath]) -> dict[str, Lack]:

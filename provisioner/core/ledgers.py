@@ -40,8 +40,8 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Us:
-    """The provisioner and the cluster whose volumes are compared."""
+class Installation:
+    """One provisioner in one cluster: the one whose volumes are compared."""
 
     provisioner: str
     cluster: str
@@ -61,7 +61,7 @@ def is_marked_on(volume: Volume, where: Iterable[Location], provisioner: str) ->
 # ---------------------------------------------------------------------------------------------------- what disagrees
 
 
-def disagreement(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
+def disagreement(volume: Volume, path: RelPath, ledger: Ledger, own: Installation) -> str:
     """Return how a volume and the ledger disagree, and what to do about it; empty if they match.
 
     `path` is the volume's directory below the export. A missing record is not a disagreement.
@@ -72,17 +72,17 @@ def disagreement(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
     if record is None and volume.name in ledger.unreadable:
         return _unreadable(volume, ledger)
     if record is not None and record.peer and not volume.is_marked:
-        return _of_record(volume, path, record, ledger, us)
-    return _edited(volume, path, ledger, us) or (
-        _of_record(volume, path, record, ledger, us) if record is not None else ""
+        return _of_record(volume, path, record, ledger, own)
+    return _edited(volume, path, ledger, own) or (
+        _of_record(volume, path, record, ledger, own) if record is not None else ""
     )
 
 
-def is_ours(volume: Volume, ledger: Ledger, us: Us) -> bool:
+def is_own(volume: Volume, ledger: Ledger, own: Installation) -> bool:
     """Return True if this provisioner created a volume: by its annotation, or by a record of exactly this object."""
     record = ledger.records.get(volume.name)
-    known = record is not None and record.cluster == us.cluster and record.volume_uid == volume.metadata.uid
-    return volume.spec.nfs is not None and (volume.is_by(us.provisioner) or known)
+    known = record is not None and record.cluster == own.cluster and record.volume_uid == volume.metadata.uid
+    return volume.spec.nfs is not None and (volume.is_by(own.provisioner) or known)
 
 
 def is_edited(volume: Volume, path: RelPath, export_id: str) -> bool:
@@ -95,10 +95,10 @@ def is_edited(volume: Volume, path: RelPath, export_id: str) -> bool:
     )
 
 
-def _edited(volume: Volume, path: RelPath, ledger: Ledger, us: Us) -> str:
+def _edited(volume: Volume, path: RelPath, ledger: Ledger, own: Installation) -> str:
     said, record = volume.metadata.annotations, ledger.records.get(volume.name)
     wanted = {
-        names.PROVISIONED_BY: us.provisioner,
+        names.PROVISIONED_BY: own.provisioner,
         names.EXPORT_ID: ledger.place.id,
         names.DIRECTORY: "/".join(path),
     }
@@ -125,11 +125,11 @@ def _unreadable(volume: Volume, ledger: Ledger) -> str:
     return f"its record on export {ledger.place.name} cannot be read: {RECOVER} rewrites it"
 
 
-def _of_record(volume: Volume, path: RelPath, record: Record, ledger: Ledger, us: Us) -> str:
+def _of_record(volume: Volume, path: RelPath, record: Record, ledger: Ledger, own: Installation) -> str:
     """Return why a record is not that of a volume; empty if it is."""
     reference, on_export = volume.spec.claim_ref, f"its record on export {ledger.place.name}"
     take = f"`nfs-provisioner recover --volume {volume.name}` gives the record to this volume"
-    if record.cluster != us.cluster:
+    if record.cluster != own.cluster:
         return f"{on_export} belongs to cluster {record.cluster or '(without an id)'}: if that one is lost, {take}"
     if record.path != path:
         return (
@@ -216,15 +216,15 @@ def is_in_doubt(found: Found, ledger: Ledger) -> bool:
     return found.volume.name not in ledger.records or said.get(names.EXPORT_ID) != ledger.place.id
 
 
-def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: Us, *, now: str) -> Sheet:
+def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], own: Installation, *, now: str) -> Sheet:
     """Decide what to do about the volumes on one export.
 
     `volumes` are all of the cluster, `now` is RFC 3339.
     """
-    id, trouble = _reconciled(ledger, found, us)
+    id, trouble = _reconciled(ledger, found, own)
     taken = Taken.by(volumes)
     restored = replace(ledger, place=replace(ledger.place, id=id))
-    judged = [(each, _decide(each, restored, trouble, taken, us, now=now)) for each in found]
+    judged = [(each, _decide(each, restored, trouble, taken, own, now=now)) for each in found]
     return Sheet(
         place=ledger.place,
         id=id,
@@ -234,11 +234,11 @@ def plan(ledger: Ledger, found: Sequence[Found], volumes: Iterable[Volume], us: 
     )
 
 
-def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, str]:
+def _reconciled(ledger: Ledger, found: Sequence[Found], own: Installation) -> tuple[str, str]:
     """Return the id for the ledger, and why that is not the one that its volumes carry."""
     carried: defaultdict[str, list[Found]] = defaultdict(list)
     for each in found:
-        if is_marked_on(each.volume, ledger.place.all_locations, us.provisioner):
+        if is_marked_on(each.volume, ledger.place.all_locations, own.provisioner):
             carried[each.volume.metadata.annotations[names.EXPORT_ID]].append(each)
     has = ledger.place.id
     if not carried or has in carried:
@@ -248,7 +248,7 @@ def _reconciled(ledger: Ledger, found: Sequence[Found], us: Us) -> tuple[str, st
     if len(wanted) > 1:
         return has, f"its volumes carry {count(len(wanted), 'id')}: {', '.join(sorted(wanted))}"
     ((id, carriers),) = wanted.items()
-    others = {record.cluster or "(without an id)" for record in ledger.records.values()} - {us.cluster}
+    others = {record.cluster or "(without an id)" for record in ledger.records.values()} - {own.cluster}
     if has and others:
         return has, f"its volumes carry the id {id}, but its ledger has records of cluster {', '.join(sorted(others))}"
     if not any(each.there and not each.trouble for each in carriers):
@@ -273,20 +273,22 @@ def _is_bound(found: Found) -> bool:
     )
 
 
-def _decide(found: Found, ledger: Ledger, trouble: str, taken: Taken, us: Us, *, now: str) -> Write | Skip | None:
+def _decide(
+    found: Found, ledger: Ledger, trouble: str, taken: Taken, own: Installation, *, now: str
+) -> Write | Skip | None:
     """Decide what to do about one volume; None if it matches its record."""
     volume = found.volume
     if volume.name in ledger.records or volume.name in ledger.foreign:
-        why = disagreement(volume, found.path, ledger, us)
+        why = disagreement(volume, found.path, ledger, own)
         return Skip(why) if why else None
     if not volume.is_marked:
         return Skip("another provisioner created it: the daemon records it automatically while it is Bound")
-    edited = trouble if not ledger.place.id else _edited(volume, found.path, ledger, us)
+    edited = trouble if not ledger.place.id else _edited(volume, found.path, ledger, own)
     if edited or not _is_bound(found):
         return Skip(edited or _NOT_BOUND.format(volume.status.phase))
     if found.trouble or not found.there:
         return Skip(found.trouble or "its directory does not exist, and it has no record")
-    record = _record(found, us, now=now)
+    record = _record(found, own, now=now)
     remains = Remains(place=ledger.place, volume=volume.name, record=record, pending=False, contents="data")
     holder = taken.holder(remains)
     if holder is not None:
@@ -305,15 +307,15 @@ _NOT_BOUND = (
 )
 
 
-def _record(found: Found, us: Us, *, now: str) -> Record:
+def _record(found: Found, own: Installation, *, now: str) -> Record:
     """Return the record of a volume that is Bound and has the provisioner's annotations."""
     volume = found.volume
     rule = next(each for each in _RULES if each == volume.metadata.annotations[names.ON_DELETE])
     retention = ""
     try:
-        if found.storage_class is not None and found.storage_class.provisioner == us.provisioner:
+        if found.storage_class is not None and found.storage_class.provisioner == own.provisioner:
             retention = classes.parameters_of(found.storage_class).retention
     except InvalidSettings:
         pass  # without a retention an archive never expires, so nothing is lost
     created = volume.metadata.creation_timestamp or now
-    return settled_record(volume, found.path, cluster=us.cluster, on_delete=rule, created=created, retention=retention)
+    return settled_record(volume, found.path, cluster=own.cluster, on_delete=rule, created=created, retention=retention)

@@ -25,6 +25,13 @@ class Kept(dict[str, str]):
     __slots__ = ()
 
     KEYS: ClassVar[frozenset[str]] = frozenset()
+    UNIQUE: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose values no other object has: a mapping with one of them cannot be shared."""
+
+    @classmethod
+    def keeps(cls, key: str) -> bool:
+        """Whether the cache keeps a key."""
+        return key in cls.KEYS
 
     def __getitem__(self, key: str) -> str:
         return super().__getitem__(self._checked(key))
@@ -37,7 +44,7 @@ class Kept(dict[str, str]):
         return super().get(self._checked(key), default)
 
     def _checked(self, key: Any) -> str:
-        if key not in self.KEYS:
+        if not self.keeps(key):
             raise NotKept(f"{type(self).__name__} has no {key!r}: add it in core.objects")
         return str(key)
 
@@ -117,6 +124,7 @@ class KeptOfVolume(Kept):
     __slots__ = ()
 
     KEYS = frozenset((names.PROVISIONED_BY, *names.MARKS))
+    UNIQUE = frozenset((names.DIRECTORY,))
 
 
 class DataSource(Struct, frozen=True, rename="camel", gc=False):
@@ -195,6 +203,22 @@ class NfsSource(Struct, frozen=True, rename="camel", gc=False):
 
     server: str = ""
     path: str = ""
+
+
+class KeptOfCsiSource(Kept):
+    """The kept attributes of a volume of csi-driver-nfs: those with its place.
+
+    Their names can be in any case, as the driver reads them.
+    """
+
+    __slots__ = ()
+
+    KEYS = frozenset(names.CSI_PLACE)
+
+    @classmethod
+    def keeps(cls, key: str) -> bool:
+        """See `Kept`."""
+        return key.lower() in cls.KEYS
 
 
 class CsiSource(Struct, frozen=True, rename="camel", gc=False):

@@ -1,8 +1,10 @@
-"""Machine reasons: one word per rule that can refuse a claim, for the log and for `nfs_provisioner_failures_total`.
+"""Machine reasons: one word per rule that can refuse work, for the log and for `nfs_provisioner_failures_total`.
 
-Events keep the reasons of sig-storage-lib (`ProvisioningFailed`), which alerts and people know. The table of all
-reasons is in docs/reference/metrics.md. Failures of an export and of the API server have reasons of their own: the
-cause of the `ExportError`, or the class of the error.
+Rules refuse claims, and volumes: their reclaim, their expansion and their takeover.
+
+Events keep the reasons of sig-storage-lib (`ProvisioningFailed`, `VolumeFailedDelete`), which alerts and people know.
+The tables of all reasons are in docs/reference/metrics.md. Failures of an export and of the API server have reasons
+of their own: the cause of the `ExportError`, or the class of the error.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a claim is refused."""
+    """Why a claim, or work on a volume, is refused."""
 
     UNSUPPORTED_VOLUME_MODE = "UnsupportedVolumeMode"
     UNSUPPORTED_SELECTOR = "UnsupportedSelector"
@@ -40,3 +42,15 @@ class Reason(StrEnum):
     ARCHIVE_UNUSABLE = "ArchiveUnusable"
     NOT_ENOUGH_SPACE = "NotEnoughSpace"
     OVERCOMMIT_EXCEEDED = "OvercommitExceeded"
+    # Refusals of a volume only. Its other reasons are among those above.
+    UNSUPPORTED_DRIVER = "UnsupportedDriver"
+    MISSING_CLAIM_REF = "MissingClaimRef"
+    UNBOUND_VOLUME = "UnboundVolume"
+    INVALID_RULE = "InvalidRule"
+    UNKNOWN_EXPORT = "UnknownExport"
+    EXPORT_MOVED = "ExportMoved"
+    EXPORT_MISMATCH = "ExportMismatch"
+    MISSING_RECORD = "MissingRecord"
+    RECORD_MISMATCH = "RecordMismatch"
+    FOREIGN_RECORD = "ForeignRecord"
+    RECREATED_VOLUME = "RecreatedVolume"

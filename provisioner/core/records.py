@@ -134,8 +134,8 @@ def encode(record: Record | ArchiveRecord) -> str:
 
 def require_room(name: str, record: Record) -> None:
     """Raise InvalidRecord unless the record and that of its later archive fit on every server."""
-    whole = structs.replace(record, namespace_uid=record.namespace_uid or _UID)
-    encode(ArchiveRecord(name, record.created, archived(whole), volume_name(_UID)))
+    longest = structs.replace(record, namespace_uid=record.namespace_uid or _UID)
+    encode(ArchiveRecord(name, record.created, archived(longest), volume_name(_UID)))
 
 
 def decode(target: str) -> Record:

@@ -346,7 +346,7 @@ def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> 
     """Decide what to do with one record, or return None if it needs no entry in the report."""
     record = each.record
     if record.retained and not by_name:
-        return Enter(_ours(record, present), _RETAINED.format(record.retained, each.volume))
+        return Enter(_own_record(record, present), _RETAINED.format(record.retained, each.volume))
     if each.pending and each.contents != "data":
         return Skip("it never had a volume, and its directory has no data") if by_name else None
     existing = present.volumes.get(each.volume)
@@ -365,7 +365,8 @@ def _decide(each: Remains, present: Present, taken: Taken, *, by_name: bool) -> 
     return Skip(reason) if reason else _make(each, present, claim)
 
 
-def _ours(record: Record, present: Present) -> Record:
+def _own_record(record: Record, present: Present) -> Record:
+    """Return a record as one of this cluster."""
     return structs.replace(record, cluster=present.cluster, namespace_uid=present.namespace_uid(record.namespace))
 
 
@@ -382,7 +383,7 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
         return Skip("the volume already exists")
     if existing.spec.persistent_volume_reclaim_policy == "Delete" and not has_claim(reference, present):
         return Skip(WOULD_GO.format(existing.name))
-    ours = structs.replace(
+    recovered = structs.replace(
         record,
         cluster=present.cluster,
         namespace=reference.namespace,
@@ -392,7 +393,7 @@ def _existing(each: Remains, existing: Volume, present: Present, *, by_name: boo
         volume_uid=existing.metadata.uid,
         retained="",
     )
-    return Enter(ours, "the volume already exists, but the ledger does not have this object of it", existing)
+    return Enter(recovered, "the volume already exists, but the ledger does not have this object of it", existing)
 
 
 WOULD_GO = (
@@ -446,7 +447,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
     # If only the volume was deleted manually, its claim still exists: only a claimRef with its uid binds it again.
     uid = record.claim_uid if claim is not None and claim.uid == record.claim_uid else ""
     # An object of that name that appears from elsewhere, for example from a backup, must not become the record's.
-    ours = structs.replace(_ours(record, present), claim_uid=uid, retained="", volume_uid=NO_OBJECT)
+    recovered = structs.replace(_own_record(record, present), claim_uid=uid, retained="", volume_uid=NO_OBJECT)
     body = manifests.volume(
         each.volume,
         provisioner=present.provisioner,
@@ -461,7 +462,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
         reclaim_policy="Retain",
         claim_ref={"namespace": record.namespace, "name": record.claim} | ({"uid": uid} if uid else {}),
     )
-    return Make(ours, body)
+    return Make(recovered, body)
 
 
 def plan_archives(archives: Iterable[ArchiveRemains], present: Present, *, lost: str | None) -> list[ArchiveRemains]:
@@ -470,7 +471,7 @@ def plan_archives(archives: Iterable[ArchiveRemains], present: Present, *, lost:
         ArchiveRemains(
             place=each.place,
             archive=each.archive,
-            record=structs.replace(each.record, was=_ours(each.record.was, present)),
+            record=structs.replace(each.record, was=_own_record(each.record.was, present)),
         )
         for each in archives
         if each.record.was.cluster == lost and lost != present.cluster

@@ -90,8 +90,8 @@ class Scope:
             return [f"nothing to look at: {self._no_class}, and no --export is given"]
         named = f"provisioner {self.provisioner}"
         if self.classes is not None:
-            ours = self.classes.get(self.provisioner, 0)
-            named += f": {count(ours, 'StorageClass')}" if ours else f": {self._no_class}"
+            number = self.classes.get(self.provisioner, 0)
+            named += f": {count(number, 'StorageClass')}" if number else f": {self._no_class}"
         return [
             named,
             *(f"looked at {each}" for each in self.exports),

@@ -18,6 +18,7 @@ from provisioner.core.locations import RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import ClaimRef, StorageClass, Volume
 from provisioner.core.parameters import archive_flag
+from provisioner.core.reasons import Reason
 from provisioner.core.records import OnDelete, Record, require_room
 from provisioner.core.recovery import settled_record
 
@@ -53,10 +54,12 @@ class Enter:
 class Refuse:
     """Write no record, so that the volume's data is never touched: why, and what to do."""
 
+    reason: str
+    """The machine reason, for logs and metrics (`core.reasons`)."""
     message: str
 
 
-def is_peers(volume: Volume, provisioner: str) -> bool:
+def is_of_nfs_subdir(volume: Volume, provisioner: str) -> bool:
     """Return True if nfs-subdir created a volume: it has this provisioner's name, but none of its other annotations."""
     return volume.is_by(provisioner) and volume.spec.nfs is not None and not volume.is_marked
 
@@ -65,14 +68,16 @@ def decide(find: Find) -> Enter | Refuse:
     """Decide what record a volume of nfs-subdir gets."""
     volume, reference, directory = find.volume, find.volume.spec.claim_ref, "/".join(find.path)
     if reference is None:
-        return Refuse("it has no claimRef, so nothing says whose directory this is; nothing was changed")
+        message = "it has no claimRef, so nothing says whose directory this is; nothing was changed"
+        return Refuse(Reason.MISSING_CLAIM_REF, message)
     on_delete, note = rule(find.storage_class, find.provisioner)
     if volume.status.phase != "Bound":
         doubt = _doubt(volume, reference, find.since)
         if doubt:
             return Refuse(
+                Reason.UNBOUND_VOLUME,
                 f"no claim is bound to it, and {doubt}; nothing was changed: bind a claim to it, or delete it with its"
-                " finalizers manually"
+                " finalizers manually",
             )
         # This provisioner never saw it bound: on its word alone nothing is done that cannot be undone.
         on_delete, note = ("archive", "it was already released") if on_delete == "delete" else (on_delete, note)
@@ -82,9 +87,9 @@ def decide(find: Find) -> Enter | Refuse:
         paths.check(directory)
         require_room(volume.name, record)
     except (InvalidPath, InvalidRecord) as exc:
-        return Refuse(f"{exc}; nothing was changed")
+        return Refuse(exc.reason, f"{exc}; nothing was changed")
     if find.holder is not None:
-        return Refuse(shared_message(directory, find.holder.name))
+        return Refuse(Reason.OVERLAPPING_DIRECTORY, shared_message(directory, find.holder.name))
     return Enter(record, note)
 
 

@@ -192,9 +192,9 @@ def _segments(pieces: Iterable[Piece]) -> Iterator[Segment]:
             continue
         *ends, last = piece.split("/")
         for end in ends:
-            whole = tuple(each for each in (*segment, end) if each != "")
-            if whole not in ((), (".",)):
-                yield whole
+            component = tuple(each for each in (*segment, end) if each != "")
+            if component not in ((), (".",)):
+                yield component
             segment = []
         segment.append(last)
 

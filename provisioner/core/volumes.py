@@ -15,6 +15,7 @@ from provisioner.core import identity, names
 from provisioner.core.locations import RelPath
 from provisioner.core.neighbours import shared_message
 from provisioner.core.objects import Claim, ClaimRef, Volume
+from provisioner.core.reasons import Reason
 from provisioner.core.records import OnDelete, Record, milder
 
 
@@ -43,6 +44,8 @@ class Reclaim:
 class Deny:
     """The volume asks to be reclaimed, and the provisioner refuses: the event says why and what to do."""
 
+    reason: str
+    """The machine reason, for logs and metrics (`core.reasons`)."""
     message: str
 
 
@@ -56,19 +59,19 @@ def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim | De
     if not volume.is_by(provisioner):
         return Leave("the volume is another provisioner's")
     if volume.spec.csi is not None and phase in _RELEASED and policy == "Delete":
-        return Deny(_CSI)
+        return Deny(Reason.UNSUPPORTED_DRIVER, _CSI)
     if volume.spec.nfs is None:
         return Leave("the volume is not an NFS volume")
-    ours = names.FINALIZER in volume.metadata.finalizers
+    has_finalizer = names.FINALIZER in volume.metadata.finalizers
     if policy != "Delete":
-        return Finalizer(present=False) if ours else Leave(f"its reclaim policy is {policy}")
-    if volume.metadata.deletion_timestamp and not ours:
+        return Finalizer(present=False) if has_finalizer else Leave(f"its reclaim policy is {policy}")
+    if volume.metadata.deletion_timestamp and not has_finalizer:
         return Leave("its directory is already reclaimed")
     if volume.metadata.deletion_timestamp and phase == "Available":
         return Finalizer(present=False)  # no claim ever releases it: its directory and record stay
     if phase in _RELEASED:
         return Reclaim(_recorded_rule(volume) or "retain")
-    if phase == "Bound" and not ours and volume.is_marked:
+    if phase == "Bound" and not has_finalizer and volume.is_marked:
         return Finalizer(present=True)
     return Leave(f"it is {phase}")
 
@@ -117,14 +120,16 @@ def authorize(facts: ReclaimFacts, provisioner: str) -> Leave | Reclaim | Deny:
         return Leave("it has changed since")
     reference = volume.spec.claim_ref
     if reference is None:
-        return Deny("it has no claimRef, so nothing says whose directory this is: restore spec.claimRef")
+        message = "it has no claimRef, so nothing says whose directory this is: restore spec.claimRef"
+        return Deny(Reason.MISSING_CLAIM_REF, message)
     if facts.claim is not None and reference.uid in ("", facts.claim.uid):
         return Leave("its claim still exists")
     if not facts.path or any(part in (".", "..") for part in facts.path):
-        return Deny(f"its path is not a directory below the export {facts.export}; nothing was deleted")
+        message = f"its path is not a directory below the export {facts.export}; nothing was deleted"
+        return Deny(Reason.INVALID_PATH, message)
     judged = _marked(facts, reference) if volume.is_marked else _taken_over(facts, reference)
     if isinstance(judged, Reclaim) and judged.on_delete != "retain" and facts.neighbour:
-        return Deny(shared_message("/".join(facts.path), facts.neighbour))
+        return Deny(Reason.OVERLAPPING_DIRECTORY, shared_message("/".join(facts.path), facts.neighbour))
     return judged
 
 
@@ -132,11 +137,13 @@ def _marked(facts: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
     volume, export = facts.volume, facts.export
     annotated = _recorded_rule(volume)
     if annotated is None:
-        return Deny(f"its annotation {names.ON_DELETE} is not delete, archive or retain; nothing was deleted")
+        message = f"its annotation {names.ON_DELETE} is not delete, archive or retain; nothing was deleted"
+        return Deny(Reason.INVALID_RULE, message)
     if volume.metadata.annotations.get(names.EXPORT_ID) != facts.export_id:
         return Deny(
+            Reason.EXPORT_MISMATCH,
             f"it was created on another export than the one that is now {export}, or its annotation {names.EXPORT_ID}"
-            " was changed; nothing was deleted: run `nfs-provisioner recover --ledger` to see what to do"
+            " was changed; nothing was deleted: run `nfs-provisioner recover --ledger` to see what to do",
         )
     recorded = _by_the_ledger(facts, reference)
     if isinstance(recorded, Deny):
@@ -150,7 +157,8 @@ def _taken_over(facts: ReclaimFacts, reference: ClaimRef) -> Reclaim | Deny:
     if isinstance(recorded, Deny):
         return recorded
     if not recorded.peer:
-        return Deny(f"its annotations {', '.join(names.MARKS)} are gone; nothing was deleted: restore them")
+        message = f"its annotations {', '.join(names.MARKS)} are gone; nothing was deleted: restore them"
+        return Deny(Reason.MISSING_ANNOTATION, message)
     return Reclaim(recorded.on_delete)
 
 
@@ -159,19 +167,21 @@ def _by_the_ledger(facts: ReclaimFacts, reference: ClaimRef) -> Record | Deny:
     record, export = facts.record, facts.export
     if record is None:
         return Deny(
+            Reason.MISSING_RECORD,
             f"the ledger of export {export} has no record of it; nothing was deleted: if the ledger was lost or"
-            " damaged, run `nfs-provisioner recover --ledger` to see what to do"
+            " damaged, run `nfs-provisioner recover --ledger` to see what to do",
         )
     if record.cluster != facts.cluster:
-        return Deny(_foreign(record, facts))
+        return Deny(Reason.FOREIGN_RECORD, _foreign(record, facts))
     if not identity.is_for(record, reference) or record.path != facts.path:
         return Deny(
+            Reason.RECORD_MISMATCH,
             f"its record on export {export} does not match this volume's claim or directory; nothing was deleted:"
-            f" `nfs-provisioner recover --volume {facts.volume.name}` shows what the record has"
+            f" `nfs-provisioner recover --volume {facts.volume.name}` shows what the record has",
         )
     another = _another_object(record, facts)
     if another:
-        return Deny(another)
+        return Deny(Reason.RECREATED_VOLUME, another)
     return record
 
 
@@ -212,26 +222,29 @@ def _created_again(why: str, volume: Volume) -> str:
     )
 
 
-def nowhere_message(obstacle: str) -> str:
-    """Return the message for a volume on no known export.
+def nowhere(obstacle: str) -> Deny:
+    """Refuse to reclaim a volume on no known export.
 
     `obstacle` is a mount option that is in the way.
     """
     if obstacle:
-        return f"its mountOptions keep the provisioner from its server; nothing was deleted: {obstacle}"
-    return (
+        message = f"its mountOptions keep the provisioner from its server; nothing was deleted: {obstacle}"
+        return Deny(Reason.INVALID_MOUNT_OPTION, message)
+    return Deny(
+        Reason.UNKNOWN_EXPORT,
         "it lies on no export that --export or a StorageClass names; nothing was deleted: name its export with --export"
-        " or in a StorageClass"
+        " or in a StorageClass",
     )
 
 
-def moved_message(volume_name: str, old: str, new: str) -> str:
-    """Return the message for a volume whose server only it names, and whose record is on another export."""
-    return (
+def moved(volume_name: str, old: str, new: str) -> Deny:
+    """Refuse to reclaim a volume whose server only it names, and whose record is on another export."""
+    return Deny(
+        Reason.EXPORT_MOVED,
         f"it names export {old}, which does not work and which no setting or class names any more; its record is on"
         f" export {new}. If that is the same server under another name: delete this PersistentVolume with its"
         f" finalizers and run `nfs-provisioner recover --volume {volume_name} --apply`, which creates it there; see"
-        ' "Move to another NFS server" in the documentation'
+        ' "Move to another NFS server" in the documentation',
     )
 
 

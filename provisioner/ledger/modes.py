@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from provisioner.core.locations import RelPath
-from provisioner.ports.tree import ModeRefused, Ownership, Tree
+from provisioner.ports.tree import PARENT_MODE, ModeRefused, Ownership, Tree
+
+PARENT = Ownership(mode=PARENT_MODE)
+"""The default mode of the directories above a volume's own."""
 
 
 async def make_directory(tree: Tree, path: RelPath, ownership: Ownership) -> str:

@@ -68,6 +68,7 @@ class Provisioning:
             # 3. The directory.
             if held.archive:
                 made = await self._restore(volume_name, held, tenant, fresh=fresh)
+                held = self._state.index.records.get(volume_name, held)  # with the archive's rule
             else:
                 made = await self._make(volume_name, held, ownership, fresh=fresh, adopt_from=adopt_from)
             # 4. Once more: the directory above can have become another volume's between the look and now.
@@ -76,7 +77,7 @@ class Provisioning:
         except PathTaken:
             await self._retreat(volume_name, held, fresh=fresh, made=made)
             raise
-        return self._state.index.records.get(volume_name, held)  # with the rule of the archive that was restored
+        return held
 
     async def _begin(self, volume_name: str, record: Record, adopt_from: str | None) -> bool:
         """Ensure that there is a record for this attempt; return True if it is new."""
@@ -164,6 +165,7 @@ class Provisioning:
             try:
                 return await restore.bring_back(self._tree, self._state.index, volume_name, held, tenant, fresh=fresh)
             except (ArchiveUnusable, AlreadyThere):
+                held = self._state.index.records.get(volume_name, held)  # with the archive's rule, if it got that far
                 # Nothing is renamed back: another leader can have restored what lies there for this very claim.
                 if await self._records.is_pending(volume_name) and not await restore.has_moved(self._tree, held):
                     await self._give_up(volume_name, held)

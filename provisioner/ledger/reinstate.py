@@ -8,9 +8,7 @@ from provisioner.core.locations import RelPath
 from provisioner.ledger import layout, modes
 from provisioner.ledger.archives import is_there
 from provisioner.ledger.errors import AlreadyThere
-from provisioner.ports.tree import PARENT_MODE, Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing, Tree
-
-_PARENT = Ownership(mode=PARENT_MODE)
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, PathExists, PathMissing, Tree
 
 
 async def move(tree: Tree, source: RelPath, path: RelPath) -> None:
@@ -20,7 +18,7 @@ async def move(tree: Tree, source: RelPath, path: RelPath) -> None:
     """
     if len(path) > 1:
         with suppress(PathExists):
-            await modes.make_directory(tree, path[:-1], _PARENT)
+            await modes.make_directory(tree, path[:-1], modes.PARENT)
     if not await is_there(tree, source) and not await _holds_something(tree, path):
         raise _gone(source)
     with suppress(PathMissing):  # another process moved it

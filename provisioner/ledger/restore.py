@@ -26,9 +26,7 @@ from provisioner.ledger.archives import is_free, is_recorded, is_taking, is_ther
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import PARENT_MODE, Ownership, PathExists, PathMissing, Proof, Tree
-
-_PARENT = Ownership(mode=PARENT_MODE)
+from provisioner.ports.tree import PathExists, PathMissing, Proof, Tree
 
 
 async def bring_back(
@@ -49,7 +47,7 @@ async def bring_back(
     held = await _keep_rule(tree, index, volume_name, held, record)
     if len(held.path) > 1:
         with suppress(PathExists):
-            await modes.make_directory(tree, held.path[:-1], _PARENT)
+            await modes.make_directory(tree, held.path[:-1], modes.PARENT)
     if fresh or record.taker != volume_name:
         taken = await _reserve(tree, index, volume_name, held, record, taken)
     try:
@@ -133,12 +131,10 @@ async def _why_none(tree: Tree, index: LedgerIndex, held: Record) -> Words | str
         if (record.archive, record.namespace) == (held.archive, held.namespace) and volume_name not in index.pending:
             return f"archive {held.archive!r} was restored into claim {record.namespace}/{record.claim} already"
     if await is_free(tree, (held.archive,)):
-        whole = f"there is no archive {held.archive!r} on the class's export; `nfs-provisioner archives` lists them"
+        log = f"there is no archive {held.archive!r} on the class's export; `nfs-provisioner archives` lists them"
     else:
-        whole = (
-            f"archive {held.archive!r} has no record, so nothing says whose data it holds: an admin can copy the data"
-        )
-    return no_archive(owner_by(held), held.archive, whole)
+        log = f"archive {held.archive!r} has no record, so nothing says whose data it holds: an admin can copy the data"
+    return no_archive(owner_by(held), held.archive, log)
 
 
 async def put_back(tree: Tree, volume_name: str, held: Record) -> bool:

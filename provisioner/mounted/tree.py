@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import pathlib
@@ -17,6 +16,7 @@ from provisioner.mounted.removal import remove_portion
 from provisioner.mounted.syscalls import Step
 from provisioner.mounted.threads import ThreadCall, ThreadPool
 from provisioner.ports import endless, refusals
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import (
     Cause,
     Entry,
@@ -98,31 +98,31 @@ class MountedTree:
         return await self._run(self._pool, "root_id", self._job("root_id", (), syscalls.root_id, pinned=""), ())
 
     def pin(self, root_id: str) -> None:
-        """See `Tree`."""
+        """Make every call except root_id() fail if the root is another one; see `Tree`."""
         self._pinned = root_id
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
-        """See `Tree`."""
+        """Create a directory and missing parents; see `Tree`."""
         await self._change(
             "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, ownership)
         )
 
     async def set_access(self, path: RelPath, ownership: Ownership) -> None:
-        """See `Tree`."""
+        """Set the owner and then the mode of a directory; see `Tree`."""
         await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, ownership))
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
-        """See `Tree`."""
+        """Rename a directory to a path that has no entry; see `Tree`."""
         await self._change(
             "rename", (source, target), lambda root, step: syscalls.rename(root, step, source, target, proofs)
         )
 
     async def remove_directory(self, path: RelPath) -> None:
-        """See `Tree`."""
+        """Remove an empty directory; see `Tree`."""
         await self._change("remove_directory", (path,), lambda root, step: syscalls.remove_directory(root, step, path))
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
-        """See `Tree`."""
+        """Create a symlink in an existing directory; see `Tree`."""
         await self._change("make_symlink", (path,), lambda root, step: syscalls.make_symlink(root, step, path, target))
 
     async def move_symlink(
@@ -136,15 +136,15 @@ class MountedTree:
         )
 
     async def read_symlink(self, path: RelPath) -> str:
-        """See `Tree`."""
+        """Return the target of a symlink; see `Tree`."""
         return await self._read("read_symlink", path, lambda root, step: syscalls.read_symlink(root, step, path))
 
     async def remove_symlink(self, path: RelPath) -> None:
-        """See `Tree`."""
+        """Remove a symlink; see `Tree`."""
         await self._change("remove_symlink", (path,), lambda root, step: syscalls.remove_symlink(root, step, path))
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
-        """See `Tree`."""
+        """Return the entries of a directory; see `Tree`."""
         work = functools.partial(syscalls.list_directory, path=path, at_most=at_most)
         return await self._read("list", path, work)
 
@@ -154,21 +154,15 @@ class MountedTree:
         batches = iter(lambda: tuple(itertools.islice(rest, _LINKS_PER_BATCH)), ())
         targets: dict[str, str] = {}
 
-        async def read_batches() -> None:
-            for batch in batches:
-                work = functools.partial(syscalls.read_symlinks, path=path, names=batch)
-                targets.update(await self._read("read_symlinks", path, work))
+        async def read_batch(batch: tuple[str, ...]) -> None:
+            work = functools.partial(syscalls.read_symlinks, path=path, names=batch)
+            targets.update(await self._read("read_symlinks", path, work))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_BATCHES_IN_PARALLEL):
-                    group.create_task(read_batches())
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
+        await map_bounded(read_batch, batches, limit=_BATCHES_IN_PARALLEL)
         return targets
 
     async def is_empty(self, path: RelPath) -> bool:
-        """See `Tree`."""
+        """Return True if a directory is empty; see `Tree`."""
         return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
 
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
@@ -194,7 +188,7 @@ class MountedTree:
                 raise endless.vanishing(endless.named(path))
 
     async def space(self) -> FilesystemStats:
-        """See `Tree`."""
+        """Return size and free space of the export; see `Tree`."""
         return await self._read("space", (), syscalls.space)
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:

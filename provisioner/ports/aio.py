@@ -13,22 +13,25 @@ Result = TypeVar("Result")
 async def map_bounded(work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], *, limit: int) -> list[Result]:
     """Return the results of `work` for all items, in their order.
 
-    At most `limit` items are worked on at a time.
+    At most `limit` items are worked on at a time. An item is taken from `items` only when its work begins, so a long
+    iterator is never read ahead.
 
-    The first error cancels the rest, and is raised as it is, not as a group.
+    The first error, of `work` or of `items`, cancels the rest, and is raised as it is, not as a group.
     """
-    slots = asyncio.Semaphore(limit)
+    numbered = enumerate(items)
+    results: dict[int, Result] = {}
 
-    async def in_slot(item: Item) -> Result:
-        async with slots:
-            return await work(item)
+    async def take_items() -> None:
+        for number, item in numbered:
+            results[number] = await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(in_slot(item)) for item in items]
+            for _ in range(limit):
+                group.create_task(take_items())
     except ExceptionGroup as exc:
         raise exc.exceptions[0] from exc
-    return [task.result() for task in tasks]
+    return [results[number] for number in range(len(results))]
 
 
 async def wait_for_event(event: asyncio.Event, *, timeout_s: float) -> bool:

@@ -12,16 +12,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from provisioner.core import names
 from provisioner.core.objects import (
     NOT_KEPT,
     Claim,
-    CsiSource,
     DataSource,
     Kept,
     KeptNothing,
     KeptOfBoundClaim,
     KeptOfClaim,
+    KeptOfCsiSource,
     KeptOfVolume,
     KeptSize,
     Metadata,
@@ -64,7 +63,7 @@ class CacheTransform:
                 access_modes=self._texts(spec.access_modes),
                 claim_ref=reference and _replace(reference, namespace=self._text(reference.namespace)),
                 nfs=source and _replace(source, server=self._text(source.server)),
-                csi=driven and _replace(driven, volume_attributes=_directory_of(driven)),
+                csi=driven and _replace(driven, volume_attributes=_kept_attributes(driven.volume_attributes)),
                 mount_options=self._texts(spec.mount_options),
                 persistent_volume_reclaim_policy=self._text(spec.persistent_volume_reclaim_policy),
                 storage_class_name=self._text(spec.storage_class_name),
@@ -110,8 +109,7 @@ class CacheTransform:
 
     def _of_volume(self, annotations: Mapping[str, str]) -> Kept:
         kept = KeptOfVolume((key, self._text(annotations[key])) for key in KeptOfVolume.KEYS if key in annotations)
-        # The annotation with the directory is unique to the volume, so there is nothing to share.
-        return kept if names.DIRECTORY in kept else self._one(tuple(kept.items()), kept)
+        return self._one(tuple(kept.items()), kept) if kept.UNIQUE.isdisjoint(kept) else kept
 
     def _kept(self, kind: type[Kept], given: Mapping[str, str]) -> Kept:
         """The keys of a mapping that are kept; tenants can fill it with any others."""
@@ -146,6 +144,5 @@ def _short(source: DataSource | None) -> DataSource | None:
     return source and _replace(source, kind=source.kind[:_LONGEST], name=source.name[:_LONGEST])
 
 
-def _directory_of(source: CsiSource) -> dict[str, str]:
-    """The attributes of a volume of csi-driver-nfs that name its directory."""
-    return {key: value for key, value in source.volume_attributes.items() if key.lower() in names.CSI_PLACE}
+def _kept_attributes(attributes: Mapping[str, str]) -> Kept:
+    return KeptOfCsiSource((key, value) for key, value in attributes.items() if KeptOfCsiSource.keeps(key))

@@ -68,7 +68,7 @@ class Metrics:
 
         self.failures = self._counter(
             "nfs_provisioner_failures_total",
-            "Failed attempts to provision or delete a PersistentVolume, by reason.",
+            "Failed attempts to provision, delete, resize or take over a PersistentVolume, by reason.",
             "work",
             "reason",
         )
@@ -111,7 +111,7 @@ class Metrics:
             "1 while nothing on the export is deleted, because two clusters with the same id use it, else 0.",
             "export",
         )
-        self.homeless = self._gauge(
+        self.unknown_export_volumes = self._gauge(
             "volumes_on_unknown_export", "PersistentVolumes of this provisioner on exports that nothing names."
         )
         self.purged = self._counter(

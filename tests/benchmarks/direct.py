@@ -12,7 +12,6 @@ import asyncio
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +25,13 @@ from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Credentials
 from testbed import ganesha
 from testbed.api import Object
+from testbed.commands import to_terminal
 from testbed.ganesha import Export as GaneshaExport
 from testbed.ganesha import Ganesha
-from tests.benchmarks import measures, objects, usage
+from tests.benchmarks import contestants, objects, usage
 from tests.benchmarks.bench import Bench, open_bench
-from tests.benchmarks.measures import Figures
+from tests.benchmarks.figures import Figures, percentile
+from tests.benchmarks.pairs import compare
 
 _HOST = "127.0.0.1"
 _TIMEOUT_S = 10.0
@@ -59,11 +60,12 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.direct", description=__doc__)
-    parser.add_argument("--volumes", type=int, default=500, help="created and reclaimed in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=3, help="measurements of each side, in turn")
+    parser.add_argument("--claims", type=int, default=500, help="that wait before each start")
+    parser.add_argument("--singles", type=int, default=100, help="claims created one by one")
     parser.add_argument("--entries", type=int, default=20_000, help="in the directory that is purged")
     parser.add_argument("--records", type=int, default=10_000, help="in the ledger that is read")
-    parser.add_argument("--workers", type=int, default=64, help="as for `nfs-provisioner run`")
+    parser.add_argument("--workers", type=int, default=contestants.DAEMON_WORKERS, help="as for `nfs-provisioner run`")
     parser.add_argument("--version", choices=VERSIONS, action="append", help="of NFS; repeatable; all unless given")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a mark is missed")
     return parser
@@ -73,10 +75,10 @@ def _measure(home: Path, options: argparse.Namespace) -> dict[str, Figures]:
     versions = options.version or list(VERSIONS)
     figures: dict[str, Figures] = {}
     for version in versions:
-        rounds = [purge(home / f"purge-{version}-{n}", version, options.entries) for n in range(options.rounds)]
-        figures[f"purge {version}"] = {key: measures.percentile((one[key] for one in rounds), 50) for key in rounds[0]}
-        figures[f"ledger {version}"] = ledger(home / f"ledger-{version}", version, options.records, options.rounds)
-    with open_bench(workers=options.workers) as bench:
+        rounds = [purge(home / f"purge-{version}-{n}", version, options.entries) for n in range(options.pairs)]
+        figures[f"purge {version}"] = {key: percentile((one[key] for one in rounds), 50) for key in rounds[0]}
+        figures[f"ledger {version}"] = ledger(home / f"ledger-{version}", version, options.records, options.pairs)
+    with open_bench() as bench:
         for version in versions:
             figures[f"volumes {version}"] = volumes(bench, home / version, version, options)
     return figures
@@ -86,22 +88,30 @@ def _measure(home: Path, options: argparse.Namespace) -> dict[str, Figures]:
 
 
 def volumes(bench: Bench, directory: Path, version: str, options: argparse.Namespace) -> Figures:
-    """Measure bursts of claims on a local directory and on a server, in turn; return medians of rates and CPU time."""
-    values: dict[str, list[float]] = defaultdict(list)
+    """Compare the daemon over NFS with itself over a local directory; print the table and return two ratios."""
     directory.mkdir(parents=True)
+    bench.exports.append(directory)
     with Ganesha([GaneshaExport(directory, "/bench")], versions=(3, 4)) as server:
-        for number in range(options.rounds + 1):
-            local = _burst(bench, objects.storage_class(), options.volumes)
-            direct = _burst(bench, _direct_class(server, version), options.volumes)
-            if number == 0:
-                continue  # The first round writes byte code and creates the ledgers: it is not measured.
-            for work in ("create", "delete"):
-                values[f"local_{work}"].append(local[f"burst_{work}"])
-                values[f"direct_{work}"].append(direct[f"burst_{work}"])
-                values[f"ratio_{work}"].append(direct[f"burst_{work}"] / local[f"burst_{work}"])
-                values[f"local_cpu_{work}_ms"].append(local[f"cpu_{work}"])
-                values[f"direct_cpu_{work}_ms"].append(direct[f"cpu_{work}"])
-    return {key: round(measures.percentile(found, 50), 3) for key, found in values.items()}
+        local = contestants.daemon(bench, workers=options.workers, name=f"local-{version}")
+        direct = contestants.daemon(
+            bench,
+            workers=options.workers,
+            name=f"NFS-{version}",
+            storage_class=_direct_class(server, version),
+        )
+        report, path = compare(
+            bench,
+            local,
+            direct,
+            pairs=options.pairs,
+            claims=options.claims,
+            singles=options.singles,
+            progress=to_terminal(),
+        )
+    report.print()
+    print(f"JSON: {path}")
+    ratios = {key: round(of_medians, 3) for key, _, _, of_medians in report.spreads() if of_medians is not None}
+    return {"ratio_create": ratios["create_rate"], "ratio_delete": ratios["delete_rate"]}
 
 
 def _direct_class(server: Ganesha, version: str) -> Object:
@@ -109,14 +119,6 @@ def _direct_class(server: Ganesha, version: str) -> Object:
     body["parameters"] |= {"server": _HOST, "share": "/bench"}
     body["mountOptions"] = [f"port={server.port}", f"mountport={server.mount_port}", f"nfsvers={version}"]
     return body
-
-
-def _burst(bench: Bench, storage_class: Object, count: int) -> Figures:
-    """Measure a burst of claims with a class that replaces the bench's own."""
-    bench.api.delete(f"{objects.CLASSES}/{objects.CLASS}")
-    bench.api.post(objects.CLASSES, storage_class)
-    figures, _, _ = measures.burst(bench, count)
-    return figures
 
 
 # ------------------------------------------------------------------------------------------- purge
@@ -189,8 +191,8 @@ def ledger(home: Path, version: str, records: int, rounds: int) -> Figures:
             (home / ".provisioner" / "volumes" / volume).symlink_to(encode(_record(volume, number)))
         taken = [asyncio.run(_opened(server, version, records)) for _ in range(rounds)]
     return {
-        "ledger_s": round(measures.percentile((passed_s for passed_s, _ in taken), 50), 3),
-        "ledger_cpu_s": round(measures.percentile((cpu_s for _, cpu_s in taken), 50), 3),
+        "ledger_s": round(percentile((passed_s for passed_s, _ in taken), 50), 3),
+        "ledger_cpu_s": round(percentile((cpu_s for _, cpu_s in taken), 50), 3),
     }
 
 

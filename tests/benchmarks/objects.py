@@ -24,8 +24,8 @@ def claims_path(namespace: str) -> str:
     return f"{NAMESPACES}/{namespace}/persistentvolumeclaims"
 
 
-def claim(name: str, *, volume: str = "") -> Object:
-    """Return a claim with both annotations of the volume binder, bound to `volume` if that is given."""
+def claim(name: str) -> Object:
+    """Return a claim with both annotations of the volume binder."""
     spec = {
         "storageClassName": CLASS,
         "accessModes": ["ReadWriteMany"],
@@ -35,12 +35,12 @@ def claim(name: str, *, volume: str = "") -> Object:
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "annotations": dict.fromkeys(names.PROVISIONER_ANNOTATIONS, PROVISIONER)},
-        "spec": spec | ({"volumeName": volume} if volume else {}),
+        "spec": spec,
     }
 
 
 def volume(name: str, *, namespace: str, claim: str, claim_uid: str, export_id: str, finalizer: bool) -> Object:
-    """Return a volume like the daemon's; without our finalizer a DELETE removes it."""
+    """Return a volume like the daemon's; without its finalizer a DELETE removes it."""
     directory = f"{namespace}-{claim}-{name}"
     return {
         "apiVersion": "v1",

@@ -1,164 +1,125 @@
-"""The report of the measurements, as a table for people and as JSON for programs, with marks."""
+"""The report of a comparison: a table for people, and JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-_WIDTH_IN_FILES = 120
+from tests.benchmarks.figures import FIGURES, Figures, Spread, percentile, ratio
 
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The goal of a figure: a minimum or a maximum."""
-
-    limit: float
-    at_least: bool
-
-    def met(self, value: float) -> bool:
-        """Whether a value reaches the goal."""
-        return value >= self.limit if self.at_least else value <= self.limit
-
-    def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '<'} {self.limit:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the report."""
-
-    title: str
-    unit: str
-    mark: Mark | None = None
-
-
-FIGURES: dict[str, Figure] = {
-    "ceiling_create": Figure("ceiling: raw creation of volumes", "/s"),
-    "backlog_create": Figure("backlog: claims waited, first to last volume", "/s"),
-    "ratio_backlog_create": Figure("backlog of claims, of the ceiling", "", Mark(0.4, at_least=True)),
-    "burst_create": Figure("burst: first claim to last volume", "/s"),
-    "ratio_burst_create": Figure("burst of claims, of the ceiling", ""),
-    "burst_claims": Figure("the claims of the burst themselves", "/s"),
-    "ceiling_delete": Figure("ceiling: raw deletion of volumes", "/s"),
-    "backlog_delete": Figure("backlog: released volumes waited, first to last gone", "/s"),
-    "ratio_backlog_delete": Figure("backlog of releases, of the ceiling", ""),
-    "burst_delete": Figure("burst: first release to last volume gone", "/s"),
-    "ratio_burst_delete": Figure("burst of releases, of the ceiling", ""),
-    "single_p50": Figure("single claim sent → volume seen, p50", "ms", Mark(20.0, at_least=False)),
-    "single_p99": Figure("single claim sent → volume seen, p99", "ms"),
-    "single_answered_p50": Figure("single claim answered → volume seen, p50", "ms"),
-    "single_answered_p99": Figure("single claim answered → volume seen, p99", "ms"),
-    "start_to_first": Figure("start of the process → first volume", "s"),
-    "start_to_first_delete": Figure("start of the process → first volume gone", "s"),
-    "backlog_events": Figure("backlog: last volume → all events written", "s"),
-    "cpu_create": Figure("CPU of the daemon for a volume made, with its events", "ms"),
-    "cpu_delete": Figure("CPU of the daemon for a volume reclaimed", "ms"),
-    "cpu_server_create": Figure("CPU of API server and etcd for a volume made, its claim included", "ms"),
-    "cpu_server_delete": Figure("CPU of API server and etcd for a volume reclaimed, its release included", "ms"),
-    "requests_create": Figure("API requests for a volume made", ""),
-    "requests_delete": Figure("API requests for a volume reclaimed", ""),
-    "memory_idle": Figure("resident memory, idle", "MB", Mark(70.0, at_least=False)),
-    "memory_idle_peak": Figure("resident memory, idle: its peak", "MB"),
-    "memory_held": Figure("resident memory, many volumes held", "MB"),
-    "memory_held_peak": Figure("resident memory, many volumes held: its peak", "MB"),
-    "start_to_ready_held": Figure("start → ready, many volumes held", "s"),
-    "cpu_others": Figure("CPU of the machine that other processes used", "%"),
-}
+DIRECTORY = Path("build/bench")
+_WIDTH_IN_FILES = 140
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All figures of a run: the value of each round; the median counts."""
+    """All values of two contestants that were measured in pairs, first and second in turn."""
 
-    values: Mapping[str, list[float]]
-    requests: Mapping[str, Mapping[str, float]]
-    """Requests per volume, by phase and kind."""
+    first: str
+    second: str
     sizes: Mapping[str, int]
-    load_average: Mapping[str, tuple[float, float, float]]
+    values: Mapping[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(dict))
+    """By contestant and key of FIGURES, one per pair."""
+    requests: dict[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    """API requests per volume of the last pair, by contestant, phase and kind."""
+    raw: list[tuple[float, float]] = field(default_factory=list)
+    """Volumes per second that the API server alone creates and deletes, once per pair."""
+    load_average: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
-    def median(self, key: str) -> float:
-        """Return the median of a figure's rounds."""
-        return statistics.median(self.values[key])
+    def add(self, contestant: str, figures: Figures) -> None:
+        """Add the values of a contestant."""
+        for key, value in figures.items():
+            self.values[contestant].setdefault(key, []).append(value)
 
-    def missed(self) -> list[str]:
-        """Return the titles of the figures that miss their mark."""
-        return [FIGURES[key].title for key in self.values if self._met(key) is False]
+    def spreads(self) -> Iterator[tuple[str, Spread, Spread, float | None]]:
+        """Yield each figure's key, the spreads of both contestants, and the ratio second / first of the medians."""
+        for key in FIGURES:
+            if key in self.values[self.first] and key in self.values[self.second]:
+                first, second = (Spread.of(self.values[name][key]) for name in (self.first, self.second))
+                yield key, first, second, ratio(first.median, second.median)
 
-    def _met(self, key: str) -> bool | None:
-        mark = FIGURES[key].mark
-        return None if mark is None else mark.met(self.median(key))
+    def table(self) -> Table:
+        """Return a row per figure: unit, minimum, median and maximum of both contestants, and the ratio."""
+        table = Table(title=f"{self.second} / {self.first}")
+        table.add_column("figure (↑ higher is better)")
+        table.add_column("unit")
+        for name in (self.first, self.second):
+            for column in (f"{name}\nmin", "\nmedian", "\nmax"):
+                table.add_column(column, justify="right")
+        table.add_column("ratio", justify="right")
+        for key, first, second, of_medians in self.spreads():
+            figure = FIGURES[key]
+            values = [text(value) for one in (first, second) for value in (one.minimum, one.median, one.maximum)]
+            title = f"{figure.title}{' ↑' if figure.higher_is_better else ''}"
+            table.add_row(title, figure.unit, *values, "" if of_medians is None else f"{of_medians:.2f}")
+        return table
 
-    def print_table(self) -> None:
-        """Print the report as a table."""
+    def print(self) -> None:
+        """Print the table, the kinds of requests and the circumstances."""
         console = Console()
         if not console.is_terminal:
             console.width = _WIDTH_IN_FILES
-        table = Table("figure", title="nfs-provisioner bench")
-        table.add_column("median", justify="right")
-        table.add_column("rounds", justify="right")
-        table.add_column("mark")
-        for key in (key for key in FIGURES if key in self.values):
-            table.add_row(*self._row(key))
-        console.print(table)
-        for phase, kinds in self.requests.items():
-            line = ", ".join(f"{kind} {count:.2f}" for kind, count in kinds.items())
-            console.print(f"API requests for a volume {phase}: {line}", soft_wrap=True)
-        load = ", ".join(f"{when} {' '.join(f'{x:.1f}' for x in loads)}" for when, loads in self.load_average.items())
+        console.print(self.table())
+        for line in self.notes():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def notes(self) -> Iterator[str]:
+        """Yield the lines below the table."""
+        for contestant, phases in self.requests.items():
+            for phase, kinds in phases.items():
+                each = ", ".join(f"{kind} {count:.2f}" for kind, count in kinds.items())
+                yield f"{contestant}: API requests per volume {phase}: {each}"
+        if self.raw:
+            created, deleted = (percentile((one[i] for one in self.raw), 50) for i in (0, 1))
+            yield f"the API server alone: {text(created)} volumes/s created, {text(deleted)} deleted"
         sizes = ", ".join(f"{name} {count}" for name, count in self.sizes.items())
+        load = ", ".join(f"{when} {' '.join(f'{x:.1f}' for x in loads)}" for when, loads in self.load_average.items())
         machine = _machine()
-        console.print(
-            f"{machine['processors']} processors, Python {machine['python']}; load average {load}; {sizes}",
-            soft_wrap=True,
-        )
-
-    def _row(self, key: str) -> tuple[str, str, str, str]:
-        rounds = self.values[key]
-        each = " ".join(_text(value) for value in rounds) if len(rounds) > 1 else ""
-        return FIGURES[key].title, f"{_text(self.median(key))} {FIGURES[key].unit}".strip(), each, self._marked(key)
-
-    def _marked(self, key: str) -> str:
-        met = self._met(key)
-        if met is None:
-            return ""
-        return f"{FIGURES[key].mark} {'[green]met[/]' if met else '[bold red]missed[/]'}"
+        yield f"{sizes}; {machine['processors']} processors, Python {machine['python']}; load average {load}"
 
     def json(self) -> str:
         """Return the report as JSON."""
-        figures: dict[str, dict[str, Any]] = {}
-        for key, rounds in self.values.items():
-            figure = FIGURES[key]
-            figures[key] = {
-                "title": figure.title,
-                "unit": figure.unit,
-                "median": self.median(key),
-                "rounds": rounds,
+        figures: dict[str, dict[str, Any]] = {
+            key: {
+                "title": FIGURES[key].title,
+                "unit": FIGURES[key].unit,
+                "higher_is_better": FIGURES[key].higher_is_better,
+                "median": {self.first: first.median, self.second: second.median},
+                "values": {name: self.values[name][key] for name in (self.first, self.second)},
+                "ratio": of_medians,
             }
-            if figure.mark is not None:
-                figures[key] |= {"mark": str(figure.mark), "met": self._met(key)}
-        return json.dumps(
-            {
-                "machine": _machine(),
-                "load_average": self.load_average,
-                "sizes": self.sizes,
-                "requests": self.requests,
-                "figures": figures,
-            },
-            indent=2,
-        )
+            for key, first, second, of_medians in self.spreads()
+        }
+        whole = {
+            "contestants": [self.first, self.second],
+            "machine": _machine(),
+            "load_average": self.load_average,
+            "sizes": self.sizes,
+            "raw_api": [{"create_rate": created, "delete_rate": deleted} for created, deleted in self.raw],
+            "requests": self.requests,
+            "figures": figures,
+        }
+        return json.dumps(whole, indent=2) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the JSON to a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.json())
 
 
 def _machine() -> dict[str, Any]:
     return {"processors": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()}
 
 
-def _text(value: float) -> str:
+def text(value: float) -> str:
     """Format a value with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

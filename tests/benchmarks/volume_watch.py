@@ -10,6 +10,9 @@ from testbed.api import Api, ApiError
 
 VOLUMES = "/api/v1/persistentvolumes"
 _WATCH_S = 4 * 3600
+_TIMEOUT_S = 180.0
+_SLOWEST_RATE = 5.0
+"""Volumes per second; a measurement that is slower has failed."""
 
 
 class NotSeen(Exception):
@@ -35,15 +38,16 @@ class VolumeWatch:
         with self._changed:
             return list(self._names[namespace])
 
-    def added(self, namespace: str, count: int, *, timeout_s: float = 180.0) -> list[float]:
+    def added(self, namespace: str, count: int, *, timeout_s: float | None = None) -> list[float]:
         """Wait for `count` volumes of a namespace, and return when each appeared. Raises NotSeen."""
         return self._wait(self._added_s[namespace], count, f"{count} volumes in {namespace}", timeout_s)
 
-    def deleted(self, namespace: str, count: int, *, timeout_s: float = 180.0) -> list[float]:
+    def deleted(self, namespace: str, count: int, *, timeout_s: float | None = None) -> list[float]:
         """Wait until `count` volumes of a namespace are gone, and return when each disappeared. Raises NotSeen."""
         return self._wait(self._deleted_s[namespace], count, f"{count} volumes of {namespace} gone", timeout_s)
 
-    def _wait(self, seen: list[float], count: int, what: str, timeout_s: float) -> list[float]:
+    def _wait(self, seen: list[float], count: int, what: str, timeout_s: float | None) -> list[float]:
+        timeout_s = max(_TIMEOUT_S, count / _SLOWEST_RATE) if timeout_s is None else timeout_s
         with self._changed:
             there = self._changed.wait_for(lambda: len(seen) >= count or self._ended, timeout_s)
             if not there or self._ended:

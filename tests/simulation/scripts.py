@@ -9,7 +9,7 @@ from collections.abc import Callable
 from provisioner.commands.recover import Recovery, present_in
 from provisioner.commands.recover_ledger import Present, Rewriting
 from provisioner.core import names
-from provisioner.core.ledgers import Us
+from provisioner.core.ledgers import Installation
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.paths import LEDGER
@@ -623,7 +623,7 @@ async def _rewrite(world: World) -> None:
     served = ExportRegistry({export.location: export for export in (*exports, *bare)}, NAS, nowhere)
     cluster = site.cluster
     present = Present(
-        us=Us(provisioner=PROVISIONER, cluster=await cluster.cluster_uid()),
+        own=Installation(provisioner=PROVISIONER, cluster=await cluster.cluster_uid()),
         volumes=cluster.volumes(),
         claims={claim.key: claim for claim in cluster.claims()},
         classes={each: made for each in ("nfs",) if (made := cluster.storage_class(each)) is not None},

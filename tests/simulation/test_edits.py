@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from provisioner.core import health, names
-from provisioner.core.ledgers import Us
+from provisioner.core.ledgers import Installation
 from provisioner.core.places import Places
 from provisioner.core.records import OnDelete
 from provisioner.ledger.export import Export
@@ -114,7 +114,7 @@ async def counted(world: World) -> bool:
         for volume in world.site.cluster.volumes()
         if volume.spec.nfs is not None and (path := NAS.relative(volume.spec.nfs.server, volume.spec.nfs.path))
     ]
-    own = Us(provisioner=PROVISIONER, cluster=await world.site.cluster.cluster_uid())
+    own = Installation(provisioner=PROVISIONER, cluster=await world.site.cluster.cluster_uid())
     return bool(health.of_ledger(ledger_of(export, Places()), volumes, own))
 
 

@@ -367,7 +367,7 @@ class World:
         self.note(f"admin adopts {'/'.join(path)} for {key}")
         cluster = self.parts.cluster(self.site.cluster, ClusterCache(PROVISIONER))
         export = await self.parts.export(NAS, self.trees[NAS]).open(create=False)
-        survey = Session(
+        session = Session(
             cluster=cluster,
             cluster_id=self.site.name,
             classes=[each for each in self.site.cluster.classes() if each.provisioner == PROVISIONER],
@@ -377,7 +377,7 @@ class World:
             registry=ExportRegistry({NAS: export}, NAS, nowhere),
         )
         namespace, claim = key.split("/")
-        run = Adoption(survey, Wish(path=path, namespace=namespace, claim=claim), set())
+        run = Adoption(session, Wish(path=path, namespace=namespace, claim=claim), set())
         try:
             await run.apply(await run.look(PROVISIONER))
         except ProvisionerError as exc:

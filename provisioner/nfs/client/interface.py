@@ -65,7 +65,7 @@ class Client(Protocol):
 
     @property
     def verifies(self) -> bool:
-        """See `Tree`."""
+        """Whether the server checks the proofs of a rename in the same step; see `Tree`."""
         ...
 
     async def negotiate(self, deadline: Deadline) -> None:

@@ -29,6 +29,7 @@ from provisioner.nfs.client.reading import Reading
 from provisioner.nfs.client.remove_tree import TreeRemoval
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import endless
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import (
     Cause,
     Entry,
@@ -110,7 +111,7 @@ class DirectTree:
 
     @property
     def unreachable_hint(self) -> str:
-        """See `Tree`."""
+        """What an admin should check while the export is not responding; see `Tree`."""
         return errors.silent_hint(self._location.server, self._address.port or NFS_PORT)
 
     @property
@@ -146,7 +147,7 @@ class DirectTree:
         self._pinned = root_id
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
-        """See `Tree`."""
+        """Create a directory and missing parents; see `Tree`."""
         if not path:
             raise PathExists("the export's root")
         await self._change(
@@ -154,21 +155,21 @@ class DirectTree:
         )
 
     async def set_access(self, path: RelPath, ownership: Ownership) -> None:
-        """See `Tree`."""
+        """Set the owner and then the mode of a directory; see `Tree`."""
         await self._change(
             "set_access", path, lambda client, deadline, place: client.set_access(deadline, place, ownership)
         )
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
-        """See `Tree`."""
+        """Rename a directory to a path that has no entry; see `Tree`."""
         await self._rename("rename", source, target, "directory", proofs)
 
     async def remove_directory(self, path: RelPath) -> None:
-        """See `Tree`."""
+        """Remove an empty directory; see `Tree`."""
         await self._remove_directory("remove_directory", path)
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
-        """See `Tree`."""
+        """Create a symlink in an existing directory; see `Tree`."""
         text = _encodable(target)
         await self._change(
             "make_symlink",
@@ -179,17 +180,17 @@ class DirectTree:
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
-        """See `Tree`."""
+        """Rename a symlink into an existing directory; see `Tree`."""
         await self._rename("move_symlink", source, target, "symlink", proofs, replace=replace)
 
     async def read_symlink(self, path: RelPath) -> str:
-        """See `Tree`."""
+        """Return the target of a symlink; see `Tree`."""
         return await self._run(
             "read_symlink", _below_root(path), lambda client, deadline, place: client.read_symlink(deadline, place)
         )
 
     async def remove_symlink(self, path: RelPath) -> None:
-        """See `Tree`."""
+        """Remove a symlink; see `Tree`."""
         await self._change(
             "remove_symlink", _below_root(path), lambda client, deadline, place: client.remove_symlink(deadline, place)
         )
@@ -219,25 +220,18 @@ class DirectTree:
         batches = iter(lambda: _checked(tuple(itertools.islice(rest, LINKS_PER_BATCH))), ())
         targets: dict[str, str] = {}
 
-        async def read_batch(names: tuple[str, ...]) -> dict[str, str]:
-            return await self._run(
-                "read_symlinks", path, lambda client, deadline, place: client.read_symlinks(deadline, place, names)
+        async def read_batch(batch: tuple[str, ...]) -> None:
+            targets.update(
+                await self._run(
+                    "read_symlinks", path, lambda client, deadline, place: client.read_symlinks(deadline, place, batch)
+                )
             )
 
-        async def read_batches() -> None:
-            for batch in batches:
-                targets.update(await read_batch(batch))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(LINK_READERS):
-                    group.create_task(read_batches())
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
+        await map_bounded(read_batch, batches, limit=LINK_READERS)
         return targets
 
     async def is_empty(self, path: RelPath) -> bool:
-        """See `Tree`."""
+        """Return True if a directory is empty; see `Tree`."""
         async with contextlib.aclosing(self._pages("is_empty", path, SMALL_PAGE_BYTES)) as pages:
             async for page in pages:
                 if page.entries:
@@ -278,7 +272,7 @@ class DirectTree:
         return purge.removed
 
     async def space(self) -> FilesystemStats:
-        """See `Tree`."""
+        """Return size and free space of the export; see `Tree`."""
         return await self._run("space", (), lambda client, deadline, place: client.space(deadline, place.handle))
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:

@@ -208,6 +208,6 @@ def test_a_demonstration_that_cannot_be_given_says_why(demo: Demo, tmp_path: Pat
 def test_the_product_loads_neither_demo_nor_testbed() -> None:
     """The command line and the daemon import neither the demonstration nor the testbed: the image has neither."""
     names = "('demo', 'testbed')"
-    code = f"import sys, provisioner.cli, provisioner.app; print([m for m in {names} if m in sys.modules])"
+    code = f"import sys, provisioner.cli, provisioner.commands.run; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

@@ -78,7 +78,7 @@ class Site(ServedStorage):
         (self.directory(volume) / "precious").write_text("kept")
         return volume
 
-    def stray(self, *path: str) -> None:
+    def put(self, *path: str) -> None:
         """Create a directory with content that the provisioner did not create."""
         directory = self.export.root.joinpath(*path)
         directory.mkdir(parents=True)
@@ -91,7 +91,7 @@ class Site(ServedStorage):
             "del": "delete", "size": "1Mi", "at": "2026-01-01T00:00:00Z", "by": self.cluster, "v": 1,
         }  # fmt: skip
         self.export.plant(f"pvc-{GONE}", record, pending=True)
-        self.stray(self.namespace, "attempt")
+        self.put(self.namespace, "attempt")
         return f"pvc-{GONE}"
 
     def gauge(self) -> str:
@@ -132,7 +132,7 @@ def test_all_that_can_be_left(site: Site, control_plane: ControlPlane) -> None:
     delete_by_force(site, by_hand)
     attempt = site.attempt()
     for path in (("foreign",), (site.namespace, "old"), ("archived-x",), ("csi", "volume"), ("lost+found",)):
-        site.stray(*path)
+        site.put(*path)
     (site.export.root / "empty").mkdir()
     (site.export.root / ".provisioner/volumes/odd").symlink_to("no record")
     site.make_volume(csi_volume(site, "csi/volume"))
@@ -260,7 +260,7 @@ def test_a_class_that_cannot_be_used(site: Site, control_plane: ControlPlane) ->
 
 def test_what_cannot_be_looked_at(site: Site, control_plane: ControlPlane, restricted_user: TokenUser) -> None:
     """An export or an API server that does not respond is reported, with status 1; the other exports are listed."""
-    site.stray("foreign")
+    site.put("foreign")
     done = orphans(control_plane, site.provisioner, site.export.flag, "--export=nas.test:/gone=/no-such-directory")
     assert done.returncode == 1
     assert "foreign" in done.stdout

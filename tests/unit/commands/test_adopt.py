@@ -60,7 +60,7 @@ async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) 
     await export.open(create=False)
     storage_class = cluster.storage_class("nfs")
     assert storage_class is not None
-    survey = Session(
+    session = Session(
         cluster=cluster,
         cluster_id=US,
         classes=[storage_class],
@@ -69,7 +69,7 @@ async def adoption(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) 
         scope=Scope(provisioner=samples.US, exports=[Seen(export=export.name)]),
         registry=ExportRegistry({NAS: export}, NAS, _nowhere),
     )
-    return Adoption(survey, wish, set())
+    return Adoption(session, wish, set())
 
 
 async def adopt(tree: MemoryTree, cluster: MemoryCluster, wish: Wish = WISH) -> None:

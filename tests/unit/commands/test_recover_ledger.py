@@ -9,7 +9,7 @@ import pytest
 
 from provisioner.commands.recover_ledger import Present, Rewriting
 from provisioner.core import names
-from provisioner.core.ledgers import Sheet, Skip, Us
+from provisioner.core.ledgers import Installation, Sheet, Skip
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
@@ -84,7 +84,7 @@ async def looked(tree: MemoryTree, cluster: MemoryCluster) -> tuple[Rewriting, S
         for volume in MADE
     }
     present = Present(
-        us=Us(provisioner=samples.US, cluster=HERE),
+        own=Installation(provisioner=samples.US, cluster=HERE),
         volumes=cluster.volumes(),
         claims=claims,
         classes={"nfs": samples.storage_class({"archiveRetention": "30d"})},
@@ -235,7 +235,9 @@ async def test_an_export_that_does_not_answer() -> None:
 
     tree.before = hangs
     export = Export(NAS, tree)
-    present = Present(us=Us(provisioner=samples.US, cluster=HERE), volumes=cluster.volumes(), claims={}, classes={})
+    present = Present(
+        own=Installation(provisioner=samples.US, cluster=HERE), volumes=cluster.volumes(), claims={}, classes={}
+    )
     rewriter = Rewriting([], [export], ExportRegistry({NAS: export}, NAS, unnamed), cluster, present)
     assert list(await rewriter.look()) == []
     assert await rewriter.apply() == {}

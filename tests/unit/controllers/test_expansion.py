@@ -146,12 +146,19 @@ class Growing:
 
 
 def test_overcommit_limits_growth() -> None:
-    """A claim keeps its size, with an event, while the sum would exceed the limit, and grows once there is room."""
+    """A claim keeps its size, with an event, while the sum would exceed the limit, and grows once there is room.
+
+    The log and the metric have the machine reason.
+    """
 
     async def scene() -> None:
         site = Growing({"overcommit": "0.8"})
         async with site.led():
-            assert await site.expand() is REFUSED
+            with capture_logs() as logs:
+                assert await site.expand() is REFUSED
+            assert [line["reason"] for line in logs if line["event"] == "resize_refused"] == ["OvercommitExceeded"]
+            labels = {"work": "resize", "reason": "OvercommitExceeded"}
+            assert site.ctx.metrics.registry.get_sample_value("nfs_provisioner_failures_total", labels) == 1
             assert site.sizes() == ("10", "10")
             (warning,) = await site.warnings()
             assert warning.startswith("resizing to 30 is refused for now: export nas:/exports: ")

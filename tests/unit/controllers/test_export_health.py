@@ -162,6 +162,27 @@ def test_an_unexpected_error_of_one_export(odd: Exception) -> None:
     played(scene())
 
 
+def test_an_export_that_does_not_answer() -> None:
+    """An export that does not respond is unusable after some seconds, with the hint for its kind of access."""
+
+    async def hang(_call: str, _path: RelPath) -> None:
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        site = Site()
+        export = next(iter(site.exports))
+        async with site.at_work():
+            await site.health.require_ready(export)
+            site.trees[NAS].before = hang
+            await asyncio.sleep(MINUTE_S)
+            with pytest.raises(ExportError, match="no answer within 4 s") as caught:
+                await site.health.require_ready(export)
+            assert caught.value.cause is Cause.UNREACHABLE
+            assert caught.value.advice == site.trees[NAS].unreachable_hint == "see that the memory answers"
+
+    played(scene())
+
+
 def test_a_listener_that_fails() -> None:
     """A listener that raises keeps the news from no other one, and the export is checked as before."""
 

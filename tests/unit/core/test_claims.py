@@ -489,13 +489,13 @@ def test_a_volume_that_is_not_ours() -> None:
     """The message distinguishes a volume of a second installation for the same claim from a forged one."""
     claim = samples.claim()
     theirs = samples.volume(nfs=NfsSource("other", "/exports/x"))
-    said = claims.not_ours(theirs, claim, samples.US)
+    said = claims.another_volume(theirs, claim, samples.US)
     assert (
         f"another provisioner named {samples.US} created volume {samples.VOLUME} at the same time, on other:/exports/x"
         in said
     )
     forged = samples.volume(claim_uid="another-uid")
-    assert "already exists and is not this claim's" in claims.not_ours(forged, claim, samples.US)
+    assert "already exists and is not this claim's" in claims.another_volume(forged, claim, samples.US)
 
 
 def test_the_root_of_another_export() -> None:

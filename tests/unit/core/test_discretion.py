@@ -59,7 +59,7 @@ def test_whose_something_is() -> None:
 
 def test_the_event_about_an_archive_is_always_the_same() -> None:
     """The event is the same whether an archive belongs to another namespace or does not exist."""
-    texts = {discretion.no_archive(SHOP, "archived-a", whole).event for whole in ("it is the bank's", "there is none")}
+    texts = {discretion.no_archive(SHOP, "archived-a", log).event for log in ("it is the bank's", "there is none")}
     (text,) = texts
     assert text.startswith("there is no archive 'archived-a' of namespace shop")
 

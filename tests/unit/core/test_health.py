@@ -11,7 +11,7 @@ from msgspec import structs
 from provisioner.core import health, names
 from provisioner.core.checks import Use
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.ledgers import Ledger, Us
+from provisioner.core.ledgers import Installation, Ledger
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import Claim, ClaimStatus, Metadata, NfsSource, StorageClass, Volume
@@ -174,7 +174,7 @@ def test_volumes_on_unknown_exports() -> None:
         samples.volume(name="m", nfs=None),
         samples.volume(name="n", nfs=NfsSource("x", "/y"), provisioner="example.com/other"),
     ]
-    found = health.homeless(volumes, samples.US, uses=uses, mounted={Location("nas", "/mounted")})
+    found = health.on_unknown_exports(volumes, samples.US, uses=uses, mounted={Location("nas", "/mounted")})
     assert [each.name for each in found] == ["nas2:/old", "nas:/elsewhere/l", "nas:/exports port 2050"]
     assert found[0].result.startswith("7 volumes on it")
     assert found[0].result.endswith(": e, f, g, h, i and 2 more")
@@ -213,7 +213,9 @@ def test_which_volumes_are_on_an_export() -> None:
 def of_ledger(id: str, records: Mapping[str, Record], *volumes: Volume) -> list[tuple[bool, str]]:
     place = Place(name="nas:/exports", location=NAS, id=id)
     found = [(volume, (volume.metadata.annotations[names.DIRECTORY],)) for volume in volumes]
-    findings = health.of_ledger(Ledger(place=place, records=records), found, Us(provisioner=samples.US, cluster=""))
+    findings = health.of_ledger(
+        Ledger(place=place, records=records), found, Installation(provisioner=samples.US, cluster="")
+    )
     assert all("recover --ledger" in each.advice for each in findings)
     return [(each.ok, each.result) for each in findings]
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from provisioner.core import ledgers, names
-from provisioner.core.ledgers import Found, Ledger, Sheet, Skip, Us, Write
+from provisioner.core.ledgers import Found, Installation, Ledger, Sheet, Skip, Write
 from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, Metadata, NfsSource, StorageClass, Volume
 from provisioner.core.records import Record
@@ -18,7 +18,7 @@ from tests.support import samples
 
 NAS = Location("nas", "/exports")
 HERE, THERE = "here", "there"
-US = Us(provisioner=samples.US, cluster=HERE)
+US = Installation(provisioner=samples.US, cluster=HERE)
 PATH = (samples.DIRECTORY,)
 NOW = "2026-05-01T00:00:00Z"
 CREATED = "2026-02-01T00:00:00Z"
@@ -101,13 +101,13 @@ def test_who_carries_the_id_of_an_export(volume: Volume, *, carries: bool) -> No
 
 def test_whose_volume_it_is() -> None:
     """A volume is the provisioner's if its annotation says so, or if the ledger has a record of exactly this object."""
-    assert ledgers.is_ours(volume(), ledger(), US)
+    assert ledgers.is_own(volume(), ledger(), US)
     others = volume({names.PROVISIONED_BY: "another/one"})
-    assert ledgers.is_ours(others, ledger(record()), US)
-    assert not ledgers.is_ours(others, ledger(), US)
-    assert not ledgers.is_ours(others, ledger(record(cluster=THERE)), US)
-    assert not ledgers.is_ours(others, ledger(record(volume_uid="another")), US)
-    assert not ledgers.is_ours(samples.volume(nfs=None), ledger(record()), US)
+    assert ledgers.is_own(others, ledger(record()), US)
+    assert not ledgers.is_own(others, ledger(), US)
+    assert not ledgers.is_own(others, ledger(record(cluster=THERE)), US)
+    assert not ledgers.is_own(others, ledger(record(volume_uid="another")), US)
+    assert not ledgers.is_own(samples.volume(nfs=None), ledger(record()), US)
 
 
 # ------------------------------------------------------------------------------------------- what disagrees

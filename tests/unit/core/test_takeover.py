@@ -10,8 +10,9 @@ from msgspec import structs
 
 from provisioner.core import names
 from provisioner.core.objects import NfsSource, Volume, VolumeStatus
+from provisioner.core.reasons import Reason
 from provisioner.core.records import OnDelete, Record
-from provisioner.core.takeover import Enter, Find, Refuse, decide, is_peers, rule
+from provisioner.core.takeover import Enter, Find, Refuse, decide, is_of_nfs_subdir, rule
 from tests.support import samples
 
 
@@ -98,7 +99,7 @@ def test_released_and_younger_than_the_ledger(created: str) -> None:
 )
 def test_whose_it_is(volume: Volume, answer: bool) -> None:
     """A volume of nfs-subdir is an NFS volume with the provisioner's name and none of its other annotations."""
-    assert is_peers(volume, samples.US) == answer
+    assert is_of_nfs_subdir(volume, samples.US) == answer
 
 
 @pytest.mark.parametrize(
@@ -141,22 +142,37 @@ LONG = "/".join(["d" * 200] * 6)
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("found", "reason", "words"),
     [
-        pytest.param(find(volume=samples.peers_volume(claim_uid=None)), "no claimRef", id="no claimRef"),
-        pytest.param(find(volume=samples.peers_volume(claim_uid="x")), "no claim is bound", id="never bound"),
-        pytest.param(find(path=()), "the export's root", id="the export's root"),
-        pytest.param(find(path=("..", "a")), "'..'", id="outside"),
-        pytest.param(find(path=("a", "..", "b")), "'..'", id="another's"),
-        pytest.param(find(path=(".provisioner", "trash")), "reserved for the provisioner", id="the ledger"),
-        pytest.param(find(path=("archived-a", "b")), "inside an archive", id="within an archive"),
-        pytest.param(find(path=tuple(LONG.split("/"))), "bytes", id="too long"),
-        pytest.param(find(holder=samples.volume(name="pv2", nfs=NfsSource())), "pv2", id="another volume's directory"),
+        pytest.param(
+            find(volume=samples.peers_volume(claim_uid=None)), Reason.MISSING_CLAIM_REF, "no claimRef", id="no claimRef"
+        ),
+        pytest.param(
+            find(volume=samples.peers_volume(claim_uid="x")),
+            Reason.UNBOUND_VOLUME,
+            "no claim is bound",
+            id="never bound",
+        ),
+        pytest.param(find(path=()), Reason.INVALID_PATH, "the export's root", id="the export's root"),
+        pytest.param(find(path=("..", "a")), Reason.INVALID_PATH, "'..'", id="outside"),
+        pytest.param(find(path=("a", "..", "b")), Reason.INVALID_PATH, "'..'", id="another's"),
+        pytest.param(
+            find(path=(".provisioner", "trash")), Reason.INVALID_PATH, "reserved for the provisioner", id="the ledger"
+        ),
+        pytest.param(find(path=("archived-a", "b")), Reason.INVALID_PATH, "inside an archive", id="within an archive"),
+        pytest.param(find(path=tuple(LONG.split("/"))), Reason.INVALID_RECORD, "bytes", id="too long"),
+        pytest.param(
+            find(holder=samples.volume(name="pv2", nfs=NfsSource())),
+            Reason.OVERLAPPING_DIRECTORY,
+            "pv2",
+            id="another volume's directory",
+        ),
     ],
 )
-def test_refused(found: Find, words: str) -> None:
+def test_refused(found: Find, reason: Reason, words: str) -> None:
     """A volume that may not be genuine gets no record, so that its data is never touched."""
     answer = decide(found)
     assert isinstance(answer, Refuse)
     assert words in answer.message
+    assert answer.reason == reason
     assert "nothing was" in answer.message

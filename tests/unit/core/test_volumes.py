@@ -12,6 +12,7 @@ from msgspec import structs
 from provisioner.core import names
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, NfsSource, Volume
+from provisioner.core.reasons import Reason
 from provisioner.core.records import OnDelete, Record
 from provisioner.core.volumes import (
     Deny,
@@ -22,8 +23,8 @@ from provisioner.core.volumes import (
     authorize,
     decide,
     missing_message,
-    moved_message,
-    nowhere_message,
+    moved,
+    nowhere,
 )
 from tests.support import samples
 
@@ -77,6 +78,7 @@ def test_a_csi_volume_that_asks_for_us() -> None:
     answer = decide(samples.csi_volume({"server": "nas", "share": "/exports"}), samples.US)
     assert isinstance(answer, Deny)
     assert "csi-driver-nfs" in answer.message
+    assert answer.reason == Reason.UNSUPPORTED_DRIVER
 
 
 def evidence(
@@ -127,6 +129,7 @@ def test_created_again(of: ReclaimFacts, words: str) -> None:
     assert isinstance(answer, Deny)
     assert words in answer.message
     assert f"recover --volume {samples.VOLUME}" in answer.message
+    assert answer.reason == Reason.RECREATED_VOLUME
 
 
 def test_the_recorded_object() -> None:
@@ -154,30 +157,49 @@ def test_left_after_all(of: ReclaimFacts, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "words"),
+    ("of", "reason", "words"),
     [
-        pytest.param(evidence(volume=samples.volume(claim_uid=None)), "no claimRef", id="no claimRef"),
-        pytest.param(evidence(path=()), "not a directory below", id="the export's root"),
-        pytest.param(evidence(path=("..", "a")), "not a directory below", id="dots"),
-        pytest.param(evidence(path=(".",)), "not a directory below", id="dot"),
+        pytest.param(
+            evidence(volume=samples.volume(claim_uid=None)), Reason.MISSING_CLAIM_REF, "no claimRef", id="no claimRef"
+        ),
+        pytest.param(evidence(path=()), Reason.INVALID_PATH, "not a directory below", id="the export's root"),
+        pytest.param(evidence(path=("..", "a")), Reason.INVALID_PATH, "not a directory below", id="dots"),
+        pytest.param(evidence(path=(".",)), Reason.INVALID_PATH, "not a directory below", id="dot"),
         pytest.param(
             evidence(volume=samples.volume(annotations={names.ON_DELETE: ""})),
+            Reason.INVALID_RULE,
             "is not delete, archive or retain",
             id="no rule",
         ),
-        pytest.param(evidence(export_id="e2"), "another export", id="another export"),
-        pytest.param(dataclasses.replace(evidence(), record=None), "no record", id="no record"),
-        pytest.param(evidence(record=samples.record(claim_uid="another")), "does not match", id="another claim"),
-        pytest.param(evidence(record=samples.record("elsewhere")), "does not match", id="another directory's record"),
-        pytest.param(evidence(path=(samples.DIRECTORY, "sub")), "does not match", id="a path below the record's"),
-        pytest.param(evidence(path=("elsewhere",)), "does not match", id="an edited path"),
+        pytest.param(evidence(export_id="e2"), Reason.EXPORT_MISMATCH, "another export", id="another export"),
+        pytest.param(dataclasses.replace(evidence(), record=None), Reason.MISSING_RECORD, "no record", id="no record"),
+        pytest.param(
+            evidence(record=samples.record(claim_uid="another")),
+            Reason.RECORD_MISMATCH,
+            "does not match",
+            id="another claim",
+        ),
+        pytest.param(
+            evidence(record=samples.record("elsewhere")),
+            Reason.RECORD_MISMATCH,
+            "does not match",
+            id="another directory's record",
+        ),
+        pytest.param(
+            evidence(path=(samples.DIRECTORY, "sub")),
+            Reason.RECORD_MISMATCH,
+            "does not match",
+            id="a path below the record's",
+        ),
+        pytest.param(evidence(path=("elsewhere",)), Reason.RECORD_MISMATCH, "does not match", id="an edited path"),
     ],
 )
-def test_denied(of: ReclaimFacts, words: str) -> None:
-    """If anything does not match, nothing is deleted, and the event says what."""
+def test_denied(of: ReclaimFacts, reason: Reason, words: str) -> None:
+    """If anything does not match, nothing is deleted, and the event says what, with a machine reason."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
     assert words in answer.message
+    assert answer.reason == reason
 
 
 def test_a_recovered_volume() -> None:
@@ -208,26 +230,40 @@ def test_a_peers_volume(on_delete: OnDelete) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "words"),
+    ("of", "reason", "words"),
     [
-        pytest.param(taken_over(record=None), "no record", id="no record"),
-        pytest.param(taken_over(record=samples.record()), "restore them", id="a record of a created volume"),
-        pytest.param(taken_over(path=("elsewhere",)), "does not match", id="an edited path"),
-        pytest.param(taken_over(path=()), "not a directory below", id="the export's root"),
-        pytest.param(taken_over(volume=samples.peers_volume(claim_uid="x")), "does not match", id="another claim"),
-        pytest.param(taken_over(neighbour="pv2"), "pv2", id="another volume in its directory"),
+        pytest.param(taken_over(record=None), Reason.MISSING_RECORD, "no record", id="no record"),
+        pytest.param(
+            taken_over(record=samples.record()),
+            Reason.MISSING_ANNOTATION,
+            "restore them",
+            id="a record of a created volume",
+        ),
+        pytest.param(taken_over(path=("elsewhere",)), Reason.RECORD_MISMATCH, "does not match", id="an edited path"),
+        pytest.param(taken_over(path=()), Reason.INVALID_PATH, "not a directory below", id="the export's root"),
+        pytest.param(
+            taken_over(volume=samples.peers_volume(claim_uid="x")),
+            Reason.RECORD_MISMATCH,
+            "does not match",
+            id="another claim",
+        ),
+        pytest.param(
+            taken_over(neighbour="pv2"), Reason.OVERLAPPING_DIRECTORY, "pv2", id="another volume in its directory"
+        ),
         pytest.param(
             taken_over(neighbour="pv2", volume=samples.volume(annotations={names.EXPORT_ID: "any"})),
+            Reason.OVERLAPPING_DIRECTORY,
             "pv2",
             id="another volume in the directory of a recreated one",
         ),
     ],
 )
-def test_a_peers_volume_denied(of: ReclaimFacts, words: str) -> None:
+def test_a_peers_volume_denied(of: ReclaimFacts, reason: Reason, words: str) -> None:
     """If anything does not match, or another volume needs the directory, nothing is deleted."""
     answer = authorize(of, samples.US)
     assert isinstance(answer, Deny)
     assert words in answer.message
+    assert answer.reason == reason
 
 
 def test_a_peers_volume_whose_claim_exists() -> None:
@@ -245,6 +281,7 @@ def test_a_record_of_another_cluster(claim_uid: str, cluster: str) -> None:
     answer = authorize(dataclasses.replace(of, record=structs.replace(record, cluster=cluster)), samples.US)
     assert isinstance(answer, Deny)
     assert f"recover --volume {samples.VOLUME}" in answer.message
+    assert answer.reason == Reason.FOREIGN_RECORD
 
 
 def test_forged_volume() -> None:
@@ -265,6 +302,7 @@ def test_a_directory_that_another_volume_needs(rule: OnDelete, peer: bool) -> No
     else:
         assert isinstance(answer, Deny)
         assert "static" in answer.message
+        assert answer.reason == Reason.OVERLAPPING_DIRECTORY
 
 
 @pytest.mark.parametrize(("annotated", "recorded"), list(itertools.product(SEVERITY, SEVERITY)))
@@ -299,11 +337,14 @@ def test_a_directory_that_was_not_there() -> None:
 
 def test_a_volume_on_no_export() -> None:
     """The message for a volume without an export names the mount option that is in the way, if known."""
-    assert "no export" in nowhere_message("")
-    assert "sec=krb5" in nowhere_message("mount option sec=krb5: …")
+    unknown, unusable = nowhere(""), nowhere("mount option sec=krb5: …")
+    assert "no export" in unknown.message
+    assert "sec=krb5" in unusable.message
+    assert (unknown.reason, unusable.reason) == (Reason.UNKNOWN_EXPORT, Reason.INVALID_MOUNT_OPTION)
 
 
 def test_a_server_that_moved() -> None:
     """The message for a volume of an otherwise unknown server says where its record is, and what to do."""
-    message = moved_message("pvc-1", "old:/x", "new:/x")
-    assert all(word in message for word in ("old:/x", "new:/x", "recover --volume pvc-1"))
+    denial = moved("pvc-1", "old:/x", "new:/x")
+    assert denial.reason == Reason.EXPORT_MOVED
+    assert all(word in denial.message for word in ("old:/x", "new:/x", "recover --volume pvc-1"))

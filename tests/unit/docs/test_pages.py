@@ -195,7 +195,7 @@ def test_every_metric_is_explained() -> None:
     assert used == ours
 
 
-def test_every_refusal_of_a_claim_is_explained() -> None:
+def test_every_refusal_is_explained() -> None:
     """The reference has each machine reason that counts as a failure."""
     explained = tabled(section("reference/metrics.md", "## Failure reasons"))
     assert explained == set(Reason) - {Reason.EXTERNAL_POPULATOR}

@@ -87,6 +87,11 @@ def stranger_is_safe(tree: MemoryTree) -> bool:
     return tree.look(("stranger", "precious")) == File(b"precious")
 
 
+def encode_archive(volume: str) -> str:
+    """Return the text of an archive's record, of another volume."""
+    return encode(ArchiveRecord(volume, times.text(AT), record("elsewhere", volume)))
+
+
 async def no_rename(call: str, path: RelPath) -> None:
     """A hook: renames fail."""
     if call == "rename":
@@ -158,6 +163,38 @@ async def test_a_name_that_a_stranger_took() -> None:
     assert places_of_data(tree) == [name]
 
 
+async def test_every_name_is_taken_by_a_stranger() -> None:
+    """If other directories get all names that archives reserve, archiving fails and the data stays in its place."""
+    tree = await filled()
+    export = await opened(tree)
+
+    async def faster(call: str, path: RelPath) -> None:
+        if call == "rename":
+            for name in ledger(tree, "archives"):
+                tree.root.entries[name] = Directory()
+
+    tree.before = faster
+    with pytest.raises(ExportError, match="100 archives of 'a'"):
+        await export.archive(V1, AT)
+    tree.before = no_fault
+    assert places_of_data(tree) == ["a"]
+    assert ledger(tree, "archives") == list(export.archived) == []
+    assert await export.archive(V1, LATER) is not None
+
+
+async def test_a_record_of_another_archive_of_the_name() -> None:
+    """An archive takes another name where the export has a record of its name that this process has not read."""
+    tree = await filled()
+    export = await opened(tree)
+    others = encode_archive(V3)
+    tree.plant_symlink((".provisioner", "archives", NAME), others)
+    name = await export.archive(V1, AT)
+    assert name not in (None, NAME)
+    assert places_of_data(tree) == [name]
+    assert set(export.archived) == {name}
+    assert tree.look((".provisioner", "archives", NAME)) == Symlink(others)
+
+
 # ------------------------------------------------------------------------------------------------------- expiring
 
 
@@ -218,6 +255,21 @@ async def test_end_archive_only_where_nothing_is() -> None:
     del tree.root.entries[name]
     assert await export.end_archive(name)
     assert not await export.end_archive(name)
+
+
+async def test_a_taker_whose_record_another_version_wrote() -> None:
+    """An archive stays while its taker has a pending record that this version cannot read."""
+    tree, name = await archived()
+    export = await opened(tree)
+    await export.replace_archive_record(name, structs.replace(export.archived[name], taker=V2))
+    tree.plant_symlink((".provisioner", "pending", V2), '{"v":2,"dir":"b"}')
+    assert not await export.expire(name, LATER)
+    with pytest.raises(ArchiveUnusable, match=f"goes to another claim, as volume {V2}"):
+        await give(export, "c", V3)
+    assert places_of_data(tree) == [name]
+    del tree.root.entries[name]
+    assert not await export.end_archive(name)
+    assert ledger(tree, "archives") == [name]
 
 
 # ------------------------------------------------------------------------------------------------------- bringing back
@@ -423,3 +475,139 @@ async def test_the_annotation_comes_later() -> None:
     assert places_of_data(tree) == ["b"]
     with pytest.raises(PathTaken):
         await export.provision(V3, record("b/c", V3), ACCESS)
+
+
+async def test_the_annotation_comes_after_data() -> None:
+    """A claim that names an archive after its directory got data keeps that data and gets no archive."""
+    tree, name = await archived()
+    export = await opened(tree)
+    await export.provision(V2, record("b", V2), ACCESS)
+    tree.write_file(("b", "other"), b"x")
+    with pytest.raises(AlreadyThere, match="of an earlier attempt for this claim is not empty"):
+        await give(export)
+    assert tree.look(("b", "other")) == File(b"x")
+    assert places_of_data(tree) == [name]
+    assert ledger(tree, "pending") == [V2]
+
+
+async def test_an_archive_that_is_not_complete_yet() -> None:
+    """A claim does not get an archive while the record of the archive's volume exists."""
+    tree = await filled()
+    export = await opened(tree)
+    assert await export.archive(V1, AT) == NAME
+    with pytest.raises(ArchiveUnusable, match=f"volume {V1} is still being reclaimed"):
+        await give(export)
+    assert places_of_data(tree) == [NAME]
+    assert not export.pending
+    await export.forget(V1)
+    await give(export)
+    assert places_of_data(tree) == ["b"]
+
+
+def once(wanted: str, then: Callable[[], object]) -> Callable[[str, RelPath], Awaitable[None]]:
+    """Return a hook that does something at the first call of this name."""
+    seen: list[str] = []
+
+    async def hook(call: str, _path: RelPath) -> None:
+        if call == wanted and not seen:
+            seen.append(call)
+            then()
+
+    return hook
+
+
+async def test_a_directory_that_comes_before_the_rename() -> None:
+    """A directory that appears at the claim's path right before the rename stays, and so does the archive."""
+    tree, name = await archived()
+    export = await opened(tree)
+    tree.before = once("rename", lambda: tree.root.entries.update(b=Directory(mode=0o711)))
+    with pytest.raises(AlreadyThere, match="never replaces anything"):
+        await give(export)
+    assert tree.look(("b",)) == Directory(mode=0o711)
+    assert places_of_data(tree) == [name]
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
+
+
+async def test_another_leaders_rename_right_before_a_claim_is_refused() -> None:
+    """If another leader moves the archive right before its claim's record ends, the new record has the milder rule."""
+    tree, name = await archived()
+    export = await opened(tree)
+    tree.before = once("rename", lambda: tree.root.entries.update(b=Directory()))
+
+    async def moved(call: str, path: RelPath) -> None:
+        await in_the_way(call, path)
+        if call == "remove_symlink" and path[1] == "pending":
+            tree.root.entries["b"] = tree.root.entries.pop(name)
+
+    in_the_way, tree.before = tree.before, moved
+    with pytest.raises(AlreadyThere):
+        await give(export)
+    tree.before = no_fault
+    assert places_of_data(tree) == ["b"]
+    assert recorded(tree, "pending", V2).on_delete == export.records[V2].on_delete == "archive"
+    assert await export.undo(V2)
+    assert places_of_data(tree) == [name]
+
+
+async def test_a_claims_record_that_changes_before_the_rename() -> None:
+    """An archive does not move for a claim whose record has changed since it was read."""
+    tree, name = await archived()
+    export = await opened(tree)
+    changed = encode(wanting("c", V2, name))
+    place = (".provisioner", "pending", V2)
+
+    async def change(call: str, path: RelPath) -> None:
+        # The archive's record gets its taker; after that the claim's record is read for the last time.
+        if call == "move_symlink" and path[-1] == name:
+            tree.plant_symlink(place, changed)
+
+    tree.after = change
+    with pytest.raises(ExportError) as caught:
+        await give(export)
+    assert caught.value.cause is Cause.RECORD
+    assert places_of_data(tree) == [name]
+    assert tree.look(place) == Symlink(changed)
+
+
+async def test_two_takers_that_write_together() -> None:
+    """Of two claims that write themselves into an archive's record together, the one whose text is there gets it."""
+    tree, name = await archived()
+    export = await opened(tree)
+    others = encode(structs.replace(export.archived[name], taker=V3))
+
+    async def replaced(call: str, path: RelPath) -> None:
+        if call == "move_symlink" and path[-1] == name:
+            tree.plant_symlink((".provisioner", "archives", name), others)
+
+    tree.after = replaced
+    with pytest.raises(ArchiveUnusable, match="goes to another claim"):
+        await give(export)
+    assert places_of_data(tree) == [name]
+    assert ledger(tree, "pending") == []
+    assert tree.look((".provisioner", "archives", name)) == Symlink(others)
+
+
+async def test_two_leaders_that_give_back() -> None:
+    """If another leader gives an archive back first, undo() removes the claim's record and touches nothing else."""
+    tree, name = await archived()
+    export = await opened(tree)
+    await give(export)
+    tree.before = once("rename", lambda: tree.root.entries.update({name: tree.root.entries.pop("b")}))
+    assert await export.undo(V2)
+    assert places_of_data(tree) == [name]
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([], [name])
+
+
+async def test_a_directory_above_that_another_cluster_gets_during_a_restore() -> None:
+    """If another cluster gets a directory above during a restore, the archive goes back, and the claim is refused."""
+    tree, name = await archived()
+    export = await opened(tree)
+    others = encode(record("x", V3))
+    tree.before = once("rename", lambda: tree.plant_symlink((".provisioner", "pending", V3), others))
+    with pytest.raises(PathTaken, match=V3):
+        await give(export, "x/b")
+    assert places_of_data(tree) == [name]
+    assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([V3], [name])
+    await tree.remove_symlink((".provisioner", "pending", V3))
+    await give(export, "x/b")
+    assert places_of_data(tree) == ["x/b"]

@@ -69,9 +69,9 @@ async def test_a_directory_that_is_taken(holder: Holder, wanted: str, namespace:
     export = await holder(namespace, cluster)
     with pytest.raises(PathTaken) as caught:
         await export.provision("pvc-1", record(wanted), PLAIN)
-    told = caught.value.event_text.replace(repr(wanted), "")
-    assert "overlaps with a volume outside this namespace" in told
-    assert not any(secret in told for secret in SECRETS)
+    text = caught.value.event_text.replace(repr(wanted), "")
+    assert "overlaps with a volume outside this namespace" in text
+    assert not any(secret in text for secret in SECRETS)
     assert str(caught.value) != caught.value.event_text
 
 
@@ -107,8 +107,8 @@ async def test_an_archive_that_the_namespace_does_not_have() -> None:
     await keep(half, record("vault", namespace="bank"))
     assert await half.archive("pv-secret", AT) == ARCHIVE
     heard[(await refused(half, ARCHIVE)).event_text] = "in the making"
-    (told,) = heard
-    assert told.startswith(f"there is no archive {ARCHIVE!r} of namespace shop on the class's export")
+    (text,) = heard
+    assert text.startswith(f"there is no archive {ARCHIVE!r} of namespace shop on the class's export")
 
 
 async def test_an_export_that_lies_in_a_volume() -> None:

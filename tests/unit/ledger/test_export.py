@@ -178,6 +178,19 @@ async def test_settled_counts() -> None:
     assert not (await opened(tree)).pending
 
 
+async def test_reading_only_mends_nothing() -> None:
+    """A record that is both pending and settled is settled, and stays so until a daemon opens the export."""
+    tree = MemoryTree()
+    await provisioned(tree)
+    tree.plant_symlink((".provisioner", "pending", V1), encode(record("a/b")))
+    export = Export(NAS, tree)
+    await export.open(create=False)
+    assert not export.pending
+    assert ledger(tree, "pending") == [V1]
+    await export.open()
+    assert ledger(tree, "pending") == []
+
+
 @pytest.mark.parametrize("target", ["\udcff", '{"dir":"\udcff"}'])
 async def test_unreadable_records_do_not_stop_the_export(target: str) -> None:
     """An export opens whatever bytes its ledger holds, and unreadable names are reported."""
@@ -527,6 +540,58 @@ async def test_close() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- others
+
+
+async def test_a_volume_without_a_record() -> None:
+    """A volume that the ledger does not know has no directory, whatever lies on the export."""
+    export = await provisioned(MemoryTree())
+    assert await export.directory_missing(V2)
+    assert not await export.directory_missing(V1)
+
+
+async def test_a_record_that_is_on_its_way() -> None:
+    """A record that is being written stays in memory when it is read too early: no other claim gets its directory."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    found: list[object] = []
+
+    async def early(call: str, _path: RelPath) -> None:
+        if call == "make_symlink":
+            tree.before = no_fault
+            found.append(await export.refresh_record(V1))
+            with pytest.raises(PathTaken, match=V1):
+                await export.provision(V2, record("a", V2), ACCESS)
+
+    tree.before = early
+    await export.provision(V1, record("a"), ACCESS)
+    assert found == [None]
+    assert (ledger(tree, "pending"), set(export.records)) == ([V1], {V1})
+
+
+@pytest.mark.parametrize("content", [True, False], ids=["content", "gone"])
+async def test_a_directory_that_changes_before_a_retreat(content: bool) -> None:
+    """An attempt that retreats keeps its record exactly if its new directory got content; undo() can repeat it."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    others = (".provisioner", "pending", V2)
+
+    async def change(call: str, _path: RelPath) -> None:
+        if call == "make_directory":
+            tree.plant_symlink(others, encode(record("a", V2)))
+            if content:
+                tree.write_file(("a", "b", "data"), b"x")
+            else:
+                await tree.remove_directory(("a", "b"))
+
+    tree.after = change
+    with pytest.raises(PathTaken, match=V2):
+        await export.provision(V1, record("a/b"), ACCESS)
+    tree.after = no_fault
+    assert ledger(tree, "pending") == ([V1, V2] if content else [V2])
+    assert (V1 in export.records) is content
+    await tree.remove_symlink(others)
+    assert await export.undo(V1) is not content
+    assert (tree.look(("a", "b", "data")) == File(b"x")) is content
 
 
 async def test_reread() -> None:

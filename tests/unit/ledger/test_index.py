@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.core.records import Record, encode
+from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.ledger.index import LedgerIndex
 from tests.support import samples
 
@@ -31,6 +31,16 @@ def test_read() -> None:
     assert made.pending == {"v1"}
     assert made.unreadable == {"v2"}
     assert made.unknown({"v1", "v2", "v3", "v4"}) == {"v4"}
+
+
+def test_read_archives() -> None:
+    """Records of archives are read; those that cannot be read are listed separately and are no archives."""
+    made = LedgerIndex()
+    known = ArchiveRecord("v1", "2026-01-01T00:00:00Z", samples.record("a"))
+    made.read_archives({"archived-a": encode(known), "archived-b": "junk"})
+    assert made.archives == {"archived-a": known}
+    assert made.unreadable == {"archived-b"}
+    assert made.unknown({"archived-b"}) == {"archived-b"}  # a volume of this name is another thing
 
 
 def test_settled_stays_settled() -> None:

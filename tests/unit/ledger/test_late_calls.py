@@ -190,6 +190,36 @@ async def test_names_in_the_trash() -> None:
     assert not export.trash.may_come_late(stamped)
 
 
+@verifying
+async def test_names_whose_removal_has_begun(verifies: bool) -> None:
+    """A removal has begun once its directory is renamed, or only what keeps the name taken is left under it."""
+    tree = MemoryTree()
+    tree.verifies = verifies
+    for volume in (V1, V2, V3):
+        export = await used(tree, volume, volume)
+        await export.move_to_trash(volume)
+    await export.trash.purge(V1, taken=export.trash.may_come_late(V1))
+    await tree.rename((*TRASH, V2), (*TRASH, f"{V2}.begun"))
+    assert await export.trash.begun() == ({V2} if verifies else {V1, V2})
+    assert await export.trash.names() == ([V2, V3] if verifies else [V1, V2, V3])
+
+
+async def test_a_directory_that_leaves_the_trash_during_a_look() -> None:
+    """A directory that is recovered out of the trash during a look does not count as one that is being removed."""
+    tree = MemoryTree()
+    tree.verifies = False
+    export = await used(tree)
+    await export.move_to_trash(V1)
+
+    async def recover(call: str, path: RelPath) -> None:
+        if call == "list" and path == (*TRASH, V1):
+            await tree.rename(path, ("a",))
+
+    tree.before = recover
+    assert await export.trash.begun() == set()
+    assert tree.look(("a", "data")) == File(b"old")
+
+
 async def test_a_directory_that_an_older_version_discarded() -> None:
     """After a crash of an older version, a directory is found in the trash under its name with a time."""
     tree = MemoryTree()

@@ -66,6 +66,16 @@ async def test_a_peers_volume_within_another_export() -> None:
     assert list(export.records) == ["b"]
 
 
+async def test_another_exports_root_that_is_handed_over() -> None:
+    """A directory that is another export's root cannot become a volume's."""
+    outer = MemoryTree()
+    await opened(inside(outer, "team"))
+    export = await opened(outer)
+    with pytest.raises(PathTaken, match="it is the root of another export: choose another directory"):
+        await export.vet("pvc-x", samples.record("team"))
+    await export.vet("pvc-x", samples.record("teams"))
+
+
 @pytest.mark.parametrize(
     ("volume", "root"), [("team", ("team",)), ("team", ("team", "share")), ("a/b", ("a", "b", "c"))]
 )

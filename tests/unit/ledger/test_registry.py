@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from provisioner.core import mount_options
+from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import NfsSource
+from provisioner.core.objects import NfsSource, Volume
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.nfs.client.pool import ConnectionPool
@@ -138,3 +141,75 @@ def test_two_names_of_one_export() -> None:
     served.forget(by_name)
     assert served.get(Location("10.0.0.5", "/"), MountOptions()) not in (by_name, by_address)
     assert served.places.same(by_name.location) == (by_name.location,)
+
+
+class Reached:
+    """What a registry asks of the NFS client: the routes of each export, in the order in which they were set."""
+
+    def __init__(self, refusal: str = "") -> None:
+        self.routes: list[Sequence[MountOptions]] = []
+        self._refusal = refusal
+        self.registry = ExportRegistry({}, None, self._reach)
+
+    def _reach(self, where: Location, _options: MountOptions) -> tuple[Export, SetRoutes]:
+        if self._refusal:
+            raise InvalidSettings(self._refusal)
+        return Export(where, MemoryTree()), self.routes.append
+
+
+def volume_at(server: str, path: str, *options: str, directory: str = "data") -> Volume:
+    """Return a volume of the provisioner itself."""
+    annotations = {"nfs-provisioner/directory": directory} if directory else {}
+    return samples.volume(nfs=NfsSource(server, path), annotations=annotations, mount_options=options)
+
+
+V3_OPTIONS, V4_OPTIONS = mount_options.parse(["nfsvers=3"]), mount_options.parse(["nfsvers=4.1"])
+
+
+def test_the_options_of_a_class_replace_those_of_a_volume() -> None:
+    """Mount options that only a volume names are not tried any more once a class names its own."""
+    reached = Reached()
+    reached.registry.locate(volume_at("nas", "/exports/data", "nfsvers=3"))
+    assert reached.routes == []
+    reached.registry.get(MOUNTED, V4_OPTIONS)
+    assert reached.routes == [[V4_OPTIONS]]
+
+
+async def test_the_options_of_a_second_class() -> None:
+    """The latest class's mount options are tried first, until the export is open: then its working route stays."""
+    reached = Reached()
+    reached.registry.get(MOUNTED, V3_OPTIONS)
+    reached.registry.get(MOUNTED, V3_OPTIONS)
+    assert reached.routes == []
+    export = reached.registry.get(MOUNTED, V4_OPTIONS)
+    assert reached.routes == [[V4_OPTIONS, V3_OPTIONS]]
+    await export.open()
+    reached.registry.get(MOUNTED, mount_options.parse(["nfsvers=4.2"]))
+    assert len(reached.routes) == 1
+
+
+def test_options_that_the_client_cannot_use() -> None:
+    """An export whose mount options the NFS client refuses is an error with the client's words, and is not kept."""
+    reached = Reached("nfsvers=2 is not supported: use 3, 4, 4.1 or 4.2")
+    with pytest.raises(ExportError) as caught:
+        reached.registry.get(MOUNTED, MountOptions())
+    assert caught.value.cause is Cause.VERSION
+    assert "nfsvers=2 is not supported" in caught.value.advice
+    assert list(reached.registry) == []
+
+
+def test_a_volume_that_is_not_of_nfs() -> None:
+    """A volume without an NFS source lies on no export and meets no obstacle."""
+    served = exports()
+    assert served.locate(samples.csi_volume({})) is None
+    assert served.obstacle(samples.csi_volume({})) == ""
+
+
+@pytest.mark.parametrize("directory", ["", "elsewhere"], ids=["removed", "changed"])
+def test_a_volume_whose_annotation_is_wrong(directory: str) -> None:
+    """A volume whose directory annotation does not fit its path lies on an export only if a class names that one."""
+    served = exports()
+    volume = volume_at("nas2", "/srv/k8s/data", directory=directory)
+    assert served.locate(volume) is None
+    named = served.get(DEEPER, MountOptions())
+    assert served.locate(volume) == (named, ("data",))

@@ -96,6 +96,20 @@ async def test_a_failure_in_the_middle() -> None:
     assert export.records == wanted
 
 
+async def test_a_volume_that_is_reclaimed_during_a_takeover() -> None:
+    """A volume whose record ends before the takeover does is not refused, and its record is not written again."""
+    tree = await with_directories("a", "b")
+    export = await opened(tree)
+
+    async def reclaim(call: str, path: tuple[str, ...]) -> None:
+        if call == "make_symlink" and path[-1] == V2:
+            await export.forget(V1)
+
+    tree.before = reclaim
+    assert await export.take_over({V1: record("a", V1), V2: record("b", V2)}) == {}
+    assert ledger(tree, "volumes") == list(export.records) == [V2]
+
+
 @pytest.mark.parametrize(("peers", "claims"), [("a/b", "a/b/c"), ("a", "a/b")])
 async def test_another_cluster_at_once(peers: str, claims: str) -> None:
     """Of a takeover and another cluster's claim for a directory inside it at the same time, at most one succeeds."""

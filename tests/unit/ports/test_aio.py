@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -40,6 +41,24 @@ def test_the_first_error_is_raised_as_it_is_and_ends_the_rest() -> None:
     with pytest.raises(ValueError, match="odd"):
         simulate(map_bounded(work, [1.0, 2.0], limit=2))
     assert ended == []
+
+
+def test_items_are_taken_only_when_their_work_begins() -> None:
+    """An error of the iterator is raised as it is, and ends the work on the items before it."""
+    ended: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise ValueError("odd")
+
+    async def work(item: int) -> None:
+        await asyncio.sleep(1.0)
+        ended.append(item)
+
+    with pytest.raises(ValueError, match="odd"):
+        simulate(map_bounded(work, items(), limit=2))
+    assert ended == [0, 1]
+    assert simulate(map_bounded(work, iter(()), limit=2)) == []
 
 
 def test_waiting_for_an_event() -> None:

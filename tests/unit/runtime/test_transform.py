@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -190,19 +190,21 @@ def test_rules_of_claims_read_what_is_kept(claim: Claim, binding: str) -> None:
         samples.volume(policy="Retain"),
         samples.volume(deleted=True),
         samples.peers_volume(),
+        samples.csi_volume({"Server": "nas", "share": "/exports", "subDir": "a", "csi.storage.k8s.io/pv/name": "pv1"}),
     ],
 )
 def test_rules_of_volumes_read_what_is_kept(volume: Volume) -> None:
     """A rule decides the same for a cached volume as for the whole one."""
     cached = CacheTransform().volume(volume)
     assert volumes.decide(cached, samples.US) == volumes.decide(volume, samples.US)
-    assert takeover.is_peers(cached, samples.US) == takeover.is_peers(volume, samples.US)
+    assert takeover.is_of_nfs_subdir(cached, samples.US) == takeover.is_of_nfs_subdir(volume, samples.US)
     assert (cached.is_marked, cached.capacity, cached.source) == (volume.is_marked, volume.capacity, volume.source)
 
 
 def test_what_is_not_kept_cannot_be_read() -> None:
     """Reading a stripped field raises: it must never look like an absent one."""
     cached = CacheTransform().claim(samples.claim(labels={"team": "red"}))
+    driven: Any = CacheTransform().volume(samples.csi_volume({"x.example/y": "z"}))
     for read in (
         lambda: cached.metadata.labels.get("team"),
         lambda: cached.metadata.labels["team"],
@@ -212,6 +214,7 @@ def test_what_is_not_kept_cannot_be_read() -> None:
         lambda: "x.example/finalizer" in cached.metadata.finalizers,
         lambda: list(cached.metadata.finalizers),
         lambda: CacheTransform().volume(samples.volume()).metadata.annotations.get("x.example/y"),
+        lambda: driven.spec.csi.volume_attributes.get("x.example/y"),
     ):
         with pytest.raises(NotKept):
             read()
