@@ -161,9 +161,9 @@ class Story:
                     self._promise(f"{claim.name}: volume and directory are deleted", _unless(there is None))
                 case "archived":
                     kept = there is None and archived == [words]
-                    self._promise(f"{claim.name}: the volume is deleted, the data are in one archive", _unless(kept))
+                    self._promise(f"{claim.name}: the volume is deleted, the data is in one archive", _unless(kept))
                 case "retained":
-                    text = f"{claim.name}: the volume is Released, the data are in place"
+                    text = f"{claim.name}: the volume is Released, the data is in place"
                     self._promise(text, _unless(there == words))
         others = [claim.name for claim in self._claims if claim.fate == "stays"]
         self._promise(f"{', '.join(others)}: unchanged", list(self._changed(others)))

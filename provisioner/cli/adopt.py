@@ -9,7 +9,7 @@ import yaml
 from click.core import ParameterSource
 
 from provisioner.cli import options
-from provisioner.cli.output import Cell, print_table
+from provisioner.cli.output import Cell, next_steps, print_table
 from provisioner.commands.adopt import Prospect, open_adoption
 from provisioner.core import adoption as rules
 from provisioner.core.adoption import Wish
@@ -47,8 +47,8 @@ async def adopt(
     binds to the volume when it is created with that name, that class and at most that size. The volume has the reclaim
     policy Retain until an admin changes it.
 
-    Refused are: a directory that any provisioner's volume uses, and directories above or below it; an archive; a
-    directory of another cluster; the root of another export; a path with a symbolic link. Before you adopt the
+    The command refuses: a directory that any provisioner's volume uses, and directories above or below it; an archive;
+    a directory of another cluster; the root of another export; a path with a symbolic link. Before you adopt the
     directory of an old PersistentVolume, delete that volume, with the reclaim policy Retain.
 
     Without --apply nothing is changed. With --export on the command line, only that export is searched for DIRECTORY.
@@ -127,15 +127,13 @@ def _print_next(prospect: Prospect, command: str, *, dry_run: bool) -> None:
         click.echo(f"nothing was changed; to apply this, run:\n  {command}", err=True)
         return
     record, volume = prospect.plan.record, prospect.plan.step.remains.volume
-    patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
     key = f"{record.namespace}/{record.claim}"
     create = f"create claim {key} with class {record.class_name} and at most {record.capacity}: it binds to its data"
     steps = [
         *(() if prospect.claim_is_there else (create,)),
         "check that the claim is Bound, with `nfs-provisioner volumes`, and that pods can read and write the data:"
         " owner and mode are unchanged",
-        f"the volume is retained when its claim is deleted; to follow the class's rule ({record.on_delete}) instead:\n"
-        f"     kubectl patch pv {volume} -p '{patch}'",
     ]
-    text = "\n".join(["Next steps:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))])
-    click.echo(text, err=True)
+    rule = record.on_delete
+    retained = f"the volume is retained when its claim is deleted; to follow the class's rule ({rule}) instead"
+    click.echo(next_steps(steps, retained, [volume]), err=True)

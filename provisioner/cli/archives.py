@@ -15,6 +15,8 @@ from provisioner.core.listing import age
 from provisioner.settings import Settings
 
 _COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "EXPORT")
+_NEVER_EXPIRES = "for ever"
+"""KEPT UNTIL of an archive without a retention time. Scripts read it."""
 
 
 @click.command()
@@ -29,7 +31,7 @@ async def archives(settings: Settings, *, output: str, namespace: str | None) ->
     indefinitely, and no claim can get it automatically. `restore` gives an archive to a claim. Takes the flags and the
     environment of `run`: replace `run` with `archives`.
 
-    The standard error lists the exports that were read. Exit status 0 if all exports were read, also when there is no
+    The standard error lists the exports that were read. Exit status 0 if all exports were read, even if there is no
     archive; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable
     settings.
 
@@ -52,7 +54,7 @@ def _print_rows(chosen: Sequence[ArchiveRow]) -> None:
             each.storage_class or "-",
             each.capacity or "-",
             age(each.archived, now) or "-",
-            each.kept_until or "indefinitely",
+            each.kept_until or _NEVER_EXPIRES,
             each.export,
         ]
         for each in chosen

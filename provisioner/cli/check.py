@@ -26,7 +26,7 @@ async def check(settings: Settings, *, output: str) -> int:
     volumes that are not reclaimed, and of volumes on exports that nothing names. Creates and removes a directory on
     each export; changes nothing else. Takes the flags and the environment of `run`: replace `run` with `check`.
 
-    Exit status 0 if all checks pass, with warnings or without, 1 if a check fails, 2 for unusable settings.
+    Exit status 0 if all checks pass, with or without warnings, 1 if a check fails, 2 for unusable settings.
 
     \b
     Example:

@@ -24,7 +24,7 @@ _COLUMNS = ("EXPORT", "INSTANCE", "TERM", "SIGNED", "STATE")
 async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bool) -> int:
     """Show which instance works on each export.
 
-    An instance is one process of the provisioner of this cluster that leads.
+    An instance is the process that leads for this cluster's provisioner.
 
     A cluster that is restored from an etcd backup next to its original has the id of the original. When both work on an
     export, both stop deleting and archiving on it, until an admin stops the provisioner of one cluster and runs this
@@ -45,7 +45,11 @@ async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bo
     status = print_list(found, scope, output=output, print_rows=_print_rows, none=none)
     if this_cluster_goes_on:
         decided = ", ".join(each.export for each in found if each.state == "decided")
-        message = f"this cluster resumes on {decided} within a minute" if decided else "there is no stop to end"
+        message = (
+            f"this cluster resumes on {decided} within a minute"
+            if decided
+            else "no export is stopped: nothing to decide"
+        )
         click.echo(message, err=True)
     return status
 

@@ -1,4 +1,4 @@
-"""The flags that commands share, each with its environment variable, and the settings they amount to."""
+"""The flags that commands share, each with its environment variable, and the settings that result."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def election() -> list[Option[Any]]:
     """Return the flags for leader election."""
     return [
         click.option("--leader-election/--no-leader-election", envvar="ENABLE_LEADER_ELECTION", default=True,
-                     show_default=True, show_envvar=True, help="Let only one replica act at a time, by a Lease."),
+                     show_default=True, show_envvar=True, help="Let only one replica act at a time, using a Lease."),
         click.option("--lease-namespace", envvar="POD_NAMESPACE", show_envvar=True, metavar="NAME",
                      help="The namespace of the Lease; by default the pod's own."),
     ]  # fmt: skip

@@ -29,7 +29,7 @@ async def orphans(settings: Settings, *, output: str) -> int:
     exports of the settings and those that the provisioner's StorageClasses name. Takes the flags and the environment of
     `run`: replace `run` with `orphans`.
 
-    The standard error lists the exports that were read. Exit status 0 if all exports were read, also when there are
+    The standard error lists the exports that were read. Exit status 0 if all exports were read, even if there are
     orphans; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable
     settings.
 

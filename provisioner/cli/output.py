@@ -20,6 +20,8 @@ from provisioner.core import texts
 from provisioner.core.scope import Scope, count
 
 _UNLIMITED_WIDTH = 1 << 16
+NAMES_SHOWN = 10
+"""How many volume names a hint prints."""
 
 Cell = str | tuple[str, str]
 """A text, or a text and its style."""
@@ -71,6 +73,20 @@ def print_scope(scope: Scope) -> None:
     """Print to the standard error what was looked at, and what was skipped."""
     for line in scope.lines():
         click.echo(line, err=True)
+
+
+def next_steps(steps: Iterable[str], retained: str, volumes: Sequence[str]) -> str:
+    """Return the remaining steps for an admin, numbered, each with its command.
+
+    `retained` says why the last step is needed, whose command gives the volumes the reclaim policy Delete.
+    """
+    patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
+    command = f"kubectl patch pv {volumes[0]} -p '{patch}'"
+    if len(volumes) > 1:
+        rest = f"    # and {len(volumes) - NAMES_SHOWN} more" if len(volumes) > NAMES_SHOWN else ""
+        command = f"for pv in {' '.join(volumes[:NAMES_SHOWN])}; do kubectl patch pv $pv -p '{patch}'; done{rest}"
+    numbered = enumerate([*steps, f"{retained}:\n     {command}"], 1)
+    return "\n".join(["Next steps:", *(f"  {number}. {step}" for number, step in numbered)])
 
 
 def _text(cell: Cell) -> Text:

@@ -10,7 +10,7 @@ import click
 import yaml
 
 from provisioner.cli import options, recover_ledger
-from provisioner.cli.output import Cell, print_scope, print_table
+from provisioner.cli.output import NAMES_SHOWN, Cell, next_steps, print_scope, print_table
 from provisioner.commands.recover import Prospect, open_recovery
 from provisioner.core.recovery import GONE_FLAG, Bring, Enter, Make, Step
 from provisioner.core.scope import count
@@ -18,8 +18,6 @@ from provisioner.settings import Settings
 
 _COLUMNS = ("CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT")
 _PROGRESS_EVERY_S = 2.0
-_NAMES = 10
-"""How many volume names a hint prints."""
 
 
 @click.command()
@@ -27,8 +25,8 @@ _NAMES = 10
               help="Only show the volumes, or create them.")  # fmt: skip
 @click.option("--cluster", metavar="ID", help="The lost cluster, if the exports have records of several.")
 @click.option(GONE_FLAG, "is_gone", is_flag=True,
-              help="Let --apply proceed although a provisioner of the lost cluster was at work on these exports in the"
-              " last ten minutes.")  # fmt: skip
+              help="Let --apply proceed even though a provisioner of the lost cluster was at work on these exports in"
+              " the last ten minutes.")  # fmt: skip
 @click.option("--volume", "volumes", multiple=True, metavar="NAME",
               help="Only this volume; also a volume of this cluster that was deleted manually, or one that exists while"
               " its data is in an archive or the trash. Repeatable.")  # fmt: skip
@@ -52,7 +50,7 @@ async def recover(
     Reads the ledgers and directories on the exports; no backup of the cluster is needed. Each volume gets its old name,
     is reserved for its former claim, and has the reclaim policy Retain: a claim that is recreated under its old name
     binds to its old data. Archives are included, so that they can be restored. Nothing is deleted, and no directory is
-    changed. The command can be repeated at any time, also after an interruption.
+    changed. The command can be repeated at any time, even after an interruption.
 
     After a restore of etcd from an older backup, a volume can exist whose data is in an archive or the trash. With
     --volume, that data is renamed to the volume's directory, if the directory is missing or empty.
@@ -125,7 +123,7 @@ def _print_findings(prospect: Prospect) -> None:
         click.echo(f"not compared with a cluster, which may have some of these already{why}", err=True)
     lost = prospect.lost
     if lost is not None:
-        click.echo(f"of cluster {lost}", err=True)
+        click.echo(f"lost cluster {lost}", err=True)
 
 
 def _print_rows(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> None:
@@ -207,8 +205,8 @@ def _print_summary(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bo
 
 def _by_name(names: Sequence[str], what: str) -> str:
     """Return a hint with the command that recovers these volumes: volumes of this cluster must be named for that."""
-    shown = " ".join(f"--volume {name}" for name in names[:_NAMES])
-    rest = f"\nand {len(names) - _NAMES} more: see `nfs-provisioner orphans`" if len(names) > _NAMES else ""
+    shown = " ".join(f"--volume {name}" for name in names[:NAMES_SHOWN])
+    rest = f"\nand {len(names) - NAMES_SHOWN} more: see `nfs-provisioner orphans`" if len(names) > NAMES_SHOWN else ""
     lost = f"{count(len(names), 'volume')} {what}; to get the data back:"
     return f"{lost}\n  nfs-provisioner recover {shown} --apply{rest}"
 
@@ -218,14 +216,9 @@ def _next_steps(created: Sequence[Step], there: Container[str]) -> str:
     names = [step.remains.volume for step in created]
     absent = [step for step in created if step.remains.key not in there]
     again = ["apply the manifests of the claims, under their old names: each claim binds to its old data"]
-    patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
-    command = f"kubectl patch pv {names[0]} -p '{patch}'"
-    if len(names) > 1:
-        rest = f"    # and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        command = f"for pv in {' '.join(names[:_NAMES])}; do kubectl patch pv $pv -p '{patch}'; done{rest}"
     steps = [
         *(again if absent else ()),
         "check that all claims are Bound, with `nfs-provisioner volumes`, and that the data is complete",
-        f"each volume is retained when its claim is deleted; to follow the class's rule again instead:\n     {command}",
     ]
-    return "\n".join(["Next steps:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))])
+    retained = "each volume is retained when its claim is deleted; to follow the class's rule again instead"
+    return next_steps(steps, retained, names)

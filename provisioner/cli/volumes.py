@@ -32,7 +32,7 @@ def volumes(
     Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Reads only
     the API server, not the exports.
 
-    Exit status 0 also when there is no volume, 1 if the API server does not respond, 2 if neither a volume nor a
+    Exit status 0, even if there is no volume; 1 if the API server does not respond; 2 if neither a volume nor a
     StorageClass has the provisioner's name, or for unusable settings.
 
     \b

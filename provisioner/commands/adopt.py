@@ -110,7 +110,7 @@ class Adoption:
             there[0].location, wish.path, (other.location for other in self._session.registry if other is not there[0])
         )
         if root is not None:
-            raise NotAdopted(f"export {root} has its root in directory {wish.directory!r}, or above or below it")
+            raise NotAdopted(f"directory {wish.directory!r} overlaps with the root of export {root}")
         return there[0]
 
     async def _is_on(self, export: Export) -> bool:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from provisioner import __version__
 from provisioner.commands.session import connect, list_all
 from provisioner.commands.wiring import build_registry
-from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import checks, health
 from provisioner.core.checks import Finding, Permission, Use
 from provisioner.core.lacking import is_in_use
@@ -22,7 +21,7 @@ from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import count
 from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
-from provisioner.ledger.registry import ExportRegistry
+from provisioner.ledger.registry import ExportRegistry, ledger_of
 from provisioner.ledger.selftest import TrialRun, trial_run
 from provisioner.ports.aio import map_bounded
 from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
@@ -34,7 +33,7 @@ _CALL_S = 4.0
 _EXPORT_S = 8.0
 """Time limit for one export."""
 _LEASE_S = 8.0
-"""How long a Lease is watched that seems to have no holder."""
+"""How long to watch a Lease that seems to have no holder."""
 _POLL_S = 0.5
 _READ_EVENTS = Permission(verb="list", resource="events")
 _UNEXPECTED = "check the API server, and that --kubeconfig names the right one"

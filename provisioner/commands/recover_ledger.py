@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from provisioner.commands.session import Session, list_all, map_concurrently, open_session, unseen
-from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import ledgers, times
 from provisioner.core.ledgers import Found, Ledger, Sheet
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.scope import Scope
 from provisioner.ledger.export import Export
-from provisioner.ledger.registry import ExportRegistry
+from provisioner.ledger.registry import ExportRegistry, ledger_of
 from provisioner.ports.cluster import Cluster, ClusterError
 from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings

@@ -100,7 +100,7 @@ async def _find(session: Session, order: Order) -> _Found:
         raise NotRestored(await _why_not_found(session, order.archive))
     if len(finds) > 1:
         places = " and ".join(find.export.name for find in finds)
-        raise NotRestored(f"there is an archive {order.archive} on {places}: name one class, and one export, only")
+        raise NotRestored(f"archive {order.archive} exists on {places}: name one class, and only one export")
     (find,) = finds
     if order.archive not in await find.export.archives():
         raise NotRestored(f"the directory of archive {order.archive} is no longer on export {find.export.name}")

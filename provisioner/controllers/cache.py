@@ -1,6 +1,4 @@
-"""The cluster as the daemon knows it.
-
-Its claims, volumes on NFS, classes, and which volume uses which directory.
+"""The daemon's view of the cluster: claims, NFS volumes, classes, and which volume uses which directory.
 
 The informers hold the objects. On top of them, an index of directories by server answers which volumes use a directory,
 or one above or below it.
@@ -80,7 +78,7 @@ class ClusterCache:
         return self.volumes[name] if name is not None else None
 
     def anywhere(self, export: Location, path: RelPath) -> Iterator[Volume]:
-        """The volumes, on any server, of the absolute path of a directory, or of one above or below it."""
+        """Volumes on any server whose absolute path is this directory, or one above or below it."""
         found = self._directories.anywhere(self.places.same(export), path, folds=self.places.folds(export))
         return (self.volumes[name] for name in found)
 

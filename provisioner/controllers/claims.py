@@ -15,8 +15,8 @@ from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.namespaces import Namespaces
+from provisioner.controllers.record_upkeep import settle_record
 from provisioner.controllers.rollback import Rollback
-from provisioner.controllers.stale_records import settle_record
 from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
@@ -171,7 +171,7 @@ class ClaimController:
             case Wait(why) as wait:
                 log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)
                 if wait.directory_taken and self._queue.failures(uid) >= _MANY:
-                    message = f"{why}; this takes long: see the events of the volume"
+                    message = f"{why}; this is taking long: see the events of the volume"
                     self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
                 return AWAITING_CHANGE
             case Refuse() as refusal:
@@ -204,10 +204,7 @@ class ClaimController:
         )
 
     def _holder(self, export: Location, path: RelPath, own: str) -> Volume | None:
-        """The volume that uses a directory.
-
-        If there are several, rather one that stays than one being deleted.
-        """
+        """Return the volume that uses a directory. Prefer one that stays to one that is being deleted."""
         leaving: Volume | None = None
         passed: set[str] = set()
         while (found := self._cache.holder(export, path, other_than=own, passed=passed)) is not None:
@@ -296,7 +293,7 @@ class ClaimController:
     async def _provision(self, plan: Provision, export: Export) -> Requeue | None:
         """Create record, directory and volume, then settle the record.
 
-        In this order, each step repeatable.
+        The order matters, and each step can be repeated.
         """
         claim = plan.claim
         known = export.records.get(plan.volume)
@@ -451,9 +448,9 @@ def _is_for(volume: Volume, plan: Provision) -> bool:
 
 
 def _source(claim: Claim) -> str:
-    """The kind of the claim's data source as a label of metrics.
+    """Return the kind of the claim's data source as a label of metrics.
 
-    A fixed set, since tenants can write any kind.
+    The set of values is fixed, because tenants can write any kind.
     """
     source = claim.spec.data_source_ref or claim.spec.data_source
     if source is None:

@@ -40,9 +40,9 @@ class ControllerContext:
         return Supervisor(self.clock, self.metrics)
 
     def stamp(self) -> str:
-        """The time for records and conditions: UTC, RFC 3339, whole seconds.
+        """Return the time for records and conditions: UTC, RFC 3339, whole seconds.
 
-        By the API server's clock if known, since records are compared with the creation times of its objects.
+        It is the API server's time if known, because records are compared with the creation times of its objects.
         """
         return times.text(self.cluster.server_time() or self.clock.now())
 

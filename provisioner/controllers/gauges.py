@@ -36,10 +36,7 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
         return {(name,): capacity_bytes for name, capacity_bytes in tally.capacity_bytes.items()}
 
     def pending() -> dict[str, Collection[str]]:
-        """When pending claims were created, by class.
-
-        Only for classes that exist, since tenants can write any name.
-        """
+        """Return when pending claims were created, by class; existing ones only, as tenants can write any name."""
         return {name: created.values() for name, created in tally.pending.items() if name in cache.classes}
 
     def counts() -> Sample:

@@ -45,9 +45,9 @@ class Guard(Protocol):
         ...
 
     def allows(self, export: Export) -> bool:
-        """Whether something may be destroyed by the last look at the sign.
+        """Return True if data can be destroyed, by the last look at the sign.
 
-        For long work, which checks this repeatedly.
+        Long work checks this repeatedly.
         """
         ...
 

@@ -13,7 +13,7 @@ import structlog
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.orphan_facts import Known, find_unknown_directories, gather, has_leftovers
-from provisioner.controllers.stale_records import end_record
+from provisioner.controllers.record_upkeep import end_record
 from provisioner.core import names, orphans
 from provisioner.core.locations import RelPath
 from provisioner.core.orphans import Orphan

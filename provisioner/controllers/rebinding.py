@@ -12,7 +12,6 @@ import asyncio
 import structlog
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import identity, ledgers, names
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.identity import Binding, Wait
@@ -20,6 +19,7 @@ from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, ClaimRef, Volume
 from provisioner.core.records import Record
 from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ledger_of
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare

@@ -1,4 +1,4 @@
-"""Returned volumes: a check whether a volume exists again before its data are destroyed.
+"""Returned volumes: a check whether a volume exists again before its data is destroyed.
 
 The rules are in core.returned.
 """
@@ -16,14 +16,11 @@ from provisioner.ports.cluster import ClusterError
 log = structlog.get_logger(__name__)
 
 _RECLAIM_S = 120.0
-"""A volume being reclaimed is deleted soon after its data were moved; until then it is not reported."""
+"""A volume being reclaimed is deleted soon after its data was moved; until then it is not reported."""
 
 
 class Returned:
-    """Keeps data whose volume exists, and reports it.
-
-    As an event while it lasts, in the log once.
-    """
+    """Keep data whose volume exists. Record an event as long as that lasts, and log it once."""
 
     def __init__(self, ctx: ControllerContext) -> None:
         self._ctx = ctx
@@ -34,7 +31,8 @@ class Returned:
     async def keeps(self, export: Export, volume_name: str, *, name: str, where: str) -> bool:
         """Return True if the data in an archive or an entry of the trash must stay.
 
-        They stay as well while that is unknown. `name` is the archive or the entry, and `where` describes it in words.
+        Also True while it is unknown whether the volume exists. `name` is the archive or the entry, and `where`
+        describes it in words.
         """
         key = export, name
         try:

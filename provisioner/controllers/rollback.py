@@ -1,6 +1,6 @@
-"""Unfinished attempts at provisioning.
+"""Finish or undo unfinished attempts at provisioning.
 
-Settled if the volume exists, undone if the claim needs none any more.
+An attempt is settled if its volume exists, and undone if its claim no longer needs one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import structlog
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
-from provisioner.controllers.stale_records import settle_record
+from provisioner.controllers.record_upkeep import settle_record
 from provisioner.core import names
 from provisioner.core.claims import Provision, is_unfinished
 from provisioner.core.errors import ProvisionerError
@@ -31,10 +31,7 @@ class Rollback:
         self._freed = freed
 
     async def finish(self, volume_name: str) -> Requeue | None:
-        """Finish an earlier attempt for a claim that needs none any more.
-
-        Its volume exists, or the claim is gone.
-        """
+        """Finish an earlier attempt of a claim that needs no volume: it has one, or it is gone."""
         requeue = None
         for export in self._ctx.exports:
             if volume_name in export.pending and export.records[volume_name].cluster == self._ctx.cluster_id:

@@ -159,7 +159,7 @@ class Takeover:
         taken = await export.take_over({name: enter.record for name, enter in wanted.items()}) if wanted else {}
         for name, enter in wanted.items():
             if name in taken:
-                self._refuse(name, Refuse(Reason.OVERLAPPING_DIRECTORY, f"{taken[name]}; nothing is touched"))
+                self._refuse(name, Refuse(Reason.OVERLAPPING_DIRECTORY, f"{taken[name]}; nothing was changed"))
             else:
                 self._succeeded(name, export, enter)
 

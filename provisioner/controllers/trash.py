@@ -233,10 +233,7 @@ class Purge:
         return kept
 
     async def _try(self, export: Export, trash: _Trash, name: str) -> bool:
-        """As _remove(), with unexpected errors turned into ExportError.
-
-        So only this entry waits for the next try.
-        """
+        """Like _remove(), but turn an unexpected error into ExportError, so that only this entry is retried."""
         with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
             return await self._remove(export, trash, name)
         raise ExportError(Cause.UNEXPECTED)

@@ -12,7 +12,7 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.neighbours import neighbour
 from provisioner.controllers.rebinding import Rebinding
-from provisioner.controllers.stale_records import end_record, settle_record
+from provisioner.controllers.record_upkeep import end_record, settle_record
 from provisioner.controllers.sweep import Sweep
 from provisioner.controllers.takeover import Takeover
 from provisioner.core import names, volumes
@@ -192,12 +192,12 @@ class VolumeController:
             self._deny(volume, denial, exc)
             return REFUSED if exc.cause is Cause.TWICE else FAILED
         except InvalidRecord as exc:
-            return self._deny(volume, Deny(exc.reason, f"{exc}; nothing is touched"), exc)
+            return self._deny(volume, Deny(exc.reason, f"{exc}; nothing was changed"), exc)
 
     def _moved(self, volume: Volume, export: Export) -> Deny | None:
-        """Return a refusal if the record of a volume is on another export, else None.
+        """Return a refusal if the record is on another export, else None.
 
-        Only for a volume whose export nothing else names.
+        Applies only to a volume whose export nothing else names.
         """
         reference = volume.spec.claim_ref
         if reference is None or self._ctx.health.is_named(export):
@@ -253,10 +253,7 @@ class VolumeController:
                 return None
 
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
-        """Reclaim storage, volume, finalizer and record, in this order.
-
-        So a crash at any point can be resumed.
-        """
+        """Reclaim storage, volume, finalizer and record, in this order, so that a crash at any point can be resumed."""
         ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
         await ctx.guard.require(export)
         if rule == "delete":
@@ -292,9 +289,9 @@ class VolumeController:
         log.info("volume_reclaimed", volume=volume.name, on_delete=rule, took_s=round(took_s, 4), **fields)
 
     def _class_of(self, volume: Volume) -> str:
-        """The volume's class as a label of metrics.
+        """Return the volume's class as a label of metrics.
 
-        Only a class that exists, since volumes can carry any name.
+        Only existing classes count: a volume can carry any name.
         """
         name = volume.spec.storage_class_name
         return name if name in self._ctx.cache.classes else ""

@@ -229,9 +229,7 @@ def _capacity(wish: Wish, claim: Claim | None, former: Record | None) -> str:
     """
     if claim is not None:
         if wish.capacity is not None and quantities.is_less(wish.capacity, claim.requested):
-            raise NotAdopted(
-                f"claim {claim.key} requests {claim.requested}, but --capacity is less: give at least that"
-            )
+            raise NotAdopted(f"--capacity is less than the {claim.requested} that claim {claim.key} requests")
         return wish.capacity or claim.requested
     size = wish.capacity or (former.capacity if former is not None else "")
     if not size:

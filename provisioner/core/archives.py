@@ -1,6 +1,6 @@
 """Archives: when one expires, which claim can restore one, and how they are listed.
 
-No single clock decides over what may be the only copy of data. An archive is stamped with the latest time of all
+No single clock decides about what may be the only copy of data. An archive is stamped with the latest time of all
 clocks, and expires only when all clocks say so, the API server's among them. So a clock that is wrong, or that is set
 while the daemon runs or between two starts, keeps an archive longer, and never shorter.
 """

@@ -1,4 +1,4 @@
-"""What a StorageClass comes to: its parameters, its export and its mount options, each read in this one place.
+"""A StorageClass, parsed: its parameters, its export and its mount options, each read in this one place.
 
 Each function raises InvalidSettings (UnknownParameter, InvalidParameter or InvalidMountOption) if the class cannot be
 used.

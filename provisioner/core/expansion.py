@@ -1,4 +1,6 @@
-"""Expansion of an in-tree NFS volume, step by step, as external-resizer does it (kubernetes-contract, "Expansion").
+"""Expansion of an in-tree NFS volume, step by step.
+
+As external-resizer does it (kubernetes-contract, "Expansion of an in-tree NFS volume").
 
 Nothing enforces a size on an NFS directory, so the expansion itself only changes numbers. The steps are kept so that a
 crash between two of them is resumed, and so that `kubectl describe` shows the usual conditions.

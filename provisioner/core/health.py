@@ -287,7 +287,7 @@ def lacking(
             ok=True,
             warning=True,
             result=f"{count(len(names_), 'volume')} in use, {_LACKS[lack]}: {_shown(sorted(names_))}",
-            advice="`nfs-provisioner orphans` says what to do about each; do not delete anything before",
+            advice="`nfs-provisioner orphans` says what to do about each; delete nothing until then",
         )
         for lack, names_ in sorted(by_lack.items())
     ]

@@ -25,9 +25,9 @@ LOOK_EVERY_S = 5.0
 SIGN_EVERY_S = 60.0
 """How often it writes a new time into its own sign."""
 SETTLE_S = 15.0
-"""How long nothing is destroyed after overwriting another instance's sign: that one looks twice in this time."""
+"""How long to wait after overwriting another instance's sign: a live one reads it twice in that time."""
 UNSIGNED_S = 75.0
-"""The same on an export that is too full for the sign: a live instance writes a new time in this time."""
+"""The wait if the export has no room for a sign: a live instance renews its own in that time."""
 
 _STATES: tuple[State, ...] = get_args(State)
 

@@ -137,7 +137,9 @@ def location(server: str, path: str) -> Location:
         )
     parts = split_path(path)
     if any(part in (".", "..") or any(ord(c) < 32 or ord(c) == 127 for c in part) for part in parts):
-        raise InvalidSettings(f"the path {path!r} of an export on {server} has a component that is not a name")
+        raise InvalidSettings(
+            f"the path {path!r} of an export on {server} has a '.' or '..' component or a control character"
+        )
     return Location(server, "/" + "/".join(parts))
 
 

@@ -33,10 +33,10 @@ _IGNORED = re.compile(
 """Parameters for the sidecars of csi-driver-nfs. They mean nothing for a directory that the kubelet mounts itself."""
 
 _ADVICE = {
-    "mountoptions": "is a field of the StorageClass, beside parameters: move it there, as a list",
-    "reclaimpolicy": "is a field of the StorageClass, beside parameters: move it there",
-    "volumebindingmode": "is a field of the StorageClass, beside parameters: move it there",
-    "allowvolumeexpansion": "is a field of the StorageClass, beside parameters: move it there",
+    "mountoptions": "is a field of the StorageClass, next to `parameters`: move it there, as a list",
+    "reclaimpolicy": "is a field of the StorageClass, next to `parameters`: move it there",
+    "volumebindingmode": "is a field of the StorageClass, next to `parameters`: move it there",
+    "allowvolumeexpansion": "is a field of the StorageClass, next to `parameters`: move it there",
     "rootsquash": "is unknown: set it in the export's options on the server, and remove it here",
     "permpattern": "is unknown: use mode",
     "userpattern": "is unknown: use uid",
@@ -269,11 +269,11 @@ def _former_namespace(text: str) -> bool:
 def _min_free(text: str) -> MinFree | None:
     if text.endswith("%"):
         if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", text) or float(text[:-1]) > 100:
-            raise InvalidSettings(f"{text!r} is not a share such as 5%")
+            raise InvalidSettings(f"{text!r} is not a percentage such as 5%")
         return MinFree(fraction=float(text[:-1]) / 100)
     size_bytes = quantities.parse_bytes(text)
     if size_bytes < 0:
-        raise InvalidSettings(f"{text!r} is negative: write a size such as 10Gi or a share such as 5%")
+        raise InvalidSettings(f"{text!r} is negative: write a size such as 10Gi or a percentage such as 5%")
     return MinFree(bytes=size_bytes)
 
 

@@ -36,7 +36,8 @@ class Reason(StrEnum):
     INVALID_ARCHIVE_NAME = "InvalidArchiveName"
     OVERLAPPING_DIRECTORY = "OverlappingDirectory"
     RETAINED_DIRECTORY = "RetainedDirectory"
-    # What only the export can tell.
+    # What only the export shows.
+    UNREADABLE_RECORD = "UnreadableRecord"
     DIRECTORY_EXISTS = "DirectoryExists"
     ARCHIVE_UNUSABLE = "ArchiveUnusable"
     NOT_ENOUGH_SPACE = "NotEnoughSpace"

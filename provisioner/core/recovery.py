@@ -86,10 +86,7 @@ class ArchiveRemains:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """The cluster in which volumes are recreated, as it is now.
-
-    Without its id it was not asked for anything.
-    """
+    """The cluster in which volumes are recreated. Its id is empty if it was not read."""
 
     provisioner: str
     cluster: str = ""

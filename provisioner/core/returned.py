@@ -39,7 +39,7 @@ def keeps(volume: Volume) -> bool:
 
 
 def is_being_reclaimed(volume: Volume) -> bool:
-    """Return True if a volume looks as in every reclaim for a moment, after its data was moved."""
+    """Return True if a volume is in the state that every reclaim passes through after the data was moved."""
     return volume.status.phase in _GOING
 
 

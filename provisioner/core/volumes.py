@@ -50,7 +50,7 @@ class Deny:
 
 
 def decide(volume: Volume, provisioner: str) -> Leave | Finalizer | Reclaim | Deny:
-    """Decide what a volume needs, by the cache. Reclaim means no more than: worth a live look.
+    """Decide what a volume needs, by the cache. Reclaim only means that a live look is needed.
 
     A volume that was taken over from nfs-subdir gets no finalizer: until it is reclaimed, an admin can go back to that
     provisioner.
@@ -243,8 +243,8 @@ def moved(volume_name: str, old: str, new: str) -> Deny:
         Reason.EXPORT_MOVED,
         f"it names export {old}, which does not work and which no setting or class names any more; its record is on"
         f" export {new}. If that is the same server under another name: delete this PersistentVolume with its"
-        f" finalizers and run `nfs-provisioner recover --volume {volume_name} --apply`, which creates it there; the"
-        ' docs have the next steps ("The server moves to another address")',
+        f" finalizers and run `nfs-provisioner recover --volume {volume_name} --apply`, which creates it there; see"
+        ' "Move to another NFS server" in the documentation',
     )
 
 

@@ -130,7 +130,7 @@ async def _kind(tree: Tree, path: RelPath) -> Literal["directory", "other"] | No
 async def replace_record(tree: Tree, index: LedgerIndex, archive: str, record: ArchiveRecord, *, was: str = "") -> None:
     """Replace an archive's record in one step.
 
-    With `was` only if that is its text, otherwise raise Cause.RECORD.
+    With `was`, replace it only if it still has that text; otherwise raise Cause.RECORD.
     """
     await symlinks.replace(tree, layout.archive(archive), encode(record), was=was)
     index.enter_archive(archive, record)
@@ -145,7 +145,7 @@ async def drop(tree: Tree, index: LedgerIndex, archive: str) -> None:
 async def expire(tree: Tree, index: LedgerIndex, archive: str, at: datetime) -> bool:
     """Move an archive into the trash, then end its record; return True if that was done.
 
-    Not if a volume or a claim still needs the archive, nor if the export now has another record of it than the index.
+    Return False while a volume or a claim needs the archive, or if its record has changed since the index read it.
     """
     known = index.archives[archive]
     # 1. Read the record again: the caller has judged by the one in the index.

@@ -1,6 +1,6 @@
 """Records for volumes that exist already.
 
-The volumes are another provisioner's, those of a lost ledger, and those whose data come back.
+The volumes are another provisioner's, those of a lost ledger, and those whose data comes back.
 
 `take_over` and `restore` touch nothing but the ledger: the directories are there, and in use. Each record is written as
 settled, because the volume has its PersistentVolume. As in `ledger.provisioning`, the record is written first, and the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from provisioner.core.discretion import Words
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.parameters import Ownership as Ownership
 from provisioner.core.reasons import Reason
 
 
@@ -49,6 +48,15 @@ class PathTaken(DiscreetError):
         return Reason.OVERLAPPING_DIRECTORY
 
 
+class UnreadableRecord(PathTaken):
+    """The volume's own record exists and cannot be read, so that its directory is unknown."""
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.UNREADABLE_RECORD
+
+
 class AlreadyThere(ProvisionerError):
     """The directory already exists, and no record gives it to the claim."""
 
@@ -62,9 +70,9 @@ class ArchiveUnusable(DiscreetError):
     """An archive cannot be restored into the claim; the text says why."""
 
 
-def unreadable_record(export_name: str, volume_name: str) -> PathTaken:
+def unreadable_record(export_name: str, volume_name: str) -> UnreadableRecord:
     """Return the error for a volume whose own record exists and cannot be read."""
-    return PathTaken(
+    return UnreadableRecord(
         f"the ledger of export {export_name} has an unreadable record of volume {volume_name}: check the export with"
         " `nfs-provisioner check`"
     )

@@ -240,7 +240,7 @@ class Export:
         """Move a volume's data back into its directory, out of an archive or the trash.
 
         Writes the record first if the volume has none, then renames, never over anything but an empty directory, then
-        ends the archive's record. Raises PathTaken, AlreadyThere, and Cause.RECORD if the data are gone.
+        ends the archive's record. Raises PathTaken, AlreadyThere, and Cause.RECORD if the data is gone.
         """
         await self._enrollment.reinstate(volume_name, record, archive=archive, trash=trash)
 

@@ -13,7 +13,8 @@
     .provisioner/names-é             -> shows which names the server treats as equal
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
 
-`->` is a symlink, whose target is the text. The design is in docs/development/design.md, "The export's ledger".
+`->` is a symlink, whose target is the text. The list in this folder's README.md leads, for developers. The design is in
+docs/development/design.md, "The export's ledger".
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ class Provisioning:
         # 1. The record first: of this attempt, or of an earlier one, which stays.
         fresh = await self._begin(volume_name, record, adopt_from)
         held = self._state.index.records[volume_name]
-        # A directory right below the root with the volume's own name in it can be wanted by no other cluster, so the
-        # looks at the other records can be skipped. Any other name can be that of a volume that another cluster is
+        # No other cluster can want a directory right below the root that has the volume's own name in it, so the looks
+        # at the other records can be skipped. Any other name can be that of a volume that another cluster is
         # reclaiming: its directory is gone already, and a repeated rename of it would move this one.
         others_matter = len(held.path) > 1 or volume_name not in held.directory or not fresh or adopt_from is not None
         made = False
@@ -197,8 +197,8 @@ class Provisioning:
             return
         former, archive = state.index.former(volume_name), held.archive if volume_name in state.index.pending else ""
         if former is not None:
-            # The record of the adopted directory's former volume ends first: once the new one is settled, nothing tells
-            # any more that the two belong together.
+            # The record of the adopted directory's former volume ends first: once the new one is settled, nothing
+            # shows any longer that the two belong together.
             await self._records.forget(former)
         live = await self._records.refresh(volume_name)
         record = structs.replace(live or held, volume_uid=volume_uid or (live or held).volume_uid)
@@ -217,7 +217,7 @@ class Provisioning:
         try:
             await self._tree.move_symlink(pending, settled)
         except PathMissing:
-            # An attempt with an unknown outcome moved it; or a leader withdrew it who did not know of the volume.
+            # An attempt with an unknown outcome moved it, or a leader that did not know of the volume withdrew it.
             with suppress(PathExists):
                 await self._tree.make_symlink(settled, encode(record))
         except PathExists:
@@ -260,7 +260,7 @@ class Provisioning:
 
         Returns False if something was moved after all. Each rename of a restore relies on the record, so nothing moves
         once it is gone. But another leader can have moved the archive right before: then the record is written again,
-        for nothing else tells whose data lie there.
+        for nothing else shows whose data is there.
         """
         await self._records.withdraw(volume_name)
         if not await restore.has_moved(self._tree, held):

@@ -7,8 +7,8 @@ The steps, in this order (the table of crashes: README.md):
 3. The caller deletes the PersistentVolume, then its finalizer.
 4. The caller removes the record (`Export.forget`), unless the volume is retained.
 
-Data move first, by one rename that either happens or does not; only then the cluster forgets the volume, and the ledger
-last. So no record ends while the data that it names are still in their place.
+Data moves first, by one rename that either happens or does not; only then the cluster forgets the volume, and the
+ledger last. So no record ends while the data that it names is still in its place.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from provisioner.core import mount_options, names
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.ledgers import Ledger
 from provisioner.core.locations import NFS_PORT, Location, RelPath, location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import NfsSource, Volume
 from provisioner.core.places import Places
+from provisioner.core.recovery import Place
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError
 
@@ -184,6 +186,23 @@ class ExportRegistry:
         except (InvalidSettings, ExportError):
             return None
         return export, tuple(directory.split("/"))
+
+
+def ledger_of(export: Export, places: Places) -> Ledger:
+    """Return an export's ledger as a value for core, as far as it has been read."""
+    return Ledger(
+        place=Place(
+            name=export.name,
+            location=export.location,
+            id=export.id,
+            locations=places.same(export.location),
+            folds=export.folds,
+        ),
+        records=export.records,
+        pending=export.pending,
+        unreadable=export.unreadable,
+        foreign=export.foreign,
+    )
 
 
 def _unsupported(location: Location, options: MountOptions) -> ExportError | None:

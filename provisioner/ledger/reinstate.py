@@ -28,7 +28,7 @@ async def move(tree: Tree, source: RelPath, path: RelPath) -> None:
             if await _holds_something(tree, path):
                 directory = "/".join(path)
                 raise AlreadyThere(
-                    f"directory {directory!r} is not empty, and data are never replaced: move it away"
+                    f"directory {directory!r} is not empty, and data is never replaced: move it away"
                 ) from exc
             # rmdir refuses a directory that got content since the look: so nothing is lost here.
             await tree.remove_directory(path)

@@ -49,8 +49,8 @@ async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str
 async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -> None:
     """Create a symlink, or replace its target in one step.
 
-    A reader sees the old text or the new one, never a part. With `was` only if that is its target; otherwise raises
-    Cause.RECORD.
+    A reader sees the old text or the new one, never a part. With `was`, replace it only if it still has that
+    text; otherwise raise Cause.RECORD.
     """
     draft = (*layout.DRAFTS, symlink[-1])
     try:

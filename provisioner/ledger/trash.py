@@ -59,7 +59,7 @@ class Trash:
     def may_come_late(self, name: str) -> bool:
         """Return True if a former leader's late rename can still move data to this name.
 
-        Never so for an archive's: the directory that such a rename moves has a name that is never used again.
+        Always False for an archive: the directory that such a rename moves has a name that is never used again.
         """
         return not self._tree.verifies and volume_of(name) == name
 

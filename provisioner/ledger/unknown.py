@@ -84,8 +84,5 @@ async def _holds_something(tree: Tree, path: RelPath) -> bool:
 
 
 def _is_of_the_path(exc: ExportError) -> bool:
-    """Return True if an error concerns one directory only.
-
-    It is gone, no directory any more, or not readable.
-    """
+    """Return True if an error concerns one directory only: it is gone, is no directory, or cannot be read."""
     return isinstance(exc, PathMissing) or exc.cause in (Cause.SYMLINK, Cause.DENIED)

@@ -1,7 +1,4 @@
-"""Idioms of asyncio that several rooms need.
-
-A bounded parallel map, and waiting for an event or a timeout.
-"""
+"""Shared asyncio helpers: a bounded parallel map, and waiting for an event or a timeout."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from provisioner.core.checks import Permission
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Namespace, StorageClass, Volume
-from provisioner.core.parameters import Ownership as Ownership
 
 
 class ClusterError(ProvisionerError):

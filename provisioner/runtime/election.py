@@ -23,7 +23,7 @@ from provisioner.runtime.supervision import Count, Shield
 log = structlog.get_logger(__name__)
 
 Lead = Callable[[asyncio.Event], Awaitable[None]]
-"""The leader's work: returns in good order after the event is set; cancelled when the lease is lost."""
+"""The leader's work: returns cleanly after the event is set; cancelled when the lease is lost."""
 
 _LASTING = 4
 """After this many failures in a row the replica counts as unable to take part."""

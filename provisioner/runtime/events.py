@@ -119,7 +119,7 @@ class EventRecorder:
 def _name(event: Event) -> str:
     """The name of the Event object: the same for the same message on the same object.
 
-    So a repeated message counts up one Event instead of creating another one, also after a restart.
+    So a repetition increases the count of one Event, even after a restart.
     """
     content = "\0".join((event.about.uid, event.type, event.reason, event.message))
     digest = hashlib.sha256(encodable(content).encode()).hexdigest()[:16]

@@ -109,7 +109,8 @@ class Informer(Mapping[str, T]):
         """Call the handlers after each change while the context is open.
 
         `on_added` is first called for each object that is cached already. `on_updated` takes what was cached before,
-        then what is cached now. An error in one handler is counted, and keeps the news from no other subscriber.
+        then what is cached now. An error in one handler is counted, and does not stop the other
+        subscribers.
         """
         subscriber = _Subscriber(on_added, on_updated, on_deleted)
         for item in list(self._items.values()):
@@ -123,7 +124,7 @@ class Informer(Mapping[str, T]):
     # ------------------------------------------------------------------------------------------- writing
 
     def replace(self, items: Iterable[T]) -> None:
-        """Take over a complete list: objects that it does not contain are gone."""
+        """Replace the cache with a complete list; objects not in it count as deleted."""
         listed = {self._key(item): item for item in items}
         for key in self._items.keys() - listed.keys():
             self._put(key, None)

@@ -220,7 +220,7 @@ async def handed_over(world: World) -> None:
     world.delete_claim("lab/data")
     await asyncio.sleep(120.0)
     if by_hand.entries.get("file") != File(b"years of work"):
-        world.judge.blame("the adopted data are not kept")
+        world.judge.blame("the adopted data is not kept")
     await world.rest()
 
 
@@ -364,7 +364,7 @@ async def forgotten(world: World) -> None:
 
 
 def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
-    """Etcd is restored to before the deletion of a claim, and its data are recovered; `late`: the volume was gone too.
+    """Etcd is restored to before the deletion of a claim, and its data is recovered; `late`: the volume was gone too.
 
     The daemon keeps running, or starts after it. The server removes nothing from the trash until then.
     """
@@ -397,12 +397,12 @@ def gone_back(rule: OnDelete, *, running: bool, late: bool) -> Script:
         tree.before, tree.after = before, after
         await asyncio.sleep(300.0)
         if not home.away:
-            world.judge.blame(f"the data are not kept: {home}")
+            world.judge.blame(f"the data is not kept: {home}")
         await world.rest()
         await _recover(world, home)
         await asyncio.sleep(300.0)
         if world.judge.where(home) != home.path:
-            world.judge.blame(f"the data were not recovered: {home}")
+            world.judge.blame(f"the data was not recovered: {home}")
         await world.rest()
         world.delete_claim(KEY)
         await world.until(lambda: site.cluster.claim(KEY) is None)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from provisioner.controllers.stale_records import ledger_of
 from provisioner.core import health, names
 from provisioner.core.ledgers import Installation
 from provisioner.core.places import Places
 from provisioner.core.records import OnDelete
 from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ledger_of
 from tests.simulation.histories import report
 from tests.simulation.process import PROVISIONER
 from tests.simulation.scripts import KEY, _volume_of, _warnings_of
@@ -169,7 +169,7 @@ def test_an_edited_volume(case: Case) -> None:
 
 @pytest.mark.parametrize("edit", [kept, unbound, everything], ids=["kept", "unbound", "all together"])
 def test_a_volume_that_is_taken_out_of_use(edit: Edit) -> None:
-    """A retained or unclaimed volume goes when it is deleted, and its data are reported as an orphan."""
+    """A retained or unclaimed volume goes when it is deleted, and its data is reported as an orphan."""
 
     async def script(world: World) -> None:
         home = await _volume_of(world, KEY, "delete")

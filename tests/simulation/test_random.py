@@ -14,7 +14,7 @@ from tests.simulation.histories import KINDS, ONE_SEED, SEEDS, Crowded, report
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_crowd(kind: Crowded) -> None:
-    """Whatever fails, and whatever tenants and admins do, no data are lost and nothing is left behind."""
+    """Whatever fails, and whatever tenants and admins do, no data is lost and nothing is left behind."""
     for seed in [int(ONE_SEED)] if ONE_SEED else range(SEEDS):
         world = kind.play(seed)
         assert not world.judge.violations, report(

@@ -107,4 +107,7 @@ def test_neither_cluster_deletes_until_an_admin_decides(
     eventually(lambda: not other_file.exists(), "its directory is gone")
     assert kept_file.read_text() == "kept"
     assert restarted.logged("second_cluster_over")
-    assert "no stop to end" in command(plane, "instances", NAME, *flags, "--this-cluster-goes-on").stderr
+    assert (
+        "no export is stopped: nothing to decide"
+        in command(plane, "instances", NAME, *flags, "--this-cluster-goes-on").stderr
+    )

@@ -1,4 +1,4 @@
-"""etcd is restored to a state before a claim's deletion: the data stay, and `recover` restores them."""
+"""etcd is restored to a state before a claim's deletion: the data stays, and `recover` restores it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from provisioner.cli.archives import _print_rows
 from provisioner.cli.output import print_table
+from provisioner.core.archives import ArchiveRow
 
 
 def test_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,6 +20,12 @@ def test_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         f"[bold]x[/]  {'y' * 300}",
         "\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}",
     ]
+
+
+def test_an_archive_without_a_retention_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """KEPT UNTIL says `for ever`, in the words that scripts read."""
+    _print_rows([ArchiveRow("archived-photos-20260101T000000Z", "nas:/exports", why_not="no record")])
+    assert "  for ever    nas:/exports" in capsys.readouterr().out
 
 
 def test_the_daemon_loads_no_other_command() -> None:

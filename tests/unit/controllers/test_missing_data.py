@@ -152,7 +152,7 @@ def test_a_moment_is_not_reported() -> None:
 
 
 def test_what_it_costs() -> None:
-    """A complete export is listed every ten minutes; missing data are looked at every minute."""
+    """A complete export is listed every ten minutes; missing data is looked at every minute."""
 
     async def scenario(site: Site) -> None:
         for number in range(20):

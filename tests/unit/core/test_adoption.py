@@ -214,7 +214,12 @@ def test_the_claim_has_a_volume_to_come() -> None:
     ("wish", "now", "classes", "words"),
     [
         ({"class_name": "x"}, present(samples.claim()), None, "already exists, with StorageClass nfs: omit --class"),
-        ({"capacity": "1Mi"}, present(samples.claim()), None, "requests 1Gi, but --capacity is less"),
+        (
+            {"capacity": "1Mi"},
+            present(samples.claim()),
+            None,
+            r"--capacity is less than the 1Gi that claim \S+ requests",
+        ),
         ({}, present(), None, "with --capacity, at least"),
         ({"capacity": "1Gi"}, present(), {}, "name its class with --class"),
         ({"capacity": "1Gi", "class_name": "x"}, present(), None, "StorageClass x does not exist"),

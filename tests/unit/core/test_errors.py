@@ -7,7 +7,7 @@ import pytest
 from provisioner.core import errors
 from provisioner.core.errors import InvalidRecord, ProvisionerError
 from provisioner.core.reasons import Reason
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken, UnreadableRecord
 from provisioner.ports.tree import Cause, ExportError
 
 
@@ -31,6 +31,7 @@ def test_reasons_are_few_words() -> None:
         errors.MissingAnnotation,
         errors.InvalidRecord,
         PathTaken,
+        UnreadableRecord,
         AlreadyThere,
         ArchiveUnusable,
     ],

@@ -201,6 +201,66 @@ def test_every_refusal_is_explained() -> None:
     assert explained == set(Reason) - {Reason.EXTERNAL_POPULATOR}
 
 
+MESSAGES = [
+    quote
+    for heading in ("## A claim stays Pending", "## A volume stays Released, or Terminating")
+    for row in section("troubleshooting.md", heading).rpartition("| Message |")[2].splitlines()
+    for quote in re.findall(r"`([^`]+)`", row.split("|")[1] if row.startswith("|") else "")
+]
+
+
+def product_strings() -> list[list[str]]:
+    """Each string of the product as the texts between its holes: an f-string has one hole per expression."""
+    found = []
+    for path in (ROOT / "provisioner").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(each.value) if isinstance(each, ast.Constant) else "\0" for each in node.values)
+                found.append(text.split("\0"))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append([node.value])
+    return found
+
+
+STRINGS = product_strings()
+
+
+def is_said(words: str) -> bool:
+    """Whether a string of the product has these words, where a hole can be any one word."""
+    for texts in STRINGS:
+        if any(words in text for text in texts):
+            return True
+        for number, text in enumerate(texts[:-1]):
+            # The words begin in this text and go on behind the hole that follows it.
+            starts = [size for size in range(6, len(words)) if text.endswith(words[:size])]
+            rest = texts[number + 1 :]
+            if any(_goes_on(words[size:], rest) for size in starts):
+                return True
+    return False
+
+
+def _goes_on(words: str, texts: list[str]) -> bool:
+    """Whether words are a hole of one word, and then the beginning of these texts."""
+    for size in range(1, len(words.split(" ")[0]) + 1):
+        behind = words[size:]
+        if texts[0].startswith(behind):
+            return True
+        if len(texts) > 1 and behind.startswith(texts[0]) and _goes_on(behind.removeprefix(texts[0]), texts[1:]):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("quote", MESSAGES)
+def test_every_quoted_message_is_one(quote: str) -> None:
+    """The messages by which admins look up a claim or a volume are words that the product says."""
+    assert [words for each in quote.split("…") if (words := each.strip(" :")) and not is_said(words)] == []
+
+
+def test_there_are_quoted_messages() -> None:
+    """The tables of messages are found."""
+    assert len(MESSAGES) >= 35
+
+
 def test_every_alert_has_a_runbook() -> None:
     """Each says what it means, what it affects, where to look and what to do, and is in the list at the top."""
     template = (CHART / "templates" / "prometheusrule.yaml").read_text()

@@ -1,4 +1,4 @@
-"""Archives with a fault at every call: no data are lost, none have two owners, and no record names other data."""
+"""Archives with a fault at every call: no data is lost, none has two owners, and no record names other data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def recorded(tree: MemoryTree, state: str, volume: str) -> Record:
 
 
 def places_of_data(tree: MemoryTree) -> list[str]:
-    """Return where the data are, which must be exactly one place."""
+    """Return where the data is, which must be exactly one place."""
     found = {path for path in directories(tree) if tree.look((*path.split("/"), "data")) == DATA}
     trash = tree.look((".provisioner", "trash"))
     assert isinstance(trash, Directory)
@@ -164,7 +164,7 @@ async def test_a_name_that_a_stranger_took() -> None:
 
 
 async def test_every_name_is_taken_by_a_stranger() -> None:
-    """If other directories get all names that archives reserve, archiving fails and the data stay in their place."""
+    """If other directories get all names that archives reserve, archiving fails and the data stays in its place."""
     tree = await filled()
     export = await opened(tree)
 
@@ -200,7 +200,7 @@ async def test_a_record_of_another_archive_of_the_name() -> None:
 
 @each_fault
 async def test_expiring(fault: Fault) -> None:
-    """Wherever expiry is interrupted, the data are in the archive or in the trash, and a retry ends the record."""
+    """Wherever expiry is interrupted, the data is in the archive or in the trash, and a retry ends the record."""
     for tree, export in await interrupted(fault, to_archive(), lambda export: export.expire(NAME, LATER)):
         assert places_of_data(tree) in ([NAME], ["trash"])
         if NAME in export.archived:
@@ -305,7 +305,7 @@ async def test_bringing_back(fault: Fault, directory: str) -> None:
 
 @each_fault
 async def test_bringing_back_by_way_of_a_class_that_deletes(fault: Fault) -> None:
-    """Wherever it is interrupted, the claim's record has the milder rule before the data move, and keeps it."""
+    """Wherever it is interrupted, the claim's record has the milder rule before the data moves, and keeps it."""
     brief = structs.replace(wanting("b", V2, NAME), on_delete="delete", retention="1h")
     for tree, export in await interrupted(
         fault, to_archive(), lambda export: export.provision(V2, brief, ACCESS, tenant=TENANT)

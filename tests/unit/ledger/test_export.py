@@ -9,7 +9,7 @@ from msgspec import structs
 
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import Record, encode
-from provisioner.ledger.errors import AlreadyThere, PathTaken
+from provisioner.ledger.errors import AlreadyThere, PathTaken, UnreadableRecord
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, FilesystemStats, ModeRefused, Ownership, PathExists
 from tests.support import samples
@@ -321,7 +321,7 @@ async def test_an_unreadable_record_of_the_volume() -> None:
     tree = MemoryTree()
     export = await opened(tree)
     tree.plant_symlink((".provisioner", "pending", V1), "junk")
-    with pytest.raises(PathTaken, match="unreadable record of volume pvc-1"):
+    with pytest.raises(UnreadableRecord, match="unreadable record of volume pvc-1"):
         await export.provision(V1, record("a"), ACCESS)
     assert tree.look(("a",)) is None
 

@@ -1,4 +1,4 @@
-"""Late calls of a leader that was held up, after another one has done the same: no other volume's data move."""
+"""Late calls of a leader that was held up, after another one has done the same: no other volume's data moves."""
 
 from __future__ import annotations
 

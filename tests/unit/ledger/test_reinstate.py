@@ -40,7 +40,7 @@ async def test_data_in_their_place(path: RelPath) -> None:
     tree = await with_data()
     await tree.make_directory(path, Ownership())
     tree.write_file((*path, "newer"), b"newer")
-    with pytest.raises(AlreadyThere, match="data are never replaced"):
+    with pytest.raises(AlreadyThere, match="data is never replaced"):
         await reinstate.move(tree, SOURCE, path)
     assert tree.look((*path, "newer")) == File(b"newer")
     assert tree.look((*SOURCE, "file")) == File(b"data")

@@ -1,31 +1,11 @@
-"""Stale records: settled if the volume exists, removed if volume and directory are gone."""
+"""Settles records whose volume exists, and ends those whose volume and directory are gone."""
 
 from __future__ import annotations
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.core import identity
-from provisioner.core.ledgers import Ledger
 from provisioner.core.objects import Volume
-from provisioner.core.places import Places
-from provisioner.core.recovery import Place
 from provisioner.ledger.export import Export
-
-
-def ledger_of(export: Export, places: Places) -> Ledger:
-    """An export's ledger as a value for core, as far as it has been read."""
-    return Ledger(
-        place=Place(
-            name=export.name,
-            location=export.location,
-            id=export.id,
-            locations=places.same(export.location),
-            folds=export.folds,
-        ),
-        records=export.records,
-        pending=export.pending,
-        unreadable=export.unreadable,
-        foreign=export.foreign,
-    )
 
 
 async def settle_record(ctx: ControllerContext, export: Export, volume: Volume) -> bool:
