@@ -12,8 +12,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # TESTS=… runs only these tests; PYTEST_FLAGS=… passes flags to pytest.
 TESTS ?=
 PYTEST_FLAGS ?=
-# Tests mostly wait for servers: a second process halves the time on two CPU cores.
-PARALLEL ?= 2
+# Tests mostly wait for servers: four processes keep two CPU cores busy.
+PARALLEL ?= 4
 # Tests marked `thorough` rarely find what others do not: only `make test-all` runs them.
 MARKED ?= not thorough
 # pip installs exactly what the lock names: it resolves no dependency and builds nothing from source with unpinned tools.
