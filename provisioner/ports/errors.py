@@ -51,8 +51,9 @@ class Cause(enum.Enum):
     )
     TWICE = (
         "is in use by two clusters with the same ID",
-        "nothing on it is deleted or archived and no archive is restored, because one cluster is a copy of the other:"
-        " stop the provisioner of one, then run `nfs-provisioner instances --this-cluster-goes-on` in the other",
+        "nothing on it is deleted or archived and no archive is restored, because one cluster is a copy of the other,"
+        " or a cluster has two installations of this provisioner name: stop the provisioner of one, then run"
+        " `nfs-provisioner instances --this-cluster-goes-on` in the other",
     )
     UNSETTLED = (
         "might still be in use by another instance of the provisioner",
