@@ -144,7 +144,7 @@ class Export:
         # After the ledger is there: of two that write first and look then, at least one sees the other.
         self._state.above = await nesting.taken_from_above(self._tree)
         self._folds = await naming.folds(self._tree, found, create=create)
-        self._state.index = await opening.read(self._tree, mend=create, folds=self._folds)
+        self._state.index = await opening.read(self._tree, repair=create, folds=self._folds)
         self._state.unconfirmed.clear()
         return self
 
@@ -165,7 +165,7 @@ class Export:
 
     async def read_remains(self) -> None:
         """Read what is left of a ledger without an id. Creates nothing."""
-        self._state.index = await opening.read(self._tree, mend=False)
+        self._state.index = await opening.read(self._tree, repair=False)
 
     async def restore_ledger(self, id: str, records: Mapping[str, Record]) -> dict[str, str]:
         """Write records that are missing or unreadable, then the id if it is another one.

@@ -136,17 +136,17 @@ async def _make_private(tree: Tree, path: RelPath) -> str:
         return await modes.set_access(tree, path, layout.PRIVATE)
 
 
-async def read(tree: Tree, *, mend: bool, folds: bool = False) -> LedgerIndex:
+async def read(tree: Tree, *, repair: bool, folds: bool = False) -> LedgerIndex:
     """Read all that is in the ledger.
 
-    A volume with two records is settled: one replica settled it while another one retried. `mend` allows the pending
+    A volume with two records is settled: one replica settled it while another one retried. `repair` allows the pending
     record to be removed then.
     """
     index = LedgerIndex(folds=folds)
     pending, settled = [await symlinks.read_all(tree, (LEDGER, state)) for state in STATES]
     for volume_name in pending.keys() & settled.keys():
         del pending[volume_name]
-        if mend:
+        if repair:
             await symlinks.remove(tree, layout.of("pending", volume_name))
     index.read(pending, "pending")
     index.read(settled, "volumes")

@@ -277,7 +277,7 @@ class _NamesAsWritten(Export):
     ) -> Export:
         opened = await super().open(create=create, others=others, carried=carried)
         self._folds = False
-        self._state.index = await opening.read(self._tree, mend=create)
+        self._state.index = await opening.read(self._tree, repair=create)
         return opened
 
 

@@ -12,8 +12,6 @@ from msgspec import structs
 
 from provisioner.controllers.archive_expiry import ArchiveExpiry
 from provisioner.controllers.cache import ClusterCache
-from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.returned import Returned
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
@@ -21,9 +19,9 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from provisioner.runtime.events import EventRecorder
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes import cluster as fake
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
@@ -83,13 +81,10 @@ class Site:
         self.clock = NodeClock(self.node_off_s)
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
         metrics = Metrics()
-        self.ctx = ControllerContext(
-            provisioner=samples.US,
+        self.ctx = controller_context(
             cluster=self.cluster,
             cache=ClusterCache(samples.US),
             exports=exports,
-            health=ExportHealth(exports, self.clock, metrics),
-            recorder=EventRecorder(self.cluster, self.clock),
             metrics=metrics,
             clock=self.clock,
             cluster_id=CLUSTER,

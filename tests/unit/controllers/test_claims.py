@@ -12,8 +12,6 @@ import pytest
 
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.claims import ClaimController
-from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.export_health import ExportHealth
 from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import Record
@@ -21,13 +19,13 @@ from provisioner.ledger.errors import InProgress
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import VolumeLocks
 from provisioner.runtime.requeue import FAILED, LOCKED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import MemoryTree
@@ -57,13 +55,10 @@ class Site:
         clock, self.metrics, self.export = LoopClock(), Metrics(), SlowExport()
         self.cluster, cache = MemoryCluster(), ClusterCache(samples.US)
         exports = ExportRegistry({NAS: self.export}, NAS, lambda *_: pytest.fail("no other"))
-        self.ctx = ControllerContext(
-            provisioner=samples.US,
+        self.ctx = controller_context(
             cluster=self.cluster,
             cache=cache,
             exports=exports,
-            health=ExportHealth(exports, clock, self.metrics),
-            recorder=EventRecorder(self.cluster, clock),
             metrics=self.metrics,
             clock=clock,
             cluster_id="memory",

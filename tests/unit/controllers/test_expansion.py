@@ -14,9 +14,7 @@ from msgspec import structs
 from structlog.testing import capture_logs
 
 from provisioner.controllers.cache import ClusterCache
-from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.expansion import expand, note_sizes
-from provisioner.controllers.export_health import ExportHealth
 from provisioner.core import expansion
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import Location, RelPath
@@ -30,6 +28,7 @@ from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.requeue import FAILED, REFUSED, Requeue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, ManualClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import MemoryTree, no_fault
@@ -48,13 +47,10 @@ async def test_a_record_that_has_no_room_for_a_larger_size() -> None:
         fits = longer
     export, clock, cluster, metrics = Export(NAS, MemoryTree()), ManualClock(), MemoryCluster(), Metrics()
     exports, cache = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other")), ClusterCache(samples.US)
-    ctx = ControllerContext(
-        provisioner=samples.US,
+    ctx = controller_context(
         cluster=cluster,
         cache=cache,
         exports=exports,
-        health=ExportHealth(exports, clock, metrics),
-        recorder=EventRecorder(cluster, clock),
         metrics=metrics,
         clock=clock,
         cluster_id="memory",
@@ -82,12 +78,10 @@ class Growing:
         self.cluster, self.cache = MemoryCluster(), ClusterCache(samples.US)
         exports = ExportRegistry({NAS: export}, NAS, lambda *_: pytest.fail("no other"))
         self.recorder = EventRecorder(self.cluster, clock)
-        self.ctx = ControllerContext(
-            provisioner=samples.US,
+        self.ctx = controller_context(
             cluster=self.cluster,
             cache=self.cache,
             exports=exports,
-            health=ExportHealth(exports, clock, metrics),
             recorder=self.recorder,
             metrics=metrics,
             clock=clock,

@@ -12,7 +12,6 @@ from msgspec import structs
 from structlog.testing import capture_logs
 
 from provisioner.controllers.cache import ClusterCache
-from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.unused_exports import UnusedExports
 from provisioner.core import names
@@ -25,9 +24,9 @@ from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Credentials
 from provisioner.ports.tree import Cause, ExportError
-from provisioner.runtime.events import EventRecorder
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import MemoryTree
@@ -68,13 +67,11 @@ class Site:
         self.health = ExportHealth(self.exports, clock, self.metrics, marked=marked)
         for informer in self.cache.informers:
             informer.replace([])
-        self.ctx = ControllerContext(
-            provisioner=samples.US,
+        self.ctx = controller_context(
             cluster=cluster,
             cache=self.cache,
             exports=self.exports,
             health=self.health,
-            recorder=EventRecorder(cluster, clock),
             metrics=self.metrics,
             clock=clock,
         )

@@ -9,8 +9,6 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from provisioner.controllers.cache import ClusterCache
-from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.missing_data import MissingData
 from provisioner.core import names
 from provisioner.core.locations import Location
@@ -21,6 +19,7 @@ from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.events import EventRecorder
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import Directory, MemoryTree
@@ -42,12 +41,10 @@ class Site:
         self.cache = ClusterCache(samples.US)
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
         self.recorder = EventRecorder(self.cluster, clock)
-        ctx = ControllerContext(
-            provisioner=samples.US,
+        ctx = controller_context(
             cluster=self.cluster,
             cache=self.cache,
             exports=exports,
-            health=ExportHealth(exports, clock, self.metrics),
             recorder=self.recorder,
             metrics=self.metrics,
             clock=clock,

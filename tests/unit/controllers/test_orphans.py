@@ -11,8 +11,6 @@ from msgspec import structs
 from structlog.testing import capture_logs
 
 from provisioner.controllers.cache import ClusterCache
-from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.sweep import Sweep
 from provisioner.core import names
@@ -23,10 +21,10 @@ from provisioner.core.records import OnDelete, encode
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.leadership import Alone
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import MemoryTree
@@ -58,13 +56,10 @@ class Site:
         """Open the export, and start the sweep."""
         await self.export.open()
         exports = ExportRegistry({NAS: self.export}, NAS, _no_other)
-        ctx = ControllerContext(
-            provisioner=samples.US,
+        ctx = controller_context(
             cluster=self.cluster,
             cache=self.cache,
             exports=exports,
-            health=ExportHealth(exports, self.clock, self.metrics),
-            recorder=EventRecorder(self.cluster, self.clock),
             metrics=self.metrics,
             clock=self.clock,
             cluster_id=US,

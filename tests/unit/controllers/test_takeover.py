@@ -11,15 +11,14 @@ from structlog.testing import capture_logs
 
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.takeover import Takeover
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import NfsSource
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
-from provisioner.runtime.events import EventRecorder
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
+from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import MemoryTree, no_fault
@@ -31,13 +30,10 @@ def context(served: Mapping[Location, Export]) -> ControllerContext:
     """A context with an empty cluster."""
     exports, cache = ExportRegistry(served, NAS, lambda *_: pytest.fail("no other")), ClusterCache(samples.US)
     clock, metrics, cluster = LoopClock(), Metrics(), MemoryCluster()
-    return ControllerContext(
-        provisioner=samples.US,
+    return controller_context(
         cluster=cluster,
         cache=cache,
         exports=exports,
-        health=ExportHealth(exports, clock, metrics),
-        recorder=EventRecorder(cluster, clock),
         metrics=metrics,
         clock=clock,
         cluster_id="memory",
