@@ -78,6 +78,10 @@ class Exported:
         """The records of unfinished volumes, by volume."""
         return self._records("pending")
 
+    def is_pending(self, volume_name: str) -> bool:
+        """Return True while the ledger has an unfinished record of a volume."""
+        return os.path.lexists(self.root / LEDGER / "pending" / volume_name)
+
     @property
     def trash(self) -> list[str]:
         """The names in the trash."""

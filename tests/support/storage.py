@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from testbed.api import Api, ApiError, Object
 from testbed.processes import tail
 from testbed.waiting import eventually
 from tests.support.daemon import Daemon
-from tests.support.exported import Exported
+from tests.support.exported import LEDGER, Exported
 
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 VOLUMES = "/api/v1/persistentvolumes"
@@ -24,11 +25,13 @@ T = TypeVar("T")
 class Storage:
     """A user's calls for storage; every failed wait reports the namespace's events and the daemons' last log lines."""
 
-    def __init__(self, api: Api, namespace: str, *, daemon_logs: Callable[[], str]) -> None:
+    def __init__(self, api: Api, namespace: str, *, daemon_logs: Callable[[], str], roots: Sequence[Path] = ()) -> None:
+        """`roots` are the directories of this machine that are exported."""
         self.api = api
         self.namespace = namespace
         self.claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
         self._daemon_logs = daemon_logs
+        self._roots = roots
         self._classes: list[str] = []
         self._volumes: list[str] = []
 
@@ -52,7 +55,11 @@ class Storage:
         return self.api.post(self.claims, {"metadata": {"name": name} | (metadata or {}), "spec": wanted | spec})
 
     def bound(self, name: str = "data", *, timeout_s: float = 60.0) -> Object:
-        """Wait until the claim is Bound, and return its volume."""
+        """Wait until the claim is Bound, and return its volume.
+
+        The daemon settles the ledger's record after it has created the volume: wait for that too, so that a test can
+        compare ledgers.
+        """
 
         def volume() -> Object | None:
             claim = self.api.get(f"{self.claims}/{name}")
@@ -60,7 +67,10 @@ class Storage:
                 return None
             return self.api.get(f"{VOLUMES}/{claim['spec']['volumeName']}")
 
-        return self.eventually(volume, f"the claim {name} is Bound", timeout_s=timeout_s)
+        found = self.eventually(volume, f"the claim {name} is Bound", timeout_s=timeout_s)
+        pending = [root / LEDGER / "pending" / found["metadata"]["name"] for root in self._roots]
+        self.eventually(lambda: not any(map(os.path.lexists, pending)), f"the record of claim {name} is settled")
+        return found
 
     def get_claim(self, name: str = "data") -> Object:
         """Return the claim."""
@@ -170,7 +180,7 @@ class ServedStorage(Storage):
     """Storage with classes of one daemon, and that daemon's default export on disk."""
 
     def __init__(self, api: Api, namespace: str, *, daemon: Daemon, export: Exported) -> None:
-        super().__init__(api, namespace, daemon_logs=lambda: tail(daemon.log))
+        super().__init__(api, namespace, daemon_logs=lambda: tail(daemon.log), roots=[export.root])
         self.daemon = daemon
         self.export = export
         self.provisioner = daemon.provisioner_name
