@@ -77,6 +77,8 @@ class HangingMount:
     def __exit__(self, *_: object) -> None:
         self.go_on()
         self.unmount()
+        # A process in another mount namespace can still have a copy of the mount, and then bindfs would not end.
+        self._process.kill()
         self._process.wait()
 
     def hang(self) -> None:

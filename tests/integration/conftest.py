@@ -60,9 +60,9 @@ def daemon(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Daemons]:
 
 
 @pytest.fixture
-def storage(cluster_api: Api, namespace: str, daemon: Daemons, export_directory: Path) -> Iterator[Storage]:
+def storage(cluster_api: Api, namespace: str, daemon: Daemons, tmp_path: Path) -> Iterator[Storage]:
     """Classes and claims in the test's namespace."""
-    storage = Storage(cluster_api, namespace, daemon_logs=daemon.log_tails, roots=[export_directory])
+    storage = Storage(cluster_api, namespace, daemon_logs=daemon.log_tails, roots=[tmp_path / "export"])
     yield storage
     storage.remove_volumes()
     storage.remove_classes()
