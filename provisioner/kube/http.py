@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 HEAD_BYTES = 64 * 1024
 """Limit for the bytes of an answer without its body: status line, headers, and what surrounds a chunk."""
@@ -152,6 +152,9 @@ class HttpConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except HttpParserError as exc:
             self._fail(Incomplete(f"the answer is not HTTP: {exc}"))
+            return
+        except HttpParserUpgrade:
+            self._fail(Incomplete("the server changes to another protocol"))
             return
         if self._overhead > HEAD_BYTES and not self._complete:
             self._fail(Incomplete(f"the headers of the answer are longer than {HEAD_BYTES >> 10} KiB"))
