@@ -9,10 +9,11 @@ import asyncio
 import base64
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from provisioner.kube.http import HttpConnection, HttpError
 
@@ -146,12 +147,15 @@ async def _connect(server: Server, tls: ssl.SSLContext, server_name: str) -> Htt
 
 async def _socket(host: str, port: int) -> socket.socket:
     """Connect to the address of a name that answers first."""
-    loop = asyncio.get_running_loop()
+    addresses = await _addresses(host, port)
+    return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1)
+
+
+async def _addresses(host: str, port: int) -> Sequence[AddrInfoType]:
     try:
-        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as exc:
         raise UnknownName(host) from exc
-    return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, loop=loop)
 
 
 async def _tunnel(connection: HttpConnection, server: Server, proxy: Server) -> asyncio.Transport:
