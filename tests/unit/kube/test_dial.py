@@ -83,9 +83,14 @@ async def test_tls(tmp_path: Path) -> None:
 
 
 async def test_no_tls() -> None:
-    """A server without TLS is an error of TLS, or of the connection that it closes; never a hang."""
-    async with serving(answering(OK)) as port:
-        with pytest.raises((ssl.SSLError, ConnectionError)):
+    """A server that answers TLS with something else is an error of TLS."""
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+
+    async with serving(serve) as port:
+        with pytest.raises(ssl.SSLError):
             await answered(route(f"https://localhost:{port}"))
 
 
