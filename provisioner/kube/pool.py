@@ -58,15 +58,15 @@ class Pool:
         self._limit = limit
         self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
-        self._open: set[HttpConnection] = set()
+        self._open: dict[HttpConnection, int] = {}
+        """Open connections and their generation."""
+        self._generation = 0
         self._dialling = 0
         self._idle: deque[tuple[HttpConnection, float]] = deque()
         """Idle connections and since when, the longest idle one first."""
         self._waiting: deque[asyncio.Future[HttpConnection | None]] = deque()
         """Callers in order. Each gets a connection, or None: then it opens one."""
         self._sweep: asyncio.TimerHandle | None = None
-        self._stale: set[HttpConnection] = set()
-        """Connections in use that must not be used again."""
 
     async def exchange(self, request: bytes, *, repeatable: bool) -> Answer:
         """Send a request and return its answer. Raises HttpError and OSError.
@@ -108,12 +108,12 @@ class Pool:
         return Stream(answer, connection, self._give_back)
 
     def retire(self, *, in_use: bool) -> None:
-        """Close the idle connections; those `in_use` close after their answer: the credentials have changed."""
+        """Close the idle connections, and those `in_use` or being opened after their answer."""
         idle, self._idle = self._idle, deque()
         for connection, _ in idle:
             connection.abort()
         if in_use:
-            self._stale |= self._open
+            self._generation += 1
 
     async def close(self) -> None:
         """Close all connections."""
@@ -137,6 +137,7 @@ class Pool:
         elif (handed := await self._wait()) is not None:
             # It can have ended since it was given back; nothing was sent on it yet.
             return handed if handed.open else await self._take()
+        generation = self._generation
         try:
             connection = await self._dial()
         except BaseException:
@@ -144,7 +145,7 @@ class Pool:
             self._admit()
             raise
         self._dialling -= 1
-        self._open.add(connection)
+        self._open[connection] = generation
         connection.on_lost = self._forget
         return connection
 
@@ -165,7 +166,7 @@ class Pool:
             raise
 
     def _give_back(self, connection: HttpConnection) -> None:
-        if not connection.reusable or connection in self._stale:
+        if not connection.reusable or self._open.get(connection) != self._generation:
             connection.abort()
             self._forget(connection)
             return
@@ -180,8 +181,7 @@ class Pool:
     def _forget(self, connection: HttpConnection) -> None:
         """Remove an ended connection, and let the next caller open one."""
         if connection in self._open:
-            self._open.remove(connection)
-            self._stale.discard(connection)
+            del self._open[connection]
             self._admit()
 
     def _admit(self) -> None:
