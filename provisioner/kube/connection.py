@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Literal, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -85,12 +87,14 @@ class Connection:
         *,
         expire: datetime | None,
         route: dial.Route,
+        certificate: bytes,
         observe: Observe,
         connections: int,
     ) -> None:
         """Use a configuration that `load` has filled, with credentials that `expire`, if that is known.
 
-        `load` runs again shortly before the expiry, and when the server refuses the credentials.
+        `certificate` is the client certificate with its key that the TLS of the route has, or empty. `load` runs again
+        shortly before the expiry, and when the server refuses the credentials.
         """
         self._configuration = configuration
         self._load = load
@@ -99,7 +103,7 @@ class Connection:
         self._pool = Pool(route.dial, limit=connections)
         self._base = configuration.host.rstrip("/")
         self._target = _target(route)
-        self._certificate = kubeconfig.certificate(configuration)
+        self._certificate = certificate
         self._headers = _Headers(route)
         self._expire = expire
         self._renewal: asyncio.Task[None] | None = None
@@ -132,9 +136,7 @@ class Connection:
         repeatable = _METHODS[call.verb] == "GET"
         try:
             async with asyncio.timeout(call.timeout_s) as limit:
-                answer = await self._accepted(
-                    call, limit, lambda request: self._pool.exchange(request, repeatable=repeatable)
-                )
+                answer = await self._accepted(call, limit, partial(self._pool.exchange, repeatable=repeatable))
                 return answer.body
         except (HttpError, OSError) as exc:
             raise self._no_answer(call, exc) from exc
@@ -236,10 +238,10 @@ class Connection:
     async def _load_again(self) -> None:
         try:
             self._expire = await self._load()
-            certificate = kubeconfig.certificate(self._configuration)
-            if certificate != self._certificate:
-                self._route.tls = kubeconfig.tls(self._configuration)
-                self._certificate = certificate
+            found = kubeconfig.tls(self._configuration)
+            self._route.tls = found.context
+            if found.certificate != self._certificate:
+                self._certificate = found.certificate
                 self._pool.retire(in_use=True)
             self._not_renewed = None
         except (InvalidSettings, OSError, ValueError) as exc:
@@ -274,7 +276,7 @@ class _Headers:
         self._text = ""
 
     def text(self, authorization: str) -> str:
-        """Return the header lines. Raises Disconnected."""
+        """Return the header lines. Raises InvalidHeader."""
         if authorization != self._authorization:
             value = authorization or self._in_url
             if not (value.isascii() and value.isprintable()):
@@ -310,25 +312,32 @@ async def open_connection(path: str | None, *, observe: Observe, connections: in
         return await kubeconfig.load(configuration, path)
 
     expire = await load()
-    route = _route(configuration, path)
-    connection = Connection(configuration, load, expire=expire, route=route, observe=observe, connections=connections)
+    try:
+        tls = kubeconfig.tls(configuration)
+    except (OSError, ValueError) as exc:
+        reason = errors.reason(exc)
+        raise InvalidSettings(f"cannot use the certificates of {path or 'the service account'}: {reason}") from exc
+    connection = Connection(
+        configuration,
+        load,
+        expire=expire,
+        route=_route(configuration, tls.context, in_pod=path is None),
+        certificate=tls.certificate,
+        observe=observe,
+        connections=connections,
+    )
     try:
         yield connection
     finally:
         await connection.close()
 
 
-def _route(configuration: Configuration, path: str | None) -> dial.Route:
-    try:
-        tls = kubeconfig.tls(configuration)
-    except (OSError, ValueError) as exc:
-        reason = errors.reason(exc)
-        raise InvalidSettings(f"cannot use the certificates of {path or 'the service account'}: {reason}") from exc
+def _route(configuration: Configuration, tls: ssl.SSLContext, *, in_pod: bool) -> dial.Route:
     try:
         server = dial.parse(configuration.host)
     except ValueError as exc:
         raise InvalidSettings(f"cannot use the server {errors.one_line(configuration.host)}: {exc}") from exc
-    url = _proxy(configuration, server, in_pod=path is None)
+    url = _proxy(configuration, server, in_pod=in_pod)
     try:
         proxy = dial.parse(url) if url else None
     except ValueError as exc:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -61,8 +62,18 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
     return loader.expire
 
 
-def tls(configuration: Configuration) -> ssl.SSLContext:
-    """Return the TLS context for the server. Raises OSError and ValueError for unusable certificates."""
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The TLS context for the server, and the client certificate with its key in it: PEM, empty without."""
+
+    context: ssl.SSLContext
+    certificate: bytes
+
+
+def tls(configuration: Configuration) -> Tls:
+    """Read the certificates. Raises OSError and ValueError for unusable ones."""
+    files = [path for path in (configuration.cert_file, configuration.key_file) if path]
+    certificate = b"".join(Path(path).read_bytes() for path in files)
     context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     # The strict mode of X.509, Python's default since 3.13, refuses cluster certificates that Go and kubectl accept.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -71,12 +82,7 @@ def tls(configuration: Configuration) -> ssl.SSLContext:
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def certificate(configuration: Configuration) -> bytes:
-    """Return the client certificate and its key as PEM, to notice a change; empty without. Raises OSError."""
-    return b"".join(Path(path).read_bytes() for path in (configuration.cert_file, configuration.key_file) if path)
+    return Tls(context, certificate)
 
 
 def _check(configuration: Configuration, kubeconfig: str) -> None:

@@ -67,6 +67,7 @@ async def test_an_oidc_token_that_is_valid(tmp_path: Path) -> None:
     assert configuration.authorization() == f"Bearer {valid}"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:kubernetes")
 async def test_an_expired_oidc_token_is_refreshed(tmp_path: Path) -> None:
     """The issuer gives a new token, each time that the old one has expired."""
     issued = iter(["new", "newer"])
@@ -91,6 +92,7 @@ async def test_an_expired_oidc_token_is_refreshed(tmp_path: Path) -> None:
             assert configuration.authorization() == expected
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:kubernetes")
 async def test_an_oidc_issuer_that_is_gone(tmp_path: Path) -> None:
     """The error is one line that names the kubeconfig."""
     async with serving(read_request) as port:  # type: ignore[arg-type]
