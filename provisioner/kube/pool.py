@@ -67,11 +67,12 @@ class Pool:
         self._waiting: deque[asyncio.Future[HttpConnection | None]] = deque()
         """Callers in order. Each gets a connection, or None: then it opens one."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def exchange(self, request: bytes, *, repeatable: bool) -> Answer:
         """Send a request and return its answer. Raises HttpError and OSError.
 
-        `repeatable` allows to send it a second time if the server closes the connection without an answer.
+        A `repeatable` request is sent a second time if the server closes an idle connection without an answer.
         """
         connection = await self._take()
         try:
@@ -116,12 +117,16 @@ class Pool:
             self._generation += 1
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Calls under way and later ones raise Disconnected."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         self._idle.clear()
         for connection in list(self._open):
             connection.abort()
+        while (turn := self._next()) is not None:
+            self._dialling += 1
+            turn.set_result(None)
         await asyncio.sleep(0)  # the transports close in the next iteration of the event loop
 
     # ------------------------------------------------------------------------------------------- one caller
@@ -139,6 +144,8 @@ class Pool:
             return handed if handed.open else await self._take()
         generation = self._generation
         try:
+            if self._closed:
+                raise Disconnected
             connection = await self._dial()
         except BaseException:
             self._dialling -= 1
@@ -147,6 +154,8 @@ class Pool:
         self._dialling -= 1
         self._open[connection] = generation
         connection.on_lost = self._forget
+        if self._closed:
+            connection.abort()
         return connection
 
     async def _wait(self) -> HttpConnection | None:
@@ -175,7 +184,7 @@ class Pool:
             turn.set_result(connection)
             return
         self._idle.append((connection, self._loop.time()))
-        if self._sweep is None:
+        if self._sweep is None and not self._closed:
             self._sweep = self._loop.call_later(self._idle_s, self._close_idle)
 
     def _forget(self, connection: HttpConnection) -> None:

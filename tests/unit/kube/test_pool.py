@@ -260,3 +260,16 @@ async def test_closing_the_pool_ends_its_calls() -> None:
         stream.close()
         await asyncio.sleep(0.1)
         assert site.now == 0
+
+
+async def test_a_closed_pool_opens_no_connection() -> None:
+    """Calls that wait when the pool closes, and later ones, get an error."""
+    async with pooled(endless, limit=1) as (pool, site):
+        stream = await pool.stream(get("/watch"))
+        waiting = [asyncio.ensure_future(pool.exchange(GET, repeatable=True)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        await pool.close()
+        failed = await asyncio.gather(*waiting, pool.exchange(GET, repeatable=True), return_exceptions=True)
+        assert [type(each) for each in failed] == [Disconnected] * 4
+        stream.close()
+        assert site.connections == 1
