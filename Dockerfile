@@ -19,16 +19,15 @@ COPY requirements.txt /wheels/
 COPY dist/image/packages /wheels/packages
 RUN pip --python /opt/nfs-provisioner/bin/python install --no-index --find-links /wheels/packages --no-compile \
       --no-deps --require-hashes -r /wheels/requirements.txt
-# What the provisioner never loads, 80 MB:
-# - of the Kubernetes client all but configuration and session (provisioner/kube/library.py): the synchronous half, and
-#   the classes of all resources, which the client looks up by name;
+# What the provisioner never loads, 90 MB:
+# - of the Kubernetes client all but the asynchronous loaders of configurations (provisioner/kube/library.py), and
+#   pydantic, which only the rest of it needs;
 # - the syntax highlighter of rich: tables do not use it, and structlog does without;
 # - debug symbols and Cython sources.
 RUN cd /opt/nfs-provisioner/lib/python3*/site-packages \
  && find kubernetes -mindepth 1 -maxdepth 1 -type d ! -name aio -exec rm -r {} + \
- && rm -r kubernetes/aio/client/api \
- && find kubernetes/aio/client/models -type f ! -name __init__.py -delete \
- && rm -r pygments \
+ && find kubernetes/aio -mindepth 1 -maxdepth 1 -type d ! -name config -exec rm -r {} + \
+ && rm -r pydantic pydantic_core pygments \
  && find . -name '*.so' -exec strip --strip-unneeded {} + \
  && find . -name '*.p[xy][dx]' -delete
 COPY dist/image/*.whl /wheels/

@@ -5,11 +5,13 @@ CI accepts a skip only for what the machine cannot do at all.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TypeVar
 
 import pytest
+import uvloop
 
 from testbed import binaries
 from testbed.cluster import ControlPlane, TokenUser
@@ -18,6 +20,13 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 CANNOT = "this machine cannot"
 """The beginning of every accepted skip reason; pytest's summary (-ra) prints the reasons."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run asynchronous tests on the daemon's event loop."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(wrapper=True)

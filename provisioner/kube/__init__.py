@@ -1,1 +1,1 @@
-"""The API server: driver of the port `Cluster`, on kubernetes.aio, aiohttp and msgspec. Entry: cluster.open_cluster."""
+"""The API server: driver of the port `Cluster`, on kubernetes.aio.config, httptools and msgspec. See cluster.py."""

@@ -123,7 +123,11 @@ class KubeCluster:
         splitter = codec.LineSplitter()
         async with aclosing(self._connection.stream(call, silence_s=ends_s + self._limits.watch_grace_s)) as chunks:
             async for chunk in chunks:
-                for line in splitter.feed(chunk):
+                try:
+                    lines = splitter.feed(chunk)
+                except codec.DECODE_ERRORS as exc:
+                    raise errors.undecodable(asked, exc) from exc
+                for line in lines:
                     try:
                         event = resource.codec.event(asked, line, self._on_undecodable)
                     except codec.DECODE_ERRORS as exc:

@@ -23,6 +23,9 @@ from provisioner.ports.cluster import Item, Page, WatchEvent
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """kubectl's copy of the whole object: unused here, and often the largest part of an object in the cache."""
 
+LINE_BYTES = 64 << 20
+"""Limit for one line of a watch; etcd stores no object above 1.5 MiB by default."""
+
 OnUndecodable = Callable[[str, str, str], None]
 """Called for an item that is left out, with the kind, `namespace/name` as far as known, and the error."""
 
@@ -219,15 +222,23 @@ class LineSplitter:
     def __init__(self) -> None:
         """Start with nothing pending."""
         self._parts: list[bytes] = []
+        self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that this chunk completes, without line ends and blank lines."""
+        """Return the lines that this chunk completes, without line ends and blank lines.
+
+        Raises msgspec.DecodeError for a line without end: it must not fill the memory.
+        """
         first, *others = chunk.split(b"\n")
         self._parts.append(first)
+        self._size += len(first)
+        if self._size > LINE_BYTES:
+            raise msgspec.DecodeError(f"a line is longer than {LINE_BYTES >> 20} MiB")
         if not others:
             return []
         lines = [b"".join(self._parts), *others[:-1]]
         self._parts = [others[-1]]
+        self._size = len(others[-1])
         return [line for line in lines if line.strip()]
 
     @property

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-import aiohttp
 from yaml import YAMLError
 
 from provisioner.core.errors import InvalidSettings
@@ -48,7 +50,7 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
         async with asyncio.timeout(_LIMIT_S):
             loader = _Loader(config_dict=KubeConfigMerger(kubeconfig).config)
             await loader.load_and_set(configuration)
-    except (ConfigException, OSError, ValueError, YAMLError, aiohttp.ClientError) as exc:
+    except (ConfigException, OSError, ValueError, YAMLError) as exc:
         reason = errors.reason(exc)
         raise InvalidSettings(f"cannot use the kubeconfig {kubeconfig}: {reason}; pass another one") from exc
     except (TypeError, AttributeError, KeyError) as exc:
@@ -60,9 +62,32 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
     return loader.expire
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The TLS context for the server, and the client certificate with its key in it: PEM, empty without."""
+
+    context: ssl.SSLContext
+    certificate: bytes
+
+
+def tls(configuration: Configuration) -> Tls:
+    """Read the certificates. Raises OSError and ValueError for unusable ones."""
+    files = [path for path in (configuration.cert_file, configuration.key_file) if path]
+    certificate = b"".join(Path(path).read_bytes() for path in files)
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    # The strict mode of X.509, Python's default since 3.13, refuses cluster certificates that Go and kubectl accept.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return Tls(context, certificate)
+
+
 def _check(configuration: Configuration, kubeconfig: str) -> None:
     """Raise InvalidSettings if the library found no server or no credentials."""
-    host = str(configuration.host)
+    host = configuration.host
     if not host.startswith(("http://", "https://")):
         raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")
     if configuration.cert_file and not configuration.key_file:

@@ -209,3 +209,13 @@ def test_an_empty_lease_has_no_holder() -> None:
         body = json.dumps({"kind": "Lease", "metadata": {"resourceVersion": "3"}} | spec).encode()
         record = leases.decode(body)
         assert (record.holder, record.renewed, record.version) == ("", "", "3")
+
+
+def test_a_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never ends a line cannot fill the memory."""
+    monkeypatch.setattr(codec, "LINE_BYTES", 100)
+    splitter = codec.LineSplitter()
+    assert splitter.feed(b"x" * 90 + b"\n" + b"y" * 90) == [b"x" * 90]
+    assert splitter.feed(b"y\nz") == [b"y" * 91]
+    with pytest.raises(codec.DECODE_ERRORS):
+        splitter.feed(b"z" * 100)
