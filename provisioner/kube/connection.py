@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -25,9 +25,8 @@ import provisioner
 from provisioner.core import checks
 from provisioner.core.archives import PROMPT_S
 from provisioner.core.errors import InvalidSettings
-from provisioner.kube import errors, in_pod
-from provisioner.kube.configuration import Configuration
-from provisioner.kube.library import ConfigException, RESTClientObject
+from provisioner.kube import errors, kubeconfig
+from provisioner.kube.library import ConfigException, Configuration, RESTClientObject
 from provisioner.ports.cluster import ApiUnavailable
 
 log = structlog.get_logger(__name__)
@@ -205,9 +204,11 @@ class Connection:
     async def _authorization(self, call: Call) -> str:
         """Return the header with the credentials; in a pod, the library rereads the token file once per minute."""
         try:
-            return await self._configuration.authorization()
+            settings = await self._configuration.auth_settings()
         except (ConfigException, OSError) as exc:
             raise errors.failed(str(call), exc) from exc
+        # A token file can end in a newline, which is illegal in a header.
+        return str(settings["BearerToken"]["value"] or "").strip() if "BearerToken" in settings else ""
 
     async def _renew(self, call: Call, refused: str) -> bool:
         """Reload the credentials, once for all calls that were refused with them; return True if they changed.
@@ -259,12 +260,6 @@ async def open_connection(path: str | None, *, observe: Observe, connections: in
     configuration.disable_strict_ssl_verification = True
 
     async def load() -> datetime | None:
-        if path is None:
-            in_pod.load(configuration)
-            return None
-        # A pod does not import this module, nor the parser of YAML that it needs: 3 MB of memory.
-        from provisioner.kube import kubeconfig
-
         return await kubeconfig.load(configuration, path)
 
     expire = await load()
@@ -297,7 +292,7 @@ def _session_options() -> dict[str, Any]:
 def _proxy(configuration: Configuration, *, in_pod: bool) -> str | None:
     """Return the proxy of the kubeconfig, or of the environment. A pod always reaches its API server directly."""
     if configuration.proxy or in_pod:
-        return configuration.proxy
+        return cast("str | None", configuration.proxy)
     host = URL(configuration.host)
     return None if proxy_bypass(host.host or "") else getproxies().get(host.scheme)
 

@@ -1,4 +1,4 @@
-"""Address and credentials for the API server from one kubeconfig, or several as KUBECONFIG lists them.
+"""Address and credentials for the API server: one kubeconfig, several as KUBECONFIG lists them, or a ServiceAccount.
 
 The library reads the files, and continues without credentials if it finds none. Here that is an error: the API server
 would treat such a client as `system:anonymous` and refuse everything, for a reason that no message names.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from datetime import datetime
 
 import aiohttp
@@ -15,24 +16,37 @@ from yaml import YAMLError
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.kube import errors, plugins
-from provisioner.kube.configuration import Configuration
-from provisioner.kube.library import ConfigException, kube_config
+from provisioner.kube.library import (
+    ConfigException,
+    Configuration,
+    FileOrData,
+    KubeConfigLoader,
+    KubeConfigMerger,
+    load_incluster_config,
+)
 
-_library = kube_config()
+# The library has no type annotations.
+_load_in_pod: Callable[..., None] = load_incluster_config
 _LIMIT_S = plugins.LIMIT_S + 10.0
 """Time limit for loading: an identity provider can be asked over the network."""
 
 
-async def load(configuration: Configuration, kubeconfig: str) -> datetime | None:
+async def load(configuration: Configuration, kubeconfig: str | None) -> datetime | None:
     """Fill in the server's address, its CA and the credentials; return when these expire, if that is known.
 
     Raises InvalidSettings with one line that says what to change.
     """
+    if kubeconfig is None:
+        try:
+            _load_in_pod(client_configuration=configuration)
+        except (ConfigException, OSError) as exc:
+            raise InvalidSettings(_not_in_a_pod(errors.reason(exc).rstrip("."))) from exc
+        return None
     if not _exists(kubeconfig):
         raise InvalidSettings(f"the kubeconfig {kubeconfig} does not exist; pass another one with --kubeconfig PATH")
     try:
         async with asyncio.timeout(_LIMIT_S):
-            loader = _Loader(config_dict=_library.KubeConfigMerger(kubeconfig).config)
+            loader = _Loader(config_dict=KubeConfigMerger(kubeconfig).config)
             await loader.load_and_set(configuration)
     except (ConfigException, OSError, ValueError, YAMLError, aiohttp.ClientError) as exc:
         reason = errors.reason(exc)
@@ -48,7 +62,7 @@ async def load(configuration: Configuration, kubeconfig: str) -> datetime | None
 
 def _check(configuration: Configuration, kubeconfig: str) -> None:
     """Raise InvalidSettings if the library found no server or no credentials."""
-    host = configuration.host
+    host = str(configuration.host)
     if not host.startswith(("http://", "https://")):
         raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")
     if configuration.cert_file and not configuration.key_file:
@@ -60,12 +74,22 @@ def _check(configuration: Configuration, kubeconfig: str) -> None:
         )
 
 
+def _not_in_a_pod(reason: str) -> str:
+    """Return what to change if there is neither a kubeconfig nor a pod's ServiceAccount."""
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return "not running in a pod, and no kubeconfig: pass --kubeconfig or set KUBECONFIG"
+    return (
+        f"cannot use the ServiceAccount of this pod: {reason};"
+        " set automountServiceAccountToken: true, or pass --kubeconfig"
+    )
+
+
 def _exists(kubeconfig: str) -> bool:
     """Return True if at least one of the listed files exists; the library only logs when none does."""
     return any(os.path.exists(os.path.expanduser(path)) for path in kubeconfig.split(os.pathsep) if path)
 
 
-class _Loader(_library.KubeConfigLoader):  # type: ignore[misc,name-defined]  # it has no annotations
+class _Loader(KubeConfigLoader):  # type: ignore[misc]  # it has no annotations
     """The library's loader, with its own plugins, and errors for unknown users and removed auth providers."""
 
     def __init__(self, config_dict: object) -> None:
@@ -95,6 +119,5 @@ class _Loader(_library.KubeConfigLoader):  # type: ignore[misc,name-defined]  # 
 
 def _file(pem: str) -> str:
     """Write PEM to a temporary file, which the library removes at exit; return its path."""
-    data = _library.FileOrData({"pem": pem}, None, data_key_name="pem", base64_file_content=False)
-    path: str = data.as_file()
+    path: str = FileOrData({"pem": pem}, None, data_key_name="pem", base64_file_content=False).as_file()
     return path
