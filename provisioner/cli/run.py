@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Any
 
 import click
+import uvloop
 
 from provisioner.cli import options
 from provisioner.commands.run import run as run_daemon
@@ -33,4 +33,4 @@ def run(*, log_format: str | None, log_level: str, **flags: Any) -> None:
     """
     settings = options.settings(**flags)
     logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)
-    asyncio.run(run_daemon(settings))
+    uvloop.run(run_daemon(settings))

@@ -128,7 +128,7 @@ def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsy
         settings.kubeconfig,
         provisioner=settings.provisioner,
         identity=identity,
-        observe=lambda verb, resource, code: metrics.api_requests.labels(verb, resource, code).inc(),
+        observe=metrics.api_request,
         on_undecodable=lambda kind, name, reason: log.error("undecodable", kind=kind, name=name, reason=reason),
         # Each connection takes 256 KiB for TLS, and the API server is no faster with more of them.
         connections=settings.workers // 2 + 16,

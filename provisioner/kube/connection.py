@@ -1,35 +1,38 @@
-"""The connection to the API server: configuration, credentials, TLS and session of kubernetes.aio; bodies are bytes.
+"""The connection to the API server: configuration, credentials, TLS, retries and metrics; bodies are bytes.
 
-The library's generated methods cost 0.6 ms of CPU per request, its session alone a fifth of that. So the library finds
-the server and the credentials and renews them, and `Connection` sends requests through the library's session.
-Nothing here limits the rate: the API server does (API Priority and Fairness), and its 429 with Retry-After is obeyed.
+The `kubernetes` library finds the server and the credentials and renews them. Its client costs 0.6 ms of CPU per
+request, and aiohttp's session below that a fifth; the connections of this package cost a fifth of the session. Nothing
+here limits the rate: the API server does (API Priority and Fairness), and its 429 with Retry-After is obeyed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, cast
+from typing import Literal, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import structlog
-from yarl import URL
 
 import provisioner
 from provisioner.core import checks
 from provisioner.core.archives import PROMPT_S
 from provisioner.core.errors import InvalidSettings
-from provisioner.kube import errors, kubeconfig
-from provisioner.kube.library import ConfigException, Configuration, RESTClientObject
+from provisioner.kube import dial, errors, kubeconfig
+from provisioner.kube.http import Answer, Disconnected, HttpError
+from provisioner.kube.library import ConfigException, Configuration
+from provisioner.kube.pool import Pool, Stream
 from provisioner.ports.cluster import ApiUnavailable
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T", Answer, Stream)
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
 Observe = Callable[[str, str, int], None]
@@ -48,7 +51,7 @@ _METHODS: dict[Verb, str] = {
     "patch": "PATCH",
     "delete": "DELETE",
 }
-_NO_LIMIT = aiohttp.ClientTimeout(total=None)
+_USER_AGENT = f"nfs-provisioner/{provisioner.__version__}"
 _RENEWAL_PAUSE_S = 10.0
 """Pause between two attempts to renew credentials, because each attempt can start a plugin process."""
 _EARLY = timedelta(seconds=60)
@@ -81,29 +84,30 @@ class Connection:
         load: Callable[[], Awaitable[datetime | None]],
         *,
         expire: datetime | None,
-        options: Mapping[str, Any],
+        route: dial.Route,
         observe: Observe,
+        connections: int,
     ) -> None:
         """Use a configuration that `load` has filled, with credentials that `expire`, if that is known.
 
-        `load` runs again shortly before the expiry, and when the server refuses the credentials. `options` are aiohttp
-        arguments for each request.
+        `load` runs again shortly before the expiry, and when the server refuses the credentials.
         """
-        rest = RESTClientObject(configuration)
-        # The library creates its session in its first own request, with this factory, which it documents.
-        self._session: aiohttp.ClientSession = rest._create_pool_manager()
         self._configuration = configuration
         self._load = load
         self._observe = observe
-        self._base = str(configuration.host).rstrip("/")
-        self._options = options
+        self._route = route
+        self._pool = Pool(route.dial, limit=connections)
+        self._base = configuration.host.rstrip("/")
+        self._target = _target(route)
+        self._certificate = kubeconfig.certificate(configuration)
+        self._headers = _Headers(route)
         self._expire = expire
         self._renewal: asyncio.Task[None] | None = None
         self._not_renewed: InvalidSettings | None = None
         """The error of the latest renewal, if it failed."""
         self._renew_at_s = 0.0
         self._dated: tuple[str, float] | None = None
-        """The `Date` of the latest prompt answer (RFC 9110, 6.6.1), and the loop time of its arrival."""
+        """The `Date` of the latest prompt answer (RFC 9110, 6.6.1), and the monotonic time of its arrival."""
 
     def server_time(self) -> datetime | None:
         """See Cluster.server_time."""
@@ -114,22 +118,25 @@ class Connection:
             date = parsedate_to_datetime(text).astimezone(UTC)
         except ValueError:
             return None
-        return date + timedelta(seconds=asyncio.get_running_loop().time() - at_s)
+        return date + timedelta(seconds=time.monotonic() - at_s)
 
     async def close(self) -> None:
         """Close all connections, and kill a plugin that still runs."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
-        await self._session.close()
+        await self._pool.close()
 
     async def request(self, call: Call) -> bytes:
         """Send a call and return the body of the answer. Retries on 429 with Retry-After, within `timeout_s`."""
+        repeatable = _METHODS[call.verb] == "GET"
         try:
             async with asyncio.timeout(call.timeout_s) as limit:
-                response = await self._answer(call, limit, _NO_LIMIT)
-                return await response.read()
-        except (aiohttp.ClientError, OSError) as exc:
+                answer = await self._accepted(
+                    call, limit, lambda request: self._pool.exchange(request, repeatable=repeatable)
+                )
+                return answer.body
+        except (HttpError, OSError) as exc:
             raise self._no_answer(call, exc) from exc
 
     async def stream(self, call: Call, *, silence_s: float) -> AsyncGenerator[bytes, None]:
@@ -139,41 +146,45 @@ class Connection:
         """
         try:
             async with asyncio.timeout(call.timeout_s) as limit:
-                timeout = aiohttp.ClientTimeout(total=None, sock_read=silence_s)
-                response = await self._answer(call, limit, timeout)
-            async with response:
-                async for chunk in response.content.iter_any():
-                    yield chunk
-        except (aiohttp.ClientError, OSError) as exc:
+                stream = await self._accepted(call, limit, self._pool.stream)
+            try:
+                async with aclosing(stream.chunks(silence_s)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            finally:
+                stream.close()
+        except (HttpError, OSError) as exc:
             raise self._no_answer(call, exc) from exc
 
-    async def _answer(
-        self, call: Call, limit: asyncio.Timeout, timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
-        """Return the open response of an accepted call; renew refused credentials once, and wait out 429s."""
+    async def _accepted(self, call: Call, limit: asyncio.Timeout, send: Callable[[bytes], Awaitable[T]]) -> T:
+        """Send a call until it is accepted: renew refused credentials once, and wait out 429s."""
         may_renew = True
         if self._expire is not None and datetime.now(UTC) >= self._expire - _EARLY:
             self._begin_renewal()
         while True:
-            authorization = await self._authorization(call)
-            response = await self._send(call, authorization, timeout)
-            self._observe(call.verb, call.resource, response.status)
-            if response.status < 300:
-                return response
-            body = await response.read()
-            if response.status == 401 and may_renew:
+            authorization, certificate = self._authorization(call), self._certificate
+            answer = await self._sent(call, authorization, send)
+            self._observe(call.verb, call.resource, answer.status)
+            if answer.status < 300:
+                return answer
+            if isinstance(answer, Stream):
+                try:
+                    await answer.finish()
+                finally:
+                    answer.close()
+            if answer.status == 401 and may_renew:
                 may_renew = False
-                if await self._renew(call, authorization):
+                if await self._renew(call, authorization, certificate):
                     continue
             error = errors.refused(
                 str(call),
-                response.status,
-                body,
-                retry_after=response.headers.get("Retry-After"),
+                answer.status,
+                answer.body,
+                retry_after=answer.retry_after,
                 source=checks.source(call.verb, call.resource),
             )
             # Only 429 proves that the server did nothing; the outcome of a write after a 503 is unknown.
-            if response.status != 429 or not isinstance(error, ApiUnavailable) or error.retry_after_s is None:
+            if answer.status != 429 or not isinstance(error, ApiUnavailable) or error.retry_after_s is None:
                 raise error
             # With jitter: a server that throttles one worker throttles many, and they must not return together.
             pause_s = error.retry_after_s * random.uniform(1.0, 1.25)
@@ -181,48 +192,40 @@ class Connection:
                 raise error
             await asyncio.sleep(pause_s)
 
-    async def _send(self, call: Call, authorization: str, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        headers = {"Content-Type": call.content_type} if call.body is not None else {}
-        if authorization:
-            headers["Authorization"] = authorization
-        url = f"{self._base}{call.path}?{call.query}" if call.query else self._base + call.path
-        loop = asyncio.get_running_loop()
-        asked_s = loop.time()
-        response = await self._session.request(
-            _METHODS[call.verb],
-            URL(url, encoded=True),
-            data=call.body,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-            **self._options,
-        )
-        if "Date" in response.headers and loop.time() - asked_s <= PROMPT_S:
-            self._dated = response.headers["Date"], loop.time()
-        return response
+    async def _sent(self, call: Call, authorization: str, send: Callable[[bytes], Awaitable[T]]) -> T:
+        target = f"{self._target}{call.path}?{call.query}" if call.query else self._target + call.path
+        head = f"{_METHODS[call.verb]} {target} HTTP/1.1\r\n{self._headers.text(authorization)}"
+        if call.body is None:
+            request = f"{head}\r\n".encode("latin-1")
+        else:
+            sized = f"{head}Content-Type: {call.content_type}\r\nContent-Length: {len(call.body)}\r\n\r\n"
+            request = sized.encode("latin-1") + call.body
+        asked_s = time.monotonic()
+        answer = await send(request)
+        if answer.date is not None and (now_s := time.monotonic()) - asked_s <= PROMPT_S:
+            self._dated = answer.date, now_s
+        return answer
 
-    async def _authorization(self, call: Call) -> str:
-        """Return the header with the credentials; in a pod, the library rereads the token file once per minute."""
+    def _authorization(self, call: Call) -> str:
+        """Return the header with the credentials, as the configuration has them now."""
         try:
-            settings = await self._configuration.auth_settings()
+            return self._configuration.authorization()
         except (ConfigException, OSError) as exc:
             raise errors.failed(str(call), exc) from exc
-        # A token file can end in a newline, which is illegal in a header.
-        return str(settings["BearerToken"]["value"] or "").strip() if "BearerToken" in settings else ""
 
-    async def _renew(self, call: Call, refused: str) -> bool:
+    async def _renew(self, call: Call, refused: str, certificate: bytes) -> bool:
         """Reload the credentials, once for all calls that were refused with them; return True if they changed.
 
         This renews exec plugins, OIDC and token files of a kubeconfig, and a pod's token before its minute is over.
         """
-        if await self._authorization(call) == refused:
+        if self._authorization(call) == refused and self._certificate == certificate:
             self._begin_renewal()
             if self._renewal is not None:
                 # Other calls wait for the renewal too, so a timeout of this one must not cancel it.
                 await asyncio.shield(self._renewal)
             if self._not_renewed is not None:
                 raise errors.failed(str(call), self._not_renewed) from self._not_renewed
-        return await self._authorization(call) != refused
+        return self._authorization(call) != refused or self._certificate != certificate
 
     def _begin_renewal(self) -> None:
         """Start a renewal, unless one is running or has just ended."""
@@ -233,20 +236,66 @@ class Connection:
     async def _load_again(self) -> None:
         try:
             self._expire = await self._load()
+            certificate = kubeconfig.certificate(self._configuration)
+            if certificate != self._certificate:
+                self._route.tls = kubeconfig.tls(self._configuration)
+                self._certificate = certificate
+                self._pool.retire(in_use=True)
             self._not_renewed = None
-        except InvalidSettings as exc:
-            log.warning("credentials_not_renewed", error=str(exc))
-            self._not_renewed = exc
+        except (InvalidSettings, OSError, ValueError) as exc:
+            failure = exc if isinstance(exc, InvalidSettings) else InvalidSettings(errors.reason(exc))
+            log.warning("credentials_not_renewed", error=str(failure))
+            self._not_renewed = failure
         finally:
             self._renew_at_s = asyncio.get_running_loop().time() + _RENEWAL_PAUSE_S
 
     def _no_answer(self, call: Call, exc: Exception) -> ApiUnavailable:
         self._observe(call.verb, call.resource, 0)
-        if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
+        if isinstance(exc, TimeoutError) and not exc.errno:
             return errors.failed(f"{call} on {self._base}", TimeoutError(f"no answer within {call.timeout_s:g} s"))
-        if isinstance(exc, aiohttp.ClientConnectionError) and not isinstance(exc, aiohttp.ServerTimeoutError):
+        if isinstance(exc, OSError | Disconnected | dial.UnknownName | dial.ProxyFailed):
             return errors.unreachable(self._base, exc)
         return errors.failed(str(call), exc)
+
+
+class _Headers:
+    """The headers that all requests share, as text; rebuilt only when the credentials change."""
+
+    def __init__(self, route: dial.Route) -> None:
+        # Compressing a page of a list costs both sides more time than the cluster's network.
+        self._fixed = (
+            f"Host: {route.server.header}\r\nAccept: {JSON}\r\nAccept-Encoding: identity\r\n"
+            f"User-Agent: {_USER_AGENT}\r\n"
+        )
+        if route.proxy is not None and route.proxy.authorization and not route.server.tls:
+            self._fixed += f"Proxy-Authorization: {route.proxy.authorization}\r\n"
+        self._in_url = route.server.authorization
+        self._authorization: str | None = None
+        self._text = ""
+
+    def text(self, authorization: str) -> str:
+        """Return the header lines. Raises Disconnected."""
+        if authorization != self._authorization:
+            value = authorization or self._in_url
+            if not (value.isascii() and value.isprintable()):
+                raise InvalidHeader
+            self._text = f"{self._fixed}Authorization: {value}\r\n" if value else self._fixed
+            self._authorization = authorization
+        return self._text
+
+
+class InvalidHeader(HttpError):
+    """The credentials cannot be sent in a header."""
+
+    def __init__(self) -> None:
+        super().__init__("the token contains a character that a header cannot have: write another token")
+
+
+def _target(route: dial.Route) -> str:
+    """Return what precedes each path in a request target: a proxy without a tunnel needs the whole URL."""
+    if route.proxy is None or route.server.tls:
+        return route.server.prefix
+    return f"http://{route.server.header}{route.server.prefix}"
 
 
 @asynccontextmanager
@@ -255,53 +304,40 @@ async def open_connection(path: str | None, *, observe: Observe, connections: in
 
     Makes no call yet. Raises InvalidSettings with one line that says what to change.
     """
-    configuration = Configuration(connection_pool_maxsize=connections, client_session_kwargs=_session_options())
-    # The strict mode of X.509, Python's default since 3.13, refuses cluster certificates that Go and kubectl accept.
-    configuration.disable_strict_ssl_verification = True
+    configuration = Configuration()
 
     async def load() -> datetime | None:
         return await kubeconfig.load(configuration, path)
 
     expire = await load()
-    try:
-        options = _request_options(configuration, _proxy(configuration, in_pod=path is None))
-        connection = Connection(configuration, load, expire=expire, options=options, observe=observe)
-    except (OSError, ValueError) as exc:
-        reason = errors.reason(exc)
-        raise InvalidSettings(f"cannot use the certificates of {path or 'the service account'}: {reason}") from exc
+    route = _route(configuration, path)
+    connection = Connection(configuration, load, expire=expire, route=route, observe=observe, connections=connections)
     try:
         yield connection
     finally:
         await connection.close()
 
 
-def _session_options() -> dict[str, Any]:
-    return {
-        "cookie_jar": aiohttp.DummyCookieJar(),
-        # Otherwise aiohttp reads the environment's proxies and ~/.netrc for each request, in a thread.
-        "trust_env": False,
-        # Compressing a page of a list costs both sides more time than the cluster's network.
-        "headers": {
-            "Accept": JSON,
-            "Accept-Encoding": "identity",
-            "User-Agent": f"nfs-provisioner/{provisioner.__version__}",
-        },
-    }
+def _route(configuration: Configuration, path: str | None) -> dial.Route:
+    try:
+        tls = kubeconfig.tls(configuration)
+    except (OSError, ValueError) as exc:
+        reason = errors.reason(exc)
+        raise InvalidSettings(f"cannot use the certificates of {path or 'the service account'}: {reason}") from exc
+    try:
+        server = dial.parse(configuration.host)
+    except ValueError as exc:
+        raise InvalidSettings(f"cannot use the server {errors.one_line(configuration.host)}: {exc}") from exc
+    url = _proxy(configuration, server, in_pod=path is None)
+    try:
+        proxy = dial.parse(url) if url else None
+    except ValueError as exc:
+        raise InvalidSettings(f"cannot use the proxy {errors.one_line(url or '')}: {exc}") from exc
+    return dial.Route(server, proxy, tls, configuration.tls_server_name or server.host)
 
 
-def _proxy(configuration: Configuration, *, in_pod: bool) -> str | None:
+def _proxy(configuration: Configuration, server: dial.Server, *, in_pod: bool) -> str | None:
     """Return the proxy of the kubeconfig, or of the environment. A pod always reaches its API server directly."""
     if configuration.proxy or in_pod:
-        return cast("str | None", configuration.proxy)
-    host = URL(configuration.host)
-    return None if proxy_bypass(host.host or "") else getproxies().get(host.scheme)
-
-
-def _request_options(configuration: Configuration, proxy: str | None) -> dict[str, Any]:
-    """Return the arguments of each request: proxy and TLS server name, as configured."""
-    options = {
-        "proxy": proxy,
-        "proxy_headers": configuration.proxy_headers,
-        "server_hostname": configuration.tls_server_name,
-    }
-    return {name: value for name, value in options.items() if value}
+        return configuration.proxy
+    return None if proxy_bypass(server.host) else getproxies().get("https" if server.tls else "http")

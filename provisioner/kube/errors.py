@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from http import HTTPStatus
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 
+from provisioner.kube.dial import ProxyFailed, UnknownName
+from provisioner.kube.http import Disconnected
 from provisioner.ports.cluster import (
     AlreadyExists,
     ApiUnavailable,
@@ -106,20 +108,20 @@ def unreachable(server: str, exc: Exception) -> ApiUnavailable:
 
 def _why(exc: Exception) -> str:
     """Return why there is no connection, in the words of the operating system."""
-    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+    if isinstance(exc, ProxyFailed):
+        return f"the proxy: {_why(exc.cause)}"
+    if isinstance(exc, UnknownName):
         return f"the name {exc.host} cannot be resolved"
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(exc.certificate_error, "verify_message", "") or exc.certificate_error
-        return f"its certificate is not accepted: {reason}"
-    if isinstance(exc, aiohttp.ClientSSLError):
-        return f"no TLS connection: {exc.os_error.strerror or exc.os_error}"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {getattr(exc, 'verify_message', '') or exc}"
+    if isinstance(exc, ssl.SSLError):
+        return f"no TLS connection: {exc.strerror or exc}"
+    if isinstance(exc, Disconnected):
         return "it closed the connection without an answer"
-    # For a host with several addresses, the library joins all errors to one text and sets no errno.
+    # For a host with several addresses, asyncio joins all errors to one text and sets no errno.
     numbers = [exc.errno] if isinstance(exc, OSError) and exc.errno else _ERRNO.findall(str(exc))
     reasons = dict.fromkeys(os.strerror(int(number)).lower() for number in numbers)
-    through = "the proxy: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
-    return through + (", ".join(reasons) or str(exc) or type(exc).__name__)
+    return ", ".join(reasons) or str(exc) or type(exc).__name__
 
 
 def failed(call: str, exc: BaseException) -> ApiUnavailable:

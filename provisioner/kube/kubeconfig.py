@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
-import aiohttp
 from yaml import YAMLError
 
 from provisioner.core.errors import InvalidSettings
@@ -48,7 +49,7 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
         async with asyncio.timeout(_LIMIT_S):
             loader = _Loader(config_dict=KubeConfigMerger(kubeconfig).config)
             await loader.load_and_set(configuration)
-    except (ConfigException, OSError, ValueError, YAMLError, aiohttp.ClientError) as exc:
+    except (ConfigException, OSError, ValueError, YAMLError) as exc:
         reason = errors.reason(exc)
         raise InvalidSettings(f"cannot use the kubeconfig {kubeconfig}: {reason}; pass another one") from exc
     except (TypeError, AttributeError, KeyError) as exc:
@@ -60,9 +61,27 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
     return loader.expire
 
 
+def tls(configuration: Configuration) -> ssl.SSLContext:
+    """Return the TLS context for the server. Raises OSError and ValueError for unusable certificates."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    # The strict mode of X.509, Python's default since 3.13, refuses cluster certificates that Go and kubectl accept.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def certificate(configuration: Configuration) -> bytes:
+    """Return the client certificate and its key as PEM, to notice a change; empty without. Raises OSError."""
+    return b"".join(Path(path).read_bytes() for path in (configuration.cert_file, configuration.key_file) if path)
+
+
 def _check(configuration: Configuration, kubeconfig: str) -> None:
     """Raise InvalidSettings if the library found no server or no credentials."""
-    host = str(configuration.host)
+    host = configuration.host
     if not host.startswith(("http://", "https://")):
         raise InvalidSettings(f"the cluster in the kubeconfig {kubeconfig} has no server of the form https://HOST:PORT")
     if configuration.cert_file and not configuration.key_file:

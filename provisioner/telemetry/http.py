@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 import structlog
@@ -132,9 +132,9 @@ class _Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_CHUNK_BYTES)
+        # uvloop's transports have the methods of asyncio.Transport, but not the class.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_CHUNK_BYTES)
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -314,7 +314,7 @@ async def serving(host: str, port: int, handler: Handler, *, limits: Limits | No
     )
     for each in listening.sockets:
         with each.dup() as shared:
-            shared.listen(_BACKLOG)  # asyncio accepts as many connections per iteration as `backlog`
+            shared.listen(_BACKLOG)  # the event loop accepts as many connections per iteration as `backlog`
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:

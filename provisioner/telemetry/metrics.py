@@ -141,6 +141,7 @@ class Metrics:
             "resource",
             "code",
         )
+        self._api_requests: dict[tuple[str, str, int], Counter] = {}
         self.watch_restarts = self._counter(
             "nfs_provisioner_watch_restarts_total", "Watches started on the API server.", "resource"
         )
@@ -161,6 +162,14 @@ class Metrics:
 
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
+
+    def api_request(self, verb: str, resource: str, code: int) -> None:
+        """Count an answer of the API server; the search for a series by labels costs more than the counting."""
+        key = verb, resource, code
+        counter = self._api_requests.get(key)
+        if counter is None:
+            counter = self._api_requests[key] = self.api_requests.labels(verb, resource, code)
+        counter.inc()
 
     def unexpected(self, loop: Loop) -> None:
         """Count an unexpected error."""

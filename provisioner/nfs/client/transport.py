@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from provisioner.core.errors import ProvisionerError
 from provisioner.nfs.client.errors import Lost, hangs_up_hint, network_hint, not_nfs_hint, silent_hint
@@ -157,8 +157,8 @@ class RpcTransport(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods of asyncio.Transport, but not the class.
+        self._transport = cast(asyncio.Transport, transport)
         self._watch = self._loop.call_later(self._watch_s, self._look)
 
     def data_received(self, data: bytes) -> None:

@@ -6,11 +6,11 @@ import errno
 import json
 import ssl
 
-import aiohttp
 import pytest
-from aiohttp.client_reqrep import ConnectionKey
 
 from provisioner.kube import errors
+from provisioner.kube.dial import ProxyFailed, TunnelRefused, UnknownName
+from provisioner.kube.http import Disconnected, Incomplete
 from provisioner.ports.cluster import (
     AlreadyExists,
     ApiUnavailable,
@@ -21,8 +21,6 @@ from provisioner.ports.cluster import (
     NotFound,
     Rejected,
 )
-
-KEY = ConnectionKey("api.example", 6443, True, True, None, None, None)
 
 UNTRUSTED = ssl.SSLCertVerificationError(1, "CERTIFICATE_VERIFY_FAILED")
 UNTRUSTED.verify_message = "expired"
@@ -114,7 +112,7 @@ def test_no_text_holds_credentials(leak: str) -> None:
 
 @pytest.mark.parametrize(
     "exc",
-    [TimeoutError(), aiohttp.ServerDisconnectedError(), ssl.SSLError("bad"), aiohttp.ClientPayloadError("cut short")],
+    [TimeoutError(), Disconnected(), ssl.SSLError("bad"), Incomplete("cut short")],
 )
 def test_a_message_is_never_empty(exc: Exception) -> None:
     """A call without an answer has an unknown outcome, and its message is never empty."""
@@ -127,14 +125,15 @@ def test_a_message_is_never_empty(exc: Exception) -> None:
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused"),
         (OSError("[Errno 111] Connect call failed, [Errno 113] x"), "connection refused, no route to host"),
-        (aiohttp.ServerDisconnectedError(), "it closed the connection without an answer"),
-        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "unknown")), "the name api.example cannot be resolved"),
-        (aiohttp.ClientConnectorCertificateError(KEY, UNTRUSTED), "its certificate is not accepted: expired"),
-        (aiohttp.ClientConnectorSSLError(KEY, OSError(0, "wrong version")), "no TLS connection: wrong version"),
-        (aiohttp.ClientProxyConnectionError(KEY, OSError(errno.ECONNREFUSED, "x")), "the proxy: connection refused"),
-        (aiohttp.ClientConnectionError("odd"), "odd"),
+        (Disconnected(), "it closed the connection without an answer"),
+        (UnknownName("api.example"), "the name api.example cannot be resolved"),
+        (UNTRUSTED, "its certificate is not accepted: expired"),
+        (ssl.SSLError(1, "wrong version"), "no TLS connection: wrong version"),
+        (ProxyFailed(ConnectionRefusedError(errno.ECONNREFUSED, "x")), "the proxy: connection refused"),
+        (ProxyFailed(TunnelRefused("it answers CONNECT with status 407")), "the proxy: it answers CONNECT"),
+        (ConnectionResetError(), "ConnectionResetError"),
     ],
-    ids=["refused", "several addresses", "closed", "name", "certificate", "TLS", "proxy", "else"],
+    ids=["refused", "several addresses", "closed", "name", "certificate", "TLS", "proxy", "tunnel", "else"],
 )  # fmt: skip
 def test_an_unreachable_server(exc: Exception, words: str) -> None:
     """The error for an unreachable server has its address and a short reason, without the library's wording."""
