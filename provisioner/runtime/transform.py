@@ -160,12 +160,15 @@ class CacheTransform:
 
         Sharing is safe because cached objects never change.
         """
+        known: T | None = self._parts.get((type(part), key))
+        if known is not None:
+            return known
         if _length(key) > _LARGE:
             return part
         if len(self._parts) >= _MOST:
             self._parts.clear()  # parts in use stay shared, and are freed with the objects that use them
-        kept: T = self._parts.setdefault((type(part), key), part)
-        return kept
+        self._parts[type(part), key] = part
+        return part
 
 
 def _same(text: str, *others: str) -> str:
