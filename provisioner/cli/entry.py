@@ -11,7 +11,12 @@ from importlib import import_module
 import click
 
 from provisioner import __version__
+from provisioner.absent import absent
 from provisioner.core.errors import InvalidSettings, ProvisionerError
+
+# structlog imports them for coloured tracebacks and for Windows: 6 MB per replica.
+with absent("rich", "colorama"):
+    import structlog  # noqa: F401
 
 COMMANDS = ("adopt", "archives", "check", "instances", "orphans", "recover", "restore", "run", "volumes")
 """Each is a click command of that name in the module `provisioner.cli.NAME`."""

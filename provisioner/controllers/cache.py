@@ -32,7 +32,7 @@ class ClusterCache:
         `count` is called for each unexpected error of a subscriber.
         """
         self._provisioner = provisioner
-        transform = CacheTransform()
+        transform = CacheTransform(claim=lambda uid: self.claims.get(uid), volume=lambda name: self.volumes.get(name))
         self.claims = Informer[Claim](
             "claims",
             # By uid: a claim that is deleted and created again under its name is another one.

@@ -97,6 +97,10 @@ def ancestors(path: RelPath) -> Iterator[RelPath]:
         yield path[:depth]
 
 
+_Key = str | tuple[()]
+"""A path as one text, which takes a third of the memory of its components; the root has none."""
+
+
 class PathIndex:
     """Paths and their owners: finds the owners of a path, or of one above or below it.
 
@@ -106,32 +110,44 @@ class PathIndex:
 
     def __init__(self, *, folds: bool = False) -> None:
         self._folds = folds
-        self._owners: dict[RelPath, set[str]] = {}
-        self._below: dict[RelPath, int] = {}
+        self._owners: dict[_Key, str | set[str]] = {}
+        """The owner of each path, or all if there are several."""
+        self._below: dict[_Key, int] = {}
 
-    def add(self, path: RelPath, owner: str) -> None:
-        """Add a path of an owner; adding it twice is the same as once."""
-        path = self._key(path)
-        owners = self._owners.setdefault(path, set())
+    def add(self, path: RelPath, owner: str, *, text: str = "") -> None:
+        """Add a path of an owner; adding it twice is the same as once.
+
+        `text`, if it is equal to the path, is kept in place of another copy of it.
+        """
+        path = self._folded(path)
+        key = _key(path)
+        owners = self._owners_of(key)
         if owner in owners:
             return
-        owners.add(owner)
-        for above in ancestors(path):
+        self._owners[text if key == text else key] = {*owners, owner} if owners else owner
+        for above in map(_key, ancestors(path)):
             self._below[above] = self._below.get(above, 0) + 1
 
-    def _key(self, path: RelPath) -> RelPath:
+    def _folded(self, path: RelPath) -> RelPath:
         return fold_path(path) if self._folds else path
+
+    def _owners_of(self, key: _Key) -> Set[str]:
+        owners = self._owners.get(key, ())
+        return {owners} if isinstance(owners, str) else set(owners)
 
     def remove(self, path: RelPath, owner: str) -> None:
         """Remove a path of an owner; a no-op if it is not there."""
-        path = self._key(path)
-        owners = self._owners.get(path)
-        if owners is None or owner not in owners:
+        path = self._folded(path)
+        key = _key(path)
+        owners = self._owners_of(key)
+        if owner not in owners:
             return
-        owners.remove(owner)
-        if not owners:
-            del self._owners[path]
-        for above in ancestors(path):
+        left = owners - {owner}
+        if left:
+            self._owners[key] = set(left) if len(left) > 1 else next(iter(left))
+        else:
+            del self._owners[key]
+        for above in map(_key, ancestors(path)):
             self._below[above] -= 1
             if not self._below[above]:
                 del self._below[above]
@@ -139,14 +155,14 @@ class PathIndex:
     def folded(self) -> PathIndex:
         """Return an index of the same paths with their names folded."""
         index = PathIndex(folds=True)
-        for path, owners in self._owners.items():
-            for owner in owners:
-                index.add(path, owner)
+        for key in self._owners:
+            for owner in self._owners_of(key):
+                index.add(_path(key), owner)
         return index
 
     def owners(self, path: RelPath) -> Set[str]:
         """Return the owners of exactly this path."""
-        return self._owners.get(self._key(path), set())
+        return self._owners_of(_key(self._folded(path)))
 
     def __bool__(self) -> bool:
         """Return True if there is any path."""
@@ -154,34 +170,41 @@ class PathIndex:
 
     def leads_on(self, path: RelPath) -> bool:
         """Return True if there is a path below this one."""
-        return self._key(path) in self._below or (path == () and any(self._owners))
+        return _key(self._folded(path)) in self._below or (path == () and any(key != () for key in self._owners))
 
     def touching(self, path: RelPath, *, other_than: Collection[str] = (), below: int = 0) -> str | None:
         """Return an owner of this path, or of one above or below it; None if it is free.
 
         Owners in `other_than` and paths of at most `below` components do not count.
         """
-        path = self._key(path)
+        path = self._folded(path)
         for above in (*ancestors(path), path):
             if len(above) <= below:
                 continue
-            for owner in sorted(self._owners.get(above, ())):
+            for owner in sorted(self._owners_of(_key(above))):
                 if owner not in other_than:
                     return owner
-        if path in self._below:
-            return self._first_below(path, other_than)
-        return None
+        return next((owner for owner in self._inside(_key(path)) if owner not in other_than), None)
 
     def all_touching(self, path: RelPath) -> list[str]:
         """Return all owners of this path, or of one above or below it."""
-        path = self._key(path)
-        found = [owner for above in (*ancestors(path), path) for owner in sorted(self._owners.get(above, ()))]
-        if path in self._below:
-            inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
-            found += [owner for owners in inside for owner in sorted(owners)]
-        return found
+        path = self._folded(path)
+        found = [owner for above in (*ancestors(path), path) for owner in sorted(self._owners_of(_key(above)))]
+        return [*found, *self._inside(_key(path))]
 
-    def _first_below(self, path: RelPath, other_than: Collection[str]) -> str | None:
+    def _inside(self, key: _Key) -> Iterator[str]:
+        """Iterate over the owners of paths below one that is not the root."""
+        if key not in self._below:
+            return
         # This walks over all paths, but only for the text of a refusal, after a conflict was found.
-        inside = (owners for held, owners in self._owners.items() if held[: len(path)] == path and held != path)
-        return next((owner for owners in inside for owner in sorted(owners) if owner not in other_than), None)
+        for held in self._owners:
+            if isinstance(held, str) and held.startswith(f"{key}/"):
+                yield from sorted(self._owners_of(held))
+
+
+def _key(path: RelPath) -> _Key:
+    return "/".join(path) if path else ()
+
+
+def _path(key: _Key) -> RelPath:
+    return tuple(key.split("/")) if isinstance(key, str) else ()

@@ -56,7 +56,8 @@ class Limits:
     """A watch ends after a random number of seconds in this range, so that not all replicas reconnect together."""
     watch_grace_s: float = 5.0
     """How long after its end a watch can stay silent before its connection counts as broken."""
-    page_items: int = 500
+    page_items: int = 2000
+    """With pages of 500, the API server takes four times as long for a list; larger ones save no more time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class LedgerIndex:
         if known is not None:
             self._paths.remove(known.path, volume_name)
         self._records[volume_name] = _lean(record)
-        self._paths.add(record.path, volume_name)
+        self._paths.add(record.path, volume_name, text=record.directory)
         self._unreadable.discard(volume_name)
         self._foreign.discard(volume_name)
         if state == "volumes":
@@ -196,4 +196,5 @@ def _lean(record: Record) -> Record:
         modes=intern(record.modes),
         mount_options=intern(record.mount_options),
         retention=intern(record.retention),
+        namespace_uid=intern(record.namespace_uid),
     )

@@ -15,7 +15,6 @@ from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.ledger import layout, modes, symlinks
 from provisioner.ledger.index import LedgerIndex
-from provisioner.ledger.layout import STATES
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Tree
 
 
@@ -143,12 +142,16 @@ async def read(tree: Tree, *, repair: bool, folds: bool = False) -> LedgerIndex:
     record to be removed then.
     """
     index = LedgerIndex(folds=folds)
-    pending, settled = [await symlinks.read_all(tree, (LEDGER, state)) for state in STATES]
-    for volume_name in pending.keys() & settled.keys():
+    # Pending first: a record that another replica settles in between is then found among the settled ones.
+    pending = await symlinks.read_all(tree, (LEDGER, "pending"))
+    both: set[str] = set()
+    async for settled in symlinks.batches(tree, (LEDGER, "volumes")):
+        both |= pending.keys() & settled.keys()
+        index.read(settled, "volumes")
+    for volume_name in both:
         del pending[volume_name]
         if repair:
             await symlinks.remove(tree, layout.of("pending", volume_name))
     index.read(pending, "pending")
-    index.read(settled, "volumes")
     index.read_archives(await symlinks.read_all(tree, layout.ARCHIVES))
     return index

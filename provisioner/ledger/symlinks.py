@@ -5,7 +5,7 @@ Read all of a directory, replace one in one step, remove one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from provisioner.core.locations import RelPath
@@ -23,11 +23,7 @@ async def read_all(tree: Tree, directory: RelPath) -> dict[str, str]:
 
     A directory that does not exist has none.
     """
-    try:
-        entries = await tree.list(directory)
-    except PathMissing:
-        return {}  # an older version created the ledger
-    return await read(tree, directory, [entry.name for entry in entries if entry.type == "symlink"])
+    return await _joined(batches(tree, directory))
 
 
 async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str, str]:
@@ -35,15 +31,36 @@ async def read(tree: Tree, directory: RelPath, names: Sequence[str]) -> dict[str
 
     Raises Cause.OTHER if they hold more than endless.TARGETS_LIMIT_BYTES together.
     """
+    return await _joined(_batches(tree, directory, names))
+
+
+async def _joined(parts: AsyncIterator[dict[str, str]]) -> dict[str, str]:
     targets: dict[str, str] = {}
+    async for some in parts:
+        targets.update(some)
+    return targets
+
+
+async def batches(tree: Tree, directory: RelPath) -> AsyncIterator[dict[str, str]]:
+    """Yield what `read_all` returns, in parts, so that the texts of a large ledger are not in memory together."""
+    try:
+        entries = await tree.list(directory)
+    except PathMissing:
+        return  # an older version created the ledger
+    names = [entry.name for entry in entries if entry.type == "symlink"]
+    del entries
+    async for some in _batches(tree, directory, names):
+        yield some
+
+
+async def _batches(tree: Tree, directory: RelPath, names: Sequence[str]) -> AsyncIterator[dict[str, str]]:
     held_bytes = 0
     for start in range(0, len(names), _PER_READ):
         some = await tree.read_symlinks(directory, names[start : start + _PER_READ])
         held_bytes += sum(map(len, some.values()))
         if held_bytes > endless.TARGETS_LIMIT_BYTES:
             raise endless.too_long(endless.named(directory))
-        targets.update(some)
-    return targets
+        yield some
 
 
 async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -> None:

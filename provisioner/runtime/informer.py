@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.supervision import Count, Shield
@@ -77,10 +77,15 @@ class Informer(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    # Mapping.values() and items() call __getitem__ for each object, which is slow with ten thousand of them.
+    # Mapping.values() and items() call __getitem__ for each object, which is slow with ten thousand of them, and get()
+    # raises and catches a KeyError for each object that is not there.
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As dict.get()."""
+        return self._items.get(key, default)
 
     def values(self) -> ValuesView[T]:
         """As dict.values()."""
@@ -125,7 +130,23 @@ class Informer(Mapping[str, T]):
 
     def replace(self, items: Iterable[T]) -> None:
         """Replace the cache with a complete list; objects not in it count as deleted."""
-        listed = {self._key(item): item for item in items}
+        listing = self.listing()
+        listing.add(items)
+        listing.complete()
+
+    def listing(self) -> Listing[T]:
+        """Begin a list that will replace the cache."""
+        return Listing(self._slim, self._take)
+
+    def _slim(self, item: T) -> tuple[str, T | None]:
+        """Return the key of an object and what to cache: the cached copy itself if nothing has changed."""
+        key = self._key(item)
+        if not self._is_wanted(item):
+            return key, None
+        before, after = self._items.get(key), self._transform(item)
+        return key, before if before == after else after
+
+    def _take(self, listed: Mapping[str, T | None]) -> None:
         for key in self._items.keys() - listed.keys():
             self._put(key, None)
         for key, item in listed.items():
@@ -134,11 +155,13 @@ class Informer(Mapping[str, T]):
 
     def apply(self, item: T, *, deleted: bool) -> None:
         """Take over one change."""
-        self._put(self._key(item), None if deleted else item)
+        if deleted:
+            self._put(self._key(item), None)
+        else:
+            self._put(*self._slim(item))
 
-    def _put(self, key: str, item: T | None) -> None:
+    def _put(self, key: str, after: T | None) -> None:
         before = self._items.get(key)
-        after = self._transform(item) if item is not None and self._is_wanted(item) else None
         if after is None:
             self._items.pop(key, None)
         else:
@@ -154,3 +177,26 @@ class Informer(Mapping[str, T]):
         item = after or before
         with Shield("listener", self._count, kind=self.kind, name=item.metadata.name if item is not None else None):
             subscriber.call(before, after)
+
+
+class Listing(Generic[T]):
+    """A list on its way into an informer, page by page.
+
+    Pages are slimmed as they come, and objects that the cache has already are not held twice: at no time does the
+    memory have all listed objects in full, nor two copies of the cache.
+    """
+
+    def __init__(
+        self, slim: Callable[[T], tuple[str, T | None]], take: Callable[[Mapping[str, T | None]], None]
+    ) -> None:
+        self._slim = slim
+        self._take = take
+        self._listed: dict[str, T | None] = {}
+
+    def add(self, items: Iterable[T]) -> None:
+        """Add a page. Until the list is complete, the cache stays as it is."""
+        self._listed.update(map(self._slim, items))
+
+    def complete(self) -> None:
+        """Replace the cache; objects that no page had count as deleted."""
+        self._take(self._listed)

@@ -24,7 +24,7 @@ from provisioner.core import versions, watches
 from provisioner.core.backoff import is_logged
 from provisioner.core.watches import WatchState
 from provisioner.ports.clock import Clock
-from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind
+from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind, Page
 from provisioner.runtime.informer import Informer
 
 log = structlog.get_logger(__name__)
@@ -108,14 +108,14 @@ class Reflector:
             self._watching_s = None
 
     async def _list(self) -> None:
-        asked, items = list(self._asked), list[AnyItem]()
-        page = await self._cluster.list(self.kind)
-        items.extend(page.items)
-        while page.continue_token:
-            page = await self._cluster.list(self.kind, continue_token=page.continue_token)
-            items.extend(page.items)
-        self._informer.replace(items)
-        log.info("listed", kind=self.kind, items=len(items), version=page.version)
+        asked, listing, count = list(self._asked), self._informer.listing(), 0
+        page: Page[AnyItem] | None = None
+        while page is None or page.continue_token:
+            page = await self._cluster.list(self.kind, continue_token=page.continue_token if page is not None else "")
+            listing.add(page.items)
+            count += len(page.items)
+        listing.complete()
+        log.info("listed", kind=self.kind, items=count, version=page.version)
         self._state = self._state.listed(page.version)
         self._relist_at_s = self._clock.monotonic() + watches.relist_after_s(self._clock.random())
         for each in asked:

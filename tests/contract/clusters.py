@@ -219,7 +219,7 @@ async def real(request: pytest.FixtureRequest) -> AsyncIterator[ClusterSite]:
         str(control_plane.kubeconfig),
         provisioner=PROVISIONER,
         identity="replica-1",
-        limits=Limits(watch_s=(_WATCH_S, _WATCH_S)),
+        limits=Limits(watch_s=(_WATCH_S, _WATCH_S), page_items=500),
     ) as cluster:
         site = RealSite(control_plane, cluster)
         await asyncio.to_thread(site.begin)
