@@ -16,7 +16,7 @@ from provisioner.controllers.trash import IN_PARALLEL, PER_EXPORT, TAKEN_S, TURN
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
-from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
 from provisioner.telemetry.metrics import Metrics
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.guard import Gate
@@ -49,6 +49,12 @@ class SlowTree(MemoryTree):
             return await self._remove_slowly(path, on_progress)
         finally:
             self.running[self] -= 1
+
+    async def remove_directory(self, path: RelPath) -> None:
+        """See `Tree`; no directory counts as empty until its removal has begun, so each takes a second."""
+        if not path[-1].endswith(BEGUN):
+            raise NotEmpty(path[-1])
+        await super().remove_directory(path)
 
     async def _remove_slowly(self, path: RelPath, on_progress: OnProgress | None) -> int:
         removed, name = 0, path[-1].removesuffix(BEGUN)
