@@ -197,8 +197,9 @@ class ThreadPool:
                     self._reported = True
                     try:
                         loop.call_soon_threadsafe(self._take_reports)
-                    except RuntimeError:
-                        return  # The event loop was closed during the call, so no caller is left.
+                    except RuntimeError:  # The event loop was closed during the call, so no caller is left.
+                        self._rests()
+                        return
 
     def _next(self) -> ThreadCall[Any] | None:
         """Return the next job, or None if the thread is to rest."""
