@@ -130,13 +130,14 @@ class ThreadPool:
         if self._abandoned:
             self._refuse_busy(changes)
         loop = asyncio.get_running_loop()
-        call = ThreadCall(job, changes, loop.create_future(), loop.time() + self._timeout_s)
+        future: asyncio.Future[Result] = loop.create_future()
+        call = ThreadCall(job, changes, future, loop.time() + self._timeout_s)
         self._calls[call] = None
         if self._limit is None:
             self._limit = loop.call_at(call.due_s, self._enforce_limits, loop)
         self._hand_over(call, loop)
         try:
-            return await call.future
+            return await future
         finally:
             if self._calls.pop(call, call) is None:  # cancelled: neither returned nor beyond its time limit
                 self._abandon(call)
