@@ -55,9 +55,7 @@ async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -
     draft, move = replacement(symlink, target, was=was)
     try:
         await tree.carry_out(draft, move)
-    except PathExists as exc:
-        if exc.done:
-            raise
+    except PathExists:
         await remove(tree, draft.path)  # of an attempt that was interrupted
         await tree.carry_out(draft, move)
 
