@@ -481,6 +481,21 @@ async def test_settling_what_another_leader_has_changed() -> None:
         assert (ledger(tree, "volumes"), ledger(tree, "pending"), ledger(tree, "drafts")) == ([V1], [], [])
 
 
+async def test_settling_beside_another_leader() -> None:
+    """A record that another leader settles in the same moment stays settled, and its pending one ends."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record(OWN), ACCESS)
+
+    async def settle_first(call: str, _path: RelPath) -> None:
+        if call == "move_symlink":
+            tree.plant_symlink((".provisioner", "volumes", V1), encode(record(OWN)))
+
+    tree.before = settle_first
+    await export.settle(V1)
+    assert (ledger(tree, "volumes"), ledger(tree, "pending"), set(export.pending)) == ([V1], [], set())
+
+
 async def test_discarding_a_volume_without_a_record() -> None:
     """Nothing is moved for a volume that the ledger does not know."""
     tree = MemoryTree()
