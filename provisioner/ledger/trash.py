@@ -17,7 +17,7 @@ from contextlib import suppress
 from provisioner.core.locations import RelPath
 from provisioner.core.returned import volume_of
 from provisioner.ledger import layout
-from provisioner.ledger.archives import is_there
+from provisioner.ledger.archives import is_free, is_there
 from provisioner.ports.endless import TRASH_LIMIT
 from provisioner.ports.tree import (
     Cause,
@@ -57,6 +57,12 @@ class Trash:
         if not self._tree.verifies:
             found |= {name for name in listed if volume_of(name) == name and await self._is_purged(name)}
         return found
+
+    async def is_over(self, name: str) -> bool:
+        """Return True if nothing is left of an entry but what keeps its name taken."""
+        if not self.may_come_late(name) or not await self._is_purged(name):
+            return False
+        return await is_free(self._tree, (*layout.TRASH, name + layout.BEGUN))
 
     def may_come_late(self, name: str) -> bool:
         """Return True if a former leader's late rename can still move data to this name.

@@ -147,9 +147,13 @@ async def test_a_purge_that_had_begun_keeps_the_name_taken() -> None:
     tree.verifies = False
     export = await used(tree)
     await tree.rename(("a",), (*TRASH, f"{V1}.begun"))
+    assert not await export.trash.is_over(V1)
     await export.trash.purge(V1, taken=True)
     assert ledger(tree, "trash") == [V1]
     assert await tree.list((*TRASH, V1)) == [Entry(TOMBSTONE, "directory")]
+    assert await export.trash.is_over(V1)
+    tree.verifies = True
+    assert not await export.trash.is_over(V1)
 
 
 async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
