@@ -430,9 +430,14 @@ async def test_an_empty_directory_is_purged_in_one_step() -> None:
         calls.append(call)
 
     removed: list[int] = []
+
+    def on_progress(count: int) -> bool:
+        removed.append(count)
+        return True
+
     await export.move_to_trash(V1)
     tree.before = note
-    assert await export.trash.purge(V1, on_progress=lambda count: not removed.append(count)) == 1
+    assert await export.trash.purge(V1, on_progress=on_progress) == 1
     assert (calls, removed) == (["remove_directory"], [1])
     assert ledger(tree, "trash") == []
 
