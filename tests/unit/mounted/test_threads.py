@@ -32,6 +32,11 @@ def hang(event: threading.Event) -> Callable[[ThreadCall[bool]], bool]:
     return lambda _call: event.wait()
 
 
+def five(_call: ThreadCall[int]) -> int:
+    """A quick job."""
+    return 5
+
+
 async def run_at_last(calls: ThreadPool, *changes: RelPath) -> None:
     """Run a job as soon as the pool accepts it; the time limit of the test ends the wait."""
     while True:
