@@ -43,6 +43,8 @@ TAKEN_LIMIT = 5_000
 _EVERY_S = 60.0
 _PAUSE_S = 0.25
 """Between two looks at one trash, however fast volumes are deleted."""
+_NAMES_PER_PAUSE = 1_000
+"""Each look lists all names that are kept taken: with more of them, the looks are rarer."""
 _AGAIN = Backoff(first_s=10.0, limit_s=900.0)
 """For entries that cannot be removed: a file that is held open goes soon, an immutable one stays long."""
 
@@ -78,6 +80,8 @@ class _Trash:
     """The state of one export's trash; entries are the names of directories in it."""
 
     look: asyncio.Event = field(default_factory=asyncio.Event)
+    former: set[str] | None = None
+    """Entries of the first listing that were not looked at: an earlier leader can have removed their directories."""
     waiting: deque[str] = field(default_factory=deque)
     taken: set[str] = field(default_factory=set)
     """Entries that wait for a worker or have one."""
@@ -151,12 +155,14 @@ class Purge:
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):
                     trash.workers += 1
                     group.create_task(self._work(export, trash))
-                await self._clock.sleep(_PAUSE_S)
+                await self._clock.sleep(_PAUSE_S * (1 + len(trash.free_s) / _NAMES_PER_PAUSE))
                 await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
         """Queue the entries of a listing for removal, except those that must still wait."""
         now_s, there = self._clock.monotonic(), set(names)
+        if trash.former is None:
+            trash.former = set(names)
         # Forget what is known of entries that are gone.
         for known in (trash.refused, trash.kept):
             for gone in known.keys() - there:
@@ -202,6 +208,8 @@ class Purge:
         while trash.waiting:
             name = trash.waiting.popleft()
             try:
+                if await self._is_over(export, trash, name):
+                    continue
                 if name not in trash.free_s and await self._is_kept(export, trash, name):
                     continue
                 complete = await self._try(export, trash, name)
@@ -216,6 +224,22 @@ class Purge:
         trash.workers -= 1
         if not trash.workers and not trash.interrupted:
             trash.look.set()  # to update the metrics, and plan the next try of what is left
+
+    async def _is_over(self, export: Export, trash: _Trash, name: str) -> bool:
+        """Whether an earlier leader has removed an entry's directory, so that only its name stays taken.
+
+        Nothing is destroyed then, so the volume need not be read: a restart finds thousands of such names.
+        """
+        if not trash.former or name not in trash.former:
+            return False
+        trash.former.discard(name)
+        over = False
+        with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
+            over = await export.trash.is_over(name)
+        if over:
+            trash.free_s[name] = self._clock.monotonic() + TAKEN_S
+            trash.taken.discard(name)
+        return over
 
     async def _is_kept(self, export: Export, trash: _Trash, name: str) -> bool:
         """Whether an entry stays for now.

@@ -30,11 +30,16 @@ async def set_access(tree: Tree, path: RelPath, ownership: Ownership) -> str:
     return await _tolerate_refusal(tree.set_access(path, ownership), ownership)
 
 
+def tolerated(refusal: ModeRefused, ownership: Ownership) -> str:
+    """Return the server's answer if it refused a default mode. Raises the refusal of a mode that a class names."""
+    if ownership.mode_asked:
+        raise refusal
+    return refusal.answer
+
+
 async def _tolerate_refusal(call: Awaitable[None], ownership: Ownership) -> str:
     try:
         await call
     except ModeRefused as exc:
-        if ownership.mode_asked:
-            raise
-        return exc.answer
+        return tolerated(exc, ownership)
     return ""

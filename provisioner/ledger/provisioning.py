@@ -5,6 +5,7 @@ The steps, in this order (the table of crashes: README.md):
 1. *Reserve*: write the record into `pending/`. From here on no directory can exist that no record names.
 2. *Look at others*: refuse if another cluster or export has the directory. Only now, after step 1 is done.
 3. *Create*: make the directory, or rename the archive that the claim restores.
+   Where step 2 has nothing to look at, steps 1 and 3 are one call to the tree.
 4. *Look again*: another cluster can have got the directory above between 2 and 3.
 5. The caller creates the PersistentVolume, then calls `settle`: the record moves from `pending/` to `volumes/`.
 
@@ -14,6 +15,7 @@ The steps, in this order (the table of crashes: README.md):
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 from msgspec import structs
 
@@ -24,7 +26,32 @@ from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken, 
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.volume_records import VolumeRecords
-from provisioner.ports.tree import NotEmpty, Ownership, PathExists, PathMissing
+from provisioner.ports.tree import (
+    Cause,
+    ExportError,
+    MakeDirectory,
+    MakeSymlink,
+    ModeRefused,
+    MoveSymlink,
+    NotEmpty,
+    Ownership,
+    PathExists,
+    PathMissing,
+)
+
+_DIFFERS = (Cause.EXISTS, Cause.NOT_FOUND, Cause.RECORD)
+"""Refusals of a call that expects the export to be as the index has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """How an attempt begins: whether its record is new, and whether the directory was created in the same call."""
+
+    fresh: bool
+    tried: bool = False
+    """Whether the same call tried to create the directory."""
+    failure: ExportError | None = None
+    """Why it was not created, or not completely."""
 
 
 class Provisioning:
@@ -52,51 +79,58 @@ class Provisioning:
     async def _provision(
         self, volume_name: str, record: Record, ownership: Ownership, adopt_from: str | None, tenant: Tenant
     ) -> Record:
-        # 1. The record first: of this attempt, or of an earlier one, which stays.
-        fresh = await self._begin(volume_name, record, adopt_from)
-        held = self._state.index.records[volume_name]
         # No other cluster can want a directory right below the root that has the volume's own name in it, so the looks
         # at the other records can be skipped. Any other name can be that of a volume that another cluster is
         # reclaiming: its directory is gone already, and a repeated rename of it would move this one.
-        others_matter = len(held.path) > 1 or volume_name not in held.directory or not fresh or adopt_from is not None
+        own = len(record.path) == 1 and volume_name in record.directory and adopt_from is None
+        # 1. The record first: of this attempt, or of an earlier one, which stays. With nothing to look at, the
+        # directory follows in the same call.
+        directory = MakeDirectory(record.path, ownership) if own and not record.archive else None
+        begun = await self._begin(volume_name, record, adopt_from, directory)
+        held = self._state.index.records[volume_name]
+        others_matter = not own or not begun.fresh
         made = False
         try:
             # 2. Look at the others, now that the record is there: of two that write first, at least one sees the other.
-            await self._occupancy.require_no_root_above(held.path)
             if others_matter:
+                await self._occupancy.require_no_root_above(held.path)
                 await self._occupancy.require_still_free(volume_name, held, adopt_from)
             # 3. The directory.
             if held.archive:
-                made = await self._restore(volume_name, held, tenant, fresh=fresh)
+                made = await self._restore(volume_name, held, tenant, fresh=begun.fresh)
                 held = self._state.index.records.get(volume_name, held)  # with the archive's rule
             else:
-                made = await self._make(volume_name, held, ownership, fresh=fresh, adopt_from=adopt_from)
+                made = await self._make(volume_name, held, ownership, begun, adopt_from=adopt_from)
             # 4. Once more: the directory above can have become another volume's between the look and now.
             if others_matter and made:
                 await self._occupancy.require_still_free(volume_name, held, adopt_from)
         except PathTaken:
-            await self._retreat(volume_name, held, fresh=fresh, made=made)
+            await self._retreat(volume_name, held, fresh=begun.fresh, made=made)
             raise
         return held
 
-    async def _begin(self, volume_name: str, record: Record, adopt_from: str | None) -> bool:
-        """Ensure that there is a record for this attempt; return True if it is new."""
+    async def _begin(
+        self, volume_name: str, record: Record, adopt_from: str | None, directory: MakeDirectory | None
+    ) -> _Begun:
+        """Ensure that there is a record for this attempt. Create the directory too if the record is new."""
         known = volume_name in self._state.index.records and volume_name not in self._state.unconfirmed
         # Read it again: another replica, or the reclaim of the volume, can have ended it since.
         known = known and await self._records.refresh(volume_name) is not None
-        fresh = not known and await self._reserve(volume_name, record, adopt_from)
+        begun = _Begun(fresh=False) if known else await self._reserve(volume_name, record, adopt_from, directory)
         held = self._state.index.records[volume_name]
         if held.archive == record.archive or volume_name not in self._state.index.pending:
-            return fresh
+            return begun
         # Since the earlier attempt the claim's annotation that names an archive was set, changed or removed.
         if not await self.undo(volume_name):
             raise AlreadyThere(
                 f"directory {held.directory!r} of an earlier attempt for this claim is not empty: move its content away"
             )
-        return await self._reserve(volume_name, record, adopt_from)
+        return await self._reserve(volume_name, record, adopt_from, directory)
 
-    async def _reserve(self, volume_name: str, record: Record, adopt_from: str | None) -> bool:
-        """Write the record, or read that of an earlier attempt; return True if it is new.
+    async def _reserve(
+        self, volume_name: str, record: Record, adopt_from: str | None, directory: MakeDirectory | None
+    ) -> _Begun:
+        """Write the record, or read that of an earlier attempt. Create the directory too if the record is new.
 
         The index gets the record before the export does, so that two claims of this process cannot reserve one
         directory side by side.
@@ -105,47 +139,57 @@ class Provisioning:
         await self._occupancy.require_free(volume_name, record, adopt_from)
         state.index.enter(volume_name, record, "pending")
         state.reserving.add(volume_name)
+        reservation = MakeSymlink(layout.of("pending", volume_name), encode(record))
         try:
-            await self._tree.make_symlink(layout.of("pending", volume_name), encode(record))
-        except PathExists:
+            await self._tree.carry_out(reservation, *(() if directory is None else (directory,)))
+        except BaseException as exc:
+            if isinstance(exc, ExportError) and exc.done:
+                state.unconfirmed.discard(volume_name)
+                return _Begun(fresh=True, tried=True, failure=exc)
+            if not isinstance(exc, PathExists):
+                # The outcome can be unknown: the retry finds its own record, as after a crash, or undo() finds it.
+                state.unconfirmed.add(volume_name)
+                raise
             # An earlier attempt wrote it: of this process with an unknown outcome, or of a former leader.
             state.unconfirmed.discard(volume_name)
             state.index.remove(volume_name)
-        except BaseException:
-            # The outcome can be unknown: the retry finds its own record, as after a crash, or undo() finds it.
-            state.unconfirmed.add(volume_name)
-            raise
         else:
             state.unconfirmed.discard(volume_name)
-            return True
+            return _Begun(fresh=True, tried=directory is not None)
         finally:
             state.reserving.discard(volume_name)
         state.index.read({volume_name: await self._tree.read_symlink(layout.of("pending", volume_name))}, "pending")
         if volume_name not in state.index.records:
             raise unreadable_record(state.export_name, volume_name)
-        return False
+        return _Begun(fresh=False)
 
     async def _make(
-        self, volume_name: str, held: Record, ownership: Ownership, *, fresh: bool, adopt_from: str | None
+        self, volume_name: str, held: Record, ownership: Ownership, begun: _Begun, *, adopt_from: str | None
     ) -> bool:
-        """Create the directory.
+        """Create the directory, unless the call that wrote the record did.
 
         Returns False if it is there and is adopted, or is an earlier attempt's. Raises AlreadyThere for any other
         directory that is there.
         """
         try:
-            self._note_mode(volume_name, await modes.make_directory(self._tree, held.path, ownership))
+            if begun.failure is not None:
+                raise begun.failure
+            if not begun.tried:
+                await self._tree.make_directory(held.path, ownership)
+        except ModeRefused as exc:
+            self._note_mode(volume_name, modes.tolerated(exc, ownership))
+            return True
         except PathExists:
             pass
         else:
             return True
         if adopt_from is not None and self._state.index.records[adopt_from].path == held.path:
             return False  # mode and owner stay as the data's last user left them
-        if not fresh and await self._tree.is_empty(held.path):
+        if not begun.fresh and await self._tree.is_empty(held.path):
             # The record was there before, and no pod can have written to the directory: the earlier attempt created it.
             self._note_mode(volume_name, await modes.set_access(self._tree, held.path, ownership))
             return False
-        if fresh:
+        if begun.fresh:
             await self._records.withdraw(volume_name)
         raise AlreadyThere(
             f"directory {held.directory!r} already exists on export {self._state.export_name}, and no record gives it"
@@ -196,6 +240,8 @@ class Provisioning:
         if held is None or (volume_name not in state.index.pending and volume_uid in ("", held.volume_uid)):
             return
         former, archive = state.index.former(volume_name), held.archive if volume_name in state.index.pending else ""
+        if former is None and not archive and await self._settle_as_known(volume_name, held, volume_uid):
+            return
         if former is not None:
             # The record of the adopted directory's former volume ends first: once the new one is settled, nothing
             # shows any longer that the two belong together.
@@ -211,6 +257,28 @@ class Provisioning:
         if archive:
             # Last: without the archive's record, a pending record would not tell whose data the directory holds.
             await archives.drop(self._tree, state.index, archive)
+
+    async def _settle_as_known(self, volume_name: str, held: Record, volume_uid: str) -> bool:
+        """Settle a record in one call if the export has it as the index does; return True if that is done.
+
+        That is so for nearly all volumes. Otherwise the caller looks at what the export has.
+        """
+        if volume_name not in self._state.index.pending or volume_uid in ("", held.volume_uid):
+            return False
+        record = structs.replace(held, volume_uid=volume_uid)
+        pending = layout.of("pending", volume_name)
+        # The uid goes in before the record is settled: a crash in between leaves a pending record, which the live
+        # volume settles.
+        draft, put_in = symlinks.replacement(pending, encode(record), was=encode(held))
+        try:
+            await self._tree.carry_out(draft, put_in, MoveSymlink(pending, layout.of("volumes", volume_name)))
+        except ExportError as exc:
+            if exc.cause not in _DIFFERS:
+                raise
+            await symlinks.remove(self._tree, draft.path)
+            return False
+        self._state.index.enter(volume_name, record, "volumes")
+        return True
 
     async def _move_to_volumes(self, volume_name: str, record: Record) -> None:
         pending, settled = layout.of("pending", volume_name), layout.of("volumes", volume_name)

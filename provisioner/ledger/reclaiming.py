@@ -37,6 +37,10 @@ class Reclaiming:
 
     async def move_to_trash(self, volume_name: str) -> bool:
         """Move a volume's directory into the trash; see `Export.move_to_trash`."""
+        expected = self._records.expected(volume_name)
+        if expected is not None and await self._trash.take(volume_name, *expected):
+            return True
+        # Something is not as expected: read what the export has.
         path, proof = await self._records.require_unchanged(volume_name)
         aside = layout.trashed_before(volume_name, self._state.index.records[volume_name])
         return await self._trash.move(volume_name, path, proof, aside=aside)

@@ -12,7 +12,7 @@ from provisioner.core.locations import RelPath
 from provisioner.ledger import layout
 from provisioner.ports import endless
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import MakeSymlink, MoveSymlink, PathExists, PathMissing, Proof, Tree
 
 _PER_READ = 4096
 """Symlinks that are read before their total size is checked."""
@@ -69,13 +69,19 @@ async def replace(tree: Tree, symlink: RelPath, target: str, *, was: str = "") -
     A reader sees the old text or the new one, never a part. With `was`, replace it only if it still has that
     text; otherwise raise Cause.RECORD.
     """
-    draft = (*layout.DRAFTS, symlink[-1])
+    draft, move = replacement(symlink, target, was=was)
     try:
-        await tree.make_symlink(draft, target)
-    except PathExists:  # of an attempt that was interrupted
-        await remove(tree, draft)
-        await tree.make_symlink(draft, target)
-    await tree.move_symlink(draft, symlink, replace=True, proofs=[Proof(symlink, was)] if was else [])
+        await tree.carry_out(draft, move)
+    except PathExists:
+        await remove(tree, draft.path)  # of an attempt that was interrupted
+        await tree.carry_out(draft, move)
+
+
+def replacement(symlink: RelPath, target: str, *, was: str = "") -> tuple[MakeSymlink, MoveSymlink]:
+    """Return the changes of `replace`: a draft with the new text, and its rename over the symlink."""
+    draft = (*layout.DRAFTS, symlink[-1])
+    proofs = (Proof(symlink, was),) if was else ()
+    return MakeSymlink(draft, target), MoveSymlink(draft, symlink, replace=True, proofs=proofs)
 
 
 async def require(tree: Tree, proof: Proof) -> None:

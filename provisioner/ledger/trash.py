@@ -17,17 +17,19 @@ from contextlib import suppress
 from provisioner.core.locations import RelPath
 from provisioner.core.returned import volume_of
 from provisioner.ledger import layout
-from provisioner.ledger.archives import is_there
+from provisioner.ledger.archives import is_free, is_there
 from provisioner.ports.endless import TRASH_LIMIT
 from provisioner.ports.tree import (
     Cause,
     Entry,
     ExportError,
+    MakeDirectory,
     OnProgress,
     Ownership,
     PathExists,
     PathMissing,
     Proof,
+    Rename,
     Tree,
 )
 
@@ -56,12 +58,31 @@ class Trash:
             found |= {name for name in listed if volume_of(name) == name and await self._is_purged(name)}
         return found
 
+    async def is_over(self, name: str) -> bool:
+        """Return True if nothing is left of an entry but what keeps its name taken."""
+        if not self.may_come_late(name) or not await self._is_purged(name):
+            return False
+        return await is_free(self._tree, (*layout.TRASH, name + layout.BEGUN))
+
     def may_come_late(self, name: str) -> bool:
         """Return True if a former leader's late rename can still move data to this name.
 
         Always False for an archive: the directory that such a rename moves has a name that is never used again.
         """
         return not self._tree.verifies and volume_of(name) == name
+
+    async def take(self, volume_name: str, path: RelPath, proof: Proof) -> bool:
+        """Move a volume's directory into the trash if everything is as expected; return True if that is done.
+
+        That is so for nearly all volumes, and takes one call. Otherwise `move` finds out what is different.
+        """
+        try:
+            await self._rename(path, layout.trashed(volume_name), proof)
+        except ExportError as exc:
+            if exc.cause not in (Cause.EXISTS, Cause.NOT_FOUND, Cause.RECORD, Cause.SYMLINK):
+                raise
+            return False
+        return True
 
     async def move(self, volume_name: str, path: RelPath, proof: Proof, *, aside: RelPath) -> bool:
         """Move a volume's directory into the trash.
@@ -72,16 +93,15 @@ class Trash:
         target = layout.trashed(volume_name)
         try:
             try:
-                await self._tree.rename(path, target, proofs=[proof])
+                await self._rename(path, target, proof)
             except PathExists:
                 await self._make_room(volume_name, aside)
-                await self._tree.rename(path, target, proofs=[proof])
+                await self._rename(path, target, proof)
         except PathMissing:
             if not await is_there(self._tree, target):
                 return any(volume_of(name) == volume_name for name in await self.names())
-        if not self._tree.verifies:
-            # Before a new claim can want the volume's path: an empty directory does not keep a name taken.
-            await self._keep_taken(target)
+            if not self._tree.verifies:
+                await self._keep_taken(target)  # the earlier attempt can have ended before it did so
         return True
 
     async def purge(self, name: str, *, on_progress: OnProgress | None = None, taken: bool = False) -> int:
@@ -89,12 +109,30 @@ class Trash:
 
         Returns how many entries went. With `taken` a directory that no rename can replace keeps the name.
         """
-        removed = (*layout.TRASH, name + layout.BEGUN)
-        with suppress(PathMissing, PathExists):  # begun before, or recovered
-            await self._tree.rename((*layout.TRASH, name), removed)
-        if taken:
-            await self._keep_taken((*layout.TRASH, name))
+        waiting, removed = (*layout.TRASH, name), (*layout.TRASH, name + layout.BEGUN)
+        if self._tree.verifies and await self._remove_empty(waiting):
+            if on_progress is not None:
+                on_progress(1)
+            return 1
+        try:
+            await self._carry_out(Rename(waiting, removed), *([_kept_taken(waiting)] if taken else []))
+        except (PathMissing, PathExists):  # begun before, or recovered
+            if taken:
+                await self._keep_taken(waiting)
         return await self._tree.remove_tree(removed, on_progress=on_progress)
+
+    async def _remove_empty(self, waiting: RelPath) -> bool:
+        """Remove a directory if it is empty, as many volumes are; return True if that is done.
+
+        That is one step, which never leaves a part of a directory. Where names must stay taken, none is empty.
+        """
+        try:
+            await self._tree.remove_directory(waiting)
+        except ExportError as exc:
+            if exc.cause is Cause.UNREACHABLE:
+                raise
+            return False
+        return True
 
     async def _make_room(self, volume_name: str, aside: RelPath) -> None:
         """Rename an earlier directory of this volume name.
@@ -113,18 +151,38 @@ class Trash:
             return await self._tree.list((*layout.TRASH, name), at_most=2) == [Entry(layout.TOMBSTONE, "directory")]
         return False
 
-    async def _keep_taken(self, target: RelPath) -> None:
-        """Create a directory that is not empty at a name.
+    async def _rename(self, path: RelPath, target: RelPath, proof: Proof) -> None:
+        """Rename a volume's directory into the trash, and keep the name taken where the server does not verify.
 
-        A server that is full refuses it. Deleting must not depend on that, and data keep the name taken as well.
+        In one call, before a new claim can want the volume's path: an empty directory does not keep a name taken.
         """
+        rename = Rename(path, target, (proof,))
+        await self._carry_out(rename, *(() if self._tree.verifies else (_kept_taken(target),)))
+
+    async def _keep_taken(self, target: RelPath) -> None:
+        """Create a directory that is not empty at a name."""
         try:
-            await self._tree.make_directory((*target, layout.TOMBSTONE), Ownership(mode=0o700))
-        except PathExists:
-            pass
+            await self._tree.carry_out(_kept_taken(target))
         except ExportError as exc:
             if exc.cause is Cause.UNREACHABLE:
                 raise
 
+    async def _carry_out(self, rename: Rename, *kept_taken: MakeDirectory) -> None:
+        """Rename a directory, and then keep a name taken.
+
+        A server that is full refuses the latter. Deleting must not depend on that, and data keep the name taken as
+        well.
+        """
+        try:
+            await self._tree.carry_out(rename, *kept_taken)
+        except ExportError as exc:
+            if not exc.done or exc.cause is Cause.UNREACHABLE:
+                raise
+
     async def _listed(self) -> list[str]:
         return [entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)]
+
+
+def _kept_taken(target: RelPath) -> MakeDirectory:
+    """Return the change that keeps a name taken by a directory that is not empty."""
+    return MakeDirectory((*target, layout.TOMBSTONE), Ownership(mode=0o700))

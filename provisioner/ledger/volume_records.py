@@ -74,6 +74,18 @@ class VolumeRecords:
         self._state.unconfirmed.discard(volume_name)
         return True
 
+    def expected(self, volume_name: str) -> tuple[RelPath, Proof] | None:
+        """Return what `require_unchanged` returns if the export has the record of the index.
+
+        The proof decides: a rename that relies on it moves nothing if the export has another record.
+        """
+        known = self._state.index.records.get(volume_name)
+        with suppress(InvalidRecord):
+            if known is not None:
+                state = self._state.index.state(volume_name)
+                return known.path, Proof(layout.of(state, volume_name), encode(known))
+        return None
+
     async def require_unchanged(self, volume_name: str) -> tuple[RelPath, Proof]:
         """Return the recorded directory, and the record as proof for a rename of it.
 

@@ -24,7 +24,7 @@ from provisioner.core.locations import RelPath
 from provisioner.core.reserved import is_servers
 from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import refused
-from provisioner.mounted.syscalls import Step
+from provisioner.mounted.syscalls import Root, Step
 from provisioner.ports import endless
 from provisioner.ports.refusals import NESTED_INSIDE, inside
 from provisioner.ports.tree import Cause, ExportError
@@ -56,7 +56,7 @@ class Portion:
     done: bool
 
 
-def remove_portion(root: int, step: Step, path: RelPath, portion_s: float) -> Portion:
+def remove_portion(root: Root, step: Step, path: RelPath, portion_s: float) -> Portion:
     """Remove entries for about `portion_s` seconds, at least one.
 
     A missing directory counts as done.

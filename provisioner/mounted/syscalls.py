@@ -1,7 +1,7 @@
 """Directory calls relative to open descriptors, one path component at a time, so that no symlink is ever followed.
 
-Each function runs in a thread. It takes the descriptor of the export's root and walks down from there with openat(2).
-`step` raises if the caller no longer waits; it is called before each system call that changes something. Refusals of
+Each function runs in a thread. It takes the open `Root` of the export and walks down from there with openat(2). `step`
+raises if the caller no longer waits; it is called before each system call that changes something. Refusals of
 the kernel leave as OSError, for `errnos.translated`.
 """
 
@@ -12,21 +12,28 @@ import errno
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provisioner.core.locations import RelPath
+from provisioner.core.paths import LEDGER
 from provisioner.mounted import errnos
 from provisioner.ports import endless, refusals
 from provisioner.ports.tree import (
     PARENT_MODE,
     Cause,
+    Change,
     Entry,
     EntryType,
     ExportError,
     FilesystemStats,
+    MakeDirectory,
+    MakeSymlink,
+    MoveSymlink,
     Ownership,
     PathExists,
     Proof,
+    Rename,
 )
 
 Step = Callable[[], None]
@@ -38,51 +45,98 @@ _PASS = os.O_PATH | os.O_NOFOLLOW | _CLOSE
 _READ = os.O_RDONLY | os.O_NOFOLLOW | _CLOSE
 
 
-@contextlib.contextmanager
-def opened_root(directory: str, pinned: str, *, require_mount: bool) -> Iterator[int]:
-    """Open the export's root for one call, so that an unmount or a remount is noticed.
+KEPT_S = 0.01
+"""How long a thread keeps a root open for the jobs that wait."""
+_LEDGER_DEPTH = 2
+
+
+class Root:
+    """The export's root and the directories of its ledger, open for the jobs that one thread does in a row.
+
+    Only the provisioner uses the directories of the ledger. All others are opened for each job, since a client can
+    rename them at any time. It is all closed as soon as no job waits, or after KEPT_S, so that an unmount, a remount or
+    a ledger that was replaced is noticed.
 
     Symlinks on the way to the root are followed. Raises Cause.MISSING; Cause.NOT_MOUNTED if a mount is required and the
-    directory is not a mount point; Cause.CHANGED if its root_id() is not `pinned`.
+    directory is not a mount point.
     """
-    try:
-        root = os.open(directory, os.O_PATH | _CLOSE)
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        raise ExportError(Cause.MISSING, f"{directory}: {exc.strerror}", hint="mount the export there") from exc
-    try:
-        if require_mount and not _is_mount_point(root):
-            raise ExportError(Cause.NOT_MOUNTED, directory, hint="mount the export there")
-        if pinned and (found := root_id(root)) != pinned:
-            raise ExportError(Cause.CHANGED, f"{directory} is {found} and was {pinned}")
-        yield root
-    finally:
-        os.close(root)
+
+    def __init__(self, directory: str, *, require_mount: bool) -> None:
+        try:
+            self.descriptor = os.open(directory, os.O_PATH | _CLOSE)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise ExportError(Cause.MISSING, f"{directory}: {exc.strerror}", hint="mount the export there") from exc
+        self._ledger: dict[RelPath, int] = {}
+        try:
+            if require_mount and not _is_mount_point(self.descriptor):
+                raise ExportError(Cause.NOT_MOUNTED, directory, hint="mount the export there")
+            seen = os.fstat(self.descriptor)
+        except BaseException:
+            self.close()
+            raise
+        self._directory = directory
+        self.id = f"{seen.st_dev}:{seen.st_ino}"
+        """Device and inode."""
+        self.old_at_s = time.monotonic() + KEPT_S
+
+    def require(self, pinned: str) -> None:
+        """Raise Cause.CHANGED if the root is not `pinned`; an empty text stands for any."""
+        if pinned and self.id != pinned:
+            raise ExportError(Cause.CHANGED, f"{self._directory} is {self.id} and was {pinned}")
+
+    def directory_of_ledger(self, path: RelPath) -> int | None:
+        """Return the descriptor of a directory of the ledger; None for any other directory."""
+        if path[0] != LEDGER or len(path) > _LEDGER_DEPTH:
+            return None
+        known = self._ledger.get(path)
+        if known is None:
+            parent = self.descriptor if len(path) == 1 else self.directory_of_ledger(path[:-1])
+            known = self._ledger[path] = os.open(path[-1], _PASS, dir_fd=parent)
+        return known
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for descriptor in (*self._ledger.values(), self.descriptor):
+            os.close(descriptor)
 
 
-def root_id(root: int, _step: Step | None = None) -> str:
+def root_id(root: Root, _step: Step | None = None) -> str:
     """Return device and inode of the root."""
-    seen = os.fstat(root)
-    return f"{seen.st_dev}:{seen.st_ino}"
+    return root.id
 
 
-def make_directory(root: int, step: Step, path: RelPath, ownership: Ownership) -> None:
+def carry_out(root: Root, step: Step, change: Change) -> None:
+    """Do one change of Tree.carry_out."""
+    match change:
+        case MakeDirectory(path, ownership):
+            make_directory(root, step, path, ownership)
+        case MakeSymlink(path, target):
+            make_symlink(root, step, path, target)
+        case MoveSymlink(source, target, replace, proofs):
+            move_symlink(root, step, source, target, proofs, replace=replace)
+        case Rename(source, target, proofs):
+            rename(root, step, source, target, proofs)
+
+
+def make_directory(root: Root, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.make_directory."""
     if not path:
         raise PathExists("the export's root")
     with opened_parent(root, path, make_with=step) as parent:
         step()
         os.mkdir(path[-1], _first_mode(ownership), dir_fd=parent)
-        with opened(path[-1], parent) as made:
-            _set_access(made, step, path, ownership)
+        if not _has_access(path[-1], parent, ownership):
+            with opened(path[-1], parent) as made:
+                _set_access(made, step, path, ownership)
 
 
-def set_access(root: int, step: Step, path: RelPath, ownership: Ownership) -> None:
+def set_access(root: Root, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.set_access."""
     with _opened_directory(root, path) as directory:
         _set_access(directory, step, path, ownership)
 
 
-def rename(root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = ()) -> None:
+def rename(root: Root, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = ()) -> None:
     """Tree.rename: rename a directory to a path without an entry.
 
     NFS has no RENAME_NOREPLACE, so the code checks source, target and proofs first. Another client can still change
@@ -98,14 +152,14 @@ def rename(root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequ
         os.rename(f"{source[-1]}/", target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 
 
-def remove_directory(root: int, step: Step, path: RelPath) -> None:
+def remove_directory(root: Root, step: Step, path: RelPath) -> None:
     """Tree.remove_directory."""
     with opened_parent(root, path) as parent:
         step()
         os.rmdir(path[-1], dir_fd=parent)
 
 
-def make_symlink(root: int, step: Step, path: RelPath, target: str) -> None:
+def make_symlink(root: Root, step: Step, path: RelPath, target: str) -> None:
     """Tree.make_symlink."""
     with opened_parent(root, path) as parent:
         step()
@@ -113,7 +167,7 @@ def make_symlink(root: int, step: Step, path: RelPath, target: str) -> None:
 
 
 def move_symlink(
-    root: int, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = (), *, replace: bool
+    root: Root, step: Step, source: RelPath, target: RelPath, proofs: Sequence[Proof] = (), *, replace: bool
 ) -> None:
     """Tree.move_symlink.
 
@@ -128,13 +182,13 @@ def move_symlink(
         os.rename(source[-1], target[-1], src_dir_fd=above_source, dst_dir_fd=above_target)
 
 
-def read_symlink(root: int, _step: Step, path: RelPath) -> str:
+def read_symlink(root: Root, _step: Step, path: RelPath) -> str:
     """Tree.read_symlink."""
     with opened_parent(root, path) as parent:
         return _read_link(path[-1], parent)
 
 
-def remove_symlink(root: int, step: Step, path: RelPath) -> None:
+def remove_symlink(root: Root, step: Step, path: RelPath) -> None:
     """Tree.remove_symlink."""
     with opened_parent(root, path) as parent:
         _expect_symlink(path, parent)
@@ -142,7 +196,7 @@ def remove_symlink(root: int, step: Step, path: RelPath) -> None:
         os.unlink(path[-1], dir_fd=parent)
 
 
-def list_directory(root: int, step: Step, path: RelPath, at_most: int | None) -> list[Entry]:
+def list_directory(root: Root, step: Step, path: RelPath, at_most: int | None) -> list[Entry]:
     """Tree.list."""
     found = []
     with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
@@ -154,7 +208,7 @@ def list_directory(root: int, step: Step, path: RelPath, at_most: int | None) ->
     return found
 
 
-def read_symlinks(root: int, step: Step, path: RelPath, names: Iterable[str]) -> dict[str, str]:
+def read_symlinks(root: Root, step: Step, path: RelPath, names: Iterable[str]) -> dict[str, str]:
     """Tree.read_symlinks: the targets of the names that exist."""
     targets = {}
     with _opened_directory(root, path) as directory:
@@ -166,15 +220,15 @@ def read_symlinks(root: int, step: Step, path: RelPath, names: Iterable[str]) ->
     return targets
 
 
-def is_empty(root: int, _step: Step, path: RelPath) -> bool:
+def is_empty(root: Root, _step: Step, path: RelPath) -> bool:
     """Tree.is_empty."""
     with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
         return next(entries, None) is None
 
 
-def space(root: int, _step: Step) -> FilesystemStats:
+def space(root: Root, _step: Step) -> FilesystemStats:
     """Tree.space; free space is what users other than root can use."""
-    seen = os.fstatvfs(root)
+    seen = os.fstatvfs(root.descriptor)
     return FilesystemStats.counted(
         size_bytes=seen.f_blocks * seen.f_frsize,
         free_bytes=seen.f_bavail * seen.f_frsize,
@@ -184,7 +238,7 @@ def space(root: int, _step: Step) -> FilesystemStats:
 
 
 @contextlib.contextmanager
-def opened_parent(root: int, path: RelPath, *, make_with: Step | None = None) -> Iterator[int]:
+def opened_parent(root: Root, path: RelPath, *, make_with: Step | None = None) -> Iterator[int]:
     """Open the parent of a path; with `make_with`, create missing directories on the way.
 
     Raises ENOTDIR (Cause.SYMLINK) for a component that is not a directory, and Cause.OTHER for the root itself.
@@ -193,9 +247,22 @@ def opened_parent(root: int, path: RelPath, *, make_with: Step | None = None) ->
         raise ExportError(Cause.OTHER, "the root of the export cannot be changed")
     for name in path:
         _check(name)
-    current = os.dup(root)
+    parent = path[:-1]
+    if not parent:
+        yield root.descriptor
+        return
     try:
-        for name in path[:-1]:
+        of_ledger = root.directory_of_ledger(parent)
+    except FileNotFoundError:
+        if make_with is None:
+            raise
+        of_ledger = None
+    if of_ledger is not None:
+        yield of_ledger
+        return
+    current = _pass(parent[0], root.descriptor, make_with)
+    try:
+        for name in parent[1:]:
             below = _pass(name, current, make_with)
             os.close(current)
             current = below
@@ -271,10 +338,10 @@ def _pass(name: str, parent: int, make_with: Step | None) -> int:
 
 
 @contextlib.contextmanager
-def _opened_directory(root: int, path: RelPath) -> Iterator[int]:
+def _opened_directory(root: Root, path: RelPath) -> Iterator[int]:
     """Open the directory at a path for reading; `()` is the root."""
     if not path:
-        with opened(".", root) as directory:
+        with opened(".", root.descriptor) as directory:
             yield directory
     else:
         with opened_parent(root, path) as parent, opened(path[-1], parent) as directory:
@@ -289,6 +356,13 @@ def _first_mode(ownership: Ownership) -> int:
     if ownership.mode is None:
         return PARENT_MODE
     return ownership.mode if ownership.uid is None and ownership.gid is None else 0o700
+
+
+def _has_access(name: str, parent: int, ownership: Ownership) -> bool:
+    """Return True if mkdir has set owner and mode already, which depends on the umask and the server."""
+    seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    wanted = (ownership.uid, seen.st_uid), (ownership.gid, seen.st_gid), (ownership.mode, stat.S_IMODE(seen.st_mode))
+    return stat.S_ISDIR(seen.st_mode) and all(asked in (None, found) for asked, found in wanted)
 
 
 def _set_access(directory: int, step: Step, path: RelPath, ownership: Ownership) -> None:
@@ -334,7 +408,7 @@ def _expect_nothing(path: RelPath, parent: int) -> None:
         raise PathExists("/".join(path))
 
 
-def _expect_proofs(root: int, proofs: Sequence[Proof]) -> None:
+def _expect_proofs(root: Root, proofs: Sequence[Proof]) -> None:
     """Check the proofs of a rename, right before it. Raises Cause.RECORD."""
     for proof in proofs:
         try:

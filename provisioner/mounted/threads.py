@@ -1,8 +1,13 @@
 """System calls that can hang, in a bounded pool of threads and with a time limit for each caller.
 
 A call on a hung mount cannot be interrupted. So the caller gets an error after its time limit, while the thread stays
-in its call and keeps its slot until the kernel returns. At most `threads` calls can hang; further callers wait for a
-slot until their own time limit. All bookkeeping happens on the event loop, so it needs no lock.
+in its call until the kernel returns. At most `threads` calls can hang; further jobs wait for a thread until their own
+time limit.
+
+Threads that run side by side fight for the interpreter's lock, and waking one costs more than most calls on a file
+system. So one thread takes all jobs as long as none of them waits for longer than PATIENCE_S, and one more thread is
+woken each time that some do: as many run as the file system is slow. A thread reports what it has done to the event
+loop, which takes all reports of a moment in one go. One timer has the time limits of all jobs.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +23,9 @@ from provisioner.core.locations import RelPath
 from provisioner.ports.tree import Cause, ExportError
 
 Result = TypeVar("Result")
+
+PATIENCE_S = 0.01
+"""How long a job waits before one more thread is woken: one thread does hundreds of jobs on a fast file system then."""
 
 
 class GivenUp(Exception):
@@ -26,13 +35,21 @@ class GivenUp(Exception):
 class ThreadCall(Generic[Result]):
     """One job in a thread, and its outcome for the caller."""
 
-    __slots__ = ("_given_up", "changes", "error", "future", "job", "loop", "result")
+    __slots__ = ("_given_up", "begun", "changes", "due_s", "error", "future", "job", "result")
 
-    def __init__(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> None:
+    def __init__(
+        self,
+        job: Callable[[ThreadCall[Result]], Result],
+        changes: tuple[RelPath, ...],
+        future: asyncio.Future[Result],
+        due_s: float,
+    ) -> None:
         self.job = job
         self.changes = changes
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Result] = self.loop.create_future()
+        self.future = future
+        self.due_s = due_s
+        """The end of its time limit, in the event loop's time."""
+        self.begun = False
         self.result: Result
         self.error: Exception | None = None
         self._given_up = False
@@ -45,12 +62,15 @@ class ThreadCall(Generic[Result]):
         if self._given_up:
             raise GivenUp
 
-    def give_up(self) -> None:
-        """Stop the job at its next step."""
+    def give_up(self) -> bool:
+        """Stop the job at its next step; return True if it can have begun."""
+        # In this order, which is the reverse of execute(): a job that has not begun here never does.
         self._given_up = True
+        return self.begun
 
     def execute(self) -> None:
         """Run the job; called in the thread."""
+        self.begun = True
         try:
             self.step()
             self.result = self.job(self)
@@ -68,18 +88,35 @@ class ThreadCall(Generic[Result]):
 
 
 class ThreadPool:
-    """A pool of at most `threads` threads, started on demand; for use by one event loop."""
+    """A pool of at most `threads` threads, started on demand; for use by one event loop.
 
-    def __init__(self, name: str, *, threads: int, timeout_s: float) -> None:
+    A thread calls `rests` before it waits for more jobs.
+    """
+
+    def __init__(self, name: str, *, threads: int, timeout_s: float, rests: Callable[[], None] = lambda: None) -> None:
         self._name = name
+        self._threads = threads
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(threads)
+        self._rests = rests
+        # Shared with the threads.
+        self._jobs: deque[ThreadCall[Any]] = deque()
+        self._returned: deque[ThreadCall[Any]] = deque()
+        self._reported = False
+        """Whether the event loop was woken, and has not taken the reports yet."""
+        self._awake = 0
+        """Threads that take jobs, or are about to. Changed under the lock only."""
+        self._lock = threading.Lock()
         # Daemon threads with their own queue: concurrent.futures joins its threads at exit, so a hung thread would keep
         # the process from exiting.
-        self._queue: queue.SimpleQueue[ThreadCall[Any] | None] = queue.SimpleQueue()
+        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # Of the event loop.
         self._started = 0
-        self._running = 0
+        self._calls: dict[ThreadCall[Any], None] = {}
+        """Jobs whose callers wait, in the order of their time limits."""
         self._abandoned: set[ThreadCall[Any]] = set()
+        """Jobs that have begun and have not returned, whose callers gave up."""
+        self._limit: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def run(self, job: Callable[[ThreadCall[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
@@ -88,44 +125,28 @@ class ThreadPool:
         Raises what the job raises, Cause.UNREACHABLE after the time limit (the job can still take effect), and
         Cause.BUSY while an abandoned job that changes one of these paths has not returned.
         """
-        self._refuse_busy(changes)
+        if self._closed:
+            raise ExportError(Cause.OTHER, "the export is closed")
+        if self._abandoned:
+            self._refuse_busy(changes)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        call = ThreadCall(job, changes, future, loop.time() + self._timeout_s)
+        self._calls[call] = None
+        if self._limit is None:
+            self._limit = loop.call_at(call.due_s, self._enforce_limits, loop)
+        self._hand_over(call, loop)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._slots.acquire()
-                return await self._hand_over(job, changes)
-        except TimeoutError as exc:
-            raise ExportError(Cause.UNREACHABLE, f"no answer within {self._timeout_s:g} s") from exc
+            return await future
+        finally:
+            if self._calls.pop(call, call) is None:  # cancelled: neither returned nor beyond its time limit
+                self._abandon(call)
 
     def close(self) -> None:
         """Stop the threads, each after its current call, without waiting for them."""
         self._closed = True
         for _ in range(self._started):
-            self._queue.put(None)
-
-    async def _hand_over(self, job: Callable[[ThreadCall[Result]], Result], changes: tuple[RelPath, ...]) -> Result:
-        """Queue the job for a thread.
-
-        The caller holds a slot, and the thread's return releases it.
-        """
-        try:
-            self._refuse_busy(changes)
-            if self._closed:
-                raise ExportError(Cause.OTHER, "the export is closed")
-            if self._running == self._started:
-                self._start_thread()
-        except BaseException:
-            self._slots.release()
-            raise
-        call = ThreadCall(job, changes)
-        self._running += 1
-        self._queue.put(call)
-        try:
-            return await call.future
-        finally:
-            # The caller was cancelled, but the thread has not returned.
-            if call.future.cancelled():
-                call.give_up()
-                self._abandoned.add(call)
+            self._wakes.put(False)
 
     def _refuse_busy(self, changes: tuple[RelPath, ...]) -> None:
         for call in self._abandoned:
@@ -133,25 +154,103 @@ class ThreadPool:
                 if path in call.changes:
                     raise ExportError(Cause.BUSY, "/".join(path))
 
-    def _start_thread(self) -> None:
-        name = f"{self._name}-{self._started}"
-        threading.Thread(target=_work, args=(self._queue, self._returned), name=name, daemon=True).start()
-        self._started += 1
+    # ------------------------------------------------------------------------------------------- threads
 
-    def _returned(self, call: ThreadCall[Any]) -> None:
-        """Release the slot of a call that has returned; called on the event loop."""
-        self._running -= 1
-        self._abandoned.discard(call)
-        self._slots.release()
-        call.settle()
+    def _hand_over(self, call: ThreadCall[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Queue the job, for the thread that is awake or for one that is woken now."""
+        with self._lock:
+            self._jobs.append(call)
+            idle = not self._awake
+            self._awake += idle
+        if idle:
+            self._wake(loop)
+        elif self._patience is None and self._awake < self._threads:
+            self._patience = loop.call_later(PATIENCE_S, self._lose_patience, loop, call)
 
+    def _lose_patience(self, loop: asyncio.AbstractEventLoop, waited: ThreadCall[Any]) -> None:
+        """Wake one more thread if this job still waits, and look again later if any job does."""
+        self._patience = None
+        with self._lock:
+            if not self._jobs or self._closed or self._awake >= self._threads:
+                return
+            more = self._jobs[0].due_s <= waited.due_s  # the jobs are in the order of their time limits
+            self._awake += more
+            waiting = self._jobs[-1]
+        if more:
+            self._wake(loop)
+        self._patience = loop.call_later(PATIENCE_S, self._lose_patience, loop, waiting)
 
-def _work(calls: queue.SimpleQueue[ThreadCall[Any] | None], returned: Callable[[ThreadCall[Any]], None]) -> None:
-    """Run calls from the queue until it yields None; the body of each thread."""
-    while (call := calls.get()) is not None:
-        call.execute()
-        try:
-            call.loop.call_soon_threadsafe(returned, call)
-        except RuntimeError:
-            return  # The event loop was closed during the call, so no caller is left.
-        del call  # Otherwise the result would stay in memory while the thread waits for the next call.
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._wakes.put(True)
+        if self._awake > self._started:
+            name = f"{self._name}-{self._started}"
+            threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
+            self._started += 1
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run jobs whenever woken, until the pool is closed; the body of each thread."""
+        while self._wakes.get():
+            while (call := self._next()) is not None:
+                call.execute()
+                self._returned.append(call)
+                del call  # Otherwise the result would stay in memory while the thread waits for the next call.
+                if not self._reported:
+                    self._reported = True
+                    try:
+                        loop.call_soon_threadsafe(self._take_reports)
+                    except RuntimeError:  # The event loop was closed during the call, so no caller is left.
+                        self._rests()
+                        return
+
+    def _next(self) -> ThreadCall[Any] | None:
+        """Return the next job, or None if the thread is to rest."""
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+        self._rests()
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+            self._awake -= 1
+            return None
+
+    # ------------------------------------------------------------------------------------------- the event loop
+
+    def _take_reports(self) -> None:
+        """Give the outcomes of all jobs that have returned to their callers."""
+        self._reported = False  # Before the first is taken: a thread that sees True has appended its call already.
+        while self._returned:
+            call = self._returned.popleft()
+            self._abandoned.discard(call)
+            self._calls.pop(call, None)
+            call.settle()
+
+    def _enforce_limits(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up the jobs whose time limit has passed, and look again when the next one's does."""
+        self._limit, now_s = None, loop.time()
+        for call in list(self._calls):
+            if call.due_s > now_s:
+                self._limit = loop.call_at(call.due_s, self._enforce_limits, loop)
+                return
+            del self._calls[call]
+            self._abandon(call)
+            if not call.future.done():
+                call.future.set_exception(ExportError(Cause.UNREACHABLE, f"no answer within {self._timeout_s:g} s"))
+
+    def _abandon(self, call: ThreadCall[Any]) -> None:
+        """Stop a job, whose caller gives up, before it begins or at its next step.
+
+        Its paths are busy until it returns, also for jobs that wait already.
+        """
+        with self._lock:
+            if call in self._jobs:
+                self._jobs.remove(call)
+            refused = [job for job in self._jobs if not set(job.changes).isdisjoint(call.changes)] if call.begun else []
+            for job in refused:
+                self._jobs.remove(job)
+        if call.give_up():
+            self._abandoned.add(call)
+        for job in refused:
+            self._calls.pop(job, None)
+            if not job.future.done():
+                job.future.set_exception(ExportError(Cause.BUSY, "/".join(call.changes[0])))

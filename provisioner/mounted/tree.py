@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -13,24 +14,29 @@ from provisioner.core.locations import RelPath
 from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import translated
 from provisioner.mounted.removal import remove_portion
-from provisioner.mounted.syscalls import Step
+from provisioner.mounted.syscalls import Root, Step
 from provisioner.mounted.threads import ThreadCall, ThreadPool
 from provisioner.ports import endless, refusals
 from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import (
     Cause,
+    Change,
     Entry,
     ExportError,
     FilesystemStats,
+    MakeDirectory,
+    MakeSymlink,
+    MoveSymlink,
     OnProgress,
     Ownership,
     Proof,
+    Rename,
     Tree,
 )
 
 Observe = Callable[[str, float], None]
 Result = TypeVar("Result")
-Work = Callable[[int, Step], Result]
+Work = Callable[[Root, Step], Result]
 Job = Callable[[ThreadCall[Result]], Result]
 
 _PURGE_THREADS = 2
@@ -55,13 +61,26 @@ _CALLS: dict[str, refusals.Call] = {
     "space": "statfs",
 }
 """The system call of each job, for error messages."""
+_CHANGES: dict[type[Change], str] = {
+    MakeDirectory: "make_directory",
+    MakeSymlink: "make_symlink",
+    MoveSymlink: "move_symlink",
+    Rename: "rename",
+}
+
+
+class _Opened(threading.local):
+    """The root that a thread has open."""
+
+    root: Root | None = None
 
 
 class MountedTree:
     """A `Tree` over a directory on which any call can hang.
 
-    Each call is one job in one thread (see `threads`). Removals of whole trees have two threads of their own, so that
-    they never delay other calls. `observe` receives the name and duration in seconds of each job, failed ones included.
+    Each call is one job in one thread (see `threads`), also one of several changes. Removals of whole trees have two
+    threads of their own, so that they never delay other calls. `observe` receives the name and duration in seconds of
+    each job, failed ones included.
     """
 
     def __init__(
@@ -77,8 +96,11 @@ class MountedTree:
         self._timeout_s = timeout_s
         self._require_mount = require_mount
         self._observe = observe
-        self._pool = ThreadPool(f"export {directory}", threads=threads, timeout_s=timeout_s)
-        self._purge_pool = ThreadPool(f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s)
+        self._opened = _Opened()
+        self._pool = ThreadPool(f"export {directory}", threads=threads, timeout_s=timeout_s, rests=self._close_root)
+        self._purge_pool = ThreadPool(
+            f"purge {directory}", threads=_PURGE_THREADS, timeout_s=timeout_s, rests=self._close_root
+        )
         # A portion ends well before its time limit, so that only a call that hangs reaches the limit.
         self._portion_s = timeout_s / 4
         self._pinned = ""
@@ -134,6 +156,22 @@ class MountedTree:
             (source, target),
             lambda root, step: syscalls.move_symlink(root, step, source, target, proofs, replace=replace),
         )
+
+    async def carry_out(self, *changes: Change) -> None:
+        """Carry out changes in one job; see `Tree`."""
+        paths = tuple(path for change in changes for path in change.paths)
+
+        def job(call: ThreadCall[None]) -> None:
+            for done, change in enumerate(changes):
+                work = functools.partial(syscalls.carry_out, change=change)
+                try:
+                    self._do(_CHANGES[type(change)], change.paths[0], work, call, self._pinned)
+                except ExportError as exc:
+                    exc.done = done
+                    raise
+
+        name = _CHANGES[type(changes[0])] if len(changes) == 1 else "carry_out"
+        await self._run(self._pool, name, job, paths)
 
     async def read_symlink(self, path: RelPath) -> str:
         """Return the target of a symlink; see `Tree`."""
@@ -226,15 +264,33 @@ class MountedTree:
                 self._observe(name, time.perf_counter() - started)
 
     def _job(self, name: str, path: RelPath, work: Work[Result], *, pinned: str) -> Job[Result]:
-        """Wrap the work: open the root for it, and turn refusals of the kernel into errors that name the path."""
+        return lambda call: self._do(name, path, work, call, pinned)
 
-        def job(call: ThreadCall[Result]) -> Result:
-            try:
-                with syscalls.opened_root(self._directory, pinned, require_mount=self._require_mount) as root:
-                    return work(root, call.step)
-            except OSError as exc:
-                raise translated(exc, "/".join(path), self._directory, _CALLS[name]) from exc
-            except ValueError as exc:
-                raise ExportError(Cause.OTHER, f"{path!r} is not a valid file name: {exc}") from exc
+    # ------------------------------------------------------------------------------------------- in a thread
 
-        return job
+    def _do(self, name: str, path: RelPath, work: Work[Result], call: ThreadCall[Result], pinned: str) -> Result:
+        """Do a part of a job. Turn refusals of the kernel into errors that name the path."""
+        try:
+            root = self._open_root()
+            root.require(pinned)
+            return work(root, call.step)
+        except OSError as exc:
+            self._close_root()  # The refusal can be about what is open: the next job opens it again.
+            raise translated(exc, "/".join(path), self._directory, _CALLS[name]) from exc
+        except ValueError as exc:
+            raise ExportError(Cause.OTHER, f"{path!r} is not a valid file name: {exc}") from exc
+
+    def _open_root(self) -> Root:
+        """Return the root that this thread has open; open it first, or again if it is old."""
+        root = self._opened.root
+        if root is not None and time.monotonic() < root.old_at_s:
+            return root
+        self._close_root()
+        root = self._opened.root = Root(self._directory, require_mount=self._require_mount)
+        return root
+
+    def _close_root(self) -> None:
+        """Close what this thread has open."""
+        root, self._opened.root = self._opened.root, None
+        if root is not None:
+            root.close()

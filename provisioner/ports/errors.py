@@ -141,6 +141,8 @@ class ExportError(ProvisionerError):
         """The driver's own advice for an admin; part of the event."""
         self.answer = answer
         """The server's own error and the call that met it, such as `mkdir: NFS4ERR_ACCESS, Permission denied`."""
+        self.done = 0
+        """Of `Tree.carry_out`: how many changes were carried out before the one that failed."""
 
     @property
     def reason(self) -> str:

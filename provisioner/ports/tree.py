@@ -52,6 +52,90 @@ class Proof:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """`Tree.make_directory` as a value, for `Tree.carry_out`."""
+
+    path: RelPath
+    ownership: Ownership
+
+    @property
+    def paths(self) -> tuple[RelPath, ...]:
+        """The paths that change."""
+        return (self.path,)
+
+    async def on(self, tree: Tree) -> None:
+        """Make this call on a tree."""
+        await tree.make_directory(self.path, self.ownership)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSymlink:
+    """`Tree.make_symlink` as a value."""
+
+    path: RelPath
+    target: str
+
+    @property
+    def paths(self) -> tuple[RelPath, ...]:
+        """The paths that change."""
+        return (self.path,)
+
+    async def on(self, tree: Tree) -> None:
+        """Make this call on a tree."""
+        await tree.make_symlink(self.path, self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSymlink:
+    """`Tree.move_symlink` as a value."""
+
+    source: RelPath
+    target: RelPath
+    replace: bool = False
+    proofs: tuple[Proof, ...] = ()
+
+    @property
+    def paths(self) -> tuple[RelPath, ...]:
+        """The paths that change."""
+        return self.source, self.target
+
+    async def on(self, tree: Tree) -> None:
+        """Make this call on a tree."""
+        await tree.move_symlink(self.source, self.target, replace=self.replace, proofs=self.proofs)
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """`Tree.rename` as a value."""
+
+    source: RelPath
+    target: RelPath
+    proofs: tuple[Proof, ...] = ()
+
+    @property
+    def paths(self) -> tuple[RelPath, ...]:
+        """The paths that change."""
+        return self.source, self.target
+
+    async def on(self, tree: Tree) -> None:
+        """Make this call on a tree."""
+        await tree.rename(self.source, self.target, proofs=self.proofs)
+
+
+Change = MakeDirectory | MakeSymlink | MoveSymlink | Rename
+
+
+async def one_by_one(tree: Tree, changes: Sequence[Change], *, done: int = 0) -> None:
+    """Carry out changes as one call each, and see `Tree.carry_out`; the first `done` of them are done already."""
+    for number in range(done, len(changes)):
+        try:
+            await changes[number].on(tree)
+        except ExportError as exc:
+            exc.done = number
+            raise
+
+
 OnProgress = Callable[[int], bool]
 """Progress callback: receives the number of entries removed since the last call, and returns False to stop.
 
@@ -162,6 +246,15 @@ class Tree(Protocol):
 
     async def remove_symlink(self, path: RelPath) -> None:
         """Remove a symlink. Raises PathMissing, and Cause.SYMLINK if it is not a symlink."""
+        ...
+
+    async def carry_out(self, *changes: Change) -> None:
+        """Carry out changes in this order, up to the first that fails, with as few round trips as possible.
+
+        Each change keeps the promises of its own call. Raises the error of the change that failed, with the number of
+        changes before it in `done`. After Cause.UNREACHABLE, the changes from `done` on can still take effect, in this
+        order.
+        """
         ...
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:

@@ -8,7 +8,22 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from provisioner.core.locations import RelPath
-from provisioner.ports.tree import Cause, Entry, ExportError, NotEmpty, Ownership, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import (
+    Cause,
+    Change,
+    Entry,
+    ExportError,
+    MakeDirectory,
+    MakeSymlink,
+    MoveSymlink,
+    NotEmpty,
+    Ownership,
+    PathExists,
+    PathMissing,
+    Proof,
+    Rename,
+    Tree,
+)
 from tests.contract.sites import Seen, Site
 
 pytestmark = pytest.mark.timeout(60)
@@ -335,6 +350,9 @@ INTO: dict[str, Callable[[Tree, RelPath], Awaitable[object]]] = {
     "move_symlink_from": lambda tree, path: tree.move_symlink((*path, "kept"), ("stolen",)),
     "move_symlink_to": lambda tree, path: tree.move_symlink(("link",), (*path, "link")),
     "make_symlink": lambda tree, path: tree.make_symlink((*path, "made"), "target"),
+    "carry_out": lambda tree, path: tree.carry_out(
+        MakeSymlink((*path, "made"), "a"), MakeSymlink((*path, "more"), "b")
+    ),
     "read_symlink": lambda tree, path: tree.read_symlink((*path, "kept")),
     "remove_symlink": lambda tree, path: tree.remove_symlink((*path, "kept")),
     "list": lambda tree, path: tree.list((*path, "kept")),
@@ -486,6 +504,137 @@ async def test_many_symlinks_are_read(site: Site) -> None:
     assert await site.tree.read_symlinks(("ledger",), []) == {}
     with pytest.raises(PathMissing):
         await site.tree.read_symlinks(("missing",), ["gone"])
+
+
+# ---------------------------------------------------------------------------------------------------- many changes
+
+
+RECORD, DRAFT, SETTLED = ("ledger", "pending", "v"), ("ledger", "drafts", "v"), ("ledger", "volumes", "v")
+OLD = Proof(RECORD, "old")
+
+
+@pytest.fixture
+async def kept(site: Site) -> Site:
+    """A site with the directories of a ledger."""
+    await make(site, *((*path[:-1],) for path in (RECORD, DRAFT, SETTLED)))
+    return site
+
+
+async def stopped(cause: Cause, done: int, call: Awaitable[object]) -> None:
+    """Check that changes fail with this cause after so many of them."""
+    error = await refused(cause, call)
+    assert error.done == done
+
+
+async def test_changes_are_carried_out(kept: Site) -> None:
+    """A symlink and a directory with its owner's mode are created in one call."""
+    await kept.tree.carry_out(MakeSymlink(RECORD, "new"), MakeDirectory(("made",), Ownership(mode=0o2770)))
+    assert await kept.tree.read_symlink(RECORD) == "new"
+    assert await mode(kept, "made") == 0o2770
+
+
+async def test_changes_with_missing_parents(kept: Site) -> None:
+    """A directory among the changes gets its missing parents, and a symlink does not."""
+    deep = MakeDirectory(("some", "more", "made"), Ownership(mode=0o700))
+    await kept.tree.carry_out(MakeSymlink(RECORD, "new"), deep)
+    assert [await mode(kept, *deep.path[:depth]) for depth in (1, 2, 3)] == [0o755, 0o755, 0o700]
+    beside = MakeSymlink(("missing", "link"), "text")
+    await stopped(Cause.NOT_FOUND, 1, kept.tree.carry_out(MakeSymlink(DRAFT, "text"), beside))
+
+
+async def test_changes_stop_at_the_first_that_fails(kept: Site) -> None:
+    """An error says how many changes were carried out before it, and those after it are not begun."""
+    await kept.tree.make_symlink(RECORD, "old")
+    made = MakeDirectory(("made",), PLAIN)
+    await stopped(Cause.EXISTS, 0, kept.tree.carry_out(MakeSymlink(RECORD, "new"), made))
+    assert await kept.look(("made",)) is None
+    await make(kept, ("made",))
+    changes = MakeSymlink(DRAFT, "new"), made, MakeSymlink(SETTLED, "new")
+    await stopped(Cause.EXISTS, 1, kept.tree.carry_out(*changes))
+    assert await kept.tree.read_symlink(DRAFT) == "new"
+    assert await kept.look(SETTLED) is None
+    assert await kept.tree.read_symlink(RECORD) == "old"
+
+
+async def test_changes_that_replace_and_move_a_symlink(kept: Site) -> None:
+    """A symlink is replaced by a draft and moved, in one call that relies on its old text."""
+    await kept.tree.make_symlink(RECORD, "old")
+    await kept.tree.carry_out(
+        MakeSymlink(DRAFT, "new"), MoveSymlink(DRAFT, RECORD, replace=True, proofs=(OLD,)), MoveSymlink(RECORD, SETTLED)
+    )
+    assert await kept.tree.read_symlink(SETTLED) == "new"
+    assert await kept.look(RECORD) is None
+    assert await kept.look(DRAFT) is None
+
+
+@pytest.mark.parametrize("text", ["other", None])
+async def test_changes_whose_proof_does_not_hold(kept: Site, text: str | None) -> None:
+    """A change whose proof is missing or has another text moves nothing, and neither do those after it."""
+    if text is not None:
+        await kept.tree.make_symlink(RECORD, text)
+    changes = (
+        MakeSymlink(DRAFT, "new"),
+        MoveSymlink(DRAFT, RECORD, replace=True, proofs=(OLD,)),
+        MoveSymlink(RECORD, SETTLED),
+    )
+    await stopped(Cause.RECORD, 1, kept.tree.carry_out(*changes))
+    assert await kept.tree.read_symlink(DRAFT) == "new"
+    assert await kept.look(RECORD) == (None if text is None else Seen("symlink", text=text))
+    assert await kept.look(SETTLED) is None
+
+
+async def test_changes_replace_nothing(kept: Site) -> None:
+    """A change whose target exists is PathExists, after the changes before it."""
+    await kept.tree.make_symlink(RECORD, "old")
+    await kept.tree.make_symlink(SETTLED, "another")
+    changes = (
+        MakeSymlink(DRAFT, "new"),
+        MoveSymlink(DRAFT, RECORD, replace=True, proofs=(OLD,)),
+        MoveSymlink(RECORD, SETTLED),
+    )
+    await stopped(Cause.EXISTS, 2, kept.tree.carry_out(*changes))
+    assert await kept.tree.read_symlink(RECORD) == "new"
+    assert await kept.tree.read_symlink(SETTLED) == "another"
+
+
+async def test_changes_rename_a_directory(kept: Site) -> None:
+    """A directory is renamed, and one is created in it."""
+    await kept.tree.make_symlink(RECORD, "old")
+    await make(kept, ("volume",))
+    within = MakeDirectory(("ledger", "gone", "within"), Ownership(mode=0o700))
+    await kept.tree.carry_out(Rename(("volume",), ("ledger", "gone"), (OLD,)), within)
+    assert await kept.look(("volume",)) is None
+    assert await mode(kept, *within.path) == 0o700
+
+
+async def test_changes_that_cannot_be_sent(kept: Site) -> None:
+    """A change with a name that is no component fails after those before it."""
+    wrong: list[Change] = [MakeDirectory(("..", "made"), PLAIN), MakeSymlink(("a/b",), "text")]
+    for number, change in enumerate(wrong):
+        before = MakeSymlink(("ledger", str(number)), "text")
+        await stopped(Cause.OTHER, 1, kept.tree.carry_out(before, change))
+        assert await kept.tree.read_symlink(before.path) == "text"
+
+
+async def test_changes_on_another_root(kept: Site) -> None:
+    """If the root is not the pinned one, no change is made."""
+    kept.tree.pin("another")
+    changes = MakeSymlink(RECORD, "new"), MakeDirectory(("made",), PLAIN)
+    await stopped(Cause.CHANGED, 0, kept.tree.carry_out(*changes))
+    kept.tree.pin("")
+    assert await kept.look(RECORD) is None
+
+
+async def test_of_many_pairs_of_changes_one_is_made(kept: Site) -> None:
+    """Of 16 concurrent calls that create one symlink and a directory each, one does both and the others neither."""
+    calls = (
+        kept.tree.carry_out(MakeSymlink(RECORD, str(number)), MakeDirectory((f"made-{number}",), PLAIN))
+        for number in range(16)
+    )
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    first = outcomes.index(None)
+    assert await kept.tree.read_symlink(RECORD) == str(first)
+    assert [entry.name for entry in await kept.tree.list(()) if entry.name != "ledger"] == [f"made-{first}"]
 
 
 # ---------------------------------------------------------------------------------------------------- names and lists

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from provisioner.core.locations import RelPath
 from provisioner.mounted.tree import MountedTree
-from provisioner.ports.tree import ExportError, Ownership, Tree
+from provisioner.ports.tree import ExportError, MakeDirectory, MakeSymlink, MoveSymlink, Ownership, Rename, Tree
 from tests.contract.sites import LocalSite, MemorySite, Seen, Site
 
 pytestmark = pytest.mark.timeout(120)
@@ -47,7 +47,16 @@ def deed(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Ste
     return st.tuples(*arguments).map(lambda given: (f"tenant {name}{given}", lambda site: do(site, *given)))
 
 
+changes = st.one_of(
+    st.builds(MakeDirectory, below, accesses),
+    st.builds(MakeSymlink, below, targets),
+    st.builds(MoveSymlink, below, below, st.booleans()),
+    st.builds(Rename, below, below),
+)
+
+
 steps = st.one_of(
+    call("carry_out", changes, changes, changes),
     call("make_directory", paths, accesses),
     call("set_access", below, accesses),
     call("rename", below, below),
@@ -66,11 +75,11 @@ steps = st.one_of(
 
 
 async def outcome(made: Awaitable[object]) -> object:
-    """Return a result (lists without order), or type and cause of an error."""
+    """Return a result (lists without order), or what an error says."""
     try:
         result = await made
     except ExportError as exc:
-        return type(exc), exc.cause
+        return type(exc), exc.cause, exc.done
     return sorted(result, key=repr) if isinstance(result, list) else result
 
 

@@ -29,7 +29,17 @@ from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
-from provisioner.ports.tree import ExportError, NotEmpty, Ownership, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import (
+    Change,
+    ExportError,
+    NotEmpty,
+    Ownership,
+    PathExists,
+    PathMissing,
+    Proof,
+    Tree,
+    one_by_one,
+)
 from provisioner.runtime.supervision import Supervisor
 from provisioner.telemetry.metrics import Loop, Metrics
 from tests.simulation.process import PROVISIONER, Parts, running
@@ -47,6 +57,10 @@ class Through:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
+
+    async def carry_out(self, *changes: Change) -> None:
+        """See `Tree`; through the calls that a subclass overrides."""
+        await one_by_one(cast("Tree", self), changes)
 
 
 class Mutant(Parts):

@@ -14,7 +14,7 @@ from typing import Protocol
 from provisioner.core.locations import RelPath
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
-from provisioner.ports.tree import EntryType, ExportError, FilesystemStats, Ownership, Proof
+from provisioner.ports.tree import Change, EntryType, ExportError, FilesystemStats, Ownership, Proof
 
 LARGEST_PAGE_BYTES = 64 << 10
 """Upper limit for a page of a directory, if the server reports that a smaller page is too small."""
@@ -147,6 +147,13 @@ class Client(Protocol):
 
         Either all names are empty directories, or none is a directory. Raises ExportError only if the outcome is
         unknown.
+        """
+        ...
+
+    async def carry_out(self, deadline: Deadline, root: bytes, changes: Sequence[Change]) -> int:
+        """Carry out the first of these changes in one request, and return how many are done.
+
+        The next change needs a call of its own, which also finds out why the server refused it. Nothing of it is done.
         """
         ...
 

@@ -26,6 +26,7 @@ from provisioner.ports.refusals import Call, unproven
 from provisioner.ports.tree import (
     PARENT_MODE,
     Cause,
+    Change,
     EntryType,
     ExportError,
     FilesystemStats,
@@ -245,6 +246,10 @@ class Client3:
                     raise
                 return Removal(removed, exc)
         return Removal(len(names))
+
+    async def carry_out(self, deadline: Deadline, root: bytes, changes: Sequence[Change]) -> int:
+        """See Client; each call of NFSv3 is one operation."""
+        return 0
 
     async def space(self, deadline: Deadline, root: bytes) -> FilesystemStats:
         """FSSTAT (section 3.3.18)."""

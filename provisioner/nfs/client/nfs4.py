@@ -24,10 +24,14 @@ from provisioner.ports.refusals import unproven
 from provisioner.ports.tree import (
     PARENT_MODE,
     Cause,
+    Change,
     EntryType,
     ExportError,
     FilesystemStats,
+    MakeDirectory,
+    MakeSymlink,
     ModeRefused,
+    MoveSymlink,
     Ownership,
     PathExists,
     PathMissing,
@@ -234,12 +238,7 @@ class Client4:
         answer = await self.run(
             deadline,
             *itertools.chain(*verified),
-            *lookup_ops(source.parent),
-            nfs4.savefh(),
-            nfs4.lookup(source.name),
-            nfs4.verify(of_type),
-            *lookup_ops(target.parent),
-            nfs4.rename(source.name, target.name),
+            *_rename(source, target, of_type),
         )
         if answer.status in (Status.NFS4ERR_EXIST, Status.NFS4ERR_NOTEMPTY):
             raise PathExists(str(target))
@@ -287,8 +286,7 @@ class Client4:
     async def make_symlink(self, deadline: Deadline, place: Place, target: str) -> None:
         """CREATE of a symlink."""
         place = await self.resolve_prefix(deadline, place)
-        create = nfs4.create_symlink(place.name, target, attributes4.settable(mode=0o777))
-        answer = await self.run(deadline, *lookup_ops(place.parent), create)
+        answer = await self.run(deadline, *lookup_ops(place.parent), _create_symlink(place.name, target))
         if answer.status == Status.NFS4ERR_NOENT:
             raise PathMissing(str(place.parent))
         self._require(answer, place)
@@ -382,6 +380,46 @@ class Client4:
             return Removal(len(names))
         removed = max(0, answer.completed - 1)
         return Removal(removed, self.refusal(answer, Place(directory, (names[removed],))))
+
+    async def carry_out(self, deadline: Deadline, root: bytes, changes: Sequence[Change]) -> int:
+        """See Client.
+
+        One compound makes all changes; before it, another one reads the proofs of renames and checks that the target
+        is free, as in `rename`. Where that finds something unexpected, nothing is done.
+        """
+        plan = _plan(root, changes)
+        if plan is None or not self._fits(plan.check) or not self._fits(tuple(itertools.chain(*plan.steps))):
+            return 0
+        steps = plan.steps
+        if plan.check:
+            answer = await self.run(deadline, *plan.check)
+            if not plan.is_expected(answer):
+                return 0
+            steps = plan.verified(answer)
+            if not self._fits(tuple(itertools.chain(*steps))):
+                return 0
+        answer = await self.run(deadline, *itertools.chain(*steps))
+        left = answer.completed
+        for done, (change, step) in enumerate(zip(changes, steps, strict=True)):
+            if left >= len(step):
+                left -= len(step)
+            elif isinstance(change, MakeDirectory) and left > len(change.path):
+                # The directory is there, and the server has refused its owner or mode.
+                try:
+                    await self.set_access(deadline, Place(root, change.path), change.ownership)
+                except ExportError as exc:
+                    exc.done = done
+                    raise
+                return done + 1
+            else:
+                return done
+        return len(changes)
+
+    def _fits(self, operations: Operations) -> bool:
+        """Return True if these operations fit into one compound."""
+        limits = self._compounds.limits
+        size_bytes = _OVERHEAD_BYTES + sum(4 + len(operation.arguments) for operation in operations)
+        return len(operations) + 1 <= limits.operations and size_bytes <= limits.request_bytes
 
     async def space(self, deadline: Deadline, root: bytes) -> FilesystemStats:
         """GETATTR of the attributes of the file system (RFC 8881 section 5.8.2)."""
@@ -482,13 +520,12 @@ class Client4:
         wait and repeat. If the connection ends before the reply, repeat the compound once, but only one that changes
         nothing: the outcome of others is unknown.
         """
-        changes = any(operation.changes for operation in operations)
         lost = False
         while True:
             try:
                 answer = await self._compounds.run(deadline, operations)
             except Lost:
-                if changes or lost:
+                if lost or any(operation.changes for operation in operations):
                     raise
                 lost = True
                 continue
@@ -513,6 +550,78 @@ class _Look:
     def verify(self, answer: Answer) -> Operations:
         """Return operations that fail unless the symlink is still as this answer shows it."""
         return (*lookup_ops(self.place), nfs4.verify(attributes4.of_type(_TYPES["symlink"], answer[self._version])))
+
+
+class _Plan:
+    """Changes as operations of one compound, `steps`, and those of a compound that is sent before, `check`."""
+
+    def __init__(self, looks: dict[int, list[_Look]], free: Place | None, steps: list[Operations]) -> None:
+        """`looks` are the proofs of each step, and `free` is the path at which no entry is allowed."""
+        self._looks = looks
+        self._free = free
+        self.steps = steps
+        reads = (look.operations for each in looks.values() for look in each)
+        self.check: Operations = (*itertools.chain(*reads), *(() if free is None else lookup_ops(free)))
+
+    def is_expected(self, answer: Answer) -> bool:
+        """Return True if the proofs are as they must be, and nothing was found where no entry is allowed."""
+        end = len(self.check) if self._free is None else len(self.check) - 1
+        wanted = Status.NFS4_OK if self._free is None else Status.NFS4ERR_NOENT
+        return (answer.completed, answer.status) == (end, wanted) and all(
+            answer[look.readlink] == look.proof.text for each in self._looks.values() for look in each
+        )
+
+    def verified(self, answer: Answer) -> list[Operations]:
+        """Return the steps, each after operations that fail unless its proofs are still as this answer shows them."""
+        return [
+            (*itertools.chain(*(look.verify(answer) for look in self._looks.get(number, ()))), *step)
+            for number, step in enumerate(self.steps)
+        ]
+
+
+def _plan(root: bytes, changes: Sequence[Change]) -> _Plan | None:
+    """Return the plan for changes, or None if they do not fit into one compound and its check."""
+    looks: dict[int, list[_Look]] = {}
+    free: list[Place] = []
+    steps: list[Operations] = []
+    made: set[RelPath] = set()
+    """Where the entries are that these changes create."""
+    for number, change in enumerate(changes):
+        match change:
+            case MakeDirectory(path, ownership):
+                place, mode = Place(root, path), PARENT_MODE if ownership.mode is None else ownership.mode
+                create = nfs4.create_directory(place.name, attributes4.settable(mode=mode))
+                steps.append((*lookup_ops(place.parent), create, *_setattr(ownership)))
+                made.add(path)
+            case MakeSymlink(path, target):
+                place = Place(root, path)
+                steps.append((*lookup_ops(place.parent), _create_symlink(place.name, target)))
+                made.add(path)
+            case MoveSymlink(source, target, replace, proofs) if source in made:
+                looks[number] = [_Look(proof, Place(root, proof.path)) for proof in proofs]
+                free += [] if replace else [Place(root, target)]
+                steps.append(_rename(Place(root, source), Place(root, target), _OF_TYPE["symlink"]))
+                made.add(target)
+            case _:
+                return None  # The check would have to identify the source too, as `rename` does.
+    # The check can look for one free path only: a compound ends when it finds nothing.
+    return _Plan(looks, free[0] if free else None, steps) if len(free) <= 1 else None
+
+
+def _rename(source: Place, target: Place, of_type: bytes) -> Operations:
+    """Return a RENAME that fails unless the source still has these attributes."""
+    return (
+        *lookup_ops(source.parent),
+        nfs4.savefh(),
+        nfs4.lookup(source.name),
+        nfs4.verify(of_type),
+        *lookup_ops(target.parent),
+        nfs4.rename(source.name, target.name),
+    )
+
+
+def _create_symlink(name: str, target: str) -> Operation[None]:
+    return nfs4.create_symlink(name, target, attributes4.settable(mode=0o777))
 
 
 _TYPES: dict[EntryType, int] = {"directory": attributes4.NF4DIR, "symlink": attributes4.NF4LNK}

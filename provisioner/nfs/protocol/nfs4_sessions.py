@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import astuple, dataclass
 
 from provisioner.nfs.protocol import xdr
@@ -13,6 +14,8 @@ SESSION_ID_BYTES = 16
 VERIFIER_BYTES = 8
 OPAQUE_LIMIT_BYTES = 1024
 SP4_NONE = 0
+_SEQUENCE = struct.Struct(">4I")
+_SEQUENCED = struct.Struct(">5I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,7 @@ def sequence(session: bytes, sequence_id: int, slot: int, highest_slot: int) -> 
     The client does not ask the server to cache the reply: callers handle an unknown outcome, because they know what the
     call was for.
     """
-    numbers = xdr.uint(sequence_id) + xdr.uint(slot) + xdr.uint(highest_slot) + xdr.uint(0)
-    return Operation(53, session + numbers, _sequence4resok)
+    return Operation(53, session + _SEQUENCE.pack(sequence_id, slot, highest_slot, 0), _sequence4resok)
 
 
 def _exchange_id4resok(reply: Cursor) -> ClientId:
@@ -143,9 +145,5 @@ def _channel_attrs4(reply: Cursor) -> Channel:
 
 def _sequence4resok(reply: Cursor) -> Sequenced:
     reply.fixed(SESSION_ID_BYTES)
-    reply.uint()  # sequence id
-    slot = reply.uint()
-    reply.uint()  # highest slot
-    sequenced = Sequenced(slot, reply.uint())
-    reply.uint()  # status flags
-    return sequenced
+    _sequence, slot, _highest_slot, target_highest_slot, _flags = reply.unpack(_SEQUENCED)
+    return Sequenced(slot, target_highest_slot)

@@ -7,6 +7,7 @@ adds a transaction ID and a credential. `results` decodes a reply up to the star
 from __future__ import annotations
 
 import enum
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -105,10 +106,15 @@ class Credentials:
 NO_CREDENTIAL = xdr.uint(AUTH_NONE) + xdr.opaque(b"")
 
 
+_CALL_HEADER = struct.Struct(">6I")
+_REPLY_HEADER = struct.Struct(">3I")
+_CALL = xdr.uint(CALL)
+
+
 def call(xid: int, procedure: Procedure[object], credential: bytes) -> bytes:
     """Encode a call message (section 9) as one record for the stream."""
-    header = (xid, CALL, RPC_VERSION, procedure.program, procedure.version, procedure.number)
-    return mark(b"".join((*map(xdr.uint, header), credential, NO_CREDENTIAL, procedure.arguments)))
+    header = _CALL_HEADER.pack(xid, CALL, RPC_VERSION, procedure.program, procedure.version, procedure.number)
+    return mark(b"".join((header, credential, NO_CREDENTIAL, procedure.arguments)))
 
 
 def xid_of(record: bytes) -> int:
@@ -118,7 +124,7 @@ def xid_of(record: bytes) -> int:
 
 def is_call(record: bytes) -> bool:
     """Return True for a call by the server: NFSv4.1 callbacks can share the connection (RFC 8881 2.10.3.1)."""
-    return record[4:8] == xdr.uint(CALL)
+    return record[4:8] == _CALL
 
 
 def results(record: bytes) -> Cursor:
@@ -127,10 +133,9 @@ def results(record: bytes) -> Cursor:
     Raises CallRejected, CredentialRejected, and MalformedReply for anything that is not a reply.
     """
     reply = Cursor(record)
-    reply.uint()
-    if reply.uint() != REPLY:
+    _, kind, outcome = reply.unpack(_REPLY_HEADER)
+    if kind != REPLY:
         raise MalformedReply("a message that is not a reply")
-    outcome = reply.uint()
     if outcome == MSG_DENIED:
         if reply.uint() == AUTH_ERROR:
             raise CredentialRejected(reply.uint())
@@ -178,8 +183,12 @@ class RecordReader:
                 raise MalformedReply("an empty fragment in the middle of a reply")
             if len(buffer) < 4 + size_bytes:
                 return
-            self._record += buffer[4 : 4 + size_bytes]
+            fragment = bytes(memoryview(buffer)[4 : 4 + size_bytes])
             del buffer[: 4 + size_bytes]
+            if last and not self._record:  # as nearly all
+                yield fragment
+                continue
+            self._record += fragment
             if last:
                 record, self._record = bytes(self._record), bytearray()
                 yield record

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from provisioner.core.locations import RelPath
 from provisioner.ports.tree import (
     Cause,
+    Change,
     Entry,
     EntryType,
     ExportError,
@@ -22,6 +23,7 @@ from provisioner.ports.tree import (
     PathMissing,
     Proof,
     Tree,
+    one_by_one,
 )
 
 NAME_LIMIT_BYTES = 255
@@ -190,6 +192,10 @@ class MemoryTree:
     async def remove_symlink(self, path: RelPath) -> None:
         """See `Tree`."""
         await self._call("remove_symlink", path, lambda: self._remove_symlink(path))
+
+    async def carry_out(self, *changes: Change) -> None:
+        """See `Tree`; one call each, with its hooks."""
+        await one_by_one(self, changes)
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
         """See `Tree`."""

@@ -16,7 +16,7 @@ from provisioner.controllers.trash import IN_PARALLEL, PER_EXPORT, TAKEN_S, TURN
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
-from provisioner.ports.tree import Cause, ExportError, OnProgress, Ownership, PathMissing
+from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
 from provisioner.telemetry.metrics import Metrics
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.guard import Gate
@@ -50,6 +50,12 @@ class SlowTree(MemoryTree):
         finally:
             self.running[self] -= 1
 
+    async def remove_directory(self, path: RelPath) -> None:
+        """See `Tree`; no directory counts as empty until its removal has begun, so each takes a second."""
+        if not path[-1].endswith(BEGUN):
+            raise NotEmpty(path[-1])
+        await super().remove_directory(path)
+
     async def _remove_slowly(self, path: RelPath, on_progress: OnProgress | None) -> int:
         removed, name = 0, path[-1].removesuffix(BEGUN)
         while True:
@@ -76,6 +82,8 @@ class Trash:
 
     def __init__(self) -> None:
         self.metrics, self.gate = Metrics(), Gate()
+        self.asked: list[str] = []
+        """Entries of which the purge asked whether they must stay."""
         self.needed: set[str] = set()
         """Entries whose volumes exist again."""
         self.purge = Purge(LoopClock(), self.metrics, self._keeps, self.gate)
@@ -101,6 +109,7 @@ class Trash:
         self.purge.look(self.exports[export])
 
     async def _keeps(self, _export: Export, name: str) -> bool:
+        self.asked.append(name)
         return name.split(".")[0] in self.needed
 
     async def names(self, export: str) -> list[str]:
@@ -377,6 +386,40 @@ async def test_a_restart_keeps_a_name_for_longer() -> None:
     async with trash.at_work():
         await asyncio.sleep(TAKEN_S + 60.0)
         assert await trash.names("nas") == []
+
+
+@simulated
+async def test_a_restart_reads_no_volume_of_a_purged_directory() -> None:
+    """A process that finds only taken names destroys nothing for them, and asks for no volume; data are purged."""
+    trash = Trash()
+    await kept(trash, "v1", "v2")
+    async with trash.at_work():
+        await asyncio.sleep(60.0)
+    await trash.discard("nas", "v3", entries=2)
+    trash.asked.clear()
+    attempts = len(trash.trees["nas"].attempts)
+    with capture_logs() as logs:
+        async with trash.at_work():
+            await asyncio.sleep(60.0)
+            assert trash.asked == ["v3"]
+            assert trash.trees["nas"].attempts[attempts:] == ["v3"]
+            assert trash.sample("nfs_provisioner_trash_entries", "nas") == 0.0
+            await asyncio.sleep(TAKEN_S + 60.0)
+            assert await trash.names("nas") == []
+    assert [each["trash"] for each in logs if each["event"] == "purged"] == ["v3"]
+
+
+@simulated
+async def test_a_removal_that_had_begun_is_completed_after_a_restart() -> None:
+    """A name under which a part of a directory is left is no taken name: the next process removes that part."""
+    trash = Trash()
+    await kept(trash, "v1")
+    await trash.trees["nas"].rename((".provisioner", "trash", "v1"), (".provisioner", "trash", "v1" + BEGUN))
+    await trash.trees["nas"].make_directory((".provisioner", "trash", "v1", TOMBSTONE), PLAIN)
+    async with trash.at_work():
+        await asyncio.sleep(60.0)
+        assert trash.trees["nas"].attempts == ["v1"]
+        assert await trash.exports["nas"].trash.is_over("v1")
 
 
 def test_names_that_are_taken_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ V1, V2 = "pvc-5", "pvc-6"
 ACCESS = Ownership(mode=0o770, uid=1000, gid=2000)
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 LATER = datetime(2026, 1, 2, 3, 9, 0, 0, UTC)
-PATHS = ["a", "a/b", "a/b/c"]
+PATHS = ["a", "a/b", "a/b/c", f"a-{V1}"]
+"""The last one has the volume's own name, so that nothing else can want it."""
 
 pytestmark = pytest.mark.parametrize("fault", FAULTS, ids=str)
 
@@ -302,3 +303,19 @@ async def test_another_clusters_directory(fault: Fault, theirs: str, ours: str, 
         await export.undo(V1)
         assert isinstance(tree.look(tuple(theirs.split("/"))), Directory)
         assert V2 in ledger(tree, "volumes" if settled else "pending")
+
+
+async def test_purging_an_empty_directory(fault: Fault) -> None:
+    """Wherever the purge of an empty directory is interrupted, the next purge leaves nothing of it."""
+
+    async def prepare() -> MemoryTree:
+        tree = await fresh()
+        export = await opened(tree)
+        await export.provision(V1, record("a", V1), ACCESS)
+        await export.move_to_trash(V1)
+        return tree
+
+    for tree, export in await interrupted(fault, prepare, lambda export: export.trash.purge(V1)):
+        await export.trash.purge(V1)
+        assert ledger(tree, "trash") == []
+        assert stranger_is_safe(tree)

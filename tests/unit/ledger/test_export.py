@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -11,7 +12,7 @@ from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import Record, encode
 from provisioner.ledger.errors import AlreadyThere, PathTaken, UnreadableRecord
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Cause, ExportError, FilesystemStats, ModeRefused, Ownership, PathExists
+from provisioner.ports.tree import Cause, Change, ExportError, FilesystemStats, ModeRefused, Ownership, PathExists
 from tests.support import samples
 from tests.support.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 
@@ -21,6 +22,8 @@ LATER = datetime(2026, 1, 2, 3, 4, 6, 0, UTC)
 STAMP = "20260102T030405.000006Z"
 ACCESS = Ownership(mode=0o770, uid=1000, gid=2000)
 V1, V2, V3 = "pvc-1", "pvc-2", "pvc-3"
+OWN = f"a-{V1}"
+"""A directory with the volume's own name: its record and the directory are created in one call."""
 
 
 def record(directory: str, volume: str = V1, *, namespace: str = "shop") -> Record:
@@ -77,6 +80,7 @@ async def test_a_server_that_does_not_set_modes() -> None:
     assert export.mode_refused(V1) == ""
 
 
+@pytest.mark.parametrize("directory", ["a/b", OWN])
 @pytest.mark.parametrize(
     ("access", "refused"),
     [
@@ -86,7 +90,7 @@ async def test_a_server_that_does_not_set_modes() -> None:
         (Ownership(mode=0o770, mode_asked=True), True),
     ],
 )
-async def test_a_mode_that_is_refused(access: Ownership, refused: bool) -> None:
+async def test_a_mode_that_is_refused(access: Ownership, refused: bool, directory: str) -> None:
     """A mode that the class names and the server refuses is an error on each attempt; a default mode is optional."""
     tree = MemoryTree()
     tree.refuses_modes = "chmod: EPERM"
@@ -94,9 +98,9 @@ async def test_a_mode_that_is_refused(access: Ownership, refused: bool) -> None:
     for _ in range(2):
         if refused:
             with pytest.raises(ModeRefused):
-                await export.provision(V1, record("a/b"), access)
+                await export.provision(V1, record(directory), access)
         else:
-            await export.provision(V1, record("a/b"), access)
+            await export.provision(V1, record(directory), access)
     assert (export.mode_refused(V1) != "") is (access.mode is not None and not refused)
     assert await export.undo(V1)
     assert export.mode_refused(V1) == ""
@@ -414,6 +418,107 @@ async def test_discard() -> None:
     assert await export.trash.purge(V1) == 2
     assert await export.trash.names() == []
     assert tree.look(("a",)) == Directory()
+
+
+async def test_an_empty_directory_is_purged_in_one_step() -> None:
+    """The purge removes an empty directory without a step between, and reports it as one entry."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    calls: list[str] = []
+
+    async def note(call: str, _path: RelPath) -> None:
+        calls.append(call)
+
+    removed: list[int] = []
+
+    def on_progress(count: int) -> bool:
+        removed.append(count)
+        return True
+
+    await export.move_to_trash(V1)
+    tree.before = note
+    assert await export.trash.purge(V1, on_progress=on_progress) == 1
+    assert (calls, removed) == (["remove_directory"], [1])
+    assert ledger(tree, "trash") == []
+
+
+async def test_a_directory_of_the_own_name_that_exists() -> None:
+    """An existing directory is not handed out though it has the volume's name, and no record stays."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await tree.make_directory((OWN,), ACCESS)
+    with pytest.raises(AlreadyThere):
+        await export.provision(V1, record(OWN), ACCESS)
+    assert (ledger(tree, "pending"), dict(export.records)) == ([], {})
+    assert tree.look((OWN,)) is not None
+
+
+async def test_a_provisioning_and_its_reclaim_take_few_calls() -> None:
+    """A volume of its own takes two calls on the export until it is settled, and two until it is forgotten."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    calls: list[int] = []
+    one_by_one = tree.carry_out
+
+    async def count(*changes: Change) -> None:
+        calls.append(len(changes))
+        await one_by_one(*changes)
+
+    tree.carry_out = count  # type: ignore[method-assign]
+    await export.provision(V1, record(OWN), ACCESS)
+    await export.settle(V1, "uid")
+    await export.move_to_trash(V1)
+    assert calls == [2, 3, 1]
+
+
+async def test_settling_what_another_leader_has_changed() -> None:
+    """A record that another leader has settled or written again gets the uid too, and no draft is left."""
+    for settled in (True, False):
+        tree = MemoryTree()
+        export = await opened(tree)
+        await export.provision(V1, record(OWN), ACCESS)
+        live = structs.replace(record(OWN), capacity="7Gi")
+        await tree.remove_symlink((".provisioner", "pending", V1))
+        tree.plant_symlink((".provisioner", "volumes" if settled else "pending", V1), encode(live))
+        await export.settle(V1, "uid")
+        named = structs.replace(live, volume_uid="uid")
+        assert export.records[V1] == (await opened(tree)).records[V1] == named
+        assert (ledger(tree, "volumes"), ledger(tree, "pending"), ledger(tree, "drafts")) == ([V1], [], [])
+
+
+async def test_settling_beside_another_leader() -> None:
+    """A record that another leader settles in the same moment stays settled, and its pending one ends."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision(V1, record(OWN), ACCESS)
+
+    async def settle_first(call: str, _path: RelPath) -> None:
+        if call == "move_symlink":
+            tree.plant_symlink((".provisioner", "volumes", V1), encode(record(OWN)))
+
+    tree.before = settle_first
+    await export.settle(V1)
+    assert (ledger(tree, "volumes"), ledger(tree, "pending"), set(export.pending)) == ([V1], [], set())
+
+
+async def test_discarding_a_volume_without_a_record() -> None:
+    """Nothing is moved for a volume that the ledger does not know."""
+    tree = MemoryTree()
+    export = await provisioned(tree)
+    with pytest.raises(ExportError) as caught:
+        await export.move_to_trash(V2)
+    assert caught.value.cause is Cause.RECORD
+
+
+async def test_discarding_a_volume_with_a_long_record() -> None:
+    """A record that is longer than the provisioner writes them is proof enough for its directory."""
+    tree = MemoryTree()
+    await provisioned(tree)
+    text = msgspec.json.encode(structs.replace(record("a/b"), namespace="n" * 2000)).decode()
+    await tree.remove_symlink((".provisioner", "volumes", V1))
+    tree.plant_symlink((".provisioner", "volumes", V1), text)
+    assert await (await opened(tree)).move_to_trash(V1)
+    assert tree.look((".provisioner", "trash", V1)) is not None
 
 
 async def test_discard_before_settling() -> None:

@@ -17,7 +17,7 @@ from provisioner.core.returned import volume_of
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.export import Export
 from provisioner.ledger.layout import TOMBSTONE
-from provisioner.ports.tree import Cause, ExportError, Ownership
+from provisioner.ports.tree import Cause, Entry, ExportError, Ownership
 from tests.support.fakes.tree import Directory, File, MemoryTree, no_fault
 from tests.support.ledger_faults import FAULTS, TENANT, Fault, interrupted, ledger, opened, record
 
@@ -119,24 +119,41 @@ async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> 
         assert ledger(tree, "trash") == []
 
 
-async def test_a_server_that_is_full() -> None:
-    """A directory goes into the trash although nothing can be created in it; an unknown outcome is retried."""
+@pytest.mark.parametrize("lost", [0, 1, 2])
+async def test_a_server_that_is_full(lost: int) -> None:
+    """A directory goes into the trash although nothing can be created in it; unknown outcomes are retried."""
     tree = MemoryTree()
     tree.verifies = False
     export = await used(tree)
-    causes = [Cause.UNREACHABLE, Cause.NO_SPACE]
+    causes = [Cause.UNREACHABLE] * lost + [Cause.NO_SPACE]
 
     async def no_room(call: str, path: RelPath) -> None:
         if call == "make_directory" and path[-1] == TOMBSTONE:
             raise ExportError(causes.pop(0))
 
     tree.before = no_room
-    with pytest.raises(ExportError):
-        await export.move_to_trash(V1)
+    for _ in range(lost):
+        with pytest.raises(ExportError):
+            await export.move_to_trash(V1)
     assert await export.move_to_trash(V1) is True
     tree.before = no_fault
     assert tree.look((*TRASH, V1, "data")) is not None
     assert not causes
+
+
+async def test_a_purge_that_had_begun_keeps_the_name_taken() -> None:
+    """The next purge of a directory keeps its name taken where the first one ended before it did so."""
+    tree = MemoryTree()
+    tree.verifies = False
+    export = await used(tree)
+    await tree.rename(("a",), (*TRASH, f"{V1}.begun"))
+    assert not await export.trash.is_over(V1)
+    await export.trash.purge(V1, taken=True)
+    assert ledger(tree, "trash") == [V1]
+    assert await tree.list((*TRASH, V1)) == [Entry(TOMBSTONE, "directory")]
+    assert await export.trash.is_over(V1)
+    tree.verifies = True
+    assert not await export.trash.is_over(V1)
 
 
 async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:

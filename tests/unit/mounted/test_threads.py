@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,6 +30,11 @@ def released() -> Iterator[threading.Event]:
 def hang(event: threading.Event) -> Callable[[ThreadCall[bool]], bool]:
     """Return a job that hangs until the event is set."""
     return lambda _call: event.wait()
+
+
+def five(_call: ThreadCall[int]) -> int:
+    """A quick job."""
+    return 5
 
 
 async def run_at_last(calls: ThreadPool, *changes: RelPath) -> None:
@@ -157,4 +164,73 @@ async def test_threads_are_started_as_needed() -> None:
     for _ in range(50):
         await calls.run(lambda _call: None)
     assert threading.active_count() == before + 1
+    calls.close()
+
+
+async def test_one_thread_does_all_jobs_that_are_quick() -> None:
+    """Many jobs at a time use one thread, as long as none of them waits for long."""
+    before = threading.active_count()
+    calls = ThreadPool("test", threads=16, timeout_s=30.0)
+    assert await asyncio.gather(*(calls.run(lambda _call, number=number: number) for number in range(50))) == [
+        *range(50)
+    ]
+    assert threading.active_count() <= before + 2
+    calls.close()
+
+
+async def test_jobs_behind_one_that_is_slow(released: threading.Event) -> None:
+    """Jobs that wait behind slow ones get other threads soon, long before their time limit."""
+    calls = ThreadPool("test", threads=3, timeout_s=60.0)
+    slow = [asyncio.create_task(calls.run(hang(released))) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert await calls.run(lambda _call: "done") == "done"
+    assert not any(task.done() for task in slow)
+    released.set()
+    assert await asyncio.gather(*slow) == [True, True]
+    calls.close()
+
+
+async def test_a_job_that_waits_is_refused_once_its_path_is_busy(released: threading.Event) -> None:
+    """A job that already waits gets Cause.BUSY, and never begins, when a job on its path is abandoned."""
+    calls = ThreadPool("test", threads=1, timeout_s=30.0)
+    begun: list[int] = []
+    first = asyncio.create_task(calls.run(hang(released), changes=(PATH,)))
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(calls.run(lambda _call: begun.append(1), changes=(("other",), PATH)))
+    beside = asyncio.create_task(calls.run(lambda _call: begun.append(2), changes=(("other",),)))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    with pytest.raises(ExportError) as caught:
+        await waiting
+    assert caught.value.cause is Cause.BUSY
+    released.set()
+    await beside
+    assert begun == [2]
+    calls.close()
+
+
+async def test_a_thread_rests_when_no_job_is_left() -> None:
+    """A thread lets go of what it holds once no job is left."""
+    rests = threading.Event()
+    calls = ThreadPool("test", threads=2, timeout_s=30.0, rests=rests.set)
+    await asyncio.gather(*(calls.run(lambda _call: None) for _ in range(10)))
+    await asyncio.to_thread(rests.wait)
+    calls.close()
+
+
+async def test_results_do_not_outlive_their_callers() -> None:
+    """A pool keeps nothing of jobs that have returned."""
+    calls = ThreadPool("test", threads=2, timeout_s=30.0)
+
+    class Result:
+        pass
+
+    result = Result()
+    alive = weakref.ref(result)
+    held = [result]
+    del result
+    await calls.run(lambda _call: held.pop())
+    await calls.run(lambda _call: None)
+    gc.collect()
+    assert alive() is None
     calls.close()

@@ -14,6 +14,7 @@ import pytest
 
 from provisioner.mounted.errnos import translated
 from provisioner.mounted.removal import DEPTH_LIMIT, remove_portion
+from provisioner.mounted.syscalls import Root
 from provisioner.mounted.tree import MountedTree
 from provisioner.ports.tree import Cause, ExportError, NotEmpty, Ownership, PathExists, PathMissing
 
@@ -165,9 +166,9 @@ def test_a_portion_holds_few_descriptors(tmp_path: pathlib.Path) -> None:
         nonlocal most
         most = max(most, len(os.listdir("/proc/self/fd")))
 
-    root = os.open(tmp_path, os.O_PATH)
+    root = Root(str(tmp_path), require_mount=False)
     assert remove_portion(root, step, ("gone",), 60.0).done
-    os.close(root)
+    root.close()
     assert most - before <= 2 * DEPTH_LIMIT + 10
 
 
@@ -175,9 +176,9 @@ def test_a_portion_without_time_removes_one_entry(tmp_path: pathlib.Path) -> Non
     """A portion without time removes one entry, and enough portions remove the tree."""
     for number in range(20):
         (tmp_path / "gone" / str(number) / "deep").mkdir(parents=True)
-    root = os.open(tmp_path, os.O_PATH)
+    root = Root(str(tmp_path), require_mount=False)
     portions = [remove_portion(root, lambda: None, ("gone",), 0.0) for _ in range(41)]
-    os.close(root)
+    root.close()
     assert [portion.removed for portion in portions] == [1] * 41
     assert not (tmp_path / "gone").exists()
 
