@@ -121,7 +121,7 @@ def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | 
         template = classes.parameters_of(storage_class).template
     except InvalidSettings:
         return None
-    return template if template.keys("labels") or template.keys("annotations") else None
+    return template if template.reads else None
 
 
 def completed(cached: Claim, live: Claim, template: Template) -> Claim:

@@ -10,7 +10,7 @@ _FILE_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
 def text(at: datetime) -> str:
     """Format a time as RFC 3339 with whole seconds, as Kubernetes does: `2026-11-23T16:15:12Z`."""
-    return at.strftime(_FORMAT)
+    return f"{at.isoformat()[:19]}Z"  # several times as fast as strftime()
 
 
 def parse(written: str) -> datetime | None:
