@@ -151,6 +151,10 @@ class Informer(Mapping[str, T]):
             self._notify(subscriber, before, after)
 
     def _notify(self, subscriber: _Subscriber[T], before: T | None, after: T | None) -> None:
-        item = after or before
-        with Shield("listener", self._count, kind=self.kind, name=item.metadata.name if item is not None else None):
+        try:
             subscriber.call(before, after)
+        except BaseException:
+            # Only now: there are several calls per change, and a shield costs more than most of them.
+            item = after or before
+            with Shield("listener", self._count, kind=self.kind, name=item.metadata.name if item is not None else None):
+                raise
