@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ async def run(settings: Settings) -> None:
     os.umask(0)
     clock, metrics, identity = SystemClock(), Metrics(), replica_identity()
     stopping = _stop_on_signals()
+    _collect_rarely()
     exports = build_registry(settings, observe=metrics.export_call)
     _log_start(settings, identity)
     async with _cluster(settings, identity, metrics) as cluster:
@@ -133,6 +135,17 @@ def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsy
         # The API server is no faster with more of them, and each needs a handshake.
         connections=settings.workers // 2 + 16,
     )
+
+
+def _collect_rarely() -> None:
+    """Keep the garbage collector below one or two percent of the CPU; with Python's defaults it takes 6 to 9.
+
+    It only finds cycles, and the daemon creates few: reference counts free the rest. So the modules, which stay anyway,
+    are never traversed again, and young objects after 10,000 new ones instead of 700. Older ones follow after 60,000
+    and 360,000, so the memory that cycles hold has a limit.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 5, 5)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -6,7 +6,7 @@ It gathers a view of each claim, lets core.claims decide, and carries the decisi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -112,9 +112,8 @@ class ClaimController:
     def _add_export(self, storage_class: StorageClass) -> None:
         """Open the export that a class names before its first claim comes."""
         try:
-            settings = classes.settings_of(storage_class, self._ctx.exports.default)
-            if settings.export is not None:
-                export = self._ctx.exports.get(settings.export, settings.mount_options)
+            export = self._export_of(storage_class)
+            if export is not None:
                 self._ctx.health.add(export, named=True)
         except (InvalidSettings, ExportError) as exc:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
@@ -152,6 +151,7 @@ class ClaimController:
             self._seen_s.pop(uid, None)
             self._blocked.discard(uid)
             return await self._rollback.finish(names.volume_name(uid))
+        self._require_slot(claim)
         try:
             completed = await self._completed(claim)
         except ClusterError as exc:
@@ -178,6 +178,25 @@ class ClaimController:
                 return self._refuse(claim, refusal)
             case Provision() as plan:
                 return await self._attempt(plan)
+
+    def _require_slot(self, claim: Claim) -> None:
+        """Raise NoSlot if the export of the claim's class has no worker to spare, before the claim is judged.
+
+        Most claims of a long queue would otherwise be judged twice, and perhaps read twice.
+        """
+        storage_class = self._cache.classes.get(claim.class_name)
+        if storage_class is None or storage_class.provisioner != self._ctx.provisioner:
+            return
+        if claim.status.phase == "Pending" and claims.is_unfinished(claim):
+            with suppress(InvalidSettings, ExportError):  # judging the claim reports these
+                export = self._export_of(storage_class)
+                if export is not None:
+                    self._share.require_slot(export.name, claim.uid)
+
+    def _export_of(self, storage_class: StorageClass) -> Export | None:
+        """Return the export of a class; None if it names none. Raises InvalidSettings, ExportError."""
+        settings = classes.settings_of(storage_class, self._ctx.exports.default)
+        return None if settings.export is None else self._ctx.exports.get(settings.export, settings.mount_options)
 
     async def _completed(self, claim: Claim) -> Claim | None:
         """The claim with the fields that its class's pathPattern reads; None if it is gone.
@@ -329,7 +348,7 @@ class ClaimController:
             raise
         self._warn_of_mode(plan, record, export)
         # Creating the directory took time: the claim may have changed, or may be gone.
-        if not await self._still_wanted(claim.uid):
+        if not await self._still_wanted(plan):
             return await self._rollback.finish(plan.volume)
         created = await self._create(plan, export, record, again=known is not None)
         # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
@@ -414,11 +433,11 @@ class ClaimController:
                 log.warning("volume_made_by_another", claim=plan.claim.key, volume=plan.volume, hint=hint)
             return found
 
-    async def _still_wanted(self, uid: str) -> bool:
+    async def _still_wanted(self, plan: Provision) -> bool:
         """Whether the claim, as it is now, would still be provisioned. Raises ClusterError."""
-        cached = self._cache.claims.get(uid)
+        cached = self._cache.claims.get(plan.claim.uid)
         claim = await self._completed(cached) if cached is not None else None
-        return claim is not None and isinstance(claims.decide(self._view(claim, None)), Provision)
+        return claim is not None and claims.still_holds(plan, self._view(claim, None))
 
     def _is_gone(self, uid: str) -> bool:
         claim = self._cache.claims.get(uid)

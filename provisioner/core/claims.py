@@ -110,6 +110,16 @@ def decide(view: ClaimView) -> Decision:
     return _plan(view)
 
 
+def still_holds(plan: Provision, view: ClaimView) -> bool:
+    """Return True if a claim that was planned would still be provisioned, by a later view of it.
+
+    Cached objects never change, so the same objects lead to the same plan: then only the volumes are looked at again.
+    """
+    if view.claim is plan.claim and view.storage_class is plan.storage_class:
+        return _path_conflict(view, plan.export, plan.record.path, adopt=plan.adopt) is None
+    return isinstance(decide(view), Provision)
+
+
 def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | None:
     """Return the class's pattern if a pending claim must be read live for it, else None.
 
@@ -121,7 +131,7 @@ def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | 
         template = classes.parameters_of(storage_class).template
     except InvalidSettings:
         return None
-    return template if template.keys("labels") or template.keys("annotations") else None
+    return template if template.reads else None
 
 
 def completed(cached: Claim, live: Claim, template: Template) -> Claim:

@@ -1,18 +1,22 @@
 """A StorageClass, parsed: its parameters, its export and its mount options, each read in this one place.
 
 Each function raises InvalidSettings (UnknownParameter, InvalidParameter or InvalidMountOption) if the class cannot be
-used.
+used. Thousands of claims can name one class, so the results for equal texts are kept; errors are not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from provisioner.core import mount_options, parameters
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 from provisioner.core.parameters import ClassParameters
+
+_KEPT = 64
+"""Number of results that are kept of each kind. Only admins write classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ def settings_of(storage_class: StorageClass, default_export: Location | None) ->
 
 def parameters_of(storage_class: StorageClass) -> ClassParameters:
     """Parse the parameters of a class."""
-    return parameters.parse(storage_class.parameters)
+    return _parameters(tuple(storage_class.parameters.items()))
 
 
 def export_of(storage_class: StorageClass, default_export: Location | None) -> Location | None:
@@ -50,4 +54,14 @@ def export_of(storage_class: StorageClass, default_export: Location | None) -> L
 
 def mount_options_of(storage_class: StorageClass) -> MountOptions:
     """Parse the mount options of a class."""
-    return mount_options.parse(storage_class.mount_options)
+    return _mount_options(storage_class.mount_options)
+
+
+@lru_cache(maxsize=_KEPT)
+def _parameters(items: tuple[tuple[str, str], ...]) -> ClassParameters:
+    return parameters.parse(dict(items))
+
+
+@lru_cache(maxsize=_KEPT)
+def _mount_options(options: tuple[str, ...]) -> MountOptions:
+    return mount_options.parse(options)

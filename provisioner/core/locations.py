@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.texts import encodable
@@ -34,16 +34,17 @@ class Location:
 
     server: str
     path: str
+    components: RelPath = field(init=False, repr=False, compare=False)
+    """The path's components; `()` for a server's root."""
+
+    def __post_init__(self) -> None:
+        """Split the path once: each look-up of a directory needs its components."""
+        object.__setattr__(self, "components", split_path(self.path))
 
     def __str__(self) -> str:
         """Return `SERVER:PATH`; an IPv6 address has brackets."""
         server = f"[{self.server}]" if ":" in self.server else self.server
         return f"{server}:{self.path}"
-
-    @property
-    def components(self) -> RelPath:
-        """Return the path's components; `()` for a server's root."""
-        return split_path(self.path)
 
     def below(self, path: RelPath) -> str:
         """Return the absolute path on the server of a path below this export."""

@@ -34,19 +34,22 @@ class Kept(dict[str, str]):
         return key in cls.KEYS
 
     def __getitem__(self, key: str) -> str:
-        return super().__getitem__(self._checked(key))
+        self._check(key)
+        return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(self._checked(key))
+        self._check(key)
+        return super().__contains__(key)
 
     def get(self, key: str, default: object = None) -> Any:
         """Like dict.get()."""
-        return super().get(self._checked(key), default)
+        if key not in self.KEYS:  # as _check() does: this call is the most frequent one
+            self._check(key)
+        return super().get(key, default)
 
-    def _checked(self, key: Any) -> str:
+    def _check(self, key: Any) -> None:
         if not self.keeps(key):
             raise NotKept(f"{type(self).__name__} has no {key!r}: add it in core.objects")
-        return str(key)
 
 
 class _NotKept(tuple[str, ...]):

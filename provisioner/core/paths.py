@@ -7,6 +7,7 @@ directory of a namespace or to the export's root, two volumes in one directory, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Set
 
 from provisioner.core.errors import InvalidPath
@@ -18,6 +19,9 @@ COMPONENT_LIMIT_BYTES = 255
 ARCHIVE_PREFIX = "archived-"
 _SHOWN_LIMIT = 120
 """The number of characters of a path that a message shows."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LEDGER = ".provisioner"
 """The provisioner's own directory at an export's root. No directory can have it: each can be an export's root."""
@@ -61,12 +65,12 @@ def _check_component(part: str, text: str) -> None:
         raise InvalidPath(f"the directory {shown(text)} has an empty component")
     if part in (".", ".."):
         raise InvalidPath(f"the directory {shown(text)} has the component {part!r}")
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in part):
+    if _CONTROL.search(part):
         raise InvalidPath(f"the directory {shown(text)} has a control character")
     size = len(part.encode("utf-8", "surrogatepass"))
     if size > COMPONENT_LIMIT_BYTES:
         raise InvalidPath(f"the component {shown(part)} has {size} bytes; {COMPONENT_LIMIT_BYTES} are allowed")
-    if any(0xD800 <= ord(c) <= 0xDFFF for c in part):
+    if _SURROGATE.search(part):
         raise InvalidPath(f"the directory {shown(text)} is not valid Unicode")
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 from provisioner.core.errors import InvalidQuantity
 
@@ -15,8 +16,12 @@ _UNITS = ("", *_BINARY)
 _DECIMAL = {letter: Decimal(1000) ** power for power, letter in enumerate("num kMGTPE", start=-3) if letter != " "}
 
 
+@lru_cache(maxsize=1024)
 def parse_bytes(text: str) -> int:
-    """Return a quantity in whole bytes, rounded up. Raises InvalidQuantity."""
+    """Return a quantity in whole bytes, rounded up. Raises InvalidQuantity.
+
+    Results are kept: ten thousand volumes have few different sizes.
+    """
     match = _PATTERN.fullmatch(text)
     if match is None or len(text) > 64:
         raise InvalidQuantity(f"{text!r} is not a quantity: write for example 10Gi or 500M")

@@ -66,12 +66,12 @@ class Template:
 
     text: str = field(compare=False)
     segments: tuple[Segment, ...]
+    reads: frozenset[tuple[str, str]] = field(compare=False)
+    """The keys of a claim's `labels` and `annotations` that the template reads, each with its source."""
 
     def keys(self, source: str) -> frozenset[str]:
         """Return the keys of a claim's `labels` or `annotations` that the template reads, also in fallbacks."""
-        return frozenset(
-            variable.key for segment in self.segments for variable in _variables(segment) if variable.source == source
-        )
+        return frozenset(key for read, key in self.reads if read == source)
 
     def render(self, claim: Claim, volume_name: str) -> RelPath:
         """Return the directory for a claim. Raises InvalidPath for an empty variable or a result that breaks a rule.
@@ -90,7 +90,9 @@ def parse(text: str) -> Template:
     if not text:
         raise InvalidSettings("it is empty: write a pattern such as ${.PVC.namespace}/${.PVC.name}")
     _refuse_other_languages(text)
-    return Template(text, tuple(_segments(_Parser(text).pattern())))
+    segments = tuple(_segments(_Parser(text).pattern()))
+    variables = (variable for segment in segments for variable in _variables(segment))
+    return Template(text, segments, frozenset((each.source, each.key) for each in variables if each.key))
 
 
 def _refuse_other_languages(text: str) -> None:

@@ -9,7 +9,6 @@ Source: kubernetes-contract, "Finalizer and deletion"; design, "The export's led
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from provisioner.core import identity, names
 from provisioner.core.locations import RelPath
@@ -86,8 +85,10 @@ _CSI = (
 
 
 def _recorded_rule(volume: Volume) -> OnDelete | None:
-    text = volume.metadata.annotations.get(names.ON_DELETE)
-    return next((rule for rule in get_args(OnDelete) if rule == text), None)
+    match volume.metadata.annotations.get(names.ON_DELETE):
+        case "delete" | "archive" | "retain" as rule:
+            return rule
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ _BACKLOG = 20_000
 """Events waiting to be written; beyond this number the oldest are dropped, as client-go does."""
 _REMEMBERED = 10_000
 _SENDERS = 4
-_GIVE_WAY_S = 3.0
+_GIVE_WAY_S = 10.0
+_GIVE_WAY = _BACKLOG // 2
 
 
 class EventRecorder:
@@ -49,9 +50,10 @@ class EventRecorder:
         self._wakeup = asyncio.Event()
 
     def give_way_while(self, busy: Callable[[], bool]) -> None:
-        """Let Normal events wait for a moment while `busy()` returns True.
+        """Let Normal events wait while `busy()` returns True.
 
-        The API server then serves work that matters more.
+        The API server then serves work that matters more. An event waits for at most ten seconds, and none waits once
+        so many do that some might be dropped.
         """
         self._busy = busy
 
@@ -98,13 +100,18 @@ class EventRecorder:
                 self._wakeup.clear()
                 await self._wakeup.wait()
             event, name, recorded_s = self._backlog[0]
-            if event.type == "Normal" and self._busy() and self._clock.monotonic() < recorded_s + _GIVE_WAY_S:
-                await self._clock.sleep(0.1)  # leave the API server to a burst of work, for a while
+            if event.type == "Normal" and self._gives_way(recorded_s):
+                await self._clock.sleep(0.1)
                 continue
             self._backlog.popleft()
             # An event is news, not state: a retry is not worth the delay of the next event.
             with Shield("events", self._count, about=event.about.name):
                 await self._write(event, name)
+
+    def _gives_way(self, recorded_s: float) -> bool:
+        """Whether a Normal event leaves the API server to a burst of work for now."""
+        early = self._clock.monotonic() < recorded_s + _GIVE_WAY_S
+        return early and len(self._backlog) <= _GIVE_WAY and self._busy()
 
     async def _write(self, event: Event, name: str) -> None:
         occurrence, first_seen = self._seen.get(name, (Occurrence(1, 0.0), self._clock.now()))

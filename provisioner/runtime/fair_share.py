@@ -38,9 +38,7 @@ class FairShare:
 
         Raises NoSlot, and parks the key, if none is left.
         """
-        if not self._has_slot(export_name):
-            self._parked.setdefault(export_name, deque()).append(key)
-            raise NoSlot
+        self.require_slot(export_name, key)
         self._free -= 1
         self._used[export_name] += 1
         try:
@@ -50,6 +48,12 @@ class FairShare:
             self._used[export_name] -= 1
             if not self._used[export_name]:
                 del self._used[export_name]  # the export may never come up again
+
+    def require_slot(self, export_name: str, key: str) -> None:
+        """Raise NoSlot, and park the key, if no worker is left for an export now."""
+        if not self._has_slot(export_name):
+            self._parked.setdefault(export_name, deque()).append(key)
+            raise NoSlot
 
     def wake(self) -> None:
         """Resume one parked key of each export that has a slot.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.supervision import Count, Shield
@@ -83,7 +83,7 @@ class Informer(Mapping[str, T]):
     def __contains__(self, key: object) -> bool:
         return key in self._items
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: T | None = None) -> T | None:  # type: ignore[override]  # as all callers use it
         """As dict.get()."""
         return self._items.get(key, default)
 
@@ -174,9 +174,13 @@ class Informer(Mapping[str, T]):
             self._notify(subscriber, before, after)
 
     def _notify(self, subscriber: _Subscriber[T], before: T | None, after: T | None) -> None:
-        item = after or before
-        with Shield("listener", self._count, kind=self.kind, name=item.metadata.name if item is not None else None):
+        try:
             subscriber.call(before, after)
+        except BaseException:
+            # Only now: there are several calls per change, and a shield costs more than most of them.
+            item = after or before
+            with Shield("listener", self._count, kind=self.kind, name=item.metadata.name if item is not None else None):
+                raise
 
 
 class Listing(Generic[T]):

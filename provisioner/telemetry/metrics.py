@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -18,6 +19,7 @@ _DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30,
 _WAITS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
 _CALLS_S = (0.001, 0.01, 0.1, 1, 10)
 """Few buckets: there is a series per call and export, and there can be hundreds of exports."""
+_SERIES = 1024
 
 Loop = Literal[
     "claims",
@@ -76,9 +78,11 @@ class Metrics:
         self.queue_wait_s = self._histogram(
             "nfs_provisioner_queue_wait_seconds", "Seconds that a key waits in a queue for a worker.", _WAITS_S, "queue"
         )
-        self.export_call_s = self._histogram(
+        export_call_s = self._histogram(
             "nfs_provisioner_export_call_seconds", "Seconds per call on an export.", _CALLS_S, "export", "call"
         )
+        # labels() takes longer than to count: series that are written several times per volume are kept.
+        self._call_s = lru_cache(maxsize=_SERIES)(export_call_s.labels)
         self._export_up = self._gauge("export_up", "1 while the export responds as expected, else 0.", "export")
         self._export_free = self._gauge(
             "export_free_bytes", "Free space of the export in bytes, as statfs reports it.", "export"
@@ -120,7 +124,7 @@ class Metrics:
             "export",
         )
         self._of_exports = (
-            self.export_call_s,
+            export_call_s,
             self._export_up,
             self._export_free,
             self._export_size,
@@ -134,14 +138,14 @@ class Metrics:
             self.purged,
         )
         self._exports: set[str] = set()
-        self.api_requests = self._counter(
+        api_requests = self._counter(
             "nfs_provisioner_api_requests_total",
             "Requests to the API server, by HTTP status; 0 without an answer.",
             "verb",
             "resource",
             "code",
         )
-        self._api_requests: dict[tuple[str, str, int], Counter] = {}
+        self._request = lru_cache(maxsize=_SERIES)(api_requests.labels)
         self.watch_restarts = self._counter(
             "nfs_provisioner_watch_restarts_total", "Watches started on the API server.", "resource"
         )
@@ -162,14 +166,6 @@ class Metrics:
 
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
-
-    def api_request(self, verb: str, resource: str, code: int) -> None:
-        """Count an answer of the API server; the search for a series by labels costs more than the counting."""
-        key = verb, resource, code
-        counter = self._api_requests.get(key)
-        if counter is None:
-            counter = self._api_requests[key] = self.api_requests.labels(verb, resource, code)
-        counter.inc()
 
     def unexpected(self, loop: Loop) -> None:
         """Count an unexpected error."""
@@ -194,11 +190,16 @@ class Metrics:
     def export_call(self, export: str, call: str, took_s: float) -> None:
         """Record a call on an export."""
         if export in self._exports:
-            self.export_call_s.labels(export, call).observe(took_s)
+            self._call_s(export, call).observe(took_s)
+
+    def api_request(self, verb: str, resource: str, code: int) -> None:
+        """Count a request to the API server by its HTTP status; 0 stands for no answer."""
+        self._request(verb, resource, code).inc()
 
     def forget_export(self, export: str) -> None:
         """Remove all series of an export that is no longer served."""
         self._exports.discard(export)
+        self._call_s.cache_clear()
         for metric in self._of_exports:
             metric.remove_by_labels({"export": export})
 

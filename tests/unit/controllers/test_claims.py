@@ -19,9 +19,9 @@ from provisioner.ledger.errors import InProgress
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.tree import Cause, ExportError, Ownership
-from provisioner.runtime.fair_share import FairShare
+from provisioner.runtime.fair_share import FairShare, NoSlot
 from provisioner.runtime.locks import VolumeLocks
-from provisioner.runtime.requeue import FAILED, LOCKED, Requeue
+from provisioner.runtime.requeue import FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
@@ -71,7 +71,8 @@ class Site:
         cache.claims.apply(claim, deleted=False)
         cache.classes.apply(samples.storage_class(), deleted=False)
         queue = WorkQueue(clock, waited=lambda _: None)
-        self.controller = ClaimController(self.ctx, queue, FairShare(2, queue.add), VolumeLocks())
+        self.share = FairShare(2, queue.add)
+        self.controller = ClaimController(self.ctx, queue, self.share, VolumeLocks())
 
     async def warnings(self) -> list[str]:
         """The reasons of the Warning events so far."""
@@ -140,5 +141,35 @@ def test_two_workers_do_not_work_on_one_claim() -> None:
             site.export.tree.before = slow
             outcomes = await asyncio.gather(*(site.controller.reconcile(site.uid) for _ in range(2)))
             assert outcomes == [None, LOCKED]
+
+    simulate(scene())
+
+
+def test_a_claim_of_a_busy_export() -> None:
+    """While all workers of its export are busy, a claim is parked before it is judged: there is no event for it."""
+
+    async def scene() -> None:
+        site = Site()
+        site.export.outcomes = [ExportError(Cause.NO_SPACE)]
+        async with site.led():
+            with site.share.slot(site.export.name, "a"), site.share.slot(site.export.name, "b"):
+                with pytest.raises(NoSlot):
+                    await site.controller.reconcile(site.uid)
+                assert await site.warnings() == []
+            assert await site.controller.reconcile(site.uid) is FAILED
+
+    simulate(scene())
+
+
+def test_a_claim_of_an_unusable_class() -> None:
+    """A claim whose class names an export that cannot be used is refused with an event, whatever other workers do."""
+
+    async def scene() -> None:
+        site = Site()
+        site.ctx.cache.classes.apply(samples.storage_class({"colour": "red"}), deleted=False)
+        async with site.led():
+            with site.share.slot(site.export.name, "a"), site.share.slot(site.export.name, "b"):
+                assert await site.controller.reconcile(site.uid) is REFUSED
+                assert await site.warnings() == [names.PROVISIONING_FAILED]
 
     simulate(scene())

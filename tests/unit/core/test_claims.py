@@ -514,3 +514,23 @@ def test_in_its_namespace() -> None:
     assert placed.record == structs.replace(plan.record, namespace_uid="ns-1")
     assert placed.tenant == Tenant(uid="ns-1", created="2026-01-01T00:00:00Z", accepts_former=True)
     assert claims.in_namespace(plan, None).record == plan.record
+
+
+def test_a_plan_that_still_holds() -> None:
+    """A planned claim would still be provisioned while it, its class and the directory are as they were."""
+    seen = view()
+    plan = claims.decide(seen)
+    assert isinstance(plan, Provision)
+    assert claims.still_holds(plan, seen)
+    taken = dataclasses.replace(seen, holder=lambda _export, _path: samples.volume(name="other"))
+    assert not claims.still_holds(plan, taken)
+
+
+def test_a_plan_after_a_change() -> None:
+    """After a change of the claim or its class, all rules are asked again."""
+    seen = view()
+    plan = claims.decide(seen)
+    assert isinstance(plan, Provision)
+    assert claims.still_holds(plan, view(samples.claim(labels={"a": "b"})))
+    assert not claims.still_holds(plan, view(samples.claim(deleted=True)))
+    assert not claims.still_holds(plan, of_class({"colour": "red"}))

@@ -43,3 +43,11 @@ def test_unusable(unusable: StorageClass, error: type[Exception]) -> None:
     """A class that cannot be used raises the error for its first problem."""
     with pytest.raises(error):
         classes.settings_of(unusable, DEFAULT)
+
+
+def test_equal_classes_are_parsed_once() -> None:
+    """Equal parameters and mount options give the same objects; a changed class gets its own."""
+    first, again = (classes.settings_of(storage_class({"mode": "0700"}), None) for _ in range(2))
+    assert first.parameters is again.parameters
+    assert first.mount_options is again.mount_options
+    assert classes.parameters_of(storage_class({"mode": "0750"})).access.mode == 0o750

@@ -182,3 +182,36 @@ def test_an_unexpected_error_loses_one_event(odd: BaseException) -> None:
         assert len(events.written) == 4, "all four senders are there"
 
     assert len(written(scene)) == 4
+
+
+def test_a_burst_of_work() -> None:
+    """While claims wait for a worker, Normal events wait too, for ten seconds; Warning events do not."""
+
+    async def scene(recorder: EventRecorder, events: Events) -> None:
+        recorder.give_way_while(lambda: True)
+        recorder.claim(samples.claim(), "Normal", "Provisioning", "soon")
+        recorder.claim(samples.claim(), "Warning", "Failed", "no")
+        await asyncio.sleep(9)
+        assert [each.event.type for each in events.written] == ["Warning"]
+        await asyncio.sleep(2)
+        assert [each.event.type for each in events.written] == ["Warning", "Normal"]
+        recorder.claim(samples.claim(), "Normal", "Succeeded", "yes")
+        await asyncio.sleep(1)
+        recorder.give_way_while(lambda: False)
+        await asyncio.sleep(0.2)
+        assert len(events.written) == 3, "written when the burst ends"
+
+    written(scene)
+
+
+def test_a_long_burst_of_work() -> None:
+    """Events do not wait once ten thousand do, so that none is dropped."""
+
+    async def scene(recorder: EventRecorder, events: Events) -> None:
+        recorder.give_way_while(lambda: True)
+        for number in range(10_100):
+            recorder.claim(samples.claim(uid=str(number)), "Normal", "Provisioning", "soon")
+        await asyncio.sleep(1)
+        assert 100 <= len(events.written) <= 104
+
+    assert len(written(scene)) == 10_100
