@@ -47,7 +47,8 @@ class EventRecorder:
         self._count = count
         self._seen: OrderedDict[str, tuple[Occurrence, datetime]] = OrderedDict()
         self._backlog: deque[tuple[Event, str, float]] = deque(maxlen=_BACKLOG)
-        self._wakeup = asyncio.Event()
+        self._recorded = asyncio.Semaphore(0)
+        """Released for each event, so that each wakes one sender."""
 
     def give_way_while(self, busy: Callable[[], bool]) -> None:
         """Let Normal events wait while `busy()` returns True.
@@ -81,7 +82,7 @@ class EventRecorder:
             self._seen.popitem(last=False)
         queue = self._backlog.append if event.type == "Normal" else self._backlog.appendleft
         queue((event, name, self._clock.monotonic()))
-        self._wakeup.set()
+        self._recorded.release()
 
     async def run(self) -> None:
         """Write recorded events until cancelled."""
@@ -96,22 +97,22 @@ class EventRecorder:
 
     async def _send(self) -> None:
         while True:
-            while not self._backlog:
-                self._wakeup.clear()
-                await self._wakeup.wait()
-            event, name, recorded_s = self._backlog[0]
-            if event.type == "Normal" and self._gives_way(recorded_s):
+            await self._recorded.acquire()
+            while self._gives_way():
                 await self._clock.sleep(0.1)
-                continue
-            self._backlog.popleft()
+            if not self._backlog:
+                continue  # the oldest events were dropped
+            event, name, _ = self._backlog.popleft()
             # An event is news, not state: a retry is not worth the delay of the next event.
             with Shield("events", self._count, about=event.about.name):
                 await self._write(event, name)
 
-    def _gives_way(self, recorded_s: float) -> bool:
-        """Whether a Normal event leaves the API server to a burst of work for now."""
-        early = self._clock.monotonic() < recorded_s + _GIVE_WAY_S
-        return early and len(self._backlog) <= _GIVE_WAY and self._busy()
+    def _gives_way(self) -> bool:
+        """Whether the next event is a Normal one, and leaves the API server to a burst of work for now."""
+        if not 0 < len(self._backlog) <= _GIVE_WAY or not self._busy():
+            return False
+        event, _, recorded_s = self._backlog[0]
+        return event.type == "Normal" and self._clock.monotonic() < recorded_s + _GIVE_WAY_S
 
     async def _write(self, event: Event, name: str) -> None:
         occurrence, first_seen = self._seen.get(name, (Occurrence(1, 0.0), self._clock.now()))

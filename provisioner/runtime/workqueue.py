@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from provisioner.ports.clock import Clock
@@ -21,13 +20,16 @@ class WorkQueue:
         """`waited` is called for each key that a worker takes, with the seconds that the key was ready."""
         self._clock = clock
         self._waited = waited
-        self._ready: deque[str] = deque()
+        self._ready: asyncio.Queue[str | None] = asyncio.Queue()
+        """The keys for the next free workers, and None once the queue is shut down.
+
+        A key wakes one worker. An asyncio.Event would wake all that are idle, most of them for nothing.
+        """
         self._added_s: dict[str, float] = {}
         """When each key became ready. A key is in here while it waits, in `_ready` or for its worker's done()."""
         self._working: set[str] = set()
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._wakeup = asyncio.Event()
         self._shut = False
 
     def __len__(self) -> int:
@@ -79,19 +81,17 @@ class WorkQueue:
     def shut_down(self) -> None:
         """Hand out no more keys, so that each worker ends after the key that it has."""
         self._shut = True
-        self._wakeup.set()
+        self._ready.put_nowait(None)
 
     async def get(self) -> str | None:
         """Wait for the next key, for which the caller must call done().
 
         Returns None once the queue is shut down.
         """
-        while not self._ready and not self._shut:
-            self._wakeup.clear()
-            await self._wakeup.wait()
-        if self._shut:
+        key = await self._ready.get()
+        if key is None or self._shut:
+            self._ready.put_nowait(None)  # for the next worker
             return None
-        key = self._ready.popleft()
         self._waited(self._clock.monotonic() - self._added_s.pop(key))
         self._working.add(key)
         return key
@@ -109,8 +109,7 @@ class WorkQueue:
         self._timers.clear()
 
     def _make_ready(self, key: str) -> None:
-        self._ready.append(key)
-        self._wakeup.set()
+        self._ready.put_nowait(key)
 
     def _cancel_timer(self, key: str) -> None:
         timer = self._timers.pop(key, None)
