@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.supervision import Count, Shield
@@ -77,15 +77,10 @@ class Informer(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    # Mapping.values() and items() call __getitem__ for each object, which is slow with ten thousand of them, and get()
-    # raises and catches a KeyError for each object that is not there.
+    # Mapping.values() and items() call __getitem__ for each object, which is slow with ten thousand of them.
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """As dict.get()."""
-        return self._items.get(key, default)
 
     def values(self) -> ValuesView[T]:
         """As dict.values()."""
