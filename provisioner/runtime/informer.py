@@ -37,6 +37,29 @@ class _Subscriber(Generic[T]):
             self.on_updated(before, after)
 
 
+class Listing(Generic[T]):
+    """A list on its way into an informer, page by page.
+
+    Pages are slimmed as they come, and objects that the cache has already are not held twice: at no time does the
+    memory have all listed objects in full, nor two copies of the cache.
+    """
+
+    def __init__(
+        self, slim: Callable[[T], tuple[str, T | None]], take: Callable[[Mapping[str, T | None]], None]
+    ) -> None:
+        self._slim = slim
+        self._take = take
+        self._listed: dict[str, T | None] = {}
+
+    def add(self, items: Iterable[T]) -> None:
+        """Add a page. Until the list is complete, the cache stays as it is."""
+        self._listed.update(map(self._slim, items))
+
+    def complete(self) -> None:
+        """Replace the cache; objects that no page had count as deleted."""
+        self._take(self._listed)
+
+
 class Informer(Mapping[str, T]):
     """The cached objects of one kind, by key: read-only for all but the reflector of the kind."""
 
@@ -77,8 +100,7 @@ class Informer(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    # Mapping.values() and items() call __getitem__ for each object, which is slow with ten thousand of them, and get()
-    # raises and catches a KeyError for each object that is not there.
+    # Mapping.values() and items() call __getitem__ for each object, which is slow with ten thousand of them.
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
@@ -181,26 +203,3 @@ class Informer(Mapping[str, T]):
             item = after or before
             with Shield("listener", self._count, kind=self.kind, name=item.metadata.name if item is not None else None):
                 raise
-
-
-class Listing(Generic[T]):
-    """A list on its way into an informer, page by page.
-
-    Pages are slimmed as they come, and objects that the cache has already are not held twice: at no time does the
-    memory have all listed objects in full, nor two copies of the cache.
-    """
-
-    def __init__(
-        self, slim: Callable[[T], tuple[str, T | None]], take: Callable[[Mapping[str, T | None]], None]
-    ) -> None:
-        self._slim = slim
-        self._take = take
-        self._listed: dict[str, T | None] = {}
-
-    def add(self, items: Iterable[T]) -> None:
-        """Add a page. Until the list is complete, the cache stays as it is."""
-        self._listed.update(map(self._slim, items))
-
-    def complete(self) -> None:
-        """Replace the cache; objects that no page had count as deleted."""
-        self._take(self._listed)

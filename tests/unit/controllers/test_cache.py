@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from provisioner.controllers.cache import ClusterCache
 from provisioner.core.locations import Location, RelPath
-from provisioner.core.objects import NfsSource, Volume
+from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from tests.support import samples
 
 NAS = Location("nas", "/exports")
@@ -23,6 +24,42 @@ def holding(*volumes: Volume) -> ClusterCache:
     cache = ClusterCache(samples.US)
     cache.volumes.replace(volumes)
     return cache
+
+
+@pytest.mark.parametrize("first", ["claims", "volumes"])
+def test_a_claim_and_its_volume_share_their_texts(first: str) -> None:
+    """Names and uids that a claim and its volume have in common are in memory once, whichever comes first."""
+    cache = ClusterCache(samples.US)
+
+    def claim() -> Claim:
+        spec = structs.replace(samples.claim_spec(), volume_name="".join(["v", "1"]))
+        return samples.claim(uid="".join(["uid", "-1"]), spec=spec)
+
+    def volume() -> Volume:
+        reference = ClaimRef(claim().metadata.namespace, "".join(claim().metadata.name), claim().uid)
+        found = at("/exports/a", name="".join(["v", "1"]))
+        return structs.replace(found, spec=structs.replace(found.spec, claim_ref=reference))
+
+    def take_claim() -> None:
+        cache.claims.apply(claim(), deleted=False)
+
+    def take_volume() -> None:
+        cache.volumes.apply(volume(), deleted=False)
+
+    for take in (take_claim, take_volume) if first == "claims" else (take_volume, take_claim):
+        take()
+    (held,), (its,) = cache.claims.values(), cache.volumes.values()
+    assert its.spec.claim_ref is not None
+    assert its.spec.claim_ref.uid is held.uid
+    assert its.spec.claim_ref.name is held.metadata.name
+    assert its.name is held.spec.volume_name
+    # The next versions of both keep these texts.
+    take_claim()
+    take_volume()
+    (later,), (its_later,) = cache.claims.values(), cache.volumes.values()
+    assert later.uid is held.uid
+    assert its_later.name is its.name
+    assert its_later.metadata.uid is its.metadata.uid
 
 
 def test_what_is_kept() -> None:

@@ -198,6 +198,16 @@ def test_a_root_leads_on() -> None:
     assert index.leads_on(())
 
 
+def test_an_index_keeps_the_text_of_its_caller() -> None:
+    """A path that its caller keeps as a text is in memory once; another text is not taken for the path."""
+    index, text = PathIndex(), "/".join(["a", "b"])
+    index.add(("a", "b"), "one", text=text)
+    index.add(("a", "c"), "two", text="elsewhere")
+    assert any(key is text for key in index._owners)
+    assert index.owners(("a", "c")) == {"two"}
+    assert index.owners(("elsewhere",)) == set()
+
+
 def test_an_index_that_folds_names() -> None:
     """With folding, all spellings of a path are the same, above, below, and for removal."""
     index = PathIndex(folds=True)

@@ -42,6 +42,28 @@ def test_a_list_replaces() -> None:
     assert informer.synced
 
 
+def test_a_list_in_pages() -> None:
+    """A list changes nothing before its last page, and one that is given up changes nothing at all."""
+    second = structs.replace(FIRST, metadata=structs.replace(FIRST.metadata, name="second"))
+    informer = holding(FIRST)
+    informer.listing().add([OTHER])
+    listing = informer.listing()
+    listing.add([OTHER])
+    listing.add([second])
+    assert informer == {FIRST.name: FIRST}
+    listing.complete()
+    assert informer == {OTHER.name: OTHER, "second": second}
+
+
+def test_a_list_of_what_is_cached() -> None:
+    """An unchanged object stays the cached one, so a list takes no second copy; subscribers see it as an update."""
+    informer, heard = holding(FIRST), list[Change]()
+    with informer.subscribed(on_updated=lambda before, after: heard.append((before, after))):
+        informer.replace([structs.replace(FIRST)])
+    assert informer[FIRST.name] is FIRST
+    assert heard == [(FIRST, FIRST)]
+
+
 def test_subscriptions() -> None:
     """A subscriber gets what is cached, then each change with what was before, and nothing after it left."""
     informer, heard = holding(FIRST), list[Change]()
