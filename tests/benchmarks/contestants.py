@@ -86,7 +86,9 @@ class Contestant:
 class Peer(Server):
     """One peer over a local directory; see Server for start and kill."""
 
-    def __init__(self, api: Api, *, kubeconfig: Path, root: Path, log: Path, progress: Progress) -> None:
+    def __init__(
+        self, api: Api, *, kubeconfig: Path, root: Path, finalizer: bool, log: Path, progress: Progress
+    ) -> None:
         """The first use on a machine builds the peer, and can raise BinariesMissing."""
         self._api = api
         command: list[str | Path] = [
@@ -97,6 +99,7 @@ class Peer(Server):
             f"--server={objects.SERVER}",
             f"--path={objects.share(0)}",
             f"--workers={PEER_WORKERS}",
+            f"--finalizer={str(finalizer).lower()}",
         ]
         super().__init__("peer", command, log=log, ready=self.leads)
 
@@ -159,10 +162,15 @@ def _daemon(
     )
 
 
-def peer(bench: Bench, progress: Progress) -> Contestant:
-    """Return the peer over a local directory. The first use on a machine builds it; can raise BinariesMissing."""
+def peer(bench: Bench, progress: Progress, *, finalizer: bool = True) -> Contestant:
+    """Return the peer over a local directory, with the finalizer on volumes that the daemon sets too.
+
+    The first use on a machine builds it; can raise BinariesMissing.
+    """
     (root := bench.directory / "peer").mkdir()
     log = bench.directory / "peer.log"
-    server = Peer(bench.api, kubeconfig=bench.kubeconfig, root=root, log=log, progress=progress)
+    server = Peer(
+        bench.api, kubeconfig=bench.kubeconfig, root=root, finalizer=finalizer, log=log, progress=progress
+    )
     bench.kill_at_end(server)
     return Contestant(name="peer", server=server, leads=server.leads, classes=[objects.storage_class()], exports=[])
