@@ -123,14 +123,16 @@ class Peer(Server):
                 raise
 
 
-def daemon(bench: Bench, *, workers: int = DAEMON_WORKERS, exports: int = 1) -> Contestant:
+def daemon(
+    bench: Bench, *, name: str = "nfs-provisioner", workers: int = DAEMON_WORKERS, exports: int = 1
+) -> Contestant:
     """Return the daemon over local directories, with a class for each."""
     roots = [bench.directory / f"export-{number}" for number in range(exports)]
     for root in roots:
         root.mkdir()
     flags = [f"--export={objects.SERVER}:{objects.share(number)}={root}" for number, root in enumerate(roots)]
     classes = [objects.storage_class(number) for number in range(exports)]
-    return _daemon(bench, "nfs-provisioner", flags, workers=workers, classes=classes, exports=roots)
+    return _daemon(bench, name, flags, workers=workers, classes=classes, exports=roots)
 
 
 def direct_daemon(bench: Bench, name: str, *, workers: int, storage_class: Object, export: Path) -> Contestant:
@@ -145,7 +147,7 @@ def _daemon(
         provisioner_name=objects.PROVISIONER,
         kubeconfig=bench.kubeconfig,
         flags=(*flags, f"--workers={workers}"),
-        log=bench.directory / f"{name}.log",
+        log=bench.directory / f"{name.replace(' ', '-')}.log",
         # Byte code as in the image, where this environment forbids to write it too; the first start compiles.
         environment={
             "PYTHONDONTWRITEBYTECODE": "",
@@ -169,8 +171,6 @@ def peer(bench: Bench, progress: Progress, *, finalizer: bool = True) -> Contest
     """
     (root := bench.directory / "peer").mkdir()
     log = bench.directory / "peer.log"
-    server = Peer(
-        bench.api, kubeconfig=bench.kubeconfig, root=root, finalizer=finalizer, log=log, progress=progress
-    )
+    server = Peer(bench.api, kubeconfig=bench.kubeconfig, root=root, finalizer=finalizer, log=log, progress=progress)
     bench.kill_at_end(server)
     return Contestant(name="peer", server=server, leads=server.leads, classes=[objects.storage_class()], exports=[])
