@@ -71,7 +71,8 @@ def _run(options: argparse.Namespace) -> int:
         with open_bench(whole=True) as bench:
             comparison = _against_the_peer(bench, report, options, progress)
             comparison.whole(claims=options.whole, pairs=options.whole_pairs)
-    _print(report, LOCAL)
+    if report.values:
+        _print(report, LOCAL)
     if options.nfs:
         _nfs(options, progress)
     return 0

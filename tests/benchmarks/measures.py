@@ -78,9 +78,8 @@ def idle(bench: Bench, contestant: Contestant, seconds: float) -> Figures:
     time.sleep(seconds)
     requests, cpu_s = usage.user_requests(bench.metrics(), PROGRAM) - requests, usage.cpu_s(pid) - cpu_s
     minutes = (time.monotonic() - began_s) / 60
-    figures = {"memory_idle": usage.memory_mb(pid), "requests_idle": requests / minutes}
     contestant.stop()
-    return figures | {"cpu_idle": cpu_s * 1e3 / minutes}
+    return {"requests_idle": requests / minutes, "cpu_idle": cpu_s * 1e3 / minutes}
 
 
 def backlog(

@@ -5,6 +5,7 @@ A whole control plane binds and releases claims, so that objects have all fields
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -88,7 +89,7 @@ class _Volume(NamedTuple):
 
 
 class _Stream:
-    """Counts the events and bytes of a watch in a thread that lives until the watch ends."""
+    """Counts the events and bytes of a watch in a thread that lives as long as the process."""
 
     def __init__(self, api: Api, path: str) -> None:
         self._seen = _Volume(0, 0)
@@ -104,9 +105,17 @@ class _Stream:
         return self._seen
 
     def _watch(self, api: Api, path: str, version: str) -> None:
-        for event in api.watch(path, timeout_s=_WATCH_S, resourceVersion=version):
-            # A line end follows each event.
-            self._seen = _Volume(self._seen.events + 1, self._seen.bytes + size(event) + 1)
+        # The end of the API server ends the thread.
+        with contextlib.suppress(OSError):
+            self._follow(api, path, version)
+
+    def _follow(self, api: Api, path: str, version: str) -> None:
+        while True:
+            # The API server ends a watch whose reader falls behind: resume at the last version.
+            for event in api.watch(path, timeout_s=_WATCH_S, resourceVersion=version):
+                version = event["object"]["metadata"]["resourceVersion"]
+                # A line end follows each event.
+                self._seen = _Volume(self._seen.events + 1, self._seen.bytes + size(event) + 1)
 
 
 def _read_record_us(length: int) -> float:
