@@ -96,9 +96,6 @@ format: $(STAMP) ## format the code and apply automatic fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Exports and the data of etcd are in memory where that is possible: disks differ more than programs.
-bench bench-growth bench-smoke: export TMPDIR := $(or $(TMPDIR),$(wildcard /dev/shm))
-
 bench: testbed ## compare speed, CPU and memory with a provisioner on the Go library, and NFS with a local directory
 	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
 

@@ -34,7 +34,7 @@ GROWTH: Mapping[str, tuple[str, tuple[str, ...]]] = {
 NAMES = (PAIRS, *GROWTH)
 _COLOURS = {"nfs-provisioner": "#0969da", "peer": "#8c959f"}
 _STYLES = ("-", "--")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, and found by a search
     "svg.hashsalt": "nfs-provisioner",
     "font.family": "sans-serif",
