@@ -15,7 +15,7 @@ import shutil
 import ssl
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -90,8 +90,8 @@ class RealNodes:
         return ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts)
 
 
-_PUTS_PER_TRANSACTION = 100
-"""etcd refuses more than 128 operations."""
+_OPERATIONS = 100
+"""The operations of one transaction: etcd refuses more than 128."""
 
 WITHOUT_NODES = (
     "--advertise-address=127.0.0.1",
@@ -212,19 +212,21 @@ class ControlPlane(Startable):
         """Write objects under their keys in etcd, such as `/registry/persistentvolumes/NAME`.
 
         This is many times faster than the API server, which reads JSON in etcd like its own format. It validates and
-        admits nothing: write copies of objects that it has accepted.
+        admits nothing: write copies of objects that it has accepted. A hundred objects get one resourceVersion, so that
+        a client that lists before the API server has seen them all can miss some.
         """
-        puts = (
+        self._transactions(
             {"request_put": {"key": _base64(key), "value": _base64(json.dumps(body, separators=(",", ":")))}}
             for key, body in objects
         )
-        while transaction := list(itertools.islice(puts, _PUTS_PER_TRANSACTION)):
-            self._ask_etcd("/v3/kv/txn", {"success": transaction})
 
-    def erase(self, prefix: str) -> None:
-        """Remove all objects from etcd whose key starts with `prefix`: watches see that they are deleted."""
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        self._ask_etcd("/v3/kv/deleterange", {"key": _base64(prefix), "range_end": _base64(end)})
+    def erase(self, keys: Iterable[str]) -> None:
+        """Remove objects from etcd by their keys; see `write`."""
+        self._transactions({"request_delete_range": {"key": _base64(key)}} for key in keys)
+
+    def _transactions(self, operations: Iterator[dict[str, Any]]) -> None:
+        while transaction := list(itertools.islice(operations, _OPERATIONS)):
+            self._ask_etcd("/v3/kv/txn", {"success": transaction})
 
     def expire(self) -> None:
         """Expire every resourceVersion so far.

@@ -14,14 +14,15 @@ import http.client
 import json
 import ssl
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from testbed.api import Api, Object
+from testbed.api import Api, ApiError, Object
 from testbed.cluster import ControlPlane, TokenUser
 from testbed.processes import Server
+from testbed.waiting import eventually
 from tests.benchmarks import objects, usage
 from tests.benchmarks.flood import Flooded, Request, Target, flood
 from tests.benchmarks.watching import VolumeWatch, Watch, claim_moment
@@ -29,6 +30,8 @@ from tests.benchmarks.watching import VolumeWatch, Watch, claim_moment
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _FLOW_CONTROL = "/apis/flowcontrol.apiserver.k8s.io/v1"
 _PAGE = "5000"
+_SEEN_S = 120.0
+"""Until the cache of the API server has what was written into etcd."""
 PROGRAM = "program"
 """The user of the measured program, and the FlowSchema that counts its requests."""
 
@@ -100,23 +103,55 @@ class Bench:
         path = objects.claims_path(namespace)
         for number in range(min(classes, count)):
             template = self.api.post(path, objects.claim(number, classes=classes))
-            copies = objects.copies(template, (count - 1 - number) // classes, step=classes)
-            self._plane.write((objects.claim_key(copy), copy) for copy in copies)
+            self._write(objects.copies(template, (count - 1 - number) // classes, step=classes))
 
     def bind(self, namespace: str) -> None:
         """Set a namespace's claims and their volumes to Bound, as the volume binder does."""
-        path = objects.claims_path(namespace)
-        self._plane.write((objects.claim_key(claim), objects.bound(claim)) for claim in self.items(path))
+        self._write(map(objects.bound, self.items(objects.claims_path(namespace))))
         self._set_phase(namespace, "Bound")
 
     def release(self, namespace: str) -> None:
         """Remove a namespace's claims, then set its volumes to Released, as the volume binder does."""
-        self._plane.erase(f"/registry/persistentvolumeclaims/{namespace}/")
+        claims = [objects.bound(claim) for claim in self.items(objects.claims_path(namespace))]
+        self._plane.erase(map(objects.key, claims))
+        if claims:
+            self._wait_seen(objects.path(claims[-1]))
         self._set_phase(namespace, "Released")
 
     def _set_phase(self, namespace: str, phase: str) -> None:
         volumes = (one for one in self.items(objects.VOLUMES) if one["spec"]["claimRef"]["namespace"] == namespace)
-        self._plane.write((objects.volume_key(volume), objects.in_phase(volume, phase)) for volume in volumes)
+        self._write(objects.in_phase(volume, phase) for volume in volumes)
+
+    def _write(self, items: Iterable[Object]) -> None:
+        """Write objects into etcd, and wait until the cache of the API server has the last one."""
+        path = ""
+
+        def keyed() -> Iterator[tuple[str, Object]]:
+            nonlocal path
+            for item in items:
+                path = objects.path(item)
+                yield objects.key(item), item
+
+        self._plane.write(keyed())
+        if path:
+            self._wait_seen(path)
+
+    def _wait_seen(self, path: str) -> None:
+        """Wait until the cache of the API server has an object, or its absence, as etcd has it."""
+        eventually(
+            lambda: self._version(path, resourceVersion="0") == self._version(path),
+            f"the API server has read {path}",
+            timeout_s=_SEEN_S,
+        )
+
+    def _version(self, path: str, **query: str) -> str:
+        """Return the resourceVersion of an object; empty if it does not exist."""
+        try:
+            return str(self.api.get(path, **query)["metadata"]["resourceVersion"])
+        except ApiError as exc:
+            if exc.status != 404:
+                raise
+            return ""
 
     def items(self, path: str) -> Iterator[Object]:
         """Yield the items of a collection, page by page."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Iterator
 
 from provisioner.core import names
 from testbed.api import Object
@@ -72,27 +71,32 @@ def copies(template: Object, count: int, *, step: int = 1) -> Iterator[Object]:
         yield json.loads(text.replace(name, claim_name(number)).replace(uid, str(uuid.uuid4())))
 
 
-def claim_key(claim: Object) -> str:
-    """Return the key of a claim in etcd."""
-    return f"/registry/persistentvolumeclaims/{claim['metadata']['namespace']}/{claim['metadata']['name']}"
+def path(item: Object) -> str:
+    """Return the path of a claim or volume at the API server."""
+    name = item["metadata"]["name"]
+    if item["kind"] == "PersistentVolume":
+        return f"{VOLUMES}/{name}"
+    return f"{claims_path(item['metadata']['namespace'])}/{name}"
 
 
-def volume_key(volume: Object) -> str:
-    """Return the key of a volume in etcd."""
-    return f"/registry/persistentvolumes/{volume['metadata']['name']}"
+def key(item: Object) -> str:
+    """Return the key of a claim or volume in etcd."""
+    name = item["metadata"]["name"]
+    if item["kind"] == "PersistentVolume":
+        return f"/registry/persistentvolumes/{name}"
+    return f"/registry/persistentvolumeclaims/{item['metadata']['namespace']}/{name}"
 
 
 def in_phase(volume: Object, phase: str) -> Object:
     """Return a volume in another phase, as the volume binder leaves it."""
-    return {"apiVersion": "v1", "kind": "PersistentVolume"} | volume | {"status": {"phase": phase}}
+    return volume | {"apiVersion": "v1", "kind": "PersistentVolume", "status": {"phase": phase}}
 
 
 def bound(claim: Object) -> Object:
     """Return a claim that is Bound to its volume, as the volume binder leaves it."""
-    spec: Mapping[str, object] = claim["spec"] | {"volumeName": f"pvc-{claim['metadata']['uid']}"}
+    spec = claim["spec"] | {"volumeName": f"pvc-{claim['metadata']['uid']}"}
     status = {"phase": "Bound", "accessModes": ["ReadWriteMany"], "capacity": {"storage": SIZE}}
-    whole = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | claim | {"spec": spec, "status": status}
-    return cast(Object, whole)
+    return claim | {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec, "status": status}
 
 
 def volume(name: str, *, namespace: str) -> Object:

@@ -18,10 +18,13 @@ def test_copies_differ_in_name_and_uid() -> None:
     assert all(copy["spec"] == TEMPLATE["spec"] for copy in copies)
 
 
-def test_keys() -> None:
-    """Objects have the keys under which the API server keeps them in etcd."""
-    assert objects.claim_key(TEMPLATE) == "/registry/persistentvolumeclaims/team/claim-0000001"
-    assert objects.volume_key({"metadata": {"name": "pvc-1"}}) == "/registry/persistentvolumes/pvc-1"
+def test_keys_and_paths() -> None:
+    """Objects have the keys under which the API server keeps them in etcd, and its paths."""
+    volume = objects.in_phase({"metadata": {"name": "pvc-1"}}, "Bound")
+    assert objects.key(TEMPLATE) == "/registry/persistentvolumeclaims/team/claim-0000001"
+    assert objects.path(TEMPLATE) == "/api/v1/namespaces/team/persistentvolumeclaims/claim-0000001"
+    assert objects.key(volume) == "/registry/persistentvolumes/pvc-1"
+    assert objects.path(volume) == "/api/v1/persistentvolumes/pvc-1"
 
 
 def test_bound() -> None:
