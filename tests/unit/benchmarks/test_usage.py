@@ -27,4 +27,4 @@ def test_api_requests() -> None:
 def test_user_requests() -> None:
     """The requests of a FlowSchema count, whatever their kind; those of others do not."""
     assert usage.user_requests(METRICS, "program") == 30
-    assert usage.user_requests(METRICS, "nobody") == 0
+    assert usage.user_requests(METRICS, "other") == 0
