@@ -56,7 +56,7 @@ def test_compaction_forgets_old_versions_in_etcd(control_plane: ControlPlane, cl
 def test_objects_written_into_etcd_are_objects_of_the_api_server(
     control_plane: ControlPlane, cluster_api: Api, namespace: str
 ) -> None:
-    """The API server serves copies of an object that write() puts into etcd, and no longer those that erase() removes."""
+    """The API server serves what write() puts into etcd, and no longer what erase() removes."""
     template = cluster_api.post(MAPS.format(namespace), {"metadata": {"name": "copy"}, "data": {"key": "value"}})
     keys = [f"/registry/configmaps/{namespace}/copy-{number}" for number in range(150)]
     copies = [template | {"metadata": template["metadata"] | {"name": key.rpartition("/")[2]}} for key in keys]
