@@ -332,7 +332,7 @@ class ControlPlane(Startable):
     def _ask_etcd(self, path: str, question: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(self._etcd_url + path, data=json.dumps(question).encode(), method="POST")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60.0) as answer:
+        with opener.open(request, timeout=120.0) as answer:
             decoded: dict[str, Any] = json.load(answer)
             return decoded
 
