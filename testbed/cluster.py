@@ -238,7 +238,8 @@ class ControlPlane(Startable):
         self.api_server.kill()
         self.compact()
         self.api_server.start()
-        self.api_server.wait_ready()
+        # It reads all objects before it is ready.
+        self.api_server.wait_ready(timeout_s=300.0)
 
     def backup(self) -> Path:
         """Copy the data of etcd for `restore`; the API server is down during the copy."""
