@@ -238,8 +238,7 @@ class ControlPlane(Startable):
         self.api_server.kill()
         self.compact()
         self.api_server.start()
-        # It reads all objects before it is ready.
-        self.api_server.wait_ready(timeout_s=300.0)
+        self.api_server.wait_ready()
 
     def backup(self) -> Path:
         """Copy the data of etcd for `restore`; the API server is down during the copy."""
