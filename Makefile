@@ -22,10 +22,11 @@ LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test test-all unit e2e image manifests pictures check docs format bench lock clean
+.PHONY: help setup testbed demo test test-all unit e2e image manifests pictures check docs format bench bench-growth bench-smoke \
+	bench-docs lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv with pinned packages, and install the project and the testbed into it
 	@:
@@ -97,7 +98,17 @@ format: $(STAMP) ## format the code and apply automatic fixes
 
 bench: testbed ## compare speed, CPU and memory with a provisioner on the Go library, and NFS with a local directory
 	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
-	@$(BIN)/python -m tests.benchmarks.direct
+
+bench-growth: testbed ## measure how speed, memory and CPU grow from 1,000 to 100,000 volumes
+	@$(BIN)/python -m tests.benchmarks.growth $(BENCH_FLAGS)
+	@$(BIN)/python -m tests.benchmarks.sizes
+	@$(BIN)/python -m tests.benchmarks.nfs_client
+
+bench-smoke: testbed ## fail if a figure falls by half; takes a minute
+	@$(BIN)/python -m tests.benchmarks.smoke $(BENCH_FLAGS)
+
+bench-docs: $(STAMP) ## write the figures of build/bench into docs/performance.md, with plots
+	@$(BIN)/python -m tests.benchmarks.page --take
 
 lock: $(STAMP) ## pin the newest dependencies with hashes
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv

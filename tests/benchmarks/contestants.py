@@ -5,7 +5,8 @@ The peer is built from `peer/` into the cache of the testbed. Both take a Lease 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +38,19 @@ _LEASE = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{objects.PROVI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """A program under measurement, with the class of the claims that it serves."""
+    """A program under measurement, with the classes of the claims that it serves."""
 
     name: str
     server: Server
     leads: Callable[[], bool]
-    storage_class: Object
+    classes: Sequence[Object]
+    exports: Sequence[Path]
+    """The directories that the daemon has a ledger in; empty for the peer."""
+
+    @property
+    def is_daemon(self) -> bool:
+        """Whether this is the daemon."""
+        return bool(self.exports)
 
     def start(self) -> int:
         """Start the program, wait until it leads and is quiet, and return its process id."""
@@ -57,6 +65,17 @@ class Contestant:
         usage.wait_quiet(self.pid)
         self.server.stop()
 
+    def empty_trash(self) -> None:
+        """Remove what the daemon, which must not run, keeps of deleted volumes for ten minutes.
+
+        A start of the daemon reads a volume per entry.
+        """
+        for entry in (entry for export in self.exports for entry in (export / ".provisioner" / "trash").glob("*")):
+            if entry.is_symlink() or not entry.is_dir():
+                entry.unlink()
+            else:
+                shutil.rmtree(entry)
+
     @property
     def pid(self) -> int:
         """The process id of the running program."""
@@ -67,7 +86,9 @@ class Contestant:
 class Peer(Server):
     """One peer over a local directory; see Server for start and kill."""
 
-    def __init__(self, api: Api, *, kubeconfig: Path, root: Path, log: Path, progress: Progress) -> None:
+    def __init__(
+        self, api: Api, *, kubeconfig: Path, root: Path, finalizer: bool, log: Path, progress: Progress
+    ) -> None:
         """The first use on a machine builds the peer, and can raise BinariesMissing."""
         self._api = api
         command: list[str | Path] = [
@@ -76,8 +97,9 @@ class Peer(Server):
             f"--provisioner-name={objects.PROVISIONER}",
             f"--root={root}",
             f"--server={objects.SERVER}",
-            f"--path={objects.SHARE}",
+            f"--path={objects.share(0)}",
             f"--workers={PEER_WORKERS}",
+            f"--finalizer={str(finalizer).lower()}",
         ]
         super().__init__("peer", command, log=log, ready=self.leads)
 
@@ -102,18 +124,30 @@ class Peer(Server):
 
 
 def daemon(
-    bench: Bench,
-    *,
-    workers: int,
-    name: str = "nfs-provisioner",
-    storage_class: Object | None = None,
+    bench: Bench, *, name: str = "nfs-provisioner", workers: int = DAEMON_WORKERS, exports: int = 1
 ) -> Contestant:
-    """Return the daemon over a local directory, or with a class that names another export."""
+    """Return the daemon over local directories, with a class for each."""
+    roots = [bench.directory / f"export-{number}" for number in range(exports)]
+    for root in roots:
+        root.mkdir()
+    flags = [f"--export={objects.SERVER}:{objects.share(number)}={root}" for number, root in enumerate(roots)]
+    classes = [objects.storage_class(number) for number in range(exports)]
+    return _daemon(bench, name, flags, workers=workers, classes=classes, exports=roots)
+
+
+def direct_daemon(bench: Bench, name: str, *, workers: int, storage_class: Object, export: Path) -> Contestant:
+    """Return a daemon that reaches the export of a class itself."""
+    return _daemon(bench, name, [], workers=workers, classes=[storage_class], exports=[export])
+
+
+def _daemon(
+    bench: Bench, name: str, flags: Sequence[str], *, workers: int, classes: Sequence[Object], exports: Sequence[Path]
+) -> Contestant:
     server = Daemon(
         provisioner_name=objects.PROVISIONER,
         kubeconfig=bench.kubeconfig,
-        flags=(f"--export={objects.SERVER}:{objects.SHARE}={bench.export}", f"--workers={workers}"),
-        log=bench.directory / f"{name}.log",
+        flags=(*flags, f"--workers={workers}"),
+        log=bench.directory / f"{name.replace(' ', '-')}.log",
         # Byte code as in the image, where this environment forbids to write it too; the first start compiles.
         environment={
             "PYTHONDONTWRITEBYTECODE": "",
@@ -125,14 +159,18 @@ def daemon(
         name=name,
         server=server,
         leads=lambda: "nfs_provisioner_leader 1.0" in server.http("/metrics"),
-        storage_class=storage_class or objects.storage_class(),
+        classes=classes,
+        exports=exports,
     )
 
 
-def peer(bench: Bench, progress: Progress) -> Contestant:
-    """Return the peer over a local directory. The first use on a machine builds it; can raise BinariesMissing."""
+def peer(bench: Bench, progress: Progress, *, finalizer: bool = True) -> Contestant:
+    """Return the peer over a local directory, with the finalizer on volumes that the daemon sets too.
+
+    The first use on a machine builds it; can raise BinariesMissing.
+    """
     (root := bench.directory / "peer").mkdir()
     log = bench.directory / "peer.log"
-    server = Peer(bench.api, kubeconfig=bench.kubeconfig, root=root, log=log, progress=progress)
+    server = Peer(bench.api, kubeconfig=bench.kubeconfig, root=root, finalizer=finalizer, log=log, progress=progress)
     bench.kill_at_end(server)
-    return Contestant(name="peer", server=server, leads=server.leads, storage_class=objects.storage_class())
+    return Contestant(name="peer", server=server, leads=server.leads, classes=[objects.storage_class()], exports=[])

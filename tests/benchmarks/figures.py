@@ -1,4 +1,4 @@
-"""The figures of a comparison, and the statistics of their values."""
+"""The figures of the measurements, and the statistics of their values."""
 
 from __future__ import annotations
 
@@ -21,25 +21,33 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {
-    "create_rate": Figure("volumes created, claims waiting", "/s", higher_is_better=True),
-    "delete_rate": Figure("volumes deleted, released volumes waiting", "/s", higher_is_better=True),
-    "single_p50": Figure("one claim sent → PV, p50", "ms"),
-    "single_p99": Figure("one claim sent → PV, p99", "ms"),
-    "start_to_first": Figure("start → first PV, claims waiting", "s"),
-    "start_to_first_delete": Figure("start → first PV deleted, released volumes waiting", "s"),
+    "single_p50": Figure("claim sent → PV, p50", "ms"),
+    "single_p99": Figure("claim sent → PV, p99", "ms"),
+    "create_rate": Figure("volumes created", "/s", higher_is_better=True),
+    "delete_rate": Figure("volumes deleted", "/s", higher_is_better=True),
+    "start_to_first": Figure("start → first PV", "s"),
+    "start_to_first_delete": Figure("start → first PV deleted", "s"),
     "cpu_create": Figure("CPU per volume created", "ms"),
     "cpu_delete": Figure("CPU per volume deleted", "ms"),
-    "cpu_start": Figure("CPU of a start without work", "ms"),
     "cpu_server_create": Figure("CPU of API server and etcd per volume created", "ms"),
     "cpu_server_delete": Figure("CPU of API server and etcd per volume deleted", "ms"),
     "requests_create": Figure("API requests per volume created"),
     "requests_delete": Figure("API requests per volume deleted"),
-    "memory_idle": Figure("resident, idle", "MB"),
     "memory_created": Figure("resident after the creations", "MB"),
     "memory_deleted": Figure("resident after the deletions", "MB"),
-    "memory_held": Figure("resident after a start with many bound volumes", "MB"),
-    "memory_held_peak": Figure("resident after a start with many bound volumes, peak", "MB"),
-    "cpu_held": Figure("CPU of a start with many bound volumes", "ms"),
+    "start_held": Figure("start → PV of a new claim", "s"),
+    "cpu_held": Figure("CPU of the start", "ms"),
+    "memory_held": Figure("resident, idle after the start", "MB"),
+    "memory_held_peak": Figure("resident, peak during the start", "MB"),
+    "relist_spike": Figure("resident, rise during a list of everything", "MB"),
+    "memory_idle": Figure("resident, idle", "MB"),
+    "cpu_start": Figure("CPU of a start without work", "ms"),
+    "cpu_idle": Figure("CPU per minute", "ms"),
+    "requests_idle": Figure("API requests per minute, Lease included"),
+    "bound_rate": Figure("claims Bound, first sent → last Bound", "/s", higher_is_better=True),
+    "bound_p50": Figure("claim created → Bound, p50", "s"),
+    "bound_p99": Figure("claim created → Bound, p99", "s"),
+    "cleanup_rate": Figure("volumes gone, first claim deleted → last volume gone", "/s", higher_is_better=True),
     "cpu_others": Figure("CPU of the machine that other processes used", "%"),
 }
 
@@ -72,3 +80,8 @@ def percentile(values: Iterable[float], percent: float) -> float:
     """Return the smallest value that is not below `percent` of all values."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100).__trunc__() - 1)]
+
+
+def text(value: float) -> str:
+    """Format a value with three significant digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _OF_A_VOLUME = ("events", "persistentvolumeclaims", "persistentvolumes", "pods", "storageclasses")
@@ -42,6 +44,11 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
     raise KeyError(f"{field} is not in /proc/{pid}/status")
 
 
+def reset_peak(pid: int) -> None:
+    """Let `VmHWM` begin with what is resident now (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def wait_quiet(pid: int, *, timeout_s: float = 60.0) -> None:
     """Wait until the process uses almost no CPU for a second, or until the timeout."""
     deadline = time.monotonic() + timeout_s
@@ -59,11 +66,21 @@ def api_requests(metrics: str) -> Counter[str]:
     Lists and watches are not counted: a program sends them once per start.
     """
     requests: Counter[str] = Counter()
-    # Its metrics are megabytes: parse only these lines.
-    lines = "".join(f"{line}\n" for line in metrics.splitlines() if line.startswith("apiserver_request_total{"))
-    for family in text_string_to_metric_families(lines):
-        for sample in family.samples:
-            verb, resource, part = (sample.labels[name] for name in ("verb", "resource", "subresource"))
-            if resource in _OF_A_VOLUME and verb not in ("LIST", "WATCH"):
-                requests[f"{verb} {resource}{f'/{part}' if part else ''}"] += int(sample.value)
+    for sample in _samples(metrics, "apiserver_request_total"):
+        verb, resource, part = (sample.labels[name] for name in ("verb", "resource", "subresource"))
+        if resource in _OF_A_VOLUME and verb not in ("LIST", "WATCH"):
+            requests[f"{verb} {resource}{f'/{part}' if part else ''}"] += int(sample.value)
     return requests
+
+
+def user_requests(metrics: str, flow_schema: str) -> int:
+    """Count the requests, of every kind, that the API server has assigned to a FlowSchema."""
+    samples = _samples(metrics, "apiserver_flowcontrol_dispatched_requests_total")
+    return int(sum(sample.value for sample in samples if sample.labels["flow_schema"] == flow_schema))
+
+
+def _samples(metrics: str, name: str) -> Iterator[Sample]:
+    # The metrics are megabytes: parse only the lines of one of them.
+    lines = "".join(f"{line}\n" for line in metrics.splitlines() if line.startswith(f"{name}{{"))
+    for family in text_string_to_metric_families(lines):
+        yield from family.samples

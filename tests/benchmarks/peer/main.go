@@ -71,6 +71,7 @@ func main() {
 	workers := flag.Int("workers", 100, "claims, and volumes to delete, that are worked on in parallel")
 	qps := flag.Float64("qps", 0, "the client's limit of requests per second; 0 means none")
 	burst := flag.Int("burst", 0, "the client's limit of requests in a burst; without a limit per second it has no effect")
+	finalizer := flag.Bool("finalizer", false, "set a finalizer on volumes, and remove it after their directory")
 	elect := flag.Bool("leader-election", true, "take the lease before any work")
 	flag.Parse()
 	if *kubeconfig == "" || *name == "" || *root == "" || *server == "" || *path == "" {
@@ -93,6 +94,7 @@ func main() {
 	controller.NewProvisionController(
 		ctx, client, *name, &provisioner{root: *root, server: *server, path: *path},
 		controller.Threadiness(*workers),
+		controller.AddFinalizer(*finalizer),
 		controller.LeaderElection(*elect),
 		controller.LeaderElectionNamespace(leaseNamespace),
 	).Run(ctx)

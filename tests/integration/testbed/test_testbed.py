@@ -53,6 +53,19 @@ def test_compaction_forgets_old_versions_in_etcd(control_plane: ControlPlane, cl
     assert control_plane.compact() >= int(written["metadata"]["resourceVersion"])
 
 
+def test_objects_written_into_etcd_are_objects_of_the_api_server(
+    control_plane: ControlPlane, cluster_api: Api, namespace: str
+) -> None:
+    """The API server serves what write() puts into etcd, and no longer what erase() removes."""
+    template = cluster_api.post(MAPS.format(namespace), {"metadata": {"name": "copy"}, "data": {"key": "value"}})
+    keys = [f"/registry/configmaps/{namespace}/copy-{number}" for number in range(150)]
+    copies = [template | {"metadata": template["metadata"] | {"name": key.rpartition("/")[2]}} for key in keys]
+    control_plane.write(zip(keys, copies, strict=True))
+    assert cluster_api.get(MAPS.format(namespace) + "/copy-149")["data"] == {"key": "value"}
+    control_plane.erase(keys)
+    assert [item["metadata"]["name"] for item in cluster_api.list(MAPS.format(namespace))] == ["copy"]
+
+
 def test_claims_are_bound_by_the_real_controllers(cluster_api: Api, namespace: str) -> None:
     """The kube-controller-manager binds a claim to a matching volume."""
     volume = {

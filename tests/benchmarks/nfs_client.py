@@ -1,7 +1,6 @@
-"""`python -m tests.benchmarks.direct`: how fast exports are that the daemon reaches itself, with a local Ganesha.
+"""`python -m tests.benchmarks.nfs_client`: purges and the start over NFS, with a local Ganesha and without Kubernetes.
 
-It measures two ratios, each with both sides in the same rounds, because machines are noisy: volumes created and
-reclaimed over NFS against a local directory, and a purge against removing path by path. It also measures the time to
+It compares a purge with removing path by path, in the same rounds because machines are noisy, and measures the time to
 read a ledger at the start.
 """
 
@@ -24,20 +23,19 @@ from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Credentials
 from testbed import ganesha
-from testbed.api import Object
-from testbed.commands import to_terminal
 from testbed.ganesha import Export as GaneshaExport
 from testbed.ganesha import Ganesha
-from tests.benchmarks import contestants, objects, usage
-from tests.benchmarks.bench import Bench, open_bench
+from tests.benchmarks import usage
 from tests.benchmarks.figures import Figures, percentile
-from tests.benchmarks.pairs import compare
+from tests.benchmarks.machine import machine
+from tests.benchmarks.report import DIRECTORY
 
 _HOST = "127.0.0.1"
 _TIMEOUT_S = 10.0
 _NAMES_PER_DIRECTORY = 200
 VERSIONS = ("4.2", "4.1", "4.0", "3")
-MARKS = {"ratio_create": 0.8, "ratio_delete": 0.8, "ratio_purge": 5.0}
+PATH = DIRECTORY / "nfs-client.json"
+MARKS = {"ratio_purge": 5.0}
 """The minimum of each ratio."""
 LIMITS = {"ledger_s": 3.0}
 """The maximum of each time, with 10,000 records."""
@@ -46,26 +44,25 @@ LIMITS = {"ledger_s": 3.0}
 def main() -> int:
     """Measure and print JSON; return 1 if this machine cannot run a server, with --strict if a mark is missed."""
     options = _parser().parse_args()
-    with TemporaryDirectory(prefix="bench-direct-") as name:
+    with TemporaryDirectory(prefix="bench-nfs-") as name:
         reason = ganesha.missing(versions=(3, 4)) or ganesha.vfs_problem(Path(name))
         if reason:
             print(f"this machine cannot run an NFS server: {reason}", file=sys.stderr)
             return 1
         figures = _measure(Path(name), options)
-    print(json.dumps(figures, indent=2))
+    PATH.parent.mkdir(parents=True, exist_ok=True)
+    PATH.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    print(PATH.read_text())
     missed = [key for key, mark in MARKS.items() if any(one[key] < mark for one in figures.values() if key in one)]
     missed += [key for key, mark in LIMITS.items() if any(one[key] > mark for one in figures.values() if key in one)]
     return 1 if missed and options.strict else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.direct", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=3, help="measurements of each side, in turn")
-    parser.add_argument("--claims", type=int, default=500, help="that wait before each start")
-    parser.add_argument("--singles", type=int, default=100, help="claims created one by one")
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.nfs_client", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each side, in turn")
     parser.add_argument("--entries", type=int, default=20_000, help="in the directory that is purged")
     parser.add_argument("--records", type=int, default=10_000, help="in the ledger that is read")
-    parser.add_argument("--workers", type=int, default=contestants.DAEMON_WORKERS, help="as for `nfs-provisioner run`")
     parser.add_argument("--version", choices=VERSIONS, action="append", help="of NFS; repeatable; all unless given")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a mark is missed")
     return parser
@@ -75,50 +72,10 @@ def _measure(home: Path, options: argparse.Namespace) -> dict[str, Figures]:
     versions = options.version or list(VERSIONS)
     figures: dict[str, Figures] = {}
     for version in versions:
-        rounds = [purge(home / f"purge-{version}-{n}", version, options.entries) for n in range(options.pairs)]
+        rounds = [purge(home / f"purge-{version}-{n}", version, options.entries) for n in range(options.rounds)]
         figures[f"purge {version}"] = {key: percentile((one[key] for one in rounds), 50) for key in rounds[0]}
-        figures[f"ledger {version}"] = ledger(home / f"ledger-{version}", version, options.records, options.pairs)
-    with open_bench() as bench:
-        for version in versions:
-            figures[f"volumes {version}"] = volumes(bench, home / version, version, options)
+        figures[f"ledger {version}"] = ledger(home / f"ledger-{version}", version, options.records, options.rounds)
     return figures
-
-
-# ------------------------------------------------------------------------------------------- volumes
-
-
-def volumes(bench: Bench, directory: Path, version: str, options: argparse.Namespace) -> Figures:
-    """Compare the daemon over NFS with itself over a local directory; print the table and return two ratios."""
-    directory.mkdir(parents=True)
-    bench.exports.append(directory)
-    with Ganesha([GaneshaExport(directory, "/bench")], versions=(3, 4)) as server:
-        local = contestants.daemon(bench, workers=options.workers, name=f"local-{version}")
-        direct = contestants.daemon(
-            bench,
-            workers=options.workers,
-            name=f"NFS-{version}",
-            storage_class=_direct_class(server, version),
-        )
-        report, path = compare(
-            bench,
-            local,
-            direct,
-            pairs=options.pairs,
-            claims=options.claims,
-            singles=options.singles,
-            progress=to_terminal(),
-        )
-    report.print()
-    print(f"JSON: {path}")
-    ratios = {key: round(of_medians, 3) for key, _, _, of_medians in report.spreads() if of_medians is not None}
-    return {"ratio_create": ratios["create_rate"], "ratio_delete": ratios["delete_rate"]}
-
-
-def _direct_class(server: Ganesha, version: str) -> Object:
-    body = objects.storage_class()
-    body["parameters"] |= {"server": _HOST, "share": "/bench"}
-    body["mountOptions"] = [f"port={server.port}", f"mountport={server.mount_port}", f"nfsvers={version}"]
-    return body
 
 
 # ------------------------------------------------------------------------------------------- purge
