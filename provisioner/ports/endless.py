@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from provisioner.ports.errors import Cause, ExportError
 
-LISTING_LIMIT = 400_000
+LISTING_LIMIT = 200_000
 """Directory entries held in memory at a time: of an export's root, its ledger and the parents of its volumes."""
-TARGETS_LIMIT_BYTES = 128 << 20
-"""Total size of the records in one directory of a ledger: about 320,000 records."""
+TARGETS_LIMIT_BYTES = 64 << 20
+"""Total size of the records in one directory of a ledger: about 160,000 records."""
 TRASH_LIMIT = 20_000
 """Names in the trash that are held in memory at a time; the rest follow once these are removed."""
 
