@@ -37,7 +37,7 @@ class GivenUp(Exception):
 class ThreadCall(Generic[Result]):
     """One job in a thread, and its outcome for the caller."""
 
-    __slots__ = ("_given_up", "begun", "changes", "due_s", "error", "future", "job", "result")
+    __slots__ = ("_given_up", "begun", "changes", "due_s", "error", "future", "job", "queued_s", "result")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class ThreadCall(Generic[Result]):
         self.future = future
         self.due_s = due_s
         """The end of its time limit, in the event loop's time."""
+        self.queued_s = time.monotonic()
         self.begun = False
         self.result: Result
         self.error: Exception | None = None
@@ -108,7 +109,7 @@ class ThreadPool:
         self._awake = 0
         """Threads that take jobs, or are about to. Changed under the lock only."""
         self._taken_s = 0.0
-        """When a thread took a job last, in the event loop's time."""
+        """When a thread took a job last, in the time of `ThreadCall.queued_s`."""
         self._lock = threading.Lock()
         # Daemon threads with their own queue: concurrent.futures joins its threads at exit, so a hung thread would keep
         # the process from exiting.
@@ -163,7 +164,7 @@ class ThreadPool:
     def _hand_over(self, call: ThreadCall[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Queue the job, for the thread that is awake or for one that is woken now."""
         with self._lock:
-            slow = not self._jobs and loop.time() - self._taken_s > PATIENCE_S
+            slow = not self._jobs and call.queued_s - self._taken_s > PATIENCE_S
             wakes = not self._awake or (slow and self._awake < self._threads)
             self._jobs.append(call)
             self._awake += wakes
