@@ -45,8 +45,6 @@ _PASS = os.O_PATH | os.O_NOFOLLOW | _CLOSE
 _READ = os.O_RDONLY | os.O_NOFOLLOW | _CLOSE
 
 
-KEPT_S = 0.01
-"""How long a thread keeps a root open for the jobs that wait."""
 _LEDGER_DEPTH = 2
 
 
@@ -54,14 +52,15 @@ class Root:
     """The export's root and the directories of its ledger, open for the jobs that one thread does in a row.
 
     Only the provisioner uses the directories of the ledger. All others are opened for each job, since a client can
-    rename them at any time. It is all closed as soon as no job waits, or after KEPT_S, so that an unmount, a remount or
-    a ledger that was replaced is noticed.
+    rename them at any time. Only jobs that were queued before `opened_s` may use it, and it is closed as soon as no job
+    waits. So each job notices an unmount, a remount or a ledger that was replaced before.
 
     Symlinks on the way to the root are followed. Raises Cause.MISSING; Cause.NOT_MOUNTED if a mount is required and the
     directory is not a mount point.
     """
 
     def __init__(self, directory: str, *, require_mount: bool) -> None:
+        self.opened_s = time.monotonic()
         try:
             self.descriptor = os.open(directory, os.O_PATH | _CLOSE)
         except (FileNotFoundError, NotADirectoryError) as exc:
@@ -77,7 +76,6 @@ class Root:
         self._directory = directory
         self.id = f"{seen.st_dev}:{seen.st_ino}"
         """Device and inode."""
-        self.old_at_s = time.monotonic() + KEPT_S
 
     def require(self, pinned: str) -> None:
         """Raise Cause.CHANGED if the root is not `pinned`; an empty text stands for any."""

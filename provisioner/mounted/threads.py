@@ -5,9 +5,10 @@ in its call until the kernel returns. At most `threads` calls can hang; further 
 time limit.
 
 Threads that run side by side fight for the interpreter's lock, and waking one costs more than most calls on a file
-system. So one thread takes all jobs as long as none of them waits for longer than PATIENCE_S, and one more thread is
-woken each time that some do: as many run as the file system is slow. A thread reports what it has done to the event
-loop, which takes all reports of a moment in one go. One timer has the time limits of all jobs.
+system. So one thread takes all jobs as long as none of them waits for longer than PATIENCE_S. One more thread is woken
+each time that some do, and for each job that finds all others in slow calls: the slower the file system, the more
+threads run. A thread reports what it has done to the event loop, which takes all reports of a moment in one go. One
+timer has the time limits of all jobs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -35,7 +37,7 @@ class GivenUp(Exception):
 class ThreadCall(Generic[Result]):
     """One job in a thread, and its outcome for the caller."""
 
-    __slots__ = ("_given_up", "begun", "changes", "due_s", "error", "future", "job", "result")
+    __slots__ = ("_given_up", "begun", "changes", "due_s", "error", "future", "job", "queued_s", "result")
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class ThreadCall(Generic[Result]):
         self.future = future
         self.due_s = due_s
         """The end of its time limit, in the event loop's time."""
+        self.queued_s = time.monotonic()
         self.begun = False
         self.result: Result
         self.error: Exception | None = None
@@ -105,6 +108,8 @@ class ThreadPool:
         """Whether the event loop was woken, and has not taken the reports yet."""
         self._awake = 0
         """Threads that take jobs, or are about to. Changed under the lock only."""
+        self._taken_s = 0.0
+        """When a thread took a job last, in the time of `ThreadCall.queued_s`."""
         self._lock = threading.Lock()
         # Daemon threads with their own queue: concurrent.futures joins its threads at exit, so a hung thread would keep
         # the process from exiting.
@@ -159,10 +164,11 @@ class ThreadPool:
     def _hand_over(self, call: ThreadCall[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Queue the job, for the thread that is awake or for one that is woken now."""
         with self._lock:
+            slow = not self._jobs and call.queued_s - self._taken_s > PATIENCE_S
+            wakes = not self._awake or (slow and self._awake < self._threads)
             self._jobs.append(call)
-            idle = not self._awake
-            self._awake += idle
-        if idle:
+            self._awake += wakes
+        if wakes:
             self._wake(loop)
         elif self._patience is None and self._awake < self._threads:
             self._patience = loop.call_later(PATIENCE_S, self._lose_patience, loop, call)
@@ -204,6 +210,7 @@ class ThreadPool:
 
     def _next(self) -> ThreadCall[Any] | None:
         """Return the next job, or None if the thread is to rest."""
+        self._taken_s = time.monotonic()
         with self._lock:
             if self._jobs:
                 return self._jobs.popleft()

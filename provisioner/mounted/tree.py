@@ -271,7 +271,7 @@ class MountedTree:
     def _do(self, name: str, path: RelPath, work: Work[Result], call: ThreadCall[Result], pinned: str) -> Result:
         """Do a part of a job. Turn refusals of the kernel into errors that name the path."""
         try:
-            root = self._open_root()
+            root = self._open_root(call.queued_s)
             root.require(pinned)
             return work(root, call.step)
         except OSError as exc:
@@ -280,10 +280,10 @@ class MountedTree:
         except ValueError as exc:
             raise ExportError(Cause.OTHER, f"{path!r} is not a valid file name: {exc}") from exc
 
-    def _open_root(self) -> Root:
-        """Return the root that this thread has open; open it first, or again if it is old."""
+    def _open_root(self, queued_s: float) -> Root:
+        """Return the root that this thread has open, if it was opened after the job was queued; else open it again."""
         root = self._opened.root
-        if root is not None and time.monotonic() < root.old_at_s:
+        if root is not None and queued_s <= root.opened_s:
             return root
         self._close_root()
         root = self._opened.root = Root(self._directory, require_mount=self._require_mount)
