@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 _RECLAIM_S = 120.0
 """A volume being reclaimed is deleted soon after its data was moved; until then it is not reported."""
+_FRESH_S = 5.0
+"""How long the API server's answer to a deletion is as good as a look at the volume."""
 
 
 class Returned:
@@ -27,6 +29,16 @@ class Returned:
         self._since_s: dict[tuple[Export, str], float] = {}
         """Since when each archive, or entry in the trash, has been kept."""
         self._logged: set[tuple[Export, str]] = set()
+        self._deleted: dict[str, tuple[str, float]] = {}
+        """By name, the uid of each volume that this process has just deleted, and when; the oldest first."""
+
+    def deleted(self, volume: Volume) -> None:
+        """Note that the API server has just deleted a volume, so that its data need not wait for another look."""
+        now_s = self._ctx.clock.monotonic()
+        self._deleted.pop(volume.name, None)
+        self._deleted[volume.name] = volume.metadata.uid, now_s
+        while (oldest := next(iter(self._deleted))) and self._deleted[oldest][1] < now_s - _FRESH_S:
+            del self._deleted[oldest]
 
     async def keeps(self, export: Export, volume_name: str, *, name: str, where: str) -> bool:
         """Return True if the data in an archive or an entry of the trash must stay.
@@ -52,10 +64,18 @@ class Returned:
         return True
 
     async def _find(self, name: str) -> Volume | None:
-        """The volume if it keeps its data, by the cache or, as that may lag behind, read live."""
+        """The volume if it keeps its data, by the cache or, as that may lag behind, read live.
+
+        A volume that is being deleted stays so. So the answer to a deletion some seconds ago says as much as a read,
+        unless the cache has another volume of the name since.
+        """
         cached = self._ctx.cache.volumes.get(name)
-        if cached is not None and returned.keeps(cached):
+        uid, at_s = self._deleted.get(name, ("", 0.0))
+        just_deleted = bool(uid) and self._ctx.clock.monotonic() <= at_s + _FRESH_S
+        if cached is not None and returned.keeps(cached) and not (just_deleted and cached.metadata.uid == uid):
             return cached
+        if just_deleted:
+            return None
         live = await self._ctx.cluster.get_volume(name)
         return live if live is not None and returned.keeps(live) else None
 

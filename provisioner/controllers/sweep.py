@@ -68,6 +68,10 @@ class Sweep:
         """Purge an export's trash soon: a directory was moved there."""
         self._purge.look(export)
 
+    def deleted(self, volume: Volume) -> None:
+        """Note that the API server has just deleted a volume."""
+        self._returned.deleted(volume)
+
     def _volume_deleted(self, volume: Volume) -> None:
         """Look again at archives and trash that were kept for a volume: it is gone."""
         self._archive_expiry.volume_deleted(volume)

@@ -271,6 +271,7 @@ class VolumeController:
             ctx.recorder.volume(volume, "Normal", names.DIRECTORY_MISSING, message)
         try:
             await ctx.cluster.delete_volume(volume)
+            self._sweep.deleted(volume)
             # Finalizer last: a crash before this leaves the volume visible.
             await ctx.cluster.set_finalizer(volume, names.FINALIZER, present=False)
         except NotFound:

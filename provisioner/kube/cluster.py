@@ -200,24 +200,29 @@ class KubeCluster:
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
         """See Cluster.record_event. Events expire, after an hour by default: a repetition can need to create one."""
         collection = f"/api/v1/namespaces/{_quote(events.namespace(event))}/events"
-        body = events.body(
-            event,
-            name=name,
-            count=count,
-            first_seen=first_seen,
-            seen=seen,
-            provisioner=self._provisioner,
-            identity=self._identity,
-        )
-        create = self._call("create", "events", collection, body=body)
-        repetition = events.repetition(count=count, seen=seen)
-        path = f"{collection}/{_quote(name)}"
-        repeat = self._call("patch", "events", path, body=repetition, content_type=MERGE_PATCH)
+
+        def create() -> Call:
+            body = events.body(
+                event,
+                name=name,
+                count=count,
+                first_seen=first_seen,
+                seen=seen,
+                provisioner=self._provisioner,
+                identity=self._identity,
+            )
+            return self._call("create", "events", collection, body=body)
+
+        def repeat() -> Call:
+            repetition = events.repetition(count=count, seen=seen)
+            path = f"{collection}/{_quote(name)}"
+            return self._call("patch", "events", path, body=repetition, content_type=MERGE_PATCH)
+
         first, fallback = (create, repeat) if count == 1 else (repeat, create)
         try:
-            await self._connection.request(first)
+            await self._connection.request(first())
         except (AlreadyExists, NotFound):
-            await self._connection.request(fallback)
+            await self._connection.request(fallback())
 
     # ------------------------------------------------------------------------------------------- for commands only
     # Not part of the port: the daemon's ServiceAccount has none of these rights.
