@@ -81,6 +81,7 @@ def _of_lease(namespace: str, name: str) -> list[Permission]:
     ]
 
 
+@lru_cache
 def source(verb: str, resource: str) -> str:
     """Return where the permission for a call comes from, for a caller who lacks it."""
     for each in permissions(lease=("", "")):

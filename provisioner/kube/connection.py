@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -118,9 +118,8 @@ class Connection:
         if self._dated is None:
             return None
         text, at_s = self._dated
-        try:
-            date = parsedate_to_datetime(text).astimezone(UTC)
-        except ValueError:
+        date = _date(text)
+        if date is None:
             return None
         return date + timedelta(seconds=time.monotonic() - at_s)
 
@@ -350,3 +349,12 @@ def _proxy(configuration: Configuration, server: dial.Server, *, in_pod: bool) -
     if configuration.proxy or in_pod:
         return configuration.proxy
     return None if proxy_bypass(server.host) else getproxies().get("https" if server.tls else "http")
+
+
+@lru_cache(maxsize=2)
+def _date(text: str) -> datetime | None:
+    """Parse the header `Date`, which many answers of one second share; None if it is no date."""
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None
