@@ -120,7 +120,7 @@ def test_a_million_claims(results: dict[str, Any]) -> None:
     assert rows["| list, in bytes"] == "4.0 GB in 4,000 pages |"
     assert rows["| memory of the daemon"] == "3.0 GB |"
     assert rows["| CPU of a start"] == "100 s |"
-    assert rows["| exports needed"] == "12 |"
+    assert rows["| exports needed"] == "6 |"
 
 
 def test_plots(results: dict[str, Any], tmp_path: Path) -> None:
