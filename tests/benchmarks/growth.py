@@ -28,7 +28,7 @@ from tests.benchmarks.watching import NotSeen
 
 PATH = DIRECTORY / "growth.json"
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
-_PER_EXPORT = 50_000
+_PER_EXPORT = 100_000
 """Below the limits of a ledger and of a listing."""
 
 
