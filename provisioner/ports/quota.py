@@ -98,6 +98,13 @@ class Disk(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Close everything, the lock too, so that an admin can unmount the file system.
+
+        The next call opens it again.
+        """
+        ...
+
     def names(self, path: RelPath) -> list[str]:
         """Return the names in a directory; a directory that does not exist has none."""
         ...
@@ -147,9 +154,9 @@ class Disk(Protocol):
         ...
 
     def events(self) -> int | None:
-        """Return a descriptor that becomes readable when a record changes, or None where the kernel has none."""
+        """Return a descriptor that becomes readable when a record changes; None where changed() has to be polled."""
         ...
 
     def changed(self) -> set[str] | None:
-        """Return the names of the records that have changed since the last call; None if that is unknown."""
+        """Return the names of records that have changed since the last call; None if any can have changed."""
         ...

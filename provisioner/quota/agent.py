@@ -114,11 +114,12 @@ class ExportAgent:
     def _is_ready(self) -> bool:
         """Return True if the export has a ledger, and the agent can do its work."""
         self.facts = self.disk.facts()
-        if not self.disk.names((LEDGER,)):
+        if not self.disk.read((LEDGER, "export")):
             self._idle(f"{self.root} has no ledger yet: it begins when a provisioner uses the export")
         elif self.facts.lacks:
             self._idle("; ".join(self.facts.lacks))
             self._beat()
+            self.disk.release()
         elif not self.disk.lock():
             self._idle(f"another quota agent works on {self.root}: stop one of the two")
         else:

@@ -42,6 +42,7 @@ class KernelDisk:
         """Descriptors of the root and of the directories of records, since the last facts()."""
         self._locked: int | None = None
         self._inotify: int | None = None
+        self._modified: list[int] = []
 
     # ------------------------------------------------------------------------------------------- the file system
 
@@ -53,12 +54,10 @@ class KernelDisk:
             seen = os.fstat(descriptor)
             device = f"{os.major(seen.st_dev)}:{os.minor(seen.st_dev)}"
             mount = _mount_of(device, self._root)
-            lacks = (*self._lacks_quota(descriptor, mount), *self._lacks_rights(descriptor))
-        if lacks:
-            self._close()  # so that an admin can unmount it
+            lacks = (*self.lacks_quota(descriptor, mount), *self._lacks_rights(descriptor))
         return Facts(filesystem=mount.filesystem, device=device, mount_point=mount.mount_point, lacks=lacks)
 
-    def _lacks_quota(self, descriptor: int, mount: Mount) -> list[str]:
+    def lacks_quota(self, descriptor: int, mount: Mount) -> list[str]:
         """Return what the file system lacks to enforce limits of projects."""
         at, source = mount.mount_point, mount.source
         if mount.filesystem not in _QUOTA_FILESYSTEMS:
@@ -113,8 +112,7 @@ class KernelDisk:
                     return True
                 os.close(self._locked)
                 self._locked = None
-            locked = os.dup(current)
-            locked = _reopened(locked)
+            locked = linux.open_beneath(current, ".")  # a lock belongs to one open file description
             try:
                 fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -122,6 +120,14 @@ class KernelDisk:
                 return False
             self._locked = locked
         return True
+
+    def release(self) -> None:
+        """See `Disk`."""
+        self._close()
+        for descriptor in (self._locked, self._inotify):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._locked = self._inotify = None
 
     # ------------------------------------------------------------------------------------------- records
 
@@ -225,16 +231,21 @@ class KernelDisk:
 
     def changed(self) -> set[str] | None:
         """See `Disk`."""
-        if self._inotify is None:
-            return None
         names: set[str] = set()
         with self._reported("changes of records"):
+            if self._inotify is None:
+                return None if self._have_moved() else names
             for flags, name in linux.events(self._inotify):
                 if flags & linux.IN_Q_OVERFLOW:
                     return None
                 if name and not flags & linux.IN_IGNORED:
                     names.add(name)
         return names
+
+    def _have_moved(self) -> bool:
+        """Return True if names in the directories of records have changed, without inotify."""
+        was, self._modified = self._modified, [os.fstat(self._directory(path)).st_mtime_ns for path in _WATCHED]
+        return self._modified != was
 
     # ------------------------------------------------------------------------------------------- descriptors
 
@@ -292,14 +303,6 @@ def _label(descriptor: int) -> Label:
     return Label(project.id, project.inherits, os.fstat(descriptor).st_ino)
 
 
-def _reopened(descriptor: int) -> int:
-    """Return an open file description of its own: a lock belongs to one."""
-    try:
-        return linux.open_beneath(descriptor, ".")
-    finally:
-        os.close(descriptor)
-
-
 def _mount_of(device: str, root: str) -> Mount:
     """Return the mount whose device a root is on; the one nearest above it if there are several."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -322,7 +325,7 @@ def find_mount(mountinfo: str, device: str, root: str) -> Mount:
 
 
 def _unescaped(text: str) -> str:
-    """Return a path of mountinfo, which writes white space as \\040."""
+    """Return a path of mountinfo, which writes a blank as a backslash and 040."""
     for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, letter)
     return text

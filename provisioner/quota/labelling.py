@@ -1,8 +1,8 @@
 """The walk that gives the content of a directory its project id, on open descriptors.
 
-A tenant can work in the directory while it runs. Directories come before their content, so that what is created while it
-runs has the id already. Nothing is followed: each entry is opened beneath its own directory, without symlinks and
-mount points. What another process holds or moves is counted or skipped, and never stops the walk.
+A tenant can work in the directory while the walk runs. Directories come before their content, so that new entries have
+the id already. Nothing is followed: each entry is opened beneath its own directory, without symlinks and mount points.
+An entry that another process holds or moves is counted or skipped, and never stops the walk.
 """
 
 from __future__ import annotations

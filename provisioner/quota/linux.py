@@ -97,9 +97,7 @@ def set_project_of_special(directory: int, name: str, project: int) -> bool:
             wanted = _FILE_ATTR.pack(flags, extent, extents, project, copy_extent)
             _call(_FILE_SETATTR, ctypes.c_int(directory), entry, wanted, size, nofollow)
     except OSError as exc:
-        if exc.errno == errno.ENOENT:
-            return True
-        return False
+        return exc.errno == errno.ENOENT
     return True
 
 
