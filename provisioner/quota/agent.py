@@ -145,6 +145,10 @@ class ExportAgent:
             self._book.enter_answer(name, "")
         for name in answers:
             self._book.enter_answer(name, self.disk.read(answer_path(name)))
+        self._read_archives()
+
+    def _read_archives(self) -> None:
+        """Bring archives and trash in the book up to date."""
         archives = self.disk.names(ARCHIVES)
         self._book.enter_archives({name: self.disk.read((*ARCHIVES, name)) for name in archives})
         self._book.enter_trash(self.disk.names(TRASH))
@@ -335,14 +339,20 @@ class ExportAgent:
         is_shared = book.is_shared(name)
         label = self.disk.label(wish.path) if wish is not None and wish.path else None
         project = label.project if label is not None else 0
+        owner = book.owner(project, name) if project else "unheld"
         needs_id = wish is not None and (answer is None or not answer.project or is_shared)
+        if needs_id and owner == "former":  # since the last pass, the directory can have become an archive
+            self._read_archives()
+            for former in book.former_holders(project):
+                self._read_record(former)
+            owner = book.owner(project, name)
         return rules.View(
             wish=wish,
             answer=answer,
             is_shared=is_shared,
             rival=book.rival(name),
             label=label,
-            owner=book.owner(project, name) if project else "unheld",
+            owner=owner,
             was_whole=bool(project) and book.was_whole(project),
             usage=self._usages.get(answer.project, UNUSED) if answer is not None else UNUSED,
             walked=self._walked.get(name),

@@ -174,6 +174,10 @@ class Book:
             return "unheld" if project in self._ids else "admin"
         return "former" if all(book is self and self._gave_up(other, name) for book, other in holders) else "other"
 
+    def former_holders(self, project: int) -> list[str]:
+        """Return the volumes of this export whose answers have an id."""
+        return [name for book, name in self._holders.of(project) if book is self]
+
     def was_whole(self, project: int) -> bool:
         """Return True if an answer says that all content of its directory has this id."""
         return any(book.answers[name].whole for book, name in self._holders.of(project))
