@@ -43,6 +43,7 @@ Reason = Literal[
     "",
     "labelling",
     "busy",
+    "lowering",
     "overfull",
     "not-wanted",
     "held",
@@ -56,11 +57,11 @@ Reason = Literal[
 """Why an answer has no limit, or another one than the size: a fixed set of words, which older readers can lack.
 
 `labelling`: the content does not have the project id yet. `busy`: NFS clients hold files that have to get it.
-`overfull`: the volume holds more than its size, so that the limit is its usage. `not-wanted`: the class asks for no
-limit. `held`: the record is gone, and data still has the project id (trash, archive, links). `missing`: there is no
-directory. `conflict`: another volume has the directory, or one above or below. `foreign-project`: the directory has a
-project id of an admin. `no-free-id`: all ids of the range are in use. `invalid`: the record has no usable size or
-directory. `failed`: a call failed, and the agent tries again.
+`lowering`: a lower limit is about to be set. `overfull`: the volume holds more than its size, so that the limit is its
+usage. `not-wanted`: the class asks for no limit. `held`: the record is gone, and data still has the project id (trash,
+archive, links). `missing`: there is no directory. `conflict`: another volume has the directory, or one above or below.
+`foreign-project`: the directory has a project id of an admin. `no-free-id`: all ids of the range are in use. `invalid`:
+the record has no usable size or directory. `failed`: a call failed, and the agent tries again.
 """
 
 

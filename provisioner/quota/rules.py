@@ -10,7 +10,7 @@ id and the kernel's limits. The order of steps:
 1. An answer holds an id before the id is used, so that no other volume gets it.
 2. A limit is set only when all content counts, and is never below the usage: the kernel accepts such a limit, and then
    every write fails while nothing tells the admin why.
-3. The answer never says more than what is in force: a lower promise is written first, a higher one last.
+3. An answer names a limit only while exactly this limit is in force: before it is lowered, the answer names none.
 """
 
 from __future__ import annotations
@@ -196,15 +196,17 @@ def _make_whole(view: View, wish: Wish, answer: Answer, label: Label) -> Step:
 
 def _limit(view: View, wish: Wish, answer: Answer) -> Step:
     """Set the limit, and then say so."""
-    wanted = limit_for(wish.size_bytes)
-    limit = max(wanted, limit_for(view.usage.used_bytes))
-    if not is_limit(view.usage.limit_bytes, limit):
+    usage, wanted = view.usage, limit_for(wish.size_bytes)
+    limit = max(wanted, limit_for(usage.used_bytes))
+    if wanted <= usage.limit_bytes < limit:
+        limit = usage.limit_bytes  # root can write beyond a limit on ext4: that must not raise it
+    if not is_limit(usage.limit_bytes, limit):
         if answer.limit_bytes > limit:
-            return Write(structs.replace(answer, limit_bytes=limit, at=view.now))
+            return Write(structs.replace(answer, limit_bytes=0, reason="lowering", why="", at=view.now))
         return SetLimit(answer.project, limit)
-    if limit > wanted:
-        size, used = readable(wish.size_bytes), readable(view.usage.used_bytes)
-        return _say(view, answer, "overfull", f"the volume holds {used}, more than its size of {size}: remove data")
+    if usage.used_bytes > usage.limit_bytes or limit > wanted:
+        size, used = readable(wish.size_bytes), readable(usage.used_bytes)
+        return _say(view, answer, "overfull", f"the volume holds {used}, and its size is {size}: remove data")
     return _say(view, answer, "", "")
 
 

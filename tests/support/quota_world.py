@@ -254,9 +254,9 @@ class QuotaWorld:
                 assert inherits
                 assert projects.setdefault(project, f"{number} {name}") == f"{number} {name}"
                 used = self.quotas.usages()[project].used_bytes
-                wanted = max(parse_bytes(record.capacity), used)
+                wanted = parse_bytes(record.capacity)
                 limit = self.quotas.limits.get(project, 0)
-                assert wanted <= limit < wanted + 4096, (name, limit, used)
+                assert wanted <= limit < max(wanted, used) + 4096, (name, limit, used)
                 assert self.said(name, tree).limit_bytes == limit
                 assert self.said(name, tree).whole
         held = [answer.project for tree in self.trees for answer in self._answers(tree) if answer.project]
