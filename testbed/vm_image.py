@@ -49,6 +49,9 @@ FILES = ("netconfig",)
 MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "nfs", "nfsv3", "nfsv4", "nfsd", "xfs", "ext4", "quota_v2")
 """Kernel modules, loaded with their dependencies; a module without a file is built into the kernel."""
 
+_EMPTY_LIBRARIES = ("libdl", "libpthread", "librt", "libutil")
+"""Libraries that are part of glibc now; wheels still name them."""
+
 PROTOCOLS = "tcp 6 TCP\nudp 17 UDP\n"
 SERVICES = "sunrpc 111/tcp\nsunrpc 111/udp\nnfs 2049/tcp\nnfs 2049/udp\n"
 ACCOUNTS = "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n_rpc:x:100:65534::/run/rpcbind:/bin/false\n"
@@ -245,6 +248,9 @@ def _python_files(root: Path, python: str) -> Iterator[tuple[str, bytes]]:
         if path.is_file() and path.suffix in (".py", ".so") and "test" not in path.relative_to(library).parts:
             yield f"usr/lib/{python}/{path.relative_to(library)}", path.read_bytes()
     yield from _libraries(root, [program, *extensions])
+    for path in root.rglob("*.so.?"):
+        if path.name.split(".")[0] in _EMPTY_LIBRARIES:
+            yield f"lib/{path.name}", path.read_bytes()
 
 
 def _program(root: Path, name: str) -> Path:

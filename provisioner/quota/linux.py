@@ -168,7 +168,7 @@ def _read(data: bytes) -> tuple[int, Usage]:
 def set_limit(descriptor: int, project: int, limit_bytes: int) -> None:
     """Set the hard limit of a project and no soft one; needs CAP_SYS_ADMIN."""
     limits = (limit_bytes // _UNIT_BYTES, 0, 0, 0)
-    data = _DISK_QUOTA.pack(_VERSION, _IS_PROJECT, _BLOCK_HARD | _BLOCK_SOFT, project, *limits, *([0] * 15))
+    data = _DISK_QUOTA.pack(_VERSION, _IS_PROJECT, _BLOCK_HARD | _BLOCK_SOFT, project, *limits, *([0] * 16))
     _quotactl(descriptor, _SET_LIMIT, project, ctypes.create_string_buffer(data, len(data)))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def product() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def output() -> Iterator[str]:
+def output() -> str:
     """What the virtual machine printed."""
     if reason := vm.missing():
         pytest.skip(f"no virtual machine can run here: {reason}")
@@ -53,7 +52,7 @@ def output() -> Iterator[str]:
     if "No module named" in ran.output and sys.version_info[:2] != (3, 11):
         pytest.skip("the virtual machine has another version of Python than this environment")
     print(ran.output)
-    yield ran.output
+    return ran.output
 
 
 @pytest.mark.parametrize("filesystem", ["xfs", "ext4"])
