@@ -17,6 +17,7 @@ from provisioner.core.quota import (
     SILENT_S,
     Answer,
     Heartbeat,
+    answer_path,
     decode_answer,
     decode_heartbeat,
     differs,
@@ -49,6 +50,7 @@ TARGETS = st.binary(max_size=200).map(lambda target: target.decode("utf-8", "sur
 
 
 @given(ANSWERS)
+@example(Answer(why="long " * 1000))
 def test_an_answer_fits(answer: Answer) -> None:
     """Every answer fits into a symlink and is read back; only a long text is cut."""
     target = encode(answer)
@@ -59,6 +61,7 @@ def test_an_answer_fits(answer: Answer) -> None:
 
 
 @given(st.text(max_size=3000), st.text(max_size=3000))
+@example("long " * 1000, "more " * 1000)
 def test_a_heartbeat_fits(lacks: str, warns: str) -> None:
     """Every heartbeat fits into a symlink; only long texts are cut."""
     beat = Heartbeat(at="2026-11-28T09:00:00Z", version="1", filesystem="xfs", lacks=lacks, warns=warns)
@@ -153,6 +156,11 @@ def test_what_is_worth_a_write(changes: dict[str, object], *, expected: bool) ->
     """An answer is written again for anything but a small change of the usage."""
     assert differs(BASE, structs.replace(BASE, **changes)) is expected
     assert differs(None, BASE)
+
+
+def test_where_an_answer_is() -> None:
+    """Each volume has an answer of its own."""
+    assert answer_path("pvc-1") == (".provisioner", "quota", "pvc-1")
 
 
 def test_the_wish_in_a_record() -> None:
