@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from provisioner.core.errors import InvalidSettings
-from provisioner.telemetry import logs
 
 
 @click.command(name="quota-agent")
@@ -107,10 +107,15 @@ def quota_agent(
       nfs-provisioner quota-agent --root /srv/nfs --dry-run
       nfs-provisioner quota-agent --root /srv/nfs --listen 127.0.0.1:9090
     """
-    # Imported here: `--help` needs none of it.
-    from provisioner.commands.quota_agent import AgentSettings, run
-    from provisioner.quota import ids
-    from provisioner.settings import listen as parsed_listen
+    # Imported here: `--help` needs none of it. structlog loads rich and asyncio loads ssl where they exist; the agent
+    # uses neither, and saves 8 of 32 MB.
+    with _without("rich", "ssl"):
+        import asyncio
+
+        from provisioner.commands.quota_agent import AgentSettings, run
+        from provisioner.quota import ids
+        from provisioner.settings import listen as parsed_listen
+        from provisioner.telemetry import logs
 
     logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)
     for root in roots:
@@ -126,3 +131,15 @@ def quota_agent(
         listen=parsed_listen(listen) if listen else None,
     )
     return asyncio.run(run(settings, click.echo))
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Let imports behave as if these modules were not installed, unless they are loaded already."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None stands for a module that is missing
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]

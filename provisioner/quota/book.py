@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 
+from msgspec import structs
+
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import PathIndex
@@ -23,28 +25,31 @@ class Holders:
     """Who holds which project id of one file system: all exports on it share their projects."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, tuple[tuple[Book, str], ...]] = {}
+        self._first: dict[int, tuple[Book, str]] = {}
+        self._more: dict[int, tuple[tuple[Book, str], ...]] = {}
+        """The others of an id that several have, which is rare."""
 
     def add(self, project: int, book: Book, name: str) -> None:
         """Note that a volume's answer has an id."""
-        if project:
-            self._by_id[project] = (*self._by_id.get(project, ()), (book, name))
+        if project and self._first.setdefault(project, (book, name)) != (book, name):
+            self._more[project] = (*self._more.get(project, ()), (book, name))
 
     def remove(self, project: int, book: Book, name: str) -> None:
         """Note that it no longer has it."""
-        left = tuple(each for each in self._by_id.get(project, ()) if each != (book, name))
-        if left:
-            self._by_id[project] = left
-        else:
-            self._by_id.pop(project, None)
+        left = [each for each in self.of(project) if each != (book, name)]
+        self._first.pop(project, None)
+        self._more.pop(project, None)
+        for each in left:
+            self.add(project, *each)
 
     def of(self, project: int) -> tuple[tuple[Book, str], ...]:
         """Return the volumes whose answers have an id."""
-        return self._by_id.get(project, ())
+        first = self._first.get(project)
+        return () if first is None else (first, *self._more.get(project, ()))
 
     def __contains__(self, project: object) -> bool:
         """Return True if an answer has this id."""
-        return project in self._by_id
+        return project in self._first
 
 
 class Book:
@@ -68,8 +73,8 @@ class Book:
         self.wishes: dict[str, Wish] = {}
         self.answers: dict[str, Answer] = {}
         self.index = PathIndex()
-        self._texts: dict[str, tuple[int, bool]] = {}
-        """Digests of the texts of records, and whether each is pending."""
+        self._texts: dict[str, int] = {}
+        """Digests of the texts of records and their states."""
         self._answer_texts: dict[str, int] = {}
         self._archives: dict[str, str] = {}
         """The archive that each volume became."""
@@ -79,7 +84,7 @@ class Book:
 
     def enter(self, name: str, text: str, *, pending: bool) -> None:
         """Enter the text of a volume's record; an empty one is no record."""
-        known = (hash(text), pending)
+        known = hash((text, pending))
         if self._texts.get(name) == known:
             return
         self.forget_record(name)
@@ -106,7 +111,7 @@ class Book:
             self._holders.remove(known.project, self, name)
         answer = self._usable(text) if text else None
         if answer is not None:
-            self.answers[name] = answer
+            self.answers[name] = structs.replace(answer, at="")  # only readers need it, and it costs memory
             self._answer_texts[name] = hash(text)
             self._holders.add(answer.project, self, name)
 

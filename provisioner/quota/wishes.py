@@ -48,7 +48,7 @@ def read(text: str, *, pending: bool, all_volumes: bool) -> Wish:
         return Wish(why_not=f"the record has a directory that no volume can have: {exc}")
     wish = Wish(
         path=path,
-        created=record.created,
+        created=intern(record.created),
         owner=intern(f"{record.cluster} {record.namespace}"),
         pending=pending,
         archive=record.archive,
