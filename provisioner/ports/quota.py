@@ -154,7 +154,10 @@ class Disk(Protocol):
         ...
 
     def events(self) -> int | None:
-        """Return a descriptor that becomes readable when a record changes; None where changed() has to be polled."""
+        """Return a descriptor that becomes readable when a record changes; None where changed() has to be polled.
+
+        From this call on, changed() misses no record.
+        """
         ...
 
     def changed(self) -> set[str] | None:

@@ -93,6 +93,7 @@ class ExportAgent:
         try:
             if not self._is_ready():
                 return
+            self.disk.events()  # a record that comes after it was looked for is seen as an event
             self._read_records()
             self._usages = dict(self.disk.usages())
             self._look_for_inheritance()

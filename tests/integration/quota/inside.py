@@ -112,7 +112,7 @@ def mounted(path: Path, version: str) -> Iterator[Path]:
     """Mount a directory of this machine over NFS."""
     at = Path("/mnt", f"{path.name}-{version}")
     at.mkdir(exist_ok=True)
-    options = f"vers={version},port=2049" + (",nolock,mountport=20048,mountproto=tcp" if version == "3" else "")
+    options = f"vers={version},proto=tcp,port=2049" + (",nolock,mountport=20048,mountproto=tcp" if version == "3" else "")
     subprocess.run(["mount", "-t", "nfs", "-o", options, f"127.0.0.1:{path}", str(at)], check=True)
     try:
         yield at

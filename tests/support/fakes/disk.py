@@ -14,6 +14,8 @@ from provisioner.core.quota import ANSWERS
 from provisioner.ports.quota import DiskError, Facts, Label, NoRoom, Usage, Walked
 from tests.support.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 
+_WATCHED: tuple[RelPath, ...] = ((LEDGER, "pending"), (LEDGER, "volumes"))
+
 Hook = Callable[[str, RelPath], None]
 """Receives the name of a call and its path; can raise."""
 
@@ -207,21 +209,25 @@ class MemoryDisk:
 
     def events(self) -> int | None:
         """See `Disk`."""
+        for path in _WATCHED:
+            self._seen.setdefault(path, self._texts(path))
         return None
 
     def changed(self) -> set[str] | None:
         """See `Disk`."""
         self._begin("changed", ())
         found: set[str] = set()
-        for path in ((LEDGER, "pending"), (LEDGER, "volumes")):
-            node = self.tree.look(path)
-            records = node.entries if isinstance(node, Directory) else {}
-            texts = {name: each.target for name, each in records.items() if isinstance(each, Symlink)}
-            was, self._seen[path] = self._seen.get(path, texts), texts
+        for path in self._seen:
+            was, self._seen[path] = self._seen[path], (texts := self._texts(path))
             found |= {name for name in was.keys() | texts.keys() if was.get(name) != texts.get(name)}
         return found
 
     # ------------------------------------------------------------------------------------------------ how
+
+    def _texts(self, path: RelPath) -> dict[str, str]:
+        node = self.tree.look(path)
+        records = node.entries if isinstance(node, Directory) else {}
+        return {name: each.target for name, each in records.items() if isinstance(each, Symlink)}
 
     def _begin(self, call: str, path: RelPath) -> None:
         self.before(call, path)

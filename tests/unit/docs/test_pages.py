@@ -192,7 +192,20 @@ def test_every_metric_is_explained() -> None:
         for page in PAGES
         for name in re.findall(r"\b(?:nfs_provisioner|controller)_[a-z_]+[a-z]\b", page.read_text())
     }
-    assert used == ours
+    assert used == ours | {"nfs_provisioner_quota_agent"}  # a prefix: see the next test
+
+
+def test_every_metric_of_the_quota_agent_is_explained() -> None:
+    """The page of the agent has each of its metrics, and no other."""
+    rendered = quota_metrics.render([], version="1", pass_took_s=0.0)
+    exported = re.findall(r"^# TYPE nfs_provisioner_quota_agent_(\w+) gauge$", rendered, re.MULTILINE)
+    assert set(re.findall(r"`…_(\w+)", section("operations/quota-agent.md", "## Metrics and health"))) == set(exported)
+
+
+def test_every_reason_of_the_quota_agent_is_explained() -> None:
+    """The page of the agent has each reason of an answer, and no other."""
+    explained = tabled(section("operations/quota-agent.md", "## What the agent writes"))
+    assert explained == set(get_args(QuotaReason)) - {""}
 
 
 def test_every_refusal_is_explained() -> None:
