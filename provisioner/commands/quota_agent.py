@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -55,6 +56,8 @@ class AgentSettings:
 
 async def run(settings: AgentSettings, report: Callable[[str], None]) -> int:
     """Run the agent until a signal ends it, or for one pass; return the exit status."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))  # a walk has two descriptors per level
     _become_owner(settings.roots)
     disks = [_disk(root) for root in settings.roots]
     rehearsed = [Rehearsal(disk, report) for disk in disks] if settings.dry_run else disks

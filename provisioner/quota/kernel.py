@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class KernelDisk:
         try:
             state = linux.quota_state(descriptor)
         except OSError as exc:
-            if exc.errno == errno.ENOSYS:
+            # A file system that was built without quotas answers ENOSYS too.
+            if exc.errno == errno.ENOSYS and _kernel() < (5, 14):
                 return ["the kernel has no quotactl_fd(2): upgrade to Linux 5.14 or newer"]
             if exc.errno == errno.EPERM:
                 return ["the kernel or a seccomp profile refuses quotactl_fd(2): allow it for the agent"]
@@ -301,6 +303,11 @@ def _error(exc: OSError, what: str) -> DiskError:
 def _label(descriptor: int) -> Label:
     project = linux.project_of(descriptor)
     return Label(project.id, project.inherits, os.fstat(descriptor).st_ino)
+
+
+def _kernel() -> tuple[int, ...]:
+    """Return the version of the running kernel, such as (6, 12)."""
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _mount_of(device: str, root: str) -> Mount:

@@ -29,12 +29,14 @@ class Rehearsal:
         """See `Disk`; a dry run disturbs no agent."""
         return True
 
+    def release(self) -> None:
+        """See `Disk`."""
+        self._disk.release()
+
     def names(self, path: RelPath) -> list[str]:
         """See `Disk`."""
-        written = {each[-1] for each, text in self._texts.items() if text and each[:-1] == path}
-        return sorted(
-            {*self._disk.names(path), *written} - {each[-1] for each, text in self._texts.items() if not text}
-        )
+        written = {each[-1]: text for each, text in self._texts.items() if each[:-1] == path}
+        return [name for name in {*self._disk.names(path), *written} if written.get(name, name)]
 
     def read(self, path: RelPath) -> str:
         """See `Disk`."""

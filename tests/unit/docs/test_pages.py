@@ -7,7 +7,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -18,8 +18,10 @@ from provisioner.cli.entry import all_commands
 from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
+from provisioner.core.quota import Reason as QuotaReason
 from provisioner.core.reasons import Reason
 from provisioner.ports.tree import Cause
+from provisioner.quota import metrics as quota_metrics
 from provisioner.telemetry.metrics import Metrics
 from tests.support.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
 
