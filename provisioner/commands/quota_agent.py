@@ -145,8 +145,13 @@ async def _run_on(
     """Work until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stopping, woken = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        woken.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: (stopping.set(), woken.set()))
+        loop.add_signal_handler(number, stop)
     pages = _serving(settings.listen, rounds, agents) if settings.listen else nullcontext()
     log.info("quota_agent_started", roots=list(settings.roots), version=__version__, ids=str(settings.ids))
     async with pages:

@@ -112,7 +112,9 @@ def mounted(path: Path, version: str) -> Iterator[Path]:
     """Mount a directory of this machine over NFS."""
     at = Path("/mnt", f"{path.name}-{version}")
     at.mkdir(exist_ok=True)
-    options = f"vers={version},proto=tcp,port=2049" + (",nolock,mountport=20048,mountproto=tcp" if version == "3" else "")
+    options = f"vers={version},proto=tcp,port=2049"
+    if version == "3":
+        options += ",nolock,mountport=20048,mountproto=tcp"
     subprocess.run(["mount", "-t", "nfs", "-o", options, f"127.0.0.1:{path}", str(at)], check=True)
     try:
         yield at
@@ -367,7 +369,7 @@ def _contract(case: Callable[[LocalDiskSite], None], root: Path) -> None:
 
 def main() -> None:
     """Run all checks on both file systems."""
-    checks = [*((f"contract-{each.__name__}", partial(_contract, each)) for each in CASES)]  # type: ignore[arg-type]
+    checks: list[tuple[str, Check]] = [(f"contract-{each.__name__}", partial(_contract, each)) for each in CASES]
     checks += [(each.__name__, each) for each in CHECKS]
     for name, check in checks:
         for filesystem in ("xfs", "ext4"):

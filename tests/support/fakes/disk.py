@@ -76,9 +76,14 @@ class Quotas:
                 counted[0] += len(node.content) if isinstance(node, File) else 0
                 counted[1] += 1
         return {
-            project: Usage(*found.get(project, (0, 0)), self.limits.get(project, 0))
+            project: self._usage(found.get(project, [0, 0]), self.limits.get(project, 0))
             for project in found.keys() | {project for project, limit in self.limits.items() if limit}
         }
+
+    @staticmethod
+    def _usage(counted: list[int], limit_bytes: int) -> Usage:
+        used_bytes, inodes = counted
+        return Usage(used_bytes, inodes, limit_bytes)
 
 
 def nodes(node: Node) -> Iterator[Node]:

@@ -208,10 +208,9 @@ class History:
         if self.swapped is not None:
             name, directory = self.swapped
             root[name], self.swapped = directory, None
-        elif name := self.pick():
-            directory = self.world.make(name)
-            self.swapped = (name, directory)
-            root[name] = Symlink("precious")
+        elif picked := self.pick():
+            self.swapped = (picked, self.world.make(picked))
+            root[picked] = Symlink("precious")
 
     def forge(self) -> None:
         """A record of another namespace claims a directory that a volume has."""
@@ -271,11 +270,10 @@ class History:
 @pytest.mark.parametrize("seed", range(60))
 def test_a_random_history(seed: int) -> None:
     """Whatever happens, no answer promises too much; at rest each volume has its limit, and an id of its own."""
-    precious = 0
     history = History(seed)
     history.world.make("precious")
     for _ in range(120):
         history.step()
     history.rest()
-    directory = history.world.make("precious")
-    assert history.world.quotas.project(directory) == (precious, False)
+    precious = history.world.make("precious")
+    assert history.world.quotas.project(precious) == (0, False)
