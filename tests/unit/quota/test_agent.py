@@ -431,3 +431,13 @@ def test_ids_of_an_older_range(world: QuotaWorld) -> None:
     assert world.said("a").project == 55
     assert world.limit("a") == MI
     assert 55 not in IDS
+
+
+def test_an_id_that_is_held_and_not_used_yet(world: QuotaWorld) -> None:
+    """An id that an answer holds is not given to another volume, although nothing has it yet."""
+    for name in ("a", "b", "c"):
+        world.volume(name)
+    world.make(f"{LEDGER}/quota").entries["b"] = Symlink(encode(Answer(project=1000)))
+    world.run()
+    world.check_rest()
+    assert world.said("b").project == 1000
