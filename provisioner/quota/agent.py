@@ -139,12 +139,12 @@ class ExportAgent:
         names |= {*self.disk.names(VOLUMES)}
         for name in self._book.wishes.keys() - names:
             self._book.forget_record(name)
-        for name in names:
+        for name in sorted(names):
             self._read_record(name)
         answers = {name for name in self.disk.names(ANSWERS) if not name.startswith(".")}
         for name in self._book.answers.keys() - answers:
             self._book.enter_answer(name, "")
-        for name in answers:
+        for name in sorted(answers):
             self._book.enter_answer(name, self.disk.read(answer_path(name)))
         self._read_archives()
 

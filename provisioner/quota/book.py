@@ -149,7 +149,7 @@ class Book:
         for name, wish in self.wishes.items():
             if wish.size_bytes or wish.why_not or name in self.answers:
                 yield name
-        yield from self.answers.keys() - self.wishes.keys()
+        yield from sorted(self.answers.keys() - self.wishes.keys())
 
     def wish(self, name: str) -> Wish | None:
         """Return what a volume's record asks for.
