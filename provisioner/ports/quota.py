@@ -75,7 +75,6 @@ class Facts:
     """Its type, such as `xfs`."""
     device: str
     """Equal for two roots on one file system, which share their projects."""
-    mount_point: str = ""
     lacks: tuple[str, ...] = ()
     """What prevents limits, each with what to type; empty if limits can be set and are enforced."""
 

@@ -30,7 +30,7 @@ TRASH: RelPath = (LEDGER, "trash")
 """The parts of a ledger that the agent reads (ledger.layout)."""
 
 _STEPS_LIMIT = 32
-"""More steps than any volume needs: the next pass goes on."""
+"""More steps than any volume needs."""
 _YIELD_EVERY = 64
 """Volumes per slice of a pass."""
 
@@ -282,6 +282,7 @@ class ExportAgent:
                 self.awaited.pop(name, None)
             if not self._carry_out(name, step):
                 return
+        raise DiskError(f"the file system does not keep what was set: {step}")
 
     def _carry_out(self, name: str, step: rules.Step) -> bool:
         """Carry out a step; return whether there can be another one now."""

@@ -48,7 +48,7 @@ class KernelDisk:
     # ------------------------------------------------------------------------------------------- the file system
 
     def facts(self) -> Facts:
-        """See `Disk`. Opens the root anew, so that a mount in its place is noticed."""
+        """See `Disk`. Opens the root again, so that a mount in its place is noticed."""
         self._close()
         with self._reported("the root"):
             descriptor = self._directory(())
@@ -56,7 +56,7 @@ class KernelDisk:
             device = f"{os.major(seen.st_dev)}:{os.minor(seen.st_dev)}"
             mount = _mount_of(device, self._root)
             lacks = (*self.lacks_quota(descriptor, mount), *self._lacks_rights(descriptor))
-        return Facts(filesystem=mount.filesystem, device=device, mount_point=mount.mount_point, lacks=lacks)
+        return Facts(filesystem=mount.filesystem, device=device, lacks=lacks)
 
     def lacks_quota(self, descriptor: int, mount: Mount) -> list[str]:
         """Return what the file system lacks to enforce limits of projects."""

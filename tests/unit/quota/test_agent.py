@@ -134,7 +134,7 @@ def test_the_trash_keeps_its_id(world: QuotaWorld) -> None:
 
 @pytest.mark.parametrize(("lifted", "limit"), [(False, MI), (True, 0)])
 def test_an_archive_keeps_its_limit(world: QuotaWorld, *, lifted: bool, limit: int) -> None:
-    """The limit of an archive stays, unless the agent is told to lift it; the id stays."""
+    """The limit of an archive stays, unless an option lifts it; the id stays."""
     world.volume("a")
     agents = world.agents(lift_archives=lifted)
     world.run(agents)

@@ -144,7 +144,7 @@ class History:
         self.running.append((agents, Rounds(agents, lambda: self.world.clock_s)))
 
     def step(self) -> None:
-        """Someone does something."""
+        """A person, a provisioner or an agent does something."""
         people = [self.create, self.fill, self.end_one, self.archive, self.restore, self.purge, self.grow, self.swap]
         machine = [self.forge, self.unfull, self.full, self.kill, self.second]
         self.chance.choice([*people, *machine, *[self.turn] * 12])()

@@ -276,3 +276,62 @@ def test_a_damaged_archive_record() -> None:
     world.volume("a")
     world.run()
     world.check_rest()
+
+
+def test_a_file_system_that_keeps_nothing() -> None:
+    """A limit that the file system accepts and does not keep is a failure in the answer, and no endless loop."""
+    world = QuotaWorld()
+    world.volume("a")
+    agents = world.agents()
+    agents[0].disk.set_limit = lambda project, limit_bytes: None  # type: ignore[method-assign]
+    world.run(agents)
+    assert world.said("a").reason == "failed"
+    assert "does not keep" in world.said("a").why
+
+
+def test_a_walk_is_not_begun_twice() -> None:
+    """A volume whose walk is under way is looked at without another walk; its end is its own."""
+    running = Running(world := QuotaWorld())
+    directory = world.volume("a")
+    for number in range(9):
+        world.fill(directory, 10, str(number))
+    list(running.agents[0].full_pass())
+    assert running.agents[0].is_walking
+    running.agents[0].look_at("a")
+    running.turn()
+    world.check_rest()
+
+
+def test_a_directory_that_is_replaced_under_a_walk() -> None:
+    """If a directory is replaced while its content is labelled, the walk ends, and the new one is labelled."""
+    running = Running(world := QuotaWorld())
+    directory = world.volume("a")
+    for number in range(9):
+        world.fill(directory, 10, str(number))
+    list(running.agents[0].full_pass())
+    walk = running.agents[0].go_on()
+    next(walk)
+    world.move("a", "aside")
+    world.fill(world.make("a"), 20)
+    running.agents[0].look_at("a")
+    list(walk)
+    running.turn(60.0)
+    world.check_rest()
+
+
+def test_many_volumes_and_records_that_go() -> None:
+    """A pass over many volumes is done in parts, and forgets what is gone from the disk."""
+    world = QuotaWorld()
+    for number in range(70):
+        world.volume(f"v{number}", quota="none")
+    for name in ("a", "b", "c"):
+        world.volume(name)
+    agents = world.agents()
+    world.run(agents)
+    del world.part("volumes").entries["v1"], world.part("quota").entries["b"]
+    world.part("quota").entries[".draft"] = Symlink("text")
+    assert len(list(agents[0].full_pass())) == 0
+    for number in range(70):
+        world.write_record(f"v{number}", world.record(f"v{number}", quota="preferred", size="8Ki"))
+    world.quotas.lacks = ()
+    assert len(list(agents[0].full_pass())) == 1
