@@ -28,7 +28,7 @@ from tests.contract.disk_cases import CASES, LocalDiskSite
 MI = 1 << 20
 SIZE = 8 * MI
 AGENT = [sys.executable, "-m", "provisioner", "quota-agent", "--log-format", "json"]
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """Emulated processors are slow."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
