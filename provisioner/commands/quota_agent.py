@@ -152,7 +152,7 @@ async def _run_on(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    pages = _serving(settings.listen, rounds, agents) if settings.listen else nullcontext()
+    pages = _serving(settings.listen, agents) if settings.listen else nullcontext()
     log.info("quota_agent_started", roots=list(settings.roots), version=__version__, ids=str(settings.ids))
     async with pages:
         watched: set[int] = set()
@@ -173,12 +173,12 @@ async def _run_on(
 
 
 @asynccontextmanager
-async def _serving(listen: tuple[str, int], rounds: Rounds, agents: Sequence[ExportAgent]) -> AsyncIterator[None]:
+async def _serving(listen: tuple[str, int], agents: Sequence[ExportAgent]) -> AsyncIterator[None]:
     """Serve /metrics, /healthz and /readyz."""
 
     async def answer(request: Request) -> Response:
         if request.path == "/metrics":
-            text = metrics.render(agents, version=__version__, pass_took_s=rounds.pass_took_s)
+            text = metrics.render(agents, version=__version__)
             return Response(text.encode(), "text/plain; version=0.0.4; charset=utf-8")
         if request.path == "/healthz":
             return Response(b"ok\n")

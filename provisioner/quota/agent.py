@@ -69,6 +69,7 @@ class ExportAgent:
         self.counts = Counts()
         self.passed_at = ""
         """When the last pass ended."""
+        self.pass_took_s = 0.0
         self.idle_because = "it has not looked yet"
         """Why the last pass could do nothing; empty if it could."""
         self.warnings: tuple[str, ...] = ()

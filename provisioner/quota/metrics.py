@@ -12,7 +12,7 @@ _PREFIX = "nfs_provisioner_quota_agent_"
 Sample = tuple[dict[str, str], float]
 
 
-def render(agents: Sequence[ExportAgent], *, version: str, pass_took_s: float) -> str:
+def render(agents: Sequence[ExportAgent], *, version: str) -> str:
     """Return all metrics."""
     ages = [(agent, times.parse(agent.passed_at)) for agent in agents]
     roots: list[tuple[ExportAgent, dict[str, str]]] = [(agent, {"root": agent.root}) for agent in agents]
@@ -32,7 +32,11 @@ def render(agents: Sequence[ExportAgent], *, version: str, pass_took_s: float) -
             "When the last look at everything ended.",
             [({"root": agent.root}, at.timestamp()) for agent, at in ages if at is not None],
         ),
-        ("pass_seconds", "How long the last look at everything took.", [({}, pass_took_s)]),
+        (
+            "pass_seconds",
+            "How long the last look at everything took.",
+            [(at, agent.pass_took_s) for agent, at in roots],
+        ),
     ]
     return "".join(_family(*each) for each in families)
 

@@ -20,6 +20,8 @@ SLICE_S = 0.05
 """How long one turn works on passes and walks before it looks at events again."""
 POLL_S = 1.0
 """How often records are looked at where the kernel reports no events."""
+IDLE_S = 5.0
+"""How soon a root is looked at again where nothing can be done: an admin, or the first claim, can change that."""
 _BUSY_S = 2.0
 """When files that NFS clients held are visited again for the first time; later in each pass."""
 _APPEARS_S = 0.01
@@ -36,11 +38,11 @@ class Rounds:
         self._monotonic = monotonic
         self._work: list[Iterator[None]] = []
         """What is under way, the oldest first."""
-        self._next_pass_s = 0.0
+        self._next_pass_s = dict.fromkeys(agents, 0.0)
+        self._passing: set[ExportAgent] = set()
         self._due: dict[tuple[ExportAgent, str], float] = {}
         """When to look at volumes again."""
         self._walking: set[ExportAgent] = set()
-        self.pass_took_s = 0.0
 
     def turn(self) -> float:
         """Do a part of the work, and return the seconds until the next one is due."""
@@ -50,10 +52,10 @@ class Rounds:
         for key in [key for key, due_s in self._due.items() if due_s <= now_s]:
             del self._due[key]
             self._look_at(*key)
-        if now_s >= self._next_pass_s and not self._work:
-            self._next_pass_s = now_s + PASS_S
-            self._work.append(self._pass())
         for agent in self._agents:
+            if now_s >= self._next_pass_s[agent] and agent not in self._passing:
+                self._passing.add(agent)
+                self._work.append(self._pass(agent))
             if agent.is_walking and agent not in self._walking:
                 self._walking.add(agent)
                 self._work.append(self._walk(agent))
@@ -80,7 +82,7 @@ class Rounds:
             log.warning("quota_events_lost", root=agent.root, error=str(exc))
             names = None
         if names is None:
-            self._next_pass_s = min(self._next_pass_s, self._monotonic())
+            self._next_pass_s[agent] = self._monotonic()
         for name in names or ():
             self._look_at(agent, name)
 
@@ -94,13 +96,16 @@ class Rounds:
         if 0 < tries <= _APPEARS_TRIES:
             self._due[agent, name] = self._monotonic() + _APPEARS_S * 2**tries
 
-    def _pass(self) -> Iterator[None]:
+    def _pass(self, agent: ExportAgent) -> Iterator[None]:
         began_s = self._monotonic()
-        for agent in self._agents:
-            yield from agent.full_pass()
-            for name in agent.awaited:
-                self._plan(agent, name)
-        self.pass_took_s = self._monotonic() - began_s
+        self._next_pass_s[agent] = began_s + PASS_S
+        yield from agent.full_pass()
+        agent.pass_took_s = self._monotonic() - began_s
+        if agent.idle_because:
+            self._next_pass_s[agent] = began_s + IDLE_S
+        for name in agent.awaited:
+            self._plan(agent, name)
+        self._passing.discard(agent)
 
     def _walk(self, agent: ExportAgent) -> Iterator[None]:
         yield from agent.go_on()
@@ -120,7 +125,7 @@ class Rounds:
     def _wait_s(self) -> float:
         if self.is_at_work:
             return 0.0
-        due_s = min([self._next_pass_s, *self._due.values()])
+        due_s = min([*self._next_pass_s.values(), *self._due.values()])
         return max(0.0, due_s - self._monotonic())
 
 

@@ -199,7 +199,7 @@ def test_every_metric_is_explained() -> None:
 
 def test_every_metric_of_the_quota_agent_is_explained() -> None:
     """The page of the agent has each of its metrics, and no other."""
-    rendered = quota_metrics.render([], version="1", pass_took_s=0.0)
+    rendered = quota_metrics.render([], version="1")
     exported = re.findall(r"^# TYPE nfs_provisioner_quota_agent_(\w+) gauge$", rendered, re.MULTILINE)
     assert set(re.findall(r"`…_(\w+)", section("operations/quota-agent.md", "## Metrics and health"))) == set(exported)
 

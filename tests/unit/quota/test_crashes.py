@@ -105,7 +105,7 @@ def test_at_each_call(scenario: Scenario, how: str) -> None:
             agents = world.agents()
         if scenario not in (forged, replaced):  # these are wrong until the agent looks
             world.check_promises()
-        if world.calls < at:
+        if world.calls < at:  # the whole run had fewer calls
             world.check_rest()
             return
         world.kill_at = world.fail_at = None

@@ -142,13 +142,14 @@ def test_metrics() -> None:
     world.volume("a")
     world.write_record("b", "garbage")
     running.turn()
-    text = metrics.render(running.agents, version="1", pass_took_s=0.5)
+    running.agents[0].pass_took_s = 0.5
+    text = metrics.render(running.agents, version="1")
     for line in (
         'enforces{root="/srv/0"} 1.0',
         'volumes{root="/srv/0"} 2.0',
         'limited{root="/srv/0"} 1.0',
         'answers{root="/srv/0",reason="invalid"} 1.0',
-        "pass_seconds 0.5",
+        'pass_seconds{root="/srv/0"} 0.5',
     ):
         assert f"nfs_provisioner_quota_agent_{line}\n" in text
     assert "last_pass_timestamp_seconds" in text
@@ -335,3 +336,16 @@ def test_many_volumes_and_records_that_go() -> None:
         world.write_record(f"v{number}", world.record(f"v{number}", quota="preferred", size="8Ki"))
     world.quotas.lacks = ()
     assert len(list(agents[0].full_pass())) == 1
+
+
+def test_a_root_that_becomes_usable() -> None:
+    """Where nothing can be done the agent looks again soon, and at the other roots as usual."""
+    running = Running(world := QuotaWorld(exports=2))
+    ledger = world.trees[1].root.entries.pop(LEDGER)
+    world.volume("a")
+    assert running.turn() <= 5.0
+    world.trees[1].root.entries[LEDGER] = ledger
+    world.volume("b", tree=world.trees[1])
+    running.turn(5.0)
+    world.check_rest()
+    assert running.agents[1].passed_at
