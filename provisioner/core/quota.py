@@ -20,7 +20,7 @@ from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import RECORD_LIMIT_BYTES
+from provisioner.core.texts import encodable
 
 ANSWERS: RelPath = (LEDGER, "quota")
 HEARTBEAT: RelPath = (LEDGER, "agent")
@@ -36,8 +36,8 @@ _ROUNDING_BYTES = 64 * 1024
 """The largest block of a file system, to which the kernel rounds a limit."""
 _LARGEST_BYTES = 1 << 60
 """Any larger size is no limit in practice, and kernels differ in what they accept."""
-_WHY_LIMIT = 300
-"""The number of characters of a text in an answer: with all other fields it fits into a symlink."""
+_TEXT_LIMIT_BYTES = 600
+"""A text for people as JSON: with all other fields it fits into a symlink (records.RECORD_LIMIT_BYTES)."""
 
 Reason = Literal[
     "",
@@ -154,14 +154,20 @@ _answer_decoder = msgspec.json.Decoder(Answer)
 _heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
 
 
+def brief(text: str) -> str:
+    """Return a text for people as a record holds it: valid Unicode, and short enough to fit with all other fields."""
+    text = encodable(text)
+    while len(_encoder.encode(text)) > _TEXT_LIMIT_BYTES:
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
 def encode(record: Answer | Heartbeat) -> str:
-    """Encode an answer or a heartbeat as a symlink's target; long texts are cut."""
-    text = _encoder.encode(record)
-    if len(text) <= RECORD_LIMIT_BYTES:
-        return text.decode()
+    """Encode an answer or a heartbeat as a symlink's target; its texts for people become brief()."""
     if isinstance(record, Answer):
-        return encode(structs.replace(record, why=_cut(record.why)))
-    return encode(structs.replace(record, lacks=_cut(record.lacks), warns=_cut(record.warns)))
+        return _encoder.encode(structs.replace(record, why=brief(record.why))).decode()
+    texts = {"lacks": brief(record.lacks), "warns": "" if record.lacks else brief(record.warns)}
+    return _encoder.encode(structs.replace(record, **texts)).decode()
 
 
 def decode_answer(target: str) -> Answer:
@@ -172,11 +178,6 @@ def decode_answer(target: str) -> Answer:
 def decode_heartbeat(target: str) -> Heartbeat:
     """Decode a symlink's target. Raises InvalidRecord for a text that is no heartbeat."""
     return _decode(_heartbeat_decoder, target)
-
-
-def _cut(text: str) -> str:
-    """Return a shorter text, at most _WHY_LIMIT characters."""
-    return text[: min(_WHY_LIMIT, len(text) // 2)]
 
 
 _AnyRecord = TypeVar("_AnyRecord", Answer, Heartbeat)

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
-from provisioner.core.quota import ANSWERS, HEARTBEAT, Answer, Heartbeat, answer_path, differs, encode
+from provisioner.core.quota import ANSWERS, HEARTBEAT, Answer, Heartbeat, answer_path, brief, differs, encode
 from provisioner.ports.quota import UNUSED, Disk, DiskError, Facts, NoRoom, Usage, Walked
 from provisioner.quota import rules
 from provisioner.quota.book import Book, Holders
@@ -261,7 +261,7 @@ class ExportAgent:
     def _failed(self, name: str, error: DiskError) -> None:
         """Report a failed step in the log and in the answer, once for each text."""
         old = self._book.answers.get(name)
-        new = structs.replace(old or Answer(), reason="failed", why=str(error), at=self._now())
+        new = structs.replace(old or Answer(), reason="failed", why=brief(str(error)), at=self._now())
         if isinstance(error, NoRoom) or differs(old, new):
             log.warning("quota_step_failed", root=self.root, volume=name, error=str(error))
         if differs(old, new):

@@ -21,7 +21,7 @@ from msgspec import structs
 
 from provisioner.core.locations import RelPath
 from provisioner.core.quantities import readable
-from provisioner.core.quota import Answer, Reason, differs, is_limit, limit_for
+from provisioner.core.quota import Answer, Reason, brief, differs, is_limit, limit_for
 from provisioner.ports.quota import UNUSED, Label, Usage, Walked
 from provisioner.quota.ids import Owner
 from provisioner.quota.wishes import Wish
@@ -219,7 +219,7 @@ def _say(view: View, answer: Answer, reason: Reason, why: str) -> Step:
         used_bytes=view.usage.used_bytes if answer.project else 0,
         inodes=view.usage.inodes if answer.project else 0,
         reason=reason,
-        why=why,
+        why=brief(why),
         at=view.now,
     )
     return Write(new) if differs(view.answer, new) else Rest()

@@ -441,3 +441,11 @@ def test_an_id_that_is_held_and_not_used_yet(world: QuotaWorld) -> None:
     world.run()
     world.check_rest()
     assert world.said("b").project == 1000
+
+
+def test_names_that_are_not_unicode(world: QuotaWorld) -> None:
+    """A record whose name is not Unicode is handled like any other, and named in the answers of its rivals."""
+    world.volume("a")
+    world.write_record("caf\udce9", world.record("a", namespace="evil"))
+    world.run()
+    assert (world.said("a").reason, world.said("caf\udce9").reason) == ("conflict", "conflict")
