@@ -74,7 +74,7 @@ class ExportAgent:
         """Why the last pass could do nothing; empty if it could."""
         self.warnings: tuple[str, ...] = ()
         self.awaited: dict[str, int] = {}
-        """Volumes whose directory is about to be created, and how often it was not there."""
+        """Volumes whose directory is not there, and how often it was not."""
         self._options = options
         self._now = now
         self._holders = holders
@@ -140,6 +140,7 @@ class ExportAgent:
         names |= {*self.disk.names(VOLUMES)}
         for name in self._book.wishes.keys() - names:
             self._book.forget_record(name)
+            self.awaited.pop(name, None)
         for name in sorted(names):
             self._read_record(name)
         answers = {name for name in self.disk.names(ANSWERS) if not name.startswith(".")}
@@ -278,20 +279,24 @@ class ExportAgent:
 
     def _settle(self, name: str) -> None:
         for _ in range(_STEPS_LIMIT):
-            step = rules.decide(self._view(name))
-            if not isinstance(step, rules.Await):
-                self.awaited.pop(name, None)
+            view = self._view(name)
+            step = rules.decide(view)
             if not self._carry_out(name, step):
+                self._await(name, view)
                 return
         raise DiskError(f"the file system does not keep what was set: {step}")
+
+    def _await(self, name: str, view: rules.View) -> None:
+        """Note that a volume has no directory yet: it follows its record, or comes back from the trash."""
+        if view.wish is not None and view.wish.size_bytes and view.label is None:
+            self.awaited[name] = self.awaited.get(name, 0) + 1
+        else:
+            self.awaited.pop(name, None)
 
     def _carry_out(self, name: str, step: rules.Step) -> bool:
         """Carry out a step; return whether there can be another one now."""
         match step:
-            case rules.Rest():
-                return False
-            case rules.Await():
-                self.awaited[name] = self.awaited.get(name, 0) + 1
+            case rules.Rest() | rules.Await():
                 return False
             case rules.Write(answer):
                 self._write(name, answer)

@@ -197,6 +197,7 @@ def a_claim_gets_its_answer(root: Path) -> None:
             export.wait_for(f"v{number}", SIZE)
             times_s.append(time.monotonic() - began)
     print(f"measured {root}: from record to answer {', '.join(f'{each * 1000:.0f}' for each in times_s)} ms")
+    assert max(times_s) < 30.0  # a lost event would wait for the next pass
 
 
 def content_that_was_there_first(root: Path) -> None:

@@ -49,11 +49,12 @@ def test_a_record_is_seen_immediately() -> None:
     world.check_rest()
 
 
-def test_a_directory_that_appears_later() -> None:
+@pytest.mark.parametrize("state", ["pending", "volumes"])
+def test_a_directory_that_appears_later(state: str) -> None:
     """A directory that follows its record is looked for again soon, less and less often, and then only by passes."""
     running = Running(world := QuotaWorld())
     running.turn()
-    world.write_record("a", world.record("a"), state="pending")
+    world.write_record("a", world.record("a"), state=state)
     waits = []
     wait_s = running.turn(0.1)
     while wait_s < 40:
