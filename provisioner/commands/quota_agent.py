@@ -26,7 +26,7 @@ from provisioner.core import times
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.paths import LEDGER
 from provisioner.ports.aio import wait_for_event
-from provisioner.ports.quota import Disk
+from provisioner.ports.quota import Disk, DiskError
 from provisioner.quota import capabilities, metrics
 from provisioner.quota.agent import ExportAgent, Options
 from provisioner.quota.book import Holders
@@ -72,11 +72,7 @@ async def run(settings: AgentSettings, report: Callable[[str], None]) -> int:
 
 def _become_owner(roots: Sequence[str]) -> None:
     """Drop all rights but three, and become the owner of the ledgers."""
-    owners = {}
-    for root in roots:
-        with suppress(FileNotFoundError):
-            seen = os.lstat(os.path.join(root, LEDGER))
-            owners[seen.st_uid, seen.st_gid] = root
+    owners = _owners(roots)
     if len(owners) > 1:
         ledgers = ", ".join(f"{root} (uid {uid}, gid {gid})" for (uid, gid), root in owners.items())
         raise InvalidSettings(f"the ledgers have different owners: run one agent for each of {ledgers}")
@@ -86,6 +82,23 @@ def _become_owner(roots: Sequence[str]) -> None:
             f"the ledger belongs to uid {uid}, and the agent cannot become that user: run it as root (in a container"
             " with CAP_SETUID and CAP_SETGID, which it drops), or as that user"
         )
+
+
+def _owners(roots: Sequence[str]) -> dict[tuple[int, int], str]:
+    """Return the owners of the ledgers that exist, each with a root."""
+    owners = {}
+    for root in roots:
+        with suppress(FileNotFoundError):
+            seen = os.lstat(os.path.join(root, LEDGER))
+            owners[seen.st_uid, seen.st_gid] = root
+    return owners
+
+
+def _require_owner(roots: Sequence[str]) -> None:
+    """Raise DiskError if a ledger that has appeared since the start belongs to another user."""
+    for (uid, gid), root in _owners(roots).items():
+        if (uid, gid) != (os.geteuid(), os.getegid()):
+            raise DiskError(f"the ledger of {root} belongs to uid {uid} and gid {gid}: start the agent again")
 
 
 def _disk(root: str) -> Disk:
@@ -165,6 +178,8 @@ async def _run_on(
             for descriptor in watched - found:
                 loop.remove_reader(descriptor)
             watched = found
+            if any(agent.idle_because for agent in agents):
+                _require_owner(settings.roots)
             if len(found) < sum(not agent.idle_because for agent in agents):
                 wait_s = min(wait_s, POLL_S)
             if wait_s and not stopping.is_set():
@@ -179,7 +194,7 @@ async def _serving(listen: tuple[str, int], agents: Sequence[ExportAgent]) -> As
     async def answer(request: Request) -> Response:
         if request.path == "/metrics":
             text = metrics.render(agents, version=__version__)
-            return Response(text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+            return Response(text.encode(errors="backslashreplace"), "text/plain; version=0.0.4; charset=utf-8")
         if request.path == "/healthz":
             return Response(b"ok\n")
         if request.path == "/readyz":

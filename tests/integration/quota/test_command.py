@@ -112,6 +112,27 @@ def _get(port: int, page: str) -> str:
             time.sleep(0.1)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_ledger_that_appears_later(tmp_path: Path) -> None:
+    """An agent that waits for a ledger ends when one of another owner appears: its next start becomes that owner."""
+    with running("--root", str(tmp_path)) as process:
+        time.sleep(1.0)
+        assert process.poll() is None
+        (tmp_path / ".provisioner").mkdir()
+        os.chown(tmp_path / ".provisioner", 65534, 65534)
+        assert process.wait(PATIENCE_S) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_two_owners(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two ledgers with different owners need two agents."""
+    other = tmp_path_factory.mktemp("other")
+    (other / ".provisioner").mkdir()
+    os.chown(other / ".provisioner", 65534, 65534)
+    done = agent("--root", str(root), "--root", str(other), "--once")
+    assert (done.returncode, "different owners" in done.stderr) == (2, True)
+
+
 def test_a_port_that_is_taken(root: Path) -> None:
     """A port that is in use ends the agent with one line that says so."""
     with socket.socket() as taken:

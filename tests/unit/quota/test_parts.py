@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from provisioner.cli.quota_agent import quota_agent
 from provisioner.core.paths import LEDGER
 from provisioner.core.quota import Answer, encode
 from provisioner.ports.quota import DiskError, Usage
-from provisioner.quota import metrics, zfs
+from provisioner.quota import capabilities, metrics, zfs
 from provisioner.quota.agent import ExportAgent
 from provisioner.quota.book import Holders
 from provisioner.quota.kernel import Mount, find_mount
@@ -350,3 +352,14 @@ def test_a_root_that_becomes_usable() -> None:
     running.turn(5.0)
     world.check_rest()
     assert running.agents[1].passed_at
+
+
+def test_the_unit_of_systemd() -> None:
+    """The unit grants what the agent needs and what it needs to drop the rest, and sets variables that it knows."""
+    unit = Path(__file__).parents[3].joinpath("deploy/quota-agent.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
+    granted = set(settings["CapabilityBoundingSet"].split())
+    assert granted == {*capabilities.KEPT, "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"}
+    assert settings["ExecStart"].endswith(" quota-agent")
+    assert settings["Environment"].split("=")[0] in {option.envvar for option in quota_agent.params}
+    assert "PrivateUsers" not in settings
