@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
+from provisioner.absent import absent
 from provisioner.core.errors import InvalidSettings
 
 
@@ -109,7 +108,7 @@ def quota_agent(
     """
     # Imported here: `--help` needs none of it. structlog loads rich and asyncio loads ssl where they exist; the agent
     # uses neither, and saves 8 of 32 MB.
-    with _without("rich", "ssl"):
+    with absent("rich", "ssl"):
         import asyncio
 
         from provisioner.commands.quota_agent import AgentSettings, run
@@ -131,15 +130,3 @@ def quota_agent(
         listen=parsed_listen(listen) if listen else None,
     )
     return asyncio.run(run(settings, click.echo))
-
-
-@contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Let imports behave as if these modules were not installed, unless they are loaded already."""
-    absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None stands for a module that is missing
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
