@@ -80,6 +80,7 @@ class ExportAgent:
         self._holders = holders
         self._book = Book(root, holders, options.ids, all_volumes=options.all_volumes, label=disk.label)
         self._usages: dict[int, Usage] = {}
+        """The usage of projects in the present pass, and of those that were looked at since."""
         self._lowest_free = 0
         """No id below this one was free in this pass."""
         self._walks: dict[str, tuple[int, Iterator[Walked]]] = {}
@@ -96,6 +97,8 @@ class ExportAgent:
                 return
             self.disk.events()  # a record that comes after it was looked for is seen as an event
             self._read_records()
+            self._read_answers()
+            self._read_archives()
             self._usages = dict(self.disk.usages())
             self._look_for_inheritance()
         except DiskError as exc:
@@ -109,6 +112,7 @@ class ExportAgent:
             if number % _YIELD_EVERY == _YIELD_EVERY - 1:
                 yield
             self._attempt(name, counts)
+        self._usages = {}  # look_at() reads the usage of its volume
         self.counts = counts
         self.passed_at = self._now()
         self._beat()
@@ -143,12 +147,14 @@ class ExportAgent:
             self.awaited.pop(name, None)
         for name in sorted(names):
             self._read_record(name)
+
+    def _read_answers(self) -> None:
+        """Bring the answers in the book up to date."""
         answers = {name for name in self.disk.names(ANSWERS) if not name.startswith(".")}
         for name in self._book.answers.keys() - answers:
             self._book.enter_answer(name, "")
         for name in sorted(answers):
             self._book.enter_answer(name, self.disk.read(answer_path(name)))
-        self._read_archives()
 
     def _read_archives(self) -> None:
         """Bring archives and trash in the book up to date."""
