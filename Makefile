@@ -64,8 +64,9 @@ test-all: ## run test and e2e in full: every driver and NFS version, more simula
 	@$(MAKE) e2e MARKED=
 
 # The rules and the ledger decide who gets which data: a branch without a test of its promise fails the target.
-unit: $(STAMP) ## run the tests that need no server; they must cover every branch of core/ and ledger/
-	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov=provisioner.ledger --cov-branch --cov-report=term \
+QUOTA_RULES := $(foreach part,book ids rules wishes,--cov=provisioner.quota.$(part))
+unit: $(STAMP) ## run the tests that need no server; they must cover every branch of core/, ledger/ and the agent's rules
+	@$(BIN)/pytest tests/unit --cov=provisioner.core --cov=provisioner.ledger $(QUOTA_RULES) --cov-branch --cov-report=term \
 	  --cov-fail-under=100 -n $(PARALLEL) --dist loadfile $(PYTEST_FLAGS)
 
 image: $(STAMP) ## build the image, and an NFS server image for tests; as root it starts a Docker daemon where none runs

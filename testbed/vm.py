@@ -130,9 +130,7 @@ class KernelServer(NfsServer):
         )
 
     def _new_server(self) -> Server:
-        disk = self.directory / "disk.img"
-        with disk.open("wb") as sparse:
-            sparse.truncate(_DISK_BYTES)
+        drive = _empty_drive(self.directory / "disk.img", _DISK_BYTES)
         lines = [
             f"{path} *({options},no_subtree_check,fsid={number})\n"
             for number, (path, options) in enumerate(self.exports.items(), start=1)
@@ -140,8 +138,6 @@ class KernelServer(NfsServer):
         files = {"role": _SERVE.format(mount_port=_MOUNT_PORT).encode(), "etc/exports": "".join(lines).encode()}
         forwarded = {self.port: _NFS_PORT, self.mount_port: _MOUNT_PORT}
         forwarding = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{inside}" for port, inside in forwarded.items())
-        # unsafe: writes of the guest stay in the page cache of this machine, which survives the guest.
-        drive = f"if=virtio,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file={disk}"
         command = _machine(self.directory, files, network=forwarding, devices=["-drive", drive])
         return Server("the kernel's NFS server", command, log=self.log, ready=self.answers)
 
@@ -152,20 +148,34 @@ class KernelClient:
     A boot takes about 7 s on an idle machine with two cores.
     """
 
-    def run(self, script: str, environment: Mapping[str, str] | None = None, *, timeout_s: float = 120.0) -> Ran:
+    def run(
+        self,
+        script: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float = 120.0,
+        files: Mapping[str, bytes] | None = None,
+        python: bool = False,
+        disks: int = 0,
+    ) -> Ran:
         """Run a shell script as root, with the variables of `environment`.
 
         $HOST is the loopback of this machine. The machine has busybox, and Debian's mount, umount and setpriv. It has
-        mount.nfs, but neither statd nor a port mapper: NFSv3 needs `nolock` and `mountport`. Raises VmMissing, or
-        ServerFailed if the script does not finish.
+        mount.nfs, but neither statd nor a port mapper: NFSv3 needs `nolock` and `mountport`. It gets `files` too, by
+        their paths without the leading slash; with `python`, Debian's Python as /usr/bin/python3; and empty disks of
+        1 GiB, the first one as /dev/vda (modprobe virtio_blk first). Raises VmMissing, or ServerFailed if the script
+        does not finish.
         """
         variables = {"HOST": HOST} | dict(environment or {})
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables.items()]
-        files = {"role": _RUN.encode(), "environment": "".join(lines).encode(), "script": script.encode()}
+        given = {"role": _RUN.encode(), "environment": "".join(lines).encode(), "script": script.encode()}
         with tempfile.TemporaryDirectory(prefix="kernel-client-") as name:
             directory = Path(name)
             output, console = directory / "output", directory / "console.log"
-            command = _machine(directory, files, devices=["-serial", f"file:{output}"])
+            devices = ["-serial", f"file:{output}"]
+            for number in range(disks):
+                devices += ["-drive", _empty_drive(directory / f"disk{number}.img", 1 << 30)]
+            command = _machine(directory, {**given, **(files or {})}, devices=devices, python=python)
             machine = Server("the kernel's NFS client", command, log=console, ready=output.exists)
             machine.start()
             try:
@@ -180,8 +190,21 @@ class KernelClient:
             return Ran(written, int(status))
 
 
+def _empty_drive(file: Path, size_bytes: int) -> str:
+    """Create a sparse file, and return the value of QEMU's -drive for it."""
+    with file.open("wb") as sparse:
+        sparse.truncate(size_bytes)
+    # unsafe: writes of the guest stay in the page cache of this machine, which survives the guest.
+    return f"if=virtio,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file={file}"
+
+
 def _machine(
-    directory: Path, files: Mapping[str, bytes], *, network: str = "", devices: Sequence[str] = ()
+    directory: Path,
+    files: Mapping[str, bytes],
+    *,
+    network: str = "",
+    devices: Sequence[str] = (),
+    python: bool = False,
 ) -> list[str | Path]:
     """Return the command that boots the image with more files.
 
@@ -192,7 +215,8 @@ def _machine(
     if reason or image is None:
         raise VmMissing(reason)
     initrd = directory / "initrd"
-    initrd.write_bytes(image.initrd.read_bytes() + vm_image.archive(files))
+    parts = [image.initrd.read_bytes(), image.python.read_bytes() if python else b"", vm_image.archive(files)]
+    initrd.write_bytes(b"".join(parts))
     return emulate(image.kernel, initrd, memory_mb=512, network=network, devices=devices)
 
 

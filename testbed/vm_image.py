@@ -1,7 +1,8 @@
 """The image of the virtual machine: Debian's kernel and an initrd.
 
-The initrd contains kernel modules, busybox and the NFS programs. The packages come from the apt sources of this
-machine; they are unpacked, never installed. The image stays in the cache under a name that depends on this module.
+The initrd contains kernel modules, busybox and the NFS programs; a second one contains Debian's Python. The packages
+come from the apt sources of this machine; they are unpacked, never installed. The image stays in the cache under a name
+that depends on this module.
 Building needs no root.
 """
 
@@ -24,19 +25,32 @@ from testbed.processes import tail
 KERNEL = "linux-image-cloud-amd64"
 """Debian's metapackage for the newest kernel for virtual machines."""
 
-PACKAGES = ("busybox-static", "dash", "mount", "nfs-common", "nfs-kernel-server", "rpcbind", "util-linux", "xfsprogs")
+PACKAGES = (
+    "busybox-static",
+    "dash",
+    "e2fsprogs",
+    "mount",
+    "nfs-common",
+    "nfs-kernel-server",
+    "rpcbind",
+    "util-linux",
+    "xfsprogs",
+)
 PROGRAMS = (
     *("dash", "mount", "umount", "setpriv", "mount.nfs"),
     *("rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd"),
-    *("mkfs.xfs", "xfs_quota"),
+    *("mkfs.xfs", "xfs_quota", "mke2fs"),
 )
 """The programs besides busybox, with their libraries. dash, because the shell of busybox prefers its own mount."""
 
 FILES = ("netconfig",)
 """Files in /etc that libtirpc needs for TCP."""
 
-MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "nfs", "nfsv3", "nfsv4", "nfsd", "xfs")
+MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "nfs", "nfsv3", "nfsv4", "nfsd", "xfs", "ext4", "quota_v2")
 """Kernel modules, loaded with their dependencies; a module without a file is built into the kernel."""
+
+_EMPTY_LIBRARIES = ("libdl", "libpthread", "librt", "libutil")
+"""Libraries that are part of glibc now; wheels still name them."""
 
 PROTOCOLS = "tcp 6 TCP\nudp 17 UDP\n"
 SERVICES = "sunrpc 111/tcp\nsunrpc 111/udp\nnfs 2049/tcp\nnfs 2049/udp\n"
@@ -77,6 +91,8 @@ class Image:
 
     kernel: Path
     initrd: Path
+    python: Path
+    """A second initrd to append: Debian's Python as /usr/bin/python3, with its standard library."""
 
     @property
     def version(self) -> str:
@@ -126,7 +142,7 @@ def _recipe() -> str:
 
 
 def _image(directory: Path) -> Image:
-    return Image(next(directory.glob("vmlinuz-*")), directory / "initrd")
+    return Image(next(directory.glob("vmlinuz-*")), directory / "initrd", directory / "python")
 
 
 def _built_at(image: Image) -> float:
@@ -138,12 +154,15 @@ def _build(progress: Progress) -> Image:
     with tempfile.TemporaryDirectory(prefix="vm-", dir=cache()) as unfinished:
         root, result = Path(unfinished, "root"), Path(unfinished, "result")
         result.mkdir()
-        _unpack([_kernel_package(), *_with_libraries(PACKAGES)], root, progress)
+        python = _python_package()
+        below = _with_libraries([f"{python}-minimal", f"lib{python}-stdlib"])
+        _unpack([_kernel_package(), *{*_with_libraries(PACKAGES), *below}], root, progress)
         progress("virtual machine: writing its initrd")
         (kernel,) = root.glob("boot/vmlinuz-*")
         os.rename(kernel, result / kernel.name)
         release = kernel.name.removeprefix("vmlinuz-")
         (result / "initrd").write_bytes(archive(dict(_files(root, release))))
+        (result / "python").write_bytes(archive(dict(_python_files(root, python))))
         # Rename is atomic; another process can have built the same image in the meantime.
         target = cache() / f"vm-{release}-{_recipe()}"
         if not target.exists():
@@ -156,6 +175,13 @@ def _kernel_package() -> str:
     found = re.search(r"Depends: (linux-image-\S+)", _apt("apt-cache", "depends", KERNEL, check=False))
     if found is None:
         raise ImageMissing(f"apt does not know {KERNEL}: this needs Debian; run apt-get update")
+    return found[1]
+
+
+def _python_package() -> str:
+    found = re.search(r"Depends: (python3\.\d+)$", _apt("apt-cache", "depends", "python3"), re.MULTILINE)
+    if found is None:
+        raise ImageMissing("apt does not know python3: this needs Debian; run apt-get update")
     return found[1]
 
 
@@ -211,6 +237,20 @@ def _files(root: Path, release: str) -> Iterator[tuple[str, bytes]]:
         yield f"sbin/{program.name}", program.read_bytes()
     yield from _libraries(root, programs)
     yield from _modules(root, release)
+
+
+def _python_files(root: Path, python: str) -> Iterator[tuple[str, bytes]]:
+    """Yield Python as /usr/bin/python3: the program, its library, and the shared libraries of both."""
+    program, library = root / "usr/bin" / python, root / "usr/lib" / python
+    yield "usr/bin/python3", program.read_bytes()
+    extensions = sorted(library.glob("lib-dynload/*.so"))
+    for path in sorted(library.rglob("*")):
+        if path.is_file() and path.suffix in (".py", ".so") and "test" not in path.relative_to(library).parts:
+            yield f"usr/lib/{python}/{path.relative_to(library)}", path.read_bytes()
+    yield from _libraries(root, [program, *extensions])
+    for path in root.rglob("*.so.?"):
+        if path.name.split(".")[0] in _EMPTY_LIBRARIES:
+            yield f"lib/{path.name}", path.read_bytes()
 
 
 def _program(root: Path, name: str) -> Path:

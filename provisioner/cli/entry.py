@@ -18,8 +18,8 @@ from provisioner.core.errors import InvalidSettings, ProvisionerError
 with absent("rich", "colorama"):
     import structlog  # noqa: F401
 
-COMMANDS = ("adopt", "archives", "check", "instances", "orphans", "recover", "restore", "run", "volumes")
-"""Each is a click command of that name in the module `provisioner.cli.NAME`."""
+COMMANDS = ("adopt", "archives", "check", "instances", "orphans", "quota-agent", "recover", "restore", "run", "volumes")
+"""Each is a click command in the module `provisioner.cli.NAME`, of that name with `_` for `-`."""
 
 
 class _LazyGroup(click.Group):
@@ -30,7 +30,8 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS and cmd_name not in self.commands:
-            self.add_command(getattr(import_module(f"provisioner.cli.{cmd_name}"), cmd_name))
+            name = cmd_name.replace("-", "_")
+            self.add_command(getattr(import_module(f"provisioner.cli.{name}"), name))
         return super().get_command(ctx, cmd_name)
 
 

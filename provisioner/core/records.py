@@ -21,6 +21,9 @@ RECORD_VERSION = 1
 
 OnDelete = Literal["delete", "archive", "retain"]
 
+Quota = Literal["none", "preferred", "required"]
+"""Whether the size of a volume is enforced: `required` waits for that, `preferred` does not."""
+
 _UID = "00000000-0000-0000-0000-000000000000"
 
 _MODES = {"RWO": "ReadWriteOnce", "ROX": "ReadOnlyMany", "RWX": "ReadWriteMany", "RWOP": "ReadWriteOncePod"}
@@ -63,6 +66,11 @@ class Record(
     """
     namespace_uid: str = field(name="nsuid", default="")
     """The uid of the claim's namespace; empty if it could not be read, and in records of older versions."""
+    quota: Quota = field(name="quota", default="none")
+    """Whether a quota agent on the server enforces the size; only a record whose class asks for it has this field.
+
+    An older version cannot read a record with this field: it reports the record and leaves the volume alone.
+    """
 
     @property
     def path(self) -> tuple[str, ...]:

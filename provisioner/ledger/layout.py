@@ -10,6 +10,8 @@
     .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
     .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
     .provisioner/drafts/<name>       -> a record right before it replaces another one
+    .provisioner/quota/<volume>      -> the quota agent's answer (core.quota); only the agent writes it
+    .provisioner/agent               -> the quota agent's heartbeat
     .provisioner/names-é             -> shows which names the server treats as equal
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
 

@@ -7,6 +7,7 @@
 {{- include "nfs-provisioner.checkNumbers" . -}}
 {{- include "nfs-provisioner.checkExports" . -}}
 {{- include "nfs-provisioner.checkClasses" . -}}
+{{- include "nfs-provisioner.checkQuotaAgent" . -}}
 {{- end -}}
 
 {{- define "nfs-provisioner.checkNames" -}}
@@ -272,5 +273,16 @@ true
 {{- end -}}
 {{- if and $flavours (not $others) -}}
 true
+{{- end -}}
+{{- end -}}
+
+{{- define "nfs-provisioner.checkQuotaAgent" -}}
+{{- if .Values.quotaAgent.enabled -}}
+{{- if not .Values.quotaAgent.roots -}}
+{{- fail "quotaAgent.roots is empty: name the directories that the server exports, as paths on its node" -}}
+{{- end -}}
+{{- if not .Values.quotaAgent.nodeSelector -}}
+{{- fail "quotaAgent.nodeSelector is empty: select the node that is the NFS server, such as kubernetes.io/hostname: nas" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}

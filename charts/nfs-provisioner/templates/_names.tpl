@@ -57,6 +57,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
+{{- /* No Service, PodDisruptionBudget or NetworkPolicy of the provisioner selects the agent. */ -}}
+{{- define "nfs-provisioner.quotaAgentSelector" -}}
+app: {{ include "nfs-provisioner.name" . | trunc 51 | trimSuffix "-" }}-quota-agent
+release: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "nfs-provisioner.quotaAgentLabels" -}}
+{{ include "nfs-provisioner.quotaAgentSelector" . }}
+app.kubernetes.io/name: {{ include "nfs-provisioner.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: quota-agent
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- /* Values copied from the nfs-subdir chart name its image: render the image of nfs-provisioner. A mirrored copy is rejected. */ -}}
 {{- define "nfs-provisioner.isPeerImage" -}}
 {{- if regexMatch "^(registry\\.k8s\\.io|k8s\\.gcr\\.io|gcr\\.io/k8s-staging-sig-storage)/(sig-storage/)?nfs-subdir-external-provisioner$" .Values.image.repository -}}

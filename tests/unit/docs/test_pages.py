@@ -7,7 +7,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -18,8 +18,10 @@ from provisioner.cli.entry import all_commands
 from provisioner.core import archives, checks, instances, listing, names, orphans
 from provisioner.core.checks import permissions
 from provisioner.core.parameters import ALIASES, KNOWN, parse
+from provisioner.core.quota import Reason as QuotaReason
 from provisioner.core.reasons import Reason
 from provisioner.ports.tree import Cause
+from provisioner.quota import metrics as quota_metrics
 from provisioner.telemetry.metrics import Metrics
 from tests.support.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, section, tabled
 
@@ -192,7 +194,20 @@ def test_every_metric_is_explained() -> None:
         for page in PAGES
         for name in re.findall(r"\b(?:nfs_provisioner|controller)_[a-z_]+[a-z]\b", page.read_text())
     }
-    assert used == ours
+    assert used == ours | {"nfs_provisioner_quota_agent"}  # a prefix: see the next test
+
+
+def test_every_metric_of_the_quota_agent_is_explained() -> None:
+    """The page of the agent has each of its metrics, and no other."""
+    rendered = quota_metrics.render([], version="1")
+    exported = re.findall(r"^# TYPE nfs_provisioner_quota_agent_(\w+) gauge$", rendered, re.MULTILINE)
+    assert set(re.findall(r"`…_(\w+)", section("operations/quota-agent.md", "## Metrics and health"))) == set(exported)
+
+
+def test_every_reason_of_the_quota_agent_is_explained() -> None:
+    """The page of the agent has each reason of an answer, and no other."""
+    explained = tabled(section("operations/quota-agent.md", "## What the agent writes"))
+    assert explained == set(get_args(QuotaReason)) - {""}
 
 
 def test_every_refusal_is_explained() -> None:

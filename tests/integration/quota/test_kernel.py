@@ -1,0 +1,63 @@
+"""The quota agent on real kernels: XFS and ext4 with project quotas in a virtual machine, with knfsd and its client.
+
+One boot runs the contract of `Disk` and all stories of `inside.py` on both file systems.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed import vm
+from testbed.vm import KernelClient
+from tests.contract.disk_cases import CASES
+from tests.integration.quota.inside import CHECKS
+
+TIMEOUT_S = 1500.0
+PACKAGES = ("provisioner", "msgspec", "click", "structlog", "typing_extensions")
+TESTS = ("tests/contract/disk_cases.py", "tests/integration/quota/inside.py")
+NAMES = [f"contract-{each.__name__}" for each in CASES] + [each.__name__ for each in CHECKS]
+
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(TIMEOUT_S + 60)]
+
+
+def product() -> dict[str, bytes]:
+    """Return the files of the product, of what it imports, and of the tests, below /product."""
+    files: dict[str, bytes] = {}
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        origin = Path(spec.origin)
+        if origin.name != "__init__.py":
+            files[f"product/{origin.name}"] = origin.read_bytes()
+            continue
+        for path in origin.parent.rglob("*"):
+            if path.suffix in (".py", ".so"):
+                files[f"product/{package}/{path.relative_to(origin.parent)}"] = path.read_bytes()
+    root = Path(__file__).parents[3]
+    return files | {f"product/{name}": (root / name).read_bytes() for name in TESTS}
+
+
+@pytest.fixture(scope="module")
+def output() -> str:
+    """What the virtual machine printed."""
+    if reason := vm.missing():
+        pytest.skip(f"no virtual machine can run here: {reason}")
+    script = Path(__file__).with_name("inside.sh").read_text()
+    ran = KernelClient().run(script, timeout_s=TIMEOUT_S, files=product(), python=True, disks=2)
+    if "No module named" in ran.output and sys.version_info[:2] != (3, 11):
+        pytest.skip("the virtual machine has another version of Python than this environment")
+    print(ran.output)
+    return ran.output
+
+
+@pytest.mark.parametrize("filesystem", ["xfs", "ext4"])
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_real_kernel(output: str, filesystem: str, name: str) -> None:
+    """The story holds on the file system."""
+    lines = output.splitlines()
+    assert any(line.startswith(f"ok {filesystem} {name} ") for line in lines), output[-20_000:]
