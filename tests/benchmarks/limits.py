@@ -30,24 +30,24 @@ class Limit:
 LIMITS: Mapping[str, Limit] = {
     # CPU of a start: divided by that of a Python process that imports asyncio and ssl. Requests: counts. All other
     # figures: the daemon's divided by the peer's.
-    # 2 runs: mean 0.43, 0.29 to 0.56, deviation 0.190; margin 1 deviations.
-    "create_rate": Limit(mean=0.46, worst=0.24),
-    # 2 runs: mean 0.83, 0.79 to 0.87, deviation 0.051; margin 7 deviations.
-    "delete_rate": Limit(mean=0.46, worst=0.24),
-    # 2 runs: mean 3.56, 2.89 to 4.23, deviation 0.941; margin 2 deviations.
-    "cpu_create": Limit(mean=3.56, worst=5.7),
-    # 2 runs: mean 4.83, 4.80 to 4.86, deviation 0.040; margin 72 deviations.
-    "cpu_delete": Limit(mean=4.83, worst=7.73),
-    # 2 runs: mean 2.26, 2.25 to 2.26, deviation 0.008; margin 171 deviations.
-    "memory_idle": Limit(mean=2.26, worst=3.61),
-    # 2 runs: mean 2.06, 2.05 to 2.07, deviation 0.019; margin 65 deviations.
-    "memory_created": Limit(mean=2.06, worst=3.3),
-    # 2 runs: mean 3.00, 3.00 to 3.00, deviation 0.000; margin no deviation.
+    # 4 runs: mean 0.49, 0.41 to 0.58, deviation 0.070; margin 3 deviations.
+    "create_rate": Limit(mean=0.49, worst=0.25),
+    # 4 runs: mean 0.50, 0.44 to 0.62, deviation 0.081; margin 2 deviations.
+    "delete_rate": Limit(mean=0.5, worst=0.26),
+    # 4 runs: mean 1.30, 1.04 to 1.53, deviation 0.217; margin 5 deviations.
+    "cpu_create": Limit(mean=1.3, worst=2.4),
+    # 4 runs: mean 3.43, 2.69 to 4.15, deviation 0.637; margin 3 deviations.
+    "cpu_delete": Limit(mean=3.43, worst=5.49),
+    # 4 runs: mean 1.44, 1.43 to 1.44, deviation 0.005; margin 172 deviations.
+    "memory_idle": Limit(mean=1.44, worst=2.3),
+    # 4 runs: mean 1.16, 1.14 to 1.17, deviation 0.013; margin 55 deviations.
+    "memory_created": Limit(mean=1.16, worst=1.85),
+    # 4 runs: mean 3.00, 3.00 to 3.00, deviation 0.000; margin no deviation.
     "requests_create": Limit(mean=3.0, worst=3.6),
-    # 2 runs: mean 5.00, 5.00 to 5.00, deviation 0.000; margin no deviation.
-    "requests_delete": Limit(mean=5.0, worst=6.0),
-    # 2 runs: mean 7.99, 6.90 to 9.07, deviation 1.531; margin 3 deviations.
-    "cpu_start": Limit(mean=7.99, worst=12.78),
+    # 4 runs: mean 4.00, 4.00 to 4.01, deviation 0.005; margin 160 deviations.
+    "requests_delete": Limit(mean=4.0, worst=4.8),
+    # 4 runs: mean 3.83, 3.39 to 4.20, deviation 0.433; margin 5 deviations.
+    "cpu_start": Limit(mean=3.83, worst=6.12),
 }
 
 
