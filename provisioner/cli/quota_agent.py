@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
@@ -116,7 +115,7 @@ def quota_agent(
         from provisioner.settings import listen as parsed_listen
         from provisioner.telemetry import logs
 
-    logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)
+    logs.set_up(json=logs.is_json(log_format), level=log_level)
     for root in roots:
         if not os.path.isabs(root) or not os.path.isdir(root):
             raise InvalidSettings(f"--root {root}: write the absolute path of a directory that exists on this server")

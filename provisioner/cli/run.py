@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -32,5 +31,5 @@ def run(*, log_format: str | None, log_level: str, **flags: Any) -> None:
       nfs-provisioner run --kubeconfig ~/.kube/config --export nas:/exports/k8s=/mnt/k8s
     """
     settings = options.settings(**flags)
-    logs.set_up(json=log_format == "json" or (log_format is None and not sys.stderr.isatty()), level=log_level)
+    logs.set_up(json=logs.is_json(log_format), level=log_level)
     uvloop.run(run_daemon(settings))

@@ -43,6 +43,11 @@ def set_up(*, json: bool, level: str, stream: TextIO = sys.stderr) -> None:
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, LEVELS[level]), force=True)
 
 
+def is_json(log_format: str | None, stream: TextIO = sys.stderr) -> bool:
+    """Return True if the log has JSON lines: by a format that was chosen, else unless the stream is a terminal."""
+    return log_format == "json" or (log_format is None and not stream.isatty())
+
+
 class _Lines:
     """Writes lines to a stream; drops lines that the stream refuses."""
 

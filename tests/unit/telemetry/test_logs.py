@@ -116,3 +116,24 @@ def test_a_stream_that_takes_nothing(json_lines: bool) -> None:
     """A line that cannot be written is dropped, and ends no work."""
     logs.set_up(json=json_lines, level="info", stream=Gone())
     structlog.get_logger().warning("orphans")
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("log_format", "stream", "expected"),
+    [
+        (None, io.StringIO(), True),
+        (None, Terminal(), False),
+        ("json", Terminal(), True),
+        ("console", io.StringIO(), False),
+    ],
+)
+def test_the_format(log_format: str | None, stream: io.StringIO, expected: bool) -> None:
+    """Lines are JSON unless a terminal reads them; a format that was chosen counts everywhere."""
+    assert logs.is_json(log_format, stream) is expected
