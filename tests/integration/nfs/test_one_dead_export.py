@@ -17,7 +17,7 @@ from testbed.fuse import HangingMount
 from testbed.ganesha import Export, Ganesha
 from tests.integration.nfs.conftest import TIMEOUT_S
 from tests.integration.nfs.test_outages import in_time
-from tests.integration.nfs.test_sharing import connections_to
+from tests.support.connections import connections_to
 
 pytestmark = [
     pytest.mark.timeout(120),

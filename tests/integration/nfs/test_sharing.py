@@ -15,16 +15,11 @@ from provisioner.nfs.client.tree import DirectTree
 from provisioner.ports.tree import Ownership
 from testbed import ganesha
 from testbed.ganesha import Export, Ganesha
+from tests.support.connections import connections_to
 
 pytestmark = pytest.mark.timeout(90)
 
 EXPORTS = 200
-
-
-def connections_to(port: int) -> int:
-    """Return the number of established TCP connections to a port of 127.0.0.1 (proc(5), /proc/net/tcp)."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2] == f"0100007F:{port:04X}" and row[3] == "01" for row in rows)
 
 
 @pytest.fixture

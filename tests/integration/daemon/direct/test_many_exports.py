@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
+from tests.support.connections import connections_to
 from tests.support.direct_export import DirectExport
 
 pytestmark = pytest.mark.timeout(240)
 
 EXPORTS = 200
 LIMIT_BYTES = 110 * 1000**2
-
-
-def connections_to(port: int) -> int:
-    """Count this machine's established TCP connections to a port of 127.0.0.1 (proc(5), /proc/net/tcp)."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2] == f"0100007F:{port:04X}" and row[3] == "01" for row in rows)
 
 
 def memory_bytes(pid: int | None, field: str = "VmRSS") -> int:
@@ -38,11 +33,11 @@ def test_two_hundred_classes_on_two_hundred_exports(direct: DirectStorage, serve
         classes = list(pool.map(direct.class_on, exports))
         list(pool.map(direct.claim, classes, names))
         volumes = list(pool.map(lambda name: direct.bound(name, timeout_s=120), names))
-        assert connections_to(server.port) == 1
+        assert connections_to(server.port, pid=direct.daemon.pid) == 1
         assert all(export.directory(volume).is_dir() for export, volume in zip(exports, volumes, strict=True))
         list(pool.map(direct.delete_claim, names))
         list(pool.map(lambda volume: direct.volume_gone(volume["metadata"]["name"], timeout_s=120), volumes))
-    assert connections_to(server.port) == 1
+    assert connections_to(server.port, pid=direct.daemon.pid) == 1
     peak_bytes = memory_bytes(direct.daemon.pid, "VmHWM")
     print(f"{EXPORTS} exports: {memory_bytes(direct.daemon.pid) / 1e6:.0f} MB resident, {peak_bytes / 1e6:.0f} MB peak")
     assert peak_bytes < LIMIT_BYTES
