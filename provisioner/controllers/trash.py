@@ -145,7 +145,9 @@ class Purge:
                 trash.interrupted = False
                 under_way = frozenset(trash.taken)  # some of it may be removed during the listing
                 try:
-                    self._take(export, trash, await export.trash.names(), under_way)
+                    names = await export.trash.names()
+                    self._take(export, trash, names, under_way)
+                    await self._tidy_groups(export, names)
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):
@@ -153,6 +155,12 @@ class Purge:
                     group.create_task(self._work(export, trash))
                 await self._clock.sleep(_PAUSE_S)
                 await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
+
+    async def _tidy_groups(self, export: Export, names: list[str]) -> None:
+        """Free the group ids of volumes whose directories are purged."""
+        freed = await export.tidy_groups(names)
+        if freed:
+            log.info("groups_freed", export=export.name, count=freed)
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
         """Queue the entries of a listing for removal, except those that must still wait."""

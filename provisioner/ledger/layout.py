@@ -9,6 +9,7 @@
     .provisioner/clusters/<cluster>.<digest>  -> the instance that works for the cluster (core.instances)
     .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
     .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
+    .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last
     .provisioner/drafts/<name>       -> a record right before it replaces another one
     .provisioner/names-é             -> shows which names the server treats as equal
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared
@@ -38,6 +39,7 @@ ARCHIVES: RelPath = (LEDGER, "archives")
 CLUSTERS: RelPath = (LEDGER, "clusters")
 TRASH: RelPath = (LEDGER, "trash")
 DRAFTS: RelPath = (LEDGER, "drafts")
+GROUPS: RelPath = (LEDGER, "groups")
 
 NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
@@ -58,6 +60,11 @@ def of(state: State, volume_name: str) -> RelPath:
 def archive(name: str) -> RelPath:
     """Return the path of an archive's record."""
     return (*ARCHIVES, name)
+
+
+def group(gid: int) -> RelPath:
+    """Return the path of the entry of a group id."""
+    return (*GROUPS, str(gid))
 
 
 def mark(name: str) -> RelPath:
@@ -88,4 +95,4 @@ def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
 
 def directories() -> list[RelPath]:
     """Return all directories of a ledger, in the order in which they are created."""
-    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]
+    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS, GROUPS]

@@ -151,4 +151,5 @@ async def read(tree: Tree, *, repair: bool, folds: bool = False) -> LedgerIndex:
     index.read(pending, "pending")
     index.read(settled, "volumes")
     index.read_archives(await symlinks.read_all(tree, layout.ARCHIVES))
+    index.read_groups(await symlinks.read_all(tree, layout.GROUPS))
     return index

@@ -20,7 +20,7 @@ from msgspec import structs
 from provisioner.core import times
 from provisioner.core.paths import ARCHIVE_PREFIX
 from provisioner.core.records import ArchiveRecord
-from provisioner.ledger import archives, layout
+from provisioner.ledger import archives, groups, layout
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
@@ -38,7 +38,10 @@ class Reclaiming:
     async def move_to_trash(self, volume_name: str) -> bool:
         """Move a volume's directory into the trash; see `Export.move_to_trash`."""
         path, proof = await self._records.require_unchanged(volume_name)
-        aside = layout.trashed_before(volume_name, self._state.index.records[volume_name])
+        record = self._state.index.records[volume_name]
+        # Until the purge only the group's entry says that the id is in use.
+        await groups.hold(self._tree, self._state.index, record.gid, volume_name)
+        aside = layout.trashed_before(volume_name, record)
         return await self._trash.move(volume_name, path, proof, aside=aside)
 
     async def archive(self, volume_name: str, at: datetime) -> str | None:

@@ -1,0 +1,164 @@
+"""Which group a volume gets for itself, and when its id is free again.
+
+A volume has its group by two texts: its record names the id, and the entry of the id names the volume
+(`ledger.groups`). The order of steps, which README.md explains:
+
+1. The record with the lowest id that is free, by the index.
+2. The entry, which only one volume can create. If another volume was faster, the record gets the next id.
+3. The directory, with this group.
+
+Data takes its id along: into an archive, into the trash, and to the claim that adopts or restores it. An id is free
+once no record names it and nothing of its holder is in the trash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from msgspec import structs
+
+from provisioner.core.groups import GidRange
+from provisioner.core.records import Record
+from provisioner.core.returned import volume_of
+from provisioner.ledger import archives, groups, layout
+from provisioner.ledger.errors import NoFreeGroup, UnreadableRecord
+from provisioner.ledger.state import LedgerState
+from provisioner.ledger.volume_records import VolumeRecords
+from provisioner.ports.endless import TRASH_LIMIT
+
+
+class Grouping:
+    """The groups of an export's volumes."""
+
+    def __init__(self, state: LedgerState, records: VolumeRecords) -> None:
+        self._state = state
+        self._tree = state.tree
+        self._records = records
+
+    # ------------------------------------------------------------------------------------------- a new volume
+
+    async def prepare(self, gid_range: GidRange | None) -> None:
+        """Look for free ids on the export if the index has none of a range; a no-op without a range."""
+        if gid_range is not None and self._state.index.groups.lowest_free(gid_range) is None:
+            # Other clusters can have freed some, or a process died before it did.
+            await groups.learn(self._tree, self._state.index)
+            await self.complete()
+            await self.free_unused()
+
+    def assigned(self, record: Record, gid_range: GidRange | None) -> Record:
+        """Return a record with the lowest free id of a range, or with none if there is no range.
+
+        The caller enters it into the index before its next await: until then the id is not taken. Raises NoFreeGroup,
+        UnreadableRecord.
+        """
+        return structs.replace(record, gid=self._choose(gid_range) if gid_range is not None else 0)
+
+    def _choose(self, gid_range: GidRange) -> int:
+        state = self._state
+        if state.index.groups.is_in_doubt:
+            raise UnreadableRecord(
+                f"the ledger of export {state.export_name} has a record that cannot be read, and it can name any group"
+                " of gidRange: rewrite the record with `nfs-provisioner recover --ledger`"
+            )
+        gid = state.index.groups.lowest_free(gid_range)
+        if gid is None:
+            raise NoFreeGroup(
+                f"no group id of gidRange {gid_range} is free on export {state.export_name}: use a StorageClass with a"
+                " wider gidRange, or delete volumes or archives (an id is free after the purge of the trash)"
+            )
+        return gid
+
+    async def claim(self, volume_name: str, held: Record, gid_range: GidRange | None, *, fresh: bool) -> Record:
+        """Give a volume the group that its pending record names, or another one; return the record that counts.
+
+        `fresh` says that this attempt wrote the record. Raises the same as `assigned`.
+        """
+        if volume_name not in self._state.index.pending:
+            return held  # the group is on the directory already
+        known = not fresh
+        while held.gid or gid_range is not None:
+            if held.gid and await self._claim(held.gid, volume_name, known=known):
+                return held
+            if held.gid:
+                await groups.learn(self._tree, self._state.index)
+            await self.prepare(gid_range)
+            wanted = self.assigned(held, gid_range)
+            # The index first, without an await since the choice: two claims of this process never choose one id.
+            self._state.index.enter(volume_name, wanted, "pending")
+            await self._records.replace(volume_name, wanted)
+            held, known = wanted, False
+        return held
+
+    async def _claim(self, gid: int, volume_name: str, *, known: bool) -> bool:
+        """Create the entry of an id; return True if the id is the volume's now.
+
+        An entry that names the volume already counts only with `known`: the record named the id before. Otherwise it is
+        left from an attempt that was undone, and another process can be about to remove it.
+        """
+        index = self._state.index
+        if await groups.claim(self._tree, index, gid, volume_name):
+            return True
+        return known and index.groups.holders.get(gid) == volume_name
+
+    # ------------------------------------------------------------------------------------------- data that is there
+
+    async def follow(self, volume_name: str, held: Record, former: str) -> Record:
+        """Give a volume the group of the directory that it adopts; return the record that counts."""
+        wanted = structs.replace(held, gid=self._state.index.records[former].gid)
+        if wanted != held:
+            await self._records.replace(volume_name, wanted)
+        await groups.hold(self._tree, self._state.index, wanted.gid, volume_name)
+        return wanted
+
+    # ------------------------------------------------------------------------------------------- upkeep
+
+    async def complete(self) -> None:
+        """Create the missing entries of settled records and of archives that name an id.
+
+        Those of a lost ledger have none, and those of volumes that were taken over with their annotation.
+        """
+        index = self._state.index
+        if not index.groups.has_unlisted:
+            return
+        for volume_name in [name for name in index.records if name not in index.pending]:
+            if self._is_unlisted(index.records[volume_name].gid):
+                # Read it again: another cluster can have ended it since.
+                live = await self._records.refresh(volume_name)
+                if live is not None and live.gid:
+                    await groups.claim(self._tree, index, live.gid, volume_name)
+        for archive, known in list(index.archives.items()):
+            if self._is_unlisted(known.was.gid):
+                if await archives.read(self._tree, archive) is None:
+                    index.remove_archive(archive)
+                else:
+                    await groups.claim(self._tree, index, known.was.gid, known.volume)
+
+    def _is_unlisted(self, gid: int) -> bool:
+        return bool(gid) and gid not in self._state.index.groups.holders
+
+    async def free_unused(self, in_trash: Collection[str] = ()) -> int:
+        """Remove the entries of ids that nothing needs any longer; return how many.
+
+        `in_trash` are the names in the trash, as far as the caller knows them. Without a candidate this makes no call.
+        """
+        index = self._state.index
+        waiting = {volume_of(name) for name in in_trash}
+        unused = {gid: holder for gid, holder in index.groups.unnamed().items() if holder not in waiting}
+        if not unused:
+            return 0
+        # In the order in which data moves, so that nothing can slip past: from a record into an archive, from both of
+        # them into the trash, and from there back to a record. Data that moves on to another volume changes the entry.
+        for holder in set(unused.values()):
+            await self._records.refresh(holder)
+        await archives.learn(self._tree, index)
+        listed = await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)
+        if len(listed) >= TRASH_LIMIT or index.groups.is_in_doubt:
+            return 0  # what the rest of the trash, or a damaged record, needs is unknown
+        waiting = {volume_of(entry.name.removesuffix(layout.BEGUN)) for entry in listed}
+        freed = 0
+        for gid, holder in unused.items():
+            if holder in waiting or index.groups.is_named(gid) or await archives.is_recorded(self._tree, holder):
+                continue
+            await groups.end(self._tree, index, gid, holder)
+            freed += 1
+        return freed

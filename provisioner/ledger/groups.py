@@ -1,0 +1,76 @@
+"""The entries of group ids: which volume holds an id, one symlink per id in `.provisioner/groups`.
+
+The server creates a symlink only where there is none. So of all clusters and leaders that want one id, exactly one gets
+it, without a look at the records of the others. An entry names the volume that holds the id, or held it last.
+"""
+
+from __future__ import annotations
+
+from provisioner.ledger import layout, symlinks
+from provisioner.ledger.index import LedgerIndex
+from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
+
+
+async def claim(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> bool:
+    """Create the entry of an id. Return False if there is one; the index then has its holder."""
+    try:
+        await tree.make_symlink(layout.group(gid), holder)
+    except PathExists:
+        await _read(tree, index, gid)
+        return False
+    index.groups.enter(gid, holder)
+    return True
+
+
+async def hold(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> None:
+    """Give the entry of an id to a volume whose record names the id; a no-op for 0.
+
+    The id moves on with the data. The former holder must still have its record, or its archive: that protects the id
+    until the entry has changed.
+    """
+    if not gid or await _read(tree, index, gid) == holder:
+        return
+    if gid in index.groups.holders or not await claim(tree, index, gid, holder):
+        await symlinks.replace(tree, layout.group(gid), holder)
+        index.groups.enter(gid, holder)
+
+
+async def _read(tree: Tree, index: LedgerIndex, gid: int) -> str:
+    """Return the holder of an id, or empty; the index gets it."""
+    try:
+        holder = await tree.read_symlink(layout.group(gid))
+    except PathMissing:
+        index.groups.remove(gid)
+        return ""
+    index.groups.enter(gid, holder)
+    return holder
+
+
+async def learn(tree: Tree, index: LedgerIndex) -> None:
+    """Bring the entries in the index in line with those on the export: other clusters create and remove some."""
+    listed = {entry.name for entry in await tree.list(layout.GROUPS) if entry.type == "symlink"}
+    known = {str(gid) for gid in index.groups.holders}
+    for gone in known - listed:
+        index.groups.remove(int(gone))
+    index.read_groups(await symlinks.read(tree, layout.GROUPS, sorted(listed - known)))
+
+
+async def end(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> None:
+    """Remove the entry of an id, if it still names this holder.
+
+    An id is used again, unlike a volume's name. So the entry goes by a rename that relies on its text: once another
+    volume has the id, a call that comes late removes nothing, on a server that verifies.
+    """
+    ended = (*layout.DRAFTS, f"{gid}.ended")
+    try:
+        proofs = [Proof(layout.group(gid), holder)]
+        await tree.move_symlink(layout.group(gid), ended, replace=True, proofs=proofs)
+    except PathMissing:
+        pass
+    except ExportError as exc:
+        if exc.cause is not Cause.RECORD:
+            raise
+        await learn(tree, index)
+        return
+    await symlinks.remove(tree, ended)
+    index.groups.remove(gid)
