@@ -14,10 +14,11 @@ once no record names it and nothing of its holder is in the trash.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 
 from msgspec import structs
 
-from provisioner.core.groups import GidRange
+from provisioner.core.groups import GidRange, gid_in
 from provisioner.core.records import Record
 from provisioner.core.returned import volume_of
 from provisioner.ledger import archives, groups, layout
@@ -25,6 +26,7 @@ from provisioner.ledger.errors import NoFreeGroup, UnreadableRecord
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.endless import TRASH_LIMIT
+from provisioner.ports.tree import PathMissing
 
 
 class Grouping:
@@ -148,8 +150,9 @@ class Grouping:
             return 0
         # In the order in which data moves, so that nothing can slip past: from a record into an archive, from both of
         # them into the trash, and from there back to a record. Data that moves on to another volume changes the entry.
-        for holder in set(unused.values()):
-            await self._records.refresh(holder)
+        for gid, holder in unused.items():
+            if await self._is_recorded(holder, gid):
+                await self._records.refresh(holder)  # another cluster wrote it: from now on it protects the id
         await archives.learn(self._tree, index)
         listed = await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)
         if len(listed) >= TRASH_LIMIT or index.groups.is_in_doubt:
@@ -157,8 +160,15 @@ class Grouping:
         waiting = {volume_of(entry.name.removesuffix(layout.BEGUN)) for entry in listed}
         freed = 0
         for gid, holder in unused.items():
-            if holder in waiting or index.groups.is_named(gid) or await archives.is_recorded(self._tree, holder):
-                continue
-            await groups.end(self._tree, index, gid, holder)
-            freed += 1
+            is_needed = holder in waiting or index.groups.is_named(gid) or await self._is_recorded(holder, gid)
+            if not is_needed:
+                freed += await groups.end(self._tree, index, gid, holder)
         return freed
+
+    async def _is_recorded(self, volume_name: str, gid: int) -> bool:
+        """Return True if a volume has a record that names an id, or can name it."""
+        for state in layout.STATES:  # pending first: records move from there to the settled ones
+            with suppress(PathMissing):
+                if gid_in(await self._tree.read_symlink(layout.of(state, volume_name))) in (gid, None):
+                    return True
+        return False

@@ -55,22 +55,22 @@ async def learn(tree: Tree, index: LedgerIndex) -> None:
     index.read_groups(await symlinks.read(tree, layout.GROUPS, sorted(listed - known)))
 
 
-async def end(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> None:
-    """Remove the entry of an id, if it still names this holder.
+async def end(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> bool:
+    """Remove the entry of an id, if it still names this holder; return False if it names another one.
 
     An id is used again, unlike a volume's name. So the entry goes by a rename that relies on its text: once another
     volume has the id, a call that comes late removes nothing, on a server that verifies.
     """
-    ended = (*layout.DRAFTS, f"{gid}.ended")
     try:
         proofs = [Proof(layout.group(gid), holder)]
-        await tree.move_symlink(layout.group(gid), ended, replace=True, proofs=proofs)
+        await tree.move_symlink(layout.group(gid), layout.ENDED_GROUP, replace=True, proofs=proofs)
     except PathMissing:
         pass
     except ExportError as exc:
         if exc.cause is not Cause.RECORD:
             raise
-        await learn(tree, index)
-        return
-    await symlinks.remove(tree, ended)
+        await _read(tree, index, gid)
+        return False
+    await symlinks.remove(tree, layout.ENDED_GROUP)
     index.groups.remove(gid)
+    return True

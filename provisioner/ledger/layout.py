@@ -40,6 +40,7 @@ CLUSTERS: RelPath = (LEDGER, "clusters")
 TRASH: RelPath = (LEDGER, "trash")
 DRAFTS: RelPath = (LEDGER, "drafts")
 GROUPS: RelPath = (LEDGER, "groups")
+ENDED_GROUP: RelPath = (*DRAFTS, "ended_group")
 
 NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
