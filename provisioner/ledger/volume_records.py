@@ -13,7 +13,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record, decode, encode
-from provisioner.ledger import layout, symlinks
+from provisioner.ledger import groups, layout, symlinks
 from provisioner.ledger.layout import STATES
 from provisioner.ledger.state import LedgerState
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Proof
@@ -118,10 +118,14 @@ class VolumeRecords:
         self._state.index.enter(volume_name, record, state)
 
     async def withdraw(self, volume_name: str) -> None:
-        """Remove a pending record and nothing else."""
-        self._state.mode_refusals.pop(volume_name, None)
+        """Remove a pending record, and then the entry of its group; nothing else."""
+        state = self._state
+        state.mode_refusals.pop(volume_name, None)
+        held = state.index.records.get(volume_name)
         await symlinks.remove(self._tree, layout.of("pending", volume_name))
-        self._state.index.remove(volume_name)
+        state.index.remove(volume_name)
+        if held is not None and state.index.groups.holders.get(held.gid) == volume_name:
+            await groups.end(self._tree, state.index, held.gid, volume_name)
 
     async def forget(self, volume_name: str) -> None:
         """Remove a volume's record, whatever its state: the last step of a reclaim."""
