@@ -98,16 +98,20 @@ class _Trash:
 Keeps = Callable[[Export, str], Awaitable[bool]]
 """Returns True if an entry in an export's trash must stay there."""
 
+Looked = Callable[[Export, list[str]], Awaitable[None]]
+"""Called with an export and the names in its trash. Raises ExportError."""
+
 
 class Purge:
     """Empties the trash of each export that `keep` runs for."""
 
-    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard) -> None:
-        """Entries for which `keeps` returns True stay."""
+    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard, looked: Looked) -> None:
+        """Entries for which `keeps` returns True stay; `looked` is called after each look."""
         self._clock = clock
         self._guard = guard
         self._metrics = metrics
         self._keeps = keeps
+        self._looked = looked
         self._supervisor = Supervisor(clock, metrics)
         self._trash: dict[Export, _Trash] = {}
         self._slots = asyncio.Semaphore(IN_PARALLEL)
@@ -147,7 +151,7 @@ class Purge:
                 try:
                     names = await export.trash.names()
                     self._take(export, trash, names, under_way)
-                    await self._tidy_groups(export, names)
+                    await self._looked(export, names)
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):
@@ -155,12 +159,6 @@ class Purge:
                     group.create_task(self._work(export, trash))
                 await self._clock.sleep(_PAUSE_S)
                 await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
-
-    async def _tidy_groups(self, export: Export, names: list[str]) -> None:
-        """Free the group ids of volumes whose directories are purged."""
-        freed = await export.tidy_groups(names)
-        if freed:
-            log.info("groups_freed", export=export.name, count=freed)
 
     def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
         """Queue the entries of a listing for removal, except those that must still wait."""

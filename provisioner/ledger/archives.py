@@ -159,7 +159,7 @@ async def expire(tree: Tree, index: LedgerIndex, archive: str, at: datetime) -> 
     if await _is_needed(tree, index, archive, live):
         return False
     # 2. The group's entry names the volume until the purge. The rename relies on that record.
-    await groups.hold(tree, index, live.was.gid, live.volume)
+    await groups.hold(tree, index, live.was.gid, groups.holder_of(live.volume, live.was))
     try:
         await tree.rename((archive,), layout.trashed_archive(live, at), proofs=[proof])
     except PathMissing:

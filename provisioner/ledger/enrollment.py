@@ -100,7 +100,7 @@ class Enrollment:
         if held is None:
             raise unreadable_record(state.export_name, volume_name)
         if held.gid:
-            await groups.claim(self._tree, state.index, held.gid, volume_name)
+            await groups.claim(self._tree, state.index, held.gid, groups.holder_of(volume_name, held))
 
     async def _write_again(self, volume_name: str, record: Record) -> None:
         """Replace a record that cannot be read; one that another version wrote stays."""

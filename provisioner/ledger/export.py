@@ -6,7 +6,7 @@ in `provisioning`, `reclaiming` and `enrollment`; this module opens and probes a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -326,13 +326,14 @@ class Export:
         """Remove a volume's record: the last step of a reclaim."""
         await self._records.forget(volume_name)
 
-    async def tidy_groups(self, in_trash: Collection[str]) -> int:
-        """Free the group ids that nothing needs any longer, and complete the list of those in use.
+    async def tidy_groups(self, cluster: str, *, in_trash: Collection[str], exists: Callable[[str], bool]) -> int:
+        """Free a cluster's group ids that nothing needs any longer, and complete the list of those in use.
 
-        `in_trash` are the names in the trash. Returns how many ids were freed. At rest this makes no call.
+        `in_trash` are the names in the trash, `exists` returns True for a volume that the cluster has. Returns how many
+        ids were freed. At rest this makes no call.
         """
         await self._grouping.complete()
-        return await self._grouping.free_unused(in_trash)
+        return await self._grouping.free_unused(cluster, in_trash=in_trash, exists=exists)
 
     # ------------------------------------------------------------------------------------------- archives
 

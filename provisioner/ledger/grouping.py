@@ -13,7 +13,7 @@ once no record names it and nothing of its holder is in the trash.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from msgspec import structs
@@ -42,10 +42,9 @@ class Grouping:
     async def prepare(self, gid_range: GidRange | None) -> None:
         """Look for free ids on the export if the index has none of a range; a no-op without a range."""
         if gid_range is not None and self._state.index.groups.lowest_free(gid_range) is None:
-            # Other clusters can have freed some, or a process died before it did.
+            # Other clusters can have freed some.
             await groups.learn(self._tree, self._state.index)
             await self.complete()
-            await self.free_unused()
 
     def assigned(self, record: Record, gid_range: GidRange | None) -> Record:
         """Return a record with the lowest free id of a range, or with none if there is no range.
@@ -79,7 +78,7 @@ class Grouping:
             return held  # the group is on the directory already
         known = not fresh
         while held.gid or gid_range is not None:
-            if held.gid and await self._claim(held.gid, volume_name, known=known):
+            if held.gid and await self._claim(volume_name, held, known=known):
                 return held
             if held.gid:
                 await groups.learn(self._tree, self._state.index)
@@ -91,16 +90,16 @@ class Grouping:
             held, known = wanted, False
         return held
 
-    async def _claim(self, gid: int, volume_name: str, *, known: bool) -> bool:
-        """Create the entry of an id; return True if the id is the volume's now.
+    async def _claim(self, volume_name: str, held: Record, *, known: bool) -> bool:
+        """Create the entry of the id in a record; return True if the id is the volume's now.
 
         An entry that names the volume already counts only with `known`: the record named the id before. Otherwise it is
         left from an attempt that was undone, and another process can be about to remove it.
         """
-        index = self._state.index
-        if await groups.claim(self._tree, index, gid, volume_name):
+        index, holder = self._state.index, groups.holder_of(volume_name, held)
+        if await groups.claim(self._tree, index, held.gid, holder):
             return True
-        return known and index.groups.holders.get(gid) == volume_name
+        return known and index.groups.holders.get(held.gid) == holder
 
     # ------------------------------------------------------------------------------------------- data that is there
 
@@ -109,7 +108,7 @@ class Grouping:
         wanted = structs.replace(held, gid=self._state.index.records[former].gid)
         if wanted != held:
             await self._records.replace(volume_name, wanted)
-        await groups.hold(self._tree, self._state.index, wanted.gid, volume_name)
+        await groups.hold(self._tree, self._state.index, wanted.gid, groups.holder_of(volume_name, wanted))
         return wanted
 
     # ------------------------------------------------------------------------------------------- upkeep
@@ -127,32 +126,41 @@ class Grouping:
                 # Read it again: another cluster can have ended it since.
                 live = await self._records.refresh(volume_name)
                 if live is not None and live.gid:
-                    await groups.claim(self._tree, index, live.gid, volume_name)
+                    await groups.claim(self._tree, index, live.gid, groups.holder_of(volume_name, live))
         for archive, known in list(index.archives.items()):
             if self._is_unlisted(known.was.gid):
                 if await archives.read(self._tree, archive) is None:
                     index.remove_archive(archive)
                 else:
-                    await groups.claim(self._tree, index, known.was.gid, known.volume)
+                    holder = groups.holder_of(known.volume, known.was)
+                    await groups.claim(self._tree, index, known.was.gid, holder)
 
     def _is_unlisted(self, gid: int) -> bool:
         return bool(gid) and gid not in self._state.index.groups.holders
 
-    async def free_unused(self, in_trash: Collection[str] = ()) -> int:
-        """Remove the entries of ids that nothing needs any longer; return how many.
+    async def free_unused(self, cluster: str, *, in_trash: Collection[str], exists: Callable[[str], bool]) -> int:
+        """Remove the entries of a cluster's ids that nothing needs any longer; return how many.
 
-        `in_trash` are the names in the trash, as far as the caller knows them. Without a candidate this makes no call.
+        `in_trash` are the names in the trash, as far as the caller knows them; `exists` returns True for a volume that
+        the cluster has. Without a candidate this makes no call.
         """
         index = self._state.index
         waiting = {volume_of(name) for name in in_trash}
-        unused = {gid: holder for gid, holder in index.groups.unnamed().items() if holder not in waiting}
+        unused = {
+            gid: holder
+            for gid, holder in index.groups.unnamed().items()
+            if groups.is_of(cluster, holder)
+            and (volume_name := groups.volume_in(holder)) not in waiting
+            and not exists(volume_name)  # its record is lost, but pods use its directory
+        }
         if not unused:
             return 0
         # In the order in which data moves, so that nothing can slip past: from a record into an archive, from both of
         # them into the trash, and from there back to a record. Data that moves on to another volume changes the entry.
         for gid, holder in unused.items():
-            if await self._is_recorded(holder, gid):
-                await self._records.refresh(holder)  # another cluster wrote it: from now on it protects the id
+            if await self._is_recorded(groups.volume_in(holder), gid):
+                # Another leader wrote it, or a command: from now on it protects the id.
+                await self._records.refresh(groups.volume_in(holder))
         await archives.learn(self._tree, index)
         listed = await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)
         if len(listed) >= TRASH_LIMIT or index.groups.is_in_doubt:
@@ -160,8 +168,9 @@ class Grouping:
         waiting = {volume_of(entry.name.removesuffix(layout.BEGUN)) for entry in listed}
         freed = 0
         for gid, holder in unused.items():
-            is_needed = holder in waiting or index.groups.is_named(gid) or await self._is_recorded(holder, gid)
-            if not is_needed:
+            volume_name = groups.volume_in(holder)
+            is_needed = volume_name in waiting or index.groups.is_named(gid)
+            if not is_needed and not await self._is_recorded(volume_name, gid):
                 freed += await groups.end(self._tree, index, gid, holder)
         return freed
 

@@ -1,24 +1,42 @@
 """The entries of group ids: which volume holds an id, one symlink per id in `.provisioner/groups`.
 
 The server creates a symlink only where there is none. So of all clusters and leaders that want one id, exactly one gets
-it, without a look at the records of the others. An entry names the volume that holds the id, or held it last.
+it, without a look at the records of the others. An entry names the volume that holds the id, or held it last,
+and the volume's cluster: only that cluster removes it.
 """
 
 from __future__ import annotations
 
+from provisioner.core.records import Record
 from provisioner.ledger import layout, symlinks
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
 
+def holder_of(volume_name: str, record: Record) -> str:
+    """Return the text of an entry for a volume with this record."""
+    return f"{volume_name} {record.cluster}"
+
+
+def volume_in(holder: str) -> str:
+    """Return the volume in the text of an entry."""
+    return holder.partition(" ")[0]
+
+
+def is_of(cluster: str, holder: str) -> bool:
+    """Return True if the text of an entry names a cluster."""
+    return holder.partition(" ")[2] == cluster
+
+
 async def claim(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> bool:
     """Create the entry of an id. Return False if there is one; the index then has its holder."""
+    # Before the write: after an unknown outcome the entry is one to look after.
+    index.groups.enter(gid, holder)
     try:
         await tree.make_symlink(layout.group(gid), holder)
     except PathExists:
         await _read(tree, index, gid)
         return False
-    index.groups.enter(gid, holder)
     return True
 
 

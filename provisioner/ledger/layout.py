@@ -9,7 +9,7 @@
     .provisioner/clusters/<cluster>.<digest>  -> the instance that works for the cluster (core.instances)
     .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
     .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
-    .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last
+    .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last, and its cluster
     .provisioner/drafts/<name>       -> a record right before it replaces another one
     .provisioner/names-é             -> shows which names the server treats as equal
     .provisioner/mark-<name>         -> for a moment, while two exports with one id are compared

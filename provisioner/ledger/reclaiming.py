@@ -40,7 +40,7 @@ class Reclaiming:
         path, proof = await self._records.require_unchanged(volume_name)
         record = self._state.index.records[volume_name]
         # Until the purge only the group's entry says that the id is in use.
-        await groups.hold(self._tree, self._state.index, record.gid, volume_name)
+        await groups.hold(self._tree, self._state.index, record.gid, groups.holder_of(volume_name, record))
         aside = layout.trashed_before(volume_name, record)
         return await self._trash.move(volume_name, path, proof, aside=aside)
 

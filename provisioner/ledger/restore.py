@@ -45,7 +45,7 @@ async def bring_back(
     if refusal is not None:
         raise ArchiveUnusable(no_archive(owner_by(held), held.archive, refusal))
     held = await _keep_rule(tree, index, volume_name, held, record)
-    await groups.hold(tree, index, held.gid, volume_name)
+    await groups.hold(tree, index, held.gid, groups.holder_of(volume_name, held))
     if len(held.path) > 1:
         with suppress(PathExists):
             await modes.make_directory(tree, held.path[:-1], modes.PARENT)
@@ -162,7 +162,7 @@ async def leave_group(tree: Tree, index: LedgerIndex, held: Record) -> None:
     """Give the group of an archive back to it, before the claim's record ends."""
     record, _ = await look(tree, held.archive)
     if record is not None:
-        await groups.hold(tree, index, record.was.gid, record.volume)
+        await groups.hold(tree, index, record.was.gid, groups.holder_of(record.volume, record.was))
 
 
 async def has_moved(tree: Tree, held: Record) -> bool:

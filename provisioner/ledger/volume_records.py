@@ -124,8 +124,9 @@ class VolumeRecords:
         held = state.index.records.get(volume_name)
         await symlinks.remove(self._tree, layout.of("pending", volume_name))
         state.index.remove(volume_name)
-        if held is not None and state.index.groups.holders.get(held.gid) == volume_name:
-            await groups.end(self._tree, state.index, held.gid, volume_name)
+        holder = groups.holder_of(volume_name, held) if held is not None else ""
+        if held is not None and state.index.groups.holders.get(held.gid) == holder:
+            await groups.end(self._tree, state.index, held.gid, holder)
 
     async def forget(self, volume_name: str) -> None:
         """Remove a volume's record, whatever its state: the last step of a reclaim."""

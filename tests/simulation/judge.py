@@ -18,6 +18,7 @@ from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, Record, decode, milder
 from provisioner.core.returned import volume_of
 from provisioner.ledger import layout
+from provisioner.ledger.groups import volume_in
 from provisioner.ledger.layout import BEGUN
 from provisioner.ports.cluster import AnyItem, Kind
 from tests.simulation.process import PROVISIONER
@@ -448,7 +449,7 @@ class Judge:
         trash = tree.look(TRASH)
         purged = {volume_of(name.removesuffix(BEGUN)) for name in trash.entries} if isinstance(trash, Directory) else ()
         for gid in sorted(held.keys() - pending - volumes - archives):
-            if held[gid] not in purged:
+            if volume_in(held[gid]) not in purged:
                 yield f"group {gid} of {location} is still taken by {held[gid]}, and nothing has it"
         for gid in sorted((volumes | archives) - held.keys() - {0}):
             yield f"group {gid} of {location} has no entry, and a record names it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 
@@ -13,7 +13,7 @@ from msgspec import structs
 
 from provisioner.core.groups import GidRange
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import Record, encode
+from provisioner.core.records import encode
 from provisioner.ledger import groups, layout
 from provisioner.ledger.errors import AlreadyThere, NoFreeGroup, PathTaken, UnreadableRecord
 from provisioner.ledger.export import Export
@@ -60,12 +60,16 @@ async def restored(export: Export, volume: str, directory: str, archive: str) ->
 async def purged(export: Export) -> int:
     for name in await export.trash.names():
         await export.trash.purge(name)
-    return await export.tidy_groups(await export.trash.names())
+    return await tidied(export, await export.trash.names())
+
+
+async def tidied(export: Export, in_trash: Collection[str] = (), *, existing: Collection[str] = ()) -> int:
+    return await export.tidy_groups("", in_trash=in_trash, exists=existing.__contains__)
 
 
 def entries(tree: MemoryTree) -> dict[int, str]:
     """Return the holders of all ids by the ledger's entries."""
-    return {int(name): _text(tree, name) for name in ledger(tree, "groups")}
+    return {int(name): groups.volume_in(_text(tree, name)) for name in ledger(tree, "groups")}
 
 
 def _text(tree: MemoryTree, name: str) -> str:
@@ -101,8 +105,8 @@ async def test_an_id_is_free_after_the_purge() -> None:
     export = await opened(tree)
     await provisioned(export, V1, "a")
     await discarded(export, V1)
-    assert await export.tidy_groups(await export.trash.names()) == 0
-    assert await export.tidy_groups(()) == 0  # though the caller does not know of the directory
+    assert await tidied(export, await export.trash.names()) == 0
+    assert await tidied(export) == 0  # though the caller does not know of the directory
     assert await provisioned(await opened(tree), V2, "b") == 71
     assert await purged(export) == 1
     assert await purged(export) == 0
@@ -117,7 +121,7 @@ async def test_the_trash_of_a_server_that_does_not_verify() -> None:
     await provisioned(export, V1, "a")
     await discarded(export, V1)
     await export.trash.purge(V1, taken=True)
-    assert await export.tidy_groups(await export.trash.names()) == 0
+    assert await tidied(export, await export.trash.names()) == 0
     assert await purged(export) == 1
 
 
@@ -131,9 +135,9 @@ async def test_more_in_the_trash_than_can_be_listed() -> None:
     assert isinstance(trash, Directory)
     del trash.entries[V1]
     trash.entries.update({f"pvc-x{number}": Directory() for number in range(TRASH_LIMIT)})
-    assert await export.tidy_groups(()) == 0
+    assert await tidied(export) == 0
     trash.entries.clear()
-    assert await export.tidy_groups(()) == 1
+    assert await tidied(export) == 1
 
 
 async def test_at_rest_there_is_no_call() -> None:
@@ -147,7 +151,7 @@ async def test_at_rest_there_is_no_call() -> None:
         calls.append(call)
 
     tree.before = count
-    assert await export.tidy_groups(()) == 0
+    assert await tidied(export) == 0
     assert calls == []
 
 
@@ -161,7 +165,7 @@ async def test_an_archive_keeps_the_group() -> None:
     assert export.archived[name].was.gid == 70
     assert await provisioned(export, V2, "b") == 71
     assert await export.expire(name, LATER)
-    assert await export.tidy_groups(await export.trash.names()) == 0
+    assert await tidied(export, await export.trash.names()) == 0
     assert await purged(export) == 1
 
 
@@ -174,7 +178,7 @@ async def test_a_restored_archive_keeps_the_group() -> None:
     assert await restored(export, V2, "b", name) == 70
     assert (group_of(tree, "b"), entries(tree)) == ((0o2770, 70), {70: V2})
     await discarded(export, V2)
-    assert await export.tidy_groups(()) == 0
+    assert await tidied(export) == 0
     assert await purged(export) == 1
 
 
@@ -272,8 +276,7 @@ async def test_no_id_is_free() -> None:
     assert error.value.reason == "NoFreeGroup"
     assert (ledger(tree, "pending"), list(export.records)) == ([], [V1])
     await discarded(export, V1)
-    for name in await export.trash.names():
-        await export.trash.purge(name)
+    await purged(export)
     assert (await export.provision(V2, record("b", V2), ACCESS, gid_range=one)).gid == 70
 
 
@@ -374,9 +377,9 @@ async def test_entries_that_are_missing() -> None:
         await tree.remove_symlink(layout.group(gid))
     await tree.make_symlink((LEDGER, "groups", "readme"), "not an id")
     export = await opened(tree)
-    assert await export.tidy_groups(()) == 0
-    assert await tree.read_symlink(layout.group(70)) == V1
-    assert await tree.read_symlink(layout.group(71)) == V2
+    await tree.remove_symlink((LEDGER, "groups", "readme"))
+    assert await tidied(export) == 0
+    assert entries(tree) == {70: V1, 71: V2}
     assert await provisioned(export, "pvc-4", "d") == 72
 
 
@@ -430,7 +433,7 @@ async def test_provisioning_is_interrupted(fault: Fault) -> None:
         assert group_of(tree, "a") == (0o2770, gid)
         other = await provisioned(await opened(tree), V2, "b")
         assert other != gid
-        await export.tidy_groups(())
+        await tidied(export)
         assert entries(tree) == {gid: V1, other: V2}
 
 
@@ -445,7 +448,7 @@ async def test_provisioning_is_interrupted_and_undone(fault: Fault) -> None:
         await export.undo(V1)
         again = await opened(tree)
         assert await again.undo(V1)
-        await again.tidy_groups(())
+        await tidied(again)
         assert (entries(tree), ledger(tree, "drafts")) == ({}, [])
 
 
@@ -456,7 +459,7 @@ async def test_a_claim_comes_back(fault: Fault) -> None:
     for tree, export in await interrupted(fault, prepare, lambda export: export.undo(V1)):
         await export.undo(V1)
         gid = await provisioned(export, V1, "a")
-        await export.tidy_groups(())
+        await tidied(export)
         assert (entries(tree), group_of(tree, "a")) == ({gid: V1}, (0o2770, gid))
 
 
@@ -470,7 +473,7 @@ async def test_a_conflict_is_interrupted(fault: Fault) -> None:
         done = not await fault.at(number, tree, provisioned(export, V1, "a"))
         again = export if done or fault.survives else await opened(tree)
         gid = await provisioned(again, V1, "a")
-        await again.tidy_groups(())
+        await tidied(again)
         assert gid != 70
         assert entries(tree) == {70: V2, gid: V1}
         if done:
@@ -565,7 +568,7 @@ async def test_a_restore_is_interrupted_and_given_back(fault: Fault) -> None:
         assert entries(tree) == {70: V1}
         (name,) = again.archived
         assert await again.expire(name, LATER)
-        assert await again.tidy_groups(()) == 0
+        assert await tidied(again) == 0
         assert await purged(again) == 1
 
 
@@ -666,7 +669,7 @@ async def tidy_without_memory(tree: MemoryTree, export: Export) -> int:
     for archive in list(index.archives):
         index.remove_archive(archive)
     await groups.learn(tree, index)
-    return await export.tidy_groups(())
+    return await tidied(export)
 
 
 async def test_an_entry_is_removed_only_with_its_text() -> None:
@@ -675,11 +678,10 @@ async def test_an_entry_is_removed_only_with_its_text() -> None:
     export = await opened(tree)
     await provisioned(export, V1, "a")
     index = export._state.index  # as another process has read it
-    index.groups.enter(70, "pvc-former")
-    await groups.end(tree, index, 70, "pvc-former")
-    assert entries(tree) == {70: V1}
-    await groups.end(tree, index, 71, "pvc-former")
-    assert entries(tree) == {70: V1}
+    for gid in (70, 71):
+        index.groups.enter(gid, "pvc-former ")
+        assert not await groups.end(tree, index, gid, "pvc-former ")
+    assert entries(tree) == {70: V1} == {gid: groups.volume_in(text) for gid, text in index.groups.holders.items()}
 
     async def fail(call: str, _path: object) -> None:
         if call == "move_symlink":
@@ -687,7 +689,7 @@ async def test_an_entry_is_removed_only_with_its_text() -> None:
 
     tree.before = fail
     with pytest.raises(ExportError):
-        await groups.end(tree, index, 70, V1)
+        await groups.end(tree, index, 70, f"{V1} ")
 
 
 async def test_the_holder_is_gone_between_two_calls() -> None:
@@ -703,7 +705,7 @@ async def test_the_holder_is_gone_between_two_calls() -> None:
     tree.before = remove
     assert await provisioned(export, V1, "a") == 71
     tree.before = no_fault
-    await other.tidy_groups(())
+    await tidied(other)
 
 
 async def test_a_taken_directory_takes_no_id() -> None:
@@ -716,11 +718,44 @@ async def test_a_taken_directory_takes_no_id() -> None:
     await tree.make_directory(("c",), Ownership())
     with pytest.raises(AlreadyThere):
         await provisioned(export, V3, "c")
-    await export.tidy_groups(())
+    await tidied(export)
     assert entries(tree) == {70: V1}
 
 
-def test_names_of_entries() -> None:
-    """Only the record of a volume decides; the text of an entry is the volume's name."""
-    assert layout.group(70) == (LEDGER, "groups", "70")
-    assert isinstance(record("a", V1), Record)
+async def test_whose_ids_are_freed() -> None:
+    """A cluster frees only its own ids, and none of a volume that it has, though the volume's record is lost."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    for volume, cluster in ((V1, "here"), (V2, "there"), (V3, "here")):
+        await export.provision(
+            volume, structs.replace(record(volume, volume), cluster=cluster), ACCESS, gid_range=RANGE
+        )
+        await export.settle(volume, "uid")
+        await tree.remove_symlink(layout.of("volumes", volume))
+    export = await opened(tree)
+    assert await export.tidy_groups("here", in_trash=(), exists={V3}.__contains__) == 1
+    assert entries(tree) == {71: V2, 72: V3}
+    assert await export.tidy_groups("here", in_trash=(V3,), exists=lambda _: False) == 0
+    assert await export.tidy_groups("here", in_trash=(), exists=lambda _: False) == 1
+    assert entries(tree) == {71: V2}
+
+
+async def test_the_answer_to_a_new_entry_is_lost() -> None:
+    """An entry whose creation had an unknown outcome is freed with the record, whether it was created or not."""
+    for effect in (True, False):
+        tree = MemoryTree()
+        export = await opened(tree)
+
+        async def fail(call: str, path: tuple[str, ...]) -> None:
+            if call == "make_symlink" and path == layout.group(70):
+                raise ExportError(Cause.UNREACHABLE)
+
+        if effect:
+            tree.after = fail
+        else:
+            tree.before = fail
+        with pytest.raises(ExportError):
+            await provisioned(export, V1, "a")
+        tree.before = tree.after = no_fault
+        assert await export.undo(V1)
+        assert (entries(tree), dict(export._state.index.groups.holders)) == ({}, {})
