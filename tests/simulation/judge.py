@@ -449,7 +449,8 @@ class Judge:
         trash = tree.look(TRASH)
         purged = {volume_of(name.removesuffix(BEGUN)) for name in trash.entries} if isinstance(trash, Directory) else ()
         for gid in sorted(held.keys() - pending - volumes - archives):
-            if volume_in(held[gid]) not in purged:
+            exists = any(cluster.volume(volume_in(held[gid])) for cluster in self._clusters)
+            if not exists and volume_in(held[gid]) not in purged:
                 yield f"group {gid} of {location} is still taken by {held[gid]}, and nothing has it"
         for gid in sorted((volumes | archives) - held.keys() - {0}):
             yield f"group {gid} of {location} has no entry, and a record names it"

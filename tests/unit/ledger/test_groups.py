@@ -649,7 +649,7 @@ async def test_upkeep_beside_everything_else() -> None:
             freed += await tidy_without_memory(tree, watcher)
             await asyncio.sleep(0)
         jumbled.end()
-        assert await work == [70, 71, 72], f"seed {seed}"
+        assert list(await work) == [70, 71, 72], f"seed {seed}"
         assert (freed, entries(tree)) == (0, {70: "pvc-5", 71: "pvc-6", 72: "pvc-7"}), f"seed {seed}"
         jumbled.begin()
         over = asyncio.gather(*(discarded(busy, each) for each in ("pvc-5", "pvc-6", "pvc-7")))
