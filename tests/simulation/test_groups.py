@@ -15,7 +15,7 @@ KILLS = 12
 
 
 async def burst(world: World) -> None:
-    """Many claims at once; two processes lead, and one of them is killed every second. Half of the claims are deleted."""
+    """Many claims at once; two processes lead, and one is killed every second. Half of the claims are deleted."""
     site, chance = world.site, world.chance
     world.add_class("nfs", onDelete="delete", pathPattern=UNIQUE)
     keys = [f"shop/data-{number}" for number in range(CLAIMS)]
