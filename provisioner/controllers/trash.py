@@ -99,7 +99,7 @@ Keeps = Callable[[Export, str], Awaitable[bool]]
 """Returns True if an entry in an export's trash must stay there."""
 
 Looked = Callable[[Export, list[str]], Awaitable[None]]
-"""Called with an export and the names in its trash. Raises ExportError."""
+"""Called with an export and the names in its trash that are not purged yet. Raises ExportError."""
 
 
 class Purge:
@@ -151,7 +151,7 @@ class Purge:
                 try:
                     names = await export.trash.names()
                     self._take(export, trash, names, under_way)
-                    await self._looked(export, names)
+                    await self._looked(export, [name for name in names if name not in trash.free_s])
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):

@@ -41,10 +41,10 @@ class Export:
         self._state = LedgerState(tree, export_name=name or str(location))
         self._records = VolumeRecords(self._state)
         self._occupancy = Occupancy(self._state, self._records)
-        self._grouping = Grouping(self._state, self._records)
+        self.trash = Trash(tree)
+        self._grouping = Grouping(self._state, self._records, self.trash)
         self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)
-        self.trash = Trash(tree)
         self.heartbeats = Heartbeats(tree)
         self._reclaiming = Reclaiming(self._state, self._records, self.trash)
 

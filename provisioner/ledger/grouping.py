@@ -13,7 +13,7 @@ once no record names it and nothing of its holder is in the trash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Set
 from contextlib import suppress
 
 from msgspec import structs
@@ -24,18 +24,20 @@ from provisioner.core.returned import volume_of
 from provisioner.ledger import archives, groups, layout
 from provisioner.ledger.errors import NoFreeGroup, UnreadableRecord
 from provisioner.ledger.state import LedgerState
+from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.endless import TRASH_LIMIT
-from provisioner.ports.tree import PathMissing
+from provisioner.ports.tree import Entry, PathMissing
 
 
 class Grouping:
     """The groups of an export's volumes."""
 
-    def __init__(self, state: LedgerState, records: VolumeRecords) -> None:
+    def __init__(self, state: LedgerState, records: VolumeRecords, trash: Trash) -> None:
         self._state = state
         self._tree = state.tree
         self._records = records
+        self._trash = trash
 
     # ------------------------------------------------------------------------------------------- a new volume
 
@@ -165,7 +167,7 @@ class Grouping:
         listed = await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)
         if len(listed) >= TRASH_LIMIT or index.groups.is_in_doubt:
             return 0  # what the rest of the trash, or a damaged record, needs is unknown
-        waiting = {volume_of(entry.name.removesuffix(layout.BEGUN)) for entry in listed}
+        waiting = await self._waiting(listed, {groups.volume_in(holder) for holder in unused.values()})
         freed = 0
         for gid, holder in unused.items():
             volume_name = groups.volume_in(holder)
@@ -173,6 +175,15 @@ class Grouping:
             if not is_needed and not await self._is_recorded(volume_name, gid):
                 freed += await groups.end(self._tree, index, gid, holder)
         return freed
+
+    async def _waiting(self, listed: Iterable[Entry], volume_names: Set[str]) -> set[str]:
+        """Return those of the volumes that still have something in the trash."""
+        waiting: set[str] = set()
+        for entry in listed:
+            name = entry.name.removesuffix(layout.BEGUN)
+            if volume_of(name) in volume_names and not await self._trash.is_purged(entry.name):
+                waiting.add(volume_of(name))
+        return waiting
 
     async def _is_recorded(self, volume_name: str, gid: int) -> bool:
         """Return True if a volume has a record that names an id, or can name it."""
