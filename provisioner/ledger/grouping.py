@@ -123,8 +123,8 @@ class Grouping:
         index = self._state.index
         if not index.groups.has_unlisted:
             return
-        for volume_name in [name for name in index.records if name not in index.pending]:
-            if self._is_unlisted(index.records[volume_name].gid):
+        for volume_name, held in list(index.records.items()):
+            if volume_name not in index.pending and self._is_unlisted(held.gid):
                 # Read it again: another cluster can have ended it since.
                 live = await self._records.refresh(volume_name)
                 if live is not None and live.gid:

@@ -82,10 +82,8 @@ async def end(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> bool:
     try:
         proofs = [Proof(layout.group(gid), holder)]
         await tree.move_symlink(layout.group(gid), layout.ENDED_GROUP, replace=True, proofs=proofs)
-    except PathMissing:
-        pass
     except ExportError as exc:
-        if exc.cause is not Cause.RECORD:
+        if exc.cause is not Cause.RECORD and not isinstance(exc, PathMissing):
             raise
         await _read(tree, index, gid)
         return False

@@ -374,15 +374,16 @@ async def test_entries_that_are_missing() -> None:
     await provisioned(export, V1, "a")
     await provisioned(export, V2, "b")
     await archived(export, V2)
-    await export.provision(V3, record("c", V3), ACCESS)
+    await provisioned(export, V3, "c")
+    await archived(export, V3)
     for gid in (70, 71):
         await tree.remove_symlink(layout.group(gid))
     await tree.make_symlink((LEDGER, "groups", "readme"), "not an id")
     export = await opened(tree)
     await tree.remove_symlink((LEDGER, "groups", "readme"))
     assert await tidied(export) == 0
-    assert entries(tree) == {70: V1, 71: V2}
-    assert await provisioned(export, "pvc-4", "d") == 72
+    assert entries(tree) == {70: V1, 71: V2, 72: V3}
+    assert await provisioned(export, "pvc-4", "d") == 73
 
 
 async def test_an_entry_that_names_another_volume_moves_to_the_trash() -> None:
