@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 
+from provisioner.nfs.client.tree import DirectTree
+from provisioner.nfs.protocol.rpc import Credentials
+from provisioner.ports.tree import Cause, ExportError, Ownership
+from testbed.api import Object
 from testbed.ganesha import Ganesha
 from tests.integration.daemon.direct.conftest import DirectStorage, MakeServer
 from tests.support.direct_export import DirectExport
@@ -22,9 +27,25 @@ def server(serve: MakeServer) -> Ganesha:
     return serve(*(f"/groups-{version}" for version in NFS_VERSIONS))
 
 
+def has_access(export: DirectExport, volumes: dict[str, Object], gids: dict[str, int]) -> None:
+    """Check that a caller of any uid with a volume's group writes to this volume, and to no other one."""
+    paths = {name: volume["spec"]["nfs"]["path"].removeprefix(f"{export.path}/") for name, volume in volumes.items()}
+
+    async def write(tree: DirectTree, name: str) -> None:
+        await tree.make_directory((paths[name], "data"), Ownership(mode=None))
+
+    for name, other in (("one", "two"), ("two", "one")):
+        pod = Credentials(uid=1234, gid=1234, groups=(gids[name],))
+        export.tenant(partial(write, name=name), pod)
+        with pytest.raises(ExportError) as refused:
+            export.tenant(partial(write, name=other), pod)
+        assert refused.value.cause is Cause.DENIED
+        assert (export.root / paths[name] / "data").stat().st_gid == gids[name]
+
+
 @pytest.mark.parametrize("version", NFS_VERSIONS)
 def test_ids_are_unique_and_used_again(direct: DirectStorage, server: Ganesha, version: str) -> None:
-    """Each volume gets an id, its directory has that group and mode 2770, and a purged volume's id is free again."""
+    """Each volume gets an id by which pods write to it and to no other one; a purged volume's id is free again."""
     if os.geteuid() != 0:
         pytest.skip("this machine cannot chown: the tests do not run as root")
     export = DirectExport(server, f"/groups-{version}", version)
@@ -38,6 +59,7 @@ def test_ids_are_unique_and_used_again(direct: DirectStorage, server: Ganesha, v
     for name, volume in volumes.items():
         found = (export.root / volume["spec"]["nfs"]["path"].removeprefix(f"{export.path}/")).stat()
         assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (0o2770, 0, gids[name])
+    has_access(export, volumes, gids)
     direct.claim(class_name, "three")
     direct.failure("three", "no group id of gidRange 64000-64001 is free")
     direct.delete_claim("one")
