@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -13,7 +14,7 @@ from msgspec import structs
 
 from provisioner.core.groups import GidRange
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import encode
+from provisioner.core.records import Record, encode
 from provisioner.ledger import groups, layout
 from provisioner.ledger.errors import AlreadyThere, NoFreeGroup, PathTaken, UnreadableRecord
 from provisioner.ledger.export import Export
@@ -762,3 +763,119 @@ async def test_the_answer_to_a_new_entry_is_lost() -> None:
         tree.before = tree.after = no_fault
         assert await export.undo(V1)
         assert (entries(tree), dict(export._state.index.groups.holders)) == ({}, {})
+
+
+class Life:
+    """Random work of two clusters that share an export, each with a process that can be started again."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.tree = MemoryTree()
+        self.exports: dict[str, Export] = {}
+        self.live: dict[str, str] = {}
+        """Settled volumes with their clusters."""
+        self.archives: dict[str, str] = {}
+        self.retained: dict[str, str] = {}
+        self.number = 0
+
+    async def start(self, cluster: str) -> None:
+        self.exports[cluster] = await opened(self.tree)
+
+    def wanted(self, cluster: str, directory: str, **fields: str) -> tuple[str, Record]:
+        self.number += 1
+        name = f"pvc-{self.number}"
+        return name, structs.replace(record(directory or name, name), cluster=cluster, **fields)
+
+    async def provision(self, cluster: str) -> None:
+        name, wanted = self.wanted(cluster, "")
+        await self._settled(cluster, name, wanted)
+
+    async def undo(self, cluster: str) -> None:
+        name, wanted = self.wanted(cluster, "")
+        with suppress(NoFreeGroup):
+            await self.exports[cluster].provision(name, wanted, ACCESS, gid_range=RANGE)
+        assert await self.exports[cluster].undo(name)
+
+    async def restore(self, cluster: str) -> None:
+        for archive in [each for each, of in self.archives.items() if of == cluster][:1]:
+            del self.archives[archive]
+            await self._settled(cluster, *self.wanted(cluster, "", archive=archive))
+
+    async def adopt(self, cluster: str) -> None:
+        for former in [each for each, of in self.retained.items() if of == cluster][:1]:
+            del self.retained[former]
+            directory = self.exports[cluster].records[former].directory
+            await self._settled(cluster, *self.wanted(cluster, directory), adopt=former)
+
+    async def _settled(self, cluster: str, name: str, wanted: Record, *, adopt: str | None = None) -> None:
+        export = self.exports[cluster]
+        try:
+            await export.provision(name, wanted, ACCESS, adopt_from=adopt, tenant=TENANT, gid_range=RANGE)
+        except NoFreeGroup:
+            return
+        await export.settle(name, "uid")
+        self.live[name] = cluster
+
+    async def end(self, cluster: str) -> None:
+        for name in [each for each, of in self.live.items() if of == cluster][:1]:
+            del self.live[name]
+            rule = self.chance.choice(("delete", "archive", "retain"))
+            if rule == "retain":
+                await self.exports[cluster].retain(name, NOW)
+                self.retained[name] = cluster
+            elif rule == "delete":
+                await discarded(self.exports[cluster], name)
+            else:
+                self.archives[await archived(self.exports[cluster], name)] = cluster
+
+    async def expire(self, cluster: str) -> None:
+        for archive in [each for each, of in self.archives.items() if of == cluster][:1]:
+            del self.archives[archive]
+            assert await self.exports[cluster].expire(archive, LATER)
+
+    async def purge(self, cluster: str) -> None:
+        export = self.exports[cluster]
+        if self.chance.random() < 0.5:
+            for name in await export.trash.names():
+                await export.trash.purge(name)
+        await self.tidy(cluster)
+
+    async def tidy(self, cluster: str) -> None:
+        export = self.exports[cluster]
+        mine = {name for name, of in self.live.items() if of == cluster}
+        await export.tidy_groups(cluster, in_trash=await export.trash.names(), exists=mine.__contains__)
+
+    def groups(self) -> list[int]:
+        """Return the groups of all directories of volumes, wherever they are."""
+        trash = self.tree.look((LEDGER, "trash"))
+        assert isinstance(trash, Directory)
+        nodes = [*self.tree.root.entries.values(), *trash.entries.values()]
+        return sorted(node.gid for node in nodes if isinstance(node, Directory) and node.gid)
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 25) for start in range(0, 100, 25)], ids=str)
+async def test_any_history(seeds: range) -> None:
+    """In any history of two clusters, no two directories have one group, and in the end every id is free again."""
+    for seed in seeds:
+        life = Life(seed)
+        for cluster in ("red", "blue"):
+            await life.start(cluster)
+        deeds = {life.provision: 5, life.end: 5, life.restore: 2, life.adopt: 2, life.undo: 1, life.purge: 2}
+        deeds |= {life.expire: 1, life.start: 1, life.tidy: 1}
+        for deed in life.chance.choices(list(deeds), list(deeds.values()), k=60):
+            await deed(life.chance.choice(("red", "blue")))
+            given = life.groups()
+            assert len(set(given)) == len(given), f"seed {seed}: {given}"
+            assert set(given) <= entries(life.tree).keys(), f"seed {seed}: {given}"
+        for cluster in ("red", "blue"):
+            await life.start(cluster)
+            for name in [name for name, of in {**life.live, **life.retained}.items() if of == cluster]:
+                await discarded(life.exports[cluster], name)
+            for archive in [archive for archive, of in life.archives.items() if of == cluster]:
+                await life.exports[cluster].expire(archive, LATER)
+            for name in await life.exports[cluster].trash.names():
+                await life.exports[cluster].trash.purge(name)
+        life.live.clear()
+        for cluster in ("red", "blue"):
+            await life.tidy(cluster)
+        assert (life.groups(), entries(life.tree)) == ([], {}), f"seed {seed}"
