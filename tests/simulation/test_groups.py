@@ -1,4 +1,4 @@
-"""Groups of volumes: many claims at once, with processes that are killed, and ids that run out."""
+"""Groups of volumes: many claims in one moment, with processes that are killed, and ids that run out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KILLS = 12
 
 
 async def burst(world: World) -> None:
-    """Many claims at once; two processes lead, and one is killed every second. Half of the claims are deleted."""
+    """Many claims in one moment; two processes lead, and one is killed every second. Half of the claims are deleted."""
     site, chance = world.site, world.chance
     world.add_class("nfs", onDelete="delete", pathPattern=UNIQUE)
     keys = [f"shop/data-{number}" for number in range(CLAIMS)]
@@ -39,7 +39,7 @@ async def burst(world: World) -> None:
 
 
 def test_many_claims() -> None:
-    """Many claims at once each get their own group, whatever is killed, and no id is left in use by nothing."""
+    """Each of many claims gets its own group, whatever is killed, and no id stays in use without a volume."""
     world = play(lambda chance: World(chance, plan=Nothing(call_s=0.002)), burst, 1)
     assert len(world.judge.homes) >= CLAIMS
     assert not world.judge.violations, report(world, "SIMULATION_FULL=1 pytest tests/simulation -k test_many_claims")
