@@ -145,7 +145,3 @@ class GroupIndex:
     def lowest_free(self, groups: GidRange) -> int | None:
         """Return the lowest id of a range that is free, or None."""
         return next(filter(self.is_free, range(groups.first, groups.last + 1)), None)
-
-    def unnamed(self) -> Mapping[int, str]:
-        """Return the entries whose ids no record names, with their holders."""
-        return {gid: holder for gid, holder in self._holders.items() if gid not in self._named}

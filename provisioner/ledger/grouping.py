@@ -13,7 +13,7 @@ once no record names it and nothing of its holder is in the trash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 
 from msgspec import structs
@@ -150,20 +150,17 @@ class Grouping:
         waiting = {volume_of(name) for name in in_trash}
         unused = {
             gid: holder
-            for gid, holder in index.groups.unnamed().items()
+            for gid, holder in index.groups.holders.items()
             if groups.is_of(cluster, holder)
-            and (volume_name := groups.volume_in(holder)) not in waiting
+            and not self._is_held(gid, volume_name := groups.volume_in(holder))
+            and volume_name not in waiting
             and not exists(volume_name)  # its record is lost, but pods use its directory
         }
         if not unused:
             return 0
         # In the order in which data moves, so that nothing can slip past: from a record into an archive, from both of
         # them into the trash, and from there back to a record. Data that moves on to another volume changes the entry.
-        for gid, holder in unused.items():
-            if await self._is_recorded(groups.volume_in(holder), gid):
-                # Another leader wrote it, or a command: from now on it protects the id.
-                await self._records.refresh(groups.volume_in(holder))
-        await archives.learn(self._tree, index)
+        await self._refresh(unused)
         listed = await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)
         if len(listed) >= TRASH_LIMIT or index.groups.is_in_doubt:
             return 0  # what the rest of the trash, or a damaged record, needs is unknown
@@ -171,10 +168,44 @@ class Grouping:
         freed = 0
         for gid, holder in unused.items():
             volume_name = groups.volume_in(holder)
-            is_needed = volume_name in waiting or index.groups.is_named(gid)
-            if not is_needed and not await self._is_recorded(volume_name, gid):
+            if volume_name in waiting or await self._is_recorded(volume_name, gid):
+                continue
+            if index.groups.is_named(gid):
+                await self._hand_over(gid, holder, cluster)
+            else:
                 freed += await groups.end(self._tree, index, gid, holder)
         return freed
+
+    async def _hand_over(self, gid: int, former: str, cluster: str) -> None:
+        """Give the entry of an id to another volume that names it: a predecessor's volumes can share a group."""
+        index = self._state.index
+        for volume_name, held in list(index.records.items()):
+            is_settled = volume_name not in index.pending and volume_name != groups.volume_in(former)
+            if is_settled and (held.gid, held.cluster) == (gid, cluster) and await self._is_recorded(volume_name, gid):
+                await groups.pass_on(self._tree, index, gid, former, groups.holder_of(volume_name, held))
+                return
+
+    def _is_held(self, gid: int, volume_name: str) -> bool:
+        """Return True if, by the index, the record of a volume or of its archive names an id."""
+        index = self._state.index
+        held, archive = index.records.get(volume_name), index.archive_of(volume_name)
+        return (held is not None and held.gid == gid) or (
+            archive is not None and index.archives[archive].was.gid == gid
+        )
+
+    async def _refresh(self, unused: Mapping[int, str]) -> None:
+        """Read again what the export has about ids: first the records, then the archives."""
+        index = self._state.index
+        for gid, holder in unused.items():
+            if await self._is_recorded(groups.volume_in(holder), gid):
+                # Another leader wrote it, or a command: from now on it protects the id.
+                await self._records.refresh(groups.volume_in(holder))
+        for volume_name in [name for name, held in index.records.items() if held.gid in unused]:
+            await self._records.refresh(volume_name)  # another cluster can have replaced or ended it
+        await archives.learn(self._tree, index)
+        for archive in [name for name, known in index.archives.items() if known.was.gid in unused]:
+            if await archives.read(self._tree, archive) is None:
+                index.remove_archive(archive)
 
     async def _waiting(self, listed: Iterable[Entry], volume_names: Set[str]) -> set[str]:
         """Return those of the volumes that still have something in the trash."""

@@ -7,6 +7,9 @@ and the volume's cluster: only that cluster removes it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from provisioner.core.records import Record
 from provisioner.ledger import layout, symlinks
 from provisioner.ledger.index import LedgerIndex
@@ -64,6 +67,23 @@ async def _read(tree: Tree, index: LedgerIndex, gid: int) -> str:
     return holder
 
 
+async def pass_on(tree: Tree, index: LedgerIndex, gid: int, former: str, holder: str) -> None:
+    """Give the entry of an id to a volume, if it still names the former holder; a no-op if it does not."""
+    with _changed():
+        await symlinks.replace(tree, layout.group(gid), holder, was=former)
+    await _read(tree, index, gid)
+
+
+@contextmanager
+def _changed() -> Iterator[None]:
+    """Suppress the error of a call that relies on the text of an entry: the entry has another text, or is gone."""
+    try:
+        yield
+    except ExportError as exc:
+        if exc.cause is not Cause.RECORD and not isinstance(exc, PathMissing):
+            raise
+
+
 async def learn(tree: Tree, index: LedgerIndex) -> None:
     """Bring the entries in the index in line with those on the export: other clusters create and remove some."""
     listed = {entry.name for entry in await tree.list(layout.GROUPS) if entry.type == "symlink"}
@@ -79,14 +99,11 @@ async def end(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> bool:
     An id is used again, unlike a volume's name. So the entry goes by a rename that relies on its text: once another
     volume has the id, a call that comes late removes nothing, on a server that verifies.
     """
-    try:
+    with _changed():
         proofs = [Proof(layout.group(gid), holder)]
         await tree.move_symlink(layout.group(gid), layout.ENDED_GROUP, replace=True, proofs=proofs)
-    except ExportError as exc:
-        if exc.cause is not Cause.RECORD and not isinstance(exc, PathMissing):
-            raise
-        await _read(tree, index, gid)
-        return False
-    await symlinks.remove(tree, layout.ENDED_GROUP)
-    index.groups.remove(gid)
-    return True
+        await symlinks.remove(tree, layout.ENDED_GROUP)
+        index.groups.remove(gid)
+        return True
+    await _read(tree, index, gid)
+    return False

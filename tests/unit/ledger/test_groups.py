@@ -363,9 +363,24 @@ async def test_a_lost_ledger() -> None:
     assert await export.take_over({V3: structs.replace(record("c", V3), gid=70)}) == {}
     assert entries(tree) == {70: V1}  # two volumes of a predecessor can share a group
     await discarded(export, V1)
-    assert await purged(export) == 0
+    assert (await purged(export), entries(tree)) == (0, {70: V3})
     await discarded(export, V3)
     assert await purged(export) == 1
+
+
+async def test_another_cluster_wanted_the_id() -> None:
+    """A record of another cluster that named an id for a moment, before it lost the id, does not keep the id in use."""
+    tree = MemoryTree()
+    ours, theirs = await opened(tree), await opened(tree)
+    await provisioned(ours, V1, "a")
+    wanted = structs.replace(record("b", V2), cluster="there", gid=70)
+    await tree.make_symlink(layout.of("pending", V2), encode(wanted))
+    ours = await opened(tree)
+    await discarded(ours, V1)
+    assert (await purged(ours), entries(tree)) == (0, {70: V1})  # as long as the record names it
+    theirs = await opened(tree)
+    await theirs.provision(V2, wanted, ACCESS, gid_range=GidRange(75, 79))
+    assert (await tidied(ours), entries(tree)) == (1, {75: V2})
 
 
 async def test_entries_that_are_missing() -> None:
