@@ -118,10 +118,16 @@ class VolumeRecords:
         self._state.index.enter(volume_name, record, state)
 
     async def withdraw(self, volume_name: str) -> None:
-        """Remove a pending record, and then the entry of its group; nothing else."""
+        """Remove a pending record, and then the entry of its group; nothing else.
+
+        The group of a directory that was to be adopted goes back to its former volume first.
+        """
         state = self._state
         state.mode_refusals.pop(volume_name, None)
-        held = state.index.records.get(volume_name)
+        held, former = state.index.records.get(volume_name), state.index.former(volume_name)
+        if held is not None and former is not None and state.index.records[former].gid == held.gid:
+            holder = groups.holder_of(former, state.index.records[former])
+            await groups.hold(self._tree, state.index, held.gid, holder)
         await symlinks.remove(self._tree, layout.of("pending", volume_name))
         state.index.remove(volume_name)
         holder = groups.holder_of(volume_name, held) if held is not None else ""

@@ -241,6 +241,20 @@ async def test_an_adopted_directory_keeps_the_group() -> None:
     assert await purged(export) == 1
 
 
+async def test_an_adoption_that_is_undone() -> None:
+    """An adoption whose claim is deleted gives the id back to the directory's former volume."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await provisioned(export, V1, "a")
+    tree.write_file(("a", "data"), b"data")
+    await export.retain(V1, NOW)
+    await export.provision(V2, record("a", V2), ACCESS, adopt_from=V1, gid_range=RANGE)
+    assert entries(tree) == {70: V2}
+    await export._records.withdraw(V2)
+    assert (entries(tree), await tidied(export)) == ({70: V1}, 0)
+    assert await provisioned(export, V3, "c") == 71
+
+
 @pytest.mark.parametrize(("exists", "gid"), [(True, 0), (False, 70)])
 async def test_an_adopted_directory_without_a_group(exists: bool, gid: int) -> None:
     """Data without a group of its own gets none when it is adopted; a directory that is gone is created with one."""
