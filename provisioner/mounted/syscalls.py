@@ -123,9 +123,8 @@ def make_directory(root: Root, step: Step, path: RelPath, ownership: Ownership) 
     with opened_parent(root, path, make_with=step) as parent:
         step()
         os.mkdir(path[-1], _first_mode(ownership), dir_fd=parent)
-        if not _has_access(path[-1], parent, ownership):
-            with opened(path[-1], parent) as made:
-                _set_access(made, step, path, ownership)
+        with opened(path[-1], parent) as made:
+            _set_access(made, step, path, ownership)
 
 
 def set_access(root: Root, step: Step, path: RelPath, ownership: Ownership) -> None:
@@ -354,13 +353,6 @@ def _first_mode(ownership: Ownership) -> int:
     if ownership.mode is None:
         return PARENT_MODE
     return ownership.mode if ownership.uid is None and ownership.gid is None else 0o700
-
-
-def _has_access(name: str, parent: int, ownership: Ownership) -> bool:
-    """Return True if mkdir has set owner and mode already, which depends on the umask and the server."""
-    seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    wanted = (ownership.uid, seen.st_uid), (ownership.gid, seen.st_gid), (ownership.mode, stat.S_IMODE(seen.st_mode))
-    return stat.S_ISDIR(seen.st_mode) and all(asked in (None, found) for asked, found in wanted)
 
 
 def _set_access(directory: int, step: Step, path: RelPath, ownership: Ownership) -> None:

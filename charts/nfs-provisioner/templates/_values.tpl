@@ -28,9 +28,10 @@ true
 {{- $classes := prepend .Values.storageClasses .Values.storageClass -}}
 
 {{- include "nfs-provisioner.booleans" (dict "in" .Values "keys" (list "enabled" "buildMode" "lowSourcePorts")) -}}
-{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" -}}
+{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" -}}
 {{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
 {{- end -}}
+{{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives")) -}}
 {{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}
 {{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
 {{- end -}}
@@ -44,7 +45,9 @@ true
 
 {{- include "nfs-provisioner.integers" (dict "in" .Values "keys" (list "replicaCount" "workers")) -}}
 {{- include "nfs-provisioner.integers" (dict "in" .Values.nfs "keys" (list "uid" "gid")) -}}
-{{- include "nfs-provisioner.integers" (dict "in" .Values.listen "keys" (list "port")) -}}
+{{- range list .Values.listen .Values.quotaAgent -}}
+{{- include "nfs-provisioner.integers" (dict "in" . "keys" (list "port")) -}}
+{{- end -}}
 {{- include "nfs-provisioner.integers" (dict "in" .Values.podDisruptionBudget "keys" (list "maxUnavailable")) -}}
 {{- range list .Values.livenessProbe .Values.readinessProbe .Values.startupProbe -}}
 {{- include "nfs-provisioner.integers" (dict "in" . "keys" (keys .)) -}}

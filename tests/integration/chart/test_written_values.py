@@ -24,6 +24,8 @@ OBSERVED = CHART / "ci" / "observed.yaml"
 def every(kind: str, value: object) -> dict[str, Any]:
     """Return values in which each key of a kind in the schema, `boolean` or `integer`, has this value."""
     schema = json.loads((CHART / "values.schema.json").read_text())
+    # What the chart asks for where the value enables the quota agent.
+    agent = {"roots": ["/srv/nfs"], "nodeSelector": {"kubernetes.io/hostname": "nas"}}
 
     def is_of_kind(node: Any) -> bool:
         if kind == "boolean":
@@ -42,7 +44,8 @@ def every(kind: str, value: object) -> dict[str, Any]:
         found = {key: fill(child) for key, child in node.get("properties", {}).items()}
         return {key: child for key, child in found.items() if child not in (None, {})} or None
 
-    return {key: child for key, child in fill(schema).items() if key not in ("enabled", "exports", "global")}
+    found = {key: child for key, child in fill(schema).items() if key not in ("enabled", "exports", "global")}
+    return found | {"quotaAgent": agent | found.get("quotaAgent", {})}
 
 
 def test_quoted_booleans(render: Renderer) -> None:
