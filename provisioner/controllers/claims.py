@@ -336,7 +336,12 @@ class ClaimController:
         try:
             async with self._ctx.health.fail_fast(export):
                 record = await export.provision(
-                    plan.volume, plan.record, plan.access, adopt_from=adopt_from, tenant=plan.tenant
+                    plan.volume,
+                    plan.record,
+                    plan.access,
+                    adopt_from=adopt_from,
+                    tenant=plan.tenant,
+                    gid_range=plan.parameters.groups,
                 )
         except AlreadyThere:
             # Data in the directory of the claim's own record: the volume may exist, and the cache does not know yet.

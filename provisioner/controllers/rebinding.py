@@ -51,7 +51,7 @@ class Rebinding:
         record = export.records.get(volume.name)
         if record is None:
             return bool(export.id) and volume.is_marked  # a command may have written one since the ledger was read
-        edited = (volume.is_marked or not record.peer) and ledgers.is_edited(volume, path, export.id)
+        edited = (volume.is_marked or not record.peer) and ledgers.is_edited(volume, path, export.id, gid=record.gid)
         return edited or not identity.agrees(record, volume)
 
     def note(self, volume: Volume) -> None:

@@ -53,7 +53,7 @@ class Sweep:
         self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
         self._missing_data = MissingData(ctx)
         self._returned = Returned(ctx)
-        self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard)
+        self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard, self._tidy_groups)
         self._archive_expiry = ArchiveExpiry(ctx, self._returned, discarded=self.trash_added)
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -80,6 +80,13 @@ class Sweep:
     async def _keeps(self, export: Export, name: str) -> bool:
         """Whether an entry in the trash must stay because its volume exists."""
         return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
+
+    async def _tidy_groups(self, export: Export, in_trash: list[str]) -> None:
+        """Free the group ids of volumes that are gone, and whose directories are purged."""
+        ctx = self._ctx
+        freed = await export.tidy_groups(ctx.cluster_id, in_trash=in_trash, exists=ctx.cache.volumes.__contains__)
+        if freed:
+            log.info("groups_freed", export=export.name, count=freed)
 
     def resumed(self, export: Export) -> None:
         """Look again at archives and trash of an export.

@@ -102,16 +102,20 @@ class _Trash:
 Keeps = Callable[[Export, str], Awaitable[bool]]
 """Returns True if an entry in an export's trash must stay there."""
 
+Looked = Callable[[Export, list[str]], Awaitable[None]]
+"""Called with an export and the names in its trash that are not purged yet. Raises ExportError."""
+
 
 class Purge:
     """Empties the trash of each export that `keep` runs for."""
 
-    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard) -> None:
-        """Entries for which `keeps` returns True stay."""
+    def __init__(self, clock: Clock, metrics: Metrics, keeps: Keeps, guard: Guard, looked: Looked) -> None:
+        """Entries for which `keeps` returns True stay; `looked` is called after each look."""
         self._clock = clock
         self._guard = guard
         self._metrics = metrics
         self._keeps = keeps
+        self._looked = looked
         self._supervisor = Supervisor(clock, metrics)
         self._trash: dict[Export, _Trash] = {}
         self._slots = asyncio.Semaphore(IN_PARALLEL)
@@ -149,7 +153,9 @@ class Purge:
                 trash.interrupted = False
                 under_way = frozenset(trash.taken)  # some of it may be removed during the listing
                 try:
-                    self._take(export, trash, await export.trash.names(), under_way)
+                    names = await export.trash.names()
+                    self._take(export, trash, names, under_way)
+                    await self._looked(export, [name for name in names if name not in trash.free_s])
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):

@@ -131,6 +131,7 @@ def plan(
         retention=parameters.retention,
         volume_uid=NO_OBJECT,
         namespace_uid=present.namespace_uid(wish.namespace),
+        gid=former[1].gid if former is not None else 0,
     )
     require_room(volume, record)
     remains = Remains(
@@ -266,6 +267,7 @@ def _body(volume: str, record: Record, claim: Claim | None, place: Place, presen
         class_name=record.class_name,
         reclaim_policy="Retain",
         claim_ref={"namespace": record.namespace, "name": record.claim} | uid,
+        gid=record.gid,
     )
 
 

@@ -104,10 +104,11 @@ def restored(wanted: Record, archive: ArchiveRecord) -> Record:
 
     An archive protects data from users who can delete claims. Restoring it into a class that deletes, or that keeps
     archives for a minute, must not lose it. Its rule counts as `archive` at least, whatever its volume's record had.
+    The group is that of the data.
     """
     on_delete = milder(wanted.on_delete, milder(archive.was.on_delete, "archive"))
     retention = max(wanted.retention, archive.was.retention, key=_length)
-    return structs.replace(wanted, on_delete=on_delete, retention=retention)
+    return structs.replace(wanted, on_delete=on_delete, retention=retention, gid=archive.was.gid)
 
 
 def _length(retention: str) -> float:

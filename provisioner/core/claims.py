@@ -363,7 +363,8 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
         archive=claim.metadata.annotations.get(names.RESTORE, ""),
     )
     try:
-        require_room(volume_name, record)
+        groups = settings.parameters.groups
+        require_room(volume_name, record if groups is None else structs.replace(record, gid=groups.last))
     except InvalidRecord as exc:
         raise _Refused(Refuse(exc.reason, str(exc))) from exc
     if record.archive and not is_archive_name(record.archive):
@@ -586,6 +587,7 @@ def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id:
             "uid": claim.uid,
             "resourceVersion": claim.metadata.resource_version,
         },
+        gid=record.gid,
     )
 
 

@@ -85,13 +85,14 @@ def is_own(volume: Volume, ledger: Ledger, own: Installation) -> bool:
     return volume.spec.nfs is not None and (volume.is_by(own.provisioner) or known)
 
 
-def is_edited(volume: Volume, path: RelPath, export_id: str) -> bool:
+def is_edited(volume: Volume, path: RelPath, export_id: str, *, gid: int) -> bool:
     """Return True if an annotation of the provisioner on a volume was changed or removed."""
     said = volume.metadata.annotations
     return (
         said.get(names.EXPORT_ID) != export_id
         or said.get(names.DIRECTORY) != "/".join(path)
         or said.get(names.ON_DELETE) not in _RULES
+        or (gid != 0 and said.get(names.GID) != str(gid))
     )
 
 
@@ -104,6 +105,8 @@ def _edited(volume: Volume, path: RelPath, ledger: Ledger, own: Installation) ->
     }
     if said.get(names.ON_DELETE) not in _RULES:
         wanted[names.ON_DELETE] = record.on_delete if record is not None else "retain"
+    if record is not None and record.gid:
+        wanted[names.GID] = str(record.gid)
     wrong = {key: value for key, value in wanted.items() if said.get(key) != value}
     if not wrong:
         return ""

@@ -23,10 +23,12 @@ def volume(
     class_name: str,
     reclaim_policy: str,
     claim_ref: Mapping[str, object],
+    gid: int = 0,
 ) -> dict[str, object]:
     """Return the PersistentVolume of a directory for the claim in `claim_ref` (kubernetes-contract, Provisioning 4).
 
     It never has `bound-by-controller`: with it, deleting the claim would undo the binding and not release the volume.
+    `gid` is the group that the directory has for itself; 0 if it has none.
     """
     return {
         "apiVersion": "v1",
@@ -38,6 +40,7 @@ def volume(
                 names.ON_DELETE: on_delete,
                 names.DIRECTORY: "/".join(directory),
                 names.EXPORT_ID: export_id,
+                **({names.GID: str(gid)} if gid else {}),
             },
             "finalizers": [names.FINALIZER] if reclaim_policy == "Delete" else [],
         },

@@ -13,6 +13,9 @@ CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
 
+# The annotation by which the kubelet adds a group to every container of a pod (kubelet, volume manager).
+GID = "pv.beta.kubernetes.io/gid"
+
 # The provisioner's own annotations on a PersistentVolume.
 PREFIX = "nfs-provisioner/"
 ON_DELETE = PREFIX + "on-delete"

@@ -126,7 +126,7 @@ class KeptOfVolume(Kept):
 
     __slots__ = ()
 
-    KEYS = frozenset((names.PROVISIONED_BY, *names.MARKS))
+    KEYS = frozenset((names.PROVISIONED_BY, *names.MARKS, names.GID))
     UNIQUE = frozenset((names.DIRECTORY,))
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from provisioner.core import quantities, templates
+from provisioner.core import groups, quantities, templates
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidParameter, InvalidQuantity, InvalidSettings, UnknownParameter
+from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location, location
 from provisioner.core.records import OnDelete
 from provisioner.core.templates import Template
 
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
 KNOWN = (
-    "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "existing", "archiveRetention", "minFree",
-    "overcommit", "formerNamespace",
+    "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "gidRange", "existing", "archiveRetention",
+    "minFree", "overcommit", "formerNamespace",
 )  # fmt: skip
 
 _SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
@@ -41,6 +42,11 @@ _ADVICE = {
     "permpattern": "is unknown: use mode",
     "userpattern": "is unknown: use uid",
     "grouppattern": "is unknown: use gid",
+    "gidallocate": "is unknown: use gid: auto",
+    "gidmin": "is unknown: use gidRange, such as 50000-59999",
+    "gidmax": "is unknown: use gidRange, such as 50000-59999",
+    "gidrangestart": "is unknown: use gidRange, such as 50000-59999",
+    "gidrangeend": "is unknown: use gidRange, such as 50000-59999",
     "path": "is unknown: use share for the export's path, and pathPattern for the directory below it",
     "nfsserver": "is unknown: use server",
     "nfspath": "is unknown: use share",
@@ -64,7 +70,7 @@ class Ownership:
     uid: int | None = None
     gid: int | None = None
     mode_asked: bool = field(default=False, compare=False)
-    """Whether the class sets the mode: then it is an error, not only a warning, if the server refuses it."""
+    """Whether the class relies on the mode: then it is an error, not only a warning, if the server refuses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,8 @@ class ClassParameters:
     template: Template
     on_delete: OnDelete
     access: Ownership
+    groups: GidRange | None
+    """The range of group ids from which each volume gets one of its own; None without `gid: auto`."""
     adopt: bool | None
     """The parameter `existing`; None if the class does not set it."""
     accepts_former: bool
@@ -116,16 +124,19 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
     """
     given = _Given(parameters)
     on_delete = given.on_delete()
+    gid = given.read("gid", None, _group)
+    gid_range = given.gid_range(wanted=gid == "auto")
     parsed = ClassParameters(
         export=given.export(),
         template=given.read("pathPattern", templates.DEFAULT, templates.parse),
         on_delete=on_delete,
         access=Ownership(
-            mode=given.read("mode", _DEFAULT_MODE, _mode),
-            mode_asked=any(given.all("mode")),
+            mode=given.read("mode", _DEFAULT_MODE if gid_range is None else groups.MODE, _mode),
+            mode_asked=gid_range is not None or any(given.all("mode")),
             uid=given.read("uid", None, _identifier),
-            gid=given.read("gid", None, _identifier),
+            gid=None if gid == "auto" else gid,
         ),
+        groups=gid_range,
         adopt=given.read("existing", None, _existing),
         accepts_former=given.read("formerNamespace", False, _former_namespace),
         retention=given.read("archiveRetention", "", _retention),
@@ -197,6 +208,15 @@ class _Given:
             return self.read("onDelete", "archive", _on_delete)
         return self.read("archiveOnDelete", "archive", lambda text: archive_flag(text.lower()))
 
+    def gid_range(self, *, wanted: bool) -> GidRange | None:
+        """Return the range of `gid: auto`, or None without it."""
+        gid_range = self.read("gidRange", groups.DEFAULT_RANGE, groups.parse_range)
+        if wanted:
+            return gid_range
+        for written, _ in self.all("gidRange"):
+            self.problems.append(f"parameter {written} needs gid: auto: add that, or remove {written}")
+        return None
+
     def export(self) -> Location | None:
         """Return the export that the class names, or None."""
         server, share = self.read("server", "", str), self.read("share", "", str)
@@ -252,6 +272,15 @@ def _identifier(text: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > 2**32 - 2:
         raise InvalidSettings(f"{text!r} is not a numeric id such as 1000")
     return int(text)
+
+
+def _group(text: str) -> int | Literal["auto"] | None:
+    if text.lower() == "auto":
+        return "auto"
+    try:
+        return _identifier(text)
+    except InvalidSettings as exc:
+        raise InvalidSettings(f"{exc}, and not auto") from exc
 
 
 def _existing(text: str) -> bool:

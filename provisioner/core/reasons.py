@@ -42,6 +42,7 @@ class Reason(StrEnum):
     ARCHIVE_UNUSABLE = "ArchiveUnusable"
     NOT_ENOUGH_SPACE = "NotEnoughSpace"
     OVERCOMMIT_EXCEEDED = "OvercommitExceeded"
+    NO_FREE_GROUP = "NoFreeGroup"
     # Refusals of a volume only. Its other reasons are among those above.
     UNSUPPORTED_DRIVER = "UnsupportedDriver"
     MISSING_CLAIM_REF = "MissingClaimRef"

@@ -7,10 +7,10 @@ it to 1,024 bytes, so a record is compact JSON with short keys. A claim whose re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct, field, structs
+from msgspec import Meta, Struct, field, structs
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.names import volume_name
@@ -70,6 +70,12 @@ class Record(
     """Whether a quota agent on the server enforces the size; only a record whose class asks for it has this field.
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone.
+    """
+    gid: Annotated[int, Meta(ge=0, le=2**32 - 2)] = 0
+    """The group that the directory has for itself; 0 if it has none, and in records of older versions.
+
+    An older version cannot read a record with this field: it reports the record and leaves the volume alone. So it
+    never writes the record again without the group.
     """
 
     @property

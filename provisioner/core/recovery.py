@@ -18,6 +18,7 @@ from msgspec import structs
 from provisioner.core import identity, manifests, tenancy
 from provisioner.core.directories import DirectoryIndex
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.groups import gid_of
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
@@ -175,6 +176,7 @@ def settled_record(
         mount_options=",".join(volume.spec.mount_options),
         retention=retention,
         volume_uid=volume.metadata.uid,
+        gid=gid_of(volume.metadata.annotations),
     )
 
 
@@ -461,6 +463,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
         class_name=record.class_name,
         reclaim_policy="Retain",
         claim_ref={"namespace": record.namespace, "name": record.claim} | ({"uid": uid} if uid else {}),
+        gid=record.gid,
     )
     return Make(recovered, body)
 

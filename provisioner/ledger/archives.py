@@ -15,7 +15,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import archive_name
 from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
-from provisioner.ledger import layout, symlinks
+from provisioner.ledger import groups, layout, symlinks
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
@@ -35,7 +35,7 @@ async def store(tree: Tree, index: LedgerIndex, volume_name: str, at: datetime, 
     if name is None and not tree.verifies:
         # A former leader can have a rename under way, which no record stops on this server. Under the name that it has
         # reserved, its rename meets this one's archive, however late it comes.
-        await _learn(tree, index)
+        await learn(tree, index)
         name = _begun(index, volume_name, was)
     if name is not None and await is_there(tree, was.path):
         # That attempt can be long ago, and its time is no measure of how long this has been an archive.
@@ -74,7 +74,7 @@ def _begun(index: LedgerIndex, volume_name: str, was: Record) -> str | None:
     return next((name for name, record in known if record.was.created == was.created), None)
 
 
-async def _learn(tree: Tree, index: LedgerIndex) -> None:
+async def learn(tree: Tree, index: LedgerIndex) -> None:
     """Put the archives into the index that another leader has recorded since."""
     noted = {entry.name for entry in await tree.list(layout.ARCHIVES) if entry.type == "symlink"}
     unknown = sorted(noted - index.archives.keys())
@@ -158,7 +158,8 @@ async def expire(tree: Tree, index: LedgerIndex, archive: str, at: datetime) -> 
         return False
     if await _is_needed(tree, index, archive, live):
         return False
-    # 2. The rename relies on that record.
+    # 2. The group's entry names the volume until the purge. The rename relies on that record.
+    await groups.hold(tree, index, live.was.gid, groups.holder_of(live.volume, live.was))
     try:
         await tree.rename((archive,), layout.trashed_archive(live, at), proofs=[proof])
     except PathMissing:

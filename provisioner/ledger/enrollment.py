@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from provisioner.core.records import Record, encode
-from provisioner.ledger import archives, layout, reinstate, symlinks
+from provisioner.ledger import archives, groups, layout, reinstate, symlinks
 from provisioner.ledger.errors import PathTaken, unreadable_record
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.state import LedgerState
@@ -96,8 +96,11 @@ class Enrollment:
             state.index.remove(volume_name)
             state.reserving.discard(volume_name)
         state.index.read({volume_name: written}, "volumes")
-        if volume_name not in state.index.records:
+        held = state.index.records.get(volume_name)
+        if held is None:
             raise unreadable_record(state.export_name, volume_name)
+        if held.gid:
+            await groups.claim(self._tree, state.index, held.gid, groups.holder_of(volume_name, held))
 
     async def _write_again(self, volume_name: str, record: Record) -> None:
         """Replace a record that cannot be read; one that another version wrote stays."""

@@ -66,6 +66,10 @@ class AlreadyThere(ProvisionerError):
         return Reason.DIRECTORY_EXISTS
 
 
+class NoFreeGroup(ProvisionerError):
+    """No group id of the class's range is free."""
+
+
 class ArchiveUnusable(DiscreetError):
     """An archive cannot be restored into the claim; the text says why."""
 

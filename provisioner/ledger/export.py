@@ -6,10 +6,11 @@ in `provisioning`, `reclaiming` and `enrollment`; this module opens and probes a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import PathIndex
 from provisioner.core.records import ArchiveRecord, Record
@@ -17,6 +18,7 @@ from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
 from provisioner.ledger.enrollment import Enrollment
+from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
@@ -39,9 +41,10 @@ class Export:
         self._state = LedgerState(tree, export_name=name or str(location))
         self._records = VolumeRecords(self._state)
         self._occupancy = Occupancy(self._state, self._records)
-        self._provisioning = Provisioning(self._state, self._records, self._occupancy)
-        self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.trash = Trash(tree)
+        self._grouping = Grouping(self._state, self._records, self.trash)
+        self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping)
+        self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.heartbeats = Heartbeats(tree)
         self._reclaiming = Reclaiming(self._state, self._records, self.trash)
 
@@ -199,15 +202,19 @@ class Export:
         *,
         adopt_from: str | None = None,
         tenant: Tenant = UNKNOWN,
+        gid_range: GidRange | None = None,
     ) -> Record:
         """Write the record, then create the directory; return the record that counts.
 
         The record of an earlier attempt stays and counts. `adopt_from` names the record whose directory can be handed
         out again; the caller has checked that its volume is gone and that it is the tenant's. If the record names an
-        archive, the archive's directory is renamed to the claim's, if the archive is the tenant's. Raises PathTaken,
-        AlreadyThere, ArchiveUnusable.
+        archive, the archive's directory is renamed to the claim's, if the archive is the tenant's. With `gid_range` a
+        new directory gets a group of its own; data that is there keeps its group. Raises PathTaken, AlreadyThere,
+        ArchiveUnusable, NoFreeGroup.
         """
-        return await self._provisioning.provision(volume_name, record, ownership, adopt_from=adopt_from, tenant=tenant)
+        return await self._provisioning.provision(
+            volume_name, record, ownership, adopt_from=adopt_from, tenant=tenant, gid_range=gid_range
+        )
 
     async def settle(self, volume_name: str, volume_uid: str = "") -> None:
         """Record that the PersistentVolume exists, with this uid.
@@ -318,6 +325,15 @@ class Export:
     async def forget(self, volume_name: str) -> None:
         """Remove a volume's record: the last step of a reclaim."""
         await self._records.forget(volume_name)
+
+    async def tidy_groups(self, cluster: str, *, in_trash: Collection[str], exists: Callable[[str], bool]) -> int:
+        """Free a cluster's group ids that nothing needs any longer, and complete the list of those in use.
+
+        `in_trash` are the names in the trash, `exists` returns True for a volume that the cluster has. Returns how many
+        ids were freed. At rest this makes no call.
+        """
+        await self._grouping.complete()
+        return await self._grouping.free_unused(cluster, in_trash=in_trash, exists=exists)
 
     # ------------------------------------------------------------------------------------------- archives
 

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.folding import fold
+from provisioner.core.groups import GroupIndex
 from provisioner.core.locations import RelPath
 from provisioner.core.names import volume_name as name_for_claim
 from provisioner.core.paths import ARCHIVE_PREFIX, PathIndex
@@ -35,6 +36,7 @@ class LedgerIndex:
         self._paths = PathIndex(folds=folds)
         self._archives: dict[str, ArchiveRecord] = {}
         self._archive_of: dict[str, str] = {}
+        self.groups = GroupIndex()
 
     @property
     def records(self) -> Mapping[str, Record]:
@@ -91,6 +93,7 @@ class LedgerIndex:
 
     def _note(self, volume_name: str, target: str) -> None:
         self._unreadable.add(volume_name)
+        self.groups.note_unreadable(volume_name, target)
         if is_foreign(target):
             self._foreign.add(volume_name)
 
@@ -99,8 +102,11 @@ class LedgerIndex:
         known = self._records.get(volume_name)
         if known is not None:
             self._paths.remove(known.path, volume_name)
+            self.groups.unname(known.gid)
         self._records[volume_name] = _lean(record)
         self._paths.add(record.path, volume_name, text=record.directory)
+        self.groups.name(record.gid)
+        self.groups.note_readable(volume_name)
         self._unreadable.discard(volume_name)
         self._foreign.discard(volume_name)
         if state == "volumes":
@@ -118,8 +124,10 @@ class LedgerIndex:
         self._pending.discard(volume_name)
         self._unreadable.discard(volume_name)
         self._foreign.discard(volume_name)
+        self.groups.note_readable(volume_name)
         if record is not None:
             self._paths.remove(record.path, volume_name)
+            self.groups.unname(record.gid)
 
     def unknown(self, volume_names: Set[str]) -> Set[str]:
         """Return the names that are not in the index yet."""
@@ -158,15 +166,22 @@ class LedgerIndex:
                 self.enter_archive(archive, decode_archive(target))
             except InvalidRecord:
                 self._unreadable_archives.add(archive)
+                self.groups.note_unreadable(archive, target)
 
     def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
         """Enter the record of an archive, or replace it."""
+        known = self._archives.get(archive)
+        if known is not None:
+            self.groups.unname(known.was.gid)
+        self.groups.name(record.was.gid)
         self._archives[archive] = record
         self._archive_of[record.volume] = archive
 
     def remove_archive(self, archive: str) -> None:
         """Remove the record of an archive; a no-op if there is none."""
         record = self._archives.pop(archive, None)
+        if record is not None:
+            self.groups.unname(record.was.gid)
         if record is not None and self._archive_of.get(record.volume) == archive:
             del self._archive_of[record.volume]
 
@@ -180,6 +195,14 @@ class LedgerIndex:
     def archive_of(self, volume_name: str) -> str | None:
         """Return the archive that a volume became, or is becoming."""
         return self._archive_of.get(volume_name)
+
+    # ------------------------------------------------------------------------------------------- groups
+
+    def read_groups(self, targets: Mapping[str, str]) -> None:
+        """Enter the entries of groups that were read from the export. Names that are no group id are left out."""
+        for name, holder in targets.items():
+            if name.isascii() and name.isdecimal():
+                self.groups.enter(int(name), holder)
 
 
 def _lean(record: Record) -> Record:

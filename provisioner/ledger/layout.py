@@ -9,6 +9,7 @@
     .provisioner/clusters/<cluster>.<digest>  -> the instance that works for the cluster (core.instances)
     .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
     .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
+    .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last, and its cluster
     .provisioner/drafts/<name>       -> a record right before it replaces another one
     .provisioner/quota/<volume>      -> the quota agent's answer (core.quota); only the agent writes it
     .provisioner/agent               -> the quota agent's heartbeat
@@ -40,6 +41,8 @@ ARCHIVES: RelPath = (LEDGER, "archives")
 CLUSTERS: RelPath = (LEDGER, "clusters")
 TRASH: RelPath = (LEDGER, "trash")
 DRAFTS: RelPath = (LEDGER, "drafts")
+GROUPS: RelPath = (LEDGER, "groups")
+ENDED_GROUP: RelPath = (*DRAFTS, "ended_group")
 
 NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
@@ -60,6 +63,11 @@ def of(state: State, volume_name: str) -> RelPath:
 def archive(name: str) -> RelPath:
     """Return the path of an archive's record."""
     return (*ARCHIVES, name)
+
+
+def group(gid: int) -> RelPath:
+    """Return the path of the entry of a group id."""
+    return (*GROUPS, str(gid))
 
 
 def mark(name: str) -> RelPath:
@@ -90,4 +98,4 @@ def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
 
 def directories() -> list[RelPath]:
     """Return all directories of a ledger, in the order in which they are created."""
-    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS]
+    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS, GROUPS]

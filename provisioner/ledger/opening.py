@@ -154,4 +154,5 @@ async def read(tree: Tree, *, repair: bool, folds: bool = False) -> LedgerIndex:
             await symlinks.remove(tree, layout.of("pending", volume_name))
     index.read(pending, "pending")
     index.read_archives(await symlinks.read_all(tree, layout.ARCHIVES))
+    index.read_groups(await symlinks.read_all(tree, layout.GROUPS))
     return index

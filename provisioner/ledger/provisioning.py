@@ -15,14 +15,16 @@ The steps, in this order (the table of crashes: README.md):
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import structs
 
+from provisioner.core.groups import GidRange
 from provisioner.core.records import Record, encode
 from provisioner.core.tenancy import Tenant, adopt_command
 from provisioner.ledger import archives, layout, modes, opening, restore, symlinks
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken, unreadable_record
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, NoFreeGroup, PathTaken, unreadable_record
+from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.volume_records import VolumeRecords
@@ -57,36 +59,54 @@ class _Begun:
 class Provisioning:
     """Creates directories of volumes, settles their records and undoes attempts."""
 
-    def __init__(self, state: LedgerState, records: VolumeRecords, occupancy: Occupancy) -> None:
+    def __init__(self, state: LedgerState, records: VolumeRecords, occupancy: Occupancy, grouping: Grouping) -> None:
         self._state = state
         self._tree = state.tree
         self._records = records
         self._occupancy = occupancy
+        self._grouping = grouping
 
     # ------------------------------------------------------------------------------------------- provision
 
     async def provision(
-        self, volume_name: str, record: Record, ownership: Ownership, *, adopt_from: str | None, tenant: Tenant
+        self,
+        volume_name: str,
+        record: Record,
+        ownership: Ownership,
+        *,
+        adopt_from: str | None,
+        tenant: Tenant,
+        gid_range: GidRange | None,
     ) -> Record:
         """Do steps 1 to 4; see `Export.provision`."""
         try:
-            return await self._provision(volume_name, record, ownership, adopt_from, tenant)
+            return await self._provision(volume_name, record, ownership, adopt_from, tenant, gid_range)
         except PathMissing:
             # A missing ledger is the likely reason, and then that is the better error.
             await opening.probe(self._tree, self._state.export_id)
             raise
 
     async def _provision(
-        self, volume_name: str, record: Record, ownership: Ownership, adopt_from: str | None, tenant: Tenant
+        self,
+        volume_name: str,
+        record: Record,
+        ownership: Ownership,
+        adopt_from: str | None,
+        tenant: Tenant,
+        gid_range: GidRange | None,
     ) -> Record:
+        # Data that is there keeps its group, or has none.
+        if gid_range is not None and (record.archive or await self._has_data(adopt_from)):
+            gid_range = None
         # No other cluster can want a directory right below the root that has the volume's own name in it, so the looks
         # at the other records can be skipped. Any other name can be that of a volume that another cluster is
         # reclaiming: its directory is gone already, and a repeated rename of it would move this one.
         own = len(record.path) == 1 and volume_name in record.directory and adopt_from is None
-        # 1. The record first: of this attempt, or of an earlier one, which stays. With nothing to look at, the
-        # directory follows in the same call.
-        directory = MakeDirectory(record.path, ownership) if own and not record.archive else None
-        begun = await self._begin(volume_name, record, adopt_from, directory)
+        # 1. The record first: of this attempt, or of an earlier one, which stays. With nothing to look at, and no group
+        # to get first, the directory follows in the same call.
+        alone = own and not record.archive and gid_range is None
+        directory = MakeDirectory(record.path, ownership) if alone else None
+        begun = await self._begin(volume_name, record, adopt_from, gid_range, directory)
         held = self._state.index.records[volume_name]
         others_matter = not own or not begun.fresh
         made = False
@@ -95,6 +115,11 @@ class Provisioning:
             if others_matter:
                 await self._occupancy.require_no_root_above(held.path)
                 await self._occupancy.require_still_free(volume_name, held, adopt_from)
+            # The group, before there is a directory that could have it.
+            if adopt_from is not None and gid_range is None:
+                held = await self._grouping.follow(volume_name, held, adopt_from)
+            elif not held.archive:
+                held = await self._grouping.claim(volume_name, held, gid_range, fresh=begun.fresh)
             # 3. The directory.
             if held.archive:
                 made = await self._restore(volume_name, held, tenant, fresh=begun.fresh)
@@ -104,19 +129,32 @@ class Provisioning:
             # 4. Once more: the directory above can have become another volume's between the look and now.
             if others_matter and made:
                 await self._occupancy.require_still_free(volume_name, held, adopt_from)
-        except PathTaken:
+        except (PathTaken, NoFreeGroup):
             await self._retreat(volume_name, held, fresh=begun.fresh, made=made)
             raise
         return held
 
+    async def _has_data(self, former: str | None) -> bool:
+        """Return True if there is a former volume that has a group, or whose directory exists."""
+        record = self._state.index.records[former] if former is not None else None
+        return record is not None and (bool(record.gid) or not await archives.is_free(self._tree, record.path))
+
     async def _begin(
-        self, volume_name: str, record: Record, adopt_from: str | None, directory: MakeDirectory | None
+        self,
+        volume_name: str,
+        record: Record,
+        adopt_from: str | None,
+        gid_range: GidRange | None,
+        directory: MakeDirectory | None,
     ) -> _Begun:
         """Ensure that there is a record for this attempt. Create the directory too if the record is new."""
         known = volume_name in self._state.index.records and volume_name not in self._state.unconfirmed
         # Read it again: another replica, or the reclaim of the volume, can have ended it since.
         known = known and await self._records.refresh(volume_name) is not None
-        begun = _Begun(fresh=False) if known else await self._reserve(volume_name, record, adopt_from, directory)
+        if known:
+            begun = _Begun(fresh=False)
+        else:
+            begun = await self._reserve(volume_name, record, adopt_from, gid_range, directory)
         held = self._state.index.records[volume_name]
         if held.archive == record.archive or volume_name not in self._state.index.pending:
             return begun
@@ -125,10 +163,15 @@ class Provisioning:
             raise AlreadyThere(
                 f"directory {held.directory!r} of an earlier attempt for this claim is not empty: move its content away"
             )
-        return await self._reserve(volume_name, record, adopt_from, directory)
+        return await self._reserve(volume_name, record, adopt_from, gid_range, directory)
 
     async def _reserve(
-        self, volume_name: str, record: Record, adopt_from: str | None, directory: MakeDirectory | None
+        self,
+        volume_name: str,
+        record: Record,
+        adopt_from: str | None,
+        gid_range: GidRange | None,
+        directory: MakeDirectory | None,
     ) -> _Begun:
         """Write the record, or read that of an earlier attempt. Create the directory too if the record is new.
 
@@ -136,7 +179,9 @@ class Provisioning:
         directory side by side.
         """
         state = self._state
+        await self._grouping.prepare(gid_range)
         await self._occupancy.require_free(volume_name, record, adopt_from)
+        record = self._grouping.assigned(record, gid_range)
         state.index.enter(volume_name, record, "pending")
         state.reserving.add(volume_name)
         reservation = MakeSymlink(layout.of("pending", volume_name), encode(record))
@@ -171,6 +216,8 @@ class Provisioning:
         Returns False if it is there and is adopted, or is an earlier attempt's. Raises AlreadyThere for any other
         directory that is there.
         """
+        if held.gid:
+            ownership = replace(ownership, gid=held.gid)
         try:
             if begun.failure is not None:
                 raise begun.failure
@@ -330,6 +377,8 @@ class Provisioning:
         once it is gone. But another leader can have moved the archive right before: then the record is written again,
         for nothing else shows whose data is there.
         """
+        if held.gid:
+            await restore.leave_group(self._tree, self._state.index, held)
         await self._records.withdraw(volume_name)
         if not await restore.has_moved(self._tree, held):
             return True

@@ -20,7 +20,7 @@ from msgspec import structs
 from provisioner.core import times
 from provisioner.core.paths import ARCHIVE_PREFIX
 from provisioner.core.records import ArchiveRecord
-from provisioner.ledger import archives, layout
+from provisioner.ledger import archives, groups, layout
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
@@ -37,12 +37,17 @@ class Reclaiming:
 
     async def move_to_trash(self, volume_name: str) -> bool:
         """Move a volume's directory into the trash; see `Export.move_to_trash`."""
-        expected = self._records.expected(volume_name)
+        known = self._state.index.records.get(volume_name)
+        grouped = known is not None and known.gid != 0  # a group needs a step before the rename
+        expected = None if grouped else self._records.expected(volume_name)
         if expected is not None and await self._trash.take(volume_name, *expected):
             return True
         # Something is not as expected: read what the export has.
         path, proof = await self._records.require_unchanged(volume_name)
-        aside = layout.trashed_before(volume_name, self._state.index.records[volume_name])
+        record = self._state.index.records[volume_name]
+        # Until the purge only the group's entry says that the id is in use.
+        await groups.hold(self._tree, self._state.index, record.gid, groups.holder_of(volume_name, record))
+        aside = layout.trashed_before(volume_name, record)
         return await self._trash.move(volume_name, path, proof, aside=aside)
 
     async def archive(self, volume_name: str, at: datetime) -> str | None:

@@ -3,7 +3,7 @@
 The steps, in this order:
 
 1. The caller has written the claim's pending record, which names the archive.
-2. The claim's record gets the milder of its own rule and the archive's.
+2. The claim's record gets the milder of its own rule and the archive's, and the archive's group.
 3. The archive's record gets the *taker*: the claim's volume. There is nothing at the claim's path yet. So after a
    crash, or beside another leader, what lies there later can only be the archive's directory.
 4. The rename. It relies on both records as they were read: once one of them has changed, nothing moves.
@@ -21,7 +21,7 @@ from provisioner.core.discretion import Words, no_archive, owner_by
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.records import ArchiveRecord, Record, decode, encode, require_room
 from provisioner.core.tenancy import Tenant
-from provisioner.ledger import layout, modes, symlinks
+from provisioner.ledger import groups, layout, modes, symlinks
 from provisioner.ledger.archives import is_free, is_recorded, is_taking, is_there, look, replace_record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.index import LedgerIndex
@@ -45,6 +45,7 @@ async def bring_back(
     if refusal is not None:
         raise ArchiveUnusable(no_archive(owner_by(held), held.archive, refusal))
     held = await _keep_rule(tree, index, volume_name, held, record)
+    await groups.hold(tree, index, held.gid, groups.holder_of(volume_name, held))
     if len(held.path) > 1:
         with suppress(PathExists):
             await modes.make_directory(tree, held.path[:-1], modes.PARENT)
@@ -62,7 +63,7 @@ async def bring_back(
 
 
 async def _keep_rule(tree: Tree, index: LedgerIndex, volume_name: str, held: Record, record: ArchiveRecord) -> Record:
-    """Write the milder rule into the claim's record.
+    """Write the milder rule and the archive's group into the claim's record.
 
     Nothing of the archive has moved yet, so a retry after a crash repeats it.
     """
@@ -155,6 +156,13 @@ async def put_back(tree: Tree, volume_name: str, held: Record) -> bool:
     except PathExists:
         return False
     return True
+
+
+async def leave_group(tree: Tree, index: LedgerIndex, held: Record) -> None:
+    """Give the group of an archive back to it, before the claim's record ends."""
+    record, _ = await look(tree, held.archive)
+    if record is not None:
+        await groups.hold(tree, index, record.was.gid, groups.holder_of(record.volume, record.was))
 
 
 async def has_moved(tree: Tree, held: Record) -> bool:

@@ -55,12 +55,12 @@ class Trash:
         listed = await self._listed()
         found = {name.removesuffix(layout.BEGUN) for name in listed if name.endswith(layout.BEGUN)}
         if not self._tree.verifies:
-            found |= {name for name in listed if volume_of(name) == name and await self._is_purged(name)}
+            found |= {name for name in listed if volume_of(name) == name and await self.is_purged(name)}
         return found
 
     async def is_over(self, name: str) -> bool:
         """Return True if nothing is left of an entry but what keeps its name taken."""
-        if not self.may_come_late(name) or not await self._is_purged(name):
+        if not self.may_come_late(name) or not await self.is_purged(name):
             return False
         return await is_free(self._tree, (*layout.TRASH, name + layout.BEGUN))
 
@@ -139,14 +139,17 @@ class Trash:
 
         One that only keeps the name taken stays.
         """
-        if not self._tree.verifies and await self._is_purged(volume_name):
+        if not self._tree.verifies and await self.is_purged(volume_name):
             hint = "an earlier directory of this volume is being removed: its name is free some minutes after the purge"
             raise ExportError(Cause.OTHER, f"volume {volume_name} is in the trash already", hint=hint)
         with suppress(PathMissing):  # recovered, or its removal has begun
             await self._tree.rename(layout.trashed(volume_name), aside)
 
-    async def _is_purged(self, name: str) -> bool:
-        """Return True if there is nothing left under a name but what keeps it taken."""
+    async def is_purged(self, name: str) -> bool:
+        """Return True if there is nothing left under a name but what keeps it taken.
+
+        Such a remainder belongs to no volume.
+        """
         with suppress(PathMissing):
             return await self._tree.list((*layout.TRASH, name), at_most=2) == [Entry(layout.TOMBSTONE, "directory")]
         return False

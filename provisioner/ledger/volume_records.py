@@ -13,7 +13,7 @@ from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record, decode, encode
-from provisioner.ledger import layout, symlinks
+from provisioner.ledger import groups, layout, symlinks
 from provisioner.ledger.layout import STATES
 from provisioner.ledger.state import LedgerState
 from provisioner.ports.tree import Cause, ExportError, PathMissing, Proof
@@ -130,10 +130,21 @@ class VolumeRecords:
         self._state.index.enter(volume_name, record, state)
 
     async def withdraw(self, volume_name: str) -> None:
-        """Remove a pending record and nothing else."""
-        self._state.mode_refusals.pop(volume_name, None)
+        """Remove a pending record, and then the entry of its group; nothing else.
+
+        The group of a directory that was to be adopted goes back to its former volume first.
+        """
+        state = self._state
+        state.mode_refusals.pop(volume_name, None)
+        held, former = state.index.records.get(volume_name), state.index.former(volume_name)
+        if held is not None and former is not None and state.index.records[former].gid == held.gid:
+            holder = groups.holder_of(former, state.index.records[former])
+            await groups.hold(self._tree, state.index, held.gid, holder)
         await symlinks.remove(self._tree, layout.of("pending", volume_name))
-        self._state.index.remove(volume_name)
+        state.index.remove(volume_name)
+        holder = groups.holder_of(volume_name, held) if held is not None else ""
+        if held is not None and state.index.groups.holders.get(held.gid) == holder:
+            await groups.end(self._tree, state.index, held.gid, holder)
 
     async def forget(self, volume_name: str) -> None:
         """Remove a volume's record, whatever its state: the last step of a reclaim."""

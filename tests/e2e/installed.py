@@ -51,6 +51,7 @@ class Installed:
                 {"name": "retained", "reclaimPolicy": "Retain"},
                 {"name": "databases", "onDelete": "delete", "parameters": {"uid": str(MYSQL_UID), "mode": "0700"}},
                 {"name": "shared", "onDelete": "delete", "parameters": {"gid": str(SHARED_GID), "mode": "2770"}},
+                {"name": "private", "onDelete": "delete", "parameters": {"gid": "auto", "gidRange": "63000-63999"}},
             ],
         }
         self._values.write_text(yaml.safe_dump(values))

@@ -22,6 +22,7 @@ from provisioner.ledger import opening, restore
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
+from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
@@ -31,6 +32,7 @@ from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
 from provisioner.ports.tree import (
     Change,
+    Entry,
     ExportError,
     NotEmpty,
     Ownership,
@@ -508,6 +510,31 @@ class _PurgeTooMuch(Trash):
         return await super().purge(name, **how)
 
 
+class _IdsNeverFreed(Grouping):
+    """The entries of group ids stay."""
+
+    async def free_unused(self, cluster: str, **how: Any) -> int:
+        return 0
+
+
+class _TrashNeedsNoId(Grouping):
+    """An id is free while its directory is still in the trash."""
+
+    async def free_unused(self, cluster: str, **how: Any) -> int:
+        return await super().free_unused(cluster, **{**how, "in_trash": ()})
+
+    async def _waiting(self, listed: Iterable[Entry], volume_names: Set[str]) -> set[str]:
+        return set()
+
+
+class _AnyEntryCounts(Grouping):
+    """An id whose entry names another volume counts as the volume's own."""
+
+    async def _claim(self, volume_name: str, held: Record, *, known: bool) -> bool:
+        await super()._claim(volume_name, held, known=known)
+        return True
+
+
 BUGS: dict[str, Parts] = {
     "the volume is deleted before its directory": Mutant(export=_VolumeBeforeRename),
     "the record is deleted before the directory": Mutant(export=_RecordBeforeRename),
@@ -556,4 +583,7 @@ BUGS: dict[str, Parts] = {
     "a lost ledger is created again": Mutant(export=_LedgerRecreated),
     "the id of a lost ledger is not restored": Mutant(export=_IdNeverRestored),
     "an unreadable record is not restored": Mutant(export=with_parts(_enrollment=_UnreadableStays)),
+    "group ids are never freed": Mutant(export=with_parts(_grouping=_IdsNeverFreed)),
+    "group ids in the trash are free": Mutant(export=with_parts(_grouping=_TrashNeedsNoId)),
+    "a group id of another volume is taken": Mutant(export=with_parts(_grouping=_AnyEntryCounts)),
 }

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from provisioner.core import names
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidRecord
+from provisioner.core.groups import gid_in, gid_of
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, Record, decode, milder
 from provisioner.core.returned import volume_of
+from provisioner.ledger import layout
+from provisioner.ledger.groups import volume_in
 from provisioner.ledger.layout import BEGUN
 from provisioner.ports.cluster import AnyItem, Kind
 from tests.simulation.process import PROVISIONER
@@ -50,6 +53,8 @@ class Home:
     namespace_uid: str = ""
     followed: bool = False
     """Whether a later volume has taken the directory over, as it may."""
+    gid: int = 0
+    """The group that the volume names; 0 if it names none."""
     away: RelPath | None = None
     """Where the directory had been moved when etcd went back in time: it stays there, or comes back."""
 
@@ -206,6 +211,8 @@ class Judge:
         home.claim_gone = reference.uid not in self._claims
         home.namespace_uid = _namespace_uid(cluster, reference.namespace)
         home.keep_s = parse_s(parameters.retention) if parameters.retention else math.inf
+        home.gid = gid_of(volume.metadata.annotations)
+        self._check_group(home, is_asked=parameters.groups is not None)
         if any(directory is strange for _, _, strange, _ in self._strangers):
             self.blame(f"a stranger's directory was handed out: {home}")
         for other in self.homes:
@@ -215,6 +222,17 @@ class Judge:
                 self.blame(f"two live claims share a directory: {home} and {other}")
         self.homes.append(home)
         self.check()
+
+    def _check_group(self, home: Home, *, is_asked: bool) -> None:
+        """No two directories of an export have one group, as long as both exist, and none lacks the one it names."""
+        if home.gid and home.directory.gid != home.gid:
+            self.blame(f"the directory has group {home.directory.gid}, and not {home.gid}: {home}")
+        if not home.gid and is_asked and not home.directory.entries:
+            self.blame(f"the volume has no group of its own: {home}")
+        for other in self.homes if home.gid else ():
+            same_export = self._trees[other.location] is self._trees[home.location]
+            if same_export and other.gid == home.gid and other.directory is not home.directory and self.where(other):
+                self.blame(f"two directories have group {home.gid}: {home} and {other}, {_text(self.where(other))}")
 
     def _first_name(self, location: Location) -> Location:
         """The first of the locations that lead to the same tree."""
@@ -393,6 +411,7 @@ class Judge:
                 if in_trash and not self._is_kept(path[len(TRASH)]):
                     yield f"the trash of {location} is not empty: {path[-1]}"
             yield from self._of_records(location, tree)
+            yield from self._of_groups(location, tree)
             known = self._known(location, tree)
             for path, directory in _walk((), tree.root):
                 reserved = not path or path[0] == LEDGER or path[0].startswith(ARCHIVED)
@@ -419,6 +438,22 @@ class Judge:
             excused = name in self.reported or home is None or home.rule == "retain"
             if name not in volumes and not excused:
                 yield f"{location} has a record of volume {name}, which is gone"
+
+    def _of_groups(self, location: Location, tree: MemoryTree) -> Iterator[str]:
+        """Each group of a settled record or an archive has its entry, and each entry is needed."""
+        pending, volumes, archives = (
+            {gid_in(node.target) or 0 for node in _entries(tree, (LEDGER, kind)).values()}
+            for kind in ("pending", "volumes", "archives")
+        )
+        held = {int(gid): node.target for gid, node in _entries(tree, layout.GROUPS).items()}
+        trash = tree.look(TRASH)
+        purged = {volume_of(name.removesuffix(BEGUN)) for name in trash.entries} if isinstance(trash, Directory) else ()
+        for gid in sorted(held.keys() - pending - volumes - archives):
+            exists = any(cluster.volume(volume_in(held[gid])) for cluster in self._clusters)
+            if not exists and volume_in(held[gid]) not in purged:
+                yield f"group {gid} of {location} is still taken by {held[gid]}, and nothing has it"
+        for gid in sorted((volumes | archives) - held.keys() - {0}):
+            yield f"group {gid} of {location} has no entry, and a record names it"
 
     def _known(self, location: Location, tree: MemoryTree) -> list[RelPath]:
         """The directories of volumes, records and strangers."""

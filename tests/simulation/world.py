@@ -254,7 +254,8 @@ class World:
     # ------------------------------------------------------------------------------------------- people
 
     def add_class(self, name: str, *, policy: str = "Delete", **parameters: str) -> None:
-        """An admin creates a class in each cluster."""
+        """An admin creates a class in each cluster, whose volumes each have a group of their own."""
+        parameters = {"gid": "auto", **parameters}
         for site in self.sites:
             body = {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": parameters}
             site.cluster.create("classes", {**body, "reclaimPolicy": policy})

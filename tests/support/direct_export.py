@@ -61,11 +61,14 @@ class DirectExport:
         below: str = nfs["path"].removeprefix(f"{self.path}/")
         return self.root / below
 
-    def tenant(self, act: Callable[[DirectTree], Awaitable[T]]) -> T:
-        """Run calls of a tenant over NFS, so that the server sees them; it does not see changes on its disk."""
+    def tenant(self, act: Callable[[DirectTree], Awaitable[T]], credentials: Credentials | None = None) -> T:
+        """Run calls of a tenant over NFS, by default as root, so that the server sees them.
+
+        The server does not see changes on its disk.
+        """
 
         async def mounted() -> T:
-            pool = ConnectionPool(Credentials(), timeout_s=TENANT_TIMEOUT_S)
+            pool = ConnectionPool(credentials or Credentials(), timeout_s=TENANT_TIMEOUT_S)
             tree = DirectTree(location(HOST, self.path), pool, version="4", port=self.server.port)
             try:
                 return await act(tree)

@@ -391,7 +391,7 @@ class MemoryCluster:
         if token:
             version, _, begin = token.partition(":")
             start = int(begin)
-            if int(version) < self._forgotten:
+            if int(version) < self._forgotten or f"{kind}:{version}" not in self._lists:
                 raise Expired(f"list {kind}: the continue token is too old")
         else:
             version = str(self._version)
@@ -402,7 +402,7 @@ class MemoryCluster:
         end = start + self._page_items
         if end < len(items):
             return Page(items[start:end], version, f"{version}:{end}")
-        self._lists.clear()
+        del self._lists[listed]
         return Page(items[start:], version)
 
     def _patch_volume(self, name: str, patch: Mapping[str, object]) -> Volume:

@@ -86,10 +86,15 @@ class Trash:
         """Entries of which the purge asked whether they must stay."""
         self.needed: set[str] = set()
         """Entries whose volumes exist again."""
-        self.purge = Purge(LoopClock(), self.metrics, self._keeps, self.gate)
+        self.looks: list[tuple[str, list[str]]] = []
+        """The exports that were looked at, with the names in their trash."""
+        self.purge = Purge(LoopClock(), self.metrics, self._keeps, self.gate, self._looked)
         self.running: Running = {}
         self.trees: dict[str, SlowTree] = {}
         self.exports: dict[str, Export] = {}
+
+    async def _looked(self, export: Export, names: list[str]) -> None:
+        self.looks.append((export.name, names))
 
     async def export(self, name: str, *names: str, entries: int = 0) -> SlowTree:
         """Add an export with these directories in its trash, each with a number of entries."""
@@ -151,6 +156,7 @@ async def test_all_trash_goes() -> None:
         async with trash.at_work():
             await asyncio.sleep(30.0)
             assert await trash.names("nas") == []
+            assert trash.looks[-1] == ("nas", [])
             await trash.discard("nas", "late")
             await asyncio.sleep(5.0)
             assert await trash.names("nas") == []

@@ -349,6 +349,6 @@ def test_whose_directory_matters() -> None:
 
 def test_metadata_is_all_there() -> None:
     """A volume without annotations counts as edited."""
-    assert ledgers.is_edited(Volume(Metadata(name="v")), PATH, samples.EXPORT_ID)
-    assert not ledgers.is_edited(volume(), PATH, samples.EXPORT_ID)
+    assert ledgers.is_edited(Volume(Metadata(name="v")), PATH, samples.EXPORT_ID, gid=0)
+    assert not ledgers.is_edited(volume(), PATH, samples.EXPORT_ID, gid=0)
     assert not isinstance(Write(record()), Skip)

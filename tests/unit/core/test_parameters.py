@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidSettings
+from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location
 from provisioner.core.parameters import ALIASES, KNOWN, MinFree, Ownership, as_written, parse
 from provisioner.core.templates import DEFAULT
@@ -46,6 +47,15 @@ def test_defaults() -> None:
         ({"mountPermissions": "0"}, "access", Ownership(mode=None)),
         ({"uid": "1000", "gid": "0"}, "access", Ownership(uid=1000, gid=0)),
         ({"uid": "4294967294"}, "access", Ownership(uid=2**32 - 2)),
+        ({"gid": "auto"}, "groups", GidRange(50000, 59999)),
+        ({"GID": " Auto\n", "gidrange": " 1000-1000 "}, "groups", GidRange(1000, 1000)),
+        ({"gid": "auto", "gidRange": "60000 - 65533"}, "groups", GidRange(60000, 65533)),
+        ({"gid": "auto", "gidRange": ""}, "groups", GidRange(50000, 59999)),
+        ({"gid": "auto", "gidRange": "65535-2147483647"}, "groups", GidRange(65535, 2**31 - 1)),
+        ({"gid": "1000", "gidRange": ""}, "groups", None),
+        ({"gid": "auto", "uid": "7"}, "access", Ownership(mode=0o2770, uid=7)),
+        ({"gid": "auto", "mode": "0750"}, "access", Ownership(mode=0o750)),
+        ({"gid": "auto", "mountPermissions": "0"}, "access", Ownership(mode=None)),
         ({"existing": "adopt"}, "adopt", True),
         ({"onDelete": "retain", "existing": "refuse"}, "adopt", False),
         ({"minFree": "10Gi"}, "min_free", MinFree(bytes=10 * 2**30)),
@@ -126,6 +136,24 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
         ({"nfsServer": "nas"}, "parameter nfsServer is unknown: use server"),
         ({"csi.storage.k8s.io/pvc/name": "x"}, "parameter csi.storage.k8s.io/pvc/name is unknown"),
         ({"pathPattern": "{{ .PVC.Name }}"}, r"parameter pathPattern: .* Go template.*write \$\{\.PVC\.name\}"),
+        ({"gid": "automatic"}, "parameter gid: 'automatic' is not a numeric id such as 1000, and not auto"),
+        (
+            {"gid": "auto", "gidRange": "50000"},
+            "parameter gidRange: '50000' is not a range of group ids such as 50000-",
+        ),
+        (
+            {"gid": "auto", "gidRange": "59999-50000"},
+            "parameter gidRange: '59999-50000' contains no id: .* lower id first",
+        ),
+        ({"gid": "auto", "gidRange": "0-9"}, "parameter gidRange: '0-9' contains 0, the group of root: begin at 1"),
+        (
+            {"gid": "auto", "gidRange": "1-2147483648"},
+            "parameter gidRange: .* exceeds 2147483647, the highest group id",
+        ),
+        ({"gid": "auto", "gidRange": "60000-70000"}, "parameter gidRange: .* contains 65534, the group of anonymous"),
+        ({"gid": "1000", "GidRange": "5-9"}, "parameter GidRange needs gid: auto: add that, or remove GidRange"),
+        ({"gidMin": "1000"}, "parameter gidMin is unknown: use gidRange, such as 50000-59999"),
+        ({"gidAllocate": "true"}, "parameter gidAllocate is unknown: use gid: auto"),
         ({"archiveOnDelete": "yes"}, "parameter archiveOnDelete: 'yes' is not true or false"),
         ({"onDelete": "keep"}, "parameter onDelete: 'keep' is not one of delete, archive, retain"),
         ({"archiveOnDelete": "maybe"}, "parameter archiveOnDelete: 'maybe' is not true or false"),
