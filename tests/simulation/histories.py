@@ -200,7 +200,10 @@ HELD_UP = [
 ] + [Scripted("restored by two", scripts.restored_by_two)]
 """A leader is suspended before a rename, on a server that verifies proofs or not, or before a restore."""
 
-SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP)
+GROUPS = [Scripted("a group in the trash", scripts.group_in_trash)]
+"""Group ids that are still in use, although their volume is gone."""
+
+SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *GROUPS)
 """All scripted histories, except those of exports with unusual layouts."""
 
 
