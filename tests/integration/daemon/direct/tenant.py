@@ -1,0 +1,90 @@
+"""Runs in a virtual machine that mounts volumes over NFS as a node does, and prints what a tenant meets there.
+
+Each line of the input names one volume: NFS options, path, and capacity in bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BLOCK = 65536
+FULL = (errno.ENOSPC, errno.EDQUOT)
+AT = Path("/mnt")
+PATIENCE_S = 120.0
+
+
+@contextmanager
+def mounted(options: str, path: str) -> Iterator[None]:
+    """Mount a volume while the context is open."""
+    subprocess.run(["mount", "-t", "nfs", "-o", options, f"{os.environ['HOST']}:{path}", str(AT)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(AT)], check=True)
+
+
+def fill(name: str, uid: int, limit_bytes: int) -> int:
+    """Write a file as a user, without a cache, until the volume is full; return how many bytes were accepted."""
+    if not (child := os.fork()):
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        os._exit(append(name, limit_bytes))
+    os.waitpid(child, 0)
+    return (AT / name).stat().st_size
+
+
+def append(name: str, limit_bytes: int) -> int:
+    """Append to a file until the volume is full or the file has a size; return 0, or 1 if another error came."""
+    file = os.open(AT / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DIRECT, 0o666)
+    block = mmap.mmap(-1, BLOCK)
+    block.write(b"x" * BLOCK)
+    try:
+        while os.fstat(file).st_size < limit_bytes:
+            os.write(file, block)
+    except OSError as exc:
+        return int(exc.errno not in FULL)
+    finally:
+        os.close(file)
+    return 0
+
+
+def use(options: str, path: str, capacity: int) -> None:
+    """Fill a volume as two users, check what was written first, and go on once its claim was raised."""
+    version = options.partition("vers=")[2].partition(",")[0]
+    kept = os.urandom(BLOCK)
+    with mounted(options, path):
+        space = os.statvfs(AT)
+        print("size", version, space.f_blocks * space.f_frsize, flush=True)
+        with (AT / "kept").open("wb") as file:
+            file.write(kept)
+            os.fsync(file.fileno())
+        for uid in (1000, 0):
+            print("accepted", version, uid, fill(f"file-{uid}", uid, 2 * capacity) + BLOCK, flush=True)
+            (AT / f"file-{uid}").unlink()
+    with mounted(options, path):
+        print("kept", version, (AT / "kept").read_bytes() == kept, flush=True)
+        (AT / "marker").mkdir()
+        fill("more", 1000, 2 * capacity)
+        full = (AT / "more").stat().st_size
+        (AT / "marker").rename(AT / "full")  # the admin raises the claim now
+        until = time.monotonic() + PATIENCE_S
+        while (AT / "more").stat().st_size == full and time.monotonic() < until:
+            append("more", full + BLOCK)
+            time.sleep(0.05)
+        print("raised", version, (AT / "more").stat().st_size > full, flush=True)
+        (AT / "more").unlink()
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        words = line.split()
+        use(words[0], words[1], int(words[2]))
