@@ -154,7 +154,8 @@ class KernelServer(NfsServer):
         }
         forwarded = {self.port: _NFS_PORT, self.mount_port: _MOUNT_PORT}
         forwarding = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{inside}" for port, inside in forwarded.items())
-        command = _machine(self.directory, files, network=forwarding, devices=["-drive", drive], python=bool(self._beside))
+        python = bool(self._beside)
+        command = _machine(self.directory, files, network=forwarding, devices=["-drive", drive], python=python)
         return Server("the kernel's NFS server", command, log=self.log, ready=self.answers)
 
 

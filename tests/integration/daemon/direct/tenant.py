@@ -1,6 +1,6 @@
 """Runs in a virtual machine that mounts volumes over NFS as a node does, and prints what a tenant meets there.
 
-Each line of the input names one volume: NFS options, path, and capacity in bytes.
+Each line of the input names one volume: NFS version, mount options, path, and capacity in bytes.
 """
 
 from __future__ import annotations
@@ -28,23 +28,28 @@ def mounted(options: str, path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(AT)], check=True)
+        subprocess.run(["umount", "-l", str(AT)], check=True)
 
 
 def fill(name: str, uid: int, limit_bytes: int) -> int:
     """Write a file as a user, without a cache, until the volume is full; return how many bytes were accepted."""
     if not (child := os.fork()):
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
-        os._exit(append(name, limit_bytes))
-    os.waitpid(child, 0)
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            status = append(name, limit_bytes)
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
     return (AT / name).stat().st_size
 
 
 def append(name: str, limit_bytes: int) -> int:
     """Append to a file until the volume is full or the file has a size; return 0, or 1 if another error came."""
-    file = os.open(AT / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DIRECT, 0o666)
+    file = os.open(AT / name, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o666)
+    os.lseek(file, 0, os.SEEK_END)  # NFS has no O_APPEND with O_DIRECT
     block = mmap.mmap(-1, BLOCK)
     block.write(b"x" * BLOCK)
     try:
@@ -57,9 +62,8 @@ def append(name: str, limit_bytes: int) -> int:
     return 0
 
 
-def use(options: str, path: str, capacity: int) -> None:
+def use(version: str, options: str, path: str, capacity: int) -> None:
     """Fill a volume as two users, check what was written first, and go on once its claim was raised."""
-    version = options.partition("vers=")[2].partition(",")[0]
     kept = os.urandom(BLOCK)
     with mounted(options, path):
         space = os.statvfs(AT)
@@ -87,4 +91,4 @@ def use(options: str, path: str, capacity: int) -> None:
 if __name__ == "__main__":
     for line in sys.stdin:
         words = line.split()
-        use(words[0], words[1], int(words[2]))
+        use(words[0], words[1], words[2], int(words[3]))

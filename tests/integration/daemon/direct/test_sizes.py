@@ -119,7 +119,7 @@ def test_a_writer_is_stopped_and_a_raise_lets_it_go_on(direct: DirectStorage, se
 
     def tenant() -> None:
         lines = [
-            f"{','.join(volume['spec']['mountOptions'])},vers={version} {volume['spec']['nfs']['path']} {capacity}\n"
+            f"{version} {','.join(volume['spec']['mountOptions'])} {volume['spec']['nfs']['path']} {capacity}\n"
             for version, volume in volumes.items()
         ]
         files = product("tests/integration/daemon/direct/tenant.py")
