@@ -24,22 +24,18 @@ from testbed.api import Object
 from testbed.vm import KernelClient, KernelServer, Ran
 from tests.integration.daemon.direct.conftest import DirectStorage
 from tests.support.product import product
+from tests.support.sized import PATH, VERSIONS, class_fields, sized_server
 
 pytestmark = pytest.mark.timeout(600)
 
 SERVER = "127.0.0.1"
 MI = 1 << 20
 SIZE, RAISED = "16Mi", "32Mi"
-AGENT = """
-mkdir -p /srv/sized
-PYTHONPATH=/product /usr/bin/python3 -m provisioner quota-agent --root /srv/sized --log-format json
-"""
 CLIENT = """
 set -e
 modprobe -a nfs nfsv3 nfsv4
 printf '%s' "$VOLUMES" | PYTHONPATH=/product /usr/bin/python3 -m tests.integration.daemon.direct.tenant
 """
-VERSIONS = {"3": "nfsvers=3,nolock,proto=tcp", "4.2": "nfsvers=4.2"}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +43,7 @@ def server() -> Iterator[KernelServer]:
     """The kernel's NFS server with an XFS, and the quota agent beside it."""
     if reason := vm.missing():
         pytest.skip(f"no virtual machine can run here: {reason}")
-    exports = {"/srv/sized": "rw,async,no_root_squash,insecure"}
-    running = KernelServer(exports, beside=AGENT, files=product())
+    running = sized_server()
     try:
         running.start()
         yield running
@@ -58,16 +53,9 @@ def server() -> Iterator[KernelServer]:
 
 def sized(direct: DirectStorage, server: KernelServer, version: str) -> Object:
     """Create a claim whose size is enforced; return its volume."""
-    options = [f"port={server.port}", *VERSIONS[version].split(",")]
-    if version == "3":
-        options.append(f"mountport={server.mount_port}")
-    made = direct.storage_class(
-        direct.daemon.provisioner_name,
-        {"server": SERVER, "share": "/srv/sized", "quota": "required", "mode": "0777", "onDelete": "delete"},
-        mountOptions=options,
-        allowVolumeExpansion=True,
-    )
-    name = claim_of(version)
+    parameters, options = class_fields(server, SERVER, version)
+    provisioner, name = direct.daemon.provisioner_name, claim_of(version)
+    made = direct.storage_class(provisioner, parameters, mountOptions=options, allowVolumeExpansion=True)
     direct.claim(made, name, size=SIZE)
     return direct.bound(name, timeout_s=180.0)
 
@@ -85,7 +73,7 @@ class Agent:
 
     async def _tree(self) -> DirectTree:
         pool = ConnectionPool(Credentials(), timeout_s=30.0)
-        return DirectTree(location(SERVER, "/srv/sized"), pool, version="4.2", port=self._server.port)
+        return DirectTree(location(SERVER, PATH), pool, version="4.2", port=self._server.port)
 
     async def answer(self, volume: Object) -> Answer | None:
         """Return the answer for a volume."""
@@ -98,7 +86,7 @@ class Agent:
     async def is_full(self, volume: Object) -> bool:
         """Whether the tenant has marked a volume as full."""
         tree = await self._tree()
-        directory = volume["spec"]["nfs"]["path"].removeprefix("/srv/sized/")
+        directory = volume["spec"]["nfs"]["path"].removeprefix(f"{PATH}/")
         try:
             return "full" in [entry.name for entry in await tree.list((*directory.split("/"),))]
         finally:
