@@ -62,6 +62,14 @@ def append(name: str, limit_bytes: int) -> int:
     return 0
 
 
+def remove(name: str, size: int) -> None:
+    """Remove a file of this size, and wait until the server has freed its space: XFS frees it in the background."""
+    (AT / name).unlink()
+    until = time.monotonic() + PATIENCE_S
+    while (space := os.statvfs(AT)).f_bfree * space.f_frsize < size // 2 and time.monotonic() < until:
+        time.sleep(0.1)
+
+
 def use(version: str, options: str, path: str, capacity: int) -> None:
     """Fill a volume as two users, check what was written first, and go on once its claim was raised."""
     kept = os.urandom(BLOCK)
@@ -73,7 +81,7 @@ def use(version: str, options: str, path: str, capacity: int) -> None:
             os.fsync(file.fileno())
         for uid in (1000, 0):
             print("accepted", version, uid, fill(f"file-{uid}", uid, 2 * capacity) + BLOCK, flush=True)
-            (AT / f"file-{uid}").unlink()
+            remove(f"file-{uid}", capacity)
     with mounted(options, path):
         print("kept", version, (AT / "kept").read_bytes() == kept, flush=True)
         (AT / "marker").mkdir()
