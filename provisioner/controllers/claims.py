@@ -412,7 +412,7 @@ class ClaimController:
         uid = plan.claim.uid
         lacking = None
         if record.quota == "required":
-            lacking = await shortfall(self._ctx, export, plan.volume, record.capacity)
+            lacking = await shortfall(self._ctx, export, plan.volume, record)
         if lacking is None:
             self._unenforced.pop(uid, None)
             return None

@@ -167,11 +167,11 @@ async def _enforce(plan: Expansion, volume: Volume, ctx: ControllerContext) -> S
             return expansion.unrecorded(export.name) if plan.is_raise else None
         if live.quota != "required":
             return None
+        wanted = structs.replace(live, capacity=plan.recorded)
         if expansion.differs(live.capacity, plan.recorded):
-            wanted = structs.replace(live, capacity=plan.recorded)
             require_room(volume.name, wanted)
             await export.replace_record(volume.name, wanted)
-    return await shortfall(ctx, export, volume.name, plan.recorded) if plan.is_raise else None
+    return await shortfall(ctx, export, volume.name, wanted) if plan.is_raise else None
 
 
 def _is_enforced(volume: Volume, export: Export) -> bool:
