@@ -339,6 +339,7 @@ def test_the_record_changes_while_a_claim_waits() -> None:
     async def scene() -> None:
         site = Site(REQUIRED)
         async with site.led():
+            site.agent.look()
             assert await site.reconcile() is ENFORCING
             directory = site.export.records[site.volume_name].directory
             await site.tree.remove_directory((directory,))
