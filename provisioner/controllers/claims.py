@@ -414,12 +414,12 @@ class ClaimController:
     def _await_quota(self, plan: Provision, lacking: Shortfall) -> Requeue:
         """Wait without a worker, and say what is missing once that takes long."""
         claim = plan.claim
-        told = self._unenforced.setdefault(claim.uid, "")
+        warned = self._unenforced.setdefault(claim.uid, "")
         if lacking.needs_admin or self._queue.failures(claim.uid) >= PATIENCE:
             message = f"the class asks for quota: required, and {lacking.message}"
             self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
             self._count_failure(claim, Reason.QUOTA_NOT_IN_FORCE)
-            if message != told:
+            if message != warned:
                 log.warning(
                     "provisioning_failed",
                     claim=claim.key,
