@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import ssl
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -28,9 +31,15 @@ def sized() -> Iterator[KernelServer]:
 
 
 def kubelet_capacity(story: Story, pod: Object) -> int | None:
-    """Return the capacity of the pod's claim in the kubelet's statistics, in bytes; None if it has none yet."""
-    node = pod["spec"]["nodeName"]
-    summary = story.api.get(f"/api/v1/nodes/{node}/proxy/stats/summary")
+    """Return the capacity of the pod's claim in the kubelet's statistics, in bytes; None if it has none yet.
+
+    The API server refuses to proxy to a node on its own loopback, and the kubelets of the nodes accept everyone there.
+    """
+    node = story.api.get(f"/api/v1/nodes/{pod['spec']['nodeName']}")
+    port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    url, unverified = f"https://127.0.0.1:{port}/stats/summary", ssl._create_unverified_context()
+    with urllib.request.urlopen(url, timeout=30.0, context=unverified) as answer:
+        summary = json.load(answer)
     found = [each for each in summary["pods"] if each["podRef"]["uid"] == pod["metadata"]["uid"]]
     volumes = [volume for each in found for volume in each.get("volume", []) if volume.get("pvcRef")]
     return volumes[0].get("capacityBytes") if volumes else None
