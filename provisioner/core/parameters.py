@@ -22,7 +22,7 @@ from provisioner.core.templates import Template
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
 KNOWN = (
     "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "gidRange", "existing", "archiveRetention",
-    "minFree", "overcommit", "formerNamespace",
+    "minFree", "overcommit", "formerNamespace", "autoGrow", "autoGrowLimit",
 )  # fmt: skip
 
 _SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
@@ -86,6 +86,14 @@ class MinFree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutoGrow:
+    """How claims grow by themselves: by a fraction of their size, up to a limit."""
+
+    fraction: float
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassParameters:
     """A StorageClass's parameters, parsed. `export` None means the default export."""
 
@@ -103,6 +111,7 @@ class ClassParameters:
     """How long an archive is kept, as it was written; empty means that it never expires."""
     min_free: MinFree | None
     overcommit: float | None
+    auto_grow: AutoGrow | None
     ignored: tuple[str, ...]
     """Parameters of CSI's sidecars, which have no effect here."""
 
@@ -142,6 +151,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         retention=given.read("archiveRetention", "", _retention),
         min_free=given.read("minFree", None, _min_free),
         overcommit=given.read("overcommit", None, _overcommit),
+        auto_grow=given.auto_grow(),
         ignored=tuple(name for name in sorted(parameters) if _IGNORED.fullmatch(name)),
     )
     if given.problems:
@@ -215,6 +225,17 @@ class _Given:
             return gid_range
         for written, _ in self.all("gidRange"):
             self.problems.append(f"parameter {written} needs gid: auto: add that, or remove {written}")
+        return None
+
+    def auto_grow(self) -> AutoGrow | None:
+        """Return how claims grow, or None. Without a limit they could take the whole export, so both are needed."""
+        fraction, limit_bytes = self.read("autoGrow", None, _auto_grow), self.read("autoGrowLimit", None, _auto_grow_limit)
+        if fraction is not None and limit_bytes is not None:
+            return AutoGrow(fraction=fraction, limit_bytes=limit_bytes)
+        for name, needed in (("autoGrow", "autoGrowLimit"), ("autoGrowLimit", "autoGrow")):
+            for written, _ in self.all(name):
+                if not any(self.all(needed)):
+                    self.problems.append(f"parameter {written} needs {needed}: add that, or remove {written}")
         return None
 
     def export(self) -> Location | None:
@@ -310,6 +331,19 @@ def _overcommit(text: str) -> float | None:
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) <= 0:
         raise InvalidSettings(f"{text!r} is not a multiple of the export's size such as 1.5")
     return float(text)
+
+
+def _auto_grow(text: str) -> float | None:
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", text) or not 0 < float(text[:-1]) <= 100:
+        raise InvalidSettings(f"{text!r} is not a percentage of the volume's size such as 20%, up to 100%")
+    return float(text[:-1]) / 100
+
+
+def _auto_grow_limit(text: str) -> int | None:
+    size_bytes = quantities.parse_bytes(text)
+    if size_bytes <= 0:
+        raise InvalidSettings(f"{text!r} lets no volume grow: write a size such as 100Gi")
+    return size_bytes
 
 
 def _retention(text: str) -> str:
