@@ -49,16 +49,17 @@ class Permission:
         return f"{resource}.{self.group}" if self.group else resource
 
 
-def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
+def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False) -> list[Permission]:
     """Return all permissions that the daemon needs.
 
-    `lease` is the namespace and name of its Lease, if it has one.
+    `lease` is the namespace and name of its Lease, if it has one. `auto_grow`: a class lets its claims grow.
     """
     volumes = [
         Permission(verb=verb, resource="persistentvolumes")
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     ]
-    claims = [Permission(verb=verb, resource="persistentvolumeclaims") for verb in ("get", "list", "watch")]
+    on_claims = ("get", "list", "watch", *(("patch",) if auto_grow else ()))
+    claims = [Permission(verb=verb, resource="persistentvolumeclaims") for verb in on_claims]
     status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
     classes = [Permission(verb=verb, resource="storageclasses", group="storage.k8s.io") for verb in ("list", "watch")]
     # In all namespaces: an event is in the namespace of its claim, and that of a volume is in `default`.

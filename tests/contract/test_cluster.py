@@ -252,6 +252,20 @@ async def test_the_status_of_a_claim_is_patched(at: ClusterSite) -> None:
         )
 
 
+async def test_only_the_claim_that_was_read_requests_more(at: ClusterSite) -> None:
+    """request_size changes the request of one claim, and raises Conflict for another version or another uid."""
+    await at.create_claim(claim_body("data", at.class_name))
+    with pytest.raises(ClusterError):
+        await at.cluster.request_size(samples.claim(name="other", namespace=at.namespace), "2Gi")
+    claim, _ = await provisioned(at, "grows")
+    with pytest.raises(Conflict):
+        await at.cluster.request_size(structs.replace(claim, metadata=structs.replace(claim.metadata, uid="1")), "2Mi")
+    grown = await at.cluster.request_size(claim, "2Mi")
+    assert (grown.requested, grown.uid) == ("2Mi", claim.uid)
+    with pytest.raises(Conflict):
+        await at.cluster.request_size(claim, "3Mi")
+
+
 # ------------------------------------------------------------------------------------------------ the controllers
 
 
