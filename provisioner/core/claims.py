@@ -361,6 +361,7 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
         mount_options=",".join(storage_class.mount_options),
         retention=settings.parameters.retention,
         archive=claim.metadata.annotations.get(names.RESTORE, ""),
+        quota=settings.parameters.quota,
     )
     try:
         groups = settings.parameters.groups
@@ -588,6 +589,7 @@ def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id:
             "resourceVersion": claim.metadata.resource_version,
         },
         gid=record.gid,
+        quota=record.quota,
     )
 
 

@@ -53,7 +53,9 @@ def decide(claim: Claim, volume: Volume, answer: Answer, rule: AutoGrow | None, 
     if not volume.is_by(provisioner):
         return None
     try:
-        sizes = {parse_bytes(text) for text in (claim.requested, claim.status.capacity.get("storage", ""), volume.capacity)}
+        sizes = {
+            parse_bytes(text) for text in (claim.requested, claim.status.capacity.get("storage", ""), volume.capacity)
+        }
     except InvalidQuantity:
         return None
     size_bytes = sizes.pop()

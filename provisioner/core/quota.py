@@ -191,5 +191,5 @@ _AnyRecord = TypeVar("_AnyRecord", Answer, Heartbeat)
 def _decode(decoder: msgspec.json.Decoder[_AnyRecord], target: str) -> _AnyRecord:
     try:
         return decoder.decode(target.encode("utf-8", "surrogateescape"))
-    except (msgspec.DecodeError, UnicodeError) as exc:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidRecord(f"it is not a quota record of version 1: {exc}") from exc

@@ -36,7 +36,7 @@ def answer(percent: float, *, limit_bytes: int = 10 * GIB, whole: bool = True, a
     ],
 )
 def test_level(percent: float, expected: Level) -> None:
-    """A volume is full as soon as the usage can have reached the limit, by an answer that is exact to half a percent."""
+    """A volume is full as soon as the usage can have reached the limit: answers are exact to half a percent."""
     assert level(answer(percent)) is expected
 
 
@@ -55,8 +55,8 @@ def test_each_level_is_reported_once() -> None:
         events.append(due)
     none = None
     assert events == [
-        none, Level.NEARLY, none, none, none, none, none, Level.ALMOST, none, none, none, Level.ALMOST, Level.FULL, none,
-        none, none, Level.FULL,
+        none, Level.NEARLY, none, none, none, none, none, Level.ALMOST, none, none, none, Level.ALMOST, Level.FULL,
+        none, none, none, Level.FULL,
     ]  # fmt: skip
 
 

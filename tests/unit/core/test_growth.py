@@ -25,9 +25,7 @@ GROWS = {"quota": "preferred", "autoGrow": "20%", "autoGrowLimit": "100Gi"}
 def bound(size: str = "10Gi", *, has: str = "", **more: Any) -> Claim:
     """A bound claim of a size."""
     status = ClaimStatus(phase="Bound", capacity={"storage": has or size})
-    return samples.claim(
-        spec=samples.claim_spec(size=size, volume_name=samples.VOLUME), **{"status": status, **more}
-    )
+    return samples.claim(spec=samples.claim_spec(size=size, volume_name=samples.VOLUME), **{"status": status, **more})
 
 
 def answer(percent: float, size_bytes: int = 10 * GIB, **more: Any) -> Answer:
