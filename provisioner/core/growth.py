@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from provisioner.core import classes
 from provisioner.core.errors import InvalidQuantity, InvalidSettings
-from provisioner.core.expansion import is_marked
+from provisioner.core.expansion import is_marked, outgrown
 from provisioner.core.fullness import Level, level
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.parameters import AutoGrow
@@ -63,6 +63,16 @@ def decide(claim: Claim, volume: Volume, answer: Answer, rule: AutoGrow | None, 
     if sizes or grown_bytes <= size_bytes or not enforces(answer, size_bytes):
         return None
     return Growth(was=claim.requested, size=exact(grown_bytes))
+
+
+def is_growing(claim: Claim) -> bool:
+    """Return True if a claim requests more than it has."""
+    return is_marked(claim) or outgrown(claim.status.capacity.get("storage", ""), claim.requested)
+
+
+def message(plan: Growth) -> str:
+    """Return the text of the event about a claim that requests more."""
+    return f"requested {plan.size} instead of {plan.was}: the volume uses at least {Level.NEARLY:d} % of its limit"
 
 
 def grown(size_bytes: int, rule: AutoGrow) -> int:

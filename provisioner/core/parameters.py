@@ -137,7 +137,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
     on_delete = given.on_delete()
     gid = given.read("gid", None, _group)
     gid_range = given.gid_range(wanted=gid == "auto")
-    quota = given.read("quota", "none", _quota)
+    quota: Quota = given.read("quota", "none", _quota)
     parsed = ClassParameters(
         export=given.export(),
         template=given.read("pathPattern", templates.DEFAULT, templates.parse),
