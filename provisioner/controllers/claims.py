@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.enforcement import shortfall
 from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
@@ -23,6 +24,7 @@ from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.reasons import Reason
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, PathTaken
 from provisioner.ledger.export import Export
@@ -30,13 +32,15 @@ from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rej
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import VolumeLocks
-from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
+from provisioner.runtime.requeue import AWAITING_CHANGE, ENFORCING, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
 _MANY = 6
 """After so many looks at a claim that waits for a volume to be deleted, about a minute, an event is recorded."""
+_PATIENCE = 5
+"""After so many looks at a claim that waits for the quota agent, about a second and a half, an event is recorded."""
 
 
 class NameTaken(ProvisionerError):
@@ -61,6 +65,8 @@ class ClaimController:
         """When each claim that has no volume yet was first worked on."""
         self._blocked: set[str] = set()
         """Claims whose directory is in use by another volume: the end of any volume may free it."""
+        self._unenforced: dict[str, str] = {}
+        """Claims whose directory is there and waits for its quota, each with what was missing at the last look."""
         self._modes_refused: set[str] = set()
         """Exports for which the log already says that they do not set modes."""
 
@@ -149,6 +155,7 @@ class ClaimController:
         volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
+            self._unenforced.pop(uid, None)
             self._blocked.discard(uid)
             return await self._rollback.finish(names.volume_name(uid))
         self._require_slot(claim)
@@ -165,6 +172,7 @@ class ClaimController:
         match decision:
             case Ignore():
                 self._seen_s.pop(uid, None)
+                self._unenforced.pop(uid, None)
                 unfinished = await self._rollback.finish(names.volume_name(uid))
                 expanding = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
                 return unfinished or expanding
@@ -314,6 +322,29 @@ class ClaimController:
 
         The order matters, and each step can be repeated.
         """
+        claim, again = plan.claim, plan.volume in export.records
+        prepared = await self._waiting(plan, export) or await self._prepare(plan, export)
+        if not isinstance(prepared, Record):
+            return prepared
+        waits = await self._await_quota(plan, export, prepared)
+        # Creating the directory took time, and so did its quota: the claim may have changed, or may be gone.
+        if not await self._still_wanted(plan):
+            return await self._rollback.finish(plan.volume)
+        if waits is not None:
+            return waits
+        created = await self._create(plan, export, prepared, again=again)
+        # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
+        if self._is_gone(claim.uid):
+            return await self._rollback.withdraw(plan, export)
+        await export.settle(plan.volume, created.metadata.uid)
+        self._succeeded(plan, export, prepared)
+        return None
+
+    async def _prepare(self, plan: Provision, export: Export) -> Record | Requeue | None:
+        """Create record and directory; return the record that counts.
+
+        Return the outcome of the attempt instead if it ends here.
+        """
         claim = plan.claim
         known = export.records.get(plan.volume)
         # A settled record, or one begun with other data: the volume may exist already, and the cache does not know yet.
@@ -352,16 +383,50 @@ class ClaimController:
                 self._refuse_forgotten(plan, export)
             raise
         self._warn_of_mode(plan, record, export)
-        # Creating the directory took time: the claim may have changed, or may be gone.
-        if not await self._still_wanted(plan):
-            return await self._rollback.finish(plan.volume)
-        created = await self._create(plan, export, record, again=known is not None)
-        # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
-        if self._is_gone(claim.uid):
-            return await self._rollback.withdraw(plan, export)
-        await export.settle(plan.volume, created.metadata.uid)
-        self._succeeded(plan, export, record)
-        return None
+        return record
+
+    async def _waiting(self, plan: Provision, export: Export) -> Record | None:
+        """Return the record of a claim whose directory this process has prepared, and which waits for its quota.
+
+        Return None if there is none, or if the export has another one now: then all is to be looked at again.
+        """
+        if plan.claim.uid not in self._unenforced:
+            return None
+        known = export.records.get(plan.volume)
+        record = await export.refresh_record(plan.volume)
+        if (
+            record is None
+            or record != known
+            or plan.volume not in export.pending
+            or record.archive != plan.record.archive
+        ):
+            return None
+        return record
+
+    async def _await_quota(self, plan: Provision, export: Export, record: Record) -> Requeue | None:
+        """Return when to look again if a volume must not exist before its size is enforced; None if it can."""
+        uid = plan.claim.uid
+        lacking = None
+        if record.quota == "required":
+            lacking = await shortfall(self._ctx, export, plan.volume, record.capacity)
+        if lacking is None:
+            self._unenforced.pop(uid, None)
+            return None
+        if lacking.needs_admin or self._queue.failures(uid) >= _PATIENCE:
+            message = f"the class asks for quota: required, and {lacking.message}"
+            self._ctx.recorder.claim(plan.claim, "Warning", names.PROVISIONING_FAILED, message)
+            self._count_failure(plan.claim, Reason.QUOTA_NOT_IN_FORCE)
+            if self._unenforced.get(uid) != lacking.message:
+                log.warning(
+                    "provisioning_failed",
+                    claim=plan.claim.key,
+                    volume=plan.volume,
+                    reason=Reason.QUOTA_NOT_IN_FORCE,
+                    message=message,
+                )
+            self._unenforced[uid] = lacking.message
+        self._unenforced.setdefault(uid, "")
+        return ENFORCING
 
     def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
         """Warn that a directory lacks the mode of its class; log it once per export.

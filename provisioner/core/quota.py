@@ -97,6 +97,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v"
     """`xfs`, `ext4` or `zfs`: behind the kernel's NFS server, ext4 lets root write beyond a limit."""
     enforces: bool = field(name="enforces", default=False)
     """Whether the agent can set limits that the kernel enforces."""
+    holds_root: bool = field(name="root", default=False)
+    """Whether limits hold root in a pod too: always except on ext4, where an admin has to say so (--root-is-held)."""
     lacks: str = field(name="lacks", default="")
     """What the agent lacks for that, and what to type."""
     warns: str = field(name="warns", default="")
