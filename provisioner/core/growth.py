@@ -42,10 +42,13 @@ def rule_of(storage_class: StorageClass | None) -> AutoGrow | None:
 def decide(claim: Claim, volume: Volume, answer: Answer, rule: AutoGrow | None, provisioner: str) -> Growth | None:
     """Return how much more a claim is to request, or None.
 
-    A claim grows only while its volume has just the size that it requests and the server enforces this size for all of
-    the content. So nothing grows twice for one answer, and not while an expansion is under way or cannot be done.
+    A claim grows only while its volume has just the size that it requests, the server enforces this size for all of
+    the content, and the agent has nothing to add. So nothing grows twice for one answer, and not while an expansion is
+    under way or cannot be done.
     """
-    if rule is None or level(answer) < Level.NEARLY or claim.metadata.deletion_timestamp or is_marked(claim):
+    if rule is None or answer.reason or level(answer) < Level.NEARLY:
+        return None
+    if claim.metadata.deletion_timestamp or is_marked(claim):
         return None
     reference = volume.spec.claim_ref
     if claim.status.phase != "Bound" or reference is None or reference.uid != claim.uid:

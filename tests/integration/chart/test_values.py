@@ -114,6 +114,7 @@ def test_the_lease_s_name_is_the_daemon_s(render: Renderer, name: str) -> None:
         listen_host="0.0.0.0",
         listen_port=8080,
         workers=1,
+        volume_metrics=True,
     )
     assert {found for *_, verb, found in rules(release) if verb == "update"} == {settings.lease_name}
 

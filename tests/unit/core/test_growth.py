@@ -65,6 +65,7 @@ def test_a_claim_grows_only_if_its_class_says_so() -> None:
         (bound("much"), "10Gi", answer(90)),
         (bound(), "10Gi", answer(90, 8 * GIB)),
         (bound(), "10Gi", answer(90, whole=False)),
+        (bound(), "10Gi", answer(90, reason="conflict")),
         (bound("100Gi"), "100Gi", answer(90, 100 * GIB)),
         (bound("200Gi"), "200Gi", answer(90, 200 * GIB)),
         (
@@ -81,7 +82,8 @@ def test_a_claim_grows_only_if_its_class_says_so() -> None:
     ],
     ids=[
         "deleted", "pending", "another claim", "a request under way", "a volume that has grown", "no quantity",
-        "the former size is in force", "not all is counted", "at the limit", "above the limit", "a resize is marked",
+        "the former size is in force", "not all is counted", "a conflict",
+        "at the limit", "above the limit", "a resize is marked",
     ],
 )  # fmt: skip
 def test_a_claim_does_not_grow(claim: Claim, capacity: str, said: Answer) -> None:
@@ -127,3 +129,21 @@ def test_growth_follows_what_is_in_force(size_bytes: int, rule: AutoGrow, steps:
             assert enforces(said, requested)
             assert requested < parse_bytes(plan.size) <= rule.limit_bytes
             requested = parse_bytes(plan.size)
+
+
+def test_is_growing() -> None:
+    """A claim that requests more than it has is growing, and so is one whose expansion is marked."""
+    marked = ClaimStatus(
+        phase="Bound",
+        capacity={"storage": "10Gi"},
+        allocated_resource_statuses={"storage": "ControllerResizeInProgress"},
+    )
+    assert growth.is_growing(bound("12Gi", has="10Gi"))
+    assert growth.is_growing(bound(status=marked))
+    assert not growth.is_growing(bound())
+
+
+def test_message() -> None:
+    """The event has the old size and the new one."""
+    said = growth.message(Growth(was="10Gi", size="12Gi"))
+    assert said == "requested 12Gi instead of 10Gi: the volume uses at least 85 % of its limit"
