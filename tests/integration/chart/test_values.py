@@ -73,10 +73,15 @@ def test_every_class_can_be_used(render: Renderer, path: Path) -> None:
         parse(each.get("parameters", {}))
 
 
-@pytest.mark.parametrize("elects", [True, False], ids=["lease", "no lease"])
-def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) -> None:
+@pytest.mark.parametrize(("elects", "grows"), [(True, False), (False, False), (True, True)], ids=str)
+def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, grows: bool) -> None:
     """The roles allow exactly the verbs, resources and names that core.checks lists."""
-    release = render(nfs__server="nas", leaderElection__enabled=elects, storageClass__provisionerName="nas.example/x")
+    release = render(
+        nfs__server="nas",
+        leaderElection__enabled=elects,
+        storageClass__provisionerName="nas.example/x",
+        autoGrow__enabled=grows,
+    )
     wanted = {
         (
             "Role" if each.resource == "leases" else "ClusterRole",
@@ -85,7 +90,7 @@ def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) 
             each.verb,
             each.name,
         )
-        for each in permissions(lease=("nfs", "nas.example-x") if elects else None)
+        for each in permissions(lease=("nfs", "nas.example-x") if elects else None, auto_grow=grows)
     }
     assert set(rules(release)) == wanted
     assert len(list(rules(release))) == len(wanted)
