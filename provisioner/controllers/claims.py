@@ -174,7 +174,11 @@ class ClaimController:
                 self._seen_s.pop(uid, None)
                 self._unenforced.pop(uid, None)
                 unfinished = await self._rollback.finish(names.volume_name(uid))
-                expanding = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
+                expanding = (
+                    await expand(claim, self._ctx, tries=self._queue.failures(uid))
+                    if claim.status.phase == "Bound"
+                    else None
+                )
                 return unfinished or expanding
             case Wait(why) as wait:
                 log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)

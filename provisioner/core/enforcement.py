@@ -13,6 +13,7 @@ from datetime import datetime
 from provisioner.core.errors import InvalidQuantity
 from provisioner.core.quantities import parse_bytes
 from provisioner.core.quota import Answer, Heartbeat, enforces, is_alive
+from provisioner.core.records import Record
 
 _SEEN: Mapping[str, str] = {
     "": "the agent is about to set its limit",
@@ -67,15 +68,33 @@ def shortfall(
     return Shortfall(f"the size of the volume is not in force on export {export}: {_seen(answer)}")
 
 
+def sizes(volumes: Mapping[str, str], records: Mapping[str, Record]) -> dict[str, str]:
+    """Return the sizes that count on an export, by volume: the capacities of `volumes`, or what is in force.
+
+    Where a volume asks for a quota, the agent enforces the size of its record. That is larger than the capacity while
+    the volume grows, and there before the volume is. A directory that is retained without its volume does not count.
+    """
+    found = dict(volumes)
+    for name, record in records.items():
+        if record.quota != "none" and not record.retained:
+            found[name] = max(record.capacity, found.get(name, "0"), key=_bytes)
+    return found
+
+
+def _bytes(size: str) -> int:
+    try:
+        return parse_bytes(size)
+    except InvalidQuantity:
+        return 0
+
+
 def _is_enforced(size: str, answer: Answer | None) -> bool:
     """Return True if an answer says so of this size, and has nothing to add.
 
     An answer with a reason can be about an earlier directory of the volume.
     """
-    try:
-        return enforces(answer, parse_bytes(size)) and answer is not None and not answer.reason
-    except InvalidQuantity:
-        return False
+    size_bytes = _bytes(size)
+    return size_bytes > 0 and answer is not None and not answer.reason and enforces(answer, size_bytes)
 
 
 def _seen(answer: Answer) -> str:

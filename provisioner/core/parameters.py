@@ -16,7 +16,7 @@ from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidParameter, InvalidQuantity, InvalidSettings, UnknownParameter
 from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location, location
-from provisioner.core.records import OnDelete, Quota
+from provisioner.core.records import OnDelete, Quota, parse_quota
 from provisioner.core.templates import Template
 
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
@@ -342,10 +342,10 @@ def _overcommit(text: str) -> float | None:
 
 
 def _quota(text: str) -> Quota:
-    match text.lower():
-        case "none" | "preferred" | "required" as wish:
-            return wish
-    raise InvalidSettings(f"{text!r} is not one of none, preferred, required")
+    try:
+        return parse_quota(text.lower())
+    except ValueError:
+        raise InvalidSettings(f"{text!r} is not one of none, preferred, required") from None
 
 
 def _auto_grow(text: str) -> float | None:

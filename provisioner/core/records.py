@@ -119,9 +119,21 @@ def short_modes(modes: Iterable[str]) -> str:
     return ",".join(_SHORT_MODES[mode] for mode in modes if mode in _SHORT_MODES)
 
 
+def parse_quota(text: str) -> Quota:
+    """Return the wish that a text names. Raises ValueError.
+
+    The encoder omits a default only if it is the same object: with an equal one, older versions could not read a record
+    without a wish.
+    """
+    return _QUOTAS[_QUOTAS.index(text)]  # type: ignore[arg-type]
+
+
 def quota_of(annotations: Mapping[str, str]) -> Quota:
     """Return the wish that the annotation of a volume names; `none` if it has none that can be used."""
-    return next((wish for wish in _QUOTAS if wish == annotations.get(names.QUOTA)), "none")
+    try:
+        return parse_quota(annotations.get(names.QUOTA, ""))
+    except ValueError:
+        return "none"
 
 
 def milder(left: OnDelete, right: OnDelete) -> OnDelete:
