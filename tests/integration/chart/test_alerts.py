@@ -77,7 +77,7 @@ CASES = {
     "a full volume": Case("VolumesFull", {NEARLY: steady(1), ALMOST: steady(1)}, fires_at="6m", quiet_at="4m"),
     "a volume that is not yet full": Case("VolumesFull", {NEARLY: steady(3), ALMOST: steady(0)}, quiet_at="5h"),
     "an agent that died": Case("QuotaAgentSilent", {SILENCE: "30x10 60+60x350"}, fires_at="20m", quiet_at="15m"),
-    "an agent that never was": Case("QuotaAgentSilent", {SILENCE: steady(float("inf"))}, fires_at="6m"),
+    "an agent that never was": Case("QuotaAgentSilent", {SILENCE: " ".join(["Inf"] * 60)}, fires_at="6m"),
     "an agent that works": Case("QuotaAgentSilent", {SILENCE: " ".join(["0 60"] * 150)}, quiet_at="5h"),
     "no agent where nothing asks for one": Case("QuotaAgentSilent", {UP: steady(1)}, quiet_at="5h"),
     "an export with room": Case("ExportNearlyFull", {SIZE: steady(1000), FREE: steady(80)}, quiet_at="5h"),

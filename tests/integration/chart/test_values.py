@@ -28,7 +28,9 @@ pytestmark = pytest.mark.timeout(120)
 
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
-           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds"}  # fmt: skip
+           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds",
+           "nfs_provisioner_volumes_nearly_full", "nfs_provisioner_quota_heartbeat_age_seconds",
+           "nfs_provisioner_volume_used_bytes", "nfs_provisioner_volume_limit_bytes"}  # fmt: skip
 """Gauges that the daemon adds to those of Metrics."""
 
 
@@ -395,3 +397,13 @@ def test_helm_tests_run_as_the_daemon_does(render: Renderer) -> None:
     claim = release.one("PersistentVolumeClaim")
     assert claim["spec"]["storageClassName"] == "nfs-client"
     assert writing["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_metrics_of_single_volumes(render: Renderer) -> None:
+    """The value volumeMetrics turns them on, and lets Prometheus keep the namespace of the claim."""
+    plain = render(nfs__server="nas", serviceMonitor__enabled=True)
+    assert "VOLUME_METRICS" not in plain.environment()
+    assert "honorLabels" not in plain.one("ServiceMonitor")["spec"]["endpoints"][0]
+    detailed = render(nfs__server="nas", serviceMonitor__enabled=True, volumeMetrics="true")
+    assert detailed.environment()["VOLUME_METRICS"] == "true"
+    assert detailed.one("ServiceMonitor")["spec"]["endpoints"][0]["honorLabels"] is True
