@@ -15,6 +15,7 @@ from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.enforcement import shortfall
 from provisioner.controllers.free_space import space_conflict
 from provisioner.core import classes, expansion, names
+from provisioner.core.backoff import is_logged
 from provisioner.core.enforcement import Shortfall
 from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.expansion import Expansion, outgrown
@@ -186,13 +187,12 @@ async def _wait(plan: Expansion, claim: Claim, lacking: Shortfall, ctx: Controll
     ctx.metrics.failures.labels("resize", Reason.QUOTA_NOT_IN_FORCE).inc()
     message = f"resizing to {plan.size} waits, as the class asks for quota: required: {lacking.message}"
     ctx.recorder.claim(claim, "Warning", names.VOLUME_RESIZE_FAILED, message)
-    log.info("resize_waits", claim=claim.key, size=plan.size, message=lacking.message)
-    if not lacking.needs_admin:
-        return ENFORCING
-    if not expansion.is_infeasible(claim):
+    if is_logged(tries + 1):
+        log.info("resize_waits", claim=claim.key, size=plan.size, message=lacking.message)
+    if lacking.needs_admin and not expansion.is_infeasible(claim):
         patch = expansion.infeasible(lacking.message, ctx.stamp())
         await ctx.cluster.patch_claim_status(claim.metadata.namespace, claim.metadata.name, patch)
-    return REFUSED
+    return ENFORCING
 
 
 def _export_name(volume: Volume, ctx: ControllerContext) -> str:

@@ -125,7 +125,7 @@ def parse_quota(text: str) -> Quota:
     The encoder omits a default only if it is the same object: with an equal one, older versions could not read a record
     without a wish.
     """
-    return _QUOTAS[_QUOTAS.index(text)]  # type: ignore[arg-type]
+    return _QUOTAS[_QUOTAS.index(text)]
 
 
 def quota_of(annotations: Mapping[str, str]) -> Quota:

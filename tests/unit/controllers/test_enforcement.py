@@ -455,7 +455,7 @@ def test_an_expansion_that_cannot_be() -> None:
             site.agent.look()
             site.request("2Gi")
             for _ in range(2):
-                assert await site.reconcile() is REFUSED
+                assert await site.reconcile() is ENFORCING
             assert expansion.is_infeasible(site.claim)
             assert ["mounted without prjquota" in each for each in await site.warnings()] == [True]
             assert site.failures("resize") == 2
@@ -527,7 +527,7 @@ def test_an_expansion_without_a_record(lowered: bool) -> None:
             await site.tree.remove_symlink(layout.of("volumes", site.volume_name))
             await site.export.refresh_record(site.volume_name)
             site.request("2Gi")
-            assert await site.reconcile() is REFUSED
+            assert await site.reconcile() is ENFORCING
             assert any("has no record of the volume" in each for each in await site.warnings())
             if lowered:
                 site.request("1Gi")
