@@ -31,7 +31,7 @@ from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
 from tests.support.context import controller_context
 from tests.support.fakes.clock import LoopClock, simulate
-from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.cluster import Body, MemoryCluster
 from tests.support.fakes.tree import MemoryTree
 
 NAS = Location("nas", "/exports")
@@ -90,6 +90,19 @@ class Site:
         """Bring the cache up to date."""
         self.cache.volumes.replace(self.cluster.volumes())
         self.cache.claims.replace(self.cluster.claims())
+
+    def expand(self, name: str, size: str) -> None:
+        """Give a claim and its volume this size, as the expansion does."""
+
+        def of_claim(body: Body) -> None:
+            body["status"]["capacity"] = {"storage": size}
+
+        def of_volume(body: Body) -> None:
+            body["spec"]["capacity"] = {"storage": size}
+
+        self.cluster.change("claims", f"shop/{name}", of_claim)
+        self.cluster.change("volumes", name, of_volume)
+        self.known()
 
     def answer(self, name: str, percent: float, *, size: str = "10Gi", **more: Any) -> None:
         """Write the agent's answer about a volume: its size is in force, and it is full to this part."""
@@ -307,13 +320,7 @@ def test_a_claim_grows() -> None:
         assert site.requested("data") == "12Gi"
         assert site.reasons() == ["AutoGrow", "VolumeNearlyFull"]
         for size in ("12Gi", "14Gi"):
-            site.cluster.change(
-                "claims", "shop/data", lambda body, size=size: body["status"].update(capacity={"storage": size})
-            )
-            site.cluster.change(
-                "volumes", "data", lambda body, size=size: body["spec"].update(capacity={"storage": size})
-            )
-            site.known()
+            site.expand("data", size)
             await site.filled("data", 50, size=size)
             await site.filled("data", 88, size=size)
         assert site.requested("data") == "14Gi"
