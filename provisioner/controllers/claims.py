@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.enforcement import shortfall
+from provisioner.controllers.enforcement import PATIENCE, shortfall
 from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
@@ -21,6 +21,7 @@ from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
+from provisioner.core.enforcement import Shortfall
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
@@ -39,8 +40,6 @@ log = structlog.get_logger(__name__)
 
 _MANY = 6
 """After so many looks at a claim that waits for a volume to be deleted, about a minute, an event is recorded."""
-_PATIENCE = 5
-"""After so many looks at a claim that waits for the quota agent, about a second and a half, an event is recorded."""
 
 
 class NameTaken(ProvisionerError):
@@ -66,7 +65,7 @@ class ClaimController:
         self._blocked: set[str] = set()
         """Claims whose directory is in use by another volume: the end of any volume may free it."""
         self._unenforced: dict[str, str] = {}
-        """Claims whose directory is there and waits for its quota, each with what was missing at the last look."""
+        """Claims whose directory is there and waits for its quota, each with the last warning."""
         self._modes_refused: set[str] = set()
         """Exports for which the log already says that they do not set modes."""
 
@@ -327,15 +326,22 @@ class ClaimController:
         The order matters, and each step can be repeated.
         """
         claim, again = plan.claim, plan.volume in export.records
-        prepared = await self._waiting(plan, export) or await self._prepare(plan, export)
+        waiting = self._waiting(plan, export)
+        prepared = waiting or await self._prepare(plan, export)
         if not isinstance(prepared, Record):
             return prepared
-        waits = await self._await_quota(plan, export, prepared)
+        lacking = await self._lacks_quota(plan, export, prepared)
+        may_go_on = lacking is None or not lacking.needs_admin
+        if waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting:
+            # Another leader has finished or ended the attempt: look at all of it again.
+            self._unenforced.pop(claim.uid, None)
+            return await self._provision(plan, export)
         # Creating the directory took time, and so did its quota: the claim may have changed, or may be gone.
         if not await self._still_wanted(plan):
             return await self._rollback.finish(plan.volume)
-        if waits is not None:
-            return waits
+        if lacking is not None:
+            return self._await_quota(plan, lacking)
+        self._unenforced.pop(claim.uid, None)
         created = await self._create(plan, export, prepared, again=again)
         # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
         if self._is_gone(claim.uid):
@@ -389,47 +395,39 @@ class ClaimController:
         self._warn_of_mode(plan, record, export)
         return record
 
-    async def _waiting(self, plan: Provision, export: Export) -> Record | None:
+    def _waiting(self, plan: Provision, export: Export) -> Record | None:
         """Return the record of a claim whose directory this process has prepared, and which waits for its quota.
 
-        Return None if there is none, or if the export has another one now: then all is to be looked at again.
+        It is the one in memory, and costs no call. Return None if the claim asks for other data since.
         """
-        if plan.claim.uid not in self._unenforced:
+        held = export.records.get(plan.volume) if plan.claim.uid in self._unenforced else None
+        if held is None or plan.volume not in export.pending or held.archive != plan.record.archive:
             return None
-        known = export.records.get(plan.volume)
-        record = await export.refresh_record(plan.volume)
-        if (
-            record is None
-            or record != known
-            or plan.volume not in export.pending
-            or record.archive != plan.record.archive
-        ):
-            return None
-        return record
+        return held
 
-    async def _await_quota(self, plan: Provision, export: Export, record: Record) -> Requeue | None:
-        """Return when to look again if a volume must not exist before its size is enforced; None if it can."""
-        uid = plan.claim.uid
-        lacking = None
-        if record.quota == "required":
-            lacking = await shortfall(self._ctx, export, plan.volume, record.capacity)
-        if lacking is None:
-            self._unenforced.pop(uid, None)
+    async def _lacks_quota(self, plan: Provision, export: Export, record: Record) -> Shortfall | None:
+        """Return what is missing if a volume must not exist before its size is enforced; None if it can."""
+        if record.quota != "required":
             return None
-        if lacking.needs_admin or self._queue.failures(uid) >= _PATIENCE:
+        return await shortfall(self._ctx, export, plan.volume, record)
+
+    def _await_quota(self, plan: Provision, lacking: Shortfall) -> Requeue:
+        """Wait without a worker, and say what is missing once that takes long."""
+        claim = plan.claim
+        warned = self._unenforced.setdefault(claim.uid, "")
+        if lacking.needs_admin or self._queue.failures(claim.uid) >= PATIENCE:
             message = f"the class asks for quota: required, and {lacking.message}"
-            self._ctx.recorder.claim(plan.claim, "Warning", names.PROVISIONING_FAILED, message)
-            self._count_failure(plan.claim, Reason.QUOTA_NOT_IN_FORCE)
-            if self._unenforced.get(uid) != lacking.message:
+            self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+            self._count_failure(claim, Reason.QUOTA_NOT_IN_FORCE)
+            if message != warned:
                 log.warning(
                     "provisioning_failed",
-                    claim=plan.claim.key,
+                    claim=claim.key,
                     volume=plan.volume,
                     reason=Reason.QUOTA_NOT_IN_FORCE,
                     message=message,
                 )
-            self._unenforced[uid] = lacking.message
-        self._unenforced.setdefault(uid, "")
+            self._unenforced[claim.uid] = message
         return ENFORCING
 
     def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:

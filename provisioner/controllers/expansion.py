@@ -12,7 +12,7 @@ import structlog
 from msgspec import structs
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.controllers.enforcement import shortfall
+from provisioner.controllers.enforcement import PATIENCE, shortfall
 from provisioner.controllers.free_space import space_conflict
 from provisioner.core import classes, expansion, names
 from provisioner.core.backoff import is_logged
@@ -29,10 +29,6 @@ from provisioner.ports.tree import ExportError
 from provisioner.runtime.requeue import ENFORCING, FAILED, REFUSED, Requeue
 
 log = structlog.get_logger(__name__)
-
-_PATIENCE = 5
-"""After so many looks at an expansion that waits for the quota agent, about a second and a half, an event is recorded.
-"""
 
 
 async def expand(claim: Claim, ctx: ControllerContext, *, tries: int = 0) -> Requeue | None:
@@ -167,11 +163,11 @@ async def _enforce(plan: Expansion, volume: Volume, ctx: ControllerContext) -> S
             return expansion.unrecorded(export.name) if plan.is_raise else None
         if live.quota != "required":
             return None
+        wanted = structs.replace(live, capacity=plan.recorded)
         if expansion.differs(live.capacity, plan.recorded):
-            wanted = structs.replace(live, capacity=plan.recorded)
             require_room(volume.name, wanted)
             await export.replace_record(volume.name, wanted)
-    return await shortfall(ctx, export, volume.name, plan.recorded) if plan.is_raise else None
+    return await shortfall(ctx, export, volume.name, wanted) if plan.is_raise else None
 
 
 def _is_enforced(volume: Volume, export: Export) -> bool:
@@ -182,7 +178,7 @@ def _is_enforced(volume: Volume, export: Export) -> bool:
 
 async def _wait(plan: Expansion, claim: Claim, lacking: Shortfall, ctx: ControllerContext, tries: int) -> Requeue:
     """Wait for the quota agent, or for an admin, and say what is missing. Raises ClusterError."""
-    if not lacking.needs_admin and tries < _PATIENCE:
+    if not lacking.needs_admin and tries < PATIENCE:
         return ENFORCING
     ctx.metrics.failures.labels("resize", Reason.QUOTA_NOT_IN_FORCE).inc()
     message = f"resizing to {plan.size} waits, as the class asks for quota: required: {lacking.message}"

@@ -22,6 +22,7 @@ from provisioner.core.fullness import Level
 from provisioner.core.growth import Growth
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.quota import Answer, Heartbeat
+from provisioner.core.records import Record
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ClusterError, Rejected
 from provisioner.ports.tree import ExportError
@@ -127,7 +128,7 @@ class VolumeUsage:
             if number % _BATCH == 0:
                 await asyncio.sleep(0)
             volume = self._volume(export, name)
-            if volume is None or volume.spec.claim_ref is None:
+            if volume is None or volume.spec.claim_ref is None or not _is_about(answer, export.records[name]):
                 continue
             of, reached = volume.spec.claim_ref, fullness.level(answer)
             used, limit = answer.used_bytes if answer.whole else None, answer.limit_bytes or None
@@ -195,6 +196,11 @@ class VolumeUsage:
             text = f"requesting {plan.size} instead of {plan.was} was refused: {error}"
             self._ctx.recorder.claim(claim, "Warning", names.AUTO_GROW_FAILED, text)
             log.warning("claim_not_grown", claim=claim.key, size=plan.size, error=str(error), hint=_REFUSED)
+
+
+def _is_about(answer: Answer, record: Record) -> bool:
+    """Whether an answer is about this record: a volume can have two in turn, if the first attempt was undone."""
+    return answer.record in ("", quota.stamp(record.created))
 
 
 _SILENT = "limits stay in force, and new sizes wait: check that the quota agent runs on the server"

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from provisioner.core.errors import InvalidQuantity
 from provisioner.core.quantities import parse_bytes
-from provisioner.core.quota import Answer, Heartbeat, enforces, is_alive
+from provisioner.core.quota import Answer, Heartbeat, enforces, is_alive, stamp
 from provisioner.core.records import Record
 
 _SEEN: Mapping[str, str] = {
@@ -39,9 +39,9 @@ class Shortfall:
 
 
 def shortfall(
-    size: str, answer: Answer | None, heartbeat: Heartbeat | None, *, export: str, now: datetime
+    record: Record, answer: Answer | None, heartbeat: Heartbeat | None, *, export: str, now: datetime
 ) -> Shortfall | None:
-    """Return why the size of a volume is not enforced, with what to do; None if it is.
+    """Return why the size in the record of a volume is not enforced, with what to do; None if it is.
 
     A limit that is in force stays in force without the agent. Without a heartbeat the file system is unknown, and so
     whether limits hold root there.
@@ -59,7 +59,7 @@ def shortfall(
             " the export squashes root or its server is Ganesha, start the quota agent with --root-is-held",
             True,
         )
-    if _is_enforced(size, answer):
+    if _is_enforced(record, answer):
         return None
     if not is_alive(heartbeat, now):
         return Shortfall(f"{agent} has been silent since {heartbeat.at}: start it again")
@@ -88,13 +88,15 @@ def _bytes(size: str) -> int:
         return 0
 
 
-def _is_enforced(size: str, answer: Answer | None) -> bool:
-    """Return True if an answer says so of this size, and has nothing to add.
+def _is_enforced(record: Record, answer: Answer | None) -> bool:
+    """Return True if an answer says so of this record, and has nothing to add.
 
-    An answer with a reason can be about an earlier directory of the volume.
+    Any other answer can be about an earlier directory of the volume: of an attempt that was undone.
     """
-    size_bytes = _bytes(size)
-    return size_bytes > 0 and answer is not None and not answer.reason and enforces(answer, size_bytes)
+    size_bytes = _bytes(record.capacity)
+    if answer is None or answer.reason or answer.record not in ("", stamp(record.created)):
+        return False
+    return size_bytes > 0 and enforces(answer, size_bytes)
 
 
 def _seen(answer: Answer) -> str:

@@ -72,7 +72,7 @@ def test_a_claim_waits_for_its_agent(own: ServedStorage, export: Exported) -> No
 
 
 def test_an_agent_that_answers_costs_little(own: ServedStorage, export: Exported) -> None:
-    """Claims with a quota are bound at once where an agent runs, without a warning."""
+    """Claims with a quota are bound immediately where an agent runs, without a warning."""
     with LoopbackAgent(export.root) as agent:
         own.eventually(lambda: (export.root / LEDGER / "agent").is_symlink(), "the agent is there", timeout_s=60)
         class_name = own.own_class(REQUIRED)

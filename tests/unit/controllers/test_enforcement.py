@@ -339,6 +339,7 @@ def test_the_record_changes_while_a_claim_waits() -> None:
     async def scene() -> None:
         site = Site(REQUIRED)
         async with site.led():
+            site.agent.look()
             assert await site.reconcile() is ENFORCING
             directory = site.export.records[site.volume_name].directory
             await site.tree.remove_directory((directory,))
@@ -571,5 +572,24 @@ def test_what_is_in_force_counts() -> None:
         async with site.led():
             assert await site.reconcile() is REFUSED
             assert any("overcommit" in each for each in await site.warnings())
+
+    simulate(scene())
+
+
+def test_another_record_of_the_claim() -> None:
+    """The answer for an attempt that was undone does not count for the directory of the next one."""
+
+    async def scene() -> None:
+        site = Site(REQUIRED)
+        async with site.led():
+            assert await site.reconcile() is ENFORCING
+            site.agent.look()
+            await site.export.undo(site.volume_name)
+            await asyncio.sleep(5.0)
+            assert await site.reconcile() is ENFORCING
+            assert await site.reconcile() is ENFORCING
+            site.agent.look()
+            assert await site.reconcile() is None
+            assert site.limits == [1 << 30]
 
     simulate(scene())

@@ -389,6 +389,8 @@ def test_answers_about_no_volume_of_this_cluster() -> None:
         await site.volume("unclaimed")
         await site.volume("claimless")
         made = site.cache.volumes["claimless"]
+        await site.volume("earlier")
+        site.answer("earlier", 99, record="2020-01-01T00:00:00Z")
         site.answer("gone", 99)
         for name in ("released", "foreign", "unclaimed", "claimless"):
             site.answer(name, 99)

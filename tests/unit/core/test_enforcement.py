@@ -18,10 +18,14 @@ BEAT = Heartbeat(at="2026-11-28T09:00:00Z", version="2", filesystem="xfs", enfor
 ANSWER = Answer(project=1, limit_bytes=1 << 30, whole=True)
 
 
+def held(quota: Quota, capacity: str, **more: Any) -> Record:
+    return structs.replace(samples.record("a"), quota=quota, capacity=capacity, **more)
+
+
 def found(
     answer: Answer | None = ANSWER, beat: Heartbeat | None = BEAT, *, size: str = "1Gi", now: datetime = NOW
 ) -> Shortfall | None:
-    return shortfall(size, answer, beat, export="nas:/x", now=now)
+    return shortfall(held("required", size), answer, beat, export="nas:/x", now=now)
 
 
 @pytest.mark.parametrize("size", ["1Gi", "1073741824", "1073741823"])
@@ -97,6 +101,12 @@ def test_an_answer_with_a_reason(reason: str) -> None:
     assert found(structs.replace(ANSWER, reason=reason, why="why")) is not None
 
 
+@pytest.mark.parametrize(("of", "is_so"), [("2026-01-01T00:00:00Z", True), ("", True), ("2026-01-01T00:00:01Z", False)])
+def test_an_answer_about_an_earlier_record(of: str, *, is_so: bool) -> None:
+    """An answer counts for the record that it names, or for any if it is an older agent's."""
+    assert (found(structs.replace(ANSWER, record=of)) is None) is is_so
+
+
 def test_a_silent_agent() -> None:
     """An agent that has been silent for long is what is missing, and the message stays the same."""
     late = [found(None, now=NOW + timedelta(seconds=SILENT_S + more)) for more in (1.0, 999.0)]
@@ -104,10 +114,6 @@ def test_a_silent_agent() -> None:
     assert late[0] is not None
     assert "has been silent since 2026-11-28T09:00:00Z: start it again" in late[0].message
     assert not late[0].needs_admin
-
-
-def held(quota: Quota, capacity: str, **more: Any) -> Record:
-    return structs.replace(samples.record("a"), quota=quota, capacity=capacity, **more)
 
 
 @pytest.mark.parametrize(
