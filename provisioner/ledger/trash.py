@@ -124,14 +124,15 @@ class Trash:
         return await self._tree.remove_tree(removed, on_progress=on_progress)
 
     async def release(self, name: str) -> bool:
-        """Remove what keeps a name taken; return True if nothing else is there."""
+        """Remove what keeps a name taken; return True if nothing is left under the name."""
         directory = (*layout.TRASH, name)
-        try:
-            with suppress(PathMissing):  # the server was full
-                await self._tree.remove_directory((*directory, layout.TOMBSTONE))
-            return await self._remove_empty(directory)
-        except NotEmpty:
-            return False
+        for empty in ((*directory, layout.TOMBSTONE), directory):
+            try:
+                with suppress(PathMissing):
+                    await self._tree.remove_directory(empty)
+            except NotEmpty:
+                return False
+        return True
 
     async def _remove_empty(self, waiting: RelPath) -> bool:
         """Remove a directory if it is empty, as many volumes are; return True if that is done.
