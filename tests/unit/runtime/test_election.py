@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 import pytest
 import structlog
@@ -251,8 +250,8 @@ def test_a_renewal_that_is_under_way_when_the_leader_stops() -> None:
         slow = asyncio.Event()
         replace = scene.cluster.replace_lease
 
-        async def answers_late(*lease: Any) -> LeaseRecord:
-            written = await replace(*lease)
+        async def answers_late(namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
+            written = await replace(namespace, name, lease)
             if not slow.is_set():
                 slow.set()
                 await asyncio.sleep(1.0)
