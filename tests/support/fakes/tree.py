@@ -432,14 +432,13 @@ class MemoryFiles:
         return await self.tree.call("look", path, lambda: self._item(path))
 
     async def page(self, directory: Item, more: object | None = None) -> Page:
-        """See `Files`."""
-        begin = more if isinstance(more, int) else 0
+        """See `Files`; an entry that is removed moves no other one."""
 
         def job() -> Page:
             entries = _expect(self._live(directory), Directory, directory.path).entries
-            names = list(entries)[begin : begin + self.page_items]
-            end = begin + self.page_items
-            return Page([self._item((*directory.path, name)) for name in names], end if end < len(entries) else None)
+            names = more if isinstance(more, list) else list(entries)
+            now, rest = names[: self.page_items], names[self.page_items :]
+            return Page([self._item((*directory.path, name)) for name in now if name in entries], rest or None)
 
         return await self.tree.call("page", directory.path, job)
 
