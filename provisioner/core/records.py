@@ -120,9 +120,9 @@ def archived(record: Record) -> Record:
     return structs.replace(record, volume_uid="")
 
 
-def settled(record: Record, volume_uid: str) -> Record:
-    """Return the record of a volume whose PersistentVolume exists: where its data came from no longer matters."""
-    return structs.replace(record, volume_uid=volume_uid, clone_of="", copied="")
+def copied(record: Record) -> Record:
+    """Return the record of a volume that was copied: where its data came from no longer matters."""
+    return structs.replace(record, clone_of="", copied="")
 
 
 def short_modes(modes: Iterable[str]) -> str:

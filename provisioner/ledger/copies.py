@@ -77,18 +77,13 @@ class Copies:
             if not await is_free(self._tree, held.path):
                 raise PathExists(held.directory)
             held = await self._replace(volume_name, held, structs.replace(held, copied=token))
-        moved = True
-        if len(held.path) > 1:
-            with suppress(PathExists):
-                await modes.make_directory(self._tree, held.path[:-1], modes.PARENT)
-        try:
-            await self._tree.rename(
-                (*layout.copy(volume_name, held.copied), TREE), held.path, proofs=[_proof(volume_name, held)]
-            )
-        except PathMissing:
-            if not await is_there(self._tree, held.path):
-                raise
-            moved = False
+        complete = (*layout.copy(volume_name, held.copied), TREE)
+        moved = await is_there(self._tree, complete) or not await is_there(self._tree, held.path)
+        if moved:
+            if len(held.path) > 1:
+                with suppress(PathExists):
+                    await modes.make_directory(self._tree, held.path[:-1], modes.PARENT)
+            await self._tree.rename(complete, held.path, proofs=[_proof(volume_name, held)])
         await self.discard(volume_name)
         return moved
 
@@ -146,7 +141,7 @@ class Copies:
 
 
 def _volume_of(name: str) -> str:
-    return name.rpartition(".")[0]
+    return name.rpartition(".")[0] or name
 
 
 def _proof(volume_name: str, held: Record) -> Proof:

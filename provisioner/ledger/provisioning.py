@@ -18,8 +18,10 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from provisioner.core.groups import GidRange
-from provisioner.core.records import Record, encode, settled
+from provisioner.core.records import Record, copied, encode
 from provisioner.core.tenancy import Tenant, adopt_command
 from provisioner.ledger import archives, layout, modes, opening, restore, symlinks
 from provisioner.ledger.copies import Copies
@@ -334,23 +336,33 @@ class Provisioning:
         state = self._state
         state.mode_refusals.pop(volume_name, None)
         held = state.index.records.get(volume_name)
-        if held is None or (volume_name not in state.index.pending and volume_uid in ("", held.volume_uid)):
+        if held is None:
+            return
+        if volume_name not in state.index.pending and volume_uid in ("", held.volume_uid) and not held.clone_of:
             return
         former, archive = state.index.former(volume_name), held.archive if volume_name in state.index.pending else ""
-        if former is None and not archive and await self._settle_as_known(volume_name, held, volume_uid):
+        if (
+            former is None
+            and not archive
+            and not held.clone_of
+            and await self._settle_as_known(volume_name, held, volume_uid)
+        ):
             return
         if former is not None:
             # The record of the adopted directory's former volume ends first: once the new one is settled, nothing
             # shows any longer that the two belong together.
             await self._records.forget(former)
         live = await self._records.refresh(volume_name)
-        record = settled(live or held, volume_uid or (live or held).volume_uid)
+        record = structs.replace(live or held, volume_uid=volume_uid or (live or held).volume_uid)
         if live is not None and live != record:
             # The uid goes in before the record is settled: a crash in between leaves a pending record, which the live
             # volume settles.
             await self._records.replace(volume_name, record)
         if live is None or volume_name in state.index.pending:
             await self._move_to_volumes(volume_name, record)
+        if record.clone_of:
+            # A pending record keeps this: without it, nothing would show whose data the directory holds.
+            await self._records.replace(volume_name, copied(record))
         if archive:
             # Last: without the archive's record, a pending record would not tell whose data the directory holds.
             await archives.drop(self._tree, state.index, archive)
@@ -362,7 +374,7 @@ class Provisioning:
         """
         if volume_name not in self._state.index.pending or volume_uid in ("", held.volume_uid):
             return False
-        record = settled(held, volume_uid)
+        record = structs.replace(held, volume_uid=volume_uid)
         pending = layout.of("pending", volume_name)
         # The uid goes in before the record is settled: a crash in between leaves a pending record, which the live
         # volume settles.
