@@ -78,9 +78,16 @@ class ArchiveUnusable(DiscreetError):
 class CopyFailed(ProvisionerError):
     """A copy of a directory has ended early; `refusal` says why."""
 
-    def __init__(self, refusal: ExportError) -> None:
+    def __init__(self, refusal: ExportError, where: str = "") -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+        self.where = where
+        """The exports that can have refused it, for messages."""
+
+    @property
+    def event_text(self) -> str:
+        """See `ProvisionerError`."""
+        return f"the copy has failed and begins again: {self.refusal.event_message(self.where)}"
 
     @property
     def reason(self) -> str:
