@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import stat
 import subprocess
 
 import pytest
@@ -15,6 +13,7 @@ from provisioner.mounted.tree import MountedTree
 from provisioner.ports.files import Item, Kept
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing
 from tests.contract.sites import Site
+from tests.support.planting import found_in, plant
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -223,56 +222,6 @@ async def test_a_large_directory(site: Site) -> None:
 # ------------------------------------------------------------------------------------------- whole trees
 
 
-def plant(root: pathlib.Path) -> None:
-    """Create a tree with everything that a copy keeps, as a tenant."""
-    root.mkdir()
-    for number in range(40):
-        (root / f"dir {number % 7}" / f"sub {number % 3}").mkdir(parents=True, exist_ok=True)
-        (root / f"dir {number % 7}" / f"file {number}").write_bytes(os.urandom(number * 997))
-    (root / "large").write_bytes(os.urandom(3_000_001))
-    with (root / "sparse").open("wb") as file:
-        file.seek(5 << 20)
-        file.write(b"middle")
-        file.truncate(9 << 20)
-    (root / "zero").write_bytes(b"")
-    for number in range(3):
-        (root / f"dir {number}" / "linked").hardlink_to(root / "large")
-    (root / "dangling").symlink_to("../no where")
-    (root / "to itself").symlink_to("to itself")
-    os.mkfifo(root / "fifo", 0o622)
-    os.link(root / "fifo", root / "dir 1" / "fifo too")
-    with open(os.fsencode(root) + b"/bytes \xff\xfe\n", "wb") as odd:
-        odd.write(b"odd")
-    if os.geteuid() == 0:
-        os.chown(root / "large", 1000, 1001)
-        os.chown(root / "dangling", 1002, 1003, follow_symlinks=False)
-    (root / "large").chmod(0o4755)
-    (root / "dir 3").chmod(0o2570)
-    for place, ns in ((root / "large", 10**18 + 7), (root / "dir 4", 10**18 + 11), (root, 10**18 + 13)):
-        os.utime(place, ns=(10**18, ns))
-
-
-def facts(root: pathlib.Path, *, symlink_times: bool = False) -> tuple[dict[bytes, object], list[list[bytes]]]:
-    """Return what a copy must keep, by path, and the groups of hard links."""
-    found: dict[bytes, object] = {}
-    linked: dict[int, list[bytes]] = {}
-    for place, directories, names in os.walk(os.fsencode(root)):
-        for name in (b".", *directories, *names):
-            path = os.path.join(place, name)
-            seen = os.lstat(path)
-            data = b""
-            if stat.S_ISREG(seen.st_mode):
-                with open(path, "rb") as file:
-                    data = file.read()
-            text = os.readlink(path) if stat.S_ISLNK(seen.st_mode) else b""
-            key = os.path.relpath(path, os.fsencode(root))
-            time = 0 if text and not symlink_times else seen.st_mtime_ns  # NFS-Ganesha does not set those of symlinks
-            found[key] = (oct(seen.st_mode), seen.st_uid, seen.st_gid, time, data, text)
-            if not stat.S_ISDIR(seen.st_mode):
-                linked.setdefault(seen.st_ino, []).append(key)
-    return found, sorted(sorted(paths) for paths in linked.values() if len(paths) > 1)
-
-
 async def copy(site: Site, source: RelPath, target: RelPath) -> Progress:
     """Copy a tree of a site."""
     progress = Progress()
@@ -286,10 +235,10 @@ async def test_a_copied_tree(shared_site: tuple[Site, pathlib.Path]) -> None:
     site, root = shared_site
     plant(root / "source")
     symlink_times = isinstance(site.tree, MountedTree)
-    before = facts(root / "source", symlink_times=symlink_times)
+    before = found_in(root / "source", symlink_times=symlink_times)
     progress = await copy(site, ("source",), ("target",))
     assert progress.left_out == 0
-    assert facts(root / "target" / "tree", symlink_times=symlink_times) == before
+    assert found_in(root / "target" / "tree", symlink_times=symlink_times) == before
     assert (root / "target" / "tree" / "sparse").stat().st_blocks * 512 < 4 << 20
 
 
