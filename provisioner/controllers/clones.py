@@ -58,7 +58,7 @@ class _Job:
     began_s: float = 0.0
     counted_bytes: int = 0
     reported_s: float | None = None
-    """When an event told its progress last."""
+    """When an event reported its progress last."""
 
 
 class Clones:
@@ -227,6 +227,8 @@ class Clones:
                 if exc.refusal.cause is Cause.UNSETTLED:
                     return exc.refusal
                 return CopyFailed(exc.refusal, export.name if source is export else f"{source.name} or {export.name}")
+            except ExportError as exc:  # nothing has been copied yet
+                return exc
             finally:
                 self._revisit(plan.claim.uid)
         return ExportError(Cause.UNEXPECTED)

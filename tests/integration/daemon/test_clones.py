@@ -173,7 +173,7 @@ def test_the_source_is_protected(slow: tuple[Storage, str, Path], export_directo
 
 
 def test_a_deleted_claim(slow: tuple[Storage, str, Path], export_directory: Path) -> None:
-    """A claim that is deleted during its copy leaves nothing, soon; other claims are served meanwhile."""
+    """A claim that is deleted during its copy leaves nothing, soon; other claims are served during the copy."""
     storage, class_name, directory = slow
     claim = storage.claim(class_name, "clone", **source_of())
     begun(storage, export_directory)

@@ -154,7 +154,7 @@ def test_every_event_is_explained() -> None:
         names.PROVISIONING, names.PROVISIONING_SUCCEEDED, names.PROVISIONING_FAILED, names.PROVISIONING_CLEANUP_FAILED,
         names.VOLUME_FAILED_DELETE, names.RESIZING, names.VOLUME_RESIZE_SUCCESSFUL, names.VOLUME_RESIZE_FAILED,
         names.DIRECTORY_MISSING, names.MODE_REFUSED, names.VOLUME_REBOUND, names.DATA_KEPT,
-        names.RECORD_MISSING, names.VOLUME_DISAGREES,
+        names.RECORD_MISSING, names.VOLUME_DISAGREES, names.COPY_INCOMPLETE, names.VOLUME_CLONED,
     }  # fmt: skip
     assert tabled(section("reference/objects.md", "## Events")) == reasons
 

@@ -16,7 +16,7 @@ from provisioner.ledger import copying, layout
 from provisioner.ledger.copying import Progress
 from provisioner.ledger.errors import AlreadyThere, CopyFailed, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Cause, ExportError, Ownership
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathMissing
 from tests.support.fakes.tree import Directory, File, MemoryTree
 from tests.support.ledger_faults import FAULTS, Fault, directories, interrupted, ledger, opened, record
 
@@ -333,6 +333,13 @@ async def test_a_copy_that_fails() -> None:
     assert (tree.look(("clone",)), ledger(tree, "copies")) == (None, [])
 
 
+async def test_a_volume_without_a_record() -> None:
+    """Settling a volume of which there is no record changes nothing."""
+    export = await opened(await fresh())
+    await export.settle("pvc-9", "uid")
+    assert set(export.records) == {SOURCE}
+
+
 async def test_a_lost_ledger() -> None:
     """If the ledger is gone, that is the error of a copy that would begin."""
     tree = await fresh()
@@ -341,6 +348,29 @@ async def test_a_lost_ledger() -> None:
     with pytest.raises(ExportError) as caught:
         await export.begin_copy(CLONE, wanted())
     assert caught.value.cause is Cause.CHANGED
+
+
+async def test_a_ledger_that_answers_oddly() -> None:
+    """If the ledger is whole after all, the first error is that of the copy."""
+    tree = await fresh()
+    export = await opened(tree)
+    once = [PathMissing("odd")]
+
+    async def fail(call: str, path: RelPath) -> None:
+        if call == "is_empty" and path == ("clone",) and once:
+            raise once.pop()
+
+    tree.before = fail
+    assert (await export.begin_copy(CLONE, wanted())).clone_of == SOURCE
+
+    async def missing(call: str, _path: RelPath) -> None:
+        if call == "make_symlink":
+            raise PathMissing("odd")
+
+    tree.before = missing
+    await export.undo(CLONE)
+    with pytest.raises(PathMissing):
+        await export.begin_copy(CLONE, wanted())
 
 
 _: Callable[..., Awaitable[None]] = _quiet
