@@ -230,6 +230,51 @@ async def copy(site: Site, source: RelPath, target: RelPath) -> Progress:
     return progress
 
 
+async def seen(site: Site, path: RelPath) -> dict[str, object]:
+    """Return what a copy must keep of everything below a path, by the tree's own calls."""
+    found: dict[str, object] = {}
+    names: dict[str, str] = {}
+
+    async def walk(item: Item) -> None:
+        for name, each in (await listed(site, item)).items():
+            below = "/".join((*each.path[len(path) :],))
+            text = await site.tree.files.read_link(each) if each.kind == "symlink" else ""
+            data = await content(site, each) if each.kind == "file" else b""
+            first = names.setdefault(each.id, below)
+            found[below] = (each.kind, each.kept.mode, each.kept.owner, each.kept.group, text, data, first)
+            if each.kind != "symlink":
+                found[below] = (found[below], each.kept.modified_ns)
+            if each.kind == "directory":
+                await walk(each)
+            del name
+
+    await walk(await site.tree.files.look(path))
+    return found
+
+
+async def test_a_copy_of_each_type(site: Site) -> None:
+    """A copy equals its source on every server, in the best way that this one has."""
+    files, top = site.tree.files, await made(site, "source")
+    directory = await files.make(top, "directory", "directory")
+    await files.make(directory, "empty", "directory")
+    file = await files.make(directory, ODD, "file")
+    for number in range(5):
+        chunk = bytes([number]) * files.chunk_bytes
+        await files.write(file, number * files.chunk_bytes, chunk, stable=True)
+    await files.set_size(file, 20 * files.chunk_bytes + 1)
+    await files.link(file, top, "again")
+    await files.make(top, "fifo", "fifo")
+    await files.make(top, "symlink", "symlink", "../no\udcfe where")
+    await files.make(top, "nothing", "file")
+    await files.keep(file, Kept(0o4755, file.kept.owner, file.kept.group, 10**18, 10**18 + 10**9))
+    await files.keep(directory, Kept(0o2750, directory.kept.owner, directory.kept.group, 10**18, 10**18 + 2 * 10**9))
+    before = await seen(site, ("source",))
+    progress = await copy(site, ("source",), ("target",))
+    assert (progress.left_out, progress.entries) == (0, 8)
+    assert await seen(site, ("target", "tree")) == before
+    assert (await files.look(("target", "tree", "again"))).links == 2
+
+
 async def test_a_copied_tree(shared_site: tuple[Site, pathlib.Path]) -> None:
     """A copy of a tree equals it, and its holes take no space."""
     site, root = shared_site
