@@ -90,7 +90,7 @@ async def test_an_entry_that_is_there(site: Site, kind: str) -> None:
     """make() and link() replace nothing: they raise PathExists."""
     files, top = site.tree.files, await made(site, "top")
     for name in ("directory", "file", "fifo", "symlink"):
-        await files.make(top, name, name, "text")  # type: ignore[arg-type]
+        await files.make(top, name, name, "text")
     file = await files.look(("top", "file"))
     for name in ("directory", "file", "fifo", "symlink"):
         with pytest.raises(PathExists):
@@ -152,7 +152,7 @@ async def test_remove(site: Site) -> None:
     """remove() removes an entry; none there is success; a directory with entries stays."""
     files, top = site.tree.files, await made(site, "top")
     for name in ("file", "fifo", "symlink"):
-        await files.make(top, name, name, "text")  # type: ignore[arg-type]
+        await files.make(top, name, name, "text")
         await files.remove(top, name)
         await files.remove(top, name)
     assert await listed(site, top) == {}

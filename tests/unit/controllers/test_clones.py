@@ -289,7 +289,9 @@ async def test_a_source_that_is_not_there_yet(site: Site) -> None:
     assert await site.controller.reconcile(clone.uid) is AWAITING_CHANGE
     with site.controller.subscribed():
         while len(site.queue):
-            site.queue.done(await site.queue.get())
+            key = await site.queue.get()
+            assert key is not None
+            site.queue.done(key)
         await site.bound()
         keys = {await site.queue.get() for _ in range(len(site.queue))}
         assert clone.uid in keys

@@ -148,7 +148,7 @@ async def test_undo(fault: Fault, directory: str) -> None:
     for tree, export in await interrupted(fault, prepare, lambda export: export.undo(CLONE)):
         assert await export.undo(CLONE)
         assert {path for path in directories(tree) if path.endswith("clone")} == set()
-        assert (ledger(tree, "pending"), dict(export.records).keys()) == ([], {SOURCE})
+        assert (ledger(tree, "pending"), set(export.records)) == ([], {SOURCE})
 
 
 async def test_another_leaders_copy() -> None:

@@ -5,6 +5,8 @@ The tenant works on the server's disk, in directories that the server has not se
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from testbed.ganesha import Ganesha
@@ -15,7 +17,7 @@ from tests.support.planting import found_in, plant
 pytestmark = pytest.mark.timeout(180)
 
 NFS_VERSIONS = ("3", "4.0", "4.1", "4.2")
-SOURCE = {"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"}}
+SOURCE: dict[str, Any] = {"dataSource": {"kind": "PersistentVolumeClaim", "name": "data"}}
 
 
 @pytest.fixture(scope="module")
