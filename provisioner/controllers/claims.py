@@ -339,7 +339,8 @@ class ClaimController:
         # Rules that need the export: roots of other exports, free space, volumes whose server is unknown.
         size = plan.record.capacity
         refusal = self._root_conflict(plan, export)
-        if refusal is None and not self._clones.has(plan.volume):  # a copy has taken its space already
+        copying = plan.source is not None and bool(plan.source.begun)  # it has taken its space already
+        if refusal is None and not copying:
             refusal = space_conflict(self._ctx, export, plan.parameters, size, volume_name=plan.volume)
         if refusal is not None:
             return self._refuse(claim, refusal)

@@ -163,10 +163,6 @@ class Clones:
 
     # ------------------------------------------------------------------------------------------- copies
 
-    def has(self, volume_name: str) -> bool:
-        """Whether there is a copy for a volume, running or ended."""
-        return volume_name in self._jobs
-
     async def copy(self, plan: Provision, export: Export) -> str:
         """Return the name of the complete copy for a plan; empty if the export has it by its record.
 

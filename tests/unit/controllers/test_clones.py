@@ -236,14 +236,12 @@ async def test_a_deleted_claim(site: Site) -> None:
     held(site)
     clone = site.claim("clone", dataSource=SOURCE)
     assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
-    assert site.clones.has(names.volume_name(clone.uid))
     site.cluster.delete("claims", "shop/clone")
     site.cluster.change("claims", "shop/clone", lambda body: body["metadata"].update(finalizers=[]))
     site.cache.claims.apply(clone, deleted=True)
     site.tree.before = no_fault
     assert await site.controller.reconcile(clone.uid) is None
     assert site.export.pending == set()
-    assert not site.clones.has(names.volume_name(clone.uid))
     assert site.released == [names.volume_name(source.uid)]
 
 
