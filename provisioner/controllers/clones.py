@@ -23,7 +23,7 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.reasons import Reason
-from provisioner.ledger.copying import Progress
+from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.errors import CopyFailed, InProgress
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError
@@ -194,18 +194,21 @@ class Clones:
             await ctx.guard.require(export)  # what an earlier leader has left is discarded
             source, path = await self._locate(plan)
             async with ctx.health.fail_fast(export):
-                held = await export.begin_copy(plan.volume, plan.record)
+                # Data without a group of its own keeps its groups, as data that is adopted.
+                own = source.records[plan.record.clone_of].gid
+                held = await export.begin_copy(plan.volume, plan.record, plan.parameters.groups if own else None)
         if held.copied:
             return None
+        regroup = Regroup(own, held.gid) if held.gid else None
         job = self._jobs[plan.volume] = _Job(plan, export, began_s=ctx.clock.monotonic())
-        job.task = group.create_task(self._run(job, source, path))
+        job.task = group.create_task(self._run(job, source, path, regroup))
         self._measure(export)
         log.info(
             "copy_begun", claim=plan.claim.key, volume=plan.volume, source=plan.record.clone_of, export=export.name
         )
         return job
 
-    async def _run(self, job: _Job, source: Export, path: RelPath) -> str | ProvisionerError:
+    async def _run(self, job: _Job, source: Export, path: RelPath, regroup: Regroup | None) -> str | ProvisionerError:
         """Copy, once it is this copy's turn; return the name of the copy, or why it has failed.
 
         A failed copy goes to the trash.
@@ -215,7 +218,9 @@ class Clones:
             try:
                 async with self._slots:
                     allows = lambda: ctx.guard.allows(export)  # noqa: E731
-                    copy = await export.copy_from(source, path, plan.volume, job.progress, allows=allows)
+                    copy = await export.copy_from(
+                        source, path, plan.volume, job.progress, allows=allows, regroup=regroup
+                    )
                 self._succeeded(job)
                 return copy
             except CopyFailed as exc:

@@ -26,7 +26,7 @@ from provisioner.core.locations import RelPath
 from provisioner.core.records import Record, encode
 from provisioner.ledger import layout, modes, symlinks
 from provisioner.ledger.archives import is_free, is_there
-from provisioner.ledger.copying import TREE, Progress, TreeCopy
+from provisioner.ledger.copying import TREE, Progress, Regroup, TreeCopy
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
@@ -44,7 +44,14 @@ class Copies:
         self._records = records
 
     async def make(
-        self, volume_name: str, source: Tree, path: RelPath, progress: Progress, *, allows: Callable[[], bool]
+        self,
+        volume_name: str,
+        source: Tree,
+        path: RelPath,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
     ) -> str:
         """Copy a directory for a volume (step 2); return the name of the copy.
 
@@ -52,7 +59,8 @@ class Copies:
         """
         await self.discard(volume_name)
         token = secrets.token_hex(4)
-        await TreeCopy(source, self._tree, progress, allows=allows).run(path, layout.copy(volume_name, token))
+        copy = TreeCopy(source, self._tree, progress, allows=allows, regroup=regroup)
+        await copy.run(path, layout.copy(volume_name, token))
         return token
 
     async def is_complete(self, volume_name: str, held: Record) -> bool:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -32,7 +32,7 @@ from provisioner.core.backoff import Backoff
 from provisioner.core.locations import RelPath
 from provisioner.ledger.errors import CopyFailed
 from provisioner.ports.aio import map_bounded
-from provisioner.ports.files import Item, Made
+from provisioner.ports.files import Item, Kept, Made
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing, Tree
 
 T = TypeVar("T")
@@ -61,6 +61,18 @@ _GONE = (Cause.NOT_FOUND, Cause.STALE)
 _SNAPSHOTS = (".snapshot", "~snapshot", ".zfs")
 """Directories in which servers show snapshots of the directory that they are in."""
 _PRIVATE = Ownership(mode=0o700)
+
+
+@dataclass(frozen=True, slots=True)
+class Regroup:
+    """What has the source's own group gets that of the copy."""
+
+    old: int
+    new: int
+
+    def applied(self, kept: Kept) -> Kept:
+        """Return what an entry of the copy keeps."""
+        return replace(kept, group=str(self.new)) if kept.group == str(self.old) else kept
 
 
 class _Vanished(Exception):
@@ -100,12 +112,21 @@ class _Directory:
 class TreeCopy:
     """One copy; `allows` says whether it can go on."""
 
-    def __init__(self, source: Tree, target: Tree, progress: Progress, *, allows: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        source: Tree,
+        target: Tree,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
+    ) -> None:
         self._origin = source.files
         self._target = target
         self._into = target.files
         self._progress = progress
         self._allows = allows
+        self._regroup = regroup
         shares = self._into.shares(self._origin)
         self._clones = self._copies = shares
         self._chunk_bytes = min(self._origin.chunk_bytes, self._into.chunk_bytes)
@@ -215,7 +236,7 @@ class TreeCopy:
             if current.open_jobs:
                 return
             done = current
-            await self._persist(lambda done=done: self._into.keep(done.target, done.source.kept))  # type: ignore[misc]
+            await self._persist(lambda done=done: self._into.keep(done.target, self._kept(done.source)))  # type: ignore[misc]
             self._progress.entries += 1
             current = current.parent
 
@@ -271,7 +292,7 @@ class TreeCopy:
         except _Vanished:
             await self._persist(lambda: self._into.remove(parent, name))
             raise
-        await self._persist(lambda: self._into.keep(made, item.kept))
+        await self._persist(lambda: self._into.keep(made, self._kept(item)))
 
     async def _make(self, parent: Item, name: str, kind: Made, target: str = "") -> Item:
         """Create an object; what an earlier try with an unknown outcome has created is this one."""
@@ -288,6 +309,9 @@ class TreeCopy:
                 return await self._into.look((*parent.path, name))
 
         return await self._persist(make)
+
+    def _kept(self, item: Item) -> Kept:
+        return item.kept if self._regroup is None else self._regroup.applied(item.kept)
 
     # ------------------------------------------------------------------------------------------- content
 

@@ -18,7 +18,7 @@ from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
 from provisioner.ledger.copies import Copies
-from provisioner.ledger.copying import Progress
+from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
@@ -222,21 +222,30 @@ class Export:
             volume_name, record, ownership, adopt_from=adopt_from, tenant=tenant, gid_range=gid_range, copy=copy
         )
 
-    async def begin_copy(self, volume_name: str, record: Record) -> Record:
+    async def begin_copy(self, volume_name: str, record: Record, gid_range: GidRange | None = None) -> Record:
         """Write the record of a volume that becomes a copy of `record.clone_of`; return the record that counts.
 
-        If that has `copied`, the copy is complete. Raises PathTaken, AlreadyThere.
+        If that has `copied`, the copy is complete. With `gid_range` the copy gets a group of its own. Raises PathTaken,
+        AlreadyThere, NoFreeGroup.
         """
-        return await self._provisioning.begin_copy(volume_name, record)
+        return await self._provisioning.begin_copy(volume_name, record, gid_range)
 
     async def copy_from(
-        self, source: Export, path: RelPath, volume_name: str, progress: Progress, *, allows: Callable[[], bool]
+        self,
+        source: Export,
+        path: RelPath,
+        volume_name: str,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
     ) -> str:
         """Copy a directory of another export, or of this one, for a volume; return the name of the copy.
 
-        It goes on until the copy is complete, or `allows` returns False. Raises CopyFailed.
+        It goes on until the copy is complete, or `allows` returns False. With `regroup` what has the source's group
+        gets that of the copy. Raises CopyFailed.
         """
-        return await self._copies.make(volume_name, source._tree, path, progress, allows=allows)
+        return await self._copies.make(volume_name, source._tree, path, progress, allows=allows, regroup=regroup)
 
     async def discard_copies(self, volume_name: str) -> None:
         """Move the copies for a volume that are not its directory yet into the trash."""

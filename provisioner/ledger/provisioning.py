@@ -78,19 +78,22 @@ class Provisioning:
 
     # ------------------------------------------------------------------------------------------- provision
 
-    async def begin_copy(self, volume_name: str, record: Record) -> Record:
+    async def begin_copy(self, volume_name: str, record: Record, gid_range: GidRange | None) -> Record:
         """Do steps 1 and 2 for a volume that becomes a copy; see `Export.begin_copy`."""
         try:
-            begun = await self._begin(volume_name, record, None, None, None)
+            begun = await self._begin(volume_name, record, None, gid_range, None)
             held = self._state.index.records[volume_name]
             try:
                 await self._occupancy.require_no_root_above(held.path)
                 await self._occupancy.require_still_free(volume_name, held, None)
-            except PathTaken:
+                if await self._copies.is_complete(volume_name, held):
+                    return self._state.index.records[volume_name]
+                # The group, before there is a copy that has it.
+                held = self._state.index.records[volume_name]
+                held = await self._grouping.claim(volume_name, held, gid_range, fresh=begun.fresh)
+            except (PathTaken, NoFreeGroup):
                 await self._retreat(volume_name, held, fresh=begun.fresh, made=False)
                 raise
-            if await self._copies.is_complete(volume_name, held):
-                return self._state.index.records[volume_name]
             # Before the copy begins: so what is there later is the copy.
             if not await archives.is_free(self._tree, held.path):
                 if begun.fresh:

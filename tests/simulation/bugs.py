@@ -20,7 +20,7 @@ from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import opening, restore
 from provisioner.ledger.copies import Copies
-from provisioner.ledger.copying import Progress
+from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, CopyFailed, PathTaken
 from provisioner.ledger.export import Export
@@ -541,7 +541,14 @@ class _CopiesBeforeTheyAreComplete(Copies):
     """A copy is placed as it is, whether its engine has finished or failed."""
 
     async def make(
-        self, volume_name: str, source: Tree, path: RelPath, progress: Progress, *, allows: Callable[[], bool]
+        self,
+        volume_name: str,
+        source: Tree,
+        path: RelPath,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
     ) -> str:
         seen = allows()
 
@@ -551,7 +558,7 @@ class _CopiesBeforeTheyAreComplete(Copies):
             return seen
 
         with suppress(CopyFailed):
-            return await super().make(volume_name, source, path, progress, allows=some)
+            return await super().make(volume_name, source, path, progress, allows=some, regroup=regroup)
         return (await self._names())[-1].rpartition(".")[2]
 
 

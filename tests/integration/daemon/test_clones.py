@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tests.integration.conftest import Service
 from tests.support.daemon import Daemons
 from tests.support.planting import found_in, plant
 from tests.support.storage import VOLUMES, ServedStorage, Storage
+
+GID = "pv.beta.kubernetes.io/gid"
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -59,6 +62,29 @@ def test_to_another_export(served: ServedStorage, service: Service) -> None:
     served.claim(served.own_class(service.second.parameters), "clone", **source_of())
     clone = served.bound("clone")
     assert found_in(service.second.directory(clone)) == found_in(served.directory(source))
+
+
+def test_a_group_of_its_own(served: ServedStorage) -> None:
+    """The clone of a volume with a group gets another group, and so does all that had the source's."""
+    if os.geteuid() != 0:
+        pytest.skip("this machine cannot chown: the tests do not run as root")
+    class_name = served.own_class({"gid": "auto", "gidRange": "61000-61999"})
+    served.claim(class_name)
+    source = served.bound()
+    plant(served.directory(source))
+    gid = int(source["metadata"]["annotations"][GID])
+    os.chown(served.directory(source) / "zero", 5, gid)
+    served.claim(class_name, "clone", **source_of())
+    clone = served.bound("clone")
+    other = int(clone["metadata"]["annotations"][GID])
+    here, there = served.directory(source), served.directory(clone)
+    assert other != gid
+    assert (there.stat().st_gid, (there / "zero").stat().st_gid, (there / "large").stat().st_gid) == (
+        other,
+        other,
+        1001,
+    )
+    assert (here.stat().st_gid, (here / "zero").stat().st_gid) == (gid, gid)
 
 
 def test_a_chain(served: ServedStorage) -> None:

@@ -13,8 +13,8 @@ from provisioner.core.groups import GidRange
 from provisioner.core.locations import RelPath
 from provisioner.core.records import Record
 from provisioner.ledger import copying, layout
-from provisioner.ledger.copying import Progress
-from provisioner.ledger.errors import AlreadyThere, CopyFailed, PathTaken
+from provisioner.ledger.copying import Progress, Regroup
+from provisioner.ledger.errors import AlreadyThere, CopyFailed, NoFreeGroup, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathMissing
 from tests.support.fakes.tree import Directory, File, MemoryTree
@@ -83,8 +83,34 @@ async def test_a_clone() -> None:
     assert export.records[CLONE] == structs.replace(record("clone", CLONE), volume_uid="uid 2")
 
 
+async def test_a_clone_with_a_group() -> None:
+    """The copy of a volume that has a group of its own gets another one; all other groups stay."""
+    tree = await fresh()
+    export = await opened(tree)
+    source = tree.look(("source",))
+    assert isinstance(source, Directory)
+    source.gid, source.entries["a"] = 70, File(b"data", gid=70)
+    held = await export.begin_copy(CLONE, wanted(), GidRange(71, 71))
+    assert held.gid == 71
+    regroup = Regroup(70, held.gid)
+    copy = await export.copy_from(export, ("source",), CLONE, Progress(), allows=lambda: True, regroup=regroup)
+    assert (await export.begin_copy(CLONE, wanted(), GidRange(71, 71))).gid == 71
+    assert (await export.provision(CLONE, wanted(), ACCESS, copy=copy, gid_range=GidRange(71, 71))).gid == 71
+    made = tree.look(("clone",))
+    assert isinstance(made, Directory)
+    below = made.entries["b"]
+    assert isinstance(below, Directory)
+    assert (made.gid, made.entries["a"], below.gid) == (71, File(b"data", gid=71), 0)
+    assert ledger(tree, "groups") == ["71"]
+    with pytest.raises(NoFreeGroup):
+        await export.begin_copy(OTHER, structs.replace(record("other", OTHER), clone_of=SOURCE), GidRange(71, 71))
+    assert OTHER not in export.records
+    assert await export.undo(CLONE)
+    assert ledger(tree, "groups") == []
+
+
 async def test_a_clone_without_a_group() -> None:
-    """The data keeps its groups: a class with groups of its own gives the clone none."""
+    """The data of a volume without a group of its own keeps its groups: the clone has none either."""
     export = await opened(await fresh())
     copy = await _copied(export)
     held = await export.provision(CLONE, wanted(), ACCESS, copy=copy, gid_range=GidRange(70, 79))
@@ -276,6 +302,7 @@ async def test_copies_that_nothing_needs() -> None:
     for name in (f"{CLONE}.1", f"{OTHER}.2", "odd"):
         await tree.make_directory((*layout.COPIES, name), ACCESS)
     await tree.make_symlink((*layout.COPIES, "text"), "no directory")
+    await export.discard_copies("pvc-other")
     assert await export.discard_unneeded_copies() == 2
     assert ledger(tree, "copies") == [f"{CLONE}.1", "text"]
     assert ledger(tree, "trash") == ["copy-odd", f"copy-{OTHER}.2"]
