@@ -287,6 +287,7 @@ class Clones:
             entries=progress.entries,
             size_bytes=progress.size_bytes,
             left_out=progress.left_out,
+            vanished=progress.vanished,
             took_s=round(self._ctx.clock.monotonic() - job.began_s, 4),
         )
 

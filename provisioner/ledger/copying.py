@@ -85,6 +85,8 @@ class Progress:
 
     entries: int = 0
     size_bytes: int = 0
+    vanished: int = 0
+    """Entries that were removed during the copy."""
     left_out: int = 0
     names: list[str] = field(default_factory=list)
     """The first NAMED entries that were left out."""
@@ -208,6 +210,7 @@ class TreeCopy:
             try:
                 page = await self._read(lambda more=more: self._origin.page(directory.source, more))  # type: ignore[misc]
             except _Vanished:
+                self._progress.vanished += 1
                 return
             for item in page.items:
                 yield item
@@ -253,7 +256,7 @@ class TreeCopy:
                     await self._copy_entry(item, directory.target, name)
                 self._progress.entries += 1
             except _Vanished:
-                pass
+                self._progress.vanished += 1
             await self._leave(directory)
             self._queue.task_done()
 
@@ -376,7 +379,7 @@ class TreeCopy:
             data = await self._read(lambda at=at: self._origin.read(item, at, end - at))  # type: ignore[misc]
             if not data:
                 break  # the file has become shorter
-            if any(data):
+            if data.count(0) < len(data):
                 verifier = await self._persist(
                     lambda at=at, data=data: self._into.write(made, at, data, stable=stable)  # type: ignore[misc]
                 )
