@@ -48,6 +48,8 @@ class Export:
     access: Literal["RW", "RO"] = "RW"
     privileged_port: bool = False
     """Whether clients must use a port below 1024, as with `secure` in exports(5)."""
+    cached_s: int | None = None
+    """How long Ganesha trusts what it knows of files that others change in the directory; by default a minute."""
 
 
 class Ganesha(NfsServer):
@@ -178,9 +180,10 @@ class Ganesha(NfsServer):
 
 def _export_block(number: int, export: Export, versions: str) -> str:
     port = str(export.privileged_port).lower()
+    cached = "" if export.cached_s is None else f"Attr_Expiration_Time = {export.cached_s}; "
     return (
         f'EXPORT {{ Export_Id = {number}; Path = "{export.directory}"; Pseudo = "{export.path}"; '
-        f"Access_Type = {export.access}; Squash = {export.squash}; SecType = sys; PrivilegedPort = {port}; "
+        f"Access_Type = {export.access}; Squash = {export.squash}; SecType = sys; PrivilegedPort = {port}; {cached}"
         f"Protocols = {versions}; Transports = TCP; FSAL {{ Name = {export.backend}; }} }}"
     )
 

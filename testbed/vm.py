@@ -53,6 +53,7 @@ exportfs -ar
 rpc.nfsd --grace-time 10 8
 # Serve immediately, while a real server lets clients of the last run wait for 90 s.
 echo Y > /proc/fs/nfsd/v4_end_grace || true
+. /beside &
 exec rpc.mountd -F -p {mount_port}
 """
 
@@ -90,10 +91,18 @@ class KernelServer(NfsServer):
     Clients keep their source ports, so that an export without `insecure` refuses ports from 1024 on.
     """
 
-    def __init__(self, exports: Mapping[str, str] = EXPORTS, *, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        exports: Mapping[str, str] = EXPORTS,
+        *,
+        directory: Path | None = None,
+        beside: str = "",
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         """`exports` maps paths at or below /srv, none below another, to options as in exports(5).
 
-        Keep the disk and the console log in `directory`; without one, use a temporary directory.
+        Keep the disk and the console log in `directory`; without one, use a temporary directory. The machine runs the
+        shell script `beside` as root, parallel to the server, and has Debian's Python and `files` for it.
         """
         super().__init__("the kernel's NFS server")
         self._wiped = directory is None
@@ -101,6 +110,8 @@ class KernelServer(NfsServer):
         self.directory.mkdir(parents=True, exist_ok=True)
         self.exports = dict(exports)
         self.log = self.directory / "console.log"
+        self._beside = beside
+        self._files = dict(files or {})
 
     def start(self) -> None:
         """Boot, and return when every version answers.
@@ -135,10 +146,16 @@ class KernelServer(NfsServer):
             f"{path} *({options},no_subtree_check,fsid={number})\n"
             for number, (path, options) in enumerate(self.exports.items(), start=1)
         ]
-        files = {"role": _SERVE.format(mount_port=_MOUNT_PORT).encode(), "etc/exports": "".join(lines).encode()}
+        files = {
+            "role": _SERVE.format(mount_port=_MOUNT_PORT).encode(),
+            "etc/exports": "".join(lines).encode(),
+            "beside": self._beside.encode(),
+            **self._files,
+        }
         forwarded = {self.port: _NFS_PORT, self.mount_port: _MOUNT_PORT}
         forwarding = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{inside}" for port, inside in forwarded.items())
-        command = _machine(self.directory, files, network=forwarding, devices=["-drive", drive])
+        python = bool(self._beside)
+        command = _machine(self.directory, files, network=forwarding, devices=["-drive", drive], python=python)
         return Server("the kernel's NFS server", command, log=self.log, ready=self.answers)
 
 

@@ -45,6 +45,14 @@ from provisioner.core.errors import InvalidSettings
     show_envvar=True,
     help="Lift the limit of a volume that becomes an archive; by default it stays.",
 )
+@click.option(
+    "--root-is-held",
+    envvar="ROOT_IS_HELD",
+    is_flag=True,
+    show_envvar=True,
+    help="On ext4: limits hold root in a pod too, because the exports squash root or the server is Ganesha. Without it,"
+    " the provisioner refuses `quota: required` there.",
+)
 @click.option("--once", is_flag=True, help="Look at everything once, do all that can be done, and exit.")
 @click.option("--dry-run", is_flag=True, help="Print what --once would do, and change nothing.")
 @click.option(
@@ -76,6 +84,7 @@ def quota_agent(
     project_ids: str,
     all_volumes: bool,
     lift_archives: bool,
+    root_is_held: bool,
     once: bool,
     dry_run: bool,
     listen: str | None,
@@ -124,6 +133,7 @@ def quota_agent(
         ids=ids.parse(project_ids),
         all_volumes=all_volumes,
         lift_archives=lift_archives,
+        root_is_held=root_is_held,
         once=once,
         dry_run=dry_run,
         listen=parsed_listen(listen) if listen else None,

@@ -49,6 +49,7 @@ class AgentSettings:
     ids: IdRange
     all_volumes: bool
     lift_archives: bool
+    root_is_held: bool
     once: bool
     dry_run: bool
     listen: tuple[str, int] | None
@@ -118,6 +119,7 @@ def _agents(settings: AgentSettings, disks: Sequence[Disk]) -> list[ExportAgent]
         ids=settings.ids,
         all_volumes=settings.all_volumes,
         lift_archives=settings.lift_archives,
+        root_is_held=settings.root_is_held,
     )
     holders: dict[str, Holders] = {}
     return [

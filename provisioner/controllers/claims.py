@@ -12,6 +12,7 @@ import structlog
 
 from provisioner.controllers.clones import Clones
 from provisioner.controllers.context import ControllerContext
+from provisioner.controllers.enforcement import PATIENCE, shortfall
 from provisioner.controllers.expansion import expand
 from provisioner.controllers.free_space import space_conflict
 from provisioner.controllers.instances import is_unsettled
@@ -21,9 +22,11 @@ from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, classes, names, tenancy
 from provisioner.core.claims import ClaimView, CloneSource, Ignore, Provision, Refuse, Wait
+from provisioner.core.enforcement import Shortfall
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.reasons import Reason
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, PathTaken
 from provisioner.ledger.export import Export
@@ -31,7 +34,7 @@ from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rej
 from provisioner.ports.tree import ExportError
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import VolumeLocks
-from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
+from provisioner.runtime.requeue import AWAITING_CHANGE, ENFORCING, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -67,6 +70,8 @@ class ClaimController:
         """Claims whose directory is in use by another volume: the end of any volume may free it."""
         self._awaited: dict[str, set[str]] = {}
         """Claims that wait for the source of their clone, by its key."""
+        self._unenforced: dict[str, str] = {}
+        """Claims whose directory is there and waits for its quota, each with the last warning."""
         self._modes_refused: set[str] = set()
         """Exports for which the log already says that they do not set modes."""
 
@@ -157,6 +162,7 @@ class ClaimController:
         volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
             self._seen_s.pop(uid, None)
+            self._unenforced.pop(uid, None)
             self._blocked.discard(uid)
             await self._clones.cancel(names.volume_name(uid))
             return await self._rollback.finish(names.volume_name(uid))
@@ -176,8 +182,13 @@ class ClaimController:
             case Ignore():
                 self._seen_s.pop(uid, None)
                 await self._clones.cancel(names.volume_name(uid))
+                self._unenforced.pop(uid, None)
                 unfinished = await self._rollback.finish(names.volume_name(uid))
-                expanding = await expand(claim, self._ctx) if claim.status.phase == "Bound" else None
+                expanding = (
+                    await expand(claim, self._ctx, tries=self._queue.failures(uid))
+                    if claim.status.phase == "Bound"
+                    else None
+                )
                 return unfinished or expanding
             case Wait(why) as wait:
                 log.debug("claim_waits", claim=claim.key, why=wait.log_message or why)
@@ -330,6 +341,36 @@ class ClaimController:
 
         The order matters, and each step can be repeated.
         """
+        claim, again = plan.claim, plan.volume in export.records
+        waiting = self._waiting(plan, export)
+        prepared = waiting or await self._prepare(plan, export)
+        if not isinstance(prepared, Record):
+            return prepared
+        lacking = await self._lacks_quota(plan, export, prepared)
+        may_go_on = lacking is None or not lacking.needs_admin
+        if waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting:
+            # Another leader has finished or ended the attempt: look at all of it again.
+            self._unenforced.pop(claim.uid, None)
+            return await self._provision(plan, export)
+        # Creating the directory took time, and so did its quota: the claim may have changed, or may be gone.
+        if not await self._still_wanted(plan):
+            return await self._rollback.finish(plan.volume)
+        if lacking is not None:
+            return self._await_quota(plan, lacking)
+        self._unenforced.pop(claim.uid, None)
+        created = await self._create(plan, export, prepared, again=again)
+        # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
+        if self._is_gone(claim.uid):
+            return await self._rollback.withdraw(plan, export)
+        await export.settle(plan.volume, created.metadata.uid)
+        self._succeeded(plan, export, prepared)
+        return None
+
+    async def _prepare(self, plan: Provision, export: Export) -> Record | Requeue | None:
+        """Create record and directory; return the record that counts.
+
+        Return the outcome of the attempt instead if it ends here.
+        """
         claim = plan.claim
         known = export.records.get(plan.volume)
         # A settled record, or one begun with other data: the volume may exist already, and the cache does not know yet.
@@ -371,16 +412,42 @@ class ClaimController:
                 self._refuse_forgotten(plan, export)
             raise
         self._warn_of_mode(plan, record, export)
-        # Creating the directory took time: the claim may have changed, or may be gone.
-        if not await self._still_wanted(plan):
-            return await self._rollback.finish(plan.volume)
-        created = await self._create(plan, export, record, again=known is not None)
-        # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
-        if self._is_gone(claim.uid):
-            return await self._rollback.withdraw(plan, export)
-        await export.settle(plan.volume, created.metadata.uid)
-        self._succeeded(plan, export, record)
-        return None
+        return record
+
+    def _waiting(self, plan: Provision, export: Export) -> Record | None:
+        """Return the record of a claim whose directory this process has prepared, and which waits for its quota.
+
+        It is the one in memory, and costs no call. Return None if the claim asks for other data since.
+        """
+        held = export.records.get(plan.volume) if plan.claim.uid in self._unenforced else None
+        if held is None or plan.volume not in export.pending or held.archive != plan.record.archive:
+            return None
+        return held
+
+    async def _lacks_quota(self, plan: Provision, export: Export, record: Record) -> Shortfall | None:
+        """Return what is missing if a volume must not exist before its size is enforced; None if it can."""
+        if record.quota != "required":
+            return None
+        return await shortfall(self._ctx, export, plan.volume, record)
+
+    def _await_quota(self, plan: Provision, lacking: Shortfall) -> Requeue:
+        """Wait without a worker, and say what is missing once that takes long."""
+        claim = plan.claim
+        warned = self._unenforced.setdefault(claim.uid, "")
+        if lacking.needs_admin or self._queue.failures(claim.uid) >= PATIENCE:
+            message = f"the class asks for quota: required, and {lacking.message}"
+            self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
+            self._count_failure(claim, Reason.QUOTA_NOT_IN_FORCE)
+            if message != warned:
+                log.warning(
+                    "provisioning_failed",
+                    claim=claim.key,
+                    volume=plan.volume,
+                    reason=Reason.QUOTA_NOT_IN_FORCE,
+                    message=message,
+                )
+            self._unenforced[claim.uid] = message
+        return ENFORCING
 
     def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
         """Warn that a directory lacks the mode of its class; log it once per export.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.core import claims, quantities
+from provisioner.core import claims, enforcement, quantities
 from provisioner.core.claims import Refuse
 from provisioner.core.parameters import ClassParameters
 from provisioner.ledger.export import Export
@@ -19,12 +19,14 @@ def space_conflict(
     space = ctx.health.space(export)
     if space is None or not parameters.limits_space:
         return None
-    others = (each for each in ctx.cache.on_export(export.location) if each.name != volume_name)
+    volumes = {each.name: each.capacity for each in ctx.cache.on_export(export.location)}
+    sizes = enforcement.sizes(volumes, export.records)
+    sizes.pop(volume_name, None)
     return claims.space_conflict(
         parameters,
         size,
         export=export.name,
         size_bytes=space.size_bytes,
         free_bytes=space.free_bytes,
-        provisioned_bytes=quantities.total_bytes(each.capacity for each in others),
+        provisioned_bytes=quantities.total_bytes(sizes.values()),
     )

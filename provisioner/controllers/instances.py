@@ -17,7 +17,7 @@ import structlog
 
 from provisioner.core import instances, times
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.instances import LOOK_EVERY_S, Sign, Standing, Step
+from provisioner.core.instances import LOOK_AGAIN_S, LOOK_EVERY_S, Sign, Standing, Step
 from provisioner.ledger.export import Export
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import ClusterError
@@ -103,12 +103,14 @@ class Instances:
     async def keep(self, export: Export) -> None:
         """Look at an export's sign periodically until cancelled."""
         while True:
+            pause_s = LOOK_EVERY_S
             try:
                 await self._look(export, self._state(export))
             except ExportError as exc:
                 log.debug("instance_not_looked_for", export=export.name, error=str(exc))
+                pause_s = LOOK_AGAIN_S
             left_s = self._state(export).standing.settled_s - self._clock.monotonic()
-            await self._clock.sleep(left_s if 0 < left_s < LOOK_EVERY_S else LOOK_EVERY_S)
+            await self._clock.sleep(left_s if 0 < left_s < pause_s else pause_s)
 
     def forget(self, export: Export) -> None:
         """Stop looking at an export."""

@@ -132,6 +132,7 @@ def plan(
         volume_uid=NO_OBJECT,
         namespace_uid=present.namespace_uid(wish.namespace),
         gid=former[1].gid if former is not None else 0,
+        quota=parameters.quota,
     )
     require_room(volume, record)
     remains = Remains(
@@ -268,6 +269,7 @@ def _body(volume: str, record: Record, claim: Claim | None, place: Place, presen
         reclaim_policy="Retain",
         claim_ref={"namespace": record.namespace, "name": record.claim} | uid,
         gid=record.gid,
+        quota=record.quota,
     )
 
 

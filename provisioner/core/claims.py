@@ -429,6 +429,7 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
         retention=settings.parameters.retention,
         archive=claim.metadata.annotations.get(names.RESTORE, ""),
         clone_of=_cloned(view.source),
+        quota=settings.parameters.quota,
     )
     try:
         groups = settings.parameters.groups
@@ -682,6 +683,7 @@ def volume_body(plan: Provision, *, provisioner: str, record: Record, export_id:
             "resourceVersion": claim.metadata.resource_version,
         },
         gid=record.gid,
+        quota=record.quota,
     )
 
 

@@ -2,8 +2,10 @@
 
 As external-resizer does it (kubernetes-contract, "Expansion of an in-tree NFS volume").
 
-Nothing enforces a size on an NFS directory, so the expansion itself only changes numbers. The steps are kept so that a
-crash between two of them is resumed, and so that `kubectl describe` shows the usual conditions.
+Without a quota nothing enforces a size on an NFS directory, so the expansion itself only changes numbers. With
+`quota: required` the record gets the new size between the first step and the second, and the second waits until the
+quota agent on the server enforces it. The steps are kept so that a crash between two of them is resumed, and so that
+`kubectl describe` shows the usual conditions.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provisioner.core import quantities
+from provisioner.core.enforcement import Shortfall
 from provisioner.core.errors import InvalidQuantity
 from provisioner.core.objects import Claim, Volume
+
+INFEASIBLE = "ControllerResizeInfeasible"
+"""The state of an expansion that cannot succeed until an admin changes something. The user can lower the request."""
 
 _RESIZE_CONDITIONS = ("Resizing", "FileSystemResizePending", "ControllerResizeError", "NodeResizeError")
 
@@ -25,6 +31,10 @@ class Expansion:
     """
 
     size: str
+    recorded: str
+    """The size of the record: not less than what the volume has already."""
+    is_raise: bool
+    """Whether the claim gets more; False if only the mark of an expansion is left, whose request was lowered again."""
     mark: dict[str, object] | None
     grow: dict[str, object] | None
     finish: dict[str, object]
@@ -48,10 +58,13 @@ def decide(claim: Claim, volume: Volume | None, provisioner: str, now: str) -> E
     if not wanted:
         # The user lowered the request again in the middle of the expansion: only the mark remains to be cleared.
         capacity = claim.status.capacity.get("storage", size)
-        return Expansion(capacity, None, None, _finish(capacity)) if is_marked(claim) else None
+        recorded = _larger(capacity, volume.capacity)
+        return Expansion(capacity, recorded, False, None, None, _finish(capacity)) if is_marked(claim) else None
     marked = is_marked(claim) and claim.status.allocated_resources.get("storage") == size
     return Expansion(
         size=size,
+        recorded=_larger(size, volume.capacity),
+        is_raise=True,
         mark=None if marked else _mark(size, now),
         grow=None if grown else {"spec": {"capacity": {"storage": size}}},
         finish=_finish(size),
@@ -65,8 +78,29 @@ def is_marked(claim: Claim) -> bool:
 
 def failed(message: str, now: str) -> dict[str, object]:
     """Return the status patch for a refused expansion."""
-    error = {"type": "ControllerResizeError", "status": "True", "message": message, "lastTransitionTime": now}
-    return {"status": {"conditions": [error]}}
+    return {"status": {"conditions": [_error(message, now)]}}
+
+
+def infeasible(message: str, now: str) -> dict[str, object]:
+    """Return the status patch for an expansion that waits for an admin."""
+    return {
+        "status": {"conditions": [_error(message, now)], "allocatedResourceStatuses": {"storage": INFEASIBLE}},
+    }
+
+
+def unrecorded(export: str) -> Shortfall:
+    """Return why a size cannot be enforced without a record of the volume."""
+    message = f"the ledger of export {export} has no record of the volume: `nfs-provisioner orphans` says what to do"
+    return Shortfall(message, needs_admin=True)
+
+
+def _error(message: str, now: str) -> dict[str, str]:
+    return {"type": "ControllerResizeError", "status": "True", "message": message, "lastTransitionTime": now}
+
+
+def is_infeasible(claim: Claim) -> bool:
+    """Return True if the claim already says that its expansion waits for an admin."""
+    return claim.status.allocated_resource_statuses.get("storage") == INFEASIBLE
 
 
 def _mark(size: str, now: str) -> dict[str, object]:
@@ -88,6 +122,18 @@ def _finish(size: str) -> dict[str, object]:
             "allocatedResourceStatuses": None,
         }
     }
+
+
+def _larger(left: str, right: str) -> str:
+    return right if quantities.is_less(left, right) else left
+
+
+def differs(recorded: str, size: str) -> bool:
+    """Return True if a record has another size than this one, in any units."""
+    try:
+        return quantities.parse_bytes(recorded) != quantities.parse_bytes(size)
+    except InvalidQuantity:
+        return True
 
 
 def outgrown(recorded: str, size: str) -> bool:

@@ -74,7 +74,7 @@ def gid_in(target: str) -> int | None:
     """
     try:
         said = msgspec.json.decode(target.encode("utf-8", "surrogateescape"))
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     record = said.get("was", said) if isinstance(said, dict) else None
     gid = record.get("gid", 0) if isinstance(record, dict) else None

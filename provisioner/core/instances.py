@@ -22,12 +22,17 @@ State = Literal["", "left", "twice", "decided"]
 
 LOOK_EVERY_S = 5.0
 """How often a leader reads the sign on each export."""
+LOOK_AGAIN_S = 1.0
+"""The pause after a look that failed: another instance waits SETTLE_S for this one's sign, and no longer."""
 SIGN_EVERY_S = 60.0
 """How often it writes a new time into its own sign."""
 SETTLE_S = 15.0
 """How long to wait after overwriting another instance's sign: a live one reads it twice in that time."""
-UNSIGNED_S = 75.0
-"""The wait if the export has no room for a sign: a live instance renews its own in that time."""
+DOUBT_S = 75.0
+"""The wait after another instance's sign appeared over this one's: time for that instance even to restart.
+
+Also the wait if the export has no room for a sign: a live instance renews its own in that time.
+"""
 
 _STATES: tuple[State, ...] = get_args(State)
 
@@ -160,7 +165,7 @@ def unwritten(known: Standing, sign: Sign | None, me: Sign, *, full: bool, now_s
     # On a full export volumes must still be reclaimed, or it stays full.
     if known.full and known.found == sign:
         return known
-    return Standing(full=True, found=sign, settled_s=now_s + UNSIGNED_S)
+    return Standing(full=True, found=sign, settled_s=now_s + DOUBT_S)
 
 
 def judge(known: Standing, sign: Sign | None, me: Sign, *, leads: bool | None, now_s: float) -> Step:
@@ -188,4 +193,4 @@ def judge(known: Standing, sign: Sign | None, me: Sign, *, leads: bool | None, n
         twice = replace(me, state="twice", other=sign.instance)
         return Step(replace(known, signed=False, stopped=twice), twice)
     # The last write of a former leader can arrive late, once.
-    return Step(replace(later, doubted=True), me)
+    return Step(replace(later, doubted=True, settled_s=now_s + DOUBT_S), me)

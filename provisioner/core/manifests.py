@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
-from provisioner.core.records import OnDelete
+from provisioner.core.records import OnDelete, Quota
 
 
 def volume(
@@ -24,11 +24,12 @@ def volume(
     reclaim_policy: str,
     claim_ref: Mapping[str, object],
     gid: int = 0,
+    quota: Quota = "none",
 ) -> dict[str, object]:
     """Return the PersistentVolume of a directory for the claim in `claim_ref` (kubernetes-contract, Provisioning 4).
 
     It never has `bound-by-controller`: with it, deleting the claim would undo the binding and not release the volume.
-    `gid` is the group that the directory has for itself; 0 if it has none.
+    `gid` is the group that the directory has for itself; 0 if it has none. `quota` is the wish in the record.
     """
     return {
         "apiVersion": "v1",
@@ -41,6 +42,7 @@ def volume(
                 names.DIRECTORY: "/".join(directory),
                 names.EXPORT_ID: export_id,
                 **({names.GID: str(gid)} if gid else {}),
+                **({names.QUOTA: quota} if quota != "none" else {}),
             },
             "finalizers": [names.FINALIZER] if reclaim_policy == "Delete" else [],
         },

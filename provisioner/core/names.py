@@ -23,6 +23,8 @@ DIRECTORY = PREFIX + "directory"
 EXPORT_ID = PREFIX + "export-id"
 MARKS = (ON_DELETE, DIRECTORY, EXPORT_ID)
 """The annotations that every volume of this provisioner has."""
+QUOTA = PREFIX + "quota"
+"""The annotation of volumes whose class asks for a quota: a lost ledger is written again with this wish."""
 
 # The annotation of a claim with the archive to restore.
 RESTORE = PREFIX + "restore"

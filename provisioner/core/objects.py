@@ -126,7 +126,7 @@ class KeptOfVolume(Kept):
 
     __slots__ = ()
 
-    KEYS = frozenset((names.PROVISIONED_BY, *names.MARKS, names.GID))
+    KEYS = frozenset((names.PROVISIONED_BY, *names.MARKS, names.GID, names.QUOTA))
     UNIQUE = frozenset((names.DIRECTORY,))
 
 

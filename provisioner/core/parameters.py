@@ -16,13 +16,13 @@ from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidParameter, InvalidQuantity, InvalidSettings, UnknownParameter
 from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location, location
-from provisioner.core.records import OnDelete
+from provisioner.core.records import OnDelete, Quota, parse_quota
 from provisioner.core.templates import Template
 
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
 KNOWN = (
     "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "gidRange", "existing", "archiveRetention",
-    "minFree", "overcommit", "formerNamespace",
+    "minFree", "overcommit", "formerNamespace", "quota",
 )  # fmt: skip
 
 _SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
@@ -103,6 +103,8 @@ class ClassParameters:
     """How long an archive is kept, as it was written; empty means that it never expires."""
     min_free: MinFree | None
     overcommit: float | None
+    quota: Quota
+    """Whether a quota agent on the server enforces the size of each volume."""
     ignored: tuple[str, ...]
     """Parameters of CSI's sidecars, which have no effect here."""
 
@@ -142,6 +144,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         retention=given.read("archiveRetention", "", _retention),
         min_free=given.read("minFree", None, _min_free),
         overcommit=given.read("overcommit", None, _overcommit),
+        quota=given.read("quota", "none", _quota),
         ignored=tuple(name for name in sorted(parameters) if _IGNORED.fullmatch(name)),
     )
     if given.problems:
@@ -310,6 +313,13 @@ def _overcommit(text: str) -> float | None:
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) <= 0:
         raise InvalidSettings(f"{text!r} is not a multiple of the export's size such as 1.5")
     return float(text)
+
+
+def _quota(text: str) -> Quota:
+    try:
+        return parse_quota(text.lower())
+    except ValueError:
+        raise InvalidSettings(f"{text!r} is not one of none, preferred, required") from None
 
 
 def _retention(text: str) -> str:

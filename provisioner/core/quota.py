@@ -36,6 +36,7 @@ _ROUNDING_BYTES = 64 * 1024
 """The largest block of a file system, to which the kernel rounds a limit."""
 _LARGEST_BYTES = 1 << 60
 """Any larger size is no limit in practice, and kernels differ in what they accept."""
+_STAMP_CHARACTERS = len("2026-01-01T00:00:00Z")
 _TEXT_LIMIT_BYTES = 600
 """A text for people as JSON: with all other fields it fits into a symlink (records.RECORD_LIMIT_BYTES)."""
 
@@ -85,6 +86,8 @@ class Answer(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v", t
     """The reason for people, with what to do about it."""
     at: str = field(name="at", default="")
     """Since when the answer is so: UTC, RFC 3339. It stays true until it changes, while the heartbeat is recent."""
+    record: str = field(name="rec", default="")
+    """The stamp() of the record that the limit is for; empty in answers of older agents."""
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v", tag=1):
@@ -97,6 +100,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v"
     """`xfs`, `ext4` or `zfs`: behind the kernel's NFS server, ext4 lets root write beyond a limit."""
     enforces: bool = field(name="enforces", default=False)
     """Whether the agent can set limits that the kernel enforces."""
+    holds_root: bool = field(name="root", default=False)
+    """Whether limits hold root in a pod too: always except on ext4, where an admin has to say so (--root-is-held)."""
     lacks: str = field(name="lacks", default="")
     """What the agent lacks for that, and what to type."""
     warns: str = field(name="warns", default="")
@@ -112,6 +117,11 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v"
 def answer_path(volume_name: str) -> RelPath:
     """Return the path of the answer for a volume."""
     return (*ANSWERS, volume_name)
+
+
+def stamp(created: str) -> str:
+    """Return what an answer says of its record: when that was created. A volume can have two records in turn."""
+    return created[:_STAMP_CHARACTERS]
 
 
 def limit_for(size_bytes: int) -> int:
@@ -186,5 +196,5 @@ _AnyRecord = TypeVar("_AnyRecord", Answer, Heartbeat)
 def _decode(decoder: msgspec.json.Decoder[_AnyRecord], target: str) -> _AnyRecord:
     try:
         return decoder.decode(target.encode("utf-8", "surrogateescape"))
-    except (msgspec.DecodeError, UnicodeError) as exc:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidRecord(f"it is not a quota record of version 1: {exc}") from exc

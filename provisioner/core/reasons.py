@@ -44,6 +44,7 @@ class Reason(StrEnum):
     NOT_ENOUGH_SPACE = "NotEnoughSpace"
     OVERCOMMIT_EXCEEDED = "OvercommitExceeded"
     NO_FREE_GROUP = "NoFreeGroup"
+    QUOTA_NOT_IN_FORCE = "QuotaNotInForce"
     # Refusals of a volume only. Its other reasons are among those above.
     UNSUPPORTED_DRIVER = "UnsupportedDriver"
     MISSING_CLAIM_REF = "MissingClaimRef"

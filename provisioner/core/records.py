@@ -6,12 +6,13 @@ it to 1,024 bytes, so a record is compact JSON with short keys. A claim whose re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field, structs
 
+from provisioner.core import names
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.names import volume_name
 
@@ -23,6 +24,8 @@ OnDelete = Literal["delete", "archive", "retain"]
 
 Quota = Literal["none", "preferred", "required"]
 """Whether the size of a volume is enforced: `required` waits for that, `preferred` does not."""
+
+_QUOTAS: tuple[Quota, ...] = get_args(Quota)
 
 _COPY = "00000000"
 _UID = "00000000-0000-0000-0000-000000000000"
@@ -130,6 +133,23 @@ def short_modes(modes: Iterable[str]) -> str:
     return ",".join(_SHORT_MODES[mode] for mode in modes if mode in _SHORT_MODES)
 
 
+def parse_quota(text: str) -> Quota:
+    """Return the wish that a text names. Raises ValueError.
+
+    The encoder omits a default only if it is the same object: with an equal one, older versions could not read a record
+    without a wish.
+    """
+    return _QUOTAS[_QUOTAS.index(text)]
+
+
+def quota_of(annotations: Mapping[str, str]) -> Quota:
+    """Return the wish that the annotation of a volume names; `none` if it has none that can be used."""
+    try:
+        return parse_quota(annotations.get(names.QUOTA, ""))
+    except ValueError:
+        return "none"
+
+
 def milder(left: OnDelete, right: OnDelete) -> OnDelete:
     """Return the rule that keeps more of the data."""
     if "retain" in (left, right):
@@ -182,7 +202,7 @@ def is_foreign(target: str) -> bool:
     """Return True if an unreadable target is a record that another version of the provisioner wrote."""
     try:
         said = msgspec.json.decode(target.encode("utf-8", "surrogateescape"))
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return isinstance(said, dict) and "v" in said
 
@@ -193,5 +213,5 @@ _AnyRecord = TypeVar("_AnyRecord", Record, ArchiveRecord)
 def _decode(decoder: msgspec.json.Decoder[_AnyRecord], target: str) -> _AnyRecord:
     try:
         return decoder.decode(target.encode("utf-8", "surrogateescape"))
-    except (msgspec.DecodeError, UnicodeError) as exc:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidRecord(f"it is not a record of version {RECORD_VERSION}: {exc}") from exc

@@ -22,7 +22,7 @@ from provisioner.core.groups import gid_of
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
-from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record, short_modes
+from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record, quota_of, short_modes
 from provisioner.core.scope import count
 
 GONE_FLAG = "--old-cluster-is-gone"
@@ -177,6 +177,7 @@ def settled_record(
         retention=retention,
         volume_uid=volume.metadata.uid,
         gid=gid_of(volume.metadata.annotations),
+        quota=quota_of(volume.metadata.annotations),
     )
 
 
@@ -464,6 +465,7 @@ def _make(each: Remains, present: Present, claim: Claim | None) -> Make:
         reclaim_policy="Retain",
         claim_ref={"namespace": record.namespace, "name": record.claim} | ({"uid": uid} if uid else {}),
         gid=record.gid,
+        quota=record.quota,
     )
     return Make(recovered, body)
 

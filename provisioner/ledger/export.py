@@ -17,6 +17,7 @@ from provisioner.core.records import ArchiveRecord, Record
 from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
+from provisioner.ledger.answers import Answers
 from provisioner.ledger.copies import Copies
 from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
@@ -33,7 +34,7 @@ from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Tree
 
 
 class Export:
-    """One export: its volumes by name, and its parts `trash` and `heartbeats`."""
+    """One export: its volumes by name, and its parts `trash`, `heartbeats` and `answers`."""
 
     def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
         self._location = location
@@ -49,6 +50,7 @@ class Export:
         self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping, self._copies)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.heartbeats = Heartbeats(tree)
+        self.answers = Answers(tree)
         self._reclaiming = Reclaiming(self._state, self._records, self.trash)
 
     @property

@@ -43,6 +43,8 @@ class Options:
     ids: IdRange = field(default_factory=IdRange)
     all_volumes: bool = False
     lift_archives: bool = False
+    root_is_held: bool = False
+    """Whether an admin says that root is held on ext4 too: the exports squash root, or the server is Ganesha."""
 
 
 @dataclass(slots=True)
@@ -191,6 +193,7 @@ class ExportAgent:
             version=self._options.version,
             filesystem=facts.filesystem,
             enforces=not facts.lacks,
+            holds_root=self._options.root_is_held or facts.filesystem != "ext4",
             lacks="; ".join(facts.lacks),
             warns="; ".join(self.warnings),
             ids=str(self._options.ids),

@@ -21,7 +21,7 @@ from msgspec import structs
 
 from provisioner.core.locations import RelPath
 from provisioner.core.quantities import readable
-from provisioner.core.quota import Answer, Reason, brief, differs, is_limit, limit_for
+from provisioner.core.quota import Answer, Reason, brief, differs, is_limit, limit_for, stamp
 from provisioner.ports.quota import UNUSED, Label, Usage, Walked
 from provisioner.quota.ids import Owner
 from provisioner.quota.wishes import Wish
@@ -204,6 +204,7 @@ def _limit(view: View, wish: Wish, answer: Answer) -> Step:
         if answer.limit_bytes > limit:
             return Write(structs.replace(answer, limit_bytes=0, reason="lowering", why="", at=view.now))
         return SetLimit(answer.project, limit)
+    answer = structs.replace(answer, record=stamp(wish.created))
     if usage.used_bytes > usage.limit_bytes or limit > wanted:
         size, used = readable(wish.size_bytes), readable(usage.used_bytes)
         return _say(view, answer, "overfull", f"the volume holds {used}, and its size is {size}: remove data")

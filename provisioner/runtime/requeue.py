@@ -33,5 +33,7 @@ AWAITING_CHANGE = Requeue(Backoff(first_s=1.0, limit_s=60.0))
 """For causes that end with a change that the daemon watches: a fallback in case it missed that."""
 LOCKED = Requeue(Backoff(first_s=0.1, limit_s=2.0))
 """For a key whose volume another worker holds."""
+ENFORCING = Requeue(Backoff(first_s=0.05, limit_s=8.0))
+"""For a size that the quota agent on the server is about to enforce: most agents answer within milliseconds."""
 CRASHED = Requeue(Backoff(first_s=1.0, limit_s=120.0))
 """After an unexpected error."""

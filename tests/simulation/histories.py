@@ -211,7 +211,10 @@ COPIED = [
 ]
 """A claim is cloned; the source or the clone is deleted at the very moment of a fault."""
 
-SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *COPIED)
+GROUPS = [Scripted("a group in the trash", scripts.group_in_trash)]
+"""Group ids that are still in use, although their volume is gone."""
+
+SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *GROUPS, *COPIED)
 """All scripted histories, except those of exports with unusual layouts."""
 
 

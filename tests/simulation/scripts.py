@@ -738,6 +738,30 @@ async def _is_stopped(world: World) -> None:
         world.judge.blame("a directory that two clusters use is gone")
 
 
+# ------------------------------------------------------------------------------------------------ groups
+
+
+async def group_in_trash(world: World) -> None:
+    """A directory in the trash cannot be removed for a while, and claims come that want a group of their own."""
+    tree = world.trees[NAS]
+    works = tree.before
+
+    async def fails(call: str, path: RelPath) -> None:
+        if call == "remove_tree":
+            raise ExportError(Cause.DENIED)
+        await works(call, path)
+
+    world.grouped = True
+    await _volume_of(world, KEY, "delete")
+    tree.before = fails
+    world.delete_claim(KEY)
+    await asyncio.sleep(300.0)
+    world.claim(OTHER, "nfs")
+    await _used(world, OTHER, "two")
+    tree.before = works
+    await world.rest()
+
+
 # ------------------------------------------------------------------------------------------------ held up
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from provisioner.core import names
 from tests.simulation.faults import Nothing
-from tests.simulation.histories import FULL, report
+from tests.simulation.histories import FULL, GROUPS, Scripted, report
 from tests.simulation.world import UNIQUE, World, play
 
 CLAIMS = 1_000 if FULL else 200
@@ -17,7 +19,7 @@ KILLS = 12
 async def burst(world: World) -> None:
     """Many claims in one moment; two processes lead, and one is killed every second. Half of the claims are deleted."""
     site, chance = world.site, world.chance
-    world.add_class("nfs", onDelete="delete", pathPattern=UNIQUE)
+    world.add_class("nfs", onDelete="delete", gid="auto", pathPattern=UNIQUE)
     keys = [f"shop/data-{number}" for number in range(CLAIMS)]
     for key in keys:
         world.claim(key, "nfs")
@@ -45,10 +47,17 @@ def test_many_claims() -> None:
     assert not world.judge.violations, report(world, "SIMULATION_FULL=1 pytest tests/simulation -k test_many_claims")
 
 
+@pytest.mark.parametrize("history", GROUPS, ids=str)
+def test_ids_in_use(history: Scripted) -> None:
+    """No volume gets the group of a directory that exists, wherever it is."""
+    world = history.play(None)
+    assert not world.judge.violations, report(world, str(history))
+
+
 async def scarce(world: World) -> None:
     """Three claims want groups of a range of two; the third one waits until one is free."""
     site = world.site
-    world.add_class("nfs", onDelete="delete", pathPattern=UNIQUE, gidRange="70-71")
+    world.add_class("nfs", onDelete="delete", gid="auto", pathPattern=UNIQUE, gidRange="70-71")
     keys = [f"shop/data-{number}" for number in range(3)]
     for key in keys:
         world.claim(key, "nfs")

@@ -135,6 +135,8 @@ class World:
             self.sites.append(Site(self, "green", identity=self.site.name))
             self.sites[-1].is_up = False
         self.judge.rivalry = clusters > 1
+        self.grouped = chance.random() < 0.5
+        """Whether the volumes of its classes have groups of their own: the ledger goes other ways without them."""
         self.metrics = Metrics()
         self._context = copy_context()
         self._swapped: tuple[Location, RelPath, Symlink] | None = None
@@ -254,8 +256,9 @@ class World:
     # ------------------------------------------------------------------------------------------- people
 
     def add_class(self, name: str, *, policy: str = "Delete", **parameters: str) -> None:
-        """An admin creates a class in each cluster, whose volumes each have a group of their own."""
-        parameters = {"gid": "auto", **parameters}
+        """An admin creates a class in each cluster; in half of the worlds, each volume has a group of its own."""
+        if self.grouped:
+            parameters = {"gid": "auto", **parameters}
         for site in self.sites:
             body = {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": parameters}
             site.cluster.create("classes", {**body, "reclaimPolicy": policy})

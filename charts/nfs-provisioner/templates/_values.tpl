@@ -31,7 +31,7 @@ true
 {{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" -}}
 {{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
 {{- end -}}
-{{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives")) -}}
+{{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives" "rootIsHeld")) -}}
 {{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}
 {{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
 {{- end -}}

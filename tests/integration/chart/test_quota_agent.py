@@ -60,7 +60,7 @@ def test_nothing_of_the_provisioner_selects_the_agent(render: Renderer) -> None:
 
 def test_the_environment_is_the_agent_s(render: Renderer) -> None:
     """Each variable is one of a flag, and the agent accepts its value."""
-    release = render(**NAS, **ON, quotaAgent__allVolumes=True)
+    release = render(**NAS, **ON, quotaAgent__allVolumes=True, quotaAgent__rootIsHeld=True)
     (container,) = agent_of(release)["spec"]["template"]["spec"]["containers"]
     environment = {each["name"]: each["value"] for each in container["env"]}
     known = {option.envvar for option in quota_agent.params if option.envvar}
@@ -69,6 +69,7 @@ def test_the_environment_is_the_agent_s(render: Renderer) -> None:
         params = quota_agent.make_context("quota-agent", []).params
     assert params["roots"] == ("/srv/nfs", "/srv/two")
     assert (params["all_volumes"], params["lift_archives"], params["listen"]) == (True, False, "0.0.0.0:9090")
+    assert params["root_is_held"]
 
 
 @pytest.mark.parametrize(

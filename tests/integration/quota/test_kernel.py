@@ -5,7 +5,6 @@ One boot runs the contract of `Disk` and all stories of `inside.py` on both file
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -15,31 +14,13 @@ from testbed import vm
 from testbed.vm import KernelClient
 from tests.contract.disk_cases import CASES
 from tests.integration.quota.inside import CHECKS
+from tests.support.product import product
 
 TIMEOUT_S = 1500.0
-PACKAGES = ("provisioner", "msgspec", "click", "structlog", "typing_extensions")
 TESTS = ("tests/contract/disk_cases.py", "tests/integration/quota/inside.py")
 NAMES = [f"contract-{each.__name__}" for each in CASES] + [each.__name__ for each in CHECKS]
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(TIMEOUT_S + 60)]
-
-
-def product() -> dict[str, bytes]:
-    """Return the files of the product, of what it imports, and of the tests, below /product."""
-    files: dict[str, bytes] = {}
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            continue
-        origin = Path(spec.origin)
-        if origin.name != "__init__.py":
-            files[f"product/{origin.name}"] = origin.read_bytes()
-            continue
-        for path in origin.parent.rglob("*"):
-            if path.suffix in (".py", ".so"):
-                files[f"product/{package}/{path.relative_to(origin.parent)}"] = path.read_bytes()
-    root = Path(__file__).parents[3]
-    return files | {f"product/{name}": (root / name).read_bytes() for name in TESTS}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +29,7 @@ def output() -> str:
     if reason := vm.missing():
         pytest.skip(f"no virtual machine can run here: {reason}")
     script = Path(__file__).with_name("inside.sh").read_text()
-    ran = KernelClient().run(script, timeout_s=TIMEOUT_S, files=product(), python=True, disks=2)
+    ran = KernelClient().run(script, timeout_s=TIMEOUT_S, files=product(*TESTS), python=True, disks=2)
     if "No module named" in ran.output and sys.version_info[:2] != (3, 11):
         pytest.skip("the virtual machine has another version of Python than this environment")
     print(ran.output)

@@ -36,6 +36,7 @@ class Quotas:
         self.elsewhere: dict[int, Usage] = {}
         """Usage of entries that no tree has: links outside, files that clients hold open."""
         self.locks: dict[int, MemoryDisk] = {}
+        self.filesystem = "memory"
         self.lacks: tuple[str, ...] = ()
         self.busy: set[int] = set()
         """The files that an NFS client holds, by their id()."""
@@ -112,7 +113,7 @@ class MemoryDisk:
     def facts(self) -> Facts:
         """See `Disk`."""
         self._begin("facts", ())
-        return Facts(filesystem="memory", device="memory", lacks=self.quotas.lacks)
+        return Facts(filesystem=self.quotas.filesystem, device="memory", lacks=self.quotas.lacks)
 
     def lock(self) -> bool:
         """See `Disk`."""

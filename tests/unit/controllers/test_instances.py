@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from provisioner.controllers.instances import Instances, is_unsettled
 from provisioner.core import instances
 from provisioner.core.errors import ProvisionerError
-from provisioner.core.instances import LOOK_EVERY_S, SETTLE_S, SIGN_EVERY_S, UNSIGNED_S
+from provisioner.core.instances import DOUBT_S, LOOK_AGAIN_S, LOOK_EVERY_S, SETTLE_S, SIGN_EVERY_S
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable
@@ -216,7 +216,7 @@ def test_a_late_write_of_a_former_leader() -> None:
         leader = await leads(tree, "b", 1)
         await leader.export.heartbeats.sign_instance(SIGN[-1], "2026-01-01T00:00:00Z 0 a", over=True)
         assert await leader.refusal() is Cause.UNSETTLED
-        await asyncio.sleep(SETTLE_S + LOOK_EVERY_S)
+        await asyncio.sleep(DOUBT_S + LOOK_EVERY_S)
         assert await leader.refusal() is None
 
     assert [line["event"] for line in play(scenario)] == ["foreign_sign"]
@@ -341,16 +341,17 @@ def test_a_full_export() -> None:
         leader = Leader(tree, Elected("b", 1))
         await leader.export.open(create=False)
         assert await leader.refusal() is Cause.UNSETTLED
-        await asyncio.sleep(UNSIGNED_S)
+        await asyncio.sleep(DOUBT_S)
         assert await leader.refusal() is None
 
     play(scenario)
 
 
 def test_an_export_that_fails() -> None:
-    """The failure itself is the answer, and the look is repeated."""
+    """The failure itself is the answer, and the look is repeated a second after it."""
 
     async def scenario(tree: MemoryTree) -> None:
+        assert isinstance(tree, Counting)
         leader = await leads(tree, "a", 0)
 
         async def fails(_call: str, _path: RelPath) -> None:
@@ -359,7 +360,9 @@ def test_an_export_that_fails() -> None:
         works, tree.before = tree.before, fails
         assert await leader.refusal() is Cause.UNREACHABLE
         await asyncio.sleep(60.0)
-        tree.before = works
+        tree.before, looks = works, tree.looks
+        await asyncio.sleep(LOOK_AGAIN_S)
+        assert tree.looks > looks
         assert await leader.refusal() is None
         leader.guard.forget(leader.export)
 

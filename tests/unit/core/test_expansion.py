@@ -199,6 +199,59 @@ def test_nothing_to_do(claim: Claim, volume: Volume | None) -> None:
     assert expansion.decide(claim, volume, samples.US, NOW) is None
 
 
+def marked(claim: Claim, size: str, state: str = "ControllerResizeInProgress") -> Claim:
+    status = msgspec.structs.replace(
+        claim.status, allocated_resources={"storage": size}, allocated_resource_statuses={"storage": state}
+    )
+    return msgspec.structs.replace(claim, status=status)
+
+
+@pytest.mark.parametrize(
+    ("claim", "volume_size", "recorded", "is_raise"),
+    [
+        pytest.param(bound(size="2Gi"), "1Gi", "2Gi", True, id="more"),
+        pytest.param(bound(size="2Gi"), "5Gi", "5Gi", True, id="less than the volume has"),
+        pytest.param(marked(bound(size="2Gi"), "9Gi"), "1Gi", "2Gi", True, id="lowered"),
+        pytest.param(marked(bound(size="1Gi"), "9Gi"), "1Gi", "1Gi", False, id="lowered to what it has"),
+        pytest.param(marked(bound(size="1Gi"), "9Gi"), "9Gi", "9Gi", False, id="lowered too late"),
+    ],
+)
+def test_the_size_of_the_record(claim: Claim, volume_size: str, recorded: str, *, is_raise: bool) -> None:
+    """The record follows the request, also down again, but never below what the volume has already."""
+    plan = expansion.decide(claim, samples.volume(capacity=volume_size, phase="Bound"), samples.US, NOW)
+    assert plan is not None
+    assert (plan.recorded, plan.is_raise) == (recorded, is_raise)
+
+
+def test_infeasible() -> None:
+    """An expansion that waits for an admin says so in the claim's status, and is the same expansion as before."""
+    claim = marked(bound(), "2Gi")
+    assert not expansion.is_infeasible(claim)
+    server = Server(claim, samples.volume(phase="Bound"))
+    server.claim["status"] = merged(server.claim["status"], expansion.infeasible("no agent", NOW)["status"])
+    claim = msgspec.convert(server.claim, Claim)
+    assert expansion.is_infeasible(claim)
+    assert server.claim["status"]["conditions"][-1]["message"] == "no agent"
+    plan = expansion.decide(claim, samples.volume(phase="Bound"), samples.US, NOW)
+    assert plan is not None
+    assert plan.mark is None
+    assert server.step(3)
+    assert not expansion.is_marked(msgspec.convert(server.claim, Claim))
+
+
+def test_without_a_record() -> None:
+    """A volume without a record needs an admin."""
+    assert expansion.unrecorded("nas:/x").needs_admin
+
+
+@pytest.mark.parametrize(
+    ("recorded", "size", "is_so"), [("1Gi", "1024Mi", False), ("1Gi", "2Gi", True), ("?", "1", True)]
+)
+def test_differs(recorded: str, size: str, *, is_so: bool) -> None:
+    """Two sizes differ by what they mean, and an unreadable one differs from all."""
+    assert expansion.differs(recorded, size) is is_so
+
+
 @pytest.mark.parametrize(
     ("recorded", "size", "larger"),
     [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core import instances
-from provisioner.core.instances import SETTLE_S, SIGN_EVERY_S, UNSIGNED_S, Sign, Standing, State, Step, judge, parse
+from provisioner.core.instances import DOUBT_S, SETTLE_S, SIGN_EVERY_S, Sign, Standing, State, Step, judge, parse
 
 AT = "2026-01-02T03:04:05Z"
 ME = Sign(at=AT, term=7, instance="pod-b_1")
@@ -119,15 +119,16 @@ def test_another_sign_when_the_lease_is_not_ours() -> None:
 
 @pytest.mark.parametrize(("sign", "leads"), [(FORMER, True), (FORMER, None), (COPY, None)])
 def test_a_late_write(sign: Sign, leads: bool | None) -> None:
-    """A former leader's late sign is overwritten once, with a wait; a second one is another instance at work."""
+    """A former leader's late sign is overwritten once, with a longer wait; a second one is another instance at work."""
     step = seen(SIGNED, sign, leads=leads)
     assert step.write == ME
     assert step.standing.doubted
     assert not step.standing.is_settled(130.0)
     again = seen(step.standing, sign, leads=leads, now_s=140.0)
     assert again.standing.stopped is not None
-    kept = seen(step.standing, ME, now_s=130.0 + SETTLE_S)
-    assert kept.standing.is_settled(130.0 + SETTLE_S)
+    assert not step.standing.is_settled(130.0 + SETTLE_S)
+    kept = seen(step.standing, ME, now_s=130.0 + DOUBT_S)
+    assert kept.standing.is_settled(130.0 + DOUBT_S)
     assert not kept.standing.doubted
     assert seen(step.standing, ME, now_s=140.0).standing.doubted
 
@@ -179,11 +180,11 @@ def test_nothing_is_destroyed_without_our_sign(known: Standing) -> None:
 def test_a_full_export_is_reclaimed_from() -> None:
     """On a full export data is deleted once the present sign is older than a live instance would leave it."""
     standing = instances.unwritten(Standing(), FORMER, ME, full=True, now_s=100.0)
-    assert not standing.is_settled(100.0 + UNSIGNED_S - 1)
+    assert not standing.is_settled(100.0 + DOUBT_S - 1)
     later = instances.unwritten(standing, FORMER, ME, full=True, now_s=150.0)
-    assert later.is_settled(100.0 + UNSIGNED_S)
+    assert later.is_settled(100.0 + DOUBT_S)
     another = instances.unwritten(later, replace(FORMER, at="later"), ME, full=True, now_s=160.0)
-    assert not another.is_settled(160.0 + UNSIGNED_S - 1)
+    assert not another.is_settled(160.0 + DOUBT_S - 1)
 
 
 def test_what_needs_a_look_at_the_lease() -> None:

@@ -27,6 +27,7 @@ from provisioner.core.quota import (
     is_alive,
     is_limit,
     limit_for,
+    stamp,
 )
 from provisioner.core.records import RECORD_LIMIT_BYTES, decode
 from provisioner.core.records import encode as encode_record
@@ -46,12 +47,16 @@ ANSWERS = st.builds(
     reason=st.sampled_from(["", "busy", "held"]),
     why=st.text(max_size=3000),
     at=st.just("2026-11-28T09:00:00Z"),
+    record=st.builds(stamp, st.text(max_size=30)),
 )
 TARGETS = st.binary(max_size=200).map(lambda target: target.decode("utf-8", "surrogateescape"))
 
 
 @given(ANSWERS)
 @example(Answer(why="long " * 1000))
+@example(
+    Answer(1 << 32, 1 << 62, 1 << 62, 1 << 62, True, 1 << 62, 1 << 62, "labelling", "\0" * 999, "2" * 20, "\0" * 20)
+)
 def test_an_answer_fits(answer: Answer) -> None:
     """Every answer fits into a symlink and is read back; only a long text is cut."""
     target = encode(answer)

@@ -379,6 +379,17 @@ def test_what_the_file_system_lacks(world: QuotaWorld) -> None:
     world.check_rest()
 
 
+@pytest.mark.parametrize(
+    ("filesystem", "said", "holds"), [("xfs", False, True), ("ext4", False, False), ("ext4", True, True)]
+)
+def test_whether_root_is_held(filesystem: str, *, said: bool, holds: bool) -> None:
+    """The heartbeat says that limits hold root, except on ext4, where an admin has to say it."""
+    world = QuotaWorld()
+    world.quotas.filesystem = filesystem
+    world.run(root_is_held=said)
+    assert world.heartbeat().holds_root is holds
+
+
 def test_an_export_without_a_ledger(world: QuotaWorld) -> None:
     """The agent creates no ledger: it waits for a provisioner."""
     del world.tree.root.entries[LEDGER]

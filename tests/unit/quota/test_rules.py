@@ -50,6 +50,9 @@ SAID = Answer(project=7, whole=True, limit_bytes=MI, inodes=1)
         (View(wish=WISH, answer=WHOLE, label=OWN, owner="own"), SetLimit(7, MI)),
         (View(wish=WISH, answer=WHOLE, label=OWN, owner="own", usage=Usage(0, 1, MI)), Write(SAID)),
         (View(wish=WISH, answer=SAID, label=OWN, owner="own", usage=Usage(0, 1, MI)), Rest()),
+        # The answer names the record, also one that follows an earlier one.
+        (View(wish=structs.replace(WISH, created="2026-01-01T00:00:00Z and more"), answer=SAID, label=OWN, owner="own",
+              usage=Usage(0, 1, MI)), Write(structs.replace(SAID, record="2026-01-01T00:00:00Z"))),
         # A pending volume without a directory waits.
         (View(wish=structs.replace(WISH, pending=True), answer=None), Await()),
         # A lower limit is never promised before it is in force.
