@@ -21,6 +21,7 @@ from provisioner.core.volumes import (
     Reclaim,
     ReclaimFacts,
     authorize,
+    cloned_message,
     decide,
     missing_message,
     moved,
@@ -352,6 +353,6 @@ def test_a_server_that_moved() -> None:
 
 def test_the_message_of_a_volume_that_is_being_cloned() -> None:
     """It names the claim for which the volume waits, and how to end that."""
-    message = volumes.cloned_message("shop/clone")
+    message = cloned_message("shop/clone")
     assert "claim shop/clone is being cloned from it" in message
     assert "delete that claim" in message
