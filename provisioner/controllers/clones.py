@@ -264,7 +264,7 @@ class Clones:
 
     def _report(self, job: _Job) -> None:
         progress, claim, now_s = job.progress, job.plan.claim, self._ctx.clock.monotonic()
-        if job.reported_s is not None and now_s - job.reported_s < LOOK_EVERY_S:
+        if job.reported_s is not None and now_s - job.reported_s < LOOK_EVERY_S - 1.0:
             return
         job.reported_s = now_s
         message = claims.copying_message(

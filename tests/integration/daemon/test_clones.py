@@ -167,7 +167,7 @@ def slow(daemon: Daemons, storage: Storage, export_directory: Path) -> tuple[Sto
     storage.claim(class_name)
     volume = storage.bound()
     directory = export_directory / volume["spec"]["nfs"]["path"].removeprefix("/x/")
-    large(directory, files=20_000)
+    large(directory, files=8_000)
     return storage, class_name, directory
 
 
@@ -193,7 +193,7 @@ def test_the_source_is_protected(slow: tuple[Storage, str, Path], export_directo
     assert directory.is_dir()
     clone = storage.bound("clone", timeout_s=120)
     copy = export_directory / clone["spec"]["nfs"]["path"].removeprefix("/x/")
-    assert sum(1 for path in copy.rglob("*") if path.is_file()) == 20_000
+    assert sum(1 for path in copy.rglob("*") if path.is_file()) == 8_000
     storage.volume_gone(volume)
     assert not directory.exists()
 
@@ -212,7 +212,7 @@ def test_a_deleted_claim(slow: tuple[Storage, str, Path], export_directory: Path
     trash = export_directory / ".provisioner" / "trash"
     storage.eventually(lambda: not list(trash.glob("copy-*/tree")), "it is purged", timeout_s=60)
     assert not storage.has_volume(f"pvc-{claim['metadata']['uid']}")
-    assert sum(1 for path in directory.rglob("*") if path.is_file()) == 20_000
+    assert sum(1 for path in directory.rglob("*") if path.is_file()) == 8_000
 
 
 def test_a_crash(
@@ -233,6 +233,40 @@ def test_a_crash(
     )
     clone = storage.bound("clone", timeout_s=120)
     copy = export_directory / clone["spec"]["nfs"]["path"].removeprefix("/x/")
-    assert sum(1 for path in copy.rglob("*") if path.is_file()) == 20_000
+    assert sum(1 for path in copy.rglob("*") if path.is_file()) == 8_000
     assert not first.exists()
     assert copies(export_directory) == []
+
+
+@pytest.mark.parametrize("end", ["frozen", "stopped"])
+def test_another_leader(daemon: Daemons, storage: Storage, export_directory: Path, end: str) -> None:
+    """A replica that becomes the leader during a copy finishes it; what the former one still does reaches no volume."""
+    short = ("--lease-duration=4s", "--renew-deadline=3s", "--retry-period=500ms")
+    export = f"--export=nas.example:/x={export_directory}"
+    first = daemon(export, *short)
+    storage.eventually(lambda: "nfs_provisioner_leader 1.0" in first.http("/metrics"), "the first leads")
+    second = daemon(export, *short, provisioner_name=first.provisioner_name)
+    class_name = storage.storage_class(first.provisioner_name, {"server": "nas.example", "share": "/x"})
+    storage.claim(class_name)
+    directory = export_directory / storage.bound()["spec"]["nfs"]["path"].removeprefix("/x/")
+    large(directory, files=8000)
+    storage.claim(class_name, "clone", **source_of())
+    begun(storage, export_directory)
+    if end == "frozen":
+        first.pause()
+    else:
+        first.terminate()
+        assert first.wait() == 0
+    clone = storage.bound("clone", timeout_s=90)
+    assert "nfs_provisioner_leader 1.0" in second.http("/metrics")
+    copied = export_directory / clone["spec"]["nfs"]["path"].removeprefix("/x/")
+    files = [path for path in copied.rglob("*") if path.is_file()]
+    assert len(files) == 8000
+    for path in files[::10]:
+        path.write_text("changed")
+    if end == "frozen":
+        first.resume()
+        time.sleep(8)
+    assert all(path.read_text() == "changed" for path in files[::10])
+    assert sum(1 for path in copied.rglob("*") if path.is_file()) == 8000
+    storage.eventually(lambda: copies(export_directory) == [], "no copy is left", timeout_s=90)
