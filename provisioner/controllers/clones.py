@@ -121,7 +121,7 @@ class Clones:
                 if record.clone_of == volume.name and record.cluster == ctx.cluster_id:
                     return f"{record.namespace}/{record.claim}"
         reference = volume.spec.claim_ref
-        if reference is None or all(export.id for export in ctx.exports):
+        if reference is None or all(map(ctx.health.is_read, ctx.exports)):
             return None
         # The records of an export that has not answered yet are unknown: the claims tell who can have begun.
         for claim in ctx.cache.claims.values():
@@ -153,9 +153,12 @@ class Clones:
                 return export, record.path
         elif volume is None:
             for export in ctx.exports:
-                record = export.records.get(name)
+                if name not in export.records:
+                    continue
+                export = await ctx.health.require_ready(export)
+                record = await export.refresh_record(name)
                 if record is not None and record.cluster == ctx.cluster_id and name not in export.pending:
-                    return await ctx.health.require_ready(export), record.path
+                    return export, record.path
         raise SourceUnusable(
             f"no ledger has a record of volume {name}, of which this claim is to be a clone: `nfs-provisioner recover"
             f" --volume {name}` shows what is known of it"

@@ -112,6 +112,8 @@ class Site:
         """Check the exports, run copies and write events while the context is open."""
         parts = (self.ctx.health.run(), self.ctx.recorder.run(), self.clones.run())
         tasks = [asyncio.create_task(each) for each in parts]
+        for export in self.ctx.exports:
+            self.ctx.health.add(export, named=True)
         await self.ctx.health.lead()
         await asyncio.sleep(0)
         try:
