@@ -51,14 +51,14 @@ def _draw_demonstration(directory: Path) -> None:
 
 
 def _draw_dashboard(directory: Path, minutes: float) -> None:
-    """Draw the dashboard as it opens, with the last row collapsed, and that row alone."""
+    """Draw the dashboard as it opens, with the last rows collapsed, and the first of these rows alone."""
     with TemporaryDirectory(prefix="pictures-") as home, life.cluster(Path(home)) as cluster:
         span = life.live(cluster, minutes, partial(print, flush=True))
         ask = partial(dashboard.lines, prometheus=cluster.prometheus, span=span)
         panels = dashboard.panels()
         drawing.draw("nfs-provisioner", panels, ask, span, directory / "dashboard.svg")
-        for row in (panel for panel in panels if panel.folded):
-            drawing.draw("nfs-provisioner", dashboard.unfolded(row), ask, span, directory / "dashboard-daemon.svg")
+        row = next(panel for panel in panels if panel.folded)
+        drawing.draw("nfs-provisioner", dashboard.unfolded(row), ask, span, directory / "dashboard-daemon.svg")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ class Settings:
     listen_host: str
     listen_port: int
     workers: int
+    volume_metrics: bool
+    """Whether each volume has metrics of its own."""
 
     @property
     def lease_name(self) -> str:

@@ -123,6 +123,9 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
                      show_envvar=True, hidden=hidden, help="Address that serves /metrics, /healthz and /readyz."),
         click.option("--workers", envvar="WORKERS", type=click.IntRange(1, 1024), default=64, show_default=True,
                      show_envvar=True, hidden=hidden, help="Number of claims and volumes processed concurrently."),
+        click.option("--volume-metrics/--no-volume-metrics", envvar="VOLUME_METRICS", default=False, show_default=True,
+                     show_envvar=True, hidden=hidden, help="Serve metrics of single volumes, labelled with their"
+                     " claims."),
         click.option("--log-format", envvar="LOG_FORMAT", type=click.Choice(["json", "console"]), show_envvar=True,
                      hidden=hidden, help="Log format; by default json unless the standard error is a terminal."),
         click.option("--log-level", envvar="LOG_LEVEL", default="info", show_default=True, show_envvar=True,
@@ -165,6 +168,7 @@ def settings(
     retry_period_s: float,
     listen: str,
     workers: int,
+    volume_metrics: bool,
 ) -> setting.Settings:
     """Return the values of the flags as settings. Raises InvalidSettings."""
     all_exports = setting.exports([setting.export(text) for text in exports], nfs_server or None, nfs_path or None)
@@ -188,6 +192,7 @@ def settings(
         listen_host=host,
         listen_port=port,
         workers=workers,
+        volume_metrics=volume_metrics,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,27 +9,29 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from provisioner import settings as setting
 from provisioner.cli import options
 from provisioner.cli.output import print_table
 from provisioner.commands.volumes import list_volumes
 from provisioner.core.listing import VolumeRow, age
+from provisioner.core.quantities import readable
 from provisioner.core.scope import FOUND, NOTHING, count, no_class
+from provisioner.settings import Settings
 
-_COLUMNS = ("CLAIM", "CLASS", "PHASE", "CAPACITY", "EXPORT", "DIRECTORY", "ON DELETE", "AGE")
+_COLUMNS = ("CLAIM", "CLASS", "PHASE", "CAPACITY", "USED", "LIMIT", "EXPORT", "DIRECTORY", "ON DELETE", "AGE")
 
 
 @click.command()
-@options.taking(options.output(), options.name(), options.cluster())
+@options.taking(options.output())
 @click.option("--class", "class_name", metavar="NAME", help="Only volumes of this StorageClass.")
 @click.option("-n", "--namespace", metavar="NAME", help="Only volumes of claims in this namespace.")
-def volumes(
-    *, output: str, provisioner_name: str, kubeconfig: str | None, class_name: str | None, namespace: str | None
-) -> int:
+@options.with_settings
+async def volumes(settings: Settings, *, output: str, class_name: str | None, namespace: str | None) -> int:
     """List the provisioner's volumes.
 
-    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Reads only
-    the API server, not the exports.
+    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Where a
+    quota agent runs on the server, also the usage and the limit in force, or in parentheses why there is none. An
+    export that does not respond is reported, and its volumes are listed without these two. Takes the flags and the
+    environment of `run`: replace `run` with `volumes`.
 
     Exit status 0, even if there is no volume; 1 if the API server does not respond; 2 if neither a volume nor a
     StorageClass has the provisioner's name, or for unusable settings.
@@ -39,8 +40,8 @@ def volumes(
     Example:
       kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner volumes --namespace shop
     """
-    provisioner = setting.provisioner_name(provisioner_name)
-    found = asyncio.run(list_volumes(kubeconfig or None, provisioner))
+    provisioner = settings.provisioner
+    found = await list_volumes(settings)
     own = found.volumes
     chosen = [
         each
@@ -48,6 +49,8 @@ def volumes(
         if class_name in (None, each.storage_class) and namespace in (None, each.namespace)
     ]
     click.echo(f"looked at {count(found.total, 'PersistentVolume')}, {len(own)} of provisioner {provisioner}", err=True)
+    for each in found.unread:
+        click.echo(f"no usage from {each.what}: {each.why}", err=True)
     if output == "json":
         click.echo(json.dumps(msgspec.to_builtins(chosen), indent=2))
     elif chosen:
@@ -73,6 +76,8 @@ def _print_rows(chosen: Sequence[VolumeRow]) -> None:
             each.storage_class or "-",
             each.phase,
             each.capacity,
+            "-" if each.used_bytes is None else readable(each.used_bytes),
+            _limit(each),
             each.export,
             each.directory,
             each.on_delete or "-",
@@ -81,3 +86,8 @@ def _print_rows(chosen: Sequence[VolumeRow]) -> None:
         for each in chosen
     ]
     print_table(_COLUMNS, rows)
+
+
+def _limit(row: VolumeRow) -> str:
+    limit = "-" if row.limit_bytes is None else readable(row.limit_bytes)
+    return f"{limit} ({row.limit_reason})" if row.limit_reason else limit

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from provisioner import __version__
 from provisioner.commands.session import connect, list_all
 from provisioner.commands.wiring import build_registry
-from provisioner.core import checks, health
+from provisioner.core import agents, checks, health
+from provisioner.core.agents import Wish
 from provisioner.core.checks import Finding, Permission, Use
 from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
@@ -81,12 +82,19 @@ async def run_checks(settings: Settings) -> Report:
     uses = checks.uses(
         [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
     )
+    on = [(each, checks.use_of(use, mounted)) for each, (_, use) in zip(own, judged, strict=True) if use is not None]
     tried = await map_bounded(
-        lambda use: _try_export(use, settings, health.on_export(seen.volumes, use, uses, mounted)),
+        lambda use: _try_export(
+            use,
+            settings,
+            health.on_export(seen.volumes, use, uses, mounted),
+            agents.wishes(each for each, of_class in on if of_class == use),
+            seen.now,
+        ),
         uses,
         limit=_CONCURRENCY,
     )
-    exports = [finding for finding, _, _ in tried]
+    exports = [each.finding for each in tried]
     return Report(
         [
             *findings,
@@ -94,8 +102,8 @@ async def run_checks(settings: Settings) -> Report:
             *health.defaults(seen.classes, settings.provisioner),
             *exports,
             *health.on_unknown_exports(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
-            *_of_ledgers(settings, seen, dict(zip(uses, (ledger for _, ledger, _ in tried), strict=True)), mounted),
-            *(finding for _, _, lacking in tried for finding in lacking),
+            *_of_ledgers(settings, seen, dict(zip(uses, (each.ledger for each in tried), strict=True)), mounted),
+            *(finding for each in tried for finding in (*each.agent, *each.lacking)),
             *_work(settings, seen, exports),
         ],
         _looked_at(settings, seen, exports=len(uses)),
@@ -131,18 +139,21 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
         await cluster.ping()
     except ClusterError as exc:
         return [_api_finding(exc)], seen
-    findings = [
-        Finding(kind="API server", name="", ok=True, result="responding and ready"),
-        *await _ask_permissions(cluster, settings),
-    ]
+    of_classes: list[Finding] = []
     try:
         seen.classes = await list_all(cluster, StorageClass)
     except ClusterError as exc:
-        findings.append(replace(_api_finding(exc), kind="StorageClass", name="(unknown)"))
+        of_classes.append(replace(_api_finding(exc), kind="StorageClass", name="(unknown)"))
     else:
         names = Counter(each.provisioner for each in seen.classes)
         if settings.provisioner not in names:
-            findings.append(checks.no_class(settings.provisioner, names))
+            of_classes.append(checks.no_class(settings.provisioner, names))
+    own = [each for each in seen.classes if each.provisioner == settings.provisioner]
+    findings = [
+        Finding(kind="API server", name="", ok=True, result="responding and ready"),
+        *await _ask_permissions(cluster, settings, auto_grow=any(wish.grows for wish in agents.wishes(own))),
+        *of_classes,
+    ]
     findings += await _ask_leader(cluster, settings, seen.classes)
     try:
         seen.volumes, seen.claims = await list_all(cluster, Volume), await list_all(cluster, Claim)
@@ -256,9 +267,9 @@ def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[F
 # ---------------------------------------------------------------------------------------------------- permissions
 
 
-async def _ask_permissions(cluster: Cluster, settings: Settings) -> list[Finding]:
+async def _ask_permissions(cluster: Cluster, settings: Settings, *, auto_grow: bool) -> list[Finding]:
     lease = (settings.lease_namespace, settings.lease_name) if settings.leader_election else None
-    wanted = checks.permissions(lease=lease)
+    wanted = checks.permissions(lease=lease, auto_grow=auto_grow)
     try:
         answers = await asyncio.gather(*(cluster.is_allowed(permission) for permission in wanted))
     except ClusterError as exc:
@@ -276,33 +287,24 @@ def _api_finding(error: ClusterError) -> Finding:
 # ---------------------------------------------------------------------------------------------------- exports
 
 
-async def _try_export(
-    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
-) -> tuple[Finding, Ledger | None, Sequence[Finding]]:
-    """Use one export as the daemon would for this class, and read its ledger.
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What a trial of an export showed."""
 
-    The last findings are about volumes on the export that lack their directory or record.
-    """
+    finding: Finding
+    ledger: Ledger | None = None
+    agent: Sequence[Finding] = ()
+    """About the quota agent of the export."""
+    lacking: Sequence[Finding] = ()
+    """About volumes on the export that lack their directory or record."""
+
+
+async def _try_export(
+    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]], wanted: Sequence[Wish], now: datetime
+) -> _Tried:
+    """Use one export as the daemon would for this class, and read its ledger."""
     name, manner = label(use.export, use.options.port), checks.manner(use.options)
     by = f"with {' '.join(manner)}: " if manner else ""
-    try:
-        done, read, lacking = await _trial_run(use, settings, volumes)
-    except ExportError as exc:
-        return Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice), None, ()
-    gib = 1 << 30
-    room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
-    ledger = "" if done.ledger else "; no ledger yet, the first start of the daemon creates it"
-    if read is None:
-        ledger = f"; the ledger was not read within {_EXPORT_S:g} s"
-    modes = f"; the server does not set modes ({done.mode_refused})" if done.mode_refused else ""
-    result = f"{by}reachable and writable, {room}{ledger}{modes}"
-    return Finding(kind="export", name=name, ok=True, result=result), read, lacking
-
-
-async def _trial_run(
-    use: Use, settings: Settings, volumes: Sequence[tuple[Volume, RelPath]]
-) -> tuple[TrialRun, Ledger | None, Sequence[Finding]]:
-    """Run the trial, and read the ledger if time allows. Raises ExportError, with UNREACHABLE after a timeout."""
     trees: dict[Export, Tree] = {}
     own = tuple(each for each in settings.exports if each.location == use.export)
     exports = build_registry(replace(settings, exports=own), reached=trees.__setitem__)
@@ -310,13 +312,44 @@ async def _trial_run(
         export = exports.get(use.export, use.options)
         async with asyncio.timeout(_EXPORT_S):
             done = await trial_run(trees[export])
-        ledger = await _read(export, exports)
-        return done, ledger, await _lacking(export, ledger, volumes, settings.provisioner)
-    except TimeoutError as exc:
-        raise ExportError(Cause.UNREACHABLE, f"not done within {_EXPORT_S:g} s") from exc
+        read = await _read(export, exports)
+        return _Tried(
+            _reached(name, by, done, read=read is not None),
+            read,
+            await _agent(name, export, read, wanted, now),
+            await _lacking(export, read, volumes, settings.provisioner),
+        )
+    except ExportError as exc:
+        return _Tried(Finding(kind="export", name=name, ok=False, result=f"{by}{exc}", advice=exc.advice))
+    except TimeoutError:
+        late = ExportError(Cause.UNREACHABLE, f"not done within {_EXPORT_S:g} s")
+        return _Tried(Finding(kind="export", name=name, ok=False, result=f"{by}{late}", advice=late.advice))
     finally:
         for each in exports:
             await each.close()
+
+
+def _reached(name: str, by: str, done: TrialRun, *, read: bool) -> Finding:
+    gib = 1 << 30
+    room = f"{done.space.free_bytes / gib:.1f} of {done.space.size_bytes / gib:.1f} GiB free"
+    ledger = "" if done.ledger else "; no ledger yet, the first start of the daemon creates it"
+    if not read:
+        ledger = f"; the ledger was not read within {_EXPORT_S:g} s"
+    modes = f"; the server does not set modes ({done.mode_refused})" if done.mode_refused else ""
+    return Finding(kind="export", name=name, ok=True, result=f"{by}reachable and writable, {room}{ledger}{modes}")
+
+
+async def _agent(
+    name: str, export: Export, ledger: Ledger | None, wanted: Sequence[Wish], now: datetime
+) -> Sequence[Finding]:
+    """Report the quota agent; nothing if that takes too long. Raises ExportError."""
+    asking = sum(record.quota != "none" for record in ledger.records.values()) if ledger is not None else 0
+    try:
+        async with asyncio.timeout(_EXPORT_S):
+            heartbeat = await export.answers.heartbeat()
+    except TimeoutError:
+        return ()
+    return agents.of_agent(name, heartbeat, wanted, asking=asking, now=now)
 
 
 async def _lacking(

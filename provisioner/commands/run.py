@@ -76,7 +76,7 @@ async def run(settings: Settings) -> None:
             ctx, elector or Alone(identity), workers=settings.workers, relist=partial(relist, reflectors)
         )
         recorder.give_way_while(tasks.busy)
-        with gauges.sampled(ctx, queue_depths=tasks.queue_depths):
+        with gauges.sampled(ctx, queue_depths=tasks.queue_depths, volume_metrics=settings.volume_metrics):
             async with endpoint.serve(
                 settings.listen_host,
                 settings.listen_port,

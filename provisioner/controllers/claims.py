@@ -386,7 +386,7 @@ class ClaimController:
         if refusal is not None:
             return self._refuse(claim, refusal)
         refuse_unlocated(self._ctx, plan, export)
-        self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, claims.provisioning_message(claim))
+        self._announce(claim)
         # The directory: a new one, that of a former volume, or an archive.
         adopt_from = await self._adoptable(plan, export)
         copy = await self._clones.copy(plan, export) if plan.record.clone_of else ""
@@ -448,6 +448,12 @@ class ClaimController:
                 )
             self._unenforced[claim.uid] = message
         return ENFORCING
+
+    def _announce(self, claim: Claim) -> None:
+        """Record the event that work on a claim begins, which its success replaces unless it says more."""
+        passing = not claims.unread_annotations(claim)
+        message = claims.provisioning_message(claim)
+        self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, message, passing=passing)
 
     def _warn_of_mode(self, plan: Provision, record: Record, export: Export) -> None:
         """Warn that a directory lacks the mode of its class; log it once per export.

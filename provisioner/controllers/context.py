@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.export_health import ExportHealth
 from provisioner.controllers.instances import Guard, Unguarded
+from provisioner.controllers.usage_table import UsageTable
 from provisioner.core import times
 from provisioner.core.archives import Moment
 from provisioner.ledger.registry import ExportRegistry
@@ -31,6 +32,8 @@ class ControllerContext:
     clock: Clock
     cluster_id: str = ""
     """Distinguishes this cluster from others that share an export; known once this replica has led."""
+    usage: UsageTable = field(default_factory=UsageTable)
+    """Filled by the leader, and read by metrics."""
     guard: Guard = field(default_factory=Unguarded)
     """Asked before anything is destroyed; each term of leadership has its own."""
 

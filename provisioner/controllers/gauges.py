@@ -22,10 +22,12 @@ Key = TypeVar("Key")
 
 
 @contextmanager
-def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> Iterator[None]:
+def sampled(
+    ctx: ControllerContext, *, queue_depths: Callable[[], Sample], volume_metrics: bool = False
+) -> Iterator[None]:
     """Add the gauges that count cached objects, kept up to date while the context is open.
 
-    Read at each scrape.
+    Read at each scrape. `volume_metrics` adds those of single volumes.
     """
     cache, clock, metrics, tally = ctx.cache, ctx.clock, ctx.metrics, Tally(ctx.provisioner)
 
@@ -46,10 +48,25 @@ def sampled(ctx: ControllerContext, *, queue_depths: Callable[[], Sample]) -> It
         oldest = {(name,): times.parse(min(created)) for name, created in pending().items()}
         return {label: (clock.now() - at).total_seconds() for label, at in oldest.items() if at is not None}
 
+    def silence_s() -> Sample:
+        return ctx.usage.silence_s(ctx.cluster.server_time() or clock.now())
+
     metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
     metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), ages_s)
     metrics.sample("volumes", "Volumes of this provisioner.", ("class", "phase"), volumes)
     metrics.sample("capacity_bytes", "Sum of the capacities of this provisioner's volumes.", ("class",), capacity)
+    metrics.sample(
+        "volumes_nearly_full", "Volumes that use at least this percentage of their limit.", ("export", "percent"),
+        ctx.usage.nearly_full,
+    )  # fmt: skip
+    metrics.sample(
+        "quota_heartbeat_age_seconds", "Seconds since the last heartbeat of the export's quota agent.", ("export",),
+        silence_s,
+    )  # fmt: skip
+    if volume_metrics:
+        of = ("namespace", "persistentvolumeclaim")
+        metrics.sample("volume_used_bytes", "Bytes that the volume of a claim uses.", of, ctx.usage.used)
+        metrics.sample("volume_limit_bytes", "Limit in force of the volume of a claim, in bytes.", of, ctx.usage.limits)
     metrics.sample("queue_depth", "Keys that wait for a worker.", ("queue",), queue_depths)
     with tally.subscribed(cache):
         yield

@@ -22,6 +22,7 @@ from provisioner.controllers.missing_data import MissingData
 from provisioner.controllers.orphans import Orphans
 from provisioner.controllers.returned import Returned
 from provisioner.controllers.trash import Purge
+from provisioner.controllers.usage import VolumeUsage
 from provisioner.core.backoff import Backoff
 from provisioner.core.objects import Volume
 from provisioner.core.returned import volume_of
@@ -52,6 +53,7 @@ class Sweep:
         self._instances = instances
         self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
         self._missing_data = MissingData(ctx)
+        self._usage = VolumeUsage(ctx)
         self._returned = Returned(ctx)
         self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard, self._tidy)
         self._archive_expiry = ArchiveExpiry(ctx, self._returned, discarded=self.trash_added)
@@ -75,7 +77,8 @@ class Sweep:
         self._returned.deleted(volume)
 
     def _volume_deleted(self, volume: Volume) -> None:
-        """Look again at archives and trash that were kept for a volume: it is gone."""
+        """Look again at archives and trash that were kept for a volume: it is gone, and so is its usage."""
+        self._usage.volume_deleted(volume)
         self._archive_expiry.volume_deleted(volume)
         self._purge.freed(volume.name)
 
@@ -122,6 +125,7 @@ class Sweep:
         self._tidied.discard(export)
         self._orphans.forget(export)
         self._missing_data.forget(export)
+        self._usage.forget(export)
         self._instances.forget(export)
 
     async def run(self) -> None:
@@ -136,6 +140,7 @@ class Sweep:
                     await asyncio.Event().wait()
         finally:
             self._group = None
+            self._usage.clear()
             self._ctx.metrics.forget_sweep()
 
     def _start(self, group: asyncio.TaskGroup, export: Export) -> list[asyncio.Task[None]]:
@@ -143,6 +148,7 @@ class Sweep:
         return [
             group.create_task(keep("instances", partial(self._instances.keep, export), export=export.name)),
             group.create_task(keep("sweep", partial(self._look_at, export), export=export.name)),
+            group.create_task(keep("usage", partial(self._usage.keep, export), export=export.name)),
             group.create_task(keep("purge", partial(self._purge.keep, export), export=export.name)),
             group.create_task(keep("retention", partial(self._archive_expiry.keep, export), export=export.name)),
         ]

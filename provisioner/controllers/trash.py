@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -21,7 +21,7 @@ from provisioner.controllers.instances import Guard
 from provisioner.core.backoff import Backoff
 from provisioner.core.returned import volume_of
 from provisioner.ledger.export import Export
-from provisioner.ports.aio import wait_for_event
+from provisioner.ports.aio import map_bounded, wait_for_event
 from provisioner.ports.clock import Clock
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.supervision import Supervisor
@@ -40,6 +40,8 @@ TAKEN_S = 600.0
 TAKEN_LIMIT = 5_000
 """Names kept taken per export; beyond this number the oldest are freed earlier."""
 
+_SIDE_BY_SIDE = 32
+"""Calls on one export for entries without content. Many that arrive together cost little more than one."""
 _EVERY_S = 60.0
 _PAUSE_S = 0.25
 """Between two looks at one trash, however fast volumes are deleted."""
@@ -153,9 +155,10 @@ class Purge:
                 trash.interrupted = False
                 under_way = frozenset(trash.taken)  # some of it may be removed during the listing
                 try:
-                    names = await export.trash.names()
-                    self._take(export, trash, names, under_way)
-                    await self._looked(export, [name for name in names if name not in trash.free_s])
+                    entries = await export.trash.entries()
+                    due = self._take(export, trash, entries.keys(), under_way)
+                    trash.waiting.extend(await self._without_content(export, trash, due, entries))
+                    await self._looked(export, sorted(entries.keys() - trash.free_s.keys()))
                 except ExportError as exc:
                     log.debug("trash_not_seen", export=export.name, error=str(exc))
                 while trash.workers < min(PER_EXPORT, len(trash.taken)):
@@ -164,11 +167,11 @@ class Purge:
                 await self._clock.sleep(_PAUSE_S * (1 + len(trash.free_s) / _NAMES_PER_PAUSE))
                 await wait_for_event(trash.look, timeout_s=self._rest_s(trash))
 
-    def _take(self, export: Export, trash: _Trash, names: list[str], under_way: Set[str]) -> None:
-        """Queue the entries of a listing for removal, except those that must still wait."""
-        now_s, there = self._clock.monotonic(), set(names)
+    def _take(self, export: Export, trash: _Trash, there: Set[str], under_way: Set[str]) -> list[str]:
+        """Take the entries of a listing that are due, which are all except those that must still wait."""
+        now_s, taken = self._clock.monotonic(), []
         if trash.former is None:
-            trash.former = set(names)
+            trash.former = set(there)
         # Forget what is known of entries that are gone.
         for known in (trash.refused, trash.kept):
             for gone in known.keys() - there:
@@ -190,8 +193,9 @@ class Purge:
             )
             if due_s <= now_s:
                 trash.taken.add(name)
-                trash.waiting.append(name)
+                taken.append(name)
         self._measure(export, trash, there - trash.free_s.keys())
+        return taken
 
     def _measure(self, export: Export, trash: _Trash, names: Set[str]) -> None:
         now_s = self._clock.monotonic()
@@ -209,13 +213,57 @@ class Purge:
 
     # ------------------------------------------------------------------------------------------- removing
 
+    async def _without_content(
+        self, export: Export, trash: _Trash, names: Sequence[str], begun: Mapping[str, bool]
+    ) -> list[str]:
+        """Finish the entries of which at most their name is left, side by side, and return all others.
+
+        That are all empty volumes of a server that does not verify, and the names that are to be free.
+        """
+
+        async def is_finished(name: str) -> bool:
+            finished = False
+            with self._supervisor.shield("purge", export=export.name, trash=name), suppress(ExportError):
+                finished = await self._is_finished(export, trash, name)
+            return finished
+
+        candidates = [name for name in names if not begun[name] and export.trash.may_come_late(name)]
+        results = await map_bounded(is_finished, candidates, limit=min(_SIDE_BY_SIDE, len(candidates)))
+        finished = {name for name, result in zip(candidates, results, strict=True) if result}
+        trash.taken -= finished
+        if finished:
+            trash.look.set()  # to update the metrics
+        return [name for name in names if name not in finished]
+
+    async def _is_finished(self, export: Export, trash: _Trash, name: str) -> bool:
+        """Whether nothing is to be removed but perhaps the name; it is removed if it is to be free.
+
+        Where an earlier leader can have removed the directory, the volume need not be read: nothing is destroyed, and a
+        restart finds thousands of such names.
+        """
+        former = trash.former is not None and name in trash.former
+        if trash.former is not None:
+            trash.former.discard(name)
+        if name in trash.free_s:
+            await self._guard.require(export)
+            if not await export.trash.release(name):
+                return False
+            del trash.free_s[name]
+        elif not await export.trash.is_over(name):
+            return False
+        elif former:
+            trash.free_s[name] = self._clock.monotonic() + TAKEN_S
+        elif not await self._is_kept(export, trash, name):
+            trash.entries[name] = 1
+            self._metrics.purged.labels(export.name).inc()
+            self._removed(export, trash, name)
+        return True
+
     async def _work(self, export: Export, trash: _Trash) -> None:
         """Remove waiting entries, one after the other, until none waits."""
         while trash.waiting:
             name = trash.waiting.popleft()
             try:
-                if await self._is_over(export, trash, name):
-                    continue
                 if name not in trash.free_s and await self._is_kept(export, trash, name):
                     continue
                 complete = await self._try(export, trash, name)
@@ -230,22 +278,6 @@ class Purge:
         trash.workers -= 1
         if not trash.workers and not trash.interrupted:
             trash.look.set()  # to update the metrics, and plan the next try of what is left
-
-    async def _is_over(self, export: Export, trash: _Trash, name: str) -> bool:
-        """Whether an earlier leader has removed an entry's directory, so that only its name stays taken.
-
-        Nothing is destroyed then, so the volume need not be read: a restart finds thousands of such names.
-        """
-        if not trash.former or name not in trash.former:
-            return False
-        trash.former.discard(name)
-        over = False
-        with self._supervisor.shield("purge", (ExportError,), export=export.name, trash=name):
-            over = await export.trash.is_over(name)
-        if over:
-            trash.free_s[name] = self._clock.monotonic() + TAKEN_S
-            trash.taken.discard(name)
-        return over
 
     async def _is_kept(self, export: Export, trash: _Trash, name: str) -> bool:
         """Whether an entry stays for now.

@@ -13,7 +13,9 @@ from provisioner.core.locations import Location, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 
-Kind = Literal["API server", "permission", "leader", "version", "StorageClass", "export", "claim", "volume"]
+Kind = Literal[
+    "API server", "permission", "leader", "version", "StorageClass", "export", "quota agent", "claim", "volume"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +51,17 @@ class Permission:
         return f"{resource}.{self.group}" if self.group else resource
 
 
-def permissions(*, lease: tuple[str, str] | None) -> list[Permission]:
+def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False) -> list[Permission]:
     """Return all permissions that the daemon needs.
 
-    `lease` is the namespace and name of its Lease, if it has one.
+    `lease` is the namespace and name of its Lease, if it has one. `auto_grow`: a class lets its claims grow.
     """
     volumes = [
         Permission(verb=verb, resource="persistentvolumes")
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     ]
-    claims = [Permission(verb=verb, resource="persistentvolumeclaims") for verb in ("get", "list", "watch")]
+    on_claims = ("get", "list", "watch", *(("patch",) if auto_grow else ()))
+    claims = [Permission(verb=verb, resource="persistentvolumeclaims") for verb in on_claims]
     status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
     classes = [Permission(verb=verb, resource="storageclasses", group="storage.k8s.io") for verb in ("list", "watch")]
     # In all namespaces: an event is in the namespace of its claim, and that of a volume is in `default`.
@@ -153,9 +156,15 @@ def judge(storage_class: StorageClass, default_export: Location | None) -> tuple
         return found("it names no export, and there is no default export", advice), None
     rule = "retain" if storage_class.reclaim_policy == "Retain" else parameters.on_delete
     use = Use(export, settings.mount_options)
+    if parameters.auto_grow is not None and not storage_class.allow_volume_expansion:
+        well = found(f"on {way(use)}; autoGrow has no effect, as the class does not allow expansion")
+        return replace(well, warning=True, advice=f"kubectl patch sc {storage_class.name} -p '{_EXPAND}'"), use
     ignored = f"; without effect: {', '.join(parameters.ignored)}" if parameters.ignored else ""
     well = found(f"on {way(use)}; {rule} when a claim is deleted{ignored}")
     return (_of_cluster_dns(well, export) if is_cluster_dns(export.server) else well), use
+
+
+_EXPAND = '{"allowVolumeExpansion":true}'
 
 
 def is_cluster_dns(server: str) -> bool:
@@ -189,9 +198,14 @@ def uses(of_classes: Iterable[Use], configured: Iterable[Location], mounted: Set
 
     The mount options of classes do not matter for an export that is mounted in the pod.
     """
-    found = dict.fromkeys(Use(use.export, MountOptions()) if use.export in mounted else use for use in of_classes)
+    found = dict.fromkeys(use_of(use, mounted) for use in of_classes)
     named = {use.export for use in found}
     return [*found, *(Use(where, MountOptions()) for where in configured if where not in named)]
+
+
+def use_of(use: Use, mounted: Set[Location]) -> Use:
+    """Return the use of an export by which it is tried: mount options do not matter for one that is mounted."""
+    return Use(use.export, MountOptions()) if use.export in mounted else use
 
 
 def way(use: Use) -> str:

@@ -539,12 +539,17 @@ def is_leaving(volume: Volume, provisioner: str) -> bool:
 # ------------------------------------------------------------------------------------------- messages
 
 
+def unread_annotations(claim: Claim) -> Sequence[str]:
+    """Return the annotations of nfs-subdir that the claim has and the provisioner ignores."""
+    return [key for key in names.ACCESS_OF_NFS_SUBDIR if key in claim.metadata.annotations]
+
+
 def provisioning_message(claim: Claim) -> str:
     """Return the message for a claim whose volume is being created.
 
     It names annotations that are ignored.
     """
-    unread = [key for key in names.ACCESS_OF_NFS_SUBDIR if key in claim.metadata.annotations]
+    unread = unread_annotations(claim)
     note = f"; ignored annotations: {', '.join(unread)} (set mode, uid and gid in the StorageClass)" if unread else ""
     return f'provisioning a volume for claim "{claim.key}"{note}'
 

@@ -1,4 +1,4 @@
-"""Volumes as `volumes` lists them: owner, place, and reclaim rule."""
+"""Volumes as `volumes` lists them: owner, place, reclaim rule, and usage."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from provisioner.core import mount_options, names
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location, label, location
 from provisioner.core.objects import Volume
+from provisioner.core.quota import Answer
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
@@ -31,10 +32,18 @@ class VolumeRow(Struct, frozen=True):
     """`delete`, `archive` or `retain`; empty if the volume does not say."""
     created: str
     """UTC, RFC 3339."""
+    used_bytes: int | None
+    """None without an answer of a quota agent, and while not all of the content is counted."""
+    limit_bytes: int | None
+    """The limit in force; None if there is none, or no answer."""
+    limit_reason: str
+    """The agent's word for why there is no limit, or another one than the size; empty if there is nothing to say."""
+    limit_why: str
+    """The same for people, with what to do about it."""
 
 
-def listed(volume: Volume) -> VolumeRow:
-    """Return the row of a volume. What the volume says of itself is not checked."""
+def listed(volume: Volume, answer: Answer | None = None) -> VolumeRow:
+    """Return the row of a volume, with the quota agent's answer. What the volume says of itself is not checked."""
     source, claim = volume.spec.nfs, volume.spec.claim_ref
     directory = volume.metadata.annotations.get(names.DIRECTORY, "")
     server, path = (source.server, source.path) if source else ("", "")
@@ -52,6 +61,10 @@ def listed(volume: Volume) -> VolumeRow:
         directory=path,
         on_delete=_rule(volume),
         created=volume.metadata.creation_timestamp,
+        used_bytes=answer.used_bytes if answer is not None and answer.whole else None,
+        limit_bytes=answer.limit_bytes or None if answer is not None else None,
+        limit_reason=answer.reason if answer is not None else "",
+        limit_why=answer.why if answer is not None else "",
     )
 
 

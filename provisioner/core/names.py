@@ -63,6 +63,10 @@ VOLUME_DISAGREES = "VolumeDisagrees"
 RESIZING = "Resizing"
 VOLUME_RESIZE_SUCCESSFUL = "VolumeResizeSuccessful"
 VOLUME_RESIZE_FAILED = "VolumeResizeFailed"
+VOLUME_NEARLY_FULL = "VolumeNearlyFull"
+VOLUME_FULL = "VolumeFull"
+AUTO_GROW = "AutoGrow"
+AUTO_GROW_FAILED = "AutoGrowFailed"
 
 
 def volume_name(claim_uid: str) -> str:

@@ -334,6 +334,7 @@ class StorageClass(Struct, frozen=True, rename="camel", gc=False):
     reclaim_policy: str = "Delete"
     mount_options: tuple[str, ...] = ()
     volume_binding_mode: str = "Immediate"
+    allow_volume_expansion: bool = False
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from provisioner.core.templates import Template
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
 KNOWN = (
     "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "gidRange", "existing", "archiveRetention",
-    "minFree", "overcommit", "formerNamespace", "quota",
+    "minFree", "overcommit", "formerNamespace", "quota", "autoGrow", "autoGrowLimit",
 )  # fmt: skip
 
 _SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
@@ -86,6 +86,14 @@ class MinFree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutoGrow:
+    """How claims grow by themselves: by a fraction of their size, up to a limit."""
+
+    fraction: float
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassParameters:
     """A StorageClass's parameters, parsed. `export` None means the default export."""
 
@@ -105,6 +113,7 @@ class ClassParameters:
     overcommit: float | None
     quota: Quota
     """Whether a quota agent on the server enforces the size of each volume."""
+    auto_grow: AutoGrow | None
     ignored: tuple[str, ...]
     """Parameters of CSI's sidecars, which have no effect here."""
 
@@ -128,6 +137,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
     on_delete = given.on_delete()
     gid = given.read("gid", None, _group)
     gid_range = given.gid_range(wanted=gid == "auto")
+    quota: Quota = given.read("quota", "none", _quota)
     parsed = ClassParameters(
         export=given.export(),
         template=given.read("pathPattern", templates.DEFAULT, templates.parse),
@@ -144,7 +154,8 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         retention=given.read("archiveRetention", "", _retention),
         min_free=given.read("minFree", None, _min_free),
         overcommit=given.read("overcommit", None, _overcommit),
-        quota=given.read("quota", "none", _quota),
+        quota=quota,
+        auto_grow=given.auto_grow(enforced=quota != "none"),
         ignored=tuple(name for name in sorted(parameters) if _IGNORED.fullmatch(name)),
     )
     if given.problems:
@@ -219,6 +230,21 @@ class _Given:
         for written, _ in self.all("gidRange"):
             self.problems.append(f"parameter {written} needs gid: auto: add that, or remove {written}")
         return None
+
+    def auto_grow(self, *, enforced: bool) -> AutoGrow | None:
+        """Return how claims grow, or None. Both parameters are needed: one claim must not take the whole export."""
+        fraction, limit_bytes = self.read("autoGrow", None, _auto_grow), self.read("autoGrowLimit", None, _size_limit)
+        for name, other in (("autoGrow", "autoGrowLimit"), ("autoGrowLimit", "autoGrow")):
+            for written, _ in self.all(name):
+                if not any(self.all(other)):
+                    self.problems.append(f"parameter {written} needs {other}: add that, or remove {written}")
+                elif not enforced:
+                    self.problems.append(
+                        f"parameter {written} needs quota: preferred or required, which shows the usage"
+                    )
+        if fraction is None or limit_bytes is None:
+            return None
+        return AutoGrow(fraction=fraction, limit_bytes=limit_bytes)
 
     def export(self) -> Location | None:
         """Return the export that the class names, or None."""
@@ -320,6 +346,19 @@ def _quota(text: str) -> Quota:
         return parse_quota(text.lower())
     except ValueError:
         raise InvalidSettings(f"{text!r} is not one of none, preferred, required") from None
+
+
+def _auto_grow(text: str) -> float | None:
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", text) or not 0 < float(text[:-1]) <= 100:
+        raise InvalidSettings(f"{text!r} is not a percentage of the volume's size such as 20%, up to 100%")
+    return float(text[:-1]) / 100
+
+
+def _size_limit(text: str) -> int | None:
+    size_bytes = quantities.parse_bytes(text)
+    if size_bytes <= 0:
+        raise InvalidSettings(f"{text!r} lets no volume grow: write a size such as 100Gi")
+    return size_bytes
 
 
 def _retention(text: str) -> str:

@@ -53,6 +53,14 @@ def readable(size_bytes: int) -> str:
     return f"{size_bytes / 1024**power:.1f}".removesuffix(".0") + _UNITS[power]
 
 
+def exact(size_bytes: int) -> str:
+    """Return a number of bytes as a quantity in the largest binary unit that has no fraction, such as `12Gi`."""
+    power = 0
+    while size_bytes and size_bytes % 1024 == 0 and power + 1 < len(_UNITS):
+        size_bytes, power = size_bytes // 1024, power + 1
+    return f"{size_bytes}{_UNITS[power]}"
+
+
 def is_less(left: str, right: str) -> bool:
     """Return True if the left quantity is smaller, in any units. Raises InvalidQuantity."""
     return parse_bytes(left) < parse_bytes(right)

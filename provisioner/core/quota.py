@@ -156,7 +156,12 @@ def differs(old: Answer | None, new: Answer) -> bool:
         return True
     moved = abs(new.used_bytes - old.used_bytes)
     counted = abs(new.inodes - old.inodes)
-    return moved > max(64 * 1024, old.used_bytes // 200) or counted > max(16, old.inodes // 200)
+    return moved > tolerance_bytes(old.used_bytes) or counted > max(16, old.inodes // 200)
+
+
+def tolerance_bytes(used_bytes: int) -> int:
+    """Return how far the usage can be from what an answer says."""
+    return max(64 * 1024, used_bytes // 200)
 
 
 _encoder = msgspec.json.Encoder()

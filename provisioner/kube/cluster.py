@@ -191,6 +191,10 @@ class KubeCluster:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         await self._connection.request(self._call("delete", "persistentvolumes", _volume_path(volume.name), body=body))
 
+    async def request_size(self, claim: Claim, size: str) -> Claim:
+        """See Cluster.request_size."""
+        return await self._patch_claim(claim, {"spec": {"resources": {"requests": {"storage": size}}}})
+
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
         """See Cluster.patch_claim_status."""
         path = f"{_claim_path(namespace, name)}/status"
@@ -239,11 +243,15 @@ class KubeCluster:
 
     async def annotate_claim(self, claim: Claim, annotations: Mapping[str, str]) -> Claim:
         """Add annotations to exactly the claim that was read. Raises Conflict if it has changed, NotFound."""
+        return await self._patch_claim(claim, {"metadata": {"annotations": annotations}})
+
+    async def _patch_claim(self, claim: Claim, patch: Mapping[str, Mapping[str, object]]) -> Claim:
+        """Apply a JSON merge patch to exactly the claim that was read."""
         meta = claim.metadata
         preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
-        patch = {"metadata": {**preconditions, "annotations": annotations}}
+        body = {**patch, "metadata": {**patch.get("metadata", {}), **preconditions}}
         path = _claim_path(meta.namespace, meta.name)
-        call = self._call("patch", "persistentvolumeclaims", path, body=patch, content_type=MERGE_PATCH)
+        call = self._call("patch", "persistentvolumeclaims", path, body=body, content_type=MERGE_PATCH)
         return await self._ask(call, codec.CLAIMS.item)
 
     # ------------------------------------------------------------------------------------------- Lease and server

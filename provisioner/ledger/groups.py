@@ -33,13 +33,18 @@ def is_of(cluster: str, holder: str) -> bool:
 
 async def claim(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> bool:
     """Create the entry of an id. Return False if there is one; the index then has its holder."""
-    # Before the write: after an unknown outcome the entry is one to look after.
+    # Before the write: after an unknown outcome the entry is one to look after. And after it: learn() removes from the
+    # index what it did not see, and it can have listed the entries while the write was under way.
     index.groups.enter(gid, holder)
     try:
         await tree.make_symlink(layout.group(gid), holder)
     except PathExists:
         await _read(tree, index, gid)
         return False
+    except ExportError:
+        index.groups.enter(gid, holder)
+        raise
+    index.groups.enter(gid, holder)
     return True
 
 
@@ -86,10 +91,13 @@ def _changed() -> Iterator[None]:
 
 async def learn(tree: Tree, index: LedgerIndex) -> None:
     """Bring the entries in the index in line with those on the export: other clusters create and remove some."""
+    before = dict(index.groups.holders)
     listed = {entry.name for entry in await tree.list(layout.GROUPS) if entry.type == "symlink"}
+    # What was entered since can be newer than the list.
+    for gid, holder in before.items():
+        if str(gid) not in listed and index.groups.holders.get(gid) == holder:
+            index.groups.remove(gid)
     known = {str(gid) for gid in index.groups.holders}
-    for gone in known - listed:
-        index.groups.remove(int(gone))
     index.read_groups(await symlinks.read(tree, layout.GROUPS, sorted(listed - known)))
 
 

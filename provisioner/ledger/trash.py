@@ -17,13 +17,14 @@ from contextlib import suppress
 from provisioner.core.locations import RelPath
 from provisioner.core.returned import volume_of
 from provisioner.ledger import layout
-from provisioner.ledger.archives import is_free, is_there
+from provisioner.ledger.archives import is_there
 from provisioner.ports.endless import TRASH_LIMIT
 from provisioner.ports.tree import (
     Cause,
     Entry,
     ExportError,
     MakeDirectory,
+    NotEmpty,
     OnProgress,
     Ownership,
     PathExists,
@@ -40,29 +41,30 @@ class Trash:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 
-    async def names(self) -> list[str]:
-        """Return the names in the trash, at most TRASH_LIMIT of them.
+    async def entries(self) -> dict[str, bool]:
+        """Return the names in the trash, at most TRASH_LIMIT of them, and whether the removal of each has begun.
 
         Once those are removed, the next call has the others.
         """
-        return sorted({name.removesuffix(layout.BEGUN) for name in await self._listed()})
+        listed = {entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)}
+        names = {name.removesuffix(layout.BEGUN) for name in listed}
+        return {name: name + layout.BEGUN in listed for name in names}
+
+    async def names(self) -> list[str]:
+        """Return the names in the trash, as `entries` does."""
+        return sorted(await self.entries())
 
     async def begun(self) -> Set[str]:
         """Return the names whose removal has begun.
 
         A part of such a directory can be gone, or all of it.
         """
-        listed = await self._listed()
-        found = {name.removesuffix(layout.BEGUN) for name in listed if name.endswith(layout.BEGUN)}
-        if not self._tree.verifies:
-            found |= {name for name in listed if volume_of(name) == name and await self.is_purged(name)}
-        return found
+        entries = await self.entries()
+        return {name for name, begun in entries.items() if begun or await self.is_over(name)}
 
     async def is_over(self, name: str) -> bool:
-        """Return True if nothing is left of an entry but what keeps its name taken."""
-        if not self.may_come_late(name) or not await self.is_purged(name):
-            return False
-        return await is_free(self._tree, (*layout.TRASH, name + layout.BEGUN))
+        """Return True if an entry whose removal has not begun is only what keeps its name taken."""
+        return self.may_come_late(name) and await self.is_purged(name)
 
     def may_come_late(self, name: str) -> bool:
         """Return True if a former leader's late rename can still move data to this name.
@@ -120,6 +122,17 @@ class Trash:
             if taken:
                 await self._keep_taken(waiting)
         return await self._tree.remove_tree(removed, on_progress=on_progress)
+
+    async def release(self, name: str) -> bool:
+        """Remove what keeps a name taken; return True if nothing is left under the name."""
+        directory = (*layout.TRASH, name)
+        for empty in ((*directory, layout.TOMBSTONE), directory):
+            try:
+                with suppress(PathMissing):
+                    await self._tree.remove_directory(empty)
+            except NotEmpty:
+                return False
+        return True
 
     async def _remove_empty(self, waiting: RelPath) -> bool:
         """Remove a directory if it is empty, as many volumes are; return True if that is done.
@@ -182,10 +195,7 @@ class Trash:
             if not exc.done or exc.cause is Cause.UNREACHABLE:
                 raise
 
-    async def _listed(self) -> list[str]:
-        return [entry.name for entry in await self._tree.list(layout.TRASH, at_most=TRASH_LIMIT)]
-
 
 def _kept_taken(target: RelPath) -> MakeDirectory:
     """Return the change that keeps a name taken by a directory that is not empty."""
-    return MakeDirectory((*target, layout.TOMBSTONE), Ownership(mode=0o700))
+    return MakeDirectory((*target, layout.TOMBSTONE), Ownership(mode=None))

@@ -84,7 +84,7 @@ class Root:
 
     def directory_of_ledger(self, path: RelPath) -> int | None:
         """Return the descriptor of a directory of the ledger; None for any other directory."""
-        if path[0] != LEDGER or len(path) > _LEDGER_DEPTH:
+        if path[0] != LEDGER:
             return None
         known = self._ledger.get(path)
         if known is None:
@@ -248,24 +248,30 @@ def opened_parent(root: Root, path: RelPath, *, make_with: Step | None = None) -
     if not parent:
         yield root.descriptor
         return
-    try:
-        of_ledger = root.directory_of_ledger(parent)
-    except FileNotFoundError:
-        if make_with is None:
-            raise
-        of_ledger = None
-    if of_ledger is not None:
-        yield of_ledger
+    current, rest = _within_ledger(root, parent, make_with)
+    if not rest:
+        yield current
         return
-    current = _pass(parent[0], root.descriptor, make_with)
+    current = _pass(rest[0], current, make_with)
     try:
-        for name in parent[1:]:
+        for name in rest[1:]:
             below = _pass(name, current, make_with)
             os.close(current)
             current = below
         yield current
     finally:
         os.close(current)
+
+
+def _within_ledger(root: Root, path: RelPath, make_with: Step | None) -> tuple[int, RelPath]:
+    """Return the open directory of the ledger that a path leads through, or the root, and the rest of the path."""
+    try:
+        of_ledger = root.directory_of_ledger(path[:_LEDGER_DEPTH])
+    except FileNotFoundError:
+        if make_with is None:
+            raise
+        of_ledger = None
+    return (root.descriptor, path) if of_ledger is None else (of_ledger, path[_LEDGER_DEPTH:])
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ time limit.
 Threads that run side by side fight for the interpreter's lock, and waking one costs more than most calls on a file
 system. So one thread takes all jobs as long as none of them waits for longer than PATIENCE_S. One more thread is woken
 each time that some do, and for each job that finds all others in slow calls: the slower the file system, the more
-threads run. A thread reports what it has done to the event loop, which takes all reports of a moment in one go. One
-timer has the time limits of all jobs.
+threads run. Where jobs come in quick succession, the first thread is woken a moment later, for several of them. A
+thread reports what it has done to the event loop, which takes all reports of a moment in one go. One timer has the time
+limits of all jobs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ Result = TypeVar("Result")
 
 PATIENCE_S = 0.01
 """How long a job waits before one more thread is woken: one thread does hundreds of jobs on a fast file system then."""
+GATHER_S = 0.003
+"""How long jobs that come in quick succession wait for one another before the first thread is woken."""
+_APART_S = 0.1
+"""How long no job waits for others after one that waited in vain: its caller waits for each of its jobs in turn."""
 
 
 class GivenUp(Exception):
@@ -122,6 +127,9 @@ class ThreadPool:
         """Jobs that have begun and have not returned, whose callers gave up."""
         self._limit: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.TimerHandle | None = None
+        self._handed_over_s = self._in_vain_s = 0.0
+        """When the latest job came, and when one waited for others in vain, in the time of `ThreadCall.queued_s`."""
         self._closed = False
 
     async def run(self, job: Callable[[ThreadCall[Result]], Result], *, changes: tuple[RelPath, ...] = ()) -> Result:
@@ -162,16 +170,36 @@ class ThreadPool:
     # ------------------------------------------------------------------------------------------- threads
 
     def _hand_over(self, call: ThreadCall[Any], loop: asyncio.AbstractEventLoop) -> None:
-        """Queue the job, for the thread that is awake or for one that is woken now."""
+        """Queue the job, for the thread that is awake or for one that is woken now or in a moment."""
+        before_s, self._handed_over_s = self._handed_over_s, call.queued_s
+        gathers = call.queued_s - before_s < GATHER_S and call.queued_s - self._in_vain_s > _APART_S
         with self._lock:
             slow = not self._jobs and call.queued_s - self._taken_s > PATIENCE_S
-            wakes = not self._awake or (slow and self._awake < self._threads)
+            gathers = not self._awake and (gathers or self._gathering is not None)
+            wakes = not gathers and (not self._awake or (slow and self._awake < self._threads))
             self._jobs.append(call)
             self._awake += wakes
         if wakes:
             self._wake(loop)
+        elif gathers:
+            if self._gathering is None:
+                self._gathering = loop.call_later(GATHER_S, self._end_gathering, loop)
         elif self._patience is None and self._awake < self._threads:
             self._patience = loop.call_later(PATIENCE_S, self._lose_patience, loop, call)
+
+    def _end_gathering(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake a thread for the jobs that have gathered."""
+        self._gathering = None
+        with self._lock:
+            if self._awake or not self._jobs or self._closed:
+                return
+            self._awake += 1
+            gathered, latest = len(self._jobs), self._jobs[-1]
+        self._wake(loop)
+        if gathered == 1:
+            self._in_vain_s = time.monotonic()
+        elif self._patience is None and self._threads > 1:
+            self._patience = loop.call_later(PATIENCE_S, self._lose_patience, loop, latest)
 
     def _lose_patience(self, loop: asyncio.AbstractEventLoop, waited: ThreadCall[Any]) -> None:
         """Wake one more thread if this job still waits, and look again later if any job does."""

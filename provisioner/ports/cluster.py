@@ -173,6 +173,13 @@ class Cluster(Protocol):
         """
         ...
 
+    async def request_size(self, claim: Claim, size: str) -> Claim:
+        """Change the size that exactly the claim that was read requests: its uid and resourceVersion are preconditions.
+
+        Raises Conflict if they do not match, NotFound, and Rejected, for instance beyond a ResourceQuota.
+        """
+        ...
+
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
         """Apply a strategic merge patch to a claim's status (lists merge by key).
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 
@@ -46,7 +46,10 @@ class EventRecorder:
         self._busy: Callable[[], bool] = lambda: False
         self._count = count
         self._seen: OrderedDict[str, tuple[Occurrence, datetime]] = OrderedDict()
-        self._backlog: deque[tuple[Event, str, float]] = deque(maxlen=_BACKLOG)
+        self._backlog: OrderedDict[str, tuple[Event, float]] = OrderedDict()
+        """Events to write, by name, and when each was recorded; the next one first."""
+        self._passing: dict[str, str] = {}
+        """The passing event in the backlog, by the uid of its object."""
         self._recorded = asyncio.Semaphore(0)
         """Released for each event, so that each wakes one sender."""
 
@@ -58,11 +61,14 @@ class EventRecorder:
         """
         self._busy = busy
 
-    def claim(self, claim: Claim, type: EventType, reason: str, message: str) -> None:
-        """Record an event on a claim, unless the same one was recorded a short while ago."""
+    def claim(self, claim: Claim, type: EventType, reason: str, message: str, *, passing: bool = False) -> None:
+        """Record an event on a claim, unless the same one was recorded a short while ago.
+
+        A `passing` event is dropped if the next event on the claim is recorded before it is written.
+        """
         meta = claim.metadata
         about = ObjectRef("PersistentVolumeClaim", meta.namespace, meta.name, meta.uid, meta.resource_version)
-        self._record(Event(about, type, reason, clip(message)))
+        self._record(Event(about, type, reason, clip(message)), passing=passing)
 
     def volume(self, volume: Volume, type: EventType, reason: str, message: str) -> None:
         """Record an event on a volume, unless the same one was recorded a short while ago."""
@@ -70,19 +76,31 @@ class EventRecorder:
         about = ObjectRef("PersistentVolume", "", meta.name, meta.uid, meta.resource_version)
         self._record(Event(about, type, reason, clip(message)))
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Event, *, passing: bool = False) -> None:
         name = _name(event)
         previous, first_seen = self._seen.get(name, (None, self._clock.now()))
         occurrence = occurred(previous, self._clock.monotonic())
         if occurrence is None:
             return
+        self._drop_passing(event.about.uid)
         self._seen[name] = occurrence, first_seen
         self._seen.move_to_end(name)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        queue = self._backlog.append if event.type == "Normal" else self._backlog.appendleft
-        queue((event, name, self._clock.monotonic()))
+        normal = event.type == "Normal"
+        self._backlog[name] = event, self._clock.monotonic()
+        self._backlog.move_to_end(name, last=normal)
+        if len(self._backlog) > _BACKLOG:
+            self._backlog.popitem(last=not normal)
+        if passing:
+            self._passing[event.about.uid] = name
         self._recorded.release()
+
+    def _drop_passing(self, uid: str) -> None:
+        """Forget the passing event of an object that is still to be written."""
+        name = self._passing.pop(uid, None)
+        if name is not None and self._backlog.pop(name, None) is not None:
+            self._seen.pop(name, None)
 
     async def run(self) -> None:
         """Write recorded events until cancelled."""
@@ -102,7 +120,9 @@ class EventRecorder:
                 await self._clock.sleep(0.1)
             if not self._backlog:
                 continue  # the oldest events were dropped
-            event, name, _ = self._backlog.popleft()
+            name, (event, _) = self._backlog.popitem(last=False)
+            if self._passing.get(event.about.uid) == name:
+                del self._passing[event.about.uid]
             # An event is news, not state: a retry is not worth the delay of the next event.
             with Shield("events", self._count, about=event.about.name):
                 await self._write(event, name)
@@ -111,7 +131,7 @@ class EventRecorder:
         """Whether the next event is a Normal one, and leaves the API server to a burst of work for now."""
         if not 0 < len(self._backlog) <= _GIVE_WAY or not self._busy():
             return False
-        event, _, recorded_s = self._backlog[0]
+        event, recorded_s = next(iter(self._backlog.values()))
         return event.type == "Normal" and self._clock.monotonic() < recorded_s + _GIVE_WAY_S
 
     async def _write(self, event: Event, name: str) -> None:

@@ -6,15 +6,20 @@ objects by key. Standby replicas keep their informers up to date, so that they c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, TypeVar
 
 from provisioner.ports.cluster import AnyItem, Kind
 from provisioner.runtime.supervision import Count, Shield
 
 T = TypeVar("T", bound=AnyItem)
+
+_IN_A_ROW = 500
+"""Objects of a list that an informer takes before other work gets a turn, such as the renewal of the lease."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +50,7 @@ class Listing(Generic[T]):
     """
 
     def __init__(
-        self, slim: Callable[[T], tuple[str, T | None]], take: Callable[[Mapping[str, T | None]], None]
+        self, slim: Callable[[T], tuple[str, T | None]], take: Callable[[Mapping[str, T | None]], Iterator[None]]
     ) -> None:
         self._slim = slim
         self._take = take
@@ -55,9 +60,13 @@ class Listing(Generic[T]):
         """Add a page. Until the list is complete, the cache stays as it is."""
         self._listed.update(map(self._slim, items))
 
-    def complete(self) -> None:
-        """Replace the cache; objects that no page had count as deleted."""
-        self._take(self._listed)
+    async def complete(self) -> None:
+        """Replace the cache; objects that no page had count as deleted.
+
+        A long list gives way to other work, which sees one object after the other change, as by a watch.
+        """
+        for _ in self._take(self._listed):
+            await asyncio.sleep(0)
 
 
 class Informer(Mapping[str, T]):
@@ -152,9 +161,8 @@ class Informer(Mapping[str, T]):
 
     def replace(self, items: Iterable[T]) -> None:
         """Replace the cache with a complete list; objects not in it count as deleted."""
-        listing = self.listing()
-        listing.add(items)
-        listing.complete()
+        for _ in self._take(dict(map(self._slim, items))):
+            pass
 
     def listing(self) -> Listing[T]:
         """Begin a list that will replace the cache."""
@@ -168,11 +176,13 @@ class Informer(Mapping[str, T]):
         before, after = self._items.get(key), self._transform(item)
         return key, before if before == after else after
 
-    def _take(self, listed: Mapping[str, T | None]) -> None:
-        for key in self._items.keys() - listed.keys():
-            self._put(key, None)
-        for key, item in listed.items():
+    def _take(self, listed: Mapping[str, T | None]) -> Iterator[None]:
+        """Replace the cache, and yield now and then. Deletions come last: no directory counts as free in between."""
+        gone = dict.fromkeys(self._items.keys() - listed.keys())
+        for number, (key, item) in enumerate(chain(listed.items(), gone.items()), start=1):
             self._put(key, item)
+            if number % _IN_A_ROW == 0:
+                yield
         self._synced = True
 
     def apply(self, item: T, *, deleted: bool) -> None:

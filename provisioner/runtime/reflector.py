@@ -114,7 +114,7 @@ class Reflector:
             page = await self._cluster.list(self.kind, continue_token=page.continue_token if page is not None else "")
             listing.add(page.items)
             count += len(page.items)
-        listing.complete()
+        await listing.complete()
         log.info("listed", kind=self.kind, items=count, version=page.version)
         self._state = self._state.listed(page.version)
         self._relist_at_s = self._clock.monotonic() + watches.relist_after_s(self._clock.random())

@@ -35,13 +35,18 @@ Loop = Literal[
     "retention",
     "sweep",
     "takeover",
+    "usage",
     "volumes",
 ]
 """Loops that run as long as the process or its leadership, by subject; `listener` handles changes of the cache."""
 
 
 class Metrics:
-    """All metrics of one process, in a separate registry. Admins choose label values, tenants never do."""
+    """All metrics of one process, in a separate registry.
+
+    Admins choose label values, and tenants never do, except for the names of claims in the metrics of single volumes
+    (`--volume-metrics`).
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -168,7 +168,13 @@ class RealSite:
 
 
 def _class(name: str) -> Body:
-    return {"metadata": {"name": name}, "provisioner": PROVISIONER, "parameters": {"onDelete": "retain"}}
+    parameters = {"onDelete": "retain"}
+    return {
+        "metadata": {"name": name},
+        "provisioner": PROVISIONER,
+        "parameters": parameters,
+        "allowVolumeExpansion": True,
+    }
 
 
 def volume_body(name: str, test: str, **metadata: Any) -> Body:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import structs
 
 from provisioner import __version__
 from provisioner.core import names, times
@@ -20,6 +21,7 @@ from provisioner.core.versions import is_below
 from provisioner.ports.cluster import (
     AlreadyExists,
     Cluster,
+    ClusterError,
     Conflict,
     Event,
     Expired,
@@ -31,6 +33,7 @@ from provisioner.ports.cluster import (
 )
 from tests.contract import clusters
 from tests.contract.clusters import PROVISIONER, ClusterSite, volume_body, volume_for
+from tests.support import samples
 
 OURS, THEIRS = "example.com/ours", "example.com/theirs"
 T = TypeVar("T")
@@ -250,6 +253,21 @@ async def test_the_status_of_a_claim_is_patched(at: ClusterSite) -> None:
         await at.cluster.patch_claim_status(
             at.namespace, "data", {"metadata": {"resourceVersion": "1"}, "status": {"phase": "Pending"}}
         )
+
+
+async def test_only_the_claim_that_was_read_requests_more(at: ClusterSite) -> None:
+    """request_size changes the request of one claim, and raises Conflict for another version or another uid."""
+    with pytest.raises(ClusterError):
+        await at.cluster.request_size(samples.claim(name="other", namespace=at.namespace), "2Gi")
+    await provisioned(at, "grows")
+    await asyncio.sleep(1)  # a controller writes some fields after the phase
+    claim = await claim_in(at, "grows", "Bound")
+    with pytest.raises(Conflict):
+        await at.cluster.request_size(structs.replace(claim, metadata=structs.replace(claim.metadata, uid="1")), "2Mi")
+    grown = await at.cluster.request_size(claim, "2Mi")
+    assert (grown.requested, grown.uid) == ("2Mi", claim.uid)
+    with pytest.raises(Conflict):
+        await at.cluster.request_size(claim, "3Mi")
 
 
 # ------------------------------------------------------------------------------------------------ the controllers

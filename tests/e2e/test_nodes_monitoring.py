@@ -22,6 +22,9 @@ SCRAPE_INTERVAL_S, STEP_S = 10, 110
 
 EMPTY = {
     "nfs_provisioner_trash_refused": "everything can be removed",
+    "nfs_provisioner_volumes_nearly_full": "no quota agent runs",
+    "nfs_provisioner_quota_heartbeat_age_seconds": "no quota agent runs",
+    "nfs_provisioner_volume_used_bytes": "no quota agent runs",
     'code!~"2..|404|409"': "no call of the API server has failed",
 }
 """Queries with data only in an unhealthy release, by a part of the query, and the reason."""

@@ -79,6 +79,7 @@ def storage_class(
     provisioner: str = US,
     reclaim_policy: str = "Delete",
     binding: str = "Immediate",
+    expands: bool = False,
 ) -> StorageClass:
     """Return the class `nfs`."""
     return StorageClass(
@@ -88,6 +89,7 @@ def storage_class(
         reclaim_policy=reclaim_policy,
         mount_options=("nfsvers=4.1",),
         volume_binding_mode=binding,
+        allow_volume_expansion=expands,
     )
 
 

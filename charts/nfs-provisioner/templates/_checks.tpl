@@ -167,6 +167,9 @@
 {{- end -}}
 {{- include "nfs-provisioner.checkRule" . -}}
 {{- include "nfs-provisioner.checkPattern" . -}}
+{{- if and (include "nfs-provisioner.parameter" (list . "autoGrow")) (not $.Values.autoGrow.enabled) -}}
+{{- fail (printf "StorageClass %s has the parameter autoGrow, which needs the right to patch claims: set autoGrow.enabled=true, or remove the parameter" .name) -}}
+{{- end -}}
 {{- include "nfs-provisioner.checkExportOf" (dict "root" $ "class" .) -}}
 {{- end -}}
 {{- if gt (len $defaults) 1 -}}

@@ -39,6 +39,10 @@
   value: {{ printf "%s:%d" (ternary (printf "[%s]" .Values.listen.host) .Values.listen.host (contains ":" .Values.listen.host)) (int .Values.listen.port) | quote }}
 - name: WORKERS
   value: {{ .Values.workers | int | quote }}
+{{- if .Values.volumeMetrics }}
+- name: VOLUME_METRICS
+  value: "true"
+{{- end }}
 - name: LOG_FORMAT
   value: {{ .Values.log.format | quote }}
 - name: LOG_LEVEL

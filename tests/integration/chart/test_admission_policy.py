@@ -34,9 +34,19 @@ NOT_OURS: list[tuple[Object, str]] = [
 @pytest.fixture
 def thief(control_plane: ControlPlane, namespace: str, render: Renderer) -> Iterator[Api]:
     """A client with the token of the daemon's account, with the chart's roles and policy in force."""
-    api, release = control_plane.api, render(namespace=namespace, **NAS)
+    yield from _with_stolen_token(control_plane, namespace, render(namespace=namespace, **NAS))
+
+
+@pytest.fixture
+def growing(control_plane: ControlPlane, namespace: str, render: Renderer) -> Iterator[Api]:
+    """The same, where the daemon can let claims grow."""
+    yield from _with_stolen_token(control_plane, namespace, render(namespace=namespace, **NAS, autoGrow__enabled=True))
+
+
+def _with_stolen_token(control_plane: ControlPlane, namespace: str, release: Release) -> Iterator[Api]:
+    api = control_plane.api
     account = release.one("ServiceAccount")["metadata"]["name"]
-    made = [_create(api, release.one(kind)) for kind in (*PARTS, *POLICIES)]
+    made = [_create(api, each) for kind in (*PARTS, *POLICIES) for each in release.all(kind)]
     token = api.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", {"spec": {}})["status"]["token"]
     stolen = Api(control_plane.url, ca_file=control_plane.ca_file, token=token)
     # The API server enforces new policies and roles a moment later.
@@ -202,6 +212,63 @@ def test_the_policy_restricts_only_the_daemons_account(
     assert thief.get(f"{VOLUMES}/{name}")["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
 
 
+@pytest.fixture
+def bound(cluster_api: Api, namespace: str) -> Iterator[str]:
+    """The path of a claim of the daemon that has its volume, as an admin would make both."""
+    claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+    name = f"grows-{secrets.token_hex(4)}"
+    cluster_api.post(
+        "/apis/storage.k8s.io/v1/storageclasses",
+        {"metadata": {"name": name}, "provisioner": NAME, "allowVolumeExpansion": True},
+    )
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": name, "resources": {"requests": {"storage": "1Mi"}}}
+    claim = cluster_api.post(claims, {"metadata": {"name": "data"}, "spec": spec})
+    body = changed({"storageClassName": name})
+    body["spec"]["claimRef"] = {"namespace": namespace, "name": "data", "uid": claim["metadata"]["uid"]}
+    volume = cluster_api.post(VOLUMES, body)["metadata"]["name"]
+    path = f"{claims}/data"
+    eventually(lambda: cluster_api.get(path)["status"].get("phase") == "Bound", "the claim is bound", timeout_s=30)
+    yield path
+    cluster_api.delete(path)
+    _remove(cluster_api, volume)
+    cluster_api.delete(f"/apis/storage.k8s.io/v1/storageclasses/{name}")
+
+
+def request(size: str) -> Object:
+    """Return a patch by which a claim requests a size."""
+    return {"spec": {"resources": {"requests": {"storage": size}}}}
+
+
+def test_a_claim_can_only_get_more(growing: Api, bound: str, cluster_api: Api) -> None:
+    """With autoGrow the account can raise what a claim requests, and nothing else of the claim."""
+    growing.patch(bound, request("3Mi"))
+    for patch in (
+        request("2Mi"),
+        {"metadata": {"labels": {"team": "mine"}}},
+        {"metadata": {"annotations": {"x": "y"}}},
+        {"metadata": {"finalizers": ["example.com/mine"]}},
+    ):
+        with pytest.raises(ApiError, match="only raise the size that a claim requests"):
+            growing.patch(bound, patch)
+    assert cluster_api.get(bound)["spec"]["resources"]["requests"] == {"storage": "3Mi"}
+
+
+def test_other_claims_cannot_be_touched(growing: Api, cluster_api: Api, namespace: str) -> None:
+    """The account cannot change a claim that another provisioner serves, or none."""
+    claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+    for name, said in (("none", {}), ("theirs", {"volume.kubernetes.io/storage-provisioner": "x/y"})):
+        spec = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "resources": {"requests": {"storage": "1Mi"}}}
+        cluster_api.post(claims, {"metadata": {"name": name, "annotations": said}, "spec": spec})
+        with pytest.raises(ApiError, match="only claims of its own provisioner"):
+            growing.patch(f"{claims}/{name}", {"metadata": {"labels": {"team": "mine"}}})
+
+
+def test_without_auto_grow_no_claim_can_be_changed(thief: Api, bound: str) -> None:
+    """Without autoGrow the account has no right to change claims."""
+    with pytest.raises(ApiError, match="cannot patch resource"):
+        thief.patch(bound, request("3Mi"))
+
+
 def policies(release: Release) -> int:
     """Count the policy's objects in a release."""
     return sum(len(release.all(kind)) for kind in POLICIES)
@@ -211,6 +278,7 @@ def test_when_the_policy_is_rendered(render: Renderer) -> None:
     """The policy is rendered by default if the chart creates the account; true and false override this."""
     shared: dict[str, Any] = {"serviceAccount__create": False, "serviceAccount__name": "shared"}
     assert policies(render(**NAS)) == 2
+    assert policies(render(**NAS, autoGrow__enabled=True)) == 4
     assert policies(render(**NAS, **shared)) == 0
     assert policies(render(**NAS, **shared, admissionPolicy__enabled="true")) == 2
     assert policies(render(**NAS, admissionPolicy__enabled=False)) == policies(render(enabled=False)) == 0

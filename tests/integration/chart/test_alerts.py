@@ -42,6 +42,9 @@ PENDING = f'nfs_provisioner_claim_pending_seconds{{class="nfs",{OF}}}'
 ODD = f'nfs_provisioner_unexpected_errors_total{{loop="sweep",pod="a",{OF}}}'
 SECOND = f"nfs_provisioner_second_cluster{{{EXPORT}}}"
 ORPHANS = f"nfs_provisioner_orphans{{{EXPORT}}}"
+FILLED = "nfs_provisioner_volumes_nearly_full"
+NEARLY, ALMOST = (f'{FILLED}{{percent="{percent}",{EXPORT}}}' for percent in (85, 95))
+SILENCE = f"nfs_provisioner_quota_heartbeat_age_seconds{{{EXPORT}}}"
 LACKING = f'nfs_provisioner_volumes_lacking{{lacks="directory-missing",{EXPORT}}}'
 
 CASES = {
@@ -68,6 +71,15 @@ CASES = {
     "trash that cannot be removed": Case("TrashRefused", {REFUSED: steady(2)}, fires_at="31m", quiet_at="20m"),
     "trash that can": Case("TrashRefused", {REFUSED: steady(0)}, quiet_at="5h"),
     "a full export": Case("ExportNearlyFull", {SIZE: steady(1000), FREE: steady(60)}, fires_at="16m", quiet_at="10m"),
+    "a volume at 90 %": Case("VolumesNearlyFull", {NEARLY: steady(1)}, fires_at="16m", quiet_at="10m"),
+    "volumes with room": Case("VolumesNearlyFull", {NEARLY: steady(0), ALMOST: steady(0)}, quiet_at="5h"),
+    "a volume that grew": Case("VolumesNearlyFull", {NEARLY: "0 1x10 0x60"}, quiet_at="30m"),
+    "a full volume": Case("VolumesFull", {NEARLY: steady(1), ALMOST: steady(1)}, fires_at="6m", quiet_at="4m"),
+    "a volume that is not yet full": Case("VolumesFull", {NEARLY: steady(3), ALMOST: steady(0)}, quiet_at="5h"),
+    "an agent that died": Case("QuotaAgentSilent", {SILENCE: "30x10 60+60x350"}, fires_at="20m", quiet_at="15m"),
+    "an agent that never was": Case("QuotaAgentSilent", {SILENCE: " ".join(["Inf"] * 60)}, fires_at="6m"),
+    "an agent that works": Case("QuotaAgentSilent", {SILENCE: " ".join(["0 60"] * 150)}, quiet_at="5h"),
+    "no agent where nothing asks for one": Case("QuotaAgentSilent", {UP: steady(1)}, quiet_at="5h"),
     "an export with room": Case("ExportNearlyFull", {SIZE: steady(1000), FREE: steady(80)}, quiet_at="5h"),
 }
 
@@ -94,7 +106,7 @@ def test_the_rules_are_well_formed(promtool: str, rules: Path) -> None:
     """Prometheus accepts all rules."""
     done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 rules found" in done.stdout
+    assert "13 rules found" in done.stdout
 
 
 def test_each_alert_has_both_cases(rules: Path) -> None:

@@ -56,6 +56,9 @@ FAST = {"server": "nas2", "share": "/fast"}
     [
         ({}, "set nfs.server and nfs.path"),
         ({"exports": TWO}, "set nfs.server and nfs.path"),
+        ({**NAS, "storageClass__parameters": {"autogrow": "20%"}},
+         "StorageClass nfs-client has the parameter autoGrow, .*: set autoGrow.enabled=true, or remove"),
+        ({**NAS, "storageClasses": [{"name": "grows", "parameters": {"autoGrow": "20%"}}]}, "StorageClass grows has"),
         ({"exports": TWO, "storageClass__parameters": {"server": "a", "share": "/"}, "storageClasses": [{"name": "x"}]},
          "StorageClass x names no export: set nfs.server and nfs.path"),
         (NAS | {"storageClasses": [{"name": "x", "parameters": {"server": "nas2"}}]}, "x: .*share belong together"),

@@ -28,7 +28,9 @@ pytestmark = pytest.mark.timeout(120)
 
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
-           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds"}  # fmt: skip
+           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds",
+           "nfs_provisioner_volumes_nearly_full", "nfs_provisioner_quota_heartbeat_age_seconds",
+           "nfs_provisioner_volume_used_bytes", "nfs_provisioner_volume_limit_bytes"}  # fmt: skip
 """Gauges that the daemon adds to those of Metrics."""
 
 
@@ -73,10 +75,15 @@ def test_every_class_can_be_used(render: Renderer, path: Path) -> None:
         parse(each.get("parameters", {}))
 
 
-@pytest.mark.parametrize("elects", [True, False], ids=["lease", "no lease"])
-def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) -> None:
+@pytest.mark.parametrize(("elects", "grows"), [(True, False), (False, False), (True, True)], ids=str)
+def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, grows: bool) -> None:
     """The roles allow exactly the verbs, resources and names that core.checks lists."""
-    release = render(nfs__server="nas", leaderElection__enabled=elects, storageClass__provisionerName="nas.example/x")
+    release = render(
+        nfs__server="nas",
+        leaderElection__enabled=elects,
+        storageClass__provisionerName="nas.example/x",
+        autoGrow__enabled=grows,
+    )
     wanted = {
         (
             "Role" if each.resource == "leases" else "ClusterRole",
@@ -85,7 +92,7 @@ def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool) 
             each.verb,
             each.name,
         )
-        for each in permissions(lease=("nfs", "nas.example-x") if elects else None)
+        for each in permissions(lease=("nfs", "nas.example-x") if elects else None, auto_grow=grows)
     }
     assert set(rules(release)) == wanted
     assert len(list(rules(release))) == len(wanted)
@@ -114,6 +121,7 @@ def test_the_lease_s_name_is_the_daemon_s(render: Renderer, name: str) -> None:
         listen_host="0.0.0.0",
         listen_port=8080,
         workers=1,
+        volume_metrics=True,
     )
     assert {found for *_, verb, found in rules(release) if verb == "update"} == {settings.lease_name}
 
@@ -367,7 +375,9 @@ def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
     panels = [each for panel in dashboard["panels"] for each in (panel, *panel.get("panels", []))]
     queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
     assert len(queries) > 20
-    assert all('job=~"$job",namespace=~"$namespace"' in query for query in queries)
+    of_claims = [query for query in queries if "nfs_provisioner_volume_" in query]  # the namespace is the claim's
+    assert all('job=~"$job",namespace=~"$namespace"' in query for query in queries if query not in of_claims)
+    assert all('job=~"$job"' in query for query in of_claims)
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
@@ -389,3 +399,13 @@ def test_helm_tests_run_as_the_daemon_does(render: Renderer) -> None:
     claim = release.one("PersistentVolumeClaim")
     assert claim["spec"]["storageClassName"] == "nfs-client"
     assert writing["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_metrics_of_single_volumes(render: Renderer) -> None:
+    """The value volumeMetrics turns them on, and lets Prometheus keep the namespace of the claim."""
+    plain = render(nfs__server="nas", serviceMonitor__enabled=True)
+    assert "VOLUME_METRICS" not in plain.environment()
+    assert "honorLabels" not in plain.one("ServiceMonitor")["spec"]["endpoints"][0]
+    detailed = render(nfs__server="nas", serviceMonitor__enabled=True, volumeMetrics="true")
+    assert detailed.environment()["VOLUME_METRICS"] == "true"
+    assert detailed.one("ServiceMonitor")["spec"]["endpoints"][0]["honorLabels"] is True

@@ -16,6 +16,7 @@ from testbed.cluster import ControlPlane, TokenUser
 from testbed.processes import free_port
 from tests.integration.conftest import Service
 from tests.support.storage import ServedStorage
+from tests.support.written_answers import WrittenAnswers
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -53,6 +54,10 @@ def test_volumes_as_they_are(control_plane: ControlPlane, served: ServedStorage,
         "directory": f"a/one-{name}",
         "on_delete": "delete",
         "created": made["metadata"]["creationTimestamp"],
+        "used_bytes": None,
+        "limit_bytes": None,
+        "limit_reason": "",
+        "limit_why": "",
     }
     assert (second["claim"], second["export"], second["on_delete"]) == ("two", service.second.location, "retain")
     of_class = listed(control_plane, served, f"--class={kept['spec']['storageClassName']}")
@@ -67,6 +72,27 @@ def test_the_table(control_plane: ControlPlane, served: ServedStorage) -> None:
     assert heading.split()[:2] == ["CLAIM", "CLASS"]
     assert line.startswith(f"{served.namespace}/{'c' * 200}  ")
     assert "  retain  " in line
+
+
+def test_usage(control_plane: ControlPlane, served: ServedStorage, service: Service) -> None:
+    """USED and LIMIT are what the agent says, also why there is no limit; an export that is gone only costs these."""
+    agent = WrittenAnswers(service.export.root)
+    full, busy = served.volume({"quota": "preferred"}, "full"), served.volume({"quota": "preferred"}, "busy")
+    agent.fill(full, 100, limit_bytes=1 << 20)
+    agent.fill(busy, 50, limit_bytes=0, whole=False, reason="busy", why="close the files")
+    name = f"--provisioner-name={served.provisioner}"
+    flags = (name, f"--namespace={served.namespace}")
+    rows = {row["claim"]: row for row in listed(control_plane, served, service.export.flag)}
+    assert (rows["full"]["used_bytes"], rows["full"]["limit_bytes"]) == (1 << 20, 1 << 20)
+    assert (rows["busy"]["limit_reason"], rows["busy"]["limit_why"]) == ("busy", "close the files")
+    heading, first, second = volumes(control_plane.kubeconfig, *flags, service.export.flag).stdout.splitlines()
+    assert heading.split()[3:6] == ["CAPACITY", "USED", "LIMIT"]
+    assert first.split()[3:7] == ["1Mi", "-", "-", "(busy)"]
+    assert second.split()[3:6] == ["1Mi", "1Mi", "1Mi"]
+    gone = volumes(control_plane.kubeconfig, *flags, f"--export={service.export.location}=/no-such-directory")
+    assert gone.returncode == 0
+    assert len(gone.stdout.splitlines()) == 3
+    assert f"no usage from export {service.export.location}: " in gone.stderr
 
 
 def test_none(control_plane: ControlPlane, served: ServedStorage) -> None:

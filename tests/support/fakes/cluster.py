@@ -209,6 +209,11 @@ class MemoryCluster:
         """See `Cluster`."""
         await self._call("delete_volume", _checked(volume.name), lambda: self._delete_volume(volume))
 
+    async def request_size(self, claim: Claim, size: str) -> Claim:
+        """See `Cluster`."""
+        key = f"{_checked(claim.metadata.namespace)}/{_checked(claim.metadata.name)}"
+        return await self._call("request_size", key, lambda: self._request_size(key, claim, size))
+
     async def patch_claim_status(self, namespace: str, name: str, patch: Mapping[str, object]) -> Claim:
         """See `Cluster`."""
         key = f"{_checked(namespace)}/{_checked(name)}"
@@ -437,6 +442,17 @@ class MemoryCluster:
         if (meta.uid, meta.resource_version) != (body["metadata"]["uid"], body["metadata"]["resourceVersion"]):
             raise Conflict(f"volume {volume.name} is not as it was read")
         self.delete("volumes", volume.name)
+
+    def _request_size(self, key: str, claim: Claim, size: str) -> Claim:
+        meta = claim.metadata
+        old = self._checked_version("claims", key, {"metadata": {"resourceVersion": meta.resource_version}})
+        if old["metadata"]["uid"] != meta.uid:
+            raise Conflict(f"claims {key}: it is another object now")
+
+        def request(body: Body) -> None:
+            body["spec"].setdefault("resources", {}).setdefault("requests", {})["storage"] = size
+
+        return msgspec.convert(self.change("claims", key, request), Claim)
 
     def _patch_claim_status(self, key: str, patch: Mapping[str, object]) -> Claim:
         self._checked_version("claims", key, patch)

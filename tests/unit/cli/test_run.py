@@ -51,6 +51,7 @@ def test_defaults() -> None:
         listen_host="0.0.0.0",
         listen_port=8080,
         workers=64,
+        volume_metrics=False,
     )
 
 
@@ -92,6 +93,7 @@ def settings_without(monkeypatch: pytest.MonkeyPatch, variable: str) -> Settings
     [
         ("require-mount", "REQUIRE_MOUNT", "require_mount"),
         ("leader-election", "ENABLE_LEADER_ELECTION", "leader_election"),
+        ("volume-metrics", "VOLUME_METRICS", "volume_metrics"),
     ],
 )
 def test_switches(monkeypatch: pytest.MonkeyPatch, flag: str, variable: str, field: str) -> None:

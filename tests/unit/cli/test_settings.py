@@ -65,6 +65,7 @@ def sample(*, provisioner: str) -> setting.Settings:
         listen_host="0.0.0.0",
         listen_port=8080,
         workers=64,
+        volume_metrics=False,
     )
 
 

@@ -33,6 +33,13 @@ def test_permissions_of_the_lease() -> None:
     assert not [each for each in permissions(lease=None) if each.resource == "leases"]
 
 
+def test_the_right_to_let_claims_grow() -> None:
+    """Only with a class whose claims grow, the daemon needs to patch claims."""
+    patch = Permission(verb="patch", resource="persistentvolumeclaims")
+    assert patch not in permissions(lease=None)
+    assert set(permissions(lease=None, auto_grow=True)) == {*permissions(lease=None), patch}
+
+
 def test_a_finding_for_each_resource() -> None:
     """There is one finding per resource, spelled as in roles; missing verbs come with the role that grants them."""
     status = Permission(verb="patch", resource="persistentvolumeclaims", subresource="status")
@@ -72,6 +79,17 @@ def test_bad_classes() -> None:
         assert not finding.ok
         assert words in finding.advice
         assert use is None
+
+
+def test_a_class_whose_claims_cannot_grow() -> None:
+    """`autoGrow` without `allowVolumeExpansion` is a warning: the API server refuses every larger request."""
+    grows = {"quota": "required", "autoGrow": "20%", "autoGrowLimit": "9Gi"}
+    finding, use = judge(storage_class(grows), NAS)
+    assert (finding.ok, finding.warning) == (True, True)
+    assert "autoGrow has no effect" in finding.result
+    assert finding.advice == """kubectl patch sc nfs -p '{"allowVolumeExpansion":true}'"""
+    assert use is not None
+    assert not judge(storage_class(grows, expands=True), NAS)[0].warning
 
 
 def test_no_class() -> None:

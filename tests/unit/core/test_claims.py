@@ -553,7 +553,9 @@ def test_a_path_that_is_refused_names_its_parameter(parameters: dict[str, str], 
 def test_what_the_event_says_of_annotations_that_have_no_effect() -> None:
     """The event names annotations of nfs-subdir's master that are ignored."""
     assert claims.provisioning_message(samples.claim()) == 'provisioning a volume for claim "shop/data"'
+    assert not claims.unread_annotations(samples.claim())
     claim = samples.claim(annotations={"nfs.io/createMode": "0700", "nfs.io/createUID": "7", "nfs.io/path": "x"})
+    assert claims.unread_annotations(claim) == ["nfs.io/createMode", "nfs.io/createUID"]
     assert "ignored annotations: nfs.io/createMode, nfs.io/createUID " in claims.provisioning_message(claim)
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from provisioner.core import names
 from provisioner.core.listing import age, listed
 from provisioner.core.objects import NfsSource
+from provisioner.core.quota import Answer
 from tests.support.samples import DIRECTORY, VOLUME, volume
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -49,6 +50,17 @@ def test_a_volume_that_does_not_say_its_directory() -> None:
     for said in ({}, {names.DIRECTORY: "elsewhere"}):
         found = listed(volume(annotations=said))
         assert (found.export, found.directory) == ("nas", f"/exports/{DIRECTORY}")
+
+
+def test_the_usage_of_a_volume() -> None:
+    """Usage and limit come from the agent's answer: none while the content is not counted, and with its reason."""
+    bare = listed(volume())
+    assert (bare.used_bytes, bare.limit_bytes, bare.limit_reason, bare.limit_why) == (None, None, "", "")
+    full = listed(volume(), Answer(limit_bytes=9, used_bytes=8, whole=True))
+    assert (full.used_bytes, full.limit_bytes, full.limit_reason) == (8, 9, "")
+    busy = listed(volume(), Answer(used_bytes=8, reason="busy", why="2 files are open"))
+    assert (busy.used_bytes, busy.limit_bytes) == (None, None)
+    assert (busy.limit_reason, busy.limit_why) == ("busy", "2 files are open")
 
 
 def test_a_forged_volume() -> None:

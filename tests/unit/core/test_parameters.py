@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location
-from provisioner.core.parameters import ALIASES, KNOWN, MinFree, Ownership, as_written, parse
+from provisioner.core.parameters import ALIASES, KNOWN, AutoGrow, MinFree, Ownership, as_written, parse
 from provisioner.core.templates import DEFAULT
+
+GROWS = {"quota": "preferred", "autoGrow": "12.5%", "autoGrowLimit": "100Gi"}
 
 
 def test_defaults() -> None:
@@ -96,6 +98,8 @@ def test_defaults() -> None:
         ({"overCommit": "2 "}, "overcommit", 2.0),
         ({"overcommit": ""}, "overcommit", None),
         ({"archiveRetention": ""}, "retention", ""),
+        (GROWS, "auto_grow", AutoGrow(fraction=0.125, limit_bytes=100 << 30)),
+        ({"quota": "preferred"}, "auto_grow", None),
         ({"csi.storage.k8s.io/fstype": "nfs"}, "ignored", ("csi.storage.k8s.io/fstype",)),
         (
             {"csi.storage.k8s.io/provisioner-secret-name": "x", "csi.storage.k8s.io/node-stage-secret-namespace": ""},
@@ -180,6 +184,17 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
         ({"overcommit": "0"}, "parameter overcommit"),
         ({"quota": "true"}, "parameter quota"),
         ({"overcommit": "much"}, "parameter overcommit"),
+        ({"autoGrow": "20%"}, "parameter autoGrow needs autoGrowLimit: add that, or remove autoGrow"),
+        ({"AutoGrowLimit": "1Gi"}, "parameter AutoGrowLimit needs autoGrow: add that, or remove AutoGrowLimit"),
+        (
+            {"autoGrow": "20%", "autoGrowLimit": "9Gi"},
+            "parameter autoGrow needs quota: preferred or required, .*; parameter autoGrowLimit needs quota",
+        ),
+        ({**GROWS, "autoGrow": "20"}, "parameter autoGrow: '20' is not a percentage of the volume's size such as 20%"),
+        ({**GROWS, "autoGrow": "0%"}, "parameter autoGrow: '0%' is not a percentage"),
+        ({**GROWS, "autoGrow": "101%"}, "parameter autoGrow: '101%' is not a percentage .* up to 100%"),
+        ({**GROWS, "autoGrowLimit": "0"}, "parameter autoGrowLimit: '0' lets no volume grow: write a size such as"),
+        ({**GROWS, "autoGrowLimit": "all"}, "parameter autoGrowLimit: 'all' is not a quantity"),
         ({"archiveRetention": "a month"}, "parameter archiveRetention: 'a month' is not a duration"),
         ({"archiveRetention": "0"}, "parameter archiveRetention: '0' would keep no archive at all"),
         ({"server": "nas"}, "server and share belong together"),

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import InvalidQuantity
-from provisioner.core.quantities import is_less, parse_bytes, readable, total_bytes
+from provisioner.core.quantities import exact, is_less, parse_bytes, readable, total_bytes
 
 SUFFIXES = {
     "": Fraction(1),
@@ -100,3 +100,18 @@ def test_total() -> None:
 def test_readable(size_bytes: int, text: str) -> None:
     """A number of bytes is written in the largest binary unit that fits."""
     assert readable(size_bytes) == text
+
+
+@given(st.integers(0, 2**70))
+def test_exact(size_bytes: int) -> None:
+    """A size as text means the same size again, in the largest unit without a fraction."""
+    text = exact(size_bytes)
+    assert parse_bytes(text) == size_bytes
+    number = text.rstrip("KMGTPEi")
+    assert number.isdecimal()
+    assert text.endswith("Ei") or int(number) % 1024 or not size_bytes
+
+
+def test_exact_units() -> None:
+    """Whole units have no fraction, and others are written in smaller ones."""
+    assert [exact(size) for size in (0, 1023, 12 << 30, (12 << 30) + (1 << 20))] == ["0", "1023", "12Gi", "12289Mi"]

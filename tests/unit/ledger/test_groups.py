@@ -86,6 +86,43 @@ def group_of(tree: MemoryTree, directory: str) -> tuple[int | None, int | None]:
     return node.mode, node.gid
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "unknown"])
+@pytest.mark.parametrize("begins", ["before the write", "after the list"])
+async def test_an_entry_that_a_list_does_not_show(begins: str, lost: bool) -> None:
+    """An id that is taken while the entries are listed stays known, so that it is freed after its volume has gone."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    index = export._state.index
+    written, listed = asyncio.Event(), asyncio.Event()
+
+    async def before(name: str, _path: object) -> None:
+        if name == "make_symlink" and begins == "before the write":
+            await listed.wait()
+
+    async def after(name: str, _path: object) -> None:
+        if name == "list" and begins == "after the list":
+            await written.wait()
+        if name == "make_symlink" and lost:
+            raise ExportError(Cause.UNREACHABLE)
+
+    tree.before, tree.after = before, after
+    if begins == "before the write":
+        claiming = asyncio.create_task(groups.claim(tree, index, 70, "pvc-1 c"))
+        await asyncio.sleep(0)
+        await groups.learn(tree, index)
+        listed.set()
+    else:
+        learning = asyncio.create_task(groups.learn(tree, index))
+        await asyncio.sleep(0)
+        claiming = asyncio.create_task(groups.claim(tree, index, 70, "pvc-1 c"))
+        await asyncio.sleep(0)
+        written.set()
+        await learning
+    with suppress(ExportError):
+        await claiming
+    assert index.groups.holders == {70: "pvc-1 c"}
+
+
 # ------------------------------------------------------------------------------------------- from the first to the last
 
 

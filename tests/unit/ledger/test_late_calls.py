@@ -156,6 +156,45 @@ async def test_a_purge_that_had_begun_keeps_the_name_taken() -> None:
     assert not await export.trash.is_over(V1)
 
 
+def emptied(tree: MemoryTree) -> None:
+    """Remove the data of a directory in the trash."""
+    directory = tree.look((*TRASH, V1))
+    assert isinstance(directory, Directory)
+    del directory.entries["data"]
+
+
+@each_fault
+async def test_a_name_becomes_free(fault: Fault) -> None:
+    """A name under which no data are becomes free by removals of empty directories, also if that is interrupted."""
+
+    async def prepare() -> MemoryTree:
+        tree = MemoryTree()
+        tree.verifies = False
+        await (await used(tree)).move_to_trash(V1)
+        emptied(tree)
+        return tree
+
+    async def release(export: Export) -> None:
+        await export.trash.release(V1)
+
+    for tree, export in await interrupted(fault, prepare, release):
+        assert await export.trash.release(V1)
+        assert ledger(tree, "trash") == []
+
+
+@pytest.mark.parametrize("inside", [("late",), (TOMBSTONE, "late")], ids="/".join)
+async def test_a_name_that_data_keep(inside: RelPath) -> None:
+    """A release removes no data: what a client has written is left to a purge."""
+    tree = MemoryTree()
+    tree.verifies = False
+    export = await used(tree)
+    await export.move_to_trash(V1)
+    emptied(tree)
+    tree.write_file((*TRASH, V1, *inside), b"late")
+    assert not await export.trash.release(V1)
+    assert tree.look((*TRASH, V1, *inside)) == File(b"late")
+
+
 async def test_a_volume_whose_former_directory_is_on_its_way_out() -> None:
     """A volume keeps its directory until its name in the trash is free, and the error says so."""
     tree = MemoryTree()

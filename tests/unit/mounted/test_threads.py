@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from provisioner.core.locations import RelPath
-from provisioner.mounted.threads import ThreadCall, ThreadPool
+from provisioner.mounted.threads import GATHER_S, ThreadCall, ThreadPool
 from provisioner.ports.tree import Cause, ExportError, PathMissing
 
 pytestmark = pytest.mark.timeout(60)
@@ -174,6 +175,37 @@ async def test_one_thread_does_all_jobs_that_are_quick() -> None:
     assert await asyncio.gather(*(calls.run(five) for _ in range(50))) == [5] * 50
     assert threading.active_count() <= before + 2
     calls.close()
+
+
+async def test_jobs_in_quick_succession_wake_a_thread_together() -> None:
+    """A job right behind another one waits a moment for more, all of them run in a row, and a lone one runs soon."""
+    rests: list[int] = []
+    calls = ThreadPool("test", threads=2, timeout_s=30.0, rests=lambda: rests.append(1))
+    await calls.run(five)
+    before = len(rests)
+    assert await asyncio.gather(*(calls.run(five) for _ in range(20))) == [5] * 20
+    assert len(rests) == before + 1
+    calls.close()
+
+
+async def test_jobs_of_a_caller_that_waits_for_each_of_them() -> None:
+    """Jobs that come one by one do not wait for others, apart from a few."""
+    calls = ThreadPool("test", threads=2, timeout_s=30.0)
+    began_s = time.monotonic()
+    for _ in range(200):
+        await calls.run(five)
+    assert time.monotonic() - began_s < 200 * GATHER_S / 2
+    calls.close()
+
+
+async def test_jobs_that_gather_while_the_pool_closes(released: threading.Event) -> None:
+    """A pool that closes before its jobs have gathered runs none of them."""
+    calls = ThreadPool("test", threads=2, timeout_s=0.05)
+    await calls.run(five)
+    late = asyncio.gather(*(calls.run(hang(released)) for _ in range(2)), return_exceptions=True)
+    await asyncio.sleep(0)
+    calls.close()
+    assert [type(each) for each in await late] == [ExportError, ExportError]
 
 
 async def test_jobs_behind_one_that_is_slow(released: threading.Event) -> None:

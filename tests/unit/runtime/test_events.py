@@ -215,3 +215,32 @@ def test_a_long_burst_of_work() -> None:
         assert 100 <= len(events.written) <= 104
 
     assert len(written(scene)) == 10_100
+
+
+def test_an_event_that_its_successor_replaces() -> None:
+    """A passing event is not written if the next event on its object is recorded before; another object's is."""
+
+    async def scene(recorder: EventRecorder, events: Events) -> None:
+        recorder.give_way_while(lambda: True)
+        for uid in ("a", "b"):
+            recorder.claim(samples.claim(uid=uid), "Normal", "Provisioning", "soon", passing=True)
+        recorder.claim(samples.claim(uid="a"), "Normal", "Succeeded", "yes")
+        await asyncio.sleep(11)
+        assert [(each.event.about.uid, each.event.reason) for each in events.written] == [
+            ("b", "Provisioning"), ("a", "Succeeded"),
+        ]  # fmt: skip
+        recorder.claim(samples.claim(uid="b"), "Normal", "Succeeded", "yes")
+        recorder.claim(samples.claim(uid="a"), "Normal", "Provisioning", "soon", passing=True)
+
+    assert [(each.event.reason, each.count) for each in written(scene)[2:]] == [("Succeeded", 1), ("Provisioning", 1)]
+
+
+def test_an_event_with_news_of_its_own() -> None:
+    """An event that is not passing is written, whatever follows it."""
+
+    async def scene(recorder: EventRecorder, _events: Events) -> None:
+        recorder.give_way_while(lambda: True)
+        recorder.claim(samples.claim(), "Normal", "Provisioning", "soon; ignored annotations: x")
+        recorder.claim(samples.claim(), "Normal", "Succeeded", "yes")
+
+    assert len(written(scene)) == 2

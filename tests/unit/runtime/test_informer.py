@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from msgspec import structs
 
@@ -42,7 +44,7 @@ def test_a_list_replaces() -> None:
     assert informer.synced
 
 
-def test_a_list_in_pages() -> None:
+async def test_a_list_in_pages() -> None:
     """A list changes nothing before its last page, and one that is given up changes nothing at all."""
     second = structs.replace(FIRST, metadata=structs.replace(FIRST.metadata, name="second"))
     informer = holding(FIRST)
@@ -51,8 +53,28 @@ def test_a_list_in_pages() -> None:
     listing.add([OTHER])
     listing.add([second])
     assert informer == {FIRST.name: FIRST}
-    listing.complete()
+    await listing.complete()
     assert informer == {OTHER.name: OTHER, "second": second}
+
+
+async def test_a_long_list_gives_way() -> None:
+    """Other work gets turns while a long list is taken over, and then finds a cache that misses no object."""
+
+    def named(name: str) -> StorageClass:
+        return structs.replace(FIRST, metadata=structs.replace(FIRST.metadata, name=name))
+
+    former, latter = {f"old-{number}" for number in range(700)}, {f"new-{number}" for number in range(700)}
+    informer = holding(*map(named, former))
+    listing = informer.listing()
+    listing.add(map(named, latter))
+    taking = asyncio.create_task(listing.complete())
+    seen = []
+    while not taking.done():
+        await asyncio.sleep(0)
+        seen.append(set(informer))
+    assert len(seen) > 2
+    assert all(former <= names or latter <= names for names in seen)
+    assert (set(informer), informer.synced) == (latter, True)
 
 
 def test_a_list_of_what_is_cached() -> None:
