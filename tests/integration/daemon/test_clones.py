@@ -48,9 +48,10 @@ def test_a_clone(served: ServedStorage, field: str) -> None:
     (served.directory(clone) / "large").write_text("changed")
     assert found_in(served.directory(source), symlink_times=True) == before
     assert f"clone of claim {served.namespace}/data" in served.event("ProvisioningSucceeded", "clone")["message"]
-    assert [
-        f"copying the data of claim {served.namespace}/data" in event["message"] for event in served.events("clone")
-    ]
+    progress = f"copying the data of claim {served.namespace}/data"
+    served.eventually(
+        lambda: any(progress in event["message"] for event in served.events("clone")), "an event tells it"
+    )
     assert copies(served.export.root) == []
     served.released(clone)
     served.released(source)
