@@ -49,6 +49,8 @@ DEPTH_LIMIT = 256
 SEGMENT_BYTES = 256 << 20
 """The part of a file that is brought to stable storage at a time."""
 SEGMENT_TRIES = 10
+SLACK_BYTES = 1 << 20
+"""How much more space than data a file with holes can take, for the file system's own needs."""
 NAMED = 5
 """How many of the entries that were left out are named."""
 SERVER_COPY_BYTES = 16 << 20
@@ -325,29 +327,47 @@ class TreeCopy:
                 self._progress.size_bytes += size_bytes
                 return
             self._clones = False
-        end = offset = 0
+        end, whole = 0, True
+        is_sparse = size_bytes > self._chunk_bytes and item.used_bytes < size_bytes
+        if is_sparse:
+            end, data_bytes = await self._copy_regions(item, made)
+            # If it takes much more space than it has data, the server tells holes where there is data.
+            whole = item.used_bytes > (data_bytes and data_bytes + max(SLACK_BYTES, data_bytes // 8))
+        for begin in range(0, size_bytes if whole else 0, SEGMENT_BYTES):
+            until = min(size_bytes, begin + SEGMENT_BYTES)
+            end = max(end, await self._copy_segment(item, made, begin, until, by_server=not is_sparse))
+        if end < size_bytes:
+            await self._persist(lambda: self._into.set_size(made, size_bytes))
+
+    async def _copy_regions(self, item: Item, made: Item) -> tuple[int, int]:
+        """Copy the data between the holes of a file; return its end, and how many bytes it has."""
+        end = offset = data_bytes = 0
+        size_bytes = item.size_bytes
         while offset < size_bytes:
             found = await self._read(lambda offset=offset: self._origin.next_data(item, offset))  # type: ignore[misc]
             if found is None:
                 break
             begin, until = found if found[1] > offset else (offset, size_bytes)  # a server that tells nothing
             offset = min(until, begin + SEGMENT_BYTES, size_bytes)
-            end = max(end, await self._copy_segment(item, made, begin, offset))
-        if end < size_bytes:
-            await self._persist(lambda: self._into.set_size(made, size_bytes))
+            end = max(end, await self._copy_segment(item, made, begin, offset, by_server=True))
+            data_bytes += offset - begin
+        return end, data_bytes
 
-    async def _copy_segment(self, item: Item, made: Item, begin: int, end: int) -> int:
-        """Copy a part of a file to stable storage, again if the server has lost it; return the end of its data."""
+    async def _copy_segment(self, item: Item, made: Item, begin: int, end: int, *, by_server: bool) -> int:
+        """Copy a part of a file to stable storage, again if the server has lost it; return the end of its data.
+
+        A copy by the server fills holes.
+        """
         for _ in range(SEGMENT_TRIES):
             unstable: set[bytes] = set()
-            written = await self._copy_data(item, made, begin, end, unstable)
+            at = await self._copy_by_server(item, made, begin, end, unstable) if by_server else begin
+            written = max(at if at > begin else 0, await self._copy_data(item, made, at, end, unstable))
             if not unstable or unstable == {await self._persist(lambda: self._into.flush(made))}:
                 return written
         raise ExportError(Cause.OTHER, f"{item.path[-1]}: the server has lost what was written, {SEGMENT_TRIES} times")
 
-    async def _copy_data(self, item: Item, made: Item, begin: int, end: int, unstable: set[bytes]) -> int:
-        """Copy by the server as far as it can, and by reading and writing; return the end of the data."""
-        at = begin
+    async def _copy_by_server(self, item: Item, made: Item, at: int, end: int, unstable: set[bytes]) -> int:
+        """Let the server copy as far as it can; return how far it came."""
         while self._copies and at < end:
             wanted = min(end - at, SERVER_COPY_BYTES)
             copied = await self._read_and_change(
@@ -359,18 +379,21 @@ class TreeCopy:
                 break
             size_bytes, verifier = copied
             if not size_bytes:
-                return at  # the file has become shorter
+                break  # the file has become shorter
             unstable.add(verifier)
             self._progress.size_bytes += size_bytes
             at += size_bytes
-        stable = at == 0 and end == item.size_bytes and end <= self._chunk_bytes
+        return at
+
+    async def _copy_data(self, item: Item, made: Item, begin: int, end: int, unstable: set[bytes]) -> int:
+        """Copy by reading and writing; return the end of the data."""
+        stable = begin == 0 and end == item.size_bytes and end <= self._chunk_bytes
 
         async def move(chunk: int) -> int:
             async with self._buffers:
                 return await self._move(item, made, chunk, min(end, chunk + self._chunk_bytes), unstable, stable=stable)
 
-        written = await map_bounded(move, range(at, end, self._chunk_bytes), limit=CHUNKS_PER_FILE)
-        return max(at if at > begin else 0, *written, 0)
+        return max(await map_bounded(move, range(begin, end, self._chunk_bytes), limit=CHUNKS_PER_FILE), default=0)
 
     async def _move(self, item: Item, made: Item, at: int, end: int, unstable: set[bytes], *, stable: bool) -> int:
         """Read and write a chunk; return the end of its data, 0 if it has only zeros."""

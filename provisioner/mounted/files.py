@@ -234,6 +234,7 @@ def _item(path: RelPath, seen: os.stat_result) -> Item:
         f"{seen.st_dev:x}",
         seen.st_nlink,
         seen.st_size,
+        seen.st_blocks * 512,
         Kept(stat.S_IMODE(seen.st_mode), str(seen.st_uid), str(seen.st_gid), seen.st_atime_ns, seen.st_mtime_ns),
     )
 

@@ -50,6 +50,8 @@ class Item:
     """Another one than that of the directory above: another file system is mounted here."""
     links: int
     size_bytes: int
+    used_bytes: int
+    """The space that it takes: less than its size if it has holes, or is compressed."""
     kept: Kept
     handle: bytes = field(default=b"", repr=False, compare=False)
     """The driver's own."""

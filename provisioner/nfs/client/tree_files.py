@@ -194,6 +194,7 @@ def _item(path: RelPath, found: Thing) -> Item:
         filesystem,
         facts.links,
         facts.size_bytes,
+        facts.used_bytes,
         facts.kept,
         found.handle,
     )

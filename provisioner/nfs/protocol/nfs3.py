@@ -282,7 +282,7 @@ def _type(kind: int) -> EntryType:
 
 
 def _facts(reply: Cursor) -> Facts:
-    kind, mode, links, uid, gid, size, _used, _major, _minor, fsid, fileid, *times = reply.unpack(_FATTR3)
+    kind, mode, links, uid, gid, size, used, _major, _minor, fsid, fileid, *times = reply.unpack(_FATTR3)
     accessed_s, accessed_ns, modified_s, modified_ns, *_ = times
     return Facts(
         _KINDS.get(kind, "other"),
@@ -290,6 +290,7 @@ def _facts(reply: Cursor) -> Facts:
         fileid,
         links,
         size,
+        used,
         Kept(
             mode & 0o7777,
             str(uid),

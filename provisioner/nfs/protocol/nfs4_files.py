@@ -46,7 +46,8 @@ SIZE = 4
 TIME_ACCESS, TIME_ACCESS_SET = 47, 48
 TIME_MODIFY, TIME_MODIFY_SET = 53, 54
 NUMLINKS = 35
-FACTS = (TYPE, SIZE, FSID, FILEID, MODE, NUMLINKS, OWNER, OWNER_GROUP, TIME_ACCESS, TIME_MODIFY)
+SPACE_USED = 45
+FACTS = (TYPE, SIZE, FSID, FILEID, MODE, NUMLINKS, OWNER, OWNER_GROUP, SPACE_USED, TIME_ACCESS, TIME_MODIFY)
 ENTRY = (*FACTS, RDATTR_ERROR, FILEHANDLE)
 _ASKED = frozenset(ENTRY)
 
@@ -278,12 +279,13 @@ def _facts(reply: Cursor) -> tuple[Facts | None, bytes | None]:
     handle: bytes | None = value(FILEHANDLE, lambda each: each.opaque(HANDLE_LIMIT_BYTES), b"") or None
     fileid, mode, links = value(FILEID, Cursor.hyper, 0), value(MODE, Cursor.uint, 0), value(NUMLINKS, Cursor.uint, 1)
     owner, group = (value(number, _owner, "") for number in (OWNER, OWNER_GROUP))
+    used_bytes = value(SPACE_USED, Cursor.hyper, size_bytes)
     accessed_ns, modified_ns = (value(number, _time_ns, 0) for number in (TIME_ACCESS, TIME_MODIFY))
     values.finish()
     if not {TYPE, FSID, FILEID} <= present:
         return None, handle
     kept = Kept(mode & 0o7777, owner, group, accessed_ns, modified_ns)
-    return Facts(_KINDS.get(kind, "other"), fsid, fileid, links, size_bytes, kept), handle
+    return Facts(_KINDS.get(kind, "other"), fsid, fileid, links, size_bytes, used_bytes, kept), handle
 
 
 def _owner(values: Cursor) -> str:

@@ -50,6 +50,7 @@ class Facts:
     fileid: int
     links: int
     size_bytes: int
+    used_bytes: int
     kept: Kept
 
 

@@ -597,11 +597,18 @@ class MemoryFiles:
         mode = 0o777 if isinstance(node, Symlink) else node.mode
         links = sum(each is node for each in _all(self.tree.root)) if isinstance(node, File) else 1
         size_bytes = len(node.content) if isinstance(node, File) else 0
+        used_bytes = _used(node.content) if isinstance(node, File) else 0
         kept = Kept(mode, str(node.uid), str(node.gid), node.accessed_ns, node.modified_ns)
         above = [self.tree.look(path[:depth]) for depth in range(len(path) + 1)]
         filesystem = next((f"{id(each):x}" for each in reversed(above) if id(each) in self.mounts), "memory")
         kind = node.kind if isinstance(node, File) else type_of(node)
-        return Item(path, kind, f"{id(node):x}", filesystem, links, size_bytes, kept)
+        return Item(path, kind, f"{id(node):x}", filesystem, links, size_bytes, used_bytes, kept)
+
+
+def _used(content: bytes) -> int:
+    """Return the space that a file takes: that of its blocks with data."""
+    blocks = (content[begin : begin + BLOCK_BYTES] for begin in range(0, len(content), BLOCK_BYTES))
+    return sum(BLOCK_BYTES for block in blocks if any(block))
 
 
 def _all(node: Node) -> Iterable[Node]:

@@ -307,7 +307,7 @@ def test_a_linked_file_that_disappears() -> None:
     tree.files.clones = tree.files.copies = False
 
     async def remove(call: str, path: RelPath) -> None:
-        if call == "next_data" and path[-1] in ("shared", "link"):
+        if call == "read" and path[-1] in ("shared", "link"):
             raise ExportError(Cause.STALE)
 
     tree.before = remove
@@ -418,6 +418,27 @@ def test_a_server_without_holes_in_its_answers() -> None:
     tree.files.next_data = empty  # type: ignore[method-assign]
     simulate(copied(tree, target))
     assert is_copied(tree, target)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_server_that_tells_holes_where_there_is_data(copies: bool) -> None:
+    """A file that takes space is never copied as a hole: every byte is read, and the holes stay holes."""
+    tree = tree_with(Directory(entries={"a": File(bytes(40) + b"x" * 40 + bytes(40))}))
+    tree.files.clones, tree.files.copies = False, copies
+    calls: list[str] = []
+
+    async def none(file: Item, offset_bytes: int) -> tuple[int, int] | None:
+        return None
+
+    async def note(call: str, _path: RelPath) -> None:
+        calls.append(call)
+
+    tree.before = note
+    tree.files.next_data = none  # type: ignore[method-assign]
+    simulate(copied(tree))
+    assert is_copied(tree)
+    assert "copy_range" not in calls
+    assert calls.count("write") == 3
 
 
 def test_a_cancelled_copy() -> None:

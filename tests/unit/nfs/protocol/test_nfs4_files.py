@@ -54,6 +54,7 @@ files = st.builds(
     hypers,
     st.integers(0, 2**32 - 1),
     hypers,
+    hypers,
     st.builds(Kept, st.integers(0, 0o7777), names, names, times, times),
 )
 
@@ -69,7 +70,9 @@ def fattr4(found: Facts, handle: bytes = b"") -> bytes:
     values = words(kinds[found.kind]) + xdr.hyper(found.size_bytes) + b"".join(map(xdr.hyper, found.fsid))
     values += (words(0) + xdr.opaque(handle)) if handle else b""
     values += xdr.hyper(found.fileid) + words(kept.mode, found.links) + xdr.string(kept.owner)
-    values += xdr.string(kept.group) + nfstime4(kept.accessed_ns) + nfstime4(kept.modified_ns)
+    values += (
+        xdr.string(kept.group) + xdr.hyper(found.used_bytes) + nfstime4(kept.accessed_ns) + nfstime4(kept.modified_ns)
+    )
     return attributes4.bitmap(*(nfs4_files.ENTRY if handle else nfs4_files.FACTS)) + xdr.opaque(values)
 
 
