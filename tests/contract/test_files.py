@@ -236,7 +236,7 @@ async def seen(site: Site, path: RelPath) -> dict[str, object]:
     names: dict[str, str] = {}
 
     async def walk(item: Item) -> None:
-        for name, each in (await listed(site, item)).items():
+        for each in (await listed(site, item)).values():
             below = "/".join((*each.path[len(path) :],))
             text = await site.tree.files.read_link(each) if each.kind == "symlink" else ""
             data = await content(site, each) if each.kind == "file" else b""
@@ -246,7 +246,6 @@ async def seen(site: Site, path: RelPath) -> dict[str, object]:
                 found[below] = (found[below], each.kept.modified_ns)
             if each.kind == "directory":
                 await walk(each)
-            del name
 
     await walk(await site.tree.files.look(path))
     return found

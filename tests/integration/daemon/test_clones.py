@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 
 from testbed.api import Object
-from testbed.cluster import ControlPlane
 from tests.integration.conftest import Service
 from tests.support.daemon import Daemons
 from tests.support.planting import found_in, plant
@@ -138,8 +138,6 @@ def test_a_source_that_comes_later(served: ServedStorage) -> None:
 
 def test_what_no_copy_can_have(served: ServedStorage) -> None:
     """Sockets are left out, and an event names them."""
-    import socket
-
     source = planted(served)
     with socket.socket(socket.AF_UNIX) as unix:
         here = served.directory(source) / "s"
@@ -216,11 +214,8 @@ def test_a_deleted_claim(slow: tuple[Storage, str, Path], export_directory: Path
     assert sum(1 for path in directory.rglob("*") if path.is_file()) == 8_000
 
 
-def test_a_crash(
-    control_plane: ControlPlane, slow: tuple[Storage, str, Path], daemon: Daemons, export_directory: Path
-) -> None:
+def test_a_crash(slow: tuple[Storage, str, Path], daemon: Daemons, export_directory: Path) -> None:
     """A daemon that is killed during a copy leaves no volume; the next one copies again, and leaves nothing of it."""
-    del control_plane
     storage, class_name, _ = slow
     claim = storage.claim(class_name, "clone", **source_of())
     first = begun(storage, export_directory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -11,7 +10,7 @@ from msgspec import structs
 from provisioner.core.backoff import Backoff
 from provisioner.core.groups import GidRange
 from provisioner.core.locations import RelPath
-from provisioner.core.records import Record
+from provisioner.core.records import Record, encode
 from provisioner.ledger import copying, layout
 from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.errors import AlreadyThere, CopyFailed, NoFreeGroup, PathTaken
@@ -270,14 +269,14 @@ async def test_a_directory_that_another_cluster_has(known: bool) -> None:
 async def test_a_directory_that_another_cluster_gets() -> None:
     """If another cluster gets the directory above while the copy is placed, the copy goes away again."""
     tree = await fresh()
-    export, other = await opened(tree), await opened(tree)
+    export = await opened(tree)
     copy = await _copied(export, "x/y")
 
     async def take(call: str, path: RelPath) -> None:
         if call == "rename" and path[-1] == copying.TREE:
             tree.before = _quiet
             target = layout.of("pending", OTHER)
-            await tree.make_symlink(target, _text(record("x", OTHER)))
+            await tree.make_symlink(target, encode(record("x", OTHER)))
 
     tree.before = take
     with pytest.raises(PathTaken):
@@ -285,13 +284,6 @@ async def test_a_directory_that_another_cluster_gets() -> None:
     assert tree.look(("x", "y")) is None
     assert tree.look(("source",)) == DATA
     assert await export.undo(CLONE)
-    del other
-
-
-def _text(held: Record) -> str:
-    from provisioner.core.records import encode
-
-    return encode(held)
 
 
 async def test_copies_that_nothing_needs() -> None:
@@ -398,6 +390,3 @@ async def test_a_ledger_that_answers_oddly() -> None:
     await export.undo(CLONE)
     with pytest.raises(PathMissing):
         await export.begin_copy(CLONE, wanted())
-
-
-_: Callable[..., Awaitable[None]] = _quiet

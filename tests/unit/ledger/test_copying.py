@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from tests.support.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 
 SOURCE, TARGET = ("source",), (".provisioner", "copies", "x")
 COPIED = (*TARGET, "tree")
-WHOLE = (".provisioner", "copies", "x", "tree")
 
 
 def content_of(node: Node) -> Any:
@@ -461,6 +459,3 @@ def test_a_cancelled_copy() -> None:
             await task
 
     simulate(scene())
-
-
-_: Callable[..., Awaitable[None]] = _quiet
