@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
+from provisioner.controllers.clones import Clones
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.enforcement import PATIENCE, shortfall
 from provisioner.controllers.expansion import expand
@@ -20,7 +21,7 @@ from provisioner.controllers.record_upkeep import settle_record
 from provisioner.controllers.rollback import Rollback
 from provisioner.controllers.unlocated_volumes import refuse_unlocated
 from provisioner.core import archives, claims, classes, names, tenancy
-from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait
+from provisioner.core.claims import ClaimView, CloneSource, Ignore, Provision, Refuse, Wait
 from provisioner.core.enforcement import Shortfall
 from provisioner.core.errors import InvalidSettings, ProvisionerError
 from provisioner.core.locations import Location, RelPath, label
@@ -52,18 +53,23 @@ class NameTaken(ProvisionerError):
 class ClaimController:
     """Reconciles claims, by uid; one worker per claim at a time."""
 
-    def __init__(self, ctx: ControllerContext, queue: WorkQueue, share: FairShare, locks: VolumeLocks) -> None:
+    def __init__(
+        self, ctx: ControllerContext, queue: WorkQueue, share: FairShare, locks: VolumeLocks, clones: Clones
+    ) -> None:
         self._ctx = ctx
         self._cache = ctx.cache
         self._queue = queue
         self._share = share
         self._locks = locks
+        self._clones = clones
         self._rollback = Rollback(ctx, freed=self.path_freed)
         self._namespaces = Namespaces(ctx.cluster)
         self._seen_s: dict[str, float] = {}
         """When each claim that has no volume yet was first worked on."""
         self._blocked: set[str] = set()
         """Claims whose directory is in use by another volume: the end of any volume may free it."""
+        self._awaited: dict[str, set[str]] = {}
+        """Claims that wait for the source of their clone, by its key."""
         self._unenforced: dict[str, str] = {}
         """Claims whose directory is there and waits for its quota, each with the last warning."""
         self._modes_refused: set[str] = set()
@@ -90,6 +96,8 @@ class ClaimController:
             yield
 
     def _claim_changed(self, claim: Claim) -> None:
+        for uid in self._awaited.pop(claim.key, ()):
+            self._queue.add(uid)
         if claims.is_unfinished(claim):
             self._queue.add(claim.uid)
 
@@ -156,21 +164,24 @@ class ClaimController:
             self._seen_s.pop(uid, None)
             self._unenforced.pop(uid, None)
             self._blocked.discard(uid)
+            await self._clones.cancel(names.volume_name(uid))
             return await self._rollback.finish(names.volume_name(uid))
         self._require_slot(claim)
         try:
             completed = await self._completed(claim)
+            source = await self._clones.source_of(claim)
         except ClusterError as exc:
             log.info("claim_not_read", claim=claim.key, error=str(exc))
             return FAILED
         if completed is None:
             return AWAITING_CHANGE  # it is gone; the watch will deliver that soon
-        decision = claims.decide(self._view(completed, volume))
+        decision = claims.decide(self._view(completed, volume, source))
         if isinstance(decision, Wait | Refuse) and decision.directory_taken:
             self._blocked.add(uid)
         match decision:
             case Ignore():
                 self._seen_s.pop(uid, None)
+                await self._clones.cancel(names.volume_name(uid))
                 self._unenforced.pop(uid, None)
                 unfinished = await self._rollback.finish(names.volume_name(uid))
                 expanding = (
@@ -220,7 +231,7 @@ class ClaimController:
         live = await self._ctx.cluster.get_claim(claim.metadata.namespace, claim.metadata.name)
         return claims.completed(claim, live, template) if live is not None and live.uid == claim.uid else None
 
-    def _view(self, claim: Claim, volume: Volume | None) -> ClaimView:
+    def _view(self, claim: Claim, volume: Volume | None, source: CloneSource | None) -> ClaimView:
         own = names.volume_name(claim.uid)
         return ClaimView(
             provisioner=self._ctx.provisioner,
@@ -231,6 +242,7 @@ class ClaimController:
             holder=lambda export, path: self._holder(export, path, own),
             now=self._ctx.stamp(),
             cluster=self._ctx.cluster_id,
+            source=source,
         )
 
     def _holder(self, export: Location, path: RelPath, own: str) -> Volume | None:
@@ -251,7 +263,11 @@ class ClaimController:
             if self._queue.failures(claim.uid) == 0:
                 message = refusal.log_message or refusal.message
                 log.warning("claim_refused", claim=claim.key, reason=refusal.reason, message=message)
-        return REFUSED
+        if not refusal.passing:
+            return REFUSED
+        if claim.data_source is not None:
+            self._awaited.setdefault(f"{claim.metadata.namespace}/{claim.data_source.name}", set()).add(claim.uid)
+        return AWAITING_CHANGE
 
     # ------------------------------------------------------------------------------------------- provisioning
 
@@ -365,16 +381,18 @@ class ClaimController:
             return await self._rollback.finish(plan.volume)
         # Rules that need the export: roots of other exports, free space, volumes whose server is unknown.
         size = plan.record.capacity
-        refusal = self._root_conflict(plan, export) or space_conflict(
-            self._ctx, export, plan.parameters, size, volume_name=plan.volume
-        )
+        refusal = self._root_conflict(plan, export)
+        copying = plan.source is not None and bool(plan.source.begun)  # it has taken its space already
+        if refusal is None and not copying:
+            refusal = space_conflict(self._ctx, export, plan.parameters, size, volume_name=plan.volume)
         if refusal is not None:
             return self._refuse(claim, refusal)
         refuse_unlocated(self._ctx, plan, export)
         self._announce(claim)
         # The directory: a new one, that of a former volume, or an archive.
         adopt_from = await self._adoptable(plan, export)
-        if adopt_from is not None or plan.record.archive:
+        copy = await self._clones.copy(plan, export) if plan.record.clone_of else ""
+        if adopt_from is not None or plan.record.archive or plan.record.clone_of:
             await self._ctx.guard.require(export)  # unlike a new directory, these may belong to another cluster
         try:
             async with self._ctx.health.fail_fast(export):
@@ -385,6 +403,7 @@ class ClaimController:
                     adopt_from=adopt_from,
                     tenant=plan.tenant,
                     gid_range=plan.parameters.groups,
+                    copy=copy,
                 )
         except AlreadyThere:
             # Data in the directory of the claim's own record: the volume may exist, and the cache does not know yet.
@@ -482,7 +501,8 @@ class ClaimController:
         The volume is read live, since the cache may not know it yet. Raises AlreadyThere if it belonged to a claim in
         an earlier namespace of this name.
         """
-        former = export.adoptable(plan.record) if plan.adopt and not plan.record.archive else None
+        is_made = not plan.record.archive and not plan.record.clone_of
+        former = export.adoptable(plan.record) if plan.adopt and is_made else None
         if former is None or former == plan.volume:
             return None
         if await self._ctx.cluster.get_volume(former) is not None:
@@ -517,7 +537,7 @@ class ClaimController:
         """Whether the claim, as it is now, would still be provisioned. Raises ClusterError."""
         cached = self._cache.claims.get(plan.claim.uid)
         claim = await self._completed(cached) if cached is not None else None
-        return claim is not None and claims.still_holds(plan, self._view(claim, None))
+        return claim is not None and claims.still_holds(plan, self._view(claim, None, plan.source))
 
     def _is_gone(self, uid: str) -> bool:
         claim = self._cache.claims.get(uid)
@@ -526,6 +546,7 @@ class ClaimController:
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:
         ctx, claim = self._ctx, plan.claim
         labels = (claim.class_name, _source(claim))
+        self._clones.ended(plan.record.clone_of)
         began_s = self._seen_s.pop(claim.uid, ctx.clock.monotonic())
         took_s = ctx.clock.monotonic() - began_s
         ctx.metrics.provisioned.labels(*labels).inc()
@@ -551,7 +572,7 @@ def _source(claim: Claim) -> str:
 
     The set of values is fixed, because tenants can write any kind.
     """
-    source = claim.spec.data_source_ref or claim.spec.data_source
+    source = claim.data_source
     if source is None:
         return ""
     return source.kind if source.kind in ("PersistentVolumeClaim", "VolumeSnapshot") else "other"

@@ -189,6 +189,11 @@ class ExportHealth:
         state = self._states.get(self._exports.primary(export))
         return state is not None and state.named
 
+    def is_read(self, export: Export) -> bool:
+        """Whether the ledger of an export has been read, by a leader since it leads."""
+        state = self._states.get(export)
+        return state is not None and state.opened
+
     def is_known(self, export: Export) -> bool:
         """Whether a setting or a class names the export, or its id is known.
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import structlog
 
 from provisioner.controllers.claims import ClaimController
+from provisioner.controllers.clones import Clones
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.sweep import Sweep
@@ -128,12 +129,14 @@ class LeaderTasks:
         claim_queue, volume_queue = self._queue("claims"), self._queue("volumes")
         claim_share, volume_share = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
         locks = VolumeLocks()
-        claims = ClaimController(ctx, claim_queue, claim_share, locks)
+        clones = Clones(ctx, locks, revisit=claim_queue.add, released=volume_queue.add)
+        claims = ClaimController(ctx, claim_queue, claim_share, locks, clones)
         sweep = Sweep(ctx, instances, revisit=claim_queue.add, freed=claims.path_freed)
         takeover = Takeover(ctx, entered=volume_queue.add)
         volumes = VolumeController(
-            ctx, volume_queue, volume_share, locks, claims=claims, sweep=sweep, takeover=takeover
+            ctx, volume_queue, volume_share, locks, claims=claims, sweep=sweep, takeover=takeover, clones=clones
         )
+        clones.on_discarded = sweep.trash_added
         unlocated = UnlocatedVolumes(ctx)
         instances.on_resumed += (volumes.export_ready, sweep.resumed)
         keep = ctx.supervisor.keep
@@ -142,6 +145,7 @@ class LeaderTasks:
                 stack.enter_context(part.subscribed())
             async with asyncio.TaskGroup() as group:
                 background = [
+                    group.create_task(keep("copies", clones.run)),
                     group.create_task(keep("sweep", sweep.run)),
                     group.create_task(keep("takeover", takeover.run)),
                     group.create_task(keep("exports", unlocated.run)),

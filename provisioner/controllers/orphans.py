@@ -81,7 +81,8 @@ class Orphans:
 
         One without a directory or leftovers is finished or removed here.
         """
-        if await has_leftovers(export, volume_name):
+        is_copy = volume_name in export.pending and bool(export.records[volume_name].clone_of)
+        if not is_copy and await has_leftovers(export, volume_name):
             record = export.records.get(volume_name)
             return record is not None and not record.retained and await self._is_gone(volume_name)
         if volume_name in export.pending:

@@ -55,8 +55,10 @@ class Sweep:
         self._missing_data = MissingData(ctx)
         self._usage = VolumeUsage(ctx)
         self._returned = Returned(ctx)
-        self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard, self._tidy_groups)
+        self._purge = Purge(ctx.clock, ctx.metrics, self._keeps, ctx.guard, self._tidy)
         self._archive_expiry = ArchiveExpiry(ctx, self._returned, discarded=self.trash_added)
+        self._tidied: set[Export] = set()
+        """Exports on which copies that nothing needs were looked for in this term."""
         self._kept: dict[Export, list[asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -84,9 +86,18 @@ class Sweep:
         """Whether an entry in the trash must stay because its volume exists."""
         return await self._returned.keeps(export, volume_of(name), name=name, where=f"the trash (entry {name})")
 
-    async def _tidy_groups(self, export: Export, in_trash: list[str]) -> None:
-        """Free the group ids of volumes that are gone, and whose directories are purged."""
+    async def _tidy(self, export: Export, in_trash: list[str]) -> None:
+        """Free the group ids of volumes that are gone, and whose directories are purged.
+
+        Once per term, discard the copies that nothing needs.
+        """
         ctx = self._ctx
+        if export not in self._tidied and ctx.guard.allows(export):
+            discarded = await export.discard_unneeded_copies()
+            self._tidied.add(export)
+            if discarded:
+                log.info("copies_discarded", export=export.name, count=discarded)
+                self._purge.look(export)
         freed = await export.tidy_groups(ctx.cluster_id, in_trash=in_trash, exists=ctx.cache.volumes.__contains__)
         if freed:
             log.info("groups_freed", export=export.name, count=freed)
@@ -111,6 +122,7 @@ class Sweep:
         """Stop the tasks of an export that nothing names any more."""
         for task in self._kept.pop(export, ()):
             task.cancel()
+        self._tidied.discard(export)
         self._orphans.forget(export)
         self._missing_data.forget(export)
         self._usage.forget(export)

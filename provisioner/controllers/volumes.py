@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import structlog
 
 from provisioner.controllers.claims import ClaimController
+from provisioner.controllers.clones import Clones
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import is_unsettled
 from provisioner.controllers.neighbours import neighbour
@@ -26,7 +27,7 @@ from provisioner.ports.cluster import Conflict, NotFound
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import VolumeLocks
-from provisioner.runtime.requeue import FAILED, LOCKED, REFUSED, Requeue
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class VolumeController:
         claims: ClaimController,
         sweep: Sweep,
         takeover: Takeover,
+        clones: Clones,
     ) -> None:
         self._ctx = ctx
         self._queue = queue
@@ -53,6 +55,7 @@ class VolumeController:
         self._claims = claims
         self._sweep = sweep
         self._takeover = takeover
+        self._clones = clones
         self._rebinding = Rebinding(ctx, share)
         self._held_up: set[str] = set()
         """Volumes whose directories other volumes use: the end of any volume may free them."""
@@ -249,11 +252,18 @@ class VolumeController:
                     self._held_up.add(volume.name)
                 return self._deny(volume, denial)
             case Reclaim(rule):
-                await self._carry_out(rule, volume, export, began_s)
-                return None
+                return await self._carry_out(rule, volume, export, began_s)
 
-    async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> None:
-        """Reclaim storage, volume, finalizer and record, in this order, so that a crash at any point can be resumed."""
+    async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> Requeue | None:
+        """Reclaim storage, volume, finalizer and record, in this order, so that a crash at any point can be resumed.
+
+        A volume that is being cloned waits for the end of the copy.
+        """
+        reader = self._clones.reader_of(volume)
+        if reader is not None:
+            self._ctx.recorder.volume(volume, "Normal", names.VOLUME_CLONED, volumes.cloned_message(reader))
+            log.debug("volume_left", volume=volume.name, why="its data is being copied")
+            return AWAITING_CHANGE
         ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
         await ctx.guard.require(export)
         if rule == "delete":
@@ -281,6 +291,7 @@ class VolumeController:
             self._claims.path_freed()
         fields = {"archive": archive} if archive else {} if found else {"missing": True}
         self._succeeded(rule, volume, fields, began_s)
+        return None
 
     def _succeeded(self, rule: OnDelete, volume: Volume, fields: Mapping[str, object], began_s: float) -> None:
         took_s = self._ctx.clock.monotonic() - began_s

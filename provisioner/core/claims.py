@@ -18,7 +18,7 @@ from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, ClaimRef, Namespace, StorageClass, Volume
+from provisioner.core.objects import Claim, ClaimRef, DataSource, Namespace, StorageClass, Volume
 from provisioner.core.parameters import ClassParameters, Ownership, as_written
 from provisioner.core.paths import is_archive_name
 from provisioner.core.reasons import Reason
@@ -28,6 +28,18 @@ from provisioner.core.tenancy import UNKNOWN, Tenant
 
 _VALUE_LIMIT = RECORD_LIMIT_BYTES + 1
 """Characters of a label or annotation that are kept: a directory with a longer value fits into no record anyway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneSource:
+    """What a claim with another claim as its data source asks to be copied; read live."""
+
+    claim: Claim | None = None
+    """The claim of that name."""
+    volume: Volume | None = None
+    """The volume that this claim names."""
+    begun: str = ""
+    """The volume of which a copy has begun, by the pending record: from then on the claims do not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +58,8 @@ class ClaimView:
     """UTC, RFC 3339."""
     cluster: str = ""
     """The id of this cluster, which distinguishes it from others that share an export."""
+    source: CloneSource | None = None
+    """Of a claim that asks for a clone; None for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,8 @@ class Refuse:
     """Whether another volume has the claim's directory."""
     log_message: str = ""
     """For the log, if `message` leaves out details that the claim's namespace must not see."""
+    passing: bool = False
+    """Whether it ends without a change of this claim or its class: look again soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +110,8 @@ class Provision:
     parameters: ClassParameters
     claim: Claim
     storage_class: StorageClass
+    source: CloneSource | None = None
+    """Of a clone."""
     tenant: Tenant = UNKNOWN
     """The claim's namespace: it decides whether the claim can have what former claims of the same name left behind."""
 
@@ -132,6 +150,14 @@ def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | 
     except InvalidSettings:
         return None
     return template if template.reads else None
+
+
+def clone_source_of(claim: Claim, storage_class: StorageClass | None, provisioner: str) -> str | None:
+    """Return the name of the claim that must be read live for a pending claim, else None."""
+    if storage_class is None or storage_class.provisioner != provisioner or not is_unfinished(claim):
+        return None
+    source = claim.data_source
+    return source.name if source is not None and source.is_claim and claim.status.phase == "Pending" else None
 
 
 def completed(cached: Claim, live: Claim, template: Template) -> Claim:
@@ -226,7 +252,7 @@ def _attributes_class(view: ClaimView) -> Decision | None:
 
 
 def _data_source(view: ClaimView) -> Decision | None:
-    source = view.claim.spec.data_source_ref or view.claim.spec.data_source
+    source = view.claim.data_source
     if source is None:
         return None
     if view.claim.metadata.annotations.get(names.RESTORE):
@@ -235,11 +261,8 @@ def _data_source(view: ClaimView) -> Decision | None:
             f"annotation {names.RESTORE} and spec.dataSource both name a source for the data: recreate the claim with"
             " only one of them",
         )
-    if source.kind == "PersistentVolumeClaim" and not source.api_group:
-        return Refuse(
-            Reason.UNSUPPORTED_DATA_SOURCE,
-            "clones (dataSource of kind PersistentVolumeClaim) are not supported yet: remove spec.dataSource",
-        )
+    if source.is_claim:
+        return _clone(view, source)
     if source.kind == "VolumeSnapshot":
         return Refuse(
             Reason.UNSUPPORTED_DATA_SOURCE,
@@ -250,6 +273,49 @@ def _data_source(view: ClaimView) -> Decision | None:
         f"dataSource of kind {source.kind}: an external populator is assumed to fill the volume",
         names.PROVISIONING,
         "Normal",
+    )
+
+
+def _clone(view: ClaimView, source: DataSource) -> Decision | None:
+    """Check the conditions of external-provisioner for a clone. A copy that has begun goes on."""
+    asked = view.source
+    if asked is None:
+        return Wait("the source of the clone is not known")
+    if asked.begun:
+        return None
+    claim, named = view.claim, f"source claim {view.claim.metadata.namespace}/{source.name}"
+    if source.namespace not in (None, "", claim.metadata.namespace):
+        return _unusable("a claim of another namespace cannot be cloned: use a source in this namespace")
+    origin, volume = asked.claim, asked.volume
+    if origin is None:
+        return _unusable(f"{named} does not exist: create it, or delete this claim", passing=True)
+    if origin.metadata.deletion_timestamp:
+        return _unusable(f"{named} is being deleted: use another source", passing=True)
+    if origin.spec.volume_mode != claim.spec.volume_mode:
+        return _unusable(f"{named} has volumeMode {origin.spec.volume_mode}: both claims need the same")
+    if origin.status.phase != "Bound" or volume is None or not _is_bound(volume, origin):
+        message = f"waiting for {named}, which is not bound to its volume yet"
+        return Refuse(Reason.CLONE_SOURCE_UNUSABLE, message, names.PROVISIONING, "Normal", passing=True)
+    if not volume.is_by(view.provisioner) or volume.spec.nfs is None:
+        return _unusable(f"{named} has a volume of another provisioner: copy its data with a pod")
+    if quantities.is_less(claim.requested, origin.requested):
+        return _unusable(f"{named} requests {origin.requested}: request at least as much")
+    return None
+
+
+def _unusable(message: str, *, passing: bool = False) -> Refuse:
+    return Refuse(Reason.CLONE_SOURCE_UNUSABLE, message, passing=passing)
+
+
+def _is_bound(volume: Volume, claim: Claim) -> bool:
+    """Return True if claim and volume name each other."""
+    reference = volume.spec.claim_ref
+    named = (claim.metadata.namespace, claim.metadata.name, claim.uid)
+    return (
+        volume.status.phase == "Bound"
+        and claim.spec.volume_name == volume.name
+        and reference is not None
+        and (reference.namespace, reference.name, reference.uid) == named
     )
 
 
@@ -278,8 +344,8 @@ _RULES: tuple[Callable[[ClaimView], Decision | None], ...] = (
     _volume_mode,
     _selector,
     _attributes_class,
-    _data_source,
     _size,
+    _data_source,
 )
 
 
@@ -321,6 +387,7 @@ def _plan(view: ClaimView) -> Decision:
         parameters=settings.parameters,
         claim=view.claim,
         storage_class=storage_class,
+        source=view.source,
     )
 
 
@@ -361,6 +428,7 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
         mount_options=",".join(storage_class.mount_options),
         retention=settings.parameters.retention,
         archive=claim.metadata.annotations.get(names.RESTORE, ""),
+        clone_of=_cloned(view.source),
         quota=settings.parameters.quota,
     )
     try:
@@ -372,6 +440,13 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
         message = f"annotation {names.RESTORE}: {record.archive!r} is not the name of an archive (archived-…)"
         raise _Refused(Refuse(Reason.INVALID_ARCHIVE_NAME, message))
     return record
+
+
+def _cloned(source: CloneSource | None) -> str:
+    """Return the volume of which the claim's volume becomes a copy, or empty."""
+    if source is None or source.begun or source.volume is None:
+        return source.begun if source is not None else ""
+    return source.volume.name
 
 
 def _export(storage_class: StorageClass, settings: ClassSettings) -> Location:
@@ -482,11 +557,30 @@ def provisioning_message(claim: Claim) -> str:
 def succeeded_message(plan: Provision, record: Record) -> str:
     """Return the message for a claim that has its volume; `record` is the ledger's."""
     text = f"Successfully provisioned volume {plan.volume}"
+    if plan.record.clone_of and plan.claim.data_source is not None:
+        return f"{text} as a clone of claim {plan.claim.metadata.namespace}/{plan.claim.data_source.name}"
     if not record.archive:
         return text
     kept = record.on_delete != plan.record.on_delete
     rule = f"; onDelete stays {record.on_delete}: a class cannot delete data that came from an archive" if kept else ""
     return f"{text} from archive {record.archive}{rule}"
+
+
+def copying_message(claim: Claim, *, entries: int, size_bytes: int, trouble: str) -> str:
+    """Return the message for a claim whose volume is being copied."""
+    source = claim.data_source
+    name = f"{claim.metadata.namespace}/{source.name}" if source is not None else "its source"
+    done = f"{entries:,} entries and {quantities.readable(size_bytes)} so far"
+    return f"copying the data of claim {name}: {done}" + (f"; the export {trouble}" if trouble else "")
+
+
+def left_out_message(count: int, some: Sequence[str]) -> str:
+    """Return the message for a copy that lacks entries which no copy can have."""
+    listed = ", ".join(map(repr, some)) + (", …" if count > len(some) else "")
+    return (
+        f"the copy lacks {count:,} entries: sockets, devices, snapshots of the server and other file systems cannot be"
+        f" copied ({listed})"
+    )
 
 
 def former_message(directory: str, holder: str, claim: Claim, *, adopt: bool) -> str:

@@ -138,6 +138,11 @@ class DataSource(Struct, frozen=True, rename="camel", gc=False):
     api_group: str | None = None
     namespace: str | None = None
 
+    @property
+    def is_claim(self) -> bool:
+        """Return True if the source is another claim, of which the volume becomes a clone."""
+        return self.kind == "PersistentVolumeClaim" and not self.api_group
+
 
 class Resources(Struct, frozen=True, rename="camel", gc=False):
     """Requested sizes, as Kubernetes quantities."""
@@ -189,6 +194,11 @@ class Claim(Struct, frozen=True, gc=False):
     def class_name(self) -> str:
         """Return the claim's class: the old annotation first, then the spec (kubernetes-contract, Provisioning 2)."""
         return self.metadata.annotations.get(names.CLASS_ANNOTATION) or self.spec.storage_class_name or ""
+
+    @property
+    def data_source(self) -> DataSource | None:
+        """Return the source for the data of its volume; the API server fills both fields with the same."""
+        return self.spec.data_source_ref or self.spec.data_source
 
     @property
     def requested(self) -> str:

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     UNSUPPORTED_ATTRIBUTES_CLASS = "UnsupportedAttributesClass"
     UNSUPPORTED_DATA_SOURCE = "UnsupportedDataSource"
     CONFLICTING_DATA_SOURCES = "ConflictingDataSources"
+    CLONE_SOURCE_UNUSABLE = "CloneSourceUnusable"
     EXTERNAL_POPULATOR = "ExternalPopulator"
     """Not a failure: it is in no metric, and its event is Normal."""
     INVALID_SIZE = "InvalidSize"

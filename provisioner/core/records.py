@@ -27,6 +27,7 @@ Quota = Literal["none", "preferred", "required"]
 
 _QUOTAS: tuple[Quota, ...] = get_args(Quota)
 
+_COPY = "00000000"
 _UID = "00000000-0000-0000-0000-000000000000"
 
 _MODES = {"RWO": "ReadWriteOnce", "ROX": "ReadOnlyMany", "RWX": "ReadWriteMany", "RWOP": "ReadWriteOncePod"}
@@ -81,6 +82,14 @@ class Record(
     never writes the record again without the group.
     """
 
+    clone_of: str = field(name="src", default="")
+    """The volume of which a pending volume becomes a copy; empty once it is settled.
+
+    An older version cannot read a record with this field: it reports the record and leaves the volume alone.
+    """
+    copied: str = field(name="copy", default="")
+    """Which copy in the ledger is complete, and is or becomes the directory; empty before that, and once settled."""
+
     @property
     def path(self) -> tuple[str, ...]:
         """Return the directory's components below the export's root."""
@@ -112,6 +121,11 @@ NO_OBJECT = "none"
 def archived(record: Record) -> Record:
     """Return the record for an archive: without the volume's uid, which leaves room for other fields."""
     return structs.replace(record, volume_uid="")
+
+
+def copied(record: Record) -> Record:
+    """Return the record of a volume that was copied: where its data came from no longer matters."""
+    return structs.replace(record, clone_of="", copied="")
 
 
 def short_modes(modes: Iterable[str]) -> str:
@@ -168,7 +182,9 @@ def encode(record: Record | ArchiveRecord) -> str:
 
 def require_room(name: str, record: Record) -> None:
     """Raise InvalidRecord unless the record and that of its later archive fit on every server."""
-    longest = structs.replace(record, namespace_uid=record.namespace_uid or _UID)
+    longest = structs.replace(
+        record, namespace_uid=record.namespace_uid or _UID, copied=_COPY if record.clone_of else ""
+    )
     encode(ArchiveRecord(name, record.created, archived(longest), volume_name(_UID)))
 
 

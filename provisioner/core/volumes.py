@@ -249,6 +249,14 @@ def moved(volume_name: str, old: str, new: str) -> Deny:
     )
 
 
+def cloned_message(claim: str) -> str:
+    """Return the message for a volume that is not reclaimed yet, because its data is being copied."""
+    return (
+        f"claim {claim} is being cloned from it: it is reclaimed once the copy is complete; to reclaim it now, delete"
+        " that claim"
+    )
+
+
 def missing_message(rule: OnDelete, directory: str, export: str) -> str:
     """Return the message for a volume that was reclaimed although its directory was missing."""
     done = "its record is kept" if rule == "retain" else f"there was nothing to {rule}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from provisioner.core.discretion import Words
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.reasons import Reason
+from provisioner.ports.errors import ExportError
 
 
 class DiscreetError(ProvisionerError):
@@ -72,6 +73,26 @@ class NoFreeGroup(ProvisionerError):
 
 class ArchiveUnusable(DiscreetError):
     """An archive cannot be restored into the claim; the text says why."""
+
+
+class CopyFailed(ProvisionerError):
+    """A copy of a directory has ended early; `refusal` says why."""
+
+    def __init__(self, refusal: ExportError, where: str = "") -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.where = where
+        """The exports that can have refused it, for messages."""
+
+    @property
+    def event_text(self) -> str:
+        """See `ProvisionerError`."""
+        return f"the copy has failed and begins again: {self.refusal.event_message(self.where)}"
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return self.refusal.reason
 
 
 def unreadable_record(export_name: str, volume_name: str) -> UnreadableRecord:

@@ -18,6 +18,8 @@ from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
 from provisioner.ledger.answers import Answers
+from provisioner.ledger.copies import Copies
+from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
@@ -44,7 +46,8 @@ class Export:
         self._occupancy = Occupancy(self._state, self._records)
         self.trash = Trash(tree)
         self._grouping = Grouping(self._state, self._records, self.trash)
-        self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping)
+        self._copies = Copies(self._state, self._records)
+        self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping, self._copies)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.heartbeats = Heartbeats(tree)
         self.answers = Answers(tree)
@@ -205,8 +208,11 @@ class Export:
         adopt_from: str | None = None,
         tenant: Tenant = UNKNOWN,
         gid_range: GidRange | None = None,
+        copy: str = "",
     ) -> Record:
         """Write the record, then create the directory; return the record that counts.
+
+        `copy` is the complete copy that becomes the directory, if the record names the volume that is cloned.
 
         The record of an earlier attempt stays and counts. `adopt_from` names the record whose directory can be handed
         out again; the caller has checked that its volume is gone and that it is the tenant's. If the record names an
@@ -215,8 +221,41 @@ class Export:
         ArchiveUnusable, NoFreeGroup.
         """
         return await self._provisioning.provision(
-            volume_name, record, ownership, adopt_from=adopt_from, tenant=tenant, gid_range=gid_range
+            volume_name, record, ownership, adopt_from=adopt_from, tenant=tenant, gid_range=gid_range, copy=copy
         )
+
+    async def begin_copy(self, volume_name: str, record: Record, gid_range: GidRange | None = None) -> Record:
+        """Write the record of a volume that becomes a copy of `record.clone_of`; return the record that counts.
+
+        If that has `copied`, the copy is complete. With `gid_range` the copy gets a group of its own. Raises PathTaken,
+        AlreadyThere, NoFreeGroup.
+        """
+        return await self._provisioning.begin_copy(volume_name, record, gid_range)
+
+    async def copy_from(
+        self,
+        source: Export,
+        path: RelPath,
+        volume_name: str,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
+    ) -> str:
+        """Copy a directory of another export, or of this one, for a volume; return the name of the copy.
+
+        It goes on until the copy is complete, or `allows` returns False. With `regroup` what has the source's group
+        gets that of the copy. Raises CopyFailed.
+        """
+        return await self._copies.make(volume_name, source._tree, path, progress, allows=allows, regroup=regroup)
+
+    async def discard_copies(self, volume_name: str) -> None:
+        """Move the copies for a volume that are not its directory yet into the trash."""
+        await self._copies.discard(volume_name)
+
+    async def discard_unneeded_copies(self) -> int:
+        """Move the copies that no pending volume needs into the trash; return how many."""
+        return await self._copies.discard_unneeded()
 
     async def settle(self, volume_name: str, volume_uid: str = "") -> None:
         """Record that the PersistentVolume exists, with this uid.
@@ -230,8 +269,8 @@ class Export:
         """Undo a provisioning that never got a PersistentVolume.
 
         Removes the directory if it is empty, then the record. A directory that came from an archive becomes that
-        archive again. Returns False if the directory is not empty: then nothing was touched. Leaves a settled record
-        alone and returns True.
+        archive again, and one that is a copy goes to the trash. Returns False if the directory is not empty: then
+        nothing was touched. Leaves a settled record alone and returns True.
         """
         return await self._provisioning.undo(volume_name)
 

@@ -9,6 +9,7 @@
     .provisioner/clusters/<cluster>.<digest>  -> the instance that works for the cluster (core.instances)
     .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
     .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
+    .provisioner/copies/<volume>.<random>   a copy for a volume until it is complete: `tree`, and `links` beside it
     .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last, and its cluster
     .provisioner/drafts/<name>       -> a record right before it replaces another one
     .provisioner/quota/<volume>      -> the quota agent's answer (core.quota); only the agent writes it
@@ -42,11 +43,14 @@ CLUSTERS: RelPath = (LEDGER, "clusters")
 TRASH: RelPath = (LEDGER, "trash")
 DRAFTS: RelPath = (LEDGER, "drafts")
 GROUPS: RelPath = (LEDGER, "groups")
+COPIES: RelPath = (LEDGER, "copies")
 ENDED_GROUP: RelPath = (*DRAFTS, "ended_group")
 
 NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 BEGUN = ".begun"
+COPY = "copy-"
+"""The begin of the name of a copy in the trash, which is no volume's data."""
 TOMBSTONE = ".provisioner-gone"
 
 _NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -68,6 +72,11 @@ def archive(name: str) -> RelPath:
 def group(gid: int) -> RelPath:
     """Return the path of the entry of a group id."""
     return (*GROUPS, str(gid))
+
+
+def copy(volume_name: str, token: str) -> RelPath:
+    """Return the path of a copy for a volume."""
+    return (*COPIES, f"{volume_name}.{token}")
 
 
 def mark(name: str) -> RelPath:
@@ -98,4 +107,4 @@ def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
 
 def directories() -> list[RelPath]:
     """Return all directories of a ledger, in the order in which they are created."""
-    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS, GROUPS]
+    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS, GROUPS, COPIES]

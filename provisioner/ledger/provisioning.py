@@ -4,12 +4,13 @@ The steps, in this order (the table of crashes: README.md):
 
 1. *Reserve*: write the record into `pending/`. From here on no directory can exist that no record names.
 2. *Look at others*: refuse if another cluster or export has the directory. Only now, after step 1 is done.
-3. *Create*: make the directory, or rename the archive that the claim restores.
+3. *Create*: make the directory, or rename the archive that the claim restores, or the copy of the volume that it
+   clones. `begin_copy` does steps 1 and 2 before the copy begins (see `copies`), and `provision` repeats them after it.
    Where step 2 has nothing to look at, steps 1 and 3 are one call to the tree.
 4. *Look again*: another cluster can have got the directory above between 2 and 3.
 5. The caller creates the PersistentVolume, then calls `settle`: the record moves from `pending/` to `volumes/`.
 
-`undo` reverses 3 and 1 for a pending record. It removes only an empty directory.
+`undo` reverses 3 and 1 for a pending record. It removes only an empty directory, and moves a copy into the trash.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from provisioner.core.groups import GidRange
-from provisioner.core.records import Record, encode
+from provisioner.core.records import Record, copied, encode
 from provisioner.core.tenancy import Tenant, adopt_command
 from provisioner.ledger import archives, layout, modes, opening, restore, symlinks
+from provisioner.ledger.copies import Copies
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, NoFreeGroup, PathTaken, unreadable_record
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.occupancy import Occupancy
@@ -59,14 +61,49 @@ class _Begun:
 class Provisioning:
     """Creates directories of volumes, settles their records and undoes attempts."""
 
-    def __init__(self, state: LedgerState, records: VolumeRecords, occupancy: Occupancy, grouping: Grouping) -> None:
+    def __init__(
+        self,
+        state: LedgerState,
+        records: VolumeRecords,
+        occupancy: Occupancy,
+        grouping: Grouping,
+        copies: Copies,
+    ) -> None:
         self._state = state
         self._tree = state.tree
         self._records = records
         self._occupancy = occupancy
         self._grouping = grouping
+        self._copies = copies
 
     # ------------------------------------------------------------------------------------------- provision
+
+    async def begin_copy(self, volume_name: str, record: Record, gid_range: GidRange | None) -> Record:
+        """Do steps 1 and 2 for a volume that becomes a copy; see `Export.begin_copy`."""
+        try:
+            begun = await self._begin(volume_name, record, None, gid_range, None)
+            held = self._state.index.records[volume_name]
+            try:
+                await self._occupancy.require_no_root_above(held.path)
+                await self._occupancy.require_still_free(volume_name, held, None)
+                if await self._copies.is_complete(volume_name, held):
+                    return self._state.index.records[volume_name]
+                # The group, before there is a copy that has it.
+                held = self._state.index.records[volume_name]
+                held = await self._grouping.claim(volume_name, held, gid_range, fresh=begun.fresh)
+            except (PathTaken, NoFreeGroup):
+                await self._retreat(volume_name, held, fresh=begun.fresh, made=False)
+                raise
+            # Before the copy begins: so what is there later is the copy.
+            if not await archives.is_free(self._tree, held.path):
+                if begun.fresh:
+                    await self._records.withdraw(volume_name)
+                raise self._in_the_way(held)
+            return self._state.index.records[volume_name]
+        except PathMissing:
+            # A missing ledger is the likely reason, and then that is the better error.
+            await opening.probe(self._tree, self._state.export_id)
+            raise
 
     async def provision(
         self,
@@ -77,10 +114,11 @@ class Provisioning:
         adopt_from: str | None,
         tenant: Tenant,
         gid_range: GidRange | None,
+        copy: str,
     ) -> Record:
         """Do steps 1 to 4; see `Export.provision`."""
         try:
-            return await self._provision(volume_name, record, ownership, adopt_from, tenant, gid_range)
+            return await self._provision(volume_name, record, ownership, adopt_from, tenant, gid_range, copy)
         except PathMissing:
             # A missing ledger is the likely reason, and then that is the better error.
             await opening.probe(self._tree, self._state.export_id)
@@ -94,9 +132,11 @@ class Provisioning:
         adopt_from: str | None,
         tenant: Tenant,
         gid_range: GidRange | None,
+        copy: str,
     ) -> Record:
         # Data that is there keeps its group, or has none.
-        if gid_range is not None and (record.archive or await self._has_data(adopt_from)):
+        is_made = not record.archive and not record.clone_of
+        if gid_range is not None and (not is_made or await self._has_data(adopt_from)):
             gid_range = None
         # No other cluster can want a directory right below the root that has the volume's own name in it, so the looks
         # at the other records can be skipped. Any other name can be that of a volume that another cluster is
@@ -104,7 +144,7 @@ class Provisioning:
         own = len(record.path) == 1 and volume_name in record.directory and adopt_from is None
         # 1. The record first: of this attempt, or of an earlier one, which stays. With nothing to look at, and no group
         # to get first, the directory follows in the same call.
-        alone = own and not record.archive and gid_range is None
+        alone = own and is_made and gid_range is None
         directory = MakeDirectory(record.path, ownership) if alone else None
         begun = await self._begin(volume_name, record, adopt_from, gid_range, directory)
         held = self._state.index.records[volume_name]
@@ -118,12 +158,15 @@ class Provisioning:
             # The group, before there is a directory that could have it.
             if adopt_from is not None and gid_range is None:
                 held = await self._grouping.follow(volume_name, held, adopt_from)
-            elif not held.archive:
+            elif not held.archive and not held.clone_of:
                 held = await self._grouping.claim(volume_name, held, gid_range, fresh=begun.fresh)
             # 3. The directory.
             if held.archive:
                 made = await self._restore(volume_name, held, tenant, fresh=begun.fresh)
                 held = self._state.index.records.get(volume_name, held)  # with the archive's rule
+            elif held.clone_of:
+                made = await self._place(volume_name, held, copy)
+                held = self._state.index.records.get(volume_name, held)
             else:
                 made = await self._make(volume_name, held, ownership, begun, adopt_from=adopt_from)
             # 4. Once more: the directory above can have become another volume's between the look and now.
@@ -238,10 +281,20 @@ class Provisioning:
             return False
         if begun.fresh:
             await self._records.withdraw(volume_name)
-        raise AlreadyThere(
+        raise self._in_the_way(held)
+
+    def _in_the_way(self, held: Record) -> AlreadyThere:
+        return AlreadyThere(
             f"directory {held.directory!r} already exists on export {self._state.export_name}, and no record gives it"
             f" to this claim: choose another pathPattern, or ask an admin to hand it over with `{adopt_command(held)}`"
         )
+
+    async def _place(self, volume_name: str, held: Record, copy: str) -> bool:
+        """Rename a complete copy to the claim's directory; return False if that was done before."""
+        try:
+            return await self._copies.place(volume_name, held, copy)
+        except PathExists as exc:
+            raise self._in_the_way(held) from exc
 
     def _note_mode(self, volume_name: str, refusal: str) -> None:
         if refusal:
@@ -268,7 +321,9 @@ class Provisioning:
             if made and held.archive:
                 await self._give_back(volume_name, held)
                 return
-            if made:
+            if made and held.clone_of:
+                await self._copies.withdraw(volume_name, held)
+            elif made:
                 await self._tree.remove_directory(held.path)
         except NotEmpty:
             return  # the other volume's directory is still in it: the record stays, for undo()
@@ -284,10 +339,17 @@ class Provisioning:
         state = self._state
         state.mode_refusals.pop(volume_name, None)
         held = state.index.records.get(volume_name)
-        if held is None or (volume_name not in state.index.pending and volume_uid in ("", held.volume_uid)):
+        if held is None:
+            return
+        if volume_name not in state.index.pending and volume_uid in ("", held.volume_uid) and not held.clone_of:
             return
         former, archive = state.index.former(volume_name), held.archive if volume_name in state.index.pending else ""
-        if former is None and not archive and await self._settle_as_known(volume_name, held, volume_uid):
+        if (
+            former is None
+            and not archive
+            and not held.clone_of
+            and await self._settle_as_known(volume_name, held, volume_uid)
+        ):
             return
         if former is not None:
             # The record of the adopted directory's former volume ends first: once the new one is settled, nothing
@@ -301,6 +363,9 @@ class Provisioning:
             await self._records.replace(volume_name, record)
         if live is None or volume_name in state.index.pending:
             await self._move_to_volumes(volume_name, record)
+        if record.clone_of:
+            # A pending record keeps this: without it, nothing would show whose data the directory holds.
+            await self._records.replace(volume_name, copied(record))
         if archive:
             # Last: without the archive's record, a pending record would not tell whose data the directory holds.
             await archives.drop(self._tree, state.index, archive)
@@ -352,6 +417,11 @@ class Provisioning:
             # Whoever has a directory above by now: the archive's data must not stay behind without a record. The rename
             # relies on the records of the volume and the archive, so it moves nothing else.
             return await self._give_back(volume_name, record)
+        if record.clone_of:
+            # No pod has used the copy, and its source has the data.
+            await self._copies.withdraw(volume_name, record)
+            await self._records.withdraw(volume_name)
+            return True
         try:
             await self._occupancy.require_still_free(volume_name, record, None)
             await self._tree.remove_directory(record.path)

@@ -129,7 +129,7 @@ def make_directory(root: Root, step: Step, path: RelPath, ownership: Ownership) 
 
 def set_access(root: Root, step: Step, path: RelPath, ownership: Ownership) -> None:
     """Tree.set_access."""
-    with _opened_directory(root, path) as directory:
+    with opened_directory(root, path) as directory:
         _set_access(directory, step, path, ownership)
 
 
@@ -196,7 +196,7 @@ def remove_symlink(root: Root, step: Step, path: RelPath) -> None:
 def list_directory(root: Root, step: Step, path: RelPath, at_most: int | None) -> list[Entry]:
     """Tree.list."""
     found = []
-    with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
+    with opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
         for entry in itertools.islice(entries, at_most):
             step()
             found.append(Entry(entry.name, _entry_type(entry)))
@@ -208,7 +208,7 @@ def list_directory(root: Root, step: Step, path: RelPath, at_most: int | None) -
 def read_symlinks(root: Root, step: Step, path: RelPath, names: Iterable[str]) -> dict[str, str]:
     """Tree.read_symlinks: the targets of the names that exist."""
     targets = {}
-    with _opened_directory(root, path) as directory:
+    with opened_directory(root, path) as directory:
         for name in names:
             step()
             _check(name)
@@ -219,7 +219,7 @@ def read_symlinks(root: Root, step: Step, path: RelPath, names: Iterable[str]) -
 
 def is_empty(root: Root, _step: Step, path: RelPath) -> bool:
     """Tree.is_empty."""
-    with _opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
+    with opened_directory(root, path) as directory, scanned(directory, endless.named(path)) as entries:
         return next(entries, None) is None
 
 
@@ -341,7 +341,7 @@ def _pass(name: str, parent: int, make_with: Step | None) -> int:
 
 
 @contextlib.contextmanager
-def _opened_directory(root: Root, path: RelPath) -> Iterator[int]:
+def opened_directory(root: Root, path: RelPath) -> Iterator[int]:
     """Open the directory at a path for reading; `()` is the root."""
     if not path:
         with opened(".", root.descriptor) as directory:
@@ -364,11 +364,11 @@ def _first_mode(ownership: Ownership) -> int:
 def _set_access(directory: int, step: Step, path: RelPath, ownership: Ownership) -> None:
     if ownership.uid is not None or ownership.gid is not None:
         step()
-        with _refusals(path, "chown"):
+        with refusals_of(path, "chown"):
             os.fchown(directory, _or_unchanged(ownership.uid), _or_unchanged(ownership.gid))
     if ownership.mode is not None:
         step()
-        with _refusals(path, "chmod"):
+        with refusals_of(path, "chmod"):
             os.fchmod(directory, ownership.mode)  # Last, because fchown clears the set-ID bits (chown(2)).
 
 
@@ -378,7 +378,7 @@ def _or_unchanged(number: int | None) -> int:
 
 
 @contextlib.contextmanager
-def _refusals(path: RelPath, call: refusals.Call) -> Iterator[None]:
+def refusals_of(path: RelPath, call: refusals.Call) -> Iterator[None]:
     """Translate a refusal here, where the call that met it is known."""
     try:
         yield

@@ -13,6 +13,7 @@ from typing import TypeVar
 from provisioner.core.locations import RelPath
 from provisioner.mounted import syscalls
 from provisioner.mounted.errnos import translated
+from provisioner.mounted.files import MountedFiles
 from provisioner.mounted.removal import remove_portion
 from provisioner.mounted.syscalls import Root, Step
 from provisioner.mounted.threads import ThreadCall, ThreadPool
@@ -59,6 +60,19 @@ _CALLS: dict[str, refusals.Call] = {
     "is_empty": "readdir",
     "remove_tree": "remove",
     "space": "statfs",
+    # of `files`
+    "look": "getattr",
+    "make": "open",
+    "link": "call",
+    "remove": "remove",
+    "read": "open",
+    "write": "open",
+    "flush": "call",
+    "seek": "open",
+    "set_size": "call",
+    "clone": "call",
+    "copy_range": "call",
+    "keep": "call",
 }
 """The system call of each job, for error messages."""
 _CHANGES: dict[type[Change], str] = {
@@ -104,6 +118,12 @@ class MountedTree:
         # A portion ends well before its time limit, so that only a call that hangs reaches the limit.
         self._portion_s = timeout_s / 4
         self._pinned = ""
+        self._files = MountedFiles(self)
+
+    @property
+    def files(self) -> MountedFiles:
+        """See `Tree`."""
+        return self._files
 
     @property
     def unreachable_hint(self) -> str:
@@ -125,33 +145,39 @@ class MountedTree:
 
     async def make_directory(self, path: RelPath, ownership: Ownership) -> None:
         """Create a directory and missing parents; see `Tree`."""
-        await self._change(
+        await self.change_job(
             "make_directory", (path,), lambda root, step: syscalls.make_directory(root, step, path, ownership)
         )
 
     async def set_access(self, path: RelPath, ownership: Ownership) -> None:
         """Set the owner and then the mode of a directory; see `Tree`."""
-        await self._change("set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, ownership))
+        await self.change_job(
+            "set_access", (path,), lambda root, step: syscalls.set_access(root, step, path, ownership)
+        )
 
     async def rename(self, source: RelPath, target: RelPath, *, proofs: Sequence[Proof] = ()) -> None:
         """Rename a directory to a path that has no entry; see `Tree`."""
-        await self._change(
+        await self.change_job(
             "rename", (source, target), lambda root, step: syscalls.rename(root, step, source, target, proofs)
         )
 
     async def remove_directory(self, path: RelPath) -> None:
         """Remove an empty directory; see `Tree`."""
-        await self._change("remove_directory", (path,), lambda root, step: syscalls.remove_directory(root, step, path))
+        await self.change_job(
+            "remove_directory", (path,), lambda root, step: syscalls.remove_directory(root, step, path)
+        )
 
     async def make_symlink(self, path: RelPath, target: str) -> None:
         """Create a symlink in an existing directory; see `Tree`."""
-        await self._change("make_symlink", (path,), lambda root, step: syscalls.make_symlink(root, step, path, target))
+        await self.change_job(
+            "make_symlink", (path,), lambda root, step: syscalls.make_symlink(root, step, path, target)
+        )
 
     async def move_symlink(
         self, source: RelPath, target: RelPath, *, replace: bool = False, proofs: Sequence[Proof] = ()
     ) -> None:
         """See `Tree`; raises Cause.SYMLINK if the source is not a symlink."""
-        await self._change(
+        await self.change_job(
             "move_symlink",
             (source, target),
             lambda root, step: syscalls.move_symlink(root, step, source, target, proofs, replace=replace),
@@ -175,16 +201,16 @@ class MountedTree:
 
     async def read_symlink(self, path: RelPath) -> str:
         """Return the target of a symlink; see `Tree`."""
-        return await self._read("read_symlink", path, lambda root, step: syscalls.read_symlink(root, step, path))
+        return await self.read_job("read_symlink", path, lambda root, step: syscalls.read_symlink(root, step, path))
 
     async def remove_symlink(self, path: RelPath) -> None:
         """Remove a symlink; see `Tree`."""
-        await self._change("remove_symlink", (path,), lambda root, step: syscalls.remove_symlink(root, step, path))
+        await self.change_job("remove_symlink", (path,), lambda root, step: syscalls.remove_symlink(root, step, path))
 
     async def list(self, path: RelPath, *, at_most: int | None = None) -> list[Entry]:
         """Return the entries of a directory; see `Tree`."""
         work = functools.partial(syscalls.list_directory, path=path, at_most=at_most)
-        return await self._read("list", path, work)
+        return await self.read_job("list", path, work)
 
     async def read_symlinks(self, path: RelPath, names: Iterable[str]) -> dict[str, str]:
         """See `Tree`; each batch of names has its own time limit."""
@@ -194,14 +220,14 @@ class MountedTree:
 
         async def read_batch(batch: tuple[str, ...]) -> None:
             work = functools.partial(syscalls.read_symlinks, path=path, names=batch)
-            targets.update(await self._read("read_symlinks", path, work))
+            targets.update(await self.read_job("read_symlinks", path, work))
 
         await map_bounded(read_batch, batches, limit=_BATCHES_IN_PARALLEL)
         return targets
 
     async def is_empty(self, path: RelPath) -> bool:
         """Return True if a directory is empty; see `Tree`."""
-        return await self._read("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
+        return await self.read_job("is_empty", path, lambda root, step: syscalls.is_empty(root, step, path))
 
     async def remove_tree(self, path: RelPath, *, on_progress: OnProgress | None = None) -> int:
         """See `Tree`; each portion has its own time limit.
@@ -211,7 +237,7 @@ class MountedTree:
         """
         removed = fruitless = 0
         while True:
-            portion = await self._change(
+            portion = await self.change_job(
                 "remove_tree",
                 (path,),
                 lambda root, step: remove_portion(root, step, path, self._portion_s),
@@ -227,7 +253,7 @@ class MountedTree:
 
     async def space(self) -> FilesystemStats:
         """Return size and free space of the export; see `Tree`."""
-        return await self._read("space", (), syscalls.space)
+        return await self.read_job("space", (), syscalls.space)
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
         """See `Tree`: the directories above the mount point; those on the server are not visible."""
@@ -244,11 +270,11 @@ class MountedTree:
         self._pool.close()
         self._purge_pool.close()
 
-    async def _read(self, name: str, path: RelPath, work: Work[Result]) -> Result:
+    async def read_job(self, name: str, path: RelPath, work: Work[Result]) -> Result:
         """Run a job that changes nothing."""
         return await self._run(self._pool, name, self._job(name, path, work, pinned=self._pinned), ())
 
-    async def _change(
+    async def change_job(
         self, name: str, paths: tuple[RelPath, ...], work: Work[Result], pool: ThreadPool | None = None
     ) -> Result:
         """Run a job that changes these paths."""

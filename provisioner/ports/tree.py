@@ -14,6 +14,7 @@ from provisioner.ports.errors import ModeRefused as ModeRefused
 from provisioner.ports.errors import NotEmpty as NotEmpty
 from provisioner.ports.errors import PathExists as PathExists
 from provisioner.ports.errors import PathMissing as PathMissing
+from provisioner.ports.files import Files
 
 EntryType = Literal["directory", "symlink", "file"]
 
@@ -171,6 +172,11 @@ class Tree(Protocol):
         Only then does a rename that the server runs late, after its proofs are gone, move nothing. Otherwise the client
         checks the proofs right before it sends the rename. False until the answer is known.
         """
+        ...
+
+    @property
+    def files(self) -> Files:
+        """The objects in the tree with their content, for copies."""
         ...
 
     async def root_id(self) -> str:

@@ -23,6 +23,7 @@ _SERIES = 1024
 
 Loop = Literal[
     "claims",
+    "copies",
     "events",
     "exports",
     "instances",
@@ -128,6 +129,10 @@ class Metrics:
             "Files and directories removed from the trash of the export.",
             "export",
         )
+        self.copies = self._gauge("copies", "Copies that run, or wait to run, for volumes on the export.", "export")
+        self.copied = self._counter(
+            "nfs_provisioner_copied_bytes_total", "Bytes of files copied for volumes on the export.", "export"
+        )
         self._of_exports = (
             export_call_s,
             self._export_up,
@@ -141,6 +146,8 @@ class Metrics:
             self.lacking,
             self.second_cluster,
             self.purged,
+            self.copies,
+            self.copied,
         )
         self._exports: set[str] = set()
         api_requests = self._counter(
@@ -211,7 +218,7 @@ class Metrics:
     def forget_sweep(self) -> None:
         """Remove the series that only the leader reports: another replica reports them from now on."""
         of_trash = (self.trash_entries, self.trash_oldest_s, self.trash_refused)
-        for gauge in (*of_trash, self.archives, self.orphans, self.lacking, self.second_cluster):
+        for gauge in (*of_trash, self.archives, self.orphans, self.lacking, self.second_cluster, self.copies):
             gauge.clear()
 
     def sample(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Sample]) -> None:

@@ -19,8 +19,10 @@ from provisioner.core.places import Places
 from provisioner.core.records import ArchiveRecord, Record, encode
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import opening, restore
+from provisioner.ledger.copies import Copies
+from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, CopyFailed, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
@@ -544,6 +546,39 @@ class _AnyEntryCounts(Grouping):
         return True
 
 
+class _CopiesBeforeTheyAreComplete(Copies):
+    """A copy is placed as it is, whether its engine has finished or failed."""
+
+    async def make(
+        self,
+        volume_name: str,
+        source: Tree,
+        path: RelPath,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
+    ) -> str:
+        seen = allows()
+
+        def some() -> bool:
+            nonlocal seen
+            seen = seen and progress.entries == 0
+            return seen
+
+        with suppress(CopyFailed):
+            return await super().make(volume_name, source, path, progress, allows=some, regroup=regroup)
+        return (await self._names())[-1].rpartition(".")[2]
+
+
+class _SourcesNotNamed(Export):
+    """The pending record of a clone does not protect its source."""
+
+    @property
+    def pending(self) -> Set[str]:
+        return {name for name in super().pending if not self.records[name].clone_of or self.records[name].copied}
+
+
 BUGS: dict[str, Parts] = {
     "the volume is deleted before its directory": Mutant(export=_VolumeBeforeRename),
     "the record is deleted before the directory": Mutant(export=_RecordBeforeRename),
@@ -592,6 +627,8 @@ BUGS: dict[str, Parts] = {
     "a lost ledger is created again": Mutant(export=_LedgerRecreated),
     "the id of a lost ledger is not restored": Mutant(export=_IdNeverRestored),
     "an unreadable record is not restored": Mutant(export=with_parts(_enrollment=_UnreadableStays)),
+    "a copy is placed before it is complete": Mutant(export=with_parts(_copies=_CopiesBeforeTheyAreComplete)),
+    "the source of a copy is reclaimed": Mutant(export=_SourcesNotNamed),
     "group ids are never freed": Mutant(export=with_parts(_grouping=_IdsNeverFreed)),
     "group ids in the trash are free": Mutant(export=with_parts(_grouping=_TrashNeedsNoId)),
     "a group id of another volume is taken": Mutant(export=with_parts(_grouping=_AnyEntryCounts)),

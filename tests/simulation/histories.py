@@ -36,6 +36,11 @@ _READS = frozenset(
         "root_id",
         "read_symlink",
         "read_symlinks",
+        "look",
+        "page",
+        "read_link",
+        "read",
+        "next_data",
         "is_empty",
         "space",
     )
@@ -200,10 +205,16 @@ HELD_UP = [
 ] + [Scripted("restored by two", scripts.restored_by_two)]
 """A leader is suspended before a rename, on a server that verifies proofs or not, or before a restore."""
 
+COPIED = [
+    Scripted(f"copied, {meddle.__name__}", scripts.copied(meddle))
+    for meddle in (scripts.leave, scripts.delete, scripts.delete_clone)
+]
+"""A claim is cloned; the source or the clone is deleted at the very moment of a fault."""
+
 GROUPS = [Scripted("a group in the trash", scripts.group_in_trash)]
 """Group ids that are still in use, although their volume is gone."""
 
-SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *GROUPS)
+SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *GROUPS, *COPIED)
 """All scripted histories, except those of exports with unusual layouts."""
 
 

@@ -23,7 +23,7 @@ from provisioner.ledger.layout import BEGUN
 from provisioner.ports.cluster import AnyItem, Kind
 from tests.simulation.process import PROVISIONER
 from tests.support.fakes.cluster import MemoryCluster
-from tests.support.fakes.tree import Directory, MemoryTree, Node, Symlink
+from tests.support.fakes.tree import Directory, File, MemoryTree, Node, Symlink
 
 ARCHIVED = "archived-"
 TRASH = (LEDGER, "trash")
@@ -221,7 +221,37 @@ class Judge:
             elif self._is_live(other) and self._is_live(home) and _touch(home, other):
                 self.blame(f"two live claims share a directory: {home} and {other}")
         self.homes.append(home)
+        self._check_clone(home)
         self.check()
+
+    def _check_clone(self, home: Home) -> None:
+        """A volume of a claim that asks for a clone has all that the source's tenants have written, and keeps it."""
+        claim = self._claims.get(home.claim_uid)
+        source = claim.data_source if claim is not None else None
+        if source is None or not source.is_claim:
+            return
+        record = _record_at(self._trees[home.location], (LEDGER, "pending", home.volume))
+        origin = next((each for each in self.homes if record is not None and each.volume == record.clone_of), None)
+        if origin is None or not origin.kept:
+            self.blame(f"a clone is no copy of its source: {home}")
+            return
+        for name, node in origin.kept.items():
+            copy = home.directory.entries.get(name)
+            if copy is None or _content(copy) != _content(node):
+                self.blame(f"a clone lacks {name} of its source: {home}")
+            else:
+                home.kept[name] = copy
+
+    def _check_sources(self) -> None:
+        """The source of a copy that is not complete stays where it is."""
+        for location, tree in self._trees.items():
+            for name, node in _entries(tree, (LEDGER, "pending")).items():
+                record = _decoded(node.target)
+                if record is None or not record.clone_of or record.copied:
+                    continue
+                origin = next((each for each in self.homes if each.volume == record.clone_of), None)
+                if origin is not None and self._places[location].get(id(origin.directory), origin.path) != origin.path:
+                    self.blame(f"the source of {name} was moved away during the copy: {origin}")
 
     def _check_group(self, home: Home, *, is_asked: bool) -> None:
         """No two directories of an export have one group, as long as both exist, and none lacks the one it names."""
@@ -289,6 +319,7 @@ class Judge:
                     self.blame(f"bytes of a live claim are lost: {home}")
             elif home.kept and not (home.rule == "delete" and home.claim_gone):
                 self._check_kept(home)
+        self._check_sources()
         for location, path, directory, entries in self._strangers:
             if self.at(location, path) is not directory or directory.entries != entries:
                 self.blame(f"{'/'.join(path)} on {location} is a stranger's, and was changed")
@@ -408,6 +439,8 @@ class Judge:
                 continue
             for path, _ in _walk((), tree.root):
                 in_trash = path[: len(TRASH)] == TRASH and len(path) > len(TRASH)
+                if path[: len(layout.COPIES)] == layout.COPIES and len(path) > len(layout.COPIES):
+                    yield f"{location} has a copy that nothing needs: {path[-1]}"
                 if in_trash and not self._is_kept(path[len(TRASH)]):
                     yield f"the trash of {location} is not empty: {path[-1]}"
             yield from self._of_records(location, tree)
@@ -485,6 +518,22 @@ def _entries(tree: MemoryTree, path: RelPath) -> dict[str, Symlink]:
     return {name: node for name, node in entries.items() if isinstance(node, Symlink)}
 
 
+def _record_at(tree: MemoryTree, path: RelPath) -> Record | None:
+    node = tree.look(path)
+    return _decoded(node.target) if isinstance(node, Symlink) else None
+
+
+def _content(node: Node) -> object:
+    """What a copy of a node has."""
+    match node:
+        case Directory():
+            return {name: _content(each) for name, each in node.entries.items()}
+        case Symlink():
+            return node.target
+        case File():
+            return node.kind, node.content
+
+
 def _decoded(target: str) -> Record | None:
     """A record; None if it is damaged."""
     try:
@@ -515,7 +564,8 @@ def _is_unknown(path: RelPath, known: list[RelPath]) -> bool:
 def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
     events = (each.event for each in cluster.events.values() if each.event.about.uid == claim.uid)
     return any(
-        event.type == "Warning" and ("directory" in event.message or "archive" in event.message) for event in events
+        event.type == "Warning" and any(word in event.message for word in ("directory", "archive", "source claim"))
+        for event in events
     )
 
 

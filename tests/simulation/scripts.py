@@ -40,6 +40,11 @@ def delete(world: World) -> None:
     world.delete_claim(KEY)
 
 
+def delete_clone(world: World) -> None:
+    """Delete the other claim."""
+    world.delete_claim(OTHER)
+
+
 def remove(world: World) -> None:
     """Delete all volumes, as an admin."""
     for volume in world.site.cluster.volumes():
@@ -94,6 +99,34 @@ def two_volumes(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED)
         await world.rest()
 
     return script
+
+
+def copied(meddle: Meddle = leave) -> Script:
+    """A claim in use is cloned; the clone is used, the source is deleted, and then the clone."""
+
+    async def script(world: World) -> None:
+        world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
+        world.plant(("stranger",))
+        world.claim(KEY, "nfs")
+        await _used(world, KEY, "one")
+        world.met = lambda fault: meddle(world)
+        world.claim(OTHER, "nfs", dataSource={"kind": "PersistentVolumeClaim", "name": KEY.partition("/")[2]})
+        copying = world.hold(world.trees[NAS], "make", (LEDGER, "copies"), 30.0)
+        world.later(_deleted_during_the_copy(world, copying))
+        if not await _used(world, OTHER, "two") and meddle is leave:
+            world.judge.blame(f"claim {OTHER} was not bound")
+        for key in (KEY, OTHER):
+            world.delete_claim(key)
+            await world.until(lambda key=key: world.site.cluster.claim(key) is None)  # type: ignore[misc]
+        await world.rest()
+
+    return script
+
+
+async def _deleted_during_the_copy(world: World, copying: asyncio.Event) -> None:
+    """Delete the source while its copy is held up."""
+    await copying.wait()
+    world.delete_claim(KEY)
 
 
 async def unrecorded(world: World) -> None:

@@ -8,6 +8,7 @@ from tests.simulation import scripts
 from tests.simulation.histories import (
     BACKUPS,
     BINDINGS,
+    COPIED,
     FULL,
     HEIRS,
     HELD_UP,
@@ -27,6 +28,7 @@ ALWAYS = [
     faulted(1, "archive", scripts.recreate),
     faulted(1, "retain", scripts.recreate),
     faulted(2, "delete", scripts.remove),
+    *COPIED[:1],
 ]
 MORE = [
     faulted(lives, rule, meddle)

@@ -11,7 +11,7 @@ From the bottom up:
     interface     the operations by file handle that every NFS version implements
     nfs3, nfs4    these operations in NFSv3, and in NFSv4.0 to 4.2
     reading, backlog, remove_tree    removal of whole trees in bounded memory
-    copy_file     copies of files within the server
+    files3, files4, tree_files    files with their content, for copies
     tree          the driver of the `Tree` port
     pool          connections shared by all exports of a server
 

@@ -130,12 +130,6 @@ def session_too_small(server: str, version: str, granted: Channel, needed: Chann
     return ExportError(Cause.VERSION, f"{server}: a session with {short}", hint=hint)
 
 
-def copy_unsupported(server: str, what: str, detail: str) -> ExportError:
-    """The server cannot copy files by itself."""
-    hint = f"{server} cannot copy files by itself: this takes NFS 4.2 with CLONE or COPY; enable them on the server"
-    return ExportError(Cause.OTHER, f"{what}: {detail}", hint=hint)
-
-
 def call_rejected(exc: CallRejected, server: str, version: int) -> ExportError:
     """Return the error for an accept_stat (RFC 5531 section 9)."""
     if exc.status in (AcceptStatus.PROG_UNAVAIL, AcceptStatus.PROG_MISMATCH):

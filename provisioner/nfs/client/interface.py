@@ -7,17 +7,20 @@ something else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from provisioner.core.locations import RelPath
 from provisioner.nfs.client.deadline import Deadline
-from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
-from provisioner.ports.tree import Change, EntryType, ExportError, FilesystemStats, Ownership, Proof
+from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Facts, Found, Position
+from provisioner.ports.files import Kept, Made
+from provisioner.ports.tree import Change, EntryType, ExportError, FilesystemStats, Ownership, PathMissing, Proof
 
 LARGEST_PAGE_BYTES = 64 << 10
 """Upper limit for a page of a directory, if the server reports that a smaller page is too small."""
+CHUNK_BYTES = 60 << 10
+"""Size of a READ or WRITE, which fits into the requests of every session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Place:
 
     handle: bytes
     path: RelPath = ()
+    called: str = ""
+    """Its name in messages, if that is not the path."""
 
     @property
     def parent(self) -> Place:
@@ -39,7 +44,15 @@ class Place:
 
     def __str__(self) -> str:
         """Return the path, for messages."""
-        return "/".join(self.path) or "the directory itself"
+        return self.called or "/".join(self.path) or "the directory itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An object by its handle, with what a copy has to know about it."""
+
+    handle: bytes
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,77 @@ class Removal:
     refusal: ExportError | None = None
 
 
+class FilesClient(Protocol):
+    """The calls of `Files` by file handle; the path of a `Place` is for messages, except in `look`."""
+
+    @property
+    def offloads(self) -> bool:
+        """Whether the version has CLONE and COPY."""
+        ...
+
+    async def look(self, deadline: Deadline, place: Place) -> Thing:
+        """Return the object at a place. Raises PathMissing."""
+        ...
+
+    async def list(self, deadline: Deadline, directory: Place, position: Position) -> DirectoryPage:
+        """Read one page of a directory; each entry has a handle and facts."""
+        ...
+
+    async def read_link(self, deadline: Deadline, what: Place) -> str:
+        """Return the whole target of a symlink."""
+        ...
+
+    async def make(self, deadline: Deadline, parent: Place, name: str, kind: Made, target: str) -> Thing:
+        """Create an object. Raises PathExists."""
+        ...
+
+    async def link(self, deadline: Deadline, what: Place, parent: Place, name: str) -> None:
+        """Give a file one more name. Raises PathExists."""
+        ...
+
+    async def remove(self, deadline: Deadline, parent: Place, name: str) -> None:
+        """Remove an entry that is not a directory. Raises PathMissing."""
+        ...
+
+    async def read(self, deadline: Deadline, what: Place, offset_bytes: int, size_bytes: int) -> bytes:
+        """Return bytes of a file, none at its end."""
+        ...
+
+    async def write(
+        self, deadline: Deadline, what: Place, offset_bytes: int, data: bytes, *, stable: bool
+    ) -> tuple[int, bytes]:
+        """Write data; return how many bytes the server took, and its verifier."""
+        ...
+
+    async def flush(self, deadline: Deadline, what: Place) -> bytes:
+        """Bring writes to stable storage; return the verifier."""
+        ...
+
+    async def next_data(
+        self, deadline: Deadline, what: Place, offset_bytes: int, size_bytes: int
+    ) -> tuple[int, int] | None:
+        """Return begin and end of the next data of a file of this size."""
+        ...
+
+    async def set_size(self, deadline: Deadline, what: Place, size_bytes: int) -> None:
+        """Set the size of a file."""
+        ...
+
+    async def clone(self, deadline: Deadline, source: Place, what: Place) -> bool:
+        """Share the stored data; return False if the server cannot."""
+        ...
+
+    async def copy_range(
+        self, deadline: Deadline, source: Place, what: Place, offset_bytes: int, size_bytes: int
+    ) -> tuple[int, bytes] | None:
+        """Copy within the server; return how many bytes and the verifier, or None if the server cannot."""
+        ...
+
+    async def keep(self, deadline: Deadline, what: Place, kept: Kept, *, mode: bool, owner: bool) -> None:
+        """Set times, and the mode and the owner if wanted."""
+        ...
+
+
 class Client(Protocol):
     """One server in one NFS version.
 
@@ -57,6 +141,11 @@ class Client(Protocol):
     """
 
     version: str
+
+    @property
+    def files(self) -> FilesClient:
+        """The calls for copies."""
+        ...
 
     @property
     def max_names_per_call(self) -> int:
@@ -164,3 +253,21 @@ class Client(Protocol):
     def close(self) -> None:
         """Close the connection."""
         ...
+
+
+Look = Callable[[Deadline, Place], Awaitable[Thing]]
+
+
+async def with_facts(look: Look, deadline: Deadline, directory: Place, page: DirectoryPage) -> DirectoryPage:
+    """Return a page with what the server left out; entries that are gone are left out."""
+    entries: list[DirectoryEntry] = []
+    for entry in page.entries:
+        if entry.handle and entry.facts:
+            entries.append(entry)
+            continue
+        try:
+            found = await look(deadline, Place(directory.handle, (entry.name,)))
+        except PathMissing:
+            continue
+        entries.append(DirectoryEntry(entry.name, found.handle, None, entry.cookie, found.facts))
+    return DirectoryPage(tuple(entries), page.next, page.verifier)

@@ -17,6 +17,7 @@ from provisioner.nfs.client import errors
 from provisioner.nfs.client.connection import Connection
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.errors import Lost
+from provisioner.nfs.client.files3 import Files3
 from provisioner.nfs.client.interface import LARGEST_PAGE_BYTES, Place, Removal
 from provisioner.nfs.protocol import mount3, nfs3
 from provisioner.nfs.protocol.nfs3 import Nfs3Error
@@ -53,12 +54,18 @@ class Client3:
     def __init__(self, connection: Connection, mounts: Connection) -> None:
         self._connection = connection
         self._mounts = mounts
+        self._files = Files3(self)
         self._ledger: dict[tuple[bytes, RelPath], Found] = {}
         """Directories of the ledger by root handle and path; cleared when a handle turns out to be stale."""
 
+    @property
+    def files(self) -> Files3:
+        """See Client."""
+        return self._files
+
     async def negotiate(self, deadline: Deadline) -> None:
         """NULL (section 3.3.0)."""
-        await self._call(deadline, nfs3.null(), "NULL")
+        await self.call(deadline, nfs3.null(), "NULL")
 
     async def root(self, deadline: Deadline, path: RelPath) -> Found:
         """MNT (appendix I). One call per export, so the idle connection soon closes."""
@@ -72,7 +79,7 @@ class Client3:
             raise better or errors.mount_refused(exc, server, absolute, reserved_port=reserved) from exc
         if mounted.flavors and AUTH_SYS not in mounted.flavors:
             raise errors.kerberos_needed(server, absolute)
-        found = Found(mounted.handle, await self._call(deadline, nfs3.getattr(mounted.handle), absolute))
+        found = Found(mounted.handle, await self.call(deadline, nfs3.getattr(mounted.handle), absolute))
         if found.attributes.type != "directory":
             raise await self._explain_not_a_directory(deadline, found, path, len(path))
         return found
@@ -114,7 +121,7 @@ class Client3:
         server, link = self._connection.endpoint.server, "/" + "/".join(path[:depth])
         if found.attributes.type != "symlink":
             return errors.not_a_directory(server, link)
-        target = await self._call(deadline, nfs3.readlink(found.handle), link)
+        target = await self.call(deadline, nfs3.readlink(found.handle), link)
         return errors.is_symlink(server, link, target, path[depth:])
 
     async def look_up(self, deadline: Deadline, place: Place) -> Found:
@@ -124,9 +131,9 @@ class Client3:
         """
         handle, attributes = place.handle, None
         for name in place.path:
-            handle, attributes = await self._call(deadline, nfs3.lookup(handle, name), place)
+            handle, attributes = await self.call(deadline, nfs3.lookup(handle, name), place)
         if attributes is None:
-            attributes = await self._call(deadline, nfs3.getattr(handle), place)
+            attributes = await self.call(deadline, nfs3.getattr(handle), place)
         return Found(handle, attributes)
 
     async def make_directory(self, deadline: Deadline, place: Place, ownership: Ownership) -> None:
@@ -134,7 +141,7 @@ class Client3:
         parent = await self._make_parents(deadline, place.parent)
         # MKDIR leaves the owner out. Otherwise, if the server refuses the owner, the error would be about MKDIR.
         mkdir = nfs3.mkdir(parent, place.name, mode=PARENT_MODE if ownership.mode is None else ownership.mode)
-        handle, attributes = await self._call(deadline, mkdir, place)
+        handle, attributes = await self.call(deadline, mkdir, place)
         if attributes is not None and _satisfies(attributes, ownership):
             return
         if handle is None:
@@ -166,32 +173,32 @@ class Client3:
             await self._require_proof(deadline, Place(source.handle, proof.path), proof)
         rename = nfs3.rename(source_parent.handle, source.name, target_parent.handle, target.name)
         try:
-            await self._call(deadline, rename, source)
+            await self.call(deadline, rename, source)
         except (PathExists, NotEmpty) as exc:
             raise PathExists(str(target)) from exc
 
     async def remove_directory(self, deadline: Deadline, place: Place) -> None:
         """RMDIR (section 3.3.13), which only removes directories."""
         parent = await self._directory(deadline, place.parent)
-        await self._call(deadline, nfs3.rmdir(parent.handle, place.name), place)
+        await self.call(deadline, nfs3.rmdir(parent.handle, place.name), place)
 
     async def make_symlink(self, deadline: Deadline, place: Place, target: str) -> None:
         """SYMLINK (section 3.3.10)."""
         parent = await self._directory(deadline, place.parent)
-        await self._call(deadline, nfs3.symlink(parent.handle, place.name, target), place)
+        await self.call(deadline, nfs3.symlink(parent.handle, place.name, target), place)
 
     async def read_symlink(self, deadline: Deadline, place: Place) -> str:
         """READLINK (section 3.3.5)."""
         parent = await self._directory(deadline, place.parent)
         found = await self.look_up(deadline, Place(parent.handle, (place.name,)))
         _require(found, "symlink", place)
-        return await self._call(deadline, nfs3.readlink(found.handle), place)
+        return await self.call(deadline, nfs3.readlink(found.handle), place)
 
     async def remove_symlink(self, deadline: Deadline, place: Place) -> None:
         """LOOKUP, REMOVE (section 3.3.12)."""
         parent = await self._directory(deadline, place.parent)
         _require(await self.look_up(deadline, Place(parent.handle, (place.name,))), "symlink", place)
-        await self._call(deadline, nfs3.remove(parent.handle, place.name), place)
+        await self.call(deadline, nfs3.remove(parent.handle, place.name), place)
 
     async def read_symlinks(self, deadline: Deadline, directory: Place, names: Sequence[str]) -> dict[str, str]:
         """LOOKUP and READLINK for each name."""
@@ -212,7 +219,7 @@ class Client3:
         directory = place.handle if not place.path else (await self._directory(deadline, place)).handle
         while True:
             try:
-                page = await self._call(deadline, nfs3.readdirplus(directory, position, size_bytes), place)
+                page = await self.call(deadline, nfs3.readdirplus(directory, position, size_bytes), place)
                 break
             except ExportError as exc:
                 if size_bytes >= LARGEST_PAGE_BYTES or not _is_too_small(exc):
@@ -231,7 +238,7 @@ class Client3:
 
     async def move(self, deadline: Deadline, source: bytes, name: str, target: bytes, new_name: str) -> None:
         """RENAME (section 3.3.14)."""
-        await self._call(deadline, nfs3.rename(source, name, target, new_name), name)
+        await self.call(deadline, nfs3.rename(source, name, target, new_name), name)
 
     async def remove_names(
         self, deadline: Deadline, directory: bytes, names: Sequence[str], *, directories: bool
@@ -240,7 +247,7 @@ class Client3:
         procedure = nfs3.rmdir if directories else nfs3.remove
         for removed, name in enumerate(names):
             try:
-                await self._call(deadline, procedure(directory, name), name)
+                await self.call(deadline, procedure(directory, name), name)
             except ExportError as exc:
                 if exc.cause is Cause.UNREACHABLE:
                     raise
@@ -253,7 +260,7 @@ class Client3:
 
     async def space(self, deadline: Deadline, root: bytes) -> FilesystemStats:
         """FSSTAT (section 3.3.18)."""
-        return await self._call(deadline, nfs3.fsstat(root), "FSSTAT")
+        return await self.call(deadline, nfs3.fsstat(root), "FSSTAT")
 
     def close(self) -> None:
         """See Client."""
@@ -289,7 +296,7 @@ class Client3:
     async def _make_parent(self, deadline: Deadline, step: Place) -> Found:
         mkdir = nfs3.mkdir(step.handle, step.name, mode=PARENT_MODE)
         try:
-            handle, attributes = await self._call(deadline, mkdir, step)
+            handle, attributes = await self.call(deadline, mkdir, step)
         except PathExists:
             return await self.look_up(deadline, step)
         if handle is None or attributes is None:
@@ -318,13 +325,11 @@ class Client3:
         """SETATTR of the owner, then of the mode, because some servers refuse only one of them."""
         if ownership.uid is not None or ownership.gid is not None:
             owner = nfs3.setattr(handle, mode=None, uid=ownership.uid, gid=ownership.gid)
-            await self._call(deadline, owner, place, "chown")
+            await self.call(deadline, owner, place, "chown")
         if ownership.mode is not None:
-            await self._call(deadline, nfs3.setattr(handle, mode=ownership.mode, uid=None, gid=None), place, "chmod")
+            await self.call(deadline, nfs3.setattr(handle, mode=ownership.mode, uid=None, gid=None), place, "chmod")
 
-    async def _call(
-        self, deadline: Deadline, procedure: Procedure[T], what: Place | str, call: Call | None = None
-    ) -> T:
+    async def call(self, deadline: Deadline, procedure: Procedure[T], what: Place | str, call: Call | None = None) -> T:
         """Make a call, and repeat it in two cases.
 
         If the server answers NFS3ERR_JUKEBOX, it asks the client to try later: wait and repeat. If the connection ends

@@ -14,6 +14,7 @@ from provisioner.nfs.client import errors
 from provisioner.nfs.client.connection import Connection
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.errors import Lost
+from provisioner.nfs.client.files4 import Files4
 from provisioner.nfs.client.interface import LARGEST_PAGE_BYTES, Place, Removal
 from provisioner.nfs.client.session import Compounds, Sessionless, Sessions
 from provisioner.nfs.protocol import nfs4
@@ -62,6 +63,12 @@ class Client4:
         self.version = f"4.{minor}"
         self._connection = connection
         self._compounds: Compounds = Sessions(connection, minor) if minor else Sessionless(connection)
+        self._files = Files4(self)
+
+    @property
+    def files(self) -> Files4:
+        """See Client."""
+        return self._files
 
     @property
     def max_names_per_call(self) -> int:

@@ -27,6 +27,7 @@ from provisioner.nfs.client.interface import Client, Place
 from provisioner.nfs.client.pool import Address, ConnectionPool
 from provisioner.nfs.client.reading import Reading
 from provisioner.nfs.client.remove_tree import TreeRemoval
+from provisioner.nfs.client.tree_files import DirectFiles
 from provisioner.nfs.protocol.values import DirectoryPage, Found, Position
 from provisioner.ports import endless
 from provisioner.ports.aio import map_bounded
@@ -92,6 +93,16 @@ class DirectTree:
         self._listed = 0
         """Number of entries that running lists hold in memory."""
         self._closed = False
+        self._files = DirectFiles(self)
+
+    @property
+    def files(self) -> DirectFiles:
+        """See `Tree`."""
+        return self._files
+
+    def offloads_with(self, other: DirectTree) -> bool:
+        """Whether the server can copy from a file of another tree into one of this tree."""
+        return self._server is other._server and self._root is not None and self._root[0].files.offloads
 
     def set_routes(self, routes: Sequence[MountOptions]) -> None:
         """Use the first of these routes to the service.
@@ -190,7 +201,7 @@ class DirectTree:
         """See `Tree`; in one request, as far as the version allows."""
         done = 0
         if len(changes) > 1 and _are_valid(changes):
-            done = await self._run(
+            done = await self.run(
                 "carry_out",
                 (),
                 lambda client, deadline, place: client.carry_out(deadline, place.handle, changes),
@@ -200,7 +211,7 @@ class DirectTree:
 
     async def read_symlink(self, path: RelPath) -> str:
         """Return the target of a symlink; see `Tree`."""
-        return await self._run(
+        return await self.run(
             "read_symlink", _below_root(path), lambda client, deadline, place: client.read_symlink(deadline, place)
         )
 
@@ -237,7 +248,7 @@ class DirectTree:
 
         async def read_batch(batch: tuple[str, ...]) -> None:
             targets.update(
-                await self._run(
+                await self.run(
                     "read_symlinks", path, lambda client, deadline, place: client.read_symlinks(deadline, place, batch)
                 )
             )
@@ -278,7 +289,7 @@ class DirectTree:
             return await self._limited("remove_tree", step, changes=(path,))
 
         try:
-            client, place, found = await self._run("remove_tree", path, look_up, changes=(path,))
+            client, place, found = await self.run("remove_tree", path, look_up, changes=(path,))
         except PathMissing:
             return 0
         purge = TreeRemoval(client, limited, on_progress, self._pool.removals)
@@ -288,7 +299,7 @@ class DirectTree:
 
     async def space(self) -> FilesystemStats:
         """Return size and free space of the export; see `Tree`."""
-        return await self._run("space", (), lambda client, deadline, place: client.space(deadline, place.handle))
+        return await self.run("space", (), lambda client, deadline, place: client.space(deadline, place.handle))
 
     def above(self) -> Iterator[tuple[str, Tree, RelPath]]:
         """See `Tree`: the directories above the export's path."""
@@ -318,7 +329,7 @@ class DirectTree:
     ) -> None:
         for path in (target, *(proof.path for proof in proofs)):
             _checked(_below_root(path))
-        await self._run(
+        await self.run(
             name,
             _below_root(source),
             lambda client, deadline, place: client.rename(
@@ -341,7 +352,7 @@ class DirectTree:
             yield page
 
     async def _page(self, name: str, path: RelPath, position: Position, size_bytes: int) -> DirectoryPage:
-        return await self._run(
+        return await self.run(
             name,
             path,
             lambda client, deadline, place: client.read_directory(deadline, place, position, size_bytes),
@@ -349,9 +360,9 @@ class DirectTree:
 
     async def _change(self, name: str, path: RelPath, operation: Operation[T]) -> T:
         """Run an operation that changes one path."""
-        return await self._run(name, path, operation, changes=(path,))
+        return await self.run(name, path, operation, changes=(path,))
 
-    async def _run(self, name: str, path: RelPath, operation: Operation[T], *, changes: tuple[RelPath, ...] = ()) -> T:
+    async def run(self, name: str, path: RelPath, operation: Operation[T], *, changes: tuple[RelPath, ...] = ()) -> T:
         """Run an operation at a path.
 
         If the root's handle is stale, look up the root again and retry once.

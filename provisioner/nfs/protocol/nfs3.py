@@ -16,14 +16,17 @@ from provisioner.nfs.protocol import rpc, xdr
 from provisioner.nfs.protocol.rpc import Procedure
 from provisioner.nfs.protocol.values import (
     NAME_LIMIT_BYTES,
+    NANOSECONDS,
     SYMLINK_KEPT,
     SYMLINK_LIMIT_BYTES,
     Attributes,
     DirectoryEntry,
     DirectoryPage,
+    Facts,
     Position,
 )
 from provisioner.nfs.protocol.xdr import Cursor, MalformedReply
+from provisioner.ports.files import Kept, Kind
 from provisioner.ports.refusals import Call
 from provisioner.ports.tree import EntryType, FilesystemStats
 
@@ -32,8 +35,11 @@ T = TypeVar("T")
 PROGRAM = 100003
 VERSION = 3
 HANDLE_LIMIT_BYTES = 64
-NF3DIR, NF3LNK, NF3SOCK, NF3FIFO = 2, 5, 6, 7
-_DONT_CHANGE_TIME = xdr.uint(0)
+NF3REG, NF3DIR, NF3LNK, NF3SOCK, NF3FIFO = 1, 2, 5, 6, 7
+_DONT_CHANGE_TIME, _SET_TO_CLIENT_TIME = xdr.uint(0), xdr.uint(2)
+GUARDED, UNSTABLE, FILE_SYNC = 1, 0, 2
+READ_LIMIT_BYTES = 1 << 20
+_KINDS: Mapping[int, Kind] = {NF3REG: "file", NF3DIR: "directory", NF3LNK: "symlink", NF3FIFO: "fifo"}
 
 # `fattr3` (section 2.6): type, mode, links, owner, group; size, used; device; filesystem, file; three times.
 _FATTR3 = struct.Struct(">5I 2Q 2I 2Q 6I")
@@ -73,8 +79,8 @@ class Status(enum.IntEnum):
 
 
 CALLS: Mapping[int, Call] = {
-    1: "getattr", 3: "lookup", 5: "readlink", 9: "mkdir", 10: "symlink", 12: "remove", 13: "rmdir", 14: "rename",
-    17: "readdir", 18: "statfs",
+    1: "getattr", 3: "lookup", 5: "readlink", 8: "open", 9: "mkdir", 10: "symlink", 12: "remove", 13: "rmdir",
+    14: "rename", 17: "readdir", 18: "statfs",
 }  # fmt: skip
 """Procedure numbers as calls, for error messages; SETATTR (2) is missing because it depends on the arguments."""
 
@@ -156,6 +162,73 @@ def readdirplus(directory: bytes, position: Position, size_bytes: int) -> Proced
     return _procedure(17, arguments, functools.partial(_readdirplus3resok, position, size_bytes))
 
 
+def facts(handle: bytes) -> Procedure[Facts]:
+    """GETATTR (section 3.3.1), for a copy."""
+    return _procedure(1, xdr.opaque(handle), _facts)
+
+
+def list_facts(directory: bytes, position: Position, size_bytes: int) -> Procedure[DirectoryPage]:
+    """READDIRPLUS (section 3.3.17), for a copy."""
+    where = xdr.opaque(directory) + xdr.hyper(position.cookie) + position.verifier
+    arguments = where + xdr.uint(size_bytes) + xdr.uint(size_bytes)
+    return _procedure(17, arguments, functools.partial(_readdirplus3resok, position, size_bytes, facts=True))
+
+
+def whole_link(handle: bytes) -> Procedure[str]:
+    """READLINK (section 3.3.5), with the whole target."""
+    return _procedure(5, xdr.opaque(handle), _whole_link)
+
+
+def create(directory: bytes, name: str, *, mode: int) -> Procedure[tuple[bytes | None, Attributes | None]]:
+    """CREATE (section 3.3.8) of a file that must not exist."""
+    arguments = _diropargs3(directory, name) + xdr.uint(GUARDED) + sattr3(mode=mode, uid=None, gid=None)
+    return _procedure(8, arguments, _create3resok, changes=True)
+
+
+def make_fifo(directory: bytes, name: str, *, mode: int) -> Procedure[tuple[bytes | None, Attributes | None]]:
+    """MKNOD (section 3.3.11)."""
+    arguments = _diropargs3(directory, name) + xdr.uint(NF3FIFO) + sattr3(mode=mode, uid=None, gid=None)
+    return _procedure(11, arguments, _create3resok, changes=True)
+
+
+def link(handle: bytes, directory: bytes, name: str) -> Procedure[None]:
+    """LINK (section 3.3.15)."""
+    return _procedure(15, xdr.opaque(handle) + _diropargs3(directory, name), _link3res, changes=True)
+
+
+def read(handle: bytes, offset_bytes: int, size_bytes: int) -> Procedure[bytes]:
+    """READ (section 3.3.6)."""
+    return _procedure(6, xdr.opaque(handle) + xdr.hyper(offset_bytes) + xdr.uint(size_bytes), _read3resok)
+
+
+def write(handle: bytes, offset_bytes: int, data: bytes, *, stable: bool) -> Procedure[tuple[int, bytes]]:
+    """WRITE (section 3.3.7): how many bytes were written, and the verifier."""
+    how = xdr.uint(len(data)) + xdr.uint(FILE_SYNC if stable else UNSTABLE)
+    return _procedure(
+        7, xdr.opaque(handle) + xdr.hyper(offset_bytes) + how + xdr.opaque(data), _write3resok, changes=True
+    )
+
+
+def commit(handle: bytes) -> Procedure[bytes]:
+    """COMMIT (section 3.3.21) of the whole file: the verifier."""
+    return _procedure(21, xdr.opaque(handle) + xdr.hyper(0) + xdr.uint(0), _commit3resok, changes=True)
+
+
+def set_size(handle: bytes, size_bytes: int) -> Procedure[None]:
+    """SETATTR (section 3.3.2) of the size."""
+    unset = xdr.optional(None)
+    attributes = unset * 3 + xdr.optional(xdr.hyper(size_bytes)) + _DONT_CHANGE_TIME * 2
+    return _procedure(2, xdr.opaque(handle) + attributes + xdr.uint(0), _wcc_data, changes=True)
+
+
+def set_times(handle: bytes, *, mode: int | None, accessed_ns: int, modified_ns: int) -> Procedure[None]:
+    """SETATTR (section 3.3.2) of the times and a mode."""
+    unset = xdr.optional(None)
+    first = xdr.optional(None if mode is None else xdr.uint(mode)) + unset * 3
+    times = b"".join(_SET_TO_CLIENT_TIME + _nfstime3(each) for each in (accessed_ns, modified_ns))
+    return _procedure(2, xdr.opaque(handle) + first + times + xdr.uint(0), _wcc_data, changes=True)
+
+
 def fsstat(root: bytes) -> Procedure[FilesystemStats]:
     """FSSTAT (section 3.3.18): free space is what this user can use."""
     return _procedure(18, xdr.opaque(root), _fsstat3resok)
@@ -208,6 +281,66 @@ def _type(kind: int) -> EntryType:
     return "directory" if kind == NF3DIR else "symlink" if kind == NF3LNK else "file"
 
 
+def _facts(reply: Cursor) -> Facts:
+    kind, mode, links, uid, gid, size, used, _major, _minor, fsid, fileid, *times = reply.unpack(_FATTR3)
+    accessed_s, accessed_ns, modified_s, modified_ns, *_ = times
+    return Facts(
+        _KINDS.get(kind, "other"),
+        (fsid, 0),
+        fileid,
+        links,
+        size,
+        used,
+        Kept(
+            mode & 0o7777,
+            str(uid),
+            str(gid),
+            _signed(accessed_s) * NANOSECONDS + accessed_ns,
+            _signed(modified_s) * NANOSECONDS + modified_ns,
+        ),
+    )
+
+
+def _signed(seconds: int) -> int:
+    """Return seconds as servers mean them: `nfstime3` is unsigned, and times before 1970 arrive as large numbers."""
+    return seconds - 2**32 if seconds >> 31 else seconds
+
+
+def _nfstime3(time_ns: int) -> bytes:
+    """`nfstime3` (section 2.6): a time beyond its limits becomes the nearest one."""
+    seconds, nanoseconds = divmod(min(max(time_ns, -(2**31) * NANOSECONDS), 2**32 * NANOSECONDS - 1), NANOSECONDS)
+    return xdr.uint(seconds % 2**32) + xdr.uint(nanoseconds)
+
+
+def _whole_link(reply: Cursor) -> str:
+    reply.optional(_fattr3)
+    return reply.string(SYMLINK_LIMIT_BYTES)
+
+
+def _link3res(reply: Cursor) -> None:
+    reply.optional(_fattr3)
+    _wcc_data(reply)
+
+
+def _read3resok(reply: Cursor) -> bytes:
+    reply.optional(_fattr3)
+    reply.uint()  # count
+    reply.bool()  # eof
+    return reply.opaque(READ_LIMIT_BYTES)
+
+
+def _write3resok(reply: Cursor) -> tuple[int, bytes]:
+    _wcc_data(reply)
+    size_bytes = reply.uint()
+    reply.uint()  # stable_how
+    return size_bytes, reply.fixed(8)
+
+
+def _commit3resok(reply: Cursor) -> bytes:
+    _wcc_data(reply)
+    return reply.fixed(8)
+
+
 def _wcc_data(reply: Cursor) -> None:
     if reply.bool():
         reply.fixed(8 + 8 + 8)  # size, mtime, ctime before
@@ -236,7 +369,7 @@ def _create3resok(reply: Cursor) -> tuple[bytes | None, Attributes | None]:
     return handle, attributes
 
 
-def _readdirplus3resok(position: Position, size_bytes: int, reply: Cursor) -> DirectoryPage:
+def _readdirplus3resok(position: Position, size_bytes: int, reply: Cursor, *, facts: bool = False) -> DirectoryPage:
     reply.optional(_fattr3)
     verifier = reply.fixed(8)
     entries: list[DirectoryEntry] = []
@@ -244,9 +377,10 @@ def _readdirplus3resok(position: Position, size_bytes: int, reply: Cursor) -> Di
     while reply.bool():
         reply.hyper()  # fileid
         name, cookie = reply.string(NAME_LIMIT_BYTES), reply.hyper()
-        attributes, handle = reply.optional(_fattr3), reply.optional(_handle)
+        attributes, found = (None, reply.optional(_facts)) if facts else (reply.optional(_fattr3), None)
+        handle = reply.optional(_handle)
         if name not in (".", ".."):
-            entries.append(DirectoryEntry(name, handle, attributes, cookie))
+            entries.append(DirectoryEntry(name, handle, attributes, cookie, found))
         if begin - reply.left >= size_bytes:
             reply.skip()
             return DirectoryPage(tuple(entries), Position(cookie, verifier), verifier)

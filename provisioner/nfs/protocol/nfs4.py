@@ -49,6 +49,7 @@ class Status(enum.IntEnum):
     NFS4ERR_PERM = 1
     NFS4ERR_NOENT = 2
     NFS4ERR_IO = 5
+    NFS4ERR_NXIO = 6
     NFS4ERR_ACCESS = 13
     NFS4ERR_EXIST = 17
     NFS4ERR_XDEV = 18

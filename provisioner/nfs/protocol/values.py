@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from provisioner.ports.files import Kept, Kind
 from provisioner.ports.tree import EntryType
 
 Fsid = tuple[int, int]
@@ -14,6 +15,9 @@ NAME_LIMIT_BYTES = 4096
 
 SYMLINK_LIMIT_BYTES = 65536
 """Limit for decoding the target of a symlink; Linux keeps to 4,095 bytes."""
+NANOSECONDS = 10**9
+"""Nanoseconds per second."""
+
 SYMLINK_KEPT = 1024
 """How many characters of the target to keep: a record has at most 1,023, and a longer target is not a record."""
 
@@ -38,6 +42,19 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a copy has to know about an object."""
+
+    kind: Kind
+    fsid: Fsid
+    fileid: int
+    links: int
+    size_bytes: int
+    used_bytes: int
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
 class DirectoryEntry:
     """An entry of a directory; with handle and attributes if the server added them."""
 
@@ -46,6 +63,8 @@ class DirectoryEntry:
     attributes: Attributes | None = None
     cookie: int = field(default=0, compare=False)
     """The position behind this entry."""
+    facts: Facts | None = None
+    """Only in pages that were read for a copy."""
 
 
 @dataclass(frozen=True, slots=True)

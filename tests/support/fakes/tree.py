@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from provisioner.core.locations import RelPath
+from provisioner.ports.files import NO_DATA, Files, Item, Kept, Kind, Made, Page, number_of
 from provisioner.ports.tree import (
     Cause,
     Change,
@@ -41,6 +42,8 @@ class Directory:
     uid: int = 0
     gid: int = 0
     entries: dict[str, Node] = field(default_factory=dict)
+    accessed_ns: int = 0
+    modified_ns: int = 0
 
 
 class Folding(dict[str, "Node"]):
@@ -94,17 +97,27 @@ class Symlink:
     """A symlink."""
 
     target: str
+    uid: int = 0
+    gid: int = 0
+    accessed_ns: int = 0
+    modified_ns: int = 0
 
 
 @dataclass(slots=True)
 class File:
-    """A file, or any other type."""
+    """A file, or any other type; several entries can have one file."""
 
     content: bytes = b""
+    kind: Kind = "file"
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    accessed_ns: int = 0
+    modified_ns: int = 0
 
 
 Node = Directory | Symlink | File
-Kind = TypeVar("Kind", Directory, Symlink, File)
+Expected = TypeVar("Expected", Directory, Symlink, File)
 Result = TypeVar("Result")
 
 
@@ -142,6 +155,7 @@ class MemoryTree:
         """Whether it looks at the proofs of a rename when that takes effect, or when the call is made."""
         self.refuses_modes = ""
         """The server's answer to every chmod; empty where it sets modes."""
+        self.files = MemoryFiles(self)
 
     # ------------------------------------------------------------------------------------------------ the port
 
@@ -254,6 +268,14 @@ class MemoryTree:
         here[one[-1]], there[other[-1]] = there[other[-1]], here[one[-1]]
 
     # ------------------------------------------------------------------------------------------------ how
+
+    async def call(self, name: str, path: RelPath, job: Callable[[], Result]) -> Result:
+        """Do a call of `files` in one step, between the hooks."""
+        return await self._call(name, path, job)
+
+    def parent_of(self, path: RelPath) -> Directory:
+        """Return the parent directory of a path. Raises PathMissing and Cause.SYMLINK."""
+        return self._parent(path)
 
     async def _call(self, name: str, path: RelPath, job: Callable[[], Result]) -> Result:
         await self.before(name, path)
@@ -381,6 +403,221 @@ class MemoryTree:
         return _count(removed)
 
 
+BLOCK_BYTES = 4
+"""Blocks of zeros of this size are holes."""
+
+
+class MemoryFiles:
+    """The `Files` of a tree in memory. It clones, copies and tells holes as the three flags say."""
+
+    chunk_bytes = 16
+
+    def __init__(self, tree: MemoryTree) -> None:
+        self.tree = tree
+        self.clones = True
+        self.copies = True
+        self.seeks = True
+        self.page_items = 2
+        self.verifier = NO_DATA
+        """A changed verifier stands for a server that has lost writes."""
+        self.mounts: set[int] = set()
+        """Directories that are the roots of other file systems, by their id()."""
+
+    def shares(self, other: Files) -> bool:
+        """See `Files`."""
+        return other is self
+
+    async def look(self, path: RelPath) -> Item:
+        """See `Files`."""
+        return await self.tree.call("look", path, lambda: self._item(path))
+
+    async def page(self, directory: Item, more: object | None = None) -> Page:
+        """See `Files`; an entry that is removed moves no other one."""
+
+        def job() -> Page:
+            entries = _expect(self._live(directory), Directory, directory.path).entries
+            names = more if isinstance(more, list) else list(entries)
+            now, rest = names[: self.page_items], names[self.page_items :]
+            return Page([self._item((*directory.path, name)) for name in now if name in entries], rest or None)
+
+        return await self.tree.call("page", directory.path, job)
+
+    async def read_link(self, symlink: Item) -> str:
+        """See `Files`."""
+        return await self.tree.call(
+            "read_link", symlink.path, lambda: _expect(self._live(symlink), Symlink, symlink.path).target
+        )
+
+    async def make(self, parent: Item, name: str, kind: Made, target: str = "") -> Item:
+        """See `Files`."""
+        path = (*parent.path, name)
+
+        def job() -> Item:
+            entries = self.tree.parent_of(path).entries
+            if name in entries:
+                raise PathExists("/".join(path))
+            match kind:
+                case "directory":
+                    entries[name] = Directory(mode=0o700)
+                case "symlink":
+                    entries[name] = Symlink(target)
+                case _:
+                    entries[name] = File(kind=kind, mode=0o600)
+            return self._item(path)
+
+        return await self.tree.call("make", path, job)
+
+    async def link(self, item: Item, parent: Item, name: str) -> None:
+        """See `Files`."""
+        path = (*parent.path, name)
+
+        def job() -> None:
+            entries = self.tree.parent_of(path).entries
+            if name in entries:
+                raise PathExists("/".join(path))
+            entries[name] = self._live(item)
+
+        await self.tree.call("link", path, job)
+
+    async def remove(self, parent: Item, name: str) -> None:
+        """See `Files`."""
+        path = (*parent.path, name)
+
+        def job() -> None:
+            entries = self.tree.parent_of(path).entries
+            if isinstance(entries.get(name), Directory):
+                raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is a directory")
+            entries.pop(name, None)
+
+        await self.tree.call("remove", path, job)
+
+    async def read(self, file: Item, offset_bytes: int, size_bytes: int) -> bytes:
+        """See `Files`."""
+        return await self.tree.call(
+            "read", file.path, lambda: self._file(file).content[offset_bytes : offset_bytes + size_bytes]
+        )
+
+    async def write(self, file: Item, offset_bytes: int, data: bytes, *, stable: bool) -> bytes:
+        """See `Files`."""
+
+        def job() -> bytes:
+            found = self._file(file)
+            before = found.content[:offset_bytes].ljust(offset_bytes, b"\0")
+            found.content = before + data + found.content[offset_bytes + len(data) :]
+            return NO_DATA
+
+        return await self.tree.call("write", file.path, job)
+
+    async def flush(self, file: Item) -> bytes:
+        """See `Files`."""
+        return await self.tree.call("flush", file.path, lambda: self.verifier)
+
+    async def next_data(self, file: Item, offset_bytes: int) -> tuple[int, int] | None:
+        """See `Files`."""
+        return await self.tree.call("next_data", file.path, lambda: self._next_data(file, offset_bytes))
+
+    async def set_size(self, file: Item, size_bytes: int) -> None:
+        """See `Files`."""
+
+        def job() -> None:
+            found = self._file(file)
+            found.content = found.content[:size_bytes].ljust(size_bytes, b"\0")
+
+        await self.tree.call("set_size", file.path, job)
+
+    async def clone(self, source: Item, file: Item) -> bool:
+        """See `Files`."""
+
+        def job() -> bool:
+            if self.clones:
+                self._file(file).content = self._file(source).content
+            return self.clones
+
+        return await self.tree.call("clone", file.path, job)
+
+    async def copy_range(
+        self, source: Item, file: Item, offset_bytes: int, size_bytes: int
+    ) -> tuple[int, bytes] | None:
+        """See `Files`; a block less than asked for, as servers do."""
+        size_bytes = max(1, size_bytes - BLOCK_BYTES)
+
+        def job() -> tuple[int, bytes] | None:
+            if not self.copies:
+                return None
+            data = self._file(source).content[offset_bytes : offset_bytes + size_bytes]
+            found = self._file(file)
+            before = found.content[:offset_bytes].ljust(offset_bytes, b"\0")
+            found.content = before + data + found.content[offset_bytes + len(data) :]
+            return len(data), NO_DATA
+
+        return await self.tree.call("copy_range", file.path, job)
+
+    async def keep(self, item: Item, kept: Kept) -> None:
+        """See `Files`."""
+
+        def job() -> None:
+            node = self._live(item)
+            node.uid, node.gid = (number_of(owner, "/".join(item.path)) for owner in (kept.owner, kept.group))
+            node.accessed_ns, node.modified_ns = kept.accessed_ns, kept.modified_ns
+            if not isinstance(node, Symlink):
+                node.mode = kept.mode
+
+        await self.tree.call("keep", item.path, job)
+
+    # ------------------------------------------------------------------------------------------------ how
+
+    def _live(self, item: Item) -> Node:
+        """Return the node of an item, wherever it is by now. Raises PathMissing."""
+        found = self.tree.look(item.path)
+        if found is not None and f"{id(found):x}" == item.id:
+            return found
+        raise PathMissing("/".join(item.path))
+
+    def _file(self, item: Item) -> File:
+        return _expect(self._live(item), File, item.path)
+
+    def _next_data(self, file: Item, offset: int) -> tuple[int, int] | None:
+        content = self._file(file).content
+        if not self.seeks:
+            return (offset, file.size_bytes) if offset < file.size_bytes else None
+        begin = offset
+        while begin < len(content) and not any(content[begin : begin + BLOCK_BYTES]):
+            begin += BLOCK_BYTES
+        if begin >= len(content):
+            return None
+        end = begin
+        while end < len(content) and any(content[end : end + BLOCK_BYTES]):
+            end += BLOCK_BYTES
+        return begin, min(end, len(content))
+
+    def _item(self, path: RelPath) -> Item:
+        node = self.tree.look(path)
+        if node is None:
+            raise PathMissing("/".join(path))
+        mode = 0o777 if isinstance(node, Symlink) else node.mode
+        links = sum(each is node for each in _all(self.tree.root)) if isinstance(node, File) else 1
+        size_bytes = len(node.content) if isinstance(node, File) else 0
+        used_bytes = _used(node.content) if isinstance(node, File) else 0
+        kept = Kept(mode, str(node.uid), str(node.gid), node.accessed_ns, node.modified_ns)
+        above = [self.tree.look(path[:depth]) for depth in range(len(path) + 1)]
+        filesystem = next((f"{id(each):x}" for each in reversed(above) if id(each) in self.mounts), "memory")
+        kind = node.kind if isinstance(node, File) else type_of(node)
+        return Item(path, kind, f"{id(node):x}", filesystem, links, size_bytes, used_bytes, kept)
+
+
+def _used(content: bytes) -> int:
+    """Return the space that a file takes: that of its blocks with data."""
+    blocks = (content[begin : begin + BLOCK_BYTES] for begin in range(0, len(content), BLOCK_BYTES))
+    return sum(BLOCK_BYTES for block in blocks if any(block))
+
+
+def _all(node: Node) -> Iterable[Node]:
+    yield node
+    if isinstance(node, Directory):
+        for each in node.entries.values():
+            yield from _all(each)
+
+
 def type_of(node: Node) -> EntryType:
     """Return the type of a node as listings show it."""
     match node:
@@ -392,7 +629,7 @@ def type_of(node: Node) -> EntryType:
             return "file"
 
 
-def _expect(node: Node, kind: type[Kind], path: RelPath) -> Kind:
+def _expect(node: Node, kind: type[Expected], path: RelPath) -> Expected:
     if not isinstance(node, kind):
         raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is a {type_of(node)}")
     return node

@@ -12,6 +12,7 @@ import pytest
 
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.claims import ClaimController
+from provisioner.controllers.clones import Clones
 from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.records import Record
@@ -72,7 +73,9 @@ class Site:
         cache.classes.apply(samples.storage_class(), deleted=False)
         queue = WorkQueue(clock, waited=lambda _: None)
         self.share = FairShare(2, queue.add)
-        self.controller = ClaimController(self.ctx, queue, self.share, VolumeLocks())
+        locks = VolumeLocks()
+        clones = Clones(self.ctx, locks, revisit=queue.add, released=lambda _: None)
+        self.controller = ClaimController(self.ctx, queue, self.share, locks, clones)
 
     async def warnings(self) -> list[str]:
         """The reasons of the Warning events so far."""

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.claims import ClaimController
+from provisioner.controllers.clones import Clones
 from provisioner.core import expansion, names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, Volume
@@ -65,7 +66,9 @@ class Site:
         )
         self.queue = WorkQueue(self.clock, waited=lambda _: None)
         self.share = FairShare(2, self.queue.add)
-        self.controller = ClaimController(self.ctx, self.queue, self.share, VolumeLocks())
+        locks = VolumeLocks()
+        clones = Clones(self.ctx, locks, revisit=self.queue.add, released=lambda _: None)
+        self.controller = ClaimController(self.ctx, self.queue, self.share, locks, clones)
 
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from provisioner.core import claims, names
-from provisioner.core.claims import ClaimView, Ignore, Provision, Refuse, Wait, mode_message
+from provisioner.core.claims import ClaimView, CloneSource, Ignore, Provision, Refuse, Wait, mode_message
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import (
     Claim,
@@ -151,8 +151,6 @@ def test_node_selected(key: str) -> None:
             Reason.UNSUPPORTED_ATTRIBUTES_CLASS,
             "remove spec.volumeAttributesClassName",
         ),
-        (view(spec(data_source=CLONE)), Reason.UNSUPPORTED_DATA_SOURCE, "clones"),
-        (view(spec(data_source_ref=CLONE)), Reason.UNSUPPORTED_DATA_SOURCE, "clones"),
         (view(spec(data_source=SNAPSHOT)), Reason.UNSUPPORTED_DATA_SOURCE, "snapshots"),
         (view(wanting("archived-a", data_source=IMAGE)), Reason.CONFLICTING_DATA_SOURCES, "both name a source"),
         (view(wanting("data")), Reason.INVALID_ARCHIVE_NAME, "'data' is not the name of an archive"),
@@ -187,6 +185,126 @@ def test_restored() -> None:
     storage_class = samples.storage_class({"archiveRetention": "30d"})
     record = provision(view(wanting("archived-a"), storage_class)).record
     assert (record.archive, record.retention) == ("archived-a", "30d")
+
+
+# ------------------------------------------------------------------------------------------- clones
+
+
+def origin(**changes: object) -> Claim:
+    """The claim `a`, bound to volume `pvc-a`."""
+    wanted = structs.replace(samples.claim_spec(volume_name="pvc-a"), **changes)
+    return samples.claim(name="a", uid="uid-a", spec=wanted, status=ClaimStatus(phase="Bound"))
+
+
+def original(**changes: object) -> Volume:
+    """Its volume."""
+    volume = samples.volume(name="pvc-a", phase="Bound")
+    reference = ClaimRef(namespace="shop", name="a", uid="uid-a")
+    return structs.replace(volume, spec=structs.replace(volume.spec, **{"claim_ref": reference, **changes}))
+
+
+def cloning(source: CloneSource | None, asked: DataSource = CLONE, **changes: object) -> ClaimView:
+    """A claim that asks for a clone, with what was found of its source."""
+    return dataclasses.replace(view(spec(data_source=asked, **changes)), source=source)
+
+
+FOUND = CloneSource(claim=origin(), volume=original())
+
+
+@pytest.mark.parametrize("field", ["data_source", "data_source_ref"])
+@pytest.mark.parametrize("namespace", [None, "", "shop"])
+def test_a_clone(field: str, namespace: str | None) -> None:
+    """A claim whose source is bound to a volume of this provisioner becomes a copy of that volume."""
+    asked = DataSource("PersistentVolumeClaim", "a", namespace=namespace)
+    of = dataclasses.replace(view(spec(**{field: asked})), source=FOUND)
+    plan = provision(of)
+    assert (plan.record.clone_of, plan.source) == ("pvc-a", FOUND)
+    message = claims.succeeded_message(plan, plan.record)
+    assert message.endswith("as a clone of claim shop/a")
+
+
+def test_a_clone_that_has_begun() -> None:
+    """From then on the source's claim does not matter: the record names the volume."""
+    assert provision(cloning(CloneSource(begun="pvc-b"))).record.clone_of == "pvc-b"
+
+
+def test_a_clone_whose_source_is_unknown() -> None:
+    """A claim that asks for a clone never gets an empty volume."""
+    assert isinstance(claims.decide(cloning(None)), Wait)
+
+
+@pytest.mark.parametrize(
+    ("of", "passing", "words"),
+    [
+        (cloning(FOUND, DataSource("PersistentVolumeClaim", "a", namespace="other")), False, "another namespace"),
+        (cloning(CloneSource()), True, "source claim shop/a does not exist"),
+        (cloning(CloneSource(claim=samples.claim(name="a", deleted=True))), True, "is being deleted"),
+        (
+            cloning(CloneSource(claim=origin(volume_mode="Block"), volume=original())),
+            False,
+            "both claims need the same",
+        ),
+        (cloning(dataclasses.replace(FOUND, volume=None)), True, "not bound"),
+        (cloning(CloneSource(claim=samples.claim(name="a"), volume=original())), True, "not bound"),
+        (cloning(CloneSource(claim=origin(volume_name="pvc-c"), volume=original())), True, "not bound"),
+        (cloning(CloneSource(claim=origin(), volume=original(claim_ref=None))), True, "not bound"),
+        (
+            cloning(CloneSource(claim=origin(), volume=original(claim_ref=ClaimRef("shop", "a", "b")))),
+            True,
+            "not bound",
+        ),
+        (cloning(CloneSource(claim=origin(), volume=samples.volume(name="pvc-a"))), True, "not bound"),
+        (cloning(CloneSource(claim=origin(), volume=original(nfs=None))), False, "another provisioner"),
+        (
+            cloning(FOUND, resources=samples.claim_spec(size="1Mi").resources),
+            False,
+            "requests 1Gi: request at least as much",
+        ),
+    ],
+)
+def test_a_clone_that_is_refused(of: ClaimView, passing: bool, words: str) -> None:
+    """A source that does not meet the conditions of external-provisioner is refused; some causes end by themselves."""
+    decision = claims.decide(of)
+    assert isinstance(decision, Refuse)
+    assert (decision.reason, decision.passing) == (Reason.CLONE_SOURCE_UNUSABLE, passing)
+    assert words in decision.message
+    assert (decision.type == "Normal") == ("not bound" in words)
+
+
+def test_a_volume_of_another_provisioner() -> None:
+    """The volume must say that it is of this provisioner."""
+    volume = original()
+    volume = structs.replace(volume, metadata=structs.replace(volume.metadata, annotations={}))
+    decision = claims.decide(cloning(CloneSource(claim=origin(), volume=volume)))
+    assert isinstance(decision, Refuse)
+    assert "another provisioner" in decision.message
+
+
+@pytest.mark.parametrize(
+    ("claim", "storage_class", "expected"),
+    [
+        (spec(data_source=CLONE), samples.storage_class(), "a"),
+        (spec(data_source=CLONE), None, None),
+        (spec(data_source=CLONE), samples.storage_class(provisioner="other"), None),
+        (spec(data_source=SNAPSHOT), samples.storage_class(), None),
+        (spec(), samples.storage_class(), None),
+        (spec(data_source=CLONE, volume_name="v"), samples.storage_class(), None),
+        (structs.replace(spec(data_source=CLONE), status=ClaimStatus(phase="Bound")), samples.storage_class(), None),
+    ],
+)
+def test_whose_source_is_read(claim: Claim, storage_class: StorageClass | None, expected: str | None) -> None:
+    """The source is read live only for a pending claim of this provisioner that asks for a clone."""
+    assert claims.clone_source_of(claim, storage_class, samples.US) == expected
+
+
+def test_messages_of_copies() -> None:
+    """Events tell source, progress and trouble of a copy, and what it lacks."""
+    message = claims.copying_message(spec(data_source=CLONE), entries=1234, size_bytes=3 << 30, trouble="")
+    assert message == "copying the data of claim shop/a: 1,234 entries and 3Gi so far"
+    message = claims.copying_message(spec(), entries=0, size_bytes=0, trouble="is not responding")
+    assert message.endswith("; the export is not responding")
+    assert claims.left_out_message(2, ["a", "b"]).endswith("('a', 'b')")
+    assert claims.left_out_message(3, ["a", "b"]).endswith("('a', 'b', …)")
 
 
 def test_populators() -> None:

@@ -21,6 +21,7 @@ from provisioner.core.volumes import (
     Reclaim,
     ReclaimFacts,
     authorize,
+    cloned_message,
     decide,
     missing_message,
     moved,
@@ -348,3 +349,10 @@ def test_a_server_that_moved() -> None:
     denial = moved("pvc-1", "old:/x", "new:/x")
     assert denial.reason == Reason.EXPORT_MOVED
     assert all(word in denial.message for word in ("old:/x", "new:/x", "recover --volume pvc-1"))
+
+
+def test_the_message_of_a_volume_that_is_being_cloned() -> None:
+    """It names the claim for which the volume waits, and how to end that."""
+    message = cloned_message("shop/clone")
+    assert "claim shop/clone is being cloned from it" in message
+    assert "delete that claim" in message

@@ -1,0 +1,303 @@
+"""Clones: copies for claims that name another claim as the source of their data.
+
+A copy runs in the background, and no worker waits for it. The claim controller looks at it from time to time, reports
+its progress, and creates the volume once the copy is complete. A copy ends with its claim, and with the leadership of
+this replica: the next leader begins it again.
+
+The source is protected as long as a pending record names it: its reclaim waits. The record is written under the lock of
+the source's volume, and the reclaim looks for such records under the same lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from provisioner.controllers.context import ControllerContext
+from provisioner.core import claims, identity, names
+from provisioner.core.claims import CloneSource, Provision
+from provisioner.core.errors import ProvisionerError
+from provisioner.core.locations import RelPath
+from provisioner.core.objects import Claim, Volume
+from provisioner.core.reasons import Reason
+from provisioner.ledger.copying import Progress, Regroup
+from provisioner.ledger.errors import CopyFailed, InProgress
+from provisioner.ledger.export import Export
+from provisioner.ports.tree import Cause, ExportError
+from provisioner.runtime.locks import VolumeLocks
+
+log = structlog.get_logger(__name__)
+
+IN_PARALLEL = 4
+"""Copies that run at a time; the others wait in the order of asking."""
+LOOK_EVERY_S = 30.0
+"""Time between two events with the progress of a copy."""
+_LOCKED_S = 0.5
+
+
+class SourceUnusable(ProvisionerError):
+    """The ledger does not confirm the source of a clone."""
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.CLONE_SOURCE_UNUSABLE
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A copy for one volume."""
+
+    plan: Provision
+    export: Export
+    task: asyncio.Task[str | ProvisionerError] | None = None
+    progress: Progress = field(default_factory=Progress)
+    began_s: float = 0.0
+    counted_bytes: int = 0
+    reported_s: float | None = None
+    """When an event reported its progress last."""
+
+
+class Clones:
+    """The copies of one term of leadership."""
+
+    def __init__(
+        self,
+        ctx: ControllerContext,
+        locks: VolumeLocks,
+        *,
+        revisit: Callable[[str], None],
+        released: Callable[[str], None],
+    ) -> None:
+        """`revisit` is called with the uid of a claim whose copy has ended.
+
+        `released` is called with the name of a volume that is no longer being copied.
+        """
+        self._ctx = ctx
+        self._locks = locks
+        self._revisit = revisit
+        self._released = released
+        self._jobs: dict[str, _Job] = {}
+        self._slots = asyncio.Semaphore(IN_PARALLEL)
+        self._group: asyncio.TaskGroup | None = None
+        self.on_discarded: Callable[[Export], None] = lambda export: None
+        """Called when a copy was moved into the trash of an export."""
+
+    async def run(self) -> None:
+        """Run copies until cancelled, which ends them."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await asyncio.Event().wait()
+        finally:
+            self._group = None
+            self._jobs.clear()
+
+    # ------------------------------------------------------------------------------------------- the source
+
+    async def source_of(self, claim: Claim) -> CloneSource | None:
+        """Gather what a claim asks to be copied, live; None if it does not ask for a clone. Raises ClusterError."""
+        ctx = self._ctx
+        name = claims.clone_source_of(claim, ctx.cache.classes.get(claim.class_name), ctx.provisioner)
+        if name is None:
+            return None
+        own = names.volume_name(claim.uid)
+        for export in ctx.exports:
+            if own in export.pending and export.records[own].clone_of:
+                return CloneSource(begun=export.records[own].clone_of)
+        source = await ctx.cluster.get_claim(claim.metadata.namespace, name)
+        volume_name = source.spec.volume_name if source is not None else ""
+        volume = await ctx.cluster.get_volume(volume_name) if volume_name else None
+        return CloneSource(claim=source, volume=volume)
+
+    def reader_of(self, volume: Volume) -> str | None:
+        """Return a claim that is being cloned from a volume, or can be: then the volume's data must stay."""
+        ctx = self._ctx
+        for export in ctx.exports:
+            for name in export.pending:
+                record = export.records[name]
+                if record.clone_of == volume.name and record.cluster == ctx.cluster_id:
+                    return f"{record.namespace}/{record.claim}"
+        reference = volume.spec.claim_ref
+        if reference is None or all(map(ctx.health.is_read, ctx.exports)):
+            return None
+        # The records of an export that has not answered yet are unknown: the claims tell who can have begun.
+        for claim in ctx.cache.claims.values():
+            source = claim.data_source
+            wanted = source is not None and source.is_claim and source.name == reference.name
+            if wanted and claim.metadata.namespace == reference.namespace and claims.is_unfinished(claim):
+                return claim.key
+        return None
+
+    async def _locate(self, plan: Provision) -> tuple[Export, RelPath]:
+        """Return the export and the directory of a clone's source, by the ledger.
+
+        Raises SourceUnusable, ExportError.
+        """
+        ctx, name = self._ctx, plan.record.clone_of
+        volume = plan.source.volume if plan.source is not None else None
+        located = ctx.exports.locate(volume) if volume is not None else None
+        if located is not None and volume is not None:
+            ctx.health.add(located[0], named=False)
+            export = await ctx.health.require_ready(located[0])
+            record, reference = await export.refresh_record(name), volume.spec.claim_ref
+            if (
+                record is not None
+                and reference is not None
+                and identity.is_for(record, reference)
+                and (record.cluster, record.path) == (ctx.cluster_id, located[1])
+                and name not in export.pending
+            ):
+                return export, record.path
+        elif volume is None:
+            for export in ctx.exports:
+                if name not in export.records:
+                    continue
+                export = await ctx.health.require_ready(export)
+                record = await export.refresh_record(name)
+                if record is not None and record.cluster == ctx.cluster_id and name not in export.pending:
+                    return export, record.path
+        raise SourceUnusable(
+            f"no ledger has a record of volume {name}, of which this claim is to be a clone: `nfs-provisioner recover"
+            f" --volume {name}` shows what is known of it"
+        )
+
+    # ------------------------------------------------------------------------------------------- copies
+
+    async def copy(self, plan: Provision, export: Export) -> str:
+        """Return the name of the complete copy for a plan; empty if the export has it by its record.
+
+        Begins the copy if there is none. Raises InProgress while it runs, and CopyFailed and SourceUnusable.
+        """
+        job = self._jobs.get(plan.volume)
+        if job is None:
+            job = await self._begin(plan, export)
+            if job is None:
+                return ""
+        assert job.task is not None
+        self._count(job)
+        if not job.task.done():
+            self._report(job)
+            raise InProgress(LOOK_EVERY_S)
+        del self._jobs[plan.volume]
+        self._measure(export)
+        outcome = job.task.result()
+        if isinstance(outcome, ProvisionerError):
+            raise outcome
+        return outcome
+
+    async def _begin(self, plan: Provision, export: Export) -> _Job | None:
+        """Write the record and start the copy; return None if the copy is complete."""
+        ctx, group = self._ctx, self._group
+        with self._locks.try_acquire(plan.record.clone_of) as acquired:
+            if not acquired or group is None:
+                raise InProgress(_LOCKED_S)
+            await ctx.guard.require(export)  # what an earlier leader has left is discarded
+            source, path = await self._locate(plan)
+            async with ctx.health.fail_fast(export):
+                # Data without a group of its own keeps its groups, as data that is adopted.
+                own = source.records[plan.record.clone_of].gid
+                held = await export.begin_copy(plan.volume, plan.record, plan.parameters.groups if own else None)
+        if held.copied:
+            return None
+        regroup = Regroup(own, held.gid) if held.gid else None
+        job = self._jobs[plan.volume] = _Job(plan, export, began_s=ctx.clock.monotonic())
+        job.task = group.create_task(self._run(job, source, path, regroup))
+        self._measure(export)
+        log.info(
+            "copy_begun", claim=plan.claim.key, volume=plan.volume, source=plan.record.clone_of, export=export.name
+        )
+        return job
+
+    async def _run(self, job: _Job, source: Export, path: RelPath, regroup: Regroup | None) -> str | ProvisionerError:
+        """Copy, once it is this copy's turn; return the name of the copy, or why it has failed.
+
+        A failed copy goes to the trash.
+        """
+        ctx, plan, export = self._ctx, job.plan, job.export
+        with ctx.supervisor.shield("copies", volume=plan.volume):
+            try:
+                async with self._slots:
+                    allows = lambda: ctx.guard.allows(export)  # noqa: E731
+                    copy = await export.copy_from(
+                        source, path, plan.volume, job.progress, allows=allows, regroup=regroup
+                    )
+                self._succeeded(job)
+                return copy
+            except CopyFailed as exc:
+                await self._discard(job)
+                if exc.refusal.cause is Cause.UNSETTLED:
+                    return exc.refusal
+                return CopyFailed(exc.refusal, export.name if source is export else f"{source.name} or {export.name}")
+            except ExportError as exc:  # nothing has been copied yet
+                return exc
+            finally:
+                self._revisit(plan.claim.uid)
+        return ExportError(Cause.UNEXPECTED)
+
+    async def _discard(self, job: _Job) -> None:
+        """Move a failed copy into the trash, which frees its space soon."""
+        if not self._ctx.guard.allows(job.export):
+            return
+        try:
+            await job.export.discard_copies(job.plan.volume)
+        except ExportError as exc:
+            log.debug("copy_not_discarded", volume=job.plan.volume, error=str(exc))
+        self.on_discarded(job.export)
+
+    async def cancel(self, volume_name: str) -> None:
+        """End the copy for a volume whose claim needs none any more; what it has made is left to `Export.undo`."""
+        job = self._jobs.pop(volume_name, None)
+        if job is None or job.task is None:
+            return
+        job.task.cancel()
+        await asyncio.wait({job.task})
+        self._measure(job.export)
+        self.ended(job.plan.record.clone_of)
+        log.info("copy_cancelled", claim=job.plan.claim.key, volume=volume_name)
+
+    def ended(self, source: str) -> None:
+        """Look at a source again, which may wait to be reclaimed."""
+        if source:
+            self._released(source)
+
+    # ------------------------------------------------------------------------------------------- reports
+
+    def _report(self, job: _Job) -> None:
+        progress, claim, now_s = job.progress, job.plan.claim, self._ctx.clock.monotonic()
+        if job.reported_s is not None and now_s - job.reported_s < LOOK_EVERY_S - 1.0:
+            return
+        job.reported_s = now_s
+        message = claims.copying_message(
+            claim, entries=progress.entries, size_bytes=progress.size_bytes, trouble=progress.trouble
+        )
+        self._ctx.recorder.claim(claim, "Normal", names.PROVISIONING, message)
+
+    def _succeeded(self, job: _Job) -> None:
+        progress, plan = job.progress, job.plan
+        self._count(job)
+        if progress.left_out:
+            message = claims.left_out_message(progress.left_out, progress.names)
+            self._ctx.recorder.claim(plan.claim, "Warning", names.COPY_INCOMPLETE, message)
+        log.info(
+            "copy_complete",
+            claim=plan.claim.key,
+            volume=plan.volume,
+            source=plan.record.clone_of,
+            export=job.export.name,
+            entries=progress.entries,
+            size_bytes=progress.size_bytes,
+            left_out=progress.left_out,
+            vanished=progress.vanished,
+            took_s=round(self._ctx.clock.monotonic() - job.began_s, 4),
+        )
+
+    def _count(self, job: _Job) -> None:
+        copied_bytes, job.counted_bytes = job.progress.size_bytes - job.counted_bytes, job.progress.size_bytes
+        self._ctx.metrics.copied.labels(job.export.name).inc(copied_bytes)
+
+    def _measure(self, export: Export) -> None:
+        running = sum(job.export is export for job in self._jobs.values())
+        self._ctx.metrics.copies.labels(export.name).set(running)

@@ -1,0 +1,365 @@
+"""controllers.clones: copies in the background, their events, and the protection of their sources."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from provisioner.controllers.cache import ClusterCache
+from provisioner.controllers.claims import ClaimController
+from provisioner.controllers.clones import LOOK_EVERY_S, Clones
+from provisioner.core import names
+from provisioner.core.locations import Location, RelPath
+from provisioner.core.objects import Claim, DataSource
+from provisioner.ledger.export import Export
+from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.tree import Cause, ExportError
+from provisioner.runtime.fair_share import FairShare
+from provisioner.runtime.locks import VolumeLocks
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, REFUSED, Requeue
+from provisioner.runtime.workqueue import WorkQueue
+from provisioner.telemetry.metrics import Metrics
+from tests.support import samples
+from tests.support.context import controller_context
+from tests.support.fakes.clock import LoopClock, simulate
+from tests.support.fakes.cluster import MemoryCluster
+from tests.support.fakes.tree import Directory, File, MemoryTree, no_fault
+
+NAS, OTHER = Location("nas", "/exports"), Location("other", "/exports")
+SOURCE = {"kind": "PersistentVolumeClaim", "name": "data"}
+STILL_RUNNING = Requeue.after(LOOK_EVERY_S)
+
+
+class Site:
+    """A leader with a bound claim that has data, and a pending claim that asks for a clone."""
+
+    def __init__(self) -> None:
+        self.clock, self.metrics, self.tree, self.other = LoopClock(), Metrics(), MemoryTree(), MemoryTree()
+        self.export, second = Export(NAS, self.tree), Export(OTHER, self.other)
+        self.cluster, self.cache = MemoryCluster(), ClusterCache(samples.US)
+        exports = ExportRegistry({NAS: self.export, OTHER: second}, NAS, lambda *_: pytest.fail("no other"))
+        self.ctx = controller_context(
+            cluster=self.cluster,
+            cache=self.cache,
+            exports=exports,
+            metrics=self.metrics,
+            clock=self.clock,
+            cluster_id="memory",
+        )
+        self.cluster.namespaces.add("shop")
+        self.cache.classes.apply(samples.storage_class(), deleted=False)
+        self.queue = WorkQueue(self.clock, waited=lambda _: None)
+        self.locks = VolumeLocks()
+        self.released: list[str] = []
+        self.clones = Clones(self.ctx, self.locks, revisit=self.queue.add, released=self.released.append)
+        share = FairShare(4, self.queue.add)
+        self.controller = ClaimController(self.ctx, self.queue, share, self.locks, self.clones)
+
+    def claim(self, name: str, **spec: Any) -> Claim:
+        """Create a claim."""
+        body: Any = msgspec.to_builtins(samples.claim(name=name, uid=""))
+        body["spec"].update(spec)
+        self.cluster.create("claims", body)
+        return self.seen(name)
+
+    def seen(self, name: str) -> Claim:
+        """Let the cache see a claim as it is."""
+        claim = self.cluster.claim(f"shop/{name}")
+        assert claim is not None
+        self.cache.claims.apply(claim, deleted=False)
+        return claim
+
+    async def bound(self) -> Claim:
+        """Provision and bind the source, with data."""
+        claim = self.claim("data")
+        assert await self.controller.reconcile(claim.uid) is None
+        name = names.volume_name(claim.uid)
+        self.cluster.change("volumes", name, lambda body: body["status"].update(phase="Bound"))
+
+        def bind(body: Any) -> None:
+            body["spec"]["volumeName"] = name
+            body["status"]["phase"] = "Bound"
+
+        self.cluster.change("claims", "shop/data", bind)
+        directory = self.tree.look(self.export.records[name].path)
+        assert isinstance(directory, Directory)
+        directory.entries["file"] = File(b"data")
+        volume = self.cluster.volume(name)
+        assert volume is not None
+        self.cache.volumes.apply(volume, deleted=False)
+        return self.seen("data")
+
+    def content(self, claim: Claim) -> object:
+        """What the directory of a claim holds."""
+        record = self.export.records.get(names.volume_name(claim.uid))
+        return self.tree.look((*record.path, "file")) if record is not None else None
+
+    async def messages(self, name: str) -> list[str]:
+        """The messages of the events about a claim so far."""
+        await self.ctx.recorder.drain()
+        await asyncio.sleep(0.1)
+        events = self.cluster.events.values()
+        return [each.event.message for each in events if each.event.about.name == name]
+
+    @asynccontextmanager
+    async def led(self) -> AsyncIterator[None]:
+        """Check the exports, run copies and write events while the context is open."""
+        parts = (self.ctx.health.run(), self.ctx.recorder.run(), self.clones.run())
+        tasks = [asyncio.create_task(each) for each in parts]
+        for export in self.ctx.exports:
+            self.ctx.health.add(export, named=True)
+        await self.ctx.health.lead()
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def scene(play: Callable[[Site], Awaitable[None]]) -> Callable[[], None]:
+    """Turn a scene into a test in simulated time."""
+
+    def test() -> None:
+        async def run() -> None:
+            site = Site()
+            async with site.led():
+                await play(site)
+
+        simulate(run())
+
+    test.__doc__ = play.__doc__
+    return test
+
+
+def held(site: Site, call: str = "make") -> asyncio.Event:
+    """Hold up the copy at this call until the event is set."""
+    goes_on = asyncio.Event()
+
+    async def hold(name: str, path: RelPath) -> None:
+        if name == call and path[:2] == (".provisioner", "copies"):
+            await goes_on.wait()
+
+    site.tree.before = hold
+    return goes_on
+
+
+@scene
+async def test_a_copy_in_the_background(site: Site) -> None:
+    """The claim is looked at every half minute while its copy runs; then it gets the volume."""
+    await site.bound()
+    goes_on = held(site)
+    clone = site.claim("clone", dataSource=SOURCE)
+    for _ in range(3):
+        assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+        assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+        await asyncio.sleep(LOOK_EVERY_S)
+    assert site.cluster.volume(names.volume_name(clone.uid)) is None
+    progress = [each for each in await site.messages("clone") if "copying the data of claim shop/data" in each]
+    assert len(progress) == 1  # the same message is one event
+    goes_on.set()
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.content(clone) == File(b"data")
+    assert site.cluster.volume(names.volume_name(clone.uid)) is not None
+    assert site.released == [names.volume_name(site.seen("data").uid)]
+
+
+@scene
+async def test_a_copy_that_fails(site: Site) -> None:
+    """A refusal is an event with its cause; what was copied goes to the trash, and the next look begins again."""
+    await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+
+    async def full(name: str, path: RelPath) -> None:
+        if name == "make":
+            raise ExportError(Cause.NO_SPACE)
+
+    site.tree.before = full
+    discarded: list[Export] = []
+    site.clones.on_discarded = discarded.append
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is REFUSED
+    assert any("the copy has failed" in each and "nas:/exports" in each for each in await site.messages("clone"))
+    assert discarded == [site.export]
+    copies = site.tree.look((".provisioner", "copies"))
+    assert copies == Directory(mode=0o700)
+    site.tree.before = no_fault
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.content(clone) == File(b"data")
+
+
+@scene
+async def test_a_copy_that_cannot_begin(site: Site) -> None:
+    """An export that does not answer before anything is copied is a failure of the export."""
+    await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+
+    async def away(name: str, path: RelPath) -> None:
+        if name == "list" and path == (".provisioner", "copies"):
+            raise ExportError(Cause.UNREACHABLE)
+
+    site.tree.before = away
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is FAILED
+
+
+@scene
+async def test_a_bug_in_a_copy(site: Site) -> None:
+    """An unexpected error is logged, and the copy begins again later."""
+    await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+
+    async def fail(name: str, path: RelPath) -> None:
+        if name == "make":
+            raise ZeroDivisionError
+
+    site.tree.before = fail
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is FAILED
+
+
+@scene
+async def test_a_deleted_claim(site: Site) -> None:
+    """The copy ends, and nothing of it is left; the source's volume is looked at again."""
+    source = await site.bound()
+    held(site)
+    clone = site.claim("clone", dataSource=SOURCE)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    site.cluster.delete("claims", "shop/clone")
+    site.cluster.change("claims", "shop/clone", lambda body: body["metadata"].update(finalizers=[]))
+    site.cache.claims.apply(clone, deleted=True)
+    site.tree.before = no_fault
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.export.pending == set()
+    assert site.released == [names.volume_name(source.uid)]
+
+
+@scene
+async def test_the_source_is_protected(site: Site) -> None:
+    """A volume has a reader while a pending record names it, and no longer."""
+    source = await site.bound()
+    volume = site.cluster.volume(names.volume_name(source.uid))
+    assert volume is not None
+    assert site.clones.reader_of(volume) is None
+    goes_on = held(site)
+    clone = site.claim("clone", dataSource=SOURCE)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    assert site.clones.reader_of(volume) == "shop/clone"
+    goes_on.set()
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.clones.reader_of(volume) is None
+
+
+def test_an_export_that_has_not_answered() -> None:
+    """While the records of an export are unknown, every claim that can have begun protects its source."""
+
+    async def play() -> None:
+        site = Site()
+        volume = samples.volume(name="pvc-a", claim_uid="a")
+        reference = volume.spec.claim_ref
+        assert reference is not None
+        assert site.clones.reader_of(volume) is None
+        site.claim("clone", dataSource={**SOURCE, "name": reference.name})
+        site.claim("other", dataSource={**SOURCE, "name": "another"})
+        assert site.clones.reader_of(volume) == "shop/clone"
+        bare = structs.replace(volume, spec=structs.replace(volume.spec, claim_ref=None))
+        assert site.clones.reader_of(bare) is None
+
+    simulate(play())
+
+
+@scene
+async def test_a_source_that_is_not_there_yet(site: Site) -> None:
+    """The clone waits for it, and is looked at again when it changes."""
+    clone = site.claim("clone", dataSource=SOURCE)
+    assert await site.controller.reconcile(clone.uid) is AWAITING_CHANGE
+    with site.controller.subscribed():
+        while len(site.queue):
+            key = await site.queue.get()
+            assert key is not None
+            site.queue.done(key)
+        await site.bound()
+        keys = {await site.queue.get() for _ in range(len(site.queue))}
+        assert clone.uid in keys
+
+
+@scene
+async def test_a_source_that_is_being_worked_on(site: Site) -> None:
+    """While another worker has the source's volume, the copy does not begin: it may be about to be reclaimed."""
+    source = await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+    with site.locks.try_acquire(names.volume_name(source.uid)):
+        assert await site.controller.reconcile(clone.uid) == Requeue.after(0.5)
+    assert site.export.pending == set()
+
+
+@scene
+async def test_a_source_that_the_ledger_does_not_know(site: Site) -> None:
+    """Without a record that confirms it, a source is not copied."""
+    source = await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+    await site.export.forget(names.volume_name(source.uid))
+    assert await site.controller.reconcile(clone.uid) is REFUSED
+    assert any("no ledger has a record" in each for each in await site.messages("clone"))
+
+
+@scene
+async def test_a_copy_that_an_earlier_leader_has_begun(site: Site) -> None:
+    """The record names the source: the copy begins again, although the source's claim is gone."""
+    source = await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+    name = names.volume_name(source.uid)
+    held(site)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await site.clones.cancel(names.volume_name(clone.uid))
+    site.tree.before = no_fault
+    site.cluster.delete("claims", "shop/data")
+    site.cluster.change("claims", "shop/data", lambda body: body["metadata"].update(finalizers=[]))
+    found = await site.clones.source_of(clone)
+    assert found is not None
+    assert found.begun == name
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.content(clone) == File(b"data")
+
+
+@scene
+async def test_what_a_copy_leaves_out(site: Site) -> None:
+    """An event names it."""
+    source = await site.bound()
+    directory = site.tree.look(site.export.records[names.volume_name(source.uid)].path)
+    assert isinstance(directory, Directory)
+    directory.entries["socket"] = File(kind="other")
+    clone = site.claim("clone", dataSource=SOURCE)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert any("'socket'" in each for each in await site.messages("clone"))
+
+
+def test_a_claim_without_a_source() -> None:
+    """Nothing is read for a claim that asks for no clone."""
+
+    async def play() -> None:
+        site = Site()
+        claim = site.claim("plain")
+        assert await site.clones.source_of(claim) is None
+        assert claim.data_source is None
+        assert DataSource("VolumeSnapshot", "a", "snapshot.storage.k8s.io").is_claim is False
+
+    simulate(play())
