@@ -330,6 +330,11 @@ class ClaimController:
         prepared = waiting or await self._prepare(plan, export)
         if not isinstance(prepared, Record):
             return prepared
+        if prepared.quota != plan.record.quota:
+            # An admin has replaced the class since the record was written.
+            async with self._ctx.health.fail_fast(export):
+                prepared = await export.follow_class(plan.volume, prepared, plan.record.quota)
+            waiting = waiting and prepared
         lacking = await self._lacks_quota(plan, export, prepared)
         may_go_on = lacking is None or not lacking.needs_admin
         changed = waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting

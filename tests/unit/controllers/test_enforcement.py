@@ -20,6 +20,7 @@ from provisioner.core.objects import Claim, Volume
 from provisioner.ledger import layout
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import VolumeLocks
@@ -348,6 +349,53 @@ def test_the_record_changes_while_a_claim_waits() -> None:
             assert isinstance(site.tree.look((directory,)), Directory)
             site.agent.look()
             assert await site.reconcile() is None
+
+    simulate(scene())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(("first", "then"), [("required", "none"), ("required", "preferred")])
+def test_the_class_is_replaced_while_a_claim_waits(first: str, then: str, restarted: bool) -> None:
+    """A claim follows the class as it is now: it need not wait for an agent that the class no longer requires."""
+
+    async def scene() -> None:
+        site = Site({"quota": first})
+        async with site.led():
+            assert await site.reconcile() is ENFORCING
+            before = site.export.records[site.volume_name]
+        site.storage_class = samples.storage_class({"quota": then})
+        site.cache.classes.apply(site.storage_class, deleted=False)
+        if restarted:
+            site.start()
+        async with site.led():
+            assert await site.reconcile() is None
+            assert site.volume is not None
+            assert names.QUOTA in site.volume.metadata.annotations or then == "none"
+            record = site.export.records[site.volume_name]
+            assert (record.quota, record.directory) == (then, before.directory)
+
+    simulate(scene())
+
+
+def test_a_class_that_begins_to_require_a_quota() -> None:
+    """A claim that has its directory, and no volume yet, waits for the agent as the class says now."""
+
+    async def scene() -> None:
+        site = Site({"quota": "none"})
+        async with site.led():
+
+            async def unavailable(call: str, _about: str) -> None:
+                if call == "create_volume":
+                    raise ApiUnavailable("the API server is restarting")
+
+            before, site.cluster.before = site.cluster.before, unavailable
+            assert await site.reconcile() is FAILED
+            site.cluster.before = before
+            site.cache.classes.apply(samples.storage_class(REQUIRED), deleted=False)
+            assert await site.reconcile() is ENFORCING
+            site.agent.look()
+            assert await site.reconcile() is None
+            assert site.limits == [1 << 30]
 
     simulate(scene())
 
