@@ -27,7 +27,7 @@ from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.reasons import Reason
 from provisioner.core.records import Record
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, PathTaken
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, NoFreeGroup, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rejected
 from provisioner.ports.tree import ExportError
@@ -63,7 +63,7 @@ class ClaimController:
         self._seen_s: dict[str, float] = {}
         """When each claim that has no volume yet was first worked on."""
         self._blocked: set[str] = set()
-        """Claims whose directory is in use by another volume: the end of any volume may free it."""
+        """Claims whose directory, or whose range of groups, is in use by other volumes: the end of any may free it."""
         self._unenforced: dict[str, str] = {}
         """Claims whose directory is there and waits for its quota, each with the last warning."""
         self._modes_refused: set[str] = set()
@@ -124,7 +124,7 @@ class ClaimController:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
     def path_freed(self) -> None:
-        """Queue the claims that wait for a directory: a volume or its record is gone."""
+        """Queue the claims that wait for a directory or a group: a volume, its record or its group is gone."""
         blocked, self._blocked = self._blocked, set()
         for uid in blocked:
             self._queue.add(uid)
@@ -278,6 +278,9 @@ class ClaimController:
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # in most cases the record of a volume that is about to be removed
             return self._failed(plan, exc.event_text, exc, FAILED)
+        except NoFreeGroup as exc:
+            self._blocked.add(claim.uid)
+            return self._failed(plan, exc.event_text, exc, REFUSED)
         except ArchiveUnusable as exc:
             return self._failed(plan, self._with_archive_hint(exc.event_text, plan), exc, REFUSED)
         except Rejected as exc:
