@@ -60,7 +60,10 @@ def test_no_agent(wanted: list[Wish], asking: int, who: str, ok: bool) -> None:
 def test_an_agent_that_is_alive() -> None:
     """It is shown with its version, its file system and what it has done; a warning of its own is passed on."""
     (found,) = said()
-    assert found.result == ("alive; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999")
+    assert found.result == (
+        "alive; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999;"
+        " last heard at 2026-11-28T11:59:30Z, 30s ago"
+    )
     assert (found.ok, found.warning, found.advice) == (True, False, "")
     (found,) = said(warns="project inheritance on the trash: chattr -P it")
     assert (found.ok, found.warning, found.advice) == (True, True, "project inheritance on the trash: chattr -P it")
