@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from provisioner.core import classes
+from provisioner.core import classes, growth
 from provisioner.core.checks import Finding
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.listing import age
@@ -35,7 +35,7 @@ def wishes(of_export: Iterable[StorageClass]) -> list[Wish]:
         except InvalidSettings:
             continue
         if parameters.quota != "none":
-            found.append(Wish(each.name, parameters.quota, grows=parameters.auto_grow is not None))
+            found.append(Wish(each.name, parameters.quota, grows=growth.rule_of(each) is not None))
     return found
 
 

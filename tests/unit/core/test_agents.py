@@ -111,13 +111,19 @@ def test_ext4_does_not_hold_root() -> None:
 
 def test_wishes() -> None:
     """Classes ask for a quota by their parameters; those without one, or that cannot be used, do not count."""
+    growing = {"quota": "required", "autoGrow": "20%", "autoGrowLimit": "9Gi"}
     classes = [
-        structs.replace(samples.storage_class(parameters), metadata=Metadata(name=name))
-        for name, parameters in (
-            ("z", {"quota": "required", "autoGrow": "20%", "autoGrowLimit": "9Gi"}),
-            ("a", {"quota": "preferred"}),
-            ("none", {}),
-            ("broken", {"quota": "much"}),
+        structs.replace(samples.storage_class(parameters, expands=expands), metadata=Metadata(name=name))
+        for name, parameters, expands in (
+            ("z", growing, True),
+            ("fixed", growing, False),  # autoGrow has no effect there
+            ("a", {"quota": "preferred"}, True),
+            ("none", {}, True),
+            ("broken", {"quota": "much"}, True),
         )
     ]
-    assert wishes(classes) == [Wish("a", "preferred", grows=False), Wish("z", "required", grows=True)]
+    assert wishes(classes) == [
+        Wish("a", "preferred", grows=False),
+        Wish("fixed", "required", grows=False),
+        Wish("z", "required", grows=True),
+    ]
