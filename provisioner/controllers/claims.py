@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -49,6 +50,17 @@ class NameTaken(ProvisionerError):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class _Unenforced:
+    """A claim that waits for its quota."""
+
+    claim: Claim
+    """The claim with all fields that its class's pathPattern reads."""
+    storage_class: StorageClass
+    warned: str
+    """The last warning."""
+
+
 class ClaimController:
     """Reconciles claims, by uid; one worker per claim at a time."""
 
@@ -64,8 +76,8 @@ class ClaimController:
         """When each claim that has no volume yet was first worked on."""
         self._blocked: set[str] = set()
         """Claims whose directory, or whose range of groups, is in use by other volumes: the end of any may free it."""
-        self._unenforced: dict[str, str] = {}
-        """Claims whose directory is there and waits for its quota, each with the last warning."""
+        self._unenforced: dict[str, _Unenforced] = {}
+        """Claims whose directory is there and waits for its quota."""
         self._modes_refused: set[str] = set()
         """Exports for which the log already says that they do not set modes."""
 
@@ -159,7 +171,7 @@ class ClaimController:
             return await self._rollback.finish(names.volume_name(uid))
         self._require_slot(claim)
         try:
-            completed = await self._completed(claim)
+            completed = self._known(claim) or await self._completed(claim)
         except ClusterError as exc:
             log.info("claim_not_read", claim=claim.key, error=str(exc))
             return FAILED
@@ -208,6 +220,17 @@ class ClaimController:
         """Return the export of a class; None if it names none. Raises InvalidSettings, ExportError."""
         settings = classes.settings_of(storage_class, self._ctx.exports.default)
         return None if settings.export is None else self._ctx.exports.get(settings.export, settings.mount_options)
+
+    def _known(self, claim: Claim) -> Claim | None:
+        """Return the result of `_completed` for a claim that waits for its quota, if claim and class are as before.
+
+        Thousands of claims can wait for days. Before a volume is created, the claim is read again.
+        """
+        waiting = self._unenforced.get(claim.uid)
+        if waiting is None or waiting.storage_class is not self._cache.classes.get(claim.class_name):
+            return None
+        is_same = waiting.claim.metadata.resource_version == claim.metadata.resource_version
+        return waiting.claim if is_same else None
 
     async def _completed(self, claim: Claim) -> Claim | None:
         """The claim with the fields that its class's pathPattern reads; None if it is gone.
@@ -341,6 +364,8 @@ class ClaimController:
         lacking = await self._lacks_quota(plan, export, prepared)
         may_go_on = lacking is None or not lacking.needs_admin
         changed = waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting
+        if lacking is not None and not changed:
+            return self._await_quota(plan, lacking)
         # Creating the directory took time, and so did its quota: the claim may have changed, or may be gone.
         if not await self._still_wanted(plan):
             return await self._rollback.finish(plan.volume)
@@ -349,8 +374,6 @@ class ClaimController:
             self._unenforced.pop(claim.uid, None)
             await export.rewrite_pending(plan.volume, prepared)
             return await self._provision(plan, export)
-        if lacking is not None:
-            return self._await_quota(plan, lacking)
         self._unenforced.pop(claim.uid, None)
         created = await self._create(plan, export, prepared, again=again)
         # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
@@ -424,7 +447,8 @@ class ClaimController:
     def _await_quota(self, plan: Provision, lacking: Shortfall) -> Requeue:
         """Wait without a worker, and say what is missing once that takes long."""
         claim = plan.claim
-        warned = self._unenforced.setdefault(claim.uid, "")
+        waiting = self._unenforced.get(claim.uid)
+        warned = waiting.warned if waiting is not None else ""
         if lacking.needs_admin or self._queue.failures(claim.uid) >= PATIENCE:
             message = f"the class asks for quota: required, and {lacking.message}"
             self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
@@ -437,7 +461,8 @@ class ClaimController:
                     reason=Reason.QUOTA_NOT_IN_FORCE,
                     message=message,
                 )
-            self._unenforced[claim.uid] = message
+            warned = message
+        self._unenforced[claim.uid] = _Unenforced(claim, plan.storage_class, warned)
         return ENFORCING
 
     def _announce(self, claim: Claim) -> None:

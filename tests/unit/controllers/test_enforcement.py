@@ -273,6 +273,39 @@ def test_an_agent_that_is_gone() -> None:
     simulate(scene())
 
 
+def test_a_look_at_a_claim_that_waits_costs_no_request() -> None:
+    """A claim whose class's pattern reads labels is read once, again after claim or class changed, and at the end."""
+
+    async def scene() -> None:
+        site = Site({**REQUIRED, "pathPattern": "${.PVC.labels.app:-x}"})
+        calls: list[str] = []
+
+        async def count(call: str, _about: str) -> None:
+            calls.append(call)
+
+        async with site.led():
+            assert await site.reconcile() is ENFORCING
+            await site.warnings()
+            site.cluster.before = count
+            for _ in range(5):
+                assert await site.reconcile() is ENFORCING
+            assert "get_claim" not in calls
+            site.cluster.change("claims", "shop/data", lambda body: body["metadata"].update(labels={"app": "y"}))
+            for _ in range(5):
+                assert await site.reconcile() is ENFORCING
+            assert calls.count("get_claim") == 1
+            other = samples.storage_class({**REQUIRED, "pathPattern": "${.PVC.labels.app}"})
+            site.cache.classes.apply(other, deleted=False)
+            for _ in range(5):
+                assert await site.reconcile() is ENFORCING
+            assert calls.count("get_claim") == 2
+            site.agent.look()
+            assert await site.reconcile() is None
+            assert calls.count("get_claim") == 3
+
+    simulate(scene())
+
+
 def test_the_claim_is_deleted_while_it_waits() -> None:
     """Directory and record go with the claim, as for any other attempt."""
 
