@@ -75,7 +75,9 @@ class ClaimController:
         self._seen_s: dict[str, float] = {}
         """When each claim that has no volume yet was first worked on."""
         self._blocked: set[str] = set()
-        """Claims whose directory, or whose range of groups, is in use by other volumes: the end of any may free it."""
+        """Claims whose directory is in use by another volume: the end of any volume may free it."""
+        self._ungrouped: dict[str, Export] = {}
+        """Claims that wait for a group, the first one first, with the export that has none free."""
         self._unenforced: dict[str, _Unenforced] = {}
         """Claims whose directory is there and waits for its quota."""
         self._modes_refused: set[str] = set()
@@ -136,9 +138,19 @@ class ClaimController:
             log.warning("class_unusable", storage_class=storage_class.name, error=str(exc))
 
     def path_freed(self) -> None:
-        """Queue the claims that wait for a directory or a group: a volume, its record or its group is gone."""
+        """Queue the claims that wait for a directory: a volume or its record is gone."""
         blocked, self._blocked = self._blocked, set()
         for uid in blocked:
+            self._queue.add(uid)
+
+    def groups_freed(self, export: Export, count: int) -> None:
+        """Queue as many of the claims that wait for a group of an export as groups are free again.
+
+        A look at all of them could cost more than the export's other work: each lists the groups.
+        """
+        waiting = [uid for uid, where in self._ungrouped.items() if where is export]
+        for uid in waiting[:count]:
+            del self._ungrouped[uid]
             self._queue.add(uid)
 
     def _export_ready(self, export: Export) -> None:
@@ -168,6 +180,7 @@ class ClaimController:
             self._seen_s.pop(uid, None)
             self._unenforced.pop(uid, None)
             self._blocked.discard(uid)
+            self._ungrouped.pop(uid, None)
             return await self._rollback.finish(names.volume_name(uid))
         self._require_slot(claim)
         try:
@@ -301,9 +314,6 @@ class ClaimController:
             if self._queue.failures(claim.uid) == 0:
                 return FAILED  # in most cases the record of a volume that is about to be removed
             return self._failed(plan, exc.event_text, exc, FAILED)
-        except NoFreeGroup as exc:
-            self._blocked.add(claim.uid)
-            return self._failed(plan, exc.event_text, exc, REFUSED)
         except ArchiveUnusable as exc:
             return self._failed(plan, self._with_archive_hint(exc.event_text, plan), exc, REFUSED)
         except Rejected as exc:
@@ -417,6 +427,10 @@ class ClaimController:
                     tenant=plan.tenant,
                     gid_range=plan.parameters.groups,
                 )
+        except NoFreeGroup:
+            self._ungrouped.pop(claim.uid, None)  # to the end of the line
+            self._ungrouped[claim.uid] = export
+            raise
         except AlreadyThere:
             # Data in the directory of the claim's own record: the volume may exist, and the cache does not know yet.
             found = await self._ctx.cluster.get_volume(plan.volume) if plan.volume in export.records else None
@@ -558,6 +572,7 @@ class ClaimController:
 
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:
         ctx, claim = self._ctx, plan.claim
+        self._ungrouped.pop(claim.uid, None)
         labels = (claim.class_name, _source(claim))
         began_s = self._seen_s.pop(claim.uid, ctx.clock.monotonic())
         took_s = ctx.clock.monotonic() - began_s

@@ -129,7 +129,9 @@ class LeaderTasks:
         claim_share, volume_share = (FairShare(self._workers, queue.add) for queue in (claim_queue, volume_queue))
         locks = VolumeLocks()
         claims = ClaimController(ctx, claim_queue, claim_share, locks)
-        sweep = Sweep(ctx, instances, revisit=claim_queue.add, freed=claims.path_freed)
+        sweep = Sweep(
+            ctx, instances, revisit=claim_queue.add, freed=claims.path_freed, groups_freed=claims.groups_freed
+        )
         takeover = Takeover(ctx, entered=volume_queue.add)
         volumes = VolumeController(
             ctx, volume_queue, volume_share, locks, claims=claims, sweep=sweep, takeover=takeover

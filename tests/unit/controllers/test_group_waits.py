@@ -9,12 +9,15 @@ from msgspec import structs
 from provisioner.controllers.instances import Instances
 from provisioner.controllers.sweep import Sweep
 from provisioner.core.groups import GidRange
+from provisioner.core.locations import Location
 from provisioner.ledger import layout
+from provisioner.ledger.export import Export
 from provisioner.ports.tree import Ownership
 from provisioner.runtime.leadership import Alone
 from provisioner.runtime.requeue import REFUSED
 from tests.support import samples
 from tests.support.fakes.clock import simulate
+from tests.support.fakes.tree import MemoryTree
 from tests.unit.controllers.test_enforcement import Site
 
 
@@ -38,7 +41,13 @@ def test_a_group_becomes_free() -> None:
 
             await site.export.move_to_trash("pvc-former")
             await site.export.forget("pvc-former")
-            sweep = Sweep(site.ctx, instances, revisit=site.queue.add, freed=site.controller.path_freed)
+            sweep = Sweep(
+                site.ctx,
+                instances,
+                revisit=site.queue.add,
+                freed=site.controller.path_freed,
+                groups_freed=site.controller.groups_freed,
+            )
             sweeping = asyncio.create_task(sweep.run())
             sweep.export_ready(site.export)
             await asyncio.sleep(60.0)
@@ -49,5 +58,29 @@ def test_a_group_becomes_free() -> None:
             assert len(site.queue) == 1
             assert await site.reconcile() is None
             assert site.export.records[site.volume_name].gid == 70
+
+    simulate(scene())
+
+
+def test_as_many_claims_as_groups() -> None:
+    """For one group that is free only one claim is looked at again, and none for another export or volume."""
+
+    async def scene() -> None:
+        site = Site({"gid": "auto", "gidRange": "70-70"})
+        async with site.led():
+            former = structs.replace(samples.record("former", claim_uid="former"), cluster="memory")
+            await site.export.provision("pvc-former", former, Ownership(), gid_range=GidRange(70, 70))
+            assert await site.reconcile() is REFUSED
+            waiting = len(site.queue)
+            site.controller.path_freed()
+            site.controller.groups_freed(Export(Location("other", "/x"), MemoryTree()), 5)
+            site.controller.groups_freed(site.export, 0)
+            assert len(site.queue) == waiting == 0
+            site.controller.groups_freed(site.export, 2)
+            assert len(site.queue) == 1
+            site.cluster.delete("claims", "shop/data")
+            await site.reconcile()
+            site.controller.groups_freed(site.export, 2)
+            assert len(site.queue) == 1
 
     simulate(scene())
