@@ -226,7 +226,8 @@ class ExportAgent:
     def go_on(self) -> Iterator[None]:
         """Go on with the walks that are under way, and yield after each slice."""
         for name in list(self._walks):
-            yield from self._go_on(name)
+            if name in self._walks:  # a look at the volume can have ended it since
+                yield from self._go_on(name)
 
     @property
     def busy(self) -> list[str]:
