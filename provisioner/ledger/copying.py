@@ -15,7 +15,7 @@ How it works:
 
 The target is new, and only this copy works on it. The server can be away for any time: each step is repeated until it
 is done. Everything else that the source or the target refuses ends the copy. An entry that disappears during the copy
-is left out, as `cp` does. So is what no copy can have: sockets, devices, other file systems that are mounted in the
+is left out, as `cp` does; one that was replaced by a rename is copied again. Left out is what no copy can have: sockets, devices, other file systems that are mounted in the
 tree, and snapshots that a server shows there. They are counted and named.
 """
 
@@ -49,6 +49,8 @@ DEPTH_LIMIT = 256
 SEGMENT_BYTES = 256 << 20
 """The part of a file that is brought to stable storage at a time."""
 SEGMENT_TRIES = 10
+REPLACED_TRIES = 30
+"""How often a file is copied again that was replaced during its copy."""
 SLACK_BYTES = 1 << 20
 """How much more space than data a file with holes can take, for the file system's own needs."""
 NAMED = 5
@@ -250,17 +252,34 @@ class TreeCopy:
     async def _work(self) -> None:
         while True:
             directory, item = await self._queue.get()
-            name = item.path[-1]
             try:
-                if item.links > 1 and item.kind != "symlink":
-                    await self._copy_linked(item, directory.target, name)
-                else:
-                    await self._copy_entry(item, directory.target, name)
+                await self._copy_latest(item, directory.target)
                 self._progress.entries += 1
             except _Vanished:
                 self._progress.vanished += 1
             await self._leave(directory)
             self._queue.task_done()
+
+    async def _copy_latest(self, item: Item, parent: Item) -> None:
+        """Copy an entry that is not a directory. Raises _Vanished if it is gone.
+
+        A program that replaces a file by a rename leaves no moment without a file of that name. So the copy has one
+        too: it begins again with the new file.
+        """
+        for _ in range(REPLACED_TRIES):
+            try:
+                if item.links > 1 and item.kind != "symlink":
+                    await self._copy_linked(item, parent, item.path[-1])
+                else:
+                    await self._copy_entry(item, parent, item.path[-1])
+            except _Vanished:
+                item = await self._read(lambda path=item.path: self._origin.look(path))  # type: ignore[misc]
+                if item.kind == "directory" or self._is_left_out(item):
+                    raise
+            else:
+                return
+        hint = "stop the program that replaces it"
+        raise ExportError(Cause.OTHER, f"{item.path[-1]} is replaced faster than it is copied", hint=hint)
 
     async def _copy_linked(self, item: Item, parent: Item, name: str) -> None:
         """Copy a file that has several names once, and give the copy one name more."""

@@ -1,7 +1,8 @@
 """The `Files` part of the `Tree` port: objects of all types in a tree, with their content, for copies.
 
 An `Item` is an object that was looked at. Calls on it go to that object, by its file handle or by its path without
-following a symlink. Every call has a time limit and raises only ExportError, as the calls of `Tree` do.
+following a symlink. A call on a file raises Cause.NOT_FOUND or STALE once that object is gone, also if another one has
+its name. Every call has a time limit and raises only ExportError, as the calls of `Tree` do.
 """
 
 from __future__ import annotations

@@ -148,6 +148,22 @@ async def test_hard_links(site: Site) -> None:
     assert found["a"].links == found[ODD].links == 2
 
 
+async def test_a_file_that_was_replaced(site: Site) -> None:
+    """read() and copy_range() never take bytes of the file that has replaced theirs."""
+    files, top = site.tree.files, await made(site, "top")
+    old, new, copy = [await files.make(top, name, "file") for name in ("old", "new", "copy")]
+    for file in (old, new):
+        await files.write(file, 0, file.path[-1].encode(), stable=True)
+    old = await files.look(old.path)
+    await files.remove(top, "old")
+    await files.link(new, top, "old")
+    for call in (files.read(old, 0, 3), files.copy_range(old, copy, 0, 3)):
+        try:
+            assert await call in (b"old", None)
+        except ExportError as exc:
+            assert exc.cause in (Cause.NOT_FOUND, Cause.STALE)  # noqa: PT017
+
+
 async def test_remove(site: Site) -> None:
     """remove() removes an entry; none there is success; a directory with entries stays."""
     files, top = site.tree.files, await made(site, "top")

@@ -306,12 +306,54 @@ def test_a_linked_file_that_disappears() -> None:
 
     async def remove(call: str, path: RelPath) -> None:
         if call == "read" and path[-1] in ("shared", "link"):
+            for directory in (tree.look(SOURCE), tree.look((*SOURCE, "deep", "er"))):
+                assert isinstance(directory, Directory)
+                directory.entries.pop(path[-1], None)
             raise ExportError(Cause.STALE)
 
     tree.before = remove
     simulate(copied(tree))
     assert tree.look((*COPIED, "shared")) is None
     assert tree.look((*COPIED, "deep", "er", "file")) is not None
+
+
+def replacing(tree: MemoryTree, call: str, new: list[Node]) -> None:
+    """Replace the file `a` of the source right before each such call on it, with these in turn."""
+
+    async def replace(made: str, path: RelPath) -> None:
+        top = tree.look(SOURCE)
+        if made == call and path == (*SOURCE, "a") and new:
+            assert isinstance(top, Directory)
+            top.entries["a"] = new.pop(0)
+
+    tree.before = replace
+
+
+@pytest.mark.parametrize("new", [File(b"new" * 20), Symlink("new"), File(kind="fifo")])
+def test_a_file_that_is_replaced(new: Node) -> None:
+    """A file that is replaced by a rename is copied as the new one, whole: its name is never without a file."""
+    tree, target = tree_with(Directory(entries={"a": File(b"old" * 20)})), MemoryTree()
+    replacing(tree, "read", [File(b"between" * 20), new])
+    assert simulate(copied(tree, target)).vanished == 0
+    assert target.look((*COPIED, "a")) == new
+
+
+@pytest.mark.parametrize("kind", ["directory", "other"])
+def test_a_file_that_becomes_something_else(kind: str) -> None:
+    """A file in whose place a directory or a socket is now is left out."""
+    tree, target = tree_with(Directory(entries={"a": File(b"x" * 30)})), MemoryTree()
+    replacing(tree, "read", [Directory() if kind == "directory" else File(kind="other")])
+    assert simulate(copied(tree, target)).vanished == 1
+    assert target.look((*COPIED, "a")) is None
+
+
+def test_a_file_that_is_replaced_all_the_time() -> None:
+    """A copy fails with advice, and never without a file that the source has."""
+    tree, target = tree_with(Directory(entries={"a": File(b"x" * 30)})), MemoryTree()
+    replacing(tree, "read", [File(b"y" * 30) for _ in range(3 * copying.REPLACED_TRIES)])
+    with pytest.raises(CopyFailed, match="replaced") as caught:
+        simulate(copied(tree, target))
+    assert "stop" in caught.value.refusal.hint
 
 
 def test_the_target_that_disappears() -> None:
