@@ -15,8 +15,9 @@ How it works:
 
 The target is new, and only this copy works on it. The server can be away for any time: each step is repeated until it
 is done. Everything else that the source or the target refuses ends the copy. An entry that disappears during the copy
-is left out, as `cp` does; one that was replaced by a rename is copied again. Left out is what no copy can have: sockets, devices, other file systems that are mounted in the
-tree, and snapshots that a server shows there. They are counted and named.
+is left out, as `cp` does; one that is replaced by a rename is copied again. What no copy can have is left out too:
+sockets, devices, other file systems that are mounted in the tree, and snapshots that a server shows there. They are
+counted and named.
 """
 
 from __future__ import annotations
