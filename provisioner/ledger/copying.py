@@ -135,7 +135,7 @@ class TreeCopy:
         self._allows = allows
         self._regroup = regroup
         shares = self._into.shares(self._origin)
-        self._clones = self._copies = shares
+        self._clones = self._copies = self._wholes = shares
         self._chunk_bytes = min(self._origin.chunk_bytes, self._into.chunk_bytes)
         self._queue: asyncio.Queue[tuple[_Directory, Item]] = asyncio.Queue(QUEUE_LIMIT)
         self._buffers = asyncio.Semaphore(CHUNKS_IN_MEMORY)
@@ -309,6 +309,10 @@ class TreeCopy:
         """Copy a file, symlink or FIFO. Raises _Vanished, and leaves nothing, if it is gone."""
         kind = item.kind
         assert kind in ("file", "fifo", "symlink")
+        if kind == "file" and self._wholes and item.size_bytes <= self._chunk_bytes:
+            if await self._copy_whole(item, parent, name):
+                return
+            self._wholes = False
         target = await self._read(lambda: self._origin.read_link(item)) if kind == "symlink" else ""
         made = await self._make(parent, name, kind, target)
         try:
@@ -318,6 +322,24 @@ class TreeCopy:
             await self._persist(lambda: self._into.remove(parent, name))
             raise
         await self._persist(lambda: self._into.keep(made, self._kept(item)))
+
+    async def _copy_whole(self, item: Item, parent: Item, name: str) -> bool:
+        """Copy a small file in one call, with all that it keeps; return False if the tree has no such call."""
+        tries = 0
+
+        async def copy() -> int | None:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # an earlier try with an unknown outcome can have created a part of it
+                await self._into.remove(parent, name)
+            try:
+                return await self._into.copy_whole(item, parent, name, self._kept(item))
+            except PathExists as exc:
+                raise _folded(name) from exc
+
+        copied = await self._read_and_change(item, copy)
+        self._progress.size_bytes += copied or 0
+        return copied is not None
 
     async def _make(self, parent: Item, name: str, kind: Made, target: str = "") -> Item:
         """Create an object; what an earlier try with an unknown outcome has created is this one."""

@@ -151,6 +151,14 @@ class Files(Protocol):
         """
         ...
 
+    async def copy_whole(self, source: Item, parent: Item, name: str, kept: Kept) -> int | None:
+        """Create a small file as a copy of a source, on stable storage, as `make`, `copy_range` and `keep` would.
+
+        Returns how many bytes it has, at most `source.size_bytes`; None if the tree has no such call. A call that is
+        refused leaves no file. Raises PathExists.
+        """
+        ...
+
     async def keep(self, item: Item, kept: Kept) -> None:
         """Set owner, mode and times of an object that `make` returned; a symlink has no mode.
 

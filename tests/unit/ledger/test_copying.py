@@ -147,11 +147,12 @@ def _nodes(node: Node, *, again: bool = False) -> list[Node]:
 @pytest.mark.parametrize("clones", [True, False])
 @pytest.mark.parametrize("copies", [True, False])
 @pytest.mark.parametrize("seeks", [True, False])
+@pytest.mark.parametrize("wholes", [True, False])
 @pytest.mark.parametrize("other", [True, False], ids=["to another export", "within an export"])
-def test_a_mixed_tree(clones: bool, copies: bool, seeks: bool, other: bool) -> None:
+def test_a_mixed_tree(clones: bool, copies: bool, seeks: bool, wholes: bool, other: bool) -> None:
     """A copy keeps contents, holes, modes, owners, times, symlinks, hard links, FIFOs and empty directories."""
     tree = tree_with(sample())
-    tree.files.clones, tree.files.copies, tree.files.seeks = clones, copies, seeks
+    tree.files.clones, tree.files.copies, tree.files.seeks, tree.files.wholes = clones, copies, seeks, wholes
     target = MemoryTree() if other else None
     progress = simulate(copied(tree, target))
     assert is_copied(tree, target)
@@ -194,6 +195,7 @@ def test_a_server_that_is_away(cause: Cause, effect: str, other: bool) -> None:
     while True:
         tree, target = tree_with(sample()), MemoryTree() if other else None
         tree.files.copies = tree.files.clones = number % 2 == 0
+        tree.files.wholes = number % 3 > 0
         calls = 0
         progress = Progress()
 
@@ -283,13 +285,13 @@ def vanishing(tree: MemoryTree, call: str, names: tuple[str, ...], cause: Cause 
 
 @pytest.mark.parametrize(
     ("call", "ways"),
-    [("page", 0), ("read_link", 0), ("clone", 2), ("copy_range", 1), ("next_data", 0), ("read", 0)],
+    [("page", 0), ("read_link", 0), ("clone", 2), ("copy_range", 1), ("next_data", 0), ("read", 0), ("copy_whole", 0)],
 )
 def test_an_entry_that_disappears(call: str, ways: int) -> None:
     """An entry that is removed during the copy is left out of it, whole."""
     tree = tree_with(sample())
-    tree.files.clones, tree.files.copies = ways == 2, ways >= 1
-    vanishing(tree, call, ("hole", "deep", "dangling", "empty"))
+    tree.files.clones, tree.files.copies, tree.files.wholes = ways == 2, ways >= 1, call == "copy_whole"
+    vanishing(tree, call, ("hole", "deep", "dangling", "empty", "nothing"))
     assert simulate(copied(tree)).vanished > 0
     made = tree.look(COPIED)
     assert isinstance(made, Directory)
@@ -384,6 +386,33 @@ def test_a_source_that_is_moved_away() -> None:
     tree.before = replace
     with pytest.raises(CopyFailed, match="replaced"):
         simulate(copied(tree))
+
+
+@pytest.mark.parametrize("cause", [Cause.NO_SPACE, Cause.DENIED])
+def test_a_refusal_of_a_whole_file(cause: Cause) -> None:
+    """A small file that is refused ends the copy, with the refusal as its reason."""
+    tree = tree_with(sample())
+    tree.files.wholes = True
+    failing(tree, "copy_whole", ExportError(cause))
+    with pytest.raises(CopyFailed) as caught:
+        simulate(copied(tree))
+    assert caught.value.refusal.cause == cause
+
+
+def test_a_whole_file_in_a_target_that_folds_names() -> None:
+    """A small file never replaces another one whose name is equal for the target's server."""
+    tree = tree_with(Directory(entries={"a": File(b"0"), "A": File(b"1")}))
+    tree.files.wholes = True
+
+    async def fold(made: str, path: RelPath) -> None:
+        top = tree.look(COPIED)
+        if made == "copy_whole" and path[-1] == "A" and isinstance(top, Directory):
+            top.entries.setdefault("A", File())
+
+    tree.before = fold
+    with pytest.raises(CopyFailed) as caught:
+        simulate(copied(tree))
+    assert "equal" in caught.value.refusal.hint
 
 
 @pytest.mark.parametrize("call", ["make", "link"])
