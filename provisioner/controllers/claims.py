@@ -110,7 +110,7 @@ class ClaimController:
             yield
 
     def _claim_changed(self, claim: Claim) -> None:
-        for uid in self._awaited.pop(claim.key, ()):
+        for uid in sorted(self._awaited.pop(claim.key, ())):
             self._queue.add(uid)
         if claims.is_unfinished(claim):
             self._queue.add(claim.uid)
@@ -148,7 +148,7 @@ class ClaimController:
     def path_freed(self) -> None:
         """Queue the claims that wait for a directory: a volume or its record is gone."""
         blocked, self._blocked = self._blocked, set()
-        for uid in blocked:
+        for uid in sorted(blocked):
             self._queue.add(uid)
 
     def groups_freed(self, export: Export, count: int) -> None:
@@ -169,7 +169,7 @@ class ClaimController:
         for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
-        for name in export.pending:
+        for name in sorted(export.pending):
             pending_uid = names.claim_uid(name)
             if pending_uid is not None:
                 self._queue.add(pending_uid)
