@@ -335,7 +335,7 @@ async def test_no_id_is_free() -> None:
 
 
 async def test_an_entry_that_is_no_symlink() -> None:
-    """A directory in place of an entry takes its id, and the volumes get the others; an export that fails is reported."""
+    """A directory in place of an entry takes its id, and volumes get the others. An export that fails is an error."""
     tree = MemoryTree()
     export = await opened(tree)
     await tree.make_directory((LEDGER, "groups", "70"), ACCESS)
