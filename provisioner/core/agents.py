@@ -51,7 +51,8 @@ def of_agent(
         return [_missing(export, wanted, asking)] if wanted or asking else []
     alive = is_alive(heartbeat, now)
     heard = f"{heartbeat.at}, {age(heartbeat.at, now) or 'an unknown time'} ago"
-    state = "alive" if alive else f"silent since {heard}"
+    started = f" since {heartbeat.since}" if heartbeat.since else ""
+    state = f"alive{started}" if alive else f"silent since {heard}"
     result = f"{state}; version {heartbeat.version or 'unknown'}, on {heartbeat.filesystem or 'an unknown file system'}"
     if not alive:
         advice = "start it again: limits stay in force without it, and new volumes and expansions wait"

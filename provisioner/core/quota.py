@@ -97,6 +97,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v"
 
     at: str = field(name="at")
     """UTC, RFC 3339: the end of the last look at everything."""
+    since: str = field(name="since", default="")
+    """UTC, RFC 3339: when the agent was started."""
     version: str = field(name="agent", default="")
     filesystem: str = field(name="fs", default="")
     """`xfs`, `ext4` or `zfs`: behind the kernel's NFS server, ext4 lets root write beyond a limit."""

@@ -79,6 +79,7 @@ class ExportAgent:
         """Volumes whose directory is not there, and how often it was not."""
         self._options = options
         self._now = now
+        self._since = now()
         self._holders = holders
         self._book = Book(root, holders, options.ids, all_volumes=options.all_volumes, label=disk.label)
         self._usages: dict[int, Usage] = {}
@@ -190,6 +191,7 @@ class ExportAgent:
         assert facts is not None
         beat = Heartbeat(
             at=self._now(),
+            since=self._since,
             version=self._options.version,
             filesystem=facts.filesystem,
             enforces=not facts.lacks,

@@ -18,6 +18,7 @@ from tests.support import samples
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 ALIVE = Heartbeat(
     at="2026-11-28T11:59:30Z",
+    since="2026-11-27T08:00:00Z",
     version="1.2",
     filesystem="xfs",
     enforces=True,
@@ -61,10 +62,11 @@ def test_an_agent_that_is_alive() -> None:
     """It is shown with its version, its file system and what it has done; a warning of its own is passed on."""
     (found,) = said()
     assert found.result == (
-        "alive; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999;"
+        "alive since 2026-11-27T08:00:00Z; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999;"
         " last heard at 2026-11-28T11:59:30Z, 30s ago"
     )
     assert (found.ok, found.warning, found.advice) == (True, False, "")
+    assert said(since="")[0].result.startswith("alive; version 1.2")
     (found,) = said(warns="project inheritance on the trash: chattr -P it")
     assert (found.ok, found.warning, found.advice) == (True, True, "project inheritance on the trash: chattr -P it")
 
