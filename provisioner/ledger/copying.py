@@ -62,7 +62,8 @@ SERVER_COPY_BYTES = 16 << 20
 _PASSING = (Cause.UNREACHABLE, Cause.BUSY, Cause.NOT_YET)
 """Causes that end by themselves: the step is repeated."""
 _AGAIN = Backoff(first_s=0.2, limit_s=10.0, jitter=0)
-_GONE = (Cause.NOT_FOUND, Cause.STALE)
+_GONE = (Cause.NOT_FOUND, Cause.STALE, Cause.SYMLINK)
+"""Causes of calls on an object that is gone; an object of another type can have its name, or that of its directory."""
 _SNAPSHOTS = (".snapshot", "~snapshot", ".zfs")
 """Directories in which servers show snapshots of the directory that they are in."""
 _PRIVATE = Ownership(mode=0o700)

@@ -340,6 +340,25 @@ def test_a_file_that_is_replaced(new: Node) -> None:
     assert target.look((*COPIED, "a")) == new
 
 
+@pytest.mark.parametrize(("call", "name"), [("page", "deep"), ("read_link", "dangling"), ("read", "hole")])
+def test_a_path_that_gets_another_type(call: str, name: str) -> None:
+    """A mounted export refuses a path that has become another type: the copy goes on without the former object."""
+    tree, target = tree_with(sample()), MemoryTree()
+
+    async def replace(made: str, path: RelPath) -> None:
+        top = tree.look(SOURCE)
+        assert isinstance(top, Directory)
+        if made == call and path == (*SOURCE, name) and name in top.entries:
+            top.entries[name] = File(kind="other")
+            raise ExportError(Cause.SYMLINK)
+
+    tree.before = replace
+    assert simulate(copied(tree, target)).vanished == 1
+    assert target.look((*COPIED, "shared")) is not None
+    found = target.look((*COPIED, name))
+    assert found is None or (isinstance(found, Directory) and not found.entries)
+
+
 @pytest.mark.parametrize("kind", ["directory", "other"])
 def test_a_file_that_becomes_something_else(kind: str) -> None:
     """A file in whose place a directory or a socket is now is left out."""
