@@ -62,8 +62,8 @@ def test_an_agent_that_is_alive() -> None:
     """It is shown with its version, its file system and what it has done; a warning of its own is passed on."""
     (found,) = said()
     assert found.result == (
-        "alive since 2026-11-27T08:00:00Z; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999;"
-        " last heard at 2026-11-28T11:59:30Z, 30s ago"
+        "alive since 2026-11-27T08:00:00Z; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids"
+        " 100000-199999; last heard at 2026-11-28T11:59:30Z, 30s ago"
     )
     assert (found.ok, found.warning, found.advice) == (True, False, "")
     assert said(since="")[0].result.startswith("alive; version 1.2")
