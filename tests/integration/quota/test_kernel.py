@@ -27,11 +27,11 @@ pytestmark = [pytest.mark.thorough, pytest.mark.timeout(TIMEOUT_S + 60)]
 def output() -> str:
     """What the virtual machine printed."""
     if reason := vm.missing():
-        pytest.skip(f"no virtual machine can run here: {reason}")
+        pytest.skip(f"this machine cannot run a virtual machine: {reason}")
     script = Path(__file__).with_name("inside.sh").read_text()
     ran = KernelClient().run(script, timeout_s=TIMEOUT_S, files=product(*TESTS), python=True, disks=2)
     if "No module named" in ran.output and sys.version_info[:2] != (3, 11):
-        pytest.skip("the virtual machine has another version of Python than this environment")
+        pytest.skip("this machine cannot run the agent in the virtual machine, which has another version of Python")
     print(ran.output)
     return ran.output
 

@@ -42,7 +42,7 @@ printf '%s' "$VOLUMES" | PYTHONPATH=/product /usr/bin/python3 -m tests.integrati
 def server() -> Iterator[KernelServer]:
     """The kernel's NFS server with an XFS, and the quota agent beside it."""
     if reason := vm.missing():
-        pytest.skip(f"no virtual machine can run here: {reason}")
+        pytest.skip(f"this machine cannot run a virtual machine: {reason}")
     running = sized_server()
     try:
         running.start()
