@@ -185,11 +185,7 @@ class ClaimController:
         claim = self._cache.claims.get(uid)
         volume = self._cache.volumes.get(names.volume_name(uid))
         if claim is None:
-            self._seen_s.pop(uid, None)
-            self._unenforced.pop(uid, None)
-            self._blocked.discard(uid)
-            self._ungrouped.pop(uid, None)
-            await self._clones.cancel(names.volume_name(uid))
+            await self._end(uid)
             return await self._rollback.finish(names.volume_name(uid))
         self._require_slot(claim)
         try:
@@ -205,9 +201,7 @@ class ClaimController:
             self._blocked.add(uid)
         match decision:
             case Ignore():
-                self._seen_s.pop(uid, None)
-                await self._clones.cancel(names.volume_name(uid))
-                self._unenforced.pop(uid, None)
+                await self._end(uid)
                 unfinished = await self._rollback.finish(names.volume_name(uid))
                 expanding = (
                     await expand(claim, self._ctx, tries=self._queue.failures(uid))
@@ -225,6 +219,14 @@ class ClaimController:
                 return self._refuse(claim, refusal)
             case Provision() as plan:
                 return await self._attempt(plan)
+
+    async def _end(self, uid: str) -> None:
+        """Forget what is known of a claim that needs no volume, and cancel its copy."""
+        self._seen_s.pop(uid, None)
+        self._blocked.discard(uid)
+        self._ungrouped.pop(uid, None)
+        self._unenforced.pop(uid, None)
+        await self._clones.cancel(names.volume_name(uid))
 
     def _require_slot(self, claim: Claim) -> None:
         """Raise NoSlot if the export of the claim's class has no worker to spare, before the claim is judged.

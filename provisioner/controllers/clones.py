@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -220,7 +221,7 @@ class Clones:
         with ctx.supervisor.shield("copies", volume=plan.volume):
             try:
                 async with self._slots:
-                    allows = lambda: ctx.guard.allows(export)  # noqa: E731
+                    allows = partial(ctx.guard.allows, export)
                     copy = await export.copy_from(
                         source, path, plan.volume, job.progress, allows=allows, regroup=regroup
                     )

@@ -15,8 +15,7 @@ from provisioner.core.quota import Answer, Heartbeat
 from provisioner.ledger import symlinks
 from provisioner.ports.tree import Cause, ExportError, Tree
 
-_UNREADABLE = (Cause.NOT_FOUND, Cause.SYMLINK, Cause.DENIED, Cause.OTHER)
-"""What is wrong with one path. Any other cause is about the export."""
+_UNREADABLE = (Cause.NOT_FOUND, *symlinks.UNREADABLE)
 
 
 class Answers:

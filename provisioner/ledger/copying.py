@@ -26,6 +26,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -161,7 +162,7 @@ class TreeCopy:
 
     async def _run(self, source: RelPath, target: RelPath) -> None:
         for name in (TREE, LINKS):
-            await self._persist(lambda name=name: self._make_private((*target, name)))  # type: ignore[misc]
+            await self._persist(partial(self._make_private, (*target, name)))
         self._links = await self._persist(lambda: self._into.look((*target, LINKS)))
         tree = await self._persist(lambda: self._into.look((*target, TREE)))
         self._top = await self._persist(lambda: self._origin.look(source))
@@ -214,7 +215,7 @@ class TreeCopy:
         more: object | None = None
         while True:
             try:
-                page = await self._read(lambda more=more: self._origin.page(directory.source, more))  # type: ignore[misc]
+                page = await self._read(partial(self._origin.page, directory.source, more))
             except _Vanished:
                 self._progress.vanished += 1
                 return
@@ -244,8 +245,7 @@ class TreeCopy:
             current.open_jobs -= 1
             if current.open_jobs:
                 return
-            done = current
-            await self._persist(lambda done=done: self._into.keep(done.target, self._kept(done.source)))  # type: ignore[misc]
+            await self._persist(partial(self._into.keep, current.target, self._kept(current.source)))
             self._progress.entries += 1
             current = current.parent
 
@@ -275,7 +275,7 @@ class TreeCopy:
                 else:
                     await self._copy_entry(item, parent, item.path[-1])
             except _Vanished:
-                item = await self._read(lambda path=item.path: self._origin.look(path))  # type: ignore[misc]
+                item = await self._read(partial(self._origin.look, item.path))
                 if item.kind == "directory" or self._is_left_out(item):
                     raise
             else:
@@ -387,7 +387,7 @@ class TreeCopy:
         end = offset = data_bytes = 0
         size_bytes = item.size_bytes
         while offset < size_bytes:
-            found = await self._read(lambda offset=offset: self._origin.next_data(item, offset))  # type: ignore[misc]
+            found = await self._read(partial(self._origin.next_data, item, offset))
             if found is None:
                 break
             begin, until = found if found[1] > offset else (offset, size_bytes)  # a server that tells nothing
@@ -413,10 +413,7 @@ class TreeCopy:
         """Let the server copy as far as it can; return how far it came."""
         while self._copies and at < end:
             wanted = min(end - at, SERVER_COPY_BYTES)
-            copied = await self._read_and_change(
-                item,
-                lambda at=at, wanted=wanted: self._into.copy_range(item, made, at, wanted),  # type: ignore[misc]
-            )
+            copied = await self._read_and_change(item, partial(self._into.copy_range, item, made, at, wanted))
             if copied is None:
                 self._copies = False
                 break
@@ -442,13 +439,11 @@ class TreeCopy:
         """Read and write a chunk; return the end of its data, 0 if it has only zeros."""
         written = 0
         while at < end:
-            data = await self._read(lambda at=at: self._origin.read(item, at, end - at))  # type: ignore[misc]
+            data = await self._read(partial(self._origin.read, item, at, end - at))
             if not data:
                 break  # the file has become shorter
             if data.count(0) < len(data):
-                verifier = await self._persist(
-                    lambda at=at, data=data: self._into.write(made, at, data, stable=stable)  # type: ignore[misc]
-                )
+                verifier = await self._persist(partial(self._into.write, made, at, data, stable=stable))
                 if not stable:
                     unstable.add(verifier)
                 written = at + len(data)

@@ -15,9 +15,6 @@ from provisioner.ledger import layout, symlinks
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
-_OF_THE_ENTRY = (Cause.SYMLINK, Cause.DENIED, Cause.OTHER)
-"""What is wrong with one entry. Any other cause is about the export."""
-
 
 def holder_of(volume_name: str, record: Record) -> str:
     """Return the text of an entry for a volume with this record."""
@@ -75,7 +72,7 @@ async def _read(tree: Tree, index: LedgerIndex, gid: int) -> str:
         index.groups.remove(gid)
         return ""
     except ExportError as exc:
-        if exc.cause not in _OF_THE_ENTRY:
+        if exc.cause not in symlinks.UNREADABLE:
             raise
         holder = ""
     index.groups.enter(gid, holder)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Set
+from contextlib import asynccontextmanager, suppress
 
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
@@ -94,6 +94,16 @@ async def probe(tree: Tree, id: str) -> None:
     missing = [path[-1] for path in layout.directories()[1:] if path[-1] not in entries]
     if missing:
         raise ExportError(Cause.CHANGED, f"its ledger lacks {', '.join(missing)}")
+
+
+@asynccontextmanager
+async def probed_if_missing(tree: Tree, id: str) -> AsyncIterator[None]:
+    """Raise Cause.CHANGED if a path turns out to be missing because the ledger is, which is the better error."""
+    try:
+        yield
+    except PathMissing:
+        await probe(tree, id)
+        raise
 
 
 async def _entries(tree: Tree) -> Set[str]:

@@ -80,7 +80,7 @@ class Provisioning:
 
     async def begin_copy(self, volume_name: str, record: Record, gid_range: GidRange | None) -> Record:
         """Do steps 1 and 2 for a volume that becomes a copy; see `Export.begin_copy`."""
-        try:
+        async with opening.probed_if_missing(self._tree, self._state.export_id):
             begun = await self._begin(volume_name, record, None, gid_range, None)
             held = self._state.index.records[volume_name]
             try:
@@ -100,10 +100,6 @@ class Provisioning:
                     await self._records.withdraw(volume_name)
                 raise self._in_the_way(held)
             return self._state.index.records[volume_name]
-        except PathMissing:
-            # A missing ledger is the likely reason, and then that is the better error.
-            await opening.probe(self._tree, self._state.export_id)
-            raise
 
     async def provision(
         self,
@@ -117,12 +113,8 @@ class Provisioning:
         copy: str,
     ) -> Record:
         """Do steps 1 to 4; see `Export.provision`."""
-        try:
+        async with opening.probed_if_missing(self._tree, self._state.export_id):
             return await self._provision(volume_name, record, ownership, adopt_from, tenant, gid_range, copy)
-        except PathMissing:
-            # A missing ledger is the likely reason, and then that is the better error.
-            await opening.probe(self._tree, self._state.export_id)
-            raise
 
     async def _provision(
         self,

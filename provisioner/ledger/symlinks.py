@@ -12,7 +12,10 @@ from provisioner.core.locations import RelPath
 from provisioner.ledger import layout
 from provisioner.ports import endless
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import MakeSymlink, MoveSymlink, PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import Cause, MakeSymlink, MoveSymlink, PathExists, PathMissing, Proof, Tree
+
+UNREADABLE = (Cause.SYMLINK, Cause.DENIED, Cause.OTHER)
+"""What is wrong with one entry that should be a symlink. Any other cause, but a missing path, is about the export."""
 
 _PER_READ = 4096
 """Symlinks that are read before their total size is checked."""
