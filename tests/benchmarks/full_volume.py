@@ -12,12 +12,12 @@ import errno
 import mmap
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+
+from tests.support.tenants import as_user, mounted
 
 MI = 1 << 20
 BLOCK = 65536
@@ -51,17 +51,9 @@ def make_volumes() -> None:
 # --------------------------------------------------------------------------------------------------- the client
 
 
-@contextmanager
-def mounted(name: str, version: str, at: str) -> Iterator[Path]:
-    """Mount a directory of the export."""
-    Path(at).mkdir(exist_ok=True)
-    options = os.environ["OPTIONS3" if version == "3" else "OPTIONS4"]
-    source = f"{os.environ['HOST']}:{EXPORT}/{name}"
-    subprocess.run(["mount", "-t", "nfs", "-o", f"{options},nosharecache", source, at], check=True)
-    try:
-        yield Path(at)
-    finally:
-        subprocess.run(["umount", "-l", at], check=True)
+def options_of(version: str) -> str:
+    """Return the mount options for a version; each mount has its own cache."""
+    return f"{os.environ['OPTIONS3' if version == '3' else 'OPTIONS4']},nosharecache"
 
 
 def write(file: Path, kind: str, size: int) -> int:
@@ -79,25 +71,11 @@ def write(file: Path, kind: str, size: int) -> int:
     return error
 
 
-def as_child(work: Callable[[], int]) -> int:
-    """Run something in a child as uid 1000; return its pid. Its exit status is the result."""
-    if not (child := os.fork()):
-        status = 255
-        try:
-            os.setgroups([])
-            os.setgid(1000)
-            os.setuid(1000)
-            status = work()
-        finally:
-            os._exit(status)
-    return child
-
-
 def fill(limit: str, version: str, kind: str) -> None:
     """Write more than a volume may hold, and print when the error comes and how many WRITEs that took."""
-    with mounted(f"{limit}-{version}-{kind}", version, "/mnt") as at:
+    with mounted(f"{EXPORT}/{limit}-{version}-{kind}", options_of(version)) as at:
         began, result = time.monotonic(), f"no error in {PATIENCE_S:.0f} s"
-        child = as_child(lambda: write(at / "file", kind, 12 * MI))
+        child = as_user(1000, lambda: write(at / "file", kind, 12 * MI))
         while time.monotonic() < began + PATIENCE_S:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
@@ -138,11 +116,11 @@ def measure() -> None:
         for limit in LIMITS:
             for kind in KINDS:
                 fill(limit, version, kind)
-    with mounted("neighbour", "4.2", "/mnt") as at:
+    with mounted(f"{EXPORT}/neighbour", options_of("4.2")) as at:
         print(f"neighbour alone: {neighbour(at):.1f} s", flush=True)
         for limit in LIMITS:
-            with mounted(f"{limit}-loop", "4.2", "/tmp/full") as full:
-                child = as_child(lambda: insist(full))
+            with mounted(f"{EXPORT}/{limit}-loop", options_of("4.2"), "/tmp/full") as full:
+                child = as_user(1000, lambda: insist(full))
                 time.sleep(8.0)
                 print(f"neighbour beside a writer on a full volume ({limit}): {neighbour(at):.1f} s", flush=True)
                 os.kill(child, signal.SIGKILL)
@@ -158,7 +136,7 @@ def main() -> None:
     from tests.support.product import product
 
     run = f"PYTHONPATH=/product /usr/bin/python3 -m {HERE}"
-    files = product(f"{HERE.replace('.', '/')}.py")
+    files = product(f"{HERE.replace('.', '/')}.py", "tests/support/tenants.py")
     exports = {EXPORT: "rw,async,no_root_squash,insecure"}
     with KernelServer(exports, beside=f"{run} server\n", files=files) as server:
         options = {

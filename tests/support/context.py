@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.export_health import ExportHealth
@@ -39,3 +43,15 @@ def controller_context(
         cluster_id=cluster_id,
         guard=guard or Unguarded(),
     )
+
+
+@asynccontextmanager
+async def running(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
+    """Run parts of a daemon while the context is open."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

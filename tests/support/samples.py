@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provisioner.core import names
+from provisioner.core.claims import ClaimView
+from provisioner.core.locations import Location
 from provisioner.core.objects import (
     Claim,
     ClaimRef,
@@ -90,6 +92,19 @@ def storage_class(
         mount_options=("nfsvers=4.1",),
         volume_binding_mode=binding,
         allow_volume_expansion=expands,
+    )
+
+
+def claim_view(**parameters: str) -> ClaimView:
+    """Return the view of the sample claim in a class with these parameters."""
+    return ClaimView(
+        provisioner=US,
+        claim=claim(),
+        storage_class=storage_class(parameters),
+        volume=None,
+        default_export=Location("nas", "/exports"),
+        holder=lambda *_: None,
+        now="2026-01-01T00:00:00Z",
     )
 
 

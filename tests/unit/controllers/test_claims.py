@@ -26,7 +26,7 @@ from provisioner.runtime.requeue import FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
-from tests.support.context import controller_context
+from tests.support.context import controller_context, running
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import MemoryTree
@@ -91,14 +91,9 @@ class Site:
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
         """Check the export, and write events, while the context is open."""
-        tasks = [asyncio.create_task(each) for each in (self.ctx.health.run(), self.ctx.recorder.run())]
-        await self.ctx.health.lead()
-        try:
+        async with running(self.ctx.health.run(), self.ctx.recorder.run()):
+            await self.ctx.health.lead()
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def test_an_attempt_that_is_still_running() -> None:

@@ -26,7 +26,7 @@ from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, REFUSED, Requeu
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
-from tests.support.context import controller_context
+from tests.support.context import controller_context, running
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import Directory, File, MemoryTree, no_fault
@@ -110,18 +110,12 @@ class Site:
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
         """Check the exports, run copies and write events while the context is open."""
-        parts = (self.ctx.health.run(), self.ctx.recorder.run(), self.clones.run())
-        tasks = [asyncio.create_task(each) for each in parts]
-        for export in self.ctx.exports:
-            self.ctx.health.add(export, named=True)
-        await self.ctx.health.lead()
-        await asyncio.sleep(0)
-        try:
+        async with running(self.ctx.health.run(), self.ctx.recorder.run(), self.clones.run()):
+            for export in self.ctx.exports:
+                self.ctx.health.add(export, named=True)
+            await self.ctx.health.lead()
+            await asyncio.sleep(0)
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def scene(play: Callable[[Site], Awaitable[None]]) -> Callable[[], None]:

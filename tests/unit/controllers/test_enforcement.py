@@ -29,7 +29,7 @@ from provisioner.runtime.requeue import ENFORCING, FAILED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from provisioner.telemetry.metrics import Metrics
 from tests.support import samples
-from tests.support.context import controller_context
+from tests.support.context import controller_context, running
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.cluster import MemoryCluster
 from tests.support.fakes.tree import Directory, MemoryTree, no_fault
@@ -74,15 +74,12 @@ class Site:
     @asynccontextmanager
     async def led(self) -> AsyncIterator[None]:
         """Check the export, and write events, while the context is open."""
-        tasks = [asyncio.create_task(each) for each in (self.ctx.health.run(), self.ctx.recorder.run())]
-        await self.ctx.health.lead()
-        try:
-            yield
-        finally:
-            self.queue.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with running(self.ctx.health.run(), self.ctx.recorder.run()):
+            await self.ctx.health.lead()
+            try:
+                yield
+            finally:
+                self.queue.close()
 
     async def reconcile(self) -> Requeue | None:
         """Reconcile the claim once, with the cache as the API server is now, and count the outcome."""

@@ -18,6 +18,7 @@ from provisioner.ledger.export import Export
 from provisioner.ledger.layout import BEGUN, TOMBSTONE
 from provisioner.ports.tree import Cause, ExportError, NotEmpty, OnProgress, Ownership, PathMissing
 from provisioner.telemetry.metrics import Metrics
+from tests.support.context import running
 from tests.support.fakes.clock import LoopClock, simulate
 from tests.support.fakes.guard import Gate
 from tests.support.fakes.tree import Directory, MemoryTree
@@ -126,13 +127,8 @@ class Trash:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Run the purge while the context is open."""
-        tasks = [asyncio.create_task(self.purge.keep(export)) for export in self.exports.values()]
-        try:
+        async with running(*map(self.purge.keep, self.exports.values())):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def sample(self, name: str, export: str) -> float:
         """A metric's value for an export."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from provisioner.core import adoption, archives, claims, groups, ledgers, names, takeover
-from provisioner.core.claims import ClaimView, Provision, Refuse
+from provisioner.core.claims import Provision, Refuse
 from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.groups import GidRange, GroupIndex
 from provisioner.core.ledgers import Installation, Ledger
@@ -149,21 +149,9 @@ def test_what_an_annotation_says(written: str, gid: int) -> None:
 # ------------------------------------------------------------------------------------------- claims and volumes
 
 
-def view(**parameters: str) -> ClaimView:
-    return ClaimView(
-        provisioner=samples.US,
-        claim=samples.claim(),
-        storage_class=samples.storage_class(parameters),
-        volume=None,
-        default_export=NAS,
-        holder=lambda *_: None,
-        now="2026-01-01T00:00:00Z",
-    )
-
-
 def test_the_volume_names_its_group() -> None:
     """The PersistentVolume has the annotation by which the kubelet adds the group to pods; others have none."""
-    decision = claims.decide(view(gid="auto"))
+    decision = claims.decide(samples.claim_view(gid="auto"))
     assert isinstance(decision, Provision)
     assert decision.record.gid == 0  # the ledger chooses
     for gid, said in ((GID, str(GID)), (0, None)):
@@ -177,8 +165,8 @@ def test_the_volume_names_its_group() -> None:
 def test_room_for_the_group() -> None:
     """A claim is refused if its record would not fit any more with a group of the range."""
     for length in range(1000):
-        decision = claims.decide(view(gid="auto", gidRange="1-9", pathPattern="x/" * length + "x"))
-        longer = claims.decide(view(gid="auto", gidRange="1-1000", pathPattern="x/" * length + "x"))
+        decision = claims.decide(samples.claim_view(gid="auto", gidRange="1-9", pathPattern="x/" * length + "x"))
+        longer = claims.decide(samples.claim_view(gid="auto", gidRange="1-1000", pathPattern="x/" * length + "x"))
         if isinstance(longer, Refuse):
             assert isinstance(decision, Provision)
             return

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from provisioner.core import adoption, archives, claims, ledgers, names
-from provisioner.core.claims import ClaimView, Provision, Refuse
+from provisioner.core.claims import Provision, Refuse
 from provisioner.core.ledgers import Installation, Ledger
 from provisioner.core.locations import Location
 from provisioner.core.objects import Volume
@@ -31,18 +31,6 @@ def record(quota: Quota = "required", **fields: object) -> Record:
     return structs.replace(samples.record(samples.DIRECTORY), cluster="here", quota=quota, **fields)
 
 
-def view(**parameters: str) -> ClaimView:
-    return ClaimView(
-        provisioner=samples.US,
-        claim=samples.claim(),
-        storage_class=samples.storage_class(parameters),
-        volume=None,
-        default_export=NAS,
-        holder=lambda *_: None,
-        now="2026-01-01T00:00:00Z",
-    )
-
-
 def annotation(body: object) -> object:
     """Return what a PersistentVolume says."""
     assert isinstance(body, dict)
@@ -52,7 +40,7 @@ def annotation(body: object) -> object:
 @pytest.mark.parametrize("wish", WISHES)
 def test_a_claim_records_the_wish_of_its_class(wish: Quota) -> None:
     """The record has the wish for the agent, the volume for a lost ledger; without a wish both look as ever."""
-    decision = claims.decide(view(quota=wish))
+    decision = claims.decide(samples.claim_view(quota=wish))
     assert isinstance(decision, Provision)
     assert decision.record.quota == wish
     assert ("quota" in json.loads(encode(decision.record))) == (wish != "none")
@@ -66,8 +54,8 @@ def test_room_for_the_wish() -> None:
     """A claim is refused if its record would not fit any more with its wish."""
     for length in range(1000):
         path = "x/" * length + "x"
-        if isinstance(claims.decide(view(quota="required", pathPattern=path)), Refuse):
-            assert isinstance(claims.decide(view(pathPattern=path)), Provision)
+        if isinstance(claims.decide(samples.claim_view(quota="required", pathPattern=path)), Refuse):
+            assert isinstance(claims.decide(samples.claim_view(pathPattern=path)), Provision)
             return
     raise AssertionError("no path is too long")
 
@@ -153,6 +141,6 @@ def test_an_older_version_reads_a_record_without_a_wish(text: str) -> None:
         samples.volume(annotations={names.QUOTA: text}), ("a",), cluster="", on_delete="delete", created=""
     )
     assert "quota" not in json.loads(encode(made))
-    decision = claims.decide(view(quota=text))
+    decision = claims.decide(samples.claim_view(quota=text))
     assert isinstance(decision, Provision)
     assert "quota" not in json.loads(encode(structs.replace(decode(encode(decision.record)), capacity="2Gi")))

@@ -237,17 +237,23 @@ async def test_a_directory_in_the_way(fresh_attempt: bool) -> None:
     assert tree.look(("clone",)) == Directory(mode=0o770)
 
 
-async def test_a_directory_in_the_way_of_the_rename() -> None:
-    """A directory that appears right before the rename is not replaced."""
-    tree = await fresh()
-    export = await opened(tree)
-    copy = await _copied(export)
+def _appears_before_the_rename(tree: MemoryTree) -> None:
+    """Let a directory appear at the claim's path right before the rename of the copy."""
 
     async def appear(call: str, path: RelPath) -> None:
         if call == "rename" and path[-1] == copying.TREE:
             tree.root.entries["clone"] = Directory(entries={"theirs": File()})
 
     tree.before = appear
+
+
+async def test_a_directory_in_the_way_of_the_rename() -> None:
+    """A directory that appears right before the rename is not replaced."""
+    tree = await fresh()
+    export = await opened(tree)
+    copy = await _copied(export)
+
+    _appears_before_the_rename(tree)
     with pytest.raises(AlreadyThere):
         await export.provision(CLONE, wanted(), ACCESS, copy=copy)
     assert tree.look(("clone",)) == Directory(entries={"theirs": File()})
@@ -262,11 +268,7 @@ async def test_undo_with_a_directory_in_the_way(fault: Fault) -> None:
         export = await opened(tree)
         copy = await _copied(export)
 
-        async def appear(call: str, path: RelPath) -> None:
-            if call == "rename" and path[-1] == copying.TREE:
-                tree.root.entries["clone"] = Directory(entries={"theirs": File()})
-
-        tree.before = appear
+        _appears_before_the_rename(tree)
         with pytest.raises(AlreadyThere):
             await export.provision(CLONE, wanted(), ACCESS, copy=copy)
         tree.before = _quiet

@@ -5,43 +5,22 @@ Each line of the input names one volume: NFS version, mount options, path, and c
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.tenants import FULL, as_user, mounted
+
 BLOCK = 65536
-FULL = (errno.ENOSPC, errno.EDQUOT)
 AT = Path("/mnt")
 PATIENCE_S = 120.0
 
 
-@contextmanager
-def mounted(options: str, path: str) -> Iterator[None]:
-    """Mount a volume while the context is open."""
-    subprocess.run(["mount", "-t", "nfs", "-o", options, f"{os.environ['HOST']}:{path}", str(AT)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(AT)], check=True)
-
-
 def fill(name: str, uid: int, limit_bytes: int) -> int:
     """Write a file as a user, without a cache, until the volume is full; return how many bytes were accepted."""
-    if not (child := os.fork()):
-        status = 1
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            status = append(name, limit_bytes)
-        finally:
-            os._exit(status)
+    child = as_user(uid, lambda: append(name, limit_bytes))
     assert os.waitpid(child, 0)[1] == 0
     return (AT / name).stat().st_size
 
@@ -73,7 +52,7 @@ def remove(name: str, size: int) -> None:
 def use(version: str, options: str, path: str, capacity: int) -> None:
     """Fill a volume as two users, check what was written first, and go on once its claim was raised."""
     kept = os.urandom(BLOCK)
-    with mounted(options, path):
+    with mounted(path, options):
         space = os.statvfs(AT)
         print("size", version, space.f_blocks * space.f_frsize, flush=True)
         with (AT / "kept").open("wb") as file:
@@ -82,7 +61,7 @@ def use(version: str, options: str, path: str, capacity: int) -> None:
         for uid in (1000, 0):
             print("accepted", version, uid, fill(f"file-{uid}", uid, 2 * capacity) + BLOCK, flush=True)
             remove(f"file-{uid}", capacity)
-    with mounted(options, path):
+    with mounted(path, options):
         print("kept", version, (AT / "kept").read_bytes() == kept, flush=True)
         (AT / "marker").mkdir()
         fill("more", 1000, 2 * capacity)

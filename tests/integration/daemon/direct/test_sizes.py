@@ -110,7 +110,7 @@ def test_a_writer_is_stopped_and_a_raise_lets_it_go_on(direct: DirectStorage, se
             f"{version} {','.join(volume['spec']['mountOptions'])} {volume['spec']['nfs']['path']} {capacity}\n"
             for version, volume in volumes.items()
         ]
-        files = product("tests/integration/daemon/direct/tenant.py")
+        files = product("tests/integration/daemon/direct/tenant.py", "tests/support/tenants.py")
         ran.append(KernelClient().run(CLIENT, {"VOLUMES": "".join(lines)}, timeout_s=400.0, files=files, python=True))
 
     client = threading.Thread(target=tenant)
