@@ -37,7 +37,7 @@ def test_labels_and_annotations(render: Renderer) -> None:
 
 
 def test_labels_by_both_names(render: Renderer) -> None:
-    """commonLabels are labels by another name, and labels take precedence."""
+    """The labels of `commonLabels` are labels by another name, and labels take precedence."""
     release = render(**NAS, labels={"a": 1}, commonLabels={"a": "2", "b": 2})
     assert release.one("Service")["metadata"]["labels"].items() >= {"a": "1", "b": "2"}.items()
 
@@ -49,7 +49,7 @@ def test_the_namespace_of_another_release(render: Renderer) -> None:
     assert {kind for kind, namespace in where.items() if namespace is None} == OF_CLUSTER & set(where)
     monitoring = {kind for kind, namespace in where.items() if namespace == "monitoring"}
     assert monitoring == {"ServiceMonitor", "PrometheusRule"}
-    assert {namespace for namespace in where.values()} == {None, "monitoring", "storage"}
+    assert set(where.values()) == {None, "monitoring", "storage"}
     subjects = [each["subjects"][0] for kind in ("ClusterRoleBinding", "RoleBinding") for each in release.all(kind)]
     assert {subject["namespace"] for subject in subjects} == {"storage"}
     policy = release.one("ValidatingAdmissionPolicy")["spec"]
@@ -86,7 +86,7 @@ def test_a_mount_beside_the_export(render: Renderer) -> None:
 
 
 def test_a_budget_by_the_pods_that_stay(render: Renderer) -> None:
-    """minAvailable takes the place of maxUnavailable, also as a percentage and as 0."""
+    """A budget by minAvailable has no maxUnavailable; it can be a percentage, and 0."""
     assert render(EXTRAS).one("PodDisruptionBudget")["spec"]["minAvailable"] == 1
     for given, found in (("50%", "50%"), ("0", 0), (0, 0)):
         budget = render(**NAS, podDisruptionBudget__minAvailable=given).one("PodDisruptionBudget")["spec"]
