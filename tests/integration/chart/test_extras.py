@@ -58,7 +58,7 @@ def test_the_namespace_of_another_release(render: Renderer) -> None:
 
 def test_what_a_pod_gets(render: Renderer) -> None:
     """The daemon's pod has all that was added, and the pod of `helm test` has it too, except for the arguments."""
-    release = render(EXTRAS)
+    release = render(EXTRAS, runtimeClassName="gvisor")
     (checking, _) = release.all("Pod")
     for spec in (release.pod["spec"], checking["spec"]):
         (container,) = spec["containers"]
