@@ -341,11 +341,9 @@ class ExportHealth:
             self._notify(listener, export)
 
     def _measure(self, export: Export, state: _State) -> None:
-        size_bytes, free_bytes = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
         if state.named or state.opened:
             self._metrics.admit_export(export.name)
-        up = state.error is None
-        self._metrics.export_state(export.name, up=up, size_bytes=size_bytes, free_bytes=free_bytes)
+        self._metrics.export_state(export.name, up=state.error is None, space=state.space)
 
     def _pause_s(self, state: _State) -> float:
         if state.crashes:

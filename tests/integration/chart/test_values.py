@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
-           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds",
+           "nfs_provisioner_claims_pending", "nfs_provisioner_claims_failing", "nfs_provisioner_claim_pending_seconds",
            "nfs_provisioner_volumes_nearly_full", "nfs_provisioner_quota_heartbeat_age_seconds",
            "nfs_provisioner_volume_used_bytes", "nfs_provisioner_volume_limit_bytes"}  # fmt: skip
 """Gauges that the daemon adds to those of Metrics."""
