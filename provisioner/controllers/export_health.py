@@ -343,7 +343,15 @@ class ExportHealth:
     def _measure(self, export: Export, state: _State) -> None:
         if state.named or state.opened:
             self._metrics.admit_export(export.name)
-        self._metrics.export_state(export.name, up=state.error is None, space=state.space)
+        self._metrics.export_state(export.name, up=state.error is None)
+        if (space := state.space) is not None:
+            self._metrics.export_space(
+                export.name,
+                size_bytes=space.size_bytes,
+                free_bytes=space.free_bytes,
+                files=space.inodes,
+                files_free=space.free_inodes,
+            )
 
     def _pause_s(self, state: _State) -> float:
         if state.crashes:

@@ -14,7 +14,6 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from provisioner import __version__
-from provisioner.ports.tree import FilesystemStats
 
 _DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600)
 _WAITS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
@@ -201,21 +200,20 @@ class Metrics:
         """Count an unexpected error."""
         self._unexpected.labels(loop).inc()
 
-    def export_state(self, export: str, *, up: bool, space: FilesystemStats | None) -> None:
-        """Set the result of the last probe of an export; `space` is None until the export has responded once.
+    def export_state(self, export: str, *, up: bool) -> None:
+        """Set whether the last probe of an export succeeded."""
+        if export in self._exports:
+            self._export_up.labels(export).set(up)
 
-        Some servers do not count inodes.
-        """
+    def export_space(self, export: str, *, size_bytes: int, free_bytes: int, files: int, files_free: int) -> None:
+        """Set what statfs said of an export. `files` is 0 for a server that does not count inodes."""
         if export not in self._exports:
             return
-        self._export_up.labels(export).set(up)
-        if space is None:
-            return
-        self._export_size.labels(export).set(space.size_bytes)
-        self._export_free.labels(export).set(space.free_bytes)
-        if space.inodes:
-            self._export_files.labels(export).set(space.inodes)
-            self._export_files_free.labels(export).set(space.free_inodes)
+        self._export_size.labels(export).set(size_bytes)
+        self._export_free.labels(export).set(free_bytes)
+        if files:
+            self._export_files.labels(export).set(files)
+            self._export_files_free.labels(export).set(files_free)
 
     def admit_export(self, export: str) -> None:
         """Start series for an export that the settings or a class name, or that has a ledger.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
-from provisioner.ports.tree import FilesystemStats
 from provisioner.telemetry.metrics import Metrics
 
 
@@ -46,9 +45,9 @@ def test_space_of_an_export() -> None:
     metrics = Metrics()
     for name, inodes in (("nas:/a", 10), ("nas:/b", 0)):
         metrics.admit_export(name)
-        metrics.export_state(name, up=True, space=None)
+        metrics.export_state(name, up=True)
         assert metrics.registry.get_sample_value("nfs_provisioner_export_free_bytes", {"export": name}) is None
-        metrics.export_state(name, up=True, space=FilesystemStats(100, 50, inodes, inodes // 2))
+        metrics.export_space(name, size_bytes=100, free_bytes=50, files=inodes, files_free=inodes // 2)
         assert metrics.registry.get_sample_value("nfs_provisioner_export_free_bytes", {"export": name}) == 50
     value = metrics.registry.get_sample_value
     assert value("nfs_provisioner_export_files", {"export": "nas:/a"}) == 10
