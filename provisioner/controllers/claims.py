@@ -348,13 +348,15 @@ class ClaimController:
             return prepared
         lacking = await self._lacks_quota(plan, export, prepared)
         may_go_on = lacking is None or not lacking.needs_admin
-        if waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting:
-            # Another leader has finished or ended the attempt: look at all of it again.
-            self._unenforced.pop(claim.uid, None)
-            return await self._provision(plan, export)
+        changed = waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting
         # Creating the directory took time, and so did its quota: the claim may have changed, or may be gone.
         if not await self._still_wanted(plan):
             return await self._rollback.finish(plan.volume)
+        if changed:
+            # Another leader has finished or ended the attempt: look at all of it again.
+            self._unenforced.pop(claim.uid, None)
+            await export.rewrite_pending(plan.volume, prepared)
+            return await self._provision(plan, export)
         if lacking is not None:
             return self._await_quota(plan, lacking)
         self._unenforced.pop(claim.uid, None)

@@ -304,6 +304,14 @@ class Export:
         """Read a volume's record from the export into `records`; None if there is none."""
         return await self._records.refresh(volume_name)
 
+    async def rewrite_pending(self, volume_name: str, record: Record) -> None:
+        """Write the record of an unfinished attempt again, whose directory this process has created.
+
+        Does nothing if the export has a record of the volume. The next `provision` continues the attempt, and finds out
+        whether the directory is still there, and still this volume's.
+        """
+        await self._records.write_again(volume_name, record)
+
     async def find_damage(self) -> None:
         """Read all settled records again, and update `unreadable`."""
         await self._records.find_damage()

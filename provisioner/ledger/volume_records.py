@@ -16,7 +16,7 @@ from provisioner.core.records import Record, decode, encode
 from provisioner.ledger import groups, layout, symlinks
 from provisioner.ledger.layout import STATES
 from provisioner.ledger.state import LedgerState
-from provisioner.ports.tree import Cause, ExportError, PathMissing, Proof
+from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof
 
 
 class VolumeRecords:
@@ -128,6 +128,16 @@ class VolumeRecords:
         state = self._state.index.state(volume_name)
         await symlinks.replace(self._tree, layout.of(state, volume_name), encode(record))
         self._state.index.enter(volume_name, record, state)
+
+    async def write_again(self, volume_name: str, record: Record) -> None:
+        """Write the pending record of an attempt again, unless the export has one of the volume.
+
+        A leader that reserves right before another one creates the directory takes it for a stranger's, and withdraws.
+        """
+        if await self.refresh(volume_name) is None:
+            with suppress(PathExists):
+                await self._tree.make_symlink(layout.of("pending", volume_name), encode(record))
+            await self.refresh(volume_name)
 
     async def withdraw(self, volume_name: str) -> None:
         """Remove a pending record, and then the entry of its group; nothing else.

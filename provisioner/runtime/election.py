@@ -27,6 +27,8 @@ Lead = Callable[[asyncio.Event], Awaitable[None]]
 
 _LASTING = 4
 """After this many failures in a row the replica counts as unable to take part."""
+_RELEASE_S = 1.0
+"""How long a replica that stops tries to release the lease."""
 
 
 class Elector:
@@ -223,12 +225,15 @@ class Elector:
         self._seen = leases.observe(self._seen, lease, self._clock.monotonic())
 
     async def _release(self) -> None:
-        if self._seen is None or self._seen.lease.holder != self._identity:
-            return
+        """Give the lease up, best effort: without that, the next leader waits until it expires."""
         with Shield("lease", self._count), suppress(ClusterError, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._write(leases.released(self._seen.lease, self._stamp()))
-                log.info("lease_released", lease=self._name)
+            async with asyncio.timeout(_RELEASE_S):
+                while self._seen is not None and self._seen.lease.holder == self._identity:
+                    try:
+                        await self._write(leases.released(self._seen.lease, self._stamp()))
+                        log.info("lease_released", lease=self._name)
+                    except Conflict:
+                        await self._look()  # the server got the renewal that was cancelled
 
     def _stamp(self) -> str:
         return self._clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

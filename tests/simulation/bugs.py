@@ -445,8 +445,17 @@ class _ExpiryChecksNoVolume(Export):
 class _PurgeChecksNoVolume(Trash):
     """The purge checks for a volume that never exists instead of the entry's."""
 
-    async def names(self) -> list[str]:
-        return [f"{_NO_VOLUME}{name}" for name in await super().names()]
+    async def entries(self) -> dict[str, bool]:
+        return {f"{_NO_VOLUME}{name}": begun for name, begun in (await super().entries()).items()}
+
+    def may_come_late(self, name: str) -> bool:
+        return super().may_come_late(name.removeprefix(_NO_VOLUME))
+
+    async def is_purged(self, name: str) -> bool:
+        return await super().is_purged(name.removeprefix(_NO_VOLUME))
+
+    async def release(self, name: str) -> bool:
+        return await super().release(name.removeprefix(_NO_VOLUME))
 
     async def purge(self, name: str, **how: Any) -> int:
         return await super().purge(name.removeprefix(_NO_VOLUME), **how)

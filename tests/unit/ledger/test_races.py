@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from provisioner.core.locations import RelPath
+from provisioner.core.paths import LEDGER
 from provisioner.core.records import Record
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
@@ -184,3 +185,22 @@ async def test_retaining_writes_once() -> None:
     tree.before = noted
     await export.retain(V1, NOW)
     assert changes == []
+
+
+async def test_a_record_that_another_leader_withdrew() -> None:
+    """The leader that created the directory writes the record again, and continues; a record that is there stays."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    held = await attempt(export)
+    await tree.remove_symlink((LEDGER, "pending", V1))
+    await export.rewrite_pending(V1, held)
+    assert ledger(tree, "pending") == [V1]
+    assert await attempt(export) == held
+    await export.settle(V1, "uid-1")
+    await export.rewrite_pending(V1, held)
+    assert (ledger(tree, "pending"), ledger(tree, "volumes")) == ([], [V1])
+
+
+async def attempt(export: Export) -> Record:
+    """Provision one volume."""
+    return await export.provision(V1, record("a", V1), ACCESS, adopt_from=None)

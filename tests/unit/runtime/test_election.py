@@ -9,7 +9,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from provisioner.core.leases import LeaseTimes
+from provisioner.core.leases import LeaseRecord, LeaseTimes
 from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, NotFound
 from provisioner.runtime.election import Elector
 from tests.support.fakes.clock import LoopClock, simulate
@@ -239,5 +239,28 @@ def test_an_outage_is_trouble_when_it_lasts(logs: list[structlog.types.EventDict
         assert "create the namespace default" in scene.two.elector.trouble
         assert {line["event"] for line in logs} >= {"lease_not_reached", "lease_lost"}
         scene.error = None
+
+    played(script)
+
+
+def test_a_renewal_that_is_under_way_when_the_leader_stops() -> None:
+    """The lease is released although the server got a renewal whose answer the leader did not wait for."""
+
+    async def script(scene: Scene) -> None:
+        slow = asyncio.Event()
+        replace = scene.cluster.replace_lease
+
+        async def answers_late(namespace: str, name: str, lease: LeaseRecord) -> LeaseRecord:
+            written = await replace(namespace, name, lease)
+            if not slow.is_set():
+                slow.set()
+                await asyncio.sleep(1.0)
+            return written
+
+        scene.cluster.replace_lease = answers_late  # type: ignore[method-assign]
+        await slow.wait()
+        await scene.one.stop()
+        await scene.watched(3.0)
+        assert scene.two.leading
 
     played(script)
