@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--scheduler", action="store_true", help="also run kube-scheduler")
     commands.add_parser(
         "build",
-        help="build the control plane's binaries, Helm and the snapshot-controller, and print the directory of the first",
+        help="build the control plane's binaries, Helm and the snapshot-controller; print the directory of the first",
     )
     commands.add_parser(
         "install",

@@ -148,10 +148,13 @@ def locate(
 
 
 def module_directory(source: Source, module: str, progress: Progress = silent) -> Path:
-    """Return the directory of a module that the source's go.mod pins, downloaded where needed. Raises BinariesMissing."""
+    """Return the directory of a module that the source's go.mod pins; download it where needed.
+
+    Raises BinariesMissing.
+    """
     log = _cached(source) / "module.log"
     go = _go(source.pinned(r"\ngo ([\d.]+)"), progress)
-    command = [go, "mod", "download", "-json", module]
+    command: list[str | Path] = [go, "mod", "download", "-json", module]
     _run(command, log, f"downloading {module}", progress, directory=source.module, environment=_go_environment())
     return Path(json.loads(log.read_text())["Dir"])
 

@@ -1,7 +1,7 @@
 """The stock snapshot-controller and its CRDs, for VolumeSnapshots on a control plane.
 
-The controller is built once from snapshotbuild/go.mod into the cache, like the control plane. The CRDs come from the same
-module, so that both have one version.
+The controller is built once from snapshotbuild/go.mod into the cache, like the control plane. The CRDs come from a
+module that the same go.mod pins.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ SOURCE = Source(
 )
 
 
-
-
 def install(progress: Progress = silent) -> Path:
     """Return the directory with the controller and `crds`; build it at the first use. Raises BinariesMissing."""
     directory = binaries.locate((NAME,), SOURCE, progress=progress)
@@ -44,7 +42,6 @@ def install(progress: Progress = silent) -> Path:
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
             for plural in PLURALS:
                 shutil.copy(module / "config" / "crd" / f"{GROUP}_{plural}.yaml", Path(unfinished) / f"{plural}.yaml")
-            os.chmod(unfinished, 0o755)
             with binaries.locked(directory / ".lock", progress):
                 if not crds.is_dir():
                     shutil.copytree(unfinished, f"{unfinished}/crds")
@@ -62,7 +59,7 @@ def create_crds(cluster: ControlPlane) -> None:
     """Create the CRDs of VolumeSnapshots, and return when the API server serves them."""
     for plural in PLURALS:
         cluster.api.post_yaml(CRDS, (install() / "crds" / f"{plural}.yaml").read_bytes())
-    eventually(lambda: all(_is_served(cluster, plural) for plural in PLURALS))
+    eventually(lambda: all(_is_served(cluster, plural) for plural in PLURALS), "the API server serves the CRDs")
 
 
 def delete_crds(cluster: ControlPlane) -> None:
@@ -84,7 +81,7 @@ class SnapshotController(Server):
 
     def __init__(self, cluster: ControlPlane, *, progress: Progress = silent) -> None:
         port = free_port()
-        command = [
+        command: list[str | Path] = [
             install(progress) / NAME,
             f"--kubeconfig={cluster.kubeconfig}",
             f"--http-endpoint=127.0.0.1:{port}",
@@ -92,5 +89,8 @@ class SnapshotController(Server):
             "-v=3",
         ]
         super().__init__(
-            NAME, command, log=cluster.directory / f"{NAME}.log", ready=lambda: answers(f"http://127.0.0.1:{port}/metrics")
+            NAME,
+            command,
+            log=cluster.directory / f"{NAME}.log",
+            ready=lambda: answers(f"http://127.0.0.1:{port}/metrics"),
         )
