@@ -62,7 +62,8 @@ class ApiUnavailable(ClusterError):
 
 
 Kind = Literal["claims", "volumes", "classes", "snapshots", "snapshot_contents", "snapshot_classes"]
-"""The last three have CRDs, which a cluster can lack."""
+OPTIONAL_KINDS: frozenset[Kind] = frozenset(("snapshots", "snapshot_contents", "snapshot_classes"))
+"""The kinds that have CRDs, which a cluster can lack."""
 
 AnyItem = Claim | Volume | StorageClass | Snapshot | SnapshotContent | SnapshotClass
 

@@ -24,7 +24,17 @@ from provisioner.core import versions, watches
 from provisioner.core.backoff import is_logged
 from provisioner.core.watches import WatchState
 from provisioner.ports.clock import Clock
-from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind, KindMissing, Page
+from provisioner.ports.cluster import (
+    OPTIONAL_KINDS,
+    AnyItem,
+    Cluster,
+    ClusterError,
+    Expired,
+    Forbidden,
+    Kind,
+    KindMissing,
+    Page,
+)
 from provisioner.runtime.informer import Informer
 
 log = structlog.get_logger(__name__)
@@ -99,12 +109,13 @@ class Reflector:
             else:
                 self._compare(await self._cluster.version(self.kind))
             await self._watch()
-        except KindMissing:
-            await self._lack()
         except Expired as exc:
             log.info("watch_expired", kind=self.kind, error=str(exc))
             self._state = self._state.expired()
         except ClusterError as exc:
+            if isinstance(exc, KindMissing) and self.kind in OPTIONAL_KINDS:
+                await self._lack()
+                return
             self._error, self._state = exc, self._state.failed()
             if is_logged(self._state.failures):
                 log.warning("watch_failed", kind=self.kind, failures=self._state.failures, error=str(exc))

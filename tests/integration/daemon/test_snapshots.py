@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from testbed import snapshots
 from testbed.api import Api, ApiError, Object
 from testbed.cluster import ControlPlane
 from testbed.snapshots import SnapshotController
+from testbed.waiting import eventually
 from tests.support.daemon import Daemon, Daemons
 from tests.support.exported import Exported
 from tests.support.planting import found_in, plant
@@ -89,8 +91,6 @@ class Snapshots(ServedStorage):
         return status
 
     def ready(self, name: str = "snap", *, timeout_s: float = 60.0) -> Object:
-        from testbed.waiting import eventually
-
         return eventually(
             lambda: (status := self.status(name)).get("readyToUse") and status,
             f"snapshot {name} is ready",
@@ -102,6 +102,8 @@ class Snapshots(ServedStorage):
         self.eventually(lambda: not _exists(self.api, path), f"{path} is gone")
 
     def remove_snapshots(self) -> None:
+        for claim in self.api.list(self.claims):  # the snapshot-controller keeps what a pending claim names
+            self.delete_if_there(f"{self.claims}/{claim['metadata']['name']}")
         for snapshot in self.api.list(self.path()):
             self.delete_if_there(self.path(snapshot["metadata"]["name"]))
         self.eventually(lambda: not self.api.list(self.path()), "the snapshots are gone")
@@ -126,8 +128,6 @@ def _exists(api: Api, path: str) -> bool:
 @pytest.fixture
 def served(site: Site, request: pytest.FixtureRequest) -> Iterator[Snapshots]:
     """A namespace of the test's own."""
-    import secrets
-
     name = f"test-{secrets.token_hex(4)}"
     site.plane.api.post("/api/v1/namespaces", {"metadata": {"name": name}})
     storage = Snapshots(site.plane.api, name, site)
@@ -281,16 +281,13 @@ def test_many(site: Site, served: Snapshots) -> None:
     planted(served)
     class_name = served.snapshot_class()
     names = [f"s{number}" for number in range(40)]
-    for name in names:
-        served.take(class_name, name)
+    taken = [served.take(class_name, name) for name in names]
     for name in names:
         served.ready(name, timeout_s=150)
     for name in names:
         served.api.delete(served.path(name))
-    from testbed.waiting import eventually
-
     eventually(lambda: not served.api.list(served.path()), "all are gone", timeout_s=120, explain=served.explain)
-    assert not any((site.export.root / ".provisioner" / "snapshots").iterdir())
+    assert not any(stored(site, snapshot).exists() for snapshot in taken)
 
 
 def test_restarts(site: Site, served: Snapshots) -> None:

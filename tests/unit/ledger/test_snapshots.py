@@ -121,6 +121,17 @@ async def test_a_snapshot_that_another_leader_ended() -> None:
     assert ledger(tree, "snapshots") == []
 
 
+async def test_two_leaders() -> None:
+    """A snapshot that another leader has completed is complete."""
+    tree = await fresh()
+    former, leader = await opened(tree), await opened(tree)
+    await former.snapshots.begin(HANDLE, BEGUN)
+    copy = await former.snapshot_of(former, ("source",), HANDLE, Progress(), allows=lambda: True)
+    assert await taken(leader) == COMPLETE
+    assert await former.snapshots.place(HANDLE, copy, "2026-02-02T00:00:00Z") == COMPLETE
+    assert data(tree) == File(b"data")
+
+
 async def test_copies_of_snapshots() -> None:
     """A copy for a snapshot is needed as long as the snapshot has begun, and only then."""
     tree = await fresh()
