@@ -7,7 +7,10 @@ the ledger's record decides which data belongs to a content.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from msgspec import Struct
 
 from provisioner.core import identity, names, quantities, times
 from provisioner.core.objects import Claim, Snapshot, SnapshotClass, SnapshotContent, Volume
@@ -278,3 +281,68 @@ def complete_status(handle: str, record: SnapshotRecord) -> dict[str, object]:
 def failed_status(message: str, now: str) -> dict[str, object]:
     """Return the status of a content that cannot be served."""
     return {"status": {"readyToUse": False, "error": {"message": message, "time": now}}}
+
+
+# ------------------------------------------------------------------------------------------- listing
+
+
+class SnapshotRow(Struct, frozen=True):
+    """One snapshot; the fields are the columns of the table."""
+
+    handle: str
+    export: str
+    namespace: str
+    snapshot: str
+    claim: str
+    volume: str
+    snapshot_class: str
+    capacity: str
+    """The size of the volume that it was taken of."""
+    taken: str
+    """UTC, RFC 3339."""
+    own: bool
+    """Whether it was taken in this cluster."""
+
+
+def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str) -> SnapshotRow:
+    """Return the row of a snapshot, as seen from one cluster."""
+    return SnapshotRow(
+        handle=handle,
+        export=export,
+        namespace=record.namespace,
+        snapshot=record.snapshot,
+        claim=record.claim,
+        volume=record.volume,
+        snapshot_class=record.class_name,
+        capacity=record.capacity,
+        taken=record.created,
+        own=record.cluster == cluster,
+    )
+
+
+def in_order(rows: Iterable[SnapshotRow]) -> list[SnapshotRow]:
+    """Sort by namespace and claim, the newest of each first."""
+    youngest_first = sorted(rows, key=lambda each: (each.taken, each.handle), reverse=True)
+    return sorted(youngest_first, key=lambda each: (each.namespace, each.claim))
+
+
+def manifests(rows: Sequence[SnapshotRow], driver: str) -> dict[str, object]:
+    """Return objects that bring snapshots back into a cluster, as contents that exist already (pre-provisioned)."""
+    items: list[dict[str, object]] = []
+    version = f"{names.SNAPSHOT_GROUP}/v1"
+    for each in rows:
+        content = f"restored-{each.handle}"
+        reference = {"namespace": each.namespace, "name": each.snapshot}
+        spec = {
+            "driver": driver,
+            "deletionPolicy": "Retain",
+            "sourceVolumeMode": "Filesystem",
+            "source": {"snapshotHandle": each.handle},
+            "volumeSnapshotRef": {"apiVersion": version, "kind": "VolumeSnapshot", **reference},
+        }
+        source = {"source": {"volumeSnapshotContentName": content}}
+        items += [
+            {"apiVersion": version, "kind": "VolumeSnapshotContent", "metadata": {"name": content}, "spec": spec},
+            {"apiVersion": version, "kind": "VolumeSnapshot", "metadata": reference, "spec": source},
+        ]
+    return {"apiVersion": "v1", "kind": "List", "items": items}

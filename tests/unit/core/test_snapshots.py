@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec import structs
@@ -212,3 +212,17 @@ def test_records() -> None:
         encode(structs.replace(RECORD, claim="x" * 1024))
     with pytest.raises(InvalidRecord):
         decode_snapshot("odd")
+
+
+def test_listing() -> None:
+    """Snapshots are listed by claim, the newest first; their objects have their handles, and keep the data."""
+    later = structs.replace(RECORD, created="2026-01-03T00:00:00Z", cluster="c2")
+    rows = snapshots.in_order(
+        snapshots.listed(handle, each, export="nas:/x", cluster="c1") for handle, each in (("a", RECORD), ("b", later))
+    )
+    assert [(each.handle, each.own) for each in rows] == [("b", False), ("a", True)]
+    content, snapshot, *_ = cast(Any, snapshots.manifests(rows, samples.US)["items"])
+    assert content["spec"]["source"] == {"snapshotHandle": "b"}
+    assert content["spec"]["deletionPolicy"] == "Retain"
+    assert snapshot["spec"]["source"] == {"volumeSnapshotContentName": content["metadata"]["name"]}
+    assert snapshot["metadata"] == {"namespace": "shop", "name": "nightly"}
