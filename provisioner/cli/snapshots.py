@@ -53,9 +53,7 @@ def _print_rows(chosen: Sequence[SnapshotRow]) -> None:
     now = datetime.now(UTC)
     rows: list[list[Cell]] = [
         [
-            (f"{each.namespace}/{each.snapshot}", "")
-            if each.own
-            else (f"{each.snapshot} (another cluster's)", "yellow"),
+            _name(each),
             each.claim,
             each.snapshot_class or "-",
             each.capacity,
@@ -66,3 +64,8 @@ def _print_rows(chosen: Sequence[SnapshotRow]) -> None:
         for each in chosen
     ]
     print_table(_COLUMNS, rows)
+
+
+def _name(each: SnapshotRow) -> tuple[str, str]:
+    name = f"{each.namespace}/{each.snapshot}"
+    return (name, "") if each.own else (f"{name} (another cluster's)", "yellow")

@@ -2,7 +2,7 @@
 
 The stock snapshot-controller creates no content for a volume that is not a CSI volume, and binds one that exists. So
 this controller creates it, copies the volume in the background, and completes the content's status. `core.snapshots`
-decides; docs/development/kubernetes-contract.md has the rules of the snapshot-controller that the steps follow.
+decides; docs/development/copies.md has the rules of the snapshot-controller that the steps follow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What to do about a VolumeSnapshot and its content (kubernetes-contract, "Snapshots").
+"""What to do about a VolumeSnapshot and its content (docs/development/copies.md).
 
 The provisioner is both creator and sidecar of the contents of its driver: the stock snapshot-controller creates none
 for volumes that are not CSI volumes. Users and admins can change most fields of a content, so none of them is trusted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from testbed.api import Api, ApiError, Object
 from testbed.cluster import ControlPlane
 from testbed.snapshots import SnapshotController
 from testbed.waiting import eventually
+from tests.support.archiving import command
 from tests.support.daemon import Daemon, Daemons
 from tests.support.exported import Exported
 from tests.support.planting import found_in, plant
@@ -194,24 +196,21 @@ def test_retain(site: Site, served: Snapshots) -> None:
     served.gone(content)
     assert (stored(site, snapshot) / "tree" / "large").is_file()
     # What an admin does with a snapshot that only the ledger has.
-    handle = snapshot["metadata"]["uid"]
-    body = {
-        "metadata": {"name": f"again-{handle}"},
-        "spec": {
-            "driver": site.daemon.provisioner_name,
-            "deletionPolicy": "Delete",
-            "source": {"snapshotHandle": handle},
-            "volumeSnapshotRef": {"namespace": served.namespace, "name": "again"},
-        },
-    }
-    served.api.post(CONTENTS, _of("VolumeSnapshotContent", body))
-    spec = {"source": {"volumeSnapshotContentName": f"again-{handle}"}}
-    served.api.post(served.path(), _of("VolumeSnapshot", {"metadata": {"name": "again"}, "spec": spec}))
-    served.ready("again")
-    restored(served, source="again")
+    name, flags = site.daemon.provisioner_name, (site.export.flag, "--namespace", served.namespace)
+    listed = command(site.plane, "snapshots", name, *flags)
+    assert f"{served.namespace}/snap" in listed.stdout, listed.stderr
+    printed = json.loads(command(site.plane, "snapshots", name, *flags, "--manifests").stdout)
+    restored_content, again = printed["items"]
+    assert restored_content["spec"]["source"]["snapshotHandle"] == snapshot["metadata"]["uid"]
+    served.api.post(CONTENTS, restored_content)
+    served.api.post(served.path(), again)
+    served.ready()
+    restored(served)
     served.bound("restored")
-    served.api.delete(served.path("again"))
-    served.gone(f"{CONTENTS}/again-{handle}")
+    path = f"{CONTENTS}/{restored_content['metadata']['name']}"
+    served.api.patch(path, {"spec": {"deletionPolicy": "Delete"}})
+    served.api.delete(served.path("snap"))
+    served.gone(path)
     assert not stored(site, snapshot).exists()
 
 
