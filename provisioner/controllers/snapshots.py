@@ -363,7 +363,10 @@ class SnapshotController:
         return None
 
     async def _release(self, view: SnapshotView, *, data: bool) -> Requeue | None:
-        """Discard the copy, remove the data, and remove the finalizer last."""
+        """Discard the copy, remove the data, and remove the finalizer last.
+
+        The status says so first: after a crash the ledger has nothing that would tell.
+        """
         content = view.content
         assert content is not None
         handle = snapshots.handle_of(content)
@@ -375,6 +378,7 @@ class SnapshotController:
                 return AWAITING_CHANGE
             export = await self._ctx.health.require_ready(export)
             await self._ctx.guard.require(export)
+            content = await self._ctx.cluster.patch_snapshot_status(content.name, snapshots.GIVEN_UP)
             await export.snapshots.remove(handle)
             self._discarded(export)
             log.info("snapshot_deleted", content=content.name, export=export.name)

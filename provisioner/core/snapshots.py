@@ -140,8 +140,18 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
         return Wait("not all exports were read")
     if not asked and is_bound and (view.snapshot is not None or view.stored is not None):
         return Wait("the content is in use: delete its VolumeSnapshot")
+    if content.spec.deletion_policy == "Delete" and view.stored is None and _was_complete(content):
+        return Fail(
+            f"no ledger has the data of snapshot {handle_of(content)}, which is to be deleted: check that its export is"
+            " used; to give the data up, set deletionPolicy of the content to Retain"
+        )
     own = view.stored is not None and view.stored.cluster == view.cluster
     return Release(data=own and content.spec.deletion_policy == "Delete")
+
+
+def _was_complete(content: SnapshotContent) -> bool:
+    """Return True if a content was served, and the removal of its data has not begun; see GIVEN_UP."""
+    return content.status is not None and bool(content.status.snapshot_handle)
 
 
 def _complete(view: SnapshotView, content: SnapshotContent, stored: SnapshotRecord) -> Decision:
@@ -259,6 +269,10 @@ def content_body(snapshot: Snapshot, snapshot_class: SnapshotClass, volume_name:
 
 BEGUN = {"status": {"readyToUse": False}}
 """The status of a content while its data is copied: with it, the snapshot-controller's own error disappears."""
+
+
+GIVEN_UP = {"status": {"snapshotHandle": None, "readyToUse": False}}
+"""The status of a content right before its data is removed: from then on it can go although no ledger has the data."""
 
 
 def complete_status(handle: str, record: SnapshotRecord) -> dict[str, object]:

@@ -60,7 +60,7 @@ class SnapshotSite(Site):
             ("snapshot_contents", cache.snapshot_contents),
             ("snapshot_classes", cache.snapshot_classes),
         ):
-            informer.replace((await self.cluster.list(kind)).items)  # type: ignore[arg-type,attr-defined]
+            informer.replace((await self.cluster.list(kind)).items)  # type: ignore[arg-type]
         return await self.taker.reconcile(name)
 
     async def taken(self, name: str) -> None:

@@ -148,13 +148,18 @@ def test_a_snapshot_that_is_gone() -> None:
 
 def test_deletion() -> None:
     """Data goes only with policy Delete, by the snapshot-controller's wish, and if the record is this cluster's."""
-    view = replace(WITH, content=deleted(CONTENT), stored=RECORD)
+    leaving = deleted(CONTENT)
+    view = replace(WITH, content=leaving, stored=RECORD)
     assert snapshots.decide(view) == Release(data=True)
     kept = deleted(spec(CONTENT, deletion_policy="Retain"))
     assert snapshots.decide(replace(view, content=kept)) == Release(data=False)
     assert snapshots.decide(replace(view, stored=structs.replace(RECORD, cluster="c2"))) == Release(data=False)
     assert snapshots.decide(replace(view, stored=None)) == Release(data=False)
     assert isinstance(snapshots.decide(replace(view, stored=None, all_read=False)), Wait)
+    lost = replace(view, content=structs.replace(leaving, status=READY), stored=None)
+    assert isinstance(snapshots.decide(lost), Fail)
+    begun = structs.replace(leaving, status=ContentStatus())
+    assert snapshots.decide(replace(lost, content=begun)) == Release(data=False)
     released = structs.replace(CONTENT, metadata=structs.replace(CONTENT.metadata, finalizers=()))
     assert isinstance(snapshots.decide(replace(view, content=deleted(released))), Ignore)
 
