@@ -30,7 +30,11 @@ from provisioner.ledger.archives import is_there
 from provisioner.ledger.copies import Copies
 from provisioner.ledger.copying import TREE, Progress
 from provisioner.ledger.state import LedgerState
+from provisioner.ports.aio import map_bounded
 from provisioner.ports.tree import PathExists, PathMissing, Proof, Tree
+
+_READS = 16
+"""Records that are read at a time."""
 
 
 class Snapshots:
@@ -55,12 +59,11 @@ class Snapshots:
 
     async def read(self) -> None:
         """Read the records of all snapshots. Those that cannot be read are left out, with their data."""
-        complete: dict[str, SnapshotRecord] = {}
+        handles: list[str] = []
         with suppress(PathMissing):  # an older version created the ledger
-            for entry in await self._tree.list(layout.SNAPSHOTS):
-                record = await self._record(entry.name) if entry.type == "directory" else None
-                if record is not None:
-                    complete[entry.name] = record
+            handles = [entry.name for entry in await self._tree.list(layout.SNAPSHOTS) if entry.type == "directory"]
+        records = zip(handles, await map_bounded(self._record, handles, limit=_READS), strict=True)
+        complete = {handle: record for handle, record in records if record is not None}
         begun = {
             name.removesuffix(layout.BEGUN): record
             for name, target in (await symlinks.read_all(self._tree, layout.SNAPSHOTS)).items()

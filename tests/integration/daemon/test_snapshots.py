@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from provisioner.core.checks import permissions
 from testbed import snapshots
 from testbed.api import Api, ApiError, Object
-from testbed.cluster import ControlPlane
+from testbed.cluster import ControlPlane, TokenUser
 from testbed.snapshots import SnapshotController
 from testbed.waiting import eventually
 from tests.support.archiving import command
@@ -42,8 +43,36 @@ class Site:
     def successor(self) -> Daemon:
         """Return another replica, which leads once the first one is gone."""
         return self.daemons(
-            "--snapshots", self.export.flag, *FAST, provisioner_name=self.daemon.provisioner_name, wait_ready=False
+            "--snapshots",
+            self.export.flag,
+            *FAST,
+            user=USER,
+            provisioner_name=self.daemon.provisioner_name,
+            wait_ready=False,
         )
+
+
+USER = TokenUser.new("provisioner")
+"""Has exactly the rights that the chart grants: a test of the chart compares those with core.checks."""
+
+
+def _grant(plane: ControlPlane) -> None:
+    rules = [
+        {
+            "apiGroups": [each.group],
+            "resources": [f"{each.resource}/{each.subresource}" if each.subresource else each.resource],
+            "verbs": [each.verb],
+        }
+        for each in permissions(lease=("default", ""), snapshots=True)
+    ]
+    rbac, metadata = "rbac.authorization.k8s.io", {"name": USER.name}
+    plane.api.post(f"/apis/{rbac}/v1/clusterroles", {"metadata": metadata, "rules": rules})
+    binding = {
+        "metadata": metadata,
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": USER.name},
+        "subjects": [{"apiGroup": rbac, "kind": "User", "name": USER.name}],
+    }
+    plane.api.post(f"/apis/{rbac}/v1/clusterrolebindings", binding)
 
 
 FAST = ("--lease-duration=4s", "--renew-deadline=3s", "--retry-period=1s")
@@ -55,10 +84,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("snapshots")
     (home / "export").mkdir()
     export = Exported.new(home / "export")
-    with ControlPlane(home / "plane") as plane:
+    with ControlPlane(home / "plane", users=[USER]) as plane:
+        _grant(plane)
         daemons = Daemons(plane, home)
         try:
-            daemon = daemons("--snapshots", export.flag, *FAST)
+            daemon = daemons("--snapshots", export.flag, *FAST, user=USER)
             snapshots.create_crds(plane)
             with SnapshotController(plane) as controller:
                 yield Site(plane, controller, daemons, daemon, export)

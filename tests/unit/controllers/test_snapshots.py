@@ -269,6 +269,20 @@ def test_a_failed_copy() -> None:
     played(script)
 
 
+def test_names_that_are_too_long() -> None:
+    """A record that fits on no server is refused."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.cluster.create("snapshot_classes", {"metadata": {"name": "c" * 900}, "driver": samples.US})
+        spec = {"volumeSnapshotClassName": "c" * 900, "source": {"persistentVolumeClaimName": "data"}}
+        body = {"metadata": {"name": "s" * 253, "namespace": "shop"}, "spec": spec}
+        name = names.content_name(site.cluster.create("snapshots", body)["metadata"]["uid"])
+        assert await site.reconcile(name) == REFUSED
+        assert "shorter names" in site.status(name)["error"]["message"]
+
+    played(script)
+
+
 def test_an_api_server_that_refuses() -> None:
     """A call that the API server refuses is repeated."""
 
